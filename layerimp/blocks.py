@@ -1,0 +1,117 @@
+"""Finds a model's stack of blocks, in any architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from layerimp.errors import ModelError
+from layerimp.plugins import host
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class BlockStack(Sequence[nn.Module]):
+    """The blocks of a model, in depth order.
+
+    Attributes:
+        model: The model that they belong to.
+        path: Where they are in it, such as `model.layers`.
+        config: The (sub-)configuration that counts them in `num_hidden_layers`.
+        backbone: The part of the model that runs from token ids to the last hidden state, without a head.
+    """
+
+    model: PreTrainedModel
+    path: str
+    config: PretrainedConfig
+    backbone: nn.Module
+
+    @property
+    def modules(self) -> nn.ModuleList:
+        """The list that holds the blocks now."""
+        modules = self.model.get_submodule(self.path)
+        assert isinstance(modules, nn.ModuleList)
+        return modules
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.modules[index]
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self.modules)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids have to lie."""
+        embedding = self.model.get_input_embeddings()
+        return next(embedding.parameters()).device
+
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids the model has an embedding for."""
+        return int(next(self.model.get_input_embeddings().parameters()).shape[0])
+
+
+def find_blocks(model: PreTrainedModel) -> BlockStack:
+    """Find the stack of blocks of a model.
+
+    A plugin's `layerimp_blocks` is asked first. Otherwise the stack is the one `ModuleList` that is as long as the
+    configuration's `num_hidden_layers` and holds modules; of nested ones the outermost, of several the one with the
+    most parameters.
+
+    Raises:
+        ModelError: the model has none, or its configuration does not say how many blocks there are.
+    """
+    stack: BlockStack | None = host().manager.hook.layerimp_blocks(model=model)
+    if stack is not None:
+        return stack
+    config = model.config.get_text_config()
+    count = getattr(config, "num_hidden_layers", None)
+    kind = type(model).__name__
+    if not isinstance(count, int):
+        raise ModelError(f"the configuration of {kind} does not say how many blocks it has (num_hidden_layers)")
+    lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    fitting = {path: module for path, module in lists.items() if len(module) == count and count > 0}
+    outermost = {
+        path: module
+        for path, module in fitting.items()
+        if not any(path.startswith(f"{other}.") for other in fitting if other != path)
+    }
+    if not outermost:
+        found = ", ".join(f"{path} ({len(module)})" for path, module in lists.items()) or "none"
+        raise ModelError(
+            f"{kind} has no list of {count} blocks (its lists: {found}); a layerimp_blocks hook can teach it"
+        )
+    path = max(outermost, key=lambda p: sum(parameter.numel() for parameter in outermost[p].parameters()))
+    return BlockStack(model, path, config, _backbone(model, path))
+
+
+def _backbone(model: PreTrainedModel, path: str) -> nn.Module:
+    """The smallest part that turns token ids into hidden states: the base model, where it holds the blocks."""
+    prefix = model.base_model_prefix
+    return model.base_model if prefix and path.startswith(f"{prefix}.") else model
+
+
+def hidden_states(output: Any) -> Tensor:
+    """The hidden states [batch, seq, hidden] that a block, or a part of one, returned.
+
+    Some architectures return them bare, some first in a tuple.
+    """
+    return output if isinstance(output, Tensor) else next(item for item in output if isinstance(item, Tensor))
+
+
+def block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The hidden states [batch, seq, hidden] that a block was called with."""
+    if args and isinstance(args[0], Tensor):
+        return args[0]
+    if isinstance(hidden := kwargs.get("hidden_states"), Tensor):
+        return hidden
+    return next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.is_floating_point())

@@ -1,0 +1,159 @@
+"""Writes a model as a stock checkpoint, and reports success only once it has loaded back as what was in memory."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+import transformers
+
+from layerimp.blocks import find_blocks
+from layerimp.errors import CheckpointError, OutputError
+from layerimp.model import auto_class, in_eval_mode, quiet
+from layerimp.staging import staged
+from layerimp.surgery import deviation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PROBE_TOKENS = 12
+RELOAD_TOLERANCE = 8.0
+"""Roundings by which a reloaded model may differ: the same weights run the same code."""
+CACHE_TOLERANCE = 32.0
+"""Roundings by which cached logits may differ: other shapes sum in another order, through all blocks."""
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    directory: str | Path,
+    *,
+    verify: bool = True,
+    card: str | None = None,
+) -> Path:
+    """Write a checkpoint that stock `from_pretrained` loads: safetensors, configuration, tokenizer.
+
+    It is written beside its target and renamed at the end, so that the target holds all of it or does not exist.
+
+    Args:
+        model: The model, pruned or not.
+        tokenizer: Saved with it, where given.
+        directory: The target; must not exist.
+        verify: Load it back with the stock class first, and compare: keys, logits, cached generation.
+        card: The text of a model card (README.md).
+
+    Returns:
+        The directory.
+
+    Raises:
+        OutputError: the directory exists or cannot be written, or the memory to verify it is not there.
+        CheckpointError: what was written does not load back as what is in memory.
+    """
+    target = Path(directory).expanduser().absolute()
+    if verify:
+        check_memory(model)
+    with staged(target) as stage:
+        write(model, tokenizer, stage, verify=verify, card=card)
+    return target
+
+
+def write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    directory: Path,
+    *,
+    verify: bool = True,
+    card: str | None = None,
+) -> None:
+    """Write a checkpoint into an existing directory; see `save`."""
+    try:
+        with quiet():
+            model.save_pretrained(directory)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(directory)
+    except ValueError as error:
+        cause = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{type(model).__name__} refuses to be saved: {cause}") from error
+    if card is not None:
+        (directory / "README.md").write_text(card, encoding="utf-8")
+    if verify:
+        check_checkpoint(model, directory)
+
+
+def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
+    """Load a checkpoint with the stock class, and compare it with the model in memory.
+
+    Raises:
+        CheckpointError: keys are missing or unexpected, or logits differ, cached or not.
+    """
+    auto = getattr(transformers, auto_class(model.config))
+    with quiet():
+        reloaded, info = auto.from_pretrained(
+            directory,
+            dtype=model.dtype,
+            attn_implementation=model.config._attn_implementation,
+            output_loading_info=True,
+        )
+    reloaded = reloaded.to(model.device).eval()
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if keys := info.get(kind):
+            raise CheckpointError(f"the checkpoint loads back with {kind.replace('_', ' ')}: {sorted(keys)[0]}")
+    if type(reloaded) is not type(model):
+        raise CheckpointError(f"the checkpoint loads back as {type(reloaded).__name__}, not {type(model).__name__}")
+    if len(find_blocks(reloaded)) != len(find_blocks(model)):
+        raise CheckpointError(f"the checkpoint loads back with {len(find_blocks(reloaded))} blocks")
+    with in_eval_mode(model), torch.no_grad():
+        expected, found = _logits(model), _logits(reloaded)
+        if (off := deviation(expected, found)) > RELOAD_TOLERANCE:
+            raise CheckpointError(f"the checkpoint's logits are {off:.3g} roundings off those in memory")
+        cached = _cached_logits(reloaded)
+        if cached is not None and (off := deviation(found, cached)) > CACHE_TOLERANCE:
+            raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} roundings off its uncached ones")
+
+
+def _ids(model: PreTrainedModel) -> Tensor:
+    stack = find_blocks(model)
+    return torch.arange(1, 1 + PROBE_TOKENS, device=stack.device)[None] % stack.vocab_size
+
+
+def _first(output: Any) -> Tensor:
+    values = output.to_tuple()
+    return next(value for value in values if isinstance(value, torch.Tensor))
+
+
+def _logits(model: PreTrainedModel) -> Tensor:
+    """Logits of a few tokens [1, seq, vocab], or of a classifier [1, label], without a cache."""
+    ids = _ids(model)
+    return _first(model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False))
+
+
+def _cached_logits(model: PreTrainedModel) -> Tensor | None:
+    """The same logits, the last tokens fed one by one to the cache; None for a model that has none."""
+    ids = _ids(model)
+    start = PROBE_TOKENS // 2
+    output = model(input_ids=ids[:, :start], use_cache=True)
+    logits = [_first(output)]
+    name = next((n for n in ("cache", "past_key_values", "cache_params") if output.get(n) is not None), None)
+    if name is None or not model.can_generate() or name not in inspect.signature(model.forward).parameters:
+        return None
+    for position in range(start, PROBE_TOKENS):
+        output = model(input_ids=ids[:, position : position + 1], use_cache=True, **{name: output[name]})
+        logits.append(_first(output))
+    return torch.cat(logits, dim=1)
+
+
+def check_memory(model: PreTrainedModel) -> None:
+    """Verifying needs a second copy of the weights."""
+    need = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    free = psutil.virtual_memory().available
+    if model.device.type == "cuda":
+        free = torch.cuda.mem_get_info(model.device)[0]
+    if need * 1.1 > free:
+        raise OutputError(
+            f"verifying the checkpoint needs {need * 1.1 / 2**30:.1f} GiB more memory, {free / 2**30:.1f} GiB are "
+            "free; skip it with --no-verify"
+        )

@@ -1,0 +1,224 @@
+"""What a user sees: progress on stderr, tables or one JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from layerimp.recipe import ORIGINAL
+
+if TYPE_CHECKING:
+    from layerimp.evaluator import Metric
+    from layerimp.progress import Advance
+    from layerimp.report import Report
+
+WIDTH_WITHOUT_TERMINAL = 120
+
+
+class Screen:
+    """Shows progress and results. Names from outside are shown as they are, never read as markup.
+
+    Args:
+        json: Whether stdout gets one JSON document and nothing else.
+    """
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+        # The streams as they are now: an evaluator may redirect the process's own while it works.
+        self.out = _console(sys.stdout)
+        self.err = _console(sys.stderr)
+
+    @contextmanager
+    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+        """A progress bar on a terminal; elsewhere one line when the stage is done."""
+        if self.err.is_terminal:
+            with _bar(self.err, total) as bar:
+                task = bar.add_task(description, total=total)
+                yield lambda units: bar.advance(task, units)
+                bar.update(task, completed=total or 1, total=total or 1)
+            return
+        start = time.monotonic()
+        yield lambda _units: None
+        self.err.print(Text(f"{description}: {time.monotonic() - start:.1f} s"))
+
+    def show(self, report: Report) -> None:
+        """A run's results."""
+        if self.json:
+            self._print_json(report.to_dict())
+            return
+        for label in report.importance:
+            self.out.print(_score_table(report, label))
+            for note in report.importance[label].notes:
+                self.out.print(Text(f"note: {note}", style="yellow"))
+        labels = [label for label in report.sizes if label != ORIGINAL]
+        if report.metrics.get(ORIGINAL):
+            self.out.print(_metric_table(report, labels))
+        if report.footprint.get(ORIGINAL):
+            self.out.print(_footprint_table(report, labels))
+        if labels:
+            self.out.print(_removed_table(report, labels))
+        self._show_output(report)
+
+    def _show_output(self, report: Report) -> None:
+        for label, path in report.checkpoints.items():
+            self.out.print(Text(f"checkpoint of {label}: {path}", style="bold"), soft_wrap=True)
+            self.out.print(Text(f"    from transformers import {report.loader}"), soft_wrap=True)
+            self.out.print(Text(f"    model = {report.loader}.from_pretrained({str(path)!r})"), soft_wrap=True)
+        if report.output:
+            self.out.print(Text(f"results: {report.output}", style="bold"), soft_wrap=True)
+
+    def show_plugins(self, rows: list[dict[str, Any]]) -> None:
+        """The installed plugins."""
+        if self.json:
+            self._print_json({"plugins": rows})
+            return
+        table = Table("name", "status", "distribution", "hooks", box=SIMPLE_HEAD)
+        for row in rows:
+            style = {"failed": "red", "disabled": "dim"}.get(row["status"], "")
+            told = row["error"] or ", ".join(row["hooks"])
+            cells = (row["name"], row["status"], f"{row['distribution']} {row['version']}", told)
+            table.add_row(*(Text(cell) for cell in cells), style=style)
+        self.out.print(table)
+
+    def show_scorers(self, scorers: list[dict[str, Any]], *, details: bool) -> None:
+        """The scorers, or with `details` their options."""
+        if self.json:
+            self._print_json({"scorers": scorers})
+            return
+        if not details:
+            table = Table("scorer", "what it measures", "reference", "plugin", box=SIMPLE_HEAD)
+            for one in scorers:
+                table.add_row(*(Text(one[key]) for key in ("name", "summary", "reference", "plugin")))
+            self.out.print(table)
+            return
+        for one in scorers:
+            self.out.print(Text(f"{one['name']}: {one['summary']}", style="bold"))
+            self.out.print(Text(f"reference: {one['reference'] or 'none'}; plugin: {one['plugin']}"))
+            table = Table("option", "type", "default", "description", box=SIMPLE_HEAD)
+            for option in one["options"]:
+                cells = (option["name"], option["type"], option["default"], option["description"])
+                table.add_row(*(Text(str(cell)) for cell in cells))
+            self.out.print(table if one["options"] else Text("no options"))
+
+    def _print_json(self, document: dict[str, Any]) -> None:
+        self.out.file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def _console(stream: Any) -> Console:
+    console = Console(file=stream, highlight=False)
+    return console if console.is_terminal else Console(file=stream, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+
+
+def _bar(console: Console, total: int | None) -> Progress:
+    columns = [TextColumn("{task.description}", markup=False), BarColumn()]
+    if total is None:
+        return Progress(SpinnerColumn(), columns[0], TimeElapsedColumn(), console=console)
+    return Progress(*columns, MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+
+
+def _score_table(report: Report, label: str) -> Table:
+    """All blocks by depth with every column, the removed ones marked."""
+    importance, plan = report.importance[label], report.plans.get(label)
+    removed = plan.blocks if plan else []
+    where = f"{report.calibration['rows']} rows, {report.calibration['tokens']:,} tokens"
+    table = Table(title=Text(f"{label}: importance of {report.num_blocks} blocks ({where})"), box=SIMPLE_HEAD)
+    table.add_column("block", justify="right")
+    columns = importance.columns or {"score": importance.scores}
+    if not any(values == importance.scores for values in columns.values()):
+        columns = {"score": importance.scores, **columns}
+    for name in columns:
+        table.add_column(Text(name.replace("_", " ")), justify="right")
+    if removed:
+        table.add_column("removed")
+    for row, block in enumerate(importance.blocks):
+        gone = [f"✗ {_ordinal(removed.index(block) + 1)}"] if block in removed else [""] if removed else []
+        numbers = (f"{values[row]:.4g}" for values in columns.values())
+        table.add_row(str(block), *numbers, *gone, style="red" if block in removed else "")
+    return table
+
+
+def _ordinal(number: int) -> str:
+    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
+
+
+def _metric_table(report: Report, labels: list[str]) -> Table:
+    """The intact and the pruned models side by side."""
+    limit = f", first {report.recipe.limit} documents" if report.recipe.limit else ""
+    table = Table(title=Text(f"quality (± standard error{limit})"), box=SIMPLE_HEAD)
+    for name in ("task", "metric", "better", ORIGINAL):
+        table.add_column(name, justify="right" if name == ORIGINAL else "left")
+    for label in labels:
+        table.add_column(Text(label), justify="right")
+        table.add_column("retention", justify="right")
+    found = {label: {(m.task, m.name): m for m in report.metrics.get(label, [])} for label in labels}
+    for metric in report.metrics[ORIGINAL]:
+        key = metric.task, metric.name
+        cells = [metric.task, metric.name, "higher" if metric.higher_is_better else "lower", _measured(metric)]
+        for label in labels:
+            kept = report.retention(label).get(key)
+            cells += [_measured(found[label].get(key)), "" if kept is None else f"{kept:.1%}"]
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _measured(metric: Metric | None) -> str:
+    if metric is None:
+        return "-"
+    return f"{metric.value:.4g}" + ("" if metric.stderr is None else f" ± {metric.stderr:.2g}")
+
+
+def _footprint_table(report: Report, labels: list[str]) -> Table:
+    """What the models cost, and by what factor that changed."""
+    table = Table(title="footprint", box=SIMPLE_HEAD)
+    table.add_column("measure")
+    for name in (ORIGINAL, *labels):
+        table.add_column(Text(name), justify="right")
+    for metric in report.footprint[ORIGINAL]:
+        cells = [metric.name, _quantity(metric)]
+        for label in labels:
+            after = next((m for m in report.footprint.get(label, []) if m.name == metric.name), None)
+            cells.append("-" if after is None else f"{_quantity(after)} (×{after.value / metric.value:.2f})")
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _quantity(metric: Metric) -> str:
+    whole = (
+        f"{metric.value:,.0f}" if float(metric.value).is_integer() or metric.value >= 1000 else f"{metric.value:.4g}"
+    )
+    return whole + ("" if metric.stderr is None else f" ± {metric.stderr:.2g}")
+
+
+def _removed_table(report: Report, labels: list[str]) -> Table:
+    """Blocks, parameters and bytes removed, each as a count and a share."""
+    table = Table(title="removed", box=SIMPLE_HEAD)
+    table.add_column("by")
+    for name in ("blocks", "parameters", "bytes"):
+        table.add_column(name, justify="right")
+    table.add_column("which")
+    for label in labels:
+        gone = report.removed(label)
+        share = gone.share_of(report.sizes[ORIGINAL])
+        counts = {"blocks": gone.blocks, "parameters": gone.parameters, "bytes": gone.bytes}
+        cells = [f"{count:,} ({share[name]:.2%})" for name, count in counts.items()]
+        table.add_row(Text(label), *cells, ", ".join(map(str, sorted(report.plans[label].blocks))))
+    return table

@@ -1,0 +1,61 @@
+"""`layerimp evaluate`: the metrics of a model as it is."""
+
+from __future__ import annotations
+
+import typer
+
+from layerimp.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    model: o.Model = None,
+    tasks: o.Tasks = None,
+    output: o.Output = None,
+    evaluator: o.Evaluator = None,
+    set_: o.Set = None,
+    task_path: o.TaskPath = None,
+    data_dir: o.DataDir = None,
+    limit: o.Limit = None,
+    num_fewshot: o.NumFewshot = None,
+    allow_task_code: o.AllowTaskCode = False,
+    batch_size: o.BatchSize = None,
+    seed: o.Seed = None,
+    dtype: o.Dtype = None,
+    device: o.Device = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    overwrite: o.Overwrite = None,
+    recipe: o.RecipeFile = None,
+    json: o.Json = False,
+) -> None:
+    """Evaluate a model as it is.
+
+    Example: layerimp evaluate --model DIR --tasks wikitext --limit 50
+    """
+    made = o.recipe_from(
+        recipe,
+        model=model,
+        set_=set_,
+        evaluator=evaluator,
+        tasks=tasks,
+        task_path=task_path,
+        data_dir=data_dir,
+        limit=limit,
+        num_fewshot=num_fewshot,
+        batch_size=batch_size,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        output=output,
+        overwrite=overwrite,
+    )
+    allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
+    from layerimp import pipeline
+    from layerimp.cli.display import Screen
+
+    screen = Screen(json=json)
+    screen.show(pipeline.evaluate_model(made, permissions=allowed, progress=screen))

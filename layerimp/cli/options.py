@@ -1,0 +1,209 @@
+"""The options that commands share, and the recipe that they make together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layerimp.errors import OptionError, unknown_name
+
+if TYPE_CHECKING:
+    from layerimp.recipe import Permissions, Recipe
+
+_MODEL, _SCORE, _PRUNE, _EVALUATE, _OUT = "Model", "Scoring", "Pruning", "Evaluation", "Output"
+
+Model = Annotated[str | None, typer.Option(help="Model directory, or hub id.", rich_help_panel=_MODEL)]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16, float16 or float64. Default: as saved.", rich_help_panel=_MODEL),
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.", rich_help_panel=_MODEL)
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.", rich_help_panel=_MODEL)
+]
+Scorer = Annotated[
+    list[str] | None,
+    typer.Option(help="Scorer, or LABEL=SCORER; repeatable. Default: avss.", rich_help_panel=_SCORE),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="LABEL.OPTION=VALUE, for a scorer, the pruner or an evaluator; repeatable.",
+        rich_help_panel=_SCORE,
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(help="JSONL or text file, or hub data set NAME[:CONFIG[:SPLIT]].", rich_help_panel=_SCORE),
+]
+Field = Annotated[
+    str | None, typer.Option(help="JSON field that holds the text. Default: text.", rich_help_panel=_SCORE)
+]
+Packing = Annotated[
+    str | None,
+    typer.Option(help="windows (documents joined, full rows; default) or rows.", rich_help_panel=_SCORE),
+]
+Samples = Annotated[int | None, typer.Option(help="Calibration rows. Default: 64.", rich_help_panel=_SCORE)]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens per row. Default: 256.", rich_help_panel=_SCORE)]
+BatchSize = Annotated[int | None, typer.Option(help="Rows per batch. Default: 8.", rich_help_panel=_SCORE)]
+Seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0.", rich_help_panel=_SCORE)]
+Pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.", rich_help_panel=_PRUNE)]
+Ratio = Annotated[
+    float | None,
+    typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --blocks says.", rich_help_panel=_PRUNE),
+]
+Blocks = Annotated[
+    str | None, typer.Option(help="Blocks that go whatever their score, such as 3,5.", rich_help_panel=_PRUNE)
+]
+Protect = Annotated[
+    str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,17.", rich_help_panel=_PRUNE)
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(help="lm-evaluation-harness tasks, comma-separated: names or YAML paths.", rich_help_panel=_EVALUATE),
+]
+Evaluator = Annotated[
+    list[str] | None,
+    typer.Option(help="Evaluator; repeatable. Default: harness and footprint.", rich_help_panel=_EVALUATE),
+]
+TaskPath = Annotated[Path | None, typer.Option(help="Directory with further task YAMLs.", rich_help_panel=_EVALUATE)]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where relative data files of local tasks are looked for first.", rich_help_panel=_EVALUATE),
+]
+Limit = Annotated[int | None, typer.Option(help="Documents per task. Default: all.", rich_help_panel=_EVALUATE)]
+NumFewshot = Annotated[
+    int | None, typer.Option(help="Examples in each prompt. Default: the task's.", rich_help_panel=_EVALUATE)
+]
+AllowTaskCode = Annotated[
+    bool,
+    typer.Option("--allow-task-code", help="Run Python that local task YAMLs name.", rich_help_panel=_EVALUATE),
+]
+Output = Annotated[
+    Path | None, typer.Option(help="Directory for results and checkpoints; must not exist.", rich_help_panel=_OUT)
+]
+Overwrite = Annotated[
+    bool | None,
+    typer.Option("--overwrite", help="Replace an output that layerimp made.", rich_help_panel=_OUT),
+]
+NoVerify = Annotated[
+    bool, typer.Option("--no-verify", help="Do not load checkpoints back to compare.", rich_help_panel=_OUT)
+]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option("--recipe", help="YAML or JSON recipe; options given here win.", rich_help_panel=_OUT),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.", rich_help_panel=_OUT)
+]
+
+
+def permissions(*, trust_remote_code: bool = False, allow_task_code: bool = False) -> Permissions:
+    """What the flags allow."""
+    from layerimp.recipe import Permissions
+
+    return Permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
+
+
+def recipe_from(
+    file: Path | None,
+    *,
+    scorer: list[str] | None = None,
+    set_: list[str] | None = None,
+    pruner: str | None = None,
+    evaluator: list[str] | None = None,
+    tasks: str | None = None,
+    blocks: str | None = None,
+    protect: str | None = None,
+    calibration: dict[str, Any] | None = None,
+    no_verify: bool = False,
+    **plain: Any,
+) -> Recipe:
+    """The recipe of a file (if any) with the command line's options over it.
+
+    Raises:
+        InputError: an option is malformed, or the whole makes no recipe.
+    """
+    from layerimp.recipe import make_recipe, read_recipe
+
+    values = read_recipe(file) if file else {}
+    values |= {name: value for name, value in plain.items() if value is not None}
+    if "model" not in values:
+        raise OptionError("no model is named: give --model DIR")
+    if scorer:
+        values["scorers"] = _labelled("scorer", scorer)
+    if evaluator:
+        values["evaluators"] = _labelled("evaluator", evaluator)
+    if pruner:
+        values["pruner"] = {"name": pruner}
+    if tasks is not None:
+        values["tasks"] = [task.strip() for task in tasks.split(",") if task.strip()]
+    for name, text in (("blocks", blocks), ("protect", protect)):
+        if text is not None:
+            values[name] = _indices(text, name)
+    if given := {name: value for name, value in (calibration or {}).items() if value is not None}:
+        values["calibration"] = (values.get("calibration") or {}) | given
+        if "source" not in values["calibration"]:
+            raise OptionError(f"--{min(given).replace('_', '-')} needs --calibration FILE")
+    if no_verify:
+        values["verify"] = False
+    recipe = make_recipe(values)
+    return _with_options(recipe, set_ or [])
+
+
+def _labelled(kind: str, specs: list[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for spec in specs:
+        label, _, name = spec.rpartition("=")
+        label = label or name
+        if label in found:
+            raise OptionError(f"the {kind} {label!r} comes twice; give it a label: --{kind} LABEL={name}")
+        found[label] = {"name": name}
+    return found
+
+
+def _indices(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise OptionError(f"--{option} takes block indices such as 3,5, got {text!r}") from None
+
+
+def _with_options(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with every LABEL.OPTION=VALUE put where it belongs."""
+    import yaml
+
+    from layerimp.recipe import refuse_permissions
+
+    document = recipe.model_dump()
+    homes = {
+        document["pruner"]["name"]: document["pruner"],
+        **document["evaluators"],
+        **document["scorers"],
+    }
+    for setting in settings:
+        target, equals, value = setting.partition("=")
+        label, dot, option = target.rpartition(".")
+        if not (equals and dot and label and option):
+            raise OptionError(f"--set takes LABEL.OPTION=VALUE, such as avss.site=block_out, got {setting!r}")
+        if label not in homes:
+            raise unknown_name("label", label, homes, of=f"--set {setting}")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed = value
+        refuse_permissions({option: parsed}, f"--set {setting}")
+        homes[label]["options"][option] = parsed
+    return type(recipe)(**document)
+
+
+def calibration_values(
+    source: str | None, field: str | None, packing: str | None, samples: int | None, max_length: int | None
+) -> dict[str, Any]:
+    """The calibration part of a recipe, from its options."""
+    return {"source": source, "field": field, "packing": packing, "samples": samples, "max_length": max_length}

@@ -1,0 +1,76 @@
+"""`layerimp plugins` and `layerimp scorers`: what is installed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from layerimp.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(plugins)
+    app.command()(scorers)
+
+
+def plugins(json: o.Json = False) -> None:
+    """List the installed plugins, with what each provides and why any failed."""
+    from layerimp.cli.display import Screen
+    from layerimp.registry import registry
+
+    records = registry().plugins.records
+    rows = [
+        {
+            "name": record.name,
+            "status": record.status,
+            "distribution": record.distribution,
+            "version": record.version,
+            "hooks": record.hooks,
+            "error": record.error,
+        }
+        for record in records
+    ]
+    Screen(json=json).show_plugins(rows)
+
+
+def scorers(
+    name: Annotated[str | None, typer.Argument(help="A scorer, to see its options.")] = None, json: o.Json = False
+) -> None:
+    """List the scorers, or one scorer's options with their type, default and description."""
+    from layerimp.cli.display import Screen
+    from layerimp.registry import registry
+
+    names = registry().names("scorer") if name is None else [name]
+    Screen(json=json).show_scorers([_description(scorer) for scorer in names], details=name is not None)
+
+
+def _description(name: str) -> dict[str, Any]:
+    from layerimp.registry import registry
+
+    cls = registry().get("scorer", name)
+    return {
+        "name": name,
+        "plugin": registry().origin("scorer", name),
+        "summary": cls.summary(),
+        "reference": cls.reference,
+        "options": [
+            {
+                "name": option,
+                "type": _type_name(field.annotation),
+                "default": field.get_default(call_default_factory=True, validated_data={}),
+                "description": field.description or "",
+            }
+            for option, field in cls.Config.model_fields.items()
+        ],
+    }
+
+
+def _type_name(annotation: Any) -> str:
+    """A type as a user would write it: `float`, or `a | b` for a choice."""
+    from typing import Literal, get_args, get_origin
+
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, get_args(annotation)))
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -1,0 +1,101 @@
+"""`layerimp prune`: a pruned checkpoint, without evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from layerimp.cli import options as o
+
+if TYPE_CHECKING:
+    from layerimp.pruner import PrunePlan
+
+Plan = Annotated[
+    Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.", rich_help_panel="Pruning")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(prune)
+
+
+def prune(
+    model: o.Model = None,
+    plan: Plan = None,
+    blocks: o.Blocks = None,
+    scorer: o.Scorer = None,
+    calibration: o.Calibration = None,
+    ratio: o.Ratio = None,
+    output: o.Output = None,
+    pruner: o.Pruner = None,
+    protect: o.Protect = None,
+    set_: o.Set = None,
+    field: o.Field = None,
+    packing: o.Packing = None,
+    samples: o.Samples = None,
+    max_length: o.MaxLength = None,
+    batch_size: o.BatchSize = None,
+    seed: o.Seed = None,
+    dtype: o.Dtype = None,
+    device: o.Device = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    overwrite: o.Overwrite = None,
+    no_verify: o.NoVerify = False,
+    recipe: o.RecipeFile = None,
+    json: o.Json = False,
+) -> None:
+    """Remove blocks from a model: those of a plan, those named, or those that score lowest.
+
+    Example: layerimp prune --model DIR --blocks 3,5 --output OUT
+    """
+    made = o.recipe_from(
+        recipe,
+        model=model,
+        scorer=scorer,
+        set_=set_,
+        pruner=pruner,
+        ratio=ratio,
+        blocks=blocks,
+        protect=protect,
+        calibration=o.calibration_values(calibration, field, packing, samples, max_length),
+        batch_size=batch_size,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        output=output,
+        overwrite=overwrite,
+        no_verify=no_verify,
+    )
+    allowed = o.permissions(trust_remote_code=trust_remote_code)
+    plans = None if plan is None else _read_plans(plan)
+    from layerimp import pipeline
+    from layerimp.cli.display import Screen
+
+    screen = Screen(json=json)
+    screen.show(pipeline.prune_model(made, plans, permissions=allowed, progress=screen))
+
+
+def _read_plans(path: Path) -> dict[str, PrunePlan]:
+    """The plans of a file, by label: one plan, or a whole `plan.json`."""
+    import json
+
+    from pydantic import ValidationError
+
+    from layerimp.errors import InputError
+    from layerimp.pruner import PrunePlan
+
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        plans = document["plans"] if "plans" in document else {document.get("scorer") or "plan": document}
+        return {label: PrunePlan(**plan) for label, plan in plans.items()}
+    except OSError as error:
+        raise InputError(f"cannot read the plan {path}: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise InputError(f"{path} is no plan: {where} {problem['msg']}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no plan: {error}") from None

@@ -1,0 +1,79 @@
+"""`layerimp run`: score, prune, evaluate."""
+
+from __future__ import annotations
+
+import typer
+
+from layerimp.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(run)
+
+
+def run(
+    model: o.Model = None,
+    scorer: o.Scorer = None,
+    calibration: o.Calibration = None,
+    tasks: o.Tasks = None,
+    ratio: o.Ratio = None,
+    output: o.Output = None,
+    pruner: o.Pruner = None,
+    blocks: o.Blocks = None,
+    protect: o.Protect = None,
+    set_: o.Set = None,
+    field: o.Field = None,
+    packing: o.Packing = None,
+    samples: o.Samples = None,
+    max_length: o.MaxLength = None,
+    batch_size: o.BatchSize = None,
+    seed: o.Seed = None,
+    evaluator: o.Evaluator = None,
+    task_path: o.TaskPath = None,
+    data_dir: o.DataDir = None,
+    limit: o.Limit = None,
+    num_fewshot: o.NumFewshot = None,
+    allow_task_code: o.AllowTaskCode = False,
+    dtype: o.Dtype = None,
+    device: o.Device = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    overwrite: o.Overwrite = None,
+    no_verify: o.NoVerify = False,
+    recipe: o.RecipeFile = None,
+    json: o.Json = False,
+) -> None:
+    """Score every block, remove the least important ones, and measure what that costs.
+
+    Example: layerimp run --model DIR --scorer avss --calibration FILE.jsonl --tasks wikitext --ratio 0.25 --output OUT
+    """
+    made = o.recipe_from(
+        recipe,
+        model=model,
+        scorer=scorer,
+        set_=set_,
+        pruner=pruner,
+        ratio=ratio,
+        blocks=blocks,
+        protect=protect,
+        calibration=o.calibration_values(calibration, field, packing, samples, max_length),
+        batch_size=batch_size,
+        seed=seed,
+        evaluator=evaluator,
+        tasks=tasks,
+        task_path=task_path,
+        data_dir=data_dir,
+        limit=limit,
+        num_fewshot=num_fewshot,
+        dtype=dtype,
+        device=device,
+        output=output,
+        overwrite=overwrite,
+        no_verify=no_verify,
+    )
+    allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
+    from layerimp import pipeline
+    from layerimp.cli.display import Screen
+
+    screen = Screen(json=json)
+    screen.show(pipeline.run(made, permissions=allowed, progress=screen))

@@ -1,0 +1,56 @@
+"""`layerimp score`: importance scores, and nothing else."""
+
+from __future__ import annotations
+
+import typer
+
+from layerimp.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(score)
+
+
+def score(
+    model: o.Model = None,
+    scorer: o.Scorer = None,
+    calibration: o.Calibration = None,
+    output: o.Output = None,
+    set_: o.Set = None,
+    field: o.Field = None,
+    packing: o.Packing = None,
+    samples: o.Samples = None,
+    max_length: o.MaxLength = None,
+    batch_size: o.BatchSize = None,
+    seed: o.Seed = None,
+    dtype: o.Dtype = None,
+    device: o.Device = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    overwrite: o.Overwrite = None,
+    recipe: o.RecipeFile = None,
+    json: o.Json = False,
+) -> None:
+    """Score every block of a model.
+
+    Example: layerimp score --model DIR --scorer avss --calibration FILE.jsonl
+    """
+    made = o.recipe_from(
+        recipe,
+        model=model,
+        scorer=scorer,
+        set_=set_,
+        calibration=o.calibration_values(calibration, field, packing, samples, max_length),
+        batch_size=batch_size,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        output=output,
+        overwrite=overwrite,
+    )
+    allowed = o.permissions(trust_remote_code=trust_remote_code)
+    from layerimp import pipeline
+    from layerimp.cli.display import Screen
+
+    screen = Screen(json=json)
+    screen.show(pipeline.score_model(made, permissions=allowed, progress=screen))

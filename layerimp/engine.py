@@ -1,0 +1,197 @@
+"""Runs many scorers over a calibration set in as few sweeps as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from layerimp.blocks import find_blocks
+from layerimp.errors import CalibrationError, ModelError, OptionError, PluginError
+from layerimp.model import in_eval_mode
+from layerimp.progress import SILENT, Progress
+from layerimp.registry import registry
+from layerimp.scorer import Importance, Scorer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.blocks import BlockStack
+    from layerimp.sweep import Batch, Sweep, Trace
+
+
+def score(
+    model: PreTrainedModel,
+    calibration: Iterable[Batch],
+    scorers: Sequence[str | Scorer] | Mapping[str, str | Scorer],
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Importance]:
+    """Score every block of a model.
+
+    Args:
+        model: Any transformer of Hugging Face; left as it was.
+        calibration: Batches of `input_ids` and `attention_mask` [batch, seq]; iterated once per sweep.
+        scorers: Names of registered scorers, or configured `Scorer`s for this model's block count; in a mapping,
+            by the label that their result gets.
+        progress: Where to report progress.
+
+    Returns:
+        The importance by label: the scorer's name, where no label was given.
+
+    Raises:
+        UnknownNameError: no scorer has that name.
+        CalibrationError: a batch is empty, malformed or holds ids that the model has no embedding for.
+        NonFiniteError: the model, or a scorer, yields a NaN or an infinity.
+    """
+    stack = find_blocks(model)
+    labelled = scorers if isinstance(scorers, Mapping) else _by_name(scorers)
+    ready = {label: _configured(item, len(stack)) for label, item in labelled.items()}
+    return measure(stack, calibration, ready, progress=progress or SILENT)
+
+
+def _by_name(scorers: Sequence[str | Scorer]) -> dict[str, str | Scorer]:
+    names = [item if isinstance(item, str) else item.name for item in scorers]
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError(f"the scorer {name!r} comes twice; give each a label: {{'label': scorer, ...}}")
+    return dict(zip(names, scorers, strict=True))
+
+
+def _configured(item: str | Scorer, num_blocks: int) -> Scorer:
+    if isinstance(item, Scorer):
+        if item.num_blocks != num_blocks:
+            raise OptionError(f"scorer {item.name!r} was made for {item.num_blocks} blocks; the model has {num_blocks}")
+        return item
+    made = registry().get("scorer", item)(num_blocks)
+    assert isinstance(made, Scorer)
+    return made
+
+
+@dataclass
+class _Pass:
+    """One sweep, the scorers that share it, and for each the sites that stand in for others."""
+
+    sweep: Sweep
+    scorers: dict[str, Scorer]
+
+
+def measure(
+    stack: BlockStack,
+    calibration: Iterable[Batch],
+    scorers: Mapping[str, Scorer],
+    *,
+    removed: Sequence[int] = (),
+    progress: Progress = SILENT,
+) -> dict[str, Importance]:
+    """Run fresh scorers over the calibration set, with the blocks `removed` bypassed; see `score`."""
+    passes: list[_Pass] = []
+    for label, scorer in scorers.items():
+        for existing in passes:
+            if joint := existing.sweep.union(scorer.sweep):
+                existing.sweep = joint
+                existing.scorers[label] = scorer
+                break
+        else:
+            passes.append(_Pass(scorer.sweep, {label: scorer}))
+    kept = [index for index in range(len(stack)) if index not in set(removed)]
+    found: dict[str, Importance] = {}
+    with in_eval_mode(stack.model):
+        for one in passes:
+            found |= _run(one, stack, calibration, kept, removed, progress)
+    return {label: found[label] for label in scorers}
+
+
+def _run(
+    one: _Pass,
+    stack: BlockStack,
+    calibration: Iterable[Batch],
+    kept: list[int],
+    removed: Sequence[int],
+    progress: Progress,
+) -> dict[str, Importance]:
+    wanted = frozenset[str]().union(*(scorer.observes for scorer in one.scorers.values()))
+    missing = one.sweep.missing(stack, wanted)
+    renamed = {label: _fallbacks(label, scorer, missing) for label, scorer in one.scorers.items()}
+    sites = frozenset(renamed[label].get(s, s) for label, scorer in one.scorers.items() for s in scorer.observes)
+
+    def emit(trace: Trace) -> None:
+        for label, scorer in one.scorers.items():
+            scorer.update(_view(trace, renamed[label]))
+
+    total = len(calibration) if isinstance(calibration, Sized) else None
+    with progress.stage(f"score {', '.join(one.scorers)}", total) as advance:
+
+        def end_batch() -> None:
+            for scorer in one.scorers.values():
+                scorer.end_batch()
+            advance(1)
+
+        batches = checked(calibration, stack)
+        one.sweep.drive(stack, batches, sites=sites, removed=removed, emit=emit, end_batch=end_batch)
+    found = {}
+    for label, scorer in one.scorers.items():
+        scorer.end_sweep()
+        importance = scorer.compute()
+        if len(importance.scores) != len(kept):
+            raise PluginError(f"scorer {label!r} gave {len(importance.scores)} scores for {len(kept)} blocks")
+        notes = [_fallback_note(stack, site, other, missing[site]) for site, other in renamed[label].items()]
+        found[label] = replace(importance, blocks=kept, notes=(*notes, *importance.notes))
+    return found
+
+
+def _fallbacks(label: str, scorer: Scorer, missing: Mapping[str, list[int]]) -> dict[str, str]:
+    """For each site that the model lacks, the one that the scorer reads in its place, in all blocks alike."""
+    renamed = {}
+    for site in sorted(scorer.observes & missing.keys()):
+        other = scorer.fallbacks.get(site)
+        if other is None:
+            raise ModelError(f"scorer {label!r} reads the site {site!r}, which block {missing[site][0]} does not have")
+        renamed[site] = other
+    return renamed
+
+
+def _fallback_note(stack: BlockStack, site: str, other: str, blocks: list[int]) -> str:
+    where = "no block has" if len(blocks) == len(stack) else f"{len(blocks)} of {len(stack)} blocks have no"
+    kind = type(stack[blocks[0]]).__name__
+    return f"{where} site {site} ({kind}); {other} is read instead, in every block"
+
+
+def _view(trace: Trace, renamed: Mapping[str, str]) -> Trace:
+    if not renamed:
+        return trace
+    return replace(trace, acts={**trace.acts, **{site: trace.acts[other] for site, other in renamed.items()}})
+
+
+def checked(calibration: Iterable[Batch], stack: BlockStack) -> Iterable[Batch]:
+    """The batches, on the model's device, each of them sound.
+
+    Raises:
+        CalibrationError: there is no batch, a row without a token, or an id beyond the embedding.
+    """
+    number = -1
+    for number, batch in enumerate(calibration):
+        ids = batch["input_ids"]
+        mask = batch.get("attention_mask")
+        mask = torch.ones_like(ids) if mask is None else mask
+        if ids.ndim != 2 or ids.shape != mask.shape:
+            raise CalibrationError(
+                f"batch {number}: input_ids {list(ids.shape)} and attention_mask {list(mask.shape)} are not both "
+                "[batch, seq]"
+            )
+        if empty := (~mask.bool().any(dim=1)).nonzero().flatten().tolist():
+            raise CalibrationError(f"batch {number}: row {empty[0]} holds no token")
+        real = ids[mask.bool()]
+        if int(real.max()) >= stack.vocab_size or int(real.min()) < 0:
+            raise CalibrationError(
+                f"batch {number} holds token id {int(real.max() if real.min() >= 0 else real.min())}, but the model "
+                f"has embeddings for ids 0 to {stack.vocab_size - 1}; is this the model's own tokenizer?"
+            )
+        # Padding goes to the right, where it shifts no position, and its ids, which may be any, into the vocabulary.
+        order = mask.bool().sort(dim=1, descending=True, stable=True).indices
+        ids, mask = ids.gather(1, order).clamp(0, stack.vocab_size - 1), mask.gather(1, order)
+        yield {"input_ids": ids.to(stack.device), "attention_mask": mask.to(stack.device)}
+    if number < 0:
+        raise CalibrationError("the calibration set is empty")

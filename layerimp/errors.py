@@ -1,0 +1,93 @@
+"""The one exception tree of layerimp.
+
+The CLI prints an error's one line and exits with its `exit_code`.
+
+    LayerimpError
+    ├── InputError            what the user gave is wrong
+    │   ├── UnknownNameError  a name that nothing is registered under
+    │   ├── OptionError       an option that does not exist, or a value of the wrong type
+    │   ├── CalibrationError  text that cannot be read, or is too little
+    │   ├── ModelError        a model that cannot be loaded or understood
+    │   ├── TaskError         an evaluation task that cannot be found, read or allowed
+    │   └── OutputError       an output directory that cannot be written
+    ├── PluginError           a plugin broke its contract
+    ├── SurgeryError          blocks that cannot be removed exactly
+    ├── CheckpointError       a saved checkpoint that is not what was in memory
+    └── NonFiniteError        a NaN or an infinity in a model's activations
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class LayerimpError(Exception):
+    """Base of every error that layerimp raises on purpose. Its text is one line, fit for a user."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class InputError(LayerimpError):
+    """What the user gave is wrong."""
+
+
+class UnknownNameError(InputError):
+    """A name that nothing is registered under."""
+
+
+class OptionError(InputError):
+    """An option that does not exist, or a value of the wrong type."""
+
+
+class CalibrationError(InputError):
+    """Calibration text that cannot be read, or is too little."""
+
+
+class ModelError(InputError):
+    """A model that cannot be loaded or understood."""
+
+
+class TaskError(InputError):
+    """An evaluation task that cannot be found, read or allowed."""
+
+
+class OutputError(InputError):
+    """An output directory that cannot be written."""
+
+
+class PluginError(LayerimpError):
+    """A plugin that broke its contract; names the plugin."""
+
+
+class SurgeryError(LayerimpError):
+    """Blocks that cannot be removed exactly; the model is as it was."""
+
+
+class CheckpointError(LayerimpError):
+    """A saved checkpoint that does not load back as what was in memory."""
+
+    exit_code = 1
+
+
+class NonFiniteError(LayerimpError):
+    """A NaN or an infinity in a model's activations; names the block and the batch."""
+
+
+def listing(names: Iterable[str], *, limit: int = 20) -> str:
+    """`names`, sorted and joined, cut after `limit`."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
+    return (", ".join(ordered[:limit]) or "none") + more
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") -> UnknownNameError:
+    """An error that says what exists, and what was probably meant."""
+    known = sorted(known)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    owner = f" of {of}" if of else ""
+    return UnknownNameError(f"unknown {kind} {name!r}{owner}.{hint} Known: {listing(known)}.")

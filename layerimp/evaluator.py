@@ -1,0 +1,90 @@
+"""The contract of an evaluator, and what it measures.
+
+A whole evaluator looks like this:
+
+    class Parameters(Evaluator):
+        \"\"\"Counts the parameters.\"\"\"
+        name = "parameters"
+        kind = "cost"
+
+        def evaluate(self, model, tokenizer):
+            count = sum(p.numel() for p in model.parameters())
+            return [Metric(task="model", name="parameters", value=count, higher_is_better=False)]
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from layerimp.component import Component
+from layerimp.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number.
+
+    Attributes:
+        task: What was measured on.
+        name: The metric's name, without a filter suffix.
+        value: The number.
+        stderr: Its standard error over the documents, or None where there is none.
+        higher_is_better: The direction.
+    """
+
+    task: str
+    name: str
+    value: float
+    stderr: float | None = None
+    higher_is_better: bool = True
+
+
+def retention(original: Metric, pruned: Metric) -> float | None:
+    """How much of a metric is left: pruned/original where higher is better, original/pruned otherwise.
+
+    None where the divisor is 0, so that there is nothing to compare with.
+    """
+    above, below = (pruned, original) if original.higher_is_better else (original, pruned)
+    return above.value / below.value if below.value else None
+
+
+class Evaluator(Component):
+    """Measures a model in memory, and leaves it as it was.
+
+    An evaluator whose `Config` has a field named like one of the run's own settings (`tasks`, `limit`,
+    `num_fewshot`, `batch_size`, `seed`, `task_path`, `data_dir`, `allow_task_code`) receives the run's value.
+
+    Attributes:
+        kind: `quality` for what a model can do, compared by retention; `cost` for time and space, reported apart.
+        progress: Where to report progress; set by whoever runs the evaluator.
+    """
+
+    kind: ClassVar[Literal["quality", "cost"]] = "quality"
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        self.progress: Progress = SILENT
+
+    def prepare(self) -> None:
+        """Find whatever is wrong with the options before any long work starts.
+
+        Raises:
+            InputError: something is.
+        """
+
+    @abstractmethod
+    def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
+        """Measure `model`."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str | None:
+        """A text that changes with everything, besides the model and its tokenizer, that can change the metrics.
+
+        With it the metrics of an intact model are kept and used again. None: never.
+        """
+        return None

@@ -1,0 +1,148 @@
+"""Loads a model and its tokenizer, and says clearly why it cannot."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer
+from transformers.models.auto import modeling_auto
+
+from layerimp.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+_AUTO_CLASSES: dict[str, dict[str, Any]] = {
+    "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "AutoModelForSequenceClassification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "AutoModelForMaskedLM": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    "AutoModel": modeling_auto.MODEL_MAPPING_NAMES,
+}
+
+
+def load(
+    model: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model, for causal language modelling or sequence classification, and its tokenizer.
+
+    Args:
+        model: A directory, or the name of a model on the hub.
+        dtype: The weights' dtype; by default the one that they were saved in.
+        device: Where to put the model; by default the first GPU, else the CPU.
+        trust_remote_code: Whether Python that comes with the model may run.
+
+    Raises:
+        ModelError: it cannot be loaded; says why.
+        OptionError: there is no such dtype or device.
+    """
+    place = _device(device)
+    wanted = _dtype(dtype)
+    source = _source(model)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        auto = getattr(transformers, auto_class(config))
+        with quiet():
+            loaded = auto.from_pretrained(
+                source, config=config, dtype=wanted, trust_remote_code=trust_remote_code, use_safetensors=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(f"cannot load the model {str(model)!r}: {_cause(error)}") from error
+    return loaded.to(place).eval(), tokenizer
+
+
+def auto_class(config: PretrainedConfig) -> str:
+    """The name of the stock `Auto` class that loads checkpoints with this configuration."""
+    architectures = config.architectures or []
+    for name, mapping in _AUTO_CLASSES.items():
+        if mapping.get(config.model_type) in architectures:
+            return name
+    return "AutoModelForCausalLM" if config.model_type in _AUTO_CLASSES["AutoModelForCausalLM"] else "AutoModel"
+
+
+@contextmanager
+def in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Put every module in evaluation mode, and back as each was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the progress bars, log lines and warnings of transformers."""
+    verbosity = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def _source(model: str | Path) -> str:
+    path = Path(model).expanduser()
+    if not path.exists():
+        if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
+            raise ModelError(f"the model directory {str(model)!r} does not exist")
+        return str(model)
+    if not path.is_dir():
+        raise ModelError(f"{str(model)!r} is a file; a model is a directory with config.json and safetensors")
+    names = {entry.name for entry in path.iterdir()}
+    if not names:
+        raise ModelError(f"the model directory {str(model)!r} is empty")
+    if "config.json" not in names:
+        raise ModelError(f"the model directory {str(model)!r} holds no config.json")
+    if not any(name.endswith(".safetensors") for name in names):
+        if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
+            raise ModelError(
+                f"{str(model)!r} holds pickled weights only, which can run code when loaded; convert them to "
+                "safetensors (save_pretrained does)"
+            )
+        raise ModelError(f"the model directory {str(model)!r} holds no weights (*.safetensors)")
+    return str(path)
+
+
+def _dtype(dtype: str | torch.dtype | None) -> Any:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype or "auto"
+    if dtype not in DTYPES:
+        raise OptionError(f"unknown dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"no device {str(device)!r} here: {_cause(error)}") from None
+    return place
+
+
+def _cause(error: Exception) -> str:
+    """The first line of an error's text."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,110 @@
+"""Finds and loads plugins. One bad plugin never takes the host down.
+
+pluggy's own `load_setuptools_entrypoints` lets one plugin's ImportError escape, skips a second entry point of the
+same name in silence and accepts a misspelt hook until somebody asks; hence this loader.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from layerimp import hookspecs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DISABLE_VARIABLE = "LAYERIMP_DISABLE_PLUGINS"
+
+
+@dataclass
+class PluginRecord:
+    """One entry point, and how loading it went."""
+
+    name: str
+    distribution: str
+    version: str
+    hooks: list[str] = field(default_factory=list)
+    error: str | None = None
+    blocked: bool = False
+
+    @property
+    def status(self) -> str:
+        """`ok`, `failed` or `disabled`."""
+        return "disabled" if self.blocked else "failed" if self.error else "ok"
+
+
+class PluginHost:
+    """The loaded plugins: a pluggy manager, and a record of each entry point."""
+
+    def __init__(self, points: Iterable[EntryPoint] | None = None, blocked: Iterable[str] | None = None) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.records: list[PluginRecord] = []
+        if points is None:
+            points = entry_points(group=hookspecs.PROJECT)
+        if blocked is None:
+            blocked = os.environ.get(DISABLE_VARIABLE, "").replace(",", " ").split()
+        blocked = frozenset(blocked)
+        for point in sorted(points, key=lambda p: (p.name, p.value, p.dist.name if p.dist else "")):
+            self._load(point, blocked)
+
+    def _load(self, point: EntryPoint, blocked: frozenset[str]) -> None:
+        dist = point.dist
+        record = PluginRecord(point.name, dist.name if dist else "?", dist.version if dist else "?")
+        self.records.append(record)
+        if point.name in blocked:
+            record.blocked = True
+            return
+        if self.manager.has_plugin(point.name):
+            other = next(r for r in self.records if r.name == point.name)
+            record.error = f"the name {point.name!r} is taken by the plugin of {other.distribution} {other.version}"
+            return
+        try:
+            plugin = point.load()
+            self.manager.register(plugin, name=point.name)
+        except Exception as error:
+            record.error = f"{type(error).__name__}: {error}"
+            self._forget(point.name)
+            return
+        callers = self.manager.get_hookcallers(plugin) or []
+        try:
+            self.manager.check_pending()
+        except pluggy.PluginValidationError:
+            known = [name for name in dir(hookspecs) if name.startswith("layerimp_")]
+            wrong = next(caller.name for caller in callers if not caller.spec)
+            near = get_close_matches(wrong, known, n=1)
+            record.error = f"unknown hook {wrong!r}" + (f", did you mean {near[0]!r}?" if near else "")
+            self._forget(point.name)
+            return
+        record.hooks = sorted(caller.name for caller in callers)
+        if not record.hooks:
+            record.error = f"{point.value} holds no hook; mark its functions with @layerimp.hookimpl"
+            self._forget(point.name)
+
+    def _forget(self, name: str) -> None:
+        if self.manager.has_plugin(name):
+            self.manager.unregister(name=name)
+
+    def fail(self, name: str, cause: str) -> None:
+        """Record that the plugin `name` broke its contract, and take it out."""
+        self._forget(name)
+        record = next(r for r in self.records if r.name == name and not r.error)
+        record.error = cause
+
+    @property
+    def failures(self) -> list[PluginRecord]:
+        """The records of the plugins that did not load."""
+        return [record for record in self.records if record.error]
+
+
+@cache
+def host() -> PluginHost:
+    """The plugins of this process, loaded once."""
+    return PluginHost()

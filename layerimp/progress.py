@@ -1,0 +1,30 @@
+"""How long work reports its progress, whoever is listening."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+Advance = Callable[[int], None]
+"""Says that so many more units of a stage are done."""
+
+
+class Progress(Protocol):
+    """Somebody who wants to know how far the work is."""
+
+    def stage(self, description: str, total: int | None = None) -> AbstractContextManager[Advance]:
+        """Enter a stage of `total` units (None: unknown); what it yields is called as units finish."""
+        ...
+
+
+class Silent:
+    """Nobody."""
+
+    @contextmanager
+    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+        """Report nothing."""
+        yield lambda _units: None
+
+
+SILENT = Silent()

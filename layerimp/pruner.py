@@ -1,0 +1,135 @@
+"""The contract of a pruner, and the plan that it makes.
+
+A whole pruner looks like this:
+
+    class Deepest(Pruner):
+        \"\"\"Removes the deepest blocks that may go.\"\"\"
+        name = "deepest"
+
+        def plan(self, scoring, budget):
+            free = [b for b in reversed(range(budget.num_blocks)) if b not in budget.protected]
+            return PrunePlan(num_blocks=budget.num_blocks, blocks=free[: budget.count], reason="deepest first")
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from layerimp.component import Component
+from layerimp.errors import OptionError
+from layerimp.scorer import Importance
+
+Scoring = Callable[[Sequence[int]], Importance]
+"""Scores the model with the given blocks already bypassed."""
+
+
+class PrunePlan(BaseModel):
+    """Which blocks go, in order of removal. Plain data: it can be saved, read, edited and applied later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal["layerimp.plan/1"] = "layerimp.plan/1"
+    num_blocks: int
+    blocks: list[int]
+    reason: str = ""
+    scorer: str | None = None
+    pruner: str | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> PrunePlan:
+        checked_blocks(self.blocks, self.num_blocks)
+        if len(self.blocks) >= self.num_blocks:
+            raise ValueError(f"a plan that removes all {self.num_blocks} blocks leaves no model")
+        return self
+
+
+def checked_blocks(blocks: Sequence[int], num_blocks: int, *, what: str = "block") -> tuple[int, ...]:
+    """`blocks`, all of which exist and none of which comes twice.
+
+    Raises:
+        OptionError: otherwise.
+    """
+    for block in blocks:
+        if not 0 <= block < num_blocks:
+            raise OptionError(f"{what} {block} does not exist: the model has blocks 0 to {num_blocks - 1}")
+    if len(set(blocks)) < len(blocks):
+        raise OptionError(f"{what}s named twice: {', '.join(map(str, blocks))}")
+    return tuple(blocks)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many blocks go, which must not, and which must.
+
+    Attributes:
+        num_blocks: The model's block count.
+        count: How many blocks to remove in all, the forced ones among them.
+        protected: Blocks that stay.
+        forced: Blocks that go whatever their score.
+    """
+
+    num_blocks: int
+    count: int
+    protected: frozenset[int] = frozenset()
+    forced: tuple[int, ...] = ()
+
+    @classmethod
+    def of(
+        cls, num_blocks: int, *, ratio: float | None = None, blocks: Sequence[int] = (), protect: Sequence[int] = ()
+    ) -> Budget:
+        """The budget for a pruning ratio, or for given blocks, or for both (the ratio then sets the count).
+
+        The count is ratio x num_blocks, rounded to the nearest whole; a tie goes to the smaller count.
+
+        Raises:
+            OptionError: nothing or everything would go, or the blocks contradict one another.
+        """
+        forced = checked_blocks(blocks, num_blocks)
+        protected = frozenset(checked_blocks(protect, num_blocks, what="protected block"))
+        if both := protected.intersection(forced):
+            raise OptionError(f"block {min(both)} is both to be removed and protected")
+        if ratio is None:
+            count = len(forced)
+        else:
+            count = math.ceil(Fraction(str(ratio)) * num_blocks - Fraction(1, 2))
+            if not 0 < ratio < 1:
+                raise OptionError(f"ratio {ratio} is outside (0, 1)")
+            if count == 0:
+                raise OptionError(
+                    f"ratio {ratio} of {num_blocks} blocks rounds to none; one block needs a ratio above "
+                    f"{0.5 / num_blocks:.3g}"
+                )
+            if len(forced) > count:
+                raise OptionError(f"ratio {ratio} removes {count} blocks, but {len(forced)} are named")
+        if count >= num_blocks:
+            raise OptionError(f"removing {count} of {num_blocks} blocks leaves no model; keep at least one")
+        if count > num_blocks - len(protected):
+            raise OptionError(
+                f"{count} blocks are to go, but only {num_blocks - len(protected)} of {num_blocks} are not protected"
+            )
+        return cls(num_blocks, count, protected, forced)
+
+
+class Pruner(Component):
+    """Chooses the blocks that go."""
+
+    @abstractmethod
+    def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
+        """Choose `budget.count` blocks.
+
+        Args:
+            scoring: Scores the model with the given blocks bypassed. A one-shot pruner calls `scoring(())`
+                once; a greedy one calls it again after each removal.
+            budget: How many blocks go, and which must or must not.
+
+        Returns:
+            The plan: the blocks in order of removal.
+        """
+        raise NotImplementedError

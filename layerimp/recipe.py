@@ -1,0 +1,164 @@
+"""The description of a run: plain data, checked, readable from YAML or JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from layerimp.errors import InputError, OptionError, unknown_name
+
+ORIGINAL = "original"
+"""The label of the intact model in results."""
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """What may run code that came with data. Given on the command line or in Python, never by a recipe file.
+
+    Attributes:
+        trust_remote_code: Python that comes with a model.
+        allow_task_code: Python that an evaluation task given by path names (`!function`).
+    """
+
+    trust_remote_code: bool = False
+    allow_task_code: bool = False
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ComponentSpec(_Part):
+    """A scorer, pruner or evaluator by name, with its options."""
+
+    name: str = Field(description="The registered name.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Its options.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class CalibrationSpec(_Part):
+    """Where the calibration text comes from, and how much of it is drawn."""
+
+    source: str = Field(description="A JSONL or text file, or a data set id on the hub (NAME[:CONFIG[:SPLIT]]).")
+    field: str = Field("text", description="The JSON field that holds the text.")
+    packing: Literal["windows", "rows"] = Field(
+        "windows", description="windows: documents joined and cut into full rows; rows: one document a row."
+    )
+    samples: int = Field(64, ge=1, description="Rows to draw.")
+    max_length: int = Field(256, ge=2, description="Tokens per row.")
+
+
+class Recipe(_Part):
+    """A run: which model, scored how, pruned how far, evaluated on what."""
+
+    schema_version: Literal["layerimp.recipe/1"] = Field("layerimp.recipe/1", description="The version of this format.")
+    model: str = Field(description="A model directory, or a model id on the hub.")
+    dtype: str | None = Field(None, description="float32, bfloat16, float16 or float64; default: as saved.")
+    device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")
+    scorers: dict[str, ComponentSpec] = Field(
+        default_factory=lambda: {"avss": ComponentSpec(name="avss")}, description="Scorers, by label."
+    )
+    pruner: ComponentSpec = Field(ComponentSpec(name="lowest"), description="The pruner.")
+    evaluators: dict[str, ComponentSpec] = Field(
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in ("harness", "footprint")},
+        description="Evaluators, by label.",
+    )
+    calibration: CalibrationSpec | None = Field(None, description="The text that drives scoring.")
+    ratio: float | None = Field(None, gt=0, lt=1, description="Share of the blocks to remove.")
+    blocks: tuple[int, ...] = Field((), description="Blocks to remove whatever their score.")
+    protect: tuple[int, ...] = Field((), description="Blocks to keep whatever their score.")
+    tasks: tuple[str, ...] = Field((), description="lm-evaluation-harness tasks: names or YAML paths.")
+    task_path: Path | None = Field(None, description="A directory with further task YAMLs.")
+    data_dir: Path | None = Field(None, description="Where relative data files of local tasks are looked for first.")
+    limit: int | None = Field(None, ge=1, description="Documents per task.")
+    num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt.")
+    batch_size: int = Field(8, ge=1, description="Rows per batch, in scoring and evaluation.")
+    seed: int = Field(0, ge=0, description="For the calibration draw, few-shot examples and bootstraps.")
+    output: Path | None = Field(None, description="The directory for results and checkpoints.")
+    overwrite: bool = Field(False, description="Whether an output that layerimp made may be replaced.")
+    verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
+
+    @field_validator("scorers", "evaluators", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """Accept a list of names, and labels without a name of their own."""
+        if isinstance(value, list | tuple):
+            return {item: {"name": item} for item in value}
+        if isinstance(value, dict):
+            return {
+                label: {"name": label, **(spec or {})} if isinstance(spec, dict | None) else spec
+                for label, spec in value.items()
+            }
+        return value
+
+    @field_validator("scorers")
+    @classmethod
+    def _labels(cls, value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+        for label in value:
+            if label == ORIGINAL or not label.replace("-", "").replace("_", "").replace(".", "").isalnum():
+                raise ValueError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
+        return value
+
+
+PERMISSIONS = frozenset(Permissions.__dataclass_fields__)
+
+
+def make_recipe(values: dict[str, Any]) -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        OptionError: a value is missing or wrong; names the first one.
+    """
+    try:
+        return Recipe(**values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "missing":
+            raise OptionError(f"{where} is missing from the recipe") from None
+        if problem["type"] == "extra_forbidden":
+            raise unknown_name("recipe field", where, Recipe.model_fields) from None
+        message = problem["msg"].removeprefix("Value error, ")
+        raise OptionError(f"{where}: {message}, got {problem['input']!r}") from None
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The values of a recipe file in YAML or JSON.
+
+    Raises:
+        InputError: it cannot be read, is no mapping, or asks for what only the command line may allow.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"the recipe {path} is not a mapping of fields")
+    refuse_permissions(values, f"the recipe {path}")
+    return values
+
+
+def refuse_permissions(values: Any, where: str) -> None:
+    """Refuse values that, at any depth, switch on what may run code.
+
+    Raises:
+        InputError: they do.
+    """
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if key in PERMISSIONS:
+                raise InputError(f"{where} cannot switch on {key}; give the flag --{key.replace('_', '-')} instead")
+            refuse_permissions(value, where)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            refuse_permissions(value, where)

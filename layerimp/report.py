@@ -1,0 +1,189 @@
+"""The output of a run, as data and as JSON files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerimp.evaluator import Metric, retention
+from layerimp.recipe import ORIGINAL, Recipe
+
+if TYPE_CHECKING:
+    from layerimp.pruner import PrunePlan
+    from layerimp.scorer import Importance
+
+MARKER = "recipe.json"
+"""The file by which an output directory shows that layerimp made it."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model, or a part of one, amounts to."""
+
+    blocks: int
+    parameters: int
+    bytes: int
+
+    def __sub__(self, other: Size) -> Size:
+        return Size(self.blocks - other.blocks, self.parameters - other.parameters, self.bytes - other.bytes)
+
+    def share_of(self, whole: Size) -> dict[str, float]:
+        """Each number as a share of the whole's."""
+        return {name: value / asdict(whole)[name] for name, value in asdict(self).items()}
+
+
+@dataclass
+class Report:
+    """What a run found. Parts that a command does not produce stay empty.
+
+    Attributes:
+        recipe: The run as it was asked for.
+        num_blocks: The intact model's block count.
+        loader: The stock `Auto` class that loads the checkpoints.
+        calibration: What was drawn, with its fingerprint.
+        sizes: By label; the intact model's under `original`.
+        importance: By scorer label.
+        plans: By scorer label.
+        checkpoints: By scorer label.
+        metrics: By label, those of kind `quality`; the intact model's under `original`.
+        footprint: By label, those of kind `cost`.
+        output: The directory that holds all this.
+    """
+
+    recipe: Recipe
+    num_blocks: int
+    loader: str
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    sizes: dict[str, Size] = field(default_factory=dict)
+    importance: dict[str, Importance] = field(default_factory=dict)
+    plans: dict[str, PrunePlan] = field(default_factory=dict)
+    checkpoints: dict[str, Path] = field(default_factory=dict)
+    metrics: dict[str, list[Metric]] = field(default_factory=dict)
+    footprint: dict[str, list[Metric]] = field(default_factory=dict)
+    output: Path | None = None
+
+    def retention(self, label: str) -> dict[tuple[str, str], float | None]:
+        """By task and metric, how much of the intact model's value `label` keeps."""
+        before = {(metric.task, metric.name): metric for metric in self.metrics.get(ORIGINAL, [])}
+        after = {(metric.task, metric.name): metric for metric in self.metrics.get(label, [])}
+        return {key: retention(before[key], after[key]) for key in before if key in after}
+
+    def removed(self, label: str) -> Size:
+        """What the plan under `label` removed."""
+        return self.sizes[ORIGINAL] - self.sizes[label]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as one JSON document."""
+        document: dict[str, Any] = {
+            "schema_version": "layerimp.report/1",
+            "model": self.recipe.model,
+            "num_blocks": self.num_blocks,
+        }
+        if self.calibration:
+            document["calibration"] = dict(self.calibration)
+        if self.sizes:
+            document |= {name: self._sizes(name) for name in ("parameters", "bytes")}
+        if self.importance or self.plans:
+            document["scorers"] = {
+                label: self._scorer(label) for label in dict.fromkeys([*self.importance, *self.plans])
+            }
+        if self.metrics:
+            document["metrics"] = {label: _by_task(metrics) for label, metrics in self.metrics.items()}
+            document["retention"] = {label: self._retention(label) for label in self.metrics if label != ORIGINAL}
+        if self.footprint:
+            document["footprint"] = {
+                label: {metric.name: _number(metric.value) for metric in metrics}
+                for label, metrics in self.footprint.items()
+            }
+        document["output"] = None if self.output is None else str(self.output)
+        return document
+
+    def _sizes(self, name: str) -> dict[str, Any]:
+        pruned = {label: asdict(size)[name] for label, size in self.sizes.items() if label != ORIGINAL}
+        return {"original": asdict(self.sizes[ORIGINAL])[name], "pruned": pruned}
+
+    def _scorer(self, label: str) -> dict[str, Any]:
+        entry: dict[str, Any] = {}
+        if importance := self.importance.get(label):
+            entry |= {
+                "scores": importance.scores,
+                "columns": dict(importance.columns),
+                "notes": list(importance.notes),
+            }
+            if importance.spans:
+                entry["spans"] = {str(length): scores for length, scores in importance.spans.items()}
+        if plan := self.plans.get(label):
+            checkpoint = self.checkpoints.get(label)
+            entry |= {"removed": plan.blocks, "checkpoint": None if checkpoint is None else str(checkpoint)}
+        return entry
+
+    def _retention(self, label: str) -> dict[str, dict[str, float | None]]:
+        tasks: dict[str, dict[str, float | None]] = {}
+        for (task, name), share in self.retention(label).items():
+            tasks.setdefault(task, {})[name] = share
+        return tasks
+
+    def write(self, directory: Path) -> None:
+        """Write the parts that there are as JSON files, each with a schema version."""
+        document = self.to_dict()
+        parts: dict[str, dict[str, Any]] = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "scores": {
+                "schema_version": "layerimp.scores/1",
+                **{key: document[key] for key in ("model", "num_blocks", "calibration") if key in document},
+                "scorers": {
+                    label: {key: entry[key] for key in entry if key not in ("removed", "checkpoint")}
+                    for label, entry in document.get("scorers", {}).items()
+                },
+            },
+            "plan": {
+                "schema_version": "layerimp.plans/1",
+                "plans": {label: plan.model_dump(mode="json") for label, plan in self.plans.items()},
+            },
+            "metrics": {
+                "schema_version": "layerimp.metrics/1",
+                **{
+                    key: document[key]
+                    for key in ("parameters", "bytes", "metrics", "retention", "footprint")
+                    if key in document
+                },
+            },
+        }
+        present = {"recipe": True, "scores": self.importance, "plan": self.plans, "metrics": self.metrics or self.sizes}
+        for name, part in parts.items():
+            if present[name]:
+                write_json(directory / f"{name}.json", part)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON file that people can read."""
+    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def made_by_layerimp(directory: Path) -> bool:
+    """Whether a directory is an output of layerimp."""
+    try:
+        recipe = json.loads((directory / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(recipe, dict) and str(recipe.get("schema_version", "")).startswith("layerimp.recipe/")
+
+
+def _by_task(metrics: list[Metric]) -> dict[str, dict[str, dict[str, Any]]]:
+    tasks: dict[str, dict[str, dict[str, Any]]] = {}
+    for metric in metrics:
+        tasks.setdefault(metric.task, {})[metric.name] = {
+            "value": _number(metric.value),
+            "stderr": None if metric.stderr is None else _number(metric.stderr),
+            "higher_is_better": metric.higher_is_better,
+        }
+    return tasks
+
+
+def _number(value: float) -> float | None:
+    """A number that JSON has: an infinite perplexity becomes null."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,134 @@
+"""The contract of an importance metric.
+
+A whole scorer, in a plugin of its own, looks like this:
+
+    from layerimp import Importance, Scorer, hookimpl
+    from layerimp.stats import Mean
+    from layerimp.sweep import Forward
+
+    class Step(Scorer):
+        \"\"\"Mean L2 norm of what the block adds to the residual stream.\"\"\"
+        name = "step"
+        sweep = Forward()
+        observes = frozenset({"block_in", "block_out"})
+        identity_scores_least = True
+
+        def __init__(self, num_blocks, config=None):
+            super().__init__(num_blocks, config)
+            self.mean = Mean(num_blocks)
+
+        def update(self, trace):
+            step = (trace.acts["block_out"] - trace.acts["block_in"])[trace.mask]
+            self.mean.add(trace.block, step.norm(dim=-1))
+
+        def merge(self, other):
+            self.mean.merge(other.mean)
+
+        def compute(self):
+            return Importance(scores=self.mean.value().tolist())
+
+    @hookimpl
+    def layerimp_scorers():
+        return [Step]
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from layerimp.component import Component
+from layerimp.errors import NonFiniteError, PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from layerimp.sweep import Sweep, Trace
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What a scorer found: one score per scored block. A higher score means: keep this block.
+
+    Attributes:
+        scores: One finite number per scored block, in depth order.
+        blocks: The blocks' indices in the original model; all of them, where it is left empty.
+        columns: Further per-block numbers, by name; each as long as `scores`.
+        spans: For a window length n, the score of each window of n neighbouring blocks, by its first block.
+        notes: Sentences that a reader of the scores has to know, such as a fallback that was taken.
+
+    Raises:
+        PluginError: lengths do not agree.
+        NonFiniteError: a score or a column holds a NaN or an infinity.
+    """
+
+    scores: list[float]
+    blocks: list[int] = field(default_factory=list)
+    columns: Mapping[str, list[float]] = field(default_factory=dict)
+    spans: Mapping[int, list[float]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            object.__setattr__(self, "blocks", list(range(len(self.scores))))
+        lengths = {name: len(values) for name, values in self.columns.items()} | {"blocks": len(self.blocks)}
+        for name, length in lengths.items():
+            if length != len(self.scores):
+                raise PluginError(f"{name} holds {length} values for {len(self.scores)} scores")
+        for name, values in {"scores": self.scores, **self.columns}.items():
+            for block, value in zip(self.blocks, values, strict=True):
+                if not math.isfinite(value):
+                    raise NonFiniteError(f"{name} of block {block} is {value}")
+
+    def weakest_first(self) -> list[int]:
+        """The scored blocks by rising score; of two equal ones the deeper comes first."""
+        order = sorted(zip(self.scores, self.blocks, strict=True), key=lambda pair: (pair[0], -pair[1]))
+        return [block for _, block in order]
+
+
+class Scorer(Component):
+    """A streaming accumulator over what the blocks do on the calibration set.
+
+    It sees each (block, batch) once, in no promised order. Tensors in a trace are borrowed: reduce them, never
+    keep or change them.
+
+    Attributes:
+        sweep: The way of driving the model that this scorer needs.
+        observes: The sites that it reads, of those that its sweep offers.
+        fallbacks: For a site that some models do not have, the site to read in its place.
+        identity_scores_least: Whether a block that adds exactly nothing to the residual stream always gets the
+            least score of all.
+        num_blocks: How many blocks are scored. `Trace.block` counts from 0 to `num_blocks - 1`.
+    """
+
+    sweep: Sweep
+    observes: frozenset[str] = frozenset()
+    fallbacks: ClassVar[Mapping[str, str]] = {}
+    identity_scores_least: ClassVar[bool] = False
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(config)
+        self.num_blocks = num_blocks
+
+    @abstractmethod
+    def update(self, trace: Trace) -> None:
+        """Take in what one block did in one batch."""
+        raise NotImplementedError
+
+    def end_batch(self) -> None:
+        """Called when a batch has passed through all blocks."""
+
+    def end_sweep(self) -> None:
+        """Called when the whole calibration set has passed."""
+
+    @abstractmethod
+    def merge(self, other: Self) -> None:
+        """Absorb another shard's statistics, as if this scorer had seen both shards."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def compute(self) -> Importance:
+        """The importance from all that was seen so far. Calling it twice gives the same."""
+        raise NotImplementedError

@@ -1,0 +1,89 @@
+"""Directories that appear whole under their final name, or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from layerimp.errors import OutputError
+
+
+@contextmanager
+def staged(target: str | Path, *, overwrite: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+    """A temporary sibling of `target`, renamed to it on leaving without an error and removed otherwise.
+
+    Siblings that a killed process left behind are removed first.
+
+    Args:
+        target: The directory that is to be.
+        overwrite: Whether an existing directory may be replaced; by default none may.
+
+    Raises:
+        OutputError: the target exists and must stay, or nothing can be written there.
+    """
+    target = Path(target).expanduser().absolute()
+    check_target(target, overwrite=overwrite)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _reap(target)
+        stage = Path(tempfile.mkdtemp(prefix=_prefix(target, os.getpid()), dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write in {target.parent}: {error.strerror}") from error
+    try:
+        yield stage
+        stage.chmod(0o755)
+        _rename(stage, target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def check_target(target: Path, *, overwrite: Callable[[Path], bool] | None = None) -> None:
+    """Refuse a target that exists, unless `overwrite` allows to replace it.
+
+    Raises:
+        OutputError: it must stay.
+    """
+    if not os.path.lexists(target) or (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
+        return
+    if overwrite is None:
+        raise OutputError(f"the output {target} exists; name another, or replace it with --overwrite")
+    if not overwrite(target):
+        raise OutputError(f"the output {target} was not made by layerimp, so --overwrite does not replace it")
+
+
+def _rename(stage: Path, target: Path) -> None:
+    if target.exists():
+        old = Path(tempfile.mkdtemp(prefix=_prefix(target, os.getpid()), dir=target.parent))
+        target.rename(old / "replaced")
+        try:
+            stage.rename(target)
+        except OSError:
+            (old / "replaced").rename(target)
+            raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+    else:
+        stage.rename(target)
+
+
+def _prefix(target: Path, pid: int) -> str:
+    return f".{target.name}.layerimp-{socket.gethostname()}-{pid}-"
+
+
+def _reap(target: Path) -> None:
+    """Remove what processes of this host that are no more left beside `target`."""
+    pattern = re.compile(re.escape(f".{target.name}.layerimp-{socket.gethostname()}-") + r"(\d+)-")
+    for sibling in target.parent.iterdir():
+        match = pattern.match(sibling.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            shutil.rmtree(sibling, ignore_errors=True)

@@ -1,0 +1,118 @@
+"""Mergeable accumulators, one slot per block, in float64 on the device of what they are fed until they are read.
+
+A fast statistic touches memory once: rows are taken in chunks that fit the cache, and inside a chunk every
+step works on one buffer that is used again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 20
+"""Elements per chunk: 4 MiB in float32. It also keeps a float32 count of a chunk exact (below 2**24)."""
+
+
+def chunks(rows: Tensor) -> Iterator[Tensor]:
+    """Split `rows` [row, feature] into runs of whole rows of about `CHUNK_ELEMENTS` elements."""
+    return iter(torch.split(rows, max(1, CHUNK_ELEMENTS // max(1, rows.shape[-1]))))
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to do arithmetic in: float64 stays, everything shorter than float32 is widened to it."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+class _Slots:
+    """Float64 numbers, one per block, that follow the device of what is added to them."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self._values = [torch.zeros((), dtype=torch.float64) for _ in range(num_blocks)]
+
+    def __getitem__(self, block: int) -> Tensor:
+        return self._values[block]
+
+    def __setitem__(self, block: int, value: Tensor) -> None:
+        self._values[block] = value
+
+    def add(self, block: int, value: Tensor) -> None:
+        self._values[block] = self._values[block].to(value.device) + value
+
+    def read(self) -> Tensor:
+        return torch.stack([value.cpu() for value in self._values])
+
+
+class Mean:
+    """The mean of numbers, per block.
+
+    Args:
+        num_blocks: How many blocks.
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        self._total = _Slots(num_blocks)
+        self._count = [0] * num_blocks
+
+    def add(self, block: int, values: Tensor) -> None:
+        """Take in `values` of any shape."""
+        self.add_total(block, values.sum(dtype=torch.float64), values.numel())
+
+    def add_total(self, block: int, total: Tensor, count: int) -> None:
+        """Take in `count` values that sum to `total` [] in float64."""
+        self._total.add(block, total)
+        self._count[block] += count
+
+    def merge(self, other: Self) -> None:
+        """Absorb another shard's values."""
+        for block, count in enumerate(other._count):
+            self.add_total(block, other._total[block], count)
+
+    def value(self) -> Tensor:
+        """The means [num_blocks], float64 on the CPU; NaN for a block that saw no value."""
+        return self._total.read() / torch.tensor(self._count, dtype=torch.float64)
+
+
+class Moments:
+    """The mean and the population variance of numbers, per block, by the pairwise update of Chan et al. (1979).
+
+    Sums of squares minus squared sums would cancel; (count, mean, M2) do not.
+
+    Args:
+        num_blocks: How many blocks.
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        self._count = [0] * num_blocks
+        self._mean = _Slots(num_blocks)
+        self._m2 = _Slots(num_blocks)
+
+    def add_moments(self, block: int, count: int, mean: Tensor, m2: Tensor) -> None:
+        """Take in `count` values of a given mean [] and sum of squared deviations from it [], both float64."""
+        before = self._count[block]
+        total = before + count
+        if not count:
+            return
+        own_mean = self._mean[block].to(mean.device)
+        delta = mean - own_mean
+        self._mean[block] = own_mean + delta * (count / total)
+        self._m2[block] = self._m2[block].to(m2.device) + m2 + delta * delta * (before * count / total)
+        self._count[block] = total
+
+    def merge(self, other: Self) -> None:
+        """Absorb another shard's values."""
+        for block, count in enumerate(other._count):
+            self.add_moments(block, count, other._mean[block], other._m2[block])
+
+    def variance(self) -> Tensor:
+        """The population variances [num_blocks], float64 on the CPU; NaN for a block that saw no value."""
+        return self._m2.read() / torch.tensor(self._count, dtype=torch.float64)
+
+    def mean(self) -> Tensor:
+        """The means [num_blocks], float64 on the CPU."""
+        return self._mean.read()

@@ -1,0 +1,202 @@
+"""Ways to drive a model over the calibration set, and the traces that they emit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from layerimp.blocks import block_input, hidden_states
+from layerimp.errors import ModelError, NonFiniteError
+from layerimp.sites import Tap, find_taps
+from layerimp.surgery import bypassed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from layerimp.blocks import BlockStack
+
+Batch = dict[str, "Tensor"]
+"""`input_ids` and `attention_mask`, both [batch, seq]."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one block did in one batch.
+
+    Attributes:
+        block: The block's position among the scored ones.
+        batch: The batch's position in the calibration set.
+        acts: By site, [batch, seq, features]. Borrowed: reduce, never keep or change.
+        mask: [batch, seq]; False where there is padding.
+        padded: Whether there is any padding.
+    """
+
+    block: int
+    batch: int
+    acts: Mapping[str, Tensor]
+    mask: Tensor
+    padded: bool
+
+    def rows(self, site: str) -> Tensor:
+        """The activations of the real tokens [token, features]; without padding this copies nothing."""
+        act = self.acts[site]
+        return act[self.mask] if self.padded else act.flatten(0, 1)
+
+
+class Sweep(ABC):
+    """A way of driving the model. Equal sweeps, and those that `union` joins, share one pass."""
+
+    def union(self, other: Sweep) -> Sweep | None:
+        """The sweep that serves both at once, or None if they have to run apart."""
+        return self if self == other else None
+
+    @abstractmethod
+    def missing(self, stack: BlockStack, sites: frozenset[str]) -> dict[str, list[int]]:
+        """For each of `sites` that some blocks do not have, the blocks that lack it."""
+
+    @abstractmethod
+    def drive(
+        self,
+        stack: BlockStack,
+        batches: Iterable[Batch],
+        *,
+        sites: frozenset[str],
+        removed: Sequence[int],
+        emit: Callable[[Trace], None],
+        end_batch: Callable[[], None],
+    ) -> None:
+        """Run every batch through the model.
+
+        Args:
+            stack: The model's blocks.
+            batches: The calibration set.
+            sites: What the traces have to hold.
+            removed: Blocks to bypass. They emit no trace, and the others are counted without them.
+            emit: Takes one trace per block and batch.
+            end_batch: Called when a batch is through.
+
+        Raises:
+            NonFiniteError: a block puts out a NaN or an infinity.
+        """
+
+
+@dataclass(frozen=True)
+class Forward(Sweep):
+    """One pass through the backbone, without the head: no logits are computed.
+
+    Sites: `block_in` and `block_out` [batch, seq, hidden]; `attn_out` and `mlp_out`, what each branch adds to the
+    residual stream; `mlp_act` [batch, seq, intermediate], the neurons: the input of the MLP's down projection.
+    """
+
+    ENDS: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out"})
+    SITES: ClassVar[frozenset[str]] = ENDS | {"attn_out", "mlp_out", "mlp_act"}
+
+    def missing(self, stack: BlockStack, sites: frozenset[str]) -> dict[str, list[int]]:
+        """For each site that some blocks do not have, the blocks that lack it."""
+        inner = sites - self.ENDS
+        if not inner:
+            return {}
+        taps = find_taps(stack)
+        lacking = {site: [index for index, block in enumerate(taps) if site not in block] for site in sorted(inner)}
+        return {site: blocks for site, blocks in lacking.items() if blocks}
+
+    def drive(
+        self,
+        stack: BlockStack,
+        batches: Iterable[Batch],
+        *,
+        sites: frozenset[str],
+        removed: Sequence[int],
+        emit: Callable[[Trace], None],
+        end_batch: Callable[[], None],
+    ) -> None:
+        """Run every batch through the backbone; see `Sweep.drive`."""
+        if missing := self.missing(stack, sites):
+            site, lacking = next(iter(missing.items()))
+            raise ModelError(f"block {lacking[0]} of {type(stack.model).__name__} has no site {site!r}")
+        kept = [index for index in range(len(stack)) if index not in set(removed)]
+        taps = find_taps(stack) if sites - self.ENDS else [{} for _ in stack]
+        with ExitStack() as undo, torch.inference_mode():
+            undo.enter_context(bypassed(stack, removed))
+            recorder = _Recorder(emit)
+            for position, index in enumerate(kept):
+                recorder.attach(position, stack[index], sites, taps[index], undo)
+            for number, batch in enumerate(batches):
+                mask = batch["attention_mask"].bool()
+                recorder.begin(number, mask)
+                masked = {"attention_mask": batch["attention_mask"]} if recorder.padded else {}
+                stack.backbone(input_ids=batch["input_ids"], use_cache=False, **masked)
+                if (bad := recorder.first_bad()) is not None:
+                    raise NonFiniteError(f"block {kept[bad]} puts out a NaN or an infinity in batch {number}")
+                end_batch()
+
+
+@dataclass
+class _Recorder:
+    """Collects the sites of one block at a time, and emits a trace when the block is through."""
+
+    emit: Callable[[Trace], None]
+    number: int = 0
+    mask: Tensor | None = None
+    padded: bool = False
+    acts: dict[str, Tensor] = field(default_factory=dict)
+    checks: list[Tensor] = field(default_factory=list)
+
+    def begin(self, number: int, mask: Tensor) -> None:
+        self.number, self.mask, self.padded = number, mask, not bool(mask.all())
+        self.checks = []
+
+    def attach(
+        self, position: int, block: nn.Module, sites: frozenset[str], taps: Mapping[str, Tap], undo: ExitStack
+    ) -> None:
+        if "block_in" in sites:
+            undo.callback(block.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
+        for site in sites & taps.keys():
+            tap, module = taps[site], block.get_submodule(taps[site].path)
+            if tap.side == "input":
+                hook = partial(self._input, site, tap)
+                undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            else:
+                undo.callback(module.register_forward_hook(partial(self._output, site, tap)).remove)
+        undo.callback(block.register_forward_hook(partial(self._leave, position, "block_out" in sites)).remove)
+
+    def _enter(self, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.acts["block_in"] = block_input(args, kwargs)
+
+    def _input(self, site: str, tap: Tap, _m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._take(site, tap, block_input(args, kwargs))
+
+    def _output(self, site: str, tap: Tap, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        self._take(site, tap, hidden_states(output))
+
+    def _take(self, site: str, tap: Tap, act: Tensor) -> None:
+        assert self.mask is not None
+        if tap.scale != 1.0:
+            act = act * tap.scale
+        elif tap.overwritten:
+            act = act.clone()
+        # Some modules see the tokens of a batch in one row.
+        self.acts[site] = act.reshape(*self.mask.shape, act.shape[-1])
+
+    def _leave(self, position: int, wants_out: bool, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        assert self.mask is not None
+        out = hidden_states(output)
+        trace = Trace(position, self.number, {**self.acts, "block_out": out}, self.mask.to(out.device), self.padded)
+        # The spread is finite only if every value is; it is read only when the batch is through.
+        low, high = trace.rows("block_out").aminmax()
+        self.checks.append(high.double() - low.double())
+        self.acts.clear()
+        self.emit(trace)
+
+    def first_bad(self) -> int | None:
+        """The first block of this batch that put out a NaN or an infinity."""
+        spreads = torch.stack([check.to(self.checks[0].device) for check in self.checks])
+        bad = (~spreads.isfinite()).nonzero()
+        return int(bad[0]) if len(bad) else None

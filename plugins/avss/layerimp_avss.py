@@ -1,0 +1,170 @@
+"""AVSS, the activation variance-sparsity score (Song et al. 2024, arXiv:2411.02117), equations 1 to 9."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from layerimp import Importance, Scorer, hookimpl
+from layerimp.component import Options
+from layerimp.stats import Mean, Moments, chunks, working_dtype
+from layerimp.sweep import Forward
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layerimp.sweep import Trace
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {"site": "block_out", "epsilon": 1e-5, "epsilon_mode": "absolute"},
+    "reference": {"site": "block_out", "epsilon": 1e-5, "epsilon_mode": "absolute"},
+}
+
+Site = Literal["mlp_act", "block_out", "block_delta", "attn_out", "mlp_out"]
+
+
+class AVSSConfig(Options):
+    """What the paper leaves open."""
+
+    variant: Literal["default", "paper", "reference"] = Field(
+        "default",
+        description="Preset of the options below. paper: the literal text (block_out, absolute 1e-5). reference: the "
+        "authors' scripts, where the variance is that of each sample's mean over its tokens.",
+    )
+    site: Site = Field(
+        "mlp_act",
+        description="Which activation: the MLP's neurons (mlp_act), the block's output (block_out), what the block "
+        "adds (block_delta), or what its attention or its MLP adds (attn_out, mlp_out).",
+    )
+    epsilon: float = Field(0.1, gt=0, description="Activations below this magnitude count as inactive.")
+    epsilon_mode: Literal["relative", "absolute"] = Field(
+        "relative", description="Whether epsilon is in units of the token's root mean square, or as it stands."
+    )
+    sparsity_floor: float = Field(1e-6, gt=0, lt=1, description="The least sparsity that a block can have.")
+    exclude_first_token: bool = Field(
+        False, description="Leave out each row's first token, whose massive activations can triple the variance."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(variant := values.get("variant"), str):
+            return PRESETS.get(variant, {}) | values
+        return values
+
+
+class AVSS(Scorer):
+    """Activation variance over sparsity: blocks whose neurons vary and are active score high."""
+
+    name = "avss"
+    reference = "Song et al. 2024, arXiv:2411.02117, equations 1-9"
+    Config = AVSSConfig
+    sweep = Forward()
+    fallbacks: ClassVar[dict[str, str]] = {"mlp_act": "mlp_out"}
+
+    def __init__(self, num_blocks: int, config: AVSSConfig | None = None) -> None:
+        super().__init__(num_blocks, config)
+        self.config: AVSSConfig
+        delta = self.config.site == "block_delta"
+        self.observes = frozenset({"block_in", "block_out"} if delta else {self.config.site})
+        self._moments = Moments(num_blocks)
+        self._sample_variance = Mean(num_blocks)
+        self._inactive = Mean(num_blocks)
+
+    def update(self, trace: Trace) -> None:
+        """Take in one block's activations [batch, seq, features] in one batch."""
+        site, mask, padded = self.config.site, trace.mask, trace.padded
+        act = trace.acts["block_out"] - trace.acts["block_in"] if site == "block_delta" else trace.acts[site]
+        if self.config.exclude_first_token:
+            first = mask.int().argmax(dim=1, keepdim=True)
+            mask = mask.scatter(1, first, False)
+            padded = True
+        rows = act[mask] if padded else act.flatten(0, 1)
+        if not rows.numel():
+            return
+        if self.config.variant == "reference":
+            self._sample_variance.add(trace.block, _variance_of_means(act, mask))
+        self._reduce(trace.block, rows)
+
+    def _reduce(self, block: int, rows: Tensor) -> None:
+        """Moments and the inactive share of `rows` [token, features], touching memory once."""
+        relative = self.config.epsilon_mode == "relative"
+        dtype = working_dtype(rows.dtype)
+        buffer: Tensor | None = None
+        for source in chunks(rows):
+            chunk = source.to(dtype)
+            if buffer is None or buffer.shape != chunk.shape:
+                buffer = torch.empty_like(chunk)
+            mean = chunk.mean()
+            torch.sub(chunk, mean, out=buffer)
+            deviation = torch.linalg.vector_norm(buffer).double()
+            self._moments.add_moments(block, chunk.numel(), mean.double(), deviation * deviation)
+            torch.abs(chunk, out=buffer)
+            if relative:
+                norm = torch.linalg.vector_norm(chunk, dim=-1, keepdim=True)
+                buffer.lt_(norm.mul_(self.config.epsilon / chunk.shape[-1] ** 0.5))
+            else:
+                buffer.lt_(self.config.epsilon)
+            self._inactive.add_total(block, buffer.sum().double(), chunk.numel())
+
+    def merge(self, other: Self) -> None:
+        """Absorb another shard's statistics."""
+        self._moments.merge(other._moments)
+        self._sample_variance.merge(other._sample_variance)
+        self._inactive.merge(other._inactive)
+
+    def compute(self) -> Importance:
+        """All nine equations as columns; the scores are the normalized AVSS (8)."""
+        reference = self.config.variant == "reference"
+        variance = self._sample_variance.value() if reference else self._moments.variance()  # (1)
+        share = self._inactive.value()
+        sparsity = share.clamp_min(self.config.sparsity_floor)  # (4)
+        normalized_sparsity = _normalized(sparsity)  # (5)
+        avss = variance / sparsity  # (7)
+        normalized_avss = _normalized(avss)  # (8)
+        columns = {
+            "variance": variance,
+            "std": variance.sqrt(),  # (2)
+            "normalized_variance": _normalized(variance),  # (3)
+            "sparsity": sparsity,
+            "normalized_sparsity": normalized_sparsity,
+            "sparsity_deviation": (sparsity - normalized_sparsity).abs(),  # (6)
+            "avss": avss,
+            "normalized_avss": normalized_avss,
+            "cumulative_avss": normalized_avss.cumsum(0),  # (9)
+        }
+        notes = []
+        if floored := (share < self.config.sparsity_floor).nonzero().flatten().tolist():
+            notes.append(
+                f"sparsity was floored at {self.config.sparsity_floor:g} in {len(floored)} of {self.num_blocks} "
+                f"blocks ({', '.join(map(str, floored))}): almost no activation is below epsilon there"
+            )
+        return Importance(
+            scores=normalized_avss.tolist(),
+            columns={name: values.tolist() for name, values in columns.items()},
+            notes=notes,
+        )
+
+
+def _normalized(values: Tensor) -> Tensor:
+    """Shares of the sum; equal ones where the sum is 0."""
+    total = values.sum()
+    return values / total if total > 0 else torch.full_like(values, 1 / len(values))
+
+
+def _variance_of_means(act: Tensor, mask: Tensor) -> Tensor:
+    """Per sample, the unbiased variance over features of the mean over tokens [batch]."""
+    act = act.to(working_dtype(act.dtype))
+    samples = mask.any(dim=1)
+    weights = mask[samples].to(act.dtype)
+    means = torch.einsum("bs,bsf->bf", weights, act[samples]) / weights.sum(dim=1, keepdim=True)
+    return means.double().var(dim=-1, unbiased=True)
+
+
+@hookimpl
+def layerimp_scorers() -> list[type[Scorer]]:
+    """The scorer of this plugin."""
+    return [AVSS]

@@ -1,0 +1,39 @@
+"""Every test runs offline, with a metrics cache of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
+    os.environ[variable] = "1"
+
+from tiny import WORDS, tiny, tiny_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAYERIMP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with its tokenizer, as a checkpoint."""
+    directory = tmp_path_factory.mktemp("model") / "tiny-llama"
+    tiny("llama").save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def calibration_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 documents of random words."""
+    rng = random.Random(0)
+    lines = [json.dumps({"text": " ".join(rng.choices(WORDS[4:], k=30))}) for _ in range(40)]
+    path = tmp_path_factory.mktemp("text") / "calibration.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
