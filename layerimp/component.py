@@ -28,7 +28,7 @@ class Component:
     reference: ClassVar[str] = ""
 
     def __init__(self, config: Any = None) -> None:
-        self.config = self.Config() if config is None else config
+        self.config: Any = self.Config() if config is None else config
 
     @classmethod
     def summary(cls) -> str:

@@ -13,7 +13,7 @@ The CLI prints an error's one line and exits with its `exit_code`.
     ├── PluginError           a plugin broke its contract
     ├── SurgeryError          blocks that cannot be removed exactly
     ├── CheckpointError       a saved checkpoint that is not what was in memory
-    └── NonFiniteError        a NaN or an infinity in a model's activations
+    └── NonFiniteError        a NaN or an infinity in activations, logits or scores
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class CheckpointError(LayerimpError):
 
 
 class NonFiniteError(LayerimpError):
-    """A NaN or an infinity in a model's activations; names the block and the batch."""
+    """A NaN or an infinity in activations, logits or scores; names where."""
 
 
 def listing(names: Iterable[str], *, limit: int = 20) -> str:

@@ -14,6 +14,7 @@ A whole evaluator looks like this:
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -47,10 +48,10 @@ class Metric:
 def retention(original: Metric, pruned: Metric) -> float | None:
     """How much of a metric is left: pruned/original where higher is better, original/pruned otherwise.
 
-    None where the divisor is 0, so that there is nothing to compare with.
+    None where there is nothing to compare with: the divisor is 0, or the dividend infinite.
     """
     above, below = (pruned, original) if original.higher_is_better else (original, pruned)
-    return above.value / below.value if below.value else None
+    return above.value / below.value if below.value and math.isfinite(above.value) else None
 
 
 class Evaluator(Component):

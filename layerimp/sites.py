@@ -21,6 +21,9 @@ import torch
 from torch.func import functional_call
 from torch.utils._pytree import tree_map, tree_map_only
 
+from layerimp.blocks import hidden_states
+from layerimp.errors import NonFiniteError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -57,6 +60,9 @@ def find_taps(stack: BlockStack) -> list[Taps]:
 
     A block whose branches put out nothing (all zeros) shows no additions; it borrows the taps of a block of the
     same structure.
+
+    Raises:
+        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
     """
     found = [_taps_of(block, call) for block, call in zip(stack, _calls(stack), strict=True)]
     shapes = [(type(block), tuple((p, type(m)) for p, m in block.named_modules())) for block in stack]
@@ -77,10 +83,15 @@ def _calls(stack: BlockStack) -> list[_Call]:
     def note(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append(tree_map_only(torch.Tensor, torch.clone, (args, kwargs)))
 
+    def check(_block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        if not hidden_states(output).isfinite().all():
+            raise NonFiniteError(f"block {len(calls) - 1} puts out a NaN or an infinity in the probe before batch 0")
+
     ids = torch.arange(1, 1 + PROBE_TOKENS, device=stack.device)[None] % stack.vocab_size
     with ExitStack() as hooks, torch.no_grad():
         for block in stack:
             hooks.callback(block.register_forward_pre_hook(note, with_kwargs=True).remove)
+            hooks.callback(block.register_forward_hook(check).remove)
         stack.backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     return calls
 

@@ -118,11 +118,12 @@ class Forward(Sweep):
         end_batch: Callable[[], None],
     ) -> None:
         """Run every batch through the backbone; see `Sweep.drive`."""
-        if missing := self.missing(stack, sites):
-            site, lacking = next(iter(missing.items()))
-            raise ModelError(f"block {lacking[0]} of {type(stack.model).__name__} has no site {site!r}")
         kept = [index for index in range(len(stack)) if index not in set(removed)]
-        taps = find_taps(stack) if sites - self.ENDS else [{} for _ in stack]
+        inner = sites - self.ENDS
+        taps = find_taps(stack) if inner else [{} for _ in stack]
+        for index in kept:
+            if lacking := inner - taps[index].keys():
+                raise ModelError(f"block {index} of {type(stack.model).__name__} has no site {min(lacking)!r}")
         with ExitStack() as undo, torch.inference_mode():
             undo.enter_context(bypassed(stack, removed))
             recorder = _Recorder(emit)

@@ -114,7 +114,9 @@ def batch(rows: int = 3, tokens: int = 12, *, seed: int = 0) -> dict[str, torch.
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def padded_batch(lengths: tuple[int, ...] = (12, 5, 9), *, seed: int = 0, left: bool = False) -> dict[str, torch.Tensor]:
+def padded_batch(
+    lengths: tuple[int, ...] = (12, 5, 9), *, seed: int = 0, left: bool = False
+) -> dict[str, torch.Tensor]:
     """Random ids, padded."""
     made = batch(len(lengths), max(lengths), seed=seed)
     positions = torch.arange(max(lengths))[None]
@@ -123,8 +125,10 @@ def padded_batch(lengths: tuple[int, ...] = (12, 5, 9), *, seed: int = 0, left: 
     return {"input_ids": made["input_ids"] * mask, "attention_mask": mask.long()}
 
 
-WORDS = ("<pad> <s> </s> <unk> good bad yes no the a cat dog sat ran on mat is was it film great awful and of to in he she "
-         "they we you what where who why when how big small red blue old new day night house tree bird fish sun moon").split()
+WORDS = (
+    "<pad> <s> </s> <unk> good bad yes no the a cat dog sat ran on mat is was it film great awful and of to in he she "
+    "they we you what where who why when how big small red blue old new day night house tree bird fish sun moon"
+).split()
 
 
 def tiny_tokenizer(*, bos: bool = True, eos: bool = True, pad: bool = True) -> PreTrainedTokenizerFast:

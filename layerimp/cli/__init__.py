@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from layerimp import __version__
@@ -12,13 +11,15 @@ from layerimp.cli import evaluate, plugins, prune, run, score
 from layerimp.errors import LayerimpError
 
 INTERRUPTED = 130
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""click's own, which newer typers carry inside."""
 
 app = typer.Typer(
     name="layerimp",
-    help="Which blocks of a transformer matter, and what it costs to remove the others.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 for module in (run, score, prune, evaluate, plugins):
     module.register(app)
@@ -30,11 +31,14 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Show the version.", callback=_version, is_eager=True),
 ) -> None:
     """Which blocks of a transformer matter, and what it costs to remove the others."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
@@ -43,12 +47,11 @@ def main() -> None:
         code = app(standalone_mode=False)
     except LayerimpError as error:
         _fail(str(error), error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(0)
-    except click.UsageError as error:
-        _fail(error.format_message(), 2)
-    except (KeyboardInterrupt, click.Abort):
+    except UsageError as error:
+        _fail(str(getattr(error, "format_message", error.__str__)()), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         _fail("interrupted; nothing was written", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 

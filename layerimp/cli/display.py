@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -65,7 +66,7 @@ class Screen:
             self._print_json(report.to_dict())
             return
         for label in report.importance:
-            self.out.print(_score_table(report, label))
+            self._print_whole(_score_table(report, label))
             for note in report.importance[label].notes:
                 self.out.print(Text(f"note: {note}", style="yellow"))
         labels = [label for label in report.sizes if label != ORIGINAL]
@@ -76,6 +77,11 @@ class Screen:
         if labels:
             self.out.print(_removed_table(report, labels))
         self._show_output(report)
+
+    def _print_whole(self, table: Table) -> None:
+        """Print a table with all its digits, even where the terminal has to break its lines."""
+        needed = Measurement.get(self.out, self.out.options.update(width=1000), table).maximum
+        self.out.print(table, width=max(needed, self.out.width), crop=False, no_wrap=True)
 
     def _show_output(self, report: Report) -> None:
         for label, path in report.checkpoints.items():
@@ -139,13 +145,14 @@ def _score_table(report: Report, label: str) -> Table:
     importance, plan = report.importance[label], report.plans.get(label)
     removed = plan.blocks if plan else []
     where = f"{report.calibration['rows']} rows, {report.calibration['tokens']:,} tokens"
-    table = Table(title=Text(f"{label}: importance of {report.num_blocks} blocks ({where})"), box=SIMPLE_HEAD)
+    title = Text(f"{label}: importance of {report.num_blocks} blocks ({where})")
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
     table.add_column("block", justify="right")
     columns = importance.columns or {"score": importance.scores}
     if not any(values == importance.scores for values in columns.values()):
         columns = {"score": importance.scores, **columns}
     for name in columns:
-        table.add_column(Text(name.replace("_", " ")), justify="right")
+        table.add_column(Text(name.replace("_", "\n")), justify="right")
     if removed:
         table.add_column("removed")
     for row, block in enumerate(importance.blocks):

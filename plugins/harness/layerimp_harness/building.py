@@ -1,0 +1,140 @@
+"""Builds lm-eval's task objects from checked files, with their data files found."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from traceback import walk_tb
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.tasks._factory import TaskFactory
+
+from layerimp.errors import TaskError, listing, unknown_name
+from layerimp_harness import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def explained(name: str, error: BaseException) -> TaskError:
+    """What went wrong in a task, in one line: its data set, or the task itself."""
+    for frame, _line in walk_tb(error.__traceback__):
+        owner: Any = frame.f_locals.get("self")
+        if frame.f_code.co_name == "download" and hasattr(owner, "DATASET_PATH"):
+            name = getattr(owner.config, "task", None) or name
+            return TaskError(f"task {name!r}: its data set {owner.DATASET_PATH!r} cannot be loaded: {_reason(error)}")
+    return TaskError(f"task {name!r}: {_reason(error)}")
+
+
+def _reason(error: BaseException) -> str:
+    texts = [f"{type(error).__name__}: {error}"]
+    if error.__cause__ is not None:
+        texts.append(str(error.__cause__))
+    return " ".join("; ".join(texts).split())[:400]
+
+
+class GuardedFactory(TaskFactory):  # type: ignore[misc]
+    """lm-eval's factory, but every local file is checked before it is loaded.
+
+    Attributes:
+        files: The local task files read so far, includes among them.
+    """
+
+    def __init__(self, data_dir: Path | None, *, allow_code: bool) -> None:
+        super().__init__()
+        self.data_dir = data_dir
+        self.allow_code = allow_code
+        self.files: dict[Path, None] = {}
+        self._registry: dict[str, Any] = {}
+        self._local = False
+
+    def build_from(self, entry: Any, registry: dict[str, Any]) -> Any:
+        """The task, the group, or the list of a tag's tasks behind `entry`."""
+        self._registry = registry
+        self._local = entry.yaml_path is not None and not guard.is_builtin(entry.yaml_path)
+        return self.build(entry, overrides=None, registry=registry)
+
+    def _load_full_config(self, entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+        # Every file that lm-eval loads, of a task or a group or a group's member, passes here.
+        if entry.yaml_path is None or guard.is_builtin(entry.yaml_path):
+            # Functions of lm-eval are trusted with lm-eval's data; with that of a local group, some would run it.
+            changed = (overrides or {}).keys() if self._local else set()
+            if changed & {"dataset_path", "dataset_name", "dataset_kwargs"} and not self.allow_code:
+                guard.refuse_code(guard.read_chain(entry.yaml_path))
+            config: dict[str, Any] = super()._load_full_config(entry, overrides)
+            if "metric_list" in changed:
+                _check_metrics(config, entry.yaml_path)
+            return config
+        chain = guard.read_chain(entry.yaml_path)
+        if not self.allow_code:
+            guard.refuse_code(chain)
+        chain = [path for path in chain if not guard.is_builtin(path)]
+        self.files.update(dict.fromkeys(chain))
+        config = super()._load_full_config(entry, overrides)
+        self._settle(config, chain, {})
+        return config
+
+    def _settle(self, config: dict[str, Any], chain: Sequence[Path], inherited: dict[str, Any]) -> None:
+        """Find the data files, and check the metrics, of a task or of a group with its inline members."""
+        members = config.get("task")
+        full = {**inherited, **config}
+        self._find_data(config, full, chain)
+        if not isinstance(members, list):
+            _check_metrics(full, chain[0])
+            return
+        shared = {key: value for key, value in full.items() if key not in ("task", "group")}
+        for member in members:
+            own = member if isinstance(member, dict) else {"task": member}
+            if (own.get("group") or own.get("task")) in self._registry:
+                self._find_data(own, {**shared, **own}, chain)  # the rest is checked when its file is read
+            else:
+                self._settle(own, chain, shared)
+
+    def _find_data(self, config: dict[str, Any], full: dict[str, Any], chain: Sequence[Path]) -> None:
+        from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+        kwargs = config.get("dataset_kwargs")
+        if not isinstance(kwargs, dict) or "data_files" not in kwargs:
+            return
+        if full.get("dataset_path") not in _PACKAGED_DATASETS_MODULES:
+            return  # paths in the repository, or the directory, that dataset_path names
+        places = [self.data_dir, *(path.parent for path in chain), Path.cwd()]
+        task = str(full.get("task") or full.get("group"))
+        found = _located(kwargs["data_files"], list(dict.fromkeys(p for p in places if p)), task)
+        config["dataset_kwargs"] = {**kwargs, "data_files": found}
+
+
+def _located(value: Any, places: Sequence[Path], task: str) -> Any:
+    """`data_files` (a string, a list, or a mapping of splits to either) with every path made absolute."""
+    if isinstance(value, dict):
+        return {split: _located(files, places, task) for split, files in value.items()}
+    if isinstance(value, list):
+        return [_located(one, places, task) for one in value]
+    if not isinstance(value, str) or "://" in value:
+        return value
+    candidates = [Path(place).expanduser().resolve() / Path(value).expanduser() for place in places]
+    for candidate in candidates:
+        if candidate.exists() or glob.glob(str(candidate), recursive=True):
+            return str(candidate)
+    looked = ", ".join(dict.fromkeys(map(str, candidates)))
+    raise TaskError(f"task {task!r}: there is no data file {value!r}; looked for {looked}")
+
+
+def _check_metrics(config: dict[str, Any], file: Path) -> None:
+    """lm-eval looks for a metric that it does not know on the network, and goes on without one."""
+    from lm_eval.api import metrics  # noqa: F401  (fills the registries)
+    from lm_eval.api.registry import AGGREGATION_REGISTRY, METRIC_AGGREGATION_REGISTRY, METRIC_REGISTRY
+
+    for item in config.get("metric_list") or []:
+        if not isinstance(item, dict) or not isinstance(item.get("metric"), str):
+            continue
+        metric, aggregation = item["metric"], item.get("aggregation")
+        scored = config.get("process_results") is not None or item.get("hf_evaluate")
+        if not scored and metric not in METRIC_REGISTRY:
+            raise TaskError(f"task file {file}: {unknown_name('metric', metric, METRIC_REGISTRY.keys())}")
+        if isinstance(aggregation, str) and aggregation not in AGGREGATION_REGISTRY:
+            known = AGGREGATION_REGISTRY.keys()
+            raise TaskError(f"task file {file}: {unknown_name('aggregation', aggregation, known)}")
+        if aggregation is None and metric not in METRIC_AGGREGATION_REGISTRY:
+            known = listing(AGGREGATION_REGISTRY.keys())
+            raise TaskError(f"task file {file}: metric {metric!r} needs an aggregation, one of {known}")

@@ -1,0 +1,179 @@
+"""The evaluator: tasks in, metrics out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from traceback import walk_tb
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from layerimp.component import Options
+from layerimp.errors import LayerimpError, ModelError, TaskError
+from layerimp.evaluator import Evaluator, Metric
+from layerimp_harness.isolation import contained, muted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp.progress import Advance, Progress
+    from layerimp_harness.tasks import TaskSet
+
+
+class Harness(Evaluator):
+    """Tasks of lm-evaluation-harness, on the model in memory, each metric with its standard error.
+
+    It leaves the model, the tokenizer, the random numbers and the streams of the process as they were.
+    """
+
+    name = "harness"
+    kind = "quality"
+    reference = "Gao et al., A framework for few-shot language model evaluation (lm-evaluation-harness)"
+
+    class Config(Options):
+        """What to measure, and how."""
+
+        tasks: tuple[str, ...] = Field((), description="Names of tasks, groups or tags, or paths of task YAMLs.")
+        task_path: Path | None = Field(None, description="A directory with more task YAMLs.")
+        data_dir: Path | None = Field(None, description="Where relative data_files of task YAMLs are looked for.")
+        limit: int | None = Field(None, ge=1, description="The most documents per task: the first ones.")
+        num_fewshot: int | None = Field(None, ge=0, description="Examples before each question; None: the task's.")
+        batch_size: int = Field(8, ge=1, description="The most sequences per forward; less if memory runs out.")
+        max_length: int = Field(2048, ge=2, description="The most tokens per window; less if the model takes less.")
+        seed: int = Field(0, ge=0, description="Seed of few-shot examples, sampling and bootstrap.")
+        bootstrap: int = Field(1000, ge=2, description="Draws for a standard error that has no closed form.")
+        allow_task_code: bool = Field(False, description="Let task YAMLs given by path run Python.")
+
+    config: Config
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config)
+        self._loaded: TaskSet | None = None
+
+    def prepare(self) -> None:
+        """Find, check and load the tasks and their data, so that wrong input fails before the model runs.
+
+        Raises:
+            UnknownNameError: a task that does not exist.
+            TaskError: a task that cannot be read, is not allowed, or whose data set cannot be loaded.
+        """
+        self._tasks()
+
+    def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
+        """Measure `model` on every task; nothing without tasks.
+
+        Raises:
+            TaskError: as in `prepare`, and when a request fits not the tokenizer, the model or the memory.
+            ModelError: the model is no language model that predicts the next token.
+            NonFiniteError: the logits, or a metric, are NaN.
+        """
+        if not self.config.tasks:
+            return []
+        if tokenizer is None:
+            raise TaskError("the harness needs a tokenizer")
+        if not model.can_generate():
+            raise ModelError(f"the harness measures models that predict the next token, not {type(model).__name__}")
+        from layerimp.model import in_eval_mode
+
+        loaded, config = self._tasks(), self.config
+
+        def requests() -> int:
+            return sum(len(task.instances) for task in loaded.tasks.values())
+
+        stage = _LazyStage(self.progress, f"evaluate {', '.join(loaded.tasks)}", requests)
+        with (
+            contained(config.seed, model.device, sandbox=not config.allow_task_code),
+            in_eval_mode(model),
+            stage,
+        ):
+            from lm_eval.evaluator import evaluate
+
+            from layerimp_harness.metrics import collect
+            from layerimp_harness.model import ModelInMemory
+
+            lm = ModelInMemory(
+                model,
+                tokenizer,
+                batch_size=config.batch_size,
+                max_length=config.max_length,
+                advance=stage.advance,
+            )
+            for task in loaded.tasks.values():
+                task.set_fewshot_seed(config.seed)
+            try:
+                results = evaluate(
+                    lm=lm,
+                    task_dict={"tasks": loaded.tasks, "groups": loaded.groups},
+                    limit=config.limit,
+                    bootstrap_iters=0,  # lm-eval's bootstrap forks, prints and knows no weighted perplexity
+                    log_samples=True,
+                    confirm_run_unsafe_code=config.allow_task_code,
+                )
+            except LayerimpError:
+                raise
+            except Exception as error:
+                _blame_task(error)
+                raise
+            return collect(results, loaded.tasks, loaded.groups, draws=config.bootstrap, seed=config.seed)
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of all that can change the metrics, besides the model and its tokenizer.
+
+        Raises:
+            TaskError: as in `prepare`.
+        """
+        loaded = self._tasks()
+        with contained(self.config.seed, sandbox=not self.config.allow_task_code):
+            from layerimp_harness.fingerprint import digest
+
+            return digest(loaded, self.config)
+
+    def _tasks(self) -> TaskSet:
+        if self._loaded is None:
+            with contained(self.config.seed, sandbox=not self.config.allow_task_code):
+                from layerimp_harness.tasks import load_tasks
+
+                self._loaded = load_tasks(self.config)
+        return self._loaded
+
+
+def _blame_task(error: BaseException) -> None:
+    """Raise a TaskError if it is a task, and not the model, that failed: on one of its documents."""
+    for frame, _line in walk_tb(error.__traceback__):
+        task: Any = frame.f_locals.get("self")
+        if frame.f_code.co_name in ("build_all_requests", "process_results") and hasattr(task, "task_name"):
+            from layerimp_harness.building import explained
+
+            raise explained(task.task_name, error) from error
+
+
+class _LazyStage:
+    """A stage of progress that opens with the first report, when lm-eval has built its requests."""
+
+    def __init__(self, progress: Progress, description: str, count: Callable[[], int]) -> None:
+        self._progress = progress
+        self._description = description
+        self._count = count
+        self._stack = ExitStack()
+        self._advance: Advance | None = None
+
+    def __enter__(self) -> None:
+        self._stack.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def advance(self, units: int) -> None:
+        """Report `units` more finished requests."""
+        if self._advance is None:
+            stage = self._progress.stage(self._description, total=self._count())
+            self._advance = self._stack.enter_context(stage)
+            self._stack.enter_context(muted())  # a live display puts streams of its own in place of ours
+        if units:
+            self._advance(units)

@@ -1,0 +1,227 @@
+"""lm-eval's view of a model that is in memory: quiet, bounded in memory, and changing nothing."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import resolve_max_length
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from layerimp.errors import NonFiniteError, TaskError
+from layerimp_harness.batches import Batches
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp.progress import Advance
+
+TokenRequest = tuple[Any, list[int], list[int]]
+"""What to answer under (or None), the context's tokens, the continuation's."""
+
+
+class ModelInMemory(HFLM):  # type: ignore[misc]
+    """A loaded model and a copy of its tokenizer, in batches that shrink when memory runs out.
+
+    A text without a context, such as the start of a rolled one, is scored after BOS, else EOS, else any other
+    special token that the model has a row for; without one, that is a TaskError.
+
+    Args:
+        model: A causal language model (or encoder-decoder), used in its own dtype on its own device.
+        tokenizer: Left unchanged.
+        batch_size: The most sequences per forward.
+        max_length: The most tokens per sequence; less where the model supports less.
+        advance: Told about finished requests; with 0 as a kind of request starts.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int,
+        max_length: int,
+        advance: Advance,
+    ) -> None:
+        embeddings: Any = model.get_input_embeddings()
+        self._vocabulary = int(embeddings.weight.shape[0])
+        tokenizer = copy.deepcopy(tokenizer)
+        special = [
+            token
+            for token in (
+                tokenizer.bos_token_id,
+                tokenizer.eos_token_id,
+                tokenizer.pad_token_id,
+                *tokenizer.all_special_ids,
+            )
+            if token is not None and token < self._vocabulary
+        ]
+        if tokenizer.pad_token_id not in special:
+            # Padding is masked, so any token serves; lm-eval would add one that the model has no row for.
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(special[0] if special else 0)
+        super().__init__(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            max_length=min(max_length, resolve_max_length(model.config, tokenizer)),
+            prefix_token_id=special[0] if special else None,
+            # In 16 bits the sum over a window is off by up to 0.4 %, and a perplexity by more.
+            softmax_dtype="float32" if model.dtype.itemsize < 4 else None,
+        )
+        self._batches = Batches(batch_size, self.device, self._vocabulary)
+        self._advance = advance
+        self._open: Counter[int] = Counter()
+        self._owners: Sequence[Any] = ()
+        uncached = "use_cache" in inspect.signature(model.forward).parameters
+        self._forward_options = {"use_cache": False} if uncached else {}
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
+        """The tokens of a text; a TaskError if the model has no row for one of them."""
+        if self.custom_prefix_token_id is None and add_special_tokens is None:
+            add_special_tokens = True  # the default; given, lm-eval does not decode the missing prefix
+        tokens: list[int] = super().tok_encode(string, add_special_tokens=add_special_tokens, **options)
+        self._check_vocabulary(max(tokens, default=0))
+        return tokens
+
+    def tok_batch_encode(self, strings: Sequence[str], **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Padded tokens and their mask, both [batch, seq]; a text without tokens becomes the prefix."""
+        texts = [
+            text
+            if text.strip() or self.tokenizer(text)["input_ids"]
+            else self.tokenizer.convert_ids_to_tokens(self._prefix())
+            for text in strings
+        ]
+        ids, mask = super().tok_batch_encode(texts, **options)
+        self._check_vocabulary(int(ids.max()))
+        return ids, mask
+
+    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> Any:
+        """The text of tokens; None for None, which is the EOS of a tokenizer that has none."""
+        return None if tokens is None else super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Of each continuation given its context: the log-likelihood, and whether it is the greedy one."""
+        self._begin(requests)
+        if any(request.args[0] == "" for request in requests):
+            self._prefix()
+        answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """The log-likelihood of each text, in windows of `max_length` tokens; every token but BOS counts once."""
+        self._begin(requests)
+        prefix = self._prefix()
+        windows: list[TokenRequest] = []
+        owners: list[int] = []
+        for number, request in enumerate(requests):
+            tokens = self.tok_encode(request.args[0])
+            if tokens[:1] == [prefix]:
+                tokens = tokens[1:]  # the tokenizer's own BOS: it is the context, and nothing to be predicted
+            if not tokens:
+                self._finish([request])
+            for window in get_rolling_token_windows(tokens, prefix, self.max_length, context_len=1):
+                windows.append((None, *make_disjoint_window(window)))
+                owners.append(number)
+        self._owners = [requests[number] for number in owners]
+        self._open = Counter(map(id, self._owners))
+        totals = [0.0] * len(requests)
+        for number, (value, _greedy) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
+            totals[number] += value
+        return totals
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """What the model writes after each context, until a stop sequence."""
+        self._begin(requests)
+        texts = [""] * len(requests)
+
+        def generate(batch: Sequence[int]) -> None:
+            self.batch_size_per_gpu = len(batch)
+            chosen = [requests[i] for i in batch]
+            try:
+                written = super(ModelInMemory, self).generate_until(chosen, disable_tqdm=True)
+            except AssertionError as error:  # no room for what is to be generated
+                raise TaskError(f"task {chosen[0].task_name!r}: {error}") from error
+            for i, text in zip(batch, written, strict=True):
+                texts[i] = text
+            self._finish(chosen)
+
+        def alike(i: int) -> tuple[str, int]:
+            context, settings = requests[i].args
+            return repr(settings), -len(context)
+
+        self._batches.run(sorted(range(len(requests)), key=alike), generate, lambda _i: 0)
+        return texts
+
+    def _loglikelihood_tokens(self, requests: Sequence[TokenRequest], **_options: Any) -> list[tuple[float, bool]]:
+        """Score `requests`; `self._owners` says whose each of them is."""
+        answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
+        # Those that differ in the last token only share a forward; lm-eval groups them in the same way.
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, (_key, context, continuation) in enumerate(requests):
+            if not 0 < len(continuation) <= self.max_length:
+                raise TaskError(
+                    f"task {self._owners[i].task_name!r}: a continuation of {len(continuation)} tokens; "
+                    f"1 to {self.max_length} can be scored"
+                )
+            alike[*context, *continuation[:-1]].append(i)
+
+        def score(batch: Sequence[tuple[int, list[int]]]) -> None:
+            self.batch_size_per_gpu = len(batch)
+            chosen = [i for _length, group in batch for i in group]
+            scored = super(ModelInMemory, self)._loglikelihood_tokens([requests[i] for i in chosen], disable_tqdm=True)
+            for i, answer in zip(chosen, scored, strict=True):
+                if math.isnan(answer[0]):
+                    owner = self._owners[i]
+                    raise NonFiniteError(f"task {owner.task_name!r}: the logits of document {owner.doc_id} are NaN")
+                answers[i] = answer
+            self._finish([self._owners[i] for i in chosen])
+
+        groups = [(min(len(tokens), self.max_length), group) for tokens, group in alike.items()]
+        groups.sort(key=lambda one: -one[0])
+        self._batches.run(groups, score, lambda one: one[0])
+        return answers
+
+    def _model_call(self, inps: torch.Tensor, **encoder: Any) -> Any:
+        """The logits of `inps` [batch, seq]: [batch, seq, vocab]. `encoder`: what an encoder-decoder adds."""
+        if encoder:
+            return super()._model_call(inps, **encoder)
+        with torch.no_grad():  # inference_mode would leave tensors in the model that no gradient can pass
+            return self.model(inps, **self._forward_options).logits
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        before, after = super()._encode_pair(context, continuation)
+        return before or [self._prefix()], after  # nothing but spaces, which went to the continuation
+
+    def _prefix(self) -> int:
+        if self.custom_prefix_token_id is None:
+            raise TaskError(
+                f"task {self._owners[0].task_name!r}: a text without a context is scored after BOS, EOS or "
+                "another special token, and the tokenizer has none"
+            )
+        return int(self.custom_prefix_token_id)
+
+    def _check_vocabulary(self, token: int) -> None:
+        if token >= self._vocabulary:
+            raise TaskError(
+                f"the tokenizer makes token {token}, but the model has only {self._vocabulary}: "
+                "they do not belong together"
+            )
+
+    def _begin(self, requests: Sequence[Any]) -> None:
+        self._open = Counter(map(id, requests))
+        self._owners = requests
+        self._advance(0)
+
+    def _finish(self, requests: Sequence[Any]) -> None:
+        """Report those of which nothing is left to do."""
+        for request in requests:
+            self._open[id(request)] -= 1
+            if self._open[id(request)] == 0:
+                self._advance(1)

@@ -1,0 +1,219 @@
+"""Finds tasks by name or file, and loads them: after what they ask for has been checked, before a model runs.
+
+Local tasks come first. lm-eval's whole index takes seconds to build, and is only built for a name that is not
+found among the local ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerimp.errors import LayerimpError, TaskError, unknown_name
+from layerimp_harness import guard
+from layerimp_harness.building import GuardedFactory, explained
+from layerimp_harness.metrics import Saturating
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+Registry = dict[str, Any]
+"""Name -> lm-eval's entry of a task, a group or a tag."""
+
+_INLINE = frozenset({"dataset_path", "custom_dataset"})  # with one of these, a member is a task of its own
+
+
+@dataclass
+class TaskSet:
+    """Loaded tasks.
+
+    Attributes:
+        tasks: The leaf tasks by name.
+        groups: The groups by name.
+        files: The local task files that they were read from.
+    """
+
+    tasks: dict[str, Any]
+    groups: dict[str, Any]
+    files: list[Path] = field(default_factory=list)
+
+
+def load_tasks(config: Any) -> TaskSet:
+    """Load every task that a harness's configuration names.
+
+    Args:
+        config: The options of the harness.
+
+    Raises:
+        UnknownNameError: a name that neither the local tasks nor lm-eval knows.
+        TaskError: a task that cannot be read, is not allowed, or whose data set cannot be loaded.
+    """
+    from lm_eval.tasks import TaskManager
+
+    local = _local_index(config.task_path)
+    factory = GuardedFactory(config.data_dir, allow_code=config.allow_task_code)
+    built: list[Any] = []
+    for spec in dict.fromkeys(config.tasks):
+        entry, registry = _find(spec, local, config.task_path)
+        try:
+            one = factory.build_from(entry, registry)
+        except LayerimpError:
+            raise
+        except Exception as error:
+            raise explained(spec, error) from error
+        built += one if isinstance(one, list) else [one]
+    loaded = TaskManager(include_defaults=False).load(_distinct(built))
+    for name, task in loaded["tasks"].items():
+        _configure(name, task, config)
+    return TaskSet(loaded["tasks"], loaded["groups"], list(factory.files))
+
+
+def _distinct(built: list[Any]) -> list[Any]:
+    seen: set[str] = set()
+    for item in built:
+        for task in item.get_all_tasks() if hasattr(item, "get_all_tasks") else [item]:
+            if task.task_name in seen:
+                raise TaskError(f"two of the tasks are named {task.task_name!r}")
+            seen.add(task.task_name)
+    return built
+
+
+def _configure(name: str, task: Any, config: Any) -> None:
+    """Apply the options, and try the task on its first document."""
+    if getattr(task, "MULTIMODAL", False):
+        raise TaskError(f"task {name!r} has images or sounds; only text is supported")
+    if getattr(task, "UNSAFE_CODE", False) and not config.allow_task_code:
+        raise TaskError(f"task {name!r} runs code that the model writes; --allow-task-code allows it")
+    # lm-eval's rule: a task that sets 0 shots itself keeps them.
+    own = task.get_config("num_fewshot")
+    if config.num_fewshot is not None and own != 0:
+        task.set_config("num_fewshot", config.num_fewshot)
+    elif own is None:
+        task.set_config("num_fewshot", 0)
+    aggregations = task.aggregation()
+    for metric, aggregation in list(aggregations.items()):
+        aggregations[metric] = Saturating(aggregation)
+    task.set_fewshot_seed(config.seed)
+    try:
+        task.build_all_requests(limit=1)
+    except Exception as error:
+        raise explained(name, error) from error
+
+
+def _find(spec: str, local: Registry, task_path: Path | None) -> tuple[Any, Registry]:
+    """The entry of `spec`, and where the members of its groups are looked up."""
+    registry = local
+    around = sorted(task_path.rglob("*.yaml")) if task_path else []
+    if spec.endswith(".yaml") or Path(spec).expanduser().is_file():
+        entry = _file_entry(Path(spec).expanduser())
+        if isinstance(_members(entry.cfg), list):  # a group may name its neighbours
+            neighbours = sorted(entry.yaml_path.parent.glob("*.yaml"))
+            registry = {**local, **_index(neighbours)}
+            around += neighbours
+    elif spec in local:
+        entry = local[spec]
+    else:
+        _fail_on_unreadable(around, spec)
+        registry = {**whole_index(), **local}
+        if spec not in registry:
+            raise unknown_name("task", spec, registry)
+        entry = registry[spec]
+    missing = list(_missing(entry.cfg or {}, registry))
+    for name in missing:
+        _fail_on_unreadable(around, name)
+    if missing:
+        registry = {**whole_index(), **registry}
+        for name in _missing(entry.cfg or {}, registry, whole=True):
+            raise unknown_name("task", name, registry, of=f"group {entry.name!r}")
+    return entry, dict(registry)  # lm-eval adds to it while it builds
+
+
+def _file_entry(path: Path) -> Any:
+    from lm_eval.tasks._index import Entry, Kind, TaskIndex
+
+    if not path.is_file():
+        raise TaskError(f"task file {path} does not exist")
+    config = _merged(path)
+    name = config.get("group") if "group" in config else config.get("task")
+    if not isinstance(name, str):
+        raise TaskError(f"task file {path} has no name: it needs `task: NAME` or `group: NAME`")
+    kind = TaskIndex._kind_of(config)
+    if kind is Kind.GROUP and not isinstance(_members(config), list):
+        kind = Kind.TASK  # old task files say `group` where they mean a tag
+        name = config.get("task", name)
+    return Entry(name=name, kind=kind, yaml_path=path.resolve(), cfg=config)
+
+
+def _merged(path: Path) -> dict[str, Any]:
+    """A task file with its includes, as data."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    guard.read_chain(path)
+    try:
+        config: dict[str, Any] = load_yaml(path, resolve_func=False)
+    except Exception as error:
+        raise TaskError(f"task file {path}: {error}") from error
+    return config
+
+
+def _local_index(task_path: Path | None) -> Registry:
+    if task_path is None:
+        return {}
+    if not task_path.is_dir():
+        raise TaskError(f"the task path {task_path} is no directory")
+    from lm_eval.tasks import TaskManager
+
+    return dict(TaskManager(include_defaults=False, include_path=str(task_path)).task_index)
+
+
+def _index(paths: list[Path]) -> Registry:
+    from lm_eval.tasks._index import TaskIndex
+
+    registry: Registry = {}
+    for path in paths:
+        try:
+            TaskIndex.process_cfg(_merged(path), path.resolve(), registry)
+        except (TaskError, KeyError, TypeError, ValueError):
+            continue  # it is no task file, and nobody asked for it
+    return registry
+
+
+@cache
+def whole_index() -> Mapping[str, Any]:
+    """lm-eval's own tasks, groups and tags; takes seconds, once."""
+    from lm_eval.tasks import TaskManager
+
+    return dict(TaskManager().task_index)
+
+
+def _fail_on_unreadable(paths: list[Path], name: str) -> None:
+    """lm-eval skips a malformed file in silence, and the name that was not found may stand in one."""
+    for path in paths:
+        if name in path.stem or name.encode() in path.read_bytes():
+            _merged(path)
+
+
+def _members(config: Mapping[str, Any] | None) -> Any:
+    return (config or {}).get("task")
+
+
+def _missing(
+    config: Mapping[str, Any], registry: Registry, *, whole: bool = False, _above: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """The names that a group refers to and the registry does not hold.
+
+    A member that is not found anywhere (`whole`) may be defined by its group's own keys.
+    """
+    members = _members(config)
+    for member in members if isinstance(members, list) else ():
+        here = member if isinstance(member, dict) else {}
+        name = str(here.get("group") or here.get("task") or member)
+        if name in registry:
+            if name not in _above:
+                yield from _missing(registry[name].cfg or {}, registry, whole=whole, _above=(*_above, name))
+        elif "group" in here:
+            yield from _missing(here, registry, whole=whole, _above=_above)
+        elif not _INLINE & {*here} and not (whole and _INLINE & {*config}):
+            yield name

@@ -1,0 +1,125 @@
+"""The block finder, and the sites inside the blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import ALL, BLOCKS, EAGER_ONLY, EXPERTS, POST_NORM, batch, padded_batch, tiny
+from torch import nn
+
+import layerimp
+from layerimp.blocks import hidden_states
+from layerimp.errors import ModelError
+from layerimp.sites import find_taps
+from layerimp.sweep import Forward, Trace
+
+KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
+
+
+def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor]) -> list[Trace]:
+    """One batch's traces, with copies of what they borrow."""
+    found: list[Trace] = []
+
+    def keep(trace: Trace) -> None:
+        acts = {site: act.clone() for site, act in trace.acts.items()}
+        found.append(Trace(trace.block, trace.batch, acts, trace.mask, trace.padded))
+
+    Forward().drive(
+        layerimp.find_blocks(model), [one], sites=frozenset(sites), removed=(), emit=keep, end_batch=lambda: None
+    )
+    return found
+
+
+@pytest.mark.parametrize(("name", "attention"), KINDS)
+def test_branches_add_up(name: str, attention: str) -> None:
+    model = tiny(name, attention=attention)
+    stack = layerimp.find_blocks(model)
+    assert len(stack) == len(list(stack)) == BLOCKS
+    assert model.get_submodule(stack.path)[2] is stack[2]
+    for trace in traces(model, {"block_in", "block_out", "attn_out", "mlp_out"}, batch()):
+        acts = trace.acts
+        assert all(act.shape == (3, 12, 32) for act in acts.values())
+        if name in POST_NORM:
+            continue
+        torch.testing.assert_close(
+            acts["attn_out"] + acts["mlp_out"], acts["block_out"] - acts["block_in"], rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_only_attention_reads_other_tokens(name: str) -> None:
+    """Changing one token's input to a block changes other tokens' attention output."""
+    model = tiny(name)
+    stack = layerimp.find_blocks(model)
+    tap = find_taps(stack)[0]["attn_out"]
+    seen: list[torch.Tensor] = []
+    module = stack[0].get_submodule(tap.path)
+    module.register_forward_hook(lambda _m, _a, output: seen.append(hidden_states(output).reshape(3, 12, -1).clone()))
+    one = batch()
+    with torch.no_grad():
+        stack.backbone(**one, use_cache=False)
+        one["input_ids"][:, 0] = (one["input_ids"][:, 0] + 1) % 90 + 1
+        stack.backbone(**one, use_cache=False)
+    assert (seen[0][:, -1] - seen[1][:, -1]).abs().max() > 0
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in EXPERTS])
+def test_neurons_make_the_mlp_output(name: str) -> None:
+    """`mlp_act` through the last linear map, and any norm after it, is `mlp_out`."""
+    model = tiny(name)
+    stack = layerimp.find_blocks(model)
+    taps = find_taps(stack)
+    for trace, block, tap in zip(traces(model, {"mlp_act", "mlp_out"}, batch()), stack, taps, strict=True):
+        down = block.get_submodule(tap["mlp_act"].path)
+        width = next(size for size in down.weight.shape if size != 32)
+        assert trace.acts["mlp_act"].shape == (3, 12, width)
+        with torch.no_grad():
+            made = down(trace.acts["mlp_act"])
+            if isinstance(after := block.get_submodule(tap["mlp_out"].path), nn.Module) and after is not down:
+                made = after(made)
+        torch.testing.assert_close(made * tap["mlp_out"].scale, trace.acts["mlp_out"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(EXPERTS))
+def test_experts_have_no_neurons(name: str) -> None:
+    model = tiny(name)
+    assert all("mlp_act" not in taps for taps in find_taps(layerimp.find_blocks(model)))
+    found = layerimp.score(model, [batch()], ["avss"])["avss"]
+    assert "mlp_out is read instead" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt_neox", "olmo2", "falcon", "qwen3_moe", "granite"])
+def test_half_precision_finds_the_same(name: str) -> None:
+    wide, narrow = (find_taps(layerimp.find_blocks(tiny(name, dtype=d))) for d in (torch.float32, torch.bfloat16))
+    assert [{s: t.path for s, t in taps.items()} for taps in wide] == [
+        {s: t.path for s, t in taps.items()} for taps in narrow
+    ]
+
+
+@pytest.mark.parametrize("zeroed", [("self_attn.o_proj", "mlp.down_proj"), ("self_attn.o_proj",), ("mlp.down_proj",)])
+def test_a_silent_block_borrows_its_sites(zeroed: tuple[str, ...]) -> None:
+    model = tiny("llama")
+    stack = layerimp.find_blocks(model)
+    expected = find_taps(stack)
+    for path in zeroed:
+        nn.init.zeros_(stack[1].get_submodule(path).weight)
+    assert find_taps(stack) == expected
+
+
+def test_sites_see_padding_as_such() -> None:
+    one = padded_batch((12, 5, 9))
+    for trace in traces(tiny("opt"), {"mlp_act"}, one):
+        assert trace.padded
+        assert trace.rows("mlp_act").shape == (26, 64)
+
+
+def test_a_model_without_blocks_says_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    model.config.num_hidden_layers = 7
+    with pytest.raises(ModelError, match=r"no list of 7 blocks \(its lists: model.layers \(4\)\)"):
+        layerimp.find_blocks(model)
+    monkeypatch.setattr(model.config, "get_text_config", lambda: object())
+    with pytest.raises(ModelError, match="num_hidden_layers"):
+        layerimp.find_blocks(model)

@@ -1,0 +1,385 @@
+"""The command line: what a user types, and what a user sees."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import BLOCKS, tiny, tiny_tokenizer
+from transformers import AutoModelForCausalLM
+
+from layerimp.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def layerimp_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command; gives its exit code, stdout and stderr."""
+
+    def command(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["layerimp", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as done:
+            main()
+        out, err = capfd.readouterr()
+        return int(done.value.code or 0), out, err
+
+    return command
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    """A task of 12 documents: accuracy."""
+    documents = [{"text": f"the cat was {word} and it", "label": i % 2} for i, word in enumerate(["big", "small"] * 6)]
+    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    path = tmp_path / "mood.yaml"
+    path.write_text(
+        """
+task: mood
+dataset_path: json
+dataset_kwargs: {data_files: {test: docs.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{text}}"
+doc_to_target: label
+doc_to_choice: [bad, good]
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+    )
+    return path
+
+
+@pytest.fixture
+def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
+    return ["--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16]
+
+
+def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
+    out_dir = tmp_path / "out"
+    code, out, err = layerimp_command(
+        "run", *scoring, "--scorer", "avss", "--tasks", task, "--ratio", 0.25, "--output", out_dir
+    )
+    assert code == 0, err
+    for stage in ("load", "read", "score avss", "evaluate", "save"):
+        assert stage in err
+    for told in ("normalized", "cumulative", "✗ 1st", "mood", "acc", "retention", "±", "1 (25.00%)", str(out_dir)):
+        assert told in " ".join(out.split()), told
+    assert {path.name for path in out_dir.iterdir()} == {
+        "recipe.json",
+        "scores.json",
+        "plan.json",
+        "metrics.json",
+        "checkpoints",
+    }
+    for name in ("recipe", "scores", "plan", "metrics"):
+        assert json.loads((out_dir / f"{name}.json").read_text())["schema_version"].startswith("layerimp.")
+    lines = [line.strip() for line in out.splitlines() if "import AutoModel" in line or ".from_pretrained(" in line]
+    scope: dict[str, Any] = {}
+    exec("\n".join(lines), scope)
+    assert scope["model"].config.num_hidden_layers == BLOCKS - 1
+    card = (out_dir / "checkpoints" / "avss" / "README.md").read_text()
+    assert "**Blocks removed:**" in card
+    assert "| mood | acc |" in card
+
+
+def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
+    arguments = ["run", *scoring, "--scorer", "avss", "--scorer", "paper=avss", "--set", "paper.variant=paper"]
+    code, out, err = layerimp_command(*arguments, "--tasks", task, "--output", tmp_path / "out", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["num_blocks"] == BLOCKS
+    assert set(found["scorers"]) == {"avss", "paper"}
+    for label, one in found["scorers"].items():
+        assert len(one["scores"]) == BLOCKS
+        assert all(len(column) == BLOCKS for column in one["columns"].values())
+        lowest = min(range(BLOCKS), key=lambda block: (one["scores"][block], -block))
+        assert one["removed"] == [lowest]
+        weights = load_file(Path(one["checkpoint"]) / "model.safetensors")
+        assert found["parameters"]["pruned"][label] == sum(w.numel() for w in weights.values())
+        before, after = (found["metrics"][key]["mood"]["acc"] for key in ("original", label))
+        assert before.keys() == {"value", "stderr", "higher_is_better"}
+        kept = found["retention"][label]["mood"]["acc"]
+        assert kept == pytest.approx(after["value"] / before["value"])
+        assert found["footprint"][label]["parameters"] == found["parameters"]["pruned"][label]
+    assert found["output"] == str(tmp_path / "out")
+
+
+def test_the_intact_metrics_are_used_again(
+    layerimp_command: Run, model_dir: Path, task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import layerimp_harness
+
+    calls: list[int] = []
+    real = layerimp_harness.Harness.evaluate
+    monkeypatch.setattr(layerimp_harness.Harness, "evaluate", lambda *a: (calls.append(1), real(*a))[1])
+    arguments = ["evaluate", "--model", model_dir, "--tasks", task, "--evaluator", "harness", "--json"]
+    first, again = (layerimp_command(*arguments)[1] for _ in range(2))
+    assert json.loads(first)["metrics"] == json.loads(again)["metrics"]
+    assert len(calls) == 1
+    layerimp_command(*arguments, "--limit", 3)
+    (task.parent / "docs.jsonl").write_text((task.parent / "docs.jsonl").read_text().replace("cat", "dog"))
+    layerimp_command(*arguments)
+    assert len(calls) == 3
+
+
+def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    code, out, _ = layerimp_command("score", *scoring, "--json")
+    assert code == 0
+    assert "removed" not in json.loads(out)["scorers"]["avss"]
+    code, out, err = layerimp_command("prune", *scoring[:2], "--blocks", "3,1", "--output", tmp_path / "a", "--json")
+    assert code == 0, err
+    found = json.loads(out)["scorers"]["blocks"]
+    assert found["removed"] == [3, 1]
+    expected = AutoModelForCausalLM.from_pretrained(found["checkpoint"]).state_dict()
+    code, out, err = layerimp_command(
+        "prune", *scoring[:2], "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / "b", "--json"
+    )
+    assert code == 0, err
+    again = AutoModelForCausalLM.from_pretrained(json.loads(out)["scorers"]["blocks"]["checkpoint"]).state_dict()
+    assert all(torch.equal(expected[name], tensor) for name, tensor in again.items())
+
+
+def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    first = layerimp_command("run", *scoring, "--protect", 0, "--output", tmp_path / "a", "--json")
+    assert first[0] == 0, first[2]
+    again = layerimp_command("run", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b", "--json")
+    assert again[0] == 0, again[2]
+    assert json.loads(first[1])["scorers"]["avss"]["scores"] == json.loads(again[1])["scorers"]["avss"]["scores"]
+
+
+def pickled(tmp_path: Path) -> Path:
+    directory = tmp_path / "pickled"
+    directory.mkdir()
+    (directory / "config.json").write_text(tiny().config.to_json_string())
+    (directory / "pytorch_model.bin").write_bytes(b"pickle")
+    return directory
+
+
+def blockless(tmp_path: Path) -> Path:
+    directory = tmp_path / "blockless"
+    directory.mkdir()
+    (directory / "config.json").write_text('{"model_type": "nothing-known"}')
+    (directory / "model.safetensors").write_bytes(b"")
+    return directory
+
+
+def empty(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
+def written(name: str, text: str) -> Callable[[Path], Path]:
+    def write(tmp_path: Path) -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def here(name: str) -> Callable[[Path], Path]:
+    return lambda tmp_path: tmp_path / name
+
+
+CODE_TASK = "task: evil\ndataset_path: json\nprocess_results: !function evil.run\n"
+WRONG = [
+    (["--scorer", "avs"], "unknown scorer 'avs'. Did you mean 'avss'?"),
+    (["--pruner", "lowes"], "unknown pruner 'lowes'. Did you mean 'lowest'?"),
+    (["--evaluator", "harnes", "--tasks", "x"], "unknown evaluator 'harnes'. Did you mean 'harness'?"),
+    (["--set", "avss.sight=block_out"], "unknown option 'sight' of scorer 'avss'. Did you mean 'site'?"),
+    (["--set", "avss.epsilon=small"], "option 'epsilon' of scorer 'avss'"),
+    (["--set", "epsilon=1"], "--set takes LABEL.OPTION=VALUE"),
+    (["--set", "paper.epsilon=1"], "unknown label 'paper'"),
+    (["--ratio", "1.5"], "ratio"),
+    (["--ratio", "0"], "ratio"),
+    (["--ratio", "0.05"], "ratio 0.05 of 4 blocks rounds to none"),
+    (["--ratio", "0.95"], "leaves no model"),
+    (["--ratio", "half"], "number"),
+    (["--blocks", "1,x"], "--blocks takes block indices"),
+    (["--blocks", "9"], "block 9 does not exist: the model has blocks 0 to 3"),
+    (["--protect", "0,1,2,3"], "are not protected"),
+    (["--blocks", "1", "--protect", "1"], "both to be removed and protected"),
+    (["--model", here("nowhere")], "does not exist"),
+    (["--model", empty], "is empty"),
+    (["--model", pickled], "pickled weights only"),
+    (["--model", blockless], "cannot load the model"),
+    (["--calibration", here("nowhere.jsonl")], "does not exist"),
+    (["--calibration", written("empty.jsonl", "")], "is empty"),
+    (["--calibration", written("bad.jsonl", '{"text": "a"}\n{text}\n')], "line 2: not JSON"),
+    (["--calibration", written("field.jsonl", '{"body": "a"}\n')], "line 1: no field 'text' (it holds: body)"),
+    (["--calibration", written("blank.jsonl", '{"text": "a"}\n{"text": " "}\n')], "line 2: the field 'text' is empty"),
+    (["--calibration", written("short.jsonl", '{"text": "the cat"}\n')], "holds 0 windows of 16 tokens"),
+    (["--samples", "0"], "samples"),
+    (["--max-length", "65"], "beyond the model's 64 positions"),
+    (["--tasks", "/nowhere/task.yaml"], "/nowhere/task.yaml"),
+    (["--tasks", written("evil.yaml", CODE_TASK)], "--allow-task-code"),
+    (["--tasks", written("broken.yaml", "task: [\n")], "broken.yaml"),
+    (["--task-path", here(""), "--tasks", "nothing_of_that_name"], "unknown task 'nothing_of_that_name'"),
+    (["--recipe", here("nowhere.yaml")], "cannot read the recipe"),
+    (["--recipe", written("r.yaml", "trust_remote_code: true")], "cannot switch on trust_remote_code"),
+    (
+        ["--recipe", written("e.yaml", "evaluators: {harness: {options: {allow_task_code: true}}}")],
+        "cannot switch on allow_task_code",
+    ),
+    (["--set", "harness.allow_task_code=true"], "cannot switch on allow_task_code"),
+    (["--recipe", written("r.yaml", "modle: x")], "unknown recipe field 'modle'"),
+    (["--dtype", "float12"], "unknown dtype 'float12'"),
+    (["--device", "warp"], "no device 'warp' here"),
+    (["--nonsense"], "No such option"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG, ids=lambda value: value if isinstance(value, str) else None)
+def test_bad_input_is_one_line(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path, arguments: list[Any], said: str
+) -> None:
+    given = [argument(tmp_path) if callable(argument) else argument for argument in arguments]
+    before = set(tmp_path.iterdir())
+    code, out, err = layerimp_command("run", *scoring, *given, "--output", tmp_path / "out")
+    last = err.splitlines()[-1]
+    assert code == 2, err
+    assert last.startswith("layerimp: ")
+    assert said in last
+    assert "Traceback" not in err
+    assert out == ""
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_model_with_nan_is_one_line(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "nan")
+    tiny_tokenizer().save_pretrained(tmp_path / "nan")
+    code, _, err = layerimp_command("score", *scoring, "--model", tmp_path / "nan")
+    assert code == 2
+    assert "block 1 puts out a NaN" in err.splitlines()[-1]
+
+
+def test_what_may_be_overwritten(
+    layerimp_command: Run, scoring: list[object], model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["score", *scoring, "--output"]
+    assert layerimp_command(*arguments, tmp_path / "out")[0] == 0
+    code, _, err = layerimp_command(*arguments, tmp_path / "out")
+    assert (code, "--overwrite" in err) == (2, True)
+    (tmp_path / "out" / "stale").write_text("")
+    assert layerimp_command(*arguments, tmp_path / "out", "--overwrite")[0] == 0
+    assert not (tmp_path / "out" / "stale").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    monkeypatch.setenv("HOME", str(tmp_path / "mine"))
+    for precious in (tmp_path / "mine", model_dir, model_dir.parent):
+        (precious / "recipe.json").write_text('{"schema_version": "layerimp.recipe/1"}')
+        kept = sorted(path.name for path in precious.iterdir())
+        code, _, err = layerimp_command(*arguments, precious, "--overwrite")
+        assert code == 2, precious
+        assert "name another" in err
+        assert sorted(path.name for path in precious.iterdir()) == kept
+        (precious / "recipe.json").unlink()
+    monkeypatch.setenv("HOME", "/nonexistent")
+    code, _, err = layerimp_command(*arguments, tmp_path / "mine", "--overwrite")
+    assert (code, "was not made by layerimp" in err) == (2, True)
+
+
+def test_an_output_that_cannot_be_written(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = layerimp_command("score", *scoring, "--output", tmp_path / "file" / "out")
+    assert code == 2
+    assert "cannot write" in err.splitlines()[-1]
+
+
+def test_no_space_is_one_line(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    code, _, err = layerimp_command("run", *scoring, "--output", tmp_path / "out")
+    assert code == 2
+    assert "No space left on device" in err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["score", "save"])
+def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stage: str) -> None:
+    """A real signal in the middle of a real run."""
+    arguments = ["layerimp", "run", *map(str, scoring), "--output", str(tmp_path / "out")]
+    slow = "import time, layerimp.pipeline as p; "
+    slow += {
+        "score": "p.measure = lambda *a, **k: (print('now', flush=True), time.sleep(60))",
+        "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), print('now', flush=True), time.sleep(60))",
+    }[stage]
+    program = f"import sys; {slow}; from layerimp.cli import main; sys.argv = {arguments!r}; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "now\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "layerimp: interrupted; nothing was written"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_from_outside_are_shown_as_they_are(
+    layerimp_command: Run, model_dir: Path, scoring: list[object], tmp_path: Path
+) -> None:
+    hostile = tmp_path / "[red]x|<b>"
+    hostile.symlink_to(model_dir)
+    code, out, err = layerimp_command("run", *scoring, "--model", hostile, "--output", tmp_path / "[bold]out")
+    assert code == 0, err
+    assert "[red]x|<b>" in err
+    assert "[bold]out" in out
+    card = (tmp_path / "[bold]out" / "checkpoints" / "avss" / "README.md").read_text()
+    assert r"\[red\]x\|\<b\>" in card
+    assert "<b>" not in card
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import sys; sys.argv = ['layerimp', '--help']\n"
+        "from layerimp.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'pydantic'} & sys.modules.keys()\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", ["run", "score", "prune", "evaluate", "plugins", "scorers"])
+def test_every_command_has_help(layerimp_command: Run, command: str) -> None:
+    code, out, _ = layerimp_command(command, "--help")
+    assert code == 0
+    assert "Usage:" in out
+
+
+def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
+    found = json.loads(layerimp_command("plugins", "--json")[1])["plugins"]
+    assert {plugin["name"]: plugin["status"] for plugin in found} == dict.fromkeys(
+        ("avss", "footprint", "harness", "lowest"), "ok"
+    )
+    (avss,) = json.loads(layerimp_command("scorers", "avss", "--json")[1])["scorers"]
+    options = {option["name"]: option for option in avss["options"]}
+    assert options["epsilon"] == {
+        "name": "epsilon",
+        "type": "float",
+        "default": 0.1,
+        "description": options["epsilon"]["description"],
+    }
+    assert all(option["description"] for option in options.values())
+    assert "2411.02117" in avss["reference"]
+    assert layerimp_command("scorers", "avs")[0] == 2
+    assert "relative | absolute" in layerimp_command("scorers", "avss")[1]

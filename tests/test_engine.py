@@ -1,0 +1,185 @@
+"""Scoring: shared passes, no logits, nothing left behind, sound input."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from layerimp_avss import AVSS, AVSSConfig
+from tiny import BLOCKS, batch, padded_batch, tiny
+
+import layerimp
+from layerimp.engine import measure
+from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError, UnknownNameError
+from layerimp.scorer import Importance, Scorer
+from layerimp.stats import Mean
+from layerimp.surgery import pruned
+from layerimp.sweep import Forward, Trace
+
+
+class Step(Scorer):
+    """Mean L2 norm of what the block adds to the residual stream."""
+
+    name = "step"
+    sweep = Forward()
+    observes = frozenset({"block_in", "block_out"})
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.mean = Mean(num_blocks)
+
+    def update(self, trace: Trace) -> None:
+        step = (trace.acts["block_out"] - trace.acts["block_in"])[trace.mask]
+        self.mean.add(trace.block, step.norm(dim=-1))
+
+    def merge(self, other: Step) -> None:
+        self.mean.merge(other.mean)
+
+    def compute(self) -> Importance:
+        return Importance(scores=self.mean.value().tolist())
+
+
+def forwards(module: torch.nn.Module) -> list[int]:
+    calls: list[int] = []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def test_a_scorer_gets_what_the_blocks_did() -> None:
+    model, one = tiny("llama"), padded_batch()
+    with torch.no_grad():
+        states = model.model(**one, output_hidden_states=True, use_cache=False).hidden_states
+    mask = one["attention_mask"].bool()
+    expected = [float((b - a)[mask].norm(dim=-1).double().mean()) for a, b in pairwise(states[:-1])]
+    found = layerimp.score(model, [one], [Step(BLOCKS)])["step"]
+    assert found.scores[:-1] == pytest.approx(expected, rel=1e-6)
+    assert found.blocks == list(range(BLOCKS))
+
+
+def test_scorers_share_one_pass_without_the_head() -> None:
+    model = tiny("llama")
+    backbone, head = forwards(model.model), forwards(model.lm_head)
+    layerimp.score(model, [batch(), batch()], {"a": "avss", "b": "avss", "step": Step(BLOCKS)})
+    short_probes_for_the_sites = 2
+    assert len(backbone) == 2 + short_probes_for_the_sites
+    assert not head
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = tiny("llama").train()
+    model.model.layers[1].eval()
+    modes = [module.training for module in model.modules()]
+    weights = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    layerimp.score(model, [batch()], ["avss"])
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_bypassed_blocks_are_as_if_removed() -> None:
+    model = tiny("llama")
+    stack = layerimp.find_blocks(model)
+    past = measure(stack, [batch()], {"step": Step(BLOCKS - 2)}, removed=(0, 2))["step"]
+    assert past.blocks == [1, 3]
+    with pruned(model, [0, 2]):
+        assert layerimp.score(model, [batch()], [Step(BLOCKS - 2)])["step"].scores == past.scores
+
+
+def test_a_generator_of_batches_will_do() -> None:
+    model = tiny("llama")
+    listed = layerimp.score(model, [batch(), batch(seed=1)], ["avss"])["avss"]
+    assert layerimp.score(model, (batch(seed=s) for s in (0, 1)), ["avss"])["avss"].scores == listed.scores
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_bad_activation_names_block_and_batch(value: float) -> None:
+    model = tiny("llama")
+    token = 50
+    clean, bad = batch(), batch()
+    clean["input_ids"][clean["input_ids"] == token] = token + 1
+    bad["input_ids"][0, 3] = token
+    with torch.no_grad():
+        model.model.embed_tokens.weight[token] = value
+    with pytest.raises(NonFiniteError, match="block 0 puts out a NaN or an infinity in batch 1"):
+        layerimp.score(model, [clean, bad], ["avss"])
+
+
+def test_a_bad_weight_names_its_block() -> None:
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.layers[2].mlp.up_proj.weight[0, 0] = float("nan")
+    for scorer in ("avss", AVSS(BLOCKS, AVSSConfig(site="block_out"))):
+        with pytest.raises(NonFiniteError, match=r"block 2 puts out a NaN or an infinity .*batch 0"):
+            layerimp.score(model, [batch()], [scorer])
+
+
+def test_padding_may_hold_anything() -> None:
+    model, one = tiny("llama"), padded_batch()
+    expected = layerimp.score(model, [one], ["avss"])["avss"].scores
+    one["input_ids"][one["attention_mask"] == 0] = 10_000
+    assert layerimp.score(model, [one], ["avss"])["avss"].scores == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda b: b["input_ids"].__setitem__((0, 0), 97), "batch 0 holds token id 97.*ids 0 to 96"),
+        (lambda b: b["input_ids"].__setitem__((0, 0), -1), "token id -1"),
+        (lambda b: b["attention_mask"].__setitem__(1, 0), "row 1 holds no token"),
+        (lambda b: b.__setitem__("input_ids", b["input_ids"][0]), r"\[12\]"),
+    ],
+)
+def test_bad_batches_are_named(change: Any, said: str) -> None:
+    one = batch()
+    change(one)
+    with pytest.raises(CalibrationError, match=said):
+        layerimp.score(tiny("llama"), [one], ["avss"])
+
+
+def test_bad_requests_are_named() -> None:
+    model = tiny("llama")
+    with pytest.raises(CalibrationError, match="is empty"):
+        layerimp.score(model, [], ["avss"])
+    with pytest.raises(UnknownNameError, match=r"'avs'.*Did you mean 'avss'"):
+        layerimp.score(model, [batch()], ["avs"])
+    with pytest.raises(OptionError, match="comes twice"):
+        layerimp.score(model, [batch()], ["avss", "avss"])
+    with pytest.raises(OptionError, match="made for 7 blocks"):
+        layerimp.score(model, [batch()], [Step(7)])
+
+
+def test_a_site_that_is_missing_is_named() -> None:
+    class Neurons(Step):
+        name = "neurons"
+        observes = frozenset({"mlp_act"})
+
+    with pytest.raises(ModelError, match="'neurons' reads the site 'mlp_act', which block 0 does not have"):
+        layerimp.score(tiny("mixtral"), [batch()], [Neurons(BLOCKS)])
+
+
+def test_a_scorer_that_miscounts_is_named() -> None:
+    class Short(Step):
+        name = "short"
+
+        def compute(self) -> Importance:
+            return Importance(scores=[1.0])
+
+    with pytest.raises(PluginError, match="'short' gave 1 scores for 4 blocks"):
+        layerimp.score(tiny("llama"), [batch()], [Short(BLOCKS)])
+
+
+def test_ties_go_to_the_deeper_block() -> None:
+    assert Importance(scores=[2.0, 1.0, 1.0, 3.0]).weakest_first() == [2, 1, 0, 3]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scores": [float("nan")]}, {"scores": [1.0], "columns": {"c": [float("inf")]}}], ids=str
+)
+def test_importance_is_finite(wrong: dict[str, Any]) -> None:
+    with pytest.raises(NonFiniteError, match="of block 0 is"):
+        Importance(**wrong)

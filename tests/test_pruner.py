@@ -1,0 +1,184 @@
+"""How many blocks go, and which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import ROUND_HALF_DOWN, Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layerimp_lowest import Lowest, layerimp_pruners
+from pydantic import ValidationError
+
+from layerimp.errors import LayerimpError, OptionError
+from layerimp.pruner import Budget, PrunePlan, checked_blocks
+from layerimp.scorer import Importance
+
+modest = settings(derandomize=True, max_examples=150, deadline=None, database=None)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "num_blocks", "count"),
+    [
+        (0.25, 18, 4),
+        (0.25, 6, 1),
+        (0.5, 5, 2),
+        (0.15, 10, 1),
+        (0.55, 90, 49),  # 49.50000000000001 in binary floating point
+        (0.07, 50, 3),  # 3.5000000000000004
+        (0.145, 100, 14),  # 14.499999999999998
+        (0.2501, 18, 5),
+        (0.25, 12, 3),
+        (0.3, 12, 4),
+        (0.99, 2, None),
+        (0.75, 2, 1),
+        (0.03, 18, 1),
+        (1e-9, 18, None),
+    ],
+)
+def test_a_tie_goes_to_fewer_blocks(ratio: float, num_blocks: int, count: int | None) -> None:
+    if count is None:
+        with pytest.raises(OptionError, match="rounds to none|leaves no model"):
+            Budget.of(num_blocks, ratio=ratio)
+    else:
+        assert Budget.of(num_blocks, ratio=ratio) == Budget(num_blocks, count)
+
+
+@modest
+@given(tenths=st.integers(1, 9_999), num_blocks=st.integers(1, 200))
+def test_ratios_are_rounded_as_the_decimals_they_are(tenths: int, num_blocks: int) -> None:
+    exact = Decimal(tenths) / 10_000 * num_blocks
+    expected = int(exact.quantize(Decimal(1), ROUND_HALF_DOWN))
+    ratio = tenths / 10_000
+    if 0 < expected < num_blocks:
+        assert Budget.of(num_blocks, ratio=ratio).count == expected
+    else:
+        with pytest.raises(OptionError, match="leaves no model" if expected else "rounds to none"):
+            Budget.of(num_blocks, ratio=ratio)
+
+
+@pytest.mark.parametrize("ratio", [0, 0.0, -0.25, 1, 1.0, 1.5, float("nan"), float("inf"), -float("inf")])
+def test_a_ratio_outside_its_range_is_refused(ratio: float) -> None:
+    with pytest.raises(OptionError, match=r"outside \(0, 1\)"):
+        Budget.of(8, ratio=ratio)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"blocks": [8]}, "block 8 does not exist: the model has blocks 0 to 7"),
+        ({"blocks": [-1]}, "block -1 does not exist"),
+        ({"blocks": [2, 3, 2]}, "blocks named twice: 2, 3, 2"),
+        ({"blocks": [1], "protect": [9]}, "protected block 9 does not exist"),
+        ({"ratio": 0.25, "protect": [3, 3]}, "protected blocks named twice"),
+        ({"blocks": [1, 2], "protect": [2]}, "block 2 is both"),
+        ({"blocks": range(8)}, "removing 8 of 8 blocks leaves no model"),
+        ({"ratio": 0.25, "blocks": [1, 2, 3]}, "removes 2 blocks, but 3 are named"),
+        ({"ratio": 0.5, "protect": [0, 1, 2, 3, 4]}, "4 blocks are to go, but only 3 of 8 are not protected"),
+        ({}, "nothing|none|no block|ratio"),
+    ],
+)
+def test_a_contradiction_is_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        Budget.of(8, **asked)
+
+
+def test_named_blocks_set_the_count_unless_a_ratio_does() -> None:
+    assert Budget.of(8, blocks=[5, 3]) == Budget(8, 2, frozenset(), (5, 3))
+    assert Budget.of(8, ratio=0.5, blocks=[5], protect=[0]) == Budget(8, 4, frozenset({0}), (5,))
+    assert Budget.of(8, ratio=0.5, protect=[0, 1, 2, 3]).count == 4
+
+
+def plan(scores: list[float], budget: Budget) -> list[int]:
+    calls: list[Sequence[int]] = []
+
+    def scoring(removed: Sequence[int]) -> Importance:
+        calls.append(tuple(removed))
+        return Importance(scores=scores)
+
+    made = Lowest().plan(scoring, budget)
+    assert calls == [()]
+    assert made.num_blocks == len(scores)
+    return made.blocks
+
+
+@pytest.mark.parametrize(
+    ("scores", "asked", "expected"),
+    [
+        ([4, 1, 3, 2], {"ratio": 0.5}, [1, 3]),
+        ([-1, 0, -2, 5], {"ratio": 0.5}, [2, 0]),
+        ([2, 1, 1, 1], {"ratio": 0.5}, [3, 2]),
+        ([0, 0, 0, 0], {"ratio": 0.75}, [3, 2, 1]),
+        ([4, 1, 3, 2], {"ratio": 0.5, "protect": [1]}, [3, 2]),
+        ([4, 1, 3, 2], {"ratio": 0.5, "blocks": [0]}, [0, 1]),
+        ([4, 1, 3, 2], {"ratio": 0.75, "blocks": [2, 0], "protect": [1]}, [2, 0, 3]),
+        ([4, 1, 3, 2], {"blocks": [2, 0]}, [2, 0]),
+        ([4, 1, 3, 2], {"blocks": [1]}, [1]),
+    ],
+)
+def test_the_lowest_go_first(scores: list[float], asked: dict[str, Any], expected: list[int]) -> None:
+    assert plan(scores, Budget.of(4, **asked)) == expected
+
+
+@modest
+@given(data=st.data())
+def test_the_plan_keeps_its_budget(data: st.DataObject) -> None:
+    scores = data.draw(st.lists(st.integers(-2, 2).map(float), min_size=2, max_size=12))
+    roles = data.draw(st.lists(st.sampled_from("free forced protected".split()), min_size=len(scores)))
+    forced = [b for b in range(len(scores)) if roles[b] == "forced"]
+    protected = [b for b in range(len(scores)) if roles[b] == "protected"]
+    most = min(len(scores) - 1, len(scores) - len(protected))
+    if len(forced) > most or most < 1:
+        return
+    count = data.draw(st.integers(max(1, len(forced)), most))
+    chosen = plan(scores, Budget(len(scores), count, frozenset(protected), tuple(forced)))
+    deeper_first = np.lexsort((-np.arange(len(scores)), np.array(scores)))
+    free = [int(b) for b in deeper_first if roles[b] == "free"]
+    assert chosen == forced + free[: count - len(forced)]
+
+
+def test_only_what_is_left_is_ranked() -> None:
+    left = Importance(scores=[0.5, 0.1, 0.3], blocks=[0, 2, 5])
+    made = Lowest().plan(lambda _removed: left, Budget(6, 2))
+    assert made.blocks == [2, 5]
+
+
+def test_the_plugin_ships_it() -> None:
+    assert layerimp_pruners() == [Lowest]
+    assert Lowest.name == "lowest"
+    assert Lowest.summary().endswith("the deeper goes first.")
+
+
+def test_a_plan_survives_a_file() -> None:
+    made = PrunePlan(num_blocks=6, blocks=[5, 0], reason="why", scorer="avss", pruner="lowest")
+    text = made.model_dump_json()
+    assert '"schema_version":"layerimp.plan/1"' in text
+    assert PrunePlan.model_validate_json(text) == made
+    with pytest.raises(ValidationError, match="frozen"):
+        made.reason = "another"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"num_blocks": 4, "blocks": [4]}, "block 4 does not exist: the model has blocks 0 to 3"),
+        ({"num_blocks": 4, "blocks": [1, 1]}, "named twice"),
+        ({"num_blocks": 2, "blocks": [0, 1]}, "leaves no model"),
+        ({"num_blocks": 0, "blocks": []}, "leaves no model"),
+        ({"num_blocks": 4, "blocks": ["x"]}, "integer"),
+        ({"num_blocks": 4}, "blocks"),
+        ({"num_blocks": 4, "blocks": [1], "ratio": 0.5}, "ratio"),
+        ({"num_blocks": 4, "blocks": [1], "schema_version": "layerimp.plan/2"}, "layerimp.plan/1"),
+    ],
+)
+def test_an_unsound_plan_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises((ValidationError, LayerimpError), match=said):
+        PrunePlan(**values)
+
+
+def test_checked_blocks_keep_their_order() -> None:
+    assert checked_blocks([3, 0, 2], 4) == (3, 0, 2)
+    assert checked_blocks([], 4) == ()

@@ -1,0 +1,228 @@
+"""Recipes: what a file and the command line say, or one clear error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layerimp.cli.options import calibration_values, recipe_from
+from layerimp.errors import InputError, OptionError, UnknownNameError
+from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe, make_recipe, read_recipe
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "model: from-file\n"
+        "ratio: 0.5\n"
+        "scorers:\n  paper: {name: avss, options: {variant: paper, site: block_out}}\n  step:\n"
+        "pruner: lowest\n"
+        "tasks: [sst2]\n"
+        "calibration: {source: text.jsonl, samples: 3}\n"
+    )
+    return path
+
+
+def test_a_model_is_enough() -> None:
+    recipe = make_recipe({"model": "m"})
+    assert recipe.scorers == {"avss": ComponentSpec(name="avss")}
+    assert recipe.pruner == ComponentSpec(name="lowest")
+    assert list(recipe.evaluators) == ["harness", "footprint"]
+    assert recipe.ratio is None
+    assert recipe.verify
+    assert not recipe.overwrite
+
+
+def test_a_file_is_read(recipe_file: Path) -> None:
+    recipe = recipe_from(recipe_file)
+    assert recipe.model == "from-file"
+    assert recipe.scorers == {
+        "paper": ComponentSpec(name="avss", options={"variant": "paper", "site": "block_out"}),
+        "step": ComponentSpec(name="step"),
+    }
+    assert recipe.calibration == CalibrationSpec(source="text.jsonl", samples=3)
+    assert recipe.tasks == ("sst2",)
+
+
+def test_a_recipe_survives_its_own_file(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = recipe_from(recipe_file, task_path=Path("tasks"), output=Path("out"))
+    again = tmp_path / "again.json"
+    again.write_text(json.dumps(recipe.model_dump(mode="json"), allow_nan=False))
+    assert recipe_from(again) == recipe
+
+
+@pytest.mark.parametrize(
+    "scorers",
+    [["avss", "step"], {"avss": None, "step": {}}, {"avss": "avss", "step": {"name": "step"}}],
+    ids=["list", "bare labels", "named"],
+)
+def test_scorers_can_be_said_in_several_ways(scorers: Any) -> None:
+    recipe = make_recipe({"model": "m", "scorers": scorers})
+    assert recipe.scorers == {"avss": ComponentSpec(name="avss"), "step": ComponentSpec(name="step")}
+
+
+def test_the_command_line_wins(recipe_file: Path) -> None:
+    recipe = recipe_from(
+        recipe_file,
+        model="from-flag",
+        scorer=["mine=avss", "step"],
+        evaluator=["footprint"],
+        pruner="greedy",
+        ratio=0.25,
+        tasks="a, b.yaml,,",
+        blocks="3, 5",
+        protect="0",
+        calibration=calibration_values(None, None, None, 9, None),
+        seed=None,
+        overwrite=True,
+        no_verify=True,
+    )
+    assert recipe == Recipe(
+        model="from-flag",
+        scorers={"mine": {"name": "avss"}, "step": {}},
+        evaluators={"footprint": {}},
+        pruner={"name": "greedy"},
+        ratio=0.25,
+        tasks=("a", "b.yaml"),
+        blocks=(3, 5),
+        protect=(0,),
+        calibration={"source": "text.jsonl", "samples": 9},
+        overwrite=True,
+        verify=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "home", "expected"),
+    [
+        ("paper.site=mlp_out", "scorers", {"variant": "paper", "site": "mlp_out"}),
+        ("paper.epsilon=0.5", "scorers", {"variant": "paper", "site": "block_out", "epsilon": 0.5}),
+        ("lowest.keep=[1, 2]", "pruner", {"keep": [1, 2]}),
+        ("harness.quick=true", "evaluators", {"quick": True}),
+        ("harness.text=a=b.c", "evaluators", {"text": "a=b.c"}),
+        ("harness.text=[", "evaluators", {"text": "["}),
+        ("harness.text=2024-13-45", "evaluators", {"text": "2024-13-45"}),
+    ],
+)
+def test_settings_find_their_home(recipe_file: Path, setting: str, home: str, expected: dict[str, Any]) -> None:
+    recipe = recipe_from(recipe_file, set_=[setting])
+    part = getattr(recipe, home)
+    assert (part if home == "pruner" else part[setting.split(".")[0]]).options == expected
+
+
+def test_a_label_may_hold_a_dot() -> None:
+    recipe = recipe_from(None, model="m", scorer=["v1.2=avss"], set_=["v1.2.site=mlp_out"])
+    assert recipe.scorers == {"v1.2": ComponentSpec(name="avss", options={"site": "mlp_out"})}
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({}, OptionError, "no model is named: give --model"),
+        ({"scorer": ["avss", "avss"]}, OptionError, "'avss' comes twice.*--scorer LABEL=avss"),
+        ({"evaluator": ["x=harness", "x=footprint"]}, OptionError, "evaluator 'x' comes twice"),
+        ({"scorer": ["original=avss"]}, OptionError, "'original' cannot be a label"),
+        ({"scorer": ["../up=avss"]}, OptionError, "'../up' cannot be a label"),
+        ({"scorer": ["..=avss"]}, OptionError, "'..' cannot be a label"),
+        ({"blocks": "3,x"}, OptionError, "--blocks takes block indices such as 3,5, got '3,x'"),
+        ({"protect": "1.5"}, OptionError, "--protect takes block indices"),
+        ({"calibration": {"max_length": 8}}, OptionError, "--max-length needs --calibration"),
+        ({"set_": ["avss.site"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
+        ({"set_": ["site=x.y"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
+        ({"set_": ["avs.site=x"]}, UnknownNameError, "unknown label 'avs' .*Did you mean 'avss'"),
+        ({"set_": ["harness.allow_task_code=true"]}, InputError, "give the flag --allow-task-code"),
+        ({"set_": ["avss.x={a: [trust_remote_code: 1]}"]}, InputError, "give the flag --trust-remote-code"),
+        ({"ratio": 1.0}, OptionError, "ratio: .*less than 1.*got 1.0"),
+        ({"ratio": 0.0}, OptionError, "ratio: .*greater than 0"),
+        ({"ratio": float("nan")}, OptionError, "ratio: .*got nan"),
+        ({"batch_size": 0}, OptionError, "batch_size: "),
+        ({"limit": 0}, OptionError, "limit: "),
+        ({"seed": -1}, OptionError, "seed: "),
+        ({"calibration": {"source": "t", "samples": 0}}, OptionError, r"calibration\.samples: "),
+        ({"calibration": {"source": "t", "packing": "x"}}, OptionError, "calibration.packing: .*'windows' or 'rows'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_named(given: dict[str, Any], error: type[Exception], said: str) -> None:
+    model = {"model": "m"} if given else {}
+    with pytest.raises(error, match=said) as caught:
+        recipe_from(None, **model, **given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "not a mapping"),
+        ("- model", "not a mapping"),
+        ("model: [", "is not YAML"),
+        ("model: !!python/object/apply:os.getcwd []", "is not YAML"),
+        ("\x07", "is not YAML"),
+        ("ratio: 0.5", "no model is named"),
+        ("model: m\nratoi: 0.5", "unknown recipe field 'ratoi'.*Did you mean 'ratio'"),
+        ("model: m\ncalibration: {sampels: 3, source: t}", "Did you mean 'samples'|Did you mean 'calibration.samples'"),
+        ("model: m\nscorers: {a: {nam: avss}}", "Did you mean '(scorers.a.)?name'"),
+        ("model: m\ncalibration: {samples: 3}", "calibration.source is missing"),
+        ("model: null", "model: .*string"),
+        ("model: m\nschema_version: layerimp.recipe/2", "schema_version: .*layerimp.recipe/1"),
+        ("model: m\nratio: much", "ratio: .*number.*got 'much'"),
+        ("model: m\nlimit: 1.5", "limit: .*integer"),
+        ("model: m\nblocks: [a]", "blocks.0: .*integer"),
+        ("model: m\nscorers: avss", "scorers: .*dictionary"),
+        ("model: m\nscorers: {a: [1]}", r"scorers\.a: "),
+        ("model: m\nscorers: [{nam: avss}]", "scorers"),
+        ("model: m\n3: 4", "3"),
+        ("model: 2024-13-45", "is not YAML|month"),
+        ("model: m\ntasks: &a [*a]", "tasks|itself|YAML"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said) as caught:
+        recipe_from(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_calibration_that_is_no_mapping_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: m\ncalibration: text.jsonl\n")
+    for given in (None, {"samples": 3}):
+        with pytest.raises(OptionError, match="calibration"):
+            recipe_from(path, calibration=given)
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the recipe .*absent.yaml: No such file"):
+        read_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"model: caf\xe9")
+    with pytest.raises(InputError, match="latin.yaml is not YAML"):
+        read_recipe(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize("permission", ["trust_remote_code", "allow_task_code"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{p}: true",
+        "{p}: false",
+        "evaluators: {{harness: {{options: {{{p}: true}}}}}}",
+        "scorers: {{avss: {{options: {{deep: [[{{{p}: 1}}]]}}}}}}",
+        "base: &b {{{p}: true}}\nevaluators: {{harness: {{options: *b}}}}",
+        "evaluators: {{harness: {{options: {{<<: {{{p}: true}}}}}}}}",
+    ],
+)
+def test_a_file_cannot_allow_code(tmp_path: Path, text: str, permission: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: m\n" + text.format(p=permission))
+    with pytest.raises(InputError, match=f"cannot switch on {permission}; give the flag --"):
+        recipe_from(path)
+
+
+def test_a_recipe_does_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        make_recipe({"model": "m"}).model = "other"  # type: ignore[misc]

@@ -1,0 +1,185 @@
+"""The accumulators: exact to float64, whatever the shards."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from layerimp import stats
+from layerimp.stats import Mean, Moments, chunks, working_dtype
+
+modest = settings(derandomize=True, max_examples=60, deadline=None, database=None)
+
+
+@st.composite
+def sharded(draw: Any, offsets: tuple[float, ...], spread: float, dtype: type = np.float64) -> list[Any]:
+    """Numbers around an offset, cut anywhere into shards, some of which may be empty."""
+    offset = draw(st.sampled_from(offsets))
+    values = draw(st.lists(st.floats(-spread, spread, width=32), min_size=1, max_size=40))
+    cuts = sorted(draw(st.lists(st.integers(0, len(values)), max_size=6)))
+    numbers = np.asarray(values, dtype) + dtype(offset)
+    return [numbers[a:b] for a, b in pairwise([0, *cuts, len(values)])]
+
+
+def exact(numbers: np.ndarray) -> tuple[Fraction, Fraction]:
+    """The mean and the population variance in rational arithmetic."""
+    ratios = [Fraction(float(number)) for number in numbers]
+    mean = sum(ratios) / len(ratios)
+    return mean, sum((ratio - mean) ** 2 for ratio in ratios) / len(ratios)
+
+
+def feed_moments(moments: Moments, block: int, numbers: np.ndarray) -> None:
+    tensor = torch.from_numpy(numbers.astype(np.float64))
+    mean = tensor.mean()
+    moments.add_moments(block, len(numbers), mean, (tensor - mean).square().sum())
+
+
+def merged_moments(shards: list[np.ndarray], tree: bool) -> Moments:
+    parts = []
+    for shard in shards:
+        parts.append(Moments(2))
+        feed_moments(parts[-1], 1, shard)
+    while len(parts) > 1:
+        if tree:
+            for left, right in zip(parts[::2], parts[1::2], strict=False):
+                left.merge(right)
+            parts = parts[::2]
+        else:
+            parts[0].merge(parts.pop(1))
+    return parts[0]
+
+
+@pytest.mark.parametrize("tree", [False, True])
+@modest
+@given(data=st.data())
+def test_any_split_gives_the_moments_of_the_whole(data: st.DataObject, tree: bool) -> None:
+    shards = data.draw(sharded((0.0, 1.0, -50.0), 1000.0))
+    mean, variance = exact(np.concatenate(shards))
+    found = merged_moments(shards, tree)
+    assert float(found.mean()[1]) == pytest.approx(float(mean), rel=1e-12, abs=1e-11)
+    assert float(found.variance()[1]) == pytest.approx(float(variance), rel=1e-10, abs=1e-15)
+
+
+@modest
+@given(shards=sharded((1e4, -1e6), 1.0, np.float32))
+def test_float32_inputs_with_a_large_mean(shards: list[np.ndarray]) -> None:
+    mean, variance = exact(np.concatenate(shards))
+    found = merged_moments(shards, tree=False)
+    assert float(found.mean()[1]) == pytest.approx(float(mean), rel=1e-14)
+    assert float(found.variance()[1]) == pytest.approx(float(variance), rel=1e-6, abs=1e-12)
+    whole = Mean(1)
+    for shard in shards:
+        whole.add(0, torch.from_numpy(shard))
+    assert float(whole.value()[0]) == pytest.approx(float(mean), rel=1e-14)
+
+
+@pytest.mark.parametrize("size", [1, 7, 250, 1000])
+def test_a_small_variance_does_not_cancel(size: int) -> None:
+    numbers = 1e8 + np.random.default_rng(0).normal(0, 1e-2, 1000)
+    _, variance = exact(numbers)
+    assert float(variance) == pytest.approx(1e-4, rel=0.1)
+    naive = (numbers**2).mean() - numbers.mean() ** 2
+    assert abs(naive - float(variance)) > 0.1 * float(variance)
+    found = merged_moments([numbers[start : start + size] for start in range(0, 1000, size)], tree=True)
+    assert float(found.variance()[1]) == pytest.approx(float(variance), rel=1e-5)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_the_order_of_merging_does_not_matter(order: tuple[int, ...]) -> None:
+    parts = [np.array([1.0, 2.0]), np.array([40.0]), np.array([-3.0, 5.0, 6.0])]
+    found = merged_moments([parts[index] for index in order], tree=False)
+    mean, variance = exact(np.concatenate(parts))
+    assert float(found.mean()[1]) == pytest.approx(float(mean), rel=1e-14)
+    assert float(found.variance()[1]) == pytest.approx(float(variance), rel=1e-14)
+
+
+def test_one_add_equals_its_parts_in_place() -> None:
+    moments = Moments(1)
+    for part in ([1.0, 5.0], [7.0], [2.0, 2.0, 1.0]):
+        feed_moments(moments, 0, np.array(part))
+    assert float(moments.mean()[0]) == pytest.approx(3.0)
+    assert float(moments.variance()[0]) == pytest.approx(5.0)
+
+
+def test_no_values_are_no_values() -> None:
+    moments, mean = Moments(2), Mean(2)
+    nan = torch.tensor(float("nan"), dtype=torch.float64)
+    moments.add_moments(0, 0, nan, nan)
+    feed_moments(moments, 0, np.array([1.0, 3.0]))
+    moments.add_moments(0, 0, nan, nan)
+    mean.add(0, torch.empty(0))
+    mean.add(0, torch.tensor([1.0, 3.0]))
+    mean.merge(Mean(2))
+    moments.merge(Moments(2))
+    assert mean.value()[0] == moments.mean()[0] == 2.0
+    assert moments.variance()[0] == 1.0
+    assert torch.isnan(mean.value()[1])
+    assert torch.isnan(moments.variance()[1])
+
+
+@modest
+@given(shards=sharded((0.0, 3.0), 100.0))
+def test_any_split_gives_the_mean_of_the_whole(shards: list[np.ndarray]) -> None:
+    parts = [Mean(3) for _ in shards]
+    for part, shard in zip(parts, shards, strict=True):
+        part.add(2, torch.from_numpy(shard))
+    for part in parts[1:]:
+        parts[0].merge(part)
+    mean, _ = exact(np.concatenate(shards))
+    assert float(parts[0].value()[2]) == pytest.approx(float(mean), rel=1e-12, abs=1e-12)
+
+
+def test_merging_leaves_the_other_shard_alone() -> None:
+    one, two = Mean(1), Mean(1)
+    one.add(0, torch.tensor([1.0]))
+    two.add(0, torch.tensor([3.0]))
+    one.merge(two)
+    one.add(0, torch.tensor([8.0]))
+    assert one.value().tolist() == [4.0]
+    assert two.value().tolist() == [3.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64, torch.bool])
+def test_means_of_every_dtype_and_shape_are_float64(dtype: torch.dtype) -> None:
+    mean = Mean(1)
+    mean.add(0, torch.tensor([[[1, 0], [1, 1]]]).to(dtype))
+    assert mean.value().dtype == torch.float64
+    assert mean.value().tolist() == [0.75]
+
+
+def test_a_long_float32_sum_keeps_its_last_digits() -> None:
+    mean = Mean(1)
+    for _ in range(100):
+        mean.add(0, torch.full((1000,), 16777217.0, dtype=torch.float64))
+        mean.add(0, torch.full((1000,), 16777216.0, dtype=torch.float32))
+    assert mean.value().tolist() == [16777216.5]
+
+
+@pytest.mark.parametrize(("rows", "width"), [(7, 3), (6, 5), (4, 10), (3, 11), (2, 25), (1, 1), (0, 4), (5, 0)])
+def test_chunks_are_whole_rows(monkeypatch: pytest.MonkeyPatch, rows: int, width: int) -> None:
+    monkeypatch.setattr(stats, "CHUNK_ELEMENTS", 10)
+    whole = torch.arange(rows * width).reshape(rows, width)
+    found = list(chunks(whole))
+    assert torch.equal(torch.cat(found), whole)
+    assert all(chunk.numel() <= max(10, width) for chunk in found)
+    assert all(chunk.numel() + width > 10 for chunk in found[:-1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_arithmetic_is_never_short(dtype: torch.dtype, expected: torch.dtype) -> None:
+    assert working_dtype(dtype) == expected
