@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from layerimp.sweep import Batch
+
+_TEXT_SUFFIXES = frozenset({".jsonl", ".json", ".txt", ".md", ".text", ".tokens"})
 
 Packing = Literal["windows", "rows"]
 
@@ -111,7 +114,7 @@ def load_calibration(
     Raises:
         CalibrationError: the text cannot be read, has an empty row, or is too little.
     """
-    documents = _documents(str(source), field, samples * max_length)
+    documents = _documents(str(source), field, samples, max_length)
     order = list(range(len(documents)))
     random.Random(seed).shuffle(order)
     encoded = (_encode(tokenizer, documents[index]) for index in order)
@@ -147,9 +150,7 @@ def _windows(
     documents: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, samples: int, max_length: int
 ) -> Iterator[tuple[int, ...]]:
     before, after = _frame(tokenizer)
-    room = max_length - len(before) - len(after)
-    if room < 1:
-        raise CalibrationError(f"windows of {max_length} tokens have no room beside {len(before + after)} special ones")
+    room = _room(max_length, before, after)
     end = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) and not after else []
     pending: list[int] = []
     for document in documents:
@@ -163,13 +164,22 @@ def _rows(
     documents: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, samples: int, max_length: int
 ) -> Iterator[tuple[int, ...]]:
     before, after = _frame(tokenizer)
-    room = max(1, max_length - len(before) - len(after))
+    room = _room(max_length, before, after)
     for document in documents:
+        if not document:
+            raise CalibrationError("a document holds no token that the tokenizer knows of")
         yield (*before, *document[:room], *after)
 
 
-def _documents(source: str, field: str, enough: int) -> list[str]:
-    path = Path(source).expanduser()
+def _room(max_length: int, before: tuple[int, ...], after: tuple[int, ...]) -> int:
+    room = max_length - len(before) - len(after)
+    if room < 1:
+        raise CalibrationError(f"rows of {max_length} tokens have no room beside {len(before + after)} special ones")
+    return room
+
+
+def _documents(source: str, field: str, samples: int, max_length: int) -> list[str]:
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         try:
             if path.suffix in (".jsonl", ".json"):
@@ -179,9 +189,9 @@ def _documents(source: str, field: str, enough: int) -> list[str]:
             raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
         except OSError as error:
             raise CalibrationError(f"cannot read the calibration file {path}: {error.strerror}") from None
-    if not path.exists() and (path.suffix or source.startswith((".", "/", "~"))):
+    if not path.exists() and (path.suffix in _TEXT_SUFFIXES or source.startswith((".", "/", "~"))):
         raise CalibrationError(f"the calibration file {source!r} does not exist")
-    return _dataset(source, field, enough)
+    return _dataset(source, field, samples, 40 * samples * max_length)
 
 
 def _jsonl(path: Path, field: str) -> Iterator[str]:
@@ -194,6 +204,8 @@ def _jsonl(path: Path, field: str) -> Iterator[str]:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise CalibrationError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno})") from None
+            except (ValueError, RecursionError) as error:  # a number too long, lists too deep
+                raise CalibrationError(f"{path}, line {number}: not JSON ({error})") from None
             if not isinstance(record, dict) or field not in record:
                 fields = ", ".join(record) if isinstance(record, dict) else f"a {type(record).__name__}"
                 raise CalibrationError(f"{path}, line {number}: no field {field!r} (it holds: {fields})")
@@ -207,6 +219,10 @@ def _text(value: object, where: str, field: str) -> str:
         raise CalibrationError(f"{where}: the field {field!r} holds a {type(value).__name__}, not text")
     if not value.strip():
         raise CalibrationError(f"{where}: the field {field!r} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise CalibrationError(f"{where}: the field {field!r} holds half of a surrogate pair") from None
     return value
 
 
@@ -218,22 +234,22 @@ def _paragraphs(path: Path) -> list[str]:
     return paragraphs
 
 
-def _dataset(source: str, field: str, enough: int) -> list[str]:
-    """Documents of a data set on the hub (or in a local directory), read as far as `enough` tokens surely need."""
+def _dataset(source: str, field: str, samples: int, characters: int) -> list[str]:
+    """Documents of a data set on the hub (or in a local directory): at least `samples`, and about ten times the text
+    that is needed."""
     import datasets
 
     name, config, split, *_ = (*source.split(":"), "", "", "")
     try:
         stream = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
         documents: list[str] = []
-        characters = 0
         for number, record in enumerate(stream):
             if field not in record:
                 raise CalibrationError(f"{source}: no field {field!r} (it holds: {', '.join(record)}); see --field")
             if isinstance(record[field], str) and record[field].strip():
                 documents.append(_text(record[field], f"{source}, row {number}", field))
-                characters += len(documents[-1])
-            if characters > 40 * enough:  # about ten times the tokens that are needed
+                characters -= len(documents[-1])
+            if characters < 0 and len(documents) >= 10 * samples:
                 break
     except CalibrationError:
         raise

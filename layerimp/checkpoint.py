@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from layerimp.blocks import find_blocks
 from layerimp.errors import CheckpointError, OutputError
@@ -75,6 +76,8 @@ def write(
             model.save_pretrained(directory)
             if tokenizer is not None:
                 tokenizer.save_pretrained(directory)
+    except SafetensorError as error:  # the disk is full, mostly; it comes as no OSError
+        raise OutputError(f"cannot write the weights in {directory.name}: {error}") from error
     except ValueError as error:
         cause = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{type(model).__name__} refuses to be saved: {cause}") from error

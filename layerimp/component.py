@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +14,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Component:
+class Component(ABC):
     """A named, configurable part that a plugin ships.
 
     Attributes:

@@ -48,10 +48,11 @@ class Metric:
 def retention(original: Metric, pruned: Metric) -> float | None:
     """How much of a metric is left: pruned/original where higher is better, original/pruned otherwise.
 
-    None where there is nothing to compare with: the divisor is 0, or the dividend infinite.
+    None where that is no number: the divisor is 0, or the dividend infinite.
     """
     above, below = (pruned, original) if original.higher_is_better else (original, pruned)
-    return above.value / below.value if below.value and math.isfinite(above.value) else None
+    share = above.value / below.value if below.value else math.nan
+    return share if math.isfinite(share) else None
 
 
 class Evaluator(Component):

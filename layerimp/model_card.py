@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def escaped(text: str) -> str:
     """`text` as plain Markdown: one line, and nothing in it that Markdown or HTML would act on."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>&~$])", r"\\\1", " ".join(text.split()))
+    plain = re.sub(r"([\\`*_{}\[\]()#+!|<>&~$])", r"\\\1", " ".join(text.split()))
+    return re.sub(r":(?=//)|(?<=www)\.|@", r"\\\g<0>", plain)  # bare addresses become links by themselves
 
 
 def model_card(report: Report, label: str) -> str:

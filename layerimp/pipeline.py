@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_RATIO = 0.25
+DEFAULT_LENGTH = 256
 
 
 def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
@@ -195,12 +197,18 @@ class _Job:
     def calibration(self) -> CalibrationSet:
         """Draw the calibration set."""
         spec = self.need_calibration()
-        longest = getattr(self.stack.config, "max_position_embeddings", None)
-        if isinstance(longest, int) and spec.max_length > longest:
-            raise OptionError(f"max_length {spec.max_length} is beyond the model's {longest} positions")
+        positions = getattr(self.stack.config, "max_position_embeddings", None)
+        longest = positions if isinstance(positions, int) else math.inf
+        length = spec.max_length or min(DEFAULT_LENGTH, longest)
+        if length > longest:
+            raise OptionError(f"max_length {length} is beyond the model's {longest} positions")
         with self.progress.stage(f"read {spec.source}"):
             drawn = load_calibration(
-                **spec.model_dump(), tokenizer=self.tokenizer, batch_size=self.recipe.batch_size, seed=self.recipe.seed
+                **spec.model_dump(exclude={"max_length"}),
+                tokenizer=self.tokenizer,
+                max_length=int(length),
+                batch_size=self.recipe.batch_size,
+                seed=self.recipe.seed,
             )
         self.report.calibration = drawn.description
         return drawn

@@ -63,14 +63,14 @@ class PluginHost:
             record.blocked = True
             return
         if self.manager.has_plugin(point.name):
-            other = next(r for r in self.records if r.name == point.name)
+            other = next(r for r in self.records if r.name == point.name and not r.error)
             record.error = f"the name {point.name!r} is taken by the plugin of {other.distribution} {other.version}"
             return
         try:
             plugin = point.load()
             self.manager.register(plugin, name=point.name)
-        except Exception as error:
-            record.error = f"{type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:
+            record.error = one_line(error)
             self._forget(point.name)
             return
         callers = self.manager.get_hookcallers(plugin) or []
@@ -102,6 +102,11 @@ class PluginHost:
     def failures(self) -> list[PluginRecord]:
         """The records of the plugins that did not load."""
         return [record for record in self.records if record.error]
+
+
+def one_line(error: BaseException) -> str:
+    """The kind and the text of an error, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 @cache

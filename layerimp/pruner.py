@@ -97,10 +97,12 @@ class Budget:
             raise OptionError(f"block {min(both)} is both to be removed and protected")
         if ratio is None:
             count = len(forced)
+            if not forced:
+                raise OptionError("nothing is to be removed: give a ratio, or blocks")
         else:
-            count = math.ceil(Fraction(str(ratio)) * num_blocks - Fraction(1, 2))
             if not 0 < ratio < 1:
                 raise OptionError(f"ratio {ratio} is outside (0, 1)")
+            count = math.ceil(Fraction(str(ratio)) * num_blocks - Fraction(1, 2))
             if count == 0:
                 raise OptionError(
                     f"ratio {ratio} of {num_blocks} blocks rounds to none; one block needs a ratio above "

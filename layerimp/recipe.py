@@ -53,7 +53,7 @@ class CalibrationSpec(_Part):
         "windows", description="windows: documents joined and cut into full rows; rows: one document a row."
     )
     samples: int = Field(64, ge=1, description="Rows to draw.")
-    max_length: int = Field(256, ge=2, description="Tokens per row.")
+    max_length: int | None = Field(None, ge=2, description="Tokens per row; default 256, or what the model takes.")
 
 
 class Recipe(_Part):
@@ -91,6 +91,8 @@ class Recipe(_Part):
     def _named(cls, value: Any) -> Any:
         """Accept a list of names, and labels without a name of their own."""
         if isinstance(value, list | tuple):
+            if not all(isinstance(item, str) for item in value) or len(set(value)) < len(value):
+                raise ValueError("a list holds different names; use a mapping from labels for more")
             return {item: {"name": item} for item in value}
         if isinstance(value, dict):
             return {
@@ -102,6 +104,8 @@ class Recipe(_Part):
     @field_validator("scorers")
     @classmethod
     def _labels(cls, value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+        if not value:
+            raise ValueError("at least one is needed")
         for label in value:
             if label == ORIGINAL or not label.replace("-", "").replace("_", "").replace(".", "").isalnum():
                 raise ValueError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
@@ -118,16 +122,24 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         OptionError: a value is missing or wrong; names the first one.
     """
     try:
-        return Recipe(**values)
+        return Recipe.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "missing":
             raise OptionError(f"{where} is missing from the recipe") from None
         if problem["type"] == "extra_forbidden":
-            raise unknown_name("recipe field", where, Recipe.model_fields) from None
+            raise unknown_name("recipe field", where, _siblings(problem["loc"])) from None
         message = problem["msg"].removeprefix("Value error, ")
         raise OptionError(f"{where}: {message}, got {problem['input']!r}") from None
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    """The fields that exist where an unknown one was given, each with its whole path."""
+    owner: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        owner = {"calibration": CalibrationSpec}.get(str(part), ComponentSpec)
+    return [".".join([*map(str, location[:-1]), name]) for name in owner.model_fields]
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -140,7 +152,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"the recipe {path} is not a mapping of fields")
@@ -154,11 +166,17 @@ def refuse_permissions(values: Any, where: str) -> None:
     Raises:
         InputError: they do.
     """
-    if isinstance(values, dict):
-        for key, value in values.items():
-            if key in PERMISSIONS:
-                raise InputError(f"{where} cannot switch on {key}; give the flag --{key.replace('_', '-')} instead")
-            refuse_permissions(value, where)
-    elif isinstance(values, list | tuple):
-        for value in values:
-            refuse_permissions(value, where)
+    pending, seen = [values], set()
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:  # a YAML anchor may refer to itself
+            raise InputError(f"{where} refers to itself")
+        if isinstance(value, dict):
+            for key in value:
+                if key in PERMISSIONS:
+                    raise InputError(f"{where} cannot switch on {key}; give the flag --{key.replace('_', '-')} instead")
+            pending += value.values()
+            seen.add(id(value))
+        elif isinstance(value, list | tuple):
+            pending += value
+            seen.add(id(value))

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from layerimp.errors import OptionError, PluginError, listing, unknown_name
 from layerimp.evaluator import Evaluator
-from layerimp.plugins import PluginHost, host
+from layerimp.plugins import DISABLE_VARIABLE, PluginHost, host, one_line
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer
 
@@ -35,9 +35,10 @@ class Registry:
                 plugin = implementation.plugin_name
                 try:
                     found = self._checked(kind, contract, implementation.function())
-                except Exception as error:
-                    cause = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+                except (Exception, SystemExit) as error:
+                    cause = str(error) if isinstance(error, PluginError) else one_line(error)
                     plugins.fail(plugin, f"layerimp_{kind}s: {cause}")
+                    self._forget(plugin)
                     continue
                 self._classes[kind] |= found
                 self._origin |= {(kind, name): plugin for name in found}
@@ -49,6 +50,8 @@ class Registry:
         for cls in classes:
             if not (isinstance(cls, type) and issubclass(cls, contract)):
                 raise PluginError(f"{cls!r} is no {contract.__name__} class")
+            if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+                raise PluginError(f"{cls.__name__} lacks {', '.join(missing)}")
             name = getattr(cls, "name", None)
             if not isinstance(name, str) or not name:
                 raise PluginError(f"{cls.__name__} has no name")
@@ -58,6 +61,11 @@ class Registry:
                 raise PluginError(f"the {kind} name {name!r} is taken by the plugin {self._origin[kind, name]!r}")
             found[name] = cls
         return found
+
+    def _forget(self, plugin: str) -> None:
+        """Take out what a plugin gave before it failed."""
+        for kind, name in [key for key, origin in self._origin.items() if origin == plugin]:
+            del self._classes[kind][name], self._origin[kind, name]
 
     def names(self, kind: Kind) -> list[str]:
         """The names of all components of a kind, sorted."""
@@ -77,11 +85,12 @@ class Registry:
         classes = self._classes[kind]
         if name in classes:
             return classes[name]
-        for record in self.plugins.failures:
-            if record.name == name:
-                raise PluginError(
-                    f"{kind} {name!r}: its plugin ({record.distribution} {record.version}) failed: {record.error}"
-                )
+        for record in self.plugins.records:
+            source = f"{kind} {name!r}: its plugin ({record.distribution} {record.version})"
+            if record.name == name and record.blocked:
+                raise PluginError(f"{source} is disabled by {DISABLE_VARIABLE}")
+            if record.name == name and record.error:
+                raise PluginError(f"{source} failed: {record.error}")
         raise unknown_name(kind, name, classes)
 
     def options(self, kind: Kind, name: str, values: Mapping[str, Any]) -> Any:

@@ -73,6 +73,9 @@ class Importance:
     def __post_init__(self) -> None:
         if not self.blocks:
             object.__setattr__(self, "blocks", list(range(len(self.scores))))
+        for length, scores in self.spans.items():
+            if not all(map(math.isfinite, scores)):
+                raise NonFiniteError(f"a score of the windows of {length} blocks is not finite")
         lengths = {name: len(values) for name, values in self.columns.items()} | {"blocks": len(self.blocks)}
         for name, length in lengths.items():
             if length != len(self.scores):

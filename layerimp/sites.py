@@ -11,7 +11,7 @@ site.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, combinations
@@ -58,42 +58,61 @@ Taps = dict[str, Tap]
 def find_taps(stack: BlockStack) -> list[Taps]:
     """The taps of every block of `stack`.
 
-    A block whose branches put out nothing (all zeros) shows no additions; it borrows the taps of a block of the
-    same structure.
+    One block of each structure is probed, and the pass ends when all are known. A block whose branches put out
+    nothing (all zeros) shows no additions; the next one of its structure is probed in its place.
 
     Raises:
         NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
     """
-    found = [_taps_of(block, call) for block, call in zip(stack, _calls(stack), strict=True)]
-    shapes = [(type(block), tuple((p, type(m)) for p, m in block.named_modules())) for block in stack]
-    for index, taps in enumerate(found):
-        if not taps:
-            alike = (found[other] for other, shape in enumerate(shapes) if shape == shapes[index])
-            found[index] = next((taps for taps in alike if taps), {})
-    return found
+    structures = {block: _structure(block) for block in stack}
+    found: dict[_Structure, Taps] = {}
+    probing = False
+
+    def probe(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal probing
+        if probing:  # the probe runs the block itself
+            return
+        if found.keys() == set(structures.values()):
+            raise _AllKnownError
+        if structures[block] in found:
+            return
+        probing = True
+        try:
+            taps = _taps_of(block, tree_map_only(torch.Tensor, torch.clone, (args, kwargs)))
+        except _NotFiniteError:
+            index = list(stack).index(block)
+            raise NonFiniteError(f"block {index} puts out a NaN or an infinity in the probe before batch 0") from None
+        finally:
+            probing = False
+        if taps:
+            found[structures[block]] = taps
+
+    ids = torch.arange(1, 1 + PROBE_TOKENS, device=stack.device)[None] % stack.vocab_size
+    with ExitStack() as hooks, torch.no_grad(), suppress(_AllKnownError):
+        for block in stack:
+            hooks.callback(block.register_forward_pre_hook(probe, with_kwargs=True).remove)
+        stack.backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return [found.get(structures[block], {}) for block in stack]
 
 
+class _AllKnownError(Exception):
+    """Ends a probe early."""
+
+
+class _NotFiniteError(Exception):
+    """A probed block put out a NaN or an infinity."""
+
+
+_Structure = tuple[tuple[object, ...], ...]
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def _calls(stack: BlockStack) -> list[_Call]:
-    """The arguments that each block is called with when the probe runs through the model."""
-    calls: list[_Call] = []
-
-    def note(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append(tree_map_only(torch.Tensor, torch.clone, (args, kwargs)))
-
-    def check(_block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        if not hidden_states(output).isfinite().all():
-            raise NonFiniteError(f"block {len(calls) - 1} puts out a NaN or an infinity in the probe before batch 0")
-
-    ids = torch.arange(1, 1 + PROBE_TOKENS, device=stack.device)[None] % stack.vocab_size
-    with ExitStack() as hooks, torch.no_grad():
-        for block in stack:
-            hooks.callback(block.register_forward_pre_hook(note, with_kwargs=True).remove)
-            hooks.callback(block.register_forward_hook(check).remove)
-        stack.backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return calls
+def _structure(block: nn.Module) -> _Structure:
+    """What decides how a block computes: the classes of its modules, and their switches, kinds and factors."""
+    return tuple(
+        (path, type(module), *sorted((k, v) for k, v in vars(module).items() if isinstance(v, bool | float | str)))
+        for path, module in block.named_modules()
+    )
 
 
 def _taps_of(block: nn.Module, call: _Call) -> Taps:
@@ -115,7 +134,9 @@ def _record(block: nn.Module, call: _Call, tensors: dict[str, Tensor]) -> Taps:
     recording = _Recording()
     with ExitStack() as hooks, torch.no_grad():
         recording.attach(block, hooks)
-        functional_call(block, tensors, *call)
+        output = functional_call(block, tensors, *call)
+    if not hidden_states(output).isfinite().all():
+        raise _NotFiniteError
     return recording.taps
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ from pathlib import Path
 import psutil
 
 from layerimp.errors import OutputError
+
+_REPLACED = "replaced"
 
 
 @contextmanager
@@ -39,10 +42,13 @@ def staged(target: str | Path, *, overwrite: Callable[[Path], bool] | None = Non
         raise OutputError(f"cannot write in {target.parent}: {error.strerror}") from error
     try:
         yield stage
-        stage.chmod(0o755)
+        check_target(target, overwrite=overwrite)  # it may have appeared meanwhile
+        stage.chmod(0o777 & ~_umask())
         _rename(stage, target)
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+        if _is_about(error, stage, target):
+            raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+        raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -61,14 +67,28 @@ def check_target(target: Path, *, overwrite: Callable[[Path], bool] | None = Non
         raise OutputError(f"the output {target} was not made by layerimp, so --overwrite does not replace it")
 
 
+def _is_about(error: OSError, stage: Path, target: Path) -> bool:
+    """Whether an error is one of writing the output, and not of whatever else was done meanwhile."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return True
+    places = (Path(str(name)).absolute() for name in (error.filename, error.filename2) if name is not None)
+    return any(place.is_relative_to(root) for place in places for root in (stage, target))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _rename(stage: Path, target: Path) -> None:
     if target.exists():
         old = Path(tempfile.mkdtemp(prefix=_prefix(target, os.getpid()), dir=target.parent))
-        target.rename(old / "replaced")
+        target.rename(old / _REPLACED)
         try:
             stage.rename(target)
         except OSError:
-            (old / "replaced").rename(target)
+            (old / _REPLACED).rename(target)
             raise
         finally:
             shutil.rmtree(old, ignore_errors=True)
@@ -81,9 +101,11 @@ def _prefix(target: Path, pid: int) -> str:
 
 
 def _reap(target: Path) -> None:
-    """Remove what processes of this host that are no more left beside `target`."""
-    pattern = re.compile(re.escape(f".{target.name}.layerimp-{socket.gethostname()}-") + r"(\d+)-")
+    """Remove what processes of this host that are no more left beside `target`, and put back what they moved away."""
+    pattern = re.compile(re.escape(f".{target.name}.layerimp-{socket.gethostname()}-") + r"(\d{1,9})-")
     for sibling in target.parent.iterdir():
         match = pattern.match(sibling.name)
         if match and not psutil.pid_exists(int(match[1])):
+            if (sibling / _REPLACED).exists() and not target.exists():
+                (sibling / _REPLACED).rename(target)
             shutil.rmtree(sibling, ignore_errors=True)

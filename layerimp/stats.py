@@ -114,5 +114,6 @@ class Moments:
         return self._m2.read() / torch.tensor(self._count, dtype=torch.float64)
 
     def mean(self) -> Tensor:
-        """The means [num_blocks], float64 on the CPU."""
-        return self._mean.read()
+        """The means [num_blocks], float64 on the CPU; NaN for a block that saw no value."""
+        seen = torch.tensor(self._count, dtype=torch.float64)
+        return torch.where(seen > 0, self._mean.read(), torch.nan)

@@ -126,9 +126,9 @@ class Forward(Sweep):
                 raise ModelError(f"block {index} of {type(stack.model).__name__} has no site {min(lacking)!r}")
         with ExitStack() as undo, torch.inference_mode():
             undo.enter_context(bypassed(stack, removed))
-            recorder = _Recorder(emit)
+            recorder = _Recorder(sites, emit)
             for position, index in enumerate(kept):
-                recorder.attach(position, stack[index], sites, taps[index], undo)
+                recorder.attach(position, stack[index], taps[index], undo)
             for number, batch in enumerate(batches):
                 mask = batch["attention_mask"].bool()
                 recorder.begin(number, mask)
@@ -141,11 +141,15 @@ class Forward(Sweep):
 
 @dataclass
 class _Recorder:
-    """Collects the sites of one block at a time, and emits a trace when the block is through."""
+    """Collects the sites of one block at a time, and emits their trace as soon as it is whole.
 
+    The sooner, the better: what was just computed is still in the cache, and memory is not held for longer.
+    """
+
+    sites: frozenset[str]
     emit: Callable[[Trace], None]
     number: int = 0
-    mask: Tensor | None = None
+    mask: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool))
     padded: bool = False
     acts: dict[str, Tensor] = field(default_factory=dict)
     checks: list[Tensor] = field(default_factory=list)
@@ -154,47 +158,52 @@ class _Recorder:
         self.number, self.mask, self.padded = number, mask, not bool(mask.all())
         self.checks = []
 
-    def attach(
-        self, position: int, block: nn.Module, sites: frozenset[str], taps: Mapping[str, Tap], undo: ExitStack
-    ) -> None:
-        if "block_in" in sites:
-            undo.callback(block.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
-        for site in sites & taps.keys():
+    def attach(self, position: int, block: nn.Module, taps: Mapping[str, Tap], undo: ExitStack) -> None:
+        if "block_in" in self.sites:
+            undo.callback(block.register_forward_pre_hook(partial(self._enter, position), with_kwargs=True).remove)
+        for site in self.sites & taps.keys():
             tap, module = taps[site], block.get_submodule(taps[site].path)
             if tap.side == "input":
-                hook = partial(self._input, site, tap)
+                hook = partial(self._input, position, site, tap)
                 undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
             else:
-                undo.callback(module.register_forward_hook(partial(self._output, site, tap)).remove)
-        undo.callback(block.register_forward_hook(partial(self._leave, position, "block_out" in sites)).remove)
+                undo.callback(module.register_forward_hook(partial(self._output, position, site, tap)).remove)
+        undo.callback(block.register_forward_hook(partial(self._leave, position)).remove)
 
-    def _enter(self, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.acts["block_in"] = block_input(args, kwargs)
+    def _enter(self, position: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._take(position, "block_in", block_input(args, kwargs))
 
-    def _input(self, site: str, tap: Tap, _m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._take(site, tap, block_input(args, kwargs))
+    def _input(
+        self, position: int, site: str, tap: Tap, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._take(position, site, self._as_added(tap, block_input(args, kwargs)))
 
-    def _output(self, site: str, tap: Tap, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        self._take(site, tap, hidden_states(output))
+    def _output(
+        self, position: int, site: str, tap: Tap, _module: nn.Module, _args: tuple[Any, ...], output: Any
+    ) -> None:
+        self._take(position, site, self._as_added(tap, hidden_states(output)))
 
-    def _take(self, site: str, tap: Tap, act: Tensor) -> None:
-        assert self.mask is not None
+    def _leave(self, position: int, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        out = hidden_states(output)
+        # The spread is finite only if every value is; it is read only when the batch is through.
+        low, high = (out[self.mask.to(out.device)] if self.padded else out).aminmax()
+        self.checks.append(high.double() - low.double())
+        if "block_out" in self.sites:
+            self._take(position, "block_out", out)
+
+    def _as_added(self, tap: Tap, act: Tensor) -> Tensor:
         if tap.scale != 1.0:
             act = act * tap.scale
         elif tap.overwritten:
             act = act.clone()
         # Some modules see the tokens of a batch in one row.
-        self.acts[site] = act.reshape(*self.mask.shape, act.shape[-1])
+        return act.reshape(*self.mask.shape, act.shape[-1])
 
-    def _leave(self, position: int, wants_out: bool, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        assert self.mask is not None
-        out = hidden_states(output)
-        trace = Trace(position, self.number, {**self.acts, "block_out": out}, self.mask.to(out.device), self.padded)
-        # The spread is finite only if every value is; it is read only when the batch is through.
-        low, high = trace.rows("block_out").aminmax()
-        self.checks.append(high.double() - low.double())
-        self.acts.clear()
-        self.emit(trace)
+    def _take(self, position: int, site: str, act: Tensor) -> None:
+        self.acts[site] = act
+        if self.acts.keys() == self.sites:
+            acts, self.acts = self.acts, {}
+            self.emit(Trace(position, self.number, acts, self.mask.to(act.device), self.padded))
 
     def first_bad(self) -> int | None:
         """The first block of this batch that put out a NaN or an infinity."""

@@ -41,7 +41,7 @@ modest = settings(derandomize=True, max_examples=150, deadline=None, database=No
 )
 def test_a_tie_goes_to_fewer_blocks(ratio: float, num_blocks: int, count: int | None) -> None:
     if count is None:
-        with pytest.raises(OptionError, match="rounds to none|leaves no model"):
+        with pytest.raises(OptionError, match=r"rounds to none|leaves no model"):
             Budget.of(num_blocks, ratio=ratio)
     else:
         assert Budget.of(num_blocks, ratio=ratio) == Budget(num_blocks, count)

@@ -197,10 +197,10 @@ def test_a_calibration_that_is_no_mapping_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read the recipe .*absent.yaml: No such file"):
+    with pytest.raises(InputError, match=r"cannot read the recipe .*absent.yaml: No such file"):
         read_recipe(tmp_path / "absent.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"model: caf\xe9")
-    with pytest.raises(InputError, match="latin.yaml is not YAML"):
+    with pytest.raises(InputError, match=r"latin.yaml is not YAML"):
         read_recipe(tmp_path / "latin.yaml")
 
 

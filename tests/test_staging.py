@@ -158,7 +158,7 @@ def test_a_full_disk_is_an_output_error(out: Path) -> None:
         with staged(out):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(OutputError, match="cannot write .*out: No space left"):
+    with pytest.raises(OutputError, match=r"cannot write .*out: No space left"):
         write()
     assert names(out.parent) == []
 
@@ -171,7 +171,7 @@ def test_an_error_about_another_file_is_not_about_the_output(out: Path, tmp_path
 
 def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "parent").write_text("")
-    with pytest.raises(OutputError, match="cannot write in .*parent"), staged(tmp_path / "parent" / "out"):
+    with pytest.raises(OutputError, match=r"cannot write in .*parent"), staged(tmp_path / "parent" / "out"):
         pytest.fail("entered")
 
 

@@ -146,7 +146,9 @@ def test_merging_leaves_the_other_shard_alone() -> None:
     assert two.value().tolist() == [3.0]
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64, torch.bool]
+)
 def test_means_of_every_dtype_and_shape_are_float64(dtype: torch.dtype) -> None:
     mean = Mean(1)
     mean.add(0, torch.tensor([[[1, 0], [1, 1]]]).to(dtype))

@@ -58,5 +58,6 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> None:
     # One line, whatever a file name or an error from below put into it.
-    sys.stderr.write(f"layerimp: {' '.join(message.split())}\n")
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(message.split()))
+    sys.stderr.write(f"layerimp: {line}\n")
     sys.exit(code)

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 WIDTH_WITHOUT_TERMINAL = 120
 
 
+def shown(text: str, style: str = "") -> Text:
+    """A name or a sentence from outside, as it is: no markup is read in it, and no control character left in it."""
+    return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style=style)
+
+
 class Screen:
     """Shows progress and results. Names from outside are shown as they are, never read as markup.
 
@@ -52,13 +57,13 @@ class Screen:
         """A progress bar on a terminal; elsewhere one line when the stage is done."""
         if self.err.is_terminal:
             with _bar(self.err, total) as bar:
-                task = bar.add_task(description, total=total)
+                task = bar.add_task(shown(description).plain, total=total)
                 yield lambda units: bar.advance(task, units)
                 bar.update(task, completed=total or 1, total=total or 1)
             return
         start = time.monotonic()
         yield lambda _units: None
-        self.err.print(Text(f"{description}: {time.monotonic() - start:.1f} s"))
+        self.err.print(shown(f"{description}: {time.monotonic() - start:.1f} s"))
 
     def show(self, report: Report) -> None:
         """A run's results."""
@@ -68,10 +73,12 @@ class Screen:
         for label in report.importance:
             self._print_whole(_score_table(report, label))
             for note in report.importance[label].notes:
-                self.out.print(Text(f"note: {note}", style="yellow"))
+                self.out.print(shown(f"note: {note}", style="yellow"))
         labels = [label for label in report.sizes if label != ORIGINAL]
         if report.metrics.get(ORIGINAL):
             self.out.print(_metric_table(report, labels))
+        elif ORIGINAL in report.metrics:
+            self.out.print("quality was not measured: no tasks were named (--tasks)")
         if report.footprint.get(ORIGINAL):
             self.out.print(_footprint_table(report, labels))
         if labels:
@@ -85,11 +92,11 @@ class Screen:
 
     def _show_output(self, report: Report) -> None:
         for label, path in report.checkpoints.items():
-            self.out.print(Text(f"checkpoint of {label}: {path}", style="bold"), soft_wrap=True)
-            self.out.print(Text(f"    from transformers import {report.loader}"), soft_wrap=True)
-            self.out.print(Text(f"    model = {report.loader}.from_pretrained({str(path)!r})"), soft_wrap=True)
+            self.out.print(shown(f"checkpoint of {label}: {path}", style="bold"), soft_wrap=True)
+            self.out.print(shown(f"    from transformers import {report.loader}"), soft_wrap=True)
+            self.out.print(shown(f"    model = {report.loader}.from_pretrained({str(path)!r})"), soft_wrap=True)
         if report.output:
-            self.out.print(Text(f"results: {report.output}", style="bold"), soft_wrap=True)
+            self.out.print(shown(f"results: {report.output}", style="bold"), soft_wrap=True)
 
     def show_plugins(self, rows: list[dict[str, Any]]) -> None:
         """The installed plugins."""
@@ -101,7 +108,7 @@ class Screen:
             style = {"failed": "red", "disabled": "dim"}.get(row["status"], "")
             told = row["error"] or ", ".join(row["hooks"])
             cells = (row["name"], row["status"], f"{row['distribution']} {row['version']}", told)
-            table.add_row(*(Text(cell) for cell in cells), style=style)
+            table.add_row(*(shown(cell) for cell in cells), style=style)
         self.out.print(table)
 
     def show_scorers(self, scorers: list[dict[str, Any]], *, details: bool) -> None:
@@ -112,17 +119,17 @@ class Screen:
         if not details:
             table = Table("scorer", "what it measures", "reference", "plugin", box=SIMPLE_HEAD)
             for one in scorers:
-                table.add_row(*(Text(one[key]) for key in ("name", "summary", "reference", "plugin")))
+                table.add_row(*(shown(one[key]) for key in ("name", "summary", "reference", "plugin")))
             self.out.print(table)
             return
         for one in scorers:
-            self.out.print(Text(f"{one['name']}: {one['summary']}", style="bold"))
-            self.out.print(Text(f"reference: {one['reference'] or 'none'}; plugin: {one['plugin']}"))
+            self.out.print(shown(f"{one['name']}: {one['summary']}", style="bold"))
+            self.out.print(shown(f"reference: {one['reference'] or 'none'}; plugin: {one['plugin']}"))
             table = Table("option", "type", "default", "description", box=SIMPLE_HEAD)
             for option in one["options"]:
                 cells = (option["name"], option["type"], option["default"], option["description"])
-                table.add_row(*(Text(str(cell)) for cell in cells))
-            self.out.print(table if one["options"] else Text("no options"))
+                table.add_row(*(shown(str(cell)) for cell in cells))
+            self.out.print(table if one["options"] else shown("no options"))
 
     def _print_json(self, document: dict[str, Any]) -> None:
         self.out.file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
@@ -145,14 +152,14 @@ def _score_table(report: Report, label: str) -> Table:
     importance, plan = report.importance[label], report.plans.get(label)
     removed = plan.blocks if plan else []
     where = f"{report.calibration['rows']} rows, {report.calibration['tokens']:,} tokens"
-    title = Text(f"{label}: importance of {report.num_blocks} blocks ({where})")
+    title = shown(f"{label}: importance of {report.num_blocks} blocks ({where})")
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
     table.add_column("block", justify="right")
     columns = importance.columns or {"score": importance.scores}
     if not any(values == importance.scores for values in columns.values()):
         columns = {"score": importance.scores, **columns}
     for name in columns:
-        table.add_column(Text(name.replace("_", "\n")), justify="right")
+        table.add_column(shown(name.replace("_", "\n")), justify="right")
     if removed:
         table.add_column("removed")
     for row, block in enumerate(importance.blocks):
@@ -170,11 +177,11 @@ def _ordinal(number: int) -> str:
 def _metric_table(report: Report, labels: list[str]) -> Table:
     """The intact and the pruned models side by side."""
     limit = f", first {report.recipe.limit} documents" if report.recipe.limit else ""
-    table = Table(title=Text(f"quality (± standard error{limit})"), box=SIMPLE_HEAD)
+    table = Table(title=shown(f"quality (± standard error{limit})"), box=SIMPLE_HEAD)
     for name in ("task", "metric", "better", ORIGINAL):
         table.add_column(name, justify="right" if name == ORIGINAL else "left")
     for label in labels:
-        table.add_column(Text(label), justify="right")
+        table.add_column(shown(label), justify="right")
         table.add_column("retention", justify="right")
     found = {label: {(m.task, m.name): m for m in report.metrics.get(label, [])} for label in labels}
     for metric in report.metrics[ORIGINAL]:
@@ -183,7 +190,7 @@ def _metric_table(report: Report, labels: list[str]) -> Table:
         for label in labels:
             kept = report.retention(label).get(key)
             cells += [_measured(found[label].get(key)), "" if kept is None else f"{kept:.1%}"]
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(shown(cell) for cell in cells))
     return table
 
 
@@ -198,21 +205,23 @@ def _footprint_table(report: Report, labels: list[str]) -> Table:
     table = Table(title="footprint", box=SIMPLE_HEAD)
     table.add_column("measure")
     for name in (ORIGINAL, *labels):
-        table.add_column(Text(name), justify="right")
+        table.add_column(shown(name), justify="right")
     for metric in report.footprint[ORIGINAL]:
         cells = [metric.name, _quantity(metric)]
         for label in labels:
             after = next((m for m in report.footprint.get(label, []) if m.name == metric.name), None)
             cells.append("-" if after is None else f"{_quantity(after)} (×{after.value / metric.value:.2f})")
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(shown(cell) for cell in cells))
     return table
 
 
 def _quantity(metric: Metric) -> str:
-    whole = (
-        f"{metric.value:,.0f}" if float(metric.value).is_integer() or metric.value >= 1000 else f"{metric.value:.4g}"
-    )
-    return whole + ("" if metric.stderr is None else f" ± {metric.stderr:.2g}")
+    spread = "" if metric.stderr is None else f" ± {_amount(metric.stderr)}"
+    return _amount(metric.value) + spread
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.3g}"
 
 
 def _removed_table(report: Report, labels: list[str]) -> Table:
@@ -227,5 +236,5 @@ def _removed_table(report: Report, labels: list[str]) -> Table:
         share = gone.share_of(report.sizes[ORIGINAL])
         counts = {"blocks": gone.blocks, "parameters": gone.parameters, "bytes": gone.bytes}
         cells = [f"{count:,} ({share[name]:.2%})" for name, count in counts.items()]
-        table.add_row(Text(label), *cells, ", ".join(map(str, sorted(report.plans[label].blocks))))
+        table.add_row(shown(label), *cells, ", ".join(map(str, sorted(report.plans[label].blocks))))
     return table

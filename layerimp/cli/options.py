@@ -49,7 +49,9 @@ Packing = Annotated[
     typer.Option(help="windows (documents joined, full rows; default) or rows.", rich_help_panel=_SCORE),
 ]
 Samples = Annotated[int | None, typer.Option(help="Calibration rows. Default: 64.", rich_help_panel=_SCORE)]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens per row. Default: 256.", rich_help_panel=_SCORE)]
+MaxLength = Annotated[
+    int | None, typer.Option(help="Tokens per row. Default: 256, or what the model takes.", rich_help_panel=_SCORE)
+]
 BatchSize = Annotated[int | None, typer.Option(help="Rows per batch. Default: 8.", rich_help_panel=_SCORE)]
 Seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0.", rich_help_panel=_SCORE)]
 Pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.", rich_help_panel=_PRUNE)]
@@ -147,7 +149,10 @@ def recipe_from(
         if text is not None:
             values[name] = _indices(text, name)
     if given := {name: value for name, value in (calibration or {}).items() if value is not None}:
-        values["calibration"] = (values.get("calibration") or {}) | given
+        before = values.get("calibration") or {}
+        if not isinstance(before, dict):
+            raise OptionError(f"calibration is a mapping with a source, got {before!r}")
+        values["calibration"] = before | given
         if "source" not in values["calibration"]:
             raise OptionError(f"--{min(given).replace('_', '-')} needs --calibration FILE")
     if no_verify:
@@ -195,11 +200,11 @@ def _with_options(recipe: Recipe, settings: list[str]) -> Recipe:
             raise unknown_name("label", label, homes, of=f"--set {setting}")
         try:
             parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             parsed = value
         refuse_permissions({option: parsed}, f"--set {setting}")
         homes[label]["options"][option] = parsed
-    return type(recipe)(**document)
+    return type(recipe).model_validate(document)
 
 
 def calibration_values(

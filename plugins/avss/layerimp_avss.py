@@ -73,6 +73,7 @@ class AVSS(Scorer):
         self._moments = Moments(num_blocks)
         self._sample_variance = Mean(num_blocks)
         self._inactive = Mean(num_blocks)
+        self._buffer: Tensor | None = None
 
     def update(self, trace: Trace) -> None:
         """Take in one block's activations [batch, seq, features] in one batch."""
@@ -90,25 +91,33 @@ class AVSS(Scorer):
         self._reduce(trace.block, rows)
 
     def _reduce(self, block: int, rows: Tensor) -> None:
-        """Moments and the inactive share of `rows` [token, features], touching memory once."""
-        relative = self.config.epsilon_mode == "relative"
+        """Moments and the inactive share of `rows` [token, features], chunk by chunk while a chunk is in the cache."""
         dtype = working_dtype(rows.dtype)
-        buffer: Tensor | None = None
         for source in chunks(rows):
             chunk = source.to(dtype)
-            if buffer is None or buffer.shape != chunk.shape:
-                buffer = torch.empty_like(chunk)
-            mean = chunk.mean()
-            torch.sub(chunk, mean, out=buffer)
-            deviation = torch.linalg.vector_norm(buffer).double()
-            self._moments.add_moments(block, chunk.numel(), mean.double(), deviation * deviation)
-            torch.abs(chunk, out=buffer)
-            if relative:
-                norm = torch.linalg.vector_norm(chunk, dim=-1, keepdim=True)
-                buffer.lt_(norm.mul_(self.config.epsilon / chunk.shape[-1] ** 0.5))
+            buffer = self._buffer_like(chunk)
+            if self.config.epsilon_mode == "relative":  # by squares, which need no root
+                torch.mul(chunk, chunk, out=buffer)
+                buffer.lt_(buffer.mean(dim=-1, keepdim=True).mul_(self.config.epsilon**2))
             else:
+                torch.abs(chunk, out=buffer)
                 buffer.lt_(self.config.epsilon)
             self._inactive.add_total(block, buffer.sum().double(), chunk.numel())
+            mean = chunk.mean()
+            torch.sub(chunk, mean, out=buffer)
+            deviations = torch.linalg.vector_norm(buffer, dim=-1).double()
+            self._moments.add_moments(block, chunk.numel(), mean.double(), deviations.dot(deviations))
+
+    def _buffer_like(self, chunk: Tensor) -> Tensor:
+        """Memory to work in, kept for all chunks: to ask for it each time costs more than the arithmetic."""
+        kept = self._buffer
+        if kept is None or kept.numel() < chunk.numel() or (kept.dtype, kept.device) != (chunk.dtype, chunk.device):
+            kept = self._buffer = torch.empty(chunk.numel(), dtype=chunk.dtype, device=chunk.device)
+        return kept[: chunk.numel()].view(chunk.shape)
+
+    def end_sweep(self) -> None:
+        """Let go of the working memory."""
+        self._buffer = None
 
     def merge(self, other: Self) -> None:
         """Absorb another shard's statistics."""

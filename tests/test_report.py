@@ -1,0 +1,268 @@
+"""What a run tells: JSON of a fixed shape, and a model card that nobody can inject into."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from layerimp import __version__
+from layerimp.evaluator import Metric, retention
+from layerimp.model_card import escaped, model_card
+from layerimp.pruner import PrunePlan
+from layerimp.recipe import make_recipe
+from layerimp.report import Report, Size, made_by_layerimp, write_json
+from layerimp.scorer import Importance
+
+INF, NAN = math.inf, math.nan
+
+
+def acc(value: float, stderr: float | None = None, task: str = "sst2") -> Metric:
+    return Metric(task, "acc", value, stderr)
+
+
+def ppl(value: float, task: str = "wikitext") -> Metric:
+    return Metric(task, "word_perplexity", value, higher_is_better=False)
+
+
+def report(**recipe: Any) -> Report:
+    """A whole run: 4 blocks, of which 2 went."""
+    made = Report(make_recipe({"model": "dir/tiny", **recipe}), num_blocks=4, loader="AutoModelForCausalLM")
+    made.calibration = {"source": "text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"}
+    made.sizes = {"original": Size(4, 1000, 4000), "paper": Size(2, 600, 2400)}
+    made.importance = {"paper": Importance([0.1, 0.4, 0.2, 0.3], columns={"std": [1.0, 2.0, 3.0, 4.0]}, notes=["n"])}
+    made.plans = {"paper": PrunePlan(num_blocks=4, blocks=[2, 0], scorer="avss", pruner="lowest", reason="why")}
+    made.metrics = {"original": [acc(0.8, 0.01), ppl(20.0)], "paper": [acc(0.6, 0.02), ppl(40.0)]}
+    made.footprint = {
+        "original": [Metric("model", "bytes", 4000, higher_is_better=False)],
+        "paper": [Metric("model", "bytes", 2400, higher_is_better=False)],
+    }
+    made.checkpoints = {"paper": Path("out/checkpoints/paper")}
+    made.output = Path("out")
+    return made
+
+
+def strict(document: Any) -> Any:
+    """Through JSON that has no NaN and no infinity."""
+    return json.loads(json.dumps(document, allow_nan=False))
+
+
+def test_the_document_has_the_promised_shape() -> None:
+    assert strict(report().to_dict()) == {
+        "schema_version": "layerimp.report/1",
+        "model": "dir/tiny",
+        "num_blocks": 4,
+        "calibration": {"source": "text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"},
+        "parameters": {"original": 1000, "pruned": {"paper": 600}},
+        "bytes": {"original": 4000, "pruned": {"paper": 2400}},
+        "scorers": {
+            "paper": {
+                "scores": [0.1, 0.4, 0.2, 0.3],
+                "columns": {"std": [1.0, 2.0, 3.0, 4.0]},
+                "notes": ["n"],
+                "removed": [2, 0],
+                "checkpoint": "out/checkpoints/paper",
+            }
+        },
+        "metrics": {
+            "original": {
+                "sst2": {"acc": {"value": 0.8, "stderr": 0.01, "higher_is_better": True}},
+                "wikitext": {"word_perplexity": {"value": 20.0, "stderr": None, "higher_is_better": False}},
+            },
+            "paper": {
+                "sst2": {"acc": {"value": 0.6, "stderr": 0.02, "higher_is_better": True}},
+                "wikitext": {"word_perplexity": {"value": 40.0, "stderr": None, "higher_is_better": False}},
+            },
+        },
+        "retention": {"paper": {"sst2": {"acc": pytest.approx(0.75)}, "wikitext": {"word_perplexity": 0.5}}},
+        "footprint": {"original": {"bytes": 4000}, "paper": {"bytes": 2400}},
+        "output": "out",
+    }
+
+
+def test_parts_that_were_not_made_are_absent() -> None:
+    bare = Report(make_recipe({"model": "m"}), num_blocks=4, loader="AutoModel")
+    assert set(bare.to_dict()) == {"schema_version", "model", "num_blocks", "output"}
+    bare.importance = {"avss": Importance([1.0, 2.0], spans={2: [0.5]})}
+    assert strict(bare.to_dict()["scorers"]) == {
+        "avss": {"scores": [1.0, 2.0], "columns": {}, "notes": [], "spans": {"2": [0.5]}}
+    }
+    bare.plans = {"avss": PrunePlan(num_blocks=4, blocks=[1])}
+    assert bare.to_dict()["scorers"]["avss"]["checkpoint"] is None
+
+
+@pytest.mark.parametrize(
+    ("make", "before", "after", "expected"),
+    [
+        (acc, 0.8, 0.6, 0.75),
+        (acc, 0.5, 1.0, 2.0),
+        (acc, 0.5, 0.0, 0.0),
+        (acc, 0.0, 0.5, None),
+        (acc, 0.0, 0.0, None),
+        (ppl, 20.0, 40.0, 0.5),
+        (ppl, 20.0, 10.0, 2.0),
+        (ppl, 0.0, 5.0, 0.0),
+        (ppl, 5.0, 0.0, None),
+        (ppl, 20.0, INF, 0.0),
+        (ppl, INF, 20.0, None),
+        (acc, 0.5, INF, None),
+    ],
+)
+def test_retention(make: Any, before: float, after: float, expected: float | None) -> None:
+    assert retention(make(before), make(after)) == (None if expected is None else pytest.approx(expected))
+    made = report()
+    made.metrics = {"original": [make(before)], "paper": [make(after)]}
+    (found,) = [share for task in strict(made.to_dict())["retention"]["paper"].values() for share in task.values()]
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_only_what_both_measured_has_retention() -> None:
+    made = report()
+    made.metrics = {"original": [acc(0.5), acc(0.5, task="a")], "paper": [acc(0.5), acc(0.5, task="b")]}
+    assert made.to_dict()["retention"] == {"paper": {"sst2": {"acc": 1.0}}}
+
+
+@pytest.mark.parametrize(("before", "after"), [(INF, 5.0), (INF, INF), (NAN, 5.0), (5.0, NAN), (5.0, INF)])
+@pytest.mark.parametrize("make", [acc, ppl])
+def test_json_has_no_infinity(tmp_path: Path, make: Any, before: float, after: float) -> None:
+    made = report()
+    made.metrics = {"original": [make(before)], "paper": [make(after)]}
+    made.footprint = {"original": [Metric("model", "seconds", INF)]}
+    document = strict(made.to_dict())
+    (value,) = [metric["value"] for task in document["metrics"]["paper"].values() for metric in task.values()]
+    assert value == (after if math.isfinite(after) else None)
+    assert document["footprint"]["original"]["seconds"] is None
+    made.write(tmp_path)
+
+
+def test_an_infinite_error_is_null() -> None:
+    made = report()
+    made.metrics["paper"] = [acc(0.5, NAN)]
+    assert strict(made.to_dict())["metrics"]["paper"]["sst2"]["acc"]["stderr"] is None
+
+
+def test_each_file_has_its_schema_version(tmp_path: Path) -> None:
+    made = report()
+    made.write(tmp_path)
+    files = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    assert {name: content["schema_version"] for name, content in files.items()} == {
+        "recipe.json": "layerimp.recipe/1",
+        "scores.json": "layerimp.scores/1",
+        "plan.json": "layerimp.plans/1",
+        "metrics.json": "layerimp.metrics/1",
+    }
+    assert make_recipe(files["recipe.json"]) == made.recipe
+    assert PrunePlan(**files["plan.json"]["plans"]["paper"]) == made.plans["paper"]
+    assert set(files["scores.json"]["scorers"]["paper"]) == {"scores", "columns", "notes"}
+    assert files["metrics.json"]["retention"]["paper"]["wikitext"] == {"word_perplexity": 0.5}
+
+
+def test_only_parts_that_there_are_become_files(tmp_path: Path) -> None:
+    Report(make_recipe({"model": "m"}), num_blocks=4, loader="AutoModel").write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+    assert made_by_layerimp(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "null", '{"schema_version": 1}', '{"schema_version": "other/1"}', None]
+)
+def test_other_directories_are_not_ours(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "recipe.json").write_text(content)
+    assert not made_by_layerimp(tmp_path)
+    assert not made_by_layerimp(tmp_path / "absent")
+
+
+def test_written_json_refuses_what_json_lacks(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"a": NAN})
+
+
+def test_sizes() -> None:
+    gone = report().removed("paper")
+    assert gone == Size(2, 400, 1600)
+    assert gone.share_of(Size(4, 1000, 4000)) == {"blocks": 0.5, "parameters": 0.4, "bytes": 0.4}
+
+
+HOSTILE = [
+    "[click](http://evil.example)",
+    "<script>alert(1)</script>",
+    "![x](y)",
+    "**bold** _it_ `code` ~~gone~~ $x$",
+    "a | b \\| c \\",
+    "# title\n\n---\n- item\n1. one",
+    "&lt;b&gt; <!-- x -->",
+]
+
+
+def rendered(name: str) -> list[Any]:
+    """What Markdown makes of a name in a heading, in a list item and in a table."""
+    text = escaped(name)
+    source = f"# {text}\n\n- **Source:** {text}\n\n| a | b |\n|---|---|\n| {text} | end |\n"
+    tokens = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(source)
+    return [token for token in tokens if token.type == "inline"]
+
+
+@settings(derandomize=True, max_examples=150, deadline=None, database=None)
+@given(
+    st.one_of(
+        st.sampled_from(HOSTILE), st.text("ab1 \n\t\r\u2028\\`*_{}[]()#+-.!|<>&;~$^=:/\"'@é", min_size=1, max_size=25)
+    )
+)
+def test_a_name_is_text_wherever_it_stands(name: str) -> None:
+    plain = " ".join(name.split())
+    heading, item, *cells = rendered(name)
+    assert {child.type for child in heading.children} <= {"text", "text_special"}
+    assert "".join(child.content for child in heading.children) == plain
+    assert "".join(child.content for child in item.children) == f"Source: {plain}".rstrip()
+    assert [cell.content for cell in cells[:2]] == ["a", "b"]
+    assert len(cells) == 4
+    assert "".join(child.content for child in cells[2].children) == plain
+    assert cells[3].content == "end"
+
+
+@pytest.mark.parametrize("name", ["https://evil.example/x", "http://evil.example", "www.evil.example"])
+def test_a_bare_address_is_no_link(name: str) -> None:
+    """GitHub's Markdown makes links of these; a backslash before `:` or `.` stops it."""
+    assert not re.search(r"https?://|www\.", escaped(name))
+
+
+def test_the_card_states_source_method_and_cost() -> None:
+    card = model_card(report(limit=20), "paper")
+    assert "# dir/tiny, 2 of 4 blocks removed" in card
+    assert "- **Source:** dir/tiny\n" in card
+    assert f"scorer avss (label paper), pruner lowest, layerimp {__version__}" in card
+    assert "- **Blocks removed:** 0, 2 (0-based" in card
+    assert "2 blocks (50.00%), 400 parameters (40.00%), 1,600 bytes (40.00%)" in card
+    assert "3 rows, 24 tokens of text.jsonl (fingerprint abc)" in card
+    assert "| sst2 | acc | 0.8 | 0.6 | 75.0% |" in card
+    assert "| wikitext | word\\_perplexity | 20 | 40 | 50.0% |" in card
+    assert "first 20 documents" in card
+
+
+def test_the_card_of_an_unmeasured_checkpoint_has_no_table() -> None:
+    made = report()
+    made.metrics, made.calibration = {}, {}
+    card = model_card(made, "paper")
+    assert "|" not in card
+    assert "Calibration" not in card
+
+
+def test_every_outside_name_on_the_card_is_escaped() -> None:
+    evil = "x|<b>[y](z)\n# boo"
+    made = report(model=evil)
+    made.calibration = {**made.calibration, "source": evil}
+    made.plans = {"paper": PrunePlan(num_blocks=4, blocks=[2, 0], scorer=evil, pruner=evil)}
+    metric = Metric(evil, evil, 0.0)
+    made.metrics = {"original": [metric], "paper": [metric]}
+    card = model_card(made, "paper")
+    assert card.count(escaped(evil)) == 7
+    assert not re.search(r"(?<!\\)<b>|\n# boo|(?<!\\)\[y", card)
+    assert "| 0 | 0 |  |" in card
