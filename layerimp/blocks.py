@@ -1,8 +1,9 @@
-"""Finds a model's stack of blocks, in any architecture."""
+"""Finds a model's stack of blocks, in any architecture, and lets the hidden states pass some of them by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -115,3 +116,20 @@ def block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     if isinstance(hidden := kwargs.get("hidden_states"), Tensor):
         return hidden
     return next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.is_floating_point())
+
+
+@contextmanager
+def bypassed(stack: BlockStack, blocks: Sequence[int]) -> Iterator[None]:
+    """Let the hidden states pass by `blocks` unchanged; nothing is removed, and all others keep their index."""
+
+    def skip(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        hidden = block_input(args, kwargs)
+        if isinstance(output, torch.Tensor):
+            return hidden
+        position = next(i for i, item in enumerate(output) if isinstance(item, torch.Tensor))
+        return (*output[:position], hidden, *output[position + 1 :])
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.callback(stack[block].register_forward_hook(skip, with_kwargs=True).remove)
+        yield

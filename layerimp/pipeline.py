@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,11 +48,10 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         job.open()
         report = job.report
         plans = job.plans()
+        job.accept(plans, stage)
         report.metrics[ORIGINAL], report.footprint[ORIGINAL] = job.evaluate(evaluators, intact=True)
         for label, plan in plans.items():
             with pruned(job.model, plan.blocks):
-                report.plans[label] = plan
-                report.sizes[label] = _size(job.stack)
                 report.metrics[label], report.footprint[label] = job.evaluate(evaluators)
                 if stage:
                     job.write_checkpoint(label, stage)
@@ -93,12 +93,10 @@ def prune_model(
             budget = Budget.of(len(job.stack), blocks=recipe.blocks, protect=recipe.protect)
             named = PrunePlan(num_blocks=len(job.stack), blocks=list(budget.forced), reason="named by the user")
             plans = {"blocks": named}
-        for label, plan in (job.plans() if plans is None else plans).items():
-            if plan.num_blocks != len(job.stack):
-                raise OptionError(f"the plan {label!r} is for {plan.num_blocks} blocks; the model has {len(job.stack)}")
+        plans = plans or job.plans()
+        job.accept(plans, stage)
+        for label, plan in plans.items():
             with pruned(job.model, plan.blocks):
-                job.report.plans[label] = plan
-                job.report.sizes[label] = _size(job.stack)
                 job.write_checkpoint(label, stage)
         job.report.write(stage)
     return job.report
@@ -254,6 +252,21 @@ class _Job:
             raise PluginError(f"pruner {pruner.name!r} broke its budget: {budget.count} blocks, got {plan.blocks}")
         return plan.model_copy(update={"scorer": self.recipe.scorers[label].name, "pruner": pruner.name})
 
+    def accept(self, plans: dict[str, PrunePlan], stage: Path | None) -> None:
+        """Put the plans on record; an error, before any long work, if one of them cannot be carried out."""
+        for label, plan in plans.items():
+            if plan.num_blocks != len(self.stack):
+                raise OptionError(f"plan {label!r} is for {plan.num_blocks} blocks; the model has {len(self.stack)}")
+            with pruned(self.model, plan.blocks):
+                self.report.plans[label] = plan
+                self.report.sizes[label] = _size(self.stack)
+        if stage:
+            need, free = sum(self.report.sizes[label].bytes for label in plans), shutil.disk_usage(stage).free
+            if need > free:
+                raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
+            if self.recipe.verify:
+                check_memory(self.model)
+
     def evaluate(self, evaluators: list[Evaluator], *, intact: bool = False) -> tuple[list[Metric], list[Metric]]:
         """Quality and cost of the model as it is now. The intact model's quality is kept, and used again."""
         found: dict[str, list[Metric]] = {"quality": [], "cost": []}
@@ -276,8 +289,6 @@ class _Job:
         relative = Path("checkpoints") / label
         self.report.checkpoints[label] = relative
         with self.progress.stage(f"save {relative}"):
-            if self.recipe.verify:
-                check_memory(self.model)
             (stage / relative).mkdir(parents=True)
             card = model_card(self.report, label)
             write(self.model, self.tokenizer, stage / relative, verify=self.recipe.verify, card=card)

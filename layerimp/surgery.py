@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from layerimp.blocks import BlockStack, block_input, find_blocks, hidden_states
+from layerimp.blocks import BlockStack, bypassed, find_blocks, hidden_states
 from layerimp.errors import SurgeryError
 from layerimp.model import in_eval_mode, quiet
 from layerimp.pruner import PrunePlan, checked_blocks
@@ -60,23 +60,6 @@ def pruned(model: PreTrainedModel, blocks: Sequence[int]) -> Iterator[PreTrained
         yield model
     finally:
         undo()
-
-
-@contextmanager
-def bypassed(stack: BlockStack, blocks: Sequence[int]) -> Iterator[None]:
-    """Let the hidden states pass by `blocks` unchanged; nothing is removed, and all others keep their index."""
-
-    def skip(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        hidden = block_input(args, kwargs)
-        if isinstance(output, torch.Tensor):
-            return hidden
-        position = next(i for i, item in enumerate(output) if isinstance(item, torch.Tensor))
-        return (*output[:position], hidden, *output[position + 1 :])
-
-    with ExitStack() as hooks:
-        for block in blocks:
-            hooks.callback(stack[block].register_forward_hook(skip, with_kwargs=True).remove)
-        yield
 
 
 def _remove(stack: BlockStack, blocks: Sequence[int]) -> Callable[[], None]:

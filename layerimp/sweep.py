@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks import block_input, hidden_states
+from layerimp.blocks import block_input, bypassed, hidden_states
 from layerimp.errors import ModelError, NonFiniteError
 from layerimp.sites import Tap, find_taps
-from layerimp.surgery import bypassed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -309,6 +310,21 @@ def test_no_space_is_one_line(
     assert code == 2
     assert "No space left on device" in err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_done_is_known_before_the_long_work(
+    layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerimp_harness.Harness.evaluate", lambda *_: pytest.fail("too late"))
+    arguments = ["run", *scoring, "--tasks", task, "--output", tmp_path / "out"]
+    tiny("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(tmp_path / "gpt2")
+    tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
+    code, _, err = layerimp_command(*arguments, "--model", tmp_path / "gpt2", "--blocks", 1)
+    assert (code, "attn.scaling would change" in err) == (2, True)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1000))
+    code, _, err = layerimp_command(*arguments)
+    assert (code, "has 1,000 left" in err) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("stage", ["score", "save"])

@@ -10,9 +10,10 @@ import torch
 from tiny import ALL, BLOCKS, DECODERS, EAGER_ONLY, batch, tiny
 
 import layerimp
+from layerimp.blocks import bypassed
 from layerimp.errors import OptionError, SurgeryError
 from layerimp.pruner import PrunePlan
-from layerimp.surgery import bypassed, pruned
+from layerimp.surgery import pruned
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
 SETS = [[0], [2], [3], [0, 3], [1, 2, 3]]
