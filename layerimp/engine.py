@@ -89,6 +89,8 @@ def measure(
     """Run fresh scorers over the calibration set, with the blocks `removed` bypassed; see `score`."""
     passes: list[_Pass] = []
     for label, scorer in scorers.items():
+        if scorer.sweep is None:
+            continue
         for existing in passes:
             if joint := existing.sweep.union(scorer.sweep):
                 existing.sweep = joint
@@ -97,7 +99,8 @@ def measure(
         else:
             passes.append(_Pass(scorer.sweep, {label: scorer}))
     kept = [index for index in range(len(stack)) if index not in set(removed)]
-    found: dict[str, Importance] = {}
+    blind = {label: scorer for label, scorer in scorers.items() if scorer.sweep is None}
+    found = {label: _importance(label, scorer, kept) for label, scorer in blind.items()}
     with in_eval_mode(stack.model):
         for one in passes:
             found |= _run(one, stack, calibration, kept, removed, progress)
@@ -130,16 +133,30 @@ def _run(
             advance(1)
 
         batches = checked(calibration, stack)
-        one.sweep.drive(stack, batches, sites=sites, removed=removed, emit=emit, end_batch=end_batch)
+        one.sweep.drive(
+            stack,
+            batches,
+            sites=sites,
+            lookback=max(scorer.lookback for scorer in one.scorers.values()),
+            removed=removed,
+            emit=emit,
+            end_batch=end_batch,
+        )
     found = {}
     for label, scorer in one.scorers.items():
         scorer.end_sweep()
-        importance = scorer.compute()
-        if len(importance.scores) != len(kept):
-            raise PluginError(f"scorer {label!r} gave {len(importance.scores)} scores for {len(kept)} blocks")
+        importance = _importance(label, scorer, kept)
         notes = [_fallback_note(stack, site, other, missing[site]) for site, other in renamed[label].items()]
-        found[label] = replace(importance, blocks=kept, notes=(*notes, *importance.notes))
+        found[label] = replace(importance, notes=(*notes, *importance.notes))
     return found
+
+
+def _importance(label: str, scorer: Scorer, kept: list[int]) -> Importance:
+    """What a scorer found, by the blocks' indices in the original model."""
+    importance = scorer.compute()
+    if len(importance.scores) != len(kept):
+        raise PluginError(f"scorer {label!r} gave {len(importance.scores)} scores for {len(kept)} blocks")
+    return replace(importance, blocks=kept)
 
 
 def _fallbacks(label: str, scorer: Scorer, missing: Mapping[str, list[int]]) -> dict[str, str]:

@@ -98,16 +98,18 @@ class Scorer(Component):
     keep or change them.
 
     Attributes:
-        sweep: The way of driving the model that this scorer needs.
+        sweep: The way of driving the model that this scorer needs; None where it looks at nothing.
         observes: The sites that it reads, of those that its sweep offers.
+        lookback: How many earlier blocks' inputs it needs in `Trace.inputs`.
         fallbacks: For a site that some models do not have, the site to read in its place.
         identity_scores_least: Whether a block that adds exactly nothing to the residual stream always gets the
             least score of all.
         num_blocks: How many blocks are scored. `Trace.block` counts from 0 to `num_blocks - 1`.
     """
 
-    sweep: Sweep
+    sweep: Sweep | None
     observes: frozenset[str] = frozenset()
+    lookback: int = 0
     fallbacks: ClassVar[Mapping[str, str]] = {}
     identity_scores_least: ClassVar[bool] = False
 

@@ -35,6 +35,7 @@ class Trace:
         acts: By site, [batch, seq, features]. Borrowed: reduce, never keep or change.
         mask: [batch, seq]; False where there is padding.
         padded: Whether there is any padding.
+        inputs: The inputs of up to `lookback` blocks before this one, by position. Borrowed as well.
     """
 
     block: int
@@ -42,6 +43,7 @@ class Trace:
     acts: Mapping[str, Tensor]
     mask: Tensor
     padded: bool
+    inputs: Mapping[int, Tensor] = field(default_factory=dict)
 
     def rows(self, site: str) -> Tensor:
         """The activations of the real tokens [token, features]; without padding this copies nothing."""
@@ -67,6 +69,7 @@ class Sweep(ABC):
         batches: Iterable[Batch],
         *,
         sites: frozenset[str],
+        lookback: int = 0,
         removed: Sequence[int],
         emit: Callable[[Trace], None],
         end_batch: Callable[[], None],
@@ -77,6 +80,7 @@ class Sweep(ABC):
             stack: The model's blocks.
             batches: The calibration set.
             sites: What the traces have to hold.
+            lookback: How many earlier blocks' inputs they have to hold.
             removed: Blocks to bypass. They emit no trace, and the others are counted without them.
             emit: Takes one trace per block and batch.
             end_batch: Called when a batch is through.
@@ -112,6 +116,7 @@ class Forward(Sweep):
         batches: Iterable[Batch],
         *,
         sites: frozenset[str],
+        lookback: int = 0,
         removed: Sequence[int],
         emit: Callable[[Trace], None],
         end_batch: Callable[[], None],
@@ -125,7 +130,7 @@ class Forward(Sweep):
                 raise ModelError(f"block {index} of {type(stack.model).__name__} has no site {min(lacking)!r}")
         with ExitStack() as undo, torch.inference_mode():
             undo.enter_context(bypassed(stack, removed))
-            recorder = _Recorder(sites, emit)
+            recorder = _Recorder(sites, lookback, emit)
             for position, index in enumerate(kept):
                 recorder.attach(position, stack[index], taps[index], undo)
             for number, batch in enumerate(batches):
@@ -146,19 +151,22 @@ class _Recorder:
     """
 
     sites: frozenset[str]
+    lookback: int
     emit: Callable[[Trace], None]
     number: int = 0
     mask: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool))
     padded: bool = False
     acts: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[int, Tensor] = field(default_factory=dict)
     checks: list[Tensor] = field(default_factory=list)
 
     def begin(self, number: int, mask: Tensor) -> None:
+        self.inputs = {}
         self.number, self.mask, self.padded = number, mask, not bool(mask.all())
         self.checks = []
 
     def attach(self, position: int, block: nn.Module, taps: Mapping[str, Tap], undo: ExitStack) -> None:
-        if "block_in" in self.sites:
+        if "block_in" in self.sites or self.lookback:
             undo.callback(block.register_forward_pre_hook(partial(self._enter, position), with_kwargs=True).remove)
         for site in self.sites & taps.keys():
             tap, module = taps[site], block.get_submodule(taps[site].path)
@@ -170,7 +178,12 @@ class _Recorder:
         undo.callback(block.register_forward_hook(partial(self._leave, position)).remove)
 
     def _enter(self, position: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._take(position, "block_in", block_input(args, kwargs))
+        hidden = block_input(args, kwargs)
+        if self.lookback:
+            self.inputs[position] = hidden
+            self.inputs.pop(position - self.lookback - 1, None)
+        if "block_in" in self.sites:
+            self._take(position, "block_in", hidden)
 
     def _input(
         self, position: int, site: str, tap: Tap, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -202,7 +215,7 @@ class _Recorder:
         self.acts[site] = act
         if self.acts.keys() == self.sites:
             acts, self.acts = self.acts, {}
-            self.emit(Trace(position, self.number, acts, self.mask.to(act.device), self.padded))
+            self.emit(Trace(position, self.number, acts, self.mask.to(act.device), self.padded, self.inputs))
 
     def first_bad(self) -> int | None:
         """The first block of this batch that put out a NaN or an infinity."""

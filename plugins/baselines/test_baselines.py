@@ -1,0 +1,177 @@
+"""The baselines against naive computations in float64, and their invariants."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from layerimp_baselines import Angular, BlockInfluence, RelativeMagnitude
+from layerimp_baselines.geometry import angle, one_minus_cosine
+from tiny import BLOCKS, batch, padded_batch, tiny
+from torch import nn
+
+import layerimp
+from layerimp.engine import measure
+from layerimp.errors import OptionError
+from layerimp.scorer import Importance
+from layerimp.sites import find_taps
+from layerimp.surgery import pruned
+
+FORWARD = ["block-influence", "relative-magnitude", "angular"]
+Rows = list[np.ndarray]
+
+
+def states(model: Any, batches: list[dict[str, torch.Tensor]]) -> list[Rows]:
+    """h_0 to h_L of a Llama, each as a list of samples [token, hidden] in float64, padding dropped."""
+    kept: list[Rows] = [[] for _ in range(BLOCKS + 1)]
+    found: dict[int, torch.Tensor] = {}
+    blocks = model.model.layers
+    handles = [b.register_forward_pre_hook(lambda _m, a, i=i: found.__setitem__(i, a[0])) for i, b in enumerate(blocks)]
+    handles.append(blocks[-1].register_forward_hook(lambda _m, _a, out: found.__setitem__(BLOCKS, out)))
+    with torch.no_grad():
+        for one in batches:
+            model.model(**one, use_cache=False)
+            for index, hidden in found.items():
+                for row, mask in zip(hidden.double(), one["attention_mask"].bool(), strict=True):
+                    kept[index].append(row[mask].numpy())
+    for handle in handles:
+        handle.remove()
+    return kept
+
+
+def cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def setting() -> tuple[Any, list[dict[str, torch.Tensor]], list[Rows]]:
+    model = tiny("llama", dtype=torch.float64)
+    batches = [batch(3, 12, seed=1), padded_batch((12, 5, 9), seed=2)]
+    return model, batches, states(model, batches)
+
+
+def test_block_influence(setting: Any) -> None:
+    model, batches, kept = setting
+    pairs = [(np.concatenate(a), np.concatenate(b)) for a, b in pairwise(kept)]
+    found = layerimp.score(model, batches, ["block-influence"])["block-influence"].scores
+    np.testing.assert_allclose(found, [np.mean(1 - cosine(a, b)) for a, b in pairs], rtol=1e-9)
+
+
+def test_relative_magnitude(setting: Any) -> None:
+    model, batches, kept = setting
+    pairs = [(np.concatenate(a), np.concatenate(b)) for a, b in pairwise(kept)]
+    expected = [np.mean(np.linalg.norm(b - a, axis=-1) / np.linalg.norm(b, axis=-1)) for a, b in pairs]
+    found = layerimp.score(model, batches, ["relative-magnitude"])["relative-magnitude"].scores
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("tokens", ["last", "all"])
+@pytest.mark.parametrize("window", [1, 2, 3, 4])
+def test_angular(setting: Any, window: int, tokens: str) -> None:
+    model, batches, kept = setting
+    chosen = [np.concatenate([row[-1:] if tokens == "last" else row for row in rows]) for rows in kept]
+    windows = [
+        float(np.mean(np.arccos(cosine(chosen[s], chosen[s + window])) / math.pi)) for s in range(BLOCKS - window + 1)
+    ]
+    scorer = Angular(BLOCKS, Angular.Config(window=window, tokens=tokens))
+    found = layerimp.score(model, batches, [scorer])["angular"]
+    np.testing.assert_allclose(found.spans[window], windows, rtol=1e-8)
+    holders = [[w for s, w in enumerate(windows) if s <= block < s + window] for block in range(BLOCKS)]
+    np.testing.assert_allclose(found.scores, [min(each) for each in holders], rtol=1e-8)
+
+
+def test_angular_agrees_with_block_influence_on_one_token() -> None:
+    """On a single token per row, cos(pi x angular) = 1 - block influence."""
+    model, one = tiny("llama", dtype=torch.float64), batch(1, 1)
+    found = layerimp.score(model, [one], ["angular", "block-influence"])
+    turned = np.cos(np.pi * np.array(found["angular"].scores))
+    np.testing.assert_allclose(turned, 1 - np.array(found["block-influence"].scores), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt_neox", "opt"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_identity_block_scores_least(architecture: str, name: str, dtype: torch.dtype) -> None:
+    model = tiny(architecture, dtype=dtype)
+    stack = layerimp.find_blocks(model)
+    for site in ("attn_out", "mlp_out"):
+        module = stack[2].get_submodule(find_taps(stack)[2][site].path)
+        for parameter in module.parameters():
+            # Gemma's norms multiply by one plus their weight.
+            nn.init.constant_(
+                parameter, -1.0 if parameter.ndim == 1 and "norm" in type(module).__name__.lower() else 0.0
+            )
+    scores = layerimp.score(model, [batch()], [name])[name].scores
+    assert scores[2] == 0
+    assert min(scores[:2] + scores[3:]) > 0
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_shards_padding_and_bypass(name: str) -> None:
+    model, lengths = tiny("llama", dtype=torch.float64), (12, 5, 9)
+    together = padded_batch(lengths)
+    alone = [
+        {"input_ids": ids[None, :length], "attention_mask": torch.ones(1, length, dtype=torch.long)}
+        for ids, length in zip(together["input_ids"], lengths, strict=True)
+    ]
+    expected = layerimp.score(model, alone, [name])[name].scores
+    np.testing.assert_allclose(layerimp.score(model, [together], [name])[name].scores, expected, rtol=1e-9)
+    cls = {c.name: c for c in (BlockInfluence, RelativeMagnitude, Angular)}[name]
+    shards = [cls(BLOCKS), cls(BLOCKS)]
+    for shard, part in zip(shards, (alone[:1], alone[1:]), strict=True):
+        layerimp.score(model, part, [shard])
+    shards[0].merge(shards[1])
+    np.testing.assert_allclose(shards[0].compute().scores, expected, rtol=1e-12)
+    past = measure(layerimp.find_blocks(model), alone, {name: cls(BLOCKS - 1)}, removed=[1])[name]
+    assert past.blocks == [0, 2, 3]
+    with pruned(model, [1]):
+        np.testing.assert_allclose(past.scores, layerimp.score(model, alone, [name])[name].scores, rtol=1e-12)
+
+
+def test_all_forward_scorers_share_one_pass() -> None:
+    model = tiny("llama")
+    calls: list[int] = []
+    model.model.register_forward_hook(lambda *_: calls.append(1))
+    together = layerimp.score(model, [batch()], [*FORWARD, "avss", "random", "depth"])
+    assert len(calls) == 1
+    for name in FORWARD:
+        assert together[name].scores == layerimp.score(model, [batch()], [name])[name].scores
+
+
+def test_priors() -> None:
+    model = tiny("llama")
+
+    def scores(name: str) -> Importance:
+        return layerimp.score(model, [batch()], [name])[name]
+
+    assert scores("depth").weakest_first() == [2, 1, 0, 3]
+    assert scores("random").scores == scores("random").scores
+    assert len(set(scores("random").scores)) == BLOCKS
+
+
+def test_a_window_that_does_not_fit_is_named() -> None:
+    with pytest.raises(OptionError, match="a window of 5 blocks does not fit into 4"):
+        Angular(BLOCKS, Angular.Config(window=5))
+
+
+PROPERTY = settings(derandomize=True, max_examples=40, deadline=None)
+
+
+@PROPERTY
+@given(st.integers(0, 10_000), st.floats(1e-3, 1e3))
+def test_geometry(seed: int, factor: float) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = (torch.from_numpy(rng.normal(size=(5, 8))) for _ in range(2))
+    reference = torch.from_numpy(cosine(x.numpy(), y.numpy()))
+    torch.testing.assert_close(one_minus_cosine(x, y * factor), 1 - reference)
+    torch.testing.assert_close(angle(x * factor, y), torch.arccos(reference))
+    torch.testing.assert_close(angle(x, -x), torch.full((5,), math.pi, dtype=torch.float64))
+    half = x.bfloat16()
+    assert one_minus_cosine(half, half).tolist() == [0] * 5
+    assert angle(half, half).tolist() == [0] * 5
