@@ -385,7 +385,7 @@ def test_every_command_has_help(layerimp_command: Run, command: str) -> None:
 def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
     found = json.loads(layerimp_command("plugins", "--json")[1])["plugins"]
     assert {plugin["name"]: plugin["status"] for plugin in found} == dict.fromkeys(
-        ("avss", "baselines", "footprint", "harness", "lowest"), "ok"
+        ("avss", "baselines", "footprint", "harness", "lowest", "window"), "ok"
     )
     (avss,) = json.loads(layerimp_command("scorers", "avss", "--json")[1])["scorers"]
     options = {option["name"]: option for option in avss["options"]}
