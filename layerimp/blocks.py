@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from layerimp.errors import ModelError
-from layerimp.plugins import host
+from layerimp.errors import ModelError, PluginError
+from layerimp.plugins import host, one_line
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -71,9 +71,15 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
     Raises:
         ModelError: the model has none, or its configuration does not say how many blocks there are.
     """
-    stack: BlockStack | None = host().manager.hook.layerimp_blocks(model=model)
-    if stack is not None:
-        return stack
+    for implementation in reversed(host().manager.hook.layerimp_blocks.get_hookimpls()):
+        try:
+            stack = implementation.function(model)
+        except Exception as error:
+            raise PluginError(f"plugin {implementation.plugin_name!r}: layerimp_blocks: {one_line(error)}") from error
+        if isinstance(stack, BlockStack):
+            return stack
+        if stack is not None:
+            raise PluginError(f"plugin {implementation.plugin_name!r}: layerimp_blocks gave {type(stack).__name__}")
     config = model.config.get_text_config()
     count = getattr(config, "num_hidden_layers", None)
     kind = type(model).__name__
@@ -99,6 +105,11 @@ def _backbone(model: PreTrainedModel, path: str) -> nn.Module:
     """The smallest part that turns token ids into hidden states: the base model, where it holds the blocks."""
     prefix = model.base_model_prefix
     return model.base_model if prefix and path.startswith(f"{prefix}.") else model
+
+
+def probe_ids(stack: BlockStack, tokens: int) -> Tensor:
+    """A row of token ids [1, seq] to try the model on."""
+    return torch.arange(1, 1 + tokens, device=stack.device)[None] % stack.vocab_size
 
 
 def hidden_states(output: Any) -> Tensor:

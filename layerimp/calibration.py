@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from layerimp.sweep import Batch
 
-_TEXT_SUFFIXES = frozenset({".jsonl", ".json", ".txt", ".md", ".text", ".tokens"})
+_JSON_SUFFIXES = frozenset({".jsonl", ".json", ".ndjson"})
+_TEXT_SUFFIXES = frozenset({".txt", ".md", ".text", ".tokens", ".csv", ".tsv", ".parquet"})
 
 Packing = Literal["windows", "rows"]
 
@@ -182,14 +184,16 @@ def _documents(source: str, field: str, samples: int, max_length: int) -> list[s
     path = Path(os.path.expanduser(source))
     if path.is_file():
         try:
-            if path.suffix in (".jsonl", ".json"):
+            if path.suffix.lower() in _JSON_SUFFIXES:
                 return list(_jsonl(path, field))
             return _paragraphs(path)
         except UnicodeDecodeError as error:
             raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
         except OSError as error:
             raise CalibrationError(f"cannot read the calibration file {path}: {error.strerror}") from None
-    if not path.exists() and (path.suffix in _TEXT_SUFFIXES or source.startswith((".", "/", "~"))):
+    if not path.exists() and (
+        path.suffix.lower() in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
+    ):
         raise CalibrationError(f"the calibration file {source!r} does not exist")
     return _dataset(source, field, samples, 40 * samples * max_length)
 
@@ -231,6 +235,8 @@ def _paragraphs(path: Path) -> list[str]:
     paragraphs = [part.strip() for part in text.replace("\r\n", "\n").split("\n\n") if part.strip()]
     if not paragraphs:
         raise CalibrationError(f"{path} is empty")
+    if re.match(r'\{\s*"', paragraphs[0]):
+        raise CalibrationError(f"{path} looks like JSON; name it .jsonl to have it read as such")
     return paragraphs
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 import transformers
 from safetensors import SafetensorError
 
-from layerimp.blocks import find_blocks
+from layerimp.blocks import find_blocks, hidden_states, probe_ids
 from layerimp.errors import CheckpointError, OutputError
 from layerimp.model import auto_class, in_eval_mode, quiet
 from layerimp.staging import staged
@@ -109,7 +109,7 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
         raise CheckpointError(f"the checkpoint loads back as {type(reloaded).__name__}, not {type(model).__name__}")
     if len(find_blocks(reloaded)) != len(find_blocks(model)):
         raise CheckpointError(f"the checkpoint loads back with {len(find_blocks(reloaded))} blocks")
-    with in_eval_mode(model), torch.no_grad():
+    with in_eval_mode(model), torch.no_grad(), quiet():
         expected, found = _logits(model), _logits(reloaded)
         if (off := deviation(expected, found)) > RELOAD_TOLERANCE:
             raise CheckpointError(f"the checkpoint's logits are {off:.3g} roundings off those in memory")
@@ -118,34 +118,24 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
             raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} roundings off its uncached ones")
 
 
-def _ids(model: PreTrainedModel) -> Tensor:
-    stack = find_blocks(model)
-    return torch.arange(1, 1 + PROBE_TOKENS, device=stack.device)[None] % stack.vocab_size
-
-
-def _first(output: Any) -> Tensor:
-    values = output.to_tuple()
-    return next(value for value in values if isinstance(value, torch.Tensor))
-
-
 def _logits(model: PreTrainedModel) -> Tensor:
     """Logits of a few tokens [1, seq, vocab], or of a classifier [1, label], without a cache."""
-    ids = _ids(model)
-    return _first(model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False))
+    ids = probe_ids(find_blocks(model), PROBE_TOKENS)
+    return hidden_states(model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).to_tuple())
 
 
 def _cached_logits(model: PreTrainedModel) -> Tensor | None:
     """The same logits, the last tokens fed one by one to the cache; None for a model that has none."""
-    ids = _ids(model)
+    ids = probe_ids(find_blocks(model), PROBE_TOKENS)
     start = PROBE_TOKENS // 2
     output = model(input_ids=ids[:, :start], use_cache=True)
-    logits = [_first(output)]
+    logits = [hidden_states(output.to_tuple())]
     name = next((n for n in ("cache", "past_key_values", "cache_params") if output.get(n) is not None), None)
     if name is None or not model.can_generate() or name not in inspect.signature(model.forward).parameters:
         return None
     for position in range(start, PROBE_TOKENS):
         output = model(input_ids=ids[:, position : position + 1], use_cache=True, **{name: output[name]})
-        logits.append(_first(output))
+        logits.append(hidden_states(output.to_tuple()))
     return torch.cat(logits, dim=1)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from layerimp.blocks import find_blocks
-from layerimp.errors import CalibrationError, ModelError, OptionError, PluginError
+from layerimp.errors import CalibrationError, LayerimpError, ModelError, OptionError, PluginError
 from layerimp.model import in_eval_mode
+from layerimp.plugins import one_line
 from layerimp.progress import SILENT, Progress
 from layerimp.registry import registry
 from layerimp.scorer import Importance, Scorer
@@ -72,7 +73,7 @@ def _configured(item: str | Scorer, num_blocks: int) -> Scorer:
 
 @dataclass
 class _Pass:
-    """One sweep, the scorers that share it, and for each the sites that stand in for others."""
+    """One sweep, and the scorers that share it."""
 
     sweep: Sweep
     scorers: dict[str, Scorer]
@@ -122,7 +123,13 @@ def _run(
 
     def emit(trace: Trace) -> None:
         for label, scorer in one.scorers.items():
-            scorer.update(_view(trace, renamed[label]))
+            try:
+                scorer.update(_view(trace, renamed[label]))
+            except (LayerimpError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                where = f"at block {kept[trace.block]}, batch {trace.batch}"
+                raise PluginError(f"scorer {label!r} failed {where}: {one_line(error)}") from error
 
     total = len(calibration) if isinstance(calibration, Sized) else None
     with progress.stage(f"score {', '.join(one.scorers)}", total) as advance:

@@ -44,12 +44,19 @@ class Metric:
     stderr: float | None = None
     higher_is_better: bool = True
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", float(self.value))
+        if self.stderr is not None:
+            object.__setattr__(self, "stderr", float(self.stderr))
+
 
 def retention(original: Metric, pruned: Metric) -> float | None:
     """How much of a metric is left: pruned/original where higher is better, original/pruned otherwise.
 
-    None where that is no number: the divisor is 0, or the dividend infinite.
+    None where that says nothing: a value is negative, the divisor is 0, or the dividend infinite.
     """
+    if min(original.value, pruned.value) < 0:
+        return None
     above, below = (pruned, original) if original.higher_is_better else (original, pruned)
     share = above.value / below.value if below.value else math.nan
     return share if math.isfinite(share) else None
@@ -77,6 +84,13 @@ class Evaluator(Component):
 
         Raises:
             InputError: something is.
+        """
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Refuse a model that cannot be measured, before any long work starts.
+
+        Raises:
+            ModelError: it cannot.
         """
 
     @abstractmethod

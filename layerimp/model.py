@@ -54,13 +54,53 @@ def load(
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         auto = getattr(transformers, auto_class(config))
         with quiet():
-            loaded = auto.from_pretrained(
-                source, config=config, dtype=wanted, trust_remote_code=trust_remote_code, use_safetensors=True
+            loaded, info = auto.from_pretrained(
+                source,
+                config=config,
+                dtype=wanted,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
             )
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # whatever a broken file makes the libraries below raise
         raise ModelError(f"cannot load the model {str(model)!r}: {_cause(error)}") from error
+    _check_weights(model, loaded, info)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ModelError(f"cannot load the tokenizer of {str(model)!r}: {_cause(error)}") from error
     return loaded.to(place).eval(), tokenizer
+
+
+def _check_weights(name: str | Path, model: PreTrainedModel, info: dict[str, Any]) -> None:
+    """Refuse a model part of which would be random, or blocks of which would be left out."""
+    for kind in ("missing_keys", "mismatched_keys"):
+        if keys := sorted(map(str, info.get(kind) or ())):
+            raise ModelError(
+                f"the weights of {str(name)!r} do not fit its configuration: {len(keys)} {kind.replace('_', ' ')}, "
+                f"the first is {keys[0]}"
+            )
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    for key in sorted(info.get("unexpected_keys") or ()):
+        numbers = [int(part) for part in key.split(".") if part.isdigit()]
+        if count is not None and numbers and numbers[0] >= count:
+            raise ModelError(
+                f"{str(name)!r} has weights of a block {numbers[0]} ({key}), but its configuration counts {count}"
+            )
+
+
+def longest_row(model: PreTrainedModel) -> int | None:
+    """How many tokens the model has positions for; None where it has no limit."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        return None
+    # Some encoders count positions from after the padding token's id.
+    words = model.get_input_embeddings()
+    embeddings = (m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m is not words)
+    tables = (table for table in embeddings if table.num_embeddings == positions)
+    offsets = [table.padding_idx + 1 for table in tables if table.padding_idx is not None]
+    return positions - max(offsets, default=0)
 
 
 def auto_class(config: PretrainedConfig) -> str:

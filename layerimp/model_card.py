@@ -9,6 +9,7 @@ from layerimp import __version__
 from layerimp.recipe import ORIGINAL
 
 if TYPE_CHECKING:
+    from layerimp.evaluator import Metric
     from layerimp.report import Report
 
 
@@ -16,6 +17,11 @@ def escaped(text: str) -> str:
     """`text` as plain Markdown: one line, and nothing in it that Markdown or HTML would act on."""
     plain = re.sub(r"([\\`*_{}\[\]()#+!|<>&~$])", r"\\\1", " ".join(text.split()))
     return re.sub(r":(?=//)|(?<=www)\.|@", r"\\\g<0>", plain)  # bare addresses become links by themselves
+
+
+def measured(metric: Metric) -> str:
+    """A value with its standard error, where it has one."""
+    return f"{metric.value:.4g}" + ("" if metric.stderr is None else f" ± {metric.stderr:.2g}")
 
 
 def model_card(report: Report, label: str) -> str:
@@ -52,7 +58,7 @@ def model_card(report: Report, label: str) -> str:
             key = metric.task, metric.name
             share_left = "" if kept[key] is None else f"{kept[key]:.1%}"
             lines.append(
-                f"| {escaped(metric.task)} | {escaped(metric.name)} | {before[key].value:.4g} | {metric.value:.4g} | "
+                f"| {escaped(metric.task)} | {escaped(metric.name)} | {measured(before[key])} | {measured(metric)} | "
                 f"{share_left} |"
             )
         if report.recipe.limit:

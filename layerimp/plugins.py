@@ -98,11 +98,6 @@ class PluginHost:
         record = next(r for r in self.records if r.name == name and not r.error)
         record.error = cause
 
-    @property
-    def failures(self) -> list[PluginRecord]:
-        """The records of the plugins that did not load."""
-        return [record for record in self.records if record.error]
-
 
 def one_line(error: BaseException) -> str:
     """The kind and the text of an error, in one line."""

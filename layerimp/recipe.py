@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,16 @@ class Permissions:
 
     trust_remote_code: bool = False
     allow_task_code: bool = False
+
+
+def check_label(label: str) -> None:
+    """Refuse a label that would be no plain directory name, or that the intact model has.
+
+    Raises:
+        OptionError: it is one.
+    """
+    if label == ORIGINAL or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", label):
+        raise OptionError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
 
 
 class _Part(BaseModel):
@@ -107,8 +118,7 @@ class Recipe(_Part):
         if not value:
             raise ValueError("at least one is needed")
         for label in value:
-            if label == ORIGINAL or not label.replace("-", "").replace("_", "").replace(".", "").isalnum():
-                raise ValueError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
+            check_label(label)
         return value
 
 
@@ -157,6 +167,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"the recipe {path} is not a mapping of fields")
     refuse_permissions(values, f"the recipe {path}")
+    if values.get("overwrite"):
+        raise InputError(f"the recipe {path} cannot say overwrite; give the flag --overwrite instead")
     return values
 
 

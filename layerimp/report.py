@@ -13,11 +13,13 @@ from layerimp.evaluator import Metric, retention
 from layerimp.recipe import ORIGINAL, Recipe
 
 if TYPE_CHECKING:
+    from layerimp.blocks import BlockStack
     from layerimp.pruner import PrunePlan
     from layerimp.scorer import Importance
 
 MARKER = "recipe.json"
-"""The file by which an output directory shows that layerimp made it."""
+ENTRIES = frozenset({MARKER, "scores.json", "plan.json", "metrics.json", "checkpoints"})
+"""What an output directory can hold."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,12 @@ class Size:
     blocks: int
     parameters: int
     bytes: int
+
+    @classmethod
+    def of(cls, stack: BlockStack) -> Size:
+        """The size of a whole model; tied weights count once."""
+        parameters = list(stack.model.parameters())
+        return cls(len(stack), sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters))
 
     def __sub__(self, other: Size) -> Size:
         return Size(self.blocks - other.blocks, self.parameters - other.parameters, self.bytes - other.bytes)
@@ -51,6 +59,7 @@ class Report:
         checkpoints: By scorer label.
         metrics: By label, those of kind `quality`; the intact model's under `original`.
         footprint: By label, those of kind `cost`.
+        resolved: Recipe fields as the run settled them: absolute paths, and what defaults came to.
         output: The directory that holds all this.
     """
 
@@ -64,6 +73,7 @@ class Report:
     checkpoints: dict[str, Path] = field(default_factory=dict)
     metrics: dict[str, list[Metric]] = field(default_factory=dict)
     footprint: dict[str, list[Metric]] = field(default_factory=dict)
+    resolved: dict[str, Any] = field(default_factory=dict)
     output: Path | None = None
 
     def retention(self, label: str) -> dict[tuple[str, str], float | None]:
@@ -95,10 +105,7 @@ class Report:
             document["metrics"] = {label: _by_task(metrics) for label, metrics in self.metrics.items()}
             document["retention"] = {label: self._retention(label) for label in self.metrics if label != ORIGINAL}
         if self.footprint:
-            document["footprint"] = {
-                label: {metric.name: _number(metric.value) for metric in metrics}
-                for label, metrics in self.footprint.items()
-            }
+            document["footprint"] = {label: _costs(metrics) for label, metrics in self.footprint.items()}
         document["output"] = None if self.output is None else str(self.output)
         return document
 
@@ -131,7 +138,7 @@ class Report:
         """Write the parts that there are as JSON files, each with a schema version."""
         document = self.to_dict()
         parts: dict[str, dict[str, Any]] = {
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": self.recipe.model_dump(mode="json", exclude={"overwrite"}) | dict(self.resolved),
             "scores": {
                 "schema_version": "layerimp.scores/1",
                 **{key: document[key] for key in ("model", "num_blocks", "calibration") if key in document},
@@ -164,13 +171,18 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def made_by_layerimp(directory: Path) -> bool:
-    """Whether a directory is an output of layerimp."""
+def why_not_ours(directory: Path) -> str | None:
+    """Why a directory is no output of layerimp, or not only that; None if it is."""
+    names = {entry.name for entry in directory.iterdir()}
+    if foreign := sorted(names - ENTRIES):
+        return f"it holds {foreign[0]!r}, which layerimp did not write"
     try:
         recipe = json.loads((directory / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(recipe, dict) and str(recipe.get("schema_version", "")).startswith("layerimp.recipe/")
+        version = str(recipe["schema_version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"it holds no {MARKER} of layerimp"
+    ours = version.startswith("layerimp.recipe/") and len(names) > 1
+    return None if ours else "layerimp did not write it"
 
 
 def _by_task(metrics: list[Metric]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -182,6 +194,13 @@ def _by_task(metrics: list[Metric]) -> dict[str, dict[str, dict[str, Any]]]:
             "higher_is_better": metric.higher_is_better,
         }
     return tasks
+
+
+def _costs(metrics: list[Metric]) -> dict[str, float | None]:
+    """Costs by name, and their standard errors beside them."""
+    values = {metric.name: _number(metric.value) for metric in metrics}
+    errors = {f"{metric.name}_stderr": _number(metric.stderr) for metric in metrics if metric.stderr is not None}
+    return values | errors
 
 
 def _number(value: float) -> float | None:

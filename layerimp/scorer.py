@@ -71,6 +71,9 @@ class Importance:
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", [float(score) for score in self.scores])
+        columns = {name: [float(value) for value in values] for name, values in self.columns.items()}
+        object.__setattr__(self, "columns", columns)
         if not self.blocks:
             object.__setattr__(self, "blocks", list(range(len(self.scores))))
         for length, scores in self.spans.items():

@@ -21,7 +21,7 @@ import torch
 from torch.func import functional_call
 from torch.utils._pytree import tree_map, tree_map_only
 
-from layerimp.blocks import hidden_states
+from layerimp.blocks import hidden_states, probe_ids
 from layerimp.errors import NonFiniteError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def find_taps(stack: BlockStack) -> list[Taps]:
         if taps:
             found[structures[block]] = taps
 
-    ids = torch.arange(1, 1 + PROBE_TOKENS, device=stack.device)[None] % stack.vocab_size
+    ids = probe_ids(stack, PROBE_TOKENS)
     with ExitStack() as hooks, torch.no_grad(), suppress(_AllKnownError):
         for block in stack:
             hooks.callback(block.register_forward_pre_hook(probe, with_kwargs=True).remove)

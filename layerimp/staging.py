@@ -20,20 +20,20 @@ _REPLACED = "replaced"
 
 
 @contextmanager
-def staged(target: str | Path, *, overwrite: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None = None) -> Iterator[Path]:
     """A temporary sibling of `target`, renamed to it on leaving without an error and removed otherwise.
 
     Siblings that a killed process left behind are removed first.
 
     Args:
         target: The directory that is to be.
-        overwrite: Whether an existing directory may be replaced; by default none may.
+        why_not: Why an existing directory may not be replaced, or None if it may; by default none may.
 
     Raises:
         OutputError: the target exists and must stay, or nothing can be written there.
     """
     target = Path(target).expanduser().absolute()
-    check_target(target, overwrite=overwrite)
+    check_target(target, why_not=why_not)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _reap(target)
@@ -42,7 +42,7 @@ def staged(target: str | Path, *, overwrite: Callable[[Path], bool] | None = Non
         raise OutputError(f"cannot write in {target.parent}: {error.strerror}") from error
     try:
         yield stage
-        check_target(target, overwrite=overwrite)  # it may have appeared meanwhile
+        check_target(target, why_not=why_not)  # it may have appeared meanwhile
         stage.chmod(0o777 & ~_umask())
         _rename(stage, target)
     except OSError as error:
@@ -53,18 +53,18 @@ def staged(target: str | Path, *, overwrite: Callable[[Path], bool] | None = Non
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def check_target(target: Path, *, overwrite: Callable[[Path], bool] | None = None) -> None:
-    """Refuse a target that exists, unless `overwrite` allows to replace it.
+def check_target(target: Path, *, why_not: Callable[[Path], str | None] | None = None) -> None:
+    """Refuse a target that exists, unless `why_not` has nothing against replacing it.
 
     Raises:
         OutputError: it must stay.
     """
     if not os.path.lexists(target) or (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
         return
-    if overwrite is None:
+    if why_not is None:
         raise OutputError(f"the output {target} exists; name another, or replace it with --overwrite")
-    if not overwrite(target):
-        raise OutputError(f"the output {target} was not made by layerimp, so --overwrite does not replace it")
+    if reason := "it is no directory" if target.is_symlink() or not target.is_dir() else why_not(target):
+        raise OutputError(f"--overwrite does not replace {target}: {reason}")
 
 
 def _is_about(error: OSError, stage: Path, target: Path) -> bool:

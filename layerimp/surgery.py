@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from layerimp.blocks import BlockStack, bypassed, find_blocks, hidden_states
+from layerimp.blocks import BlockStack, bypassed, find_blocks, hidden_states, probe_ids
 from layerimp.errors import SurgeryError
 from layerimp.model import in_eval_mode, quiet
 from layerimp.pruner import PrunePlan, checked_blocks
@@ -91,7 +91,7 @@ def _remove(stack: BlockStack, blocks: Sequence[int]) -> Callable[[], None]:
 
 def _probe(stack: BlockStack, skipped: Sequence[int]) -> Tensor:
     """The last hidden states [1, seq, hidden] of a few tokens, past the blocks `skipped`."""
-    ids = torch.arange(1, 1 + PROBE_TOKENS, device=stack.device)[None] % stack.vocab_size
+    ids = probe_ids(stack, PROBE_TOKENS)
     with in_eval_mode(stack.model), torch.no_grad(), bypassed(stack, skipped):
         output = stack.backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     return hidden_states(output.to_tuple())

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from tiny import ALL, BLOCKS, EAGER_ONLY, EXPERTS, POST_NORM, batch, padded_batch, tiny
 from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import layerimp
-from layerimp.blocks import hidden_states
-from layerimp.errors import ModelError
+from layerimp.blocks import BlockStack, hidden_states
+from layerimp.errors import ModelError, PluginError
+from layerimp.model import longest_row
+from layerimp.plugins import host
 from layerimp.sites import find_taps
 from layerimp.sweep import Forward, Trace
 
@@ -123,3 +127,53 @@ def test_a_model_without_blocks_says_what_it_has(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(model.config, "get_text_config", lambda: object())
     with pytest.raises(ModelError, match="num_hidden_layers"):
         layerimp.find_blocks(model)
+
+
+class Teacher:
+    """A plugin that teaches an architecture."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    @layerimp.hookimpl
+    def layerimp_blocks(self, model: Any) -> Any:
+        return self.answer(model)
+
+
+@pytest.fixture
+def teach() -> Iterator[Callable[[Any], None]]:
+    teachers: list[Teacher] = []
+
+    def register(answer: Any) -> None:
+        teachers.append(Teacher(answer))
+        host().manager.register(teachers[-1], name="teacher")
+
+    yield register
+    for teacher in teachers:
+        host().manager.unregister(teacher)
+
+
+def test_a_plugin_teaches_an_architecture(teach: Callable[[Any], None]) -> None:
+    model = tiny("llama")
+    model.model.twins = nn.ModuleList(nn.Identity() for _ in range(BLOCKS))
+    model.config.num_hidden_layers = 9
+    teach(lambda m: BlockStack(m, "model.twins", m.config, m.model))
+    assert layerimp.find_blocks(model).path == "model.twins"
+
+
+def test_a_teacher_that_knows_nothing_is_passed_over(teach: Callable[[Any], None]) -> None:
+    teach(lambda _model: None)
+    assert layerimp.find_blocks(tiny("llama")).path == "model.layers"
+
+
+@pytest.mark.parametrize(("answer", "said"), [(lambda _m: 1 / 0, "ZeroDivisionError"), (lambda _m: 5, "gave int")])
+def test_a_bad_teacher_is_named(teach: Callable[[Any], None], answer: Any, said: str) -> None:
+    teach(answer)
+    with pytest.raises(PluginError, match=f"plugin 'teacher'.*{said}"):
+        layerimp.find_blocks(tiny("llama"))
+
+
+def test_the_longest_row_leaves_out_positions_for_padding() -> None:
+    assert longest_row(tiny("llama")) == 64
+    roberta = AutoConfig.for_model("roberta", **{**ALL["bert"], "pad_token_id": 1})
+    assert longest_row(AutoModelForSequenceClassification.from_config(roberta)) == 62

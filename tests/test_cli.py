@@ -150,6 +150,48 @@ def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object],
     assert all(torch.equal(expected[name], tensor) for name, tensor in again.items())
 
 
+@pytest.mark.parametrize(
+    ("plan", "options", "said"),
+    [
+        ({"plans": {"../../escaped": {"num_blocks": 4, "blocks": [1]}}}, [], "cannot be a label"),
+        ({"plans": {"original": {"num_blocks": 4, "blocks": [1]}}}, [], "cannot be a label"),
+        ({"plans": {}}, [], "no plan in the file"),
+        ({"num_blocks": 4, "blocks": []}, [], "removes nothing"),
+        ({"num_blocks": 5, "blocks": [1]}, [], "is for 5 blocks; the model has 4"),
+        ({"num_blocks": 4, "blocks": [7]}, [], "block 7 does not exist"),
+        ({"num_blocks": 4, "blocks": [1]}, ["--protect", "1"], "--plan and --protect contradict"),
+        ([1], [], "not a JSON object"),
+        ({"blocks": [1]}, [], "num_blocks"),
+    ],
+    ids=str,
+)
+def test_bad_plans_are_one_line(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, plan: Any, options: list[str], said: str
+) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    arguments = ["--model", model_dir, "--plan", tmp_path / "plan.json", "--output", tmp_path / "out", *options]
+    code, _, err = layerimp_command("prune", *arguments)
+    assert (code, said in err.splitlines()[-1]) == (2, True), err
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_evaluators_keep_apart_under_labels(layerimp_command: Run, model_dir: Path, task: Path) -> None:
+    arguments = ["--evaluator", "harness", "--evaluator", "few=harness", "--set", "few.num_fewshot=2"]
+    code, out, err = layerimp_command("evaluate", "--model", model_dir, "--tasks", task, *arguments, "--json")
+    assert code == 0, err
+    assert set(json.loads(out)["metrics"]["original"]) == {"mood", "mood (few)"}
+
+
+def test_narrow_terminals_lose_no_digit(
+    layerimp_command: Run, scoring: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = layerimp_command("score", *scoring)[1]
+    monkeypatch.setattr("layerimp.cli.display.WIDTH_WITHOUT_TERMINAL", 60)
+    narrow = layerimp_command("score", *scoring)[1]
+    assert "…" not in narrow
+    assert narrow.split() == wide.split()
+
+
 def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
     first = layerimp_command("run", *scoring, "--protect", 0, "--output", tmp_path / "a", "--json")
     assert first[0] == 0, first[2]
@@ -177,6 +219,29 @@ def blockless(tmp_path: Path) -> Path:
 def empty(tmp_path: Path) -> Path:
     (tmp_path / "empty").mkdir()
     return tmp_path / "empty"
+
+
+def copied(directory: Path, **changes: int) -> Path:
+    model = tiny("llama")
+    model.save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text()) | changes
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def truncated(tmp_path: Path) -> Path:
+    directory = copied(tmp_path / "truncated")
+    (directory / "model.safetensors").write_bytes((directory / "model.safetensors").read_bytes()[:5000])
+    return directory
+
+
+def without_a_block(tmp_path: Path) -> Path:
+    return copied(tmp_path / "without", num_hidden_layers=BLOCKS + 1)
+
+
+def with_a_block_more(tmp_path: Path) -> Path:
+    return copied(tmp_path / "more", num_hidden_layers=BLOCKS - 1)
 
 
 def written(name: str, text: str) -> Callable[[Path], Path]:
@@ -233,6 +298,14 @@ WRONG = [
     ),
     (["--set", "harness.allow_task_code=true"], "cannot switch on allow_task_code"),
     (["--recipe", written("r.yaml", "modle: x")], "unknown recipe field 'modle'"),
+    (["--recipe", written("o.yaml", "overwrite: true")], "cannot say overwrite"),
+    (["--blocks", ""], "--blocks takes block indices"),
+    (["--calibration", written("upper.JSONL", "{text}")], "line 1: not JSON"),
+    (["--calibration", written("json.txt", '{"text": "a"}')], "name it .jsonl"),
+    (["--calibration", here("nowhere.csv")], "does not exist"),
+    (["--model", truncated], "cannot load the model"),
+    (["--model", without_a_block], "do not fit its configuration: 9 missing keys"),
+    (["--model", with_a_block_more], "has weights of a block 3"),
     (["--dtype", "float12"], "unknown dtype 'float12'"),
     (["--device", "warp"], "no device 'warp' here"),
     (["--nonsense"], "No such option"),
@@ -273,9 +346,14 @@ def test_what_may_be_overwritten(
     assert layerimp_command(*arguments, tmp_path / "out")[0] == 0
     code, _, err = layerimp_command(*arguments, tmp_path / "out")
     assert (code, "--overwrite" in err) == (2, True)
-    (tmp_path / "out" / "stale").write_text("")
-    assert layerimp_command(*arguments, tmp_path / "out", "--overwrite")[0] == 0
-    assert not (tmp_path / "out" / "stale").exists()
+    (tmp_path / "out" / "notes").write_text("mine")
+    code, _, err = layerimp_command(*arguments, tmp_path / "out", "--overwrite")
+    assert (code, "it holds 'notes', which layerimp did not write" in err) == (2, True)
+    (tmp_path / "out" / "notes").unlink()
+    assert layerimp_command(*arguments, tmp_path / "out", "--overwrite", "--seed", 1)[0] == 0
+    assert json.loads((tmp_path / "out" / "recipe.json").read_text())["seed"] == 1
+    code, _, err = layerimp_command("score", "--recipe", tmp_path / "out" / "recipe.json")
+    assert code == 2  # the output of the recipe exists, and the recipe cannot say overwrite
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     monkeypatch.setenv("HOME", str(tmp_path / "mine"))
@@ -289,7 +367,7 @@ def test_what_may_be_overwritten(
         (precious / "recipe.json").unlink()
     monkeypatch.setenv("HOME", "/nonexistent")
     code, _, err = layerimp_command(*arguments, tmp_path / "mine", "--overwrite")
-    assert (code, "was not made by layerimp" in err) == (2, True)
+    assert (code, "which layerimp did not write" in err) == (2, True)
 
 
 def test_an_output_that_cannot_be_written(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
@@ -331,7 +409,7 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
 def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stage: str) -> None:
     """A real signal in the middle of a real run."""
     arguments = ["layerimp", "run", *map(str, scoring), "--output", str(tmp_path / "out")]
-    slow = "import time, layerimp.pipeline as p; "
+    slow = "import time, layerimp.job as p; "
     slow += {
         "score": "p.measure = lambda *a, **k: (print('now', flush=True), time.sleep(60))",
         "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), print('now', flush=True), time.sleep(60))",
@@ -345,7 +423,7 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "layerimp: interrupted; nothing was written"
+    assert err.splitlines()[-1] == "layerimp: interrupted; nothing is left half-written"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -172,6 +172,17 @@ def test_a_scorer_that_miscounts_is_named() -> None:
         layerimp.score(tiny("llama"), [batch()], [Short(BLOCKS)])
 
 
+def test_a_scorer_that_raises_is_named() -> None:
+    class Broken(Step):
+        name = "broken"
+
+        def update(self, trace: Trace) -> None:
+            raise KeyError("oops")
+
+    with pytest.raises(PluginError, match=r"'broken' failed at block 0, batch 0: KeyError: 'oops'"):
+        layerimp.score(tiny("llama"), [batch()], [Broken(BLOCKS)])
+
+
 def test_ties_go_to_the_deeper_block() -> None:
     assert Importance(scores=[2.0, 1.0, 1.0, 3.0]).weakest_first() == [2, 1, 0, 3]
 

@@ -149,7 +149,8 @@ def test_a_name_is_taken_once(install: Install) -> None:
         ("a", "ok"),
         ("b", "failed"),
     ]
-    assert registry.plugins.failures[0].error == "the name 'same' is taken by the plugin of a 1.2"
+    (failed,) = [r for r in registry.plugins.records if r.error]
+    assert failed.error == "the name 'same' is taken by the plugin of a 1.2"
 
 
 def test_the_name_of_a_failed_plugin_is_free(install: Install) -> None:
@@ -169,7 +170,7 @@ def test_two_scorers_of_one_name(install: Install) -> None:
     assert registry.get("scorer", "good") is GOOD
     assert registry.origin("scorer", "good") == "good"
     assert registry.names("scorer") == ["good"]
-    (record,) = registry.plugins.failures
+    (record,) = [r for r in registry.plugins.records if r.error]
     assert (record.name, record.error) == (
         "thief",
         "layerimp_scorers: the scorer name 'good' is taken by the plugin 'good'",
@@ -181,7 +182,7 @@ def test_kinds_have_names_of_their_own(install: Install) -> None:
     classes["evaluator"] = type("E", (Evaluator,), {"name": "good", **WHOLE})
     point = install("all", **{f"layerimp_{kind}s": returning([cls]) for kind, cls in classes.items()})
     registry = Registry(PluginHost([point], blocked=()))
-    assert not registry.plugins.failures
+    assert not [r for r in registry.plugins.records if r.error]
     assert {kind: registry.get(kind, "good") for kind in ("scorer", "pruner", "evaluator")} == classes
     assert registry.plugins.records[0].hooks == ["layerimp_evaluators", "layerimp_pruners", "layerimp_scorers"]
 

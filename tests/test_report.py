@@ -18,7 +18,7 @@ from layerimp.evaluator import Metric, retention
 from layerimp.model_card import escaped, model_card
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
-from layerimp.report import Report, Size, made_by_layerimp, write_json
+from layerimp.report import Report, Size, why_not_ours, write_json
 from layerimp.scorer import Importance
 
 INF, NAN = math.inf, math.nan
@@ -167,7 +167,10 @@ def test_each_file_has_its_schema_version(tmp_path: Path) -> None:
 def test_only_parts_that_there_are_become_files(tmp_path: Path) -> None:
     Report(make_recipe({"model": "m"}), num_blocks=4, loader="AutoModel").write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
-    assert made_by_layerimp(tmp_path)
+    report().write(tmp_path)
+    assert why_not_ours(tmp_path) is None
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert "'thesis.tex'" in str(why_not_ours(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -176,8 +179,12 @@ def test_only_parts_that_there_are_become_files(tmp_path: Path) -> None:
 def test_other_directories_are_not_ours(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "recipe.json").write_text(content)
-    assert not made_by_layerimp(tmp_path)
-    assert not made_by_layerimp(tmp_path / "absent")
+    assert why_not_ours(tmp_path)
+
+
+def test_a_recipe_of_the_user_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text('{"schema_version": "layerimp.recipe/1", "model": "mine"}')
+    assert why_not_ours(tmp_path)
 
 
 def test_written_json_refuses_what_json_lacks(tmp_path: Path) -> None:
@@ -242,7 +249,7 @@ def test_the_card_states_source_method_and_cost() -> None:
     assert "- **Blocks removed:** 0, 2 (0-based" in card
     assert "2 blocks (50.00%), 400 parameters (40.00%), 1,600 bytes (40.00%)" in card
     assert "3 rows, 24 tokens of text.jsonl (fingerprint abc)" in card
-    assert "| sst2 | acc | 0.8 | 0.6 | 75.0% |" in card
+    assert "| sst2 | acc | 0.8 ± 0.01 | 0.6 ± 0.02 | 75.0% |" in card
     assert "| wikitext | word\\_perplexity | 20 | 40 | 50.0% |" in card
     assert "first 20 documents" in card
 

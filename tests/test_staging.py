@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from layerimp.errors import OutputError
-from layerimp.report import made_by_layerimp
+from layerimp.report import why_not_ours
 from layerimp.staging import check_target, staged
 
 
-def always(_: Path) -> bool:
-    return True
+def always(_: Path) -> None:
+    """Nothing is against it."""
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_failure_leaves_what_was(out: Path, error: type[BaseException], before
         out.mkdir(parents=True)
 
     def fail() -> None:
-        with staged(out, overwrite=always) as stage:
+        with staged(out, why_not=always) as stage:
             (stage / "file").write_text("half")
             raise error
 
@@ -78,7 +78,10 @@ def test_an_existing_output_stays(out: Path) -> None:
     full(out)
     with pytest.raises(OutputError, match=r"out exists; .*--overwrite"), staged(out):
         pytest.fail("entered")
-    with pytest.raises(OutputError, match="was not made by layerimp"), staged(out, overwrite=made_by_layerimp):
+    with (
+        pytest.raises(OutputError, match=r"does not replace .*: it holds 'file', which layerimp did not write"),
+        staged(out, why_not=why_not_ours),
+    ):
         pytest.fail("entered")
     assert (out / "file").read_text() == "old"
     assert names(out.parent) == ["out"]
@@ -101,15 +104,15 @@ def link_to_empty_at(path: Path) -> None:
 def test_only_an_empty_directory_counts_as_absent(tmp_path: Path, make: Callable[[Path], None]) -> None:
     target = tmp_path / "out"
     make(target)
-    for overwrite in (None, made_by_layerimp):
+    for why_not in (None, why_not_ours):
         with pytest.raises(OutputError):
-            check_target(target, overwrite=overwrite)
+            check_target(target, why_not=why_not)
 
 
 def test_an_output_may_be_replaced(out: Path) -> None:
     full(out)
     (out / "other").write_text("old too")
-    with staged(out, overwrite=lambda path: path == out) as stage:
+    with staged(out, why_not=lambda path: None if path == out else "another") as stage:
         (stage / "file").write_text("new")
         assert (out / "file").read_text() == "old"
     assert names(out) == ["file"]
@@ -147,7 +150,7 @@ def test_a_failed_exchange_is_rolled_back(out: Path, monkeypatch: pytest.MonkeyP
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OutputError, match="No space left"), staged(out, overwrite=always) as stage:
+    with pytest.raises(OutputError, match="No space left"), staged(out, why_not=always) as stage:
         (stage / "file").write_text("new")
     assert (out / "file").read_text() == "old"
     assert names(out.parent) == ["out"]

@@ -52,7 +52,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:
-        _fail("interrupted; nothing was written", INTERRUPTED)
+        _fail("interrupted; nothing is left half-written", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

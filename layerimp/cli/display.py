@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from layerimp.model_card import measured
 from layerimp.recipe import ORIGINAL
 
 if TYPE_CHECKING:
@@ -76,19 +78,23 @@ class Screen:
                 self.out.print(shown(f"note: {note}", style="yellow"))
         labels = [label for label in report.sizes if label != ORIGINAL]
         if report.metrics.get(ORIGINAL):
-            self.out.print(_metric_table(report, labels))
+            self._print_whole(_metric_table(report, labels))
         elif ORIGINAL in report.metrics:
-            self.out.print("quality was not measured: no tasks were named (--tasks)")
+            reason = "no evaluator of quality was chosen" if report.recipe.tasks else "no tasks were named (--tasks)"
+            self.out.print(f"quality was not measured: {reason}")
         if report.footprint.get(ORIGINAL):
-            self.out.print(_footprint_table(report, labels))
+            self._print_whole(_footprint_table(report, labels))
         if labels:
-            self.out.print(_removed_table(report, labels))
+            self._print_whole(_removed_table(report, labels))
         self._show_output(report)
 
     def _print_whole(self, table: Table) -> None:
         """Print a table with all its digits, even where the terminal has to break its lines."""
+        title, table.title = table.title, None
+        self.out.print(title)
         needed = Measurement.get(self.out, self.out.options.update(width=1000), table).maximum
-        self.out.print(table, width=max(needed, self.out.width), crop=False, no_wrap=True)
+        wide = Console(file=self.out.file, highlight=False, width=max(needed, self.out.width))
+        wide.print(table)
 
     def _show_output(self, report: Report) -> None:
         for label, path in report.checkpoints.items():
@@ -186,18 +192,13 @@ def _metric_table(report: Report, labels: list[str]) -> Table:
     found = {label: {(m.task, m.name): m for m in report.metrics.get(label, [])} for label in labels}
     for metric in report.metrics[ORIGINAL]:
         key = metric.task, metric.name
-        cells = [metric.task, metric.name, "higher" if metric.higher_is_better else "lower", _measured(metric)]
+        cells = [metric.task, metric.name, "higher" if metric.higher_is_better else "lower", measured(metric)]
         for label in labels:
             kept = report.retention(label).get(key)
-            cells += [_measured(found[label].get(key)), "" if kept is None else f"{kept:.1%}"]
+            after = found[label].get(key)
+            cells += ["-" if after is None else measured(after), "" if kept is None else f"{kept:.1%}"]
         table.add_row(*(shown(cell) for cell in cells))
     return table
-
-
-def _measured(metric: Metric | None) -> str:
-    if metric is None:
-        return "-"
-    return f"{metric.value:.4g}" + ("" if metric.stderr is None else f" ± {metric.stderr:.2g}")
 
 
 def _footprint_table(report: Report, labels: list[str]) -> Table:
@@ -210,9 +211,15 @@ def _footprint_table(report: Report, labels: list[str]) -> Table:
         cells = [metric.name, _quantity(metric)]
         for label in labels:
             after = next((m for m in report.footprint.get(label, []) if m.name == metric.name), None)
-            cells.append("-" if after is None else f"{_quantity(after)} (×{after.value / metric.value:.2f})")
+            cells.append("-" if after is None else f"{_quantity(after)}{_factor(metric, after)}")
         table.add_row(*(shown(cell) for cell in cells))
     return table
+
+
+def _factor(before: Metric, after: Metric) -> str:
+    """By what factor a cost changed; nothing where that is within the noise."""
+    noise = 2 * math.hypot(before.stderr or 0, after.stderr or 0)
+    return f" (×{after.value / before.value:.2f})" if before.value and abs(after.value - before.value) > noise else ""
 
 
 def _quantity(metric: Metric) -> str:

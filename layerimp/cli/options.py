@@ -12,97 +12,71 @@ from layerimp.errors import OptionError, unknown_name
 if TYPE_CHECKING:
     from layerimp.recipe import Permissions, Recipe
 
-_MODEL, _SCORE, _PRUNE, _EVALUATE, _OUT = "Model", "Scoring", "Pruning", "Evaluation", "Output"
-
-Model = Annotated[str | None, typer.Option(help="Model directory, or hub id.", rich_help_panel=_MODEL)]
+Model = Annotated[str | None, typer.Option(help="Model directory, or hub id.")]
 Dtype = Annotated[
     str | None,
-    typer.Option(help="float32, bfloat16, float16 or float64. Default: as saved.", rich_help_panel=_MODEL),
+    typer.Option(help="float32, bfloat16, float16 or float64. Default: as saved."),
 ]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.", rich_help_panel=_MODEL)
-]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.", rich_help_panel=_MODEL)
-]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.")]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
 Scorer = Annotated[
     list[str] | None,
-    typer.Option(help="Scorer, or LABEL=SCORER; repeatable. Default: avss.", rich_help_panel=_SCORE),
+    typer.Option(help="Scorer, or LABEL=SCORER; repeatable. Default: avss."),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        help="LABEL.OPTION=VALUE, for a scorer, the pruner or an evaluator; repeatable.",
-        rich_help_panel=_SCORE,
-    ),
+    typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, the pruner or an evaluator; repeatable."),
 ]
 Calibration = Annotated[
     str | None,
-    typer.Option(help="JSONL or text file, or hub data set NAME[:CONFIG[:SPLIT]].", rich_help_panel=_SCORE),
+    typer.Option(help="JSONL or text file, or hub data set NAME[:CONFIG[:SPLIT]]."),
 ]
-Field = Annotated[
-    str | None, typer.Option(help="JSON field that holds the text. Default: text.", rich_help_panel=_SCORE)
-]
+Field = Annotated[str | None, typer.Option(help="JSON field that holds the text. Default: text.")]
 Packing = Annotated[
     str | None,
-    typer.Option(help="windows (documents joined, full rows; default) or rows.", rich_help_panel=_SCORE),
+    typer.Option(help="windows (documents joined, full rows; default) or rows."),
 ]
-Samples = Annotated[int | None, typer.Option(help="Calibration rows. Default: 64.", rich_help_panel=_SCORE)]
-MaxLength = Annotated[
-    int | None, typer.Option(help="Tokens per row. Default: 256, or what the model takes.", rich_help_panel=_SCORE)
-]
-BatchSize = Annotated[int | None, typer.Option(help="Rows per batch. Default: 8.", rich_help_panel=_SCORE)]
-Seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0.", rich_help_panel=_SCORE)]
-Pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.", rich_help_panel=_PRUNE)]
+Samples = Annotated[int | None, typer.Option(help="Calibration rows. Default: 64.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens per row. Default: 256, or what the model takes.")]
+BatchSize = Annotated[int | None, typer.Option(help="Rows per batch. Default: 8.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0.")]
+Pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.")]
 Ratio = Annotated[
     float | None,
-    typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --blocks says.", rich_help_panel=_PRUNE),
+    typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --blocks says."),
 ]
-Blocks = Annotated[
-    str | None, typer.Option(help="Blocks that go whatever their score, such as 3,5.", rich_help_panel=_PRUNE)
-]
-Protect = Annotated[
-    str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,17.", rich_help_panel=_PRUNE)
-]
+Blocks = Annotated[str | None, typer.Option(help="Blocks that go whatever their score, such as 3,5.")]
+Protect = Annotated[str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,17.")]
 Tasks = Annotated[
     str | None,
-    typer.Option(help="lm-evaluation-harness tasks, comma-separated: names or YAML paths.", rich_help_panel=_EVALUATE),
+    typer.Option(help="lm-evaluation-harness tasks, comma-separated: names or YAML paths."),
 ]
 Evaluator = Annotated[
     list[str] | None,
-    typer.Option(help="Evaluator; repeatable. Default: harness and footprint.", rich_help_panel=_EVALUATE),
+    typer.Option(help="Evaluator; repeatable. Default: harness and footprint."),
 ]
-TaskPath = Annotated[Path | None, typer.Option(help="Directory with further task YAMLs.", rich_help_panel=_EVALUATE)]
+TaskPath = Annotated[Path | None, typer.Option(help="Directory with further task YAMLs.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where relative data files of local tasks are looked for first.", rich_help_panel=_EVALUATE),
+    typer.Option(help="Where relative data files of local tasks are looked for first."),
 ]
-Limit = Annotated[int | None, typer.Option(help="Documents per task. Default: all.", rich_help_panel=_EVALUATE)]
-NumFewshot = Annotated[
-    int | None, typer.Option(help="Examples in each prompt. Default: the task's.", rich_help_panel=_EVALUATE)
-]
+Limit = Annotated[int | None, typer.Option(help="Documents per task. Default: all.")]
+NumFewshot = Annotated[int | None, typer.Option(help="Examples in each prompt. Default: the task's.")]
 AllowTaskCode = Annotated[
     bool,
-    typer.Option("--allow-task-code", help="Run Python that local task YAMLs name.", rich_help_panel=_EVALUATE),
+    typer.Option("--allow-task-code", help="Run Python that local task YAMLs name."),
 ]
-Output = Annotated[
-    Path | None, typer.Option(help="Directory for results and checkpoints; must not exist.", rich_help_panel=_OUT)
-]
+Output = Annotated[Path | None, typer.Option(help="Directory for results and checkpoints; must not exist.")]
 Overwrite = Annotated[
     bool | None,
-    typer.Option("--overwrite", help="Replace an output that layerimp made.", rich_help_panel=_OUT),
+    typer.Option("--overwrite", help="Replace an output that layerimp made."),
 ]
-NoVerify = Annotated[
-    bool, typer.Option("--no-verify", help="Do not load checkpoints back to compare.", rich_help_panel=_OUT)
-]
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not load checkpoints back to compare.")]
 RecipeFile = Annotated[
     Path | None,
-    typer.Option("--recipe", help="YAML or JSON recipe; options given here win.", rich_help_panel=_OUT),
+    typer.Option("--recipe", help="YAML or JSON recipe; options given here win."),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.", rich_help_panel=_OUT)
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 
 
 def permissions(*, trust_remote_code: bool = False, allow_task_code: bool = False) -> Permissions:
@@ -174,7 +148,7 @@ def _labelled(kind: str, specs: list[str]) -> dict[str, dict[str, Any]]:
 
 def _indices(text: str, option: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",") if part.strip()]
+        return [int(part) for part in text.split(",")]
     except ValueError:
         raise OptionError(f"--{option} takes block indices such as 3,5, got {text!r}") from None
 

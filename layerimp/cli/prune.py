@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerimp.cli import options as o
+from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
     from layerimp.pruner import PrunePlan
 
-Plan = Annotated[
-    Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.", rich_help_panel="Pruning")
-]
+Plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,6 +50,9 @@ def prune(
 
     Example: layerimp prune --model DIR --blocks 3,5 --output OUT
     """
+    given = {"blocks": blocks, "ratio": ratio, "protect": protect, "scorer": scorer, "calibration": calibration}
+    if plan is not None and (other := [name for name, value in given.items() if value is not None]):
+        raise OptionError(f"a plan says which blocks go: --plan and --{other[0]} contradict each other")
     made = o.recipe_from(
         recipe,
         model=model,
@@ -89,6 +91,8 @@ def _read_plans(path: Path) -> dict[str, PrunePlan]:
 
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise TypeError("it is not a JSON object")
         plans = document["plans"] if "plans" in document else {document.get("scorer") or "plan": document}
         return {label: PrunePlan(**plan) for label, plan in plans.items()}
     except OSError as error:

@@ -98,7 +98,8 @@ class AVSS(Scorer):
             buffer = self._buffer_like(chunk)
             if self.config.epsilon_mode == "relative":  # by squares, which need no root
                 torch.mul(chunk, chunk, out=buffer)
-                buffer.lt_(buffer.mean(dim=-1, keepdim=True).mul_(self.config.epsilon**2))
+                # At most, and not less: a token all of whose neurons are 0 is inactive altogether.
+                buffer.le_(buffer.mean(dim=-1, keepdim=True).mul_(self.config.epsilon**2))
             else:
                 torch.abs(chunk, out=buffer)
                 buffer.lt_(self.config.epsilon)

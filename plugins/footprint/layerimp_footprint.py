@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")  # what configs call the most tokens
-
 
 class Footprint(Evaluator):
     """Parameters, bytes, and the latency and throughput of one forward.
@@ -51,7 +49,9 @@ class Footprint(Evaluator):
         Raises:
             ModelError: the model takes no token ids.
         """
-        batch, length = self.config.sequences, min(self.config.seq_length, _longest(model))
+        from layerimp.model import longest_row
+
+        batch, length = self.config.sequences, min(self.config.seq_length, longest_row(model) or self.config.seq_length)
         seconds = self._time(model, _tokens(model, batch, length))
         latency, error = statistics.median(seconds), _error_of_median(seconds)
         speed = batch * length / latency
@@ -99,18 +99,6 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def _longest(model: PreTrainedModel) -> int:
-    """The most tokens that the model has positions for."""
-    config = model.config.get_text_config()
-    lengths = [getattr(config, name, None) for name in _LENGTHS]
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
-    return min((length - offset for length in lengths if length), default=1 << 30)
-
-
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert"})
-"""Those that count positions from after the padding token's id."""
 
 
 def _tokens(model: PreTrainedModel, batch: int, length: int) -> torch.Tensor:

@@ -63,6 +63,15 @@ class Harness(Evaluator):
         """
         self._tasks()
 
+    def check(self, model: PreTrainedModel) -> None:
+        """Refuse a model that does not predict the next token.
+
+        Raises:
+            ModelError: it is none.
+        """
+        if not model.can_generate():
+            raise ModelError(f"the harness measures models that predict the next token, not {type(model).__name__}")
+
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
         """Measure `model` on every task; nothing without tasks.
 
@@ -75,8 +84,7 @@ class Harness(Evaluator):
             return []
         if tokenizer is None:
             raise TaskError("the harness needs a tokenizer")
-        if not model.can_generate():
-            raise ModelError(f"the harness measures models that predict the next token, not {type(model).__name__}")
+        self.check(model)
         from layerimp.model import in_eval_mode
 
         loaded, config = self._tasks(), self.config
