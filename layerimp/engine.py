@@ -117,7 +117,10 @@ def _run(
     progress: Progress,
 ) -> dict[str, Importance]:
     wanted = frozenset[str]().union(*(scorer.observes for scorer in one.scorers.values()))
-    missing = one.sweep.missing(stack, wanted)
+    # The sites that stand in for others are looked for as well, since the probe is made once.
+    substitutes = (scorer.fallbacks.get(site) for scorer in one.scorers.values() for site in scorer.observes)
+    scouting = one.sweep.scout(stack, wanted | {site for site in substitutes if site})
+    missing = scouting.missing
     renamed = {label: _fallbacks(label, scorer, missing) for label, scorer in one.scorers.items()}
     sites = frozenset(renamed[label].get(s, s) for label, scorer in one.scorers.items() for s in scorer.observes)
 
@@ -144,6 +147,7 @@ def _run(
             stack,
             batches,
             sites=sites,
+            scouting=scouting,
             lookback=max(scorer.lookback for scorer in one.scorers.values()),
             removed=removed,
             emit=emit,

@@ -12,7 +12,7 @@ import torch
 
 from layerimp.blocks import block_input, bypassed, hidden_states
 from layerimp.errors import ModelError, NonFiniteError
-from layerimp.sites import Tap, find_taps
+from layerimp.sites import Tap, Taps, find_taps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,6 +51,25 @@ class Trace:
         return act[self.mask] if self.padded else act.flatten(0, 1)
 
 
+@dataclass(frozen=True)
+class Scouting:
+    """Where a model has the sites inside its blocks.
+
+    Attributes:
+        sites: The sites that were looked for.
+        taps: For each block, where to read those that it has.
+    """
+
+    sites: frozenset[str]
+    taps: Sequence[Taps]
+
+    @property
+    def missing(self) -> dict[str, list[int]]:
+        """For each site that some blocks do not have, the blocks that lack it."""
+        lacking = {site: [i for i, taps in enumerate(self.taps) if site not in taps] for site in sorted(self.sites)}
+        return {site: blocks for site, blocks in lacking.items() if blocks}
+
+
 class Sweep(ABC):
     """A way of driving the model. Equal sweeps, and those that `union` joins, share one pass."""
 
@@ -59,8 +78,8 @@ class Sweep(ABC):
         return self if self == other else None
 
     @abstractmethod
-    def missing(self, stack: BlockStack, sites: frozenset[str]) -> dict[str, list[int]]:
-        """For each of `sites` that some blocks do not have, the blocks that lack it."""
+    def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
+        """Find out where a model has `sites`, before it is driven."""
 
     @abstractmethod
     def drive(
@@ -69,6 +88,7 @@ class Sweep(ABC):
         batches: Iterable[Batch],
         *,
         sites: frozenset[str],
+        scouting: Scouting,
         lookback: int = 0,
         removed: Sequence[int],
         emit: Callable[[Trace], None],
@@ -80,6 +100,7 @@ class Sweep(ABC):
             stack: The model's blocks.
             batches: The calibration set.
             sites: What the traces have to hold.
+            scouting: What `scout` found for these sites, or for more.
             lookback: How many earlier blocks' inputs they have to hold.
             removed: Blocks to bypass. They emit no trace, and the others are counted without them.
             emit: Takes one trace per block and batch.
@@ -101,14 +122,10 @@ class Forward(Sweep):
     ENDS: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out"})
     SITES: ClassVar[frozenset[str]] = ENDS | {"attn_out", "mlp_out", "mlp_act"}
 
-    def missing(self, stack: BlockStack, sites: frozenset[str]) -> dict[str, list[int]]:
-        """For each site that some blocks do not have, the blocks that lack it."""
+    def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
+        """Find the sites inside the blocks by a probe, where any is asked for."""
         inner = sites - self.ENDS
-        if not inner:
-            return {}
-        taps = find_taps(stack)
-        lacking = {site: [index for index, block in enumerate(taps) if site not in block] for site in sorted(inner)}
-        return {site: blocks for site, blocks in lacking.items() if blocks}
+        return Scouting(inner, find_taps(stack) if inner else [{} for _ in stack])
 
     def drive(
         self,
@@ -116,6 +133,7 @@ class Forward(Sweep):
         batches: Iterable[Batch],
         *,
         sites: frozenset[str],
+        scouting: Scouting,
         lookback: int = 0,
         removed: Sequence[int],
         emit: Callable[[Trace], None],
@@ -123,16 +141,14 @@ class Forward(Sweep):
     ) -> None:
         """Run every batch through the backbone; see `Sweep.drive`."""
         kept = [index for index in range(len(stack)) if index not in set(removed)]
-        inner = sites - self.ENDS
-        taps = find_taps(stack) if inner else [{} for _ in stack]
-        for index in kept:
-            if lacking := inner - taps[index].keys():
-                raise ModelError(f"block {index} of {type(stack.model).__name__} has no site {min(lacking)!r}")
+        for site, blocks in scouting.missing.items():
+            if site in sites:
+                raise ModelError(f"block {blocks[0]} of {type(stack.model).__name__} has no site {site!r}")
         with ExitStack() as undo, torch.inference_mode():
             undo.enter_context(bypassed(stack, removed))
             recorder = _Recorder(sites, lookback, emit)
             for position, index in enumerate(kept):
-                recorder.attach(position, stack[index], taps[index], undo)
+                recorder.attach(position, stack[index], scouting.taps[index], undo)
             for number, batch in enumerate(batches):
                 mask = batch["attention_mask"].bool()
                 recorder.begin(number, mask)

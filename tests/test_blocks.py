@@ -30,8 +30,15 @@ def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor]) -> list[Tr
         acts = {site: act.clone() for site, act in trace.acts.items()}
         found.append(Trace(trace.block, trace.batch, acts, trace.mask, trace.padded))
 
-    Forward().drive(
-        layerimp.find_blocks(model), [one], sites=frozenset(sites), removed=(), emit=keep, end_batch=lambda: None
+    stack, sweep = layerimp.find_blocks(model), Forward()
+    sweep.drive(
+        stack,
+        [one],
+        sites=frozenset(sites),
+        scouting=sweep.scout(stack, frozenset(sites)),
+        removed=(),
+        emit=keep,
+        end_batch=lambda: None,
     )
     return found
 

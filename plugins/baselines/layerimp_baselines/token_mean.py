@@ -1,0 +1,44 @@
+"""What block influence and relative magnitude share: a number per token, averaged over all of them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Self
+
+from layerimp import Importance, Scorer
+from layerimp.stats import Mean, chunks
+from layerimp.sweep import Forward
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layerimp.sweep import Trace
+
+
+class TokenMean(Scorer):
+    """The mean over tokens of a function of a block's input and output."""
+
+    sweep = Forward()
+    observes = frozenset({"block_in", "block_out"})
+    identity_scores_least = True
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self._mean = Mean(num_blocks)
+
+    @abstractmethod
+    def per_token(self, before: Tensor, after: Tensor) -> Tensor:
+        """From a block's input and output [token, hidden] to a number per token [token]."""
+
+    def update(self, trace: Trace) -> None:
+        """Take in one block's input and output [batch, seq, hidden] in one batch."""
+        for before, after in zip(chunks(trace.rows("block_in")), chunks(trace.rows("block_out")), strict=True):
+            self._mean.add(trace.block, self.per_token(before, after))
+
+    def merge(self, other: Self) -> None:
+        """Absorb another shard's statistics."""
+        self._mean.merge(other._mean)
+
+    def compute(self) -> Importance:
+        """The mean of each block."""
+        return Importance(scores=self._mean.value().tolist())
