@@ -405,8 +405,10 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("stage", ["score", "save"])
-def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "number"), [("score", signal.SIGINT), ("save", signal.SIGINT), ("save", signal.SIGTERM)]
+)
+def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stage: str, number: signal.Signals) -> None:
     """A real signal in the middle of a real run."""
     arguments = ["layerimp", "run", *map(str, scoring), "--output", str(tmp_path / "out")]
     slow = "import time, layerimp.job as p; "
@@ -420,7 +422,7 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "now\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "layerimp: interrupted; nothing is left half-written"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -43,6 +44,7 @@ def _root(
 
 def main() -> None:
     """Run the command line: exit code 0 done, 2 wrong input (one line), 130 interrupted, 1 anything else."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to interrupt
     try:
         code = app(standalone_mode=False)
     except LayerimpError as error:
