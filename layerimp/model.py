@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,9 +52,9 @@ def load(
     wanted = _dtype(dtype)
     source = _source(model)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        auto = getattr(transformers, auto_class(config))
         with quiet():
+            config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+            auto = getattr(transformers, auto_class(config))
             loaded, info = auto.from_pretrained(
                 source,
                 config=config,
@@ -63,7 +64,8 @@ def load(
                 output_loading_info=True,
             )
     except Exception as error:  # whatever a broken file makes the libraries below raise
-        raise ModelError(f"cannot load the model {str(model)!r}: {_cause(error)}") from error
+        known = "" if Path(source).exists() else "no directory here has that name, and from the hub: "
+        raise ModelError(f"cannot load the model {str(model)!r}: {known}{_cause(error)}") from error
     _check_weights(model, loaded, info)
     try:
         with quiet():
@@ -126,17 +128,21 @@ def in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the progress bars, log lines and warnings of transformers."""
+    """Silence the progress bars, log lines and warnings of transformers, and the hub's word of each retry."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
     verbosity = transformers.logging.get_verbosity()
     bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    hub.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         transformers.logging.set_verbosity(verbosity)
+        hub.setLevel(level)
         if bars:
             transformers.logging.enable_progress_bar()
 
