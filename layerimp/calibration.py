@@ -191,11 +191,20 @@ def _documents(source: str, field: str, samples: int, max_length: int) -> list[s
             raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
         except OSError as error:
             raise CalibrationError(f"cannot read the calibration file {path}: {error.strerror}") from None
-    if not path.exists() and (
-        path.suffix.lower() in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
-    ):
-        raise CalibrationError(f"the calibration file {source!r} does not exist")
+    check_source(source)
     return _dataset(source, field, samples, 40 * samples * max_length)
+
+
+def check_source(source: str) -> None:
+    """Refuse what can only be a file, and is none.
+
+    Raises:
+        CalibrationError: it is.
+    """
+    path = Path(os.path.expanduser(source))
+    named_so = path.suffix.lower() in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
+    if named_so and not path.exists():
+        raise CalibrationError(f"the calibration file {source!r} does not exist")
 
 
 def _jsonl(path: Path, field: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.blocks import BlockStack, find_blocks
-from layerimp.calibration import CalibrationSet, load_calibration
+from layerimp.calibration import CalibrationSet, check_source, load_calibration
 from layerimp.checkpoint import check_memory, write
 from layerimp.engine import measure
 from layerimp.errors import NonFiniteError, OptionError, OutputError, PluginError
@@ -110,9 +110,10 @@ class Job:
         return found
 
     def need_calibration(self) -> CalibrationSpec:
-        """Where the calibration text comes from; an error that says how to name it, where it is not named."""
+        """Where the calibration text comes from; an error, before a model is loaded, if it is not there."""
         if self.recipe.calibration is None:
             raise OptionError("scoring needs calibration text: name it with --calibration FILE.jsonl")
+        check_source(self.recipe.calibration.source)
         return self.recipe.calibration
 
     def calibration(self) -> CalibrationSet:

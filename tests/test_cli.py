@@ -275,6 +275,7 @@ WRONG = [
     (["--protect", "0,1,2,3"], "are not protected"),
     (["--blocks", "1", "--protect", "1"], "both to be removed and protected"),
     (["--model", here("nowhere")], "does not exist"),
+    (["--model", "no-such-model"], "no directory here has that name, and from the hub"),
     (["--model", empty], "is empty"),
     (["--model", pickled], "pickled weights only"),
     (["--model", blockless], "cannot load the model"),
