@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,12 +113,27 @@ def probe_ids(stack: BlockStack, tokens: int) -> Tensor:
     return torch.arange(1, 1 + tokens, device=stack.device)[None] % stack.vocab_size
 
 
+def run(backbone: nn.Module, batch: Mapping[str, Tensor]) -> Any:
+    """What a backbone puts out for a batch; without padding it gets no mask, and attention can take its fast path."""
+    mask = batch["attention_mask"]
+    masked = {} if bool(mask.all()) else {"attention_mask": mask}
+    return backbone(input_ids=batch["input_ids"], use_cache=False, **masked)
+
+
 def hidden_states(output: Any) -> Tensor:
     """The hidden states [batch, seq, hidden] that a block, or a part of one, returned.
 
     Some architectures return them bare, some first in a tuple.
     """
     return output if isinstance(output, Tensor) else next(item for item in output if isinstance(item, Tensor))
+
+
+def with_hidden(output: Any, hidden: Tensor) -> Any:
+    """A block's output with other hidden states in it."""
+    if isinstance(output, Tensor):
+        return hidden
+    position = next(i for i, item in enumerate(output) if isinstance(item, Tensor))
+    return (*output[:position], hidden, *output[position + 1 :])
 
 
 def block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -130,17 +146,56 @@ def block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 @contextmanager
-def bypassed(stack: BlockStack, blocks: Sequence[int]) -> Iterator[None]:
-    """Let the hidden states pass by `blocks` unchanged; nothing is removed, and all others keep their index."""
-
-    def skip(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        hidden = block_input(args, kwargs)
-        if isinstance(output, torch.Tensor):
-            return hidden
-        position = next(i for i, item in enumerate(output) if isinstance(item, torch.Tensor))
-        return (*output[:position], hidden, *output[position + 1 :])
-
-    with ExitStack() as hooks:
-        for block in blocks:
-            hooks.callback(stack[block].register_forward_hook(skip, with_kwargs=True).remove)
+def computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let `module` compute `forward` in place of its own; its hooks stay, and on leaving it is as it was."""
+    own = vars(module).get("forward")
+    vars(module)["forward"] = forward
+    try:
         yield
+    finally:
+        if own is None:
+            del vars(module)["forward"]
+        else:
+            vars(module)["forward"] = own
+
+
+@contextmanager
+def giving_back(outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
+    """Let blocks give back what they gave in an earlier pass, without computing it again; their hooks are called."""
+    with ExitStack() as undo:
+        for block, output in outputs.items():
+            undo.enter_context(computing(block, partial(_constant, output)))
+        yield
+
+
+def _constant(output: Any, *_args: Any, **_kwargs: Any) -> Any:
+    return output
+
+
+@contextmanager
+def bypassed(stack: BlockStack, blocks: Sequence[int], *, idle: bool = False) -> Iterator[None]:
+    """Let the hidden states pass by `blocks` unchanged; nothing is removed, and all others keep their index.
+
+    Args:
+        stack: The model's blocks.
+        blocks: Those to bypass.
+        idle: Whether they do not even run, but once to show the form of their output. Only for models whose other
+            blocks read nothing of them beside the hidden states.
+    """
+    with ExitStack() as undo:
+        for block in blocks:
+            undo.enter_context(computing(stack[block], _passing_by(stack[block].forward, idle)))
+        yield
+
+
+def _passing_by(forward: Callable[..., Any], idle: bool) -> Callable[..., Any]:
+    """What returns the hidden states as they came, in the form in which `forward` returns others."""
+    shown: list[Any] = []
+
+    def passing(*args: Any, **kwargs: Any) -> Any:
+        hidden = block_input(args, kwargs)
+        if not (shown and idle):
+            shown[:] = [with_hidden(forward(*args, **kwargs), hidden.new_empty(0))]
+        return with_hidden(shown[0], hidden)
+
+    return passing

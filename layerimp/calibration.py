@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from layerimp.documents import Packing, Reader, check_source, read_documents
 from layerimp.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -23,35 +23,34 @@ if TYPE_CHECKING:
 
     from layerimp.sweep import Batch
 
-_JSON_SUFFIXES = frozenset({".jsonl", ".json", ".ndjson"})
-_TEXT_SUFFIXES = frozenset({".txt", ".md", ".text", ".tokens", ".csv", ".tsv", ".parquet"})
-
-Packing = Literal["windows", "rows"]
-
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """The unlabelled text that drives scoring, as rows of token ids.
+    """The text that drives scoring, as rows of token ids.
 
     Iterating yields batches of `input_ids` and `attention_mask` [batch, seq], padded on the right, in the same order
-    each time.
+    each time; and of `labels` [batch], where there are any.
 
     Attributes:
         rows: The token ids of each row.
         batch_size: Rows per batch.
         source: Where the text came from.
+        labels: What a classifier should say of each row; empty where nobody knows.
     """
 
     rows: tuple[tuple[int, ...], ...]
     batch_size: int
     source: str
+    labels: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self.rows), self.batch_size):
-            yield _padded(self.rows[start : start + self.batch_size])
+            part = slice(start, start + self.batch_size)
+            labels = {"labels": _tensor(self.labels[part])} if self.labels else {}
+            yield _padded(self.rows[part]) | labels
 
     @property
     def num_tokens(self) -> int:
@@ -60,16 +59,19 @@ class CalibrationSet:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the token ids. The batch size does not change it, as it changes no score."""
-        return hashlib.sha256(json.dumps(self.rows).encode()).hexdigest()[:16]
+        """A hash of the token ids and the labels. The batch size does not change it, as it changes no score."""
+        content = (self.rows, self.labels) if self.labels else self.rows
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a report says about the set."""
+        """What a report says about the set; of labels, how many rows have each."""
+        counts = {str(label): count for label, count in sorted(Counter(self.labels).items())}
         return {
             "source": self.source,
             "rows": len(self.rows),
             "tokens": self.num_tokens,
+            **({"labels": counts} if counts else {}),
             "fingerprint": self.fingerprint,
         }
 
@@ -98,12 +100,15 @@ def load_calibration(
     seed: int = 0,
     field: str = "text",
     packing: Packing = "windows",
+    label_field: str | None = None,
+    label2id: Mapping[str, int] | None = None,
 ) -> CalibrationSet:
     """Draw a calibration set from text.
 
     Args:
         source: A JSONL file (`.jsonl` or `.json`, one object a line), a file of plain text (paragraphs parted by blank
-            lines), or the id of a data set on the hub, as `NAME`, `NAME:CONFIG` or `NAME:CONFIG:SPLIT`.
+            lines), the name of a text that a plugin ships, such as `prose`, or the id of a data set on the hub, as
+            `NAME`, `NAME:CONFIG` or `NAME:CONFIG:SPLIT`.
         tokenizer: The model's tokenizer.
         samples: Rows to draw.
         max_length: Tokens per row; documents are cut there in `rows`.
@@ -112,14 +117,19 @@ def load_calibration(
         field: The JSON field that holds the text.
         packing: `windows` joins the documents and cuts full windows, each opened and closed with the tokenizer's own
             special tokens; `rows` gives every document a row.
+        label_field: The JSON field that holds a document's label, for classifiers; only in `rows`.
+        label2id: A classifier's labels by name, as in its configuration. With it a label has to be one of them, by
+            name or by number; without it labels are numbers.
 
     Raises:
-        CalibrationError: the text cannot be read, has an empty row, or is too little.
+        CalibrationError: the text cannot be read, has an empty row, or is too little; a label is missing or unknown.
     """
-    documents = _documents(str(source), field, samples, max_length)
+    check_source(str(source), packing=packing, label_field=label_field)
+    reader = Reader(field, label_field, label2id)
+    documents = read_documents(str(source), reader, rows=samples, characters=40 * samples * max_length)
     order = list(range(len(documents)))
     random.Random(seed).shuffle(order)
-    encoded = (_encode(tokenizer, documents[index]) for index in order)
+    encoded = (_encode(tokenizer, documents[index][0]) for index in order)
     if packing == "rows":
         rows = _rows(encoded, tokenizer, samples, max_length)
     else:
@@ -131,7 +141,8 @@ def load_calibration(
             f"{source} holds {len(drawn)} {unit}, but {samples} are asked for; ask for fewer (--samples)"
             + (", or shorter ones (--max-length)" if packing == "windows" else "")
         )
-    return CalibrationSet(drawn, batch_size, str(source))
+    labels = (documents[index][1] for index in order[:samples])
+    return CalibrationSet(drawn, batch_size, str(source), tuple(label for label in labels if label is not None))
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -178,99 +189,3 @@ def _room(max_length: int, before: tuple[int, ...], after: tuple[int, ...]) -> i
     if room < 1:
         raise CalibrationError(f"rows of {max_length} tokens have no room beside {len(before + after)} special ones")
     return room
-
-
-def _documents(source: str, field: str, samples: int, max_length: int) -> list[str]:
-    path = Path(os.path.expanduser(source))
-    if path.is_file():
-        try:
-            if path.suffix.lower() in _JSON_SUFFIXES:
-                return list(_jsonl(path, field))
-            return _paragraphs(path)
-        except UnicodeDecodeError as error:
-            raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-        except OSError as error:
-            raise CalibrationError(f"cannot read the calibration file {path}: {error.strerror}") from None
-    check_source(source)
-    return _dataset(source, field, samples, 40 * samples * max_length)
-
-
-def check_source(source: str) -> None:
-    """Refuse what can only be a file, and is none.
-
-    Raises:
-        CalibrationError: it is.
-    """
-    path = Path(os.path.expanduser(source))
-    named_so = path.suffix.lower() in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
-    if named_so and not path.exists():
-        raise CalibrationError(f"the calibration file {source!r} does not exist")
-
-
-def _jsonl(path: Path, field: str) -> Iterator[str]:
-    with path.open(encoding="utf-8") as lines:
-        number = 0
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise CalibrationError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno})") from None
-            except (ValueError, RecursionError) as error:  # a number too long, lists too deep
-                raise CalibrationError(f"{path}, line {number}: not JSON ({error})") from None
-            if not isinstance(record, dict) or field not in record:
-                fields = ", ".join(record) if isinstance(record, dict) else f"a {type(record).__name__}"
-                raise CalibrationError(f"{path}, line {number}: no field {field!r} (it holds: {fields})")
-            yield _text(record[field], f"{path}, line {number}", field)
-    if number == 0:
-        raise CalibrationError(f"{path} is empty")
-
-
-def _text(value: object, where: str, field: str) -> str:
-    if not isinstance(value, str):
-        raise CalibrationError(f"{where}: the field {field!r} holds a {type(value).__name__}, not text")
-    if not value.strip():
-        raise CalibrationError(f"{where}: the field {field!r} is empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise CalibrationError(f"{where}: the field {field!r} holds half of a surrogate pair") from None
-    return value
-
-
-def _paragraphs(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8")
-    paragraphs = [part.strip() for part in text.replace("\r\n", "\n").split("\n\n") if part.strip()]
-    if not paragraphs:
-        raise CalibrationError(f"{path} is empty")
-    if re.match(r'\{\s*"', paragraphs[0]):
-        raise CalibrationError(f"{path} looks like JSON; name it .jsonl to have it read as such")
-    return paragraphs
-
-
-def _dataset(source: str, field: str, samples: int, characters: int) -> list[str]:
-    """Documents of a data set on the hub (or in a local directory): at least `samples`, and about ten times the text
-    that is needed."""
-    import datasets
-
-    name, config, split, *_ = (*source.split(":"), "", "", "")
-    try:
-        stream = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
-        documents: list[str] = []
-        for number, record in enumerate(stream):
-            if field not in record:
-                raise CalibrationError(f"{source}: no field {field!r} (it holds: {', '.join(record)}); see --field")
-            if isinstance(record[field], str) and record[field].strip():
-                documents.append(_text(record[field], f"{source}, row {number}", field))
-                characters -= len(documents[-1])
-            if characters < 0 and len(documents) >= 10 * samples:
-                break
-    except CalibrationError:
-        raise
-    except Exception as error:
-        cause = str(error).strip().split("\n")[0]
-        raise CalibrationError(f"cannot read the data set {source!r}: {cause}") from error
-    if not documents:
-        raise CalibrationError(f"the data set {source!r} holds no text")
-    return documents

@@ -6,13 +6,13 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 import transformers
 from safetensors import SafetensorError
 
 from layerimp.blocks import find_blocks, hidden_states, probe_ids
 from layerimp.errors import CheckpointError, OutputError
+from layerimp.memory import free_bytes
 from layerimp.model import auto_class, in_eval_mode, quiet
 from layerimp.staging import staged
 from layerimp.surgery import deviation
@@ -142,9 +142,7 @@ def _cached_logits(model: PreTrainedModel) -> Tensor | None:
 def check_memory(model: PreTrainedModel) -> None:
     """Verifying needs a second copy of the weights."""
     need = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    free = psutil.virtual_memory().available
-    if model.device.type == "cuda":
-        free = torch.cuda.mem_get_info(model.device)[0]
+    free = free_bytes(model.device)
     if need * 1.1 > free:
         raise OutputError(
             f"verifying the checkpoint needs {need * 1.1 / 2**30:.1f} GiB more memory, {free / 2**30:.1f} GiB are "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,12 @@ from layerimp.registry import registry
 from layerimp.scorer import Importance, Scorer
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from layerimp.blocks import BlockStack
     from layerimp.sweep import Batch, Sweep, Trace
+    from layerimp.sweep.cache import BlockCache
 
 
 def score(
@@ -34,7 +36,7 @@ def score(
 
     Args:
         model: Any transformer of Hugging Face; left as it was.
-        calibration: Batches of `input_ids` and `attention_mask` [batch, seq]; iterated once per sweep.
+        calibration: Batches of `input_ids` and `attention_mask` [batch, seq]; iterated once per pass.
         scorers: Names of registered scorers, or configured `Scorer`s for this model's block count; in a mapping,
             by the label that their result gets.
         progress: Where to report progress.
@@ -86,8 +88,13 @@ def measure(
     *,
     removed: Sequence[int] = (),
     progress: Progress = SILENT,
+    cache: BlockCache | None = None,
 ) -> dict[str, Importance]:
-    """Run fresh scorers over the calibration set, with the blocks `removed` bypassed; see `score`."""
+    """Run fresh scorers over the calibration set, with the blocks `removed` bypassed; see `score`.
+
+    A `cache` that is kept from call to call, with one and the same set, saves the blocks before the first one in which
+    two calls differ.
+    """
     passes: list[_Pass] = []
     for label, scorer in scorers.items():
         if scorer.sweep is None:
@@ -99,12 +106,16 @@ def measure(
                 break
         else:
             passes.append(_Pass(scorer.sweep, {label: scorer}))
+    if isinstance(calibration, Iterator):  # it could be gone through only once
+        calibration = list(calibration)
     kept = [index for index in range(len(stack)) if index not in set(removed)]
     blind = {label: scorer for label, scorer in scorers.items() if scorer.sweep is None}
     found = {label: _importance(label, scorer, kept) for label, scorer in blind.items()}
     with in_eval_mode(stack.model):
+        if cache is not None:
+            cache.begin(removed)
         for one in passes:
-            found |= _run(one, stack, calibration, kept, removed, progress)
+            found |= _run(one, stack, calibration, kept, removed, progress, cache)
     return {label: found[label] for label in scorers}
 
 
@@ -115,6 +126,7 @@ def _run(
     kept: list[int],
     removed: Sequence[int],
     progress: Progress,
+    cache: BlockCache | None,
 ) -> dict[str, Importance]:
     wanted = frozenset[str]().union(*(scorer.observes for scorer in one.scorers.values()))
     # The sites that stand in for others are looked for as well, since the probe is made once.
@@ -142,7 +154,7 @@ def _run(
                 scorer.end_batch()
             advance(1)
 
-        batches = checked(calibration, stack)
+        batches = Checked(calibration, stack)
         one.sweep.drive(
             stack,
             batches,
@@ -152,6 +164,7 @@ def _run(
             removed=removed,
             emit=emit,
             end_batch=end_batch,
+            cache=cache,
         )
     found = {}
     for label, scorer in one.scorers.items():
@@ -193,33 +206,65 @@ def _view(trace: Trace, renamed: Mapping[str, str]) -> Trace:
     return replace(trace, acts={**trace.acts, **{site: trace.acts[other] for site, other in renamed.items()}})
 
 
-def checked(calibration: Iterable[Batch], stack: BlockStack) -> Iterable[Batch]:
-    """The batches, on the model's device, each of them sound.
+@dataclass(frozen=True)
+class Checked:
+    """The batches of a calibration set, each of them sound, padded on the right and on the model's device.
+
+    Attributes:
+        calibration: The batches as they came.
+        stack: The blocks of the model that they are for.
 
     Raises:
-        CalibrationError: there is no batch, a row without a token, or an id beyond the embedding.
+        CalibrationError: while iterating: there is no batch, a row without a token, an id beyond the embedding, or a
+            label that is no class of the model.
     """
-    number = -1
-    for number, batch in enumerate(calibration):
-        ids = batch["input_ids"]
-        mask = batch.get("attention_mask")
-        mask = torch.ones_like(ids) if mask is None else mask
-        if ids.ndim != 2 or ids.shape != mask.shape:
-            raise CalibrationError(
-                f"batch {number}: input_ids {list(ids.shape)} and attention_mask {list(mask.shape)} are not both "
-                "[batch, seq]"
-            )
-        if empty := (~mask.bool().any(dim=1)).nonzero().flatten().tolist():
-            raise CalibrationError(f"batch {number}: row {empty[0]} holds no token")
-        real = ids[mask.bool()]
-        if int(real.max()) >= stack.vocab_size or int(real.min()) < 0:
-            raise CalibrationError(
-                f"batch {number} holds token id {int(real.max() if real.min() >= 0 else real.min())}, but the model "
-                f"has embeddings for ids 0 to {stack.vocab_size - 1}; is this the model's own tokenizer?"
-            )
-        # Padding goes to the right, where it shifts no position, and its ids, which may be any, into the vocabulary.
-        order = mask.bool().sort(dim=1, descending=True, stable=True).indices
-        ids, mask = ids.gather(1, order).clamp(0, stack.vocab_size - 1), mask.gather(1, order)
-        yield {"input_ids": ids.to(stack.device), "attention_mask": mask.to(stack.device)}
-    if number < 0:
-        raise CalibrationError("the calibration set is empty")
+
+    calibration: Iterable[Batch]
+    stack: BlockStack
+
+    def __iter__(self) -> Iterator[Batch]:
+        number = -1
+        for number, batch in enumerate(self.calibration):
+            yield _sound(batch, self.stack, number)
+        if number < 0:
+            raise CalibrationError("the calibration set is empty")
+
+
+def _sound(batch: Batch, stack: BlockStack, number: int) -> Batch:
+    ids = batch["input_ids"]
+    mask = batch.get("attention_mask")
+    mask = torch.ones_like(ids) if mask is None else mask
+    if ids.ndim != 2 or ids.shape != mask.shape:
+        raise CalibrationError(
+            f"batch {number}: input_ids {list(ids.shape)} and attention_mask {list(mask.shape)} are not both "
+            "[batch, seq]"
+        )
+    if empty := (~mask.bool().any(dim=1)).nonzero().flatten().tolist():
+        raise CalibrationError(f"batch {number}: row {empty[0]} holds no token")
+    real = ids[mask.bool()]
+    if int(real.max()) >= stack.vocab_size or int(real.min()) < 0:
+        raise CalibrationError(
+            f"batch {number} holds token id {int(real.max() if real.min() >= 0 else real.min())}, but the model "
+            f"has embeddings for ids 0 to {stack.vocab_size - 1}; is this the model's own tokenizer?"
+        )
+    # Padding goes to the right, where it shifts no position, and its ids, which may be any, into the vocabulary.
+    order = mask.bool().sort(dim=1, descending=True, stable=True).indices
+    ids, mask = ids.gather(1, order).clamp(0, stack.vocab_size - 1), mask.gather(1, order)
+    moved = {"input_ids": ids.to(stack.device), "attention_mask": mask.to(stack.device)}
+    return moved | _labels(batch, stack, number)
+
+
+def _labels(batch: Batch, stack: BlockStack, number: int) -> dict[str, Tensor]:
+    """The class ids [batch] that came with a batch, sound; a model that generates text has none to predict."""
+    labels = batch.get("labels")
+    if labels is None or stack.model.can_generate():
+        return {}
+    rows, classes = len(batch["input_ids"]), int(stack.model.config.num_labels or 0)
+    if labels.shape != (rows,) or labels.is_floating_point():
+        kind = str(labels.dtype).removeprefix("torch.")
+        raise CalibrationError(
+            f"batch {number}: labels {list(labels.shape)} of {kind} are not one class id for each of {rows} rows"
+        )
+    if wrong := [int(label) for label in labels if not 0 <= int(label) < classes]:
+        raise CalibrationError(f"batch {number} holds label {wrong[0]}, but the model has classes 0 to {classes - 1}")
+    return {"labels": labels.long().to(stack.device)}

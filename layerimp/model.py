@@ -14,6 +14,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
+from layerimp.assets import located
 from layerimp.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
+CLASSIFIER = "AutoModelForSequenceClassification"
+"""The stock class of models whose output is one of several labels."""
+
 _AUTO_CLASSES: dict[str, dict[str, Any]] = {
     "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    "AutoModelForSequenceClassification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    CLASSIFIER: modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     "AutoModelForMaskedLM": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     "AutoModel": modeling_auto.MODEL_MAPPING_NAMES,
 }
@@ -39,7 +43,7 @@ def load(
     """Load a model, for causal language modelling or sequence classification, and its tokenizer.
 
     Args:
-        model: A directory, or the name of a model on the hub.
+        model: A directory, the name of a model on the hub, or of one that a plugin ships, such as `starter`.
         dtype: The weights' dtype; by default the one that they were saved in.
         device: Where to put the model; by default the first GPU, else the CPU.
         trust_remote_code: Whether Python that comes with the model may run.
@@ -148,6 +152,7 @@ def quiet() -> Iterator[None]:
 
 
 def _source(model: str | Path) -> str:
+    model = located("models", model)
     path = Path(model).expanduser()
     if not path.exists():
         if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1:

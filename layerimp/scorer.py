@@ -97,16 +97,18 @@ class Importance:
 class Scorer(Component):
     """A streaming accumulator over what the blocks do on the calibration set.
 
-    It sees each (block, batch) once, in no promised order. Tensors in a trace are borrowed: reduce them, never
-    keep or change them.
+    It sees each block in each row once, some rows at a time, in no promised order. Tensors in a trace are borrowed:
+    reduce them, never keep or change them.
 
     Attributes:
         sweep: The way of driving the model that this scorer needs; None where it looks at nothing.
         observes: The sites that it reads, of those that its sweep offers.
         lookback: How many earlier blocks' inputs it needs in `Trace.inputs`.
         fallbacks: For a site that some models do not have, the site to read in its place.
-        identity_scores_least: Whether a block that adds exactly nothing to the residual stream always gets the
-            least score of all.
+        identity_scores_least: Whether a block that adds exactly nothing to the residual stream, because its output
+            projections are zero, always gets the least score of all; where a block that does harm scores below 0,
+            exactly 0. Like `sweep`, `observes` and `lookback` it may depend on the options: the class speaks for the
+            default ones, an instance for its own.
         num_blocks: How many blocks are scored. `Trace.block` counts from 0 to `num_blocks - 1`.
     """
 
@@ -114,7 +116,7 @@ class Scorer(Component):
     observes: frozenset[str] = frozenset()
     lookback: int = 0
     fallbacks: ClassVar[Mapping[str, str]] = {}
-    identity_scores_least: ClassVar[bool] = False
+    identity_scores_least: bool = False
 
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(config)

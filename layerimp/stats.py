@@ -29,11 +29,28 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the products of `x` and `y`, both [row, feature], and the sum of their magnitudes: two [], float64.
+
+    Products and sums over features are in the working dtype, sums over rows in float64.
+    """
+    dtype = torch.promote_types(working_dtype(x.dtype), working_dtype(y.dtype))
+    total, magnitude = (torch.zeros((), dtype=torch.float64, device=x.device) for _ in range(2))
+    for one, other in zip(chunks(x), chunks(y), strict=True):
+        product = one.to(dtype) * other
+        total += product.sum(dim=-1).sum(dtype=torch.float64)
+        magnitude += product.abs_().sum(dim=-1).sum(dtype=torch.float64)
+    return total, magnitude
+
+
 class _Slots:
     """Float64 numbers, one per block, that follow the device of what is added to them."""
 
     def __init__(self, num_blocks: int) -> None:
         self._values = [torch.zeros((), dtype=torch.float64) for _ in range(num_blocks)]
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def __getitem__(self, block: int) -> Tensor:
         return self._values[block]
@@ -46,6 +63,30 @@ class _Slots:
 
     def read(self) -> Tensor:
         return torch.stack([value.cpu() for value in self._values])
+
+
+class Sum:
+    """The sum of numbers, per block.
+
+    Args:
+        num_blocks: How many blocks.
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        self._total = _Slots(num_blocks)
+
+    def add(self, block: int, value: Tensor) -> None:
+        """Take in one `value` [] in float64."""
+        self._total.add(block, value)
+
+    def merge(self, other: Self) -> None:
+        """Absorb another shard's values."""
+        for block in range(len(self._total)):
+            self.add(block, other._total[block])
+
+    def value(self) -> Tensor:
+        """The sums [num_blocks], float64 on the CPU; 0 for a block that saw no value."""
+        return self._total.read()
 
 
 class Mean:

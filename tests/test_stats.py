@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerimp import stats
-from layerimp.stats import Mean, Moments, chunks, working_dtype
+from layerimp.stats import Mean, Moments, Sum, chunks, products, working_dtype
 
 modest = settings(derandomize=True, max_examples=60, deadline=None, database=None)
 
@@ -185,3 +185,24 @@ def test_chunks_are_whole_rows(monkeypatch: pytest.MonkeyPatch, rows: int, width
 )
 def test_arithmetic_is_never_short(dtype: torch.dtype, expected: torch.dtype) -> None:
     assert working_dtype(dtype) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_products_are_those_of_every_element(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "CHUNK_ELEMENTS", 10)
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(7, 3, generator=generator).to(dtype) for _ in range(2))
+    pairs = [a * b for a, b in zip(x.double().flatten().tolist(), y.double().flatten().tolist(), strict=True)]
+    total, magnitude = products(x, y)
+    assert total.dtype == magnitude.dtype == torch.float64
+    assert float(total) == pytest.approx(sum(pairs), rel=1e-6)
+    assert float(magnitude) == pytest.approx(sum(map(abs, pairs)), rel=1e-6)
+
+
+def test_sums_merge() -> None:
+    one, other = Sum(2), Sum(2)
+    for sums, values in ((one, (1.0, 2.5)), (other, (-4.0,))):
+        for value in values:
+            sums.add(1, torch.tensor(value, dtype=torch.float64))
+    one.merge(other)
+    assert one.value().tolist() == [0.0, -0.5]

@@ -14,6 +14,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from layerimp.blocks import find_blocks
+from layerimp.sites import find_taps
+
 BLOCKS = 4
 VOCAB = 97
 
@@ -32,15 +35,21 @@ _GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": BLOCKS, "n_head": 4, "n_p
 DECODERS: dict[str, dict[str, Any]] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
+    "smollm3": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA | {"head_dim": 8},
     "qwen3_moe": _LLAMA | {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
+    "gemma": _LLAMA | {"head_dim": 8},
     "gemma2": _LLAMA | {"head_dim": 8},
     "gemma3_text": _LLAMA | {"head_dim": 8},
+    "phi": _LLAMA,
     "phi3": _LLAMA,
     "stablelm": _LLAMA,
     "stablelm:parallel": _LLAMA | {"use_parallel_residual": True},
+    "cohere": _LLAMA,
+    "glm4": _LLAMA | {"head_dim": 8},
     "gpt2": _GPT2,
+    "gptj": _GPT2 | {"rotary_dim": 4},
     "gpt_neox": _LLAMA,
     "gpt_neox:sequential": _LLAMA | {"use_parallel_residual": False},
     "opt": {
@@ -63,6 +72,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "bloom": {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": BLOCKS, "n_head": 4},
     "mixtral": _LLAMA | {"num_local_experts": 4},
     "olmo2": _LLAMA,
+    "gpt_oss": _LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
     "granite": _LLAMA | {"residual_multiplier": 0.3},
     "gpt_neo": {
         "vocab_size": VOCAB,
@@ -83,12 +93,28 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "n_heads": 4,
         "max_position_embeddings": 64,
     },
+    "roberta": _LLAMA | {"max_position_embeddings": 66},
+    "electra": _LLAMA | {"embedding_size": 32},
+    "deberta-v2": _LLAMA | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 16},
 }
 ALL = DECODERS | ENCODERS
-EAGER_ONLY = frozenset({"gemma2", "bloom", "gpt_neo"})
+UNPRUNABLE: dict[str, dict[str, Any]] = {
+    "gemma4_text": _LLAMA
+    | {
+        "head_dim": 8,
+        "global_head_dim": 8,
+        "vocab_size_per_layer_input": VOCAB,
+        "hidden_size_per_layer_input": 0,
+        "num_kv_shared_layers": 0,
+        "layer_types": ["sliding_attention", "full_attention"] * (BLOCKS // 2),
+    },
+    "modernbert": _LLAMA | {"global_attn_every_n_layers": 2},
+}
+"""Architectures that can be scored, but whose blocks depend on their position."""
+EAGER_ONLY = frozenset({"gemma2", "bloom", "gpt_neo", "gpt_oss", "deberta-v2"})
 """Architectures that refuse sdpa."""
 POST_NORM = frozenset(ENCODERS)
-EXPERTS = frozenset({"mixtral", "qwen3_moe"})
+EXPERTS = frozenset({"mixtral", "qwen3_moe", "gpt_oss"})
 """Architectures whose MLP has no single down projection."""
 
 
@@ -97,8 +123,8 @@ def tiny(
 ) -> PreTrainedModel:
     """A random model of 4 blocks, the same each time; its branches are large enough to matter."""
     kwargs = {} if attention is None else {"attn_implementation": attention}
-    config = AutoConfig.for_model(name.split(":")[0], **{**ALL[name], **changes})
-    auto = AutoModelForSequenceClassification if name in ENCODERS else AutoModelForCausalLM
+    config = AutoConfig.for_model(name.split(":")[0], **{**(ALL | UNPRUNABLE)[name], **changes})
+    auto = AutoModelForSequenceClassification if name in {*ENCODERS, "modernbert"} else AutoModelForCausalLM
     torch.manual_seed(0)
     model = auto.from_config(config, **kwargs)
     with torch.no_grad():
@@ -106,6 +132,27 @@ def tiny(
             if parameter.ndim >= 2:
                 parameter.mul_(5)
     return model.to(dtype).eval()
+
+
+def classifier(name: str, **changes: Any) -> PreTrainedModel:
+    """A tiny classifier with three classes on the backbone of a decoder or an encoder."""
+    known = ALL[name]
+    config = AutoConfig.for_model(name, **(known | {"num_labels": 3, "pad_token_id": 0} | changes))
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(config).double().eval()
+
+
+def shut(model: PreTrainedModel, block: int) -> PreTrainedModel:
+    """The model with one block that adds exactly nothing to the residual stream."""
+    stack = find_blocks(model)
+    taps = find_taps(stack)[block]
+    for site in ("attn_out", "mlp_out"):
+        module = stack[block].get_submodule(taps[site].path)
+        for parameter in module.parameters():
+            # Gemma's norms multiply by one plus their weight.
+            scale = parameter.ndim == 1 and "norm" in type(module).__name__.lower()
+            torch.nn.init.constant_(parameter, -1.0 if scale else 0.0)
+    return model
 
 
 def batch(rows: int = 3, tokens: int = 12, *, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -1,8 +1,7 @@
-"""Ways to drive a model over the calibration set, and the traces that they emit."""
+"""One pass through the backbone, and the recorder of what its blocks do."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,9 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks import block_input, bypassed, hidden_states
-from layerimp.errors import ModelError, NonFiniteError
-from layerimp.sites import Tap, Taps, find_taps
+from layerimp.blocks import block_input, bypassed, hidden_states, run
+from layerimp.errors import ModelError
+from layerimp.sites import Tap, find_taps
+from layerimp.sweep.cache import BlockCache, remembered
+from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
+from layerimp.sweep.finite import require_finite, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,95 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from layerimp.blocks import BlockStack
-
-Batch = dict[str, "Tensor"]
-"""`input_ids` and `attention_mask`, both [batch, seq]."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What one block did in one batch.
-
-    Attributes:
-        block: The block's position among the scored ones.
-        batch: The batch's position in the calibration set.
-        acts: By site, [batch, seq, features]. Borrowed: reduce, never keep or change.
-        mask: [batch, seq]; False where there is padding.
-        padded: Whether there is any padding.
-        inputs: The inputs of up to `lookback` blocks before this one, by position. Borrowed as well.
-    """
-
-    block: int
-    batch: int
-    acts: Mapping[str, Tensor]
-    mask: Tensor
-    padded: bool
-    inputs: Mapping[int, Tensor] = field(default_factory=dict)
-
-    def rows(self, site: str) -> Tensor:
-        """The activations of the real tokens [token, features]; without padding this copies nothing."""
-        act = self.acts[site]
-        return act[self.mask] if self.padded else act.flatten(0, 1)
-
-
-@dataclass(frozen=True)
-class Scouting:
-    """Where a model has the sites inside its blocks.
-
-    Attributes:
-        sites: The sites that were looked for.
-        taps: For each block, where to read those that it has.
-    """
-
-    sites: frozenset[str]
-    taps: Sequence[Taps]
-
-    @property
-    def missing(self) -> dict[str, list[int]]:
-        """For each site that some blocks do not have, the blocks that lack it."""
-        lacking = {site: [i for i, taps in enumerate(self.taps) if site not in taps] for site in sorted(self.sites)}
-        return {site: blocks for site, blocks in lacking.items() if blocks}
-
-
-class Sweep(ABC):
-    """A way of driving the model. Equal sweeps, and those that `union` joins, share one pass."""
-
-    def union(self, other: Sweep) -> Sweep | None:
-        """The sweep that serves both at once, or None if they have to run apart."""
-        return self if self == other else None
-
-    @abstractmethod
-    def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
-        """Find out where a model has `sites`, before it is driven."""
-
-    @abstractmethod
-    def drive(
-        self,
-        stack: BlockStack,
-        batches: Iterable[Batch],
-        *,
-        sites: frozenset[str],
-        scouting: Scouting,
-        lookback: int = 0,
-        removed: Sequence[int],
-        emit: Callable[[Trace], None],
-        end_batch: Callable[[], None],
-    ) -> None:
-        """Run every batch through the model.
-
-        Args:
-            stack: The model's blocks.
-            batches: The calibration set.
-            sites: What the traces have to hold.
-            scouting: What `scout` found for these sites, or for more.
-            lookback: How many earlier blocks' inputs they have to hold.
-            removed: Blocks to bypass. They emit no trace, and the others are counted without them.
-            emit: Takes one trace per block and batch.
-            end_batch: Called when a batch is through.
-
-        Raises:
-            NonFiniteError: a block puts out a NaN or an infinity.
-        """
 
 
 @dataclass(frozen=True)
@@ -138,6 +51,7 @@ class Forward(Sweep):
         removed: Sequence[int],
         emit: Callable[[Trace], None],
         end_batch: Callable[[], None],
+        cache: BlockCache | None = None,
     ) -> None:
         """Run every batch through the backbone; see `Sweep.drive`."""
         kept = [index for index in range(len(stack)) if index not in set(removed)]
@@ -145,17 +59,16 @@ class Forward(Sweep):
             if site in sites:
                 raise ModelError(f"block {blocks[0]} of {type(stack.model).__name__} has no site {site!r}")
         with ExitStack() as undo, torch.inference_mode():
-            undo.enter_context(bypassed(stack, removed))
+            undo.enter_context(bypassed(stack, removed, idle=cache is not None and cache.apart))
             recorder = _Recorder(sites, lookback, emit)
             for position, index in enumerate(kept):
                 recorder.attach(position, stack[index], scouting.taps[index], undo)
             for number, batch in enumerate(batches):
                 mask = batch["attention_mask"].bool()
                 recorder.begin(number, mask)
-                masked = {"attention_mask": batch["attention_mask"]} if recorder.padded else {}
-                stack.backbone(input_ids=batch["input_ids"], use_cache=False, **masked)
-                if (bad := recorder.first_bad()) is not None:
-                    raise NonFiniteError(f"block {kept[bad]} puts out a NaN or an infinity in batch {number}")
+                with remembered(None if sites - self.ENDS else cache, number):
+                    run(stack.backbone, batch)
+                require_finite(recorder.spreads, kept, number)
                 end_batch()
 
 
@@ -174,12 +87,12 @@ class _Recorder:
     padded: bool = False
     acts: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[int, Tensor] = field(default_factory=dict)
-    checks: list[Tensor] = field(default_factory=list)
+    spreads: list[Tensor] = field(default_factory=list)
 
     def begin(self, number: int, mask: Tensor) -> None:
         self.inputs = {}
         self.number, self.mask, self.padded = number, mask, not bool(mask.all())
-        self.checks = []
+        self.spreads = []
 
     def attach(self, position: int, block: nn.Module, taps: Mapping[str, Tap], undo: ExitStack) -> None:
         if "block_in" in self.sites or self.lookback:
@@ -213,9 +126,7 @@ class _Recorder:
 
     def _leave(self, position: int, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         out = hidden_states(output)
-        # The spread is finite only if every value is; it is read only when the batch is through.
-        low, high = (out[self.mask.to(out.device)] if self.padded else out).aminmax()
-        self.checks.append(high.double() - low.double())
+        self.spreads.append(spread(out, self.mask if self.padded else None))
         if "block_out" in self.sites:
             self._take(position, "block_out", out)
 
@@ -232,9 +143,3 @@ class _Recorder:
         if self.acts.keys() == self.sites:
             acts, self.acts = self.acts, {}
             self.emit(Trace(position, self.number, acts, self.mask.to(act.device), self.padded, self.inputs))
-
-    def first_bad(self) -> int | None:
-        """The first block of this batch that put out a NaN or an infinity."""
-        spreads = torch.stack([check.to(self.checks[0].device) for check in self.checks])
-        bad = (~spreads.isfinite()).nonzero()
-        return int(bad[0]) if len(bad) else None

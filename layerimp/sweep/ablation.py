@@ -1,0 +1,130 @@
+"""What becomes of the model's predictions when one block is changed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from layerimp.blocks import bypassed
+from layerimp.errors import CalibrationError, NonFiniteError
+from layerimp.head import Head
+from layerimp.sweep.cache import BlockCache, remembered
+from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
+from layerimp.sweep.replay import Replay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from torch import Tensor
+
+    from layerimp.blocks import BlockStack
+
+Probe = float | Literal["mean"]
+"""A change of a block: the factor on what it adds, or what it adds replaced by its mean over the calibration set."""
+
+
+@dataclass(frozen=True)
+class Ablation(Sweep):
+    """For each block, the log-probability of each target with that block changed and with the model intact.
+
+    A block that puts out h + D puts out h + a D under the probe a: 0 skips it, 1 is the intact model. Under the
+    probe "mean" it puts out h + the mean of D over the real tokens of the whole set, for which a pass is made first.
+    The blocks before the changed one are not run again: they give back what they gave in the intact pass.
+
+    Sites: `Ablation.site(probe)` for each probe and for the intact model (`Ablation.INTACT`), [batch, position] as in
+    `layerimp.head.Targets`, where the trace's mask tells the positions that have a target.
+
+    Attributes:
+        probes: The changes that are tried. The intact model is always there, and costs nothing more.
+    """
+
+    INTACT: ClassVar[str] = "log_prob@1.0"
+    predicts: ClassVar[bool] = True
+
+    probes: frozenset[Probe] = frozenset({0.0})
+
+    @staticmethod
+    def site(probe: Probe) -> str:
+        """The site that holds the log-probabilities under a probe, such as `log_prob@0.5`."""
+        return f"log_prob@{probe if isinstance(probe, str) else float(probe)}"
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """All sites that this sweep offers."""
+        return frozenset(map(self.site, self.probes)) | {self.INTACT}
+
+    def union(self, other: Sweep) -> Sweep | None:
+        """The ablation with the probes of both."""
+        return Ablation(self.probes | other.probes) if isinstance(other, Ablation) else None
+
+    def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
+        """Nothing is looked for inside the blocks: the sites of this sweep are there, and no others."""
+        return Scouting(sites - self.sites, [{} for _ in stack])
+
+    def drive(
+        self,
+        stack: BlockStack,
+        batches: Iterable[Batch],
+        *,
+        sites: frozenset[str],
+        scouting: Scouting,
+        lookback: int = 0,
+        removed: Sequence[int],
+        emit: Callable[[Trace], None],
+        end_batch: Callable[[], None],
+        cache: BlockCache | None = None,
+    ) -> None:
+        """Run every batch through the model, and for each block and probe from that block on; see `Sweep.drive`.
+
+        Raises:
+            ModelError: the model predicts nothing, or its blocks cannot be run without those before them.
+            CalibrationError: nothing in the whole set is to be predicted.
+            NonFiniteError: the model puts out a NaN or an infinity; names the block and the batch.
+        """
+        kept = [index for index in range(len(stack)) if index not in set(removed)]
+        with ExitStack() as undo, torch.inference_mode():
+            head = Head(stack)
+            undo.enter_context(bypassed(stack, removed, idle=True))
+            replay = Replay(stack, head.backbone, kept)
+            means = _means(replay, batches, cache) if "mean" in self.probes else []
+            seen = 0
+            for number, batch in enumerate(batches):
+                with remembered(cache, number):
+                    passed = replay.record(batch, number)
+                targets = head.targets(batch, passed.output)
+                seen += int(targets.mask.sum())
+                intact = _finite(head.log_probs(passed.output, targets), "the intact model", number)
+                for position, index in enumerate(kept):
+                    acts = {self.INTACT: intact}
+                    for probe in self.probes - {1}:
+                        by = means[position] if isinstance(probe, str) else probe
+                        output = replay.resume(passed, position, passed.changed(position, by))
+                        what = f"with block {index} changed ({self.site(probe)}), the model"
+                        acts[self.site(probe)] = _finite(head.log_probs(output, targets), what, number)
+                    emit(Trace(position, number, acts, targets.mask, not bool(targets.mask.all())))
+                end_batch()
+        if not seen:
+            raise CalibrationError("the calibration set holds nothing to predict: every row is a single token")
+
+
+def _finite(log_probs: Tensor, what: str, number: int) -> Tensor:
+    if not log_probs.isfinite().all():
+        raise NonFiniteError(f"{what} puts out a NaN or an infinity in batch {number}")
+    return log_probs
+
+
+def _means(replay: Replay, batches: Iterable[Batch], cache: BlockCache | None) -> list[Tensor]:
+    """The mean over all real tokens of what each block adds [hidden], in float64."""
+    totals: list[Tensor] = []
+    count = 0
+    for number, batch in enumerate(batches):
+        mask = batch["attention_mask"].bool()
+        with remembered(cache, number):
+            passed = replay.record(batch, number)
+        sums = [passed.added(position)[mask].sum(dim=0, dtype=torch.float64) for position in range(len(passed.inputs))]
+        totals = [total + new for total, new in zip(totals, sums, strict=True)] if totals else sums
+        count += int(mask.sum())
+    return [total / count for total in totals]
