@@ -2,9 +2,13 @@
 
     python benchmarks/overhead.py --model DIR --calibration FILE.jsonl
 
-Time: bare and scored passes are interleaved after a warm-up; the ratio is that of the medians, and the range of the
-ratios of neighbouring pairs is shown with it. Memory: each kind runs in a process of its own, and its peak is
-counted above what the process held when model and text were loaded.
+Beside the bare pass (`bare`), a scorer that looks at gradients is measured against the bare way there and back
+(`back`: parameters frozen, from the last hidden state), and one that looks at predictions against its head alone, once
+over the tokens (`head`).
+
+Time: all kinds are interleaved after a warm-up; ratios are those of the medians, and the range of the ratios of
+neighbouring pairs is shown with them. Memory: each kind runs in a process of its own, and its peak is counted above
+what the process held when model and text were loaded and every weight had been touched.
 """
 
 from __future__ import annotations
@@ -20,7 +24,12 @@ from collections.abc import Callable
 import torch
 
 import layerimp
+from layerimp.blocks import run
 from layerimp.calibration import load_calibration
+from layerimp.engine import Checked
+from layerimp.head import Head
+from layerimp.registry import registry
+from layerimp.sweep import Backward
 
 PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 PARSER.add_argument("--model", required=True)
@@ -32,29 +41,65 @@ PARSER.add_argument("--batch-size", type=int, default=8)
 PARSER.add_argument("--rounds", type=int, default=5)
 PARSER.add_argument("--threads", type=int, default=2)
 PARSER.add_argument("--dtype", default="float32")
-PARSER.add_argument("--peak-of", choices=("bare", "scored"), help=argparse.SUPPRESS)
+PARSER.add_argument("--peak-of", help=argparse.SUPPRESS)
 
 
 def kinds(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    """The bare and the scored pass, ready to run."""
+    """The bare passes that the scorers' sweeps are made of, and the scored one, ready to run."""
     torch.set_num_threads(args.threads)
     model, tokenizer = layerimp.load(args.model, dtype=args.dtype)
     calibration = load_calibration(
         args.calibration, tokenizer, samples=args.samples, max_length=args.max_length, batch_size=args.batch_size
     )
-    backbone = layerimp.find_blocks(model).backbone
+    for parameter in model.parameters():
+        parameter.sum()  # weights are mapped from their file until they are read
+    stack = layerimp.find_blocks(model)
+    batches = list(Checked(calibration, stack))
+    scorers = [registry().get("scorer", name)(len(stack)) for name in args.scorer]
+    sweeps = [scorer.sweep for scorer in scorers]
 
-    def bare() -> None:
-        with torch.inference_mode():
-            for batch in calibration:
-                backbone(input_ids=batch["input_ids"].to(model.device), use_cache=False)
+    def settle() -> None:
         if model.device.type == "cuda":
             torch.cuda.synchronize()
 
+    def bare() -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                run(stack.backbone, batch)
+        settle()
+
+    def back() -> None:
+        for batch in batches:
+            run(stack.backbone, batch).last_hidden_state.sum().backward()
+        settle()
+
+    def head() -> None:
+        for output, targets in predicted:
+            if gradients:
+                whole.gradient(output, targets, gradients[0].target)
+            else:
+                with torch.inference_mode():
+                    whole.log_probs(output, targets)
+        settle()
+
     def scored() -> None:
         layerimp.score(model, calibration, args.scorer)
+        settle()
 
-    return {"bare": bare, "scored": scored}
+    found = {"bare": bare}
+    gradients = [sweep for sweep in sweeps if isinstance(sweep, Backward)]
+    if gradients:
+        model.requires_grad_(False)
+        embedding = model.get_input_embeddings()
+        embedding.register_forward_hook(lambda _module, _args, hidden: hidden.detach().requires_grad_())
+        found["back"] = back
+    if any(sweep is not None and sweep.predicts for sweep in sweeps):
+        whole = Head(stack)
+        with torch.no_grad():
+            outputs = [run(whole.backbone, batch) for batch in batches]
+        predicted = [(output, whole.targets(batch, output)) for batch, output in zip(batches, outputs, strict=True)]
+        found["head"] = head
+    return {**found, "scored": scored}
 
 
 def timed(function: Callable[[], None]) -> float:
@@ -72,32 +117,35 @@ def main() -> None:
     args = PARSER.parse_args()
     args.scorer = args.scorer or ["avss"]
     if args.peak_of:
-        run = kinds(args)[args.peak_of]
+        function = kinds(args)[args.peak_of]
         before = resident()
-        run()
+        function()
         print(resident() - before)
         return
+    run_by_kind = kinds(args)
     peaks = {}
-    for kind in ("bare", "scored"):
+    for kind in run_by_kind:
         command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", kind]
         peaks[kind] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    run = kinds(args)
-    for function in run.values():
+    for function in run_by_kind.values():
         function()
-    times: dict[str, list[float]] = {"bare": [], "scored": []}
+    times: dict[str, list[float]] = {kind: [] for kind in run_by_kind}
     for _ in range(args.rounds):
-        for kind, function in run.items():
+        for kind, function in run_by_kind.items():
             times[kind].append(timed(function))
-    pairs = [scored / bare for bare, scored in zip(times["bare"], times["scored"], strict=True)]
     medians = {kind: statistics.median(values) for kind, values in times.items()}
     print(f"{', '.join(args.scorer)} on {args.samples}x{args.max_length} tokens, {args.dtype}, {args.threads} threads")
     for kind in times:
         seconds = ", ".join(f"{value:.2f}" for value in times[kind])
-        print(f"{kind:>7}: median {medians[kind]:.2f} s ({seconds}); peak +{peaks[kind]:.0f} MiB over the loaded model")
-    print(
-        f"ratio {medians['scored'] / medians['bare']:.3f} of the medians; pairs {min(pairs):.3f} to {max(pairs):.3f}; "
-        f"memory {peaks['scored'] - peaks['bare']:+.0f} MiB"
-    )
+        print(
+            f"{kind:>7}: median {medians[kind]:.2f} s ({seconds}), {medians[kind] / medians['bare']:.3f} of bare; "
+            f"peak +{peaks[kind]:.0f} MiB over the loaded model"
+        )
+    pairs = [scored / bare for bare, scored in zip(times["bare"], times["scored"], strict=True)]
+    print(f"scored / bare: {medians['scored'] / medians['bare']:.3f}; pairs {min(pairs):.3f} to {max(pairs):.3f}")
+    if "head" in times:
+        print(f"(scored - head) / bare: {(medians['scored'] - medians['head']) / medians['bare']:.3f}")
+    print(f"memory: {peaks['scored'] - peaks['bare']:+.0f} MiB over a bare pass")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,12 @@ import torch
 from hypothesis import given, settings
 from layerimp_baselines import Angular, BlockInfluence, RelativeMagnitude
 from layerimp_baselines.geometry import angle, one_minus_cosine
-from tiny import BLOCKS, batch, padded_batch, tiny
-from torch import nn
+from tiny import BLOCKS, batch, padded_batch, shut, tiny
 
 import layerimp
 from layerimp.engine import measure
 from layerimp.errors import OptionError
 from layerimp.scorer import Importance
-from layerimp.sites import find_taps
 from layerimp.surgery import pruned
 
 FORWARD = ["block-influence", "relative-magnitude", "angular"]
@@ -98,15 +96,7 @@ def test_angular_agrees_with_block_influence_on_one_token() -> None:
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt_neox", "opt"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_identity_block_scores_least(architecture: str, name: str, dtype: torch.dtype) -> None:
-    model = tiny(architecture, dtype=dtype)
-    stack = layerimp.find_blocks(model)
-    for site in ("attn_out", "mlp_out"):
-        module = stack[2].get_submodule(find_taps(stack)[2][site].path)
-        for parameter in module.parameters():
-            # Gemma's norms multiply by one plus their weight.
-            nn.init.constant_(
-                parameter, -1.0 if parameter.ndim == 1 and "norm" in type(module).__name__.lower() else 0.0
-            )
+    model = shut(tiny(architecture, dtype=dtype), 2)
     scores = layerimp.score(model, [batch()], [name])[name].scores
     assert scores[2] == 0
     assert min(scores[:2] + scores[3:]) > 0

@@ -1,0 +1,92 @@
+"""Leave one out, against models whose blocks are removed for real, and its invariants."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from layerimp_baselines import Perplexity
+from tiny import BLOCKS, batch, classifier, padded_batch, shut, tiny
+from torch.nn.functional import cross_entropy
+
+import layerimp
+from layerimp.engine import measure
+from layerimp.surgery import pruned
+
+
+def score(model: Any, batches: list[Any]) -> Any:
+    return layerimp.score(model, batches, ["perplexity"])["perplexity"]
+
+
+def loss(model: Any, batches: list[dict[str, torch.Tensor]]) -> float:
+    """Per target, in nats."""
+    total, count = 0.0, 0
+    for one in batches:
+        with torch.no_grad():
+            logits = model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits
+        labels = one.get("labels")
+        if labels is None:
+            labels = one["input_ids"].masked_fill(one["attention_mask"] == 0, -100)[:, 1:].flatten()
+            logits = logits[:, :-1].flatten(0, 1)
+        total += float(cross_entropy(logits, labels, ignore_index=-100, reduction="sum"))
+        count += int((labels != -100).sum())
+    return total / count
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
+def test_it_is_the_loss_of_the_model_without_the_block(architecture: str) -> None:
+    model, batches = tiny(architecture, dtype=torch.float64), [padded_batch((12, 5, 9)), batch(2, 7, seed=1)]
+    found, intact = score(model, batches), loss(model, batches)
+    for block in range(BLOCKS):
+        with pruned(model, [block]):
+            without = loss(model, batches)
+        assert found.scores[block] == pytest.approx(without - intact, abs=1e-9)
+        assert found.columns["perplexity_without"][block] == pytest.approx(math.exp(without), rel=1e-9)
+    said = f"perplexity of the intact model: {math.exp(intact):.6g} ({intact:.4g} nats per target)"
+    assert list(found.notes) == [said]
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "llama", "gpt2"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_classifiers_with_labels_or_their_own(architecture: str, labelled: bool) -> None:
+    model, one = classifier(architecture), padded_batch()
+    own = model(**one).logits.argmax(dim=-1)
+    known = one | {"labels": torch.tensor([2, 0, 1]) if labelled else own}
+    found, intact = score(model, [known if labelled else one]), loss(model, [known])
+    for block in range(BLOCKS):
+        with pruned(model, [block]):
+            assert found.scores[block] == pytest.approx(loss(model, [known]) - intact, abs=1e-9)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_identity_block_scores_exactly_0(architecture: str, dtype: torch.dtype) -> None:
+    found = score(shut(tiny(architecture, dtype=dtype), 2), [padded_batch()])
+    assert found.scores[2] == 0
+    assert all(found.scores[:2] + found.scores[3:])
+
+
+def test_batches_shards_and_padding_change_nothing() -> None:
+    model, lengths = tiny("llama", dtype=torch.float64), (12, 5, 9)
+    together = padded_batch(lengths)
+    alone = [
+        {"input_ids": ids[None, :n], "attention_mask": torch.ones(1, n, dtype=torch.long)}
+        for ids, n in zip(together["input_ids"], lengths, strict=True)
+    ]
+    expected = score(model, alone).scores
+    assert score(model, [together]).scores == pytest.approx(expected, rel=1e-9)
+    shards = [Perplexity(BLOCKS), Perplexity(BLOCKS)]
+    for shard, part in zip(shards, (alone[:1], alone[1:]), strict=True):
+        layerimp.score(model, part, [shard])
+    shards[0].merge(shards[1])
+    assert shards[0].compute().scores == pytest.approx(expected, rel=1e-12)
+
+
+def test_bypassed_blocks_are_as_if_removed() -> None:
+    model, one = tiny("llama", dtype=torch.float64), padded_batch()
+    past = measure(layerimp.find_blocks(model), [one], {"p": Perplexity(BLOCKS - 1)}, removed=[1])["p"]
+    assert past.blocks == [0, 2, 3]
+    with pruned(model, [1]):
+        assert past.scores == pytest.approx(score(model, [one]).scores, rel=1e-9)

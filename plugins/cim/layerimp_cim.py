@@ -1,0 +1,92 @@
+"""CIM, contextual importance of a block: how far a prediction moves over all that the block could have added.
+
+Contextual importance and utility are Främling's (arXiv:2202.07292), who varies the inputs of a decision. Here what
+varies is the factor on a block's contribution to the residual stream; that step is layerimp's own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, Self
+
+import torch
+from pydantic import Field, field_validator
+
+from layerimp import Importance, Scorer, hookimpl
+from layerimp.component import Options
+from layerimp.stats import Mean
+from layerimp.sweep import Ablation
+
+if TYPE_CHECKING:
+    from layerimp.sweep import Trace
+
+
+class CIMConfig(Options):
+    """Which changes of a block are tried, and what is compared."""
+
+    probes: tuple[float | Literal["mean"], ...] = Field(
+        (0.0, 0.5, 1.0, "mean"),
+        description="What a block may add: its contribution times a factor (0 skips the block), or the mean of its "
+        "contributions over the set (mean). The intact block, 1, is always among them. [0] is the cheapest.",
+    )
+    scale: Literal["prob", "log"] = Field("prob", description="Compare the target's probability, or its logarithm.")
+
+    @field_validator("probes")
+    @classmethod
+    def _changing(cls, probes: tuple[float | Literal["mean"], ...]) -> tuple[float | Literal["mean"], ...]:
+        if not set(probes) - {1}:
+            raise ValueError("at least one probe has to change the block: anything but 1")
+        if not all(math.isfinite(probe) for probe in probes if not isinstance(probe, str)):
+            raise ValueError("a probe is a finite number, or mean")
+        return probes
+
+
+class CIM(Scorer):
+    """Range of the target's probability over changes of what the block adds, averaged over all targets."""
+
+    name = "cim"
+    reference = "after Främling's contextual importance and utility, arXiv:2202.07292; for blocks layerimp's own"
+    Config = CIMConfig
+    sweep = Ablation(frozenset({0.0, 0.5, "mean"}))
+    identity_scores_least = True
+
+    def __init__(self, num_blocks: int, config: CIMConfig | None = None) -> None:
+        super().__init__(num_blocks, config)
+        self.config: CIMConfig
+        self.sweep = Ablation(frozenset(self.config.probes))
+        self.observes = self.sweep.sites
+        self._importance = Mean(num_blocks)
+        self._utility = Mean(num_blocks)
+        self._merged = False
+
+    def update(self, trace: Trace) -> None:
+        """Take in the targets' log-probabilities [batch, position] under all changes of one block."""
+        values = torch.stack([trace.rows(site).double() for site in sorted(self.observes)])
+        intact = trace.rows(Ablation.INTACT).double()
+        if self.config.scale == "prob":
+            values, intact = values.exp(), intact.exp()
+        least, span = values.amin(dim=0), values.amax(dim=0) - values.amin(dim=0)
+        self._importance.add(trace.block, span)
+        # Where no change moves the target, the block neither helps nor hurts.
+        self._utility.add(trace.block, torch.where(span > 0, (intact - least) / span, 0.5))
+
+    def merge(self, other: Self) -> None:
+        """Absorb another shard's statistics; under the probe `mean` each shard had its own means."""
+        self._importance.merge(other._importance)
+        self._utility.merge(other._utility)
+        self._merged = True
+
+    def compute(self) -> Importance:
+        """The mean range of each block, and its contextual utility: 0 hurts, 0.5 does nothing, 1 helps."""
+        shards = self._merged and "mean" in self.config.probes
+        return Importance(
+            scores=self._importance.value().tolist(),
+            columns={"contextual_utility": self._utility.value().tolist()},
+            notes=["the probe mean took each shard's own mean, not that of the whole set"] if shards else [],
+        )
+
+
+@hookimpl
+def layerimp_scorers() -> list[type[Scorer]]:
+    """The scorer of this plugin."""
+    return [CIM]

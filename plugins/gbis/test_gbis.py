@@ -1,0 +1,161 @@
+"""GBIS against plain autograd over all logits, and against what it claims about the loss."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from layerimp_gbis import GBIS, GBISConfig
+from tiny import BLOCKS, batch, classifier, padded_batch, shut, tiny
+
+import layerimp
+from layerimp.blocks import block_input, hidden_states, with_hidden
+from layerimp.scorer import Importance
+
+VARIANTS: list[Any] = ["grad_x_delta", "grad_norm", "grad_x_act"]
+LENGTHS = (12, 5, 9, 7, 12, 3, 10, 8)
+Batch = dict[str, torch.Tensor]
+
+
+def score(model: Any, batches: list[Batch], variant: Any = "grad_x_delta") -> Importance:
+    return layerimp.score(model, batches, [GBIS(BLOCKS, GBISConfig(variant=variant))])["gbis"]
+
+
+def losses(model: Any, one: Batch) -> torch.Tensor:
+    """The negative log-likelihood of each next token, or of each label or own prediction [target]."""
+    logits = model(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits.log_softmax(-1)
+    if logits.ndim == 3:
+        real = one["attention_mask"].bool()[:, 1:]
+        logits, ids = logits[:, :-1][real], one["input_ids"][:, 1:][real]
+    else:
+        ids = one["labels"] if "labels" in one else logits.argmax(-1)
+    return -logits[range(len(ids)), ids]
+
+
+def with_states(model: Any, one: Batch) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+    """The losses of a batch, and h_0 to h_L of a Llama in their graph."""
+    found: dict[int, torch.Tensor] = {}
+    blocks = model.model.layers
+    hooks = [b.register_forward_pre_hook(lambda _m, a, i=i: found.__setitem__(i, a[0])) for i, b in enumerate(blocks)]
+    hooks.append(blocks[-1].register_forward_hook(lambda _m, _a, out: found.__setitem__(BLOCKS, out)))
+    values = losses(model, one)
+    for hook in hooks:
+        hook.remove()
+    return values, found
+
+
+def naive(model: Any, batches: list[Batch], variant: str) -> list[float]:
+    """Term by term, per row and token, from the hidden states of a Llama."""
+    totals, count = [0.0] * BLOCKS, 0
+    for one in batches:
+        values, found = with_states(model, one)
+        count += len(values)
+        gradients = torch.autograd.grad(values.sum(), [found[i] for i in range(BLOCKS + 1)])
+        h = [found[i].detach().numpy() for i in range(BLOCKS + 1)]
+        g = [gradient.numpy() for gradient in gradients]
+        for block in range(BLOCKS):
+            for row, token in one["attention_mask"].nonzero().tolist():
+                at = (row, token)
+                if variant == "grad_x_delta":
+                    totals[block] += np.abs((h[block + 1][at] - h[block][at]) * g[block + 1][at]).sum()
+                elif variant == "grad_norm":
+                    totals[block] += np.linalg.norm(g[block][at])
+                else:
+                    totals[block] += np.abs(h[block][at] * g[block][at]).sum()
+    return [total / count for total in totals]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equals_a_naive_computation(variant: str) -> None:
+    model, batches = tiny("llama", dtype=torch.float64), [batch(3, 12, seed=1), padded_batch((12, 5, 9), seed=2)]
+    found = score(model, batches, variant)
+    np.testing.assert_allclose(found.scores, naive(model, batches, variant), rtol=1e-9)
+    assert found.columns.keys() == ({"slope"} if variant == "grad_x_delta" else set())
+
+
+def mean_loss(model: Any, batches: list[Batch], block: int, alpha: float) -> float:
+    """The loss per target where one block puts out h + alpha x D. (Norms compute in float32 always.)"""
+
+    def scaled(_m: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        before = block_input(args, kwargs)
+        return with_hidden(output, before + alpha * (hidden_states(output) - before))
+
+    hook = layerimp.find_blocks(model)[block].register_forward_hook(scaled, with_kwargs=True)
+    with torch.no_grad():
+        values = torch.cat([losses(model, one) for one in batches])
+    hook.remove()
+    return float(values.mean())
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma3_text", "falcon", "olmo2", "bert"])
+def test_the_signed_sum_is_the_slope_of_the_loss(architecture: str) -> None:
+    model = (classifier if architecture == "bert" else tiny)(architecture, dtype=torch.float64)
+    batches, step = [padded_batch((12, 5, 9)), padded_batch((4, 8), seed=1)], 1e-2
+    for index, one in enumerate(batches):
+        one["labels"] = torch.arange(len(one["input_ids"])) + index
+    slopes = score(model, batches).columns["slope"]
+    for block in range(BLOCKS):
+        two_down, down, up, two_up = (mean_loss(model, batches, block, 1 + at * step) for at in (-2, -1, 1, 2))
+        assert slopes[block] == pytest.approx((two_down - 8 * down + 8 * up - two_up) / (12 * step), abs=1e-5)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("architecture", ["distilbert", "roberta", "gpt2"])
+def test_classifiers_with_and_without_labels(architecture: str, labelled: bool) -> None:
+    model = classifier(architecture)
+    one = padded_batch()
+    own = torch.cat(
+        [model(input_ids=ids[None, :n]).logits.argmax(-1) for ids, n in zip(one["input_ids"], (12, 5, 9), strict=True)]
+    )
+    labels = (own + 1) % 3 if labelled else own
+    given = one | {"labels": labels}
+    expected = score(model, [given])
+    found = score(model, [given if labelled else one])
+    assert found == expected
+    assert found != score(model, [one | {"labels": (labels + 1) % 3}])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@settings(derandomize=True, max_examples=4, deadline=None, database=None)
+@given(cuts=st.sets(st.integers(1, len(LENGTHS) - 1)), shards=st.integers(1, 2))
+def test_batches_padding_and_shards_change_nothing(variant: Any, cuts: set[int], shards: int) -> None:
+    model, whole = tiny("llama", dtype=torch.float64), padded_batch(LENGTHS)
+    edges = [0, *sorted(cuts), len(LENGTHS)]
+    parts = [{n: t[a:b] for n, t in whole.items()} for a, b in pairwise(edges)]
+    expected = score(model, [whole], variant)
+    scorers = [GBIS(BLOCKS, GBISConfig(variant=variant)) for _ in range(shards)]
+    for index, scorer in enumerate(scorers):
+        if mine := parts[index::shards]:
+            layerimp.score(model, mine, [scorer])
+    for other in scorers[1:]:
+        scorers[0].merge(other)
+    found = scorers[0].compute()
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-10)
+    for name, column in expected.columns.items():
+        np.testing.assert_allclose(found.columns[name], column, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma3_text"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_identity_block_scores_exactly_0(architecture: str, dtype: torch.dtype) -> None:
+    scores = score(shut(tiny(architecture, dtype=dtype), 2), [batch()]).scores
+    assert scores[2] == 0
+    assert min(scores[:2] + scores[3:]) > 0
+
+
+def test_only_what_a_block_adds_tells_an_identity_block() -> None:
+    claims = {variant: GBIS(BLOCKS, GBISConfig(variant=variant)).identity_scores_least for variant in VARIANTS}
+    assert claims == {"grad_x_delta": True, "grad_norm": False, "grad_x_act": False}
+    model = shut(tiny("llama"), 2)
+    for variant in ("grad_norm", "grad_x_act"):
+        assert score(model, [batch()], variant).scores[2] > 0
+
+
+def test_half_precision_is_close() -> None:
+    exact = score(tiny("llama"), [padded_batch()]).scores
+    np.testing.assert_allclose(score(tiny("llama", dtype=torch.bfloat16), [padded_batch()]).scores, exact, rtol=0.1)

@@ -1,0 +1,90 @@
+"""LRP: how much of the model's logits flows through what a block adds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import torch
+from pydantic import Field
+
+from layerimp import Importance, Scorer
+from layerimp.component import Options
+from layerimp.stats import Sum, products, working_dtype
+from layerimp_lrp.relevance import Relevance
+from layerimp_lrp.rules import CONSTANTS, RuleSet
+
+if TYPE_CHECKING:
+    from layerimp.sweep import Trace
+
+TOLERANCE = 1e-3
+"""Relevance that may go missing, in units of the logits, before a note says so; or 2 roundings in half precision."""
+
+
+class LRPConfig(Options):
+    """Which relevance rules."""
+
+    rule: RuleSet = Field(
+        "cp",
+        description="How attention is treated: cp lets relevance flow through the values alone and conserves it; "
+        "attnlrp follows the softmax as well, and does not conserve.",
+    )
+
+
+class LRP(Scorer):
+    """Relevance that flows through what the block adds, in units of the logits that it starts from."""
+
+    name = "lrp"
+    reference = "Bach et al. 2015; Ali et al. 2022, arXiv:2202.07304; Achtibat et al. 2024 (AttnLRP), arXiv:2402.05602"
+    Config = LRPConfig
+    sweep = Relevance()
+    observes = Relevance.SITES
+    identity_scores_least = True
+
+    def __init__(self, num_blocks: int, config: LRPConfig | None = None) -> None:
+        super().__init__(num_blocks, config)
+        self.config: LRPConfig
+        self.sweep = Relevance(rule=self.config.rule)
+        self._sums = {name: Sum(num_blocks) for name in ("logits", "branch", "signed", "input", "missing")}
+        self._tolerance = TOLERANCE
+
+    def update(self, trace: Trace) -> None:
+        """Take in one block's relevance in one batch."""
+        assert trace.targets is not None
+        before = trace.rows("block_in")
+        added = trace.rows("block_out").to(working_dtype(before.dtype)) - before
+        signed, branch = products(added, trace.rows("block_out_grad"))
+        at_input, _ = products(before, trace.rows("block_in_grad"))
+        constants = trace.extras.get(CONSTANTS, torch.zeros_like(at_input))
+        logits = trace.targets.to(at_input.device)
+        missing = (logits.sum() - at_input - constants.to(at_input.device)).abs()
+        found = {"logits": logits.abs().sum(), "branch": branch, "signed": signed, "input": at_input}
+        for name, value in (found | {"missing": missing}).items():
+            self._sums[name].add(trace.block, value)
+        self._tolerance = max(TOLERANCE, 2 * torch.finfo(before.dtype).eps)
+
+    def merge(self, other: Self) -> None:
+        """Absorb another shard's sums."""
+        for name, sums in self._sums.items():
+            sums.merge(other._sums[name])
+
+    def missing(self) -> list[float]:
+        """For each block, the share of the logits that relevance there and the constants after it leave open.
+
+        Batch by batch, so that nothing cancels. Rounding alone under `cp`; `attnlrp` does not conserve.
+        """
+        missing: list[float] = (self._sums["missing"].value() / self._sums["logits"].value()).tolist()
+        return missing
+
+    def compute(self) -> Importance:
+        """The magnitudes of relevance through the branch; signed, and at the block's input, as columns."""
+        logits = self._sums["logits"].value()
+        share = {name: (self._sums[name].value() / logits).tolist() for name in ("branch", "signed", "input")}
+        notes = []
+        missing = self.missing()
+        if self.config.rule == "cp" and max(missing) > self._tolerance:
+            notes.append(
+                f"relevance is not conserved: {max(missing):.2%} of the logits is unaccounted for at block "
+                f"{missing.index(max(missing))}; the model computes something that no rule knows"
+            )
+        columns = {"signed_relevance": share["signed"], "input_relevance": share["input"]}
+        return Importance(scores=share["branch"], columns=columns, notes=notes)

@@ -1,0 +1,82 @@
+"""The backward pass by the relevance rules."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from layerimp.blocks import probe_ids, run
+from layerimp.errors import ModelError
+from layerimp.sweep import Backward, Scouting
+from layerimp_lrp.activations import linear_activations
+from layerimp_lrp.rules import Rules, RuleSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layerimp.blocks import BlockStack
+    from layerimp.head import Quantity
+
+PROBE_TOKENS = 8
+VISIBLE = ("eager", "sdpa")
+"""Implementations of attention that are made of functions which the rules know."""
+
+
+@dataclass(frozen=True)
+class Relevance(Backward):
+    """One pass through the backbone and back, in which gradient times activation is relevance.
+
+    The target is the sum of the targets' logits: relevance starts with them, and log-probabilities do not conserve it.
+    `Trace.extras` holds what constants contributed from the block on, under `layerimp_lrp.rules.CONSTANTS`.
+
+    Attributes:
+        rule: How attention is treated: see `layerimp_lrp.rules`.
+    """
+
+    target: Quantity = "logit"
+    rule: RuleSet = "cp"
+
+    def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
+        """Make sure, on a few tokens, that the rules see what the model computes.
+
+        Raises:
+            ModelError: its normalizations or its attention are in kernels that the rules do not know.
+        """
+        found = super().scout(stack, sites)
+        kind, attention = type(stack.model).__name__, getattr(stack.config, "_attn_implementation", None)
+        hits = self._hits(stack) if attention in (None, *VISIBLE) else Counter[str]()
+        if not hits["attention"]:
+            raise ModelError(
+                f"the attention of this {kind} ({attention}) is a kernel that relevance cannot be followed through; "
+                'load the model with attn_implementation="sdpa" or "eager"'
+            )
+        if not hits["normalization"]:
+            raise ModelError(
+                f"the normalizations of this {kind} are kernels that relevance cannot be followed through; load the "
+                "model without kernels in place of its modules"
+            )
+        return found
+
+    def _hits(self, stack: BlockStack) -> Counter[str]:
+        """What the rules see when a few tokens pass."""
+        ids, rules = probe_ids(stack, PROBE_TOKENS), Rules(self.rule)
+        embedding = stack.model.get_input_embeddings()
+        hook = embedding.register_forward_hook(lambda _module, _args, output: output.detach().requires_grad_())
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), rules:
+                run(stack.backbone, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        finally:
+            hook.remove()
+        return rules.hits
+
+    @contextmanager
+    def rules(self, stack: BlockStack) -> Iterator[dict[str, Tensor]]:
+        """The relevance rules, and what constants contributed so far."""
+        rules = Rules(self.rule)
+        with linear_activations(stack.model), rules:
+            yield rules.sums
