@@ -62,6 +62,22 @@ def retention(original: Metric, pruned: Metric) -> float | None:
     return share if math.isfinite(share) else None
 
 
+def retention_stderr(original: Metric, pruned: Metric) -> float | None:
+    """The standard error of a retention to first order, the two metrics' errors taken as independent.
+
+    None where there is no retention, or where one of the errors is not known.
+    """
+    kept = retention(original, pruned)
+    if kept is None or original.stderr is None or pruned.stderr is None:
+        return None
+    if math.isinf(pruned.value):
+        return 0.0  # nothing is left, however far from it the draws are
+    errors = (pruned.stderr, original.stderr) if original.higher_is_better else (original.stderr, pruned.stderr)
+    divisor = original.value if original.higher_is_better else pruned.value
+    error = math.hypot(errors[0], kept * errors[1]) / divisor
+    return error if math.isfinite(error) else None
+
+
 class Evaluator(Component):
     """Measures a model in memory, and leaves it as it was.
 

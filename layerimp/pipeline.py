@@ -14,25 +14,27 @@ from layerimp.surgery import pruned
 def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
     """Score a model, prune it by each scorer, and evaluate the intact and the pruned models.
 
+    Where an evaluator measures quality, the recipe's baselines are measured beside the scorers, and not saved.
+
     Raises:
         InputError: something in the recipe is wrong; found before any long work where it can be.
         LayerimpError: a stage failed; nothing is left under the output's name.
     """
-    job = Job(recipe, permissions or Permissions(), progress)
+    job = Job(recipe, permissions or Permissions(), progress, reads=("calibration", "tasks"))
     with job.staged_output() as stage:
         job.need_calibration()
         evaluators = job.evaluators()
+        if any(evaluator.kind == "quality" for evaluator in evaluators.values()):
+            job.lineup.add_baselines(recipe)
         job.open()
-        for evaluator in evaluators.values():
-            evaluator.check(job.model)
+        evaluators = job.fitting(evaluators)
         report = job.report
-        plans = job.plans()
-        job.accept(plans, stage)
+        job.accept(job.plans(), stage)
         report.metrics[ORIGINAL] = job.evaluate(evaluators, "quality", intact=True)
-        for label, plan in plans.items():
+        for label, plan in report.plans.items():
             with pruned(job.model, plan.blocks):
-                report.metrics[label] = job.evaluate(evaluators, "quality")
-                if stage:
+                report.metrics[label] = job.evaluate_pruned(label, evaluators)
+                if stage and label not in report.baselines:
                     job.write_checkpoint(label, stage)
         job.evaluate_costs(evaluators)
         if stage:
@@ -42,7 +44,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
 
 def score_model(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
     """Score a model, no more; see `run`."""
-    job = Job(recipe, permissions or Permissions(), progress)
+    job = Job(recipe, permissions or Permissions(), progress, reads=("calibration",))
     with job.staged_output() as stage:
         job.need_calibration()
         job.open()
@@ -60,12 +62,12 @@ def prune_model(
     progress: Progress = SILENT,
 ) -> Report:
     """Prune a model into checkpoints, without evaluating it: by given plans, by named blocks, or by scores."""
-    job = Job(recipe, permissions or Permissions(), progress)
     if recipe.output is None:
         raise OptionError("prune writes a checkpoint: name a directory with --output")
+    by_score = plans is None and (recipe.ratio is not None or not recipe.blocks)
+    job = Job(recipe, permissions or Permissions(), progress, reads=("calibration",) if by_score else ())
     with job.staged_output() as stage:
         assert stage is not None
-        by_score = plans is None and (recipe.ratio is not None or not recipe.blocks)
         if by_score:
             job.need_calibration()
         job.open()
@@ -77,7 +79,7 @@ def prune_model(
         if not plans:
             raise OptionError("there is no plan in the file")
         job.accept(plans, stage)
-        for label, plan in plans.items():
+        for label, plan in job.report.plans.items():
             with pruned(job.model, plan.blocks):
                 job.write_checkpoint(label, stage)
         job.report.write(stage)
@@ -86,12 +88,11 @@ def prune_model(
 
 def evaluate_model(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
     """Evaluate a model as it is; see `run`."""
-    job = Job(recipe, permissions or Permissions(), progress)
+    job = Job(recipe, permissions or Permissions(), progress, reads=("tasks",))
     with job.staged_output() as stage:
         evaluators = job.evaluators()
         job.open()
-        for evaluator in evaluators.values():
-            evaluator.check(job.model)
+        evaluators = job.fitting(evaluators)
         report = job.report
         report.metrics[ORIGINAL] = job.evaluate(evaluators, "quality", intact=True)
         job.evaluate_costs(evaluators)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerimp.comparison import Comparison
 from layerimp.evaluator import Metric, retention
 from layerimp.recipe import ORIGINAL, Recipe
 
@@ -60,6 +61,8 @@ class Report:
         metrics: By label, those of kind `quality`; the intact model's under `original`.
         footprint: By label, those of kind `cost`.
         resolved: Recipe fields as the run settled them: absolute paths, and what defaults came to.
+        baselines: The labels of those that were measured only to keep the scorers company.
+        left_out: By label, why a scorer that nobody named takes no part.
         output: The directory that holds all this.
     """
 
@@ -74,6 +77,8 @@ class Report:
     metrics: dict[str, list[Metric]] = field(default_factory=dict)
     footprint: dict[str, list[Metric]] = field(default_factory=dict)
     resolved: dict[str, Any] = field(default_factory=dict)
+    baselines: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
     output: Path | None = None
 
     def retention(self, label: str) -> dict[tuple[str, str], float | None]:
@@ -81,6 +86,10 @@ class Report:
         before = {(metric.task, metric.name): metric for metric in self.metrics.get(ORIGINAL, [])}
         after = {(metric.task, metric.name): metric for metric in self.metrics.get(label, [])}
         return {key: retention(before[key], after[key]) for key in before if key in after}
+
+    def comparison(self) -> Comparison:
+        """The pruned models side by side."""
+        return Comparison.of(self.metrics)
 
     def removed(self, label: str) -> Size:
         """What the plan under `label` removed."""
@@ -98,12 +107,17 @@ class Report:
         if self.sizes:
             document |= {name: self._sizes(name) for name in ("parameters", "bytes")}
         if self.importance or self.plans:
-            document["scorers"] = {
-                label: self._scorer(label) for label in dict.fromkeys([*self.importance, *self.plans])
-            }
+            entries = {label: self._scorer(label) for label in dict.fromkeys([*self.importance, *self.plans])}
+            document["scorers"] = {label: entry for label, entry in entries.items() if label not in self.baselines}
+            if self.baselines:
+                document["baselines"] = {label: entries[label] for label in self.baselines}
+        if self.left_out:
+            document["left_out"] = dict(self.left_out)
         if self.metrics:
             document["metrics"] = {label: _by_task(metrics) for label, metrics in self.metrics.items()}
             document["retention"] = {label: self._retention(label) for label in self.metrics if label != ORIGINAL}
+        if self.metrics.get(ORIGINAL) and len(self.metrics) > 1:
+            document["comparison"] = self.comparison().to_dict()
         if self.footprint:
             document["footprint"] = {label: _costs(metrics) for label, metrics in self.footprint.items()}
         document["output"] = None if self.output is None else str(self.output)
@@ -134,6 +148,12 @@ class Report:
             tasks.setdefault(task, {})[name] = share
         return tasks
 
+    def _plans(self) -> dict[str, dict[str, Any]]:
+        """The plans, those of the baselines apart: who applies the plans of a run does not mean these."""
+        plans = {label: plan.model_dump(mode="json") for label, plan in self.plans.items()}
+        company = {label: plans.pop(label) for label in self.baselines}
+        return {"plans": plans} | ({"baselines": company} if company else {})
+
     def write(self, directory: Path) -> None:
         """Write the parts that there are as JSON files, each with a schema version."""
         document = self.to_dict()
@@ -142,20 +162,14 @@ class Report:
             "scores": {
                 "schema_version": "layerimp.scores/1",
                 **{key: document[key] for key in ("model", "num_blocks", "calibration") if key in document},
-                "scorers": {
-                    label: {key: entry[key] for key in entry if key not in ("removed", "checkpoint")}
-                    for label, entry in document.get("scorers", {}).items()
-                },
+                **{part: _scores(document[part]) for part in ("scorers", "baselines") if part in document},
             },
-            "plan": {
-                "schema_version": "layerimp.plans/1",
-                "plans": {label: plan.model_dump(mode="json") for label, plan in self.plans.items()},
-            },
+            "plan": {"schema_version": "layerimp.plans/1", **self._plans()},
             "metrics": {
                 "schema_version": "layerimp.metrics/1",
                 **{
                     key: document[key]
-                    for key in ("parameters", "bytes", "metrics", "retention", "footprint")
+                    for key in ("parameters", "bytes", "metrics", "retention", "comparison", "footprint")
                     if key in document
                 },
             },
@@ -183,6 +197,14 @@ def why_not_ours(directory: Path) -> str | None:
         return f"it holds no {MARKER} of layerimp"
     ours = version.startswith("layerimp.recipe/") and len(names) > 1
     return None if ours else "layerimp did not write it"
+
+
+def _scores(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Entries of scorers without what their plans said."""
+    return {
+        label: {key: value for key, value in entry.items() if key not in ("removed", "checkpoint")}
+        for label, entry in entries.items()
+    }
 
 
 def _by_task(metrics: list[Metric]) -> dict[str, dict[str, dict[str, Any]]]:

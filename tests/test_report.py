@@ -82,9 +82,36 @@ def test_the_document_has_the_promised_shape() -> None:
             },
         },
         "retention": {"paper": {"sst2": {"acc": pytest.approx(0.75)}, "wikitext": {"word_perplexity": 0.5}}},
+        "comparison": {
+            "order": ["paper"],
+            "average_retention": {"paper": {"value": pytest.approx((0.75 + 0.5) / 2), "stderr": None}},
+            "best": {"sst2": {"acc": []}, "wikitext": {"word_perplexity": []}},
+            "best_average": [],
+        },
         "footprint": {"original": {"bytes": 4000}, "paper": {"bytes": 2400}},
         "output": "out",
     }
+
+
+def test_baselines_stand_apart_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    made = report()
+    made.baselines, made.left_out = ["depth"], {"picky": "no such model"}
+    made.importance["depth"] = Importance([3.0, 2.0, 1.0, 4.0])
+    made.plans["depth"] = PrunePlan(num_blocks=4, blocks=[2, 1], scorer="depth")
+    made.sizes["depth"], made.metrics["depth"] = made.sizes["paper"], [acc(0.7, 0.01), ppl(30.0)]
+    document = strict(made.to_dict())
+    assert set(document["scorers"]) == {"paper"}
+    assert document["baselines"]["depth"]["removed"] == [2, 1]
+    assert document["baselines"]["depth"]["checkpoint"] is None
+    assert document["left_out"] == {"picky": "no such model"}
+    assert set(document["metrics"]) == {"original", "paper", "depth"}
+    assert document["comparison"]["order"] == ["depth", "paper"]
+    made.write(tmp_path)
+    files = {path.stem: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    for name, key in (("scores", "scorers"), ("plan", "plans")):
+        assert (set(files[name][key]), set(files[name]["baselines"])) == ({"paper"}, {"depth"})
+    assert set(files["scores"]["baselines"]["depth"]) == {"scores", "columns", "notes"}
+    assert files["metrics"]["comparison"] == document["comparison"]
 
 
 def test_parts_that_were_not_made_are_absent() -> None:

@@ -68,9 +68,15 @@ def _description(name: str) -> dict[str, Any]:
 
 
 def _type_name(annotation: Any) -> str:
-    """A type as a user would write it: `float`, or `a | b` for a choice."""
-    from typing import Literal, get_args, get_origin
+    """A type as a user would write it: `float`, `a | b` for a choice, `list of float` for several."""
+    from types import UnionType
+    from typing import Literal, Union, get_args, get_origin
 
-    if get_origin(annotation) is Literal:
-        return " | ".join(map(str, get_args(annotation)))
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(map(str, args))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_name, args))
+    if origin in (list, tuple):
+        return f"list of {_type_name(args[0])}"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -1,0 +1,222 @@
+"""A report's tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from layerimp.model_card import measured
+from layerimp.recipe import ORIGINAL
+
+if TYPE_CHECKING:
+    from layerimp.comparison import Comparison
+    from layerimp.evaluator import Metric
+    from layerimp.report import Report
+
+Fits = Callable[[Table], bool]
+"""Whether the screen has room for a table."""
+
+BEST = "*"
+"""Marks the best value of a column, and what cannot be told from it."""
+BLOCKS_WIDTH = 18
+"""Where long lists of blocks are broken on a narrow screen."""
+
+
+def shown(text: str, style: str = "") -> Text:
+    """A name or a sentence from outside, as it is: no markup is read in it, and no control character left in it."""
+    return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style=style)
+
+
+def scores(report: Report, label: str) -> Table:
+    """All blocks by depth with every column, the removed ones marked."""
+    importance, plan = report.importance[label], report.plans.get(label)
+    removed = plan.blocks if plan else []
+    where = f"{report.calibration['rows']} rows, {report.calibration['tokens']:,} tokens"
+    title = shown(f"{label}: importance of {report.num_blocks} blocks ({where})")
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    table.add_column("block", justify="right")
+    columns = importance.columns or {"score": importance.scores}
+    if not any(values == importance.scores for values in columns.values()):
+        columns = {"score": importance.scores, **columns}
+    for name in columns:
+        table.add_column(shown(name.replace("_", "\n")), justify="right")
+    if removed:
+        table.add_column("removed")
+    for row, block in enumerate(importance.blocks):
+        gone = [f"✗ {_ordinal(removed.index(block) + 1)}"] if block in removed else [""] if removed else []
+        numbers = (f"{values[row]:.4g}" for values in columns.values())
+        table.add_row(str(block), *numbers, *gone, style="red" if block in removed else "")
+    return table
+
+
+def _ordinal(number: int) -> str:
+    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
+
+
+def metrics(report: Report, labels: list[str]) -> Table:
+    """The intact and the pruned models side by side."""
+    limit = f", first {report.recipe.limit} documents" if report.recipe.limit else ""
+    table = Table(title=shown(f"quality (± standard error{limit})"), box=SIMPLE_HEAD)
+    for name in ("task", "metric", "better", ORIGINAL):
+        table.add_column(name, justify="right" if name == ORIGINAL else "left")
+    for label in labels:
+        table.add_column(shown(label), justify="right")
+        table.add_column("retention", justify="right")
+    found = {label: {(m.task, m.name): m for m in report.metrics.get(label, [])} for label in labels}
+    for metric in report.metrics[ORIGINAL]:
+        key = metric.task, metric.name
+        cells = [metric.task, metric.name, "higher" if metric.higher_is_better else "lower", measured(metric)]
+        for label in labels:
+            kept = report.retention(label).get(key)
+            after = found[label].get(key)
+            cells += ["-" if after is None else measured(after), "" if kept is None else f"{kept:.1%}"]
+        table.add_row(*(shown(cell) for cell in cells))
+    return table
+
+
+def footprint(report: Report, labels: list[str], fits: Fits) -> list[Table]:
+    """What the models cost, and by what factor that changed."""
+    columns = []
+    for before in report.footprint[ORIGINAL]:
+        cells = [_quantity(before)]
+        for label in labels:
+            after = next((m for m in report.footprint.get(label, []) if m.name == before.name), None)
+            cells.append("-" if after is None else f"{_quantity(after)}{_factor(before, after)}")
+        columns.append(_Column(before.name, cells))
+    return _packed("footprint", [ORIGINAL, *labels], columns, fits)
+
+
+def _factor(before: Metric, after: Metric) -> str:
+    """By what factor a cost changed; nothing where that is within the noise."""
+    noise = 2 * math.hypot(before.stderr or 0, after.stderr or 0)
+    return f" (×{after.value / before.value:.2f})" if before.value and abs(after.value - before.value) > noise else ""
+
+
+def _quantity(metric: Metric) -> str:
+    spread = "" if metric.stderr is None else f" ± {_amount(metric.stderr)}"
+    return _amount(metric.value) + spread
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.3g}"
+
+
+def removed(report: Report, labels: list[str]) -> Table:
+    """Blocks, parameters and bytes removed, each as a count and a share."""
+    table = Table(title="removed", box=SIMPLE_HEAD)
+    table.add_column("by")
+    for name in ("blocks", "parameters", "bytes"):
+        table.add_column(name, justify="right")
+    table.add_column("which")
+    for label in labels:
+        gone = report.removed(label)
+        share = gone.share_of(report.sizes[ORIGINAL])
+        counts = {"blocks": gone.blocks, "parameters": gone.parameters, "bytes": gone.bytes}
+        cells = [f"{count:,} ({share[name]:.2%})" for name, count in counts.items()]
+        table.add_row(shown(label), *cells, ", ".join(map(str, sorted(report.plans[label].blocks))))
+    return table
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table that has one row per model."""
+
+    name: str
+    cells: list[str]
+    justify: Literal["left", "right"] = "right"
+    max_width: int | None = None
+
+
+def comparison(report: Report, fits: Fits) -> list[Table]:
+    """The intact and the pruned models side by side, as one table where the screen has room for it.
+
+    Where it has not, errors go under their values, and then the columns into several parts.
+    """
+    found = report.comparison()
+    limit = f", first {report.recipe.limit} documents" if report.recipe.limit else ""
+    gone = report.removed(found.labels[0]).blocks  # the budget of all
+    share = f"{gone} of {report.num_blocks} blocks ({gone / report.num_blocks:.2%})"
+    title, rows = f"comparison, {share} removed (± standard error{limit})", [ORIGINAL, *found.labels]
+    whole = _packed(title, rows, list(_comparison_columns(report, found, stacked=False)), fits)
+    if len(whole) == 1:
+        return whole
+    return _packed(title, rows, list(_comparison_columns(report, found, stacked=True)), fits)
+
+
+def _comparison_columns(report: Report, found: Comparison, *, stacked: bool) -> Iterator[_Column]:
+    blocks = ["", *(_runs(report.plans[label].blocks) for label in found.labels)]
+    yield _Column("removed\nblocks", blocks, "left", BLOCKS_WIDTH if stacked else None)
+    tables = {label: {(m.task, m.name): m for m in metrics} for label, metrics in report.metrics.items()}
+    for key, metric in tables[ORIGINAL].items():
+        cells = [_cell(measured(metric), best=False, stacked=stacked)]
+        for label in found.labels:
+            told = "-" if (after := tables[label].get(key)) is None else measured(after)
+            cells.append(_cell(told, best=label in found.best[key], stacked=stacked))
+        yield _Column(f"{key[0]}\n{key[1]} {'↑' if metric.higher_is_better else '↓'}", cells)
+    averages = [""]
+    for label in found.labels:
+        average = found.average.get(label)
+        error = "" if average is None or average.stderr is None else f" ± {average.stderr:.1%}"
+        told = "-" if average is None else f"{average.value:.1%}{error}"
+        averages.append(_cell(told, best=label in found.best_average, stacked=stacked))
+    yield _Column("average\nretention", averages)
+    gone = [report.removed(label).share_of(report.sizes[ORIGINAL])["parameters"] for label in found.labels]
+    yield _Column("parameters\nremoved", ["", *(f"{share:.2%}" for share in gone)])
+
+
+def _cell(measured: str, *, best: bool, stacked: bool) -> str:
+    """A number, its mark, and its error behind or under it. Each line has room for the mark, to keep digits in line."""
+    mark, room = f" {BEST}" if best else "  ", "  "
+    value, plus_minus, error = measured.partition(" ± ")
+    if stacked and plus_minus:
+        return f"{value}{mark}\n± {error}{room}"
+    return f"{measured}{mark}"
+
+
+def legend(report: Report) -> Iterator[str]:
+    """What has to be known to read the comparison."""
+    found = report.comparison()
+    if found.best_average or any(found.best.values()):
+        yield f"{BEST} the best, and what is within two standard errors of it"
+    if len(found.best_average) == len(found.labels):
+        yield "no model is set apart by its average retention"
+    if baselines := [label for label in found.labels if label in report.recipe.baselines]:
+        yield f"baselines: {', '.join(baselines)}; a scorer that is not above them has shown nothing"
+
+
+def _runs(blocks: Iterable[int]) -> str:
+    """Block indices in depth order, neighbours as a range: 2, 7-9."""
+    runs = [list(run) for _, run in groupby(enumerate(sorted(blocks)), key=lambda pair: pair[1] - pair[0])]
+    ends = [(run[0][1], run[-1][1]) for run in runs]
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
+
+
+def _packed(title: str, rows: list[str], columns: list[_Column], fits: Fits) -> list[Table]:
+    """One table, or as many as it takes for each to fit; every one has at least one column, and begins with the rows'
+    names."""
+    parts: list[list[_Column]] = [[]]
+    for column in columns:
+        if parts[-1] and not fits(_table(rows, [*parts[-1], column])):
+            parts.append([])
+        parts[-1].append(column)
+    tables = [_table(rows, part) for part in parts]
+    tables[0].title = shown(title)
+    return tables
+
+
+def _table(rows: list[str], columns: list[_Column]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    table.add_column("model")
+    for column in columns:
+        table.add_column(shown(column.name), justify=column.justify, max_width=column.max_width)
+    for row, name in enumerate(rows):
+        table.add_row(shown(name), *(shown(column.cells[row]) for column in columns))
+    return table
