@@ -1,4 +1,4 @@
-"""The hooks through which everything is plugged in: four functions, each optional.
+"""The hooks through which everything is plugged in: five functions, each optional.
 
 A plugin is a module (or an object) that is named by an entry point in the group `layerimp` and holds
 functions of these names, marked with `layerimp.hookimpl`:
@@ -19,6 +19,7 @@ import pluggy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from layerimp.assets import Assets
     from layerimp.blocks import BlockStack
     from layerimp.evaluator import Evaluator
     from layerimp.pruner import Pruner
@@ -56,6 +57,16 @@ def layerimp_evaluators() -> list[type[Evaluator]]:
 
     Returns:
         The evaluator classes of this plugin.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def layerimp_assets() -> Assets:
+    """Models, calibration texts and evaluation tasks that come with a plugin, for use by name.
+
+    Returns:
+        Where they lie.
     """
     raise NotImplementedError
 

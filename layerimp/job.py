@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerimp.assets import assets, located
 from layerimp.blocks import BlockStack, find_blocks
-from layerimp.calibration import CalibrationSet, check_source, load_calibration
+from layerimp.calibration import CalibrationSet, load_calibration
 from layerimp.checkpoint import check_memory, write
+from layerimp.documents import check_source
 from layerimp.engine import measure
-from layerimp.errors import NonFiniteError, OptionError, OutputError, PluginError
+from layerimp.errors import ModelError, NonFiniteError, OptionError, OutputError, PluginError
 from layerimp.evaluator import Evaluator, Metric
+from layerimp.lineup import Lineup
 from layerimp.metrics_cache import MetricsCache, model_fingerprint
-from layerimp.model import auto_class, load, longest_row
+from layerimp.model import CLASSIFIER, auto_class, load, longest_row
 from layerimp.model_card import model_card
 from layerimp.progress import Progress
 from layerimp.pruner import Budget, PrunePlan, Pruner
-from layerimp.recipe import ORIGINAL, PERMISSIONS, CalibrationSpec, Permissions, Recipe, check_label
+from layerimp.recipe import ALL, ORIGINAL, PERMISSIONS, Permissions, Recipe, check_label
 from layerimp.registry import registry
 from layerimp.report import Report, Size, why_not_ours
-from layerimp.scorer import Importance, Scorer
+from layerimp.scorer import Importance
 from layerimp.staging import check_target, staged
 from layerimp.surgery import pruned
+from layerimp.sweep.cache import BlockCache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,13 +47,33 @@ class Job:
     stack: BlockStack
     report: Report
 
-    def __init__(self, recipe: Recipe, permissions: Permissions, progress: Progress) -> None:
-        self.recipe, self.permissions, self.progress = recipe, permissions, progress
-        for label, spec in recipe.scorers.items():
-            registry().options("scorer", spec.name, spec.options)
-            if recipe.scorers[label].name != label and label in registry().names("scorer"):
-                raise OptionError(f"the label {label!r} is the name of another scorer than {spec.name!r}")
+    def __init__(self, recipe: Recipe, permissions: Permissions, progress: Progress, reads: Sequence[str] = ()) -> None:
+        """Set up the job.
+
+        Args:
+            recipe: What is asked for; what it leaves open is settled here, and said in one line.
+            permissions: What may run code.
+            progress: Where to report progress.
+            reads: Which of the recipe's `calibration` and `tasks` this job needs.
+        """
+        self.asked, self.recipe = recipe, recipe.settled()
+        self.permissions, self.progress = permissions, progress
+        if by_default := self._defaults(reads):
+            progress.note(by_default)
+        self.lineup = Lineup.of(self.recipe, progress)
         registry().options("pruner", recipe.pruner.name, recipe.pruner.options)
+
+    def _defaults(self, reads: Sequence[str]) -> str:
+        """What was not named and is used nevertheless, and how to name it; empty where all is named."""
+        asked, recipe = self.asked, self.recipe
+        used: dict[str, str] = {}
+        if "model" not in asked.model_fields_set:
+            used["--model DIR"] = f"model {recipe.model}"
+        if "calibration" in reads and asked.calibration.source is None:
+            used["--calibration FILE"] = f"calibration text {recipe.calibration.source}"
+        if "tasks" in reads and asked.tasks is None:
+            used["--tasks NAMES"] = f"tasks {', '.join(recipe.tasks or ())}"
+        return f"by default: {'; '.join(used.values())} (your own: {' '.join(used)})" if used else ""
 
     def open(self) -> None:
         """Load the model and find its blocks."""
@@ -64,9 +88,12 @@ class Job:
         self.stack = find_blocks(self.model)
         loader = auto_class(self.model.config)
         self.report = Report(recipe, len(self.stack), loader, sizes={ORIGINAL: Size.of(self.stack)})
-        paths = {"model": recipe.model, "task_path": recipe.task_path, "data_dir": recipe.data_dir}
+        self.report.baselines, self.report.left_out = self.lineup.baselines, self.lineup.left_out
+        paths = {"task_path": recipe.task_path, "data_dir": recipe.data_dir}
         self.report.resolved = {name: _absolute(path) for name, path in paths.items() if path is not None}
-        self.report.resolved["tasks"] = [_absolute(task) if task.endswith(".yaml") else task for task in recipe.tasks]
+        self.report.resolved["model"] = _absolute(recipe.model, assets().models)
+        tasks = recipe.tasks or ()
+        self.report.resolved["tasks"] = [_absolute(task) if task.endswith(".yaml") else task for task in tasks]
 
     @contextmanager
     def staged_output(self) -> Iterator[Path | None]:
@@ -109,51 +136,66 @@ class Job:
             found[label] = evaluator
         return found
 
-    def need_calibration(self) -> CalibrationSpec:
-        """Where the calibration text comes from; an error, before a model is loaded, if it is not there."""
-        if self.recipe.calibration is None:
-            raise OptionError("scoring needs calibration text: name it with --calibration FILE.jsonl")
-        check_source(self.recipe.calibration.source)
-        return self.recipe.calibration
+    def fitting(self, evaluators: dict[str, Evaluator]) -> dict[str, Evaluator]:
+        """Those evaluators that the model suits; tasks that nobody named are left out, and that is said.
+
+        Raises:
+            ModelError: one that was asked for cannot measure this model.
+        """
+        found = {}
+        for label, evaluator in evaluators.items():
+            try:
+                evaluator.check(self.model)
+            except ModelError as error:
+                if self.asked.tasks is not None or "tasks" not in evaluator.Config.model_fields:
+                    raise
+                self.progress.note(f"no tasks: {error}")
+                continue
+            found[label] = evaluator
+        return found
+
+    def need_calibration(self) -> None:
+        """Stop, before a model is loaded, if the calibration text is not there."""
+        spec = self.recipe.calibration
+        check_source(str(spec.source), packing=spec.packing, label_field=spec.label_field)
 
     def calibration(self) -> CalibrationSet:
         """Draw the calibration set."""
-        spec = self.need_calibration()
+        spec = self.recipe.calibration
         longest = longest_row(self.model) or math.inf
         length = spec.max_length or min(DEFAULT_LENGTH, longest)
         if length > longest:
             raise OptionError(f"max_length {length} is beyond the model's {longest} positions")
+        if spec.label_field and self.report.loader != CLASSIFIER:
+            kind = type(self.model).__name__
+            raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {kind} is none")
         with self.progress.stage(f"read {spec.source}"):
             drawn = load_calibration(
-                **spec.model_dump(exclude={"max_length"}),
+                str(spec.source),
+                **spec.model_dump(exclude={"source", "max_length"}),
                 tokenizer=self.tokenizer,
+                label2id={name: int(number) for name, number in (self.model.config.label2id or {}).items()},
                 max_length=int(length),
                 batch_size=self.recipe.batch_size,
                 seed=self.recipe.seed,
             )
         self.report.calibration = drawn.description
-        source = Path(spec.source).expanduser()
         self.report.resolved["calibration"] = spec.model_dump() | {
             "max_length": int(length),
-            "source": str(source.absolute()) if source.exists() else spec.source,
+            "source": _absolute(str(spec.source), assets().texts),
         }
         return drawn
 
     def importance(self) -> CalibrationSet:
         """Score the blocks by every scorer, in shared sweeps; returns the calibration set for further scoring."""
         drawn = self.calibration()
-        self.report.importance = measure(self.stack, drawn, self._scorers(), progress=self.progress)
+        self.lineup.try_out(self.stack, next(iter(drawn)))
+        if ALL in self.recipe.scorers:
+            asked = {label: spec for label, spec in self.lineup.specs.items() if label not in self.lineup.baselines}
+            self.report.resolved["scorers"] = {label: spec.model_dump() for label, spec in asked.items()}
+        scorers = self.lineup.made(len(self.stack))
+        self.report.importance = measure(self.stack, drawn, scorers, progress=self.progress)
         return drawn
-
-    def _scorers(self, *labels: str, num_blocks: int | None = None) -> dict[str, Scorer]:
-        made = {}
-        for label in labels or self.recipe.scorers:
-            spec = self.recipe.scorers[label]
-            config = registry().options("scorer", spec.name, spec.options)
-            cls = registry().get("scorer", spec.name)
-            assert issubclass(cls, Scorer)
-            made[label] = cls(num_blocks or len(self.stack), config)
-        return made
 
     def plans(self) -> dict[str, PrunePlan]:
         """Score, and let the pruner choose blocks by each scorer."""
@@ -166,19 +208,26 @@ class Job:
         spec = recipe.pruner
         pruner = registry().get("pruner", spec.name)(registry().options("pruner", spec.name, spec.options))
         assert isinstance(pruner, Pruner)
-        return {label: self._plan(label, pruner, budget, drawn) for label in recipe.scorers}
+        plans = {}
+        for label in list(self.lineup.specs):
+            with self.lineup.excusing(label):
+                plans[label] = self._plan(label, pruner, budget, drawn)
+        return plans
 
     def _plan(self, label: str, pruner: Pruner, budget: Budget, drawn: CalibrationSet) -> PrunePlan:
+        cache = BlockCache(self.stack)
+
         def scoring(removed: Sequence[int]) -> Importance:
             if not removed:
                 return self.report.importance[label]
-            scorers = self._scorers(label, num_blocks=len(self.stack) - len(set(removed)))
-            return measure(self.stack, drawn, scorers, removed=removed, progress=self.progress)[label]
+            scorers = self.lineup.made(len(self.stack) - len(set(removed)), label)
+            found = measure(self.stack, drawn, scorers, removed=removed, progress=self.progress, cache=cache)
+            return found[label]
 
         plan = pruner.plan(scoring, budget)
         if len(plan.blocks) != budget.count or budget.protected.intersection(plan.blocks):
             raise PluginError(f"pruner {pruner.name!r} broke its budget: {budget.count} blocks, got {plan.blocks}")
-        return plan.model_copy(update={"scorer": self.recipe.scorers[label].name, "pruner": pruner.name})
+        return plan.model_copy(update={"scorer": self.lineup.specs[label].name, "pruner": pruner.name})
 
     def accept(self, plans: dict[str, PrunePlan], stage: Path | None) -> None:
         """Put the plans on record; an error, before any long work, if one of them cannot be carried out."""
@@ -188,11 +237,15 @@ class Job:
                 raise OptionError(f"plan {label!r} removes nothing")
             if plan.num_blocks != len(self.stack):
                 raise OptionError(f"plan {label!r} is for {plan.num_blocks} blocks; the model has {len(self.stack)}")
-            with pruned(self.model, plan.blocks):
+            with self.lineup.excusing(label), pruned(self.model, plan.blocks):
                 self.report.plans[label] = plan
                 self.report.sizes[label] = Size.of(self.stack)
+        self.lineup.need_any()
+        for label in self.lineup.left_out:
+            self.report.importance.pop(label, None)
         if stage:
-            need, free = sum(self.report.sizes[label].bytes for label in plans), shutil.disk_usage(stage).free
+            saved = self.report.plans.keys() - set(self.report.baselines)
+            need, free = sum(self.report.sizes[label].bytes for label in saved), shutil.disk_usage(stage).free
             if need > free:
                 raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
             if self.recipe.verify:
@@ -226,6 +279,15 @@ class Job:
                 found[task, metric.name] = replace(metric, task=task)
         return list(found.values())
 
+    def evaluate_pruned(self, label: str, evaluators: dict[str, Evaluator]) -> list[Metric]:
+        """The quality of the model as it is, pruned by the plan under `label`; the same blocks are measured once."""
+        plans, metrics = self.report.plans, self.report.metrics
+        for other in plans:
+            if metrics.get(other) and set(plans[other].blocks) == set(plans[label].blocks):
+                self.progress.note(f"{label} removes the same blocks as {other}, whose metrics stand for both")
+                return metrics[other]
+        return self.evaluate(evaluators, "quality")
+
     def evaluate_costs(self, evaluators: dict[str, Evaluator]) -> None:
         """Time and space of all models, one right after the other, so that the machine's load is much the same."""
         costs = self.report.footprint
@@ -244,15 +306,15 @@ class Job:
             write(self.model, self.tokenizer, stage / relative, verify=self.recipe.verify, card=card)
 
 
-def _absolute(path: str | Path) -> str:
-    """A path as it is seen from anywhere; what is no path here, such as the id of a model on the hub, as it is."""
+def _absolute(path: str | Path, shipped: Container[str] = ()) -> str:
+    """A path as it is seen from anywhere; what is none, such as a shipped name or the id of a model, as it is."""
     here = Path(path).expanduser()
-    return str(here.absolute()) if here.exists() else str(path)
+    return str(here.absolute()) if str(path) not in shipped and here.exists() else str(path)
 
 
 def _refuse_precious(target: Path, model: str) -> None:
     """Never write into the model's own directory, one of its parents, or a home."""
-    source = Path(model).expanduser()
+    source = Path(located("models", model)).expanduser()
     resolved = target.resolve()
     if source.exists() and (source.resolve() == resolved or resolved in source.resolve().parents):
         raise OutputError(f"the output {target} is the model's own directory or holds it; name another")

@@ -17,6 +17,10 @@ class Progress(Protocol):
         """Enter a stage of `total` units (None: unknown); what it yields is called as units finish."""
         ...
 
+    def note(self, text: str) -> None:
+        """Say one line that a user has to know now, such as what is left out."""
+        ...
+
 
 class Silent:
     """Nobody."""
@@ -25,6 +29,9 @@ class Silent:
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
         """Report nothing."""
         yield lambda _units: None
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
 
 
 SILENT = Silent()

@@ -8,12 +8,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from layerimp.assets import assets
 from layerimp.errors import InputError, OptionError, unknown_name
 
 ORIGINAL = "original"
 """The label of the intact model in results."""
+ALL = "all"
+"""What stands for every installed scorer."""
+
+STARTER = "starter"
+"""The model, and its calibration text, that everything runs on by default."""
+
+PROSE = "prose"
+"""The calibration text for all other models."""
+
+STARTER_TASKS = ("starter_stories", "starter_sentiment", "starter_qa")
+"""One task per family of the AVSS paper: language modelling, sentiment, question answering. They need no network."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +70,17 @@ class ComponentSpec(_Part):
 class CalibrationSpec(_Part):
     """Where the calibration text comes from, and how much of it is drawn."""
 
-    source: str = Field(description="A JSONL or text file, or a data set id on the hub (NAME[:CONFIG[:SPLIT]]).")
+    source: str | None = Field(
+        None,
+        description="A JSONL or text file, a text that a plugin ships, or a data set id on the hub "
+        "(NAME[:CONFIG[:SPLIT]]); default: what `settled` says.",
+    )
     field: str = Field("text", description="The JSON field that holds the text.")
     packing: Literal["windows", "rows"] = Field(
         "windows", description="windows: documents joined and cut into full rows; rows: one document a row."
+    )
+    label_field: str | None = Field(
+        None, description="The JSON field that holds a classifier's label, as a number or by name; needs rows."
     )
     samples: int = Field(64, ge=1, description="Rows to draw.")
     max_length: int | None = Field(None, ge=2, description="Tokens per row; default 256, or what the model takes.")
@@ -71,22 +90,31 @@ class Recipe(_Part):
     """A run: which model, scored how, pruned how far, evaluated on what."""
 
     schema_version: Literal["layerimp.recipe/1"] = Field("layerimp.recipe/1", description="The version of this format.")
-    model: str = Field(description="A model directory, or a model id on the hub.")
+    model: str = Field(STARTER, description="A model directory, one that a plugin ships, or a model id on the hub.")
     dtype: str | None = Field(None, description="float32, bfloat16, float16 or float64; default: as saved.")
     device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")
     scorers: dict[str, ComponentSpec] = Field(
-        default_factory=lambda: {"avss": ComponentSpec(name="avss")}, description="Scorers, by label."
+        default_factory=lambda: {"avss": ComponentSpec(name="avss")},
+        description="Scorers, by label; `all` stands for every installed one that is not named beside it.",
+    )
+    baselines: dict[str, ComponentSpec] = Field(
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in ("random", "depth")},
+        description="Scorers, by label, that a run with quality metrics evaluates beside the others.",
     )
     pruner: ComponentSpec = Field(ComponentSpec(name="lowest"), description="The pruner.")
     evaluators: dict[str, ComponentSpec] = Field(
         default_factory=lambda: {name: ComponentSpec(name=name) for name in ("harness", "footprint")},
         description="Evaluators, by label.",
     )
-    calibration: CalibrationSpec | None = Field(None, description="The text that drives scoring.")
+    calibration: CalibrationSpec = Field(
+        CalibrationSpec.model_validate({}), description="The text that drives scoring."
+    )
     ratio: float | None = Field(None, gt=0, lt=1, description="Share of the blocks to remove.")
     blocks: tuple[int, ...] = Field((), description="Blocks to remove whatever their score.")
     protect: tuple[int, ...] = Field((), description="Blocks to keep whatever their score.")
-    tasks: tuple[str, ...] = Field((), description="lm-evaluation-harness tasks: names or YAML paths.")
+    tasks: tuple[str, ...] | None = Field(
+        None, description="lm-evaluation-harness tasks: names or YAML paths; default: what `settled` says."
+    )
     task_path: Path | None = Field(None, description="A directory with further task YAMLs.")
     data_dir: Path | None = Field(None, description="Where relative data files of local tasks are looked for first.")
     limit: int | None = Field(None, ge=1, description="Documents per task.")
@@ -97,7 +125,7 @@ class Recipe(_Part):
     overwrite: bool = Field(False, description="Whether an output that layerimp made may be replaced.")
     verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
 
-    @field_validator("scorers", "evaluators", mode="before")
+    @field_validator("scorers", "baselines", "evaluators", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
         """Accept a list of names, and labels without a name of their own."""
@@ -114,12 +142,29 @@ class Recipe(_Part):
 
     @field_validator("scorers")
     @classmethod
-    def _labels(cls, value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+    def _any(cls, value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
         if not value:
             raise ValueError("at least one is needed")
-        for label in value:
-            check_label(label)
         return value
+
+    @field_validator("scorers", "baselines")
+    @classmethod
+    def _labels(cls, value: dict[str, ComponentSpec], info: ValidationInfo) -> dict[str, ComponentSpec]:
+        for label, spec in value.items():
+            check_label(label)
+            if ALL in (label, spec.name) and (label != spec.name or spec.options):
+                raise OptionError(f"{ALL!r} stands for every scorer, and takes no label and no options")
+            if label == ALL and info.field_name == "baselines":
+                raise OptionError(f"{ALL!r} cannot be a baseline")
+        return value
+
+    def settled(self) -> Recipe:
+        """The same with a calibration text and tasks, where none are named."""
+        own = STARTER if self.model == STARTER else PROSE
+        calibration = self.calibration.model_copy(update={"source": self.calibration.source or own})
+        shipped = STARTER_TASKS if STARTER in assets().models else ()
+        tasks = shipped if self.tasks is None else self.tasks
+        return self.model_copy(update={"calibration": calibration, "tasks": tasks})
 
 
 PERMISSIONS = frozenset(Permissions.__dataclass_fields__)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import layerimp_harness
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,6 +19,11 @@ from tiny import BLOCKS, tiny, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from layerimp.cli import main
+from layerimp.errors import ModelError
+from layerimp.plugins import PluginRecord
+from layerimp.registry import registry
+from layerimp.scorer import Scorer
+from layerimp.sweep import Forward, Trace
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -68,12 +74,22 @@ def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
 def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
     out_dir = tmp_path / "out"
     code, out, err = layerimp_command(
-        "run", *scoring, "--scorer", "avss", "--tasks", task, "--ratio", 0.25, "--output", out_dir
+        "run", "--tasks", "none", *scoring, "--scorer", "avss", "--tasks", task, "--ratio", 0.25, "--output", out_dir
     )
     assert code == 0, err
     for stage in ("load", "read", "score avss", "evaluate", "save"):
         assert stage in err
-    for told in ("normalized", "cumulative", "✗ 1st", "mood", "acc", "retention", "±", "1 (25.00%)", str(out_dir)):
+    for told in (
+        "normalized",
+        "cumulative",
+        "✗ 1st",
+        "mood",
+        "acc",
+        "retention",
+        "±",
+        "1 of 4 blocks (25.00%)",
+        str(out_dir),
+    ):
         assert told in " ".join(out.split()), told
     assert {path.name for path in out_dir.iterdir()} == {
         "recipe.json",
@@ -94,7 +110,18 @@ def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, t
 
 
 def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
-    arguments = ["run", *scoring, "--scorer", "avss", "--scorer", "paper=avss", "--set", "paper.variant=paper"]
+    arguments = [
+        "run",
+        "--tasks",
+        "none",
+        *scoring,
+        "--scorer",
+        "avss",
+        "--scorer",
+        "paper=avss",
+        "--set",
+        "paper.variant=paper",
+    ]
     code, out, err = layerimp_command(*arguments, "--tasks", task, "--output", tmp_path / "out", "--json")
     assert code == 0, err
     found = json.loads(out)
@@ -115,11 +142,192 @@ def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path,
     assert found["output"] == str(tmp_path / "out")
 
 
+def test_baselines_keep_a_measured_run_company(
+    layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    real = layerimp_harness.Harness.evaluate
+    monkeypatch.setattr(layerimp_harness.Harness, "evaluate", lambda *a: (measured.append(1), real(*a))[1])
+    arguments = [
+        "run",
+        "--tasks",
+        "none",
+        *scoring,
+        "--tasks",
+        task,
+        "--scorer",
+        "avss",
+        "--scorer",
+        "block-influence",
+        "--json",
+    ]
+    code, out, err = layerimp_command(*arguments, "--output", tmp_path / "out")
+    assert code == 0, err
+    assert "note: evaluated as well: random, depth (--no-baselines leaves them out)" in err
+    found = json.loads(out)
+    labels = {"avss", "block-influence", "random", "depth"}
+    assert set(found["scorers"]) == {"avss", "block-influence"}
+    assert {label: one["checkpoint"] for label, one in found["baselines"].items()} == {"random": None, "depth": None}
+    assert set(found["metrics"]) == set(found["footprint"]) == labels | {"original"}
+    assert set(found["comparison"]["order"]) == set(found["parameters"]["pruned"]) == labels
+    assert {path.name for path in (tmp_path / "out" / "checkpoints").iterdir()} == {"avss", "block-influence"}
+    # Who removes the same blocks shares one evaluation.
+    parts = found["scorers"] | found["baselines"]
+    assert len(measured) == 1 + len({frozenset(one["removed"]) for one in parts.values()})
+    recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    assert list(recipe["baselines"]) == ["random", "depth"]
+    code, out, err = layerimp_command(*arguments, "--no-baselines")
+    assert "evaluated as well" not in err
+    assert set(json.loads(out)["comparison"]["order"]) == {"avss", "block-influence"}
+    code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--scorer", "avss", "--json")
+    # Nothing is measured that they could be compared by.
+    assert not {"baselines", "comparison"} & json.loads(out).keys()
+    code, out, err = layerimp_command(*arguments, "--scorer", "depth")
+    assert set(json.loads(out)["baselines"]) == {"random"}
+
+
+def test_baselines_that_cannot_be_are_left_out_or_named(
+    layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.yaml").write_text("baselines: [rand]")
+    code, _, err = layerimp_command(
+        "run", "--tasks", "none", *scoring, "--tasks", task, "--recipe", tmp_path / "r.yaml"
+    )
+    assert (code, "unknown scorer 'rand'. Did you mean 'random'" in err) == (2, True)
+    monkeypatch.delitem(registry()._classes["scorer"], "random")
+    monkeypatch.setattr(
+        registry().plugins, "records", [PluginRecord("random", "layerimp-random", "1", error="ImportError: broken")]
+    )
+    code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--tasks", task, "--json")
+    assert code == 0, err
+    assert "note: the scorer random is left out: scorer 'random': its plugin" in err
+    assert set(json.loads(out)["baselines"]) == {"depth"}
+    assert "ImportError: broken" in json.loads(out)["left_out"]["random"]
+
+
+class Picky(Scorer):
+    """Runs on no model of this world."""
+
+    name = "picky"
+
+    class Nowhere(Forward):
+        """A sweep that no model can make."""
+
+        def scout(self, stack: Any, sites: frozenset[str]) -> Any:
+            raise ModelError(f"{type(stack.model).__name__} has no parallel universe")
+
+    sweep = Nowhere()
+
+    def update(self, trace: Trace) -> None:
+        raise AssertionError
+
+    def merge(self, other: Any) -> None:
+        raise AssertionError
+
+    def compute(self) -> Any:
+        raise AssertionError
+
+
+def test_all_is_every_scorer_that_works_and_fits(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = registry().names("scorer")
+    monkeypatch.setitem(registry()._classes["scorer"], "picky", Picky)
+    broken = PluginRecord("broken", "layerimp-broken", "1.0", error="ImportError: no module")
+    monkeypatch.setattr(registry().plugins, "records", [*registry().plugins.records, broken])
+    arguments = [*scoring, "--scorer", "paper=avss", "--set", "paper.variant=paper", "--scorer", "all", "--json"]
+    code, out, err = layerimp_command("score", *arguments, "--set", "angular.window=2")
+    assert code == 0, err
+    notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: left out of all: what failed to load (broken); layerimp plugins says why",
+        "note: the scorer picky is left out: LlamaForCausalLM has no parallel universe",
+    ]
+    found = json.loads(out)
+    order = list(found["scorers"])
+    assert set(order) == {*whole, "paper"}
+    assert order[0] == "paper"
+    assert order[-3:] == ["depth", "random", "angular"]  # what looks at nothing comes last of all; angular was named
+    assert list(found["scorers"]["angular"]["spans"]) == ["2"]
+    assert found["left_out"] == {"picky": "LlamaForCausalLM has no parallel universe"}
+    code, _, err = layerimp_command("score", *scoring, "--scorer", "picky")
+    assert (code, err.splitlines()[-1]) == (2, "layerimp: LlamaForCausalLM has no parallel universe")
+    code, _, err = layerimp_command("score", *arguments, "--scorer", "picky")
+    assert code == 2
+
+
+def test_a_scorer_of_all_that_breaks_is_left_out(
+    layerimp_command: Run, scoring: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Picky):
+        name = "broken"
+
+        def __init__(self, num_blocks: int, config: Any = None) -> None:
+            raise KeyError("oops")
+
+    monkeypatch.setitem(registry()._classes["scorer"], "broken", Broken)
+    code, out, err = layerimp_command("score", *scoring, "--scorer", "all", "--json")
+    assert code == 0, err
+    assert json.loads(out)["left_out"] == {"broken": "it failed on a few tokens: KeyError: 'oops'"}
+
+
+def test_all_prunes_once_per_scorer_and_can_be_repeated(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path
+) -> None:
+    code, out, err = layerimp_command(
+        "run", "--tasks", "none", *scoring, "--scorer", "all", "--output", tmp_path / "a", "--json"
+    )
+    assert code == 0, err
+    first = json.loads(out)["scorers"]
+    assert set(first) == set(registry().names("scorer"))
+    assert all(Path(one["checkpoint"]).is_dir() for one in first.values())
+    assert "all" not in json.loads((tmp_path / "a" / "recipe.json").read_text())["scorers"]
+    again = layerimp_command("score", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b", "--json")
+    assert list(json.loads(again[1])["scorers"]) == list(first)
+
+
+def test_a_choice_that_cannot_be_removed_exactly_is_left_out(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path
+) -> None:
+    tiny("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(tmp_path / "gpt2")
+    tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
+    arguments = ["run", "--tasks", "none", *scoring, "--model", tmp_path / "gpt2", "--scorer", "all", "--json"]
+    code, out, err = layerimp_command(*arguments)
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["left_out"]
+    assert all("attn.scaling would change" in reason for reason in found["left_out"].values())
+    assert all(one["removed"] == [BLOCKS - 1] for one in found["scorers"].values())
+    assert found["left_out"].keys() | found["scorers"].keys() == set(registry().names("scorer"))
+    code, _, err = layerimp_command(*arguments, "--protect", BLOCKS - 1)
+    said = err.splitlines()[-1]
+    assert (code, "no scorer is left" in said, "attn.scaling would change" in said) == (2, True, True)
+
+
+def test_nobody_left_is_an_error(layerimp_command: Run, scoring: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry(), "_classes", registry()._classes | {"scorer": {"picky": Picky}})
+    code, _, err = layerimp_command("score", *scoring, "--scorer", "all")
+    said = "layerimp: no scorer is left (picky: LlamaForCausalLM has no parallel universe)"
+    assert (code, err.splitlines()[-1]) == (2, said)
+
+
+def test_labels_reach_a_classifier(layerimp_command: Run, tmp_path: Path) -> None:
+    tiny("bert", id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1}).save_pretrained(tmp_path / "bert")
+    tiny_tokenizer().save_pretrained(tmp_path / "bert")
+    (tmp_path / "t.jsonl").write_text('{"text": "a good film", "y": "good"}\n{"text": "a bad film", "y": "bad"}\n')
+    arguments = ["score", "--model", tmp_path / "bert", "--calibration", tmp_path / "t.jsonl", "--samples", 2, "--json"]
+    code, out, err = layerimp_command(*arguments, "--packing", "rows", "--label-field", "y")
+    assert code == 0, err
+    assert json.loads(out)["calibration"]["labels"] == {"0": 1, "1": 1}
+    (tmp_path / "t.jsonl").write_text('{"text": "a good film", "y": "great"}\n')
+    code, _, err = layerimp_command(*arguments, "--packing", "rows", "--label-field", "y")
+    assert code == 2
+    assert "'y' holds 'great', which is no label of the model; it knows: bad (0), good (1)" in err.splitlines()[-1]
+
+
 def test_the_intact_metrics_are_used_again(
     layerimp_command: Run, model_dir: Path, task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import layerimp_harness
-
     calls: list[int] = []
     real = layerimp_harness.Harness.evaluate
     monkeypatch.setattr(layerimp_harness.Harness, "evaluate", lambda *a: (calls.append(1), real(*a))[1])
@@ -193,7 +401,7 @@ def test_narrow_terminals_lose_no_digit(
 
 
 def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
-    first = layerimp_command("run", *scoring, "--protect", 0, "--output", tmp_path / "a", "--json")
+    first = layerimp_command("run", "--tasks", "none", *scoring, "--protect", 0, "--output", tmp_path / "a", "--json")
     assert first[0] == 0, first[2]
     again = layerimp_command("run", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b", "--json")
     assert again[0] == 0, again[2]
@@ -259,6 +467,8 @@ def here(name: str) -> Callable[[Path], Path]:
 CODE_TASK = "task: evil\ndataset_path: json\nprocess_results: !function evil.run\n"
 WRONG = [
     (["--scorer", "avs"], "unknown scorer 'avs'. Did you mean 'avss'?"),
+    (["--scorer", "all", "--scorer", "avs"], "unknown scorer 'avs'. Did you mean 'avss'?"),
+    (["--scorer", "x=all"], "'all' stands for every scorer"),
     (["--pruner", "lowes"], "unknown pruner 'lowes'. Did you mean 'lowest'?"),
     (["--evaluator", "harnes", "--tasks", "x"], "unknown evaluator 'harnes'. Did you mean 'harness'?"),
     (["--set", "avss.sight=block_out"], "unknown option 'sight' of scorer 'avss'. Did you mean 'site'?"),
@@ -286,6 +496,8 @@ WRONG = [
     (["--calibration", written("blank.jsonl", '{"text": "a"}\n{"text": " "}\n')], "line 2: the field 'text' is empty"),
     (["--calibration", written("short.jsonl", '{"text": "the cat"}\n')], "holds 0 windows of 16 tokens"),
     (["--samples", "0"], "samples"),
+    (["--label-field", "label"], "'label' needs the packing rows (--packing rows)"),
+    (["--label-field", "label", "--packing", "rows"], "labels ('label') are for classifiers; LlamaForCausalLM is none"),
     (["--max-length", "65"], "beyond the model's 64 positions"),
     (["--tasks", "/nowhere/task.yaml"], "/nowhere/task.yaml"),
     (["--tasks", written("evil.yaml", CODE_TASK)], "--allow-task-code"),
@@ -319,7 +531,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     given = [argument(tmp_path) if callable(argument) else argument for argument in arguments]
     before = set(tmp_path.iterdir())
-    code, out, err = layerimp_command("run", *scoring, *given, "--output", tmp_path / "out")
+    code, out, err = layerimp_command("run", "--tasks", "none", *scoring, *given, "--output", tmp_path / "out")
     last = err.splitlines()[-1]
     assert code == 2, err
     assert last.startswith("layerimp: ")
@@ -385,7 +597,7 @@ def test_no_space_is_one_line(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
-    code, _, err = layerimp_command("run", *scoring, "--output", tmp_path / "out")
+    code, _, err = layerimp_command("run", "--tasks", "none", *scoring, "--output", tmp_path / "out")
     assert code == 2
     assert "No space left on device" in err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
@@ -395,7 +607,7 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
     layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("layerimp_harness.Harness.evaluate", lambda *_: pytest.fail("too late"))
-    arguments = ["run", *scoring, "--tasks", task, "--output", tmp_path / "out"]
+    arguments = ["run", "--tasks", "none", *scoring, "--tasks", task, "--output", tmp_path / "out"]
     tiny("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(tmp_path / "gpt2")
     tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
     code, _, err = layerimp_command(*arguments, "--model", tmp_path / "gpt2", "--blocks", 1)
@@ -411,7 +623,7 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
 )
 def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stage: str, number: signal.Signals) -> None:
     """A real signal in the middle of a real run."""
-    arguments = ["layerimp", "run", *map(str, scoring), "--output", str(tmp_path / "out")]
+    arguments = ["layerimp", "run", "--tasks", "none", *map(str, scoring), "--output", str(tmp_path / "out")]
     slow = "import time, layerimp.job as p; "
     slow += {
         "score": "p.measure = lambda *a, **k: (print('now', flush=True), time.sleep(60))",
@@ -435,7 +647,9 @@ def test_names_from_outside_are_shown_as_they_are(
 ) -> None:
     hostile = tmp_path / "[red]x|<b>"
     hostile.symlink_to(model_dir)
-    code, out, err = layerimp_command("run", *scoring, "--model", hostile, "--output", tmp_path / "[bold]out")
+    code, out, err = layerimp_command(
+        "run", "--tasks", "none", *scoring, "--model", hostile, "--output", tmp_path / "[bold]out"
+    )
     assert code == 0, err
     assert "[red]x|<b>" in err
     assert "[bold]out" in out
@@ -466,7 +680,11 @@ def test_every_command_has_help(layerimp_command: Run, command: str) -> None:
 def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
     found = json.loads(layerimp_command("plugins", "--json")[1])["plugins"]
     assert {plugin["name"]: plugin["status"] for plugin in found} == dict.fromkeys(
-        ("avss", "baselines", "footprint", "harness", "lowest", "window"), "ok"
+        (
+            *("avss", "baselines", "cim", "footprint", "gbis", "greedy", "harness", "lowest", "lrp", "prose"),
+            *("starter", "window"),
+        ),
+        "ok",
     )
     (avss,) = json.loads(layerimp_command("scorers", "avss", "--json")[1])["scorers"]
     options = {option["name"]: option for option in avss["options"]}

@@ -77,7 +77,7 @@ def test_everything_has_its_page() -> None:
         assert f"`layerimp {command}" in texts["cli.md"], command
     for name in layerimp.__all__:
         assert name in texts["python.md"], name
-    for hook in ("layerimp_scorers", "layerimp_pruners", "layerimp_evaluators", "layerimp_blocks"):
+    for hook in ("layerimp_scorers", "layerimp_pruners", "layerimp_evaluators", "layerimp_assets", "layerimp_blocks"):
         assert hook in texts["write-a-plugin.md"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from layerimp.assets import Assets
 from layerimp.cli.options import calibration_values, recipe_from
 from layerimp.errors import InputError, OptionError, UnknownNameError
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe, make_recipe, read_recipe
@@ -32,6 +33,7 @@ def test_a_model_is_enough() -> None:
     assert recipe.scorers == {"avss": ComponentSpec(name="avss")}
     assert recipe.pruner == ComponentSpec(name="lowest")
     assert list(recipe.evaluators) == ["harness", "footprint"]
+    assert list(recipe.baselines) == ["random", "depth"]
     assert recipe.ratio is None
     assert recipe.verify
     assert not recipe.overwrite
@@ -65,6 +67,34 @@ def test_scorers_can_be_said_in_several_ways(scorers: Any) -> None:
     assert recipe.scorers == {"avss": ComponentSpec(name="avss"), "step": ComponentSpec(name="step")}
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("baselines: []", {}),
+        ("baselines: {}", {}),
+        ("baselines: [depth]", {"depth": ComponentSpec(name="depth")}),
+        (
+            "baselines: {one: {name: random, options: {seed: 1}}, random: }",
+            {"one": ComponentSpec(name="random", options={"seed": 1}), "random": ComponentSpec(name="random")},
+        ),
+    ],
+)
+def test_baselines_are_chosen_like_scorers(tmp_path: Path, said: str, expected: dict[str, ComponentSpec]) -> None:
+    (tmp_path / "r.yaml").write_text(f"model: m\n{said}\n")
+    assert recipe_from(tmp_path / "r.yaml").baselines == expected
+    assert recipe_from(tmp_path / "r.yaml", no_baselines=True).baselines == {}
+
+
+def test_an_option_of_one_of_all_names_it() -> None:
+    recipe = recipe_from(None, model="m", scorer=["all"], set_=["angular.window=2", "angular.tokens=all"])
+    assert recipe.scorers == {
+        "all": ComponentSpec(name="all"),
+        "angular": ComponentSpec(name="angular", options={"window": 2, "tokens": "all"}),
+    }
+    with pytest.raises(UnknownNameError, match="unknown label 'angulr'"):
+        recipe_from(None, model="m", scorer=["all"], set_=["angulr.window=2"])
+
+
 def test_the_command_line_wins(recipe_file: Path) -> None:
     recipe = recipe_from(
         recipe_file,
@@ -76,7 +106,7 @@ def test_the_command_line_wins(recipe_file: Path) -> None:
         tasks="a, b.yaml,,",
         blocks="3, 5",
         protect="0",
-        calibration=calibration_values(None, None, None, 9, None),
+        calibration=calibration_values(None, None, None, None, 9, None),
         seed=None,
         overwrite=True,
         no_verify=True,
@@ -122,15 +152,18 @@ def test_a_label_may_hold_a_dot() -> None:
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
-        ({}, OptionError, "no model is named: give --model"),
         ({"scorer": ["avss", "avss"]}, OptionError, "'avss' comes twice.*--scorer LABEL=avss"),
         ({"evaluator": ["x=harness", "x=footprint"]}, OptionError, "evaluator 'x' comes twice"),
         ({"scorer": ["original=avss"]}, OptionError, "'original' cannot be a label"),
         ({"scorer": ["../up=avss"]}, OptionError, "'../up' cannot be a label"),
         ({"scorer": ["..=avss"]}, OptionError, "'..' cannot be a label"),
+        ({"scorer": ["all=avss"]}, OptionError, "'all' stands for every scorer, and takes no label"),
+        ({"scorer": ["x=all"]}, OptionError, "'all' stands for every scorer, and takes no label"),
+        ({"scorer": ["all"], "set_": ["all.window=2"]}, OptionError, "takes no label and no options"),
+        ({"baselines": ["all"]}, OptionError, "'all' cannot be a baseline"),
+        ({"baselines": ["original"]}, OptionError, "'original' cannot be a label"),
         ({"blocks": "3,x"}, OptionError, "--blocks takes block indices such as 3,5, got '3,x'"),
         ({"protect": "1.5"}, OptionError, "--protect takes block indices"),
-        ({"calibration": {"max_length": 8}}, OptionError, "--max-length needs --calibration"),
         ({"set_": ["avss.site"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
         ({"set_": ["site=x.y"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
         ({"set_": ["avs.site=x"]}, UnknownNameError, "unknown label 'avs' .*Did you mean 'avss'"),
@@ -162,11 +195,9 @@ def test_a_wrong_option_is_named(given: dict[str, Any], error: type[Exception], 
         ("model: [", "is not YAML"),
         ("model: !!python/object/apply:os.getcwd []", "is not YAML"),
         ("\x07", "is not YAML"),
-        ("ratio: 0.5", "no model is named"),
         ("model: m\nratoi: 0.5", "unknown recipe field 'ratoi'.*Did you mean 'ratio'"),
         ("model: m\ncalibration: {sampels: 3, source: t}", "Did you mean 'samples'|Did you mean 'calibration.samples'"),
         ("model: m\nscorers: {a: {nam: avss}}", "Did you mean '(scorers.a.)?name'"),
-        ("model: m\ncalibration: {samples: 3}", "calibration.source is missing"),
         ("model: null", "model: .*string"),
         ("model: m\nschema_version: layerimp.recipe/2", "schema_version: .*layerimp.recipe/1"),
         ("model: m\nratio: much", "ratio: .*number.*got 'much'"),
@@ -226,3 +257,25 @@ def test_a_file_cannot_allow_code(tmp_path: Path, text: str, permission: str) ->
 def test_a_recipe_does_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         make_recipe({"model": "m"}).model = "other"  # type: ignore[misc]
+
+
+def test_what_is_left_open_is_settled() -> None:
+    everything = make_recipe({}).settled()
+    assert (everything.model, everything.calibration.source) == ("starter", "starter")
+    assert everything.tasks == ("starter_stories", "starter_sentiment", "starter_qa")
+    own = make_recipe({"model": "m", "calibration": {"samples": 3}}).settled()
+    assert (own.calibration.source, own.calibration.samples, own.tasks) == ("prose", 3, everything.tasks)
+    named = make_recipe({"model": "m", "calibration": {"source": "t.jsonl"}, "tasks": []})
+    assert named.settled() == named
+
+
+def test_without_the_starter_there_are_no_tasks_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerimp.recipe.assets", Assets)
+    assert make_recipe({"model": "m"}).settled().tasks == ()
+    assert make_recipe({"model": "m", "tasks": ["t"]}).settled().tasks == ("t",)
+
+
+def test_tasks_can_be_none() -> None:
+    assert recipe_from(None, tasks="none").tasks == ()
+    assert recipe_from(None, tasks="a, b").tasks == ("a", "b")
+    assert recipe_from(None).tasks is None

@@ -12,7 +12,7 @@ from layerimp.errors import OptionError, unknown_name
 if TYPE_CHECKING:
     from layerimp.recipe import Permissions, Recipe
 
-Model = Annotated[str | None, typer.Option(help="Model directory, or hub id.")]
+Model = Annotated[str | None, typer.Option(help="Model directory, or hub id. Default: starter, which ships.")]
 Dtype = Annotated[
     str | None,
     typer.Option(help="float32, bfloat16, float16 or float64. Default: as saved."),
@@ -21,7 +21,11 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: th
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
 Scorer = Annotated[
     list[str] | None,
-    typer.Option(help="Scorer, or LABEL=SCORER; repeatable. Default: avss."),
+    typer.Option(help="Scorer, LABEL=SCORER, or all; repeatable. Default: avss."),
+]
+NoBaselines = Annotated[
+    bool,
+    typer.Option("--no-baselines", help="Do not evaluate the baselines random and depth beside the scorers."),
 ]
 Set = Annotated[
     list[str] | None,
@@ -29,12 +33,16 @@ Set = Annotated[
 ]
 Calibration = Annotated[
     str | None,
-    typer.Option(help="JSONL or text file, or hub data set NAME[:CONFIG[:SPLIT]]."),
+    typer.Option(help="JSONL or text file, or hub data set NAME[:CONFIG[:SPLIT]]. Default: text that ships."),
 ]
 Field = Annotated[str | None, typer.Option(help="JSON field that holds the text. Default: text.")]
 Packing = Annotated[
     str | None,
     typer.Option(help="windows (documents joined, full rows; default) or rows."),
+]
+LabelField = Annotated[
+    str | None,
+    typer.Option(help="JSON field that holds a classifier's label; needs --packing rows."),
 ]
 Samples = Annotated[int | None, typer.Option(help="Calibration rows. Default: 64.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens per row. Default: 256, or what the model takes.")]
@@ -49,7 +57,9 @@ Blocks = Annotated[str | None, typer.Option(help="Blocks that go whatever their 
 Protect = Annotated[str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,17.")]
 Tasks = Annotated[
     str | None,
-    typer.Option(help="lm-evaluation-harness tasks, comma-separated: names or YAML paths."),
+    typer.Option(
+        help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; none. Default: three that ship."
+    ),
 ]
 Evaluator = Annotated[
     list[str] | None,
@@ -97,6 +107,7 @@ def recipe_from(
     blocks: str | None = None,
     protect: str | None = None,
     calibration: dict[str, Any] | None = None,
+    no_baselines: bool = False,
     no_verify: bool = False,
     **plain: Any,
 ) -> Recipe:
@@ -109,26 +120,25 @@ def recipe_from(
 
     values = read_recipe(file) if file else {}
     values |= {name: value for name, value in plain.items() if value is not None}
-    if "model" not in values:
-        raise OptionError("no model is named: give --model DIR")
     if scorer:
         values["scorers"] = _labelled("scorer", scorer)
+    if no_baselines:
+        values["baselines"] = {}
     if evaluator:
         values["evaluators"] = _labelled("evaluator", evaluator)
     if pruner:
         values["pruner"] = {"name": pruner}
     if tasks is not None:
-        values["tasks"] = [task.strip() for task in tasks.split(",") if task.strip()]
+        names = [task.strip() for task in tasks.split(",") if task.strip()]
+        values["tasks"] = [] if names == ["none"] else names
     for name, text in (("blocks", blocks), ("protect", protect)):
         if text is not None:
             values[name] = _indices(text, name)
     if given := {name: value for name, value in (calibration or {}).items() if value is not None}:
         before = values.get("calibration") or {}
         if not isinstance(before, dict):
-            raise OptionError(f"calibration is a mapping with a source, got {before!r}")
+            raise OptionError(f"calibration is a mapping, got {before!r}")
         values["calibration"] = before | given
-        if "source" not in values["calibration"]:
-            raise OptionError(f"--{min(given).replace('_', '-')} needs --calibration FILE")
     if no_verify:
         values["verify"] = False
     recipe = make_recipe(values)
@@ -157,7 +167,8 @@ def _with_options(recipe: Recipe, settings: list[str]) -> Recipe:
     """The recipe with every LABEL.OPTION=VALUE put where it belongs."""
     import yaml
 
-    from layerimp.recipe import refuse_permissions
+    from layerimp.recipe import ALL, refuse_permissions
+    from layerimp.registry import registry
 
     document = recipe.model_dump()
     homes = {
@@ -170,6 +181,9 @@ def _with_options(recipe: Recipe, settings: list[str]) -> Recipe:
         label, dot, option = target.rpartition(".")
         if not (equals and dot and label and option):
             raise OptionError(f"--set takes LABEL.OPTION=VALUE, such as avss.site=block_out, got {setting!r}")
+        if label not in homes and ALL in document["scorers"] and label in registry().names("scorer"):
+            # Who gives one of them an option names it.
+            homes[label] = document["scorers"][label] = {"name": label, "options": {}}
         if label not in homes:
             raise unknown_name("label", label, homes, of=f"--set {setting}")
         try:
@@ -182,7 +196,19 @@ def _with_options(recipe: Recipe, settings: list[str]) -> Recipe:
 
 
 def calibration_values(
-    source: str | None, field: str | None, packing: str | None, samples: int | None, max_length: int | None
+    source: str | None,
+    field: str | None,
+    packing: str | None,
+    label_field: str | None,
+    samples: int | None,
+    max_length: int | None,
 ) -> dict[str, Any]:
     """The calibration part of a recipe, from its options."""
-    return {"source": source, "field": field, "packing": packing, "samples": samples, "max_length": max_length}
+    return {
+        "source": source,
+        "field": field,
+        "packing": packing,
+        "label_field": label_field,
+        "samples": samples,
+        "max_length": max_length,
+    }

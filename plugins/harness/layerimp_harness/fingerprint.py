@@ -35,10 +35,9 @@ def digest(loaded: TaskSet, config: Any) -> str:
             add(number, document)
         if task.get_config("num_fewshot"):
             add("few-shot", list(task.sampler.df if hasattr(task, "sampler") else task.fewshot_docs()))
-    if config.allow_task_code:
-        for directory in sorted({path.parent for path in loaded.files}):
-            for source in sorted(directory.glob("*.py")):
-                add("source", source.name, hashlib.sha256(source.read_bytes()).hexdigest())
+    for directory in sorted({path.parent for path in loaded.files}):
+        for source in sorted(directory.glob("*.py")):
+            add("source", source.name, hashlib.sha256(source.read_bytes()).hexdigest())
     return state.hexdigest()
 
 

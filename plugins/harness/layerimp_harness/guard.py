@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from layerimp.assets import assets
 from layerimp.errors import TaskError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _HARMFUL = {"dataset_path": "pandas", "use_prompt": "promptsource"}
 
 @cache
 def builtin_directory() -> Path:
-    """Where lm-eval keeps the tasks that it ships. What lies there is trusted, as lm-eval itself is."""
+    """Where lm-eval keeps the tasks that it ships."""
     import lm_eval.tasks
 
     return Path(lm_eval.tasks.__file__).resolve().parent
@@ -45,6 +46,12 @@ def builtin_directory() -> Path:
 def is_builtin(path: Path) -> bool:
     """Whether a task file belongs to lm-eval."""
     return path.resolve().is_relative_to(builtin_directory())
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a task file came with lm-eval or with a plugin. It is trusted, as what it came with is."""
+    places = (builtin_directory(), *(place.resolve() for place in assets().tasks))
+    return any(path.resolve().is_relative_to(place) for place in places)
 
 
 def read_chain(path: Path, _above: tuple[Path, ...] = ()) -> list[Path]:

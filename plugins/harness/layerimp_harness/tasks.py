@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerimp.assets import assets
 from layerimp.errors import LayerimpError, TaskError, unknown_name
 from layerimp_harness import guard
 from layerimp_harness.building import GuardedFactory, explained
@@ -52,7 +53,7 @@ def load_tasks(config: Any) -> TaskSet:
     """
     from lm_eval.tasks import TaskManager
 
-    local = _local_index(config.task_path)
+    local = {**_index(_shipped()), **_local_index(config.task_path)}
     factory = GuardedFactory(config.data_dir, allow_code=config.allow_task_code)
     built: list[Any] = []
     for spec in dict.fromkeys(config.tasks):
@@ -166,6 +167,11 @@ def _local_index(task_path: Path | None) -> Registry:
     from lm_eval.tasks import TaskManager
 
     return dict(TaskManager(include_defaults=False, include_path=str(task_path)).task_index)
+
+
+def _shipped() -> list[Path]:
+    """The task files that came with plugins."""
+    return [path for directory in assets().tasks for path in sorted(directory.rglob("*.yaml"))]
 
 
 def _index(paths: list[Path]) -> Registry:
