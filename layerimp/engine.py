@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from layerimp.blocks import BlockStack
-    from layerimp.sweep import Batch, Sweep, Trace
+    from layerimp.sweep import Batch, Scouting, Sweep, Trace
     from layerimp.sweep.cache import BlockCache
 
 
@@ -75,10 +75,34 @@ def _configured(item: str | Scorer, num_blocks: int) -> Scorer:
 
 @dataclass
 class _Pass:
-    """One sweep, and the scorers that share it."""
+    """One sweep, and the scorers that share it.
+
+    Attributes:
+        sweep: The sweep that serves all of them.
+        scorers: The scorers, by label.
+        scouting: Where the model has the sites that they read.
+        renamed: For each scorer, the sites that the model lacks, and what is read in their place.
+    """
 
     sweep: Sweep
     scorers: dict[str, Scorer]
+    scouting: Scouting = field(init=False)
+    renamed: dict[str, dict[str, str]] = field(init=False)
+
+    def scout(self, stack: BlockStack) -> None:
+        """Find out, before anything long, whether the model has what the scorers read."""
+        wanted = {site for scorer in self.scorers.values() for site in scorer.observes}
+        # The sites that stand in for others are looked for as well, since the probe is made once.
+        substitutes = {scorer.fallbacks.get(site) for scorer in self.scorers.values() for site in scorer.observes}
+        self.scouting = self.sweep.scout(stack, frozenset(wanted | {site for site in substitutes if site}))
+        missing = self.scouting.missing
+        self.renamed = {label: _fallbacks(label, scorer, missing) for label, scorer in self.scorers.items()}
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """The sites that are read."""
+        scorers = self.scorers.items()
+        return frozenset(self.renamed[label].get(site, site) for label, scorer in scorers for site in scorer.observes)
 
 
 def measure(
@@ -115,6 +139,8 @@ def measure(
         if cache is not None:
             cache.begin(removed)
         for one in passes:
+            one.scout(stack)
+        for one in passes:
             found |= _run(one, stack, calibration, kept, removed, progress, cache)
     return {label: found[label] for label in scorers}
 
@@ -128,18 +154,10 @@ def _run(
     progress: Progress,
     cache: BlockCache | None,
 ) -> dict[str, Importance]:
-    wanted = frozenset[str]().union(*(scorer.observes for scorer in one.scorers.values()))
-    # The sites that stand in for others are looked for as well, since the probe is made once.
-    substitutes = (scorer.fallbacks.get(site) for scorer in one.scorers.values() for site in scorer.observes)
-    scouting = one.sweep.scout(stack, wanted | {site for site in substitutes if site})
-    missing = scouting.missing
-    renamed = {label: _fallbacks(label, scorer, missing) for label, scorer in one.scorers.items()}
-    sites = frozenset(renamed[label].get(s, s) for label, scorer in one.scorers.items() for s in scorer.observes)
-
     def emit(trace: Trace) -> None:
         for label, scorer in one.scorers.items():
             try:
-                scorer.update(_view(trace, renamed[label]))
+                scorer.update(_view(trace, one.renamed[label]))
             except (LayerimpError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
@@ -158,8 +176,8 @@ def _run(
         one.sweep.drive(
             stack,
             batches,
-            sites=sites,
-            scouting=scouting,
+            sites=one.sites,
+            scouting=one.scouting,
             lookback=max(scorer.lookback for scorer in one.scorers.values()),
             removed=removed,
             emit=emit,
@@ -170,7 +188,8 @@ def _run(
     for label, scorer in one.scorers.items():
         scorer.end_sweep()
         importance = _importance(label, scorer, kept)
-        notes = [_fallback_note(stack, site, other, missing[site]) for site, other in renamed[label].items()]
+        missing = one.scouting.missing
+        notes = [_fallback_note(stack, site, other, missing[site]) for site, other in one.renamed[label].items()]
         found[label] = replace(importance, notes=(*notes, *importance.notes))
     return found
 

@@ -24,7 +24,7 @@ from layerimp.model import CLASSIFIER, auto_class, load, longest_row
 from layerimp.model_card import model_card
 from layerimp.progress import Progress
 from layerimp.pruner import Budget, PrunePlan, Pruner
-from layerimp.recipe import ALL, ORIGINAL, PERMISSIONS, Permissions, Recipe, check_label
+from layerimp.recipe import ALL, ORIGINAL, PERMISSIONS, ComponentSpec, Permissions, Recipe, check_label
 from layerimp.registry import registry
 from layerimp.report import Report, Size, why_not_ours
 from layerimp.scorer import Importance
@@ -71,8 +71,9 @@ class Job:
             used["--model DIR"] = f"model {recipe.model}"
         if "calibration" in reads and asked.calibration.source is None:
             used["--calibration FILE"] = f"calibration text {recipe.calibration.source}"
-        if "tasks" in reads and asked.tasks is None:
-            used["--tasks NAMES"] = f"tasks {', '.join(recipe.tasks or ())}"
+        measured = any(_reads_tasks(spec) for spec in recipe.evaluators.values())
+        if "tasks" in reads and asked.tasks is None and recipe.tasks and measured:
+            used["--tasks NAMES"] = f"tasks {', '.join(recipe.tasks)}"
         return f"by default: {'; '.join(used.values())} (your own: {' '.join(used)})" if used else ""
 
     def open(self) -> None:
@@ -123,7 +124,7 @@ class Job:
         for label, spec in self.recipe.evaluators.items():
             cls = registry().get("evaluator", spec.name)
             fields = cls.Config.model_fields
-            if "tasks" in fields and not self.recipe.tasks:
+            if _reads_tasks(spec) and not self.recipe.tasks:
                 continue
             if forbidden := PERMISSIONS.intersection(spec.options):
                 raise OptionError(f"{min(forbidden)} is no option of an evaluator; give the flag on the command line")
@@ -304,6 +305,11 @@ class Job:
             (stage / relative).mkdir(parents=True)
             card = model_card(self.report, label)
             write(self.model, self.tokenizer, stage / relative, verify=self.recipe.verify, card=card)
+
+
+def _reads_tasks(spec: ComponentSpec) -> bool:
+    """Whether an evaluator measures tasks, and so needs some."""
+    return "tasks" in registry().get("evaluator", spec.name).Config.model_fields
 
 
 def _absolute(path: str | Path, shipped: Container[str] = ()) -> str:

@@ -161,6 +161,17 @@ def test_a_site_that_is_missing_is_named() -> None:
         layerimp.score(tiny("mixtral"), [batch()], [Neurons(BLOCKS)])
 
 
+def test_what_does_not_fit_is_refused_before_any_pass() -> None:
+    class Unasked(Step):
+        def update(self, trace: Trace) -> None:
+            pytest.fail("the model was driven")
+
+    model = tiny("llama")
+    model.model.layers[1].gradient_checkpointing = True
+    with pytest.raises(ModelError, match="gradient checkpointing is on"):
+        layerimp.score(model, [batch()], {"unasked": Unasked(BLOCKS), "gbis": "gbis"})
+
+
 def test_a_scorer_that_miscounts_is_named() -> None:
     class Short(Step):
         name = "short"
