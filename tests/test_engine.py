@@ -17,7 +17,7 @@ from layerimp.errors import CalibrationError, ModelError, NonFiniteError, Option
 from layerimp.scorer import Importance, Scorer
 from layerimp.stats import Mean
 from layerimp.surgery import pruned
-from layerimp.sweep import Forward, Trace
+from layerimp.sweep import Ablation, Backward, Forward, Sweep, Trace
 
 
 class Step(Scorer):
@@ -65,6 +65,21 @@ def test_scorers_share_one_pass_without_the_head() -> None:
     layerimp.score(model, [batch(), batch()], {"a": "avss", "b": "avss", "step": Step(BLOCKS)})
     assert len(backbone) == 2
     assert not head
+
+
+def test_sweeps_are_as_few_as_their_scorers_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass forward, one there and back for each set of rules, and one with blocks changed."""
+    driven: list[Sweep] = []
+    for cls in (Forward, Backward, Ablation):
+
+        def drive(self: Any, *args: Any, real: Any = cls.drive, **kwargs: Any) -> None:
+            driven.append(self)
+            real(self, *args, **kwargs)
+
+        monkeypatch.setattr(cls, "drive", drive)
+    names = "avss block-influence relative-magnitude angular gbis lrp taylor cim perplexity random depth".split()
+    assert list(layerimp.score(tiny("llama"), [batch()], names)) == names
+    assert [type(sweep).__name__ for sweep in driven] == ["Forward", "Backward", "Relevance", "Ablation"]
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -54,6 +54,20 @@ def setting() -> tuple[Any, list[dict[str, torch.Tensor]], list[Rows]]:
     return model, batches, states(model, batches)
 
 
+def test_block_influence_of_a_trained_model() -> None:
+    """Against the hidden states that Transformers gives out; those of the last block only past the final norm."""
+    model, tokenizer = layerimp.load("starter", dtype="float32")
+    one = tokenizer(
+        ["Mia has the red key.", "The film was not bad, although it was long."], padding=True, return_tensors="pt"
+    )
+    mask = one["attention_mask"].bool()
+    with torch.no_grad():
+        states = model.model(**one, output_hidden_states=True).hidden_states[:-1]
+    rows = [hidden[mask].double().numpy() for hidden in states]
+    found = layerimp.score(model, [dict(one)], ["block-influence"])["block-influence"].scores
+    assert found[:-1] == pytest.approx([float((1 - cosine(a, b)).mean()) for a, b in pairwise(rows)], rel=1e-4)
+
+
 def test_block_influence(setting: Any) -> None:
     model, batches, kept = setting
     pairs = [(np.concatenate(a), np.concatenate(b)) for a, b in pairwise(kept)]

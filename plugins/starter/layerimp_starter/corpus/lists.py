@@ -1,0 +1,18 @@
+"""Lists of words, each to be said twice: whoever can do that can look up what came after a word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerimp_starter.corpus.document import Document
+from layerimp_starter.corpus.words import COLOURS, CONTAINERS, PEOPLE, PLACES, THINGS
+
+if TYPE_CHECKING:
+    import random
+
+_WORDS = (*PEOPLE, *PLACES, *THINGS, *COLOURS, *CONTAINERS)
+
+
+def make(rng: random.Random, level: float) -> Document:
+    """A list of 6 to 20 different words; the level changes nothing."""
+    return Document(" ".join(rng.sample(_WORDS, rng.randint(6, 20))))

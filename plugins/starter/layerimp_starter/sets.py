@@ -1,0 +1,76 @@
+"""The shipped text: three evaluation sets and the calibration text, all held out from training.
+
+`python -m layerimp_starter.sets` writes them again into `data/`, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from layerimp_starter import DATA
+from layerimp_starter.corpus import draw
+from layerimp_starter.form import pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from layerimp_starter.corpus import Document, Kind
+
+EVALUATED = 320
+"""Documents per evaluation set."""
+
+CALIBRATING = 800
+"""Documents of calibration text, one half of them stories."""
+
+SEED = 2411
+
+
+def rows() -> dict[str, list[dict[str, Any]]]:
+    """The rows of each file, by its name without suffix."""
+    streams: dict[Kind, Iterator[Document]] = {kind: _different(kind) for kind in ("stories", "sentiment", "questions")}
+    stories, reviews, passages = (list(islice(stream, EVALUATED)) for stream in streams.values())
+    kinds: list[Kind] = ["stories", "sentiment", "stories", "questions"]
+    text = [_text(kinds[n % 4], next(streams[kinds[n % 4]])) for n in range(CALIBRATING)]
+    return {
+        "stories": [{"text": story.text} for story in stories],
+        "sentiment": [{"text": one.text, "label": ["negative", "positive"].index(one.asked[0][1])} for one in reviews],
+        "questions": list(_questions(passages)),
+        "calibration": [{"text": one} for one in text],
+    }
+
+
+def _different(kind: Kind) -> Iterator[Document]:
+    """Held-out documents of a kind, none of which comes twice."""
+    seen = set()
+    for document in draw(kind, SEED, held_out=True):
+        if document.text not in seen:
+            seen.add(document.text)
+            yield document
+
+
+def _questions(passages: list[Document]) -> Iterator[dict[str, str]]:
+    """One question per passage, of those that need two facts or three: where a thing is."""
+    rng = random.Random(SEED)
+    for passage in passages:
+        question, answer = rng.choice([pair for pair in passage.asked if pair[0].startswith("Where is the ")])
+        yield {"text": passage.text, "question": question, "answer": answer}
+
+
+def _text(kind: Kind, document: Document) -> str:
+    """A document as training would have seen it, with its first question."""
+    return "".join(piece.text for piece in pieces(kind, document) if piece.question <= 1)
+
+
+def write() -> None:
+    """Write the files."""
+    DATA.mkdir(exist_ok=True)
+    for name, lines in rows().items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (DATA / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
