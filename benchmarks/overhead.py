@@ -14,12 +14,12 @@ what the process held when model and text were loaded and every weight had been 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -108,19 +108,24 @@ def timed(function: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def resident() -> float:
-    """The peak of this process's resident memory so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak_of(function: Callable[[], None]) -> float:
+    """How far this process's resident memory rises above where it is now, in MiB. Linux only."""
+    status = Path("/proc/self/status")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of loading the model, is forgotten
+
+    def kibibytes(name: str) -> int:
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
+
+    before = kibibytes("VmRSS")
+    function()
+    return (kibibytes("VmHWM") - before) / 1024
 
 
 def main() -> None:
     args = PARSER.parse_args()
     args.scorer = args.scorer or ["avss"]
     if args.peak_of:
-        function = kinds(args)[args.peak_of]
-        before = resident()
-        function()
-        print(resident() - before)
+        print(peak_of(kinds(args)[args.peak_of]))
         return
     run_by_kind = kinds(args)
     peaks = {}
