@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.documents import Packing, Reader, check_source, read_documents
+from layerimp.documents import Document, Packing, Reader, check_source, read_documents
 from layerimp.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -127,13 +127,48 @@ def load_calibration(
     check_source(str(source), packing=packing, label_field=label_field)
     reader = Reader(field, label_field, label2id)
     documents = read_documents(str(source), reader, rows=samples, characters=40 * samples * max_length)
+    return draw_calibration(
+        documents,
+        tokenizer,
+        source=str(source),
+        samples=samples,
+        max_length=max_length,
+        batch_size=batch_size,
+        seed=seed,
+        packing=packing,
+    )
+
+
+def draw_calibration(
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    source: str,
+    samples: int,
+    max_length: int,
+    batch_size: int,
+    seed: int,
+    packing: Packing,
+) -> CalibrationSet:
+    """Draw a calibration set from documents, of which only those are read that are drawn; see `load_calibration`.
+
+    Raises:
+        CalibrationError: a document is empty, or they are too few.
+    """
     order = list(range(len(documents)))
     random.Random(seed).shuffle(order)
-    encoded = (_encode(tokenizer, documents[index][0]) for index in order)
+    labels: list[int | None] = []
+
+    def encoded() -> Iterator[list[int]]:
+        for index in order:
+            text, label = documents[index]
+            labels.append(label)
+            yield _encode(tokenizer, text)
+
     if packing == "rows":
-        rows = _rows(encoded, tokenizer, samples, max_length)
+        rows = _rows(encoded(), tokenizer, samples, max_length)
     else:
-        rows = _windows(encoded, tokenizer, samples, max_length)
+        rows = _windows(encoded(), tokenizer, samples, max_length)
     drawn = tuple(islice(rows, samples))
     if len(drawn) < samples:
         unit = f"windows of {max_length} tokens" if packing == "windows" else "documents"
@@ -141,8 +176,8 @@ def load_calibration(
             f"{source} holds {len(drawn)} {unit}, but {samples} are asked for; ask for fewer (--samples)"
             + (", or shorter ones (--max-length)" if packing == "windows" else "")
         )
-    labels = (documents[index][1] for index in order[:samples])
-    return CalibrationSet(drawn, batch_size, str(source), tuple(label for label in labels if label is not None))
+    known = tuple(label for label in labels[:samples] if label is not None and packing == "rows")
+    return CalibrationSet(drawn, batch_size, source, known)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -16,6 +16,9 @@ from layerimp.errors import CalibrationError, listing
 _JSON_SUFFIXES = frozenset({".jsonl", ".json", ".ndjson"})
 _TEXT_SUFFIXES = frozenset({".txt", ".md", ".text", ".tokens", ".csv", ".tsv", ".parquet"})
 
+TASK = "task:"
+"""What opens the name of a task whose training split is meant."""
+
 Packing = Literal["windows", "rows"]
 Document = tuple[str, int | None]
 """A text, and its label where one is wanted."""
@@ -67,6 +70,11 @@ class Reader:
         return known[value]
 
 
+def task_of(source: str) -> str | None:
+    """The task whose training split is meant, by `task:NAME`; None for any other source."""
+    return source.removeprefix(TASK) if source.startswith(TASK) else None
+
+
 def read_documents(source: str, reader: Reader, *, rows: int, characters: int) -> list[Document]:
     """All documents of a file, or those of a data set that are needed.
 
@@ -93,12 +101,16 @@ def read_documents(source: str, reader: Reader, *, rows: int, characters: int) -
     return _dataset(source, reader, rows, characters)
 
 
-def check_source(source: str, *, packing: Packing = "windows", label_field: str | None = None) -> None:
+def check_source(source: str, *, packing: Packing | None = None, label_field: str | None = None) -> None:
     """Refuse what can only be a file and is none, and labels where there can be none.
 
     Raises:
         CalibrationError: it is.
     """
+    if task_of(source) is not None:
+        raise CalibrationError(
+            f"{source} is known to the evaluators of a run only; name a file, or a data set on the hub"
+        )
     path = Path(os.path.expanduser(located("texts", source)))
     named_so = path.suffix.lower() in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
     if named_so and not path.exists():

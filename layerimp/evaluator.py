@@ -20,10 +20,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from layerimp.component import Component
+from layerimp.errors import TaskError
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp.documents import Document
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,14 @@ class Evaluator(Component):
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
         """Measure `model`."""
         raise NotImplementedError
+
+    def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
+        """What its one task trains on, as text to calibrate with; for a classifier with labels.
+
+        Raises:
+            TaskError: there is no such text.
+        """
+        raise TaskError(f"the evaluator {self.name!r} knows no training text")
 
     def fingerprint(self) -> str | None:
         """A text that changes with everything, besides the model and its tokenizer, that can change the metrics.

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 
 from layerimp.assets import assets, located
 from layerimp.blocks import BlockStack, find_blocks
-from layerimp.calibration import CalibrationSet, load_calibration
+from layerimp.calibration import CalibrationSet, draw_calibration
 from layerimp.checkpoint import check_memory, write
-from layerimp.documents import check_source
+from layerimp.documents import TASK, Document, Reader, check_source, read_documents, task_of
 from layerimp.engine import measure
-from layerimp.errors import ModelError, NonFiniteError, OptionError, OutputError, PluginError
+from layerimp.errors import NonFiniteError, OptionError, OutputError, PluginError
 from layerimp.evaluator import Evaluator, Metric
 from layerimp.lineup import Lineup
 from layerimp.metrics_cache import MetricsCache, model_fingerprint
-from layerimp.model import CLASSIFIER, auto_class, load, longest_row
+from layerimp.model import auto_class, classifies, load, longest_row
 from layerimp.model_card import model_card
+from layerimp.panel import Panel
 from layerimp.progress import Progress
 from layerimp.pruner import Budget, PrunePlan, Pruner
-from layerimp.recipe import ALL, ORIGINAL, PERMISSIONS, ComponentSpec, Permissions, Recipe, check_label
+from layerimp.recipe import ALL, ORIGINAL, Permissions, Recipe, check_label
 from layerimp.registry import registry
 from layerimp.report import Report, Size, why_not_ours
 from layerimp.scorer import Importance
@@ -58,10 +59,12 @@ class Job:
         """
         self.asked, self.recipe = recipe, recipe.settled()
         self.permissions, self.progress = permissions, progress
+        self.panel = Panel(self.recipe, permissions, progress, lenient=recipe.tasks is None)
         if by_default := self._defaults(reads):
             progress.note(by_default)
         self.lineup = Lineup.of(self.recipe, progress)
         registry().options("pruner", recipe.pruner.name, recipe.pruner.options)
+        self._trained_on: Evaluator | None = None
 
     def _defaults(self, reads: Sequence[str]) -> str:
         """What was not named and is used nevertheless, and how to name it; empty where all is named."""
@@ -71,8 +74,7 @@ class Job:
             used["--model DIR"] = f"model {recipe.model}"
         if "calibration" in reads and asked.calibration.source is None:
             used["--calibration FILE"] = f"calibration text {recipe.calibration.source}"
-        measured = any(_reads_tasks(spec) for spec in recipe.evaluators.values())
-        if "tasks" in reads and asked.tasks is None and recipe.tasks and measured:
+        if "tasks" in reads and asked.tasks is None and recipe.tasks and self.panel.reads_tasks:
             used["--tasks NAMES"] = f"tasks {', '.join(recipe.tasks)}"
         return f"by default: {'; '.join(used.values())} (your own: {' '.join(used)})" if used else ""
 
@@ -113,79 +115,58 @@ class Job:
         for label, path in self.report.checkpoints.items():
             self.report.checkpoints[label] = target / path
 
-    def evaluators(self) -> dict[str, Evaluator]:
-        """The evaluators, configured and prepared. One that reads tasks is left out where none are named."""
-        found: dict[str, Evaluator] = {}
-        settings = {
-            **self.recipe.model_dump(include={"tasks", "task_path", "data_dir", "limit", "num_fewshot", "batch_size"}),
-            "seed": self.recipe.seed,
-            "allow_task_code": self.permissions.allow_task_code,
-        }
-        for label, spec in self.recipe.evaluators.items():
-            cls = registry().get("evaluator", spec.name)
-            fields = cls.Config.model_fields
-            if _reads_tasks(spec) and not self.recipe.tasks:
-                continue
-            if forbidden := PERMISSIONS.intersection(spec.options):
-                raise OptionError(f"{min(forbidden)} is no option of an evaluator; give the flag on the command line")
-            shared = {name: value for name, value in settings.items() if name in fields}
-            config = registry().options("evaluator", spec.name, shared | spec.options)
-            evaluator = cls(config)
-            assert isinstance(evaluator, Evaluator)
-            evaluator.progress = self.progress
-            evaluator.prepare()
-            found[label] = evaluator
-        return found
-
-    def fitting(self, evaluators: dict[str, Evaluator]) -> dict[str, Evaluator]:
-        """Those evaluators that the model suits; tasks that nobody named are left out, and that is said.
-
-        Raises:
-            ModelError: one that was asked for cannot measure this model.
-        """
-        found = {}
-        for label, evaluator in evaluators.items():
-            try:
-                evaluator.check(self.model)
-            except ModelError as error:
-                if self.asked.tasks is not None or "tasks" not in evaluator.Config.model_fields:
-                    raise
-                self.progress.note(f"no tasks: {error}")
-                continue
-            found[label] = evaluator
-        return found
-
     def need_calibration(self) -> None:
         """Stop, before a model is loaded, if the calibration text is not there."""
         spec = self.recipe.calibration
-        check_source(str(spec.source), packing=spec.packing, label_field=spec.label_field)
+        if (task := task_of(str(spec.source))) is None:
+            check_source(str(spec.source), packing=spec.packing, label_field=spec.label_field)
+            return
+        if spec.label_field or ("field" in self.asked.calibration.model_fields_set and spec.field != "text"):
+            raise OptionError(f"{spec.source} says itself where its text and its labels are; leave the fields out")
+        self._trained_on = self.panel.for_training(task)
 
     def calibration(self) -> CalibrationSet:
         """Draw the calibration set."""
         spec = self.recipe.calibration
         longest = longest_row(self.model) or math.inf
-        length = spec.max_length or min(DEFAULT_LENGTH, longest)
+        length = int(spec.max_length or min(DEFAULT_LENGTH, longest))
         if length > longest:
             raise OptionError(f"max_length {length} is beyond the model's {longest} positions")
-        if spec.label_field and self.report.loader != CLASSIFIER:
+        if spec.label_field and not classifies(self.model):
             kind = type(self.model).__name__
             raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {kind} is none")
+        rows = self._trained_on is not None and classifies(self.model)
+        packing = spec.packing or ("rows" if rows else "windows")
         with self.progress.stage(f"read {spec.source}"):
-            drawn = load_calibration(
-                str(spec.source),
-                **spec.model_dump(exclude={"source", "max_length"}),
-                tokenizer=self.tokenizer,
-                label2id={name: int(number) for name, number in (self.model.config.label2id or {}).items()},
-                max_length=int(length),
+            drawn = draw_calibration(
+                self._documents(length),
+                self.tokenizer,
+                source=str(spec.source),
+                samples=spec.samples,
+                max_length=length,
                 batch_size=self.recipe.batch_size,
                 seed=self.recipe.seed,
+                packing=packing,
             )
         self.report.calibration = drawn.description
+        source = str(spec.source)
+        if (task := task_of(source)) is not None and task.endswith(".yaml"):
+            source = f"{TASK}{_absolute(task)}"
         self.report.resolved["calibration"] = spec.model_dump() | {
-            "max_length": int(length),
-            "source": _absolute(str(spec.source), assets().texts),
+            "max_length": length,
+            "packing": packing,
+            "source": _absolute(source, assets().texts),
         }
         return drawn
+
+    def _documents(self, length: int) -> Sequence[Document]:
+        """The text that rows of so many tokens are drawn from."""
+        spec = self.recipe.calibration
+        if self._trained_on is not None:
+            return self._trained_on.training_documents(self.model, self.tokenizer)
+        label2id = {name: int(number) for name, number in (self.model.config.label2id or {}).items()}
+        reader = Reader(spec.field, spec.label_field, label2id)
+        return read_documents(str(spec.source), reader, rows=spec.samples, characters=40 * spec.samples * length)
 
     def importance(self) -> CalibrationSet:
         """Score the blocks by every scorer, in shared sweeps; returns the calibration set for further scoring."""
@@ -305,11 +286,6 @@ class Job:
             (stage / relative).mkdir(parents=True)
             card = model_card(self.report, label)
             write(self.model, self.tokenizer, stage / relative, verify=self.recipe.verify, card=card)
-
-
-def _reads_tasks(spec: ComponentSpec) -> bool:
-    """Whether an evaluator measures tasks, and so needs some."""
-    return "tasks" in registry().get("evaluator", spec.name).Config.model_fields
 
 
 def _absolute(path: str | Path, shipped: Container[str] = ()) -> str:

@@ -118,6 +118,11 @@ def auto_class(config: PretrainedConfig) -> str:
     return "AutoModelForCausalLM" if config.model_type in _AUTO_CLASSES["AutoModelForCausalLM"] else "AutoModel"
 
 
+def classifies(model: PreTrainedModel) -> bool:
+    """Whether a model puts one of several labels to a text. Transformers, and those who follow it, name them alike."""
+    return type(model).__name__.endswith("ForSequenceClassification")
+
+
 @contextmanager
 def in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
     """Put every module in evaluation mode, and back as each was."""

@@ -23,11 +23,11 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     job = Job(recipe, permissions or Permissions(), progress, reads=("calibration", "tasks"))
     with job.staged_output() as stage:
         job.need_calibration()
-        evaluators = job.evaluators()
+        evaluators = job.panel.prepared()
         if any(evaluator.kind == "quality" for evaluator in evaluators.values()):
             job.lineup.add_baselines(recipe)
         job.open()
-        evaluators = job.fitting(evaluators)
+        evaluators = job.panel.fitting(evaluators, job.model)
         report = job.report
         job.accept(job.plans(), stage)
         report.metrics[ORIGINAL] = job.evaluate(evaluators, "quality", intact=True)
@@ -90,9 +90,9 @@ def evaluate_model(recipe: Recipe, *, permissions: Permissions | None = None, pr
     """Evaluate a model as it is; see `run`."""
     job = Job(recipe, permissions or Permissions(), progress, reads=("tasks",))
     with job.staged_output() as stage:
-        evaluators = job.evaluators()
+        evaluators = job.panel.prepared()
         job.open()
-        evaluators = job.fitting(evaluators)
+        evaluators = job.panel.fitting(evaluators, job.model)
         report = job.report
         report.metrics[ORIGINAL] = job.evaluate(evaluators, "quality", intact=True)
         job.evaluate_costs(evaluators)

@@ -72,12 +72,14 @@ class CalibrationSpec(_Part):
 
     source: str | None = Field(
         None,
-        description="A JSONL or text file, a text that a plugin ships, or a data set id on the hub "
-        "(NAME[:CONFIG[:SPLIT]]); default: what `settled` says.",
+        description="A JSONL or text file, a text that a plugin ships, a data set id on the hub "
+        "(NAME[:CONFIG[:SPLIT]]), or task:NAME for the training split of a task; default: what `settled` says.",
     )
     field: str = Field("text", description="The JSON field that holds the text.")
-    packing: Literal["windows", "rows"] = Field(
-        "windows", description="windows: documents joined and cut into full rows; rows: one document a row."
+    packing: Literal["windows", "rows"] | None = Field(
+        None,
+        description="windows: documents joined and cut into full rows; rows: one document a row. Default: rows for a "
+        "classifier on a task's training split, else windows.",
     )
     label_field: str | None = Field(
         None, description="The JSON field that holds a classifier's label, as a number or by name; needs rows."

@@ -33,12 +33,16 @@ Set = Annotated[
 ]
 Calibration = Annotated[
     str | None,
-    typer.Option(help="JSONL or text file, or hub data set NAME[:CONFIG[:SPLIT]]. Default: text that ships."),
+    typer.Option(
+        help="JSONL or text file, or hub data set NAME[:CONFIG[:SPLIT]], or task:NAME. Default: text that ships."
+    ),
 ]
 Field = Annotated[str | None, typer.Option(help="JSON field that holds the text. Default: text.")]
 Packing = Annotated[
     str | None,
-    typer.Option(help="windows (documents joined, full rows; default) or rows."),
+    typer.Option(
+        help="windows (documents joined, full rows) or rows. Default: windows; for a classifier on a task, rows."
+    ),
 ]
 LabelField = Annotated[
     str | None,
@@ -192,7 +196,8 @@ def _with_options(recipe: Recipe, settings: list[str]) -> Recipe:
             parsed = value
         refuse_permissions({option: parsed}, f"--set {setting}")
         homes[label]["options"][option] = parsed
-    return type(recipe).model_validate(document)
+    said = recipe.model_fields_set | ({"scorers", "pruner", "evaluators"} if settings else set())
+    return type(recipe).model_validate({field: document[field] for field in said})
 
 
 def calibration_values(

@@ -39,6 +39,9 @@ def prune(
     max_length: o.MaxLength = None,
     batch_size: o.BatchSize = None,
     seed: o.Seed = None,
+    task_path: o.TaskPath = None,
+    data_dir: o.DataDir = None,
+    allow_task_code: o.AllowTaskCode = False,
     dtype: o.Dtype = None,
     device: o.Device = None,
     trust_remote_code: o.TrustRemoteCode = False,
@@ -66,13 +69,15 @@ def prune(
         calibration=o.calibration_values(calibration, field, packing, label_field, samples, max_length),
         batch_size=batch_size,
         seed=seed,
+        task_path=task_path,
+        data_dir=data_dir,
         dtype=dtype,
         device=device,
         output=output,
         overwrite=overwrite,
         no_verify=no_verify,
     )
-    allowed = o.permissions(trust_remote_code=trust_remote_code)
+    allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
     plans = None if plan is None else _read_plans(plan)
     from layerimp import pipeline
     from layerimp.cli.display import Screen

@@ -77,6 +77,8 @@ class GuardedFactory(TaskFactory):  # type: ignore[misc]
     def _settle(self, config: dict[str, Any], chain: Sequence[Path], inherited: dict[str, Any]) -> None:
         """Find the data files, and check the metrics, of a task or of a group with its inline members."""
         members = config.get("task")
+        if self.data_dir is not None:
+            _use_local_files(config, self.data_dir.expanduser().resolve())
         full = {**inherited, **config}
         self._find_data(config, full, chain)
         if not isinstance(members, list):
@@ -102,6 +104,33 @@ class GuardedFactory(TaskFactory):  # type: ignore[misc]
         task = str(full.get("task") or full.get("group"))
         found = _located(kwargs["data_files"], list(dict.fromkeys(p for p in places if p)), task)
         config["dataset_kwargs"] = {**kwargs, "data_files": found}
+
+
+def _use_local_files(config: dict[str, Any], data_dir: Path) -> None:
+    """Take the files that a task's metadata names in `local_files`, by split, in place of a data set on the hub.
+
+    The training split's may be missing beside others: then the task has none.
+    """
+    files = (config.get("metadata") or {}).get("local_files") or {}
+    if not files:
+        return
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise TaskError(
+            f"task {config.get('task')!r}: metadata.local_files is a mapping from splits to files, got {files!r}"
+        )
+    found = {split: data_dir / file for split, file in files.items() if (data_dir / file).is_file()}
+    training = config.get("training_split")
+    for split in files.keys() - found.keys():
+        if split != training or not found:
+            raise TaskError(
+                f"task {config.get('task')!r}: there is no data file {data_dir / files[split]}; without a data "
+                f"directory the task reads {config['dataset_path']} from the hub"
+            )
+        del config["training_split"]
+    config.pop("dataset_name", None)
+    config["dataset_path"] = "json"
+    data_files = {split: str(path) for split, path in found.items()}
+    config["dataset_kwargs"] = {**(config.get("dataset_kwargs") or {}), "data_files": data_files}
 
 
 def _located(value: Any, places: Sequence[Path], task: str) -> Any:

@@ -26,7 +26,10 @@ def digest(loaded: TaskSet, config: Any) -> str:
         state.update(json.dumps(parts, sort_keys=True, default=_stable).encode() + b"\n")
 
     add("libraries", version("lm_eval"), version("datasets"))
-    add("options", config.model_dump(include={"limit", "num_fewshot", "seed", "bootstrap", "max_length"}))
+    add(
+        "options",
+        config.model_dump(include={"limit", "num_fewshot", "seed", "bootstrap", "max_length", "fields", "labels"}),
+    )
     for name, group in loaded.groups.items():
         add("group", name, _without_paths(group.to_dict() or {}))
     for name, task in loaded.tasks.items():

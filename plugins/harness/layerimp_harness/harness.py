@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from layerimp.component import Options
-from layerimp.errors import LayerimpError, ModelError, TaskError
+from layerimp.errors import LayerimpError, ModelError, TaskError, listing
 from layerimp.evaluator import Evaluator, Metric
 from layerimp_harness.isolation import contained, muted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from layerimp.documents import Document
     from layerimp.progress import Advance, Progress
+    from layerimp_harness.classifier import Answering
     from layerimp_harness.tasks import TaskSet
 
 
@@ -47,6 +49,15 @@ class Harness(Evaluator):
         seed: int = Field(0, ge=0, description="Seed of few-shot examples, sampling and bootstrap.")
         bootstrap: int = Field(1000, ge=2, description="Draws for a standard error that has no closed form.")
         allow_task_code: bool = Field(False, description="Let task YAMLs given by path run Python.")
+        fields: tuple[str, ...] = Field(
+            (),
+            max_length=2,
+            description="What a classifier reads of a document: one field, or a pair. Default: the task's.",
+        )
+        labels: dict[str, str] = Field(
+            default_factory=dict,
+            description="A classifier's label for each choice of a task, where their names differ.",
+        )
 
     config: Config
 
@@ -64,20 +75,21 @@ class Harness(Evaluator):
         self._tasks()
 
     def check(self, model: PreTrainedModel) -> None:
-        """Refuse a model that does not predict the next token.
+        """Refuse a model that neither predicts the next token nor classifies what the tasks ask for.
 
         Raises:
-            ModelError: it is none.
+            ModelError: it does neither.
+            TaskError: it is a classifier, and a task asks for something else.
         """
         if not model.can_generate():
-            raise ModelError(f"the harness measures models that predict the next token, not {type(model).__name__}")
+            self._answering(model)
 
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
         """Measure `model` on every task; nothing without tasks.
 
         Raises:
             TaskError: as in `prepare`, and when a request fits not the tokenizer, the model or the memory.
-            ModelError: the model is no language model that predicts the next token.
+            ModelError: the model neither predicts the next token nor classifies.
             NonFiniteError: the logits, or a metric, are NaN.
         """
         if not self.config.tasks:
@@ -100,16 +112,17 @@ class Harness(Evaluator):
         ):
             from lm_eval.evaluator import evaluate
 
+            from layerimp_harness.classifier import OF_WORDING, ClassifierInMemory
             from layerimp_harness.metrics import collect
             from layerimp_harness.model import ModelInMemory
 
-            lm = ModelInMemory(
-                model,
-                tokenizer,
-                batch_size=config.batch_size,
-                max_length=config.max_length,
-                advance=stage.advance,
-            )
+            limits = {"batch_size": config.batch_size, "max_length": config.max_length}
+            lm: ModelInMemory | ClassifierInMemory
+            if model.can_generate():
+                lm = ModelInMemory(model, tokenizer, **limits, advance=stage.advance)
+            else:
+                answers = self._answering(model)
+                lm = ClassifierInMemory(model, tokenizer, tasks=answers, **limits, advance=stage.advance)
             for task in loaded.tasks.values():
                 task.set_fewshot_seed(config.seed)
             try:
@@ -126,7 +139,25 @@ class Harness(Evaluator):
             except Exception as error:
                 _blame_task(error)
                 raise
-            return collect(results, loaded.tasks, loaded.groups, draws=config.bootstrap, seed=config.seed)
+            found = collect(results, loaded.tasks, loaded.groups, draws=config.bootstrap, seed=config.seed)
+            return found if model.can_generate() else [metric for metric in found if metric.name not in OF_WORDING]
+
+    def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
+        """The training split of the one task: prompts with their answers, running text, or what a classifier reads.
+
+        Raises:
+            TaskError: the task is a group, or has no training split.
+        """
+        from layerimp.model import classifies
+        from layerimp_harness.training import TrainingDocuments
+
+        loaded = self._tasks()
+        if len(loaded.tasks) != 1:
+            raise TaskError(f"{self.config.tasks[0]!r} is several tasks; name one of them: {listing(loaded.tasks)}")
+        ((name, task),) = loaded.tasks.items()
+        asked = classifies(model) and task.OUTPUT_TYPE == "multiple_choice"
+        answers = self._answering(model) if asked else {}
+        return TrainingDocuments(task, answers.get(name), str(tokenizer.sep_token or " "), self.config)
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that can change the metrics, besides the model and its tokenizer.
@@ -139,6 +170,23 @@ class Harness(Evaluator):
             from layerimp_harness.fingerprint import digest
 
             return digest(loaded, self.config)
+
+    def _answering(self, model: PreTrainedModel) -> dict[str, Answering]:
+        """How a classifier answers each task."""
+        from layerimp.model import classifies
+
+        if not classifies(model):
+            kind = type(model).__name__
+            raise ModelError(f"the harness measures models that predict the next token, and classifiers, not {kind}")
+        loaded, config = self._tasks(), self.config
+        with contained(config.seed, sandbox=not config.allow_task_code):
+            from layerimp_harness.classifier import answering
+
+            tasks = loaded.tasks.items()
+            found = {name: answering(task, model, config.fields, config.labels, config.limit) for name, task in tasks}
+        if unknown := config.labels.keys() - {choice for one in found.values() for choice in one.choices}:
+            raise TaskError(f"no task has the choice {min(unknown)!r}, which the option labels names")
+        return found
 
     def _tasks(self) -> TaskSet:
         if self._loaded is None:

@@ -27,6 +27,22 @@ TokenRequest = tuple[Any, list[int], list[int]]
 """What to answer under (or None), the context's tokens, the continuation's."""
 
 
+class Rolled(float):
+    """The log-likelihood of a text.
+
+    Attributes:
+        tokens: How many tokens were predicted.
+    """
+
+    tokens: int
+
+    def __new__(cls, likelihood: float, tokens: int) -> Rolled:
+        """Both together."""
+        rolled = super().__new__(cls, likelihood)
+        rolled.tokens = tokens
+        return rolled
+
+
 class ModelInMemory(HFLM):  # type: ignore[misc]
     """A loaded model and a copy of its tokenizer, in batches that shrink when memory runs out.
 
@@ -114,16 +130,21 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
         return answers
 
-    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[Rolled]:
         """The log-likelihood of each text, in windows of `max_length` tokens; every token but BOS counts once."""
         self._begin(requests)
         prefix = self._prefix()
         windows: list[TokenRequest] = []
         owners: list[int] = []
+        counts: list[int] = []
         for number, request in enumerate(requests):
-            tokens = self.tok_encode(request.args[0])
+            if not isinstance(text := request.args[0], str):
+                where = f"task {request.task_name!r}: document {request.doc_id}"
+                raise TaskError(f"{where} holds a {type(text).__name__}, not text")
+            tokens = self.tok_encode(text)
             if tokens[:1] == [prefix]:
                 tokens = tokens[1:]  # the tokenizer's own BOS: it is the context, and nothing to be predicted
+            counts.append(len(tokens))
             if not tokens:
                 self._finish([request])
             for window in get_rolling_token_windows(tokens, prefix, self.max_length, context_len=1):
@@ -134,7 +155,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         totals = [0.0] * len(requests)
         for number, (value, _greedy) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
             totals[number] += value
-        return totals
+        return list(map(Rolled, totals, counts))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """What the model writes after each context, until a stop sequence."""

@@ -1,0 +1,88 @@
+"""What a task trains on, as text to calibrate with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+from layerimp.errors import TaskError
+from layerimp_harness.building import explained
+from layerimp_harness.isolation import contained
+
+if TYPE_CHECKING:
+    from layerimp.documents import Document
+    from layerimp_harness.classifier import Answering
+
+
+class TrainingDocuments(Sequence["Document"]):
+    """The training split of a task, each document rendered when it is asked for.
+
+    Args:
+        task: lm-eval's task.
+        answering: How a classifier answers it; None for other models and tasks.
+        separator: What stands between the texts of a pair.
+        config: The options of the harness.
+
+    Raises:
+        TaskError: there is no training split; or, later, a document cannot be rendered.
+    """
+
+    def __init__(self, task: Any, answering: Answering | None, separator: str, config: Any) -> None:
+        if not task.has_training_docs():
+            raise TaskError(f"task {task.config.task!r} has no training split to calibrate on; name a file")
+        self._task = task
+        self._answering = answering
+        self._separator = separator
+        self._config = config
+        with self._contained():
+            self._docs = task.training_docs()
+
+    def _contained(self) -> Any:
+        return contained(self._config.seed, sandbox=not self._config.allow_task_code)
+
+    def __len__(self) -> int:
+        return len(self._docs)
+
+    @overload
+    def __getitem__(self, index: int) -> Document: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Document]: ...
+    def __getitem__(self, index: int | slice) -> Document | list[Document]:
+        """The document's text; and its label's number, for a classifier."""
+        with self._contained():
+            if isinstance(index, slice):
+                return [self._document(number) for number in range(*index.indices(len(self)))]
+            return self._document(range(len(self))[index])
+
+    def _document(self, index: int) -> Document:
+        try:
+            if self._answering is not None:
+                return self._labelled(self._docs[index], self._answering)
+            return self._worded(self._docs[index]), None
+        except Exception as error:
+            raise explained(f"{self._task.config.task}, training document {index}", error) from error
+
+    def _labelled(self, doc: dict[str, Any], answering: Answering) -> Document:
+        texts = [doc[field] for field in answering.fields]
+        return self._separator.join(texts), answering.labels[_number(self._task.doc_to_target(doc), answering.choices)]
+
+    def _worded(self, doc: dict[str, Any]) -> str:
+        """The prompt with its answer, as lm-eval words an example."""
+        task, target, prompt = self._task, self._task.doc_to_target(doc), self._task.doc_to_text(doc)
+        if task.OUTPUT_TYPE == "multiple_choice":
+            choices = task.doc_to_choice(doc)
+            if isinstance(prompt, int):  # the choices are beginnings, and the target is how all of them go on
+                prompt = choices[_number(prompt, choices)]
+            else:
+                target = choices[_number(target, choices)]
+        answer = target[0] if isinstance(target, list) else target
+        return f"{prompt}{task.config.target_delimiter}{answer}" if prompt else str(answer)
+
+
+def _number(target: Any, choices: Sequence[str]) -> int:
+    """Which of the choices is right: the first one, if several are; given by number or as it is worded."""
+    one = target[0] if isinstance(target, list) else target
+    number = list(choices).index(one.strip()) if isinstance(one, str) and not one.isdigit() else int(one)
+    if not 0 <= number < len(choices):
+        raise ValueError(f"the answer {number} is none of the {len(choices)} choices")
+    return number
