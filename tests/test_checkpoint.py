@@ -127,7 +127,7 @@ def test_an_interrupted_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_too_little_memory_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})())
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda _device: 1000)
     with pytest.raises(OutputError, match=r"GiB more memory.*--no-verify"):
         layerimp.save(tiny("llama"), None, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -682,7 +682,7 @@ def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
     assert {plugin["name"]: plugin["status"] for plugin in found} == dict.fromkeys(
         (
             *("avss", "baselines", "cim", "footprint", "gbis", "greedy", "harness", "lowest", "lrp", "prose"),
-            *("starter", "window"),
+            *("starter", "tasks", "window"),
         ),
         "ok",
     )
