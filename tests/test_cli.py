@@ -629,7 +629,9 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
         "score": "p.measure = lambda *a, **k: (print('now', flush=True), time.sleep(60))",
         "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), print('now', flush=True), time.sleep(60))",
     }[stage]
-    program = f"import sys; {slow}; from layerimp.cli import main; sys.argv = {arguments!r}; main()"
+    # Who starts the tests in the background of a shell has them ignore Ctrl-C.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"import sys; {heard}; {slow}; from layerimp.cli import main; sys.argv = {arguments!r}; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
