@@ -9,18 +9,10 @@ from typing import Annotated
 import typer
 
 import layerimp
-from layerimp.evaluator import Metric, retention
-from layerimp.recipe import STARTER, STARTER_TASKS
+from layerimp.comparison import Comparison
+from layerimp.recipe import ORIGINAL, STARTER, STARTER_TASKS
 from layerimp.registry import registry
 from layerimp.surgery import pruned
-
-
-def average_retention(before: list[Metric], after: list[Metric]) -> float:
-    """The mean over each task's metrics, then over tasks."""
-    kept: dict[str, list[float]] = {}
-    for one, other in zip(before, after, strict=True):
-        kept.setdefault(one.task, []).append(retention(one, other) or 0.0)
-    return statistics.mean(map(statistics.mean, kept.values()))
 
 
 def main(
@@ -43,7 +35,7 @@ def main(
         blocks = sorted(rng.sample(range(num_blocks), remove))
         with pruned(loaded, blocks):
             after = evaluator.evaluate(loaded, tokenizer)
-        lost.append(1 - average_retention(before, after))
+        lost.append(1 - Comparison.of({ORIGINAL: before, "pruned": after}).average["pruned"].value)
         values = ", ".join(f"{metric.name} {metric.value:.4g}" for metric in after)
         print(f"without {blocks}: loses {lost[-1]:.1%} ({values})", flush=True)
     print(f"median loss of average retention over {draws} draws of {remove} blocks: {statistics.median(lost):.1%}")

@@ -126,6 +126,7 @@ def main(
     samples: Annotated[int, typer.Option(help="Rows of calibration text.")] = 6,
     held_out_samples: Annotated[int, typer.Option()] = 12,
     max_length: Annotated[int, typer.Option()] = 128,
+    # typer takes lists only, and nobody changes this one.
     remove: Annotated[list[int], typer.Option(help="How many blocks to remove.")] = [3, 4],  # noqa: B006
     threads: Annotated[int, typer.Option()] = 2,
 ) -> None:

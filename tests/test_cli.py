@@ -325,6 +325,21 @@ def test_labels_reach_a_classifier(layerimp_command: Run, tmp_path: Path) -> Non
     assert "'y' holds 'great', which is no label of the model; it knows: bad (0), good (1)" in err.splitlines()[-1]
 
 
+def test_a_task_brings_its_labels_to_a_classifier(layerimp_command: Run, tmp_path: Path) -> None:
+    tiny("distilbert", num_labels=2).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "sst2").mkdir()
+    lines = [json.dumps({"sentence": "a good film", "label": number % 2}) for number in range(6)]
+    for split in ("train", "dev"):
+        (tmp_path / "sst2" / f"{split}.jsonl").write_text("\n".join(lines))
+    arguments = ["--model", tmp_path / "model", "--calibration", "task:layerimp_sst2", "--data-dir", tmp_path]
+    code, out, err = layerimp_command("score", *arguments, "--samples", 6, "--max-length", 16, "--json")
+    assert code == 0, err
+    assert json.loads(out)["calibration"]["labels"] == {"0": 3, "1": 3}
+    code, _, err = layerimp_command("score", *arguments, "--field", "sentence")
+    assert (code, "says itself where its text and its labels are" in err.splitlines()[-1]) == (2, True)
+
+
 def test_the_intact_metrics_are_used_again(
     layerimp_command: Run, model_dir: Path, task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
