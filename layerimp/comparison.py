@@ -76,6 +76,19 @@ class Comparison:
         }
 
 
+def average_retention(intact: Mapping[Key, Metric], table: Mapping[Key, Metric]) -> Estimate | None:
+    """One model's retention, averaged over each task's metrics and then over the tasks.
+
+    None where a metric is missing, or its retention says nothing, though the intact model has one that does.
+    """
+    telling = {key: metric for key, metric in intact.items() if retention(metric, metric) is not None}
+    if not telling or not all(
+        key in table and retention(metric, table[key]) is not None for key, metric in telling.items()
+    ):
+        return None
+    return _averages(telling, {"": table})[""]
+
+
 def _averages(intact: Mapping[Key, Metric], tables: Mapping[str, Mapping[Key, Metric]]) -> dict[str, Estimate]:
     """The average retentions by label, over the metrics of which every model has one."""
     shared: dict[str, list[Key]] = {}

@@ -27,8 +27,9 @@ from layerimp.surgery import TOLERANCE, deviation
 if TYPE_CHECKING:
     from layerimp.sweep import Batch
 
-CHUNK_LOGITS = 1 << 24
-"""Logits that exist at once: 64 MiB in float32."""
+CHUNK_LOGITS = 1 << 25
+"""Logits, and their gradients, that exist at once: 128 MiB in float32. With fewer, reading the matrix takes longer than
+multiplying by it."""
 PROBE_TOKENS = 8
 
 Quantity = Literal["nll", "logit"]
@@ -143,7 +144,9 @@ class Head:
             return _log_probs(self._label_logits(output, targets.batch), targets.ids[:, 0])[:, None]
         hidden: Tensor = output[self._field]
         found = hidden.new_zeros(targets.ids.shape, dtype=working_dtype(hidden.dtype))
-        parts = [_log_probs(self._token_logits(output, rows), ids) for rows, ids in self._rows(hidden, targets)]
+        parts = [
+            _log_probs(self._token_logits(output, rows), ids) for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS)
+        ]
         if parts:
             found[targets.mask.to(found.device)] = torch.cat(parts).to(found.device)
         return found
@@ -182,7 +185,7 @@ class Head:
         hidden: Tensor = output[self._field].detach()
         values_of, parts = [hidden.new_zeros(0, dtype=torch.float64)], [hidden.new_zeros(0, hidden.shape[-1])]
         unembedding = self._unembedding(output) if quantity == "logit" else None
-        for rows, ids in self._rows(hidden, targets):
+        for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS // 2):
             leaf = rows.requires_grad_()
             with torch.enable_grad():
                 if unembedding is None:
@@ -212,9 +215,9 @@ class Head:
                 return module
         raise ModelError(f"the logits of {type(self._model).__name__} are not its last hidden state times a matrix")
 
-    def _rows(self, hidden: Tensor, targets: Targets) -> Iterator[tuple[Tensor, Tensor]]:
-        """The hidden states [token, hidden] that have a target, and the targets [token], a few at a time."""
-        size = max(1, CHUNK_LOGITS // self.num_classes)
+    def _rows(self, hidden: Tensor, targets: Targets, logits: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The hidden states [token, hidden] that have a target, and the targets [token], so many `logits` at a time."""
+        size = max(1, logits // self.num_classes)
         rows, ids = hidden[targets.mask.to(hidden.device)], targets.ids[targets.mask]
         return zip(rows.split(size), ids.split(size), strict=True) if len(ids) else iter(())
 

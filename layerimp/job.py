@@ -82,12 +82,18 @@ class Job:
         """Load the model and find its blocks."""
         recipe = self.recipe
         with self.progress.stage(f"load {recipe.model}"):
-            self.model, self.tokenizer = load(
+            loaded = load(
                 recipe.model,
                 dtype=recipe.dtype,
                 device=recipe.device,
                 trust_remote_code=self.permissions.trust_remote_code,
             )
+        self.adopt(*loaded)
+
+    def adopt(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take a model that is loaded, and find its blocks."""
+        recipe = self.recipe
+        self.model, self.tokenizer = model, tokenizer
         self.stack = find_blocks(self.model)
         loader = auto_class(self.model.config)
         self.report = Report(recipe, len(self.stack), loader, sizes={ORIGINAL: Size.of(self.stack)})
@@ -206,9 +212,7 @@ class Job:
             found = measure(self.stack, drawn, scorers, removed=removed, progress=self.progress, cache=cache)
             return found[label]
 
-        plan = pruner.plan(scoring, budget)
-        if len(plan.blocks) != budget.count or budget.protected.intersection(plan.blocks):
-            raise PluginError(f"pruner {pruner.name!r} broke its budget: {budget.count} blocks, got {plan.blocks}")
+        plan = pruner.within_budget(scoring, budget)
         return plan.model_copy(update={"scorer": self.lineup.specs[label].name, "pruner": pruner.name})
 
     def accept(self, plans: dict[str, PrunePlan], stage: Path | None) -> None:

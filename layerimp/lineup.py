@@ -62,7 +62,7 @@ class Lineup:
         lineup = cls(progress)
         for label, spec in recipe.scorers.items():
             if spec.name == ALL:
-                for name in _installed(progress):
+                for name in installed(progress):
                     if name not in recipe.scorers:
                         lineup._invite(name, ComponentSpec(name=name))
             else:
@@ -154,7 +154,7 @@ def check_spec(label: str, spec: ComponentSpec) -> None:
         raise OptionError(f"the label {label!r} is the name of another scorer than {spec.name!r}")
 
 
-def _installed(progress: Progress) -> list[str]:
+def installed(progress: Progress) -> list[str]:
     """The names of all scorers; those that look at nothing come last."""
     if failed := [record.name for record in registry().plugins.records if record.error]:
         progress.note(f"left out of {ALL}: what failed to load ({', '.join(failed)}); layerimp plugins says why")

@@ -52,7 +52,7 @@ def load(
         ModelError: it cannot be loaded; says why.
         OptionError: there is no such dtype or device.
     """
-    place = _device(device)
+    place = device_named(device)
     wanted = _dtype(dtype)
     source = _source(model)
     try:
@@ -188,7 +188,12 @@ def _dtype(dtype: str | torch.dtype | None) -> Any:
     return DTYPES[dtype]
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def device_named(device: str | torch.device | None) -> torch.device:
+    """The device of that name; by default the first GPU, else the CPU.
+
+    Raises:
+        OptionError: there is none here.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -18,12 +18,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from layerimp.component import Component
-from layerimp.errors import OptionError
+from layerimp.errors import OptionError, PluginError
 from layerimp.scorer import Importance
 
 Scoring = Callable[[Sequence[int]], Importance]
@@ -64,6 +64,11 @@ def checked_blocks(blocks: Sequence[int], num_blocks: int, *, what: str = "block
     return tuple(blocks)
 
 
+def count_of(ratio: float, num_blocks: int) -> int:
+    """Ratio x num_blocks, rounded to the nearest whole; a tie goes to the smaller count."""
+    return math.ceil(Fraction(str(ratio)) * num_blocks - Fraction(1, 2))
+
+
 @dataclass(frozen=True)
 class Budget:
     """How many blocks go, which must not, and which must.
@@ -86,15 +91,10 @@ class Budget:
     ) -> Budget:
         """The budget for a pruning ratio, or for given blocks, or for both (the ratio then sets the count).
 
-        The count is ratio x num_blocks, rounded to the nearest whole; a tie goes to the smaller count.
-
         Raises:
             OptionError: nothing or everything would go, or the blocks contradict one another.
         """
         forced = checked_blocks(blocks, num_blocks)
-        protected = frozenset(checked_blocks(protect, num_blocks, what="protected block"))
-        if both := protected.intersection(forced):
-            raise OptionError(f"block {min(both)} is both to be removed and protected")
         if ratio is None:
             count = len(forced)
             if not forced:
@@ -102,7 +102,7 @@ class Budget:
         else:
             if not 0 < ratio < 1:
                 raise OptionError(f"ratio {ratio} is outside (0, 1)")
-            count = math.ceil(Fraction(str(ratio)) * num_blocks - Fraction(1, 2))
+            count = count_of(ratio, num_blocks)
             if count == 0:
                 raise OptionError(
                     f"ratio {ratio} of {num_blocks} blocks rounds to none; one block needs a ratio above "
@@ -110,6 +110,21 @@ class Budget:
                 )
             if len(forced) > count:
                 raise OptionError(f"ratio {ratio} removes {count} blocks, but {len(forced)} are named")
+        return cls.exactly(count, num_blocks, protect=protect, forced=forced)
+
+    @classmethod
+    def exactly(cls, count: int, num_blocks: int, *, protect: Sequence[int] = (), forced: Sequence[int] = ()) -> Budget:
+        """The budget for so many blocks.
+
+        Raises:
+            OptionError: nothing or everything would go, or the blocks contradict one another.
+        """
+        forced = checked_blocks(forced, num_blocks)
+        protected = frozenset(checked_blocks(protect, num_blocks, what="protected block"))
+        if both := protected.intersection(forced):
+            raise OptionError(f"block {min(both)} is both to be removed and protected")
+        if count < 1:
+            raise OptionError(f"of {num_blocks} blocks none would go; ask for more")
         if count >= num_blocks:
             raise OptionError(f"removing {count} of {num_blocks} blocks leaves no model; keep at least one")
         if count > num_blocks - len(protected):
@@ -120,7 +135,13 @@ class Budget:
 
 
 class Pruner(Component):
-    """Chooses the blocks that go."""
+    """Chooses the blocks that go.
+
+    Attributes:
+        nested: Whether a plan for fewer blocks is always the start of a plan for more, so that one plan serves both.
+    """
+
+    nested: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
@@ -135,3 +156,14 @@ class Pruner(Component):
             The plan: the blocks in order of removal.
         """
         raise NotImplementedError
+
+    def within_budget(self, scoring: Scoring, budget: Budget) -> PrunePlan:
+        """The plan, held against its budget.
+
+        Raises:
+            PluginError: it does not keep to it.
+        """
+        plan = self.plan(scoring, budget)
+        if len(plan.blocks) != budget.count or budget.protected.intersection(plan.blocks):
+            raise PluginError(f"pruner {self.name!r} broke its budget: {budget.count} blocks, got {plan.blocks}")
+        return plan

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from layerimp.assets import assets
 from layerimp.errors import InputError, OptionError, unknown_name
@@ -51,11 +51,13 @@ def check_label(label: str) -> None:
         raise OptionError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of a recipe: nothing unknown is in it, and it stays as it is."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ComponentSpec(_Part):
+class ComponentSpec(Part):
     """A scorer, pruner or evaluator by name, with its options."""
 
     name: str = Field(description="The registered name.")
@@ -67,7 +69,50 @@ class ComponentSpec(_Part):
         return {"name": value} if isinstance(value, str) else value
 
 
-class CalibrationSpec(_Part):
+def _by_label(value: Any) -> Any:
+    """Accept a list of names, and labels without a name of their own."""
+    if isinstance(value, list | tuple):
+        if not all(isinstance(item, str) for item in value) or len(set(value)) < len(value):
+            raise ValueError("a list holds different names; use a mapping from labels for more")
+        return {item: {"name": item} for item in value}
+    if isinstance(value, dict):
+        return {
+            label: {"name": label, **(spec or {})} if isinstance(spec, dict | None) else spec
+            for label, spec in value.items()
+        }
+    return value
+
+
+def _any(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+    if not value:
+        raise ValueError("at least one is needed")
+    return value
+
+
+def _scorer_labels(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+    for label, spec in value.items():
+        check_label(label)
+        if ALL in (label, spec.name) and (label != spec.name or spec.options):
+            raise OptionError(f"{ALL!r} stands for every scorer, and takes no label and no options")
+    return value
+
+
+def _not_all(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+    if ALL in value:
+        raise OptionError(f"{ALL!r} cannot be a baseline")
+    return value
+
+
+Components = Annotated[
+    dict[str, ComponentSpec],
+    BeforeValidator(_by_label, json_schema_input_type=list[str] | dict[str, str | dict[str, Any] | None]),
+]
+"""Components by label."""
+Scorers = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_any)]
+Baselines = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_not_all)]
+
+
+class CalibrationSpec(Part):
     """Where the calibration text comes from, and how much of it is drawn."""
 
     source: str | None = Field(
@@ -88,23 +133,23 @@ class CalibrationSpec(_Part):
     max_length: int | None = Field(None, ge=2, description="Tokens per row; default 256, or what the model takes.")
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """A run: which model, scored how, pruned how far, evaluated on what."""
 
     schema_version: Literal["layerimp.recipe/1"] = Field("layerimp.recipe/1", description="The version of this format.")
     model: str = Field(STARTER, description="A model directory, one that a plugin ships, or a model id on the hub.")
     dtype: str | None = Field(None, description="float32, bfloat16, float16 or float64; default: as saved.")
     device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")
-    scorers: dict[str, ComponentSpec] = Field(
+    scorers: Scorers = Field(
         default_factory=lambda: {"avss": ComponentSpec(name="avss")},
         description="Scorers, by label; `all` stands for every installed one that is not named beside it.",
     )
-    baselines: dict[str, ComponentSpec] = Field(
+    baselines: Baselines = Field(
         default_factory=lambda: {name: ComponentSpec(name=name) for name in ("random", "depth")},
         description="Scorers, by label, that a run with quality metrics evaluates beside the others.",
     )
     pruner: ComponentSpec = Field(ComponentSpec(name="lowest"), description="The pruner.")
-    evaluators: dict[str, ComponentSpec] = Field(
+    evaluators: Components = Field(
         default_factory=lambda: {name: ComponentSpec(name=name) for name in ("harness", "footprint")},
         description="Evaluators, by label.",
     )
@@ -127,39 +172,6 @@ class Recipe(_Part):
     overwrite: bool = Field(False, description="Whether an output that layerimp made may be replaced.")
     verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
 
-    @field_validator("scorers", "baselines", "evaluators", mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        """Accept a list of names, and labels without a name of their own."""
-        if isinstance(value, list | tuple):
-            if not all(isinstance(item, str) for item in value) or len(set(value)) < len(value):
-                raise ValueError("a list holds different names; use a mapping from labels for more")
-            return {item: {"name": item} for item in value}
-        if isinstance(value, dict):
-            return {
-                label: {"name": label, **(spec or {})} if isinstance(spec, dict | None) else spec
-                for label, spec in value.items()
-            }
-        return value
-
-    @field_validator("scorers")
-    @classmethod
-    def _any(cls, value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
-        if not value:
-            raise ValueError("at least one is needed")
-        return value
-
-    @field_validator("scorers", "baselines")
-    @classmethod
-    def _labels(cls, value: dict[str, ComponentSpec], info: ValidationInfo) -> dict[str, ComponentSpec]:
-        for label, spec in value.items():
-            check_label(label)
-            if ALL in (label, spec.name) and (label != spec.name or spec.options):
-                raise OptionError(f"{ALL!r} stands for every scorer, and takes no label and no options")
-            if label == ALL and info.field_name == "baselines":
-                raise OptionError(f"{ALL!r} cannot be a baseline")
-        return value
-
     def settled(self) -> Recipe:
         """The same with a calibration text and tasks, where none are named."""
         own = STARTER if self.model == STARTER else PROSE
@@ -172,31 +184,46 @@ class Recipe(_Part):
 PERMISSIONS = frozenset(Permissions.__dataclass_fields__)
 
 
+Described = TypeVar("Described", bound=Part)
+
+
 def make_recipe(values: dict[str, Any]) -> Recipe:
-    """A recipe from plain values.
+    """A recipe from plain values; see `made`."""
+    return made(Recipe, values)
+
+
+def made(kind: type[Described], values: dict[str, Any]) -> Described:
+    """A description from plain values.
 
     Raises:
         OptionError: a value is missing or wrong; names the first one.
     """
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "missing":
             raise OptionError(f"{where} is missing from the recipe") from None
         if problem["type"] == "extra_forbidden":
-            raise unknown_name("recipe field", where, _siblings(problem["loc"])) from None
+            raise unknown_name("recipe field", where, _siblings(kind, problem["loc"])) from None
         message = problem["msg"].removeprefix("Value error, ")
         raise OptionError(f"{where}: {message}, got {problem['input']!r}") from None
 
 
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
+def _siblings(owner: type[Part], location: tuple[int | str, ...]) -> list[str]:
     """The fields that exist where an unknown one was given, each with its whole path."""
-    owner: type[BaseModel] = Recipe
     for part in location[:-1]:
-        owner = {"calibration": CalibrationSpec}.get(str(part), ComponentSpec)
+        if field := owner.model_fields.get(str(part)):
+            owner = _part_in(field.annotation) or owner
     return [".".join([*map(str, location[:-1]), name]) for name in owner.model_fields]
+
+
+def _part_in(annotation: Any) -> type[Part] | None:
+    """The description that a field holds, by itself or by label."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return annotation
+    return next(filter(None, map(_part_in, get_args(annotation))), None)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

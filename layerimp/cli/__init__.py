@@ -8,7 +8,7 @@ import sys
 import typer
 
 from layerimp import __version__
-from layerimp.cli import evaluate, plugins, prune, run, score
+from layerimp.cli import bench, evaluate, plugins, prune, run, score
 from layerimp.errors import LayerimpError
 
 INTERRUPTED = 130
@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
-for module in (run, score, prune, evaluate, plugins):
+for module in (run, score, prune, evaluate, bench, plugins):
     module.register(app)
 
 

@@ -25,9 +25,14 @@ from rich.table import Table
 
 from layerimp.cli import tables
 from layerimp.cli.tables import shown
+from layerimp.cli.watching import span, watching
 from layerimp.recipe import ORIGINAL
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from layerimp.bench.driver import Watcher
+    from layerimp.bench.findings import Findings
     from layerimp.progress import Advance
     from layerimp.report import Report
 
@@ -67,7 +72,7 @@ class Screen:
     def show(self, report: Report) -> None:
         """A run's results."""
         if self.json:
-            self._print_json(report.to_dict())
+            self.print_json(report.to_dict())
             return
         for label in report.importance:
             if label not in report.baselines:
@@ -91,6 +96,35 @@ class Screen:
         elif labels:
             self._print_whole([tables.removed(report, labels)])
         self._show_output(report)
+
+    @contextmanager
+    def watching(self) -> Iterator[Watcher]:
+        """Somebody who tells stderr how far a grid is."""
+        with watching(self.err) as watcher:
+            yield watcher
+
+    def show_findings(self, found: Findings, directory: Path) -> None:
+        """What a grid shows."""
+        if self.json:
+            from layerimp.bench.document import as_document
+
+            self.print_json(as_document(found) | {"output": str(directory.absolute())})
+            return
+        from layerimp.bench.pipeline import PAGE
+        from layerimp.bench.tables import LEGEND, paper_tables
+
+        for table in paper_tables(found):
+            self._print_whole([tables.paper(table)])
+        for line in LEGEND if found.models else ("nothing is evaluated yet",):
+            self.out.print(shown(line), soft_wrap=True)
+        if found.failures:
+            self.out.print(shown("\nfailed (--retry-failed tries again)"))
+            for cell, error in found.failures:
+                self.out.print(shown(f"  {cell}: {error}", style="yellow"), soft_wrap=True)
+        counts = ", ".join(f"{count} {state}" for state, count in found.cells.items() if count)
+        self.out.print(shown(f"\ncells: {counts or 'none'}; {span(found.seconds)} of work"))
+        if (directory / PAGE).exists():
+            self.out.print(shown(f"report: {directory / PAGE}", style="bold"), soft_wrap=True)
 
     def _needed(self, table: Table) -> int:
         return Measurement.get(self.out, self.out.options.update(width=1000), table).maximum
@@ -118,7 +152,7 @@ class Screen:
     def show_plugins(self, rows: list[dict[str, Any]]) -> None:
         """The installed plugins."""
         if self.json:
-            self._print_json({"plugins": rows})
+            self.print_json({"plugins": rows})
             return
         table = Table("name", "status", "distribution", "hooks", box=SIMPLE_HEAD)
         for row in rows:
@@ -131,7 +165,7 @@ class Screen:
     def show_scorers(self, scorers: list[dict[str, Any]], *, details: bool) -> None:
         """The scorers, or with `details` their options."""
         if self.json:
-            self._print_json({"scorers": scorers})
+            self.print_json({"scorers": scorers})
             return
         if not details:
             table = Table("scorer", "what it measures", "reference", "plugin", box=SIMPLE_HEAD)
@@ -148,7 +182,12 @@ class Screen:
                 table.add_row(*(shown(str(cell)) for cell in cells))
             self.out.print(table if one["options"] else shown("no options"))
 
-    def _print_json(self, document: dict[str, Any]) -> None:
+    def print_text(self, text: str) -> None:
+        """Text on stdout, as it is."""
+        self.out.file.write(text)
+
+    def print_json(self, document: dict[str, Any]) -> None:
+        """One JSON document on stdout."""
         self.out.file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 

@@ -10,7 +10,8 @@ import typer
 from layerimp.errors import OptionError, unknown_name
 
 if TYPE_CHECKING:
-    from layerimp.recipe import Permissions, Recipe
+    from layerimp.bench.grid import Grid
+    from layerimp.recipe import Described, Permissions, Recipe
 
 Model = Annotated[str | None, typer.Option(help="Model directory, or hub id. Default: starter, which ships.")]
 Dtype = Annotated[
@@ -123,30 +124,110 @@ def recipe_from(
     from layerimp.recipe import make_recipe, read_recipe
 
     values = read_recipe(file) if file else {}
-    values |= {name: value for name, value in plain.items() if value is not None}
-    if scorer:
-        values["scorers"] = _labelled("scorer", scorer)
+    values |= _common(values, scorer=scorer, evaluator=evaluator, tasks=tasks, calibration=calibration, plain=plain)
     if no_baselines:
         values["baselines"] = {}
-    if evaluator:
-        values["evaluators"] = _labelled("evaluator", evaluator)
     if pruner:
         values["pruner"] = {"name": pruner}
-    if tasks is not None:
-        names = [task.strip() for task in tasks.split(",") if task.strip()]
-        values["tasks"] = [] if names == ["none"] else names
     for name, text in (("blocks", blocks), ("protect", protect)):
         if text is not None:
             values[name] = _indices(text, name)
+    if no_verify:
+        values["verify"] = False
+    return _with_options(make_recipe(values), set_ or [])
+
+
+def grid_from(
+    file: Path | None,
+    *,
+    model: list[str] | None = None,
+    dtype: str | None = None,
+    scorer: list[str] | None = None,
+    set_: list[str] | None = None,
+    pruner: list[str] | None = None,
+    ratio: list[str] | None = None,
+    evaluator: list[str] | None = None,
+    tasks: str | None = None,
+    protect: str | None = None,
+    calibration: dict[str, Any] | None = None,
+    no_baselines: bool = False,
+    **plain: Any,
+) -> Grid:
+    """The grid of a file (if any) with the command line's options over it.
+
+    Raises:
+        InputError: an option is malformed, or the whole makes no grid.
+    """
+    from layerimp.bench.grid import Grid
+    from layerimp.recipe import made, read_recipe
+
+    values = read_recipe(file) if file else {}
+    values |= _common(values, scorer=scorer, evaluator=evaluator, tasks=tasks, calibration=calibration, plain=plain)
+    if no_baselines:
+        values["baselines"] = {}
+    if pruner:
+        values["pruners"] = _labelled("pruner", pruner)
+    if model:
+        values["models"] = _models(model)
+    if protect is not None:
+        values["protect"] = _indices(protect, "protect")
+    if ratio:
+        values["ratios"] = [_ratio(text) for text in ratio]
+    grid = made(Grid, values)
+    if dtype is not None:
+        models = {label: spec.model_copy(update={"dtype": dtype}) for label, spec in grid.models.items()}
+        grid = grid.model_copy(update={"models": models})
+    return _with_options(grid, set_ or [])
+
+
+def _common(
+    values: dict[str, Any],
+    *,
+    scorer: list[str] | None,
+    evaluator: list[str] | None,
+    tasks: str | None,
+    calibration: dict[str, Any] | None,
+    plain: dict[str, Any],
+) -> dict[str, Any]:
+    """What the command line says over `values`, of all that a run and a grid have in common."""
+    said = {name: value for name, value in plain.items() if value is not None}
+    if scorer:
+        said["scorers"] = _labelled("scorer", scorer)
+    if evaluator:
+        said["evaluators"] = _labelled("evaluator", evaluator)
+    if tasks is not None:
+        names = [task.strip() for task in tasks.split(",") if task.strip()]
+        said["tasks"] = [] if names == ["none"] else names
     if given := {name: value for name, value in (calibration or {}).items() if value is not None}:
         before = values.get("calibration") or {}
         if not isinstance(before, dict):
             raise OptionError(f"calibration is a mapping, got {before!r}")
-        values["calibration"] = before | given
-    if no_verify:
-        values["verify"] = False
-    recipe = make_recipe(values)
-    return _with_options(recipe, set_ or [])
+        said["calibration"] = before | given
+    return said
+
+
+def _models(specs: list[str]) -> dict[str, str] | list[str]:
+    """Models by label, or just their names where none has a label."""
+    if not any("=" in spec for spec in specs):
+        return specs
+    found: dict[str, str] = {}
+    for spec in specs:
+        label, equals, name = spec.partition("=")
+        if not equals:
+            raise OptionError(f"--model {spec}: give every model a label, or none")
+        if label in found:
+            raise OptionError(f"the model {label!r} comes twice")
+        found[label] = name
+    return found
+
+
+def _ratio(text: str) -> float:
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise OptionError(
+            f"--ratio takes a share such as 0.25, or a number of blocks such as 1, got {text!r}"
+        ) from None
 
 
 def _labelled(kind: str, specs: list[str]) -> dict[str, dict[str, Any]]:
@@ -167,19 +248,18 @@ def _indices(text: str, option: str) -> list[int]:
         raise OptionError(f"--{option} takes block indices such as 3,5, got {text!r}") from None
 
 
-def _with_options(recipe: Recipe, settings: list[str]) -> Recipe:
-    """The recipe with every LABEL.OPTION=VALUE put where it belongs."""
+def _with_options(recipe: Described, settings: list[str]) -> Described:
+    """A recipe, of a run or a grid, with every LABEL.OPTION=VALUE put where it belongs."""
     import yaml
 
     from layerimp.recipe import ALL, refuse_permissions
     from layerimp.registry import registry
 
+    if not settings:
+        return recipe
     document = recipe.model_dump()
-    homes = {
-        document["pruner"]["name"]: document["pruner"],
-        **document["evaluators"],
-        **document["scorers"],
-    }
+    pruners = document["pruners"] if "pruners" in document else {document["pruner"]["name"]: document["pruner"]}
+    homes = {**pruners, **document["evaluators"], **document["scorers"]}
     for setting in settings:
         target, equals, value = setting.partition("=")
         label, dot, option = target.rpartition(".")
@@ -196,7 +276,7 @@ def _with_options(recipe: Recipe, settings: list[str]) -> Recipe:
             parsed = value
         refuse_permissions({option: parsed}, f"--set {setting}")
         homes[label]["options"][option] = parsed
-    said = recipe.model_fields_set | ({"scorers", "pruner", "evaluators"} if settings else set())
+    said = recipe.model_fields_set | ({"scorers", "pruner", "pruners", "evaluators"} & document.keys())
     return type(recipe).model_validate({field: document[field] for field in said})
 
 

@@ -16,6 +16,7 @@ from layerimp.model_card import measured
 from layerimp.recipe import ORIGINAL
 
 if TYPE_CHECKING:
+    from layerimp.bench.tables import PaperTable
     from layerimp.comparison import Comparison
     from layerimp.evaluator import Metric
     from layerimp.report import Report
@@ -220,3 +221,14 @@ def _table(rows: list[str], columns: list[_Column]) -> Table:
     for row, name in enumerate(rows):
         table.add_row(shown(name), *(shown(column.cells[row]) for column in columns))
     return table
+
+
+def paper(table: PaperTable) -> Table:
+    """A table of a grid; the best is bold, the runner-up underlined."""
+    styles = {1: "bold", 2: "underline", None: ""}
+    made = Table(title=shown(table.title), box=SIMPLE_HEAD)
+    for index, name in enumerate(table.head):
+        made.add_column(shown(name), justify="right" if 2 < index < len(table.head) - 1 else "left")
+    for row in table.rows:
+        made.add_row(*(shown(cell.text, styles[cell.rank]) for cell in row))
+    return made

@@ -25,6 +25,7 @@ class Greedy(Pruner):
     """Removes the block with the lowest score, scores what is left, and so on; of two equal ones the deeper goes."""
 
     name = "greedy"
+    nested = True
     reference = "Song et al. 2024 (SLEB), arXiv:2402.09025, algorithm 1; with any scorer"
     Config = GreedyConfig
 

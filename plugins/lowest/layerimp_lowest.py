@@ -14,6 +14,7 @@ class Lowest(Pruner):
     """Removes the blocks with the lowest scores, from one scoring; of two equal ones the deeper goes first."""
 
     name = "lowest"
+    nested = True
     reference = "one-shot removal, as in Song et al. 2024, arXiv:2411.02117"
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:

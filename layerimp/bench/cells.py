@@ -1,0 +1,77 @@
+"""The cells of a grid: what is computed once, under a key that its content makes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+Kind = Literal["scoring", "planning", "evaluation", "costing"]
+Result = Mapping[str, Any]
+"""What a finished cell came to, as plain data."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to compute.
+
+    Attributes:
+        kind: What sort of thing.
+        model: The label of the model.
+        content: All that can change the result, as plain data; it makes the key. Labels are not in it, nor is what
+            only says how to get there: equal cells of two recipes are one.
+        scorer: The label of the scorer, where there is one.
+        seed: Of the calibration text, and of what is drawn beside it.
+    """
+
+    kind: Kind
+    model: str
+    content: Mapping[str, Any]
+    scorer: str = ""
+    seed: int = field(default=0, compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of the content."""
+        return digest({"kind": self.kind, **self.content})
+
+    def __str__(self) -> str:
+        content = self.content
+        what = {
+            "scoring": lambda: f"score {self.model} by {self.scorer} (seed {self.seed})",
+            "planning": lambda: f"plan {content['count']} blocks of {self.model} by {self.scorer}",
+            "evaluation": lambda: f"evaluate {content['task']} on {self.model} without {blocks_named(content)}",
+            "costing": lambda: f"time {self.scorer} on {self.model}",
+        }
+        return what[self.kind]()
+
+
+def blocks_named(content: Mapping[str, Any]) -> str:
+    """The removed blocks of an evaluation, in words."""
+    return ", ".join(map(str, content["blocks"])) or "nothing"
+
+
+def digest(content: Any) -> str:
+    """A hash of plain data."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a cell.
+
+    Attributes:
+        key: The cell's.
+        result: What it came to; None where it failed.
+        error: Why it failed, in one line.
+        seconds: How long it took.
+    """
+
+    key: str
+    result: Result | None
+    error: str = ""
+    seconds: float = 0.0

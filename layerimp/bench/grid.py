@@ -1,0 +1,140 @@
+"""The description of a grid: plain data, checked, readable from YAML or JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from layerimp.errors import OptionError
+from layerimp.recipe import (
+    STARTER,
+    Baselines,
+    CalibrationSpec,
+    Components,
+    ComponentSpec,
+    Part,
+    Recipe,
+    Scorers,
+    check_label,
+)
+
+PAPER = ("gbis", "lrp", "cim", "avss")
+"""The scorers of the paper's table, in its order."""
+BASELINES = ("random", "depth", "block-influence")
+RANDOM_DRAWS = 5
+"""Scorers that look at nothing and have a seed are drawn at least so often: it costs no scoring."""
+
+
+class ModelSpec(Part):
+    """A model of the grid. What it leaves open is as the grid says."""
+
+    model: str = Field(description="A model directory, one that a plugin ships, or a model id on the hub.")
+    dtype: str | None = Field(None, description="float32, bfloat16, float16 or float64; default: as saved.")
+    calibration: CalibrationSpec | None = Field(None, description="The text that drives its scoring.")
+    tasks: tuple[str, ...] | None = Field(None, description="What it is evaluated on.")
+
+
+def _by_label(value: Any) -> Any:
+    """Accept a name, a list of names (the label is the last part of a path), and labels for names."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple):
+        labelled = {Path(item).name if isinstance(item, str) else repr(item): item for item in value}
+        if len(labelled) < len(value):
+            raise ValueError("two models have one label; use a mapping from labels")
+        value = labelled
+    if isinstance(value, dict):
+        return {
+            label: {"model": spec}
+            if isinstance(spec, str)
+            else {"model": label, **(spec or {})}
+            if isinstance(spec, dict | None)
+            else spec
+            for label, spec in value.items()
+        }
+    return value
+
+
+def _labels(value: dict[str, ModelSpec]) -> dict[str, ModelSpec]:
+    if not value:
+        raise ValueError("at least one is needed")
+    for label in value:
+        check_label(label)
+    return value
+
+
+def _ratios(value: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("each is needed once")
+    for ratio in value:
+        if not (0 < ratio < 1 or (isinstance(ratio, int) and ratio >= 1)):
+            raise OptionError(f"the ratio {ratio} is neither a share between 0 and 1 nor a number of blocks")
+    return value
+
+
+class Grid(Part):
+    """Models x scorers x pruners x ratios x tasks, each repeated with calibration text of its own."""
+
+    schema_version: Literal["layerimp.grid/1"] = Field("layerimp.grid/1", description="The version of this format.")
+    models: Annotated[
+        dict[str, ModelSpec],
+        BeforeValidator(_by_label, json_schema_input_type=str | list[str] | dict[str, str | dict[str, Any] | None]),
+        AfterValidator(_labels),
+    ] = Field(
+        default_factory=lambda: {STARTER: ModelSpec.model_validate({"model": STARTER})}, description="Models, by label."
+    )
+    scorers: Scorers = Field(
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in PAPER},
+        description="Scorers, by label; `all` stands for every installed one that is not named beside it.",
+    )
+    baselines: Baselines = Field(
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in BASELINES},
+        description="Scorers, by label, that keep the others company.",
+    )
+    pruners: Components = Field(
+        default_factory=lambda: {"lowest": ComponentSpec(name="lowest")}, description="Pruners, by label."
+    )
+    ratios: Annotated[tuple[int | float, ...], Field(min_length=1), AfterValidator(_ratios)] = Field(
+        (0.25,), description="How much to remove: a share of the blocks, such as 0.25, or a number of them, such as 1."
+    )
+    tasks: tuple[str, ...] | None = Field(
+        None, description="lm-evaluation-harness tasks: names or YAML paths; default: those of the starter."
+    )
+    evaluators: Components = Field(
+        default_factory=lambda: {"harness": ComponentSpec(name="harness")},
+        description="Evaluators of quality, by label.",
+    )
+    repeats: int = Field(5, ge=1, description="How often each scoring is done, each time with text of its own.")
+    calibration: CalibrationSpec = Field(
+        default_factory=lambda: CalibrationSpec.model_validate({}), description="The text that drives scoring."
+    )
+    protect: tuple[int, ...] = Field((), description="Blocks to keep whatever their score.")
+    task_path: Path | None = Field(None, description="A directory with further task YAMLs.")
+    data_dir: Path | None = Field(None, description="Where relative data files of local tasks are looked for first.")
+    limit: int | None = Field(None, ge=1, description="Documents per task.")
+    num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt.")
+    batch_size: int = Field(8, ge=1, description="Rows per batch, in scoring and evaluation.")
+    seed: int = Field(0, ge=0, description="Repeat number n draws with the seed plus n; all else takes the seed.")
+
+    def recipe(self, label: str) -> Recipe:
+        """What the grid asks of one model, as the recipe of a run."""
+        spec = self.models[label]
+        shared = {"protect", "task_path", "data_dir", "limit", "num_fewshot", "batch_size", "seed", "evaluators"}
+        return Recipe(
+            model=spec.model,
+            dtype=spec.dtype,
+            calibration=spec.calibration or self.calibration,
+            tasks=self.tasks if spec.tasks is None else spec.tasks,
+            scorers=self.scorers,
+            baselines=self.baselines,
+            **{name: getattr(self, name) for name in shared},
+        ).settled()
+
+
+def named(ratio: float) -> str:
+    """A ratio as people say it."""
+    if isinstance(ratio, int):
+        return f"{ratio} block" + ("s" if ratio > 1 else "")
+    return f"{ratio * 100:.4g} %"

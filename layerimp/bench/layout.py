@@ -1,0 +1,161 @@
+"""Which cells a grid has: a walk from what is known to what is wanted next. It needs no model and no plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+from pydantic import Field
+
+from layerimp.bench.cells import Cell, Result
+from layerimp.bench.grid import RANDOM_DRAWS, Grid
+from layerimp.pruner import count_of
+from layerimp.recipe import ComponentSpec, Part, Recipe
+
+Known = Callable[[str], Result | None]
+"""What the cell under a key came to; None where that is not known."""
+
+
+class Entrant(Part):
+    """A scorer that takes part."""
+
+    spec: ComponentSpec = Field(description="Its name and its options.")
+    blind: bool = Field(description="Whether it looks at nothing, so that no text changes its scores.")
+    seeded: bool = Field(description="Whether it has a seed, which each repeat then sets.")
+    named: bool = Field(description="Whether it was named, or came along as a baseline or by `all`.")
+    code: str = Field(description="A digest of its source.")
+
+
+class Chooser(Part):
+    """A pruner that takes part."""
+
+    spec: ComponentSpec = Field(description="Its name and its options.")
+    nested: bool = Field(description="Whether one plan serves all counts.")
+    code: str = Field(description="A digest of its source.")
+
+
+class Measure(Part):
+    """One thing to evaluate."""
+
+    evaluator: str = Field(description="The label of the evaluator.")
+    task: str = Field(description="The task; the evaluator's label where it reads none.")
+    tag: str = Field(description="A fingerprint of all that changes its metrics, besides the model.")
+
+
+class Subject(Part):
+    """A model that takes part."""
+
+    recipe: Recipe = Field(description="What is asked of it.")
+    identity: str = Field(description="A digest of its files and of the dtype.")
+    text: str = Field(description="A digest of its calibration text.")
+    measures: tuple[Measure, ...] = Field(description="What it is evaluated on.")
+
+
+class Layout(Part):
+    """A grid, with all that names its cells."""
+
+    grid: Grid
+    models: dict[str, Subject]
+    scorers: dict[str, Entrant]
+    pruners: dict[str, Chooser]
+
+    def draws(self, scorer: str) -> range:
+        """The numbers of a scorer's repeats: one, where they would all be the same."""
+        entrant = self.scorers[scorer]
+        if not entrant.blind:
+            return range(self.grid.repeats)
+        return range(max(RANDOM_DRAWS, self.grid.repeats) if entrant.seeded else 1)
+
+    def scoring(self, model: str, scorer: str, draw: int) -> Cell:
+        """One scoring of one model."""
+        entrant, subject, seed = self.scorers[scorer], self.models[model], self.grid.seed + draw
+        options = entrant.spec.options | ({"seed": seed} if entrant.seeded else {})
+        content = {
+            "model": subject.identity,
+            "calibration": None if entrant.blind else self._calibration(model) | {"seed": seed},
+            "scorer": entrant.spec.name,
+            "options": options,
+            "code": entrant.code,
+        }
+        return Cell("scoring", model, content, scorer, seed)
+
+    def _calibration(self, model: str) -> dict[str, Any]:
+        spec = self.models[model].recipe.calibration
+        return spec.model_dump(mode="json", exclude={"source"}) | {"text": self.models[model].text}
+
+    def costing(self, model: str, scorer: str) -> Cell:
+        """What one scorer costs on one model."""
+        scoring = self.scoring(model, scorer, 0)
+        # Text of another draw costs the same.
+        return Cell("costing", model, {"scoring": scoring.key}, scorer, scoring.seed)
+
+    def planning(self, model: str, scorer: str, draw: int, pruner: str, ratio: float, num_blocks: int) -> Cell:
+        """The plan that serves a ratio."""
+        scoring, chooser = self.scoring(model, scorer, draw), self.pruners[pruner]
+        protect, wanted = sorted(self.grid.protect), _count(ratio, num_blocks)
+        counts = {_count(each, num_blocks) for each in self.grid.ratios}
+        # What no budget allows must not spoil the plan that serves all others.
+        possible = {count for count in counts if 0 < count < num_blocks - len(set(protect))}
+        count = max(possible) if chooser.nested and wanted in possible else wanted
+        content = {
+            "scoring": scoring.key,
+            "pruner": chooser.spec.name,
+            "options": chooser.spec.options,
+            "code": chooser.code,
+            "count": count,
+            "protect": protect,
+        }
+        return Cell("planning", model, content, scorer, scoring.seed)
+
+    def evaluation(self, model: str, blocks: tuple[int, ...], measure: Measure) -> Cell:
+        """What is left of one model without some blocks."""
+        content = {
+            "model": self.models[model].identity,
+            "blocks": sorted(blocks),
+            "task": measure.task,
+            "evaluator": measure.evaluator,
+            "tag": measure.tag,
+        }
+        return Cell("evaluation", model, content)
+
+    def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[int, ...]:
+        """The blocks that go at a ratio, in order of removal, from the plan that serves it."""
+        return tuple(plan["blocks"][: _count(ratio, num_blocks)])
+
+    def cells(self, known: Known) -> dict[str, Cell]:
+        """All cells that the known ones lead to, by key; more as more becomes known."""
+        found: dict[str, Cell] = {}
+        for cell in self._walk(known):
+            found.setdefault(cell.key, cell)
+        return found
+
+    def _walk(self, known: Known) -> Iterator[Cell]:
+        for model, subject in self.models.items():
+            intact = [self.evaluation(model, (), measure) for measure in subject.measures]
+            yield from intact
+            # What the intact model cannot be measured on is not tried on the others.
+            measures = [each for each, cell in zip(subject.measures, intact, strict=True) if known(cell.key)]
+            for scorer in self.scorers:
+                for draw in self.draws(scorer):
+                    scoring = self.scoring(model, scorer, draw)
+                    yield scoring
+                    if (scored := known(scoring.key)) is not None:
+                        yield from self._beyond(known, model, scorer, draw, len(scored["scores"]), measures)
+
+    def _beyond(
+        self, known: Known, model: str, scorer: str, draw: int, num_blocks: int, measures: list[Measure]
+    ) -> Iterator[Cell]:
+        """The cells behind a scoring."""
+        for pruner, ratio in product(self.pruners, self.grid.ratios):
+            planning = self.planning(model, scorer, draw, pruner, ratio, num_blocks)
+            yield planning
+            if (plan := known(planning.key)) is not None:
+                blocks = self.removed(plan, ratio, num_blocks)
+                yield from (self.evaluation(model, blocks, measure) for measure in measures)
+        if draw == 0 and not self.scorers[scorer].blind:
+            yield self.costing(model, scorer)
+
+
+def _count(ratio: float, num_blocks: int) -> int:
+    return ratio if isinstance(ratio, int) else count_of(ratio, num_blocks)

@@ -1,0 +1,168 @@
+"""The finished cells of a grid, in SQLite: one transaction each, so that a kill loses only what is under way."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from layerimp import __version__
+from layerimp.bench.cells import Cell, Outcome, Result
+from layerimp.errors import OutputError
+
+FILE, LOCK = "bench.sqlite", "bench.lock"
+FORMAT = 1
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS cells (
+    key TEXT PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, content TEXT NOT NULL,
+    result TEXT, error TEXT, seconds REAL NOT NULL, attempts INTEGER NOT NULL, versions TEXT NOT NULL,
+    finished TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    CHECK ((result IS NULL) <> (error IS NULL))
+);
+CREATE TABLE IF NOT EXISTS layout (only INTEGER PRIMARY KEY CHECK (only = 1), document TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, digest TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A cell that was computed, or failed.
+
+    Attributes:
+        result: What it came to; None where it failed.
+        error: Why it failed; empty where it did not.
+        seconds: How long it took.
+        attempts: How often it was tried.
+        versions: Of the libraries that computed it.
+    """
+
+    result: Result | None
+    error: str
+    seconds: float
+    attempts: int
+    versions: str
+
+
+class Store:
+    """The cells of one directory.
+
+    Only one process at a time writes there: the operating system's lock on a file says who, and ends with its holder.
+
+    Args:
+        directory: Where it lies; made if need be.
+        write: Whether to write, which takes the lock.
+
+    Raises:
+        OutputError: the directory holds something else, cannot be written, or another process is at work there.
+    """
+
+    def __init__(self, directory: Path, *, write: bool = True) -> None:
+        self.directory = directory
+        path = directory / FILE
+        if not path.exists() and (not write or (directory.is_dir() and any(directory.iterdir()))):
+            what = "holds other files" if directory.is_dir() else "does not exist"
+            raise OutputError(f"{directory} is no output of layerimp bench: it {what}")
+        self._lock = FileLock(directory / LOCK)
+        if write:
+            self._take_lock()
+        try:
+            mode = "rwc" if write else "ro"
+            # The driver's threads share it; only one of them uses it at a time.
+            self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+            self._check_format(write=write)
+        except sqlite3.DatabaseError as error:
+            self._lock.release()
+            raise OutputError(f"{path} is no store of layerimp bench: {error}") from error
+
+    def _take_lock(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise OutputError(f"another process is at work in {self.directory}; wait for it, or end it") from None
+        except OSError as error:
+            raise OutputError(f"cannot write in {self.directory}: {error.strerror}") from error
+
+    def _check_format(self, *, write: bool) -> None:
+        (found,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if found > FORMAT:
+            raise OutputError(f"{self.directory} was written by a newer layerimp")
+        if write:
+            with self._connection:
+                self._connection.executescript(_TABLES)
+                self._connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        self._lock.release()
+
+    def put(self, outcomes: Iterable[tuple[Cell, Outcome]]) -> None:
+        """Keep what came of cells that were computed together: all of them, or none."""
+        rows = [
+            (
+                cell.key,
+                cell.kind,
+                str(cell),
+                json.dumps(cell.content),
+                None if outcome.result is None else json.dumps(outcome.result),
+                outcome.error if outcome.result is None else None,
+                outcome.seconds,
+                _versions(),
+            )
+            for cell, outcome in outcomes
+        ]
+        with self._connection:
+            self._connection.executemany(
+                "INSERT INTO cells (key, kind, name, content, result, error, seconds, attempts, versions)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?) ON CONFLICT (key) DO UPDATE SET result = excluded.result,"
+                " error = excluded.error, seconds = excluded.seconds, attempts = attempts + 1,"
+                " versions = excluded.versions, finished = CURRENT_TIMESTAMP",
+                rows,
+            )
+
+    def records(self) -> dict[str, Record]:
+        """All cells by key."""
+        rows = self._connection.execute("SELECT key, result, error, seconds, attempts, versions FROM cells")
+        return {
+            key: Record(None if result is None else json.loads(result), error or "", *rest)
+            for key, result, error, *rest in rows
+        }
+
+    def keep_layout(self, document: Mapping[str, Any]) -> None:
+        """Keep the grid as it was asked for last."""
+        with self._connection:
+            self._connection.execute("INSERT OR REPLACE INTO layout VALUES (1, ?)", (json.dumps(document),))
+
+    def layout(self) -> dict[str, Any] | None:
+        """The grid as it was asked for last; None before."""
+        row = self._connection.execute("SELECT document FROM layout").fetchone()
+        return None if row is None else dict(json.loads(row[0]))
+
+    def known_digest(self, path: str, stamp: str) -> str | None:
+        """The digest of a file that has not changed since it was kept."""
+        query = "SELECT digest FROM files WHERE path = ? AND stamp = ?"
+        row = self._connection.execute(query, (path, stamp)).fetchone()
+        return None if row is None else str(row[0])
+
+    def keep_digest(self, path: str, stamp: str, digest: str) -> None:
+        """Keep the digest of a file."""
+        with self._connection:
+            self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (path, stamp, digest))
+
+
+def _versions() -> str:
+    names = ("torch", "transformers", "lm_eval")
+    return ", ".join([f"layerimp {__version__}", *(f"{name} {version(name)}" for name in names)])

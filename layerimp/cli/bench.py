@@ -1,0 +1,163 @@
+"""`layerimp bench` and `layerimp report`: the grid, and what it shows."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerimp.cli import options as o
+from layerimp.errors import OptionError
+
+
+class Format(StrEnum):
+    """How a report is printed."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    csv = "csv"
+    latex = "latex"
+    json = "json"
+    html = "html"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(bench)
+    app.command()(report)
+
+
+def bench(
+    recipe: Annotated[Path | None, typer.Option(help="YAML or JSON recipe of a grid; options given here win.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model, or LABEL=MODEL; repeatable. Default: starter.")
+    ] = None,
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(help="Scorer, LABEL=SCORER, or all; repeatable. Default: gbis, lrp, cim, avss."),
+    ] = None,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="Leave out random, depth and block-influence.")
+    ] = False,
+    pruner: Annotated[
+        list[str] | None, typer.Option(help="Pruner, or LABEL=PRUNER; repeatable. Default: lowest.")
+    ] = None,
+    ratio: Annotated[
+        list[str] | None,
+        typer.Option(help="Share of the blocks to remove, or a number of them; repeatable. Default: 0.25."),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Scorings of each kind, with text of its own. Default: 5.")
+    ] = None,
+    calibration: o.Calibration = None,
+    tasks: o.Tasks = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Directory of the results; what is finished there is not computed again.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that compute; 0: this one. Default: one for each device.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, pruner or evaluator; repeatable."),
+    ] = None,
+    field: o.Field = None,
+    packing: o.Packing = None,
+    label_field: o.LabelField = None,
+    samples: o.Samples = None,
+    max_length: o.MaxLength = None,
+    batch_size: o.BatchSize = None,
+    seed: o.Seed = None,
+    protect: o.Protect = None,
+    evaluator: Annotated[
+        list[str] | None, typer.Option(help="Evaluator of quality; repeatable. Default: harness.")
+    ] = None,
+    task_path: o.TaskPath = None,
+    data_dir: o.DataDir = None,
+    limit: o.Limit = None,
+    num_fewshot: o.NumFewshot = None,
+    allow_task_code: o.AllowTaskCode = False,
+    dtype: o.Dtype = None,
+    device: o.Device = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a recipe, for editors.")] = False,
+    json: o.Json = False,
+) -> None:
+    """Compare scorers over models, ratios, tasks and repeats, with error bars; goes on where it stopped.
+
+    Example: layerimp bench --model DIR --scorer avss --scorer lrp --ratio 1 --ratio 0.25 --tasks wikitext --output OUT
+    """
+    from layerimp.cli.display import Screen
+
+    screen = Screen(json=json)
+    if schema:
+        from layerimp.bench.grid import Grid
+
+        screen.print_json(Grid.model_json_schema())
+        return
+    grid = o.grid_from(
+        recipe,
+        model=model,
+        dtype=dtype,
+        scorer=scorer,
+        no_baselines=no_baselines,
+        set_=set_,
+        pruner=pruner,
+        ratio=ratio,
+        repeats=repeats,
+        protect=protect,
+        calibration=o.calibration_values(calibration, field, packing, label_field, samples, max_length),
+        batch_size=batch_size,
+        seed=seed,
+        evaluator=evaluator,
+        tasks=tasks,
+        task_path=task_path,
+        data_dir=data_dir,
+        limit=limit,
+        num_fewshot=num_fewshot,
+    )
+    if output is None:
+        raise OptionError("bench keeps what it computes: name a directory with --output")
+    allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
+    from layerimp.bench import pipeline
+
+    with screen.watching() as watcher:
+        found = pipeline.bench(
+            grid,
+            output,
+            permissions=allowed,
+            progress=screen,
+            watcher=watcher,
+            workers=workers,
+            device=device,
+            retry=retry_failed,
+        )
+    screen.show_findings(found, output)
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(help="The output of bench.")],
+    format_: Annotated[
+        Format, typer.Option("--format", help="How; html writes DIR/report.html anew and prints where it is.")
+    ] = Format.terminal,
+) -> None:
+    """Show what a bench found so far, even while it is at work.
+
+    Example: layerimp report OUT --format latex
+    """
+    from layerimp.bench import pipeline
+    from layerimp.cli.display import Screen
+
+    found = pipeline.findings(directory)
+    screen = Screen(json=format_ == Format.json)
+    if format_ == Format.html:
+        screen.print_text(str(pipeline.write_page(found, directory)) + "\n")
+    elif format_ in (Format.terminal, Format.json):
+        screen.show_findings(found, directory)
+    else:
+        from layerimp.bench.tables import FORMATS
+
+        screen.print_text(FORMATS[format_.value](found))

@@ -1,0 +1,128 @@
+"""Grids whose cells are computed by arithmetic, for tests of what lies around the computing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from layerimp.bench.cells import Cell, Outcome, Result
+from layerimp.bench.driver import Driver, Tally
+from layerimp.bench.engines import Assignment, WorkerError
+from layerimp.bench.grid import Grid
+from layerimp.bench.layout import Chooser, Entrant, Layout, Measure, Subject
+from layerimp.bench.store import Store
+from layerimp.evaluator import Metric
+from layerimp.recipe import Permissions, made
+
+BLOCKS = 8
+SCORERS = {"avss": False, "gbis": False, "random": True, "depth": True, "block-influence": False}
+"""Whether each looks at nothing."""
+METRICS = (("mood", "acc", True), ("prose", "perplexity", False))
+
+
+def layout(**changes: Any) -> Layout:
+    """A grid of two scorers and three baselines."""
+    grid = made(Grid, {"models": {"one": "one"}, "scorers": ["avss", "gbis"], "tasks": ["mood", "prose"]} | changes)
+    entrants = {
+        label: Entrant(
+            spec=spec,
+            blind=SCORERS.get(spec.name, False),
+            seeded=spec.name == "random",
+            named=label in grid.scorers,
+            code="0",
+        )
+        for label, spec in (grid.scorers | grid.baselines).items()
+    }
+    choosers = {
+        label: Chooser(spec=spec, nested=spec.name != "window", code="0") for label, spec in grid.pruners.items()
+    }
+    measures = tuple(Measure(evaluator="harness", task=task, tag=task) for task in grid.tasks or ())
+    subjects = {
+        label: Subject(recipe=grid.recipe(label), identity=label, text="text", measures=measures)
+        for label in grid.models
+    }
+    return Layout(grid=grid, models=subjects, scorers=entrants, pruners=choosers)
+
+
+def computed(cell: Cell) -> Result:
+    """What a cell comes to, from its content alone."""
+    content = cell.content
+    if cell.kind == "scoring":
+        rng = random.Random(cell.key)
+        scores = [block + rng.random() * (8 if content["scorer"] == "random" else 1.5) for block in range(BLOCKS)]
+        if content["scorer"] == "depth":
+            scores = [float(BLOCKS - block) for block in range(BLOCKS)]
+        return {"scores": scores, "blocks": list(range(BLOCKS)), "columns": {}, "spans": {}, "notes": []}
+    if cell.kind == "costing":
+        return {"bare_passes": 1.5, "seconds": 0.1}
+    if cell.kind == "evaluation":
+        harm = sum(block + 1 for block in content["blocks"])
+        values = {"mood": 0.9 - harm / 100, "prose": 10.0 + harm}
+        metrics = [
+            Metric(task, name, values[task], 0.01, higher).__dict__
+            for task, name, higher in METRICS
+            if task == content["task"]
+        ]
+        left = BLOCKS - len(content["blocks"])
+        return {"metrics": metrics, "size": {"blocks": left, "parameters": 100 + 10 * left, "bytes": 440 + 40 * left}}
+    raise AssertionError(cell)
+
+
+class Arithmetic:
+    """An engine that computes by `computed`; `what` may raise, or stand in for a dying worker, for some cells."""
+
+    def __init__(self, slots: int = 2, what: Callable[[Cell], Result] = computed) -> None:
+        self.slots, self.what = slots, what
+        self.assignments: list[Assignment] = []
+        self.stopped = False
+        self._waiting: list[Assignment] = []
+
+    def start(self, assignment: Assignment) -> None:
+        assert len(self._waiting) < self.slots
+        self._waiting.append(assignment)
+        self.assignments.append(assignment)
+
+    def finished(self) -> tuple[Assignment, list[Outcome]]:
+        assignment = self._waiting.pop(0)
+        outcomes = []
+        for cell in assignment.cells:
+            try:
+                outcomes.append(Outcome(cell.key, self.what(cell), "", 1.0))
+            except MemoryError:
+                raise WorkerError(assignment, "its worker was ended by SIGKILL") from None
+            except ValueError as error:
+                outcomes.append(Outcome(cell.key, None, str(error), 1.0))
+        return assignment, outcomes
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells that were given to it."""
+        return [cell for assignment in self.assignments for cell in assignment.cells]
+
+
+class Watching:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.tallies: list[Tally] = []
+        self.failures: list[str] = []
+
+    def update(self, tally: Tally) -> None:
+        self.tallies.append(tally)
+
+    def failed(self, cell: Cell, error: str) -> None:
+        self.failures.append(f"{cell}: {error}")
+
+
+def drive(directory: Path, engine: Arithmetic, *, retry: bool = False, **changes: Any) -> tuple[Layout, Watching]:
+    """Run a grid in a directory."""
+    made_layout, watching = layout(**changes), Watching()
+    with Store(directory) as store:
+        store.keep_layout(made_layout.model_dump(mode="json"))
+        Driver(made_layout, store, Permissions(), watching, retry).run(engine)
+    return made_layout, watching
