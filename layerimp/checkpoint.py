@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from layerimp.staging import staged
 from layerimp.surgery import deviation
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PROBE_TOKENS = 12
@@ -99,9 +101,10 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
             directory,
             dtype=model.dtype,
             attn_implementation=model.config._attn_implementation,
+            device_map=_places(model),  # the same kernels on the same devices
             output_loading_info=True,
         )
-    reloaded = reloaded.to(model.device).eval()
+    reloaded.eval()
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if keys := info.get(kind):
             raise CheckpointError(f"the checkpoint loads back with {kind.replace('_', ' ')}: {sorted(keys)[0]}")
@@ -116,6 +119,24 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
         cached = _cached_logits(reloaded)
         if cached is not None and (off := deviation(found, cached)) > CACHE_TOLERANCE:
             raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} roundings off its uncached ones")
+
+
+def _places(module: nn.Module, path: str = "") -> dict[str, torch.device | int]:
+    """Where a model lies, as a device map: the device of each of its largest parts that lie on one device."""
+    devices = {tensor.device for tensor in chain(module.parameters(), module.buffers())}
+    if len(devices) < 2:
+        return {path: _numbered(*devices)} if devices else {}
+    prefix = f"{path}." if path else ""
+    own = chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+    places = {prefix + name: _numbered(tensor.device) for name, tensor in own}
+    for name, child in module.named_children():
+        places |= _places(child, prefix + name)
+    return places
+
+
+def _numbered(device: torch.device) -> torch.device | int:
+    """A GPU by its number: accelerate gives inputs to the first of a set, which is GPU 0 only among numbers."""
+    return device.index if device.type == "cuda" and device.index is not None else device
 
 
 def _logits(model: PreTrainedModel) -> Tensor:
@@ -141,10 +162,13 @@ def _cached_logits(model: PreTrainedModel) -> Tensor | None:
 
 def check_memory(model: PreTrainedModel) -> None:
     """Verifying needs a second copy of the weights."""
-    need = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    free = free_bytes(model.device)
-    if need * 1.1 > free:
-        raise OutputError(
-            f"verifying the checkpoint needs {need * 1.1 / 2**30:.1f} GiB more memory, {free / 2**30:.1f} GiB are "
-            "free; skip it with --no-verify"
-        )
+    needs: Counter[torch.device] = Counter()
+    for tensor in chain(model.parameters(), model.buffers()):
+        needs[tensor.device] += tensor.nbytes
+    for device, need in needs.items():
+        free = free_bytes(device)
+        if need * 1.1 > free:
+            raise OutputError(
+                f"verifying the checkpoint needs {need * 1.1 / 2**30:.1f} GiB more memory on {device}, "
+                f"{free / 2**30:.1f} GiB are free; skip it with --no-verify"
+            )

@@ -257,7 +257,7 @@ def _log_probs(logits: Tensor, ids: Tensor) -> Tensor:
 
 def _own_logits(unembedding: nn.Linear, rows: Tensor, ids: Tensor) -> Tensor:
     """The logit [token, 1] of each token's own target `ids` [token] after hidden states [token, hidden]."""
-    ids = ids.to(unembedding.weight.device)
+    rows, ids = (tensor.to(unembedding.weight.device) for tensor in (rows, ids))
     logits = (rows * unembedding.weight[ids]).sum(dim=-1)
     return (logits if unembedding.bias is None else logits + unembedding.bias[ids])[:, None]
 

@@ -86,6 +86,7 @@ class Job:
                 recipe.model,
                 dtype=recipe.dtype,
                 device=recipe.device,
+                device_map=recipe.device_map,
                 trust_remote_code=self.permissions.trust_remote_code,
             )
         self.adopt(*loaded)

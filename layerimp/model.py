@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import transformers
+from accelerate import infer_auto_device_map
+from accelerate.utils import get_balanced_memory
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
 from layerimp.assets import located
-from layerimp.errors import ModelError, OptionError
+from layerimp.blocks import find_blocks
+from layerimp.errors import LayerimpError, ModelError, OptionError, listing
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -38,6 +42,7 @@ def load(
     *,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    device_map: Literal["auto"] | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model, for causal language modelling or sequence classification, and its tokenizer.
@@ -46,27 +51,37 @@ def load(
         model: A directory, the name of a model on the hub, or of one that a plugin ships, such as `starter`.
         dtype: The weights' dtype; by default the one that they were saved in.
         device: Where to put the model; by default the first GPU, else the CPU.
+        device_map: `auto` spreads the model over all GPUs; without one it lies on the CPU. In place of `device`.
         trust_remote_code: Whether Python that comes with the model may run.
 
     Raises:
-        ModelError: it cannot be loaded; says why.
-        OptionError: there is no such dtype or device.
+        ModelError: it cannot be loaded, or does not fit on the GPUs that it is to be spread over; says why.
+        OptionError: there is no such dtype or device, or both `device` and `device_map` are given.
     """
+    if device_map not in (None, "auto"):
+        raise OptionError(f"unknown device_map {device_map!r}. Known: auto.")
+    if device is not None and device_map is not None:
+        raise OptionError("device and device_map contradict each other; give one of them")
     place = device_named(device)
+    spread = device_map is not None and place.type == "cuda"
     wanted = _dtype(dtype)
     source = _source(model)
     try:
         with quiet():
             config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
             auto = getattr(transformers, auto_class(config))
+            parts = _spread(model, auto, config, wanted, trust_remote_code) if spread else None
             loaded, info = auto.from_pretrained(
                 source,
                 config=config,
                 dtype=wanted,
+                device_map=parts,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
                 output_loading_info=True,
             )
+    except LayerimpError:
+        raise
     except Exception as error:  # whatever a broken file makes the libraries below raise
         known = "" if Path(source).exists() else "no directory here has that name, and from the hub: "
         raise ModelError(f"cannot load the model {str(model)!r}: {known}{_cause(error)}") from error
@@ -76,7 +91,25 @@ def load(
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise ModelError(f"cannot load the tokenizer of {str(model)!r}: {_cause(error)}") from error
-    return loaded.to(place).eval(), tokenizer
+    return (loaded if spread else loaded.to(place)).eval(), tokenizer
+
+
+def _spread(
+    name: str | Path, auto: Any, config: PretrainedConfig, dtype: Any, trust_remote_code: bool
+) -> dict[str, int | str]:
+    """Which GPU each part of a model goes to. That is known before its weights are read, and no block is split."""
+    chosen = {} if dtype == "auto" else {"dtype": dtype}
+    with torch.device("meta"):
+        skeleton = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code, **chosen)
+    whole = sorted({*(skeleton._no_split_modules or ()), *(type(block).__name__ for block in find_blocks(skeleton))})
+    memory = get_balanced_memory(skeleton, no_split_module_classes=whole)
+    parts: dict[str, int | str] = infer_auto_device_map(skeleton, max_memory=memory, no_split_module_classes=whole)
+    if left := [part or "all of it" for part, place in parts.items() if place in ("cpu", "disk", "meta")]:
+        raise ModelError(
+            f"{str(name)!r} does not fit on the GPUs: there is no room for {listing(left, limit=5)}; more GPUs help, a "
+            "smaller dtype (--dtype), or the CPU (--device cpu)"
+        )
+    return parts
 
 
 def _check_weights(name: str | Path, model: PreTrainedModel, info: dict[str, Any]) -> None:

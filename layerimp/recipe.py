@@ -140,6 +140,9 @@ class Recipe(Part):
     model: str = Field(STARTER, description="A model directory, one that a plugin ships, or a model id on the hub.")
     dtype: str | None = Field(None, description="float32, bfloat16, float16 or float64; default: as saved.")
     device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")
+    device_map: Literal["auto"] | None = Field(
+        None, description="auto: spread the model over all GPUs, where one is too small; in place of device."
+    )
     scorers: Scorers = Field(
         default_factory=lambda: {"avss": ComponentSpec(name="avss")},
         description="Scorers, by label; `all` stands for every installed one that is not named beside it.",
@@ -171,6 +174,12 @@ class Recipe(Part):
     output: Path | None = Field(None, description="The directory for results and checkpoints.")
     overwrite: bool = Field(False, description="Whether an output that layerimp made may be replaced.")
     verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Recipe:
+        if self.device is not None and self.device_map is not None:
+            raise OptionError("device and device_map contradict each other; give one of them")
+        return self
 
     def settled(self) -> Recipe:
         """The same with a calibration text and tasks, where none are named."""

@@ -78,7 +78,10 @@ def find_taps(stack: BlockStack) -> list[Taps]:
             return
         probing = True
         try:
-            taps = _taps_of(block, tree_map_only(torch.Tensor, torch.clone, (args, kwargs)))
+            # What a block reads may still lie on the device of the one before it.
+            device = next(block.parameters()).device
+            call = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device, copy=True), (args, kwargs))
+            taps = _taps_of(block, call)
         except _NotFiniteError:
             index = list(stack).index(block)
             raise NonFiniteError(f"block {index} puts out a NaN or an infinity in the probe before batch 0") from None

@@ -536,6 +536,7 @@ WRONG = [
     (["--model", with_a_block_more], "has weights of a block 3"),
     (["--dtype", "float12"], "unknown dtype 'float12'"),
     (["--device", "warp"], "no device 'warp' here"),
+    (["--device-map", "all"], "device_map: Input should be 'auto', got 'all'"),
     (["--nonsense"], "No such option"),
 ]
 
@@ -554,6 +555,13 @@ def test_bad_input_is_one_line(
     assert "Traceback" not in err
     assert out == ""
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["run", "score", "prune", "evaluate"])
+def test_one_device_and_all_of_them_contradict_each_other(layerimp_command: Run, command: str) -> None:
+    code, out, err = layerimp_command(command, "--device", "cpu", "--device-map", "auto")
+    assert (code, out) == (2, "")
+    assert err == "layerimp: device and device_map contradict each other; give one of them\n"
 
 
 def test_a_model_with_nan_is_one_line(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:

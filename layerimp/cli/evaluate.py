@@ -27,6 +27,7 @@ def evaluate(
     seed: o.Seed = None,
     dtype: o.Dtype = None,
     device: o.Device = None,
+    device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
     overwrite: o.Overwrite = None,
     recipe: o.RecipeFile = None,
@@ -50,6 +51,7 @@ def evaluate(
         seed=seed,
         dtype=dtype,
         device=device,
+        device_map=device_map,
         output=output,
         overwrite=overwrite,
     )

@@ -19,6 +19,10 @@ Dtype = Annotated[
     typer.Option(help="float32, bfloat16, float16 or float64. Default: as saved."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.")]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(help="auto: spread the model over all GPUs. Default: one device."),
+]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
 Scorer = Annotated[
     list[str] | None,

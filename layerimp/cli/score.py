@@ -30,6 +30,7 @@ def score(
     allow_task_code: o.AllowTaskCode = False,
     dtype: o.Dtype = None,
     device: o.Device = None,
+    device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
     overwrite: o.Overwrite = None,
     recipe: o.RecipeFile = None,
@@ -51,6 +52,7 @@ def score(
         data_dir=data_dir,
         dtype=dtype,
         device=device,
+        device_map=device_map,
         output=output,
         overwrite=overwrite,
     )

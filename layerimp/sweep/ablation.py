@@ -97,6 +97,7 @@ class Ablation(Sweep):
                 targets = head.targets(batch, passed.output)
                 seen += int(targets.mask.sum())
                 intact = _finite(head.log_probs(passed.output, targets), "the intact model", number)
+                mask, padded = targets.mask.to(intact.device), not bool(targets.mask.all())
                 for position, index in enumerate(kept):
                     acts = {self.INTACT: intact}
                     for probe in self.probes - {1}:
@@ -104,7 +105,7 @@ class Ablation(Sweep):
                         output = replay.resume(passed, position, passed.changed(position, by))
                         what = f"with block {index} changed ({self.site(probe)}), the model"
                         acts[self.site(probe)] = _finite(head.log_probs(output, targets), what, number)
-                    emit(Trace(position, number, acts, targets.mask, not bool(targets.mask.all())))
+                    emit(Trace(position, number, acts, mask, padded))
                 end_batch()
         if not seen:
             raise CalibrationError("the calibration set holds nothing to predict: every row is a single token")
@@ -124,7 +125,8 @@ def _means(replay: Replay, batches: Iterable[Batch], cache: BlockCache | None) -
         mask = batch["attention_mask"].bool()
         with remembered(cache, number):
             passed = replay.record(batch, number)
-        sums = [passed.added(position)[mask].sum(dim=0, dtype=torch.float64) for position in range(len(passed.inputs))]
+        added = map(passed.added, range(len(passed.inputs)))
+        sums = [one[mask.to(one.device)].sum(dim=0, dtype=torch.float64) for one in added]
         totals = [total + new for total, new in zip(totals, sums, strict=True)] if totals else sums
         count += int(mask.sum())
     return [total / count for total in totals]

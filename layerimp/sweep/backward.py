@@ -244,14 +244,16 @@ class _Recorder:
         if site == "block_in_grad" and self.sites <= self.acts[position].keys():
             self.gradient_spreads[position] = spread(gradient, self.mask if self.padded else None)
             held, gradients = self.acts.pop(position), self.gradients.pop(position)
+            before = range(max(0, position - self.lookback), position)
+            device = gradient.device  # what a block reads may lie on the device of the one before it
             self.emit(
                 Trace(
                     block=position,
                     batch=self.number,
-                    acts={site: held[site] for site in self.sites},
-                    mask=self.mask.to(gradient.device),
+                    acts={site: held[site].to(device) for site in self.sites},
+                    mask=self.mask.to(device),
                     padded=self.padded,
-                    inputs={at: self.acts[at]["block_in"] for at in range(max(0, position - self.lookback), position)},
+                    inputs={at: self.acts[at]["block_in"].to(device) for at in before},
                     targets=self.targets,
                     extras=dict(self.extras),
                     gradients=gradients,

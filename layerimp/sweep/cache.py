@@ -40,7 +40,7 @@ class BlockCache:
 
     def __init__(self, stack: BlockStack, limit: int | None = None) -> None:
         self._stack = stack
-        self._room = min(LIMIT, free_bytes(stack.device) // 4) if limit is None else limit
+        self._room = min(LIMIT, _free(stack) // 4) if limit is None else limit
         self._known: dict[int, dict[int, Any]] = {}
         self._removed: frozenset[int] = frozenset()
         self._tried = False
@@ -75,6 +75,11 @@ class BlockCache:
         if self.apart and size <= self._room:
             outputs[index] = output
             self._room -= size
+
+
+def _free(stack: BlockStack) -> int:
+    """Bytes that are free on the fullest of the model's devices."""
+    return min(free_bytes(device) for device in {parameter.device for parameter in stack.model.parameters()})
 
 
 def remembered(cache: BlockCache | None, number: int) -> AbstractContextManager[None]:

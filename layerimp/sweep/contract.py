@@ -26,10 +26,12 @@ class Trace:
     Attributes:
         block: The block's position among the scored ones.
         batch: The batch's position in the calibration set.
-        acts: By site, [batch, seq, features], or as the sweep says. Borrowed: reduce, never keep or change.
+        acts: By site, [batch, seq, features], or as the sweep says, on the device of the mask. Borrowed: reduce, never
+            keep or change.
         mask: [batch, seq]; False where there is padding, or in the sweep `Ablation` no target.
         padded: Whether the mask is False anywhere.
-        inputs: The inputs of up to `lookback` blocks before this one, by position. Borrowed as well.
+        inputs: The inputs of up to `lookback` blocks before this one, by position. Borrowed as well, and on the same
+            device.
         targets: What the sweep's target is for each thing that the model predicts in the batch [target], float64; None
             where the sweep has no target.
         extras: What else a sweep has to tell at this block, by name.

@@ -141,5 +141,8 @@ class _Recorder:
     def _take(self, position: int, site: str, act: Tensor) -> None:
         self.acts[site] = act
         if self.acts.keys() == self.sites:
-            acts, self.acts = self.acts, {}
-            self.emit(Trace(position, self.number, acts, self.mask.to(act.device), self.padded, self.inputs))
+            # What a block reads may still lie on the device of the one before it.
+            acts = {site: value.to(act.device) for site, value in self.acts.items()}
+            inputs = {at: value.to(act.device) for at, value in self.inputs.items()}
+            self.acts = {}
+            self.emit(Trace(position, self.number, acts, self.mask.to(act.device), self.padded, inputs))

@@ -111,7 +111,9 @@ class Replay:
         def record(
             position: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
         ) -> None:
-            passed.inputs[position], passed.outputs[position] = block_input(args, kwargs), output
+            # What a block reads may still lie on the device of the one before it.
+            passed.inputs[position] = block_input(args, kwargs).to(hidden_states(output).device)
+            passed.outputs[position] = output
 
         with ExitStack() as hooks:
             for position, block in enumerate(self._blocks):

@@ -48,4 +48,4 @@ def _is_activation(module: nn.Module) -> bool:
     except Exception:  # it takes something else than one tensor of any shape
         return False
     by_element = isinstance(whole, Tensor) and whole.shape == probe.shape and torch.allclose(whole, parts)
-    return by_element and float(whole[0]) == 0 and not torch.equal(whole, probe)
+    return by_element and float(whole[0]) == 0 and not torch.equal(whole.to(probe.device), probe)

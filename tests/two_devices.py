@@ -1,0 +1,139 @@
+"""Two devices on a machine that has none: tensors that say where they lie, and that fail when they meet.
+
+What they compute is what a CPU computes. Streams, and the threads in which autograd serves each GPU, are not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import dispatch_model
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from transformers import PreTrainedModel
+
+from layerimp.blocks import find_blocks
+
+FIRST, SECOND = torch.device("cpu", 0), torch.device("cpu", 1)
+CPU = torch.device("cpu")
+"""A third place: that of plain tensors, which can no more meet those on a device than with real ones."""
+
+_COPIES = (torch.ops.aten.copy_.default,)
+_INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
+
+
+class Placed(torch.Tensor):
+    """A tensor on one of the two devices; its numbers are in `held`."""
+
+    held: Tensor
+    place: torch.device
+
+    @staticmethod
+    def __new__(cls, held: Tensor, place: torch.device) -> Placed:
+        layout = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
+        with torch.inference_mode(held.is_inference()):  # a view of what is no inference tensor is none
+            made = torch.Tensor._make_wrapper_subclass(cls, held.size(), **layout, device="cpu", dispatch_device=True)
+        made.held, made.place = held, place
+        return made
+
+    def __repr__(self, **_options: Any) -> str:
+        return f"{self.held} on {self.place}"
+
+    def tolist(self) -> Any:
+        return self.held.tolist()
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return _compute(func, args, kwargs or {})
+
+
+class _Computing(TorchDispatchMode):
+    """What makes tensors, from none that are placed, can be asked for one of the two devices."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return _compute(func, args, kwargs or {})
+
+
+class _Making(TorchFunctionMode):
+    """`torch.tensor` does not say further down on which CPU it is to put what it makes."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        place = options.pop("device", None) if func is torch.tensor else None
+        made = func(*args, **options)
+        return made if place is None else made.to(place)
+
+
+@contextmanager
+def two_devices() -> Iterator[None]:
+    """Within this, the two devices are there."""
+    with _Making(), _Computing():
+        yield
+
+
+def _place(tensor: Tensor) -> torch.device:
+    return tensor.place if isinstance(tensor, Placed) else CPU
+
+
+def _compute(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    if func is torch.ops.prim.device.default:
+        return _place(args[0])
+    leaves = tree_leaves((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def binds(tensor: Tensor) -> bool:
+        """Numbers and indices on the CPU go with tensors anywhere; a copy goes from anywhere."""
+        index = func in _INDEXING and tensor is not tensors[0]
+        return isinstance(tensor, Placed) or not (tensor.ndim == 0 or index)
+
+    places = {_place(tensor) for tensor in tensors[: 1 if func in _COPIES else None] if binds(tensor)}
+    if len(places) > 1:
+        raise RuntimeError(f"{func} of tensors on several devices: {', '.join(sorted(map(str, places)))}")
+    asked = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
+    place = asked or next(iter(places), CPU)
+    if place.type != "cpu":
+        return func(*args, **kwargs)
+    owners = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, Placed)}
+
+    def bare(leaf: Any) -> Any:
+        return leaf.held if isinstance(leaf, Placed) else CPU if isinstance(leaf, torch.device) else leaf
+
+    def placed(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        owner = owners.get(id(leaf))
+        if owner is not None and owner.place == place:
+            return owner  # changed in place
+        leaf = leaf if owner is None else leaf.clone()
+        return leaf if place.index is None else Placed(leaf, place)
+
+    held_args, held_kwargs = tree_map(bare, (tuple(args), dict(kwargs)))
+    return tree_map(placed, func(*held_args, **held_kwargs))
+
+
+def spread(model: PreTrainedModel, first: int) -> PreTrainedModel:
+    """The model with its `first` blocks, and all before them, on the first device, and the rest on the second."""
+    stack = find_blocks(model)
+    blocks = {f"{stack.path}.{index}": FIRST if index < first else SECOND for index in range(len(stack))}
+    places: dict[str, torch.device] = {}
+    homes: dict[int, torch.device] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{block}.") for block in blocks)
+        if name not in blocks and (inside or any(True for _ in module.children())):
+            continue
+        place = SECOND if blocks.keys() & places.keys() else FIRST
+        place = next((homes[id(p)] for p in module.parameters() if id(p) in homes), place)  # tied weights stay together
+        places[name] = blocks.get(name, place)
+        homes |= dict.fromkeys(map(id, module.parameters()), places[name])
+    return dispatch_model(model, places, main_device=FIRST)
