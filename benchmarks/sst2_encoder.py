@@ -30,7 +30,7 @@ from layerimp.registry import registry
 from layerimp.surgery import pruned
 
 TASK = "layerimp_sst2"
-BATCH, RATE, WARM_SHARE, REPORT_EVERY = 32, 1e-4, 0.06, 200
+BATCH, POOL, RATE, WARM_SHARE, REPORT_EVERY = 32, 50, 1e-4, 0.06, 200
 ROWS, LENGTH = 64, 64
 """Of a calibration set."""
 
@@ -47,9 +47,8 @@ def fine_tune(encoder: Path, documents: list[tuple[str, int]], output: Path, epo
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
     started, losses, step = time.monotonic(), [0.0], 0
     for _ in range(epochs):
-        rng.shuffle(documents)
-        for start in range(0, len(documents) - BATCH + 1, BATCH):
-            texts, labels = zip(*documents[start : start + BATCH], strict=True)
+        for batch in batches(documents, rng):
+            texts, labels = zip(*batch, strict=True)
             inputs = tokenizer(list(texts), padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
             share = min((step + 1) / (WARM_SHARE * steps), (steps - step) / ((1 - WARM_SHARE) * steps))
             for group in optimizer.param_groups:
@@ -70,6 +69,16 @@ def fine_tune(encoder: Path, documents: list[tuple[str, int]], output: Path, epo
     tokenizer.save_pretrained(output)
 
 
+def batches(documents: list[tuple[str, int]], rng: random.Random) -> list[list[tuple[str, int]]]:
+    """All documents in new batches, each of much the same length, so that little is padding."""
+    rng.shuffle(documents)
+    pools = [documents[start : start + POOL * BATCH] for start in range(0, len(documents), POOL * BATCH)]
+    ordered = [document for pool in pools for document in sorted(pool, key=lambda one: len(one[0]))]
+    found = [ordered[start : start + BATCH] for start in range(0, len(ordered) - BATCH + 1, BATCH)]
+    rng.shuffle(found)
+    return found
+
+
 def interval(values: list[float]) -> str:
     """Mean ± half of the 95 % confidence interval of the mean."""
     half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
@@ -80,7 +89,7 @@ def main(
     encoder: Annotated[Path, typer.Option(help="A directory with a pre-trained encoder of six blocks.")],
     data_dir: Annotated[Path, typer.Option(help="Holds sst2/train.jsonl and sst2/dev.jsonl.")],
     output: Annotated[Path, typer.Option(help="Where the fine-tuned encoder is kept.")],
-    epochs: Annotated[int, typer.Option()] = 1,
+    epochs: Annotated[int, typer.Option()] = 2,
     seeds: Annotated[int, typer.Option(help="Calibration sets per scorer.")] = 5,
 ) -> None:
     harness = registry().get("evaluator", "harness")

@@ -53,7 +53,7 @@ def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, 
     output = tmp_path / "out"
     code, out, err = layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
     assert code == 0, err
-    for said in ("lowest, 1 block", "lowest, 50 %", "block-influence", "mood", "average", "report.html"):
+    for said in ("lowest, 1 block", "lowest, 50%", "block-influence", "mood", "average", "report.html"):
         assert said in out
     assert "failed" not in err
     before = cells(output)
@@ -108,7 +108,7 @@ def test_a_new_scorer_and_greedy_plans_join_what_is_there(layerimp_command: Run,
         "greedy.protect_first=1",
     )
     assert code == 0, err
-    assert "greedy, 50 %" in out
+    assert "greedy, 50%" in out
     after = cells(output)
     assert {key: after[key] for key in before} == before
     assert len(after) > len(before)
@@ -117,13 +117,7 @@ def test_a_new_scorer_and_greedy_plans_join_what_is_there(layerimp_command: Run,
 def test_a_scorer_that_does_not_fit_fails_alone(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
     code, out, err = layerimp_command(
         *("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1, "--ratio", 1),
-        *("--scorer", "avss", "--scorer", "bad=avss", "--set", "bad.site=attn_weights"),
-    )
-    assert code == 2
-    assert "attn_weights" in err
-    code, out, err = layerimp_command(
-        *("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1, "--ratio", 1),
-        *("--scorer", "avss", "--scorer", "far=angular", "--set", "far.window=4"),
+        *("--scorer", "avss", "--scorer", "far=angular", "--set", "far.window=9"),
     )
     assert code == 0
     assert "failed: score tiny by far (seed 0)" in err
@@ -175,7 +169,7 @@ def test_a_kill_and_a_second_start(layerimp_command: Run, grid: Path, tmp_path: 
     command = [sys.executable, "-m", "layerimp", "bench", "--recipe", str(grid), "--output", str(output)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (output / FILE).exists() or not _started(output):
+    while not _started(output):
         assert process.poll() is None
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGKILL)
@@ -195,5 +189,5 @@ def _started(output: Path) -> bool:
     """Whether a first cell is finished."""
     try:
         return bool(cells(output))
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError:  # there is no store yet
         return False

@@ -39,14 +39,14 @@ def test_what_goes_wrong_is_an_outcome_here() -> None:
     engine.start(assignment())
     _, (outcome,) = engine.finished()
     assert outcome.result is None
-    assert "cannot load the model '/nowhere'" in outcome.error
+    assert "the model directory '/nowhere' does not exist" in outcome.error
 
 
 def test_what_goes_wrong_is_an_outcome_elsewhere(local: Local) -> None:
     local.start(assignment())
     done, (outcome,) = local.finished()
     assert done.cells == assignment().cells
-    assert "cannot load the model '/nowhere'" in outcome.error
+    assert "the model directory '/nowhere' does not exist" in outcome.error
 
 
 def test_a_worker_that_dies_is_replaced(local: Local) -> None:
@@ -57,7 +57,7 @@ def test_a_worker_that_dies_is_replaced(local: Local) -> None:
         local.finished()
     local.start(died.value.assignment)
     _, (outcome,) = local.finished()
-    assert "cannot load" in outcome.error
+    assert "does not exist" in outcome.error
 
 
 def test_workers_die_with_their_driver(tmp_path: Path) -> None:

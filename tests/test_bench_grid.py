@@ -64,7 +64,7 @@ def test_the_schema_knows_what_may_be_short() -> None:
 
 
 def test_ratios_in_words() -> None:
-    assert [named(ratio) for ratio in (1, 2, 0.25, 1 / 3)] == ["1 block", "2 blocks", "25 %", "33.33 %"]
+    assert [named(ratio) for ratio in (1, 2, 0.25, 1 / 3)] == ["1 block", "2 blocks", "25%", "33.33%"]
 
 
 def test_a_model_of_its_own_mind() -> None:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import layerimp
+from layerimp.bench.grid import Grid
 from layerimp.registry import registry
 
 ROOT = Path(layerimp.__file__).parents[1]
@@ -52,6 +53,8 @@ def test_code_blocks_run(page: Path, workshop: Path) -> None:
         elif language == "bash" and not SETS_UP.search(code):
             done = subprocess.run(["bash", "-e", "-c", code], capture_output=True, text=True, cwd=workshop)
             assert done.returncode == 0, f"{code}\n{done.stderr}"
+        elif language == "yaml" and code.startswith("models:"):
+            (workshop / "grid.yaml").write_text(code)
         elif language == "yaml" and code.startswith("model:"):
             (workshop / "recipe.yaml").write_text(code)
             done = subprocess.run(
@@ -73,8 +76,10 @@ def test_everything_has_its_page() -> None:
             assert name in everything, name
     for option in registry().get("scorer", "avss").Config.model_fields:
         assert f"`{option}" in texts["avss.md"], option
-    for command in ("run", "score", "prune", "evaluate", "plugins", "scorers"):
+    for command in ("run", "score", "prune", "evaluate", "bench", "report", "plugins", "scorers"):
         assert f"`layerimp {command}" in texts["cli.md"], command
+    for field in Grid.model_fields.keys() - {"schema_version"}:
+        assert f"`{field}`" in texts["bench.md"], field
     for name in layerimp.__all__:
         assert name in texts["python.md"], name
     for hook in ("layerimp_scorers", "layerimp_pruners", "layerimp_evaluators", "layerimp_assets", "layerimp_blocks"):

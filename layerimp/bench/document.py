@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from layerimp.bench.findings import Entry, Findings, ModelFindings, Row
+from layerimp.bench.findings import Findings, ModelFindings
+from layerimp.bench.rows import Entry, Row
 from layerimp.bench.statistics import Interval
 
 

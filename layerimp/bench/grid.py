@@ -137,4 +137,4 @@ def named(ratio: float) -> str:
     """A ratio as people say it."""
     if isinstance(ratio, int):
         return f"{ratio} block" + ("s" if ratio > 1 else "")
-    return f"{ratio * 100:.4g} %"
+    return f"{ratio * 100:.4g}%"

@@ -79,7 +79,7 @@ def findings(directory: Path) -> Findings:
 
 def write_page(found: Findings, directory: Path) -> Path:
     """Write the report as one HTML file, and return its path."""
-    from layerimp.bench.page import page
+    from layerimp.bench.report.page import page
 
     path = directory / PAGE
     path.write_text(page(found), encoding="utf-8")

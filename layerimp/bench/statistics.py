@@ -43,7 +43,7 @@ class Interval:
 def interval(values: Sequence[float]) -> Interval:
     """The mean of independent values, and its interval by Student's t."""
     count = len(values)
-    mean = math.fsum(values) / count
+    mean = sum(values) / count  # not fsum, which refuses infinities
     if count < 2 or not all(map(math.isfinite, values)):
         return Interval(mean, None, count)
     error = float(stats.sem(values))
@@ -65,7 +65,7 @@ def difference(one: Sequence[float], other: Sequence[float], *, paired: bool) ->
         count = max(len(one), len(other))
         first, second = (list(values) * count if len(values) == 1 else list(values) for values in (one, other))
         return interval([a - b for a, b in zip(first, second, strict=True)])
-    mean = math.fsum(one) / len(one) - math.fsum(other) / len(other)
+    mean = sum(one) / len(one) - sum(other) / len(other)
     count = min(len(one), len(other))
     if not all(map(math.isfinite, (*one, *other))):
         return Interval(mean, None, count)

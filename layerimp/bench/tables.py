@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from layerimp.bench.findings import Entry, Findings, Row
+from layerimp.bench.findings import Findings
 from layerimp.bench.grid import named
+from layerimp.bench.rows import Entry, Row
 from layerimp.bench.statistics import Interval
 
 
@@ -32,7 +33,7 @@ class PaperTable:
     """The models and tasks at one pruner and ratio: rows of data sets and models, columns of scorers.
 
     Attributes:
-        title: What was done, such as `lowest, 25 %`.
+        title: What was done, such as `lowest, 25%`.
         head: The names of the columns.
         rows: The cells.
     """
@@ -108,7 +109,7 @@ def number(value: float, digits: int = 4) -> str:
         return "∞"
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
-    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+    return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10 ** (digits - 1) else f"{value:.0f}"
 
 
 LEGEND = (

@@ -1,0 +1,67 @@
+"""Pictures for the report: SVG whose colours are CSS variables, so that one picture serves light and dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+# Colours that stand for CSS variables until the picture is written.
+INK, MUTED, LINE, PAPER, ACCENT, CONTRARY = (f"#0a0b0{n}" for n in range(1, 7))
+_VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", PAPER: "paper", ACCENT: "accent", CONTRARY: "contrary"}
+HUES = 5
+_SERIES = [f"#0a0c0{n}" for n in range(HUES + 1)]
+_VARIABLES |= {colour: f"series-{n}" for n, colour in enumerate(_SERIES)}
+_DASHES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+_MARKERS = "osD^vPX<>"
+TIP = "tip:"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a scorer is drawn: colour, dashes and marker together tell it from all others."""
+
+    colour: str
+    dashes: Any
+    marker: str
+
+
+def looks(scorers: Sequence[str], baselines: Collection[str]) -> dict[str, Look]:
+    """Baselines in grey, the others in five hues that colour-blind readers tell apart, by turns with other dashes."""
+    found, counts = {}, {True: 0, False: 0}
+    for scorer in scorers:
+        grey = scorer in baselines
+        n = counts[grey]
+        counts[grey] += 1
+        turn = n + 1 if grey else n // HUES
+        colour = _SERIES[HUES if grey else n % HUES]
+        found[scorer] = Look(colour, _DASHES[turn % len(_DASHES)], _MARKERS[(n + n // 9) % len(_MARKERS)])
+    return found
+
+
+def drawn(figure: Figure, name: str, alt: str) -> Markup:
+    """The figure as SVG for a page, whose ids no other name shares; without dates, so that it is always the same."""
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "layerimp"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = file.getvalue()[file.getvalue().index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(rf'<g id="{TIP}([^"]*)">', r"<g><title>\1</title>", text)
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
+    text = re.sub(r"""(font: [^;"']*?px) [^;"]*""", r"\1 var(--sans)", text)
+    # Whole tags are left alone but for what says where things are: two decimals are finer than any screen.
+    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+|\n", r"\1 ", found[0]), text)
+    text = re.sub(r">\s+<", "><", text)
+    text = re.sub("|".join(_VARIABLES), lambda found: f"var(--{_VARIABLES[found[0]]})", text)
+    width, height = (round(side * 72) for side in figure.get_size_inches())
+    head = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+    return Markup(re.sub(r"<svg[^>]*>", lambda _: f'{head}aria-label="{escape(alt)}">', text, count=1))

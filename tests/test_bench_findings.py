@@ -1,0 +1,224 @@
+"""What a grid shows, against arithmetic by hand; and its tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grids import BLOCKS, Arithmetic, computed, drive
+from scipy import stats
+
+from layerimp.bench.cells import Cell, Result
+from layerimp.bench.document import as_document
+from layerimp.bench.findings import Findings, Row, find
+from layerimp.bench.layout import Layout
+from layerimp.bench.statistics import interval
+from layerimp.bench.store import Store
+from layerimp.bench.tables import as_csv, as_latex, as_markdown, number, paper_tables
+
+RATIO = 0.25
+REMOVED = BLOCKS // 4
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Findings:
+    return findings(tmp_path, repeats=3)
+
+
+def findings(directory: Path, what: Callable[[Cell], Result] = computed, **changes: Any) -> Findings:
+    drive(directory, Arithmetic(what=what), **changes)
+    with Store(directory, write=False) as store:
+        layout = store.layout()
+        assert layout
+        return find(Layout.model_validate(layout), store.records())
+
+
+def row(found: Findings, task: str, ratio: float = RATIO) -> Row:
+    (one,) = [each for each in found.models["one"].rows if (each.task, each.ratio) == (task, ratio)]
+    return one
+
+
+def test_every_number_of_a_row_by_hand(found: Findings) -> None:
+    one, layout = row(found, "mood"), found.layout
+    values: dict[str, list[float]] = {}
+    for scorer in layout.scorers:
+        for draw in layout.draws(scorer):
+            scores = computed(layout.scoring("one", scorer, draw))["scores"]
+            weakest = sorted(range(BLOCKS), key=lambda block: (scores[block], -block))[:REMOVED]
+            values.setdefault(scorer, []).append(0.9 - sum(block + 1 for block in weakest) / 100)
+    assert one.entries.keys() == values.keys()
+    for scorer, entry in one.entries.items():
+        assert list(entry.values) == pytest.approx(values[scorer])
+    avss = one.entries["avss"]
+    assert avss.value.mean == pytest.approx(sum(values["avss"]) / 3)
+    assert avss.stderr == pytest.approx(0.01)
+    assert avss.retention
+    assert avss.retention.mean == pytest.approx(sum(value / 0.9 for value in values["avss"]) / 3)
+    welch = stats.ttest_ind(values["avss"], values["random"], equal_var=False).confidence_interval(0.95)
+    half = math.hypot((welch.high - welch.low) / 2, stats.norm.ppf(0.975) * math.hypot(0.01, 0.01))
+    assert avss.to_random
+    assert avss.to_random.half == pytest.approx(half)
+    assert one.baseline == max(
+        ("random", "depth", "block-influence"), key=lambda name: sum(values[name]) / len(values[name])
+    )
+    assert one.removed_blocks == REMOVED / BLOCKS
+    assert one.removed_parameters == pytest.approx((10 * REMOVED / 180,) * 2)
+
+
+def test_the_average_is_over_metrics_and_then_over_tasks(found: Findings) -> None:
+    one, mood, prose = (row(found, task) for task in ("average", "mood", "prose"))
+    for scorer, entry in one.entries.items():
+        shares = [
+            (accuracy / 0.9 + 10.0 / perplexity) / 2
+            for accuracy, perplexity in zip(mood.entries[scorer].values, prose.entries[scorer].values, strict=True)
+        ]
+        assert list(entry.values) == pytest.approx(shares)
+
+
+def _harm(values: dict[str, float]) -> Callable[[Cell], Result]:
+    """An engine for which each scorer's first block does so much harm, and whose documents are without error."""
+
+    def what(cell: Cell) -> Result:
+        if cell.kind == "scoring":
+            first = list(values).index(cell.content["scorer"])
+            scores = [1.0 + (block != first) for block in range(BLOCKS)]
+            return {"scores": scores, "blocks": list(range(BLOCKS)), "columns": {}, "spans": {}, "notes": []}
+        if cell.kind == "evaluation":
+            names = [list(values)[block] for block in cell.content["blocks"]]
+            metric = {
+                "task": cell.content["task"],
+                "name": "acc",
+                "value": 0.9 - sum(values[name] for name in names),
+                "stderr": 0.001,
+                "higher_is_better": True,
+            }
+            left = BLOCKS - len(names)
+            return {"metrics": [metric], "size": {"blocks": left, "parameters": left, "bytes": left}}
+        return computed(cell)
+
+    return what
+
+
+def ranks(found: Findings) -> dict[str, int | None]:
+    return {scorer: entry.rank for scorer, entry in row(found, "mood", 1).entries.items()}
+
+
+def test_only_a_significant_winner_is_marked(tmp_path: Path) -> None:
+    clear = _harm({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
+    assert ranks(findings(tmp_path / "1", clear, ratios=[1], tasks=["mood"])) == {
+        "avss": 1,
+        "gbis": 2,
+        "random": None,
+        "depth": None,
+        "block-influence": None,
+    }
+    # The two best are within the errors of the documents: neither is marked, nor can another be second.
+    close = _harm({"avss": 0.1, "gbis": 0.1001, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
+    assert set(ranks(findings(tmp_path / "2", close, ratios=[1], tasks=["mood"])).values()) == {None, 2}
+
+
+def test_scorers_that_remove_the_same_share_a_place(tmp_path: Path) -> None:
+    clear = _harm({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
+    scorers = {"avss": None, "twin": {"name": "avss"}, "gbis": None}
+    found = ranks(findings(tmp_path, clear, ratios=[1], tasks=["mood"], scorers=scorers))
+    assert (found["avss"], found["twin"], found["gbis"]) == (1, 1, 2)
+
+
+def test_a_broken_model_has_an_infinite_perplexity_and_no_interval(tmp_path: Path) -> None:
+    def broken(cell: Cell) -> Result:
+        result = computed(cell)
+        if cell.kind == "evaluation" and cell.content["task"] == "prose" and len(cell.content["blocks"]) > 2:
+            result["metrics"][0]["value"] = math.inf
+        return result
+
+    found = findings(tmp_path, broken, repeats=2, ratios=[1, 0.5])
+    entry = row(found, "prose", 0.5).entries["avss"]
+    assert (entry.value.mean, entry.value.half, entry.rank) == (math.inf, None, None)
+    assert entry.retention
+    assert entry.retention.mean == 0
+    assert "∞" in as_markdown(found)
+    json.dumps(as_document(found), allow_nan=False)
+
+
+def test_what_is_not_known_yet_is_left_out(tmp_path: Path) -> None:
+    def stopped(cell: Cell) -> Result:
+        if cell.kind == "evaluation" and cell.content["blocks"]:
+            raise KeyboardInterrupt
+        return computed(cell)
+
+    with pytest.raises(KeyboardInterrupt):
+        findings(tmp_path, stopped)
+    with Store(tmp_path, write=False) as store:
+        found = find(Layout.model_validate(store.layout()), store.records())
+    assert found.models["one"].rows == []
+    assert found.cells["open"] > 0
+    assert paper_tables(found) == []
+    assert as_csv(found).count("\n") == 1
+
+
+def test_stability_and_agreement(found: Findings) -> None:
+    model = found.models["one"]
+    assert model.stability["lowest", RATIO, "random"].same < 1
+    assert ("lowest", RATIO, "depth") not in model.stability
+    scores = [computed(found.layout.scoring("one", "avss", draw))["scores"] for draw in range(3)]
+    others = [computed(found.layout.scoring("one", "gbis", draw))["scores"] for draw in range(3)]
+    taus = [stats.kendalltau(one, other).statistic for one in scores for other in others]
+    assert model.agreement["avss", "gbis"] == pytest.approx(sum(taus) / len(taus))
+    assert model.scored["avss"].cost == 1.5
+    assert model.scored["depth"].cost == 0
+    assert list(model.scored["avss"].blocks) == [interval(values) for values in zip(*scores, strict=True)]
+
+
+def test_the_tables_have_the_layout_of_the_paper(found: Findings) -> None:
+    (table,) = paper_tables(found)
+    assert table.title == "lowest, 25%"
+    assert table.head == [
+        *("data set", "model", "metric", "original", "avss", "gbis", "random", "depth", "block-influence"),
+        "parameter reduction",
+    ]
+    assert [cells[0].text for cells in table.rows] == ["mood", "prose", "average"]
+    assert table.rows[0][-1].text == "25.0% of blocks, 11.1% of parameters"
+    markdown = as_markdown(found)
+    assert markdown.count("\n| mood ") == 1
+    assert as_latex(found).count("&") == 4 * (len(table.head) - 1)
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert float(rows[0]["avss"]) == row(found, "mood").entries["avss"].value.mean
+    assert float(rows[0]["avss_low"]) < float(rows[0]["avss"]) < float(rows[0]["avss_high"])
+    assert rows[0]["depth_low"] == ""
+
+
+def test_marks_in_every_format(tmp_path: Path) -> None:
+    clear = _harm({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
+    found = findings(tmp_path, clear, ratios=[1], tasks=["mood"])
+    assert "**0.8000 ± 0.0**" in as_markdown(found)
+    assert "<u>0.7000 ± 0.0</u>" in as_markdown(found)
+    assert r"\textbf{0.8000 $\pm$ 0.0}" in as_latex(found)
+    assert r"\underline{0.7000 $\pm$ 0.0}" in as_latex(found)
+
+
+def test_names_from_outside_break_no_table(tmp_path: Path) -> None:
+    found = findings(tmp_path, models={"a_b": "one"}, tasks=["mood"], scorers={"x_y": {"name": "avss"}})
+    assert r"a\_b" in as_latex(found)
+    assert r"x\_y" in as_latex(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0, "0.000"),
+        (0.9, "0.9000"),
+        (12.3456, "12.35"),
+        (123456.7, "123457"),
+        (4.7e9, "4.700e+09"),
+        (1e-5, "1.000e-05"),
+        (math.inf, "∞"),
+    ],
+)
+def test_numbers_are_short(value: float, said: str) -> None:
+    assert number(value) == said
