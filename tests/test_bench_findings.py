@@ -20,7 +20,8 @@ from layerimp.bench.findings import Findings, Row, find
 from layerimp.bench.layout import Layout
 from layerimp.bench.statistics import interval
 from layerimp.bench.store import Store
-from layerimp.bench.tables import as_csv, as_latex, as_markdown, number, paper_tables
+from layerimp.bench.tables import as_csv, as_latex, as_markdown, number, paper_tables, summaries
+from layerimp.cli.tables import paper
 
 RATIO = 0.25
 REMOVED = BLOCKS // 4
@@ -200,6 +201,26 @@ def test_marks_in_every_format(tmp_path: Path) -> None:
     assert "<u>0.7000 ± 0.0</u>" in as_markdown(found)
     assert r"\textbf{0.8000 $\pm$ 0.0}" in as_latex(found)
     assert r"\underline{0.7000 $\pm$ 0.0}" in as_latex(found)
+
+
+def test_the_summary_has_a_line_for_each_scorer(tmp_path: Path) -> None:
+    found = findings(tmp_path, ratios=[0.5, 1], repeats=2)
+    (table,) = summaries(found)
+    assert table.head == ["scorer", "1 block", "50%"]
+    means = {
+        scorer: sum(row(found, "average", r).entries[scorer].value.mean for r in (1, 0.5))
+        for scorer in found.layout.scorers
+    }
+    assert [line[0].text for line in table.rows] == sorted(means, key=lambda scorer: -means[scorer])
+
+
+def test_a_wide_table_is_printed_in_parts_that_fit(found: Findings) -> None:
+    (table,) = paper_tables(found)
+    assert len(paper(table, lambda _: True)) == 1
+    parts = paper(table, lambda part: len(part.columns) <= 5)
+    names = [str(column.header) for part in parts for column in part.columns[3:]]
+    assert names == [*table.head[3:-1]]
+    assert all([str(column.header) for column in part.columns[:3]] == ["data set", "model", "metric"] for part in parts)
 
 
 def test_names_from_outside_break_no_table(tmp_path: Path) -> None:

@@ -110,3 +110,14 @@ def test_tau_over_repeats() -> None:
     assert mean_tau([up], [up, down]) == pytest.approx(0.0)
     assert self_tau([up]) is None
     assert tau([1.0, 1.0, 1.0], up) is None
+
+
+@given(st.floats(-1e6, 1e6), st.integers(2, 7))
+def test_equal_values_leave_nothing_open(value: float, count: int) -> None:
+    assert interval([value] * count) == Interval(value, 0.0, count)
+    assert difference([value] * count, [value], paired=False) == Interval(0.0, 0.0, count)
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, math.inf]), min_size=1, max_size=4), st.booleans())
+def test_infinite_values_decide_nothing(values: list[float], paired: bool) -> None:
+    assert not tells(difference([math.inf, *values], [*values, math.inf], paired=paired))

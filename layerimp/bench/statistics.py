@@ -43,6 +43,8 @@ class Interval:
 def interval(values: Sequence[float]) -> Interval:
     """The mean of independent values, and its interval by Student's t."""
     count = len(values)
+    if count > 1 and min(values) == max(values) and math.isfinite(values[0]):
+        return Interval(values[0], 0.0, count)  # exactly: sums of equal values are rounded
     mean = sum(values) / count  # not fsum, which refuses infinities
     if count < 2 or not all(map(math.isfinite, values)):
         return Interval(mean, None, count)

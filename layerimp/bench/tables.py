@@ -75,6 +75,24 @@ def _row(row: Row, scorers: Sequence[str]) -> list[Shown]:
     ]
 
 
+def summaries(found: Findings) -> list[PaperTable]:
+    """The average retention by scorer and ratio, one table for each model and pruner; who retains most comes first."""
+    tables = []
+    for label, model in found.models.items():
+        rows = [row for row in model.rows if row.original is None]
+        for pruner in dict.fromkeys(row.pruner for row in rows):
+            here = sorted((row for row in rows if row.pruner == pruner), key=lambda row: row.removed_blocks)
+            scorers = [scorer for scorer in found.layout.scorers if any(scorer in row.entries for row in here)]
+            means = {s: [r.entries[s].value.mean for r in here if s in r.entries] for s in scorers}
+            scorers.sort(key=lambda scorer: (-len(means[scorer]), -sum(means[scorer])))
+            lines = [
+                [Shown(scorer), *(_entry(row.entries.get(scorer), share=True) for row in here)] for scorer in scorers
+            ]
+            head = ["scorer", *(named(row.ratio) for row in here)]
+            tables.append(PaperTable(f"average retention of {label} ({pruner})", head, lines))
+    return tables
+
+
 def _entry(entry: Entry | None, *, share: bool) -> Shown:
     if entry is None:
         return Shown("-")

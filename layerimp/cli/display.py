@@ -111,10 +111,11 @@ class Screen:
             self.print_json(as_document(found) | {"output": str(directory.absolute())})
             return
         from layerimp.bench.pipeline import PAGE
-        from layerimp.bench.tables import LEGEND, paper_tables
+        from layerimp.bench.tables import LEGEND, paper_tables, summaries
 
         for table in paper_tables(found):
-            self._print_whole([tables.paper(table)])
+            self._print_whole(tables.paper(table, self._fits))
+        self._print_whole([tables.summary(table) for table in summaries(found)])
         for line in LEGEND if found.models else ("nothing is evaluated yet",):
             self.out.print(shown(line), soft_wrap=True)
         if found.failures:

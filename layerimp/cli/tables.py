@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Fits = Callable[[Table], bool]
 """Whether the screen has room for a table."""
 
+REDUCTION = "parameter reduction"
+"""The column of a grid's table that holds words and no numbers."""
 BEST = "*"
 """Marks the best value of a column, and what cannot be told from it."""
 BLOCKS_WIDTH = 18
@@ -223,12 +225,42 @@ def _table(rows: list[str], columns: list[_Column]) -> Table:
     return table
 
 
-def paper(table: PaperTable) -> Table:
-    """A table of a grid; the best is bold, the runner-up underlined."""
+def paper(table: PaperTable, fits: Fits) -> list[Table]:
+    """A table of a grid, in parts that fit; the best is bold, the runner-up underlined.
+
+    What was removed is in the title where all rows say the same.
+    """
+    removed = {row[-1].text for row in table.rows}
+    end = len(table.head) - (len(removed) == 1)
+    title = f"{table.title} ({removed.pop()})" if len(removed) == 1 else table.title
+    parts: list[Table] = []
+    first = len(_PLACE)
+    while first < end:
+        last = end
+        while last > first + 1 and not fits(_part(table, title, first, last)):
+            last -= 1
+        parts.append(_part(table, "" if parts else title, first, last))
+        first = last
+    return parts
+
+
+_PLACE = ("data set", "model", "metric")
+"""The columns that say what a row of a grid's table is."""
+
+
+def summary(table: PaperTable) -> Table:
+    """The average retentions of one model."""
+    return _part(table, table.title, 1, len(table.head), place=1)
+
+
+def _part(table: PaperTable, title: str, first: int, last: int, place: int = len(_PLACE)) -> Table:
+    """Some columns of a table, beside the first ones, which say what a row is."""
     styles = {1: "bold", 2: "underline", None: ""}
-    made = Table(title=shown(table.title), box=SIMPLE_HEAD)
-    for index, name in enumerate(table.head):
-        made.add_column(shown(name), justify="right" if 2 < index < len(table.head) - 1 else "left")
+    made = Table(title=shown(title) if title else None, box=SIMPLE_HEAD)
+    columns = [*range(place), *range(first, last)]
+    for index in columns:
+        right = index >= place and table.head[index] != REDUCTION
+        made.add_column(shown(table.head[index]), justify="right" if right else "left")
     for row in table.rows:
-        made.add_row(*(shown(cell.text, styles[cell.rank]) for cell in row))
+        made.add_row(*(shown(row[index].text, styles[row[index].rank]) for index in columns))
     return made

@@ -42,12 +42,11 @@ class Local:
 
     def __init__(self, devices: Sequence[str | None]) -> None:
         self.slots = len(devices)
-        self._threads = max(1, (os.cpu_count() or 1) // len(devices))
         self._workers = [self._hire(device) for device in devices]
 
     def _hire(self, device: str | None) -> _Worker:
         ours, theirs = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=_work, args=(theirs, device, self._threads), daemon=True)
+        process = _CONTEXT.Process(target=_work, args=(theirs, device, self.slots), daemon=True)
         process.start()
         theirs.close()
         return _Worker(device, process, ours)
@@ -96,8 +95,8 @@ def _cause(exitcode: int | None) -> str:
     return f"its worker ended with exit code {exitcode}"
 
 
-def _work(pipe: Connection, device: str | None, threads: int) -> None:
-    """A worker's life."""
+def _work(pipe: Connection, device: str | None, workers: int) -> None:
+    """A worker's life, among so many."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the driver decides
     assignments: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
 
@@ -110,11 +109,14 @@ def _work(pipe: Connection, device: str | None, threads: int) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     import torch
+    from tqdm import tqdm
 
     from layerimp.bench.work import Workshop
 
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive a worker that is killed
+
     if device == "cpu" or not torch.cuda.is_available():
-        torch.set_num_threads(threads)
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))  # of those that the user allows
     workshop = Workshop(device)
     while True:
         pipe.send(workshop.compute(assignments.get()))
