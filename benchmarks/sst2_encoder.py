@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from scipy.stats import t as student
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import layerimp
@@ -30,13 +31,15 @@ from layerimp.registry import registry
 from layerimp.surgery import pruned
 
 TASK = "layerimp_sst2"
-BATCH, POOL, RATE, WARM_SHARE, REPORT_EVERY = 32, 50, 1e-4, 0.06, 200
+BATCH, POOL, RATE, WARM_SHARE, REPORT_EVERY = 32, 50, 5e-5, 0.06, 200
+DECAY = 0.999
+"""Of the moving average."""
 ROWS, LENGTH = 64, 64
 """Of a calibration set."""
 
 
 def fine_tune(encoder: Path, documents: list[tuple[str, int]], output: Path, epochs: int, seed: int) -> None:
-    """A fresh head and all weights, by AdamW with a linear fall."""
+    """A fresh head and all weights, by AdamW with a linear fall; kept is the moving average of the weights."""
     torch.manual_seed(seed)
     names = {0: "negative", 1: "positive"}
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -45,6 +48,7 @@ def fine_tune(encoder: Path, documents: list[tuple[str, int]], output: Path, epo
     tokenizer = AutoTokenizer.from_pretrained(encoder)
     rng, steps = random.Random(seed), epochs * (len(documents) // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     started, losses, step = time.monotonic(), [0.0], 0
     for _ in range(epochs):
         for batch in batches(documents, rng):
@@ -59,13 +63,14 @@ def fine_tune(encoder: Path, documents: list[tuple[str, int]], output: Path, epo
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(float(loss))
+            average.update_parameters(model)
+            losses.append(float(loss.detach()))
             step += 1
             if step % REPORT_EVERY == 0:
                 left = (steps - step) * (time.monotonic() - started) / step / 60
                 mean = statistics.mean(losses[-REPORT_EVERY:])
                 print(f"step {step} of {steps}: loss {mean:.3f}, {left:.0f} min left", flush=True)
-    model.eval().save_pretrained(output)
+    average.module.eval().save_pretrained(output)
     tokenizer.save_pretrained(output)
 
 
@@ -89,7 +94,7 @@ def main(
     encoder: Annotated[Path, typer.Option(help="A directory with a pre-trained encoder of six blocks.")],
     data_dir: Annotated[Path, typer.Option(help="Holds sst2/train.jsonl and sst2/dev.jsonl.")],
     output: Annotated[Path, typer.Option(help="Where the fine-tuned encoder is kept.")],
-    epochs: Annotated[int, typer.Option()] = 2,
+    epochs: Annotated[int, typer.Option()] = 3,
     seeds: Annotated[int, typer.Option(help="Calibration sets per scorer.")] = 5,
 ) -> None:
     harness = registry().get("evaluator", "harness")

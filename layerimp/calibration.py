@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,14 @@ class CalibrationSet:
             part = slice(start, start + self.batch_size)
             labels = {"labels": _tensor(self.labels[part])} if self.labels else {}
             yield _padded(self.rows[part]) | labels
+
+    def shard(self, index: int, count: int) -> CalibrationSet:
+        """Every `count`-th batch, from number `index` on: all shards together are the set."""
+        step, size = count * self.batch_size, self.batch_size
+        starts = range(index * size, len(self.rows), step)
+        rows = tuple(row for start in starts for row in self.rows[start : start + size])
+        labels = tuple(label for start in starts for label in self.labels[start : start + size])
+        return replace(self, rows=rows, labels=labels)
 
     @property
     def num_tokens(self) -> int:

@@ -105,6 +105,21 @@ class _Pass:
         return frozenset(self.renamed[label].get(site, site) for label, scorer in scorers for site in scorer.observes)
 
 
+@dataclass(frozen=True)
+class Filled:
+    """A scorer that has seen a calibration set, or a shard of one.
+
+    Attributes:
+        scorer: The scorer.
+        blocks: The indices of the blocks that it scored, in the original model.
+        notes: What a reader of its scores has to know.
+    """
+
+    scorer: Scorer
+    blocks: Sequence[int]
+    notes: Sequence[str] = ()
+
+
 def measure(
     stack: BlockStack,
     calibration: Iterable[Batch],
@@ -119,6 +134,20 @@ def measure(
     A `cache` that is kept from call to call, with one and the same set, saves the blocks before the first one in which
     two calls differ.
     """
+    filled = fill(stack, calibration, scorers, removed=removed, progress=progress, cache=cache)
+    return {label: finished(label, [one]) for label, one in filled.items()}
+
+
+def fill(
+    stack: BlockStack,
+    calibration: Iterable[Batch],
+    scorers: Mapping[str, Scorer],
+    *,
+    removed: Sequence[int] = (),
+    progress: Progress = SILENT,
+    cache: BlockCache | None = None,
+) -> dict[str, Filled]:
+    """Run fresh scorers over a calibration set, or over a shard of it, without asking what they found."""
     passes: list[_Pass] = []
     for label, scorer in scorers.items():
         if scorer.sweep is None:
@@ -133,16 +162,34 @@ def measure(
     if isinstance(calibration, Iterator):  # it could be gone through only once
         calibration = list(calibration)
     kept = [index for index in range(len(stack)) if index not in set(removed)]
-    blind = {label: scorer for label, scorer in scorers.items() if scorer.sweep is None}
-    found = {label: _importance(label, scorer, kept) for label, scorer in blind.items()}
+    found = {label: Filled(scorer, kept) for label, scorer in scorers.items()}
     with in_eval_mode(stack.model):
         if cache is not None:
             cache.begin(removed)
         for one in passes:
             one.scout(stack)
         for one in passes:
-            found |= _run(one, stack, calibration, kept, removed, progress, cache)
-    return {label: found[label] for label in scorers}
+            _run(one, stack, calibration, kept, removed, progress, cache)
+            for label, scorer in one.scorers.items():
+                scorer.end_sweep()
+                found[label] = replace(found[label], notes=_fallback_notes(stack, one, label))
+    return found
+
+
+def finished(label: str, shards: Sequence[Filled]) -> Importance:
+    """What a scorer found in the shards of a calibration set, of which the first one absorbs the others.
+
+    Raises:
+        PluginError: the scorer does not score every block.
+        NonFiniteError: a score is a NaN or an infinity.
+    """
+    first = shards[0]
+    for other in shards[1:]:
+        first.scorer.merge(other.scorer)
+    importance = first.scorer.compute()
+    if len(importance.scores) != len(first.blocks):
+        raise PluginError(f"scorer {label!r} gave {len(importance.scores)} scores for {len(first.blocks)} blocks")
+    return replace(importance, blocks=list(first.blocks), notes=(*first.notes, *importance.notes))
 
 
 def _run(
@@ -153,7 +200,7 @@ def _run(
     removed: Sequence[int],
     progress: Progress,
     cache: BlockCache | None,
-) -> dict[str, Importance]:
+) -> None:
     def emit(trace: Trace) -> None:
         for label, scorer in one.scorers.items():
             try:
@@ -172,10 +219,9 @@ def _run(
                 scorer.end_batch()
             advance(1)
 
-        batches = Checked(calibration, stack)
         one.sweep.drive(
             stack,
-            batches,
+            Checked(calibration, stack),
             sites=one.sites,
             scouting=one.scouting,
             lookback=max(scorer.lookback for scorer in one.scorers.values()),
@@ -184,22 +230,6 @@ def _run(
             end_batch=end_batch,
             cache=cache,
         )
-    found = {}
-    for label, scorer in one.scorers.items():
-        scorer.end_sweep()
-        importance = _importance(label, scorer, kept)
-        missing = one.scouting.missing
-        notes = [_fallback_note(stack, site, other, missing[site]) for site, other in one.renamed[label].items()]
-        found[label] = replace(importance, notes=(*notes, *importance.notes))
-    return found
-
-
-def _importance(label: str, scorer: Scorer, kept: list[int]) -> Importance:
-    """What a scorer found, by the blocks' indices in the original model."""
-    importance = scorer.compute()
-    if len(importance.scores) != len(kept):
-        raise PluginError(f"scorer {label!r} gave {len(importance.scores)} scores for {len(kept)} blocks")
-    return replace(importance, blocks=kept)
 
 
 def _fallbacks(label: str, scorer: Scorer, missing: Mapping[str, list[int]]) -> dict[str, str]:
@@ -211,6 +241,11 @@ def _fallbacks(label: str, scorer: Scorer, missing: Mapping[str, list[int]]) -> 
             raise ModelError(f"scorer {label!r} reads the site {site!r}, which block {missing[site][0]} does not have")
         renamed[site] = other
     return renamed
+
+
+def _fallback_notes(stack: BlockStack, one: _Pass, label: str) -> list[str]:
+    missing = one.scouting.missing
+    return [_fallback_note(stack, site, other, missing[site]) for site, other in one.renamed[label].items()]
 
 
 def _fallback_note(stack: BlockStack, site: str, other: str, blocks: list[int]) -> str:

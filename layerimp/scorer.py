@@ -131,7 +131,7 @@ class Scorer(Component):
         """Called when a batch has passed through all blocks."""
 
     def end_sweep(self) -> None:
-        """Called when the whole calibration set has passed."""
+        """Called when the calibration set has passed, or the shard of it that this scorer is to see."""
 
     @abstractmethod
     def merge(self, other: Self) -> None:

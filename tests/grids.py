@@ -30,6 +30,7 @@ def layout(**changes: Any) -> Layout:
             spec=spec,
             blind=SCORERS.get(spec.name, False),
             seeded=spec.name == "random",
+            shards=spec.name in ("avss", "gbis"),
             named=label in grid.scorers,
             code="0",
         )
@@ -89,11 +90,11 @@ class Arithmetic:
         outcomes = []
         for cell in assignment.cells:
             try:
-                outcomes.append(Outcome(cell.key, self.what(cell), "", 1.0))
+                outcomes.append(Outcome(cell.key, self.what(cell), seconds=1.0))
             except MemoryError:
                 raise WorkerError(assignment, "its worker was ended by SIGKILL") from None
             except ValueError as error:
-                outcomes.append(Outcome(cell.key, None, str(error), 1.0))
+                outcomes.append(Outcome(cell.key, error=str(error), seconds=1.0))
         return assignment, outcomes
 
     def stop(self) -> None:
@@ -101,8 +102,8 @@ class Arithmetic:
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells that were given to it."""
-        return [cell for assignment in self.assignments for cell in assignment.cells]
+        """All cells that were given to it; of those in shards, once."""
+        return [cell for assignment in self.assignments if not assignment.shard[0] for cell in assignment.cells]
 
 
 class Watching:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,13 @@ from hypothesis import strategies as st
 
 from layerimp.bench.grid import RANDOM_DRAWS, Grid, named
 from layerimp.bench.layout import Layout
-from layerimp.bench.work import as_importance, as_result
+from layerimp.bench.work import as_importance
 from layerimp.errors import InputError
-from layerimp.recipe import made
+from layerimp.recipe import made, read_recipe
+from layerimp.registry import registry
 from layerimp.scorer import Importance
+
+GRIDS = Path(__file__).parents[1] / "benchmarks" / "grids"
 
 
 def test_what_may_be_short_may_be_long() -> None:
@@ -65,6 +70,16 @@ def test_the_schema_knows_what_may_be_short() -> None:
 
 def test_ratios_in_words() -> None:
     assert [named(ratio) for ratio in (1, 2, 0.25, 1 / 3)] == ["1 block", "2 blocks", "25%", "33.33%"]
+
+
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_of_the_published_grids_are_sound(path: Path) -> None:
+    grid = made(Grid, read_recipe(path))
+    assert grid.repeats >= 5
+    assert {"avss", "gbis", "lrp", "cim", "perplexity", "angular", "taylor"} <= grid.scorers.keys()
+    assert {"random", "depth", "block-influence"} == grid.baselines.keys()
+    for spec in grid.scorers.values():
+        registry().options("scorer", spec.name, spec.options)
 
 
 def test_a_model_of_its_own_mind() -> None:
@@ -128,6 +143,6 @@ def test_a_layout_survives_its_store() -> None:
 @given(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=5))
 def test_an_importance_survives_its_store(scores: list[float]) -> None:
     one = Importance(scores=scores, columns={"twice": [2 * s for s in scores]}, spans={2: scores[1:]}, notes=["a note"])
-    again = as_importance(json.loads(json.dumps(as_result(one))))
+    again = as_importance(json.loads(json.dumps(asdict(one))))
     assert (again.scores, dict(again.columns), dict(again.spans)) == (one.scores, dict(one.columns), dict(one.spans))
     assert list(again.notes) == list(one.notes)

@@ -20,7 +20,7 @@ def cell() -> Cell:
 def test_what_is_kept_is_read(tmp_path: Path) -> None:
     one = cell()
     with Store(tmp_path / "out") as store:
-        store.put([(one, Outcome(one.key, computed(one), "", 2.0))])
+        store.put([(one, Outcome(one.key, computed(one), seconds=2.0))])
     with Store(tmp_path / "out", write=False) as store:
         (record,) = store.records().values()
     assert record.result == computed(one)

@@ -66,12 +66,16 @@ class Outcome:
 
     Attributes:
         key: The cell's.
-        result: What it came to; None where it failed.
-        error: Why it failed, in one line.
+        result: What it came to; None where it failed, and where only a shard of its text was scored.
+        error: Why it failed, in one line; empty where it did not.
+        lasting: Whether another try would fail for the same reason.
+        shard: What a scorer made of a shard of the text, as bytes.
         seconds: How long it took.
     """
 
     key: str
-    result: Result | None
+    result: Result | None = None
     error: str = ""
+    lasting: bool = True
+    shard: bytes = b""
     seconds: float = 0.0

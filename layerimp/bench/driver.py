@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from layerimp.bench.cells import Cell, Outcome, Result
@@ -13,12 +13,12 @@ from layerimp.bench.engines import Assignment, Engine, WorkerError
 from layerimp.bench.layout import Layout
 from layerimp.bench.settle import measuring
 from layerimp.bench.store import Store
-from layerimp.bench.work import as_importance, planned, said
+from layerimp.bench.work import Shard, as_importance, failure, from_bytes, planned, scored
 from layerimp.recipe import Permissions
 from layerimp.scorer import Importance
 
 TRIES = 3
-"""How many workers may die over a cell before it has failed."""
+"""How often a cell may fall, by an error that need not last or with its worker, before it has failed."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ class Driver:
     _failed: dict[str, str] = field(default_factory=dict)
     _cells: dict[str, Cell] = field(default_factory=dict)
     _running: set[str] = field(default_factory=set)
-    _deaths: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _falls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _shards: dict[str, dict[int, Shard]] = field(default_factory=lambda: defaultdict(dict))
+    _queue: deque[Assignment] = field(default_factory=deque)
     _seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
@@ -102,9 +104,8 @@ class Driver:
             self._look()
             busy = 0
             while True:
-                while busy < engine.slots and (assignment := self._next()):
+                while busy < engine.slots and (assignment := self._next(engine.slots - busy)):
                     engine.start(assignment)
-                    self._running |= {cell.key for cell in assignment.cells}
                     busy += 1
                     self._tell(engine.slots)
                 if not busy:
@@ -121,19 +122,32 @@ class Driver:
             assignment, outcomes = engine.finished()
         except WorkerError as error:
             assignment = error.assignment
-            outcomes = []
-            for cell in assignment.cells:
-                self._deaths[cell.key] += 1
-                if self._deaths[cell.key] >= TRIES:
-                    outcomes.append(Outcome(cell.key, None, str(error)))
-        self._running -= {cell.key for cell in assignment.cells}
-        by_key = {cell.key: cell for cell in assignment.cells}
-        self._keep([(by_key[outcome.key], outcome) for outcome in outcomes])
-
-    def _keep(self, outcomes: Sequence[tuple[Cell, Outcome]]) -> None:
-        self._learn(outcomes)
-        if any(cell.kind in ("scoring", "planning") or not cell.content.get("blocks", [0]) for cell, _ in outcomes):
+            outcomes = [Outcome(cell.key, error=str(error), lasting=False) for cell in assignment.cells]
+        cells = {cell.key: cell for cell in assignment.cells}
+        wholes = [(cells[each.key], self._whole(cells[each.key], each, assignment.shard)) for each in outcomes]
+        kept = [(cell, whole) for cell, whole in wholes if whole]
+        self._learn(kept)
+        if any(cell.kind in ("scoring", "planning") or not cell.content.get("blocks", [0]) for cell, _ in kept):
             self._look()
+
+    def _whole(self, cell: Cell, outcome: Outcome, shard: tuple[int, int]) -> Outcome | None:
+        """What came of a cell; None where shards of it are missing, or where it is tried again."""
+        number, count = shard
+        if cell.key in self._results or cell.key in self._failed:
+            return None  # another shard has failed it
+        if outcome.shard:
+            shards = self._shards[cell.key]
+            shards[number] = from_bytes(outcome.shard)
+            if len(shards) < count:
+                return None
+            outcome = scored(cell.key, cell.scorer, [shards[index] for index in range(count)])
+        self._shards.pop(cell.key, None)
+        self._running.discard(cell.key)
+        if outcome.result is None and not outcome.lasting:
+            self._falls[cell.key] += 1
+            if self._falls[cell.key] < TRIES:
+                return None
+        return outcome
 
     def _learn(self, outcomes: Sequence[tuple[Cell, Outcome]]) -> None:
         self.store.put(outcomes)
@@ -174,31 +188,43 @@ class Driver:
         except _NeedsModelError:
             return None
         except Exception as error:
-            return cell, Outcome(cell.key, None, said(error))
+            return cell, failure(cell.key, error)
 
-    def _next(self) -> Assignment | None:
+    def _next(self, idle: int) -> Assignment | None:
         """What to do next: scorings first, since they lead to all else; those of one model and seed together."""
-        order = {"scoring": 0, "planning": 1, "evaluation": 2, "costing": 3}
-        wanted = sorted(self._wanted(), key=lambda cell: order[cell.kind])  # stable: model by model
-        if not wanted:
-            return None
-        first = wanted[0]
-        if first.kind == "scoring" and not self._deaths[first.key]:
-            blind = first.content["calibration"] is None
-            cells = tuple(
-                cell
-                for cell in wanted
-                if cell.kind == "scoring"
-                and cell.model == first.model
-                and not self._deaths[cell.key]
-                and (cell.content["calibration"] is None) == blind
-                and (blind or cell.seed == first.seed)
-            )
-        else:
-            cells = (first,)
-        return self._assignment(cells)
+        if not self._queue:
+            order = {"scoring": 0, "planning": 1, "evaluation": 2, "costing": 3}
+            wanted = sorted(self._wanted(), key=lambda cell: order[cell.kind])  # stable: model by model
+            if not wanted:
+                return None
+            cells = self._together(wanted)
+            self._running |= {cell.key for cell in cells}
+            groups = len({self._group(cell) for cell in wanted})
+            self._queue.extend(self._split(cells, idle - groups + 1))
+        return self._queue.popleft()
 
-    def _assignment(self, cells: tuple[Cell, ...]) -> Assignment:
+    def _together(self, wanted: Sequence[Cell]) -> list[Cell]:
+        """The first cell, and those that share its sweeps."""
+        return [cell for cell in wanted if self._group(cell) == self._group(wanted[0])]
+
+    def _group(self, cell: Cell) -> tuple[str, ...]:
+        """What cells that are computed together have in common; one that has fallen is tried by itself."""
+        if cell.kind != "scoring" or self._falls[cell.key]:
+            return (cell.key,)
+        return (cell.model, "blind" if cell.content["calibration"] is None else str(cell.seed))
+
+    def _split(self, cells: Sequence[Cell], idle: int) -> Iterable[Assignment]:
+        """Assignments of cells that belong together: several, where workers would be idle otherwise."""
+        recipe = self.layout.models[cells[0].model].recipe
+        count = min(idle, -(-recipe.calibration.samples // recipe.batch_size))
+        apart = [cell for cell in cells if cell.kind == "scoring" and self.layout.scorers[cell.scorer].shards]
+        if count < 2 or not apart:
+            return [self._assignment(cells)]
+        rest = [cell for cell in cells if cell not in apart]
+        shards = [replace(self._assignment(apart), shard=(index, count)) for index in range(count)]
+        return [*([self._assignment(rest)] if rest else []), *shards]
+
+    def _assignment(self, cells: Sequence[Cell]) -> Assignment:
         first = cells[0]
         recipe = self.layout.models[first.model].recipe
         importance = None
@@ -215,7 +241,7 @@ class Driver:
             recipe = recipe.model_copy(update={"seed": first.seed, "scorers": specs})
         if first.kind == "planning":
             importance = self._results[first.content["scoring"]]
-        return Assignment(cells, recipe, self.permissions, importance)
+        return Assignment(tuple(cells), recipe, self.permissions, importance)
 
     def _tell(self, slots: int) -> None:
         known = self._cells.keys()

@@ -13,12 +13,14 @@ from layerimp.bench.grid import Grid
 from layerimp.bench.layout import Layout
 from layerimp.bench.settle import settle
 from layerimp.bench.store import FILE, Store
-from layerimp.errors import OutputError
+from layerimp.errors import OptionError, OutputError, unknown_name
 from layerimp.model import device_named
 from layerimp.progress import Progress
 from layerimp.recipe import Permissions
 
 PAGE = "report.html"
+LOCAL, RAY = "local", "ray"
+ENGINES = (LOCAL, RAY)
 
 
 def bench(
@@ -28,6 +30,8 @@ def bench(
     permissions: Permissions,
     progress: Progress,
     watcher: Watcher,
+    engine: str = LOCAL,
+    address: str | None = None,
     workers: int | None = None,
     device: str | None = None,
     retry: bool = False,
@@ -40,8 +44,11 @@ def bench(
         permissions: What may run code.
         progress: Who hears of the preparations.
         watcher: Who hears of the cells.
-        workers: How many processes compute; 0 for none but this one; by default one for each device.
-        device: Where they put their models; by default all GPUs, else the CPU.
+        engine: Where cells are computed: `local`, or `ray`.
+        address: Of the Ray cluster; by default the one that the environment names, or else one on this machine.
+        workers: How many processes compute; 0 for none but this one; by default one for each device, or as many as a
+            cluster has room for.
+        device: Where they put their models; by default all GPUs, else the CPU. A cluster gives out its own.
         retry: Whether cells that failed before are tried again.
 
     Raises:
@@ -49,18 +56,35 @@ def bench(
     """
     if device is not None:
         device_named(device)
+    _check_engine(engine, address, workers, device)
     with Store(output) as store:
         layout = settle(grid, store, permissions, progress)
         store.keep_layout(layout.model_dump(mode="json"))
         driver = Driver(layout, store, permissions, watcher, retry)
         if driver.wants_any():
-            driver.run(_engine(device, workers))
+            driver.run(_engine(engine, address, workers, device))
         found = find(layout, store.records())
     write_page(found, output)
     return found
 
 
-def _engine(device: str | None, workers: int | None) -> Engine:
+def _check_engine(engine: str, address: str | None, workers: int | None, device: str | None) -> None:
+    """Refuse what does not go together, before anything is begun."""
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if engine == RAY and device is not None:
+        raise OptionError("--device is for the local engine; a Ray cluster gives out its GPUs and CPUs itself")
+    if engine == RAY and workers == 0:
+        raise OptionError("--workers 0 computes in this process, which is for the local engine")
+    if engine != RAY and address is not None:
+        raise OptionError("--address is that of a Ray cluster; it needs --engine ray")
+
+
+def _engine(engine: str, address: str | None, workers: int | None, device: str | None) -> Engine:
+    if engine == RAY:
+        from layerimp.bench.engines.ray import Ray
+
+        return Ray(address, workers)
     return Here(device) if workers == 0 else Local(devices(device, workers))
 
 

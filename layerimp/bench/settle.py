@@ -11,7 +11,7 @@ from layerimp.assets import located
 from layerimp.bench.cells import digest
 from layerimp.bench.layout import Chooser, Entrant, Layout, Measure, Subject
 from layerimp.documents import check_source, task_of
-from layerimp.errors import ModelError, OptionError
+from layerimp.errors import LayerimpError, ModelError, OptionError
 from layerimp.evaluator import Evaluator
 from layerimp.lineup import check_spec, installed
 from layerimp.panel import Panel
@@ -64,7 +64,18 @@ def _entrant(label: str, spec: ComponentSpec, *, named: bool) -> Entrant:
     cls = registry().get("scorer", spec.name)
     assert issubclass(cls, Scorer)
     blind, seeded = getattr(cls, "sweep", cls) is None, "seed" in cls.Config.model_fields
-    return Entrant(spec=spec, blind=blind, seeded=seeded, named=named, code=_code(cls))
+    return Entrant(
+        spec=spec, blind=blind, seeded=seeded, shards=not blind and _shards(spec, cls), named=named, code=_code(cls)
+    )
+
+
+def _shards(spec: ComponentSpec, cls: type[Scorer]) -> bool:
+    """Whether a scorer's sweep can do without the whole set; one that needs more blocks than one is not asked."""
+    try:
+        sweep = cls(1, registry().options("scorer", spec.name, spec.options)).sweep
+    except LayerimpError:
+        return False
+    return sweep is not None and not sweep.whole
 
 
 def _chooser(spec: ComponentSpec) -> Chooser:

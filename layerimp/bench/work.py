@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.blocks import run
-from layerimp.engine import Checked, measure
+from layerimp.engine import Checked, Filled, fill, finished, measure
 from layerimp.errors import LayerimpError, ModelError
 from layerimp.job import Job
 from layerimp.plugins import one_line
@@ -27,15 +28,11 @@ from layerimp.sweep.cache import BlockCache
 
 if TYPE_CHECKING:
     from layerimp.bench.engines import Assignment
+    from layerimp.calibration import CalibrationSet
     from layerimp.evaluator import Evaluator
 
 BARE_PASSES = 3
 """Timed for the unit of a scorer's cost; the median counts."""
-
-
-def as_result(importance: Importance) -> dict[str, Any]:
-    """An importance as plain data."""
-    return asdict(importance)
 
 
 def as_importance(result: Result) -> Importance:
@@ -71,19 +68,27 @@ class Workshop:
         self._loaded: tuple[Recipe, Job] | None = None
         self._evaluators: dict[str, dict[str, Evaluator]] = {}
 
-    def compute(self, assignment: Assignment) -> list[Outcome]:
-        """Compute all cells; what goes wrong is an outcome too."""
+    def compute(self, assignment: Assignment, drawn: CalibrationSet | None = None) -> list[Outcome]:
+        """Compute all cells; what goes wrong is an outcome too.
+
+        Args:
+            assignment: The cells.
+            drawn: The calibration set, where somebody has drawn it already.
+        """
         ways = {"scoring": self._score, "planning": self._plan, "evaluation": self._evaluate, "costing": self._cost}
         start = time.monotonic()
         try:
-            found = ways[assignment.cells[0].kind](assignment)
+            found = ways[assignment.cells[0].kind](assignment, drawn)
         except Exception as error:
-            found = dict.fromkeys((cell.key for cell in assignment.cells), said(error))
+            found = {cell.key: failure(cell.key, error) for cell in assignment.cells}
         seconds = (time.monotonic() - start) / len(assignment.cells)
-        return [
-            Outcome(key, None, came_of, seconds) if isinstance(came_of, str) else Outcome(key, came_of, "", seconds)
-            for key, came_of in found.items()
-        ]
+        return [replace(outcome, seconds=seconds) for outcome in found.values()]
+
+    def draw(self, assignment: Assignment) -> CalibrationSet:
+        """The calibration set that an assignment asks for."""
+        job = self._opened(assignment, {})
+        job.need_calibration()
+        return job.calibration()
 
     def _opened(self, assignment: Assignment, scorers: Mapping[str, ComponentSpec]) -> Job:
         """The model at work; loaded, unless it is the one that was needed last."""
@@ -100,49 +105,55 @@ class Workshop:
         self._loaded = recipe, job
         return job
 
-    def _score(self, assignment: Assignment) -> dict[str, Result | str]:
+    def _score(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         cells = {f"{cell.scorer}-{cell.seed}" if _blind(cell) else cell.scorer: cell for cell in assignment.cells}
+        blind = all(map(_blind, assignment.cells))
+        text = None if blind else drawn or self.draw(assignment)
         job = self._opened(assignment, {label: _spec(cell) for label, cell in cells.items()})
         lineup = job.lineup
         lineup.unnamed |= lineup.specs.keys()
-        drawn: Sequence[Any] | Any = ()
-        if not all(map(_blind, assignment.cells)):
-            job.need_calibration()
-            drawn = job.calibration()
+        if text is not None:
             try:
-                lineup.try_out(job.stack, next(iter(drawn)))
+                lineup.try_out(job.stack, next(iter(text)))
             except ModelError:
                 if lineup.specs:
                     raise
-        found: dict[str, Result | str] = {cells[label].key: reason for label, reason in lineup.left_out.items()}
-        for label, came_of in _together_or_alone(job, drawn):
-            found[cells[label].key] = came_of
-        return found
+        outcomes = {label: Outcome(cells[label].key, error=reason) for label, reason in lineup.left_out.items()}
+        shared = {} if text is None else {"calibration": text.description}
+        for label, filled in _together_or_alone(job, () if text is None else text.shard(*assignment.shard)):
+            key = cells[label].key
+            if isinstance(filled, Exception):
+                outcomes[label] = failure(key, filled)
+            elif assignment.shard[1] > 1:
+                outcomes[label] = Outcome(key, shard=as_bytes(filled, shared))
+            else:
+                outcomes[label] = scored(key, label, [(filled, shared)])
+        return {outcome.key: outcome for outcome in outcomes.values()}
 
-    def _plan(self, assignment: Assignment) -> dict[str, Result | str]:
+    def _plan(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells
         assert assignment.importance is not None
-        first = as_importance(assignment.importance)
+        first, text = as_importance(assignment.importance), drawn or self.draw(assignment)
         job = self._opened(assignment, {cell.scorer: assignment.recipe.scorers[cell.scorer]})
-        job.need_calibration()
-        drawn, cache = job.calibration(), BlockCache(job.stack)
+        cache = BlockCache(job.stack)
 
         def scoring(removed: Sequence[int]) -> Importance:
             if not removed:
                 return first
             scorers = job.lineup.made(len(job.stack) - len(set(removed)), cell.scorer)
-            return measure(job.stack, drawn, scorers, removed=removed, cache=cache)[cell.scorer]
+            return measure(job.stack, text, scorers, removed=removed, cache=cache)[cell.scorer]
 
-        return {cell.key: planned(cell, len(job.stack), scoring)}
+        return {cell.key: Outcome(cell.key, planned(cell, len(job.stack), scoring))}
 
-    def _evaluate(self, assignment: Assignment) -> dict[str, Result | str]:
+    def _evaluate(self, assignment: Assignment, _: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells
         blocks = cell.content["blocks"]
         job = self._opened(assignment, {})
         evaluators = self._prepared(assignment, job)
         with pruned(job.model, blocks):
             metrics = job.evaluate(evaluators, "quality", intact=not blocks)
-            return {cell.key: {"metrics": [asdict(metric) for metric in metrics], "size": asdict(Size.of(job.stack))}}
+            result = {"metrics": [asdict(metric) for metric in metrics], "size": asdict(Size.of(job.stack))}
+        return {cell.key: Outcome(cell.key, result)}
 
     def _prepared(self, assignment: Assignment, job: Job) -> dict[str, Evaluator]:
         (cell,) = assignment.cells
@@ -151,11 +162,10 @@ class Workshop:
             self._evaluators[tag] = job.panel.prepared()
         return job.panel.fitting(self._evaluators[tag], job.model)
 
-    def _cost(self, assignment: Assignment) -> dict[str, Result | str]:
+    def _cost(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells
+        batch = [next(iter(drawn or self.draw(assignment)))]
         job = self._opened(assignment, {cell.scorer: assignment.recipe.scorers[cell.scorer]})
-        job.need_calibration()
-        batch = [next(iter(job.calibration()))]
 
         def bare() -> None:
             with torch.inference_mode():
@@ -165,25 +175,55 @@ class Workshop:
         bare()
         unit = statistics.median(_timed(bare) for _ in range(BARE_PASSES))
         seconds = _timed(lambda: measure(job.stack, batch, job.lineup.made(len(job.stack))))
-        return {cell.key: {"bare_passes": seconds / unit, "seconds": seconds}}
+        return {cell.key: Outcome(cell.key, {"bare_passes": seconds / unit, "seconds": seconds})}
 
 
-def _together_or_alone(job: Job, drawn: Any) -> Iterator[tuple[str, Result | str]]:
-    """The importances in shared sweeps; where that fails, each by itself, so that only who is to blame has failed."""
+def _together_or_alone(job: Job, text: Iterable[Any]) -> Iterator[tuple[str, Filled | Exception]]:
+    """The scorers after shared sweeps; where that fails, after sweeps of their own, so that who is to blame fails."""
     scorers = list(job.lineup.specs)
-    shared = {"calibration": dict(job.report.calibration)}
     groups = [scorers] if len(scorers) < 2 else [scorers, *([label] for label in scorers)]
     for group in groups:
         try:
-            found = measure(job.stack, drawn, job.lineup.made(len(job.stack), *group))
+            found = fill(job.stack, text, job.lineup.made(len(job.stack), *group))
         except Exception as error:
             if len(group) == 1:
-                yield group[0], said(error)
+                yield group[0], error
             continue
-        for label, importance in found.items():
-            yield label, as_result(importance) | shared
+        yield from found.items()
         if len(group) > 1:
             return
+
+
+Shard = tuple[Filled, Mapping[str, Any]]
+"""A scorer that has seen a shard, and what else its result holds."""
+
+
+def scored(key: str, label: str, shards: Sequence[Shard]) -> Outcome:
+    """What came of a scoring, from all of its shards."""
+    try:
+        importance = finished(label, [filled for filled, _ in shards])
+    except Exception as error:
+        return failure(key, error)
+    return Outcome(key, {**asdict(importance), **shards[0][1]})
+
+
+def as_bytes(filled: Filled, shared: Mapping[str, Any]) -> bytes:
+    """A shard as bytes, to be sent to who has the others."""
+    file = io.BytesIO()
+    torch.save((filled, dict(shared)), file)
+    return file.getvalue()
+
+
+def from_bytes(content: bytes) -> Shard:
+    """A shard from bytes that a worker of ours sent, on the CPU."""
+    shard: Shard = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+    return shard
+
+
+def failure(key: str, error: Exception) -> Outcome:
+    """What came of a cell that went wrong; only an error that we raise on purpose is sure to come again."""
+    ours = isinstance(error, LayerimpError)
+    return Outcome(key, error=" ".join(str(error).split()) if ours else one_line(error), lasting=ours)
 
 
 def _blind(cell: Cell) -> bool:
@@ -202,8 +242,3 @@ def _timed(function: Any) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def said(error: Exception) -> str:
-    """An error in one line."""
-    return " ".join(str(error).split()) if isinstance(error, LayerimpError) else one_line(error)

@@ -56,8 +56,15 @@ def bench(
     output: Annotated[
         Path | None, typer.Option(help="Directory of the results; what is finished there is not computed again.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="Where cells are computed: local, or ray (a cluster).")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster. Default: what RAY_ADDRESS names, else one on this machine.")
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that compute; 0: this one. Default: one for each device.")
+        int | None,
+        typer.Option(
+            min=0, help="Processes that compute; 0: this one. Default: one for each device, or all of a cluster."
+        ),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     set_: Annotated[
@@ -131,6 +138,8 @@ def bench(
             permissions=allowed,
             progress=screen,
             watcher=watcher,
+            engine=engine,
+            address=address,
             workers=workers,
             device=device,
             retry=retry_failed,

@@ -56,6 +56,11 @@ class Ablation(Sweep):
         """All sites that this sweep offers."""
         return frozenset(map(self.site, self.probes)) | {self.INTACT}
 
+    @property
+    def whole(self) -> bool:
+        """The mean of what a block adds is one over the whole set."""
+        return "mean" in self.probes
+
     def union(self, other: Sweep) -> Sweep | None:
         """The ablation with the probes of both."""
         return Ablation(self.probes | other.probes) if isinstance(other, Ablation) else None

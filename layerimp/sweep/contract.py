@@ -82,6 +82,11 @@ class Sweep(ABC):
 
     predicts: ClassVar[bool] = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether it needs the whole calibration set at once, so that no shards of it can be swept apart."""
+        return False
+
     def union(self, other: Sweep) -> Sweep | None:
         """The sweep that serves both at once, or None if they have to run apart."""
         return self if self == other else None

@@ -18,12 +18,14 @@ class Assignment:
         recipe: What is asked of the model, with the seed of these cells.
         permissions: What may run code.
         importance: For a plan, the scoring that it starts from.
+        shard: For scorings, which part of the text is meant: its number, and how many there are.
     """
 
     cells: tuple[Cell, ...]
     recipe: Recipe
     permissions: Permissions
     importance: Result | None = None
+    shard: tuple[int, int] = (0, 1)
 
 
 class WorkerError(Exception):
@@ -39,13 +41,12 @@ class WorkerError(Exception):
 
 
 class Engine(Protocol):
-    """Computes assignments.
+    """Computes assignments."""
 
-    Attributes:
-        slots: How many it computes at once.
-    """
-
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many it computes at once; that may change on the way."""
+        ...
 
     def start(self, assignment: Assignment) -> None:
         """Take an assignment; only as long as fewer than `slots` are under way."""

@@ -1,0 +1,125 @@
+"""The Ray engine, on a real cluster of two nodes on this machine, one of which is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grids import Watching
+
+from layerimp.bench import pipeline
+from layerimp.bench.document import as_document
+from layerimp.bench.driver import Tally
+from layerimp.bench.findings import Findings
+from layerimp.bench.grid import Grid
+from layerimp.bench.store import FILE
+from layerimp.errors import OptionError
+from layerimp.progress import SILENT
+from layerimp.recipe import Permissions, made
+
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+LOOPBACK = "127.0.0.2"
+"""Ray takes 127.0.0.1 for the machine's name on the network, and looks for it there."""
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Two nodes of one CPU each."""
+    alone = {"num_cpus": 1, "node_ip_address": LOOPBACK, "include_dashboard": False, "object_store_memory": 80 << 20}
+    made_cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=alone)
+    made_cluster.second = made_cluster.add_node(**alone)
+    made_cluster.wait_for_nodes()
+    yield made_cluster
+    made_cluster.shutdown()
+
+
+@pytest.fixture
+def grid(model_dir: Path, calibration_file: Path, tmp_path: Path) -> Grid:
+    documents = [{"text": f"the cat was {word} and it", "label": i % 2} for i, word in enumerate(["big", "small"] * 6)]
+    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    (tmp_path / "mood.yaml").write_text(
+        """
+task: mood
+dataset_path: json
+dataset_kwargs: {data_files: {test: docs.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{text}}"
+doc_to_target: label
+doc_to_choice: [bad, good]
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+    )
+    return made(
+        Grid,
+        {
+            "models": {"tiny": str(model_dir)},
+            "scorers": ["avss", "lrp"],
+            "ratios": [1, 0.5],
+            "repeats": 2,
+            "tasks": [str(tmp_path / "mood.yaml")],
+            "calibration": {"source": str(calibration_file), "samples": 16, "max_length": 16},
+            "batch_size": 4,
+        },
+    )
+
+
+def run(grid: Grid, output: Path, watcher: Watching, **how: Any) -> Findings:
+    return pipeline.bench(grid, output, permissions=Permissions(), progress=SILENT, watcher=watcher, **how)
+
+
+def without_times(found: Findings) -> dict[str, Any]:
+    document = as_document(found)
+    del document["seconds"]
+    for scored in document["models"]["tiny"]["scorers"].values():
+        del scored["cost_in_bare_passes"]
+    return document
+
+
+def close(one: Any, other: Any) -> bool:
+    """Whether two documents are equal, numbers to rounding: shards are summed in another order."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(close, one, other))
+    return bool(one == pytest.approx(other, rel=1e-6, abs=1e-9)) if isinstance(one, float) else bool(one == other)
+
+
+class Killing(Watching):
+    """Kills a node when some cells are done, and others are under way."""
+
+    def __init__(self, cluster: Any) -> None:
+        super().__init__()
+        self._cluster = cluster
+        self.killed = False
+
+    def update(self, tally: Tally) -> None:
+        super().update(tally)
+        if tally.done >= 12 and tally.running == 2 and not self.killed:
+            self._cluster.remove_node(self._cluster.second, allow_graceful=False)
+            self.killed = True
+
+
+def test_a_node_dies_and_the_tables_are_those_of_one_machine(cluster: Any, grid: Grid, tmp_path: Path) -> None:
+    watcher = Killing(cluster)
+    found = run(grid, tmp_path / "ray", watcher, engine="ray", address=cluster.address)
+    assert watcher.killed
+    assert watcher.failures == []
+    alone = run(grid, tmp_path / "alone", Watching(), workers=0)
+    assert close(without_times(found), without_times(alone))
+    with sqlite3.connect(tmp_path / "ray" / FILE) as connection:
+        assert connection.execute("SELECT max(attempts) FROM cells").fetchone() == (1,)
+    assert found.cells["open"] == 0
+
+
+def test_nobody_at_an_address_is_said(grid: Grid, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"no Ray cluster answers at 127\.0\.0\.2:9: Connection refused"):
+        run(grid, tmp_path / "out", Watching(), engine="ray", address=f"{LOOPBACK}:9")
