@@ -25,7 +25,7 @@ from layerimp.bench.store import FILE
 
 GRID: dict[str, Any] = {
     "scorers": ["avss", "lrp"],
-    "ratios": [1, 0.25],
+    "ratios": [1, 2, 0.25, 0.5],
     "repeats": 3,
     "limit": 20,
     "calibration": {"samples": 8, "max_length": 64},
@@ -74,7 +74,7 @@ def main(
         else:
             while driver.status() != psutil.STATUS_ZOMBIE and count(disturbed) == before:
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 2))
+            time.sleep(rng.uniform(0, 1))
         workers = driver.children(recursive=True)
         ended = driver.status() == psutil.STATUS_ZOMBIE
         driver.kill()

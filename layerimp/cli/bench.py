@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -131,7 +133,8 @@ def bench(
     allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
     from layerimp.bench import pipeline
 
-    with screen.watching() as watcher:
+    # What libraries print is for stderr: the screen has kept the true stdout.
+    with screen.watching() as watcher, redirect_stdout(sys.stderr):
         found = pipeline.bench(
             grid,
             output,

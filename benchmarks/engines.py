@@ -1,0 +1,108 @@
+"""The same grid by the local engine and by Ray: cells per minute, what Ray adds to a cell, and whether they agree.
+
+    python benchmarks/engines.py --output DIR
+
+Each engine computes the grid of benchmarks/kills.py on the starter in a new directory, with one thread per worker.
+Timed is the run from the first cell to the last one; a first run fills the caches of the disk. With --kill one of two
+nodes is killed when some cells are done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
+import typer
+from kills import GRID, results
+from ray.cluster_utils import Cluster
+
+from layerimp.bench import pipeline
+from layerimp.bench.cells import Cell
+from layerimp.bench.driver import Tally
+from layerimp.bench.grid import Grid
+from layerimp.progress import SILENT
+from layerimp.recipe import Permissions, made
+
+LOOPBACK = "127.0.0.2"
+NODE = {"num_cpus": 1, "node_ip_address": LOOPBACK, "include_dashboard": False, "object_store_memory": 80 << 20}
+
+
+class Clock:
+    """When the first and the last cell came; `when` is called with each tally."""
+
+    def __init__(self, when: Callable[[Tally], None] = lambda _: None) -> None:
+        self.start: float | None = None
+        self.end = 0.0
+        self.tally: Tally | None = None
+        self._when = when
+
+    def update(self, tally: Tally) -> None:
+        self.start = self.start or time.monotonic()
+        self.end, self.tally = time.monotonic(), tally
+        self._when(tally)
+
+    def failed(self, cell: Cell, error: str) -> None:
+        print(f"failed: {cell}: {error}")
+
+
+def close(one: Any, other: Any) -> bool:
+    """Whether two results are equal, numbers to a millionth: shards are summed in another order."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(close, one, other))
+    return abs(one - other) <= 1e-6 * max(abs(one), abs(other), 1e-3) if isinstance(one, float) else one == other
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="A new directory.")],
+    kill: Annotated[bool, typer.Option("--kill", help="Kill one of two nodes on the way.")] = False,
+) -> None:
+    grid = made(Grid, GRID)
+
+    def timed(name: str, clock: Clock, **how: Any) -> float:
+        pipeline.bench(grid, output / name, permissions=Permissions(), progress=SILENT, watcher=clock, **how)
+        assert clock.start
+        assert clock.tally
+        seconds = clock.end - clock.start
+        per_cell = seconds / clock.tally.done
+        print(f"{name}: {clock.tally.done} cells in {seconds:.1f} s, {60 / per_cell:.0f} a minute", flush=True)
+        return per_cell
+
+    timed("warm-up", Clock(), workers=1, device="cpu")
+    local = timed("local, 1 worker", Clock(), workers=1, device="cpu")
+    timed("local, 2 workers", Clock(), workers=2, device="cpu")
+    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    one = timed("ray, 1 worker", Clock(), engine="ray", address=cluster.address)
+    second = cluster.add_node(**NODE)
+    cluster.wait_for_nodes()
+    timed("ray, 2 workers", Clock(), engine="ray", address=cluster.address)
+    print(f"with one worker Ray adds {1000 * (one - local):.0f} ms to a cell of {1000 * local:.0f} ms")
+    names = ["ray, 1 worker", "ray, 2 workers"]
+    if kill:
+        killed: list[float] = []
+
+        def when(tally: Tally) -> None:
+            if not killed and tally.done > 25 and tally.running:
+                cluster.remove_node(second, allow_graceful=False)
+                killed.append(time.monotonic())
+                print(f"killed one of two nodes: {json.dumps(tally.__dict__)}", flush=True)
+
+        timed("ray, a node killed", Clock(when), engine="ray", address=cluster.address)
+        names.append("ray, a node killed")
+    expected = results(output / "local, 1 worker")
+    for name in names:
+        found = results(output / name)
+        same = sum(close(found.get(key), result) for key, result in expected.items())
+        print(f"{name}: {same} of {len(expected)} cells equal those of the local engine")
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    typer.run(main)
