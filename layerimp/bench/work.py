@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from layerimp.calibration import CalibrationSet
     from layerimp.evaluator import Evaluator
 
-BARE_PASSES = 3
-"""Timed for the unit of a scorer's cost; the median counts."""
+TIMINGS, LONG = 3, 5.0
+"""A scorer's cost is the median of so many ratios, after a first that warms up; of one only, if that took so long."""
 
 
 def as_importance(result: Result) -> Importance:
@@ -172,10 +172,17 @@ class Workshop:
                 for ready in Checked(batch, job.stack):
                     run(job.stack.backbone, ready)
 
+        def timing() -> tuple[float, float]:
+            unit = _timed(bare)
+            seconds = _timed(lambda: measure(job.stack, batch, job.lineup.made(len(job.stack))))
+            return seconds / unit, seconds
+
         bare()
-        unit = statistics.median(_timed(bare) for _ in range(BARE_PASSES))
-        seconds = _timed(lambda: measure(job.stack, batch, job.lineup.made(len(job.stack))))
-        return {cell.key: Outcome(cell.key, {"bare_passes": seconds / unit, "seconds": seconds})}
+        timings = [timing()]
+        if timings[0][1] < LONG:
+            timings = [timing() for _ in range(TIMINGS)]
+        passes, seconds = (statistics.median(values) for values in zip(*timings, strict=True))
+        return {cell.key: Outcome(cell.key, {"bare_passes": passes, "seconds": seconds})}
 
 
 def _together_or_alone(job: Job, text: Iterable[Any]) -> Iterator[tuple[str, Filled | Exception]]:
