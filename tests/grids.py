@@ -125,5 +125,5 @@ def drive(directory: Path, engine: Arithmetic, *, retry: bool = False, **changes
     made_layout, watching = layout(**changes), Watching()
     with Store(directory) as store:
         store.keep_layout(made_layout.model_dump(mode="json"))
-        Driver(made_layout, store, Permissions(), watching, retry).run(engine)
+        Driver(made_layout, store, Permissions(), watching, retry=retry).run(engine)
     return made_layout, watching

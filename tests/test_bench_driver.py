@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grids import BLOCKS, METRICS, Arithmetic, computed, drive, layout
+from grids import BLOCKS, METRICS, Arithmetic, Watching, computed, drive, layout
 
 from layerimp.bench.cells import Cell, Result
+from layerimp.bench.driver import Driver
 from layerimp.bench.grid import RANDOM_DRAWS
-from layerimp.bench.layout import Layout
+from layerimp.bench.layout import Layout, Measure
 from layerimp.bench.store import Store
+from layerimp.recipe import Permissions
 
 REPEATS = 3
 
@@ -41,7 +43,7 @@ def test_no_model_is_evaluated_twice(tmp_path: Path) -> None:
     assert {(task, ()) for task, _, _ in METRICS} <= evaluated.keys()
     with Store(tmp_path, write=False) as store:
         records = store.records()
-    wanted = made.cells(lambda key: records[key].result)
+    wanted = made.cells(lambda key: records[key].result, "one")
     assert wanted.keys() == records.keys()
     assert {record.attempts for record in records.values()} == {1}
 
@@ -77,15 +79,16 @@ def test_a_changed_recipe_adds_only_what_is_new(
 
 def test_two_names_of_one_model_are_one(tmp_path: Path) -> None:
     first = layout()
-    twin = first.model_copy(update={"models": first.models | {"twin": first.models["one"]}})
-    known: dict[str, Result] = {}
-    while missing := twin.cells(known.get).keys() - known.keys():
-        for key, cell in twin.cells(known.get).items():
-            if key in missing and cell.kind != "planning":
-                known[key] = computed(cell)
-            elif key in missing:
-                known[key] = {"blocks": list(range(cell.content["count"]))}
-    assert known.keys() == first.cells(known.get).keys()
+    other = first.models["one"].model_copy(
+        update={"measures": (Measure(evaluator="harness", task="prose", tag="prose"),)}
+    )
+    twins = first.model_copy(update={"models": {"other": other, "one": first.models["one"]}})
+    engine, alone = Arithmetic(), Arithmetic()
+    for made, computing, name in ((twins, engine, "twins"), (first, alone, "alone")):
+        with Store(tmp_path / name) as store:
+            Driver(made, store, Permissions(), Watching()).run(computing)
+    assert {cell.key for cell in engine.cells} == {cell.key for cell in alone.cells}
+    assert len(engine.cells) == len(alone.cells)
 
 
 def test_a_failure_is_kept_and_tried_again_on_request(tmp_path: Path) -> None:
@@ -180,3 +183,25 @@ def test_the_tally_adds_up(tmp_path: Path) -> None:
     assert all(tally.done + tally.failed + tally.running <= tally.known for tally in watching.tallies)
     last = watching.tallies[-1]
     assert (last.done, last.failed, last.running) == (last.known, 0, 0)
+
+
+def test_the_driver_is_no_bottleneck(tmp_path: Path) -> None:
+    """A thousand workers bring cells faster than one at a time can be looked for among all."""
+    models = {str(number): str(number) for number in range(10)}
+    looked = 0
+
+    class Counted(Layout):
+        def cells(self, known: Any, model: str) -> dict[str, Cell]:
+            nonlocal looked
+            found = super().cells(known, model)
+            looked += len(found)
+            return found
+
+    made = layout(models=models, ratios=[1, 2, 3], repeats=5)
+    counted = Counted.model_validate(made.model_dump())
+    engine = Arithmetic(slots=50)
+    with Store(tmp_path) as store:
+        Driver(counted, store, Permissions(), Watching()).run(engine)
+        total = len(store.records())
+    # A cell is looked at again for each scoring and plan of its own model, and for none of the others.
+    assert looked < 40 * total

@@ -136,8 +136,8 @@ def test_one_plan_serves_all_counts_where_plans_are_nested() -> None:
 def test_a_layout_survives_its_store() -> None:
     one = layout(ratios=[1, 0.25])
     again = Layout.model_validate(one.model_dump(mode="json"))
-    known = {cell.key: computed(cell) for cell in one.cells({}.get).values()}
-    assert again.cells(known.get).keys() == one.cells(known.get).keys()
+    known = {cell.key: computed(cell) for cell in one.cells({}.get, "one").values()}
+    assert again.cells(known.get, "one").keys() == one.cells(known.get, "one").keys()
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=5))

@@ -111,7 +111,7 @@ def found_of(
     world, records = World(num_blocks, infinite), dict[str, Record]()
     while True:
         results = {key: record.result for key, record in records.items() if record.result is not None}
-        cells = layout.cells(results.get)
+        cells = {key: cell for model in layout.models for key, cell in layout.cells(results.get, model).items()}
         fresh = {key: cell for key, cell in cells.items() if key not in records and cell.kind in only}
         if not fresh:
             return find(layout, records)

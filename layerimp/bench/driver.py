@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from layerimp.bench.cells import Cell, Outcome, Result
+from layerimp.bench.cells import Cell, Outcome
 from layerimp.bench.engines import Assignment, Engine, WorkerError
+from layerimp.bench.frontier import Frontier
 from layerimp.bench.layout import Layout
 from layerimp.bench.settle import measuring
 from layerimp.bench.store import Store
@@ -56,11 +56,10 @@ class _NeedsModelError(Exception):
     """A pruner wants the model scored again."""
 
 
-@dataclass
 class Driver:
     """One grid at work.
 
-    Attributes:
+    Args:
         layout: The grid.
         store: Where finished cells are.
         permissions: What may run code.
@@ -68,51 +67,37 @@ class Driver:
         retry: Whether cells that failed before are tried again.
     """
 
-    layout: Layout
-    store: Store
-    permissions: Permissions
-    watcher: Watcher
-    retry: bool = False
-    computed: int = 0
-    _results: dict[str, Result] = field(default_factory=dict)
-    _failed: dict[str, str] = field(default_factory=dict)
-    _cells: dict[str, Cell] = field(default_factory=dict)
-    _running: set[str] = field(default_factory=set)
-    _falls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    _shards: dict[str, dict[int, Shard]] = field(default_factory=lambda: defaultdict(dict))
-    _queue: deque[Assignment] = field(default_factory=deque)
-    _seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def __post_init__(self) -> None:
-        for key, record in self.store.records().items():
-            if record.result is not None:
-                self._results[key] = record.result
-            elif not self.retry:
-                self._failed[key] = record.error
+    def __init__(
+        self, layout: Layout, store: Store, permissions: Permissions, watcher: Watcher, *, retry: bool = False
+    ) -> None:
+        self._layout, self._store, self._permissions, self._watcher = layout, store, permissions, watcher
+        self._frontier = Frontier(layout, store.records(), retry=retry)
+        self._falls: Counter[str] = Counter()
+        self._shards: dict[str, dict[int, Shard]] = defaultdict(dict)
+        self._queue: deque[Assignment] = deque()
+        self._plan_here()
 
     def wants_any(self) -> bool:
         """Whether there is anything left to compute."""
-        self._look()
-        return any(self._wanted())
+        return self._frontier.waiting() > 0
 
     def run(self, engine: Engine) -> None:
         """Compute all cells that are wanted and not known.
 
         Whatever ends this, an interrupt among others, what was finished is kept.
         """
+        busy = 0
         try:
-            self._look()
-            busy = 0
             while True:
-                while busy < engine.slots and (assignment := self._next(engine.slots - busy)):
+                slots = engine.slots
+                while busy < slots and (assignment := self._next(slots - busy)):
                     engine.start(assignment)
                     busy += 1
-                    self._tell(engine.slots)
+                self._tell(slots)
                 if not busy:
                     return
                 self._take(engine)
                 busy -= 1
-                self._tell(engine.slots)
         finally:
             engine.stop()
 
@@ -126,14 +111,17 @@ class Driver:
         cells = {cell.key: cell for cell in assignment.cells}
         wholes = [(cells[each.key], self._whole(cells[each.key], each, assignment.shard)) for each in outcomes]
         kept = [(cell, whole) for cell, whole in wholes if whole]
-        self._learn(kept)
-        if any(cell.kind in ("scoring", "planning") or not cell.content.get("blocks", [0]) for cell, _ in kept):
-            self._look()
+        self._keep(kept)
+        # Of the evaluations only those of intact models lead on.
+        leading = [cell for cell, _ in kept if cell.kind in ("scoring", "planning") or cell.content.get("blocks") == []]
+        if leading:
+            self._frontier.look({cell.model for cell in leading})
+            self._plan_here()
 
     def _whole(self, cell: Cell, outcome: Outcome, shard: tuple[int, int]) -> Outcome | None:
         """What came of a cell; None where shards of it are missing, or where it is tried again."""
         number, count = shard
-        if cell.key in self._results or cell.key in self._failed:
+        if self._frontier.is_settled(cell.key):
             return None  # another shard has failed it
         if outcome.shard:
             shards = self._shards[cell.key]
@@ -142,41 +130,29 @@ class Driver:
                 return None
             outcome = scored(cell.key, cell.scorer, [shards[index] for index in range(count)])
         self._shards.pop(cell.key, None)
-        self._running.discard(cell.key)
         if outcome.result is None and not outcome.lasting:
             self._falls[cell.key] += 1
             if self._falls[cell.key] < TRIES:
+                self._frontier.again(cell)
                 return None
         return outcome
 
-    def _learn(self, outcomes: Sequence[tuple[Cell, Outcome]]) -> None:
-        self.store.put(outcomes)
+    def _keep(self, outcomes: Sequence[tuple[Cell, Outcome]]) -> None:
+        self._store.put(outcomes)
         for cell, outcome in outcomes:
-            self.computed += 1
+            self._frontier.settle(cell, outcome)
             if outcome.result is None:
-                self._failed[cell.key] = outcome.error
-                self.watcher.failed(cell, outcome.error)
-            else:
-                self._results[cell.key] = outcome.result
-                self._seconds[cell.kind].append(outcome.seconds)
+                self._watcher.failed(cell, outcome.error)
 
-    def _look(self) -> None:
-        """Find out what is wanted, now that more is known; plans that need no model are made on the way."""
-        while True:
-            self._cells = self.layout.cells(self._results.get)
-            made = [self._planned_here(cell) for cell in self._wanted() if cell.kind == "planning"]
-            plans = [pair for pair in made if pair]
-            if not plans:
-                return
-            self._learn(plans)
+    def _plan_here(self) -> None:
+        """Make the plans that need no model."""
+        while made := [pair for cell in self._frontier.ready("planning") if (pair := self._planned(cell))]:
+            self._keep(made)
+            self._frontier.look({cell.model for cell, _ in made})
 
-    def _wanted(self) -> Iterable[Cell]:
-        off = self._results.keys() | self._failed.keys() | self._running
-        return (cell for key, cell in self._cells.items() if key not in off)
-
-    def _planned_here(self, cell: Cell) -> tuple[Cell, Outcome] | None:
+    def _planned(self, cell: Cell) -> tuple[Cell, Outcome] | None:
         """The plan, where one scoring is enough for it."""
-        first = as_importance(self._results[cell.content["scoring"]])
+        first = as_importance(self._frontier.results[cell.content["scoring"]])
 
         def scoring(removed: Sequence[int]) -> Importance:
             if removed:
@@ -191,33 +167,33 @@ class Driver:
             return cell, failure(cell.key, error)
 
     def _next(self, idle: int) -> Assignment | None:
-        """What to do next: scorings first, since they lead to all else; those of one model and seed together."""
+        """What to do next."""
         if not self._queue:
-            order = {"scoring": 0, "planning": 1, "evaluation": 2, "costing": 3}
-            wanted = sorted(self._wanted(), key=lambda cell: order[cell.kind])  # stable: model by model
-            if not wanted:
+            ready = self._frontier.ready()
+            if not ready:
                 return None
-            cells = self._together(wanted)
-            self._running |= {cell.key for cell in cells}
-            groups = len({self._group(cell) for cell in wanted})
-            self._queue.extend(self._split(cells, idle - groups + 1))
+            first = next(iter(ready))
+            cells = [first]
+            spare = idle - self._frontier.waiting() + 1
+            if first.kind == "scoring":
+                groups = Counter(map(self._group, ready))
+                cells = [cell for cell in ready if self._group(cell) == self._group(first)]
+                spare += len(ready) - len(groups)
+            self._frontier.start(cells)
+            self._queue.extend(self._split(cells, spare))
         return self._queue.popleft()
 
-    def _together(self, wanted: Sequence[Cell]) -> list[Cell]:
-        """The first cell, and those that share its sweeps."""
-        return [cell for cell in wanted if self._group(cell) == self._group(wanted[0])]
-
     def _group(self, cell: Cell) -> tuple[str, ...]:
-        """What cells that are computed together have in common; one that has fallen is tried by itself."""
-        if cell.kind != "scoring" or self._falls[cell.key]:
+        """What scorings that are computed together have in common; one that has fallen is tried by itself."""
+        if self._falls[cell.key]:
             return (cell.key,)
         return (cell.model, "blind" if cell.content["calibration"] is None else str(cell.seed))
 
-    def _split(self, cells: Sequence[Cell], idle: int) -> Iterable[Assignment]:
-        """Assignments of cells that belong together: several, where workers would be idle otherwise."""
-        recipe = self.layout.models[cells[0].model].recipe
-        count = min(idle, -(-recipe.calibration.samples // recipe.batch_size))
-        apart = [cell for cell in cells if cell.kind == "scoring" and self.layout.scorers[cell.scorer].shards]
+    def _split(self, cells: Sequence[Cell], spare: int) -> Iterable[Assignment]:
+        """Assignments of cells that belong together: several, where so many workers would be idle otherwise."""
+        recipe = self._layout.models[cells[0].model].recipe
+        count = min(spare, -(-recipe.calibration.samples // recipe.batch_size))
+        apart = [cell for cell in cells if cell.kind == "scoring" and self._layout.scorers[cell.scorer].shards]
         if count < 2 or not apart:
             return [self._assignment(cells)]
         rest = [cell for cell in cells if cell not in apart]
@@ -226,32 +202,25 @@ class Driver:
 
     def _assignment(self, cells: Sequence[Cell]) -> Assignment:
         first = cells[0]
-        recipe = self.layout.models[first.model].recipe
+        subject = self._layout.models[first.model]
         importance = None
         if first.kind == "evaluation":
-            content = first.content
-            measure = next(
-                each
-                for each in self.layout.models[first.model].measures
-                if (each.evaluator, each.task) == (content["evaluator"], content["task"])
+            wanted = first.content["evaluator"], first.content["task"]
+            recipe = measuring(
+                subject.recipe, next(each for each in subject.measures if (each.evaluator, each.task) == wanted)
             )
-            recipe = measuring(recipe, measure)
         else:
-            specs = {cell.scorer: self.layout.scorers[cell.scorer].spec for cell in cells}
-            recipe = recipe.model_copy(update={"seed": first.seed, "scorers": specs})
+            specs = {cell.scorer: self._layout.scorers[cell.scorer].spec for cell in cells}
+            recipe = subject.recipe.model_copy(update={"seed": first.seed, "scorers": specs})
         if first.kind == "planning":
-            importance = self._results[first.content["scoring"]]
-        return Assignment(tuple(cells), recipe, self.permissions, importance)
+            importance = self._frontier.results[first.content["scoring"]]
+        return Assignment(tuple(cells), recipe, self._permissions, importance)
 
     def _tell(self, slots: int) -> None:
-        known = self._cells.keys()
-        done, failed = len(known & self._results.keys()), len(known & self._failed.keys())
-        self.watcher.update(Tally(done, failed, len(self._running), len(known), self._left(slots)))
-
-    def _left(self, slots: int) -> float | None:
-        left = [cell.kind for cell in self._wanted()] + [self._cells[key].kind for key in self._running]
-        spans = {kind: statistics.mean(times) for kind, times in self._seconds.items()}
-        known = [spans[kind] for kind in left if kind in spans]
-        if not known:
-            return None
-        return sum(known) * len(left) / len(known) / slots
+        frontier = self._frontier
+        left = frontier.seconds_left()
+        self._watcher.update(
+            Tally(
+                frontier.done, frontier.failed, frontier.running, frontier.known, None if left is None else left / slots
+            )
+        )

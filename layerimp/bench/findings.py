@@ -83,7 +83,7 @@ class Findings:
 def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
     """What the cells show of a grid; those of other grids in the same store are left alone."""
     results = {key: record.result for key, record in records.items() if record.result is not None}
-    cells = layout.cells(results.get)
+    cells = {key: cell for model in layout.models for key, cell in layout.cells(results.get, model).items()}
     own = {key: records[key] for key in cells if key in records}
     failed = [(str(cells[key]), record.error) for key, record in own.items() if record.result is None]
     done = len(own) - len(failed)

@@ -124,25 +124,25 @@ class Layout(Part):
         """The blocks that go at a ratio, in order of removal, from the plan that serves it."""
         return tuple(plan["blocks"][: _count(ratio, num_blocks)])
 
-    def cells(self, known: Known) -> dict[str, Cell]:
-        """All cells that the known ones lead to, by key; more as more becomes known."""
+    def cells(self, known: Known, model: str) -> dict[str, Cell]:
+        """All cells of a model that the known ones lead to, by key; more as more becomes known."""
         found: dict[str, Cell] = {}
-        for cell in self._walk(known):
+        for cell in self._walk(known, model):
             found.setdefault(cell.key, cell)
         return found
 
-    def _walk(self, known: Known) -> Iterator[Cell]:
-        for model, subject in self.models.items():
-            intact = [self.evaluation(model, (), measure) for measure in subject.measures]
-            yield from intact
-            # What the intact model cannot be measured on is not tried on the others.
-            measures = [each for each, cell in zip(subject.measures, intact, strict=True) if known(cell.key)]
-            for scorer in self.scorers:
-                for draw in self.draws(scorer):
-                    scoring = self.scoring(model, scorer, draw)
-                    yield scoring
-                    if (scored := known(scoring.key)) is not None:
-                        yield from self._beyond(known, model, scorer, draw, len(scored["scores"]), measures)
+    def _walk(self, known: Known, model: str) -> Iterator[Cell]:
+        subject = self.models[model]
+        intact = [self.evaluation(model, (), measure) for measure in subject.measures]
+        yield from intact
+        # What the intact model cannot be measured on is not tried on the others.
+        measures = [each for each, cell in zip(subject.measures, intact, strict=True) if known(cell.key)]
+        for scorer in self.scorers:
+            for draw in self.draws(scorer):
+                scoring = self.scoring(model, scorer, draw)
+                yield scoring
+                if (scored := known(scoring.key)) is not None:
+                    yield from self._beyond(known, model, scorer, draw, len(scored["scores"]), measures)
 
     def _beyond(
         self, known: Known, model: str, scorer: str, draw: int, num_blocks: int, measures: list[Measure]

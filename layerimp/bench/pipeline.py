@@ -60,7 +60,7 @@ def bench(
     with Store(output) as store:
         layout = settle(grid, store, permissions, progress)
         store.keep_layout(layout.model_dump(mode="json"))
-        driver = Driver(layout, store, permissions, watcher, retry)
+        driver = Driver(layout, store, permissions, watcher, retry=retry)
         if driver.wants_any():
             driver.run(_engine(engine, address, workers, device))
         found = find(layout, store.records())
