@@ -4,7 +4,7 @@
 
 The process that drives the grid gets SIGKILL, which it cannot see coming; its workers have to be gone by themselves. At
 the end every cell must be there, computed once, and with the result of the undisturbed grid; the times that cells of
-kind `costing` hold are left out.
+kind `costing` hold are left out. A grid that is through before all kills are done is followed by another one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     output.mkdir(parents=True)
-    recipe, disturbed, calm = output / "grid.json", output / "disturbed", output / "calm"
+    recipe, calm = output / "grid.json", output / "calm"
     recipe.write_text(json.dumps(GRID))
     rng = random.Random(seed)
 
@@ -65,34 +65,37 @@ def main(
         raise SystemExit("the undisturbed grid failed")
     span, total = time.monotonic() - began, count(calm)
     print(f"undisturbed: {total} cells in {span:.0f} s", flush=True)
-    done = 0
-    for number in range(1, kills + 1):
+    killed, round_, cells, computed = 0, 0, 0, 0
+    while killed < kills:
+        disturbed = output / f"disturbed {round_}"
         driver, before = psutil.Process(start(disturbed).pid), count(disturbed)
         # Every other kill falls into the start; the rest once something new is finished.
-        if number % 2:
-            time.sleep(rng.uniform(0, span / 2))
+        if killed % 2:
+            time.sleep(rng.uniform(0, 8))
         else:
             while driver.status() != psutil.STATUS_ZOMBIE and count(disturbed) == before:
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 1))
         workers = driver.children(recursive=True)
-        ended = driver.status() == psutil.STATUS_ZOMBIE
-        driver.kill()
-        driver.wait()
-        _, alive = psutil.wait_procs(workers, timeout=10)
-        done = count(disturbed)
-        state = (
-            "had ended by itself"
-            if ended
-            else f"killed with {len(workers)} processes below, {len(alive)} left after it"
-        )
-        print(f"{number}: {state}; {done - before} new cells, {done} of {total}", flush=True)
-    if start(disturbed).wait():
-        raise SystemExit("the last run failed")
-    with sqlite3.connect(disturbed / FILE) as connection:
-        ((cells, attempts),) = connection.execute("SELECT count(*), sum(attempts) FROM cells").fetchall()
-    same = results(disturbed) == results(calm)
-    print(f"in the end: {cells} cells, computed {attempts} times in all; equal to the undisturbed grid: {same}")
+        if driver.status() != psutil.STATUS_ZOMBIE:
+            driver.kill()
+            driver.wait()
+            killed += 1
+            _, alive = psutil.wait_procs(workers, timeout=10)
+            done = count(disturbed)
+            said = f"{len(workers)} processes below it, {len(alive)} left after it; {done - before} new cells"
+            print(f"kill {killed}: {said}, {done} of {total}", flush=True)
+        if count(disturbed) == total or killed == kills:
+            if start(disturbed).wait():
+                raise SystemExit("the last run failed")
+            with sqlite3.connect(disturbed / FILE) as connection:
+                ((here, attempts),) = connection.execute("SELECT count(*), sum(attempts) FROM cells").fetchall()
+            same = results(disturbed) == results(calm)
+            print(
+                f"grid {round_}: {here} cells, computed {attempts} times in all; equal to the undisturbed one: {same}"
+            )
+            round_, cells, computed = round_ + 1, cells + here, computed + attempts
+    print(f"in the end: {killed} kills, {cells} cells, computed {computed} times in all")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from layerimp.bench.driver import Tally
 from layerimp.bench.findings import Findings
 from layerimp.bench.grid import Grid
 from layerimp.bench.store import FILE
-from layerimp.errors import OptionError
+from layerimp.errors import InputError, OptionError
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
 
@@ -118,6 +119,27 @@ def test_a_node_dies_and_the_tables_are_those_of_one_machine(cluster: Any, grid:
     with sqlite3.connect(tmp_path / "ray" / FILE) as connection:
         assert connection.execute("SELECT max(attempts) FROM cells").fetchone() == (1,)
     assert found.cells["open"] == 0
+
+
+def test_without_ray_the_extra_is_named(grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(OptionError, match=r"pip install 'layerimp\[ray\]'"):
+        run(grid, tmp_path / "out", Watching(), engine="ray")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"engine": "rai"}, "unknown engine 'rai'. Did you mean 'ray'"),
+        ({"engine": "ray", "device": "cpu"}, "--device is for the local engine"),
+        ({"engine": "ray", "workers": 0}, "--workers 0 computes in this process"),
+        ({"address": "somewhere:1"}, "needs --engine ray"),
+    ],
+)
+def test_what_does_not_go_together_is_said(grid: Grid, tmp_path: Path, how: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        run(grid, tmp_path / "out", Watching(), **how)
+    assert not (tmp_path / "out").exists()
 
 
 def test_nobody_at_an_address_is_said(grid: Grid, tmp_path: Path) -> None:

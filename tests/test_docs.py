@@ -53,7 +53,9 @@ def test_code_blocks_run(page: Path, workshop: Path) -> None:
         elif language == "bash" and not SETS_UP.search(code):
             done = subprocess.run(["bash", "-e", "-c", code], capture_output=True, text=True, cwd=workshop)
             assert done.returncode == 0, f"{code}\n{done.stderr}"
-        elif language == "yaml" and code.startswith("models:"):
+        elif language == "yaml":
+            list(yaml.safe_load_all(code))
+        if language == "yaml" and code.startswith("models:"):
             (workshop / "grid.yaml").write_text(code)
         elif language == "yaml" and code.startswith("model:"):
             (workshop / "recipe.yaml").write_text(code)
