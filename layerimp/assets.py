@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -70,3 +70,9 @@ def located(kind: Literal["models", "texts"], name: str | Path) -> str | Path:
     """Where a model or a text that a plugin ships under `name` lies; `name` itself, if none does."""
     shipped: Mapping[str, Path] = getattr(assets(), kind)
     return shipped.get(str(name), name)
+
+
+def absolute(path: str | Path, shipped: Container[str] = ()) -> str:
+    """A path as it is seen from anywhere; what is none, such as a shipped name or the id of a model, as it is."""
+    here = Path(path).expanduser()
+    return str(here.absolute()) if str(path) not in shipped and here.exists() else str(path)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerimp.assets import assets, located
+from layerimp.assets import absolute, assets, located
 from layerimp.blocks import BlockStack, find_blocks
 from layerimp.calibration import CalibrationSet, draw_calibration
 from layerimp.checkpoint import check_memory, write
@@ -100,10 +100,10 @@ class Job:
         self.report = Report(recipe, len(self.stack), loader, sizes={ORIGINAL: Size.of(self.stack)})
         self.report.baselines, self.report.left_out = self.lineup.baselines, self.lineup.left_out
         paths = {"task_path": recipe.task_path, "data_dir": recipe.data_dir}
-        self.report.resolved = {name: _absolute(path) for name, path in paths.items() if path is not None}
-        self.report.resolved["model"] = _absolute(recipe.model, assets().models)
+        self.report.resolved = {name: absolute(path) for name, path in paths.items() if path is not None}
+        self.report.resolved["model"] = absolute(recipe.model, assets().models)
         tasks = recipe.tasks or ()
-        self.report.resolved["tasks"] = [_absolute(task) if task.endswith(".yaml") else task for task in tasks]
+        self.report.resolved["tasks"] = [absolute(task) if task.endswith(".yaml") else task for task in tasks]
 
     @contextmanager
     def staged_output(self) -> Iterator[Path | None]:
@@ -158,11 +158,11 @@ class Job:
         self.report.calibration = drawn.description
         source = str(spec.source)
         if (task := task_of(source)) is not None and task.endswith(".yaml"):
-            source = f"{TASK}{_absolute(task)}"
+            source = f"{TASK}{absolute(task)}"
         self.report.resolved["calibration"] = spec.model_dump() | {
             "max_length": length,
             "packing": packing,
-            "source": _absolute(source, assets().texts),
+            "source": absolute(source, assets().texts),
         }
         return drawn
 
@@ -291,12 +291,6 @@ class Job:
             (stage / relative).mkdir(parents=True)
             card = model_card(self.report, label)
             write(self.model, self.tokenizer, stage / relative, verify=self.recipe.verify, card=card)
-
-
-def _absolute(path: str | Path, shipped: Container[str] = ()) -> str:
-    """A path as it is seen from anywhere; what is none, such as a shipped name or the id of a model, as it is."""
-    here = Path(path).expanduser()
-    return str(here.absolute()) if str(path) not in shipped and here.exists() else str(path)
 
 
 def _refuse_precious(target: Path, model: str) -> None:

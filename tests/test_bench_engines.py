@@ -7,17 +7,35 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from grids import layout
+from grids import Arithmetic, Watching, drive, layout
 
+from layerimp.bench.driver import Driver
 from layerimp.bench.engines import Assignment, WorkerError
 from layerimp.bench.engines.here import Here
 from layerimp.bench.engines.local import Local, devices
+from layerimp.bench.grid import Grid
+from layerimp.bench.settle import settle
+from layerimp.bench.store import Store
 from layerimp.errors import OptionError
+from layerimp.evaluator import Evaluator, Metric
 from layerimp.model import device_named
-from layerimp.recipe import Permissions
+from layerimp.progress import SILENT
+from layerimp.recipe import Permissions, made
+from layerimp.registry import registry
+
+
+class Size(Evaluator):
+    """Counts the parameters, as if that were a quality."""
+
+    name = "size"
+    kind = "quality"
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("size", "parameters", sum(part.numel() for part in model.parameters()))]
 
 
 def assignment() -> Assignment:
@@ -80,6 +98,59 @@ if __name__ == "__main__":
     driver.communicate()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert alive == []
+
+
+class Many(Here):
+    """Has room for three at once, one after the other."""
+
+    slots = 3
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.shards: list[tuple[int, int]] = []
+
+    def start(self, assignment: Assignment) -> None:
+        super().start(assignment)
+        self.shards.append(assignment.shard)
+
+
+def test_a_scoring_in_shards_is_that_of_one_pass(
+    model_dir: Path, calibration_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorers = ["avss", "block-influence", "angular", "relative-magnitude", "gbis", "lrp", "taylor", "perplexity", "cim"]
+    values = {
+        "models": {"tiny": str(model_dir)},
+        "scorers": scorers,
+        "baselines": [],
+        "evaluators": ["size"],
+        "tasks": [],
+        "repeats": 1,
+        "calibration": {"source": str(calibration_file), "samples": 14, "max_length": 16},
+        "batch_size": 4,
+    }
+    monkeypatch.setitem(registry()._classes["evaluator"], "size", Size)
+    found = {}
+    for engine in (Many(), Here("cpu")):
+        with Store(tmp_path / type(engine).__name__) as store:
+            grid = settle(made(Grid, values), store, Permissions(), SILENT)
+            Driver(grid, store, Permissions(), Watching()).run(engine)
+            cells = [grid.scoring("tiny", scorer, 0).key for scorer in scorers]
+            found[type(engine).__name__] = [store.records()[key].result for key in cells]
+    for scorer, one, other in zip(scorers, found["Many"], found["Here"], strict=True):
+        assert one, scorer
+        assert other, scorer
+        assert one["scores"] == pytest.approx(other["scores"], rel=1e-6), scorer
+        assert one["calibration"] == other["calibration"]
+
+
+def test_only_idle_workers_share_a_scoring(tmp_path: Path) -> None:
+    busy, idle = Arithmetic(slots=2), Arithmetic(slots=9)
+    drive(tmp_path / "busy", busy, repeats=5)
+    drive(tmp_path / "idle", idle, repeats=1, calibration={"samples": 32})
+    assert {each.shard for each in busy.assignments if each.cells[0].kind == "scoring"} == {(0, 1)}
+    scorings = [each for each in idle.assignments if each.cells[0].kind == "scoring"]
+    # 4 batches; the blind scorers and the two evaluations of the intact model want a worker each.
+    assert sorted(each.shard for each in scorings if each.shard[1] > 1) == [(index, 4) for index in range(4)]
 
 
 def test_one_worker_for_each_device() -> None:

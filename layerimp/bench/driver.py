@@ -205,12 +205,12 @@ class Driver:
         subject = self._layout.models[first.model]
         importance = None
         if first.kind == "evaluation":
-            wanted = first.content["evaluator"], first.content["task"]
+            wanted = first.content["evaluator"], first.content["tag"]
             recipe = measuring(
-                subject.recipe, next(each for each in subject.measures if (each.evaluator, each.task) == wanted)
+                subject.recipe, next(each for each in subject.measures if (each.evaluator, each.tag) == wanted)
             )
         else:
-            specs = {cell.scorer: self._layout.scorers[cell.scorer].spec for cell in cells}
+            specs = {cell.scorer: self._layout.spec(cell.scorer, cell.seed) for cell in cells}
             recipe = subject.recipe.model_copy(update={"seed": first.seed, "scorers": specs})
         if first.kind == "planning":
             importance = self._frontier.results[first.content["scoring"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -68,15 +69,21 @@ class Layout(Part):
             return range(self.grid.repeats)
         return range(max(RANDOM_DRAWS, self.grid.repeats) if entrant.seeded else 1)
 
+    def spec(self, scorer: str, seed: int) -> ComponentSpec:
+        """A scorer in the repeat with a seed."""
+        entrant = self.scorers[scorer]
+        if not entrant.seeded:
+            return entrant.spec
+        return entrant.spec.model_copy(update={"options": entrant.spec.options | {"seed": seed}})
+
     def scoring(self, model: str, scorer: str, draw: int) -> Cell:
         """One scoring of one model."""
         entrant, subject, seed = self.scorers[scorer], self.models[model], self.grid.seed + draw
-        options = entrant.spec.options | ({"seed": seed} if entrant.seeded else {})
         content = {
             "model": subject.identity,
             "calibration": None if entrant.blind else self._calibration(model) | {"seed": seed},
             "scorer": entrant.spec.name,
-            "options": options,
+            "options": self.spec(scorer, seed).options,
             "code": entrant.code,
         }
         return Cell("scoring", model, content, scorer, seed)
@@ -114,7 +121,7 @@ class Layout(Part):
         content = {
             "model": self.models[model].identity,
             "blocks": sorted(blocks),
-            "task": measure.task,
+            "task": Path(measure.task).stem if measure.task.endswith(".yaml") else measure.task,
             "evaluator": measure.evaluator,
             "tag": measure.tag,
         }

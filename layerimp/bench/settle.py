@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerimp.assets import located
+from layerimp.assets import absolute, assets, located
 from layerimp.bench.cells import digest
 from layerimp.bench.layout import Chooser, Entrant, Layout, Measure, Subject
-from layerimp.documents import check_source, task_of
+from layerimp.documents import TASK, check_source, task_of
 from layerimp.errors import LayerimpError, ModelError, OptionError
 from layerimp.evaluator import Evaluator
 from layerimp.lineup import check_spec, installed
@@ -38,7 +38,7 @@ def settle(grid: Grid, store: Store, permissions: Permissions, progress: Progres
     pruners = {label: _chooser(spec) for label, spec in grid.pruners.items()}
     models = {}
     for label in grid.models:
-        recipe = grid.recipe(label)
+        recipe = _from_anywhere(grid.recipe(label))
         measures = tuple(_measures(recipe, permissions, progress))
         if not measures:
             raise OptionError(f"nothing to evaluate {label} on: name tasks (--tasks), or an evaluator that needs none")
@@ -47,6 +47,26 @@ def settle(grid: Grid, store: Store, permissions: Permissions, progress: Progres
             text = _text_digest(recipe, permissions, progress, store)
         models[label] = Subject(recipe=recipe, identity=identity, text=text, measures=measures)
     return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners)
+
+
+def _from_anywhere(recipe: Recipe) -> Recipe:
+    """The recipe with paths that hold wherever a worker is."""
+    places = {name: absolute(path) for name in ("task_path", "data_dir") if (path := getattr(recipe, name)) is not None}
+    source = str(recipe.calibration.source)
+    task = task_of(source)
+    source = absolute(source, assets().texts) if task is None else f"{TASK}{_yaml_anywhere(task)}"
+    return recipe.model_copy(
+        update={
+            **{name: Path(place) for name, place in places.items()},
+            "model": absolute(recipe.model, assets().models),
+            "calibration": recipe.calibration.model_copy(update={"source": source}),
+            "tasks": tuple(map(_yaml_anywhere, recipe.tasks or ())),
+        }
+    )
+
+
+def _yaml_anywhere(task: str) -> str:
+    return absolute(task) if task.endswith(".yaml") else task
 
 
 def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:

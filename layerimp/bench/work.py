@@ -157,10 +157,10 @@ class Workshop:
 
     def _prepared(self, assignment: Assignment, job: Job) -> dict[str, Evaluator]:
         (cell,) = assignment.cells
-        tag = cell.content["tag"]
-        if tag not in self._evaluators:
-            self._evaluators[tag] = job.panel.prepared()
-        return job.panel.fitting(self._evaluators[tag], job.model)
+        name = f"{cell.content['evaluator']} {cell.content['tag']}"
+        if name not in self._evaluators:
+            self._evaluators[name] = job.panel.prepared()
+        return job.panel.fitting(self._evaluators[name], job.model)
 
     def _cost(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells
