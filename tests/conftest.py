@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ import pytest
 for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
     os.environ[variable] = "1"
 
+from mood import Run, mood
 from tiny import WORDS, tiny, tiny_tokenizer
+
+from layerimp.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +41,24 @@ def calibration_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "calibration.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    """A task of 12 documents: accuracy."""
+    return mood(tmp_path)
+
+
+@pytest.fixture
+def layerimp_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command; gives its exit code, stdout and stderr."""
+
+    def command(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["layerimp", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as done:
+            main()
+        out, err = capfd.readouterr()
+        return int(done.value.code or 0), out, err
+
+    return command

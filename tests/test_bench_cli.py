@@ -16,11 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
-from test_cli import Run, layerimp_command, task
+from mood import Run
 
 from layerimp.bench.store import FILE
-
-__all__ = ["layerimp_command", "task"]
 
 
 @pytest.fixture

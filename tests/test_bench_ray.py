@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -42,23 +41,7 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def grid(model_dir: Path, calibration_file: Path, tmp_path: Path) -> Grid:
-    documents = [{"text": f"the cat was {word} and it", "label": i % 2} for i, word in enumerate(["big", "small"] * 6)]
-    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, documents)))
-    (tmp_path / "mood.yaml").write_text(
-        """
-task: mood
-dataset_path: json
-dataset_kwargs: {data_files: {test: docs.jsonl}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{text}}"
-doc_to_target: label
-doc_to_choice: [bad, good]
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-"""
-    )
+def grid(model_dir: Path, calibration_file: Path, task: Path) -> Grid:
     return made(
         Grid,
         {
@@ -66,7 +49,7 @@ metric_list:
             "scorers": ["avss", "lrp"],
             "ratios": [1, 0.5],
             "repeats": 2,
-            "tasks": [str(tmp_path / "mood.yaml")],
+            "tasks": [str(task)],
             "calibration": {"source": str(calibration_file), "samples": 16, "max_length": 16},
             "batch_size": 4,
         },

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import layerimp_avss
 import pytest
+from mood import mood
 
 from layerimp.bench.grid import Grid
 from layerimp.bench.layout import Layout
@@ -17,19 +17,6 @@ from layerimp.bench.store import Store
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
 
-TASK = """
-task: mood
-dataset_path: json
-dataset_kwargs: {data_files: {test: docs.jsonl}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{text}}"
-doc_to_target: label
-doc_to_choice: [bad, good]
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-"""
-
 
 @pytest.fixture
 def place(tmp_path: Path, model_dir: Path, calibration_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -37,8 +24,7 @@ def place(tmp_path: Path, model_dir: Path, calibration_file: Path, monkeypatch: 
     here = tmp_path / "here"
     shutil.copytree(model_dir, here / "model")
     shutil.copy(calibration_file, here / "text.jsonl")
-    (here / "mood.yaml").write_text(TASK)
-    (here / "docs.jsonl").write_text(json.dumps({"text": "the cat was big", "label": 1}) + "\n")
+    mood(here)
     monkeypatch.chdir(here)
     return here
 

@@ -14,56 +14,16 @@ from typing import Any
 import layerimp_harness
 import pytest
 import torch
+from mood import Run
 from safetensors.torch import load_file
 from tiny import BLOCKS, tiny, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
-from layerimp.cli import main
 from layerimp.errors import ModelError
 from layerimp.plugins import PluginRecord
 from layerimp.registry import registry
 from layerimp.scorer import Scorer
 from layerimp.sweep import Forward, Trace
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def layerimp_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command; gives its exit code, stdout and stderr."""
-
-    def command(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["layerimp", *map(str, args)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as done:
-            main()
-        out, err = capfd.readouterr()
-        return int(done.value.code or 0), out, err
-
-    return command
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> Path:
-    """A task of 12 documents: accuracy."""
-    documents = [{"text": f"the cat was {word} and it", "label": i % 2} for i, word in enumerate(["big", "small"] * 6)]
-    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, documents)))
-    path = tmp_path / "mood.yaml"
-    path.write_text(
-        """
-task: mood
-dataset_path: json
-dataset_kwargs: {data_files: {test: docs.jsonl}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{text}}"
-doc_to_target: label
-doc_to_choice: [bad, good]
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-"""
-    )
-    return path
 
 
 @pytest.fixture

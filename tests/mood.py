@@ -1,0 +1,32 @@
+"""A task of a dozen sentences, and what runs a command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+Run = Callable[..., tuple[int, str, str]]
+"""Runs a command; gives its exit code, stdout and stderr."""
+
+_TASK = """
+task: mood
+dataset_path: json
+dataset_kwargs: {data_files: {test: docs.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{text}}"
+doc_to_target: label
+doc_to_choice: [bad, good]
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+
+
+def mood(directory: Path) -> Path:
+    """Writes the task, its documents beside it: 12 sentences, accuracy."""
+    documents = [{"text": f"the cat was {word} and it", "label": i % 2} for i, word in enumerate(["big", "small"] * 6)]
+    (directory / "docs.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    path = directory / "mood.yaml"
+    path.write_text(_TASK)
+    return path
