@@ -70,6 +70,7 @@ class Head:
 
     def __init__(self, stack: BlockStack) -> None:
         self._model, self._device = stack.model, stack.device
+        self._is_plain: bool | None = None
         self._prove(stack)
 
     def _prove(self, stack: BlockStack) -> None:
@@ -185,7 +186,13 @@ class Head:
         hidden: Tensor = output[self._field].detach()
         values_of, parts = [hidden.new_zeros(0, dtype=torch.float64)], [hidden.new_zeros(0, hidden.shape[-1])]
         unembedding = self._unembedding(output) if quantity == "logit" else None
+        plain = self._plain(output) if quantity == "nll" else None
         for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS // 2):
+            if plain:
+                values, part = _through(plain, rows, ids)
+                values_of.append(values.to(hidden.device))
+                parts.append(part.to(hidden.device))
+                continue
             leaf = rows.requires_grad_()
             with torch.enable_grad():
                 if unembedding is None:
@@ -195,6 +202,7 @@ class Head:
             values, slope = _outcome(logits, ids, quantity)
             values_of.append(values.to(hidden.device))
             parts += torch.autograd.grad(logits, [leaf], slope)
+            del logits, slope  # the next ones would come to exist beside them
         gradient = torch.zeros_like(hidden)
         gradient[targets.mask.to(hidden.device)] = torch.cat(parts)
         return torch.cat(values_of), {self._field: gradient}
@@ -211,9 +219,23 @@ class Head:
                     self._token_logits(output, hidden[0])
             finally:
                 hook.remove()
-            if len(read) == 1 and torch.equal(read[0], hidden):
+            if len(read) == 1 and torch.equal(read[0].to(hidden.device), hidden):
                 return module
         raise ModelError(f"the logits of {type(self._model).__name__} are not its last hidden state times a matrix")
+
+    def _plain(self, output: ModelOutput) -> nn.Linear | None:
+        """The module whose output is the logits, where nothing comes after it; that is seen on a token, once."""
+        if self._is_plain is None:
+            hidden: Tensor = output[self._field].detach()[:1, :1]
+            try:
+                module = self._unembedding(output)
+            except ModelError:
+                self._is_plain = False
+            else:
+                with torch.no_grad():
+                    logits = self._token_logits(output, hidden[0])
+                    self._is_plain = torch.equal(module(hidden.to(module.weight.device))[0].to(logits.device), logits)
+        return self._model.get_output_embeddings() if self._is_plain else None
 
     def _rows(self, hidden: Tensor, targets: Targets, logits: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The hidden states [token, hidden] that have a target, and the targets [token], so many `logits` at a time."""
@@ -272,9 +294,19 @@ def _outcome(logits: Tensor, ids: Tensor, quantity: Quantity) -> tuple[Tensor, T
     return logits.detach().gather(-1, chosen)[:, 0].double(), slope
 
 
-def _slope(logits: Tensor, ids: Tensor) -> Tensor:
+def _through(unembedding: nn.Linear, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The negative log-likelihoods [token] in float64 of `ids` [token] after hidden states [token, hidden], and their
+    gradient with respect to these, where the logits are a product: they and their own gradient are one buffer."""
+    with torch.no_grad():
+        logits = unembedding(rows.to(unembedding.weight.device))
+        ids = ids.to(logits.device)
+        values = -_log_probs(logits, ids).double()
+        return values, _slope(logits, ids, out=logits) @ unembedding.weight
+
+
+def _slope(logits: Tensor, ids: Tensor, out: Tensor | None = None) -> Tensor:
     """The gradient [row, class] of the negative log-likelihood of `ids` [row]: probabilities, less 1 at the target."""
-    slope = torch.empty_like(logits, requires_grad=False)
+    slope = torch.empty_like(logits, requires_grad=False) if out is None else out
     for rows, part in zip(chunks(logits.detach()), chunks(slope), strict=True):
         part.copy_(torch.softmax(rows.to(working_dtype(rows.dtype)), dim=-1))
     slope[torch.arange(len(ids), device=slope.device), ids.to(slope.device)] -= 1

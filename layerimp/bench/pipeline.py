@@ -105,6 +105,10 @@ def write_page(found: Findings, directory: Path) -> Path:
     """Write the report as one HTML file, and return its path."""
     from layerimp.bench.report.page import page
 
-    path = directory / PAGE
-    path.write_text(page(found), encoding="utf-8")
+    path, unfinished = directory / PAGE, directory / f".{PAGE}"
+    try:
+        unfinished.write_text(page(found), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return path
