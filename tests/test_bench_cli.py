@@ -149,6 +149,7 @@ def test_bad_input_gets_one_line(
     assert said in err
     assert err.splitlines()[-1].startswith("layerimp: ")
     assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_report_of_nothing(layerimp_command: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -55,6 +56,7 @@ class Store:
     """The cells of one directory.
 
     Only one process at a time writes there: the operating system's lock on a file says who, and ends with its holder.
+    A new store in which no grid was begun, because of an error, leaves nothing behind.
 
     Args:
         directory: Where it lies; made if need be.
@@ -70,6 +72,7 @@ class Store:
         if not path.exists() and (not write or (directory.is_dir() and any(directory.iterdir()))):
             what = "holds other files" if directory.is_dir() else "does not exist"
             raise OutputError(f"{directory} is no output of layerimp bench: it {what}")
+        self._is_new = write and not path.exists()
         self._lock = FileLock(directory / LOCK)
         if write:
             self._take_lock()
@@ -106,8 +109,14 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        begun = error is None or not self._is_new or self.layout() is not None
         self._connection.close()
         self._lock.release()
+        if not begun:  # nothing was, and nothing stays
+            for name in (FILE, LOCK):
+                (self.directory / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.directory.rmdir()
 
     def put(self, outcomes: Iterable[tuple[Cell, Outcome]]) -> None:
         """Keep what came of cells that were computed together: all of them, or none."""

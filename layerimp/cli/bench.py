@@ -134,19 +134,23 @@ def bench(
     from layerimp.bench import pipeline
 
     # What libraries print is for stderr: the screen has kept the true stdout.
-    with screen.watching() as watcher, redirect_stdout(sys.stderr):
-        found = pipeline.bench(
-            grid,
-            output,
-            permissions=allowed,
-            progress=screen,
-            watcher=watcher,
-            engine=engine,
-            address=address,
-            workers=workers,
-            device=device,
-            retry=retry_failed,
-        )
+    try:
+        with screen.watching() as watcher, redirect_stdout(sys.stderr):
+            found = pipeline.bench(
+                grid,
+                output,
+                permissions=allowed,
+                progress=screen,
+                watcher=watcher,
+                engine=engine,
+                address=address,
+                workers=workers,
+                device=device,
+                retry=retry_failed,
+            )
+    except KeyboardInterrupt:
+        screen.note(f"what was finished is kept in {output}; the same command goes on")
+        raise
     screen.show_findings(found, output)
 
 
