@@ -64,7 +64,7 @@ def load(
         raise OptionError("device and device_map contradict each other; give one of them")
     place = device_named(device)
     spread = device_map is not None and place.type == "cuda"
-    wanted = _dtype(dtype)
+    wanted = dtype_named(dtype)
     source = _source(model)
     try:
         with quiet():
@@ -213,7 +213,12 @@ def _source(model: str | Path) -> str:
     return str(path)
 
 
-def _dtype(dtype: str | torch.dtype | None) -> Any:
+def dtype_named(dtype: str | torch.dtype | None) -> Any:
+    """The dtype of that name; by default the one that a model was saved in.
+
+    Raises:
+        OptionError: there is none.
+    """
     if dtype is None or isinstance(dtype, torch.dtype):
         return dtype or "auto"
     if dtype not in DTYPES:

@@ -118,7 +118,8 @@ class CalibrationSpec(Part):
     source: str | None = Field(
         None,
         description="A JSONL or text file, a text that a plugin ships, a data set id on the hub "
-        "(NAME[:CONFIG[:SPLIT]]), or task:NAME for the training split of a task; default: what `settled` says.",
+        "(NAME[:CONFIG[:SPLIT]]), or task:NAME for the training split of a task; default: the starter's own text "
+        "for the starter, else prose.",
     )
     field: str = Field("text", description="The JSON field that holds the text.")
     packing: Literal["windows", "rows"] | None = Field(
@@ -163,7 +164,7 @@ class Recipe(Part):
     blocks: tuple[int, ...] = Field((), description="Blocks to remove whatever their score.")
     protect: tuple[int, ...] = Field((), description="Blocks to keep whatever their score.")
     tasks: tuple[str, ...] | None = Field(
-        None, description="lm-evaluation-harness tasks: names or YAML paths; default: what `settled` says."
+        None, description="lm-evaluation-harness tasks: names or YAML paths; default: those of the starter."
     )
     task_path: Path | None = Field(None, description="A directory with further task YAMLs.")
     data_dir: Path | None = Field(None, description="Where relative data files of local tasks are looked for first.")

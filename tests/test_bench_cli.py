@@ -122,6 +122,15 @@ def test_a_scorer_that_does_not_fit_fails_alone(layerimp_command: Run, grid: Pat
     assert "avss" in out
 
 
+def test_a_grid_of_which_nothing_works_exits_with_1(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
+    code, out, err = layerimp_command(
+        "bench", "--recipe", grid, "--output", tmp_path / "o", "--workers", 0, "--ratio", 9
+    )
+    assert code == 1
+    assert "nothing is evaluated" in out
+    assert "removing 9 of 4 blocks leaves no model" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -135,6 +144,7 @@ def test_a_scorer_that_does_not_fit_fails_alone(layerimp_command: Run, grid: Pat
         (("--output", "out", "--tasks", "none"), "nothing to evaluate"),
         (("--output", "out", "--tasks", "no_such_task"), "no_such_task"),
         (("--output", "out", "--calibration", "missing.jsonl"), "missing.jsonl"),
+        (("--output", "out", "--dtype", "float33"), "unknown dtype 'float33'"),
         (("--output", "out", "--set", "random.seed=3"), "random"),
         (("--output", "out", "--device", "cuda:99"), "no device 'cuda:99' here"),
         (("--output", "out", "--model", "a=x", "--model", "y"), "give every model a label, or none"),

@@ -197,10 +197,10 @@ def test_the_tables_have_the_layout_of_the_paper(found: Findings) -> None:
 def test_marks_in_every_format(tmp_path: Path) -> None:
     clear = _harm({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
     found = findings(tmp_path, clear, ratios=[1], tasks=["mood"])
-    assert "**0.8000 ± 0.0**" in as_markdown(found)
-    assert "<u>0.7000 ± 0.0</u>" in as_markdown(found)
-    assert r"\textbf{0.8000 $\pm$ 0.0}" in as_latex(found)
-    assert r"\underline{0.7000 $\pm$ 0.0}" in as_latex(found)
+    assert "**0.8000 ± 0.0 (0.0010)**" in as_markdown(found)
+    assert "<u>0.7000 ± 0.0 (0.0010)</u>" in as_markdown(found)
+    assert r"\textbf{0.8000 $\pm$ 0.0 (0.0010)}" in as_latex(found)
+    assert r"\underline{0.7000 $\pm$ 0.0 (0.0010)}" in as_latex(found)
 
 
 def test_the_summary_has_a_line_for_each_scorer(tmp_path: Path) -> None:
@@ -243,3 +243,15 @@ def test_names_from_outside_break_no_table(tmp_path: Path) -> None:
 )
 def test_numbers_are_short(value: float, said: str) -> None:
     assert number(value) == said
+
+
+def test_repeats_that_read_the_same_text_are_said(tmp_path: Path) -> None:
+    def little(cell: Cell) -> Result:
+        result = dict(computed(cell))
+        if cell.kind == "scoring" and cell.content["calibration"]:
+            result["calibration"] = {"fingerprint": str(cell.seed % 2)}
+        return result
+
+    (note,) = findings(tmp_path / "little", little, repeats=3).notes
+    assert "3 draws of calibration text gave 2 different ones" in note
+    assert findings(tmp_path / "enough", little, repeats=2).notes == []

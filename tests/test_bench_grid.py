@@ -34,6 +34,7 @@ def test_what_may_be_short_may_be_long() -> None:
         },
     )
     assert short == long
+    assert made(Grid, {"ratios": 0.5}).ratios == (0.5,)
     assert Grid.model_validate_json(short.model_dump_json()) == short
 
 
@@ -42,6 +43,7 @@ def test_what_may_be_short_may_be_long() -> None:
     [
         ({"ratios": [0]}, "neither a share between 0 and 1 nor a number of blocks"),
         ({"ratios": [1.5]}, "neither a share between 0 and 1 nor a number of blocks"),
+        ({"ratios": 1.5}, "neither a share"),
         ({"ratios": [1, 1]}, "each is needed once"),
         ({"ratios": []}, "ratios"),
         ({"ratio": [0.25]}, "Did you mean 'ratios'"),

@@ -88,6 +88,14 @@ def test_a_missing_directory_has_no_report(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.parametrize(("name", "why"), [("empty", "is empty"), ("file", "is a file")])
+def test_what_holds_no_report_is_said(tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=why):
+        Store(tmp_path / name, write=False)
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store._connection.execute("PRAGMA user_version = 99")

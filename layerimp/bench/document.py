@@ -21,6 +21,7 @@ def as_document(found: Findings) -> dict[str, Any]:
             "cells": dict(found.cells),
             "seconds": found.seconds,
             "versions": list(found.versions),
+            "notes": list(found.notes),
             "failures": [{"cell": cell, "error": error} for cell, error in found.failures],
             "models": {label: _model(model) for label, model in found.models.items()},
         }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -50,6 +53,20 @@ class Watcher(Protocol):
     def failed(self, cell: Cell, error: str) -> None:
         """A cell failed."""
         ...
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C does not interrupt what the first one began."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _NeedsModelError(Exception):
@@ -99,7 +116,8 @@ class Driver:
                 self._take(engine)
                 busy -= 1
         finally:
-            engine.stop()
+            with _undisturbed():
+                engine.stop()
 
     def _take(self, engine: Engine) -> None:
         """Wait for something to come, and keep it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -70,6 +70,7 @@ class Findings:
         failures: What failed, and why.
         seconds: What all cells took.
         versions: Of the libraries that computed them; several where they were changed on the way.
+        notes: What a reader has to know besides.
     """
 
     layout: Layout
@@ -77,7 +78,8 @@ class Findings:
     cells: Mapping[str, int]
     failures: Sequence[tuple[str, str]]
     seconds: float
-    versions: Sequence[str] = field(default_factory=list)
+    versions: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
@@ -95,7 +97,21 @@ def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
         failures=sorted(failed),
         seconds=sum(record.seconds for record in own.values()),
         versions=sorted({record.versions for record in own.values()}),
+        notes=[note for label in layout.models if (note := _same_text(layout, label, results))],
     )
+
+
+def _same_text(layout: Layout, label: str, results: Mapping[str, Result]) -> str:
+    """A word on repeats that read one and the same text; empty where all differ."""
+    for scorer, entrant in layout.scorers.items():
+        found = [results.get(layout.scoring(label, scorer, draw).key) for draw in layout.draws(scorer)]
+        texts = [one["calibration"]["fingerprint"] for one in found if one and "calibration" in one]
+        if not entrant.blind and len(set(texts)) < len(texts):
+            return (
+                f"{label}: {len(texts)} draws of calibration text gave {len(set(texts))} different ones; with more "
+                "text to draw from, the repeats would be worth their number"
+            )
+    return ""
 
 
 @dataclass

@@ -65,6 +65,11 @@ def _labels(value: dict[str, ModelSpec]) -> dict[str, ModelSpec]:
     return value
 
 
+def _several(value: Any) -> Any:
+    """Accept a single one."""
+    return (value,) if isinstance(value, int | float) else value
+
+
 def _ratios(value: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(value)) < len(value):
         raise ValueError("each is needed once")
@@ -96,7 +101,12 @@ class Grid(Part):
     pruners: Components = Field(
         default_factory=lambda: {"lowest": ComponentSpec(name="lowest")}, description="Pruners, by label."
     )
-    ratios: Annotated[tuple[int | float, ...], Field(min_length=1), AfterValidator(_ratios)] = Field(
+    ratios: Annotated[
+        tuple[int | float, ...],
+        Field(min_length=1),
+        BeforeValidator(_several, json_schema_input_type=float | list[float]),
+        AfterValidator(_ratios),
+    ] = Field(
         (0.25,), description="How much to remove: a share of the blocks, such as 0.25, or a number of them, such as 1."
     )
     tasks: tuple[str, ...] | None = Field(

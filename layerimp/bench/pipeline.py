@@ -61,10 +61,12 @@ def bench(
         layout = settle(grid, store, permissions, progress)
         store.keep_layout(layout.model_dump(mode="json"))
         driver = Driver(layout, store, permissions, watcher, retry=retry)
-        if driver.wants_any():
-            driver.run(_engine(engine, address, workers, device))
-        found = find(layout, store.records())
-    write_page(found, output)
+        try:
+            if driver.wants_any():
+                driver.run(_engine(engine, address, workers, device))
+        finally:
+            found = find(layout, store.records())
+            write_page(found, output)
     return found
 
 

@@ -14,6 +14,7 @@ from layerimp.documents import TASK, check_source, task_of
 from layerimp.errors import LayerimpError, ModelError, OptionError
 from layerimp.evaluator import Evaluator
 from layerimp.lineup import check_spec, installed
+from layerimp.model import dtype_named, quiet
 from layerimp.panel import Panel
 from layerimp.pruner import Pruner
 from layerimp.recipe import ALL, ComponentSpec, Permissions, Recipe
@@ -39,6 +40,7 @@ def settle(grid: Grid, store: Store, permissions: Permissions, progress: Progres
     models = {}
     for label in grid.models:
         recipe = _from_anywhere(grid.recipe(label))
+        dtype_named(recipe.dtype)
         measures = tuple(_measures(recipe, permissions, progress))
         if not measures:
             raise OptionError(f"nothing to evaluate {label} on: name tasks (--tasks), or an evaluator that needs none")
@@ -144,8 +146,6 @@ def _model_digest(model: str, store: Store) -> str:
         files = [path for path in sorted(place.iterdir()) if path.is_file() and path.suffix != ".md"]
         return digest({path.name: _file_digest(path, store) for path in files if not path.name.startswith(".")})
     from transformers import PretrainedConfig
-
-    from layerimp.model import quiet
 
     try:
         with quiet():

@@ -69,9 +69,8 @@ class Store:
     def __init__(self, directory: Path, *, write: bool = True) -> None:
         self.directory = directory
         path = directory / FILE
-        if not path.exists() and (not write or (directory.is_dir() and any(directory.iterdir()))):
-            what = "holds other files" if directory.is_dir() else "does not exist"
-            raise OutputError(f"{directory} is no output of layerimp bench: it {what}")
+        if not path.exists() and (why_not := _why_not(directory, write=write)):
+            raise OutputError(f"{directory} is no output of layerimp bench: it {why_not}")
         self._is_new = write and not path.exists()
         self._lock = FileLock(directory / LOCK)
         if write:
@@ -170,6 +169,17 @@ class Store:
         """Keep the digest of a file."""
         with self._connection:
             self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (path, stamp, digest))
+
+
+def _why_not(directory: Path, *, write: bool) -> str:
+    """Why a directory without a store cannot be used; empty where one may be made there."""
+    if not directory.exists():
+        return "" if write else "does not exist"
+    if not directory.is_dir():
+        return "is a file"
+    if any(directory.iterdir()):
+        return "holds other files"
+    return "" if write else "is empty"
 
 
 def _versions() -> str:

@@ -46,7 +46,10 @@ class PaperTable:
 def paper_tables(found: Findings) -> list[PaperTable]:
     """One table for each pruner and ratio."""
     rows = [row for model in found.models.values() for row in model.rows]
-    places = {(row.pruner, row.ratio): None for row in rows}
+    pruners = list(found.layout.pruners)
+    places = {
+        (row.pruner, row.ratio): None for row in sorted(rows, key=lambda r: (pruners.index(r.pruner), r.removed_blocks))
+    }
     scorers = list(found.layout.scorers)
     return [
         _table(pruner, ratio, [r for r in rows if (r.pruner, r.ratio) == (pruner, ratio)], scorers)
@@ -96,7 +99,10 @@ def summaries(found: Findings) -> list[PaperTable]:
 def _entry(entry: Entry | None, *, share: bool) -> Shown:
     if entry is None:
         return Shown("-")
-    return Shown(percent(entry.value) if share else plus_minus(entry.value), entry.rank)
+    value = percent(entry.value) if share else plus_minus(entry.value)
+    if entry.stderr is not None:
+        value += f" ({entry.stderr:.1%})" if share else f" ({number(entry.stderr, 2)})"
+    return Shown(value, entry.rank)
 
 
 def reduction(row: Row) -> str:
@@ -131,7 +137,7 @@ def number(value: float, digits: int = 4) -> str:
 
 
 LEGEND = (
-    "mean ± half of the 95 % confidence interval over the repeats; original: value (standard error over the documents)",
+    "mean ± half of the 95 % confidence interval over the repeats (standard error over the documents)",
     "best (bold) and runner-up (underlined) are marked only where they are significantly better than all behind them",
 )
 
@@ -164,7 +170,7 @@ def _latex(table: PaperTable) -> str:
     rows = [" & ".join(marks[cell.rank].format(_escaped(cell.text)) for cell in row) for row in table.rows]
     body = " \\\\\n".join(rows)
     return (
-        f"\\begin{{table}}\n\\caption{{{_escaped(table.title)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
+        f"\\begin{{table}}\n\\centering\n\\caption{{{_escaped(table.title)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
         f"{head} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
     )
 
@@ -189,7 +195,7 @@ def as_csv(found: Findings) -> str:
     """The tables as one: a row for each data set, model and metric, and for each scorer the mean and its interval."""
     scorers = list(found.layout.scorers)
     head = ["pruner", "ratio", "data set", "model", "metric", "better", "original", "original_stderr"]
-    head += [f"{scorer}{part}" for scorer in scorers for part in ("", "_low", "_high", "_n")]
+    head += [f"{scorer}{part}" for scorer in scorers for part in ("", "_low", "_high", "_n", "_stderr")]
     head += ["blocks_removed", "parameters_removed_low", "parameters_removed_high"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -200,13 +206,13 @@ def as_csv(found: Findings) -> str:
         cells: list[object] = [row.pruner, row.ratio, row.task, row.model, row.metric, better, *original]
         for scorer in scorers:
             entry = row.entries.get(scorer)
-            cells += (
-                [None] * 4
-                if entry is None
-                else [entry.value.mean, entry.value.low, entry.value.high, entry.value.count]
-            )
+            cells += [None] * 5 if entry is None else [*_numbers(entry.value), entry.stderr]
         writer.writerow([*cells, row.removed_blocks, *row.removed_parameters])
     return file.getvalue()
+
+
+def _numbers(value: Interval) -> tuple[float | None, ...]:
+    return value.mean, value.low, value.high, value.count
 
 
 def _document(found: Findings, render: Callable[[PaperTable], str], legend: str) -> str:

@@ -50,7 +50,7 @@ def main() -> None:
     except LayerimpError as error:
         _fail(str(error), error.exit_code)
     except UsageError as error:
-        _fail(str(getattr(error, "format_message", error.__str__)()), 2)
+        _fail(str(getattr(error, "format_message", error.__str__)()).replace("Value error, ", ""), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:

@@ -152,6 +152,8 @@ def bench(
         screen.note(f"what was finished is kept in {output}; the same command goes on")
         raise
     screen.show_findings(found, output)
+    if found.cells["failed"] and not any(model.rows for model in found.models.values()):
+        raise typer.Exit(1)
 
 
 def report(

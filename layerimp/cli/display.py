@@ -116,8 +116,13 @@ class Screen:
         for table in paper_tables(found):
             self._print_whole(tables.paper(table, self._fits))
         self._print_whole([tables.summary(table) for table in summaries(found)])
-        for line in LEGEND if found.models else ("nothing is evaluated yet",):
-            self.out.print(shown(line), soft_wrap=True)
+        shown_any = any(model.rows for model in found.models.values())
+        for line in LEGEND if shown_any else ("nothing is evaluated",):
+            self.out.print(
+                shown(line.replace("(bold)", "(bold, *)").replace("(underlined)", "(underlined, +)")), soft_wrap=True
+            )
+        for note in found.notes:
+            self.note(note)
         if found.failures:
             self.out.print(shown("\nfailed (--retry-failed tries again)"))
             for cell, error in found.failures:

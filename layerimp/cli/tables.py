@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Fits = Callable[[Table], bool]
 """Whether the screen has room for a table."""
 
+MARKS = {1: " *", 2: " +", None: ""}
+"""What stands for bold and underlined where a terminal has neither."""
 REDUCTION = "parameter reduction"
 """The column of a grid's table that holds words and no numbers."""
 BEST = "*"
@@ -262,5 +264,6 @@ def _part(table: PaperTable, title: str, first: int, last: int, place: int = len
         right = index >= place and table.head[index] != REDUCTION
         made.add_column(shown(table.head[index]), justify="right" if right else "left")
     for row in table.rows:
-        made.add_row(*(shown(row[index].text, styles[row[index].rank]) for index in columns))
+        cells = (row[index] for index in columns)
+        made.add_row(*(shown(cell.text + MARKS[cell.rank], styles[cell.rank]) for cell in cells))
     return made

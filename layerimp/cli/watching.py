@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from layerimp.bench.cells import Cell
     from layerimp.bench.driver import Tally, Watcher
 
-QUIET_SECONDS = 60.0
+QUIET_SECONDS = 30.0
 """At least so long is it quiet between two lines of a log."""
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,10 +64,13 @@ class Ray:
         if self.address:
             _knock(self.address)
         started_here: dict[str, Any] = {} if self.address else {"include_dashboard": False}
+        ending = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **started_here)
         except Exception as error:
             raise OptionError(f"no Ray cluster answers at {self.address or 'this machine'}: {error}") from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ending)  # Ray's own would end the process where it stands
         self._ray = ray
         self._gpus = 1 if ray.cluster_resources().get("GPU") else 0
         needs = {"num_cpus": self.cpus, "num_gpus": self._gpus}
