@@ -103,10 +103,10 @@ def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
 
 def _same_text(layout: Layout, label: str, results: Mapping[str, Result]) -> str:
     """A word on repeats that read one and the same text; empty where all differ."""
-    for scorer, entrant in layout.scorers.items():
+    for scorer in (name for name, entrant in layout.scorers.items() if not entrant.blind):
         found = [results.get(layout.scoring(label, scorer, draw).key) for draw in layout.draws(scorer)]
-        texts = [one["calibration"]["fingerprint"] for one in found if one and "calibration" in one]
-        if not entrant.blind and len(set(texts)) < len(texts):
+        texts = [one["calibration"]["fingerprint"] for one in found if one and one.get("calibration")]
+        if len(set(texts)) < len(texts):
             return (
                 f"{label}: {len(texts)} draws of calibration text gave {len(set(texts))} different ones; with more "
                 "text to draw from, the repeats would be worth their number"
