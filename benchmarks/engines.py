@@ -2,8 +2,8 @@
 
     python benchmarks/engines.py --output DIR
 
-Each engine computes the grid of benchmarks/kills.py on the starter in a new directory, with one thread per worker.
-Timed is the run from the first cell to the last one; a first run fills the caches of the disk. With --kill one of two
+Each engine computes a part of the grid of benchmarks/kills.py on the starter in a new directory, with one thread per
+worker. Timed is the run from the first cell to the last one; a first run fills the caches of the disk. With --kill one of two
 nodes is killed when some cells are done.
 """
 
@@ -64,7 +64,7 @@ def main(
     output: Annotated[Path, typer.Option(help="A new directory.")],
     kill: Annotated[bool, typer.Option("--kill", help="Kill one of two nodes on the way.")] = False,
 ) -> None:
-    grid = made(Grid, GRID)
+    grid = made(Grid, GRID | {"ratios": [1, 0.25]})
 
     def timed(name: str, clock: Clock, **how: Any) -> float:
         pipeline.bench(grid, output / name, permissions=Permissions(), progress=SILENT, watcher=clock, **how)
