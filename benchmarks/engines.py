@@ -3,8 +3,8 @@
     python benchmarks/engines.py --output DIR
 
 Each engine computes a part of the grid of benchmarks/kills.py on the starter in a new directory, with one thread per
-worker. Timed is the run from the first cell to the last one; a first run fills the caches of the disk. With --kill one of two
-nodes is killed when some cells are done.
+worker. Timed is the run from the first cell to the last one; a first run fills the caches of the disk. With --kill one
+of two nodes is killed when some cells are done.
 """
 
 from __future__ import annotations
