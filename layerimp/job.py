@@ -23,7 +23,7 @@ from layerimp.metrics_cache import MetricsCache, model_fingerprint
 from layerimp.model import auto_class, classifies, load, longest_row
 from layerimp.model_card import model_card
 from layerimp.panel import Panel
-from layerimp.progress import Progress
+from layerimp.progress import About, Progress
 from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.recipe import ALL, ORIGINAL, Permissions, Recipe, check_label
 from layerimp.registry import registry
@@ -238,14 +238,15 @@ class Job:
             if self.recipe.verify:
                 check_memory(self.model)
 
-    def evaluate(self, evaluators: dict[str, Evaluator], kind: str, *, intact: bool = False) -> list[Metric]:
-        """What the evaluators of a kind say of the model as it is; the intact model's quality is kept."""
+    def evaluate(self, evaluators: dict[str, Evaluator], kind: str, who: str = ORIGINAL) -> list[Metric]:
+        """What the evaluators of a kind say of the model as it is, `who` it is; the intact one's quality is kept."""
         found: dict[tuple[str, str], Metric] = {}
         cache, weights = MetricsCache(), None
         for label, evaluator in evaluators.items():
             if evaluator.kind != kind:
                 continue
-            tag = evaluator.fingerprint() if intact and kind == "quality" else None
+            evaluator.progress = About(self.progress, who)
+            tag = evaluator.fingerprint() if who == ORIGINAL and kind == "quality" else None
             metrics = None
             if tag is not None:
                 weights = weights or model_fingerprint(self.model, self.tokenizer)
@@ -273,7 +274,7 @@ class Job:
             if metrics.get(other) and set(plans[other].blocks) == set(plans[label].blocks):
                 self.progress.note(f"{label} removes the same blocks as {other}, whose metrics stand for both")
                 return metrics[other]
-        return self.evaluate(evaluators, "quality")
+        return self.evaluate(evaluators, "quality", label)
 
     def evaluate_costs(self, evaluators: dict[str, Evaluator]) -> None:
         """Time and space of all models, one right after the other, so that the machine's load is much the same."""
@@ -281,7 +282,7 @@ class Job:
         costs[ORIGINAL] = self.evaluate(evaluators, "cost")
         for label, plan in self.report.plans.items():
             with pruned(self.model, plan.blocks):
-                costs[label] = self.evaluate(evaluators, "cost")
+                costs[label] = self.evaluate(evaluators, "cost", label)
 
     def write_checkpoint(self, label: str, stage: Path) -> None:
         """Write the model as it is now, with a card, under the label."""

@@ -30,7 +30,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         evaluators = job.panel.fitting(evaluators, job.model)
         report = job.report
         job.accept(job.plans(), stage)
-        report.metrics[ORIGINAL] = job.evaluate(evaluators, "quality", intact=True)
+        report.metrics[ORIGINAL] = job.evaluate(evaluators, "quality")
         for label, plan in report.plans.items():
             with pruned(job.model, plan.blocks):
                 report.metrics[label] = job.evaluate_pruned(label, evaluators)
@@ -94,7 +94,7 @@ def evaluate_model(recipe: Recipe, *, permissions: Permissions | None = None, pr
         job.open()
         evaluators = job.panel.fitting(evaluators, job.model)
         report = job.report
-        report.metrics[ORIGINAL] = job.evaluate(evaluators, "quality", intact=True)
+        report.metrics[ORIGINAL] = job.evaluate(evaluators, "quality")
         job.evaluate_costs(evaluators)
         if stage:
             report.write(stage)

@@ -22,6 +22,26 @@ class Progress(Protocol):
         ...
 
 
+class About:
+    """Passes on what is reported, and says of whom it is.
+
+    Args:
+        progress: Who listens.
+        who: Of whom.
+    """
+
+    def __init__(self, progress: Progress, who: str) -> None:
+        self._progress, self._who = progress, who
+
+    def stage(self, description: str, total: int | None = None) -> AbstractContextManager[Advance]:
+        """Enter a stage of theirs."""
+        return self._progress.stage(f"{self._who}: {description}", total)
+
+    def note(self, text: str) -> None:
+        """Say a line of theirs."""
+        self._progress.note(f"{self._who}: {text}")
+
+
 class Silent:
     """Nobody."""
 

@@ -31,7 +31,6 @@ def layout(**changes: Any) -> Layout:
             blind=SCORERS.get(spec.name, False),
             seeded=spec.name == "random",
             shards=spec.name in ("avss", "gbis"),
-            named=label in grid.scorers,
             code="0",
         )
         for label, spec in (grid.scorers | grid.baselines).items()

@@ -45,9 +45,7 @@ def layout_of(
         grid=made,
         models={m: Subject(recipe=made.recipe(m), identity=m, text=m, measures=measures) for m in models},
         scorers={
-            label: Entrant(
-                spec=spec, blind=label in ("random", "depth"), seeded=label == "random", named=label in named, code=""
-            )
+            label: Entrant(spec=spec, blind=label in ("random", "depth"), seeded=label == "random", code="")
             for label, spec in (named | company).items()
         },
         pruners={label: Chooser(spec=spec, nested=True, code=label) for label, spec in made.pruners.items()},

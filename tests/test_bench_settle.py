@@ -86,4 +86,3 @@ def test_what_is_known_of_the_scorers(place: Path) -> None:
     assert {label for label, one in found.items() if one.shards} == {"avss", "perplexity", "block-influence"}
     assert {label for label, one in found.items() if one.blind} == {"random", "depth"}
     assert {label for label, one in found.items() if one.seeded} == {"random"}
-    assert {label for label, one in found.items() if one.named} == {"avss", "perplexity", "cim"}

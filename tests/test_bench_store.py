@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from grids import computed, layout
 
+from layerimp.bench import pipeline
 from layerimp.bench.cells import Cell, Outcome
 from layerimp.bench.store import FILE, Store
 from layerimp.errors import OutputError
@@ -94,6 +95,13 @@ def test_what_holds_no_report_is_said(tmp_path: Path, name: str, why: str) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=why):
         Store(tmp_path / name, write=False)
+
+
+def test_a_grid_of_another_version_is_said(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.keep_layout(layout().model_dump(mode="json") | {"moons": 2})
+    with pytest.raises(OutputError, match="of another version of layerimp"):
+        pipeline.findings(tmp_path)
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:

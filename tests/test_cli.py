@@ -37,7 +37,7 @@ def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, t
         "run", "--tasks", "none", *scoring, "--scorer", "avss", "--tasks", task, "--ratio", 0.25, "--output", out_dir
     )
     assert code == 0, err
-    for stage in ("load", "read", "score avss", "evaluate", "save"):
+    for stage in ("load", "read", "score avss", "original: evaluate", "avss: evaluate", "random: evaluate", "save"):
         assert stage in err
     for told in (
         "normalized",

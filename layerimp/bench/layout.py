@@ -25,7 +25,6 @@ class Entrant(Part):
     blind: bool = Field(description="Whether it looks at nothing, so that no text changes its scores.")
     seeded: bool = Field(description="Whether it has a seed, which each repeat then sets.")
     shards: bool = Field(False, description="Whether parts of a calibration set can be scored apart.")
-    named: bool = Field(description="Whether it was named, or came along as a baseline or by `all`.")
     code: str = Field(description="A digest of its source.")
 
 

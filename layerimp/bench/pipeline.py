@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from layerimp.bench.driver import Driver, Watcher
 from layerimp.bench.engines import Engine
 from layerimp.bench.engines.here import Here
@@ -100,7 +102,12 @@ def findings(directory: Path) -> Findings:
         layout = store.layout()
         if layout is None:
             raise OutputError(f"{directory / FILE} holds no grid yet")
-        return find(Layout.model_validate(layout), store.records())
+        try:
+            return find(Layout.model_validate(layout), store.records())
+        except ValidationError:
+            raise OutputError(
+                f"the grid in {directory} is of another version of layerimp; run bench there again"
+            ) from None
 
 
 def write_page(found: Findings, directory: Path) -> Path:

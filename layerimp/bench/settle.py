@@ -73,22 +73,19 @@ def _yaml_anywhere(task: str) -> str:
 
 def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:
     specs = {label: spec for label, spec in grid.scorers.items() if label != ALL}
-    named = set(specs)
     invited = {name: ComponentSpec(name=name) for name in installed(progress)} if ALL in grid.scorers else {}
     specs |= {label: spec for label, spec in (invited | grid.baselines).items() if label not in specs}
-    return {label: _entrant(label, spec, named=label in named) for label, spec in specs.items()}
+    return {label: _entrant(label, spec) for label, spec in specs.items()}
 
 
-def _entrant(label: str, spec: ComponentSpec, *, named: bool) -> Entrant:
+def _entrant(label: str, spec: ComponentSpec) -> Entrant:
     if "seed" in spec.options:
         raise OptionError(f"the scorer {label!r} gets its seed from the repeat; give the grid a seed instead")
     check_spec(label, spec)
     cls = registry().get("scorer", spec.name)
     assert issubclass(cls, Scorer)
     blind, seeded = getattr(cls, "sweep", cls) is None, "seed" in cls.Config.model_fields
-    return Entrant(
-        spec=spec, blind=blind, seeded=seeded, shards=not blind and _shards(spec, cls), named=named, code=_code(cls)
-    )
+    return Entrant(spec=spec, blind=blind, seeded=seeded, shards=not blind and _shards(spec, cls), code=_code(cls))
 
 
 def _shards(spec: ComponentSpec, cls: type[Scorer]) -> bool:

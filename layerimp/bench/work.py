@@ -19,7 +19,7 @@ from layerimp.job import Job
 from layerimp.plugins import one_line
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
-from layerimp.recipe import ComponentSpec, Recipe
+from layerimp.recipe import ORIGINAL, ComponentSpec, Recipe
 from layerimp.registry import registry
 from layerimp.report import Size
 from layerimp.scorer import Importance
@@ -151,7 +151,7 @@ class Workshop:
         job = self._opened(assignment, {})
         evaluators = self._prepared(assignment, job)
         with pruned(job.model, blocks):
-            metrics = job.evaluate(evaluators, "quality", intact=not blocks)
+            metrics = job.evaluate(evaluators, "quality", "pruned" if blocks else ORIGINAL)
             result = {"metrics": [asdict(metric) for metric in metrics], "size": asdict(Size.of(job.stack))}
         return {cell.key: Outcome(cell.key, result)}
 

@@ -109,8 +109,9 @@ class View:
         for table in paper_tables(replace(self.found, models={"": self.model})):
             removed = {row[-1].text for row in table.rows}
             end = -1 if len(removed) == 1 else None
-            head, *rows = ([*row[:1], *row[2:end]] for row in (table.head, *table.rows))
-            found.append((PaperTable(table.title, head, rows), removed.pop() if end else ""))  # type: ignore[arg-type]
+            head = [*table.head[:1], *table.head[2:end]]
+            rows = [[*row[:1], *row[2:end]] for row in table.rows]
+            found.append((PaperTable(table.title, head, rows), removed.pop() if end else ""))
         return found
 
 
