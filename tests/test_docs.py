@@ -1,94 +1,201 @@
-"""Every code block of the README and the docs runs: commands in a shell, Python in one namespace per page."""
+"""Every code block of the README and the docs runs, what they show is current, and everything has its place in them."""
 
 from __future__ import annotations
 
-import os
+import importlib
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from typing import get_type_hints
 
+import pages
 import pytest
+import reference
+import regenerate
 import yaml
+from mathml import with_mathml
 
 import layerimp
-from layerimp.bench.grid import Grid
+from layerimp import hookspecs, result
 from layerimp.registry import registry
 
-ROOT = Path(layerimp.__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-RUN = {"bash", "python"}
-SHOWN = {"text", "toml", "yaml"}
-SETS_UP = re.compile(r"^(git clone|cd layerimp|make |pip install)", re.MULTILINE)
-"""Commands that install; what they lead to is the environment that the tests run in."""
+ROOT = pages.ROOT
+DOCS = ROOT / "docs"
+PAGES = pages.pages()
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+LANGUAGES = {"bash", "python", "text", "toml", "yaml", "json"}
+FOREIGN = {"--no-deps", "--no-build-isolation", "--output", "--help", "--version"}
+"""Options that pages mention and that are not layerimp's alone."""
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the metrics of intact models are kept, for all pages."""
+    return tmp_path_factory.mktemp("docs-cache")
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, model_dir: Path, calibration_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workshop(
+    tmp_path: Path, model_dir: Path, calibration_file: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> pages.Workshop:
     """The folder that the pages speak of: my-model, text.jsonl and mood.yaml."""
     shutil.copytree(model_dir, tmp_path / "my-model")
     lines = calibration_file.read_text().splitlines()
     (tmp_path / "text.jsonl").write_text("\n".join(lines * 40))  # enough for the defaults
-    offline = (ROOT / "docs" / "how-to" / "offline.md").read_text()
-    (task,) = (code for language, code in FENCE.findall(offline) if language == "yaml")
-    (tmp_path / "mood.yaml").write_text(task)
+    own_tasks = pages.blocks((DOCS / "how-to" / "own-tasks.md").read_text())
+    (tmp_path / "mood.yaml").write_text(next(block.code for block in own_tasks if block.title == "mood.yaml"))
     (tmp_path / "docs.jsonl").write_text(
         "\n".join(f'{{"text": "the cat was {word}", "label": {i % 2}}}' for i, word in enumerate(["big", "small"] * 4))
     )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    return tmp_path
+    monkeypatch.setenv("LAYERIMP_CACHE", str(shared_cache))
+    return pages.Workshop(tmp_path)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_code_blocks_run(page: Path, workshop: Path) -> None:
-    scope: dict[str, Any] = {"__name__": "page"}
-    for language, code in FENCE.findall(page.read_text()):
-        assert language in RUN | SHOWN, f"a block in {language!r} that nothing checks"
-        if language == "python":
-            exec(compile(code, str(page), "exec"), scope)
-        elif language == "bash" and not SETS_UP.search(code):
-            done = subprocess.run(["bash", "-e", "-c", code], capture_output=True, text=True, cwd=workshop)
-            assert done.returncode == 0, f"{code}\n{done.stderr}"
-        elif language == "yaml":
-            list(yaml.safe_load_all(code))
-        if language == "yaml" and code.startswith("models:"):
-            (workshop / "grid.yaml").write_text(code)
-        elif language == "yaml" and code.startswith("model:"):
-            (workshop / "recipe.yaml").write_text(code)
-            done = subprocess.run(
-                ["layerimp", "run", "--recipe", "recipe.yaml"], capture_output=True, text=True, cwd=workshop
-            )
-            assert done.returncode == 0, done.stderr
+@pytest.fixture
+def empty(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> pages.Workshop:
+    """Where a newcomer begins."""
+    monkeypatch.setenv("LAYERIMP_CACHE", str(shared_cache))
+    return pages.Workshop(tmp_path)
 
 
-def test_no_block_goes_unnoticed() -> None:
-    for page in PAGES:
-        assert page.read_text().count("```") == 2 * len(FENCE.findall(page.read_text())), page
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_code_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
+    folder: pages.Workshop = request.getfixturevalue("empty" if page.parent.name == "tutorials" else "workshop")
+    printed = ""
+    for block in pages.blocks(page.read_text()):
+        assert block.language in LANGUAGES, f"a block in {block.language!r} that nothing checks"
+        if block.language == "yaml":
+            list(yaml.safe_load_all(block.code))
+        if block.title == pages.OUTPUT:
+            assert pages.same(block.code, printed), f"python docs/tools/regenerate.py {page} brings up to date:\n{printed}"
+        printed = folder.run(block) if block.runs else ""
 
 
-def test_everything_has_its_page() -> None:
-    texts = {path.name: path.read_text() for path in PAGES}
-    everything = "\n".join(texts.values())
-    for kind in ("scorer", "pruner", "evaluator"):
-        for name in registry().names(kind):
-            assert name in everything, name
-    for option in registry().get("scorer", "avss").Config.model_fields:
-        assert f"`{option}" in texts["avss.md"], option
-    for command in ("run", "score", "prune", "evaluate", "bench", "report", "plugins", "scorers"):
-        assert f"`layerimp {command}" in texts["cli.md"], command
-    for field in Grid.model_fields.keys() - {"schema_version"}:
-        assert f"`{field}`" in texts["bench.md"], field
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_and_options_exist(page: Path) -> None:
+    text = reference.expanded(page.read_text())
+    assert text.count("```") == 2 * len(pages.blocks(text)), "a block that nothing checks"
+    commands = reference.commands()
+    for block in pages.blocks(text):
+        usage = block.code.startswith("layerimp ") and "[OPTIONS]" in block.code
+        for name, *arguments in [] if usage else pages.command_lines(block.code):
+            with commands[name].make_context(name, arguments):
+                pass
+    known = {option for command in commands.values() for one in command.params for option in one.opts} | FOREIGN
+    for span in re.findall(r"`([^`\n]+)`", pages.FENCE.sub("", text)):
+        if span.startswith(("--", "layerimp ")):
+            assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", span)) <= known, span
+
+
+def test_a_command_that_does_not_exist_is_found(tmp_path: Path) -> None:
+    (line,) = pages.command_lines("srun layerimp run --scorer avss --colour red \\\n  --ratio 0.5\n")
+    assert line == ["run", "--scorer", "avss", "--colour", "red", "--ratio", "0.5"]
+    with pytest.raises(Exception, match="--colour"):
+        reference.commands()["run"].make_context("run", line[1:])
+    with pytest.raises(AssertionError, match="no option --colour|No such option"):
+        pages.Workshop(tmp_path).run(pages.Block("bash", "", "layerimp run --colour red\n"))
+
+
+def test_blocks_run_as_in_a_shell(tmp_path: Path) -> None:
+    folder = pages.Workshop(tmp_path)
+    assert folder.run(pages.Block("bash", "", "export A=1\nlayerimp --version\n")) == f"layerimp {layerimp.__version__}\n"
+    assert folder.run(pages.Block("bash", "", "layerimp --version | tr a-z A-Z\n")).startswith("LAYERIMP")
+    folder.run(pages.Block("yaml", "a.yaml", "a: 1\n"))
+    folder.run(pages.Block("python", "", "text = open('a.yaml').read()"))
+    assert folder.run(pages.Block("python", "", "print(text)")).strip() == "a: 1"
+    with pytest.raises(AssertionError):
+        folder.run(pages.Block("bash", "", "ls nowhere | cat; false\n"))
+
+
+def test_outputs_are_compared_but_for_rounding_and_times() -> None:
+    table = "title\n\nfootprint\n\n  model  latency\n  a      {}\n\nquality\n  avss  {}  3 of 12  ✗ {}nd\n"
+    shown = table.format(8.2, "0.5000", 2)
+    assert pages.same(shown, table.format(9.9, "0.5001", 2))
+    assert not pages.same(shown, table.format(8.2, "0.6000", 2))
+    assert not pages.same(shown, table.format(8.2, "0.5000", 3))
+    assert not pages.same(shown, shown + "more\n")
+
+
+def test_outputs_are_regenerated(tmp_path: Path) -> None:
+    page = 'a\n\n```bash\nlayerimp --version\n```\n\n```text title="Output"\nlayerimp 7\n```\n\nb\n'
+    assert regenerate.current(page, tmp_path) == page.replace("layerimp 7", f"layerimp {layerimp.__version__}")
+
+
+def test_every_component_has_its_place_and_its_options_are_described() -> None:
+    for kind, overview in reference.KINDS.items():
+        listed = reference.expanded(f"<!-- generated: components {kind} -->")
+        assert f"<!-- generated: components {kind} -->" in (DOCS / "reference" / f"{overview}.md").read_text()
+        for name in registry().names(kind):  # type: ignore[arg-type]
+            assert f"`{name}`" in listed
+            page = (DOCS / "reference" / reference.page_of(kind, name).split("#")[0]).read_text()
+            table = reference.expanded(next(found[0] for found in reference.DIRECTIVE.finditer(page) if found[2].split() == [kind, name]))
+            for option, field in registry().get(kind, name).Config.model_fields.items():  # type: ignore[arg-type]
+                assert f"| `{option}` |" in table
+                assert field.description, f"{option} of {name}"
+
+
+def test_every_command_and_option_has_its_place() -> None:
+    text = (DOCS / "reference" / "cli.md").read_text()
+    for name, command in reference.commands().items():
+        assert f"<!-- generated: command {name} -->" in text
+        table = reference.expanded(f"<!-- generated: command {name} -->")
+        for parameter in command.params:
+            assert parameter.help, f"{parameter.name} of {name}"
+            assert f"| `{parameter.opts[0] if parameter.opts[0].startswith('-') else ''}" in table
+
+
+def test_every_field_has_its_place() -> None:
+    recipe, files = ((DOCS / "reference" / name).read_text() for name in ("recipe.md", "files.md"))
+    for name, model in reference.described_models().items():
+        assert f"<!-- generated: fields {name} -->" in recipe
+        assert all(field.description for field in model.model_fields.values()), name
+    assert "<!-- generated: results -->" in files
+    listed = reference.expanded("<!-- generated: results -->")
+    for document in result.DOCUMENTS.values():
+        for part in result.parts(document):
+            assert part.__doc__
+            assert all(f"| `{field}` |" in listed for field in get_type_hints(part))
+    for name in reference.SCHEMAS:
+        assert f"schemas/{name}.json" in recipe + files
+        assert '"properties"' in reference.schema_file(name)
+
+
+def test_every_public_name_and_hook_has_its_place() -> None:
+    python, contracts = ((DOCS / "reference" / name).read_text() for name in ("python.md", "plugins.md"))
     for name in layerimp.__all__:
-        assert name in texts["python.md"], name
-    for hook in ("layerimp_scorers", "layerimp_pruners", "layerimp_evaluators", "layerimp_assets", "layerimp_blocks"):
-        assert hook in texts["write-a-plugin.md"]
+        assert re.search(rf"^::: layerimp\.{name}$", python, re.MULTILINE), name
+        assert getattr(layerimp, name).__doc__, name
+    hooks = {name for name in vars(hookspecs) if name.startswith("layerimp_")}
+    writing = (DOCS / "how-to" / "write-a-plugin.md").read_text()
+    for hook in hooks:
+        assert f"::: layerimp.hookspecs.{hook}\n" in contracts
+        assert getattr(hookspecs, hook).__doc__
+        assert hook in writing
+
+
+def test_every_name_that_is_documented_exists() -> None:
+    for page in PAGES:
+        for dotted in re.findall(r"^::: (layerimp\S*)$", page.read_text(), re.MULTILINE):
+            module, _, name = dotted.rpartition(".")
+            assert getattr(importlib.import_module(module), name).__doc__, dotted
+
+
+def test_formulas_become_mathml() -> None:
+    page = r'<p>a <span class="arithmatex">\(S_l &lt; \varepsilon\)</span></p><div class="arithmatex">\[\frac{a}{b}\]</div>'
+    found = with_mathml(page)
+    assert found.count("<math") == 2
+    assert "<mfrac>" in found
+    assert "arithmatex" not in found
 
 
 def test_every_page_is_in_the_menu() -> None:
-    menu = yaml.safe_dump(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
-    for page in (ROOT / "docs").rglob("*.md"):
-        assert str(page.relative_to(ROOT / "docs")) in menu
+    menu = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES[1:]:
+        assert str(page.relative_to(DOCS)) in menu, page
+
+
+def test_nothing_is_fetched_from_elsewhere() -> None:
+    settings = (ROOT / "mkdocs.yml").read_text()
+    assert "font: false" in settings
+    for source in DOCS.rglob("*.css"):
+        assert "http" not in source.read_text()

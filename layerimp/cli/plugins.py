@@ -58,7 +58,7 @@ def _description(name: str) -> dict[str, Any]:
         "options": [
             {
                 "name": option,
-                "type": _type_name(field.annotation),
+                "type": type_name(field.annotation),
                 "default": field.get_default(call_default_factory=True, validated_data={}),
                 "description": field.description or "",
             }
@@ -67,16 +67,22 @@ def _description(name: str) -> dict[str, Any]:
     }
 
 
-def _type_name(annotation: Any) -> str:
+def type_name(annotation: Any) -> str:
     """A type as a user would write it: `float`, `a | b` for a choice, `list of float` for several."""
-    from types import UnionType
-    from typing import Literal, Union, get_args, get_origin
+    from pathlib import Path
+    from types import NoneType, UnionType
+    from typing import Annotated, Literal, Union, get_args, get_origin
 
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(map(str, args))
     if origin in (Union, UnionType):
-        return " | ".join(map(_type_name, args))
+        return " | ".join(map(type_name, args))
+    if origin is Annotated:
+        return type_name(args[0])
     if origin in (list, tuple):
-        return f"list of {_type_name(args[0])}"
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+        return f"list of {type_name(args[0])}"
+    if origin is dict:
+        return f"mapping of {type_name(args[1])}"
+    plain = {NoneType: "null", Path: "path"}
+    return plain.get(annotation) or (annotation.__name__ if isinstance(annotation, type) else str(annotation))

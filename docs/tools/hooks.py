@@ -1,0 +1,37 @@
+"""What mkdocs calls while it builds the site; named in mkdocs.yml."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mathml
+import reference
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+
+
+def on_config(config: Any) -> Any:
+    """Make links to edit a page only where it is known where the source is."""
+    if not config.repo_url:
+        config.edit_uri = None
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the JSON Schemas."""
+    for name in reference.SCHEMAS:
+        files.append(File.generated(config, f"reference/schemas/{name}.json", content=reference.schema_file(name)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_others: Any) -> str:
+    """Put in what is generated."""
+    try:
+        return reference.expanded(markdown)
+    except Exception as error:
+        raise PluginError(f"{page.file.src_path}: {type(error).__name__}: {error}") from error
+
+
+def on_page_content(content: str, **_others: Any) -> str:
+    """Put formulas into MathML."""
+    return mathml.with_mathml(content)

@@ -1,0 +1,197 @@
+"""The code blocks of the pages, and what runs them.
+
+    ```bash                             runs, as ```python does, in the page's order and in one folder
+    ```yaml title="task.yaml"           is a file, which is written there
+    ```bash title="Needs the network"   is only parsed: its commands and options have to exist
+    ```text title="Output"              is what the block before it printed, and is kept current by regenerate.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r'^```(\w+)(?: title="([^"\n]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+OUTPUT = "Output"
+NEEDS = "Needs "
+COMMAND = re.compile(r"\blayerimp ((?:run|score|prune|evaluate|bench|report|plugins|scorers)\b[^\n|;&>`]*)")
+_SETS_UP = re.compile(r"^(git clone|cd layerimp|make |pip install)", re.MULTILINE)
+"""Commands that install; what they lead to is the environment that the blocks run in."""
+_OPERATORS = frozenset("|&;<>()$`*?~!")
+_SEEN: dict[tuple[str, ...], str] = {}
+"""What commands printed that depend on nothing but what ships, so that they run once however many pages show them."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    title: str
+    code: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it runs where the tests run."""
+        if self.title.startswith(NEEDS) or (self.language == "bash" and _SETS_UP.search(self.code)):
+            return False
+        return self.is_file or self.language in ("bash", "python")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether its title is the name of a file that it is."""
+        return re.fullmatch(r"[\w./-]+\.\w+", self.title) is not None
+
+
+def pages() -> list[Path]:
+    """The README and every page of the site."""
+    found = (ROOT / "docs").rglob("*.md")
+    return [ROOT / "README.md", *sorted(page for page in found if "plugins" not in page.relative_to(ROOT).parts)]
+
+
+def blocks(markdown: str) -> list[Block]:
+    """The fenced blocks, in order."""
+    return [Block(language, title or "", code) for language, title, code in FENCE.findall(markdown)]
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """The arguments of every layerimp command in a block."""
+    return [shlex.split(arguments) for arguments in COMMAND.findall(text.replace("\\\n", " "))]
+
+
+@dataclass
+class Workshop:
+    """A folder in which the blocks of one page run, one after the other.
+
+    `layerimp` commands run in this process, through the function behind the command, so that torch is loaded once for
+    all pages. Lines that need a shell get one.
+    """
+
+    folder: Path
+    scope: dict[str, Any] = field(default_factory=lambda: {"__name__": "page"})
+
+    def run(self, block: Block) -> str:
+        """Run a block; what it printed on stdout.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        with _inside(self.folder):
+            if block.is_file:
+                Path(block.title).write_text(block.code, encoding="utf-8")
+                return ""
+            if block.language == "python":
+                with contextlib.redirect_stdout(io.StringIO()) as out:
+                    exec(compile(block.code, "<page>", "exec"), self.scope)
+                return out.getvalue()
+            lines = [_words(line) for line in block.code.replace("\\\n", " ").splitlines()]
+            if any(words is None for words in lines):
+                return _shell(block.code)
+            return "".join(map(self._line, filter(None, lines)))
+
+    def _line(self, words: list[str]) -> str:
+        if words[0] == "export":
+            os.environ.update(word.split("=", 1) for word in words[1:])
+            return ""
+        ships = not {"--model", "--calibration", "--output", "--recipe", "--plan", "--tasks", "report"} & set(words)
+        if ships and tuple(words) in _SEEN:
+            return _SEEN[tuple(words)]
+        out = _layerimp(words[1:])
+        if ships:
+            _SEEN[tuple(words)] = out
+        return out
+
+
+def _words(line: str) -> list[str] | None:
+    """The words of a line that needs no shell: nothing, `export` or `layerimp`. None: it needs one."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:
+        return None
+    plain = not words or words[0] == "export" or (words[0] == "layerimp" and not _OPERATORS & set(line))
+    return words if plain else None
+
+
+def _layerimp(arguments: list[str]) -> str:
+    from layerimp.cli import main
+
+    before, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["layerimp", *arguments]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        sys.argv = before
+        signal.signal(signal.SIGTERM, handler)
+    assert code == 0, f"layerimp {shlex.join(arguments)}\n{err.getvalue()}"
+    return out.getvalue()
+
+
+def _shell(code: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-e", "-c", code], capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert done.returncode == 0, f"{code}\n{done.stderr}"
+    return done.stdout
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before, environment = Path.cwd(), dict(os.environ)
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        _restore(environment)
+
+
+def _restore(environment: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+def shown(markdown: str) -> list[tuple[Block, str]]:
+    """The blocks whose output a page shows, each with that output."""
+    found = blocks(markdown)
+    return [(first, second.code) for first, second in zip(found, found[1:], strict=False) if second.title == OUTPUT]
+
+
+_TIMES = re.compile(r"^footprint$.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
+_NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
+ROUNDING = 0.03
+"""Relative: processors round differently, and a bfloat16 model's metrics move with that."""
+
+
+def same(first: str, second: str) -> bool:
+    """Whether two outputs say the same, but for times and the last digits of numbers."""
+    first, second = (_TIMES.sub("", text).rstrip() for text in (first, second))
+    words, others = first.split(), second.split()
+    return len(words) == len(others) and all(map(_alike, words, others))
+
+
+def _alike(word: str, other: str) -> bool:
+    if word == other:
+        return True
+    if _NUMBER.sub("", word) != _NUMBER.sub("", other):
+        return False
+    pairs = zip(map(_number, _NUMBER.findall(word)), map(_number, _NUMBER.findall(other)), strict=False)
+    return "." in word and all(abs(a - b) <= ROUNDING * max(abs(a), abs(b)) for a, b in pairs)
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))

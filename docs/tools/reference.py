@@ -1,0 +1,288 @@
+"""The parts of pages that are made from the code: commands, options, recipes, results, components.
+
+A page asks for one by a line such as `<!-- generated: options scorer avss -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+ROOT = Path(__file__).parents[2]
+DIRECTIVE = re.compile(r"^<!-- generated: (\S+)(.*?) -->$", re.MULTILINE)
+KINDS = {"scorer": "scorers", "pruner": "pruners", "evaluator": "evaluators"}
+SCHEMAS = ("recipe", "grid", "report", "scores", "plans", "metrics")
+"""What has a JSON Schema: `reference/schemas/NAME.json` of the site."""
+
+
+def expanded(markdown: str) -> str:
+    """A page with everything in it that it asks for.
+
+    Raises:
+        KeyError: it asks for something that does not exist.
+    """
+    return DIRECTIVE.sub(lambda found: _PARTS[found[1]](*found[2].split()), markdown)
+
+
+def commands() -> dict[str, Any]:
+    """Every command of the command line, by name, as click has it."""
+    from typer.main import get_command
+
+    from layerimp.cli import app
+
+    group: Any = get_command(app)
+    return dict(group.commands)
+
+
+def _types(command: str) -> dict[str, Any]:
+    """What a command's parameters hold, by name: one value's type."""
+    from types import UnionType
+    from typing import get_args, get_origin, get_type_hints
+
+    from layerimp.cli import app
+
+    (function,) = (c.callback for c in app.registered_commands if c.callback and c.callback.__name__ == command)
+    found = {}
+    for name, hint in get_type_hints(function).items():
+        while get_origin(hint) in (UnionType, list):  # X | None, list[X]
+            hint = get_args(hint)[0]
+        found[name] = hint
+    return found
+
+
+def described_models() -> dict[str, type[BaseModel]]:
+    """What a recipe file holds, by the name under which a page asks for its table."""
+    from layerimp.bench.grid import Grid, ModelSpec
+    from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
+
+    return {
+        "recipe": Recipe,
+        "calibration": CalibrationSpec,
+        "component": ComponentSpec,
+        "grid": Grid,
+        "grid-model": ModelSpec,
+    }
+
+
+def schema(name: str) -> dict[str, Any]:
+    """A JSON Schema."""
+    from pydantic import TypeAdapter
+
+    from layerimp import result
+
+    models = described_models()
+    if name in models:
+        return models[name].model_json_schema()
+    return TypeAdapter(result.DOCUMENTS[f"layerimp.{name}/1"]).json_schema()
+
+
+def schema_file(name: str) -> str:
+    """A JSON Schema as the site serves it."""
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema(name), indent=2) + "\n"
+
+
+def _command_list() -> str:
+    def summary(command: Any) -> str:
+        return (command.help or "").strip().split("\n")[0]
+
+    return _table(("command", ""), [(f"[`layerimp {n}`](#{n})", summary(c)) for n, c in commands().items()])
+
+
+def _command(name: str) -> str:
+    command = commands()[name]
+    text, _, example = command.help.strip().partition("\n\nExample: ")
+    types = _types(name)
+    names = {p.name: _option_names(p, types[p.name]) for p in command.params}
+    arguments = [names[p.name] for p in command.params if p.param_type_name == "argument"]
+    usage = " ".join(["layerimp", name, *arguments, "[OPTIONS]"])
+    parts = [f"## {name}", text, f"```text\n{usage}\n```"]
+    if example:
+        parts.append(f"For example:\n\n```text\n{example}\n```")
+    options = [(f"`{names[p.name]}`", *_default_and_meaning(p)) for p in command.params]
+    parts.append(_table(("option", "default", "meaning"), options))
+    return "\n\n".join(parts)
+
+
+def _option_names(parameter: Any, kind: Any) -> str:
+    if parameter.param_type_name == "argument":
+        name = str(parameter.name.upper())
+        return name if parameter.required else f"[{name}]"
+    return ", ".join(parameter.opts) + ("" if parameter.is_flag else f" {_metavar(kind)}")
+
+
+def _metavar(kind: Any) -> str:
+    if issubclass(kind, Enum):
+        return "|".join(str(choice.value) for choice in kind)
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _default_and_meaning(parameter: Any) -> tuple[str, str]:
+    """An option's default, where its help or its declaration names one, and the rest of its help."""
+    meaning, _, default = (parameter.help or "").partition(" Default: ")
+    if not default and isinstance(parameter.default, str | int | float | Enum) and not parameter.is_flag:
+        default = f"`{getattr(parameter.default, 'value', parameter.default)}`"
+    return default.removesuffix("."), meaning
+
+
+def _options(kind: str, name: str) -> str:
+    from layerimp.registry import registry
+
+    fields = registry().get(kind, name).Config.model_fields  # type: ignore[arg-type]
+    if not fields:
+        return f"The {kind} `{name}` has no options."
+    return f"Options of `{name}`, set with `--set {name}.OPTION=VALUE`:\n\n{_fields(fields, 'option')}"
+
+
+def _model(name: str) -> str:
+    return _fields(described_models()[name].model_fields, "field")
+
+
+def _fields(fields: dict[str, Any], what: str) -> str:
+    rows = [
+        (f"`{name}`", _type(field), f"`{_value(field)}`" if not field.is_required() else "", field.description or "")
+        for name, field in fields.items()
+    ]
+    return _table((what, "type", "default", "meaning"), rows)
+
+
+def _type(field: Any) -> str:
+    from layerimp.cli.plugins import type_name
+
+    limits = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    found = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, sign in limits.items()
+        if getattr(limit, name, None) is not None
+    ]
+    text = ", ".join([type_name(field.annotation), *found])
+    for name, model in described_models().items():
+        text = re.sub(rf"\b{model.__name__}\b", f"[{name}](#{name})", text)
+    return text
+
+
+def _value(field: Any) -> str:
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    """A default as a recipe would write it, with components by their names."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        said = {name: item for name, item in value.model_dump().items() if item not in (None, {}, ())}
+        return said["name"] if list(said) == ["name"] else said["model"] if list(said) == ["model"] else "{…}"
+    if isinstance(value, dict):
+        return f"[{', '.join(map(str, value))}]" if value else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_shown, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _components(kind: str) -> str:
+    from layerimp.registry import registry
+
+    found = registry()
+    rows = []
+    for name in found.names(kind):  # type: ignore[arg-type]
+        cls = found.get(kind, name)  # type: ignore[arg-type]
+        rows.append((f"[`{name}`]({page_of(kind, name)})", cls.summary(), cls.reference))
+    return _table((kind, "", "source"), rows)
+
+
+def page_of(kind: str, name: str) -> str:
+    """The page, and the place on it, that asks for a component's options."""
+    wanted = f"<!-- generated: options {kind} {name} -->"
+    for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
+        before, found, _ = page.read_text(encoding="utf-8").partition(wanted)
+        if found:
+            headings = re.findall(r"^## (.+)$", before, re.MULTILINE)
+            return page.name + (f"#{name}" if name in headings else "")
+    raise KeyError(f"no page in docs/reference holds {wanted}")
+
+
+def _results() -> str:
+    from layerimp import result
+
+    found = dict.fromkeys(part for document in result.DOCUMENTS.values() for part in result.parts(document))
+    return "\n\n".join(map(_typed, found))
+
+
+def _typed(part: Any) -> str:
+    from typing import get_type_hints
+
+    hints = get_type_hints(part, include_extras=True)
+    rows = [(f"`{name}`", _words(hint), _meaning(hint)) for name, hint in hints.items()]
+    heading = f"### {part.__name__} {{ #{part.__name__.lower()} }}"
+    return f"{heading}\n\n{' '.join(part.__doc__.split())}\n\n{_table(('field', 'type', 'meaning'), rows)}"
+
+
+def _meaning(hint: Any) -> str:
+    """The description in an annotation."""
+    from typing import NotRequired, get_args, get_origin
+
+    if get_origin(hint) is NotRequired:
+        return _meaning(get_args(hint)[0])
+    return str(hint.__metadata__[0].description)
+
+
+def _words(hint: Any) -> str:
+    """A type in words; a part that has a table of its own is linked."""
+    from types import UnionType
+    from typing import NotRequired, Union, get_args, get_origin
+
+    from typing_extensions import is_typeddict
+
+    from layerimp.cli.plugins import type_name
+
+    args = get_args(hint)
+    if get_origin(hint) is NotRequired or hasattr(hint, "__metadata__"):
+        return _words(args[0])
+    if is_typeddict(hint):
+        return f"[{hint.__name__}](#{hint.__name__.lower()})"
+    if get_origin(hint) in (dict, list):
+        kind = "mapping" if get_origin(hint) is dict else "list"
+        inner = _words(args[-1])
+        return inner.replace("mapping of", "mappings of", 1) if "mapping" in inner else f"{kind} of {inner}"
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join(map(_words, args))
+    return type_name(hint)
+
+
+def _file(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def _figure(name: str) -> str:
+    return _file(f"docs/figures/{name}.svg")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+_PARTS: dict[str, Callable[..., str]] = {
+    "command": _command,
+    "commands": _command_list,
+    "components": _components,
+    "fields": _model,
+    "figure": _figure,
+    "file": _file,
+    "options": _options,
+    "results": _results,
+}
