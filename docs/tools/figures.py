@@ -1,0 +1,84 @@
+"""The figures of the pages, drawn from what the starter gives."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pages
+from layerimp.bench import pipeline
+from layerimp.bench.report.plots import Square, curves, matrix
+from layerimp.bench.report.svg import LINE, MUTED, drawn, looks
+from matplotlib.figure import Figure
+
+GRID = (
+    "layerimp bench --scorer avss --scorer paper=avss --set paper.variant=paper --scorer lrp --scorer cim --ratio 1 --ratio 2 "
+    "--ratio 3 --ratio 4 --ratio 6 --repeats 5 --limit 100 --output grid"
+)
+
+
+def drawn_all() -> dict[str, str]:
+    """Every figure as SVG, by name."""
+    return {"first-blocks": first_blocks(), "ranks": ranks(), "retention": retention()}
+
+
+def first_blocks() -> str:
+    """The shares of AVSS by block, for the literal and the default reading."""
+    found = _scores("--scorer paper=avss --set paper.variant=paper --scorer avss")
+    series = {"literal (block_out)": found["paper"], "default (mlp_act)": found["avss"]}
+    styles = looks(list(series), ())
+    figure = Figure(figsize=(640 / 72, 300 / 72), dpi=72)
+    axes = figure.add_axes((0.09, 0.16, 0.66, 0.76))
+    axes.patch.set_visible(False)
+    for label, one in series.items():
+        shares, look = one["columns"]["normalized_avss"], styles[label]
+        axes.plot(shares, color=look.colour, linestyle=look.dashes, marker=look.marker, linewidth=1.8, clip_on=False)
+        end = len(shares) - 1, shares[-1]
+        axes.annotate(label, end, (10, 0 if "literal" in label else -14), textcoords="offset points", color=look.colour)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(shares)))
+    axes.tick_params(length=0, labelsize=11.5, labelcolor=MUTED, which="both")
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+    axes.set_xlabel("block", fontsize=11.5, color=MUTED)
+    axes.set_title("share of AVSS", fontsize=11.5, color=MUTED, loc="left")
+    return str(drawn(figure, "first-blocks", "Share of AVSS by block, literal and default reading"))
+
+
+def ranks() -> str:
+    """Each scorer's order of removal, the first three in colour."""
+    found = _scores("--scorer all --scorer paper=avss --set paper.variant=paper --max-length 128")
+    rows = {}
+    for label, one in found.items():
+        order = sorted(range(len(one["scores"])), key=lambda block, s=one["scores"]: (s[block], -block))
+        place = {block: n for n, block in enumerate(order)}
+        count = len(order)
+        rows[label] = [Square(1 - place[block] / count, str(place[block] + 1)) for block in range(count)]
+    names = [str(block) for block in range(count)]
+    return str(drawn(matrix(rows, names, size=(44, 30), strength=0.75), "ranks", "Order of removal by scorer and block"))
+
+
+def retention() -> str:
+    """Average retention against the number of removed blocks."""
+    with tempfile.TemporaryDirectory() as folder:
+        pages.Workshop(Path(folder)).run(pages.Block("bash", "", GRID + "\n"))
+        (model,) = pipeline.findings(Path(folder) / "grid").models.values()
+    lines: dict[str, dict[float, Any]] = {}
+    for row in model.rows:
+        if row.task == "average":
+            for label, entry in row.entries.items():
+                if entry.value is not None:
+                    lines.setdefault(label, {})[float(row.removed_blocks or 0)] = entry.value
+    styles = looks(list(lines), {"random", "depth", "block-influence"} & lines.keys())
+    return str(drawn(curves(lines, model.num_blocks, styles), "retention", "Average retention by removed blocks"))
+
+
+def _scores(options: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        printed = pages.Workshop(Path(folder)).run(pages.Block("bash", "", f"layerimp score {options} --json\n"))
+    found: dict[str, Any] = json.loads(printed)["scorers"]
+    return found
