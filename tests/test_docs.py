@@ -67,7 +67,9 @@ def test_code_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
         if block.language == "yaml":
             list(yaml.safe_load_all(block.code))
         if block.title == pages.OUTPUT:
-            assert pages.same(block.code, printed), f"python docs/tools/regenerate.py {page} brings up to date:\n{printed}"
+            assert pages.same(block.code, printed), (
+                f"python docs/tools/regenerate.py {page} brings up to date:\n{printed}"
+            )
         printed = folder.run(block) if block.runs else ""
 
 
@@ -92,13 +94,15 @@ def test_a_command_that_does_not_exist_is_found(tmp_path: Path) -> None:
     assert line == ["run", "--scorer", "avss", "--colour", "red", "--ratio", "0.5"]
     with pytest.raises(Exception, match="--colour"):
         reference.commands()["run"].make_context("run", line[1:])
-    with pytest.raises(AssertionError, match="no option --colour|No such option"):
+    with pytest.raises(AssertionError, match="--colour"):
         pages.Workshop(tmp_path).run(pages.Block("bash", "", "layerimp run --colour red\n"))
 
 
 def test_blocks_run_as_in_a_shell(tmp_path: Path) -> None:
     folder = pages.Workshop(tmp_path)
-    assert folder.run(pages.Block("bash", "", "export A=1\nlayerimp --version\n")) == f"layerimp {layerimp.__version__}\n"
+    assert (
+        folder.run(pages.Block("bash", "", "export A=1\nlayerimp --version\n")) == f"layerimp {layerimp.__version__}\n"
+    )
     assert folder.run(pages.Block("bash", "", "layerimp --version | tr a-z A-Z\n")).startswith("LAYERIMP")
     folder.run(pages.Block("yaml", "a.yaml", "a: 1\n"))
     folder.run(pages.Block("python", "", "text = open('a.yaml').read()"))
@@ -128,7 +132,9 @@ def test_every_component_has_its_place_and_its_options_are_described() -> None:
         for name in registry().names(kind):  # type: ignore[arg-type]
             assert f"`{name}`" in listed
             page = (DOCS / "reference" / reference.page_of(kind, name).split("#")[0]).read_text()
-            table = reference.expanded(next(found[0] for found in reference.DIRECTIVE.finditer(page) if found[2].split() == [kind, name]))
+            table = reference.expanded(
+                next(found[0] for found in reference.DIRECTIVE.finditer(page) if found[2].split() == [kind, name])
+            )
             for option, field in registry().get(kind, name).Config.model_fields.items():  # type: ignore[arg-type]
                 assert f"| `{option}` |" in table
                 assert field.description, f"{option} of {name}"
@@ -181,11 +187,14 @@ def test_every_name_that_is_documented_exists() -> None:
 
 
 def test_formulas_become_mathml() -> None:
-    page = r'<p>a <span class="arithmatex">\(S_l &lt; \varepsilon\)</span></p><div class="arithmatex">\[\frac{a}{b}\]</div>'
+    inline, block = r'<span class="arithmatex">\(S_l &lt; 1\)</span>', r'<div class="arithmatex">\[\frac{a}{b}\]</div>'
+    page = f"<p>a {inline}</p>{block}"
     found = with_mathml(page)
     assert found.count("<math") == 2
     assert "<mfrac>" in found
     assert "arithmatex" not in found
+    with pytest.raises(ValueError, match="nosuch"):
+        with_mathml(r'<span class="arithmatex">\(\begin{nosuch} a & b \end{nosuch}\)</span>')
 
 
 def test_every_page_is_in_the_menu() -> None:

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pages
+from matplotlib.figure import Figure
+
 from layerimp.bench import pipeline
 from layerimp.bench.report.plots import Square, curves, matrix
 from layerimp.bench.report.svg import LINE, MUTED, drawn, looks
-from matplotlib.figure import Figure
 
 GRID = (
-    "layerimp bench --scorer avss --scorer paper=avss --set paper.variant=paper --scorer lrp --scorer cim --ratio 1 --ratio 2 "
-    "--ratio 3 --ratio 4 --ratio 6 --repeats 5 --limit 100 --output grid"
+    "layerimp bench --no-baselines --scorer avss --scorer paper=avss --set paper.variant=paper --scorer lrp "
+    "--scorer block-influence --scorer random --ratio 1 --ratio 3 --ratio 6 --repeats 3 --limit 40 --output grid"
 )
-
-
-def drawn_all() -> dict[str, str]:
-    """Every figure as SVG, by name."""
-    return {"first-blocks": first_blocks(), "ranks": ranks(), "retention": retention()}
+"""It takes some minutes."""
 
 
 def first_blocks() -> str:
@@ -59,7 +56,9 @@ def ranks() -> str:
         count = len(order)
         rows[label] = [Square(1 - place[block] / count, str(place[block] + 1)) for block in range(count)]
     names = [str(block) for block in range(count)]
-    return str(drawn(matrix(rows, names, size=(44, 30), strength=0.75), "ranks", "Order of removal by scorer and block"))
+    return str(
+        drawn(matrix(rows, names, size=(44, 30), strength=0.75), "ranks", "Order of removal by scorer and block")
+    )
 
 
 def retention() -> str:
@@ -82,3 +81,6 @@ def _scores(options: str) -> dict[str, Any]:
         printed = pages.Workshop(Path(folder)).run(pages.Block("bash", "", f"layerimp score {options} --json\n"))
     found: dict[str, Any] = json.loads(printed)["scorers"]
     return found
+
+
+FIGURES = {"first-blocks": first_blocks, "ranks": ranks, "retention": retention}

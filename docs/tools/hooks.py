@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import mathml
@@ -33,5 +34,5 @@ def on_page_markdown(markdown: str, page: Any, **_others: Any) -> str:
 
 
 def on_page_content(content: str, **_others: Any) -> str:
-    """Put formulas into MathML."""
-    return mathml.with_mathml(content)
+    """Put formulas into MathML, and keep names and options in one piece, which a browser would break at hyphens."""
+    return re.sub(r"<code>([^<\n]{1,24})</code>", r'<code class="whole">\1</code>', mathml.with_mathml(content))

@@ -17,5 +17,7 @@ def with_mathml(page: str) -> str:
 
 def _mathml(found: re.Match[str]) -> str:
     tag, bracket, formula = found.groups()
-    display = "block" if bracket == "[" else "inline"
-    return f'<{tag} class="formula">{convert(html.unescape(formula), display=display)}</{tag}>'
+    made = convert(html.unescape(formula), display="block" if bracket == "[" else "inline")
+    if "<mi>&</mi>" in made or re.search(r"<m(?:i|text)>\\\\", made):
+        raise ValueError(f"the formula {formula.strip()!r} has something that latex2mathml does not know")
+    return f'<{tag} class="formula">{made}</{tag}>'

@@ -104,8 +104,8 @@ def _command(name: str) -> str:
     usage = " ".join(["layerimp", name, *arguments, "[OPTIONS]"])
     parts = [f"## {name}", text, f"```text\n{usage}\n```"]
     if example:
-        parts.append(f"For example:\n\n```text\n{example}\n```")
-    options = [(f"`{names[p.name]}`", *_default_and_meaning(p)) for p in command.params]
+        parts.append(f"For example:\n\n```bash\n{example}\n```")
+    options = [(f"`{names[p.name]}`", *_default_and_meaning(p, types[p.name])) for p in command.params]
     parts.append(_table(("option", "default", "meaning"), options))
     return "\n\n".join(parts)
 
@@ -119,15 +119,17 @@ def _option_names(parameter: Any, kind: Any) -> str:
 
 def _metavar(kind: Any) -> str:
     if issubclass(kind, Enum):
-        return "|".join(str(choice.value) for choice in kind)
+        return kind.__name__.upper()
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
 
 
-def _default_and_meaning(parameter: Any) -> tuple[str, str]:
+def _default_and_meaning(parameter: Any, kind: Any) -> tuple[str, str]:
     """An option's default, where its help or its declaration names one, and the rest of its help."""
     meaning, _, default = (parameter.help or "").partition(" Default: ")
     if not default and isinstance(parameter.default, str | int | float | Enum) and not parameter.is_flag:
         default = f"`{getattr(parameter.default, 'value', parameter.default)}`"
+    if issubclass(kind, Enum):
+        meaning += f" One of {', '.join(f'`{choice.value}`' for choice in kind)}."
     return default.removesuffix("."), meaning
 
 

@@ -1,8 +1,9 @@
 """Runs the pages again and writes what their blocks print into them, and draws the figures anew.
 
-    python docs/tools/regenerate.py [PAGE ...]      # all pages, where none is named; figures only with all
+    python docs/tools/regenerate.py [PAGE or FIGURE ...]      # all, where none is named
+    python docs/tools/regenerate.py docs/tutorials/first-run.md docs/figures/ranks.svg
 
-Nothing but what ships is needed. Only what changed by more than rounding is written.
+Nothing but what ships is needed. Of pages, only what changed by more than rounding is written.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ FIGURES = pages.ROOT / "docs" / "figures"
 
 
 def current(markdown: str, folder: Path) -> str:
-    """A page with the outputs that its blocks have now."""
-    workshop, printed = pages.Workshop(folder), ""
-    parts, end = [], 0
-    for found, block in zip(pages.FENCE.finditer(markdown), pages.blocks(markdown), strict=True):
+    """A page with the outputs that its blocks have now; what comes after the last output is not run."""
+    workshop, printed, end = pages.Workshop(folder), "", 0
+    parts = []
+    found = list(zip(pages.FENCE.finditer(markdown), pages.blocks(markdown), strict=True))
+    last = max((n for n, (_, block) in enumerate(found) if block.title == pages.OUTPUT), default=0)
+    for place, block in found[: last + 1]:
         if block.title == pages.OUTPUT and not pages.same(block.code, printed):
-            parts += [markdown[end : found.start(3)], _shown(printed)]
-            end = found.end(3)
+            parts += [markdown[end : place.start(3)], _shown(printed)]
+            end = place.end(3)
         printed = workshop.run(block) if block.runs else ""
     return "".join([*parts, markdown[end:]])
 
@@ -34,23 +37,21 @@ def _shown(printed: str) -> str:
 
 
 def main() -> None:
-    """Bring pages up to date."""
-    named = [Path(name).resolve() for name in sys.argv[1:]]
-    for page in named or pages.pages():
-        text = page.read_text(encoding="utf-8")
-        if not pages.shown(text):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            found = current(text, Path(folder))
-        print(f"{page.relative_to(pages.ROOT)}: {'as it was' if found == text else 'brought up to date'}")
-        page.write_text(found, encoding="utf-8")
-    if not named:
-        import figures
+    """Bring pages, and figures, up to date."""
+    import figures
 
-        FIGURES.mkdir(exist_ok=True)
-        for name, svg in figures.drawn_all().items():
-            (FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
-            print(f"docs/figures/{name}.svg")
+    named = sys.argv[1:]
+    for name, draw in figures.FIGURES.items():
+        if not named or f"docs/figures/{name}.svg" in named:
+            (FIGURES / f"{name}.svg").write_text(draw(), encoding="utf-8")
+            print(f"docs/figures/{name}.svg: drawn")
+    for page in pages.pages():
+        text, name = page.read_text(encoding="utf-8"), str(page.relative_to(pages.ROOT))
+        if pages.shown(text) and (not named or name in named):
+            with tempfile.TemporaryDirectory() as folder:
+                found = current(text, Path(folder))
+            print(f"{name}: {'as it was' if found == text else 'brought up to date'}")
+            page.write_text(found, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""What commands print and write has the types that are documented, and no field more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+from mood import Run
+from pydantic import TypeAdapter, ValidationError
+
+from layerimp import result
+
+
+def checked(text: str) -> dict[str, Any]:
+    """A document that is what its `schema_version` says."""
+    document: dict[str, Any] = json.loads(text)
+    TypeAdapter(result.DOCUMENTS[document["schema_version"]]).validate_json(text, strict=True)
+    return document
+
+
+@pytest.fixture
+def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
+    return ["--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16]
+
+
+def test_a_run_and_its_files(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
+    angular = ["--scorer", "angular", "--set", "angular.window=2"]
+    code, out, err = layerimp_command(
+        "run", *scoring, *angular, "--tasks", task, "--ratio", 0.25, "--output", tmp_path / "out", "--json"
+    )
+    assert code == 0, err
+    document = checked(out)
+    everything = get_type_hints(result.Report).keys() - {"left_out"}  # nothing was
+    assert document.keys() == everything
+    assert document["scorers"]["angular"]["spans"].keys() == {"2"}
+    for name in ("scores", "plan", "metrics"):
+        checked((tmp_path / "out" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("command", ["score", "prune", "evaluate"])
+def test_the_stages(
+    layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, model_dir: Path, command: str
+) -> None:
+    given = {
+        "score": [*scoring, "--scorer", "all"],
+        "prune": ["--model", model_dir, "--blocks", "1,2", "--output", tmp_path / "out"],
+        "evaluate": ["--model", model_dir, "--tasks", task],
+    }
+    code, out, err = layerimp_command(command, *given[command], "--json")
+    assert code == 0, err
+    checked(out)
+
+
+def test_what_is_not_documented_is_found() -> None:
+    plan = {"num_blocks": 4, "blocks": [1], "reason": "", "scorer": None, "pruner": None}
+    document = {"schema_version": "layerimp.plans/1", "plans": {"a": {"schema_version": "layerimp.plan/1", **plan}}}
+    checked(json.dumps(document))
+    with pytest.raises(ValidationError, match="colour"):
+        checked(json.dumps(document | {"colour": "red"}))
+    with pytest.raises(ValidationError, match="pruner"):
+        del document["plans"]["a"]["pruner"]
+        checked(json.dumps(document))
