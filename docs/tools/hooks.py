@@ -10,6 +10,8 @@ import reference
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
+_COMMANDS = re.compile(r'<div class="language-bash highlight">.*?</div>', re.DOTALL)
+
 
 def on_config(config: Any) -> Any:
     """Make links to edit a page only where it is known where the source is."""
@@ -34,5 +36,9 @@ def on_page_markdown(markdown: str, page: Any, **_others: Any) -> str:
 
 
 def on_page_content(content: str, **_others: Any) -> str:
-    """Put formulas into MathML, and keep names and options in one piece, which a browser would break at hyphens."""
-    return re.sub(r"<code>([^<\n]{1,24})</code>", r'<code class="whole">\1</code>', mathml.with_mathml(content))
+    """Put formulas into MathML, and keep in one piece what a browser would break: options, numbers with their errors."""
+    content = re.sub(r"<code>([^<\n]{1,24})</code>", r'<code class="whole">\1</code>', mathml.with_mathml(content))
+    content = _COMMANDS.sub(
+        lambda found: re.sub(r"--[a-z]+(?:-[a-z]+)*", r'<span class="whole">\g<0></span>', found[0]), content
+    )
+    return re.sub(r"<td>([^<\n]{1,16}±[^<\n]{1,16})</td>", r'<td class="whole">\1</td>', content)
