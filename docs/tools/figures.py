@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from layerimp.bench import pipeline
 from layerimp.bench.report.plots import Square, curves, matrix
 from layerimp.bench.report.svg import LINE, MUTED, drawn, looks
+from layerimp.scorer import Importance
 
 GRID = (
     "layerimp bench --no-baselines --scorer avss --scorer paper=avss --set paper.variant=paper --scorer lrp "
-    "--scorer block-influence --scorer random --ratio 1 --ratio 3 --ratio 6 --repeats 3 --limit 40 --output grid"
+    "--scorer block-influence --scorer random --ratio 1 --ratio 3 --ratio 6 --repeats 3 --limit 30 --workers 0 --output grid"
 )
 """It takes some minutes."""
 
@@ -48,10 +49,10 @@ def first_blocks() -> str:
 
 def ranks() -> str:
     """Each scorer's order of removal, the first three in colour."""
-    found = _scores("--scorer all --scorer paper=avss --set paper.variant=paper --max-length 128")
+    found = _scores("--scorer all --scorer paper=avss --set paper.variant=paper --samples 16 --max-length 128")
     rows = {}
     for label, one in found.items():
-        order = sorted(range(len(one["scores"])), key=lambda block, s=one["scores"]: (s[block], -block))
+        order = Importance(one["scores"]).weakest_first()
         place = {block: n for n, block in enumerate(order)}
         count = len(order)
         rows[label] = [Square(1 - place[block] / count, str(place[block] + 1)) for block in range(count)]

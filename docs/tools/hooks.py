@@ -36,7 +36,7 @@ def on_page_markdown(markdown: str, page: Any, **_others: Any) -> str:
 
 
 def on_page_content(content: str, **_others: Any) -> str:
-    """Put formulas into MathML, and keep in one piece what a browser would break: options, numbers with their errors."""
+    """Put formulas into MathML, and keep in one piece what a browser would break: options, numbers with errors."""
     content = re.sub(r"<code>([^<\n]{1,24})</code>", r'<code class="whole">\1</code>', mathml.with_mathml(content))
     content = _COMMANDS.sub(
         lambda found: re.sub(r"--[a-z]+(?:-[a-z]+)*", r'<span class="whole">\g<0></span>', found[0]), content

@@ -106,7 +106,7 @@ class Workshop:
 
     def _line(self, words: list[str]) -> str:
         if words[0] == "export":
-            os.environ.update(word.split("=", 1) for word in words[1:])
+            os.environ.update((name, value) for name, _, value in (word.partition("=") for word in words[1:]))
             return ""
         ships = not {"--model", "--calibration", "--output", "--recipe", "--plan", "--tasks", "report"} & set(words)
         if ships and tuple(words) in _SEEN:

@@ -119,7 +119,7 @@ def _option_names(parameter: Any, kind: Any) -> str:
 
 def _metavar(kind: Any) -> str:
     if issubclass(kind, Enum):
-        return kind.__name__.upper()
+        return str(kind.__name__.upper())
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
 
 

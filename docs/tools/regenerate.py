@@ -44,13 +44,13 @@ def main() -> None:
     for name, draw in figures.FIGURES.items():
         if not named or f"docs/figures/{name}.svg" in named:
             (FIGURES / f"{name}.svg").write_text(draw(), encoding="utf-8")
-            print(f"docs/figures/{name}.svg: drawn")
+            print(f"docs/figures/{name}.svg: drawn", flush=True)
     for page in pages.pages():
         text, name = page.read_text(encoding="utf-8"), str(page.relative_to(pages.ROOT))
         if pages.shown(text) and (not named or name in named):
             with tempfile.TemporaryDirectory() as folder:
                 found = current(text, Path(folder))
-            print(f"{name}: {'as it was' if found == text else 'brought up to date'}")
+            print(f"{name}: {'as it was' if found == text else 'brought up to date'}", flush=True)
             page.write_text(found, encoding="utf-8")
 
 
