@@ -14,9 +14,11 @@ for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
     os.environ[variable] = "1"
 
 from mood import Run, mood
-from tiny import WORDS, tiny, tiny_tokenizer
+from tiny import tiny
 
 from layerimp.cli import main
+from layerimp.testing import tiny_tokenizer
+from layerimp.testing.tiny import WORDS
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import BLOCKS, EXPERTS, batch, classifier, padded_batch, tiny
+from tiny import EXPERTS, classifier, tiny
 from torch import nn
 
 import layerimp
@@ -19,6 +19,7 @@ from layerimp.errors import CalibrationError, ModelError, NonFiniteError, Plugin
 from layerimp.scorer import Importance, Scorer
 from layerimp.surgery import pruned
 from layerimp.sweep import Backward, Forward, Trace
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 Batch = dict[str, torch.Tensor]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ALL, BLOCKS, EAGER_ONLY, EXPERTS, POST_NORM, batch, padded_batch, tiny
+from tiny import ALL, EAGER_ONLY, EXPERTS, POST_NORM, tiny
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -18,6 +18,7 @@ from layerimp.model import longest_row
 from layerimp.plugins import host
 from layerimp.sites import find_taps
 from layerimp.sweep import Forward, Trace
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from mood import Run
 from safetensors.torch import load_file
-from tiny import BLOCKS, tiny, tiny_tokenizer
+from tiny import tiny
 from transformers import AutoModelForCausalLM
 
 from layerimp.errors import ModelError
@@ -24,6 +24,7 @@ from layerimp.plugins import PluginRecord
 from layerimp.registry import registry
 from layerimp.scorer import Scorer
 from layerimp.sweep import Forward, Trace
+from layerimp.testing import BLOCKS, tiny_tokenizer
 
 
 @pytest.fixture

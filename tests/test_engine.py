@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from layerimp_avss import AVSS, AVSSConfig
-from tiny import BLOCKS, batch, padded_batch, tiny
+from tiny import tiny
 
 import layerimp
 from layerimp.engine import measure
@@ -18,6 +18,7 @@ from layerimp.scorer import Importance, Scorer
 from layerimp.stats import Mean
 from layerimp.surgery import pruned
 from layerimp.sweep import Ablation, Backward, Forward, Sweep, Trace
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 
 class Step(Scorer):
