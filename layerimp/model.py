@@ -19,7 +19,7 @@ from transformers.models.auto import modeling_auto
 
 from layerimp.assets import located
 from layerimp.blocks import find_blocks
-from layerimp.errors import LayerimpError, ModelError, OptionError, listing
+from layerimp.errors import LayerimpError, ModelError, OptionError, PluginWarning, listing
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -189,6 +189,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("default", PluginWarning)  # ours is meant for whoever called
             yield
     finally:
         transformers.logging.set_verbosity(verbosity)

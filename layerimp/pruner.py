@@ -173,6 +173,8 @@ class Pruner(Component):
             PluginError: it does not keep to it.
         """
         plan = self.plan(scoring, budget)
+        if not isinstance(plan, PrunePlan):
+            raise PluginError(f"plan() gives {type(plan).__name__}, not a PrunePlan")
         if len(plan.blocks) != budget.count or budget.protected.intersection(plan.blocks):
-            raise PluginError(f"pruner {self.name!r} broke its budget: {budget.count} blocks, got {plan.blocks}")
+            raise PluginError(f"it broke its budget: {budget.count} blocks, got {plan.blocks}")
         return plan

@@ -75,6 +75,13 @@ class Registry:
         """The name of the plugin that a component came from."""
         return self._origin[kind, name]
 
+    def source(self, cls: type[Component]) -> str:
+        """The distribution that a class comes from, and its version; its module, where no plugin registered it."""
+        for (kind, name), plugin in self._origin.items():
+            if self._classes[kind].get(name) is cls:
+                return self.plugins.record(plugin).source
+        return f"of the module {cls.__module__}"
+
     def get(self, kind: Kind, name: str) -> type[Component]:
         """The class registered under `name`.
 
@@ -86,7 +93,7 @@ class Registry:
         if name in classes:
             return classes[name]
         for record in self.plugins.records:
-            source = f"{kind} {name!r}: its plugin ({record.distribution} {record.version})"
+            source = f"{kind} {name!r}: its plugin ({record.source})"
             if record.name == name and record.blocked:
                 raise PluginError(f"{source} is disabled by {DISABLE_VARIABLE}")
             if record.name == name and record.error:

@@ -223,7 +223,7 @@ def test_the_model_is_left_as_it_was(parameters: bool, fails: bool) -> None:
     modes, attributes = ([get(m) for m in model.modules()] for get in (lambda m: m.training, lambda m: set(vars(m))))
     scorer = Failing(BLOCKS, Backward(parameters=parameters))
     if fails:
-        with pytest.raises(PluginError, match=r"'collect' failed at block 1, batch 0: KeyError: 'oops'"):
+        with pytest.raises(PluginError, match=r"scorer 'collect' .* failed at block 1, batch 0: KeyError: 'oops'"):
             layerimp.score(model, [batch()], [scorer])
     else:
         layerimp.score(model, [batch()], [scorer])

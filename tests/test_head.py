@@ -17,9 +17,9 @@ from transformers import (
 
 import layerimp
 import layerimp.head
-from layerimp.engine import Checked
 from layerimp.errors import CalibrationError, ModelError
 from layerimp.head import Head
+from layerimp.soundness import Checked
 from layerimp.testing import BLOCKS, VOCAB, batch, padded_batch
 
 CAPPED = {"final_logit_softcapping": 5.0}

@@ -464,7 +464,7 @@ WRONG: list[tuple[type[Component], str, str]] = [
     (Ordered, "order changes nothing", "when the last block comes first"),
     (Changing, "borrowed tensors stay as they are", r"changed acts\['block_out'\] of block 0; reduce a copy"),
     (Keeping, "borrowed tensors stay as they are", "it keeps a tensor"),
-    (LeavesAHook, "the model stays as it is", "a hook on model.layers.0 changed"),
+    (LeavesAHook, "the model stays as it is", "left a hook on model.layers.0 behind"),
     (ChangesAWeight, "the model stays as it is", "the weight model.layers.0"),
     (Reseeds, "the model stays as it is", "random generator"),
     (StatelessPickle, "it pickles with what it has seen", "after pickling"),

@@ -15,6 +15,7 @@ from layerimp.blocks import find_blocks
 from layerimp.engine import Filled, fill, finished, measure
 from layerimp.errors import LayerimpError, PluginError
 from layerimp.imprint import Imprint
+from layerimp.progress import Silent
 from layerimp.scorer import Importance, Scorer
 from layerimp.sweep import Trace
 from layerimp.testing.tiny import BLOCKS, VOCAB, padded_batch, tiny_classifier, tiny_model
@@ -123,8 +124,8 @@ def borrowed_tensors_stay(scorer: Scorer) -> None:
     def lend(trace: Trace) -> None:
         lent = _copied(trace)
         robbed.update(lent)
-        for (where, now), (_, before) in zip(_tensors(lent), _tensors(trace), strict=True):
-            require(torch.equal(now, before), f"update() changed {where} of block {trace.block}; reduce a copy")
+        for (what, now), (_, before) in zip(lent.lent(), trace.lent(), strict=True):
+            require(torch.equal(now, before), f"update() changed {what} of block {trace.block}; reduce a copy")
             now.fill_(True if now.dtype == torch.bool else -7)
 
     _replay(robbed, batches, lend)
@@ -137,8 +138,10 @@ def model_stays(scorer: Scorer) -> None:
     model.model.layers[1].train()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     imprint, generator = Imprint.of(model), torch.get_rng_state()
-    _scored(_fresh(scorer), [padded_batch(LENGTHS)], model)
+    listener = _Listener()
+    measure(find_blocks(model), [padded_batch(LENGTHS)], {scorer.name: _fresh(scorer)}, progress=listener)
     require_unharmed(model, imprint, weights)
+    require(not listener.notes, "; ".join(listener.notes))
     require(torch.equal(generator, torch.get_rng_state()), "torch's global random generator has moved on")
 
 
@@ -210,6 +213,16 @@ def contracts(scorer: Scorer) -> dict[str, Callable[[Any], None]]:
     return chosen
 
 
+class _Listener(Silent):
+    """Hears what the engine has to say of a pass, such as what it took away after it."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 class _Recorder(Scorer):
     """Keeps copies of the traces that another scorer would see."""
 
@@ -264,13 +277,3 @@ def _copied(trace: Trace) -> Trace:
             for name, (weight, gradient) in trace.gradients.items()
         },
     )
-
-
-def _tensors(trace: Trace) -> list[tuple[str, Tensor]]:
-    """The tensors that a trace lends, each with what it is called."""
-    found = [(f"acts[{site!r}]", act) for site, act in trace.acts.items()]
-    found += [(f"inputs[{at}]", act) for at, act in trace.inputs.items()]
-    found += [(f"extras[{name!r}]", extra) for name, extra in trace.extras.items()]
-    for name, pair in trace.gradients.items():
-        found += [(f"gradients[{name!r}][{side}]", tensor) for side, tensor in enumerate(pair)]
-    return [*found, ("mask", trace.mask)]
