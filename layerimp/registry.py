@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from layerimp.errors import OptionError, PluginError, listing, unknown_name
+from layerimp.errors import OptionError, PluginError, UnknownNameError, listing, unknown_name
 from layerimp.evaluator import Evaluator
 from layerimp.plugins import DISABLE_VARIABLE, PluginHost, host, one_line
 from layerimp.pruner import Pruner
@@ -98,7 +98,10 @@ class Registry:
                 raise PluginError(f"{source} is disabled by {DISABLE_VARIABLE}")
             if record.name == name and record.error:
                 raise PluginError(f"{source} failed: {record.error}")
-        raise unknown_name(kind, name, classes)
+        error = unknown_name(kind, name, classes)
+        if failed := [f"{record.name} ({record.source})" for record in self.plugins.records if record.error]:
+            error = UnknownNameError(f"{error} Plugins that failed: {listing(failed)}; layerimp plugins says why.")
+        raise error
 
     def options(self, kind: Kind, name: str, values: Mapping[str, Any]) -> Any:
         """The validated configuration of a component.

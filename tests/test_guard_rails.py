@@ -16,8 +16,10 @@ from mood import Run
 
 import layerimp
 from layerimp import Importance, Metric, Pruner, Scorer
-from layerimp.errors import PluginError, PluginWarning
+from layerimp.blame import blaming
+from layerimp.errors import PluginError, PluginWarning, UnknownNameError
 from layerimp.plugins import PluginHost
+from layerimp.registry import registry
 from layerimp.sweep import Backward, Forward
 from layerimp.testing import BLOCKS, batch, padded_batch, tiny_model
 
@@ -363,8 +365,6 @@ def test_an_error_names_nobody_twice() -> None:
         def plan(self, scoring: Any, budget: Any) -> Any:
             return scoring((0,))
 
-    from layerimp.blame import blaming
-
     def scoring(_removed: Any) -> Any:
         with blaming("scorer", "inner", Step):
             raise ValueError("oops")
@@ -374,3 +374,9 @@ def test_an_error_names_nobody_twice() -> None:
         blaming("pruner", "p", Asking),
     ):
         Asking().plan(scoring, None)
+
+
+def test_who_failed_to_load_is_named_where_a_name_is_unknown(plugged: Plug, install: Install) -> None:
+    plugged(install("bad", "1 / 0", dist="layerimp-b"))
+    with pytest.raises(UnknownNameError, match=r"unknown scorer 'mine'.*Plugins that failed: bad \(layerimp-b 1.2\);"):
+        registry().get("scorer", "mine")
