@@ -26,9 +26,9 @@ import torch
 import layerimp
 from layerimp.blocks import run
 from layerimp.calibration import load_calibration
-from layerimp.engine import Checked
 from layerimp.head import Head
 from layerimp.registry import registry
+from layerimp.soundness import Checked
 from layerimp.sweep import Backward
 
 PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -28,11 +28,12 @@ from torch.nn.functional import cosine_similarity
 import layerimp
 from layerimp.blocks import BlockStack, run
 from layerimp.calibration import load_calibration
-from layerimp.engine import Checked, measure
+from layerimp.engine import measure
 from layerimp.head import Head
 from layerimp.pruner import Budget
 from layerimp.registry import registry
 from layerimp.scorer import Importance, Scorer
+from layerimp.soundness import Checked
 from layerimp.surgery import pruned
 from layerimp.sweep.cache import BlockCache
 

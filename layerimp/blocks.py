@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
 
-from layerimp.errors import ModelError, PluginError
+from layerimp.errors import ModelError, PluginWarning
 from layerimp.plugins import host, one_line
 
 if TYPE_CHECKING:
@@ -72,15 +73,8 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
     Raises:
         ModelError: the model has none, or its configuration does not say how many blocks there are.
     """
-    for implementation in reversed(host().manager.hook.layerimp_blocks.get_hookimpls()):
-        try:
-            stack = implementation.function(model)
-        except Exception as error:
-            raise PluginError(f"plugin {implementation.plugin_name!r}: layerimp_blocks: {one_line(error)}") from error
-        if isinstance(stack, BlockStack):
-            return stack
-        if stack is not None:
-            raise PluginError(f"plugin {implementation.plugin_name!r}: layerimp_blocks gave {type(stack).__name__}")
+    if stack := _taught(model):
+        return stack
     config = model.config.get_text_config()
     count = getattr(config, "num_hidden_layers", None)
     kind = type(model).__name__
@@ -100,6 +94,25 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
         )
     path = max(outermost, key=lambda p: sum(parameter.numel() for parameter in outermost[p].parameters()))
     return BlockStack(model, path, config, _backbone(model, path))
+
+
+def _taught(model: PreTrainedModel) -> BlockStack | None:
+    """The stack that a plugin finds; one whose hook is broken is left out from now on."""
+    for implementation in reversed(host().manager.hook.layerimp_blocks.get_hookimpls()):
+        plugin = implementation.plugin_name
+        try:
+            stack = implementation.function(model)
+            if isinstance(stack, BlockStack):
+                return stack
+            if stack is None:
+                continue
+            cause = f"layerimp_blocks gave {type(stack).__name__}, not a BlockStack"
+        except (Exception, SystemExit) as error:
+            cause = f"layerimp_blocks: {one_line(error)}"
+        told = f"the plugin {plugin!r} ({host().record(plugin).source}) is left out: {cause}"
+        host().fail(plugin, cause)
+        warn(told, PluginWarning, stacklevel=3)
+    return None
 
 
 def _backbone(model: PreTrainedModel, path: str) -> nn.Module:

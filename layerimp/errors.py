@@ -26,9 +26,15 @@ if TYPE_CHECKING:
 
 
 class LayerimpError(Exception):
-    """Base of every error that layerimp raises on purpose. Its text is one line, fit for a user."""
+    """Base of every error that layerimp raises on purpose. Its text is one line, fit for a user.
+
+    Attributes:
+        exit_code: What a command ends with.
+        blames: Whether the text names the plugin whose fault it is.
+    """
 
     exit_code: ClassVar[int] = 2
+    blames: bool = False
 
 
 class InputError(LayerimpError):
@@ -75,6 +81,10 @@ class CheckpointError(LayerimpError):
 
 class NonFiniteError(LayerimpError):
     """A NaN or an infinity in activations, logits or scores; names where."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin that is slow, or was left out, while everything else goes on; names it, in one line."""
 
 
 def listing(names: Iterable[str], *, limit: int = 20) -> str:

@@ -1,16 +1,4 @@
-"""The contract of an evaluator, and what it measures.
-
-A whole evaluator looks like this:
-
-    class Parameters(Evaluator):
-        \"\"\"Counts the parameters.\"\"\"
-        name = "parameters"
-        kind = "cost"
-
-        def evaluate(self, model, tokenizer):
-            count = sum(p.numel() for p in model.parameters())
-            return [Metric(task="model", name="parameters", value=count, higher_is_better=False)]
-"""
+"""The contract of an evaluator, and what it measures."""
 
 from __future__ import annotations
 
@@ -85,6 +73,26 @@ def retention_stderr(original: Metric, pruned: Metric) -> float | None:
 
 class Evaluator(Component):
     """Measures a model in memory, and leaves it as it was.
+
+    A whole plugin with one:
+
+        from layerimp import Evaluator, Metric, hookimpl
+
+
+        class Parameters(Evaluator):
+            \"\"\"Counts the parameters.\"\"\"
+
+            name = "parameters"
+            kind = "cost"
+
+            def evaluate(self, model, tokenizer):
+                count = sum(parameter.numel() for parameter in model.parameters())
+                return [Metric(task="model", name="parameters", value=count, higher_is_better=False)]
+
+
+        @hookimpl
+        def layerimp_evaluators():
+            return [Parameters]
 
     An evaluator whose `Config` has a field named like one of the run's own settings (`tasks`, `limit`,
     `num_fewshot`, `batch_size`, `seed`, `task_path`, `data_dir`, `allow_task_code`) receives the run's value.

@@ -6,29 +6,29 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.assets import absolute, assets, located
+from layerimp.blame import blaming
 from layerimp.blocks import BlockStack, find_blocks
 from layerimp.calibration import CalibrationSet, draw_calibration
 from layerimp.checkpoint import check_memory, write
 from layerimp.documents import TASK, Document, Reader, check_source, read_documents, task_of
-from layerimp.engine import measure
-from layerimp.errors import NonFiniteError, OptionError, OutputError, PluginError
+from layerimp.engine import fill, finished, measure
+from layerimp.errors import OptionError, OutputError
+from layerimp.evaluation import Evaluation
 from layerimp.evaluator import Evaluator, Metric
 from layerimp.lineup import Lineup
-from layerimp.metrics_cache import MetricsCache, model_fingerprint
 from layerimp.model import auto_class, classifies, load, longest_row
 from layerimp.model_card import model_card
 from layerimp.panel import Panel
-from layerimp.progress import About, Progress
+from layerimp.progress import Progress
 from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.recipe import ALL, ORIGINAL, Permissions, Recipe, check_label
 from layerimp.registry import registry
 from layerimp.report import Report, Size, why_not_ours
-from layerimp.scorer import Importance
+from layerimp.scorer import Importance, Scorer
 from layerimp.staging import check_target, staged
 from layerimp.surgery import pruned
 from layerimp.sweep.cache import BlockCache
@@ -99,6 +99,8 @@ class Job:
         loader = auto_class(self.model.config)
         self.report = Report(recipe, len(self.stack), loader, sizes={ORIGINAL: Size.of(self.stack)})
         self.report.baselines, self.report.left_out = self.lineup.baselines, self.lineup.left_out
+        self.report.failed = self.lineup.failed
+        self._evaluation = Evaluation(self.model, self.tokenizer, self.progress, self.report.failed)
         paths = {"task_path": recipe.task_path, "data_dir": recipe.data_dir}
         self.report.resolved = {name: absolute(path) for name, path in paths.items() if path is not None}
         self.report.resolved["model"] = absolute(recipe.model, assets().models)
@@ -182,8 +184,14 @@ class Job:
         if ALL in self.recipe.scorers:
             asked = {label: spec for label, spec in self.lineup.specs.items() if label not in self.lineup.baselines}
             self.report.resolved["scorers"] = {label: spec.model_dump() for label, spec in asked.items()}
-        scorers = self.lineup.made(len(self.stack))
-        self.report.importance = measure(self.stack, drawn, scorers, progress=self.progress)
+        scorers: dict[str, Scorer] = {}
+        for label in list(self.lineup.specs):
+            with self.lineup.excusing(label):
+                scorers |= self.lineup.made(len(self.stack), label)
+        for label, filled in fill(self.stack, drawn, scorers, progress=self.progress).items():
+            with self.lineup.excusing(label):
+                self.report.importance[label] = finished(label, [filled])
+        self.lineup.need_any()
         return drawn
 
     def plans(self) -> dict[str, PrunePlan]:
@@ -213,7 +221,8 @@ class Job:
             found = measure(self.stack, drawn, scorers, removed=removed, progress=self.progress, cache=cache)
             return found[label]
 
-        plan = pruner.within_budget(scoring, budget)
+        with blaming("pruner", pruner.name, type(pruner), f"on the scores of {label}"):
+            plan = pruner.within_budget(scoring, budget)
         return plan.model_copy(update={"scorer": self.lineup.specs[label].name, "pruner": pruner.name})
 
     def accept(self, plans: dict[str, PrunePlan], stage: Path | None) -> None:
@@ -228,7 +237,7 @@ class Job:
                 self.report.plans[label] = plan
                 self.report.sizes[label] = Size.of(self.stack)
         self.lineup.need_any()
-        for label in self.lineup.left_out:
+        for label in self.lineup.left_out | self.lineup.failed:
             self.report.importance.pop(label, None)
         if stage:
             saved = self.report.plans.keys() - set(self.report.baselines)
@@ -239,33 +248,8 @@ class Job:
                 check_memory(self.model)
 
     def evaluate(self, evaluators: dict[str, Evaluator], kind: str, who: str = ORIGINAL) -> list[Metric]:
-        """What the evaluators of a kind say of the model as it is, `who` it is; the intact one's quality is kept."""
-        found: dict[tuple[str, str], Metric] = {}
-        cache, weights = MetricsCache(), None
-        for label, evaluator in evaluators.items():
-            if evaluator.kind != kind:
-                continue
-            evaluator.progress = About(self.progress, who)
-            tag = evaluator.fingerprint() if who == ORIGINAL and kind == "quality" else None
-            metrics = None
-            if tag is not None:
-                weights = weights or model_fingerprint(self.model, self.tokenizer)
-                metrics = cache.get(weights, evaluator.name, tag)
-            if metrics is None:
-                metrics = evaluator.evaluate(self.model, self.tokenizer)
-                if tag is not None and weights is not None:
-                    cache.put(metrics, weights, evaluator.name, tag)
-            else:
-                with self.progress.stage(f"{label} of the intact model: known from an earlier run"):
-                    pass
-            for metric in metrics:
-                if math.isnan(metric.value):
-                    raise NonFiniteError(f"evaluator {label!r}: {metric.name} of {metric.task} is NaN")
-                task = metric.task if label == evaluator.name else f"{metric.task} ({label})"
-                if (task, metric.name) in found:
-                    raise PluginError(f"evaluator {label!r} measures {metric.name} of {task} a second time")
-                found[task, metric.name] = replace(metric, task=task)
-        return list(found.values())
+        """What the evaluators of a kind say of the model as it is, `who` it is; see `Evaluation.of`."""
+        return self._evaluation.of(evaluators, kind, who)
 
     def evaluate_pruned(self, label: str, evaluators: dict[str, Evaluator]) -> list[Metric]:
         """The quality of the model as it is, pruned by the plan under `label`; the same blocks are measured once."""

@@ -7,19 +7,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
-
+from layerimp.blame import blaming
 from layerimp.engine import measure
 from layerimp.errors import (
     CalibrationError,
-    LayerimpError,
     ModelError,
     NonFiniteError,
     OptionError,
     PluginError,
     SurgeryError,
 )
-from layerimp.plugins import one_line
 from layerimp.recipe import ALL, ComponentSpec, Recipe
 from layerimp.registry import registry
 from layerimp.scorer import Scorer
@@ -42,6 +39,7 @@ class Lineup:
         unnamed: The labels that nobody named, which may drop out.
         baselines: Those of them that only keep the others company: they are measured, and not saved.
         left_out: Why others take no part, by label.
+        failed: Why some that were named did not go on to the end, by label.
     """
 
     progress: Progress
@@ -49,6 +47,7 @@ class Lineup:
     unnamed: set[str] = field(default_factory=set)
     baselines: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe, progress: Progress) -> Lineup:
@@ -93,16 +92,24 @@ class Lineup:
 
     @contextmanager
     def excusing(self, label: str) -> Iterator[None]:
-        """Leave out an unnamed scorer that fails here because the model does not fit it, or its plugin is broken."""
+        """Go on without a scorer that fails here.
+
+        One that nobody named may fail because the model does not fit it, or its plugin is broken; one that was named
+        only because its plugin is to blame, and where others that were named are left.
+        """
         try:
             yield
-        except (ModelError, PluginError, SurgeryError) as error:
-            if label not in self.unnamed & self.specs.keys():
+        except (ModelError, PluginError, SurgeryError, NonFiniteError) as error:
+            named = self.specs.keys() - self.unnamed
+            if label in self.unnamed and label in self.specs and not isinstance(error, NonFiniteError):
+                self.left_out[label] = str(error)
+            elif error.blames and (label in self.unnamed or named - {label}):
+                self.failed[label] = str(error)
+            else:
                 raise
             del self.specs[label]
             if label in self.baselines:
                 self.baselines.remove(label)
-            self.left_out[label] = str(error)
             self.progress.note(f"the scorer {label} is left out: {error}")
 
     def try_out(self, stack: BlockStack, batch: Batch) -> None:
@@ -117,14 +124,9 @@ class Lineup:
         self.need_any()
 
     def _try(self, label: str, stack: BlockStack, batch: Batch) -> None:
-        try:
-            # Too few tokens, or a NaN, is for the whole set to judge.
-            with suppress(CalibrationError, NonFiniteError):
-                measure(stack, [batch], self.made(len(stack), label))
-        except (LayerimpError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise PluginError(f"it failed on a few tokens: {one_line(error)}") from error
+        # Too few tokens, or a NaN, is for the whole set to judge.
+        with suppress(CalibrationError, NonFiniteError):
+            measure(stack, [batch], self.made(len(stack), label))
 
     def need_any(self) -> None:
         """Refuse to go on when nobody but baselines is left.
@@ -143,7 +145,9 @@ class Lineup:
             spec = self.specs[label]
             cls = registry().get("scorer", spec.name)
             assert issubclass(cls, Scorer)
-            made[label] = cls(num_blocks, registry().options("scorer", spec.name, spec.options))
+            options = registry().options("scorer", spec.name, spec.options)
+            with blaming("scorer", label, cls):
+                made[label] = cls(num_blocks, options)
         return made
 
 

@@ -19,7 +19,7 @@ from transformers.models.auto import modeling_auto
 
 from layerimp.assets import located
 from layerimp.blocks import find_blocks
-from layerimp.errors import LayerimpError, ModelError, OptionError, listing
+from layerimp.errors import LayerimpError, ModelError, OptionError, PluginWarning, listing
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -145,10 +145,18 @@ def longest_row(model: PreTrainedModel) -> int | None:
 def auto_class(config: PretrainedConfig) -> str:
     """The name of the stock `Auto` class that loads checkpoints with this configuration."""
     architectures = config.architectures or []
-    for name, mapping in _AUTO_CLASSES.items():
-        if mapping.get(config.model_type) in architectures:
+    for name, stock in _AUTO_CLASSES.items():
+        if {stock.get(config.model_type), _added(name, config)}.intersection(architectures):
             return name
-    return "AutoModelForCausalLM" if config.model_type in _AUTO_CLASSES["AutoModelForCausalLM"] else "AutoModel"
+    causal = "AutoModelForCausalLM"
+    return causal if config.model_type in _AUTO_CLASSES[causal] or _added(causal, config) else "AutoModel"
+
+
+def _added(auto: str, config: PretrainedConfig) -> str | None:
+    """The model class that an `Auto` class found outside Transformers: registered, or as code beside the weights."""
+    registered = getattr(transformers, auto)._model_mapping._extra_content.get(type(config))
+    beside = (getattr(config, "auto_map", None) or {}).get(auto)
+    return registered.__name__ if registered else beside and str(beside).rpartition(".")[2]
 
 
 def classifies(model: PreTrainedModel) -> bool:
@@ -181,6 +189,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("default", PluginWarning)  # ours is meant for whoever called
             yield
     finally:
         transformers.logging.set_verbosity(verbosity)

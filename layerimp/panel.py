@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from layerimp.blame import blaming
 from layerimp.errors import ModelError, OptionError, TaskError
 from layerimp.evaluator import Evaluator
 from layerimp.recipe import PERMISSIONS, ComponentSpec, Permissions, Recipe
@@ -57,10 +58,12 @@ class Panel:
         if forbidden := PERMISSIONS.intersection(spec.options):
             raise OptionError(f"{min(forbidden)} is no option of an evaluator; give the flag on the command line")
         shared = {name: value for name, value in settings.items() if name in cls.Config.model_fields}
-        evaluator = cls(registry().options("evaluator", spec.name, shared | spec.options | changes))
-        assert isinstance(evaluator, Evaluator)
-        evaluator.progress = self._progress
-        evaluator.prepare()
+        options = registry().options("evaluator", spec.name, shared | spec.options | changes)
+        with blaming("evaluator", spec.name, cls):
+            evaluator = cls(options)
+            assert isinstance(evaluator, Evaluator)
+            evaluator.progress = self._progress
+            evaluator.prepare()
         return evaluator
 
     def fitting(self, evaluators: dict[str, Evaluator], model: PreTrainedModel) -> dict[str, Evaluator]:

@@ -10,22 +10,40 @@ import os
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from time import perf_counter
 from typing import TYPE_CHECKING
+from warnings import warn
 
 import pluggy
 
 from layerimp import hookspecs
+from layerimp.errors import PluginWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DISABLE_VARIABLE = "LAYERIMP_DISABLE_PLUGINS"
+SLOW = 2.0
+"""Seconds that a plugin may take to import before a word is said."""
+SHARED = ("layerimp.stats", "layerimp.sweep")
+"""What most scorers import, with torch behind it: its time is nobody's fault."""
 
 
 @dataclass
 class PluginRecord:
-    """One entry point, and how loading it went."""
+    """One entry point, and how loading it went.
+
+    Attributes:
+        name: The entry point's name.
+        distribution: What it was installed with.
+        version: That distribution's version.
+        hooks: The hooks that it has.
+        error: Why it is left out, or None.
+        blocked: Whether the user disabled it.
+        seconds: How long its own imports took.
+    """
 
     name: str
     distribution: str
@@ -33,6 +51,12 @@ class PluginRecord:
     hooks: list[str] = field(default_factory=list)
     error: str | None = None
     blocked: bool = False
+    seconds: float = 0.0
+
+    @property
+    def source(self) -> str:
+        """The distribution and its version."""
+        return f"{self.distribution} {self.version}"
 
     @property
     def status(self) -> str:
@@ -52,6 +76,8 @@ class PluginHost:
         if blocked is None:
             blocked = os.environ.get(DISABLE_VARIABLE, "").replace(",", " ").split()
         blocked = frozenset(blocked)
+        for module in SHARED:
+            import_module(module)
         for point in sorted(points, key=lambda p: (p.name, p.value, p.dist.name if p.dist else "")):
             self._load(point, blocked)
 
@@ -64,10 +90,12 @@ class PluginHost:
             return
         if self.manager.has_plugin(point.name):
             other = next(r for r in self.records if r.name == point.name and not r.error)
-            record.error = f"the name {point.name!r} is taken by the plugin of {other.distribution} {other.version}"
+            record.error = f"the name {point.name!r} is taken by the plugin of {other.source}"
             return
+        start = perf_counter()
         try:
             plugin = point.load()
+            record.seconds = perf_counter() - start
             self.manager.register(plugin, name=point.name)
         except (Exception, SystemExit) as error:
             record.error = one_line(error)
@@ -84,6 +112,9 @@ class PluginHost:
             self._forget(point.name)
             return
         record.hooks = sorted(caller.name for caller in callers)
+        if record.seconds > SLOW:
+            told = f"the plugin {point.name!r} ({record.source}) took {record.seconds:.1f} s to import"
+            warn(f"{told}; it should import what is slow inside its functions", PluginWarning, stacklevel=2)
         if not record.hooks:
             record.error = f"{point.value} holds no hook; mark its functions with @layerimp.hookimpl"
             self._forget(point.name)
@@ -95,8 +126,11 @@ class PluginHost:
     def fail(self, name: str, cause: str) -> None:
         """Record that the plugin `name` broke its contract, and take it out."""
         self._forget(name)
-        record = next(r for r in self.records if r.name == name and not r.error)
-        record.error = cause
+        self.record(name).error = cause
+
+    def record(self, name: str) -> PluginRecord:
+        """The record of the plugin that has the name `name`; others may have wanted it."""
+        return max((record for record in self.records if record.name == name), key=lambda record: bool(record.hooks))
 
 
 def one_line(error: BaseException) -> str:

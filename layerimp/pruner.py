@@ -1,15 +1,4 @@
-"""The contract of a pruner, and the plan that it makes.
-
-A whole pruner looks like this:
-
-    class Deepest(Pruner):
-        \"\"\"Removes the deepest blocks that may go.\"\"\"
-        name = "deepest"
-
-        def plan(self, scoring, budget):
-            free = [b for b in reversed(range(budget.num_blocks)) if b not in budget.protected]
-            return PrunePlan(num_blocks=budget.num_blocks, blocks=free[: budget.count], reason="deepest first")
-"""
+"""The contract of a pruner, and the plan that it makes."""
 
 from __future__ import annotations
 
@@ -137,6 +126,26 @@ class Budget:
 class Pruner(Component):
     """Chooses the blocks that go.
 
+    A whole plugin with one:
+
+        from layerimp import PrunePlan, Pruner, hookimpl
+
+
+        class Deepest(Pruner):
+            \"\"\"Removes the deepest blocks that may go.\"\"\"
+
+            name = "deepest"
+
+            def plan(self, scoring, budget):
+                free = [block for block in reversed(range(budget.num_blocks)) if block not in budget.protected]
+                order = [*budget.forced, *(block for block in free if block not in budget.forced)]
+                return PrunePlan(num_blocks=budget.num_blocks, blocks=order[: budget.count], reason="deepest first")
+
+
+        @hookimpl
+        def layerimp_pruners():
+            return [Deepest]
+
     Attributes:
         nested: Whether a plan for fewer blocks is always the start of a plan for more, so that one plan serves both.
     """
@@ -164,6 +173,8 @@ class Pruner(Component):
             PluginError: it does not keep to it.
         """
         plan = self.plan(scoring, budget)
+        if not isinstance(plan, PrunePlan):
+            raise PluginError(f"plan() gives {type(plan).__name__}, not a PrunePlan")
         if len(plan.blocks) != budget.count or budget.protected.intersection(plan.blocks):
-            raise PluginError(f"pruner {self.name!r} broke its budget: {budget.count} blocks, got {plan.blocks}")
+            raise PluginError(f"it broke its budget: {budget.count} blocks, got {plan.blocks}")
         return plan

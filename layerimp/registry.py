@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from layerimp.errors import OptionError, PluginError, listing, unknown_name
+from layerimp.errors import OptionError, PluginError, UnknownNameError, listing, unknown_name
 from layerimp.evaluator import Evaluator
 from layerimp.plugins import DISABLE_VARIABLE, PluginHost, host, one_line
 from layerimp.pruner import Pruner
@@ -75,6 +75,13 @@ class Registry:
         """The name of the plugin that a component came from."""
         return self._origin[kind, name]
 
+    def source(self, cls: type[Component]) -> str:
+        """The distribution that a class comes from, and its version; its module, where no plugin registered it."""
+        for (kind, name), plugin in self._origin.items():
+            if self._classes[kind].get(name) is cls:
+                return self.plugins.record(plugin).source
+        return f"of the module {cls.__module__}"
+
     def get(self, kind: Kind, name: str) -> type[Component]:
         """The class registered under `name`.
 
@@ -86,12 +93,15 @@ class Registry:
         if name in classes:
             return classes[name]
         for record in self.plugins.records:
-            source = f"{kind} {name!r}: its plugin ({record.distribution} {record.version})"
+            source = f"{kind} {name!r}: its plugin ({record.source})"
             if record.name == name and record.blocked:
                 raise PluginError(f"{source} is disabled by {DISABLE_VARIABLE}")
             if record.name == name and record.error:
                 raise PluginError(f"{source} failed: {record.error}")
-        raise unknown_name(kind, name, classes)
+        error = unknown_name(kind, name, classes)
+        if failed := [f"{record.name} ({record.source})" for record in self.plugins.records if record.error]:
+            error = UnknownNameError(f"{error} Plugins that failed: {listing(failed)}; layerimp plugins says why.")
+        raise error
 
     def options(self, kind: Kind, name: str, values: Mapping[str, Any]) -> Any:
         """The validated configuration of a component.

@@ -63,6 +63,7 @@ class Report:
         resolved: Recipe fields as the run settled them: absolute paths, and what defaults came to.
         baselines: The labels of those that were measured only to keep the scorers company.
         left_out: By label, why a scorer that nobody named takes no part.
+        failed: By label, why a scorer or an evaluator that was asked for did not go on, while the others did.
         output: The directory that holds all this.
     """
 
@@ -79,6 +80,7 @@ class Report:
     resolved: dict[str, Any] = field(default_factory=dict)
     baselines: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     output: Path | None = None
 
     def retention(self, label: str) -> dict[tuple[str, str], float | None]:
@@ -113,6 +115,8 @@ class Report:
                 document["baselines"] = {label: entries[label] for label in self.baselines}
         if self.left_out:
             document["left_out"] = dict(self.left_out)
+        if self.failed:
+            document["failed"] = dict(self.failed)
         if self.metrics:
             document["metrics"] = {label: _by_task(metrics) for label, metrics in self.metrics.items()}
             document["retention"] = {label: self._retention(label) for label in self.metrics if label != ORIGINAL}

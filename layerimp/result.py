@@ -134,6 +134,9 @@ class Report(TypedDict):
     left_out: NotRequired[
         Annotated[dict[str, str], Field(description="By label, why a scorer that nobody named takes no part.")]
     ]
+    failed: NotRequired[
+        Annotated[dict[str, str], Field(description="By label, why what was asked for did not go on, while the rest did.")]
+    ]
     metrics: NotRequired[Quality]
     retention: NotRequired[Retention]
     comparison: NotRequired[Compared]

@@ -1,36 +1,4 @@
-"""The contract of an importance metric.
-
-A whole scorer, in a plugin of its own, looks like this:
-
-    from layerimp import Importance, Scorer, hookimpl
-    from layerimp.stats import Mean
-    from layerimp.sweep import Forward
-
-    class Step(Scorer):
-        \"\"\"Mean L2 norm of what the block adds to the residual stream.\"\"\"
-        name = "step"
-        sweep = Forward()
-        observes = frozenset({"block_in", "block_out"})
-        identity_scores_least = True
-
-        def __init__(self, num_blocks, config=None):
-            super().__init__(num_blocks, config)
-            self.mean = Mean(num_blocks)
-
-        def update(self, trace):
-            step = (trace.acts["block_out"] - trace.acts["block_in"])[trace.mask]
-            self.mean.add(trace.block, step.norm(dim=-1))
-
-        def merge(self, other):
-            self.mean.merge(other.mean)
-
-        def compute(self):
-            return Importance(scores=self.mean.value().tolist())
-
-    @hookimpl
-    def layerimp_scorers():
-        return [Step]
-"""
+"""The contract of an importance metric, and what it finds."""
 
 from __future__ import annotations
 
@@ -96,6 +64,39 @@ class Importance:
 
 class Scorer(Component):
     """A streaming accumulator over what the blocks do on the calibration set.
+
+    A whole plugin with one:
+
+        from layerimp import Importance, Scorer, hookimpl
+        from layerimp.stats import Mean
+        from layerimp.sweep import Forward
+
+
+        class Step(Scorer):
+            \"\"\"Mean L2 norm of what the block adds to the residual stream.\"\"\"
+
+            name = "step"
+            sweep = Forward()
+            observes = frozenset({"block_in", "block_out"})
+            identity_scores_least = True
+
+            def __init__(self, num_blocks, config=None):
+                super().__init__(num_blocks, config)
+                self.mean = Mean(num_blocks)
+
+            def update(self, trace):
+                self.mean.add(trace.block, (trace.rows("block_out") - trace.rows("block_in")).norm(dim=-1))
+
+            def merge(self, other):
+                self.mean.merge(other.mean)
+
+            def compute(self):
+                return Importance(scores=self.mean.value().tolist())
+
+
+        @hookimpl
+        def layerimp_scorers():
+            return [Step]
 
     It sees each block in each row once, some rows at a time, in no promised order. Tensors in a trace are borrowed:
     reduce them, never keep or change them.

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -13,15 +15,45 @@ import pytest
 for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
     os.environ[variable] = "1"
 
+from fake_plugins import Install, installer
 from mood import Run, mood
-from tiny import WORDS, tiny, tiny_tokenizer
+from tiny import tiny
 
+from layerimp.assets import assets
 from layerimp.cli import main
+from layerimp.hookspecs import PROJECT
+from layerimp.plugins import host
+from layerimp.registry import registry
+from layerimp.testing import tiny_tokenizer
+from layerimp.testing.tiny import WORDS
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAYERIMP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
+    """Makes an entry point for a module that holds given hooks, or a given source."""
+    return installer(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Adds entry points to those that are installed, for this whole process."""
+    installed = entry_points(group=PROJECT)
+
+    def forget() -> None:
+        for cached in (host, registry, assets):
+            cached.cache_clear()
+
+    def plug(*points: EntryPoint) -> None:
+        monkeypatch.setattr("layerimp.plugins.entry_points", lambda group: [*installed, *points])
+        forget()
+
+    yield plug
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from layerimp_baselines import BlockInfluence
-from tiny import BLOCKS, DECODERS, EXPERTS, batch, classifier, padded_batch, tiny
+from tiny import DECODERS, EXPERTS, classifier, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import layerimp
@@ -17,6 +17,7 @@ from layerimp.scorer import Importance, Scorer
 from layerimp.surgery import pruned
 from layerimp.sweep import Ablation, Forward, Trace
 from layerimp.sweep.cache import BlockCache
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 PROBES = frozenset({0, 0.5, "mean"})
 Found = dict[tuple[int, str], torch.Tensor]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import BLOCKS, EXPERTS, batch, classifier, padded_batch, tiny
+from tiny import EXPERTS, classifier, tiny
 from torch import nn
 
 import layerimp
@@ -19,6 +19,7 @@ from layerimp.errors import CalibrationError, ModelError, NonFiniteError, Plugin
 from layerimp.scorer import Importance, Scorer
 from layerimp.surgery import pruned
 from layerimp.sweep import Backward, Forward, Trace
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 Batch = dict[str, torch.Tensor]
 
@@ -222,7 +223,7 @@ def test_the_model_is_left_as_it_was(parameters: bool, fails: bool) -> None:
     modes, attributes = ([get(m) for m in model.modules()] for get in (lambda m: m.training, lambda m: set(vars(m))))
     scorer = Failing(BLOCKS, Backward(parameters=parameters))
     if fails:
-        with pytest.raises(PluginError, match=r"'collect' failed at block 1, batch 0: KeyError: 'oops'"):
+        with pytest.raises(PluginError, match=r"scorer 'collect' .* failed at block 1, batch 0: KeyError: 'oops'"):
             layerimp.score(model, [batch()], [scorer])
     else:
         layerimp.score(model, [batch()], [scorer])

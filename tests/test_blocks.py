@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from tiny import ALL, BLOCKS, EAGER_ONLY, EXPERTS, POST_NORM, batch, padded_batch, tiny
+from fake_plugins import Install
+from tiny import ALL, EAGER_ONLY, EXPERTS, POST_NORM, tiny
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import layerimp
 from layerimp.blocks import BlockStack, hidden_states
-from layerimp.errors import ModelError, PluginError
+from layerimp.errors import ModelError, PluginWarning
 from layerimp.model import longest_row
 from layerimp.plugins import host
 from layerimp.sites import find_taps
 from layerimp.sweep import Forward, Trace
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
 
@@ -136,28 +138,9 @@ def test_a_model_without_blocks_says_what_it_has(monkeypatch: pytest.MonkeyPatch
         layerimp.find_blocks(model)
 
 
-class Teacher:
-    """A plugin that teaches an architecture."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-    @layerimp.hookimpl
-    def layerimp_blocks(self, model: Any) -> Any:
-        return self.answer(model)
-
-
 @pytest.fixture
-def teach() -> Iterator[Callable[[Any], None]]:
-    teachers: list[Teacher] = []
-
-    def register(answer: Any) -> None:
-        teachers.append(Teacher(answer))
-        host().manager.register(teachers[-1], name="teacher")
-
-    yield register
-    for teacher in teachers:
-        host().manager.unregister(teacher)
+def teach(plugged: Callable[..., None], install: Install) -> Callable[[Any], None]:
+    return lambda answer: plugged(install("teacher", layerimp_blocks=lambda model: answer(model)))
 
 
 def test_a_plugin_teaches_an_architecture(teach: Callable[[Any], None]) -> None:
@@ -174,10 +157,12 @@ def test_a_teacher_that_knows_nothing_is_passed_over(teach: Callable[[Any], None
 
 
 @pytest.mark.parametrize(("answer", "said"), [(lambda _m: 1 / 0, "ZeroDivisionError"), (lambda _m: 5, "gave int")])
-def test_a_bad_teacher_is_named(teach: Callable[[Any], None], answer: Any, said: str) -> None:
+def test_a_bad_teacher_is_named_and_left_out(teach: Callable[[Any], None], answer: Any, said: str) -> None:
     teach(answer)
-    with pytest.raises(PluginError, match=f"plugin 'teacher'.*{said}"):
-        layerimp.find_blocks(tiny("llama"))
+    with pytest.warns(PluginWarning, match=rf"the plugin 'teacher' \(layerimp-teacher 1.2\) is left out: .*{said}"):
+        assert layerimp.find_blocks(tiny("llama")).path == "model.layers"
+    assert layerimp.find_blocks(tiny("llama")).path == "model.layers"
+    assert said in str(host().record("teacher").error)
 
 
 def test_the_longest_row_leaves_out_positions_for_padding() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from layerimp_baselines import Angular, BlockInfluence, Perplexity
 from layerimp_cim import CIM, CIMConfig
-from tiny import batch, padded_batch, tiny
+from tiny import tiny
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 import layerimp
@@ -19,6 +19,7 @@ from layerimp.pipeline import prune_model
 from layerimp.recipe import Recipe
 from layerimp.scorer import Importance, Scorer
 from layerimp.sweep.cache import BlockCache
+from layerimp.testing import batch, padded_batch
 
 BLOCKS = 6
 REMOVALS = ((), (3,), (3, 5), (3, 5, 4), (1, 3, 5))

@@ -15,11 +15,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import WORDS, tiny_tokenizer
 from tokenizers import normalizers, processors
 
 from layerimp.calibration import CalibrationSet, load_calibration
 from layerimp.errors import CalibrationError
+from layerimp.testing import tiny_tokenizer
+from layerimp.testing.tiny import WORDS
 
 BOS, EOS = 1, 2
 FRAMES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import ALL, EAGER_ONLY, ENCODERS, batch, tiny, tiny_tokenizer
+from tiny import ALL, EAGER_ONLY, ENCODERS, tiny
 from transformers import AutoModelForCausalLM
 
 import layerimp
 from layerimp import checkpoint
 from layerimp.errors import CheckpointError, OutputError
+from layerimp.testing import batch, tiny_tokenizer
 
 STOCK = """
 import json, sys

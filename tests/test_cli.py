@@ -16,7 +16,7 @@ import pytest
 import torch
 from mood import Run
 from safetensors.torch import load_file
-from tiny import BLOCKS, tiny, tiny_tokenizer
+from tiny import tiny
 from transformers import AutoModelForCausalLM
 
 from layerimp.errors import ModelError
@@ -24,6 +24,7 @@ from layerimp.plugins import PluginRecord
 from layerimp.registry import registry
 from layerimp.scorer import Scorer
 from layerimp.sweep import Forward, Trace
+from layerimp.testing import BLOCKS, tiny_tokenizer
 
 
 @pytest.fixture
@@ -155,9 +156,8 @@ def test_baselines_that_cannot_be_are_left_out_or_named(
     )
     assert (code, "unknown scorer 'rand'. Did you mean 'random'" in err) == (2, True)
     monkeypatch.delitem(registry()._classes["scorer"], "random")
-    monkeypatch.setattr(
-        registry().plugins, "records", [PluginRecord("random", "layerimp-random", "1", error="ImportError: broken")]
-    )
+    broken = PluginRecord("random", "layerimp-random", "1", error="ImportError: broken")
+    monkeypatch.setattr(registry().plugins, "records", [*registry().plugins.records, broken])
     code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--tasks", task, "--json")
     assert code == 0, err
     assert "note: the scorer random is left out: scorer 'random': its plugin" in err
@@ -228,7 +228,9 @@ def test_a_scorer_of_all_that_breaks_is_left_out(
     monkeypatch.setitem(registry()._classes["scorer"], "broken", Broken)
     code, out, err = layerimp_command("score", *scoring, "--scorer", "all", "--json")
     assert code == 0, err
-    assert json.loads(out)["left_out"] == {"broken": "it failed on a few tokens: KeyError: 'oops'"}
+    assert json.loads(out)["left_out"] == {
+        "broken": "scorer 'broken' (of the module tests.test_cli) failed: KeyError: 'oops'"
+    }
 
 
 def test_all_prunes_once_per_scorer_and_can_be_repeated(
@@ -609,7 +611,7 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
     arguments = ["layerimp", "run", "--tasks", "none", *map(str, scoring), "--output", str(tmp_path / "out")]
     slow = "import time, layerimp.job as p; "
     slow += {
-        "score": "p.measure = lambda *a, **k: (print('now', flush=True), time.sleep(60))",
+        "score": "p.fill = lambda *a, **k: (print('now', flush=True), time.sleep(60))",
         "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), print('now', flush=True), time.sleep(60))",
     }[stage]
     # Who starts the tests in the background of a shell has them ignore Ctrl-C.

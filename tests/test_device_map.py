@@ -12,7 +12,7 @@ from accelerate import dispatch_model
 from layerimp_baselines.angular import Angular
 from layerimp_footprint import Footprint
 from layerimp_harness.model import ModelInMemory
-from tiny import BLOCKS, EAGER_ONLY, VOCAB, classifier, padded_batch, tiny, tiny_tokenizer
+from tiny import EAGER_ONLY, classifier, tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from two_devices import FIRST, SECOND, spread, two_devices
 
@@ -26,6 +26,7 @@ from layerimp.metrics_cache import model_fingerprint
 from layerimp.registry import registry
 from layerimp.surgery import pruned
 from layerimp.sweep.cache import BlockCache
+from layerimp.testing import BLOCKS, VOCAB, padded_batch, tiny_tokenizer
 
 SCORERS = ("avss", "block-influence", "angular", "relative-magnitude", "perplexity", "cim", "gbis", "taylor", "lrp")
 """All that look at something."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from layerimp_avss import AVSS, AVSSConfig
-from tiny import BLOCKS, batch, padded_batch, tiny
+from tiny import tiny
 
 import layerimp
 from layerimp.engine import measure
@@ -18,6 +18,7 @@ from layerimp.scorer import Importance, Scorer
 from layerimp.stats import Mean
 from layerimp.surgery import pruned
 from layerimp.sweep import Ablation, Backward, Forward, Sweep, Trace
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 
 class Step(Scorer):
@@ -194,7 +195,7 @@ def test_a_scorer_that_miscounts_is_named() -> None:
         def compute(self) -> Importance:
             return Importance(scores=[1.0])
 
-    with pytest.raises(PluginError, match="'short' gave 1 scores for 4 blocks"):
+    with pytest.raises(PluginError, match=r"scorer 'short' \(of the .*\): it gave 1 scores for 4 blocks"):
         layerimp.score(tiny("llama"), [batch()], [Short(BLOCKS)])
 
 
@@ -205,7 +206,7 @@ def test_a_scorer_that_raises_is_named() -> None:
         def update(self, trace: Trace) -> None:
             raise KeyError("oops")
 
-    with pytest.raises(PluginError, match=r"'broken' failed at block 0, batch 0: KeyError: 'oops'"):
+    with pytest.raises(PluginError, match=r"scorer 'broken' .* failed at block 0, batch 0: KeyError: 'oops'"):
         layerimp.score(tiny("llama"), [batch()], [Broken(BLOCKS)])
 
 

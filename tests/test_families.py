@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny import BLOCKS, batch, tiny, tiny_tokenizer
+from tiny import tiny
 
 from layerimp.pipeline import run
 from layerimp.recipe import make_recipe
+from layerimp.testing import BLOCKS, batch, tiny_tokenizer
 
 ROPE = {
     "rope_type": "llama3",

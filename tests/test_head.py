@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import BLOCKS, DECODERS, ENCODERS, EXPERTS, VOCAB, batch, classifier, padded_batch, tiny
+from tiny import DECODERS, ENCODERS, EXPERTS, classifier, tiny
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoConfig,
@@ -17,9 +17,10 @@ from transformers import (
 
 import layerimp
 import layerimp.head
-from layerimp.engine import Checked
 from layerimp.errors import CalibrationError, ModelError
 from layerimp.head import Head
+from layerimp.soundness import Checked
+from layerimp.testing import BLOCKS, VOCAB, batch, padded_batch
 
 CAPPED = {"final_logit_softcapping": 5.0}
 

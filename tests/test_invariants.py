@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tiny import BLOCKS, VOCAB, tiny
+from tiny import tiny
 from torch import nn
 
 from layerimp.blocks import BlockStack, find_blocks
@@ -24,6 +24,7 @@ from layerimp.errors import ModelError
 from layerimp.registry import registry
 from layerimp.scorer import Importance, Scorer
 from layerimp.sweep import Batch
+from layerimp.testing import BLOCKS, VOCAB
 
 PRE_NORM = {
     "llama": ("self_attn.o_proj", "mlp.down_proj"),

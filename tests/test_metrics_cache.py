@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny, tiny_tokenizer
+from tiny import tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerimp.evaluator import Metric
 from layerimp.metrics_cache import CACHE_VARIABLE, MetricsCache, model_fingerprint
 from layerimp.model import quiet
+from layerimp.testing import tiny_tokenizer
 
 KEY = ("weights", "harness", "limit=3")
 METRICS = [

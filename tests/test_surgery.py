@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ALL, BLOCKS, DECODERS, EAGER_ONLY, batch, tiny
+from tiny import ALL, DECODERS, EAGER_ONLY, tiny
 
 import layerimp
 from layerimp.blocks import bypassed
 from layerimp.errors import OptionError, SurgeryError
 from layerimp.pruner import PrunePlan
 from layerimp.surgery import pruned
+from layerimp.testing import BLOCKS, batch
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
 SETS = [[0], [2], [3], [0, 3], [1, 2, 3]]

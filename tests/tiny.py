@@ -1,24 +1,16 @@
-"""Tiny random models of many architectures, and a tokenizer, made on the spot."""
+"""Tiny random models of many architectures, made on the spot."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from layerimp.blocks import find_blocks
 from layerimp.sites import find_taps
-
-BLOCKS = 4
-VOCAB = 97
+from layerimp.testing import BLOCKS, VOCAB
+from layerimp.testing.tiny import grown
 
 _LLAMA = {
     "vocab_size": VOCAB,
@@ -126,12 +118,7 @@ def tiny(
     config = AutoConfig.for_model(name.split(":")[0], **{**(ALL | UNPRUNABLE)[name], **changes})
     auto = AutoModelForSequenceClassification if name in {*ENCODERS, "modernbert"} else AutoModelForCausalLM
     torch.manual_seed(0)
-    model = auto.from_config(config, **kwargs)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim >= 2:
-                parameter.mul_(5)
-    return model.to(dtype).eval()
+    return grown(auto, config, dtype, **kwargs)
 
 
 def classifier(name: str, **changes: Any) -> PreTrainedModel:
@@ -153,42 +140,3 @@ def shut(model: PreTrainedModel, block: int) -> PreTrainedModel:
             scale = parameter.ndim == 1 and "norm" in type(module).__name__.lower()
             torch.nn.init.constant_(parameter, -1.0 if scale else 0.0)
     return model
-
-
-def batch(rows: int = 3, tokens: int = 12, *, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random ids without padding."""
-    ids = torch.randint(1, VOCAB, (rows, tokens), generator=torch.Generator().manual_seed(seed))
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def padded_batch(
-    lengths: tuple[int, ...] = (12, 5, 9), *, seed: int = 0, left: bool = False
-) -> dict[str, torch.Tensor]:
-    """Random ids, padded."""
-    made = batch(len(lengths), max(lengths), seed=seed)
-    positions = torch.arange(max(lengths))[None]
-    sizes = torch.tensor(lengths)[:, None]
-    mask = positions >= max(lengths) - sizes if left else positions < sizes
-    return {"input_ids": made["input_ids"] * mask, "attention_mask": mask.long()}
-
-
-WORDS = (
-    "<pad> <s> </s> <unk> good bad yes no the a cat dog sat ran on mat is was it film great awful and of to in he she "
-    "they we you what where who why when how big small red blue old new day night house tree bird fish sun moon"
-).split()
-
-
-def tiny_tokenizer(*, bos: bool = True, eos: bool = True, pad: bool = True) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over fewer words than `VOCAB`; it opens each text with BOS, where it has one."""
-    words = WORDS + [f"w{i}" for i in range(VOCAB - len(WORDS))]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    if bos:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
-        )
-    special = {"bos_token": "<s>" if bos else None, "eos_token": "</s>" if eos else None}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>" if pad else None, **special
-    )

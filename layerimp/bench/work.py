@@ -13,7 +13,7 @@ import torch
 
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.blocks import run
-from layerimp.engine import Checked, Filled, fill, finished, measure
+from layerimp.engine import Filled, fill, finished, measure
 from layerimp.errors import LayerimpError, ModelError
 from layerimp.job import Job
 from layerimp.plugins import one_line
@@ -23,6 +23,7 @@ from layerimp.recipe import ORIGINAL, ComponentSpec, Recipe
 from layerimp.registry import registry
 from layerimp.report import Size
 from layerimp.scorer import Importance
+from layerimp.soundness import Checked
 from layerimp.surgery import pruned
 from layerimp.sweep.cache import BlockCache
 

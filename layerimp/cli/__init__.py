@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
+from functools import partial
+from typing import Any
 
 import typer
 
 from layerimp import __version__
 from layerimp.cli import bench, evaluate, plugins, prune, run, score
-from layerimp.errors import LayerimpError
+from layerimp.errors import LayerimpError, PluginWarning
 
 INTERRUPTED = 130
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -44,6 +47,13 @@ def _root(
 
 def main() -> None:
     """Run the command line: exit code 0 done, 2 wrong input (one line), 130 interrupted, 1 anything else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", PluginWarning)
+        warnings.showwarning = partial(_warn, warnings.showwarning)
+        _run()
+
+
+def _run() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to interrupt
     try:
         code = app(standalone_mode=False)
@@ -59,7 +69,18 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    # One line, whatever a file name or an error from below put into it.
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(message.split()))
-    sys.stderr.write(f"layerimp: {line}\n")
+    sys.stderr.write(f"layerimp: {_line(message)}\n")
     sys.exit(code)
+
+
+def _warn(others: Any, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Say a warning about a plugin in one line; show others as ever."""
+    if issubclass(category, PluginWarning):
+        sys.stderr.write(f"layerimp: {_line(str(message))}\n")
+    else:
+        others(message, category, *where, **more)
+
+
+def _line(message: str) -> str:
+    """One line, whatever a file name or an error from below put into it."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(message.split()))

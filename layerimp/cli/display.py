@@ -69,11 +69,17 @@ class Screen:
         """One line on stderr."""
         self.err.print(shown(f"note: {text}", style="yellow"), soft_wrap=True)
 
-    def show(self, report: Report) -> None:
-        """A run's results."""
+    def show(self, report: Report) -> int:
+        """A run's results; returns the exit code: 1 where what was asked for failed while the rest went on."""
         if self.json:
             self.print_json(report.to_dict())
-            return
+        else:
+            self._show_tables(report)
+        for label, why in report.failed.items():
+            self.err.print(shown(f"failed: {label}: {why}", style="red"), soft_wrap=True)
+        return 1 if report.failed else 0
+
+    def _show_tables(self, report: Report) -> None:
         for label in report.importance:
             if label not in report.baselines:
                 self._print_whole([tables.scores(report, label)])
@@ -160,11 +166,12 @@ class Screen:
         if self.json:
             self.print_json({"plugins": rows})
             return
-        table = Table("name", "status", "distribution", "hooks", box=SIMPLE_HEAD)
+        table = Table("name", "status", "distribution", "import", "hooks", box=SIMPLE_HEAD)
         for row in rows:
             style = {"failed": "red", "disabled": "dim"}.get(row["status"], "")
             told = row["error"] or ", ".join(row["hooks"])
-            cells = (row["name"], row["status"], f"{row['distribution']} {row['version']}", told)
+            source, seconds = f"{row['distribution']} {row['version']}", f"{row['seconds']:.2f} s"
+            cells = (row["name"], row["status"], source, seconds, told)
             table.add_row(*(shown(cell) for cell in cells), style=style)
         self.out.print(table)
 

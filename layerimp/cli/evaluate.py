@@ -32,7 +32,7 @@ def evaluate(
     overwrite: o.Overwrite = None,
     recipe: o.RecipeFile = None,
     json: o.Json = False,
-) -> None:
+) -> int:
     """Evaluate a model as it is.
 
     Example: layerimp evaluate --model DIR --tasks wikitext --limit 50
@@ -60,4 +60,4 @@ def evaluate(
     from layerimp.cli.display import Screen
 
     screen = Screen(json=json)
-    screen.show(pipeline.evaluate_model(made, permissions=allowed, progress=screen))
+    return screen.show(pipeline.evaluate_model(made, permissions=allowed, progress=screen))

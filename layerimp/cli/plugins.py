@@ -29,6 +29,7 @@ def plugins(json: o.Json = False) -> None:
             "version": record.version,
             "hooks": record.hooks,
             "error": record.error,
+            "seconds": round(record.seconds, 3),
         }
         for record in records
     ]

@@ -50,7 +50,7 @@ def prune(
     no_verify: o.NoVerify = False,
     recipe: o.RecipeFile = None,
     json: o.Json = False,
-) -> None:
+) -> int:
     """Remove blocks from a model: those of a plan, those named, or those that score lowest.
 
     Example: layerimp prune --model DIR --blocks 3,5 --output OUT
@@ -85,7 +85,7 @@ def prune(
     from layerimp.cli.display import Screen
 
     screen = Screen(json=json)
-    screen.show(pipeline.prune_model(made, plans, permissions=allowed, progress=screen))
+    return screen.show(pipeline.prune_model(made, plans, permissions=allowed, progress=screen))
 
 
 def _read_plans(path: Path) -> dict[str, PrunePlan]:

@@ -45,7 +45,7 @@ def run(
     no_verify: o.NoVerify = False,
     recipe: o.RecipeFile = None,
     json: o.Json = False,
-) -> None:
+) -> int:
     """Score every block, remove the least important ones, and measure what that costs.
 
     Example: layerimp run --model DIR --scorer avss --calibration FILE.jsonl --tasks wikitext --ratio 0.25 --output OUT
@@ -81,4 +81,4 @@ def run(
     from layerimp.cli.display import Screen
 
     screen = Screen(json=json)
-    screen.show(pipeline.run(made, permissions=allowed, progress=screen))
+    return screen.show(pipeline.run(made, permissions=allowed, progress=screen))

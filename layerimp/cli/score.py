@@ -35,7 +35,7 @@ def score(
     overwrite: o.Overwrite = None,
     recipe: o.RecipeFile = None,
     json: o.Json = False,
-) -> None:
+) -> int:
     """Score every block of a model.
 
     Example: layerimp score --model DIR --scorer avss --calibration FILE.jsonl
@@ -61,4 +61,4 @@ def score(
     from layerimp.cli.display import Screen
 
     screen = Screen(json=json)
-    screen.show(pipeline.score_model(made, permissions=allowed, progress=screen))
+    return screen.show(pipeline.score_model(made, permissions=allowed, progress=screen))

@@ -90,7 +90,7 @@ class Ablation(Sweep):
             NonFiniteError: the model puts out a NaN or an infinity; names the block and the batch.
         """
         kept = [index for index in range(len(stack)) if index not in set(removed)]
-        with ExitStack() as undo, torch.inference_mode():
+        with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
             head = Head(stack)
             undo.enter_context(bypassed(stack, removed, idle=True))
             replay = Replay(stack, head.backbone, kept)

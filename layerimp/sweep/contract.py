@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -52,6 +52,19 @@ class Trace:
         """The activations of the tokens that count [token, features]; where all do, this copies nothing."""
         act = self.acts[site]
         return act[self.mask] if self.padded else act.flatten(0, 1)
+
+    def lent(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors that are borrowed, each with the name by which it is read."""
+        for name, tensors in (("acts", self.acts), ("inputs", self.inputs), ("extras", self.extras)):
+            yield from ((f"{name}[{key!r}]", tensor) for key, tensor in tensors.items())
+        for name, (parameter, gradient) in self.gradients.items():
+            yield f"the parameter {name!r}", parameter
+            yield f"the gradient of {name!r}", gradient
+        yield "the mask", self.mask
+
+    def versions(self) -> dict[str, int]:
+        """How often each of them was written to."""
+        return {name: -1 if tensor.is_inference() else tensor._version for name, tensor in self.lent()}
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Forward(Sweep):
         for site, blocks in scouting.missing.items():
             if site in sites:
                 raise ModelError(f"block {blocks[0]} of {type(stack.model).__name__} has no site {site!r}")
-        with ExitStack() as undo, torch.inference_mode():
+        with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
             undo.enter_context(bypassed(stack, removed, idle=cache is not None and cache.apart))
             recorder = _Recorder(sites, lookback, emit)
             for position, index in enumerate(kept):

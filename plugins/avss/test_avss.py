@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from layerimp_avss import AVSS, AVSSConfig
-from tiny import BLOCKS, batch, padded_batch, tiny
 
 import layerimp
 from layerimp.errors import OptionError
 from layerimp.registry import registry
 from layerimp.sweep import Trace
+from layerimp.testing import BLOCKS, Check, batch, padded_batch, parametrize, tiny_model
 
 COLUMNS = {
     "variance",
@@ -28,6 +28,11 @@ COLUMNS = {
     "normalized_avss",
     "cumulative_avss",
 }
+
+
+@parametrize(AVSS, AVSS(BLOCKS, AVSSConfig(variant="paper")), AVSS(BLOCKS, AVSSConfig(variant="reference")))
+def test_contract(check: Check) -> None:
+    check()
 
 
 def kept_activations(model: Any, batches: list[dict[str, torch.Tensor]], site: str) -> list[list[np.ndarray]]:
@@ -106,7 +111,7 @@ CASES = [
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("options", CASES, ids=str)
 def test_equals_a_naive_computation(options: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
-    model = tiny("llama", dtype=dtype)
+    model = tiny_model(dtype=dtype)
     batches = [batch(3, 12, seed=1), padded_batch((12, 5, 9), seed=2)]
     expected = naive(kept_activations(model, batches, AVSSConfig(**options).site), AVSSConfig(**options))
     found = score(model, batches, **options)
@@ -117,7 +122,7 @@ def test_equals_a_naive_computation(options: dict[str, Any], dtype: torch.dtype,
 
 
 def test_streams_over_chunks_like_over_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny("llama", dtype=torch.float64)
+    model = tiny_model(dtype=torch.float64)
     whole = score(model, [batch()])
     monkeypatch.setattr("layerimp.stats.CHUNK_ELEMENTS", 200)
     chunked = score(model, [batch()])
@@ -127,7 +132,7 @@ def test_streams_over_chunks_like_over_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("options", CASES[:4], ids=str)
 def test_padding_and_batch_size_change_nothing(options: dict[str, Any]) -> None:
-    model = tiny("llama", dtype=torch.float64)
+    model = tiny_model(dtype=torch.float64)
     lengths = (12, 5, 9)
     together = padded_batch(lengths)
     alone = [
@@ -147,7 +152,7 @@ def test_padding_and_batch_size_change_nothing(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", CASES[:3], ids=str)
 def test_merged_shards_equal_one_pass(options: dict[str, Any]) -> None:
     batches = [batch(seed=seed) for seed in range(4)]
-    model = tiny("llama", dtype=torch.float64)
+    model = tiny_model(dtype=torch.float64)
     shards = [AVSS(BLOCKS, AVSSConfig(**options)) for _ in range(2)]
     for shard, part in zip(shards, (batches[:1], batches[1:]), strict=True):
         layerimp.score(model, part, [shard])
@@ -158,7 +163,7 @@ def test_merged_shards_equal_one_pass(options: dict[str, Any]) -> None:
 
 
 def test_variants_run_beside_one_another_under_labels() -> None:
-    model = tiny("llama")
+    model = tiny_model()
     scorers = {name: AVSS(BLOCKS, AVSSConfig(variant=name)) for name in ("default", "paper", "reference")}
     together = layerimp.score(model, [batch()], scorers)
     assert list(together) == ["default", "paper", "reference"]
@@ -167,10 +172,10 @@ def test_variants_run_beside_one_another_under_labels() -> None:
 
 
 def test_the_floor_is_named() -> None:
-    found = score(tiny("llama"), [batch()], variant="paper", epsilon=1e-30)
+    found = score(tiny_model(), [batch()], variant="paper", epsilon=1e-30)
     assert found.columns["sparsity"] == [1e-6] * BLOCKS
     assert "0, 1, 2, 3" in " ".join(found.notes)
-    assert score(tiny("llama"), [batch()]).notes == ()
+    assert score(tiny_model(), [batch()]).notes == ()
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import torch
 from hypothesis import given, settings
 from layerimp_baselines import Angular, BlockInfluence, RelativeMagnitude
 from layerimp_baselines.geometry import angle, one_minus_cosine
-from tiny import BLOCKS, batch, padded_batch, shut, tiny
+from tiny import shut, tiny
 
 import layerimp
 from layerimp.engine import measure
 from layerimp.errors import OptionError
 from layerimp.scorer import Importance
 from layerimp.surgery import pruned
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 FORWARD = ["block-influence", "relative-magnitude", "angular"]
 Rows = list[np.ndarray]

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from layerimp_baselines import Perplexity
-from tiny import BLOCKS, batch, classifier, padded_batch, shut, tiny
+from tiny import classifier, shut, tiny
 from torch.nn.functional import cross_entropy
 
 import layerimp
 from layerimp.engine import measure
 from layerimp.surgery import pruned
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 
 def score(model: Any, batches: list[Any]) -> Any:

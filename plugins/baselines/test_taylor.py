@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from layerimp_baselines import Taylor
-from tiny import BLOCKS, EXPERTS, batch, classifier, padded_batch, shut, tiny
+from tiny import EXPERTS, classifier, shut, tiny
 from torch.nn.functional import cross_entropy
 
 import layerimp
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 Batch = dict[str, torch.Tensor]
 LENGTHS = (12, 5, 9, 7, 12, 3, 10, 8)

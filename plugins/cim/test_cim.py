@@ -10,12 +10,13 @@ import torch
 from hypothesis import given, settings
 from layerimp_cim import CIM, CIMConfig
 from pydantic import ValidationError
-from tiny import BLOCKS, batch, classifier, padded_batch, shut, tiny
+from tiny import classifier, shut, tiny
 
 import layerimp
 from layerimp.engine import measure
 from layerimp.surgery import pruned
 from layerimp.sweep import Ablation, Trace
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 PROBES: list[Any] = [0, 0.5, 1, "mean"]
 

@@ -8,6 +8,8 @@ from layerimp_footprint import Footprint, _error_of_median, layerimp_evaluators
 from pydantic import ValidationError
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaForMaskedLM
 
+from layerimp.testing import parametrize
+
 
 def llama(**changes) -> LlamaForCausalLM:
     torch.manual_seed(0)
@@ -25,6 +27,11 @@ def llama(**changes) -> LlamaForCausalLM:
 
 def values(model, **options) -> dict[str, float]:
     return {m.name: m.value for m in Footprint(Footprint.Config(**options)).evaluate(model, None)}
+
+
+@parametrize(Footprint)
+def test_contract(check):
+    check()
 
 
 def test_hook():

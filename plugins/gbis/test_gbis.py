@@ -11,11 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from layerimp_gbis import GBIS, GBISConfig
-from tiny import BLOCKS, batch, classifier, padded_batch, shut, tiny
+from tiny import classifier, shut, tiny
 
 import layerimp
 from layerimp.blocks import block_input, hidden_states, with_hidden
 from layerimp.scorer import Importance
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 VARIANTS: list[Any] = ["grad_x_delta", "grad_norm", "grad_x_act"]
 LENGTHS = (12, 5, 9, 7, 12, 3, 10, 8)

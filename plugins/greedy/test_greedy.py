@@ -9,7 +9,7 @@ import pytest
 import torch
 from layerimp_baselines import Perplexity
 from layerimp_greedy import Greedy
-from tiny import BLOCKS, padded_batch, tiny
+from tiny import tiny
 from torch.nn.functional import cross_entropy
 
 import layerimp
@@ -18,6 +18,7 @@ from layerimp.engine import measure
 from layerimp.errors import OptionError
 from layerimp.pruner import Budget
 from layerimp.surgery import pruned
+from layerimp.testing import BLOCKS, padded_batch
 
 
 def loss(model: Any, one: dict[str, torch.Tensor]) -> float:

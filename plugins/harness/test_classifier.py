@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from layerimp_harness import Harness
-from tiny import ENCODERS, UNPRUNABLE, WORDS, classifier, tiny, tiny_tokenizer
+from tiny import ENCODERS, UNPRUNABLE, classifier, tiny
 
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, TaskError
+from layerimp.testing import tiny_tokenizer
+from layerimp.testing.tiny import WORDS
 
 CHOICES = ("bad", "great", "awful")
 TASK = """

@@ -10,7 +10,7 @@ import torch
 from layerimp_lrp import LRP, LRPConfig, Relevance
 from layerimp_lrp.activations import linear_activations
 from layerimp_lrp.rules import CONSTANTS, Rules
-from tiny import ALL, BLOCKS, EAGER_ONLY, EXPERTS, UNPRUNABLE, batch, classifier, padded_batch, shut, tiny
+from tiny import ALL, EAGER_ONLY, EXPERTS, UNPRUNABLE, classifier, shut, tiny
 from torch import nn
 from torch.nn import functional
 from torch.overrides import _get_current_function_mode_stack
@@ -20,6 +20,7 @@ import layerimp
 from layerimp.errors import ModelError
 from layerimp.scorer import Importance
 from layerimp.sweep import Backward
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 Batch = dict[str, torch.Tensor]
 KINDS = [(name, "eager") for name in ALL | UNPRUNABLE]

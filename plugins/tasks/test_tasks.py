@@ -13,10 +13,12 @@ import pytest
 import torch
 from layerimp_harness import Harness
 from layerimp_harness.answers import scores
-from tiny import WORDS, tiny, tiny_tokenizer
+from tiny import tiny
 from torchmetrics.functional.text import squad
 
 from layerimp.errors import TaskError
+from layerimp.testing import tiny_tokenizer
+from layerimp.testing.tiny import WORDS
 
 SST2, SQUAD = "layerimp_sst2", "layerimp_squad"
 TEXT = ("layerimp_hackernews", "layerimp_pile")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Taylor(Scorer):
     """Sum over a block's weights of the magnitude of weight times gradient, the gradient summed over the whole set.
 
-    Memory: one gradient per block parameter with two dimensions or more, in float32 at least.
+    Memory: one number per weight of the blocks with two dimensions or more, in float32 at least.
     """
 
     name = "taylor"
@@ -29,40 +29,33 @@ class Taylor(Scorer):
 
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(num_blocks, config)
-        self._parameters: list[dict[str, Tensor]] = [{} for _ in range(num_blocks)]
-        self._gradients: list[dict[str, Tensor]] = [{} for _ in range(num_blocks)]
+        self._products: list[dict[str, Tensor]] = [{} for _ in range(num_blocks)]
         self._targets = [0] * num_blocks
 
     def update(self, trace: Trace) -> None:
-        """Add up one block's gradients in one batch."""
+        """Add up each weight of a block times its gradient in one batch: the weight is the same in all of them."""
         assert trace.targets is not None
         self._targets[trace.block] += len(trace.targets)
+        sums = self._products[trace.block]
         for name, (parameter, gradient) in trace.gradients.items():
-            self._parameters[trace.block][name] = parameter
-            self._add(trace.block, name, gradient)
-
-    def _add(self, block: int, name: str, gradient: Tensor) -> None:
-        sums = self._gradients[block]
-        if name in sums:
-            sums[name] += gradient.to(sums[name].device)
-        else:
-            sums[name] = gradient.to(working_dtype(gradient.dtype), copy=True)
+            if name not in sums:
+                sums[name] = torch.zeros_like(gradient, dtype=working_dtype(gradient.dtype))
+            device, dtype = sums[name].device, sums[name].dtype
+            sums[name].addcmul_(parameter.to(device, dtype), gradient.to(device, dtype))
 
     def merge(self, other: Self) -> None:
-        """Absorb another shard's gradients."""
+        """Absorb another shard's products."""
         for block, count in enumerate(other._targets):
             self._targets[block] += count
-            self._parameters[block] |= other._parameters[block]
-            for name, gradient in other._gradients[block].items():
-                self._add(block, name, gradient)
+            sums = self._products[block]
+            for name, product in other._products[block].items():
+                sums[name] = sums[name] + product.to(sums[name].device) if name in sums else product
 
     def compute(self) -> Importance:
-        """The sums per target."""
-        return Importance(scores=[self._score(block) for block in range(self.num_blocks)])
+        """The sums of the magnitudes, per target."""
+        sums = [sum(map(_magnitude, products.values())) for products in self._products]
+        return Importance(scores=[total / count for total, count in zip(sums, self._targets, strict=True)])
 
-    def _score(self, block: int) -> float:
-        total = 0.0
-        for name, gradient in self._gradients[block].items():
-            product = gradient * self._parameters[block][name].to(gradient.device)
-            total += float(torch.linalg.vector_norm(product, ord=1, dtype=torch.float64))
-        return total / self._targets[block]
+
+def _magnitude(product: Tensor) -> float:
+    return float(torch.linalg.vector_norm(product, ord=1, dtype=torch.float64))

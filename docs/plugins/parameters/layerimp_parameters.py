@@ -1,0 +1,17 @@
+from layerimp import Evaluator, Metric, hookimpl
+
+
+class Parameters(Evaluator):
+    """Counts the parameters."""
+
+    name = "parameters"
+    kind = "cost"
+
+    def evaluate(self, model, tokenizer):
+        count = sum(parameter.numel() for parameter in model.parameters())
+        return [Metric(task="model", name="parameters", value=count, higher_is_better=False)]
+
+
+@hookimpl
+def layerimp_evaluators():
+    return [Parameters]

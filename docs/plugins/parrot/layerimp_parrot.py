@@ -1,0 +1,11 @@
+from parrot import ParrotForCausalLM
+
+from layerimp import hookimpl
+from layerimp.blocks import BlockStack
+
+
+@hookimpl
+def layerimp_blocks(model):
+    if isinstance(model, ParrotForCausalLM):
+        return BlockStack(model, path="bird.blocks", config=model.config, backbone=model.bird)
+    return None

@@ -1,0 +1,78 @@
+"""Names the plugin whose component breaks its contract, so that the rest can go on without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from layerimp.errors import LayerimpError, NonFiniteError, PluginError
+from layerimp.imprint import Imprint
+from layerimp.plugins import one_line
+from layerimp.registry import registry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.component import Component
+    from layerimp.progress import Progress
+
+
+def named(kind: str, label: str, cls: type[Component]) -> str:
+    """What a component is called in a line for users: with the distribution that it comes from."""
+    return f"{kind} {label!r} ({registry().source(cls)})"
+
+
+@contextmanager
+def blaming(kind: str, label: str, cls: type[Component], where: str = "") -> Iterator[None]:
+    """Name a component, and the distribution that it comes from, in the error of what it does in here.
+
+    Args:
+        kind: Scorer, pruner or evaluator.
+        label: What the run calls it.
+        cls: Its class.
+        where: At which point of the work, such as `at block 3, batch 0`.
+
+    Raises:
+        PluginError: it failed; names it. A refusal, any other `LayerimpError`, is passed on as it is.
+    """
+    who = named(kind, label, cls)
+    try:
+        yield
+    except (PluginError, NonFiniteError) as error:
+        if error.blames:
+            raise
+        told = type(error)(f"{who}: {error}")
+        told.blames = True
+        raise told from error
+    except (LayerimpError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        broken = PluginError(f"{who} failed{where and ' '}{where}: {one_line(error)}")
+        broken.blames = True
+        raise broken from error
+
+
+@contextmanager
+def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str) -> Iterator[None]:
+    """Take away what somebody leaves behind on a model in here, and say so.
+
+    Raises:
+        PluginError: they changed a weight, or the configuration, which cannot be taken back.
+    """
+    imprint = Imprint.of(model)
+    try:
+        yield
+    finally:
+        traces, damage = imprint.traces(model), imprint.damage(model)
+        if traces:
+            imprint.restore(model)
+            progress.note(f"{who} left {traces[0]} behind{_more(traces)}; taken away")
+    if damage:
+        raise PluginError(f"{who} changed {damage[0]}{_more(damage)}; no number after that could be trusted")
+
+
+def _more(found: list[str]) -> str:
+    return f" and {len(found) - 1} more" if len(found) > 1 else ""

@@ -1,0 +1,125 @@
+"""The checks of all kinds of components, and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from layerimp.component import Component
+from layerimp.evaluator import Evaluator
+from layerimp.plugins import one_line
+from layerimp.pruner import Pruner
+from layerimp.scorer import Scorer
+from layerimp.testing import components, evaluators, pruners, scorers
+from layerimp.testing.tiny import BLOCKS
+from layerimp.testing.verdict import BrokenError
+
+if TYPE_CHECKING:
+    import pytest
+
+PAGE = "docs/reference/testing.md"
+
+
+class ContractError(AssertionError):
+    """A component broke a contract; says which, how, and where it is explained."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One contract, held against one component.
+
+    Attributes:
+        component: The component; a scorer for the block count of the tiny models.
+        name: The contract.
+        judge: Raises if it is broken.
+    """
+
+    component: Component
+    name: str
+    judge: Callable[[Any], None]
+
+    def __call__(self) -> None:
+        """Run it.
+
+        Raises:
+            ContractError: the contract is broken.
+        """
+        try:
+            self.judge(self.component)
+        except BrokenError as error:
+            raise self._broken(str(error)) from None
+        except Exception as error:
+            raise self._broken(one_line(error)) from error
+
+    def _broken(self, how: str) -> ContractError:
+        who = f"{_kind(self.component)} {self.component.name!r}"
+        return ContractError(f"{who} breaks the contract {self.name!r}: {how} ({self.where})")
+
+    @property
+    def where(self) -> str:
+        """Where the contract is explained."""
+        return f"{PAGE}#{self.name.replace(' ', '-')}"
+
+    def __str__(self) -> str:
+        return f"{self.component.name} {self.name}".replace(" ", "-")
+
+
+def checks_of(component: Component | type[Component]) -> list[Check]:
+    """The contracts that a component has to keep: those of its kind, and those that it declares to keep.
+
+    Args:
+        component: A class, or an instance, whose options are then the ones that are checked.
+    """
+    made = _instance(component)
+    judges = components.CONTRACTS.copy()
+    if isinstance(made, Scorer):
+        judges |= scorers.contracts(made)
+    elif isinstance(made, Pruner):
+        judges |= pruners.contracts(made)
+    elif isinstance(made, Evaluator):
+        judges |= evaluators.CONTRACTS
+    return [Check(made, name, judge) for name, judge in judges.items()]
+
+
+def check_scorer(scorer: Scorer | type[Scorer]) -> None:
+    """Hold a scorer against its contract.
+
+    Raises:
+        ContractError: it breaks it; tells of the first check that failed.
+    """
+    _check(scorer)
+
+
+def check_pruner(pruner: Pruner | type[Pruner]) -> None:
+    """Hold a pruner against its contract; see `check_scorer`."""
+    _check(pruner)
+
+
+def check_evaluator(evaluator: Evaluator | type[Evaluator]) -> None:
+    """Hold an evaluator against its contract; see `check_scorer`."""
+    _check(evaluator)
+
+
+def parametrize(*components: Component | type[Component]) -> pytest.MarkDecorator:
+    """Make a pytest test of the argument `check` run once for every check of every component."""
+    import pytest
+
+    return pytest.mark.parametrize("check", [one for each in components for one in checks_of(each)], ids=str)
+
+
+def _check(component: Component | type[Component]) -> None:
+    for check in checks_of(component):
+        check()
+
+
+def _instance(component: Component | type[Component]) -> Component:
+    cls, config = (component, None) if isinstance(component, type) else (type(component), component.config)
+    make: Callable[[Any], Component] = partial(cls, BLOCKS) if issubclass(cls, Scorer) else cls
+    return make(config)
+
+
+def _kind(component: Component) -> str:
+    kinds = {Scorer: "scorer", Pruner: "pruner", Evaluator: "evaluator"}
+    return next((name for kind, name in kinds.items() if isinstance(component, kind)), "component")

@@ -1,0 +1,100 @@
+"""What an evaluator has to keep to, tried on tiny models in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from layerimp.errors import LayerimpError
+from layerimp.evaluator import Evaluator, Metric
+from layerimp.imprint import Imprint
+from layerimp.surgery import pruned
+from layerimp.testing.scorers import require_unharmed
+from layerimp.testing.tiny import tiny_model, tiny_tokenizer
+from layerimp.testing.verdict import require
+
+
+def _fresh(evaluator: Evaluator) -> Evaluator:
+    made = type(evaluator)(evaluator.config)
+    made.prepare()
+    return made
+
+
+def _measured(evaluator: Evaluator, model: Any) -> list[Metric]:
+    metrics = evaluator.evaluate(model, tiny_tokenizer())
+    require(isinstance(metrics, list), f"evaluate() gives {type(metrics).__name__}, not a list of Metric")
+    for metric in metrics:
+        require(isinstance(metric, Metric), f"evaluate() gives a list with {type(metric).__name__} in it, not Metric")
+    return metrics
+
+
+def metrics_are_sound(evaluator: Evaluator) -> None:
+    """There are metrics, each once, with a value that is a number and an error that is none or not negative."""
+    metrics = _measured(_fresh(evaluator), tiny_model())
+    require(bool(metrics), "evaluate() gives no metrics")
+    seen = set()
+    for metric in metrics:
+        what = f"{metric.name} of {metric.task}"
+        require((metric.task, metric.name) not in seen, f"it measures {what} twice")
+        seen.add((metric.task, metric.name))
+        require(not math.isnan(metric.value), f"{what} is NaN")
+        require(metric.stderr is None or metric.stderr >= 0, f"the standard error of {what} is {metric.stderr}")
+
+
+def model_stays(evaluator: Evaluator) -> None:
+    """The model is left as it was found: weights, hooks, modes, configuration, and the random generators."""
+    model = tiny_model()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    imprint, generator = Imprint.of(model), torch.get_rng_state()
+    _measured(_fresh(evaluator), model)
+    require_unharmed(model, imprint, weights)
+    require(torch.equal(generator, torch.get_rng_state()), "torch's global random generator has moved on")
+
+
+def pruned_models_are_measured(evaluator: Evaluator) -> None:
+    """A model without some of its blocks has the same metrics, whatever their values."""
+    model = tiny_model()
+    ready = _fresh(evaluator)
+    before = _measured(ready, model)
+    with pruned(model, [1, 2]):
+        after = _measured(ready, model)
+    names = [
+        sorted((metric.task, metric.name, metric.higher_is_better) for metric in found) for found in (before, after)
+    ]
+    require(names[0] == names[1], f"it measures {names[1]} of a pruned model, and {names[0]} of the intact one")
+
+
+def quality_is_repeatable(evaluator: Evaluator) -> None:
+    """The quality of the same model is the same number; what it costs may vary."""
+    if evaluator.kind != "quality":
+        return
+    first, second = (_measured(_fresh(evaluator), tiny_model()) for _ in range(2))
+    require(first == second, f"it measures {second} after {first}")
+
+
+def fingerprint_is_stable(evaluator: Evaluator) -> None:
+    """What `fingerprint` gives is text, the same for the same options, or None."""
+    tags = [_fresh(evaluator).fingerprint() for _ in range(2)]
+    require(all(tag is None or isinstance(tag, str) for tag in tags), f"fingerprint() gives {tags[0]!r}, not text")
+    require(tags[0] == tags[1], f"fingerprint() gives {tags[1]!r} after {tags[0]!r}")
+
+
+def without_a_tokenizer(evaluator: Evaluator) -> None:
+    """Where there is no tokenizer it measures, or refuses with a `LayerimpError` that says why."""
+    try:
+        _fresh(evaluator).evaluate(tiny_model(), None)
+    except LayerimpError:
+        return
+
+
+CONTRACTS: dict[str, Callable[[Any], None]] = {
+    "metrics are sound": metrics_are_sound,
+    "the model stays as it is": model_stays,
+    "pruned models are measured": pruned_models_are_measured,
+    "quality is repeatable": quality_is_repeatable,
+    "the fingerprint is stable": fingerprint_is_stable,
+    "a missing tokenizer is told": without_a_tokenizer,
+}

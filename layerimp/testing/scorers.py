@@ -1,0 +1,279 @@
+"""What a scorer has to keep to. All in float64, on models of four blocks, and driven as the engine drives it."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from layerimp.blocks import find_blocks
+from layerimp.engine import Filled, fill, finished, measure
+from layerimp.errors import LayerimpError, PluginError
+from layerimp.imprint import Imprint
+from layerimp.progress import Silent
+from layerimp.scorer import Importance, Scorer
+from layerimp.sweep import Trace
+from layerimp.testing.tiny import BLOCKS, VOCAB, padded_batch, tiny_classifier, tiny_model
+from layerimp.testing.verdict import require, require_same
+
+if TYPE_CHECKING:
+    from layerimp.sweep import Batch
+
+LENGTHS = (12, 5, 9, 7)
+PADDING = {"input_ids": VOCAB - 1, "attention_mask": 0}
+SILENT_PROJECTIONS = ("self_attn.o_proj", "mlp.down_proj")
+"""The projections through which a block of the tiny decoder adds to the residual stream."""
+
+
+def _fresh(scorer: Scorer) -> Scorer:
+    return type(scorer)(scorer.num_blocks, scorer.config)
+
+
+def _model() -> Any:
+    return tiny_model(dtype=torch.float64)
+
+
+def _rows() -> list[Batch]:
+    """The rows of the calibration set, one by one and without padding."""
+    whole = padded_batch(LENGTHS)
+    return [{name: part[row : row + 1, :length] for name, part in whole.items()} for row, length in enumerate(LENGTHS)]
+
+
+def _scored(scorer: Scorer, batches: Iterable[Batch], model: Any = None) -> Importance:
+    return measure(find_blocks(_model() if model is None else model), batches, {"it": scorer})["it"]
+
+
+def scores_are_whole_and_finite(scorer: Scorer) -> None:
+    """One finite score per block, and columns as long."""
+    importance = _scored(_fresh(scorer), [padded_batch(LENGTHS)])
+    require(len(importance.scores) == BLOCKS, f"{len(importance.scores)} scores for {BLOCKS} blocks")
+    require(all(map(math.isfinite, importance.scores)), f"the scores are {importance.scores}")
+    require(all(isinstance(note, str) for note in importance.notes), "a note is no text")
+
+
+def computing_changes_nothing(scorer: Scorer) -> None:
+    """`compute` may be called at any time, and again."""
+    used = _fresh(scorer)
+    _scored(used, _rows())
+    first, second = used.compute(), used.compute()
+    require(first == second, f"compute() gives {second.scores} where it gave {first.scores} before")
+
+
+def runs_are_repeatable(scorer: Scorer) -> None:
+    """Same model, same text, same options, same scores: nothing is drawn from the global generators, and no state is
+    shared by instances."""
+    found = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            found.append(_scored(_fresh(scorer), [padded_batch(LENGTHS)]))
+    require_same(found[1], found[0], "in a second run")
+
+
+def batch_size_changes_nothing(scorer: Scorer) -> None:
+    """Means are over tokens or rows, never over batches."""
+    whole = padded_batch(LENGTHS)
+    pairs = [{name: part[start : start + 2] for name, part in whole.items()} for start in range(0, len(LENGTHS), 2)]
+    require_same(_scored(_fresh(scorer), pairs), _scored(_fresh(scorer), [whole]), "in batches of two")
+
+
+def padding_changes_nothing(scorer: Scorer) -> None:
+    """Only tokens where `trace.mask` is True count; `trace.rows(site)` gives these."""
+    rows = _rows()
+    alone = _scored(_fresh(scorer), rows)
+    for side in ("left", "right"):
+        together = {name: torch.full((len(rows), max(LENGTHS)), filler) for name, filler in PADDING.items()}
+        for index, (row, length) in enumerate(zip(rows, LENGTHS, strict=True)):
+            where = slice(max(LENGTHS) - length, None) if side == "left" else slice(length)
+            for name, part in row.items():
+                together[name][index, where] = part[0]
+        require_same(_scored(_fresh(scorer), [together]), alone, f"with padding on the {side}")
+
+
+def shards_merge(scorer: Scorer) -> None:
+    """`merge` makes one scorer of two, as if it had seen both shards."""
+    stack, rows = find_blocks(_model()), _rows()
+    whole = _scored(_fresh(scorer), rows)
+    for cut in (1, len(rows) - 1):
+        shards: list[Filled] = []
+        for part in (rows[:cut], rows[cut:]):
+            shards += fill(stack, part, {"it": _fresh(scorer)}).values()
+        require_same(finished("it", shards), whole, "merged from two shards")
+
+
+def order_changes_nothing(scorer: Scorer) -> None:
+    """The blocks of a batch come in no promised order."""
+    batches = _recorded(scorer)
+    forwards, backwards = _fresh(scorer), _fresh(scorer)
+    _replay(forwards, batches)
+    _replay(backwards, [batch[::-1] for batch in batches])
+    require_same(backwards.compute(), forwards.compute(), "when the last block comes first")
+
+
+def borrowed_tensors_stay(scorer: Scorer) -> None:
+    """What is in a trace belongs to the model: it is neither changed nor kept."""
+    batches = _recorded(scorer)
+    careful, robbed = _fresh(scorer), _fresh(scorer)
+    _replay(careful, batches)
+
+    def lend(trace: Trace) -> None:
+        lent = _copied(trace)
+        robbed.update(lent)
+        for (what, now), (_, before) in zip(lent.lent(), trace.lent(), strict=True):
+            require(torch.equal(now, before), f"update() changed {what} of block {trace.block}; reduce a copy")
+            now.fill_(True if now.dtype == torch.bool else -7)
+
+    _replay(robbed, batches, lend)
+    require_same(robbed.compute(), careful.compute(), "when its trace is used again after update(): it keeps a tensor")
+
+
+def model_stays(scorer: Scorer) -> None:
+    """The model is left as it was found: weights, hooks, modes, configuration, and the random generators."""
+    model = _model()
+    model.model.layers[1].train()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    imprint, generator = Imprint.of(model), torch.get_rng_state()
+    listener = _Listener()
+    measure(find_blocks(model), [padded_batch(LENGTHS)], {scorer.name: _fresh(scorer)}, progress=listener)
+    require_unharmed(model, imprint, weights)
+    require(not listener.notes, "; ".join(listener.notes))
+    require(torch.equal(generator, torch.get_rng_state()), "torch's global random generator has moved on")
+
+
+def require_unharmed(model: Any, imprint: Imprint, weights: dict[str, Tensor]) -> None:
+    """Require a model that is as it was."""
+    changed = imprint.traces(model) + imprint.damage(model)
+    changed += [f"the value of {name}" for name, value in model.state_dict().items() if not _same(value, weights[name])]
+    require(not changed, f"of the model, {', '.join(changed[:3])} changed")
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
+def pickles_when_used(scorer: Scorer) -> None:
+    """A shard is scored in one process and merged in another."""
+    used = _fresh(scorer)
+    expected = _scored(used, _rows())
+    require_same(pickle.loads(pickle.dumps(used)).compute(), expected, "after pickling")
+
+
+def other_architectures(scorer: Scorer) -> None:
+    """A post-norm encoder with a label is scored, or refused with a `LayerimpError` that says why."""
+    text = padded_batch(LENGTHS) | {"labels": torch.tensor([0, 1, 1, 0])}
+    model = tiny_classifier(dtype=torch.float64)
+    try:
+        importance = _scored(_fresh(scorer), [text], model)
+    except PluginError:
+        raise
+    except LayerimpError:
+        return
+    require(len(importance.scores) == BLOCKS, f"{len(importance.scores)} scores for the {BLOCKS} blocks of an encoder")
+
+
+def identity_scores_least(scorer: Scorer) -> None:
+    """As `identity_scores_least` declares, a block whose output projections are zero scores least."""
+    for block in (0, BLOCKS - 2):
+        model = _model()
+        for path in SILENT_PROJECTIONS:
+            nn.init.zeros_(model.model.layers[block].get_submodule(path).weight)
+        scores = _scored(_fresh(scorer), [padded_batch(LENGTHS)], model).scores
+        # By magnitude: where a block that does harm scores below 0, one that adds nothing scores 0.
+        least = min(range(BLOCKS), key=lambda index: abs(scores[index]))
+        require(
+            abs(scores[block]) == abs(scores[least]),
+            f"block {block} adds nothing and scores {scores[block]:.6g}, block {least} adds something and scores "
+            f"{scores[least]:.6g}",
+        )
+
+
+def contracts(scorer: Scorer) -> dict[str, Callable[[Any], None]]:
+    """The contracts that a scorer has to keep, by name."""
+    chosen: dict[str, Callable[[Any], None]] = {
+        "scores are whole and finite": scores_are_whole_and_finite,
+        "computing changes nothing": computing_changes_nothing,
+        "runs are repeatable": runs_are_repeatable,
+        "batch size changes nothing": batch_size_changes_nothing,
+        "padding changes nothing": padding_changes_nothing,
+        "order changes nothing": order_changes_nothing,
+        "borrowed tensors stay as they are": borrowed_tensors_stay,
+        "the model stays as it is": model_stays,
+        "it pickles with what it has seen": pickles_when_used,
+        "other architectures are scored or refused": other_architectures,
+    }
+    if scorer.sweep is None or not scorer.sweep.whole:
+        chosen["shards merge"] = shards_merge
+    if scorer.identity_scores_least:
+        chosen["an identity scores least"] = identity_scores_least
+    return chosen
+
+
+class _Listener(Silent):
+    """Hears what the engine has to say of a pass, such as what it took away after it."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class _Recorder(Scorer):
+    """Keeps copies of the traces that another scorer would see."""
+
+    name = "recorder"
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__(scorer.num_blocks)
+        self.sweep, self.observes, self.lookback = scorer.sweep, scorer.observes, scorer.lookback
+        self.batches: list[list[Trace]] = [[]]
+
+    def update(self, trace: Trace) -> None:
+        self.batches[-1].append(_copied(trace))
+
+    def end_batch(self) -> None:
+        self.batches.append([])
+
+    def merge(self, other: _Recorder) -> None:
+        raise NotImplementedError
+
+    def compute(self) -> Importance:
+        return Importance(scores=[0.0] * self.num_blocks)
+
+
+def _recorded(scorer: Scorer) -> list[list[Trace]]:
+    """What a scorer sees in each of two batches."""
+    whole = padded_batch(LENGTHS)
+    recorder = _Recorder(scorer)
+    _scored(recorder, [{name: part[start : start + 2] for name, part in whole.items()} for start in (0, 2)])
+    return recorder.batches[:-1]
+
+
+def _replay(scorer: Scorer, batches: Sequence[Sequence[Trace]], update: Callable[[Trace], None] | None = None) -> None:
+    """Show a scorer what was recorded, each time in copies of its own."""
+    with torch.no_grad():
+        for batch in batches:
+            for trace in batch:
+                (update or (lambda one: scorer.update(_copied(one))))(trace)
+            scorer.end_batch()
+        scorer.end_sweep()
+
+
+def _copied(trace: Trace) -> Trace:
+    return replace(
+        trace,
+        acts={site: act.detach().clone() for site, act in trace.acts.items()},
+        mask=trace.mask.clone(),
+        inputs={at: act.detach().clone() for at, act in trace.inputs.items()},
+        targets=None if trace.targets is None else trace.targets.detach().clone(),
+        extras={name: extra.detach().clone() for name, extra in trace.extras.items()},
+        gradients={
+            name: (weight.detach().clone(), gradient.detach().clone())
+            for name, (weight, gradient) in trace.gradients.items()
+        },
+    )

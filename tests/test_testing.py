@@ -1,0 +1,538 @@
+"""The checks that third parties run can fail: for each there is a component that breaks that contract."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from pydantic import BaseModel, Field
+from pydantic import ConfigDict as Settings
+
+import layerimp
+from layerimp import Evaluator, Importance, Metric, PrunePlan, Pruner, Scorer
+from layerimp.component import Component, Options
+from layerimp.errors import ModelError
+from layerimp.stats import Mean
+from layerimp.sweep import Backward, Forward
+from layerimp.testing import (
+    ContractError,
+    check_evaluator,
+    check_pruner,
+    check_scorer,
+    checks_of,
+    parametrize,
+)
+
+ROOT = Path(layerimp.__file__).parents[1]
+
+
+class Step(Scorer):
+    """Mean L2 norm of what the block adds to the residual stream."""
+
+    name = "step"
+    sweep = Forward()
+    observes = frozenset({"block_in", "block_out"})
+    identity_scores_least = True
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.mean = Mean(num_blocks)
+
+    def update(self, trace: Any) -> None:
+        self.mean.add(trace.block, self.norms(trace))
+
+    def norms(self, trace: Any) -> Any:
+        return (trace.rows("block_out") - trace.rows("block_in")).norm(dim=-1)
+
+    def merge(self, other: Any) -> None:
+        self.mean.merge(other.mean)
+
+    def compute(self) -> Importance:
+        return Importance(scores=self.mean.value().tolist())
+
+
+class Undescribed(Step):
+    class Config(Options):
+        """Its options."""
+
+        width: int = 3
+
+
+class AnyOption(Step):
+    """Takes anything."""
+
+    class Config(Options):
+        """Its options."""
+
+        width: Any = Field(3, description="How wide.")
+
+
+class Careless(Step):
+    """Ignores what it does not know."""
+
+    class Config(Options):
+        """Its options."""
+
+        model_config = Settings(extra="ignore")
+
+
+class Unfixed(Step):
+    """Its options change under way."""
+
+    class Config(Options):
+        """Its options."""
+
+        model_config = Settings(frozen=False)
+
+
+class Loose(Step):
+    """Has a Config of its own kind."""
+
+    class Config(BaseModel):
+        """Its options."""
+
+    Config.model_config = Settings(extra="forbid", frozen=True)
+
+
+class Width(BaseModel):
+    """An option that JSON does not bring back as it was."""
+
+    model_config = Settings(arbitrary_types_allowed=True, extra="forbid", frozen=True)
+
+    value: int = 3
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = BaseModel.__hash__
+
+
+class Unwritable(Step):
+    """Has an option that is another after it was written."""
+
+    class Config(Options):
+        """Its options."""
+
+        width: Width = Field(Width(), description="How wide.")
+
+
+class Unpicklable(Step):
+    """Holds a function that was made on the spot."""
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.weigh = lambda value: value
+
+
+class OneShort(Step):
+    """Forgets the last block."""
+
+    def compute(self) -> Importance:
+        return Importance(scores=super().compute().scores[:-1])
+
+
+class Infinite(Step):
+    """Divides by zero."""
+
+    def compute(self) -> Importance:
+        return Importance(scores=[score / 0.0 if score else 0.0 for score in (torch.tensor(1.0),) * 4])
+
+
+class Consuming(Step):
+    """Adds to its sums whenever it is read."""
+
+    def compute(self) -> Importance:
+        self.mean.add(0, torch.full((5,), 100.0))
+        return super().compute()
+
+
+class Noisy(Step):
+    """Draws from the global generator."""
+
+    def norms(self, trace: Any) -> Any:
+        norms = super().norms(trace)
+        return norms + torch.rand_like(norms)
+
+
+class Shared(Step):
+    """All instances count in one place."""
+
+    seen: list[int] = []  # noqa: RUF012
+
+    def norms(self, trace: Any) -> Any:
+        self.seen.append(1)
+        return super().norms(trace) + len(self.seen)
+
+
+class PerBatch(Step):
+    """A mean of means of batches."""
+
+    def norms(self, trace: Any) -> Any:
+        return super().norms(trace).mean()[None]
+
+
+class Padded(Step):
+    """Counts the padding as well."""
+
+    def norms(self, trace: Any) -> Any:
+        return (trace.acts["block_out"] - trace.acts["block_in"]).norm(dim=-1).flatten()
+
+
+class Forgetful(Step):
+    """Keeps the other shard only."""
+
+    def merge(self, other: Any) -> None:
+        self.mean = other.mean
+
+
+class Ordered(Step):
+    """Counts on the blocks' coming from the first to the last."""
+
+    def norms(self, trace: Any) -> Any:
+        if trace.block == 0:
+            self.first = super().norms(trace).mean()
+        return super().norms(trace) / getattr(self, "first", 1.0)
+
+
+class Changing(Step):
+    """Subtracts in place."""
+
+    def norms(self, trace: Any) -> Any:
+        return trace.acts["block_out"].sub_(trace.acts["block_in"])[trace.mask].norm(dim=-1)
+
+
+class Keeping(Step):
+    """Puts the tensors by, and looks at them in the end."""
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.kept: list[Any] = []
+
+    def update(self, trace: Any) -> None:
+        self.kept.append((trace.block, trace.acts["block_out"], trace.mask))
+
+    def compute(self) -> Importance:
+        mean = Mean(self.num_blocks)
+        for block, act, mask in self.kept:
+            mean.add(block, act[mask].norm(dim=-1))
+        return Importance(scores=mean.value().tolist())
+
+
+class Hooking(Forward):
+    """Leaves a hook on the model."""
+
+    def drive(self, stack: Any, *args: Any, **kwargs: Any) -> None:
+        stack[0].register_forward_hook(lambda *_: None)
+        super().drive(stack, *args, **kwargs)
+
+
+class Writing(Backward):
+    """Changes a weight while it looks."""
+
+    @contextmanager
+    def rules(self, stack: Any) -> Iterator[dict[str, Any]]:
+        with torch.no_grad():
+            next(stack[0].parameters()).mul_(1.5)
+        yield {}
+
+
+class LeavesAHook(Step):
+    """Through its sweep."""
+
+    sweep = Hooking()
+
+
+class ChangesAWeight(Step):
+    """Through its sweep."""
+
+    sweep = Writing()
+    identity_scores_least = False
+
+
+class Reseeds(Step):
+    """Sets the global generator."""
+
+    def update(self, trace: Any) -> None:
+        torch.manual_seed(7)
+        super().update(trace)
+
+
+class StatelessPickle(Step):
+    """Forgets what it has seen on the way to another process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        mean = Mean(self.num_blocks)
+        for block in range(self.num_blocks):
+            mean.add(block, torch.ones(1))
+        return vars(self) | {"mean": mean}
+
+
+class Parochial(Step):
+    """Knows decoders only, and fails on others."""
+
+    def norms(self, trace: Any) -> Any:
+        if trace.rows("block_out").mean(dim=-1).abs().max() < 1e-9:  # it ends in a layer norm
+            raise RuntimeError("what is this?")
+        return super().norms(trace)
+
+
+class Depth(Step):
+    """Says that an identity scores least, where the depth alone counts."""
+
+    def compute(self) -> Importance:
+        return Importance(scores=[float(block + 1) for block in range(self.num_blocks)])
+
+
+class Deepest(Pruner):
+    """Removes the deepest blocks that may go."""
+
+    name = "deepest"
+    nested = True
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        scoring(())
+        free = [b for b in reversed(range(budget.num_blocks)) if b not in budget.protected | set(budget.forced)]
+        blocks = [*budget.forced, *free][: budget.count]
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=blocks)
+
+
+class Spendthrift(Deepest):
+    """Removes a block more than it may."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        plan = super().plan(scoring, budget)
+        free = [block for block in range(budget.num_blocks) if block not in plan.blocks]
+        return plan.model_copy(update={"blocks": [*plan.blocks, free[0]]})
+
+
+class Reckless(Deepest):
+    """Knows of nothing protected."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        return super().plan(scoring, type(budget)(budget.num_blocks, budget.count, frozenset(), budget.forced))
+
+
+class Planless(Deepest):
+    """Gives a list of blocks."""
+
+    def plan(self, scoring: Any, budget: Any) -> Any:
+        return super().plan(scoring, budget).blocks
+
+
+class Moody(Deepest):
+    """Plans something else each time."""
+
+    turn: Literal[0, 1] = 0
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        Moody.turn = 1 - Moody.turn
+        plan = super().plan(scoring, budget)
+        return plan.model_copy(update={"blocks": plan.blocks[:: 1 if Moody.turn else -1], "reason": str(Moody.turn)})
+
+
+class Sorting(Deepest):
+    """Sorts the scores that it was given."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        scoring(()).scores.sort()
+        return super().plan(scoring, budget)
+
+
+class Asking(Deepest):
+    """Asks for the scores of what must not go."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        scoring((0, 5))
+        return super().plan(scoring, budget)
+
+
+class Fickle(Deepest):
+    """Says that its plans are nested, and turns them round."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        plan = super().plan(scoring, budget)
+        return plan.model_copy(update={"blocks": plan.blocks[::-1]})
+
+
+class Parameters(Evaluator):
+    """Counts the parameters."""
+
+    name = "parameters"
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("model", "parameters", sum(p.numel() for p in model.parameters()), higher_is_better=False)]
+
+
+class Empty(Parameters):
+    """Measures nothing."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return []
+
+
+class Numbers(Parameters):
+    """Gives bare numbers."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> Any:
+        return [metric.value for metric in super().evaluate(model, tokenizer)]
+
+
+class NotANumber(Parameters):
+    """Gives NaN."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("model", "parameters", float("nan"))]
+
+
+class Twice(Parameters):
+    """Gives everything twice."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return super().evaluate(model, tokenizer) * 2
+
+
+class Training(Parameters):
+    """Leaves the model in training mode."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        model.train()
+        return super().evaluate(model, tokenizer)
+
+
+class Rounding(Parameters):
+    """Rounds the weights."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.half().float()
+        return super().evaluate(model, tokenizer)
+
+
+class PerBlock(Parameters):
+    """Has a metric for each block."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric(f"block {index}", "size", 1.0) for index, _ in enumerate(model.model.layers)]
+
+
+class Guessing(Parameters):
+    """Draws its number."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("model", "luck", float(torch.rand(1, generator=torch.Generator().manual_seed(id(self) % 999))))]
+
+
+class Unprintable(Parameters):
+    """Has a fingerprint that is no text."""
+
+    def fingerprint(self) -> Any:
+        return object()
+
+
+class Tokenizing(Parameters):
+    """Counts on a tokenizer."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        len(tokenizer)
+        return super().evaluate(model, tokenizer)
+
+
+WRONG: list[tuple[type[Component], str, str]] = [
+    (Undescribed, "it is described", "no docstring"),
+    (type("Silent", (Step,), {"__doc__": "A doc.", "Config": Undescribed.Config}), "it is described", "'width' has no"),
+    (type("Spaced", (Step,), {"__doc__": "A doc.", "name": "my step"}), "it is described", "'my step' cannot be"),
+    (type("Nameless", (Step,), {"__doc__": "A doc.", "name": ""}), "it is described", "no name"),
+    (Loose, "it is described", "no subclass of layerimp.component.Options"),
+    (AnyOption, "options are validated", "anything at all as 'width'"),
+    (Careless, "options are validated", "anything at all as 'no_such_option'"),
+    (Unfixed, "options are validated", "not frozen"),
+    (Unwritable, "options survive a recipe", "the options read"),
+    (Unpicklable, "it pickles", "pickle"),
+    (OneShort, "scores are whole and finite", "3 scores for 4 blocks"),
+    (Infinite, "scores are whole and finite", "inf"),
+    (Consuming, "computing changes nothing", "where it gave"),
+    (Noisy, "runs are repeatable", "in a second run"),
+    (Shared, "runs are repeatable", "in a second run"),
+    (PerBatch, "batch size changes nothing", "in batches of two"),
+    (Padded, "padding changes nothing", "with padding on the left"),
+    (Forgetful, "shards merge", "merged from two shards"),
+    (Ordered, "order changes nothing", "when the last block comes first"),
+    (Changing, "borrowed tensors stay as they are", r"changed acts\['block_out'\] of block 0; reduce a copy"),
+    (Keeping, "borrowed tensors stay as they are", "it keeps a tensor"),
+    (LeavesAHook, "the model stays as it is", "left a hook on model.layers.0 behind"),
+    (ChangesAWeight, "the model stays as it is", "the weight model.layers.0"),
+    (Reseeds, "the model stays as it is", "random generator"),
+    (StatelessPickle, "it pickles with what it has seen", "after pickling"),
+    (Parochial, "other architectures are scored or refused", "failed at block 0"),
+    (Depth, "an identity scores least", "block 2 adds nothing and scores 3, block 0 adds something and scores 1"),
+    (Spendthrift, "the budget is kept", "2 blocks go where the budget says 1"),
+    (Reckless, "the budget is kept", "a block goes that the budget protects"),
+    (Planless, "the budget is kept", "gives list, not a PrunePlan"),
+    (Moody, "plans are repeatable", "it plans"),
+    (Sorting, "scores stay as they are", "have become"),
+    (Asking, "scoring is asked soundly", "without a protected block"),
+    (Fickle, "plans are nested", "does not begin with"),
+    (Empty, "metrics are sound", "no metrics"),
+    (Numbers, "metrics are sound", "a list with float in it, not Metric"),
+    (NotANumber, "metrics are sound", "parameters of model is NaN"),
+    (Twice, "metrics are sound", "measures parameters of model twice"),
+    (Training, "the model stays as it is", "the mode of"),
+    (Rounding, "the model stays as it is", "the value of"),
+    (PerBlock, "pruned models are measured", "of a pruned model"),
+    (Guessing, "quality is repeatable", "after"),
+    (Unprintable, "the fingerprint is stable", "not text"),
+    (Tokenizing, "a missing tokenizer is told", "TypeError"),
+]
+
+
+@pytest.mark.parametrize(("component", "contract", "said"), WRONG, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_broken_contract_is_told(component: type[Component], contract: str, said: str) -> None:
+    (check,) = [check for check in checks_of(component) if check.name == contract]
+    with pytest.raises(ContractError, match=f"breaks the contract '{contract}': .*{said}.* \\({check.where}\\)"):
+        check()
+
+
+@parametrize(Step, Deepest, Parameters)
+def test_what_is_right_passes(check: Any) -> None:
+    check()
+
+
+def test_every_check_can_fail_and_is_explained() -> None:
+    names = {check.name for good in (Step, Deepest, Parameters) for check in checks_of(good)}
+    assert {contract for _, contract, _ in WRONG} == names
+    page = (ROOT / "docs" / "reference" / "testing.md").read_text()
+    headings = {heading.lower() for heading in re.findall(r"^### (.*)$", page, re.MULTILINE)}
+    assert headings == {name.lower() for name in names}
+
+
+def test_all_checks_at_once() -> None:
+    check_scorer(Step)
+    check_pruner(Deepest)
+    check_evaluator(Parameters)
+    with pytest.raises(ContractError, match="'shards merge'"):
+        check_scorer(Forgetful)
+    with pytest.raises(ContractError, match="'the budget is kept'"):
+        check_pruner(Spendthrift())
+    with pytest.raises(ContractError, match="'metrics are sound'"):
+        check_evaluator(Empty())
+
+
+def test_a_refusal_is_no_breach() -> None:
+    class Choosy(Step):
+        """Refuses encoders."""
+
+        def update(self, trace: Any) -> None:
+            if not trace.acts["block_in"].is_floating_point():
+                raise AssertionError
+            super().update(trace)
+
+        def end_sweep(self) -> None:
+            raise ModelError("no encoders, please")
+
+    check = next(check for check in checks_of(Choosy) if check.name.startswith("other architectures"))
+    check()

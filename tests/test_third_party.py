@@ -1,0 +1,185 @@
+"""A stranger's plugin: built as a wheel, installed beside layerimp's wheel into a clean environment, and used there."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from layerimp_deepest import Deepest
+from layerimp_parameters import Parameters
+from layerimp_step import Step
+
+import layerimp
+from layerimp import Evaluator, Pruner, Scorer
+from layerimp.testing import Check, parametrize, tiny_tokenizer
+
+ROOT = Path(layerimp.__file__).parents[1]
+PLUGINS = ROOT / "docs" / "plugins"
+TUTORIAL = ROOT / "docs" / "tutorials" / "write-a-scorer.md"
+GUIDE = ROOT / "docs" / "how-to" / "write-a-plugin.md"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment in which the packages of this one are seen, but for layerimp itself."""
+
+    bin: Path
+
+    @classmethod
+    def made(cls, directory: Path) -> Environment:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
+        (packages,) = (directory / "lib").glob("python*/site-packages")
+        # A folder that is named in a .pth file is searched, and its own .pth files are not read: what is installed in
+        # editable mode here, as layerimp is, stays unseen.
+        (packages / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        return cls(directory / "bin")
+
+    def install(self, *folders: Path) -> None:
+        """Build wheels and install them, without looking at any index."""
+        options = "--no-deps --no-build-isolation --no-index --force-reinstall --quiet --disable-pip-version-check"
+        self("python", "-m", "pip", "install", *options.split(), *folders)
+
+    def plugins(self) -> dict[str, dict[str, str]]:
+        """What `layerimp plugins` says, by the plugin's name."""
+        return {plugin["name"]: plugin for plugin in json.loads(self("layerimp", "plugins", "--json"))["plugins"]}
+
+    def __call__(self, command: str, *args: object, cwd: Path | None = None) -> str:
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_CURRENT_TEST")
+        }
+        path = f"{self.bin}{os.pathsep}{environment['PATH']}"
+        done = subprocess.run(
+            [self.bin / command, *map(str, args)],
+            capture_output=True,
+            text=True,
+            cwd=cwd or self.bin.parent,
+            env=environment | {"PATH": path},
+        )
+        assert done.returncode == 0, f"{command} {args}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+def copied(folder: Path, place: Path) -> Path:
+    """A copy to build in: a build leaves its marks."""
+    return Path(shutil.copytree(folder, place / folder.name, ignore=shutil.ignore_patterns("__pycache__", ".*")))
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    place = tmp_path_factory.mktemp("third-party")
+    source = place / "layerimp"
+    source.mkdir()
+    for name in ("layerimp", "plugins"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    made = Environment.made(place / "venv")
+    made.install(source, *(copied(folder, place) for folder in sorted(PLUGINS.iterdir())))
+    return made
+
+
+def test_the_smallest_plugins_work_when_installed(
+    environment: Environment, model_dir: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    installed = environment.plugins()
+    ours = {folder.name for folder in PLUGINS.iterdir()}
+    assert {name: installed[name]["status"] for name in ours} == dict.fromkeys(ours, "ok")
+    assert installed["step"]["distribution"] == "layerimp-step"
+    told = json.loads(
+        environment(
+            *("layerimp", "run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4),
+            *("--max-length", 16, "--scorer", "step", "--pruner", "deepest", "--evaluator", "parameters", "--json"),
+        )
+    )
+    assert min(told["scorers"]["step"]["scores"]) > 0
+    assert told["scorers"]["step"]["removed"] == [3]
+    counts = {label: costs["parameters"] for label, costs in told["footprint"].items()}
+    assert counts == {"original": told["parameters"]["original"], "step": told["parameters"]["pruned"]["step"]}
+    assert counts["step"] < counts["original"]
+
+
+MAKE_PARROT = """
+import sys, torch
+from parrot import ParrotConfig, ParrotForCausalLM
+torch.manual_seed(0)
+ParrotForCausalLM(ParrotConfig()).save_pretrained(sys.argv[1])
+"""
+
+
+def test_a_made_up_architecture_is_taught(environment: Environment, calibration_file: Path, tmp_path: Path) -> None:
+    environment("python", "-c", MAKE_PARROT, tmp_path / "parrot")
+    tiny_tokenizer().save_pretrained(tmp_path / "parrot")
+    told = json.loads(
+        environment(
+            *("layerimp", "prune", "--model", tmp_path / "parrot", "--calibration", calibration_file, "--samples", 4),
+            *("--max-length", 16, "--scorer", "step", "--ratio", 0.5, "--output", tmp_path / "out", "--json"),
+        )
+    )
+    assert told["num_blocks"] == 4
+    block = (16 * 64 + 64) + (64 * 16 + 16) + 2 * 16
+    assert told["parameters"]["original"] - told["parameters"]["pruned"]["step"] == 2 * block
+    config = json.loads((tmp_path / "out" / "checkpoints" / "step" / "config.json").read_text())
+    assert config["num_hidden_layers"] == 2
+
+
+TEMPLATES = {"avss": "AVSS", "lowest": "Lowest", "footprint": "Footprint"}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_renamed_copy_passes_its_own_tests(environment: Environment, template: str, tmp_path: Path) -> None:
+    (recipe,) = (code for code in blocks_of(GUIDE, "bash") if "cp -r" in code)
+    assert len(recipe.splitlines()) == 5
+    shutil.copytree(ROOT / "plugins" / template, tmp_path / "plugins" / template)
+    lines = recipe.replace("avss", template).replace("AVSS", TEMPLATES[template]).splitlines()
+    assert lines[3:] == ["pip install -e .", "pytest"]
+    subprocess.run(["bash", "-e", "-c", "\n".join(lines[:3])], check=True, cwd=tmp_path)
+    environment.install(copied(tmp_path / "mine", tmp_path / "build"))
+    environment("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path / "mine")
+    mine = environment.plugins()["mine"]
+    assert (mine["status"], mine["distribution"]) == ("ok", "layerimp-mine")
+
+
+def test_the_tutorial_is_followed(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(*blocks_of(TUTORIAL, "toml"))
+    module, check, options = blocks_of(TUTORIAL, "python")
+    (tmp_path / "layerimp_step.py").write_text(module)
+    (tmp_path / "test_step.py").write_text(check)
+    exec(options, {"Step": Step, "__name__": "page"})
+    for command in "".join(blocks_of(TUTORIAL, "bash")).splitlines():
+        if command != "pip install -e .":  # as it is already: the files are those of the smallest plugin
+            environment(*command.replace("pytest", "python -m pytest").split(), cwd=tmp_path)
+
+
+def blocks_of(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_smallest_plugin_is_shown_whole() -> None:
+    module = (PLUGINS / "step" / "layerimp_step.py").read_text()
+    for page in (ROOT / "README.md", GUIDE, TUTORIAL):
+        assert module in blocks_of(page, "python"), page
+        assert (PLUGINS / "step" / "pyproject.toml").read_text() in blocks_of(page, "toml"), page
+
+
+@pytest.mark.parametrize(
+    ("contract", "name"), [(Scorer, "step"), (Pruner, "deepest"), (Evaluator, "parameters")], ids=str
+)
+def test_the_contract_opens_with_a_whole_plugin(contract: type[Any], name: str) -> None:
+    module = (PLUGINS / name / f"layerimp_{name}.py").read_text()
+    assert textwrap.indent(module, "    ") in inspect.cleandoc(contract.__doc__ or "")
+
+
+@parametrize(Step, Deepest, Parameters)
+def test_the_documented_plugins_keep_their_contracts(check: Check) -> None:
+    check()
