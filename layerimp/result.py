@@ -135,7 +135,7 @@ class Report(TypedDict):
         Annotated[dict[str, str], Field(description="By label, why a scorer that nobody named takes no part.")]
     ]
     failed: NotRequired[
-        Annotated[dict[str, str], Field(description="By label, why what was asked for did not go on, while the rest did.")]
+        Annotated[dict[str, str], Field(description="By label, why what was asked for did not go on while others did.")]
     ]
     metrics: NotRequired[Quality]
     retention: NotRequired[Retention]

@@ -17,7 +17,8 @@ from layerimp.scorer import Importance
 
 GRID = (
     "layerimp bench --no-baselines --scorer avss --scorer paper=avss --set paper.variant=paper --scorer lrp "
-    "--scorer block-influence --scorer random --ratio 1 --ratio 3 --ratio 6 --repeats 3 --limit 30 --workers 0 --output grid"
+    "--scorer block-influence --scorer random --ratio 1 --ratio 3 --ratio 6 --repeats 3 --limit 30 "
+    "--workers 0 --output grid"
 )
 """It takes some minutes."""
 
