@@ -73,7 +73,8 @@ def retention() -> str:
         if row.task == "average":
             for label, entry in row.entries.items():
                 if entry.value is not None:
-                    lines.setdefault(label, {})[float(row.removed_blocks or 0)] = entry.value
+                    removed = round((row.removed_blocks or 0) * model.num_blocks)
+                    lines.setdefault(label, {})[float(removed)] = entry.value
     styles = looks(list(lines), {"random", "depth", "block-influence"} & lines.keys())
     return str(drawn(curves(lines, model.num_blocks, styles), "retention", "Average retention by removed blocks"))
 
