@@ -20,7 +20,7 @@ GRID = (
     "--scorer block-influence --scorer random --ratio 1 --ratio 3 --ratio 6 --repeats 3 --limit 30 "
     "--workers 0 --output grid"
 )
-"""It takes some minutes."""
+"""It takes about a minute."""
 
 
 def first_blocks() -> str:
