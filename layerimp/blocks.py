@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from layerimp.errors import ModelError, PluginError
+from layerimp.errors import ModelError, PluginError, listing
 from layerimp.plugins import host, one_line
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+_COUNTS_BLOCKS = re.compile(r"(num|n)_(hidden_|decoder_|encoder_)?(layers?|blocks)|(decoder|encoder)_layers|depth")
+"""Names of fields that count blocks."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
     """Find the stack of blocks of a model.
 
     A plugin's `layerimp_blocks` is asked first. Otherwise the stack is the one `ModuleList` that is as long as the
-    configuration's `num_hidden_layers` and holds modules; of nested ones the outermost, of several the one with the
-    most parameters.
+    configuration's `num_hidden_layers`, or another field that counts layers, and holds modules; of nested ones the
+    outermost, of several the one with the largest blocks: of an encoder and a decoder, the decoder.
 
     Raises:
         ModelError: the model has none, or its configuration does not say how many blocks there are.
@@ -82,24 +86,32 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
         if stack is not None:
             raise PluginError(f"plugin {implementation.plugin_name!r}: layerimp_blocks gave {type(stack).__name__}")
     config = model.config.get_text_config()
-    count = getattr(config, "num_hidden_layers", None)
+    counts = _counts(config)
     kind = type(model).__name__
-    if not isinstance(count, int):
+    if not counts:
         raise ModelError(f"the configuration of {kind} does not say how many blocks it has (num_hidden_layers)")
     lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    fitting = {path: module for path, module in lists.items() if len(module) == count and count > 0}
+    fitting = {path: module for path, module in lists.items() if len(module) in counts}
     outermost = {
         path: module
         for path, module in fitting.items()
         if not any(path.startswith(f"{other}.") for other in fitting if other != path)
     }
     if not outermost:
-        found = ", ".join(f"{path} ({len(module)})" for path, module in lists.items()) or "none"
+        found = ", ".join(f"{path} ({len(module)})" for path, module in lists.items() if ".0." not in path) or "none"
         raise ModelError(
-            f"{kind} has no list of {count} blocks (its lists: {found}); a layerimp_blocks hook can teach it"
+            f"{kind} has no list of {listing(map(str, counts))} blocks (its lists: {found}); a layerimp_blocks hook can "
+            "teach it"
         )
-    path = max(outermost, key=lambda p: sum(parameter.numel() for parameter in outermost[p].parameters()))
+    path = max(outermost, key=lambda p: sum(w.numel() for w in outermost[p].parameters()) / len(outermost[p]))
     return BlockStack(model, path, config, _backbone(model, path))
+
+
+def _counts(config: PretrainedConfig) -> list[int]:
+    """How many blocks a stack may have: the fields of a configuration that count layers say."""
+    main = getattr(config, "num_hidden_layers", None)
+    named = [value for name, value in vars(config).items() if _COUNTS_BLOCKS.fullmatch(name)]
+    return list(dict.fromkeys(value for value in (main, *named) if isinstance(value, int) and value > 0))
 
 
 def _backbone(model: PreTrainedModel, path: str) -> nn.Module:
