@@ -98,7 +98,7 @@ def _received(receiver: Any, kind: str, head: str, otherwise: str) -> Trial:
 def _why(trial: Trial) -> str:
     told = [f"{case.blocks}: {case.said}" for case in trial.cases if case.outcome != "exact"]
     told += [f"{name}: {said}" for name, said in trial.scorers.items() if said.startswith("crash")]
-    return trial.built or (told[0] if told else "")
+    return trial.built or " | ".join(dict.fromkeys(told))
 
 
 if __name__ == "__main__":

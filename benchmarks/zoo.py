@@ -68,6 +68,10 @@ SHRUNK: list[tuple[str, Any]] = [
 _MIXED = ["sliding_attention", "full_attention"] * 3
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 ADJUSTED: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1, 4]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 3},
+    "mistral4": {"head_dim": 16},
+    "esmc": {"num_key_value_heads": 4},
     "bloom": {"n_layer": BLOCKS},
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE},

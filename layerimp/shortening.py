@@ -128,13 +128,12 @@ class _Search:
         }
         found: list[tuple[dict[str, Any], Shortened]] = []
         for counted in self._counts():
-            for chosen in (listed, {}) if listed else (listed,):
-                fields = {**chosen, **counted}
-                tried = self._try(fields)
-                if tried is not None:
-                    found.append((fields, tried))
-                    if not tried.misfit:
-                        return fields, tried
+            fields = {**listed, **counted}
+            tried = self._try(fields)
+            if tried is not None:
+                found.append((fields, tried))
+                if not tried.misfit:
+                    return fields, tried
         if not found:
             raise SurgeryError(self.error or f"{self.name} has no field that counts its {self.count} blocks")
         return min(found, key=lambda pair: pair[1].misfit)
@@ -158,6 +157,8 @@ class _Search:
         if name in _COMMON or re.search(r"token_ids?$", name):
             return None
         if isinstance(value, list | tuple) and len(value) == self.count:
+            if list(value) == list(range(self.count)):  # all of them, by index
+                return list(range(len(self.kept)))
             return [value[index] for index in self.kept]
         if isinstance(value, dict) and value and all(str(key).isdigit() and int(key) < self.count for key in value):
             entries = {int(key): entry for key, entry in value.items()}

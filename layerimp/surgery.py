@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ from torch import nn
 from layerimp.blocks import BlockStack, bypassed, find_blocks, hidden_states, probe_ids
 from layerimp.errors import SurgeryError
 from layerimp.model import in_eval_mode
+from layerimp.plugins import one_line
 from layerimp.pruner import PrunePlan, checked_blocks
 from layerimp.shortening import Shortened, shortened
 
@@ -73,14 +74,25 @@ def _remove(stack: BlockStack, blocks: Sequence[int]) -> Callable[[], None]:
                 expected = _probe(stack, sorted(gone))
             found = shortened(stack, kept)
             _apply(stack, found, kept, undo)
-            with _short_windows(stack):
-                off = deviation(expected, _probe(stack, []))
+            try:
+                with _short_windows(stack):
+                    off = deviation(expected, _probe(stack, []))
+            except Exception as error:  # whatever the kept blocks make of what is missing
+                raise SurgeryError(
+                    f"{type(stack.model).__name__} cannot run without {_named(gone)}: {one_line(error)}"
+                ) from error
             if off > TOLERANCE:
                 raise SurgeryError(
-                    f"{type(stack.model).__name__} computes differently without block {min(gone)} than past it "
+                    f"{type(stack.model).__name__} computes differently without {_named(gone)} than past it "
                     f"({off:.2g} roundings off): what its blocks do depends on their position"
                 )
         return undo.pop_all().close
+
+
+def _named(blocks: Iterable[int]) -> str:
+    """Blocks by their index, as prose."""
+    ordered = sorted(blocks)
+    return f"block{'s' if len(ordered) > 1 else ''} {', '.join(map(str, ordered))}"
 
 
 def _apply(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitStack) -> None:
