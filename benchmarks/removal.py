@@ -228,7 +228,10 @@ class Observed:
         """Observe a model."""
         if not model.can_generate():
             return cls(logits(model), None, None)
-        plain = generated(model, use_cache=False)
+        try:
+            plain = generated(model, use_cache=False)
+        except Exception:  # some stock models cannot
+            return cls(logits(model), None, None)
         try:
             cached: Tensor | str = generated(model, use_cache=True)
         except Exception as error:

@@ -72,6 +72,8 @@ ADJUSTED: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 3},
     "mistral4": {"head_dim": 16},
     "esmc": {"num_key_value_heads": 4},
+    "blenderbot": {"encoder_layers": BLOCKS},
+    "whisper": {"encoder_layers": BLOCKS, "decoder_layers": BLOCKS},
     "bloom": {"n_layer": BLOCKS},
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE},

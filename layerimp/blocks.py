@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from layerimp.errors import ModelError, PluginError, listing
+from layerimp.errors import LayerimpError, ModelError, PluginError, listing
 from layerimp.plugins import host, one_line
+from layerimp.refusals import refuse_unfit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -57,13 +59,19 @@ class BlockStack(Sequence[nn.Module]):
     @property
     def device(self) -> torch.device:
         """Where token ids have to lie."""
-        embedding = self.model.get_input_embeddings()
-        return next(embedding.parameters()).device
+        return self._embedding.device
 
     @property
     def vocab_size(self) -> int:
         """How many token ids the model has an embedding for."""
-        return int(next(self.model.get_input_embeddings().parameters()).shape[0])
+        return int(self._embedding.shape[0])
+
+    @property
+    def _embedding(self) -> Tensor:
+        try:
+            return next(self.model.get_input_embeddings().parameters())
+        except (NotImplementedError, AttributeError, StopIteration) as error:
+            raise ModelError(f"{type(self.model).__name__} has no table of token embeddings") from error
 
 
 def find_blocks(model: PreTrainedModel) -> BlockStack:
@@ -76,16 +84,22 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
     Raises:
         ModelError: the model has none, or its configuration does not say how many blocks there are.
     """
+    refuse_unfit(model)
     for implementation in reversed(host().manager.hook.layerimp_blocks.get_hookimpls()):
         try:
             stack = implementation.function(model)
+        except LayerimpError:
+            raise
         except Exception as error:
             raise PluginError(f"plugin {implementation.plugin_name!r}: layerimp_blocks: {one_line(error)}") from error
         if isinstance(stack, BlockStack):
             return stack
         if stack is not None:
             raise PluginError(f"plugin {implementation.plugin_name!r}: layerimp_blocks gave {type(stack).__name__}")
-    config = model.config.get_text_config()
+    try:
+        config = model.config.get_text_config()
+    except ValueError as error:
+        raise ModelError(f"it is not clear which part of {type(model).__name__} holds its blocks: {error}") from error
     counts = _counts(config)
     kind = type(model).__name__
     if not counts:
@@ -110,7 +124,7 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
 def _counts(config: PretrainedConfig) -> list[int]:
     """How many blocks a stack may have: the fields of a configuration that count layers say."""
     main = getattr(config, "num_hidden_layers", None)
-    named = [value for name, value in vars(config).items() if _COUNTS_BLOCKS.fullmatch(name)]
+    named = [value for name, value in getattr(config, "__dict__", {}).items() if _COUNTS_BLOCKS.fullmatch(name)]
     return list(dict.fromkeys(value for value in (main, *named) if isinstance(value, int) and value > 0))
 
 
@@ -129,7 +143,17 @@ def run(backbone: nn.Module, batch: Mapping[str, Tensor]) -> Any:
     """What a backbone puts out for a batch; without padding it gets no mask, and attention can take its fast path."""
     mask = batch["attention_mask"]
     masked = {} if bool(mask.all()) else {"attention_mask": mask}
-    return backbone(input_ids=batch["input_ids"], use_cache=False, **masked)
+    try:
+        return backbone(input_ids=batch["input_ids"], **masked, **without_cache(backbone))
+    except (LayerimpError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a model makes of a batch
+        raise ModelError(f"{type(backbone).__name__} cannot run on a batch: {one_line(error)}") from error
+
+
+def without_cache(module: nn.Module) -> dict[str, bool]:
+    """What tells a model to do without a cache, where it knows one."""
+    return {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
 
 
 def hidden_states(output: Any) -> Tensor:

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from layerimp.errors import SurgeryError
-from layerimp.skeleton import Builder, Facts, facts
+from layerimp.skeleton import Builder, Facts, Places, facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -100,6 +100,7 @@ class _Search:
             raise SurgeryError(f"{self.name} is not built from its own configuration with {self.count} blocks")
         self.before = [facts(block) for block in blocks]
         self.rest = facts(before, without=stack.path)
+        self.weights = {*before.state_dict(), *(f"{path}.class" for path, _ in before.named_modules())}
         self.lists = {path: m for path, m in before.named_modules() if isinstance(m, nn.ModuleList)}
         self.whole = self.model.config.to_dict()
         self.where = _location(self.model.config, stack.config, self.name)
@@ -226,21 +227,29 @@ class _Search:
 
         They do where they part the blocks just as a list does; a skeleton tells whether they decide nothing.
         """
-        part = self._part(self.whole)
-        lists = [v for n, v in part.items() if isinstance(v, list | tuple) and self._listed(n, v) is not None]
-        for name, value in part.items():
-            if type(value) is not int or name in fields or name in _COMMON or not _COUNTS_LAYERS.search(name):
-                continue
-            parted = 0 < value < self.count and any(
-                len({str(v) for v in one[:value]}) == 1 and str(one[value]) != str(one[value - 1]) for one in lists
-            )
-            if value != self.count and not parted:
-                continue
-            changed = {**fields, name: sum(index < value for index in self.kept)}
+        for name, follower in self._followers(fields):
+            changed = {**fields, name: follower}
             tried = self._try(changed)
             if tried is not None and not tried.misfit and tried.outside == best.outside:
                 fields, best = changed, tried
         return fields, best
+
+    def _followers(self, fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Fields that were not rewritten and are named after layers, as they would be for the kept blocks."""
+        part = self._part(self.whole)
+        lists = [v for n, v in part.items() if isinstance(v, list | tuple) and self._listed(n, v) is not None]
+        for name, value in part.items():
+            if name in fields or name in _COMMON or not _COUNTS_LAYERS.search(name):
+                continue
+            if type(value) is int:
+                parted = 0 < value < self.count and any(
+                    len({str(v) for v in one[:value]}) == 1 and str(one[value]) != str(one[value - 1]) for one in lists
+                )
+                if value == self.count or parted:
+                    yield name, sum(index < value for index in self.kept)
+            elif isinstance(value, list | tuple) and value and all(type(item) is int for item in value):
+                if len(set(value)) == len(value) and all(0 <= item < self.count for item in value):
+                    yield name, [new for new, old in enumerate(self.kept) if old in value]
 
     def _try(self, fields: dict[str, Any]) -> Shortened | None:
         """What comes of rewritten fields; None where nothing does."""
@@ -276,6 +285,10 @@ class _Search:
 
     def _refers(self, name: str, old: int, new: int, was: object, now: object) -> bool:
         """Whether an attribute tells a block's own place, that of another one, or the number of blocks."""
+        if isinstance(was, Places) and isinstance(now, Places):
+            return True
+        if isinstance(was, tuple) and len(was) == self.count:
+            return now == tuple(was[index] for index in self.kept)
         if type(was) is not int or type(now) is not int:
             return False
         if (was == old and now == new) or (was == self.count and now == len(self.kept)):
@@ -313,8 +326,10 @@ class _Search:
             axis = _sliced_axis(was, now, self.count, len(self.kept))
             if axis is not None:
                 found.tables[name] = axis
-            elif name in self.rest and name in rest and _is_attribute(found.skeleton, name):
+            elif name in rest and _is_attribute(found.skeleton, name):
                 found.outside[name] = now
+            elif name not in rest and name not in self.weights:
+                continue  # what only the removed blocks used
             else:
                 found.beside.append(f"{name} would change from {was} to {now}")
 

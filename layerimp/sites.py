@@ -21,7 +21,7 @@ import torch
 from torch.func import functional_call
 from torch.utils._pytree import tree_map, tree_map_only
 
-from layerimp.blocks import hidden_states, probe_ids
+from layerimp.blocks import hidden_states, probe_ids, without_cache
 from layerimp.errors import NonFiniteError
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def find_taps(stack: BlockStack) -> list[Taps]:
         except _NotFiniteError:
             index = list(stack).index(block)
             raise NonFiniteError(f"block {index} puts out a NaN or an infinity in the probe before batch 0") from None
+        except Exception:  # whatever a block makes of running twice; then nothing is known of its inside
+            return
         finally:
             probing = False
         if taps:
@@ -94,7 +96,7 @@ def find_taps(stack: BlockStack) -> list[Taps]:
     with ExitStack() as hooks, torch.no_grad(), suppress(_AllKnownError):
         for block in stack:
             hooks.callback(block.register_forward_pre_hook(probe, with_kwargs=True).remove)
-        stack.backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        stack.backbone(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(stack.backbone))
     return [found.get(structures[block], {}) for block in stack]
 
 

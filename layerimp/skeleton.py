@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -22,6 +23,10 @@ Facts = dict[str, object]
 """What distinguishes a module: the classes of its parts, the shapes of their weights, their plain attributes."""
 
 _PLAIN = (bool, int, float, str, type(None))
+
+
+class Places(dict[int, object]):
+    """A mapping from block indices."""
 
 
 class Builder:
@@ -60,14 +65,17 @@ class _WithoutWeights(TorchFunctionMode):
     """Puts what is to be filled with weights on the meta device, and computes the rest."""
 
     _UNFILLED = frozenset({torch.empty, torch.rand, torch.randn, torch.empty_strided})
-    _FILLING = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_})
+    _FILLING = re.compile(r"_?(no_grad_)?(normal|uniform|trunc_normal|(kaiming|xavier)_(normal|uniform)|orthogonal)_")
+    """Names of what draws weights: by name, since Transformers puts functions of its own in place of torch's."""
 
     def __torch_function__(
         self, func: Any, _types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in self._UNFILLED:
             return func(*args, **{**(kwargs or {}), "device": "meta"})
-        return args[0] if func in self._FILLING and args else func(*args, **(kwargs or {}))
+        if self._FILLING.fullmatch(getattr(func, "__name__", "")):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def facts(module: nn.Module, *, without: str = "") -> Facts:
@@ -79,8 +87,12 @@ def facts(module: nn.Module, *, without: str = "") -> Facts:
         prefix = f"{path}." if path else ""
         found[f"{prefix}class"] = type(part).__name__
         for name, value in vars(part).items():
-            if name[0] != "_" and name != "training" and _plain(value):
+            if name[0] == "_" or name == "training":
+                continue
+            if _plain(value):
                 found[prefix + name] = tuple(value) if isinstance(value, list) else value
+            elif isinstance(value, dict) and value and all(type(key) is int for key in value):
+                found[prefix + name] = Places(value)
         for name, parameter in part.named_parameters(recurse=False):
             found[prefix + name] = tuple(parameter.shape)
         for name, buffer in part.named_buffers(recurse=False):

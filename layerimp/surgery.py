@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
-from layerimp.blocks import BlockStack, bypassed, find_blocks, hidden_states, probe_ids
+from layerimp.blocks import BlockStack, find_blocks
 from layerimp.errors import SurgeryError
-from layerimp.model import in_eval_mode
 from layerimp.plugins import one_line
+from layerimp.probe import TOKENS, TOLERANCE, cache_deviation, cached_logits, deviation, last_hidden
 from layerimp.pruner import PrunePlan, checked_blocks
 from layerimp.shortening import Shortened, shortened
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 _LOCAL = re.compile(r"sliding_window|attention_chunk|window_size")
 """Fields that bound how far attention looks back."""
 
-PROBE_TOKENS = 8
-TOLERANCE = 8.0
-"""How many roundings two ways of computing the same may lie apart; most lie 0."""
 
 
 def prune(model: Model, blocks: Sequence[int] | PrunePlan) -> Model:
@@ -70,23 +67,43 @@ def _remove(stack: BlockStack, blocks: Sequence[int]) -> Callable[[], None]:
         raise SurgeryError(f"removing all {len(stack)} blocks leaves no model")
     with ExitStack() as undo:
         if gone:
-            with _short_windows(stack):
-                expected = _probe(stack, sorted(gone))
+            expected, cached = _past(stack, sorted(gone))
             found = shortened(stack, kept)
             _apply(stack, found, kept, undo)
-            try:
-                with _short_windows(stack):
-                    off = deviation(expected, _probe(stack, []))
-            except Exception as error:  # whatever the kept blocks make of what is missing
-                raise SurgeryError(
-                    f"{type(stack.model).__name__} cannot run without {_named(gone)}: {one_line(error)}"
-                ) from error
-            if off > TOLERANCE:
-                raise SurgeryError(
-                    f"{type(stack.model).__name__} computes differently without {_named(gone)} than past it "
-                    f"({off:.2g} roundings off): what its blocks do depends on their position"
-                )
+            _prove(stack, expected, cached, f"without {_named(gone)}")
         return undo.pop_all().close
+
+
+def _past(stack: BlockStack, gone: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """What a model puts out past blocks: the last hidden states, and logits with a cache, where it can use one."""
+    try:
+        with _short_windows(stack):
+            expected = last_hidden(stack, gone)
+    except Exception as error:  # whatever a model makes of a few tokens
+        raise SurgeryError(f"{type(stack.model).__name__} cannot run on a few tokens: {one_line(error)}") from error
+    with suppress(Exception):  # whatever a model makes of its own cache; then there is nothing to keep exact
+        return expected, cached_logits(stack.model, gone)
+    return expected, None
+
+
+def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: str) -> None:
+    """Compare what the model puts out now, without blocks, with what it put out past them."""
+    kind = type(stack.model).__name__
+    how = ""
+    try:
+        with _short_windows(stack):
+            off = deviation(expected, last_hidden(stack)) / TOLERANCE
+        if off <= 1 and cached is not None:
+            how = " with a cache"
+            now = cached_logits(stack.model)
+            off = math.inf if now is None else cache_deviation(cached, now)
+    except Exception as error:  # whatever the kept blocks make of what is missing
+        raise SurgeryError(f"{kind} cannot run{how} {without}: {one_line(error)}") from error
+    if off > 1:
+        raise SurgeryError(
+            f"{kind} computes differently{how} {without} than past it ({off * TOLERANCE:.2g} roundings off): what its "
+            "blocks do depends on their position"
+        )
 
 
 def _named(blocks: Iterable[int]) -> str:
@@ -115,10 +132,13 @@ def _apply(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitS
 def _set(module: nn.Module, name: str, value: object, undo: ExitStack) -> None:
     """Set an attribute, such as a block's index: a stale one breaks cached generation."""
     path, _, own = name.rpartition(".")
-    part = module.get_submodule(path)
-    before = getattr(part, own)
+    try:
+        part = module.get_submodule(path)
+        before = getattr(part, own)
+    except AttributeError:  # models may exchange a part while they run, and that one does not ask
+        return
     undo.callback(setattr, part, own, before)
-    setattr(part, own, list(value) if isinstance(before, list) and isinstance(value, tuple) else value)
+    setattr(part, own, type(before)(value) if isinstance(value, tuple | dict) else value)
 
 
 def _slice(model: nn.Module, name: str, axis: int, kept: Sequence[int], count: int, undo: ExitStack) -> None:
@@ -177,28 +197,13 @@ def _short_windows(stack: BlockStack) -> Iterator[None]:
     fields = {
         name: value
         for name, value in vars(config).items()
-        if _LOCAL.search(name) and type(value) is int and value > PROBE_TOKENS // 2
+        if _LOCAL.search(name) and type(value) is int and value > TOKENS // 3
     }
-    vars(config).update(dict.fromkeys(fields, PROBE_TOKENS // 2))
+    vars(config).update(dict.fromkeys(fields, TOKENS // 3))
     try:
         yield
     finally:
         vars(config).update(fields)
-
-
-def _probe(stack: BlockStack, skipped: Sequence[int]) -> Tensor:
-    """The last hidden states [1, seq, hidden] of a few tokens, past the blocks `skipped`."""
-    ids = probe_ids(stack, PROBE_TOKENS)
-    with in_eval_mode(stack.model), torch.no_grad(), bypassed(stack, skipped):
-        output = stack.backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return hidden_states(output.to_tuple())
-
-
-def deviation(expected: Tensor, found: Tensor) -> float:
-    """The largest difference, in roundings of the dtype at the scale of the largest value; infinite where NaN."""
-    scale = float(expected.abs().max()) * torch.finfo(expected.dtype).eps
-    off = float((expected.double() - found.double()).abs().max())
-    return off / max(scale, 1e-300) if math.isfinite(off) else math.inf
 
 
 def _restore(config: PretrainedConfig, fields: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from layerimp.errors import NonFiniteError
+from layerimp.errors import ModelError, NonFiniteError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,16 @@ def spread(hidden: Tensor, mask: Tensor | None) -> Tensor:
     """
     low, high = (hidden if mask is None else hidden[mask.to(hidden.device)]).aminmax()
     return high.double() - low.double()
+
+
+def require_rows(hidden: Tensor, mask: Tensor) -> None:
+    """Refuse hidden states that are not [batch, seq, hidden], of a batch with that `mask` [batch, seq].
+
+    Raises:
+        ModelError: they hold several streams, or other tokens.
+    """
+    if hidden.shape[:-1].numel() != mask.numel() or (hidden.ndim == 3 and hidden.shape[:2] != mask.shape):
+        raise ModelError(f"a block puts out hidden states {list(hidden.shape)}, and not [batch, seq, hidden]")
 
 
 def require_finite(spreads: Sequence[Tensor], blocks: Sequence[int], batch: int | None) -> None:

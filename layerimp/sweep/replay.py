@@ -18,7 +18,7 @@ from layerimp.blocks import block_input, giving_back, hidden_states, probe_ids, 
 from layerimp.errors import ModelError
 from layerimp.plugins import one_line
 from layerimp.stats import working_dtype
-from layerimp.surgery import TOLERANCE, deviation
+from layerimp.probe import TOLERANCE, deviation
 from layerimp.sweep.finite import require_finite, spread
 
 if TYPE_CHECKING:
