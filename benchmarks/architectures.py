@@ -40,6 +40,7 @@ def main(
     limit: Annotated[int, typer.Option(help="Seconds for one type.")] = 180,
     results: Annotated[Path, typer.Option(help="The file of results.")] = RESULTS,
     again: Annotated[bool, typer.Option(help="Run what is there once more.")] = False,
+    scoring: Annotated[bool, typer.Option(help="Try the scorers as well.")] = True,
     page: Annotated[bool, typer.Option(help="Write the page from the results, and run nothing.")] = False,
 ) -> None:
     """Put architectures on trial."""
@@ -56,7 +57,7 @@ def main(
         while todo and len(running) < jobs:
             kind, one = todo.pop(0)
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_child, args=(kind, one, sender))
+            process = context.Process(target=_child, args=(kind, one, scoring, sender))
             process.start()
             sender.close()
             running.append((process, receiver, kind, one, time.monotonic()))
@@ -75,14 +76,14 @@ def main(
             print(f"{one:10} {kind:26} {trial.outcome:10} {_why(trial)}", flush=True)
 
 
-def _child(kind: str, head: str, sender: Any) -> None:
+def _child(kind: str, head: str, scoring: bool, sender: Any) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     os.chdir("/")
-    sender.send(asdict(removal.try_all(kind, head)))
+    sender.send(asdict(removal.try_all(kind, head, scorers=None if scoring else [])))
 
 
 def _received(receiver: Any, kind: str, head: str, otherwise: str) -> Trial:

@@ -65,11 +65,23 @@ SHRUNK: list[tuple[str, Any]] = [
 ]  # fmt: skip
 """What a field becomes, by its name: the first pattern that fits; `...` leaves it."""
 
+_HYBRID = ["linear_attention", "linear_attention", "full_attention", "linear_attention", "full_attention"] + [
+    "linear_attention"
+]
+_INDEXED = [kind.replace("full", "indexed") for kind in _HYBRID]
 _MIXED = ["sliding_attention", "full_attention"] * 3
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 ADJUSTED: dict[str, dict[str, Any]] = {
-    "bamba": {"attn_layer_indices": [1, 4]},
-    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 3},
+    "bailing_hybrid": {"layer_types": _HYBRID},
+    "bamba": {"attn_layer_indices": [2, 4]},
+    "granitemoehybrid": {"layer_types": _HYBRID},
+    "kimi_linear": {"layer_types": _HYBRID},
+    "olmo_hybrid": {"layer_types": _HYBRID},
+    "qwen3_5": {"text_config": {"layer_types": _HYBRID}},
+    "qwen3_5_text": {"layer_types": _HYBRID},
+    "qwen3_5_moe": {"text_config": {"layer_types": _HYBRID}},
+    "qwen3_5_moe_text": {"layer_types": _HYBRID},
+    "qwen3_next": {"layer_types": _HYBRID},
     "mistral4": {"head_dim": 16},
     "esmc": {"num_key_value_heads": 4},
     "blenderbot": {"encoder_layers": BLOCKS},
@@ -84,6 +96,15 @@ ADJUSTED: dict[str, dict[str, Any]] = {
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "esm": {"vocab_size": VOCAB, "pad_token_id": 0, "mask_token_id": 90, "position_embedding_type": "rotary"},
     "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
+    "dots3_note_text": {
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 4,
+        "swa_q_lora_rank": 16,
+        "swa_kv_lora_rank": 16,
+        "swa_head_dim": 16,
+        "swa_qk_nope_head_dim": 8,
+        "swa_v_head_dim": 8,
+    },
     "gemma3n_text": {"num_kv_shared_layers": 2, "layer_types": _MIXED},
     "gpt_neo": {"attention_types": [[["global", "local"], BLOCKS // 2]]},
     "hrm_text": {"num_layers_per_stack": 2},
@@ -98,6 +119,7 @@ ADJUSTED: dict[str, dict[str, Any]] = {
     "nemotron": {"num_key_value_heads": 2},
     "nemotron_h": {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"]},
     "qwen4_exp_text": {
+        "layer_types": _INDEXED,
         "indexer_n_heads": 2,
         "indexer_kv_heads": 1,
         "indexer_head_dim": 8,

@@ -159,17 +159,27 @@ def without_cache(module: nn.Module) -> dict[str, bool]:
 def hidden_states(output: Any) -> Tensor:
     """The hidden states [batch, seq, hidden] that a block, or a part of one, returned.
 
-    Some architectures return them bare, some first in a tuple.
+    Some architectures return them bare, some first in a tuple or a mapping.
     """
-    return output if isinstance(output, Tensor) else next(item for item in output if isinstance(item, Tensor))
+    if isinstance(output, Tensor):
+        return output
+    return next(item for item in (output.values() if isinstance(output, Mapping) else output) if _is_tensor(item))
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
 
 
 def with_hidden(output: Any, hidden: Tensor) -> Any:
     """A block's output with other hidden states in it."""
     if isinstance(output, Tensor):
         return hidden
-    position = next(i for i, item in enumerate(output) if isinstance(item, Tensor))
-    return (*output[:position], hidden, *output[position + 1 :])
+    if isinstance(output, Mapping):
+        first = next(name for name, item in output.items() if _is_tensor(item))
+        return type(output)(**{**output, first: hidden})
+    position = next(i for i, item in enumerate(output) if _is_tensor(item))
+    items = (*output[:position], hidden, *output[position + 1 :])
+    return type(output)(*items) if hasattr(output, "_fields") else items
 
 
 def block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -230,7 +230,9 @@ class _Search:
         for name, follower in self._followers(fields):
             changed = {**fields, name: follower}
             tried = self._try(changed)
-            if tried is not None and not tried.misfit and tried.outside == best.outside:
+            if tried is None or tried.misfit or (tried.parallel, tried.tables) != (best.parallel, best.tables):
+                continue
+            if type(follower) is list or (tried.outside, tried.attributes) == (best.outside, best.attributes):
                 fields, best = changed, tried
         return fields, best
 
@@ -287,8 +289,10 @@ class _Search:
         """Whether an attribute tells a block's own place, that of another one, or the number of blocks."""
         if isinstance(was, Places) and isinstance(now, Places):
             return True
-        if isinstance(was, tuple) and len(was) == self.count:
-            return now == tuple(was[index] for index in self.kept)
+        if isinstance(was, tuple):
+            places = tuple(self.kept.index(index) for index in was if index in self.kept)
+            sliced = len(was) == self.count and now == tuple(was[index] for index in self.kept)
+            return sliced or now == places
         if type(was) is not int or type(now) is not int:
             return False
         if (was == old and now == new) or (was == self.count and now == len(self.kept)):

@@ -16,6 +16,7 @@ from layerimp.errors import SurgeryError
 from layerimp.plugins import one_line
 from layerimp.probe import TOKENS, TOLERANCE, cache_deviation, cached_logits, deviation, last_hidden
 from layerimp.pruner import PrunePlan, checked_blocks
+from layerimp.skeleton import facts
 from layerimp.shortening import Shortened, shortened
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def _apply(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitS
     model, count = stack.model, len(stack)
     for (old, name), value in found.attributes.items():
         _set(stack[old], name, value, undo)
+    for old, name, new in _acquired(stack, kept, found):
+        _set(stack[old], name, new, undo)
     for name, value in found.outside.items():
         _set(model, name, value, undo)
     for path, axis in found.tables.items():
@@ -127,6 +130,15 @@ def _apply(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitS
         undo.callback(_put, model, path, modules)
         _put(model, path, nn.ModuleList(modules[index] for index in kept))
     _describe(model, found, undo)
+
+
+def _acquired(stack: BlockStack, kept: Sequence[int], found: Shortened) -> Iterator[tuple[int, str, int]]:
+    """The indices that parts of blocks hold which the model exchanged since it was built: (old index, name, new one)."""
+    known = {name for _, name in found.attributes}
+    held = [facts(block) for block in stack]
+    names = {name for name in held[0] if name not in known and type(held[0][name]) is int}
+    own = [name for name in names if all(of.get(name) == index for index, of in enumerate(held))]
+    yield from ((old, name, new) for new, old in enumerate(kept) for name in own if old != new)
 
 
 def _set(module: nn.Module, name: str, value: object, undo: ExitStack) -> None:
