@@ -75,8 +75,8 @@ class Trial:
         return "in part" if len(kinds) == 2 else kinds.pop()
 
 
-def try_all(kind: str, head: str, *, scorers: Sequence[str] | None = None) -> Trial:
-    """Put an architecture on trial: all the removals, all scorers."""
+def try_all(kind: str, head: str, *, scorers: Sequence[str] | None = None, cases: Sequence[list[int]] = ()) -> Trial:
+    """Put an architecture on trial: all scorers and all removals, or those that are named."""
     trial = Trial(kind, head)
     try:
         with torch.no_grad():
@@ -97,7 +97,7 @@ def try_all(kind: str, head: str, *, scorers: Sequence[str] | None = None) -> Tr
             trial.scorers[name] = said
     if off(before, logits(model)):
         trial.cases.append(Case([], "wrong", "scoring changed the model"))
-    for blocks in removals(len(stack)):
+    for blocks in cases or removals(len(stack)):
         trial.cases.append(try_removal(lambda: zoo.build(kind, head), head, blocks))
     return trial
 
@@ -276,7 +276,9 @@ def batch(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
     ids = torch.randint(3, 79, (2, TOKENS), generator=torch.Generator().manual_seed(2))
     mask = torch.ones_like(ids)
     mask[1, TOKENS - 7 :] = 0
-    if isinstance(eos := getattr(model.config.get_text_config(), "eos_token_id", None), int):  # some classifiers read it
+    if isinstance(
+        eos := getattr(model.config.get_text_config(), "eos_token_id", None), int
+    ):  # some classifiers read it
         ids[0, -1] = ids[1, TOKENS - 8] = eos
     return torch.where(mask.bool(), ids, 0), mask
 

@@ -47,8 +47,8 @@ SHRUNK: list[tuple[str, Any]] = [
     (r"n_group|topk_group|num_expert_group", 1),
     (r"n_shared_experts|num_shared_experts|moe_num_shared_experts", 1),
     (r"(\w+_)?vocab_size(_per_layer_input)?|(\w+_)?vocabulary_size", VOCAB),
-    (r"(\w+_)?num_hidden_layers|n_layers?|(num_)?(encoder|decoder)_layers|num_layers|num_(encoder|decoder)_layers", BLOCKS),
-    (r"max_position_embeddings|n_positions|max_seq_len(gth)?|n_ctx|context_length|original_max_position_embeddings", 128),
+    (r"(\w+_)?num_hidden_layers|n_layers?|(num_)?(encoder|decoder)_layers|num_layers", BLOCKS),
+    (r"(original_)?max_position_embeddings|n_positions|max_seq_len(gth)?|n_ctx|context_length", 128),
     (r"(max_(source|target)_positions)", 128),
     (r"sliding_window(_size)?|attention_chunk_size|attention_window_size|window_size", 4),
     (r"(moe|expert|shared|dense|shared_experts?)(_\w+)?_intermediate_size|expert_ffn_hidden_size", 16),
@@ -65,9 +65,7 @@ SHRUNK: list[tuple[str, Any]] = [
 ]  # fmt: skip
 """What a field becomes, by its name: the first pattern that fits; `...` leaves it."""
 
-_HYBRID = ["linear_attention", "linear_attention", "full_attention", "linear_attention", "full_attention"] + [
-    "linear_attention"
-]
+_HYBRID = ["full_attention" if index in (2, 4) else "linear_attention" for index in range(BLOCKS)]
 _INDEXED = [kind.replace("full", "indexed") for kind in _HYBRID]
 _MIXED = ["sliding_attention", "full_attention"] * 3
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
@@ -117,7 +115,9 @@ ADJUSTED: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": 8},
     "mobilebert": {"true_hidden_size": 32, "intra_bottleneck_size": 32, "embedding_size": 32},
     "nemotron": {"num_key_value_heads": 2},
-    "nemotron_h": {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"]},
+    "nemotron_h": {
+        "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"]
+    },
     "qwen4_exp_text": {
         "layer_types": _INDEXED,
         "indexer_n_heads": 2,
@@ -134,8 +134,12 @@ ADJUSTED: dict[str, dict[str, Any]] = {
     "umt5": {"decoder_start_token_id": 0},
     "mt5": {"decoder_start_token_id": 0},
     "xmod": {"default_language": "en_XX"},
-    "zamba": {"layers_block_type": ["linear_attention", "linear_attention", "hybrid", "hybrid", "linear_attention", "hybrid"]},
-    "zamba2": {"layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid", "linear_attention", "hybrid"]},
+    "zamba": {
+        "layers_block_type": ["linear_attention", "linear_attention", "hybrid", "hybrid", "linear_attention", "hybrid"]
+    },
+    "zamba2": {
+        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid", "linear_attention", "hybrid"]
+    },
 }
 ADJUSTED["qwen4_exp"] = {"text_config": ADJUSTED["qwen4_exp_text"]}
 """What a type needs beside that, to be built small at all."""
@@ -150,7 +154,7 @@ def config_of(kind: str, **changes: Any) -> PretrainedConfig:
     """A tiny configuration of a type."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cls = type(AutoConfig.for_model(kind))if kind not in NO_DEFAULT else NO_DEFAULT[kind]()
+        cls = type(AutoConfig.for_model(kind)) if kind not in NO_DEFAULT else NO_DEFAULT[kind]()
         return cls(**_merge(_shrunk(cls()), {**ADJUSTED.get(kind, {}), **changes}))
 
 

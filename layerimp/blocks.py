@@ -114,8 +114,8 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
     if not outermost:
         found = ", ".join(f"{path} ({len(module)})" for path, module in lists.items() if ".0." not in path) or "none"
         raise ModelError(
-            f"{kind} has no list of {listing(map(str, counts))} blocks (its lists: {found}); a layerimp_blocks hook can "
-            "teach it"
+            f"{kind} has no list of {listing(map(str, counts))} blocks (its lists: {found}); "
+            "a layerimp_blocks hook can teach it"
         )
     path = max(outermost, key=lambda p: sum(w.numel() for w in outermost[p].parameters()) / len(outermost[p]))
     return BlockStack(model, path, config, _backbone(model, path))
@@ -143,12 +143,21 @@ def run(backbone: nn.Module, batch: Mapping[str, Tensor]) -> Any:
     """What a backbone puts out for a batch; without padding it gets no mask, and attention can take its fast path."""
     mask = batch["attention_mask"]
     masked = {} if bool(mask.all()) else {"attention_mask": mask}
+    return called(backbone, input_ids=batch["input_ids"], **masked, **without_cache(backbone))
+
+
+def called(module: nn.Module, **inputs: Any) -> Any:
+    """What a part of a model puts out.
+
+    Raises:
+        ModelError: it cannot; whatever the model says of it in one line.
+    """
     try:
-        return backbone(input_ids=batch["input_ids"], **masked, **without_cache(backbone))
+        return module(**inputs)
     except (LayerimpError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a model makes of a batch
-        raise ModelError(f"{type(backbone).__name__} cannot run on a batch: {one_line(error)}") from error
+    except Exception as error:
+        raise ModelError(f"{type(module).__name__} cannot run on a batch: {one_line(error)}") from error
 
 
 def without_cache(module: nn.Module) -> dict[str, bool]:
@@ -163,7 +172,9 @@ def hidden_states(output: Any) -> Tensor:
     """
     if isinstance(output, Tensor):
         return output
-    return next(item for item in (output.values() if isinstance(output, Mapping) else output) if _is_tensor(item))
+    items = output.values() if isinstance(output, Mapping) else output
+    found: Tensor = next(item for item in items if _is_tensor(item))
+    return found
 
 
 def _is_tensor(value: Any) -> bool:

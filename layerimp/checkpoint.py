@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
 
 from layerimp.blocks import find_blocks
-from layerimp.errors import CheckpointError, OutputError
+from layerimp.errors import CheckpointError, OptionError, OutputError
 from layerimp.memory import free_bytes
 from layerimp.model import auto_class, quiet
 from layerimp.plugins import one_line
 from layerimp.probe import TOLERANCE, cache_deviation, cached_logits, deviation, logits
+from layerimp.refusals import refuse_unfit
 from layerimp.staging import staged
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+SHARD = "5GB"
+"""How large a file of weights gets, of a model that lies on several devices: none has to hold it whole."""
 
 
 def save(
@@ -31,6 +37,7 @@ def save(
     *,
     verify: bool = True,
     card: str | None = None,
+    max_shard_size: int | str | None = None,
 ) -> Path:
     """Write a checkpoint that stock `from_pretrained` loads: safetensors, configuration, tokenizer.
 
@@ -42,19 +49,24 @@ def save(
         directory: The target; must not exist.
         verify: Load it back with the stock class first, and compare: keys, logits, cached generation.
         card: The text of a model card (README.md).
+        max_shard_size: How large a file of weights gets, in bytes or such as `5GB`; by default as Transformers does,
+            and `SHARD` for a model that lies on several devices.
 
     Returns:
         The directory.
 
     Raises:
+        ModelError: the model has quantised weights or unmerged adapters, or reads more than text.
+        OptionError: that is no size.
         OutputError: the directory exists or cannot be written, or the memory to verify it is not there.
         CheckpointError: what was written does not load back as what is in memory.
     """
+    refuse_unfit(model)
     target = Path(directory).expanduser().absolute()
     if verify:
         check_memory(model)
     with staged(target) as stage:
-        write(model, tokenizer, stage, verify=verify, card=card)
+        write(model, tokenizer, stage, verify=verify, card=card, max_shard_size=max_shard_size)
     return target
 
 
@@ -65,11 +77,12 @@ def write(
     *,
     verify: bool = True,
     card: str | None = None,
+    max_shard_size: int | str | None = None,
 ) -> None:
     """Write a checkpoint into an existing directory; see `save`."""
     try:
         with quiet():
-            model.save_pretrained(directory)
+            model.save_pretrained(directory, **_shards(model, max_shard_size))
             if tokenizer is not None:
                 tokenizer.save_pretrained(directory)
     except SafetensorError as error:  # the disk is full, mostly; it comes as no OSError
@@ -81,6 +94,15 @@ def write(
         (directory / "README.md").write_text(card, encoding="utf-8")
     if verify:
         check_checkpoint(model, directory)
+
+
+def _shards(model: PreTrainedModel, size: int | str | None) -> dict[str, Any]:
+    """The largest size of a file of weights, as Transformers takes it; empty where it decides itself."""
+    if isinstance(size, str) and not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size):
+        raise OptionError(f"max_shard_size {size!r} is no size; give one such as 5GB or 500MB")
+    if size is None and len({parameter.device for parameter in model.parameters()}) > 1:
+        size = SHARD
+    return {} if size is None else {"max_shard_size": size.replace(" ", "") if isinstance(size, str) else size}
 
 
 def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -53,8 +53,9 @@ def cached_logits(model: PreTrainedModel, skipped: Sequence[int] = ()) -> Tensor
     stack = find_blocks(model)
     ids = probe_ids(stack, TOKENS)
     following = ids[0].tolist()
+    generate: Any = model.generate
     with in_eval_mode(model), torch.no_grad(), quiet(), bypassed(stack, skipped):
-        output = model.generate(
+        output = generate(
             ids[:, :PROMPT],
             attention_mask=torch.ones_like(ids[:, :PROMPT]),
             max_new_tokens=TOKENS - PROMPT,

@@ -174,6 +174,12 @@ class Recipe(Part):
     seed: int = Field(0, ge=0, description="For the calibration draw, few-shot examples and bootstraps.")
     output: Path | None = Field(None, description="The directory for results and checkpoints.")
     overwrite: bool = Field(False, description="Whether an output that layerimp made may be replaced.")
+    max_shard_size: str | None = Field(
+        None,
+        pattern=r"^\d+(\.\d+)?\s?[KMGT]B$",
+        description="How large a file of a checkpoint's weights gets, such as 5GB; default: as Transformers does, and "
+        "5GB for a model that lies on several devices.",
+    )
     verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
 
     @model_validator(mode="after")

@@ -35,18 +35,18 @@ def refuse_config(config: PretrainedConfig, kind: str) -> None:
         method = getattr(method, "value", method)
         if method == "gguf":
             raise ModelError(
-                f"{kind} was loaded from GGUF; make a plain model first: build one from its configuration without "
+                f"{kind} comes from GGUF; make a plain model first: build one from its configuration without "
                 "quantization_config, and load its state_dict()"
             )
         raise ModelError(
             f"the weights of {kind} are quantised ({method}); prune the unquantised model and quantise the result, or "
-            "dequantise this one first: model.dequantize()"
+            "dequantise this one first: model.dequantize(), and save that"
         )
     others = sorted(name for name, value in vars(config).items() if _OTHER_SENSES.fullmatch(name) and _is_part(value))
     if others:
         raise ModelError(
             f"{kind} reads more than text ({', '.join(others)}), and its language blocks are not removed within it; "
-            "extract the language model first: load its text configuration and weights with AutoModelForCausalLM"
+            "extract its language model first: build one from config.get_text_config(), and load its weights"
         )
 
 

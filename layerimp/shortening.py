@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import PretrainedConfig
 
 from layerimp.errors import SurgeryError
+from layerimp.rewrites import COMMON, COUNTS_LAYERS, Fields, Rewrites, leaf, leaves, with_leaf
 from layerimp.skeleton import Builder, Facts, Places, facts
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from layerimp.blocks import BlockStack
 
-_COMMON = frozenset(vars(PretrainedConfig()))
-"""Fields that every configuration has; none describes blocks."""
-_COUNTS_LAYERS = re.compile(r"(^|_)(layers?|blocks?|depth)(_|$)")
 _LIMIT = 400
 """Skeletons that are tried at most."""
 
@@ -104,6 +101,7 @@ class _Search:
         self.lists = {path: m for path, m in before.named_modules() if isinstance(m, nn.ModuleList)}
         self.whole = self.model.config.to_dict()
         self.where = _location(self.model.config, stack.config, self.name)
+        self.rewrites = Rewrites(self.kept, self.count, self._kinds())
 
     @property
     def name(self) -> str:
@@ -120,16 +118,15 @@ class _Search:
             raise SurgeryError(self._told(best))
         return self._consistent(fields, best)[1]
 
-    def _start(self) -> tuple[dict[str, Any], Shortened]:
+    def _start(self) -> tuple[Fields, Shortened]:
         """The lists and mappings shortened, and the best of the fields that may count the blocks."""
-        listed = {
-            name: rewritten
-            for name, value in self._part(self.whole).items()
-            if (rewritten := self._listed(name, value)) is not None
-        }
-        found: list[tuple[dict[str, Any], Shortened]] = []
-        for counted in self._counts():
-            fields = {**listed, **counted}
+        part = self._part(self.whole)
+        listed = {name: new for name, old in part.items() if (new := self.rewrites.listed(name, old)) is not None}
+        found: list[tuple[Fields, Shortened]] = []
+        for left_out, counted in product(("", *listed), list(self._counts())):
+            if left_out and found:
+                break  # a list that is as long by chance would keep every skeleton from being built
+            fields = {**{name: new for name, new in listed.items() if name != left_out}, **counted}
             tried = self._try(fields)
             if tried is not None:
                 found.append((fields, tried))
@@ -139,95 +136,47 @@ class _Search:
             raise SurgeryError(self.error or f"{self.name} has no field that counts its {self.count} blocks")
         return min(found, key=lambda pair: pair[1].misfit)
 
-    def _counts(self) -> Iterator[dict[str, Any]]:
+    def _counts(self) -> Iterator[Fields]:
         """The fields that may count the blocks: the one that says so first."""
         kept, part = len(self.kept), self._part(self.whole)
         main = self.stack.config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
         names = [name for name, value in part.items() if type(value) is int and value == self.count]
-        names = [name for name in names if name not in _COMMON]
-        names.sort(key=lambda name: (name != main, not _COUNTS_LAYERS.search(name)))
+        names = [name for name in names if name not in COMMON]
+        names.sort(key=lambda name: (name != main, not COUNTS_LAYERS.search(name)))
         yield from ({name: kept} for name in names)
-        layered = [name for name in names if _COUNTS_LAYERS.search(name)]
+        layered = [name for name in names if COUNTS_LAYERS.search(name)]
         if len(layered) > 1:
             yield dict.fromkeys(layered, kept)
-        if all(not _COUNTS_LAYERS.search(name) for name in names):
+        if all(not COUNTS_LAYERS.search(name) for name in names):
             yield {}  # the lists alone tell the number
 
-    def _listed(self, name: str, value: Any) -> Any:
-        """A list or a mapping with one entry per block, shortened; None for what is neither."""
-        if name in _COMMON or re.search(r"token_ids?$", name):
-            return None
-        if isinstance(value, list | tuple) and len(value) == self.count:
-            if list(value) == list(range(self.count)):  # all of them, by index
-                return list(range(len(self.kept)))
-            return [value[index] for index in self.kept]
-        if isinstance(value, dict) and value and all(str(key).isdigit() and int(key) < self.count for key in value):
-            entries = {int(key): entry for key, entry in value.items()}
-            return {new: entries[old] for new, old in enumerate(self.kept) if old in entries}
-        return None
-
-    def _improved(self, fields: dict[str, Any], best: Shortened) -> tuple[dict[str, Any], Shortened] | None:
+    def _improved(self, fields: Fields, best: Shortened) -> tuple[Fields, Shortened] | None:
         """The first rewriting of one field that leaves less different."""
-        for name, value in _leaves(self._part(self.whole)):
-            for candidate in self._candidates(name, value, best):
-                if _get(fields, name, value) == candidate or self.tries >= _LIMIT:
+        part = self._part(self.whole)
+        for path, value in leaves(part):
+            for candidate in self.rewrites.candidates(path, value):
+                if leaf(fields, path, value) == candidate or self.tries >= _LIMIT:
                     continue
-                changed = _with_leaf(self._part(self.whole), fields, name, candidate)
+                changed = with_leaf(part, fields, path, candidate)
                 tried = self._try(changed)
                 if tried is not None and tried.misfit < best.misfit:
                     return changed, tried
         return None
 
-    def _candidates(self, path: tuple[str, ...], value: Any, best: Shortened) -> Iterator[Any]:
-        kept, count = self.kept, self.count
-        if path[0] in _COMMON or re.search(r"token_(ids?|index)$", path[-1]):
-            return
-        if type(value) is int:
-            if 0 <= value <= count:
-                yield sum(index < value for index in kept)
-                yield sum(index >= count - value for index in kept)
-                yield max(sum(index <= value for index in kept) - 1, 0)
-                yield from range(1, count + 1)
-            if value == count:
-                yield len(kept)
-        elif type(value) is float:
-            ratio = len(kept) / count
-            for factor in (math.sqrt(ratio), ratio, 1 / math.sqrt(ratio), 1 / ratio):
-                yield value * factor
-        elif isinstance(value, list | tuple):
-            yield from self._candidate_lists(list(value), best)
-
-    def _candidate_lists(self, value: list[Any], best: Shortened) -> Iterator[Any]:
-        kept, count = self.kept, self.count
-        if len(value) == count:
-            yield [value[index] for index in kept]
-            yield value
-        if all(type(item) is int for item in value):
-            for base in (0, 1):
-                if all(base <= item < count + base for item in value) and len(set(value)) == len(value):
-                    yield [new + base for new, old in enumerate(kept) if old + base in value]
-                for kind in self._kinds():
-                    yield [new + base for new, old in enumerate(kept) if old in kind]
-        if 1 < len(value) < count and not any(isinstance(item, list | tuple | dict) for item in value):
-            yield [value[index % len(value)] for index in kept]
-        expanded = _expanded(value)
-        if expanded is not None and len(expanded) == count:
-            yield [[[expanded[index] for index in kept], 1]]
-
-    def _kinds(self) -> list[set[int]]:
-        """The blocks by the classes of their parts."""
-        kinds: dict[object, set[int]] = {}
+    def _kinds(self) -> list[frozenset[int]]:
+        """The blocks by the classes of their parts; none where all are alike."""
+        kinds: dict[object, list[int]] = {}
         for index, known in enumerate(self.before):
-            key = tuple(sorted((k, str(v)) for k, v in known.items() if k.endswith("class")))
-            kinds.setdefault(key, set()).add(index)
-        return list(kinds.values()) if len(kinds) > 1 else []
+            classes = tuple(sorted((name, str(value)) for name, value in known.items() if name.endswith("class")))
+            kinds.setdefault(classes, []).append(index)
+        return [frozenset(blocks) for blocks in kinds.values()] if len(kinds) > 1 else []
 
-    def _consistent(self, fields: dict[str, Any], best: Shortened) -> tuple[dict[str, Any], Shortened]:
+    def _consistent(self, fields: Fields, best: Shortened) -> tuple[Fields, Shortened]:
         """Fields that count layers and decide nothing, because a list does, follow nevertheless, for other readers.
 
-        They do where they part the blocks just as a list does; a skeleton tells whether they decide nothing.
+        A skeleton tells whether they decide nothing.
         """
-        for name, follower in self._followers(fields):
+        for name, follower in self.rewrites.followers(self._part(self.whole), fields):
             changed = {**fields, name: follower}
             tried = self._try(changed)
             if tried is None or tried.misfit or (tried.parallel, tried.tables) != (best.parallel, best.tables):
@@ -236,24 +185,7 @@ class _Search:
                 fields, best = changed, tried
         return fields, best
 
-    def _followers(self, fields: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Fields that were not rewritten and are named after layers, as they would be for the kept blocks."""
-        part = self._part(self.whole)
-        lists = [v for n, v in part.items() if isinstance(v, list | tuple) and self._listed(n, v) is not None]
-        for name, value in part.items():
-            if name in fields or name in _COMMON or not _COUNTS_LAYERS.search(name):
-                continue
-            if type(value) is int:
-                parted = 0 < value < self.count and any(
-                    len({str(v) for v in one[:value]}) == 1 and str(one[value]) != str(one[value - 1]) for one in lists
-                )
-                if value == self.count or parted:
-                    yield name, sum(index < value for index in self.kept)
-            elif isinstance(value, list | tuple) and value and all(type(item) is int for item in value):
-                if len(set(value)) == len(value) and all(0 <= item < self.count for item in value):
-                    yield name, [new for new, old in enumerate(self.kept) if old in value]
-
-    def _try(self, fields: dict[str, Any]) -> Shortened | None:
+    def _try(self, fields: Fields) -> Shortened | None:
         """What comes of rewritten fields; None where nothing does."""
         self.tries += 1
         whole = copy.deepcopy(self.whole)
@@ -349,7 +281,9 @@ class _Search:
 
     def _told(self, best: Shortened) -> str:
         if not best.left:
-            return f"blocks cannot be removed from {self.name}: its {best.beside[0]}, because it depends on their number"
+            return (
+                f"blocks cannot be removed from {self.name}: its {best.beside[0]}, because it depends on their number"
+            )
         one = best.left[0]
         return (
             f"block {one.old} cannot become block {one.new} of {self.name}: its {one.name} would change from "
@@ -398,49 +332,3 @@ def _is_attribute(model: nn.Module, name: str) -> bool:
     path, _, own = name.rpartition(".")
     module = model.get_submodule(path)
     return own != "class" and own in vars(module)
-
-
-def _leaves(part: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The fields of a configuration, and those of plain mappings in it."""
-    for name, value in part.items():
-        if not isinstance(name, str):
-            continue
-        if isinstance(value, dict) and name not in _COMMON and len(path) < 2:
-            yield from _leaves(value, (*path, name))
-        yield (*path, name), value
-
-
-def _get(fields: dict[str, Any], path: tuple[str, ...], otherwise: Any) -> Any:
-    found: Any = fields
-    for name in path:
-        if not isinstance(found, dict) or name not in found:
-            return otherwise
-        found = found[name]
-    return found
-
-
-def _with_leaf(part: dict[str, Any], fields: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The rewritten fields with one more."""
-    changed = copy.deepcopy(fields)
-    first = path[0]
-    if len(path) == 1:
-        changed[first] = value
-        return changed
-    inner = changed.setdefault(first, copy.deepcopy(part[first]))
-    for name in path[1:-1]:
-        inner = inner[name]
-    inner[path[-1]] = value
-    return changed
-
-
-def _expanded(value: list[Any]) -> list[Any] | None:
-    """A list of [kinds, times] pairs as the list of kinds that it stands for; None where it is none."""
-    expanded: list[Any] = []
-    for item in value:
-        if not (isinstance(item, list | tuple) and len(item) == 2):
-            return None
-        kinds, times = item
-        if not (isinstance(kinds, list | tuple) and type(times) is int):
-            return None
-        expanded += list(kinds) * times
-    return expanded

@@ -98,7 +98,9 @@ def facts(module: nn.Module, *, without: str = "") -> Facts:
         for name, buffer in part.named_buffers(recurse=False):
             found[prefix + name] = tuple(buffer.shape)
             if name in part._non_persistent_buffers_set and not buffer.is_meta:
-                found[f"{prefix}{name} (values)"] = hashlib.sha256(buffer.detach().cpu().float().numpy().tobytes()).hexdigest()[:12]
+                found[f"{prefix}{name} (values)"] = hashlib.sha256(
+                    buffer.detach().cpu().float().numpy().tobytes()
+                ).hexdigest()[:12]
     return found
 
 

@@ -16,8 +16,8 @@ from layerimp.errors import SurgeryError
 from layerimp.plugins import one_line
 from layerimp.probe import TOKENS, TOLERANCE, cache_deviation, cached_logits, deviation, last_hidden
 from layerimp.pruner import PrunePlan, checked_blocks
-from layerimp.skeleton import facts
 from layerimp.shortening import Shortened, shortened
+from layerimp.skeleton import facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _LOCAL = re.compile(r"sliding_window|attention_chunk|window_size")
 """Fields that bound how far attention looks back."""
-
 
 
 def prune(model: Model, blocks: Sequence[int] | PrunePlan) -> Model:
@@ -133,7 +132,7 @@ def _apply(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitS
 
 
 def _acquired(stack: BlockStack, kept: Sequence[int], found: Shortened) -> Iterator[tuple[int, str, int]]:
-    """The indices that parts of blocks hold which the model exchanged since it was built: (old index, name, new one)."""
+    """The indices in parts of blocks that the model exchanged since it was built: (old index, name, new index)."""
     known = {name for _, name in found.attributes}
     held = [facts(block) for block in stack]
     names = {name for name in held[0] if name not in known and type(held[0][name]) is int}
@@ -175,8 +174,7 @@ def _put(model: nn.Module, path: str, modules: nn.ModuleList) -> None:
 
 def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None:
     """Let every configuration in the model, and what it says of tied weights, be that of the skeleton."""
-    old, new = model.config, found.config
-    for config, target in _pairs(old, new):
+    for config, target in _pairs(model.config, found.config):
         undo.callback(_restore, config, dict(vars(config)))
         changed = {
             name: value
@@ -196,8 +194,9 @@ def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None
 def _pairs(old: PretrainedConfig, new: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, PretrainedConfig]]:
     """A configuration and its parts, each with its new state."""
     yield old, new
-    for name, part in list(vars(old).items()):
-        other = vars(new).get(name)
+    for name in list(vars(old)):
+        part: Any = vars(old)[name]
+        other: Any = vars(new).get(name)
         if type(other) is type(part) and hasattr(part, "to_diff_dict"):
             yield from _pairs(part, other)
 

@@ -44,8 +44,11 @@ def require_finite(spreads: Sequence[Tensor], blocks: Sequence[int], batch: int 
         batch: The batch's position in the calibration set; None for a few tokens that are tried first.
 
     Raises:
+        ModelError: the blocks ran, but not as modules.
         NonFiniteError: one is not finite; names the first such block, and the batch.
     """
+    if not spreads:
+        raise ModelError("no hook of a block is called: the model runs its blocks otherwise than as modules")
     bad = (~torch.stack([value.to(spreads[0].device) for value in spreads]).isfinite()).nonzero()
     if len(bad):
         where = "in the probe before batch 0" if batch is None else f"in batch {batch}"

@@ -17,8 +17,8 @@ import torch
 from layerimp.blocks import block_input, giving_back, hidden_states, probe_ids, run, with_hidden
 from layerimp.errors import ModelError
 from layerimp.plugins import one_line
-from layerimp.stats import working_dtype
 from layerimp.probe import TOLERANCE, deviation
+from layerimp.stats import working_dtype
 from layerimp.sweep.finite import require_finite, spread
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layerimp import hookimpl
 from layerimp_architectures import albert, funnel, hrm_text, xlm
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks import BlockStack
 
-FAMILIES = (albert, funnel, hrm_text, xlm)
+FAMILIES: tuple[Any, ...] = (albert, funnel, hrm_text, xlm)
 
 
 @hookimpl
@@ -20,5 +20,6 @@ def layerimp_blocks(model: PreTrainedModel) -> BlockStack | None:
     """The blocks of a model of one of these families."""
     for family in FAMILIES:
         if model.config.model_type in family.TYPES:
-            return family.blocks(model)
+            found: BlockStack | None = family.blocks(model)
+            return found
     return None

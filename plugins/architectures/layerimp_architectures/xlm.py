@@ -21,6 +21,6 @@ def blocks(model: PreTrainedModel) -> BlockStack:
         ModelError: always; says why.
     """
     raise ModelError(
-        f"the layers of {type(model).__name__} are no modules of their own: attention, norms and MLPs lie in lists side "
-        "by side; removing one is not supported"
+        f"the layers of {type(model).__name__} are no modules of their own: attention, norms and MLPs lie in lists "
+        "side by side; removing one is not supported"
     )
