@@ -22,6 +22,7 @@ from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import architecture_page
 import removal
 import torch
 import transformers
@@ -30,6 +31,7 @@ import zoo
 from removal import Case, Trial
 
 RESULTS = Path("architectures.json")
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "architectures.md"
 MEMORY = 12 << 30
 
 
@@ -45,6 +47,14 @@ def main(
 ) -> None:
     """Put architectures on trial."""
     known: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
+    if page:
+        PAGE.write_text(architecture_page.page(known), encoding="utf-8")
+        return
+    known["measured"] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "transformers": transformers.__version__,
+        "torch": torch.__version__.split("+")[0],
+    }
     todo = [
         (kind, one)
         for one in head or zoo.HEADS

@@ -15,7 +15,8 @@ from layerimp.errors import SurgeryError
 CAUSAL = (
     "afmoe bamba bart bert big_bird bloom cohere2 dbrx deepseek_v3 deepseek_v4 dots3_note_text ernie4_5_moe falcon_h1 "
     "gemma2 gpt_neo gpt_oss granitemoehybrid helium jetmoe kimi_linear lfm2 llama4 longcat_flash mamba2 minicpm3 "
-    "minimax mpt nemotron_h opt phi3 prophetnet qwen2_moe qwen3_next qwen4_exp_text recurrent_gemma smollm3 whisper xlstm"
+    "minimax mpt nemotron_h opt phi3 prophetnet qwen2_moe qwen3_next qwen4_exp_text recurrent_gemma smollm3 whisper "
+    "xlstm"
 ).split()
 CLASSIFIERS = (
     "albert bart deberta-v2 distilbert electra esm gemma3_text gpt2 ibert mobilebert qwen3 roberta squeezebert t5gemma"
