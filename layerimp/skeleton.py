@@ -38,17 +38,21 @@ class Builder:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._kind = type(model)
-        self._constants = True
+        self._constants: bool | None = None
 
     def build(self, config: PretrainedConfig) -> PreTrainedModel:
         """What a stranger's stock code builds: the configuration is written and read again first."""
-        if self._constants:
+        if self._constants is None:
             try:
-                with quiet(), _WithoutWeights():
-                    return self._kind(reread(config))
-            except (RuntimeError, NotImplementedError):  # weights and constants are computed from one another
+                built = self._build(config, _WithoutWeights())
+            except Exception:  # weights and constants are computed from one another
                 self._constants = False
-        context: AbstractContextManager[Any] = torch.device("meta")
+            else:
+                self._constants = True
+                return built
+        return self._build(config, _WithoutWeights() if self._constants else torch.device("meta"))
+
+    def _build(self, config: PretrainedConfig, context: AbstractContextManager[Any]) -> PreTrainedModel:
         with quiet(), context:
             return self._kind(reread(config))
 

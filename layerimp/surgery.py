@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from layerimp.blocks import BlockStack, find_blocks
-from layerimp.errors import SurgeryError
+from layerimp.errors import LayerimpError, SurgeryError
 from layerimp.plugins import one_line
 from layerimp.probe import TOKENS, TOLERANCE, cache_deviation, cached_logits, deviation, last_hidden
 from layerimp.pruner import PrunePlan, checked_blocks
@@ -79,6 +79,8 @@ def _past(stack: BlockStack, gone: Sequence[int]) -> tuple[Tensor, Tensor | None
     try:
         with _short_windows(stack):
             expected = last_hidden(stack, gone)
+    except LayerimpError:
+        raise
     except Exception as error:  # whatever a model makes of a few tokens
         raise SurgeryError(f"{type(stack.model).__name__} cannot run on a few tokens: {one_line(error)}") from error
     with suppress(Exception):  # whatever a model makes of its own cache; then there is nothing to keep exact

@@ -119,6 +119,8 @@ class Replay:
             for position, block in enumerate(self._blocks):
                 hooks.callback(block.register_forward_hook(partial(record, position), with_kwargs=True).remove)
             passed.output = run(self._backbone, batch)
+        if idle := sorted(set(range(len(self._blocks))) - passed.outputs.keys()):
+            raise ModelError(f"block {self._indices[idle[0]]} of {self._name} does not run on text alone")
         return passed
 
     def _prove(self, stack: BlockStack) -> None:
