@@ -22,7 +22,8 @@ generation with and without a cache, and the configuration have to agree.
 *Wrong*: something differs, and layerimp did not notice. *Not built*: there is no tiny model to try.
 """
 NOTES = """
-What is refused leaves the model as it was, in one line. Mostly the reason is that a block's place decides what it does:
+A refusal is one line, and leaves the model as it was; of the few that come when the checkpoint is loaded back, nothing
+is left on the disk. Mostly the reason is that a block's place decides what it does:
 it is the first or the last one, its depth is a constant in it, or it makes the keys and values of others. A hybrid that
 is left without any block of attention is refused because Transformers cannot count the tokens in its cache then (the
 hybrids here have two such blocks). [How removal stays exact](../explanation/exactness.md) tells how that is known.

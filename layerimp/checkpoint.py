@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -13,11 +12,12 @@ import transformers
 from safetensors import SafetensorError
 
 from layerimp.blocks import find_blocks
-from layerimp.errors import CheckpointError, OptionError, OutputError
+from layerimp.errors import CheckpointError, OutputError
 from layerimp.memory import free_bytes
 from layerimp.model import auto_class, quiet
 from layerimp.plugins import one_line
 from layerimp.probe import TOLERANCE, cache_deviation, cached_logits, deviation, logits
+from layerimp.recipe import checked_size
 from layerimp.refusals import refuse_unfit
 from layerimp.staging import staged
 
@@ -98,11 +98,11 @@ def write(
 
 def _shards(model: PreTrainedModel, size: int | str | None) -> dict[str, Any]:
     """The largest size of a file of weights, as Transformers takes it; empty where it decides itself."""
-    if isinstance(size, str) and not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size):
-        raise OptionError(f"max_shard_size {size!r} is no size; give one such as 5GB or 500MB")
+    if isinstance(size, str):
+        size = checked_size(size)
     if size is None and len({parameter.device for parameter in model.parameters()}) > 1:
         size = SHARD
-    return {} if size is None else {"max_shard_size": size.replace(" ", "") if isinstance(size, str) else size}
+    return {} if size is None else {"max_shard_size": size}
 
 
 def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:

@@ -277,6 +277,7 @@ class _Search:
 
     def _unbuilt(self, error: Exception) -> SurgeryError:
         cause = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])
+        cause = cause if len(cause) <= 200 else f"{cause[:200]} ..."
         return SurgeryError(f"{self.name} cannot be built from its shortened configuration: {cause}")
 
     def _told(self, best: Shortened) -> str:
