@@ -223,15 +223,19 @@ def test_a_checkpoint_is_compared_where_the_model_lies(tmp_path: Path, monkeypat
 
 
 def test_a_spread_model_is_saved_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "SHARD", "30KB")
+    """The pretended devices cannot be written from, so that what is asked of Transformers is looked at."""
+    asked: list[Any] = []
+
+    def record(_model: Any, _directory: Any, max_shard_size: Any = None, **_kwargs: Any) -> None:
+        asked.append(max_shard_size)
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", record)
     with two_devices():
-        layerimp.save(layerimp.prune(spread(tiny(), 2), [1]), None, tmp_path / "spread", verify=False)
-    plain = layerimp.prune(tiny(), [1])
-    layerimp.save(plain, None, tmp_path / "plain")
-    assert len(list((tmp_path / "spread").glob("model-*-of-*.safetensors"))) > 1
-    assert [path.name for path in (tmp_path / "plain").glob("*.safetensors")] == ["model.safetensors"]
-    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "spread")
-    torch.testing.assert_close(reloaded.state_dict(), plain.state_dict(), rtol=0, atol=0)
+        model = spread(tiny(), 2)
+        layerimp.save(model, None, tmp_path / "spread", verify=False)
+        layerimp.save(model, None, tmp_path / "small", verify=False, max_shard_size="500 MB")
+    layerimp.save(tiny(), None, tmp_path / "plain", verify=False)
+    assert asked == ["5GB", "500MB", None]
 
 
 def test_hooks_of_accelerate_stay_and_do_nothing_else(tmp_path: Path) -> None:
