@@ -52,7 +52,8 @@ class Shortened:
         outside: Plain attributes of the rest of the model that become others, by path.
         parallel: Lists of modules beside the blocks that have one for each of them.
         tables: Weights outside the blocks, by path, that have one slice per block along an axis.
-        left: What would be different.
+        left: What would be different in the kept blocks.
+        beside: What would be different outside them.
     """
 
     config: PretrainedConfig

@@ -11,6 +11,7 @@ import zoo
 
 import layerimp
 from layerimp.errors import SurgeryError
+from layerimp.surgery import pruned
 
 CAUSAL = (
     "afmoe bamba bart bert big_bird bloom cohere2 dbrx deepseek_v3 deepseek_v4 dots3_note_text ernie4_5_moe falcon_h1 "
@@ -61,8 +62,11 @@ def test_tables_with_a_slice_per_block_follow() -> None:
     model: Any = zoo.build("gemma3n_text", "causal")
     width = model.model.embed_tokens_per_layer.weight.shape[1] // zoo.BLOCKS
     table = model.model.embed_tokens_per_layer.weight.detach().clone()
-    layerimp.prune(model, [0])
-    torch.testing.assert_close(model.model.embed_tokens_per_layer.weight, table[:, width:], rtol=0, atol=0)
+    before, config = removal.logits(model), model.config.to_dict()
+    with pruned(model, [0]):
+        torch.testing.assert_close(model.model.embed_tokens_per_layer.weight, table[:, width:], rtol=0, atol=0)
+    assert torch.equal(removal.logits(model), before)
+    assert model.config.to_dict() == config
 
 
 class TestTheTrialCanFail:
