@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,11 +14,15 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
-from layerimp.errors import ModelError, PluginWarning
+from layerimp.errors import LayerimpError, ModelError, PluginWarning, listing
 from layerimp.plugins import host, one_line
+from layerimp.refusals import refuse_unfit
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+_COUNTS_BLOCKS = re.compile(r"(num|n)_(hidden_|decoder_|encoder_)?(layers?|blocks)|(decoder|encoder)_layers|depth")
+"""Names of fields that count blocks."""
 
 
 @dataclass(frozen=True)
@@ -54,45 +60,56 @@ class BlockStack(Sequence[nn.Module]):
     @property
     def device(self) -> torch.device:
         """Where token ids have to lie."""
-        embedding = self.model.get_input_embeddings()
-        return next(embedding.parameters()).device
+        return self._embedding.device
 
     @property
     def vocab_size(self) -> int:
         """How many token ids the model has an embedding for."""
-        return int(next(self.model.get_input_embeddings().parameters()).shape[0])
+        return int(self._embedding.shape[0])
+
+    @property
+    def _embedding(self) -> Tensor:
+        try:
+            return next(self.model.get_input_embeddings().parameters())
+        except (NotImplementedError, AttributeError, StopIteration) as error:
+            raise ModelError(f"{type(self.model).__name__} has no table of token embeddings") from error
 
 
 def find_blocks(model: PreTrainedModel) -> BlockStack:
     """Find the stack of blocks of a model.
 
     A plugin's `layerimp_blocks` is asked first. Otherwise the stack is the one `ModuleList` that is as long as the
-    configuration's `num_hidden_layers` and holds modules; of nested ones the outermost, of several the one with the
-    most parameters.
+    configuration's `num_hidden_layers`, or another field that counts layers, and holds modules; of nested ones the
+    outermost, of several the one with the largest blocks: of an encoder and a decoder, the decoder.
 
     Raises:
         ModelError: the model has none, or its configuration does not say how many blocks there are.
     """
+    refuse_unfit(model)
     if stack := _taught(model):
         return stack
-    config = model.config.get_text_config()
-    count = getattr(config, "num_hidden_layers", None)
+    try:
+        config = model.config.get_text_config()
+    except ValueError as error:
+        raise ModelError(f"it is not clear which part of {type(model).__name__} holds its blocks: {error}") from error
+    counts = _counts(config)
     kind = type(model).__name__
-    if not isinstance(count, int):
+    if not counts:
         raise ModelError(f"the configuration of {kind} does not say how many blocks it has (num_hidden_layers)")
     lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    fitting = {path: module for path, module in lists.items() if len(module) == count and count > 0}
+    fitting = {path: module for path, module in lists.items() if len(module) in counts}
     outermost = {
         path: module
         for path, module in fitting.items()
         if not any(path.startswith(f"{other}.") for other in fitting if other != path)
     }
     if not outermost:
-        found = ", ".join(f"{path} ({len(module)})" for path, module in lists.items()) or "none"
+        found = ", ".join(f"{path} ({len(module)})" for path, module in lists.items() if ".0." not in path) or "none"
         raise ModelError(
-            f"{kind} has no list of {count} blocks (its lists: {found}); a layerimp_blocks hook can teach it"
+            f"{kind} has no list of {listing(map(str, counts))} blocks (its lists: {found}); "
+            "a layerimp_blocks hook can teach it"
         )
-    path = max(outermost, key=lambda p: sum(parameter.numel() for parameter in outermost[p].parameters()))
+    path = max(outermost, key=lambda p: sum(w.numel() for w in outermost[p].parameters()) / len(outermost[p]))
     return BlockStack(model, path, config, _backbone(model, path))
 
 
@@ -107,12 +124,21 @@ def _taught(model: PreTrainedModel) -> BlockStack | None:
             if stack is None:
                 continue
             cause = f"layerimp_blocks gave {type(stack).__name__}, not a BlockStack"
+        except LayerimpError:  # it knows the model, and refuses it
+            raise
         except (Exception, SystemExit) as error:
             cause = f"layerimp_blocks: {one_line(error)}"
         told = f"the plugin {plugin!r} ({host().record(plugin).source}) is left out: {cause}"
         host().fail(plugin, cause)
         warn(told, PluginWarning, stacklevel=3)
     return None
+
+
+def _counts(config: PretrainedConfig) -> list[int]:
+    """How many blocks a stack may have: the fields of a configuration that count layers say."""
+    main = getattr(config, "num_hidden_layers", None)
+    named = [value for name, value in getattr(config, "__dict__", {}).items() if _COUNTS_BLOCKS.fullmatch(name)]
+    return list(dict.fromkeys(value for value in (main, *named) if isinstance(value, int) and value > 0))
 
 
 def _backbone(model: PreTrainedModel, path: str) -> nn.Module:
@@ -130,23 +156,54 @@ def run(backbone: nn.Module, batch: Mapping[str, Tensor]) -> Any:
     """What a backbone puts out for a batch; without padding it gets no mask, and attention can take its fast path."""
     mask = batch["attention_mask"]
     masked = {} if bool(mask.all()) else {"attention_mask": mask}
-    return backbone(input_ids=batch["input_ids"], use_cache=False, **masked)
+    return called(backbone, input_ids=batch["input_ids"], **masked, **without_cache(backbone))
+
+
+def called(module: nn.Module, **inputs: Any) -> Any:
+    """What a part of a model puts out.
+
+    Raises:
+        ModelError: it cannot; whatever the model says of it in one line.
+    """
+    try:
+        return module(**inputs)
+    except (LayerimpError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"{type(module).__name__} cannot run on a batch: {one_line(error)}") from error
+
+
+def without_cache(module: nn.Module) -> dict[str, bool]:
+    """What tells a model to do without a cache, where it knows one."""
+    return {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
 
 
 def hidden_states(output: Any) -> Tensor:
     """The hidden states [batch, seq, hidden] that a block, or a part of one, returned.
 
-    Some architectures return them bare, some first in a tuple.
+    Some architectures return them bare, some first in a tuple or a mapping.
     """
-    return output if isinstance(output, Tensor) else next(item for item in output if isinstance(item, Tensor))
+    if isinstance(output, Tensor):
+        return output
+    items = output.values() if isinstance(output, Mapping) else output
+    found: Tensor = next(item for item in items if _is_tensor(item))
+    return found
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
 
 
 def with_hidden(output: Any, hidden: Tensor) -> Any:
     """A block's output with other hidden states in it."""
     if isinstance(output, Tensor):
         return hidden
-    position = next(i for i, item in enumerate(output) if isinstance(item, Tensor))
-    return (*output[:position], hidden, *output[position + 1 :])
+    if isinstance(output, Mapping):
+        first = next(name for name, item in output.items() if _is_tensor(item))
+        return type(output)(**{**output, first: hidden})
+    position = next(i for i, item in enumerate(output) if _is_tensor(item))
+    items = (*output[:position], hidden, *output[position + 1 :])
+    return type(output)(*items) if hasattr(output, "_fields") else items
 
 
 def block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

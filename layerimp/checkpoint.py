@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
 
-from layerimp.blocks import find_blocks, hidden_states, probe_ids
+from layerimp.blocks import find_blocks
 from layerimp.errors import CheckpointError, OutputError
 from layerimp.memory import free_bytes
-from layerimp.model import auto_class, in_eval_mode, quiet
+from layerimp.model import auto_class, quiet
+from layerimp.plugins import one_line
+from layerimp.probe import TOLERANCE, cache_deviation, cached_logits, deviation, logits
+from layerimp.recipe import checked_size
+from layerimp.refusals import refuse_unfit
 from layerimp.staging import staged
-from layerimp.surgery import deviation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PROBE_TOKENS = 12
-RELOAD_TOLERANCE = 8.0
-"""Roundings by which a reloaded model may differ: the same weights run the same code."""
-CACHE_TOLERANCE = 32.0
-"""Roundings by which cached logits may differ: other shapes sum in another order, through all blocks."""
+
+SHARD = "5GB"
+"""How large a file of weights gets, of a model that lies on several devices: none has to hold it whole."""
 
 
 def save(
@@ -37,6 +37,7 @@ def save(
     *,
     verify: bool = True,
     card: str | None = None,
+    max_shard_size: int | str | None = None,
 ) -> Path:
     """Write a checkpoint that stock `from_pretrained` loads: safetensors, configuration, tokenizer.
 
@@ -48,19 +49,24 @@ def save(
         directory: The target; must not exist.
         verify: Load it back with the stock class first, and compare: keys, logits, cached generation.
         card: The text of a model card (README.md).
+        max_shard_size: How large a file of weights gets, in bytes or such as `5GB`; by default as Transformers does,
+            and `SHARD` for a model that lies on several devices.
 
     Returns:
         The directory.
 
     Raises:
+        ModelError: the model has quantised weights or unmerged adapters, or reads more than text.
+        OptionError: that is no size.
         OutputError: the directory exists or cannot be written, or the memory to verify it is not there.
         CheckpointError: what was written does not load back as what is in memory.
     """
+    refuse_unfit(model)
     target = Path(directory).expanduser().absolute()
     if verify:
         check_memory(model)
     with staged(target) as stage:
-        write(model, tokenizer, stage, verify=verify, card=card)
+        write(model, tokenizer, stage, verify=verify, card=card, max_shard_size=max_shard_size)
     return target
 
 
@@ -71,11 +77,12 @@ def write(
     *,
     verify: bool = True,
     card: str | None = None,
+    max_shard_size: int | str | None = None,
 ) -> None:
     """Write a checkpoint into an existing directory; see `save`."""
     try:
         with quiet():
-            model.save_pretrained(directory)
+            model.save_pretrained(directory, **_shards(model, max_shard_size))
             if tokenizer is not None:
                 tokenizer.save_pretrained(directory)
     except SafetensorError as error:  # the disk is full, mostly; it comes as no OSError
@@ -89,6 +96,15 @@ def write(
         check_checkpoint(model, directory)
 
 
+def _shards(model: PreTrainedModel, size: int | str | None) -> dict[str, Any]:
+    """The largest size of a file of weights, as Transformers takes it; empty where it decides itself."""
+    if isinstance(size, str):
+        size = checked_size(size)
+    if size is None and len({parameter.device for parameter in model.parameters()}) > 1:
+        size = SHARD
+    return {} if size is None else {"max_shard_size": size}
+
+
 def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
     """Load a checkpoint with the stock class, and compare it with the model in memory.
 
@@ -96,6 +112,10 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
         CheckpointError: keys are missing or unexpected, or logits differ, cached or not.
     """
     auto = getattr(transformers, auto_class(model.config))
+    if type(model.config) not in auto._model_mapping:
+        raise CheckpointError(
+            f"no stock Auto class loads a {model.config.model_type} checkpoint; only {type(model).__name__} itself does"
+        )
     with quiet():
         reloaded, info = auto.from_pretrained(
             directory,
@@ -112,13 +132,30 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
         raise CheckpointError(f"the checkpoint loads back as {type(reloaded).__name__}, not {type(model).__name__}")
     if len(find_blocks(reloaded)) != len(find_blocks(model)):
         raise CheckpointError(f"the checkpoint loads back with {len(find_blocks(reloaded))} blocks")
-    with in_eval_mode(model), torch.no_grad(), quiet():
-        expected, found = _logits(model), _logits(reloaded)
-        if (off := deviation(expected, found)) > RELOAD_TOLERANCE:
-            raise CheckpointError(f"the checkpoint's logits are {off:.3g} roundings off those in memory")
-        cached = _cached_logits(reloaded)
-        if cached is not None and (off := deviation(found, cached)) > CACHE_TOLERANCE:
-            raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} roundings off its uncached ones")
+    expected, found = logits(model), logits(reloaded)
+    if (off := deviation(expected, found)) > TOLERANCE:
+        raise CheckpointError(f"the checkpoint's logits are {off:.3g} roundings off those in memory")
+    _check_cache(model, reloaded, found)
+
+
+def _check_cache(model: PreTrainedModel, reloaded: PreTrainedModel, uncached: Tensor) -> None:
+    """Whether a checkpoint generates with a cache what it generates without, or at least what the model in memory does.
+
+    Some stock models compute otherwise with a cache, or cannot use one: then so does the checkpoint.
+    """
+    try:
+        cached = cached_logits(reloaded)
+    except Exception as error:  # whatever a cache makes of the blocks that are left
+        try:
+            cached_logits(model)
+        except Exception:
+            return
+        raise CheckpointError(f"the checkpoint cannot run with a cache: {one_line(error)}") from error
+    if cached is None or cache_deviation(uncached, cached) <= 1:
+        return
+    in_memory = cached_logits(model)
+    if in_memory is None or (off := cache_deviation(in_memory, cached)) > 1:
+        raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} times too far off those in memory")
 
 
 def _places(module: nn.Module, path: str = "") -> dict[str, torch.device | int]:
@@ -137,27 +174,6 @@ def _places(module: nn.Module, path: str = "") -> dict[str, torch.device | int]:
 def _numbered(device: torch.device) -> torch.device | int:
     """A GPU by its number: accelerate gives inputs to the first of a set, which is GPU 0 only among numbers."""
     return device.index if device.type == "cuda" and device.index is not None else device
-
-
-def _logits(model: PreTrainedModel) -> Tensor:
-    """Logits of a few tokens [1, seq, vocab], or of a classifier [1, label], without a cache."""
-    ids = probe_ids(find_blocks(model), PROBE_TOKENS)
-    return hidden_states(model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).to_tuple())
-
-
-def _cached_logits(model: PreTrainedModel) -> Tensor | None:
-    """The same logits, the last tokens fed one by one to the cache; None for a model that has none."""
-    ids = probe_ids(find_blocks(model), PROBE_TOKENS)
-    start = PROBE_TOKENS // 2
-    output = model(input_ids=ids[:, :start], use_cache=True)
-    logits = [hidden_states(output.to_tuple())]
-    name = next((n for n in ("cache", "past_key_values", "cache_params") if output.get(n) is not None), None)
-    if name is None or not model.can_generate() or name not in inspect.signature(model.forward).parameters:
-        return None
-    for position in range(start, PROBE_TOKENS):
-        output = model(input_ids=ids[:, position : position + 1], use_cache=True, **{name: output[name]})
-        logits.append(hidden_states(output.to_tuple()))
-    return torch.cat(logits, dim=1)
 
 
 def check_memory(model: PreTrainedModel) -> None:

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from layerimp.blocks import BlockStack, computing, probe_ids
+from layerimp.blocks import BlockStack, called, computing, probe_ids
 from layerimp.errors import ModelError
 from layerimp.model import in_eval_mode
+from layerimp.probe import TOLERANCE, deviation
 from layerimp.registry import registry
 from layerimp.stats import chunks, working_dtype
-from layerimp.surgery import TOLERANCE, deviation
 
 if TYPE_CHECKING:
     from layerimp.sweep import Batch
@@ -85,7 +85,7 @@ class Head:
             for part in _parts(stack):
                 hook = part.register_forward_hook(lambda module, _args, output: calls.append((module, output)))
                 hooks.callback(hook.remove)
-            logits = getattr(self._model(**inputs), "logits", None)
+            logits = getattr(called(self._model, **inputs), "logits", None)
         if isinstance(logits, Tensor) and logits.shape[:2] == ids.shape and self._model.can_generate():
             self.kind = "next-token"
         elif isinstance(logits, Tensor) and logits.shape == (1, labels):
@@ -111,7 +111,7 @@ class Head:
     def _logits(self, output: ModelOutput, inputs: Batch) -> Tensor:
         """What the model says when its backbone puts out `output`, whatever goes in."""
         with computing(self.backbone, lambda *_args, **_kwargs: output):
-            logits: Tensor = self._model(**inputs).logits
+            logits: Tensor = called(self._model, **inputs).logits
         return logits
 
     def targets(self, batch: Batch, output: ModelOutput) -> Targets:

@@ -275,7 +275,14 @@ class Job:
         with self.progress.stage(f"save {relative}"):
             (stage / relative).mkdir(parents=True)
             card = model_card(self.report, label)
-            write(self.model, self.tokenizer, stage / relative, verify=self.recipe.verify, card=card)
+            write(
+                self.model,
+                self.tokenizer,
+                stage / relative,
+                verify=self.recipe.verify,
+                card=card,
+                max_shard_size=self.recipe.max_shard_size,
+            )
 
 
 def _refuse_precious(target: Path, model: str) -> None:

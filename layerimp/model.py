@@ -20,6 +20,7 @@ from transformers.models.auto import modeling_auto
 from layerimp.assets import located
 from layerimp.blocks import find_blocks
 from layerimp.errors import LayerimpError, ModelError, OptionError, PluginWarning, listing
+from layerimp.refusals import refuse_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -70,6 +71,7 @@ def load(
         with quiet():
             config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
             auto = getattr(transformers, auto_class(config))
+            refuse_config(config, f"the model {str(model)!r}")
             parts = _spread(model, auto, config, wanted, trust_remote_code) if spread else None
             loaded, info = auto.from_pretrained(
                 source,
@@ -201,6 +203,11 @@ def quiet() -> Iterator[None]:
 def _source(model: str | Path) -> str:
     model = located("models", model)
     path = Path(model).expanduser()
+    if path.suffix == ".gguf":
+        raise ModelError(
+            f"{str(model)!r} is a GGUF file; make a plain model first: load it with from_pretrained(gguf_file=...), "
+            "build one from its configuration without quantization_config, load its state_dict(), and save that"
+        )
     if not path.exists():
         if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
             raise ModelError(f"the model directory {str(model)!r} does not exist")
@@ -210,6 +217,11 @@ def _source(model: str | Path) -> str:
     names = {entry.name for entry in path.iterdir()}
     if not names:
         raise ModelError(f"the model directory {str(model)!r} is empty")
+    if "adapter_config.json" in names and "config.json" not in names:
+        raise ModelError(
+            f"{str(model)!r} holds an adapter and no model; merge it into its base first: "
+            "PeftModel.from_pretrained(base, adapter).merge_and_unload(), and save that"
+        )
     if "config.json" not in names:
         raise ModelError(f"the model directory {str(model)!r} holds no config.json")
     if not any(name.endswith(".safetensors") for name in names):

@@ -51,6 +51,17 @@ def check_label(label: str) -> None:
         raise OptionError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
 
 
+def checked_size(size: str) -> str:
+    """The size of a file, such as 5GB, as Transformers takes it.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size):
+        raise OptionError(f"max_shard_size {size!r} is no size; give one such as 5GB or 500MB")
+    return size.replace(" ", "")
+
+
 class Part(BaseModel):
     """A part of a recipe: nothing unknown is in it, and it stays as it is."""
 
@@ -174,6 +185,11 @@ class Recipe(Part):
     seed: int = Field(0, ge=0, description="For the calibration draw, few-shot examples and bootstraps.")
     output: Path | None = Field(None, description="The directory for results and checkpoints.")
     overwrite: bool = Field(False, description="Whether an output that layerimp made may be replaced.")
+    max_shard_size: Annotated[str, AfterValidator(checked_size)] | None = Field(
+        None,
+        description="How large a file of a checkpoint's weights gets, such as 5GB; default: as Transformers does, and "
+        "5GB for a model that lies on several devices.",
+    )
     verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
 
     @model_validator(mode="after")

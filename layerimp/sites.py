@@ -21,8 +21,8 @@ import torch
 from torch.func import functional_call
 from torch.utils._pytree import tree_map, tree_map_only
 
-from layerimp.blocks import hidden_states, probe_ids
-from layerimp.errors import NonFiniteError
+from layerimp.blocks import called, hidden_states, probe_ids, without_cache
+from layerimp.errors import LayerimpError, NonFiniteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,6 +85,8 @@ def find_taps(stack: BlockStack) -> list[Taps]:
         except _NotFiniteError:
             index = list(stack).index(block)
             raise NonFiniteError(f"block {index} puts out a NaN or an infinity in the probe before batch 0") from None
+        except Exception:  # whatever a block makes of running twice; then nothing is known of its inside
+            return
         finally:
             probing = False
         if taps:
@@ -94,11 +96,11 @@ def find_taps(stack: BlockStack) -> list[Taps]:
     with ExitStack() as hooks, torch.no_grad(), suppress(_AllKnownError):
         for block in stack:
             hooks.callback(block.register_forward_pre_hook(probe, with_kwargs=True).remove)
-        stack.backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        called(stack.backbone, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(stack.backbone))
     return [found.get(structures[block], {}) for block in stack]
 
 
-class _AllKnownError(Exception):
+class _AllKnownError(LayerimpError):
     """Ends a probe early."""
 
 

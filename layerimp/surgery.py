@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
-from layerimp.blocks import BlockStack, bypassed, find_blocks, hidden_states, probe_ids
-from layerimp.errors import SurgeryError
-from layerimp.model import in_eval_mode, quiet
+from layerimp.blocks import BlockStack, find_blocks
+from layerimp.errors import LayerimpError, SurgeryError
+from layerimp.plugins import one_line
+from layerimp.probe import TOKENS, TOLERANCE, cache_deviation, cached_logits, deviation, last_hidden
 from layerimp.pruner import PrunePlan, checked_blocks
+from layerimp.shortening import Shortened, shortened
+from layerimp.skeleton import facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,14 +25,8 @@ if TYPE_CHECKING:
 
     Model = TypeVar("Model", bound=PreTrainedModel)
 
-_COUNTS_BELOW = ("first_k_dense_replace", "max_window_layers")
-"""Fields that split the blocks by depth: the first so many are of one kind."""
-_INDEX_LISTS = ("mlp_only_layers",)
-"""Fields that list blocks by index."""
-
-PROBE_TOKENS = 8
-TOLERANCE = 8.0
-"""How many roundings two ways of computing the same may lie apart; most lie 0."""
+_LOCAL = re.compile(r"sliding_window|attention_chunk|window_size")
+"""Fields that bound how far attention looks back."""
 
 
 def prune(model: Model, blocks: Sequence[int] | PrunePlan) -> Model:
@@ -68,122 +65,160 @@ def _remove(stack: BlockStack, blocks: Sequence[int]) -> Callable[[], None]:
     kept = [index for index in range(len(stack)) if index not in gone]
     if not kept:
         raise SurgeryError(f"removing all {len(stack)} blocks leaves no model")
-    model, modules = stack.model, stack.modules
     with ExitStack() as undo:
         if gone:
-            expected = _probe(stack, sorted(gone))
-            skeleton = _skeleton(model, model.config)
-            originals = dict(stack.config.__dict__)
-            undo.callback(_restore, stack.config, originals)
-            _shorten(stack.config, originals, kept, len(stack))
-            indices = _compare(skeleton, _skeleton(model, model.config), stack.path, kept)
-            undo.callback(_replace, stack, modules)
-            _replace(stack, nn.ModuleList(modules[index] for index in kept))
-            for new, (old, block) in enumerate(zip(kept, stack, strict=True)):
-                _renumber(block, indices, old, new, undo)
-            if (off := deviation(expected, _probe(stack, []))) > TOLERANCE:
-                raise SurgeryError(
-                    f"{type(model).__name__} computes differently without block {min(gone)} than past it ({off:.2g} "
-                    "roundings off): what its blocks do depends on their position"
-                )
+            expected, cached = _past(stack, sorted(gone))
+            found = shortened(stack, kept)
+            _apply(stack, found, kept, undo)
+            _prove(stack, expected, cached, f"without {_named(gone)}")
         return undo.pop_all().close
 
 
-def _probe(stack: BlockStack, skipped: Sequence[int]) -> Tensor:
-    """The last hidden states [1, seq, hidden] of a few tokens, past the blocks `skipped`."""
-    ids = probe_ids(stack, PROBE_TOKENS)
-    with in_eval_mode(stack.model), torch.no_grad(), bypassed(stack, skipped):
-        output = stack.backbone(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return hidden_states(output.to_tuple())
+def _past(stack: BlockStack, gone: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """What a model puts out past blocks: the last hidden states, and logits with a cache, where it can use one."""
+    try:
+        with _short_windows(stack):
+            expected = last_hidden(stack, gone)
+    except LayerimpError:
+        raise
+    except Exception as error:  # whatever a model makes of a few tokens
+        raise SurgeryError(f"{type(stack.model).__name__} cannot run on a few tokens: {one_line(error)}") from error
+    with suppress(Exception):  # whatever a model makes of its own cache; then there is nothing to keep exact
+        return expected, cached_logits(stack.model, gone)
+    return expected, None
 
 
-def deviation(expected: Tensor, found: Tensor) -> float:
-    """The largest difference, in roundings of the dtype at the scale of the largest value; infinite where NaN."""
-    scale = float(expected.abs().max()) * torch.finfo(expected.dtype).eps
-    off = float((expected.double() - found.double()).abs().max())
-    return off / max(scale, 1e-300) if math.isfinite(off) else math.inf
+def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: str) -> None:
+    """Compare what the model puts out now, without blocks, with what it put out past them."""
+    kind = type(stack.model).__name__
+    how = ""
+    try:
+        with _short_windows(stack):
+            off = deviation(expected, last_hidden(stack)) / TOLERANCE
+        if off <= 1 and cached is not None:
+            how = " with a cache"
+            now = cached_logits(stack.model)
+            off = math.inf if now is None else cache_deviation(cached, now)
+    except Exception as error:  # whatever the kept blocks make of what is missing
+        raise SurgeryError(f"{kind} cannot run{how} {without}: {one_line(error)}") from error
+    if off > 1:
+        raise SurgeryError(
+            f"{kind} computes differently{how} {without} than past it ({off * TOLERANCE:.2g} roundings off): what its "
+            "blocks do depends on their position"
+        )
 
 
-def _replace(stack: BlockStack, modules: nn.ModuleList) -> None:
-    parent, _, name = stack.path.rpartition(".")
-    setattr(stack.model.get_submodule(parent), name, modules)
+def _named(blocks: Iterable[int]) -> str:
+    """Blocks by their index, as prose."""
+    ordered = sorted(blocks)
+    return f"block{'s' if len(ordered) > 1 else ''} {', '.join(map(str, ordered))}"
 
 
-def _renumber(block: nn.Module, indices: set[str], old: int, new: int, undo: ExitStack) -> None:
-    """Give every part of a block that knows its index the new one; a stale one breaks cached generation."""
-    for fact in indices:
-        path, _, name = fact.rpartition(".")
-        module = block.get_submodule(path)
-        undo.callback(setattr, module, name, old)
-        setattr(module, name, new)
+def _apply(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitStack) -> None:
+    """Let a model become what its shortened configuration describes."""
+    model, count = stack.model, len(stack)
+    for (old, name), value in found.attributes.items():
+        _set(stack[old], name, value, undo)
+    for old, name, new in _acquired(stack, kept, found):
+        _set(stack[old], name, new, undo)
+    for name, value in found.outside.items():
+        _set(model, name, value, undo)
+    for path, axis in found.tables.items():
+        _slice(model, path, axis, kept, count, undo)
+    for path in (stack.path, *found.parallel):
+        modules = model.get_submodule(path)
+        assert isinstance(modules, nn.ModuleList)
+        undo.callback(_put, model, path, modules)
+        _put(model, path, nn.ModuleList(modules[index] for index in kept))
+    _describe(model, found, undo)
 
 
-def _shorten(config: PretrainedConfig, fields: dict[str, Any], kept: Sequence[int], count: int) -> None:
-    """Make a configuration describe the kept blocks alone."""
-    for name, value in fields.items():
-        if name in _COUNTS_BELOW and isinstance(value, int):
-            setattr(config, name, sum(index < value for index in kept))
-        elif name in _INDEX_LISTS and isinstance(value, list):
-            setattr(config, name, [new for new, old in enumerate(kept) if old in value])
-        elif isinstance(value, list | tuple) and len(value) == count and not name.endswith("_token_id"):
-            setattr(config, name, type(value)(value[index] for index in kept))
-    config.num_hidden_layers = len(kept)
+def _acquired(stack: BlockStack, kept: Sequence[int], found: Shortened) -> Iterator[tuple[int, str, int]]:
+    """The indices in parts of blocks that the model exchanged since it was built: (old index, name, new index)."""
+    known = {name for _, name in found.attributes}
+    held = [facts(block) for block in stack]
+    names = {name for name in held[0] if name not in known and type(held[0][name]) is int}
+    own = [name for name in names if all(of.get(name) == index for index, of in enumerate(held))]
+    yield from ((old, name, new) for new, old in enumerate(kept) for name in own if old != new)
+
+
+def _set(module: nn.Module, name: str, value: object, undo: ExitStack) -> None:
+    """Set an attribute, such as a block's index: a stale one breaks cached generation."""
+    path, _, own = name.rpartition(".")
+    try:
+        part = module.get_submodule(path)
+        before = getattr(part, own)
+    except AttributeError:  # models may exchange a part while they run, and that one does not ask
+        return
+    undo.callback(setattr, part, own, before)
+    setattr(part, own, type(before)(value) if isinstance(value, tuple | dict) else value)
+
+
+def _slice(model: nn.Module, name: str, axis: int, kept: Sequence[int], count: int, undo: ExitStack) -> None:
+    """Keep the kept blocks' slices of a weight that has one for each block."""
+    path, _, own = name.rpartition(".")
+    part = model.get_submodule(path)
+    whole = getattr(part, own)
+    rows = torch.arange(whole.shape[axis], device=whole.device).view(count, -1)[list(kept)].flatten()
+    sliced = whole.detach().index_select(axis, rows)
+    undo.callback(setattr, part, own, whole)
+    setattr(part, own, nn.Parameter(sliced, requires_grad=whole.requires_grad) if _is_weight(whole) else sliced)
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter)
+
+
+def _put(model: nn.Module, path: str, modules: nn.ModuleList) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, modules)
+
+
+def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None:
+    """Let every configuration in the model, and what it says of tied weights, be that of the skeleton."""
+    for config, target in _pairs(model.config, found.config):
+        undo.callback(_restore, config, dict(vars(config)))
+        changed = {
+            name: value
+            for name, value in vars(target).items()
+            if (name[0] != "_" or name == "_heterogeneity_spec") and not hasattr(value, "to_diff_dict")
+        }
+        vars(config).update({n: v for n, v in changed.items() if n not in vars(config) or vars(config)[n] != v})
+    fresh = dict(found.skeleton.named_modules())
+    for path, module in model.named_modules():
+        for name in ("_tied_weights_keys", "all_tied_weights_keys"):
+            other = vars(fresh[path]).get(name) if path in fresh else None
+            if name in vars(module) and other is not None and vars(module)[name] != other:
+                undo.callback(setattr, module, name, vars(module)[name])
+                setattr(module, name, other)
+
+
+def _pairs(old: PretrainedConfig, new: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, PretrainedConfig]]:
+    """A configuration and its parts, each with its new state."""
+    yield old, new
+    for name in list(vars(old)):
+        part: Any = vars(old)[name]
+        other: Any = vars(new).get(name)
+        if type(other) is type(part) and hasattr(part, "to_diff_dict"):
+            yield from _pairs(part, other)
+
+
+@contextmanager
+def _short_windows(stack: BlockStack) -> Iterator[None]:
+    """Let local attention look back fewer tokens than a probe has, so that it is told from full attention."""
+    config = stack.config
+    fields = {
+        name: value
+        for name, value in vars(config).items()
+        if _LOCAL.search(name) and type(value) is int and value > TOKENS // 3
+    }
+    vars(config).update(dict.fromkeys(fields, TOKENS // 3))
+    try:
+        yield
+    finally:
+        vars(config).update(fields)
 
 
 def _restore(config: PretrainedConfig, fields: dict[str, Any]) -> None:
     config.__dict__.clear()
     config.__dict__.update(fields)
-
-
-def _skeleton(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
-    """What stock code builds from a configuration that was written and read again, without weights."""
-    try:
-        with quiet(), torch.device("meta"):
-            return type(model)(type(config).from_dict(json.loads(config.to_json_string())))
-    except Exception as error:
-        cause = str(error).strip().split("\n")[0]
-        raise SurgeryError(
-            f"{type(model).__name__} cannot be built from its shortened configuration: {cause}"
-        ) from error
-
-
-def _compare(before: PreTrainedModel, after: PreTrainedModel, path: str, kept: Sequence[int]) -> set[str]:
-    """Refuse a configuration from which stock code would build other blocks than the kept ones.
-
-    Returns the attributes that hold a block's own index: in every block of `before` they do.
-    """
-    old_blocks, new_blocks = before.get_submodule(path), after.get_submodule(path)
-    assert isinstance(old_blocks, nn.ModuleList)
-    assert isinstance(new_blocks, nn.ModuleList)
-    if len(new_blocks) != len(kept):
-        raise SurgeryError(f"{type(before).__name__} builds {len(new_blocks)} blocks where {len(kept)} are kept")
-    before_facts = [_facts(block) for block in old_blocks]
-    indices = {
-        name
-        for name, value in before_facts[0].items()
-        if type(value) is int and all(facts.get(name) == i for i, facts in enumerate(before_facts))
-    }
-    for new, old in enumerate(kept):
-        facts = _facts(new_blocks[new])
-        for name in sorted(before_facts[old].keys() | facts.keys(), key=lambda name: (name.count("."), name)):
-            was, now = before_facts[old].get(name), facts.get(name)
-            if was != now and not (name in indices and now == new):
-                raise SurgeryError(
-                    f"block {old} cannot become block {new} of {type(before).__name__}: its {name} would change from "
-                    f"{was} to {now}, because it depends on the position"
-                )
-    return indices
-
-
-def _facts(block: nn.Module) -> dict[str, object]:
-    """What distinguishes a block: the classes of its modules, the shapes of its parameters, its plain attributes."""
-    facts: dict[str, object] = {}
-    for path, module in block.named_modules():
-        prefix = f"{path}." if path else ""
-        facts[f"{prefix}class"] = type(module).__name__
-        for name, value in vars(module).items():
-            if isinstance(value, bool | int | float | str | tuple | None) and name[0] != "_" and name != "training":
-                facts[prefix + name] = value
-        for name, parameter in module.named_parameters(recurse=False):
-            facts[prefix + name] = tuple(parameter.shape)
-    return facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ def test_a_model_without_blocks_says_what_it_has(monkeypatch: pytest.MonkeyPatch
     model.config.num_hidden_layers = 7
     with pytest.raises(ModelError, match=r"no list of 7 blocks \(its lists: model.layers \(4\)\)"):
         layerimp.find_blocks(model)
-    monkeypatch.setattr(model.config, "get_text_config", lambda: object())
+    monkeypatch.setattr(model.config, "get_text_config", lambda: SimpleNamespace())
     with pytest.raises(ModelError, match="num_hidden_layers"):
         layerimp.find_blocks(model)
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 import layerimp
 from layerimp import checkpoint
-from layerimp.errors import CheckpointError, OutputError
+from layerimp.errors import CheckpointError, OptionError, OutputError
 from layerimp.testing import batch, tiny_tokenizer
 
 STOCK = """
@@ -105,13 +105,40 @@ def test_what_does_not_load_back_is_not_there(
     layerimp.save(model, None, tmp_path / "unverified", verify=False)
 
 
-def test_a_stale_index_is_found_by_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_whose_cache_is_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uncached logits agree, so only the cached ones can tell."""
-    model = tiny("llama")
-    real = checkpoint._cached_logits
-    monkeypatch.setattr(checkpoint, "_cached_logits", lambda m: real(m).roll(1, dims=1))
+    model, real = tiny("llama"), checkpoint.cached_logits
+    monkeypatch.setattr(checkpoint, "cached_logits", lambda m: real(m) if m is model else real(m).roll(1, dims=1))
     with pytest.raises(CheckpointError, match="cached logits are"):
         layerimp.save(model, None, tmp_path / "out")
+
+
+def test_a_cache_that_only_the_checkpoint_cannot_use_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, real = tiny("llama"), checkpoint.cached_logits
+
+    def only_in_memory(one: Any) -> torch.Tensor | None:
+        if one is not model:
+            raise IndexError("no layer 3")
+        return real(one)
+
+    monkeypatch.setattr(checkpoint, "cached_logits", only_in_memory)
+    with pytest.raises(CheckpointError, match="cannot run with a cache: IndexError: no layer 3"):
+        layerimp.save(model, None, tmp_path / "out")
+
+
+def test_weights_come_in_shards(tmp_path: Path) -> None:
+    model = tiny("llama")
+    directory = layerimp.save(model, None, tmp_path / "out", max_shard_size="30KB")
+    shards = sorted(directory.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    assert max(shard.stat().st_size for shard in shards) < 40_000
+    torch.testing.assert_close(
+        AutoModelForCausalLM.from_pretrained(directory).state_dict(), model.state_dict(), rtol=0, atol=0
+    )
+    with pytest.raises(OptionError, match="'big' is no size; give one such as 5GB"):
+        layerimp.save(model, None, tmp_path / "other", max_shard_size="big")
 
 
 def test_an_interrupted_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,3 +279,9 @@ def test_tasks_can_be_none() -> None:
     assert recipe_from(None, tasks="none").tasks == ()
     assert recipe_from(None, tasks="a, b").tasks == ("a", "b")
     assert recipe_from(None).tasks is None
+
+
+def test_a_shard_size_is_a_size() -> None:
+    assert make_recipe({"max_shard_size": "1.5 GB"}).max_shard_size == "1.5GB"
+    with pytest.raises(OptionError, match="max_shard_size 'big' is no size; give one such as 5GB or 500MB"):
+        make_recipe({"max_shard_size": "big"})

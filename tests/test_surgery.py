@@ -71,6 +71,19 @@ def test_depth_thresholds_and_index_lists_follow() -> None:
     assert model.config.mlp_only_layers == [1]
 
 
+def test_a_period_becomes_a_list_of_indices() -> None:
+    """Every second block has experts; of blocks 0, 2 and 3 only the last one has."""
+    model = tiny("qwen3_moe", decoder_sparse_step=2)
+    layerimp.prune(model, [1])
+    assert [type(block.mlp).__name__ for block in layerimp.find_blocks(model)] == [
+        "Qwen3MoeMLP",
+        "Qwen3MoeMLP",
+        "Qwen3MoeSparseMoeBlock",
+    ]
+    fresh = type(model)(type(model.config).from_dict(model.config.to_dict()))
+    assert {n: p.shape for n, p in fresh.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
+
+
 def test_a_plan_is_applied() -> None:
     model = tiny("llama")
     layerimp.prune(model, PrunePlan(num_blocks=BLOCKS, blocks=[3, 1]))
@@ -87,14 +100,14 @@ def test_nothing_removed_changes_nothing() -> None:
     ("name", "changes", "said"),
     [
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "attn.scaling would change"),
-        ("qwen3_moe", {"decoder_sparse_step": 2}, "mlp.class would change from Qwen3MoeMLP"),
+        ("modernbert", {}, "attn_norm.class would change from LayerNorm to Identity"),
     ],
 )
 def test_what_depends_on_the_position_is_refused(name: str, changes: dict[str, Any], said: str) -> None:
     model = tiny(name, **changes)
     before, config = logits(model), copy.deepcopy(model.config)
     with pytest.raises(SurgeryError, match=said):
-        layerimp.prune(model, [1])
+        layerimp.prune(model, [0] if name == "modernbert" else [1])
     assert len(layerimp.find_blocks(model)) == BLOCKS
     assert model.config.to_dict() == config.to_dict()
     assert torch.equal(logits(model), before)

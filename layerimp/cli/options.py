@@ -91,6 +91,10 @@ Overwrite = Annotated[
     typer.Option("--overwrite", help="Replace an output that layerimp made."),
 ]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not load checkpoints back to compare.")]
+MaxShardSize = Annotated[
+    str | None,
+    typer.Option("--max-shard-size", help="Largest file of a checkpoint's weights, such as 5GB."),
+]
 RecipeFile = Annotated[
     Path | None,
     typer.Option("--recipe", help="YAML or JSON recipe; options given here win."),

@@ -47,6 +47,7 @@ def prune(
     device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
     overwrite: o.Overwrite = None,
+    max_shard_size: o.MaxShardSize = None,
     no_verify: o.NoVerify = False,
     recipe: o.RecipeFile = None,
     json: o.Json = False,
@@ -77,6 +78,7 @@ def prune(
         device_map=device_map,
         output=output,
         overwrite=overwrite,
+        max_shard_size=max_shard_size,
         no_verify=no_verify,
     )
     allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)

@@ -42,6 +42,7 @@ def run(
     device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
     overwrite: o.Overwrite = None,
+    max_shard_size: o.MaxShardSize = None,
     no_verify: o.NoVerify = False,
     recipe: o.RecipeFile = None,
     json: o.Json = False,
@@ -74,6 +75,7 @@ def run(
         device_map=device_map,
         output=output,
         overwrite=overwrite,
+        max_shard_size=max_shard_size,
         no_verify=no_verify,
     )
     allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)

@@ -14,7 +14,7 @@ from layerimp.blocks import block_input, bypassed, hidden_states, run
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError
 from layerimp.head import Head, Quantity
 from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
-from layerimp.sweep.finite import require_finite, spread
+from layerimp.sweep.finite import require_finite, require_rows, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -229,6 +229,7 @@ class _Recorder:
 
     def _leave(self, position: int, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         out = hidden_states(output)
+        require_rows(out, self.mask)
         self.spreads.append(spread(out.detach(), self.mask if self.padded else None))
         self._watch(position, "block_out", out)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from layerimp.errors import NonFiniteError
+from layerimp.errors import ModelError, NonFiniteError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,16 @@ def spread(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return high.double() - low.double()
 
 
+def require_rows(hidden: Tensor, mask: Tensor) -> None:
+    """Refuse hidden states that are not [batch, seq, hidden], of a batch with that `mask` [batch, seq].
+
+    Raises:
+        ModelError: they hold several streams, or other tokens.
+    """
+    if hidden.shape[:-1].numel() != mask.numel() or (hidden.ndim == 3 and hidden.shape[:2] != mask.shape):
+        raise ModelError(f"a block puts out hidden states {list(hidden.shape)}, and not [batch, seq, hidden]")
+
+
 def require_finite(spreads: Sequence[Tensor], blocks: Sequence[int], batch: int | None) -> None:
     """Look at the spreads of all blocks, when a batch is through.
 
@@ -34,8 +44,11 @@ def require_finite(spreads: Sequence[Tensor], blocks: Sequence[int], batch: int 
         batch: The batch's position in the calibration set; None for a few tokens that are tried first.
 
     Raises:
+        ModelError: the blocks ran, but not as modules.
         NonFiniteError: one is not finite; names the first such block, and the batch.
     """
+    if not spreads:
+        raise ModelError("no hook of a block is called: the model runs its blocks otherwise than as modules")
     bad = (~torch.stack([value.to(spreads[0].device) for value in spreads]).isfinite()).nonzero()
     if len(bad):
         where = "in the probe before batch 0" if batch is None else f"in batch {batch}"

@@ -14,7 +14,7 @@ from layerimp.errors import ModelError
 from layerimp.sites import Tap, find_taps
 from layerimp.sweep.cache import BlockCache, remembered
 from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
-from layerimp.sweep.finite import require_finite, spread
+from layerimp.sweep.finite import require_finite, require_rows, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -126,6 +126,7 @@ class _Recorder:
 
     def _leave(self, position: int, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         out = hidden_states(output)
+        require_rows(out, self.mask)
         self.spreads.append(spread(out, self.mask if self.padded else None))
         if "block_out" in self.sites:
             self._take(position, "block_out", out)

@@ -17,8 +17,8 @@ import torch
 from layerimp.blocks import block_input, giving_back, hidden_states, probe_ids, run, with_hidden
 from layerimp.errors import ModelError
 from layerimp.plugins import one_line
+from layerimp.probe import TOLERANCE, deviation
 from layerimp.stats import working_dtype
-from layerimp.surgery import TOLERANCE, deviation
 from layerimp.sweep.finite import require_finite, spread
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ class Replay:
             for position, block in enumerate(self._blocks):
                 hooks.callback(block.register_forward_hook(partial(record, position), with_kwargs=True).remove)
             passed.output = run(self._backbone, batch)
+        if idle := sorted(set(range(len(self._blocks))) - passed.outputs.keys()):
+            raise ModelError(f"block {self._indices[idle[0]]} of {self._name} does not run on text alone")
         return passed
 
     def _prove(self, stack: BlockStack) -> None:

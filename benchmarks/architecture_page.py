@@ -1,0 +1,104 @@
+"""Turns the results of `architectures.py` into a page of the docs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from typing import Any
+
+OUTCOMES = ("exact", "in part", "refused", "wrong", "not built")
+TITLES = {"causal": "Causal language models", "classifier": "Sequence classifiers"}
+OPENING = """# Architectures
+
+Every type that Transformers has for causal language modelling and for sequence classification, tried by
+`python benchmarks/architectures.py` on {date} with Transformers {transformers} and torch {torch}. Of each type a tiny
+random model of about six blocks is built, with weights, biases, norms and buffers off their initial values, and windows
+shorter than the text. Its blocks are found, all shipped scorers score it, and blocks are removed: the first, a middle
+one, the last, all three, all but one. Each result is saved, loaded back with the stock class, and compared with what is
+expected: the original model with the hidden states led past these blocks, computed without layerimp. Logits, keys,
+generation with and without a cache, and the configuration have to agree.
+
+*Exact*: all removals are. *In part*: some are, the others are refused. *Refused*: all are, with the reason below.
+*Wrong*: something differs, and layerimp did not notice. *Not built*: there is no tiny model to try.
+"""
+NOTES = """
+A refusal is one line, and leaves the model as it was; of the few that come when the checkpoint is loaded back, nothing
+is left on the disk. Mostly the reason is that a block's place decides what it does:
+it is the first or the last one, its depth is a constant in it, or it makes the keys and values of others. A hybrid that
+is left without any block of attention is refused because Transformers cannot count the tokens in its cache then (the
+hybrids here have two such blocks). [How removal stays exact](../explanation/exactness.md) tells how that is known.
+"""
+
+
+def page(results: dict[str, Any]) -> str:
+    """The page."""
+    measured = results["measured"]
+    trials = [trial for name, trial in sorted(results.items()) if name != "measured"]
+    heads = {head: [trial for trial in trials if trial["head"] == head] for head in TITLES}
+    lines = [OPENING.format(**measured), _counts(heads), NOTES]
+    for head, ours in heads.items():
+        lines += [f"## {TITLES[head]}\n", _table(ours), ""]
+        lines += [f"### {TITLES[head]}: what is refused\n", _refusals(ours), ""]
+    lines += ["## What scorers say\n", _scorers(trials), ""]
+    return "\n".join(lines)
+
+
+def counts(trials: list[dict[str, Any]]) -> Counter[str]:
+    """How many trials came out how."""
+    return Counter(trial["outcome"] for trial in trials)
+
+
+def _counts(heads: dict[str, list[dict[str, Any]]]) -> str:
+    rows = ["| | " + " | ".join(OUTCOMES) + " | types |", "|---|" + "---:|" * (len(OUTCOMES) + 1)]
+    for head, trials in heads.items():
+        found = counts(trials)
+        numbers = " | ".join(str(found[outcome]) for outcome in OUTCOMES)
+        rows.append(f"| {TITLES[head].lower()} | {numbers} | {len(trials)} |")
+    return "\n".join(rows)
+
+
+def _table(trials: list[dict[str, Any]]) -> str:
+    rows = ["| type | outcome | exact removals | scorers that refuse |", "|---|---|---:|---|"]
+    for trial in trials:
+        cases = [case for case in trial["cases"] if case["blocks"]]
+        exact = sum(case["outcome"] == "exact" for case in cases)
+        refusing = ", ".join(name for name, said in sorted(trial["scorers"].items()) if said.startswith("refuses"))
+        tried = f"{exact} of {len(cases)}" if cases else ""
+        rows.append(f"| `{trial['kind']}` | {trial['outcome']} | {tried} | {refusing} |")
+    return "\n".join(rows)
+
+
+def _refusals(trials: list[dict[str, Any]]) -> str:
+    lines = []
+    for trial in trials:
+        if trial["built"]:
+            lines.append(f"- `{trial['kind']}`, not built: {_plain(trial['built'])}")
+        told: dict[str, list[str]] = defaultdict(list)
+        for case in trial["cases"]:
+            if case["outcome"] != "exact":
+                told[case["said"]].append("-".join(map(str, case["blocks"])))
+        for said, blocks in told.items():
+            which = f" without {', '.join(blocks)}" if any(blocks) else ""
+            lines.append(f"- `{trial['kind']}`{which}: {_plain(said)}")
+    return "\n".join(lines) or "Nothing."
+
+
+def _scorers(trials: list[dict[str, Any]]) -> str:
+    """Each reason once, with the types that give it; class names and numbers left out."""
+    told: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for trial in trials:
+        for name, said in trial["scorers"].items():
+            general = re.sub(r"(this )?\b\w*(For[A-Z]\w+|Model\w*|LMHead\w*|Wrapper)\b", "the model", said)
+            general = re.sub(r" ?\([A-Za-z0-9_]+\)", "", general)
+            general = re.sub(r"\[[\d, ]+\]|\b\d[\d.e+%-]*", "…", general)
+            told[_plain(general)][name].add(trial["kind"])
+    lines = []
+    for said, names in sorted(told.items()):
+        kinds = sorted(set().union(*names.values()))
+        lines.append(f"- {', '.join(sorted(names))}: {said}\n  ({', '.join(f'`{kind}`' for kind in kinds)})")
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Text as it is, in Markdown."""
+    return re.sub(r"([*_<>|\[\]`])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,338 @@
+"""One architecture on trial: are its blocks found, scored and removed exactly?
+
+What is expected is computed without layerimp: the original model, with hooks that let the hidden states pass by the
+removed blocks. What is compared is what a stranger gets: the checkpoint, loaded with the stock class.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+import zoo
+from torch import Tensor
+from transformers import PreTrainedModel
+
+import layerimp
+from layerimp.errors import LayerimpError
+from layerimp.registry import registry
+
+Kind = Literal["exact", "refused", "wrong"]
+TOLERANCE = 2e-5
+"""Of logits, relative to the largest; float32, through six blocks."""
+TOKENS, PROMPT, NEW = 24, 9, 6
+UNSTABLE = frozenset({"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"})
+"""Fields of a configuration that say nothing about how the model computes."""
+
+
+@dataclass
+class Case:
+    """One removal and what came of it."""
+
+    blocks: list[int]
+    outcome: Kind
+    said: str = ""
+
+
+@dataclass
+class Trial:
+    """What came of one architecture.
+
+    Attributes:
+        kind: The model type.
+        head: `causal` or `classifier`.
+        built: Why no tiny model of it could be built; empty where one was.
+        path: Where its blocks are.
+        blocks: How many.
+        cases: The removals.
+        scorers: What each scorer says that does not score it, or falls back; by scorer.
+    """
+
+    kind: str
+    head: str
+    built: str = ""
+    path: str = ""
+    blocks: int = 0
+    cases: list[Case] = field(default_factory=list)
+    scorers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> str:
+        if self.built:
+            return "not built"
+        kinds = {case.outcome for case in self.cases}
+        if "wrong" in kinds or not kinds or any(said.startswith("crash") for said in self.scorers.values()):
+            return "wrong"
+        return "in part" if len(kinds) == 2 else kinds.pop()
+
+
+def try_all(kind: str, head: str, *, scorers: Sequence[str] | None = None, cases: Sequence[list[int]] = ()) -> Trial:
+    """Put an architecture on trial: all scorers and all removals, or those that are named."""
+    trial = Trial(kind, head)
+    try:
+        with torch.no_grad():
+            model = zoo.build(kind, head)
+            logits(model)
+    except Exception as error:  # whatever a model makes of a tiny configuration
+        trial.built = first_line(error)
+        return trial
+    try:
+        stack = layerimp.find_blocks(model)
+    except LayerimpError as error:
+        trial.cases.append(Case([], "refused", str(error)))
+        return trial
+    trial.path, trial.blocks = stack.path, len(stack)
+    before = logits(model)
+    for name in registry().names("scorer") if scorers is None else scorers:
+        if said := scored(model, name):
+            trial.scorers[name] = said
+    if off(before, logits(model)):
+        trial.cases.append(Case([], "wrong", "scoring changed the model"))
+    for blocks in cases or removals(len(stack)):
+        trial.cases.append(try_removal(lambda: zoo.build(kind, head), head, blocks))
+    return trial
+
+
+def removals(count: int) -> list[list[int]]:
+    """The first block, a middle one, the last, several, all but one."""
+    middle = count // 2
+    cases = [[0], [middle], [count - 1], [0, middle, count - 1], [i for i in range(count) if i != middle - 1]]
+    return [case for i, case in enumerate(cases) if case not in cases[:i] and 0 < len(case) < count]
+
+
+def scored(model: PreTrainedModel, scorer: str) -> str:
+    """What a scorer says that cannot score the model, or reads another site; empty where all is well."""
+    ids, mask = batch(model)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = layerimp.score(model, [{"input_ids": ids, "attention_mask": mask}], [scorer])[scorer]
+    except LayerimpError as error:
+        return f"refuses: {error}"
+    except Exception as error:
+        return f"crash: {first_line(error)}"
+    if not all(map(_finite, found.scores)):
+        return "crash: a score is not finite"
+    told = [*found.notes, *(str(w.message) for w in caught if issubclass(w.category, UserWarning))]
+    return " ".join(told[0].split()) if told and scorer in ("lrp", "avss") else ""
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
+
+
+def try_removal(build: Callable[[], PreTrainedModel], head: str, blocks: list[int]) -> Case:
+    """Remove blocks, save, load with the stock class, and compare with what is expected."""
+    model = build()
+    stack = layerimp.find_blocks(model)
+    count, path = len(stack), stack.path
+    expected = None
+    with bypassing([stack[index] for index in blocks]), suppress(Exception):  # no hook goes past some blocks
+        expected = Observed.of(model)
+    original = model.config.to_dict()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            layerimp.prune(model, blocks)
+            pruned = Observed.of(model)
+            directory = layerimp.save(model, None, Path(folder) / "out")
+        except LayerimpError as error:
+            return Case(blocks, "refused", str(error))
+        except Exception as error:
+            return Case(blocks, "wrong", f"{type(error).__name__}: {first_line(error)}")
+        try:
+            wrong = differences(directory, head, model, expected, pruned, original, count, len(blocks), path)
+        except Exception as error:
+            wrong = f"{type(error).__name__}: {first_line(error)}"
+        return Case(blocks, "wrong" if wrong else "exact", wrong)
+
+
+def differences(
+    directory: Path,
+    head: str,
+    model: PreTrainedModel,
+    expected: Observed | None,
+    pruned: Observed,
+    original: dict[str, Any],
+    count: int,
+    removed: int,
+    path: str,
+) -> str:
+    """What is wrong with a checkpoint; empty where nothing is."""
+    auto = getattr(transformers, zoo.HEADS[head][0])
+    reloaded, info = auto.from_pretrained(directory, output_loading_info=True)
+    reloaded.eval()
+    for kind, keys in info.items():
+        if keys:
+            return f"{kind} on loading: {sorted(map(str, keys))[0]}"
+    if type(reloaded) is not type(model):
+        return f"loads back as {type(reloaded).__name__}"
+    if len(reloaded.get_submodule(path)) != count - removed:
+        return f"{len(reloaded.get_submodule(path))} blocks where {count - removed} are left"
+    if strange := set(model.state_dict()).symmetric_difference(reloaded.state_dict()):
+        return f"the key {sorted(strange)[0]} is not in both"
+    if stale := stale_fields(original, json.loads((directory / "config.json").read_text()), count):
+        return f"the configuration's {stale} is as long as before"
+    one, other = (_comparable(m.config.to_dict()) for m in (model, reloaded))
+    for name in one.keys() | other.keys():
+        if one.get(name) != other.get(name):
+            return f"the configuration's {name} is {other.get(name)} after loading, {one.get(name)} before"
+    if expected is None:
+        return "nobody knows what is expected: hooks cannot go past these blocks"
+    after = Observed.of(reloaded)
+    return expected.unlike(pruned, "in memory") or expected.unlike(after, "reloaded")
+
+
+def stale_fields(original: dict[str, Any], saved: dict[str, Any], count: int) -> str:
+    """A per-layer list that nobody shortened; empty where none is left."""
+    for name, value in original.items():
+        if isinstance(value, list | tuple) and len(value) == count and "layer" in name:
+            left = saved.get(name)
+            if isinstance(left, list) and len(left) == count:
+                return name
+    return ""
+
+
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    return _stable(plain)
+
+
+def _stable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _stable(inner) for name, inner in value.items() if name not in UNSTABLE}
+    return value
+
+
+@dataclass
+class Observed:
+    """What a model puts out: logits of a padded batch, and greedy generation with and without a cache.
+
+    Attributes:
+        logits: [batch, seq, vocab], or [batch, class].
+        plain: The logits [step, vocab] of generated tokens, without a cache; None where the model generates nothing.
+        cached: The same with a cache; None where the model has none, or itself computes otherwise with it.
+    """
+
+    logits: Tensor
+    plain: Tensor | None
+    cached: Tensor | str | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Observed:
+        """Observe a model."""
+        if not model.can_generate():
+            return cls(logits(model), None, None)
+        try:
+            plain = generated(model, use_cache=False)
+        except Exception:  # some stock models cannot
+            return cls(logits(model), None, None)
+        try:
+            cached: Tensor | str = generated(model, use_cache=True)
+        except Exception as error:
+            cached = f"cached generation fails: {first_line(error)}"
+        return cls(logits(model), plain, cached)
+
+    def unlike(self, other: Observed, where: str) -> str:
+        """How another model differs from this, the expected one; empty where it does not.
+
+        The expected generation is the one without a cache, unless the original model itself generates otherwise
+        with one: then it is that.
+        """
+        if difference := off(self.logits, other.logits):
+            return f"logits {where} are off by {difference:.1e}"
+        if self.plain is None or other.plain is None:
+            return ""
+        if difference := off(self.plain, other.plain):
+            return f"generated logits {where} are off by {difference:.1e}"
+        if isinstance(other.cached, str):
+            return "" if isinstance(self.cached, str) else f"{where}, {other.cached}"
+        assert other.cached is not None
+        if not off(self.plain, other.cached):
+            return ""
+        if isinstance(self.cached, Tensor) and not off(self.cached, other.cached):
+            return ""
+        return f"cached generation {where} is off by {off(self.plain, other.cached):.1e}"
+
+
+def off(expected: Tensor, found: Tensor) -> float:
+    """By how much logits differ, relative to the largest; 0 where that is rounding."""
+    if expected.shape != found.shape or not expected.isfinite().all():
+        return float("inf")
+    difference = float((expected - found).abs().max() / expected.abs().max())
+    return 0.0 if difference <= TOLERANCE else difference
+
+
+def batch(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """Ids and mask [batch, seq] of two rows, of which the second is padded; longer than any window."""
+    ids = torch.randint(3, 79, (2, TOKENS), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(ids)
+    mask[1, TOKENS - 7 :] = 0
+    if isinstance(
+        eos := getattr(model.config.get_text_config(), "eos_token_id", None), int
+    ):  # some classifiers read it
+        ids[0, -1] = ids[1, TOKENS - 8] = eos
+    return torch.where(mask.bool(), ids, 0), mask
+
+
+def logits(model: PreTrainedModel) -> Tensor:
+    """The logits of that batch at real tokens, or of its rows. Rows go one by one where padding is not supported."""
+    ids, mask = batch(model)
+    cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    with torch.no_grad():
+        found = model(input_ids=ids, attention_mask=mask, **cache)
+    values = found.logits
+    return values[mask.bool()] if values.ndim == 3 and values.shape[:2] == mask.shape else values
+
+
+def generated(model: PreTrainedModel, *, use_cache: bool) -> Tensor:
+    """The logits [step, vocab] of greedily generated tokens."""
+    ids = batch(model)[0][:1, :PROMPT]
+    found = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=NEW,
+        min_new_tokens=NEW,
+        do_sample=False,
+        num_beams=1,
+        use_cache=use_cache,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    return torch.cat(found.logits)
+
+
+@contextmanager
+def bypassing(blocks: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Let the hidden states pass by blocks, which run for nothing."""
+
+    def past(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def pass_by(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            hidden = args[0] if args else kwargs["hidden_states"]
+            if isinstance(output, dict):
+                return {**output, next(iter(output)): hidden}
+            return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
+
+        return pass_by
+
+    for block in blocks:
+        block.forward = past(block.forward)  # some models call it without the hooks
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]

@@ -1,0 +1,54 @@
+"""Models that layerimp does not take as they are, each with the route that works; known before any long work."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from layerimp.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_OTHER_SENSES = re.compile(r"(vision|image|audio|video|speech|vq|tower)(_\w+)?")
+"""Parts of a configuration that describe what a model reads beside text."""
+
+
+def refuse_unfit(model: PreTrainedModel | Any) -> None:
+    """Refuse a model whose blocks cannot be removed exactly whatever they are.
+
+    Raises:
+        ModelError: it has unmerged adapters, quantised weights, or reads more than text; names the route that works.
+    """
+    kind = type(model).__name__
+    if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{kind} has adapters that are not merged into its weights; merge them first: model.merge_and_unload()"
+        )
+    refuse_config(model.config, kind)
+
+
+def refuse_config(config: PretrainedConfig, kind: str) -> None:
+    """Refuse a configuration of such a model, before its weights are read; see `refuse_unfit`."""
+    if quantised := getattr(config, "quantization_config", None):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+        method = getattr(method, "value", method)
+        if method == "gguf":
+            raise ModelError(
+                f"{kind} comes from GGUF; make a plain model first: build one from its configuration without "
+                "quantization_config, and load its state_dict()"
+            )
+        raise ModelError(
+            f"the weights of {kind} are quantised ({method}); prune the unquantised model and quantise the result, or "
+            "dequantise this one first: model.dequantize(), and save that"
+        )
+    others = sorted(name for name, value in vars(config).items() if _OTHER_SENSES.fullmatch(name) and _is_part(value))
+    if others:
+        raise ModelError(
+            f"{kind} reads more than text ({', '.join(others)}), and its language blocks are not removed within it; "
+            "extract its language model first: build one from config.get_text_config(), and load its weights"
+        )
+
+
+def _is_part(value: object) -> bool:
+    return hasattr(value, "to_diff_dict")

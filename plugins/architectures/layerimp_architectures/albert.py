@@ -1,0 +1,26 @@
+"""One block runs over and over with the same weights, so that there is none to remove."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerimp.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.blocks import BlockStack
+
+TYPES = frozenset({"albert"})
+
+
+def blocks(model: PreTrainedModel) -> BlockStack:
+    """None to remove.
+
+    Raises:
+        ModelError: always; says why.
+    """
+    raise ModelError(
+        f"all layers of {type(model).__name__} are one block that runs {model.config.num_hidden_layers} times; lower "
+        "num_hidden_layers in its configuration instead"
+    )

@@ -1,0 +1,26 @@
+"""Between groups of blocks the sequence is pooled, and what is pooled depends on where a block is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerimp.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.blocks import BlockStack
+
+TYPES = frozenset({"funnel"})
+
+
+def blocks(model: PreTrainedModel) -> BlockStack:
+    """None to remove.
+
+    Raises:
+        ModelError: always; says why.
+    """
+    raise ModelError(
+        f"the blocks of {type(model).__name__} lie in groups with pooling between them, and those after the first read "
+        "a shorter sequence; removing one is not defined"
+    )

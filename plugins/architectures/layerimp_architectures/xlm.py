@@ -1,0 +1,26 @@
+"""A layer has no module of its own: its parts lie in lists side by side, and hidden states cannot be led past it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerimp.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.blocks import BlockStack
+
+TYPES = frozenset({"xlm", "flaubert"})
+
+
+def blocks(model: PreTrainedModel) -> BlockStack:
+    """None to remove.
+
+    Raises:
+        ModelError: always; says why.
+    """
+    raise ModelError(
+        f"the layers of {type(model).__name__} are no modules of their own: attention, norms and MLPs lie in lists "
+        "side by side; removing one is not supported"
+    )
