@@ -23,7 +23,7 @@ class HarmfulError(PluginError):
     """A scorer wrote into a tensor that the model, and the other scorers, go on to use."""
 
 
-class _NobodyLeftError(Exception):
+class _NobodyLeftError(PluginError):
     """All scorers of a pass were set aside."""
 
 
