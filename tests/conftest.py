@@ -14,7 +14,8 @@ import pytest
 
 for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
     os.environ[variable] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"  # small models gain nothing from threads, and workers beside each other lose by them
+# Small models gain nothing from threads, and workers beside each other lose by them.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from fake_plugins import Install, installer
 from mood import Run, mood

@@ -11,11 +11,12 @@ import pytest
 import torch
 import zoo
 from peft import LoraConfig, get_peft_model
-from tiny import batch, tiny
+from tiny import tiny
 from transformers import AutoModelForCausalLM
 
 import layerimp
 from layerimp.errors import ModelError
+from layerimp.testing import batch
 
 QUANTISED: list[tuple[Any, str]] = [
     ({"quant_method": "awq", "bits": 4}, r"quantised \(awq\); prune the unquantised model"),
