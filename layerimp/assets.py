@@ -63,7 +63,9 @@ def _checked(found: object, models: Mapping[str, Path], texts: Mapping[str, Path
 @cache
 def assets() -> Assets:
     """The assets of this process's plugins."""
-    return collected(host())
+    found = collected(host())
+    host().tell_failures()
+    return found
 
 
 def located(kind: Literal["models", "texts"], name: str | Path) -> str | Path:

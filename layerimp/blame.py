@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,9 +53,19 @@ def blaming(kind: str, label: str, cls: type[Component], where: str = "") -> Ite
     except (LayerimpError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        broken = PluginError(f"{who} failed{where and ' '}{where}: {one_line(error)}")
+        broken = PluginError(f"{who} failed{where and ' '}{where}: {one_line(error)}{_line_of(cls, error)}")
         broken.blames = True
         raise broken from error
+
+
+def _line_of(cls: type[Component], error: Exception) -> str:
+    """The last line of a component's own file that an error came through."""
+    try:
+        file = inspect.getfile(cls)
+    except (OSError, TypeError):
+        return ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({Path(file).name}, line {lines[-1]})" if lines else ""
 
 
 @contextmanager

@@ -9,12 +9,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from warnings import warn
 
 import torch
 from torch import Tensor, nn
 
-from layerimp.errors import LayerimpError, ModelError, PluginWarning, listing
+from layerimp.errors import LayerimpError, ModelError, listing
 from layerimp.plugins import host, one_line
 from layerimp.refusals import refuse_unfit
 
@@ -128,9 +127,8 @@ def _taught(model: PreTrainedModel) -> BlockStack | None:
             raise
         except (Exception, SystemExit) as error:
             cause = f"layerimp_blocks: {one_line(error)}"
-        told = f"the plugin {plugin!r} ({host().record(plugin).source}) is left out: {cause}"
         host().fail(plugin, cause)
-        warn(told, PluginWarning, stacklevel=3)
+        host().tell_failures()
     return None
 
 

@@ -32,6 +32,14 @@ class Component(ABC):
         self.config: Any = self.Config() if config is None else config
 
     @classmethod
+    def fault(cls) -> str | None:
+        """What is wrong with the class as it is written, before it is used; None where nothing is."""
+        if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+            return f"{cls.__name__} lacks {', '.join(missing)}"
+        name = getattr(cls, "name", None)
+        return None if isinstance(name, str) and name else f"{cls.__name__} has no name"
+
+    @classmethod
     def summary(cls) -> str:
         """The first line of the docstring."""
         return (cls.__doc__ or "").strip().split("\n")[0]

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from layerimp.blame import blaming, leaving_no_trace, named
-from layerimp.errors import LayerimpError, ModelError, PluginError
+from layerimp.errors import LayerimpError, ModelError, PluginError, listing
 from layerimp.soundness import Checked
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from layerimp.blocks import BlockStack
     from layerimp.progress import Advance, Progress
     from layerimp.scorer import Scorer
@@ -97,7 +99,7 @@ class Pass:
             before, where = trace.versions(), f"at block {kept[trace.block]}, batch {trace.batch}"
             for label in self._attending():
                 with self._setting_aside(label, where):
-                    self.scorers[label].update(_view(trace, self.renamed[label]))
+                    self.scorers[label].update(_view(trace, self.scorers[label], self.renamed[label]))
                     if written := [name for name, version in trace.versions().items() if version != before[name]]:
                         raise HarmfulError(f"it wrote into {written[0]} {where}, which is borrowed; reduce a copy")
 
@@ -172,7 +174,13 @@ def _fallback_note(stack: BlockStack, site: str, other: str, blocks: list[int]) 
     return f"{where} site {site} ({kind}); {other} is read instead, in every block"
 
 
-def _view(trace: Trace, renamed: Mapping[str, str]) -> Trace:
-    if not renamed:
-        return trace
-    return replace(trace, acts={**trace.acts, **{site: trace.acts[other] for site, other in renamed.items()}})
+class _Observed(dict[str, "Tensor"]):
+    """The sites that a scorer observes; who reads another one is told."""
+
+    def __missing__(self, site: str) -> Tensor:
+        raise PluginError(f"it reads the site {site!r}, which is not in its `observes` ({listing(self)})")
+
+
+def _view(trace: Trace, scorer: Scorer, renamed: Mapping[str, str]) -> Trace:
+    """A trace as a scorer sees it: with the sites that it observes, under their names."""
+    return replace(trace, acts=_Observed({site: trace.acts[renamed.get(site, site)] for site in scorer.observes}))

@@ -43,6 +43,7 @@ class PluginRecord:
         error: Why it is left out, or None.
         blocked: Whether the user disabled it.
         seconds: How long its own imports took.
+        told: Whether it was said that it is left out.
     """
 
     name: str
@@ -52,6 +53,7 @@ class PluginRecord:
     error: str | None = None
     blocked: bool = False
     seconds: float = 0.0
+    told: bool = False
 
     @property
     def source(self) -> str:
@@ -78,7 +80,7 @@ class PluginHost:
         blocked = frozenset(blocked)
         for module in SHARED:
             import_module(module)
-        for point in sorted(points, key=lambda p: (p.name, p.value, p.dist.name if p.dist else "")):
+        for point in sorted(points, key=_order):
             self._load(point, blocked)
 
     def _load(self, point: EntryPoint, blocked: frozenset[str]) -> None:
@@ -114,7 +116,10 @@ class PluginHost:
         record.hooks = sorted(caller.name for caller in callers)
         if record.seconds > SLOW:
             told = f"the plugin {point.name!r} ({record.source}) took {record.seconds:.1f} s to import"
-            warn(f"{told}; it should import what is slow inside its functions", PluginWarning, stacklevel=2)
+            ways = (
+                f"let it import what is slow inside its functions, or keep it out with {DISABLE_VARIABLE}={point.name}"
+            )
+            warn(f"{told}; {ways}", PluginWarning, stacklevel=2)
         if not record.hooks:
             record.error = f"{point.value} holds no hook; mark its functions with @layerimp.hookimpl"
             self._forget(point.name)
@@ -128,9 +133,26 @@ class PluginHost:
         self._forget(name)
         self.record(name).error = cause
 
+    def tell_failures(self) -> None:
+        """Say in one line each which plugins are left out, once."""
+        for record in self.records:
+            if record.error and not record.told:
+                record.told = True
+                warn(
+                    f"the plugin {record.name!r} ({record.source}) is left out: {record.error}",
+                    PluginWarning,
+                    stacklevel=3,
+                )
+
     def record(self, name: str) -> PluginRecord:
         """The record of the plugin that has the name `name`; others may have wanted it."""
         return max((record for record in self.records if record.name == name), key=lambda record: bool(record.hooks))
+
+
+def _order(point: EntryPoint) -> tuple[bool, str, str, str]:
+    """What ships comes first, so that nobody takes its names; then by name."""
+    distribution = point.dist.name if point.dist else ""
+    return distribution != hookspecs.PROJECT, point.name, point.value, distribution
 
 
 def one_line(error: BaseException) -> str:

@@ -50,11 +50,9 @@ class Registry:
         for cls in classes:
             if not (isinstance(cls, type) and issubclass(cls, contract)):
                 raise PluginError(f"{cls!r} is no {contract.__name__} class")
-            if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-                raise PluginError(f"{cls.__name__} lacks {', '.join(missing)}")
-            name = getattr(cls, "name", None)
-            if not isinstance(name, str) or not name:
-                raise PluginError(f"{cls.__name__} has no name")
+            if fault := cls.fault():
+                raise PluginError(fault)
+            name = cls.name
             if name in found:
                 raise PluginError(f"two {kind}s are named {name!r}")
             if name in self._classes[kind]:
@@ -125,5 +123,7 @@ class Registry:
 
 @cache
 def registry() -> Registry:
-    """The components of this process's plugins."""
-    return Registry(host())
+    """The components of this process's plugins; who is left out is said once."""
+    found = Registry(host())
+    found.plugins.tell_failures()
+    return found

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Set
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from layerimp.component import Component
-from layerimp.errors import NonFiniteError, PluginError
+from layerimp.errors import NonFiniteError, PluginError, listing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,10 +53,10 @@ class Importance:
         for name, length in lengths.items():
             if length != len(self.scores):
                 raise PluginError(f"{name} holds {length} values for {len(self.scores)} scores")
-        for name, values in {"scores": self.scores, **self.columns}.items():
+        for name, values in {"score": self.scores, **self.columns}.items():
             for block, value in zip(self.blocks, values, strict=True):
                 if not math.isfinite(value):
-                    raise NonFiniteError(f"{name} of block {block} is {value}")
+                    raise NonFiniteError(f"the {name} of block {block} is {value}")
 
     def weakest_first(self) -> list[int]:
         """The scored blocks by rising score; of two equal ones the deeper comes first."""
@@ -122,6 +124,26 @@ class Scorer(Component):
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(config)
         self.num_blocks = num_blocks
+
+    @classmethod
+    def fault(cls) -> str | None:
+        """What is wrong with the class, its sweep or the sites that it observes."""
+        from layerimp.sweep import Sweep
+
+        if known := super().fault():
+            return known
+        sweep, observed = getattr(cls, "sweep", None), cls.observes
+        if isinstance(sweep, type):
+            return f"{cls.__name__}.sweep is a class; write {sweep.__name__}()"
+        if isinstance(observed, str):
+            return f"{cls.__name__}.observes is a text; write frozenset({{{observed!r}}})"
+        if isinstance(sweep, Sweep) and sweep.sites and isinstance(observed, Set):
+            for site in sorted(observed - sweep.sites):
+                near = get_close_matches(site, sweep.sites, n=1)
+                hint = f", did you mean {near[0]!r}?" if near else ""
+                offer = f"{type(sweep).__name__} does not offer{hint} ({listing(sweep.sites)})"
+                return f"{cls.__name__} observes {site!r}, which the sweep {offer}"
+        return None
 
     @abstractmethod
     def update(self, trace: Trace) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from unittest import SkipTest
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from pydantic import ConfigDict as Settings
 import layerimp
 from layerimp import Evaluator, Importance, Metric, PrunePlan, Pruner, Scorer
 from layerimp.component import Component, Options
-from layerimp.errors import ModelError
+from layerimp.errors import ModelError, PluginError
+from layerimp.plugins import PluginHost
+from layerimp.registry import Registry
 from layerimp.stats import Mean
 from layerimp.sweep import Backward, Forward
 from layerimp.testing import (
@@ -221,6 +224,44 @@ class Keeping(Step):
         for block, act, mask in self.kept:
             mean.add(block, act[mask].norm(dim=-1))
         return Importance(scores=mean.value().tolist())
+
+
+class KeepingRows(Step):
+    """Keeps the rows, which are a view where nothing is padded."""
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.kept: list[Any] = []
+
+    def update(self, trace: Any) -> None:
+        self.kept.append((trace.block, trace.rows("block_out")))
+
+    def compute(self) -> Importance:
+        mean = Mean(self.num_blocks)
+        for block, rows in self.kept:
+            mean.add(block, rows.norm(dim=-1))
+        return Importance(scores=mean.value().tolist())
+
+
+class Hoarding(Step):
+    """Keeps copies that it never looks at."""
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.kept: list[Any] = []
+
+    def update(self, trace: Any) -> None:
+        self.kept.append(trace.rows("block_out").clone())
+        super().update(trace)
+
+
+class DividingRows(Step):
+    """Divides the rows in place, which are a view where nothing is padded."""
+
+    def norms(self, trace: Any) -> Any:
+        rows = trace.rows("block_out")
+        rows /= rows.norm()
+        return rows.norm(dim=-1)
 
 
 class Hooking(Forward):
@@ -446,7 +487,6 @@ WRONG: list[tuple[type[Component], str, str]] = [
     (Undescribed, "it is described", "no docstring"),
     (type("Silent", (Step,), {"__doc__": "A doc.", "Config": Undescribed.Config}), "it is described", "'width' has no"),
     (type("Spaced", (Step,), {"__doc__": "A doc.", "name": "my step"}), "it is described", "'my step' cannot be"),
-    (type("Nameless", (Step,), {"__doc__": "A doc.", "name": ""}), "it is described", "no name"),
     (Loose, "it is described", "no subclass of layerimp.component.Options"),
     (AnyOption, "options are validated", "anything at all as 'width'"),
     (Careless, "options are validated", "anything at all as 'no_such_option'"),
@@ -464,6 +504,9 @@ WRONG: list[tuple[type[Component], str, str]] = [
     (Ordered, "order changes nothing", "when the last block comes first"),
     (Changing, "borrowed tensors stay as they are", r"changed acts\['block_out'\] of block 0; reduce a copy"),
     (Keeping, "borrowed tensors stay as they are", "it keeps a tensor"),
+    (KeepingRows, "borrowed tensors stay as they are", "it keeps a tensor"),
+    (Hoarding, "borrowed tensors stay as they are", "it grows by .* bytes with each batch"),
+    (DividingRows, "borrowed tensors stay as they are", r"changed acts\['block_out'\] of block 0"),
     (LeavesAHook, "the model stays as it is", "left a hook on model.layers.0 behind"),
     (ChangesAWeight, "the model stays as it is", "the weight model.layers.0"),
     (Reseeds, "the model stays as it is", "random generator"),
@@ -520,6 +563,37 @@ def test_all_checks_at_once() -> None:
         check_pruner(Spendthrift())
     with pytest.raises(ContractError, match="'metrics are sound'"):
         check_evaluator(Empty())
+
+
+def test_what_cannot_run_is_told_once() -> None:
+    base, *others = [check for check in checks_of(OneShort) if check.base or check.name.startswith("scores are whole")]
+    with pytest.raises(ContractError, match="3 scores for 4 blocks"):
+        base()
+    for check in others:
+        with pytest.raises(
+            SkipTest, match="not checked, since 'step' breaks the contract 'scores are whole and finite'"
+        ):
+            check()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"name": ""}, "Fault has no name"),
+        ({"compute": Scorer.compute}, "Fault lacks compute"),
+        ({"sweep": Forward}, r"Fault.sweep is a class; write Forward\(\)"),
+        ({"observes": "block_in"}, r"Fault.observes is a text; write frozenset\(\{'block_in'\}\)"),
+        (
+            {"observes": {"blok_in"}},
+            r"Fault observes 'blok_in', which the sweep Forward does not offer, did you mean 'block_in'",
+        ),
+    ],
+)
+def test_a_class_that_is_not_whole_is_told_at_once(body: dict[str, Any], said: str) -> None:
+    with pytest.raises(ContractError, match=said):
+        checks_of(type("Fault", (Step,), body))
+    with pytest.raises(PluginError, match=said):
+        Registry(PluginHost([], blocked=()))._checked("scorer", Scorer, [type("Fault", (Step,), body)])
 
 
 def test_a_refusal_is_no_breach() -> None:

@@ -166,7 +166,7 @@ class Screen:
         if self.json:
             self.print_json({"plugins": rows})
             return
-        table = Table("name", "status", "distribution", "import", "hooks", box=SIMPLE_HEAD)
+        table = Table("name", "status", "distribution", "import", "hooks, or what is wrong", box=SIMPLE_HEAD)
         for row in rows:
             style = {"failed": "red", "disabled": "dim"}.get(row["status"], "")
             told = row["error"] or ", ".join(row["hooks"])

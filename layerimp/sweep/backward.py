@@ -66,6 +66,11 @@ class Backward(Sweep):
             return None
         return self if self.parameters else other
 
+    @property
+    def sites(self) -> frozenset[str]:
+        """The ends of blocks, and what else this sweep reads of them."""
+        return self.SITES
+
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
         """Nothing is looked for inside the blocks: the sites of this sweep are there, and no others.
 

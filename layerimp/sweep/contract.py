@@ -96,6 +96,11 @@ class Sweep(ABC):
     predicts: ClassVar[bool] = False
 
     @property
+    def sites(self) -> frozenset[str]:
+        """The sites that it offers where a model has them; empty where only `scout` can tell."""
+        return frozenset()
+
+    @property
     def whole(self) -> bool:
         """Whether it needs the whole calibration set at once, so that no shards of it can be swept apart."""
         return False

@@ -35,6 +35,11 @@ class Forward(Sweep):
     ENDS: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out"})
     SITES: ClassVar[frozenset[str]] = ENDS | {"attn_out", "mlp_out", "mlp_act"}
 
+    @property
+    def sites(self) -> frozenset[str]:
+        """The ends of blocks, and what else this sweep reads of them."""
+        return self.SITES
+
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
         """Find the sites inside the blocks by a probe, where any is asked for."""
         inner = sites - self.ENDS

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
+from unittest import SkipTest
 
 from layerimp.component import Component
 from layerimp.evaluator import Evaluator
@@ -34,24 +35,38 @@ class Check:
         component: The component; a scorer for the block count of the tiny models.
         name: The contract.
         judge: Raises if it is broken.
+        base: The check without which this one says nothing: whether the component works at all.
     """
 
     component: Component
     name: str
     judge: Callable[[Any], None]
+    base: Check | None = None
 
     def __call__(self) -> None:
         """Run it.
 
         Raises:
             ContractError: the contract is broken.
+            SkipTest: the component does not even keep the contract that all others rest on.
         """
+        if self.base is not None and not self.base.kept:
+            raise SkipTest(f"not checked, since {self.component.name!r} breaks the contract {self.base.name!r}")
         try:
             self.judge(self.component)
         except BrokenError as error:
             raise self._broken(str(error)) from None
         except Exception as error:
             raise self._broken(one_line(error)) from error
+
+    @cached_property
+    def kept(self) -> bool:
+        """Whether the contract is kept."""
+        try:
+            self()
+        except ContractError:
+            return False
+        return True
 
     def _broken(self, how: str) -> ContractError:
         who = f"{_kind(self.component)} {self.component.name!r}"
@@ -71,16 +86,24 @@ def checks_of(component: Component | type[Component]) -> list[Check]:
 
     Args:
         component: A class, or an instance, whose options are then the ones that are checked.
+
+    Raises:
+        ContractError: the class is not even whole: it has no name, or lacks a method.
     """
+    if fault := (component if isinstance(component, type) else type(component)).fault():
+        raise ContractError(fault)
     made = _instance(component)
-    judges = components.CONTRACTS.copy()
+    checks = [Check(made, name, judge) for name, judge in components.CONTRACTS.items()]
     if isinstance(made, Scorer):
-        judges |= scorers.contracts(made)
+        base, *others = scorers.contracts(made).items()
     elif isinstance(made, Pruner):
-        judges |= pruners.contracts(made)
+        base, *others = pruners.contracts(made).items()
     elif isinstance(made, Evaluator):
-        judges |= evaluators.CONTRACTS
-    return [Check(made, name, judge) for name, judge in judges.items()]
+        base, *others = evaluators.CONTRACTS.items()
+    else:
+        return checks
+    works = Check(made, *base)
+    return [*checks, works, *(Check(made, name, judge, works) for name, judge in others)]
 
 
 def check_scorer(scorer: Scorer | type[Scorer]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from layerimp.imprint import Imprint
 from layerimp.progress import Silent
 from layerimp.scorer import Importance, Scorer
 from layerimp.sweep import Trace
-from layerimp.testing.tiny import BLOCKS, VOCAB, padded_batch, tiny_classifier, tiny_model
+from layerimp.testing.tiny import BLOCKS, VOCAB, batch, padded_batch, tiny_classifier, tiny_model
 from layerimp.testing.verdict import require, require_same
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def _rows() -> list[Batch]:
 
 
 def _scored(scorer: Scorer, batches: Iterable[Batch], model: Any = None) -> Importance:
-    return measure(find_blocks(_model() if model is None else model), batches, {"it": scorer})["it"]
+    found = measure(find_blocks(_model() if model is None else model), batches, {scorer.name: scorer})
+    return found[scorer.name]
 
 
 def scores_are_whole_and_finite(scorer: Scorer) -> None:
@@ -92,7 +94,8 @@ def padding_changes_nothing(scorer: Scorer) -> None:
             where = slice(max(LENGTHS) - length, None) if side == "left" else slice(length)
             for name, part in row.items():
                 together[name][index, where] = part[0]
-        require_same(_scored(_fresh(scorer), [together]), alone, f"with padding on the {side}")
+        when = f"with padding on the {side} (trace.rows(site) leaves it out)"
+        require_same(_scored(_fresh(scorer), [together]), alone, when)
 
 
 def shards_merge(scorer: Scorer) -> None:
@@ -102,8 +105,8 @@ def shards_merge(scorer: Scorer) -> None:
     for cut in (1, len(rows) - 1):
         shards: list[Filled] = []
         for part in (rows[:cut], rows[cut:]):
-            shards += fill(stack, part, {"it": _fresh(scorer)}).values()
-        require_same(finished("it", shards), whole, "merged from two shards")
+            shards += fill(stack, part, {scorer.name: _fresh(scorer)}).values()
+        require_same(finished(scorer.name, shards), whole, "merged from two shards")
 
 
 def order_changes_nothing(scorer: Scorer) -> None:
@@ -119,7 +122,6 @@ def borrowed_tensors_stay(scorer: Scorer) -> None:
     """What is in a trace belongs to the model: it is neither changed nor kept."""
     batches = _recorded(scorer)
     careful, robbed = _fresh(scorer), _fresh(scorer)
-    _replay(careful, batches)
 
     def lend(trace: Trace) -> None:
         lent = _copied(trace)
@@ -128,8 +130,15 @@ def borrowed_tensors_stay(scorer: Scorer) -> None:
             require(torch.equal(now, before), f"update() changed {what} of block {trace.block}; reduce a copy")
             now.fill_(True if now.dtype == torch.bool else -7)
 
+    _replay(careful, batches)
     _replay(robbed, batches, lend)
-    require_same(robbed.compute(), careful.compute(), "when its trace is used again after update(): it keeps a tensor")
+    expected, found = careful.compute(), robbed.compute()
+    require_same(found, expected, "when its trace is used again after update(): it keeps a tensor")
+    before = len(pickle.dumps(careful))
+    _replay(careful, batches)
+    grown = (len(pickle.dumps(careful)) - before) / max(1, len(batches))
+    lent = min((act.nbytes for one in batches for trace in one for act in trace.acts.values()), default=0)
+    require(grown <= lent, f"it grows by {grown:,.0f} bytes with each batch: it keeps what it is shown")
 
 
 def model_stays(scorer: Scorer) -> None:
@@ -137,12 +146,21 @@ def model_stays(scorer: Scorer) -> None:
     model = _model()
     model.model.layers[1].train()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    imprint, generator = Imprint.of(model), torch.get_rng_state()
-    listener = _Listener()
-    measure(find_blocks(model), [padded_batch(LENGTHS)], {scorer.name: _fresh(scorer)}, progress=listener)
+    imprint, listener = Imprint.of(model), _Listener()
+    with leaving_the_generator():
+        measure(find_blocks(model), [padded_batch(LENGTHS)], {scorer.name: _fresh(scorer)}, progress=listener)
     require_unharmed(model, imprint, weights)
     require(not listener.notes, "; ".join(listener.notes))
-    require(torch.equal(generator, torch.get_rng_state()), "torch's global random generator has moved on")
+
+
+@contextmanager
+def leaving_the_generator() -> Iterator[None]:
+    """Require that torch's global random generator stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20241102)
+        before = torch.get_rng_state()
+        yield
+        require(torch.equal(before, torch.get_rng_state()), "torch's global random generator has moved on")
 
 
 def require_unharmed(model: Any, imprint: Imprint, weights: dict[str, Tensor]) -> None:
@@ -247,10 +265,9 @@ class _Recorder(Scorer):
 
 
 def _recorded(scorer: Scorer) -> list[list[Trace]]:
-    """What a scorer sees in each of two batches."""
-    whole = padded_batch(LENGTHS)
+    """What a scorer sees in each of two batches, of which one has padding: without it `trace.rows` is no copy."""
     recorder = _Recorder(scorer)
-    _scored(recorder, [{name: part[start : start + 2] for name, part in whole.items()} for start in (0, 2)])
+    _scored(recorder, [padded_batch(LENGTHS), batch()])
     return recorder.batches[:-1]
 
 
