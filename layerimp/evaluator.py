@@ -87,7 +87,7 @@ class Evaluator(Component):
 
             def evaluate(self, model, tokenizer):
                 count = sum(parameter.numel() for parameter in model.parameters())
-                return [Metric(task="model", name="parameters", value=count, higher_is_better=False)]
+                return [Metric("model", "parameters", count, higher_is_better=False)]
 
 
         @hookimpl

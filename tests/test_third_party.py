@@ -152,13 +152,18 @@ def test_a_renamed_copy_passes_its_own_tests(environment: Environment, template:
 
 def test_the_tutorial_is_followed(environment: Environment, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(*blocks_of(TUTORIAL, "toml"))
-    module, check, options = blocks_of(TUTORIAL, "python")
+    module, check, with_option = blocks_of(TUTORIAL, "python")
     (tmp_path / "layerimp_step.py").write_text(module)
     (tmp_path / "test_step.py").write_text(check)
-    exec(options, {"Step": Step, "__name__": "page"})
-    for command in "".join(blocks_of(TUTORIAL, "bash")).splitlines():
-        if command != "pip install -e .":  # as it is already: the files are those of the smallest plugin
-            environment(*command.replace("pytest", "python -m pytest").split(), cwd=tmp_path)
+    commands = "".join(blocks_of(TUTORIAL, "bash")).splitlines()
+    assert (commands[0], commands.count(commands[0])) == ("pip install -e .", 2)
+    again = commands.index(commands[0], 1)
+    for command in commands[1:again]:  # it is installed already: the files are those of the smallest plugin
+        environment(*command.replace("pytest", "python -m pytest").split(), cwd=tmp_path)
+    (tmp_path / "layerimp_step.py").write_text(with_option)
+    environment.install(copied(tmp_path, tmp_path.parent / "build"))
+    for command in commands[again + 1 :]:
+        environment(*command.split(), cwd=tmp_path)
 
 
 def blocks_of(page: Path, language: str) -> list[str]:

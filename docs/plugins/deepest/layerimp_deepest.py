@@ -7,9 +7,9 @@ class Deepest(Pruner):
     name = "deepest"
 
     def plan(self, scoring, budget):
-        free = [block for block in reversed(range(budget.num_blocks)) if block not in budget.protected]
-        order = [*budget.forced, *(block for block in free if block not in budget.forced)]
-        return PrunePlan(num_blocks=budget.num_blocks, blocks=order[: budget.count], reason="deepest first")
+        deepest_first = [*budget.forced, *reversed(range(budget.num_blocks))]
+        free = [b for b in dict.fromkeys(deepest_first) if b not in budget.protected]
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=free[: budget.count])
 
 
 @hookimpl

@@ -9,7 +9,7 @@ class Parameters(Evaluator):
 
     def evaluate(self, model, tokenizer):
         count = sum(parameter.numel() for parameter in model.parameters())
-        return [Metric(task="model", name="parameters", value=count, higher_is_better=False)]
+        return [Metric("model", "parameters", count, higher_is_better=False)]
 
 
 @hookimpl

@@ -7,5 +7,5 @@ from layerimp.blocks import BlockStack
 @hookimpl
 def layerimp_blocks(model):
     if isinstance(model, ParrotForCausalLM):
-        return BlockStack(model, path="bird.blocks", config=model.config, backbone=model.bird)
+        return BlockStack(model, "bird.blocks", model.config, backbone=model.bird)
     return None

@@ -16,7 +16,8 @@ class Step(Scorer):
         self.mean = Mean(num_blocks)
 
     def update(self, trace):
-        self.mean.add(trace.block, (trace.rows("block_out") - trace.rows("block_in")).norm(dim=-1))
+        step = trace.rows("block_out") - trace.rows("block_in")
+        self.mean.add(trace.block, step.norm(dim=-1))
 
     def merge(self, other):
         self.mean.merge(other.mean)
