@@ -129,8 +129,6 @@ class Scorer(Component):
     @classmethod
     def fault(cls) -> str | None:
         """What is wrong with the class, its sweep or the sites that it observes."""
-        from layerimp.sweep import Sweep
-
         if known := super().fault():
             return known
         sweep, observed = getattr(cls, "sweep", None), cls.observes
@@ -138,11 +136,12 @@ class Scorer(Component):
             return f"{cls.__name__}.sweep is a class; write {sweep.__name__}()"
         if isinstance(observed, str):
             return f"{cls.__name__}.observes is a text; write frozenset({{{observed!r}}})"
-        if isinstance(sweep, Sweep) and sweep.sites and isinstance(observed, Set):
-            for site in sorted(observed - sweep.sites):
-                near = get_close_matches(site, sweep.sites, n=1)
+        offered: frozenset[str] = getattr(sweep, "sites", frozenset())
+        if offered and isinstance(observed, Set):
+            for site in sorted(observed - offered):
+                near = get_close_matches(site, offered, n=1)
                 hint = f", did you mean {near[0]!r}?" if near else ""
-                offer = f"{type(sweep).__name__} does not offer{hint} ({listing(sweep.sites)})"
+                offer = f"{type(sweep).__name__} does not offer{hint} ({listing(offered)})"
                 return f"{cls.__name__} observes {site!r}, which the sweep {offer}"
         return None
 

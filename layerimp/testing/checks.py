@@ -13,7 +13,10 @@ from layerimp.evaluator import Evaluator
 from layerimp.plugins import one_line
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer
-from layerimp.testing import components, evaluators, pruners, scorers
+from layerimp.testing.components import CONTRACTS
+from layerimp.testing.evaluators import evaluator_contracts
+from layerimp.testing.pruners import pruner_contracts
+from layerimp.testing.scorers import scorer_contracts
 from layerimp.testing.tiny import BLOCKS
 from layerimp.testing.verdict import BrokenError
 
@@ -93,13 +96,13 @@ def checks_of(component: Component | type[Component]) -> list[Check]:
     if fault := (component if isinstance(component, type) else type(component)).fault():
         raise ContractError(fault)
     made = _instance(component)
-    checks = [Check(made, name, judge) for name, judge in components.CONTRACTS.items()]
+    checks = [Check(made, name, judge) for name, judge in CONTRACTS.items()]
     if isinstance(made, Scorer):
-        base, *others = scorers.contracts(made).items()
+        base, *others = scorer_contracts(made).items()
     elif isinstance(made, Pruner):
-        base, *others = pruners.contracts(made).items()
+        base, *others = pruner_contracts(made).items()
     elif isinstance(made, Evaluator):
-        base, *others = evaluators.CONTRACTS.items()
+        base, *others = evaluator_contracts().items()
     else:
         return checks
     works = Check(made, *base)

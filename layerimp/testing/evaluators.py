@@ -10,9 +10,8 @@ from layerimp.errors import LayerimpError
 from layerimp.evaluator import Evaluator, Metric
 from layerimp.imprint import Imprint
 from layerimp.surgery import pruned
-from layerimp.testing.scorers import leaving_the_generator, require_unharmed
 from layerimp.testing.tiny import tiny_model, tiny_tokenizer
-from layerimp.testing.verdict import require
+from layerimp.testing.verdict import leaving_the_generator, require, require_unharmed
 
 
 def _fresh(evaluator: Evaluator) -> Evaluator:
@@ -88,11 +87,13 @@ def without_a_tokenizer(evaluator: Evaluator) -> None:
         return
 
 
-CONTRACTS: dict[str, Callable[[Any], None]] = {
-    "metrics are sound": metrics_are_sound,
-    "the model stays as it is": model_stays,
-    "pruned models are measured": pruned_models_are_measured,
-    "quality is repeatable": quality_is_repeatable,
-    "the fingerprint is stable": fingerprint_is_stable,
-    "a missing tokenizer is told": without_a_tokenizer,
-}
+def evaluator_contracts() -> dict[str, Callable[[Any], None]]:
+    """The contracts that an evaluator has to keep, by name."""
+    return {
+        "metrics are sound": metrics_are_sound,
+        "the model stays as it is": model_stays,
+        "pruned models are measured": pruned_models_are_measured,
+        "quality is repeatable": quality_is_repeatable,
+        "the fingerprint is stable": fingerprint_is_stable,
+        "a missing tokenizer is told": without_a_tokenizer,
+    }

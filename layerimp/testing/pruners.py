@@ -99,7 +99,7 @@ def plans_are_nested(pruner: Pruner) -> None:
             require(more[: len(fewer)] == fewer, f"the plan {more} does not begin with the plan {fewer}")
 
 
-def contracts(pruner: Pruner) -> dict[str, Callable[[Any], None]]:
+def pruner_contracts(pruner: Pruner) -> dict[str, Callable[[Any], None]]:
     """The contracts that a pruner has to keep, by name."""
     chosen: dict[str, Callable[[Any], None]] = {
         "the budget is kept": budget_is_kept,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from layerimp.blocks import find_blocks
 from layerimp.engine import Filled, fill, finished, measure
@@ -20,7 +19,7 @@ from layerimp.progress import Silent
 from layerimp.scorer import Importance, Scorer
 from layerimp.sweep import Trace
 from layerimp.testing.tiny import BLOCKS, VOCAB, batch, padded_batch, tiny_classifier, tiny_model
-from layerimp.testing.verdict import require, require_same
+from layerimp.testing.verdict import leaving_the_generator, require, require_same, require_unharmed
 
 if TYPE_CHECKING:
     from layerimp.sweep import Batch
@@ -153,27 +152,6 @@ def model_stays(scorer: Scorer) -> None:
     require(not listener.notes, "; ".join(listener.notes))
 
 
-@contextmanager
-def leaving_the_generator() -> Iterator[None]:
-    """Require that torch's global random generator stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(20241102)
-        before = torch.get_rng_state()
-        yield
-        require(torch.equal(before, torch.get_rng_state()), "torch's global random generator has moved on")
-
-
-def require_unharmed(model: Any, imprint: Imprint, weights: dict[str, Tensor]) -> None:
-    """Require a model that is as it was."""
-    changed = imprint.traces(model) + imprint.damage(model)
-    changed += [f"the value of {name}" for name, value in model.state_dict().items() if not _same(value, weights[name])]
-    require(not changed, f"of the model, {', '.join(changed[:3])} changed")
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
-
-
 def pickles_when_used(scorer: Scorer) -> None:
     """A shard is scored in one process and merged in another."""
     used = _fresh(scorer)
@@ -210,7 +188,7 @@ def identity_scores_least(scorer: Scorer) -> None:
         )
 
 
-def contracts(scorer: Scorer) -> dict[str, Callable[[Any], None]]:
+def scorer_contracts(scorer: Scorer) -> dict[str, Callable[[Any], None]]:
     """The contracts that a scorer has to keep, by name."""
     chosen: dict[str, Callable[[Any], None]] = {
         "scores are whole and finite": scores_are_whole_and_finite,

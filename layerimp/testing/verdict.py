@@ -1,10 +1,17 @@
-"""What a check says, and how it compares numbers."""
+"""What checks require: that numbers are the same, and that models and generators stay as they are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layerimp.imprint import Imprint
     from layerimp.scorer import Importance
 
 ROUNDING = 1e-8
@@ -37,3 +44,24 @@ def require_same(found: Importance, expected: Importance, when: str) -> None:
                 abs(one - other) <= ROUNDING * scale,
                 f"the {part} of block {block} is {one:.6g} {when}, and {other:.6g} otherwise",
             )
+
+
+@contextmanager
+def leaving_the_generator() -> Iterator[None]:
+    """Require that torch's global random generator stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20241102)
+        before = torch.get_rng_state()
+        yield
+        require(torch.equal(before, torch.get_rng_state()), "torch's global random generator has moved on")
+
+
+def require_unharmed(model: Any, imprint: Imprint, weights: dict[str, Tensor]) -> None:
+    """Require a model that is as it was."""
+    changed = imprint.traces(model) + imprint.damage(model)
+    changed += [f"the value of {name}" for name, value in model.state_dict().items() if not _same(value, weights[name])]
+    require(not changed, f"of the model, {', '.join(changed[:3])} changed")
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
