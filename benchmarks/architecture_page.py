@@ -58,14 +58,19 @@ def _counts(heads: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _table(trials: list[dict[str, Any]]) -> str:
-    rows = ["| type | outcome | exact removals | scorers that refuse |", "|---|---|---:|---|"]
+    """What is exact in all and scored by all as one list, and a table of the rest."""
+    whole, rest = [], ["| type | removals | scorers that refuse |", "|---|---|---|"]
     for trial in trials:
         cases = [case for case in trial["cases"] if case["blocks"]]
         exact = sum(case["outcome"] == "exact" for case in cases)
         refusing = ", ".join(name for name, said in sorted(trial["scorers"].items()) if said.startswith("refuses"))
-        tried = f"{exact} of {len(cases)}" if cases else ""
-        rows.append(f"| `{trial['kind']}` | {trial['outcome']} | {tried} | {refusing} |")
-    return "\n".join(rows)
+        if trial["outcome"] == "exact" and not refusing:
+            whole.append(f"`{trial['kind']}`")
+            continue
+        tried = f", {exact} of {len(cases)} exact" if trial["outcome"] == "in part" else ""
+        rest.append(f"| `{trial['kind']}` | {trial['outcome']}{tried} | {refusing} |")
+    told = f"All removals are exact, and no scorer refuses ({len(whole)} types): {', '.join(whole)}."
+    return "\n".join([told, "", f"The other {len(trials) - len(whole)}:", "", *rest])
 
 
 def _refusals(trials: list[dict[str, Any]]) -> str:
