@@ -74,18 +74,22 @@ def _table(trials: list[dict[str, Any]]) -> str:
 
 
 def _refusals(trials: list[dict[str, Any]]) -> str:
-    lines = []
+    """Each type's reasons; of those that differ in numbers alone, the first."""
+    lines = ["Of a type's reasons that differ in their numbers alone, the first is shown.\n"]
     for trial in trials:
         if trial["built"]:
             lines.append(f"- `{trial['kind']}`, not built: {_plain(trial['built'])}")
-        told: dict[str, list[str]] = defaultdict(list)
+        told: dict[str, str] = {}
+        without: dict[str, list[str]] = defaultdict(list)
         for case in trial["cases"]:
             if case["outcome"] != "exact":
-                told[case["said"]].append("-".join(map(str, case["blocks"])))
-        for said, blocks in told.items():
-            which = f" without {', '.join(blocks)}" if any(blocks) else ""
+                general = re.sub(r"\bblocks? \d+(, \d+)*|\d[\d.e+-]*", "…", case["said"])
+                told.setdefault(general, case["said"])
+                without[general].append("-".join(map(str, case["blocks"])))
+        for general, said in told.items():
+            which = f" without {', '.join(without[general])}" if any(without[general]) else ""
             lines.append(f"- `{trial['kind']}`{which}: {_plain(said)}")
-    return "\n".join(lines) or "Nothing."
+    return "\n".join(lines)
 
 
 def _scorers(trials: list[dict[str, Any]]) -> str:
