@@ -58,29 +58,38 @@ def _counts(heads: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _table(trials: list[dict[str, Any]]) -> str:
-    rows = ["| type | outcome | exact removals | scorers that refuse |", "|---|---|---:|---|"]
+    """What is exact in all and scored by all as one list, and a table of the rest."""
+    whole, rest = [], ["| type | removals | scorers that refuse |", "|---|---|---|"]
     for trial in trials:
         cases = [case for case in trial["cases"] if case["blocks"]]
         exact = sum(case["outcome"] == "exact" for case in cases)
         refusing = ", ".join(name for name, said in sorted(trial["scorers"].items()) if said.startswith("refuses"))
-        tried = f"{exact} of {len(cases)}" if cases else ""
-        rows.append(f"| `{trial['kind']}` | {trial['outcome']} | {tried} | {refusing} |")
-    return "\n".join(rows)
+        if trial["outcome"] == "exact" and not refusing:
+            whole.append(f"`{trial['kind']}`")
+            continue
+        tried = f", {exact} of {len(cases)} exact" if trial["outcome"] == "in part" else ""
+        rest.append(f"| `{trial['kind']}` | {trial['outcome']}{tried} | {refusing} |")
+    told = f"All removals are exact, and no scorer refuses ({len(whole)} types): {', '.join(whole)}."
+    return "\n".join([told, "", f"The other {len(trials) - len(whole)}:", "", *rest])
 
 
 def _refusals(trials: list[dict[str, Any]]) -> str:
-    lines = []
+    """Each type's reasons; of those that differ in numbers alone, the first."""
+    lines = ["Of a type's reasons that differ in their numbers alone, the first is shown.\n"]
     for trial in trials:
         if trial["built"]:
             lines.append(f"- `{trial['kind']}`, not built: {_plain(trial['built'])}")
-        told: dict[str, list[str]] = defaultdict(list)
+        told: dict[str, str] = {}
+        without: dict[str, list[str]] = defaultdict(list)
         for case in trial["cases"]:
             if case["outcome"] != "exact":
-                told[case["said"]].append("-".join(map(str, case["blocks"])))
-        for said, blocks in told.items():
-            which = f" without {', '.join(blocks)}" if any(blocks) else ""
+                general = re.sub(r"\bblocks? \d+(, \d+)*|\d[\d.e+-]*", "…", case["said"])
+                told.setdefault(general, case["said"])
+                without[general].append("-".join(map(str, case["blocks"])))
+        for general, said in told.items():
+            which = f" without {', '.join(without[general])}" if any(without[general]) else ""
             lines.append(f"- `{trial['kind']}`{which}: {_plain(said)}")
-    return "\n".join(lines) or "Nothing."
+    return "\n".join(lines)
 
 
 def _scorers(trials: list[dict[str, Any]]) -> str:

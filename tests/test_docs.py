@@ -5,19 +5,32 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import get_type_hints
 
+import layerimp_step
 import pages
 import pytest
 import reference
 import regenerate
+import torch
 import yaml
+from fake_plugins import Install
 from mathml import with_mathml
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
 import layerimp
 from layerimp import hookspecs, result
-from layerimp.registry import registry
+from layerimp.plugins import PluginHost
+from layerimp.registry import Registry, registry
 
 ROOT = pages.ROOT
 DOCS = ROOT / "docs"
@@ -53,6 +66,20 @@ def workshop(
     return pages.Workshop(tmp_path)
 
 
+def unusual_models(folder: Path) -> None:
+    """What how-to/unusual-models.md makes plain: a model that reads images as well, and an adapter."""
+    torch.manual_seed(0)
+    plain = AutoModelForCausalLM.from_pretrained(folder / "my-model")
+    sight = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=4, patch_size=2
+    )
+    both = LlavaForConditionalGeneration(LlavaConfig(vision_config=sight, text_config=plain.config))
+    both.save_pretrained(folder / "my-image-model")
+    AutoTokenizer.from_pretrained(folder / "my-model").save_pretrained(folder / "my-image-model")
+    changes = LoraConfig(target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(plain, changes).save_pretrained(folder / "my-adapter")
+
+
 @pytest.fixture
 def empty(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> pages.Workshop:
     """Where a newcomer begins."""
@@ -66,6 +93,8 @@ def test_code_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
     if page.name in FOLLOWED_ELSEWHERE:
         return
     folder: pages.Workshop = request.getfixturevalue("empty" if page.parent.name == "tutorials" else "workshop")
+    if page.name == "unusual-models.md":
+        unusual_models(folder.folder)
     printed = ""
     for block in pages.blocks(page.read_text()):
         assert block.language in LANGUAGES, f"a block in {block.language!r} that nothing checks"
@@ -134,7 +163,7 @@ def test_every_component_has_its_place_and_its_options_are_described() -> None:
     for kind, overview in reference.KINDS.items():
         listed = reference.expanded(f"<!-- generated: components {kind} -->")
         assert f"<!-- generated: components {kind} -->" in (DOCS / "reference" / f"{overview}.md").read_text()
-        for name in registry().names(kind):  # type: ignore[arg-type]
+        for name in reference.shipped(kind):
             assert f"`{name}`" in listed
             page = (DOCS / "reference" / reference.page_of(kind, name).split("#")[0]).read_text()
             table = reference.expanded(
@@ -143,6 +172,16 @@ def test_every_component_has_its_place_and_its_options_are_described() -> None:
             for option, field in registry().get(kind, name).Config.model_fields.items():  # type: ignore[arg-type]
                 assert f"| `{option}` |" in table
                 assert field.description, f"{option} of {name}"
+
+
+def test_other_peoples_plugins_are_not_asked_to_have_a_page(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = install("theirs", layerimp_scorers=lambda: [type("Theirs", (layerimp_step.Step,), {"name": "theirs"})])
+    found = Registry(PluginHost([*entry_points(group="layerimp"), theirs]))
+    assert "theirs" in found.names("scorer")
+    monkeypatch.setattr("layerimp.registry.registry", lambda: found)
+    listed = reference.expanded("<!-- generated: components scorer -->")
+    assert "`avss`" in listed
+    assert "theirs" not in listed
 
 
 def test_every_command_and_option_has_its_place() -> None:

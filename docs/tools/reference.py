@@ -191,13 +191,21 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _components(kind: str) -> str:
+def shipped(kind: str) -> list[str]:
+    """The names of layerimp's own components of a kind: what else is installed here has its own pages."""
     from layerimp.registry import registry
 
     found = registry()
+    ours = {record.name for record in found.plugins.records if record.distribution == "layerimp"}
+    return [name for name in found.names(kind) if found.origin(kind, name) in ours]  # type: ignore[arg-type]
+
+
+def _components(kind: str) -> str:
+    from layerimp.registry import registry
+
     rows = []
-    for name in found.names(kind):  # type: ignore[arg-type]
-        cls = found.get(kind, name)  # type: ignore[arg-type]
+    for name in shipped(kind):
+        cls = registry().get(kind, name)  # type: ignore[arg-type]
         rows.append((f"[`{name}`]({page_of(kind, name)})", cls.summary(), cls.reference))
     return _table((kind, "", "source"), rows)
 
