@@ -39,8 +39,8 @@ def refuse_config(config: PretrainedConfig, kind: str) -> None:
                 "quantization_config, and load its state_dict()"
             )
         raise ModelError(
-            f"the weights of {kind} are quantised ({method}); prune the unquantised model and quantise the result, or "
-            "dequantise this one first: model.dequantize(), and save that"
+            f"the weights of {kind} are quantised ({method}); prune the unquantised model and quantise the result, or, "
+            "where the method can be undone (bitsandbytes), first save what model.dequantize() gives"
         )
     others = sorted(name for name, value in vars(config).items() if _OTHER_SENSES.fullmatch(name) and _is_part(value))
     if others:
