@@ -32,7 +32,7 @@ def last_hidden(stack: BlockStack, skipped: Sequence[int] = (), *, tokens: int =
     run = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
     with in_eval_mode(stack.model), torch.no_grad(), quiet(), bypassed(stack, skipped):
         output = run(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(run))
-    return hidden_states(output.to_tuple())
+    return hidden_states(values(output))
 
 
 def logits(model: PreTrainedModel) -> Tensor:
@@ -40,7 +40,7 @@ def logits(model: PreTrainedModel) -> Tensor:
     ids = probe_ids(find_blocks(model), TOKENS)
     with in_eval_mode(model), torch.no_grad(), quiet():
         output = model(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(model))
-    return hidden_states(output.to_tuple())
+    return hidden_states(values(output))
 
 
 def cached_logits(model: PreTrainedModel, skipped: Sequence[int] = ()) -> Tensor | None:
@@ -68,6 +68,11 @@ def cached_logits(model: PreTrainedModel, skipped: Sequence[int] = ()) -> Tensor
             output_logits=True,
         )
     return torch.stack(output.logits, dim=1)
+
+
+def values(output: Any) -> tuple[Any, ...]:
+    """What a model puts out, in order; some give a tuple themselves (`return_dict=False`)."""
+    return output if isinstance(output, tuple) else tuple(output.to_tuple())
 
 
 def cache_deviation(expected: Tensor, cached: Tensor) -> float:

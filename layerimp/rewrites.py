@@ -18,6 +18,7 @@ COMMON = frozenset(vars(PretrainedConfig()))
 """Fields that every configuration has; none describes blocks."""
 COUNTS_LAYERS = re.compile(r"(^|_)(layers?|blocks?|depth)(_|$)")
 """Names of fields that speak of layers."""
+LONGEST_PERIOD = 16
 _TOKENS = re.compile(r"token_(ids?|index)$")
 
 Fields = dict[str, Any]
@@ -49,12 +50,19 @@ class Rewrites:
                 return list(range(len(self.kept)))
             return [value[index] for index in self.kept]
         if isinstance(value, dict) and value and all(str(key).isdigit() and int(key) < self.count for key in value):
-            entries = {int(key): entry for key, entry in value.items()}
-            return {new: entries[old] for new, old in enumerate(self.kept) if old in entries}
+            if len(value) < self.count and not COUNTS_LAYERS.search(name):
+                return None  # it numbers something else
+            entries = {int(key): (type(key), entry) for key, entry in value.items()}
+            return {entries[old][0](new): entries[old][1] for new, old in enumerate(self.kept) if old in entries}
         return None
 
+    def periods(self, path: FieldPath, value: Any) -> Iterator[int]:
+        """What a number may become that tells after how many blocks a pattern repeats."""
+        if path[0] not in COMMON and not _TOKENS.search(path[-1]) and type(value) is int and 0 <= value <= self.count:
+            yield from range(1, min(self.count, LONGEST_PERIOD) + 1)
+
     def candidates(self, path: FieldPath, value: Any) -> Iterator[Any]:
-        """What a field may become: a count of the first or last blocks, a period, a factor, a list of indices."""
+        """What a field may become: a count of the first or last blocks, a factor, a list of indices."""
         kept, count = self.kept, self.count
         if path[0] in COMMON or _TOKENS.search(path[-1]):
             return
@@ -62,7 +70,6 @@ class Rewrites:
             yield sum(index < value for index in kept)
             yield sum(index >= count - value for index in kept)
             yield max(sum(index <= value for index in kept) - 1, 0)
-            yield from range(1, count + 1)
         elif type(value) is float:
             ratio = len(kept) / count
             yield from (value * factor for factor in (math.sqrt(ratio), ratio, 1 / math.sqrt(ratio), 1 / ratio))

@@ -154,8 +154,10 @@ class _Search:
     def _improved(self, fields: Fields, best: Shortened) -> tuple[Fields, Shortened] | None:
         """The first rewriting of one field that leaves less different."""
         part = self._part(self.whole)
-        for path, value in leaves(part):
-            for candidate in self.rewrites.candidates(path, value):
+        # What is likely first, of all fields, and of those first whose name speaks of layers.
+        fields_first = sorted(leaves(part), key=lambda one: not COUNTS_LAYERS.search(one[0][-1]))
+        for rewriting, (path, value) in product((self.rewrites.candidates, self.rewrites.periods), fields_first):
+            for candidate in rewriting(path, value):
                 if leaf(fields, path, value) == candidate or self.tries >= _LIMIT:
                     continue
                 changed = with_leaf(part, fields, path, candidate)
@@ -287,10 +289,10 @@ class _Search:
                 f"blocks cannot be removed from {self.name}: its {best.beside[0]}, because it depends on their number"
             )
         one = best.left[0]
-        return (
-            f"block {one.old} cannot become block {one.new} of {self.name}: its {one.name} would change from "
-            f"{one.was} to {one.now}, because it depends on the position"
-        )
+        found = f"block {one.old} cannot become block {one.new} of {self.name}: its {one.name} would change from "
+        if self.tries >= _LIMIT:
+            return f"{found}{one.was} to {one.now}, and in {_LIMIT} tries no configuration was found that keeps it"
+        return f"{found}{one.was} to {one.now}, because it depends on the position"
 
 
 def _location(config: PretrainedConfig, part: PretrainedConfig, model: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from torch import nn
 from layerimp.blocks import BlockStack, find_blocks
 from layerimp.errors import LayerimpError, SurgeryError
 from layerimp.plugins import one_line
+from layerimp.precision import HALF, in_float32
 from layerimp.probe import TOKENS, TOLERANCE, cache_deviation, cached_logits, deviation, last_hidden
 from layerimp.pruner import PrunePlan, checked_blocks
 from layerimp.shortening import Shortened, shortened
@@ -67,11 +68,28 @@ def _remove(stack: BlockStack, blocks: Sequence[int]) -> Callable[[], None]:
         raise SurgeryError(f"removing all {len(stack)} blocks leaves no model")
     with ExitStack() as undo:
         if gone:
-            expected, cached = _past(stack, sorted(gone))
             found = shortened(stack, kept)
-            _apply(stack, found, kept, undo)
-            _prove(stack, expected, cached, f"without {_named(gone)}")
+            if not _carry_out(stack, found, kept, undo):
+                undo.close()
+                with in_float32(stack.model), ExitStack() as trial:
+                    _carry_out(stack, found, kept, trial)
+                _carry_out(stack, found, kept, undo)
         return undo.pop_all().close
+
+
+def _carry_out(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitStack) -> bool:
+    """Remove all but the `kept` blocks, and compare with the model past the others.
+
+    Returns whether that settles it: in half precision a rounding is as large as many an error, and only equal bits do.
+
+    Raises:
+        SurgeryError: the model computes something else now.
+    """
+    gone = [index for index in range(len(stack)) if index not in kept]
+    expected, cached = _past(stack, gone)
+    _apply(stack, found, kept, undo)
+    equal = _prove(stack, expected, cached, f"without {_named(gone)}")
+    return equal or expected.dtype not in HALF
 
 
 def _past(stack: BlockStack, gone: Sequence[int]) -> tuple[Tensor, Tensor | None]:
@@ -88,17 +106,23 @@ def _past(stack: BlockStack, gone: Sequence[int]) -> tuple[Tensor, Tensor | None
     return expected, None
 
 
-def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: str) -> None:
-    """Compare what the model puts out now, without blocks, with what it put out past them."""
+def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: str) -> bool:
+    """Compare what the model puts out now, without blocks, with what it put out past them: whether it is the very same.
+
+    Raises:
+        SurgeryError: it is further off than roundings.
+    """
     kind = type(stack.model).__name__
     how = ""
     try:
         with _short_windows(stack):
             off = deviation(expected, last_hidden(stack)) / TOLERANCE
+        equal = off == 0
         if off <= 1 and cached is not None:
             how = " with a cache"
             now = cached_logits(stack.model)
             off = math.inf if now is None else cache_deviation(cached, now)
+            equal = equal and off == 0
     except Exception as error:  # whatever the kept blocks make of what is missing
         raise SurgeryError(f"{kind} cannot run{how} {without}: {one_line(error)}") from error
     if off > 1:
@@ -106,6 +130,7 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
             f"{kind} computes differently{how} {without} than past it ({off * TOLERANCE:.2g} roundings off): what its "
             "blocks do depends on their position"
         )
+    return equal
 
 
 def _named(blocks: Iterable[int]) -> str:

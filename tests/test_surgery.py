@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from tiny import ALL, DECODERS, EAGER_ONLY, tiny
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import layerimp
 from layerimp.blocks import bypassed
-from layerimp.errors import OptionError, SurgeryError
+from layerimp.errors import CheckpointError, OptionError, SurgeryError
 from layerimp.pruner import PrunePlan
 from layerimp.surgery import pruned
 from layerimp.testing import BLOCKS, batch
@@ -134,3 +135,74 @@ def test_a_block_that_reads_its_position_while_running_is_refused() -> None:
 def test_bad_blocks_are_named(blocks: list[int], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         layerimp.prune(tiny("llama"), blocks)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_hides_no_error(dtype: torch.dtype) -> None:
+    """A convolution after the first block, and one channel so large that half precision rounds the error away."""
+    model = tiny("deberta-v2", conv_kernel_size=3, conv_act="gelu")
+    with torch.no_grad():
+        for block in model.deberta.encoder.layer:
+            block.output.LayerNorm.bias[7] = 20.0
+        model.deberta.encoder.conv.LayerNorm.bias[7] = 20.0
+    model = model.to(dtype)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(SurgeryError, match="depends on their position"):
+        layerimp.prune(model, [0])
+    assert {name: value.dtype for name, value in model.state_dict().items()} == dict.fromkeys(weights, dtype)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    layerimp.prune(model, [2])
+    assert len(layerimp.find_blocks(model)) == BLOCKS - 1
+
+
+def test_without_memory_for_float32_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("deberta-v2", conv_kernel_size=3, conv_act="gelu").bfloat16()
+    monkeypatch.setattr("layerimp.surgery._prove", lambda *_: False)
+    monkeypatch.setattr("layerimp.precision.free_bytes", lambda _device: 0)
+    with pytest.raises(SurgeryError, match=r"cannot be told in half precision, and float32 needs .* GiB more memory"):
+        layerimp.prune(model, [2])
+    assert len(layerimp.find_blocks(model)) == BLOCKS
+
+
+def test_a_deep_model_is_searched_for_what_is_likely_first() -> None:
+    """Many fields are as small as its depth; the one that matters comes late among them."""
+    config = AutoConfig.for_model(
+        "deepseek_v3",
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=40,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=8,
+        n_routed_experts=8,
+        n_group=2,
+        topk_group=1,
+        num_experts_per_tok=2,
+        first_k_dense_replace=3,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    layerimp.prune(model, [0, 7])
+    assert (model.config.num_hidden_layers, model.config.first_k_dense_replace) == (38, 2)
+
+
+def test_what_numbers_something_else_stays() -> None:
+    names = {"0": "neg", "1": "pos", "2": "neu"}
+    model = tiny("llama", my_names=dict(names), my_layer_sizes={"0": 1, "3": 4})
+    layerimp.prune(model, [0])
+    assert model.config.my_names == names
+    assert model.config.my_layer_sizes == {"2": 4}
+
+
+def test_a_model_that_cannot_run_is_not_saved_and_told_in_one_line(tmp_path: Any) -> None:
+    """Its own head fails on the tuple that `return_dict=False` makes of its backbone's output."""
+    model = tiny("llama", return_dict=False)
+    layerimp.prune(model, [1])
+    with pytest.raises(CheckpointError, match="cannot run on a few tokens"):
+        layerimp.save(model, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
