@@ -41,19 +41,19 @@ def blaming(kind: str, label: str, cls: type[Component], where: str = "") -> Ite
     Raises:
         PluginError: it failed; names it. A refusal, any other `LayerimpError`, is passed on as it is.
     """
-    who = named(kind, label, cls)
     try:
         yield
     except (PluginError, NonFiniteError) as error:
         if error.blames:
             raise
-        told = type(error)(f"{who}: {error}")
+        told = type(error)(f"{named(kind, label, cls)}: {error}")
         told.blames = True
         raise told from error
     except (LayerimpError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        broken = PluginError(f"{who} failed{where and ' '}{where}: {one_line(error)}{_line_of(cls, error)}")
+        how = f"failed{where and ' '}{where}: {one_line(error)}{_line_of(cls, error)}"
+        broken = PluginError(f"{named(kind, label, cls)} {how}")
         broken.blames = True
         raise broken from error
 
@@ -79,7 +79,8 @@ def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str) -> It
     try:
         yield
     finally:
-        traces, damage = imprint.traces(model), imprint.damage(model)
+        now = Imprint.of(model)
+        traces, damage = imprint.traces(now), imprint.damage(now)
         if traces:
             imprint.restore(model)
             progress.note(f"{who} left {traces[0]} behind{_more(traces)}; taken away")

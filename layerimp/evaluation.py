@@ -79,6 +79,7 @@ class Evaluation:
         if not isinstance(metrics, list) or not all(isinstance(metric, Metric) for metric in metrics):
             raise PluginError("evaluate() gives no list of Metric")
         if tag is not None:
+            _by_task(metrics, "", ())  # nothing unsound is kept
             cache.put(metrics, self._weights, evaluator.name, tag)
         return metrics
 

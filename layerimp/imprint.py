@@ -47,9 +47,8 @@ class Imprint:
             model.config.to_dict(),
         )
 
-    def traces(self, model: PreTrainedModel) -> list[str]:
-        """What was left behind on the model since, and can be taken away: hooks, patches, modes."""
-        now = Imprint.of(model)
+    def traces(self, now: Imprint) -> list[str]:
+        """What was left behind on the model until `now`, and can be taken away: hooks, patches, modes."""
         found = [
             f"a hook on {_named(path)}"
             for path, hooks in now.hooks.items()
@@ -63,9 +62,8 @@ class Imprint:
         found += [f"the mode of {_named(path)}" for path in sorted(now.training ^ self.training)]
         return found
 
-    def damage(self, model: PreTrainedModel) -> list[str]:
-        """What was changed in the model since, and cannot be taken back: weights, and fields of the configuration."""
-        now = Imprint.of(model)
+    def damage(self, now: Imprint) -> list[str]:
+        """What was changed in the model until `now`, and cannot be taken back: weights, fields of the configuration."""
         paths = sorted(now.weights.keys() | self.weights.keys())
         found = [f"the weight {path}" for path in paths if now.weights.get(path) != self.weights.get(path)]
         fields = sorted(now.config.keys() | self.config.keys())

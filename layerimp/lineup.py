@@ -100,10 +100,10 @@ class Lineup:
         try:
             yield
         except (ModelError, PluginError, SurgeryError, NonFiniteError) as error:
-            named = self.specs.keys() - self.unnamed
-            if label in self.unnamed and label in self.specs and not isinstance(error, NonFiniteError):
+            theirs = error.blames or not isinstance(error, NonFiniteError)  # and not what the model puts out
+            if theirs and label in self.unnamed & self.specs.keys():
                 self.left_out[label] = str(error)
-            elif error.blames and (label in self.unnamed or named - {label}):
+            elif error.blames and self.specs.keys() - self.unnamed - {label}:
                 self.failed[label] = str(error)
             else:
                 raise

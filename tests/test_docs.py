@@ -169,7 +169,7 @@ def test_every_component_has_its_place_and_its_options_are_described() -> None:
             table = reference.expanded(
                 next(found[0] for found in reference.DIRECTIVE.finditer(page) if found[2].split() == [kind, name])
             )
-            for option, field in registry().get(kind, name).Config.model_fields.items():  # type: ignore[arg-type]
+            for option, field in registry().get(kind, name).Config.model_fields.items():
                 assert f"| `{option}` |" in table
                 assert field.description, f"{option} of {name}"
 

@@ -149,6 +149,17 @@ def test_the_other_scorers_go_on(
     assert (code, err.splitlines()[-1]) == (2, f"layerimp: {told}")
 
 
+def test_who_came_along_unnamed_and_fails_is_left_out(
+    plugged: Plug, install: Install, layerimp_command: Run, scoring: list[object]
+) -> None:
+    plugged(install("bad", layerimp_scorers=lambda: [NotFinite]))
+    code, out, err = layerimp_command("score", *scoring, "--scorer", "all", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert "the score of block 0 is nan" in found["left_out"]["bad"]
+    assert "failed" not in found
+
+
 @pytest.fixture
 def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
     return [

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from layerimp.registry import Kind
+
 ROOT = Path(__file__).parents[2]
 DIRECTIVE = re.compile(r"^<!-- generated: (\S+)(.*?) -->$", re.MULTILINE)
-KINDS = {"scorer": "scorers", "pruner": "pruners", "evaluator": "evaluators"}
+KINDS: dict[Kind, str] = {"scorer": "scorers", "pruner": "pruners", "evaluator": "evaluators"}
 SCHEMAS = ("recipe", "grid", "report", "scores", "plans", "metrics")
 """What has a JSON Schema: `reference/schemas/NAME.json` of the site."""
 
@@ -133,10 +135,10 @@ def _default_and_meaning(parameter: Any, kind: Any) -> tuple[str, str]:
     return default.removesuffix("."), meaning
 
 
-def _options(kind: str, name: str) -> str:
+def _options(kind: Kind, name: str) -> str:
     from layerimp.registry import registry
 
-    fields = registry().get(kind, name).Config.model_fields  # type: ignore[arg-type]
+    fields = registry().get(kind, name).Config.model_fields
     if not fields:
         return f"The {kind} `{name}` has no options."
     return f"Options of `{name}`, set with `--set {name}.OPTION=VALUE`:\n\n{_fields(fields, 'option')}"
@@ -191,21 +193,21 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def shipped(kind: str) -> list[str]:
+def shipped(kind: Kind) -> list[str]:
     """The names of layerimp's own components of a kind: what else is installed here has its own pages."""
     from layerimp.registry import registry
 
     found = registry()
     ours = {record.name for record in found.plugins.records if record.distribution == "layerimp"}
-    return [name for name in found.names(kind) if found.origin(kind, name) in ours]  # type: ignore[arg-type]
+    return [name for name in found.names(kind) if found.origin(kind, name) in ours]
 
 
-def _components(kind: str) -> str:
+def _components(kind: Kind) -> str:
     from layerimp.registry import registry
 
     rows = []
     for name in shipped(kind):
-        cls = registry().get(kind, name)  # type: ignore[arg-type]
+        cls = registry().get(kind, name)
         rows.append((f"[`{name}`]({page_of(kind, name)})", cls.summary(), cls.reference))
     return _table((kind, "", "source"), rows)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from layerimp.imprint import Imprint
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from layerimp.imprint import Imprint
     from layerimp.scorer import Importance
 
 ROUNDING = 1e-8
@@ -58,7 +59,8 @@ def leaving_the_generator() -> Iterator[None]:
 
 def require_unharmed(model: Any, imprint: Imprint, weights: dict[str, Tensor]) -> None:
     """Require a model that is as it was."""
-    changed = imprint.traces(model) + imprint.damage(model)
+    now = Imprint.of(model)
+    changed = imprint.traces(now) + imprint.damage(now)
     changed += [f"the value of {name}" for name, value in model.state_dict().items() if not _same(value, weights[name])]
     require(not changed, f"of the model, {', '.join(changed[:3])} changed")
 
