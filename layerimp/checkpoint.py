@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -12,11 +13,20 @@ import transformers
 from safetensors import SafetensorError
 
 from layerimp.blocks import find_blocks
+from layerimp.dtypes import as_stored
 from layerimp.errors import CheckpointError, OutputError
 from layerimp.memory import free_bytes
 from layerimp.model import auto_class, quiet
 from layerimp.plugins import one_line
-from layerimp.probe import TOLERANCE, cache_deviation, cached_logits, deviation, logits
+from layerimp.probe import (
+    TOLERANCE,
+    cached_logits,
+    deviation,
+    first_difference,
+    last_hidden,
+    logits,
+    share_tensors,
+)
 from layerimp.recipe import checked_size
 from layerimp.refusals import refuse_unfit
 from layerimp.staging import staged
@@ -47,7 +57,7 @@ def save(
         model: The model, pruned or not.
         tokenizer: Saved with it, where given.
         directory: The target; must not exist.
-        verify: Load it back with the stock class first, and compare: keys, logits, cached generation.
+        verify: Load it back with the stock class first, and compare: keys, weights, logits, cached generation.
         card: The text of a model card (README.md).
         max_shard_size: How large a file of weights gets, in bytes or such as `5GB`; by default as Transformers does,
             and `SHARD` for a model that lies on several devices.
@@ -81,7 +91,7 @@ def write(
 ) -> None:
     """Write a checkpoint into an existing directory; see `save`."""
     try:
-        with quiet():
+        with quiet(), as_stored(model):
             model.save_pretrained(directory, **_shards(model, max_shard_size))
             if tokenizer is not None:
                 tokenizer.save_pretrained(directory)
@@ -109,7 +119,8 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
     """Load a checkpoint with the stock class, and compare it with the model in memory.
 
     Raises:
-        CheckpointError: keys are missing or unexpected, or logits differ, cached or not.
+        CheckpointError: keys are missing or unexpected, a weight differs in any bit, or with equal weights other
+            hidden states or logits come out, cached or not.
     """
     auto = getattr(transformers, auto_class(model.config))
     if type(model.config) not in auto._model_mapping:
@@ -130,35 +141,48 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
             raise CheckpointError(f"the checkpoint loads back with {kind.replace('_', ' ')}: {sorted(keys)[0]}")
     if type(reloaded) is not type(model):
         raise CheckpointError(f"the checkpoint loads back as {type(reloaded).__name__}, not {type(model).__name__}")
-    if len(find_blocks(reloaded)) != len(find_blocks(model)):
-        raise CheckpointError(f"the checkpoint loads back with {len(find_blocks(reloaded))} blocks")
-    try:
-        expected, found = logits(model), logits(reloaded)
-    except Exception as error:  # whatever a model makes of a few tokens
-        raise CheckpointError(f"{type(model).__name__} cannot run on a few tokens: {one_line(error)}") from error
-    if (off := deviation(expected, found)) > TOLERANCE:
-        raise CheckpointError(f"the checkpoint's logits are {off:.3g} roundings off those in memory")
-    _check_cache(model, reloaded, found)
+    require_equal(model, reloaded)
 
 
-def _check_cache(model: PreTrainedModel, reloaded: PreTrainedModel, uncached: Tensor) -> None:
-    """Whether a checkpoint generates with a cache what it generates without, or at least what the model in memory does.
+def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
+    """Compare a model that was loaded back with the one in memory; the former then computes with the latter's weights.
 
-    Some stock models compute otherwise with a cache, or cannot use one: then so does the checkpoint.
+    Raises:
+        CheckpointError: a weight differs in any bit, or with equal weights something else is computed.
     """
-    try:
-        cached = cached_logits(reloaded)
-    except Exception as error:  # whatever a cache makes of the blocks that are left
+    if (count := len(find_blocks(reloaded))) != len(find_blocks(model)):
+        raise CheckpointError(f"the checkpoint loads back with {count} blocks")
+    if path := first_difference(model, reloaded):
+        raise CheckpointError(f"the checkpoint's weight {path} is not the one in memory")
+    share_tensors(model, reloaded)
+    for what, answer in (("hidden states", _hidden), ("logits", logits)):
         try:
-            cached_logits(model)
-        except Exception:
-            return
-        raise CheckpointError(f"the checkpoint cannot run with a cache: {one_line(error)}") from error
-    if cached is None or cache_deviation(uncached, cached) <= 1:
+            expected, found = answer(model), answer(reloaded)
+        except Exception as error:  # whatever a model makes of a few tokens
+            raise CheckpointError(f"{type(model).__name__} cannot run on a few tokens: {one_line(error)}") from error
+        if (off := deviation(expected, found)) > TOLERANCE:
+            raise CheckpointError(f"the checkpoint's {what} are {off:.3g} roundings off those in memory")
+    _check_cache(model, reloaded)
+
+
+def _hidden(model: PreTrainedModel) -> Tensor:
+    return last_hidden(find_blocks(model))
+
+
+def _check_cache(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
+    """Whether a checkpoint generates with a cache what the model in memory does; some stock models cannot use one."""
+    try:
+        expected = cached_logits(model)
+    except Exception:  # then there is nothing to keep
         return
-    in_memory = cached_logits(model)
-    if in_memory is None or (off := cache_deviation(in_memory, cached)) > 1:
-        raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} times too far off those in memory")
+    try:
+        found = cached_logits(reloaded)
+    except Exception as error:  # whatever a cache makes of the blocks that are left
+        raise CheckpointError(f"the checkpoint cannot run with a cache: {one_line(error)}") from error
+    if expected is None:
+        return
+    if (off := math.inf if found is None else deviation(expected, found, model.dtype)) > TOLERANCE:
+        raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} roundings off those in memory")
 
 
 def _places(module: nn.Module, path: str = "") -> dict[str, torch.device | int]:

@@ -15,6 +15,7 @@ from layerimp.blocks import BlockStack, find_blocks
 from layerimp.calibration import CalibrationSet, draw_calibration
 from layerimp.checkpoint import check_memory, write
 from layerimp.documents import TASK, Document, Reader, check_source, read_documents, task_of
+from layerimp.dtypes import name_of
 from layerimp.engine import fill, finished, measure
 from layerimp.errors import OptionError, OutputError
 from layerimp.evaluation import Evaluation
@@ -88,6 +89,7 @@ class Job:
                 device=recipe.device,
                 device_map=recipe.device_map,
                 trust_remote_code=self.permissions.trust_remote_code,
+                progress=self.progress,
             )
         self.adopt(*loaded)
 
@@ -104,6 +106,7 @@ class Job:
         paths = {"task_path": recipe.task_path, "data_dir": recipe.data_dir}
         self.report.resolved = {name: absolute(path) for name, path in paths.items() if path is not None}
         self.report.resolved["model"] = absolute(recipe.model, assets().models)
+        self.report.resolved["dtype"] = name_of(model.dtype)
         tasks = recipe.tasks or ()
         self.report.resolved["tasks"] = [absolute(task) if task.endswith(".yaml") else task for task in tasks]
 

@@ -14,18 +14,24 @@ import torch
 import transformers
 from accelerate import infer_auto_device_map
 from accelerate.utils import get_balanced_memory
+from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
 from layerimp.assets import located
 from layerimp.blocks import find_blocks
+from layerimp.dtypes import dtype_named, is_native, name_of, remember_stored
 from layerimp.errors import LayerimpError, ModelError, OptionError, PluginWarning, listing
+from layerimp.memory import free_bytes
+from layerimp.progress import SILENT, Progress
+from layerimp.recipe import STARTER
 from layerimp.refusals import refuse_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+_SAFETENSORS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The floating-point dtypes of safetensors files."""
 
 CLASSIFIER = "AutoModelForSequenceClassification"
 """The stock class of models whose output is one of several labels."""
@@ -45,15 +51,18 @@ def load(
     device: str | torch.device | None = None,
     device_map: Literal["auto"] | None = None,
     trust_remote_code: bool = False,
+    progress: Progress = SILENT,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model, for causal language modelling or sequence classification, and its tokenizer.
 
     Args:
         model: A directory, the name of a model on the hub, or of one that a plugin ships, such as `starter`.
-        dtype: The weights' dtype; by default the one that they were saved in.
+        dtype: The dtype to compute in; by default the one that the weights are stored in, but float32 for one that
+            the CPU only emulates, where the memory allows, and for the starter. Checkpoints are written as stored.
         device: Where to put the model; by default the first GPU, else the CPU.
         device_map: `auto` spreads the model over all GPUs; without one it lies on the CPU. In place of `device`.
         trust_remote_code: Whether Python that comes with the model may run.
+        progress: Where to say that the model computes in another dtype than it is stored in, or should.
 
     Raises:
         ModelError: it cannot be loaded, or does not fit on the GPUs that it is to be spread over; says why.
@@ -67,11 +76,14 @@ def load(
     spread = device_map is not None and place.type == "cuda"
     wanted = dtype_named(dtype)
     source = _source(model)
+    config = configuration(model, trust_remote_code=trust_remote_code)
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
             auto = getattr(transformers, auto_class(config))
             refuse_config(config, f"the model {str(model)!r}")
+            stored = stored_in(source, config)
+            if dtype is None and float32_stands_in(model, config, place, progress, trust_remote_code=trust_remote_code):
+                wanted = torch.float32
             parts = _spread(model, auto, config, wanted, trust_remote_code) if spread else None
             loaded, info = auto.from_pretrained(
                 source,
@@ -85,15 +97,81 @@ def load(
     except LayerimpError:
         raise
     except Exception as error:  # whatever a broken file makes the libraries below raise
-        known = "" if Path(source).exists() else "no directory here has that name, and from the hub: "
-        raise ModelError(f"cannot load the model {str(model)!r}: {known}{_cause(error)}") from error
+        raise _unloadable(model, error) from error
     _check_weights(model, loaded, info)
+    remember_stored(loaded, stored)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise ModelError(f"cannot load the tokenizer of {str(model)!r}: {_cause(error)}") from error
     return (loaded if spread else loaded.to(place)).eval(), tokenizer
+
+
+def configuration(model: str | Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration of a model.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    source = _source(model)
+    try:
+        with quiet():
+            config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _unloadable(model, error) from error
+    return config
+
+
+def _unloadable(model: str | Path, error: Exception) -> ModelError:
+    known = "" if Path(_source(model)).exists() else "no directory here has that name, and from the hub: "
+    return ModelError(f"cannot load the model {str(model)!r}: {known}{_cause(error)}")
+
+
+def float32_stands_in(
+    model: str | Path,
+    config: PretrainedConfig,
+    device: torch.device,
+    progress: Progress = SILENT,
+    *,
+    trust_remote_code: bool = False,
+) -> bool:
+    """Whether a model for which no dtype is named computes in float32, whatever it is stored in.
+
+    The starter always does, so that it gives the same numbers on every machine; others do where a CPU only emulates the
+    dtype that they are stored in, and the memory allows. That is said through `progress`.
+    """
+    if str(model) == STARTER:
+        return True
+    stored = stored_in(_source(model), config)
+    if device.type != "cpu" or stored is None or is_native(stored):
+        return False
+    with torch.device("meta"):
+        auto = getattr(transformers, auto_class(config))
+        parts = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code).parameters()
+        needs = sum(part.numel() for part in parts) * torch.float32.itemsize
+    kind, free = name_of(stored), free_bytes(device)
+    if 1.1 * needs > free:
+        sizes = f"{1.1 * needs / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
+        progress.note(f"{model} computes in {kind}, which this CPU only emulates: float32 needs {sizes}")
+        return False
+    progress.note(f"{model} computes in float32, since this CPU only emulates {kind} (--dtype {kind}: as stored)")
+    return True
+
+
+def stored_in(source: str | Path, config: PretrainedConfig) -> torch.dtype | None:
+    """The dtype of a checkpoint's weights: what its configuration says, or a directory's first floating-point weight.
+
+    None where neither says.
+    """
+    if isinstance(config.dtype, torch.dtype):
+        return config.dtype
+    for file in sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else ():
+        with safe_open(file, "pt") as opened:
+            kinds = (opened.get_slice(name).get_dtype() for name in opened.keys())  # noqa: SIM118
+            if found := next((_SAFETENSORS[kind] for kind in kinds if kind in _SAFETENSORS), None):
+                return found
+    return None
 
 
 def _spread(
@@ -232,19 +310,6 @@ def _source(model: str | Path) -> str:
             )
         raise ModelError(f"the model directory {str(model)!r} holds no weights (*.safetensors)")
     return str(path)
-
-
-def dtype_named(dtype: str | torch.dtype | None) -> Any:
-    """The dtype of that name; by default the one that a model was saved in.
-
-    Raises:
-        OptionError: there is none.
-    """
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype or "auto"
-    if dtype not in DTYPES:
-        raise OptionError(f"unknown dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
-    return DTYPES[dtype]
 
 
 def device_named(device: str | torch.device | None) -> torch.device:

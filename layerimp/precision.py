@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from layerimp.dtypes import HALF
 from layerimp.errors import SurgeryError
 from layerimp.memory import free_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-HALF = frozenset({torch.float16, torch.bfloat16})
-"""The dtypes in which a rounding is as large as many an error."""
 
 
 @contextmanager

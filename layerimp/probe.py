@@ -1,4 +1,8 @@
-"""What a model puts out for a few tokens, in three ways, and how far two answers lie apart."""
+"""Whether two models are the same: weight by weight, and in what they put out for a few tokens.
+
+What a product of matrices rounds to can depend on where its operands lie in memory. So two models are first compared
+weight by weight, bit for bit, and then compute with the very same tensors: equal models agree to the last bit.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,7 @@ TOKENS = 12
 PROMPT = 8
 """Tokens that a cache is filled with at once; the others come one by one."""
 TOLERANCE = 8.0
-"""How many roundings two ways of computing the same may lie apart; most lie 0."""
-CACHE_TOLERANCE = {torch.float32: 256.0, torch.float64: 256.0}
-"""The same for a cache, by dtype; elsewhere 32. Other shapes sum in another order, through all blocks; where a rounding
-is small, many of them are still far less than an error."""
+"""How many roundings two ways of computing the same with the same tensors may lie apart; most lie 0."""
 
 
 def last_hidden(stack: BlockStack, skipped: Sequence[int] = (), *, tokens: int = TOKENS) -> Tensor:
@@ -75,22 +76,53 @@ def values(output: Any) -> tuple[Any, ...]:
     return output if isinstance(output, tuple) else tuple(output.to_tuple())
 
 
-def cache_deviation(expected: Tensor, cached: Tensor) -> float:
-    """`deviation` of cached logits [1, step, vocab], as a share of what is allowed: above 1 is an error.
+def deviation(expected: Tensor, found: Tensor, dtype: torch.dtype | None = None) -> float:
+    """The largest difference, in roundings at the scale of the largest value; infinite where there is a NaN.
 
     Args:
-        expected: Others of the same steps, or logits [1, seq, vocab] of all tokens.
-        cached: The cached ones.
+        expected: What should come out.
+        found: What came out.
+        dtype: What was computed in; by default the dtype of `expected`, which generation widens to float32.
     """
-    if expected.shape[1] == TOKENS:
-        expected = expected[:, PROMPT - 1 : PROMPT - 1 + cached.shape[1]]
-    return deviation(expected, cached) / CACHE_TOLERANCE.get(cached.dtype, 32.0)
-
-
-def deviation(expected: Tensor, found: Tensor) -> float:
-    """The largest difference, in roundings of the dtype at the scale of the largest value; infinite where NaN."""
     if expected.shape != found.shape:
         return math.inf
-    scale = float(expected.abs().max()) * torch.finfo(expected.dtype).eps
+    scale = float(expected.abs().max()) * torch.finfo(dtype or expected.dtype).eps
     off = float((expected.double() - found.double()).abs().max())
     return off / max(scale, 1e-300) if math.isfinite(off) else math.inf
+
+
+def first_difference(model: PreTrainedModel, other: PreTrainedModel) -> str | None:
+    """The first weight or persistent buffer that differs in any bit, by its path; None where all are equal.
+
+    A weight that the other model holds in a narrower dtype is compared as that dtype rounds it.
+    """
+    theirs = _stored_tensors(other)
+    for path, tensor in _stored_tensors(model).items():
+        found = theirs.get(path)
+        if found is None or found.shape != tensor.shape or not torch.equal(_bits(tensor.to(found.dtype)), _bits(found)):
+            return path
+    return next((path for path in theirs if path not in _stored_tensors(model)), None)
+
+
+def share_tensors(owner: PreTrainedModel, borrower: PreTrainedModel) -> None:
+    """Let a model compute with another one's weights and persistent buffers, in place of equal ones of its own."""
+    theirs = _stored_tensors(owner)
+    for path, tensor in _stored_tensors(borrower).items():
+        tensor.data = theirs[path].data
+
+
+def _stored_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights and the buffers that a checkpoint holds, by their path; tied ones under each of their paths."""
+    found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                found[prefix + name] = buffer
+    return found
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """A tensor's bits as whole numbers, so that -0 is not 0, and a NaN is itself."""
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tensor.detach().view(whole[tensor.itemsize]) if tensor.itemsize in whole else tensor.detach()

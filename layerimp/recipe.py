@@ -150,7 +150,11 @@ class Recipe(Part):
 
     schema_version: Literal["layerimp.recipe/1"] = Field("layerimp.recipe/1", description="The version of this format.")
     model: str = Field(STARTER, description="A model directory, one that a plugin ships, or a model id on the hub.")
-    dtype: str | None = Field(None, description="float32, bfloat16, float16 or float64; default: as saved.")
+    dtype: str | None = Field(
+        None,
+        description="What to compute in: float32, bfloat16, float16 or float64; default: as stored, but float32 where "
+        "the CPU only emulates that, and for the starter. Checkpoints are written as stored.",
+    )
     device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")
     device_map: Literal["auto"] | None = Field(
         None, description="auto: spread the model over all GPUs, where one is too small; in place of device."

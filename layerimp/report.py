@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.comparison import Comparison
+from layerimp.dtypes import stored_bytes
 from layerimp.evaluator import Metric, retention
 from layerimp.recipe import ORIGINAL, Recipe
 
@@ -25,7 +26,7 @@ ENTRIES = frozenset({MARKER, "scores.json", "plan.json", "metrics.json", "checkp
 
 @dataclass(frozen=True)
 class Size:
-    """What a model, or a part of one, amounts to."""
+    """What a model, or a part of one, amounts to; bytes are those of the weights as they are stored."""
 
     blocks: int
     parameters: int
@@ -35,7 +36,7 @@ class Size:
     def of(cls, stack: BlockStack) -> Size:
         """The size of a whole model; tied weights count once."""
         parameters = list(stack.model.parameters())
-        return cls(len(stack), sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters))
+        return cls(len(stack), sum(p.numel() for p in parameters), stored_bytes(stack.model))
 
     def __sub__(self, other: Size) -> Size:
         return Size(self.blocks - other.blocks, self.parameters - other.parameters, self.bytes - other.bytes)

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from layerimp.blocks import BlockStack, find_blocks
+from layerimp.dtypes import HALF
 from layerimp.errors import LayerimpError, SurgeryError
 from layerimp.plugins import one_line
-from layerimp.precision import HALF, in_float32
-from layerimp.probe import TOKENS, TOLERANCE, cache_deviation, cached_logits, deviation, last_hidden
+from layerimp.precision import in_float32
+from layerimp.probe import TOKENS, TOLERANCE, cached_logits, deviation, last_hidden
 from layerimp.pruner import PrunePlan, checked_blocks
 from layerimp.shortening import Shortened, shortened
 from layerimp.skeleton import facts
@@ -116,18 +117,18 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
     how = ""
     try:
         with _short_windows(stack):
-            off = deviation(expected, last_hidden(stack)) / TOLERANCE
+            off = deviation(expected, last_hidden(stack))
         equal = off == 0
-        if off <= 1 and cached is not None:
+        if off <= TOLERANCE and cached is not None:
             how = " with a cache"
             now = cached_logits(stack.model)
-            off = math.inf if now is None else cache_deviation(cached, now)
+            off = math.inf if now is None else deviation(cached, now, stack.model.dtype)
             equal = equal and off == 0
     except Exception as error:  # whatever the kept blocks make of what is missing
         raise SurgeryError(f"{kind} cannot run{how} {without}: {one_line(error)}") from error
-    if off > 1:
+    if off > TOLERANCE:
         raise SurgeryError(
-            f"{kind} computes differently{how} {without} than past it ({off * TOLERANCE:.2g} roundings off): what its "
+            f"{kind} computes differently{how} {without} than past it ({off:.2g} roundings off): what its "
             "blocks do depends on their position"
         )
     return equal

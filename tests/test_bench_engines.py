@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from grids import Arithmetic, Watching, drive, layout
 
 from layerimp.bench.driver import Driver
@@ -132,7 +133,7 @@ def test_a_scoring_in_shards_is_that_of_one_pass(
     found = {}
     for engine in (Many(), Here("cpu")):
         with Store(tmp_path / type(engine).__name__) as store:
-            grid = settle(made(Grid, values), store, Permissions(), SILENT)
+            grid = settle(made(Grid, values), store, Permissions(), SILENT, torch.device("cpu"))
             Driver(grid, store, Permissions(), Watching()).run(engine)
             cells = [grid.scoring("tiny", scorer, 0).key for scorer in scorers]
             found[type(engine).__name__] = [store.records()[key].result for key in cells]

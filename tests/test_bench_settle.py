@@ -8,6 +8,7 @@ from typing import Any
 
 import layerimp_avss
 import pytest
+import torch
 from mood import mood
 
 from layerimp.bench.grid import Grid
@@ -37,7 +38,7 @@ def settled(**changes: Any) -> Layout:
         "calibration": {"source": "text.jsonl", "samples": 4, "max_length": 16},
     }
     with Store(Path("../store")) as store:
-        return settle(made(Grid, values | changes), store, Permissions(), SILENT)
+        return settle(made(Grid, values | changes), store, Permissions(), SILENT, torch.device("cpu"))
 
 
 def keys(layout: Layout) -> list[str]:

@@ -31,7 +31,11 @@ class ModelSpec(Part):
     """A model of the grid. What it leaves open is as the grid says."""
 
     model: str = Field(description="A model directory, one that a plugin ships, or a model id on the hub.")
-    dtype: str | None = Field(None, description="float32, bfloat16, float16 or float64; default: as saved.")
+    dtype: str | None = Field(
+        None,
+        description="What to compute in: float32, bfloat16, float16 or float64; default: as stored, but float32 where "
+        "the CPU only emulates that, and for the starter.",
+    )
     calibration: CalibrationSpec | None = Field(None, description="The text that drives its scoring.")
     tasks: tuple[str, ...] | None = Field(None, description="What it is evaluated on.")
 

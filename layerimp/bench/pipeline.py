@@ -56,11 +56,10 @@ def bench(
     Raises:
         InputError: something in the grid is wrong, or the directory holds something else.
     """
-    if device is not None:
-        device_named(device)
+    place = device_named(device)
     _check_engine(engine, address, workers, device)
     with Store(output) as store:
-        layout = settle(grid, store, permissions, progress)
+        layout = settle(grid, store, permissions, progress, place)
         store.keep_layout(layout.model_dump(mode="json"))
         driver = Driver(layout, store, permissions, watcher, retry=retry)
         try:

@@ -11,10 +11,11 @@ from layerimp.assets import absolute, assets, located
 from layerimp.bench.cells import digest
 from layerimp.bench.layout import Chooser, Entrant, Layout, Measure, Subject
 from layerimp.documents import TASK, check_source, task_of
+from layerimp.dtypes import dtype_named
 from layerimp.errors import LayerimpError, ModelError, OptionError
 from layerimp.evaluator import Evaluator
 from layerimp.lineup import check_spec, installed
-from layerimp.model import dtype_named, quiet
+from layerimp.model import configuration, float32_stands_in, quiet
 from layerimp.panel import Panel
 from layerimp.pruner import Pruner
 from layerimp.recipe import ALL, ComponentSpec, Permissions, Recipe
@@ -22,6 +23,8 @@ from layerimp.registry import registry
 from layerimp.scorer import Scorer
 
 if TYPE_CHECKING:
+    import torch
+
     from layerimp.bench.grid import Grid
     from layerimp.bench.store import Store
     from layerimp.progress import Progress
@@ -29,8 +32,15 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 22
 
 
-def settle(grid: Grid, store: Store, permissions: Permissions, progress: Progress) -> Layout:
+def settle(grid: Grid, store: Store, permissions: Permissions, progress: Progress, device: torch.device) -> Layout:
     """All that names the cells of a grid.
+
+    Args:
+        grid: The grid.
+        store: Where digests of files are kept.
+        permissions: What may run code.
+        progress: Where to report progress.
+        device: What models compute on. The dtype that they compute in is decided here, once for all workers.
 
     Raises:
         InputError: something that the grid names does not exist, or does not fit.
@@ -39,8 +49,7 @@ def settle(grid: Grid, store: Store, permissions: Permissions, progress: Progres
     pruners = {label: _chooser(spec) for label, spec in grid.pruners.items()}
     models = {}
     for label in grid.models:
-        recipe = _from_anywhere(grid.recipe(label))
-        dtype_named(recipe.dtype)
+        recipe = _with_dtype(_from_anywhere(grid.recipe(label)), permissions, progress, device)
         measures = tuple(_measures(recipe, permissions, progress))
         if not measures:
             raise OptionError(f"nothing to evaluate {label} on: name tasks (--tasks), or an evaluator that needs none")
@@ -49,6 +58,21 @@ def settle(grid: Grid, store: Store, permissions: Permissions, progress: Progres
             text = _text_digest(recipe, permissions, progress, store)
         models[label] = Subject(recipe=recipe, identity=identity, text=text, measures=measures)
     return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners)
+
+
+def _with_dtype(recipe: Recipe, permissions: Permissions, progress: Progress, device: torch.device) -> Recipe:
+    """The recipe with the dtype to compute in, where none is named and it is not the stored one."""
+    dtype_named(recipe.dtype)
+    trusted = permissions.trust_remote_code
+    if recipe.dtype is None and float32_stands_in(
+        recipe.model,
+        configuration(recipe.model, trust_remote_code=trusted),
+        device,
+        progress,
+        trust_remote_code=trusted,
+    ):
+        return recipe.model_copy(update={"dtype": "float32"})
+    return recipe
 
 
 def _from_anywhere(recipe: Recipe) -> Recipe:
