@@ -1,4 +1,4 @@
-# Thin recipes: all set-up is one editable install.
+# Thin recipes: set-up is an editable install, with the developer's tools only where they are needed.
 MODEL ?=
 CALIBRATION ?=
 ARGS ?=
@@ -10,13 +10,17 @@ BIN := .venv/bin
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+.venv/developing: .venv/installed
 	$(BIN)/pip install --quiet -e ".[dev]"
 	touch $@
 
 run: .venv/installed
 	$(BIN)/layerimp run --scorer avss $(if $(MODEL),--model "$(MODEL)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(ARGS)
 
-test: .venv/installed
+test: .venv/developing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

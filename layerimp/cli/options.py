@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 Model = Annotated[str | None, typer.Option(help="Model directory, or hub id. Default: starter, which ships.")]
 Dtype = Annotated[
     str | None,
-    typer.Option(help="float32, bfloat16, float16 or float64. Default: as saved."),
+    typer.Option(
+        help="What to compute in: float32, bfloat16, float16 or float64. Default: as stored, but float32 where the CPU "
+        "only emulates that, and for the starter. Checkpoints are written as stored."
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.")]
 DeviceMap = Annotated[
