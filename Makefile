@@ -4,17 +4,18 @@ CALIBRATION ?=
 ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet)
 
 .PHONY: run test
 .DEFAULT_GOAL := run
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -e .
+	$(INSTALL) -e .
 	touch $@
 
 .venv/developing: .venv/installed
-	$(BIN)/pip install --quiet -e ".[dev]"
+	$(INSTALL) -e ".[dev]"
 	touch $@
 
 run: .venv/installed
