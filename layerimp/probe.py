@@ -96,22 +96,22 @@ def first_difference(model: PreTrainedModel, other: PreTrainedModel) -> str | No
 
     A weight that the other model holds in a narrower dtype is compared as that dtype rounds it.
     """
-    theirs = _stored_tensors(other)
-    for path, tensor in _stored_tensors(model).items():
+    theirs = stored_tensors(other)
+    for path, tensor in stored_tensors(model).items():
         found = theirs.get(path)
         if found is None or found.shape != tensor.shape or not torch.equal(_bits(tensor.to(found.dtype)), _bits(found)):
             return path
-    return next((path for path in theirs if path not in _stored_tensors(model)), None)
+    return next((path for path in theirs if path not in stored_tensors(model)), None)
 
 
 def share_tensors(owner: PreTrainedModel, borrower: PreTrainedModel) -> None:
     """Let a model compute with another one's weights and persistent buffers, in place of equal ones of its own."""
-    theirs = _stored_tensors(owner)
-    for path, tensor in _stored_tensors(borrower).items():
+    theirs = stored_tensors(owner)
+    for path, tensor in stored_tensors(borrower).items():
         tensor.data = theirs[path].data
 
 
-def _stored_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+def stored_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
     """The weights and the buffers that a checkpoint holds, by their path; tied ones under each of their paths."""
     found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     for path, module in model.named_modules(remove_duplicate=False):

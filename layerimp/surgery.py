@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -16,7 +18,7 @@ from layerimp.dtypes import HALF
 from layerimp.errors import LayerimpError, SurgeryError
 from layerimp.plugins import one_line
 from layerimp.precision import in_float32
-from layerimp.probe import TOKENS, TOLERANCE, cached_logits, deviation, last_hidden
+from layerimp.probe import TOKENS, TOLERANCE, cached_logits, deviation, last_hidden, stored_tensors
 from layerimp.pruner import PrunePlan, checked_blocks
 from layerimp.shortening import Shortened, shortened
 from layerimp.skeleton import facts
@@ -47,50 +49,101 @@ def prune(model: Model, blocks: Sequence[int] | PrunePlan) -> Model:
     """
     if isinstance(blocks, PrunePlan):
         blocks = blocks.blocks
-    _remove(find_blocks(model), blocks)
+    prepare(find_blocks(model), blocks).apply()
     return model
 
 
 @contextmanager
 def pruned(model: PreTrainedModel, blocks: Sequence[int]) -> Iterator[PreTrainedModel]:
     """The model without `blocks`, and on leaving as it was; see `prune`."""
-    undo = _remove(find_blocks(model), blocks)
-    try:
+    with prepare(find_blocks(model), blocks).applied():
         yield model
-    finally:
-        undo()
 
 
-def _remove(stack: BlockStack, blocks: Sequence[int]) -> Callable[[], None]:
-    """Remove `blocks`, prove that it is exact, and return what puts them back."""
+def prepare(stack: BlockStack, blocks: Sequence[int]) -> Removal:
+    """Find the configuration of a model without `blocks`, and prove that stock code builds the kept blocks from it.
+
+    Nothing is changed yet. What takes long is done here, once; the result can be applied as often as needed.
+
+    Raises:
+        OptionError: a block does not exist, or comes twice.
+        SurgeryError: stock code builds something else than the kept blocks; says what would be different.
+    """
     gone = set(checked_blocks(blocks, len(stack)))
     kept = [index for index in range(len(stack)) if index not in gone]
     if not kept:
         raise SurgeryError(f"removing all {len(stack)} blocks leaves no model")
-    with ExitStack() as undo:
-        if gone:
-            found = shortened(stack, kept)
-            if not _carry_out(stack, found, kept, undo):
-                undo.close()
-                with in_float32(stack.model), ExitStack() as trial:
-                    _carry_out(stack, found, kept, trial)
-                _carry_out(stack, found, kept, undo)
-        return undo.pop_all().close
+    return Removal(stack, sorted(gone), kept, shortened(stack, kept) if gone else None)
 
 
-def _carry_out(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitStack) -> bool:
-    """Remove all but the `kept` blocks, and compare with the model past the others.
+@dataclass(frozen=True)
+class Removal:
+    """A removal that is prepared: it can be applied, and taken back, as often as needed.
 
-    Returns whether that settles it: in half precision a rounding is as large as many an error, and only equal bits do.
-
-    Raises:
-        SurgeryError: the model computes something else now.
+    Attributes:
+        stack: The blocks of the intact model.
+        gone: The indices of the blocks that go, in depth order.
+        kept: The indices of those that stay.
+        shortened: The configuration of the kept blocks, and what follows from it; None where nothing goes.
     """
-    gone = [index for index in range(len(stack)) if index not in kept]
-    expected, cached = _past(stack, gone)
-    _apply(stack, found, kept, undo)
-    equal = _prove(stack, expected, cached, f"without {_named(gone)}")
-    return equal or expected.dtype not in HALF
+
+    stack: BlockStack
+    gone: Sequence[int]
+    kept: Sequence[int]
+    shortened: Shortened | None
+
+    @contextmanager
+    def applied(self) -> Iterator[PreTrainedModel]:
+        """The model without the blocks, and on leaving as it was; see `apply`."""
+        undo = self.apply()
+        try:
+            yield self.stack.model
+        finally:
+            undo()
+
+    def apply(self) -> Callable[[], None]:
+        """Remove the blocks, prove that the model computes what it computed past them, and return what puts them back.
+
+        Raises:
+            SurgeryError: the model computes something else now, and is as it was.
+        """
+        with ExitStack() as undo:
+            if not self._settled(undo):
+                undo.close()
+                with in_float32(self.stack.model), ExitStack() as trial:
+                    self._settled(trial)
+                self._settled(undo)
+            return undo.pop_all().close
+
+    def beside(self) -> PreTrainedModel:
+        """The model without the blocks as a tree of modules of its own, beside the intact one.
+
+        Both share the tensors of what is kept, so that no weight is there twice. Replace a parameter of the new tree,
+        rather than writing into it, and the intact model stays as it is. Buffers that no checkpoint holds, such as
+        tables of positions, are copied.
+
+        Raises:
+            SurgeryError: the pruned model computes something else than the intact one past the blocks.
+        """
+        with self.applied() as model:
+            shared = {id(tensor): tensor for tensor in stored_tensors(model).values()}
+            return copy.deepcopy(model, shared)
+
+    def _settled(self, undo: ExitStack) -> bool:
+        """Remove the blocks, and compare with the model past them.
+
+        Returns whether that settles it: in half precision a rounding is as large as many an error, and only equal bits
+        do.
+
+        Raises:
+            SurgeryError: the model computes something else now.
+        """
+        if self.shortened is None:
+            return True
+        expected, cached = _past(self.stack, self.gone)
+        _apply(self.stack, self.shortened, self.kept, undo)
+        equal = _prove(self.stack, expected, cached, f"without {_named(self.gone)}")
+        return equal or expected.dtype not in HALF
 
 
 def _past(stack: BlockStack, gone: Sequence[int]) -> tuple[Tensor, Tensor | None]:

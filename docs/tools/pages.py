@@ -196,14 +196,14 @@ def same(shown: str, printed: str, command: str = "") -> bool:
     limit = _LIMIT.search(command)
     tipped = TIPPED / (int(limit[1]) if limit else DOCUMENTS)
     texts = [_TIMES.sub("", text).rstrip() for text in (shown, printed)]
-    scores = [_SCORES.findall(text) for text in texts]
-    others = [[_SCORES.sub("", text)] for text in texts]
-    return _all_alike(*scores, 0.0) and _all_alike(*others, tipped)
+    one, other = (" ".join(_SCORES.findall(text)) for text in texts)
+    rest, further = (_SCORES.sub("", text) for text in texts)
+    return _all_alike(one, other, 0.0) and _all_alike(rest, further, tipped)
 
 
-def _all_alike(shown: list[str], printed: list[str], tipped: float) -> bool:
+def _all_alike(shown: str, printed: str, tipped: float) -> bool:
     # The stars that mark what cannot be told from the best come and go with the last digits.
-    words, others = ([word for word in " ".join(texts).split() if word != "*"] for texts in (shown, printed))
+    words, others = ([word for word in text.split() if word != "*"] for text in (shown, printed))
     return len(words) == len(others) and all(_alike(*pair, tipped) for pair in zip(words, others, strict=True))
 
 
