@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 
 import layerimp
-from layerimp.blocks import run
 from layerimp.calibration import load_calibration
+from layerimp.forward import run
 from layerimp.head import Head
 from layerimp.registry import registry
 from layerimp.soundness import Checked

@@ -10,7 +10,7 @@ import typer
 
 import layerimp
 from layerimp.comparison import Comparison
-from layerimp.recipe import ORIGINAL, STARTER, STARTER_TASKS
+from layerimp.defaults import ORIGINAL, STARTER, STARTER_TASKS
 from layerimp.registry import registry
 from layerimp.surgery import pruned
 

@@ -26,9 +26,10 @@ from layerimp_greedy import Greedy
 from torch.nn.functional import cosine_similarity
 
 import layerimp
-from layerimp.blocks import BlockStack, run
+from layerimp.blocks import BlockStack
 from layerimp.calibration import load_calibration
 from layerimp.engine import measure
+from layerimp.forward import run
 from layerimp.head import Head
 from layerimp.pruner import Budget
 from layerimp.registry import registry

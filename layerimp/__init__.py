@@ -35,7 +35,7 @@ _HOME = {
     "Pruner": "pruner",
     "Recipe": "recipe",
     "Scorer": "scorer",
-    "find_blocks": "blocks",
+    "find_blocks": "discovery",
     "hookimpl": "hookspecs",
     "load": "model",
     "prune": "surgery",
@@ -45,8 +45,8 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
-    from layerimp.blocks import find_blocks
     from layerimp.checkpoint import save
+    from layerimp.discovery import find_blocks
     from layerimp.engine import score
     from layerimp.errors import LayerimpError
     from layerimp.evaluator import Evaluator, Metric

@@ -11,16 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from layerimp.errors import LayerimpError, NonFiniteError, PluginError
-from layerimp.imprint import Imprint
-from layerimp.plugins import one_line
+from layerimp.errors import LayerimpError, NonFiniteError, PluginError, one_line
 from layerimp.registry import registry
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from layerimp.component import Component
-    from layerimp.progress import Progress
 
 
 def named(kind: str, label: str, cls: type[Component]) -> str:
@@ -66,27 +61,3 @@ def _line_of(cls: type[Component], error: Exception) -> str:
         return ""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f" ({Path(file).name}, line {lines[-1]})" if lines else ""
-
-
-@contextmanager
-def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str) -> Iterator[None]:
-    """Take away what somebody leaves behind on a model in here, and say so.
-
-    Raises:
-        PluginError: they changed a weight, or the configuration, which cannot be taken back.
-    """
-    imprint = Imprint.of(model)
-    try:
-        yield
-    finally:
-        now = Imprint.of(model)
-        traces, damage = imprint.traces(now), imprint.damage(now)
-        if traces:
-            imprint.restore(model)
-            progress.note(f"{who} left {traces[0]} behind{_more(traces)}; taken away")
-    if damage:
-        raise PluginError(f"{who} changed {damage[0]}{_more(damage)}; no number after that could be trusted")
-
-
-def _more(found: list[str]) -> str:
-    return f" and {len(found) - 1} more" if len(found) > 1 else ""

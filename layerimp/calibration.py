@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.documents import Document, Packing, Reader, check_source, read_documents
+from layerimp.documents import Packing, Reader, check_source, read_documents
 from layerimp.errors import CalibrationError
+from layerimp.evaluator import Document
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from layerimp.sweep import Batch
+    from layerimp.blocks import Batch
 
 
 @dataclass(frozen=True)

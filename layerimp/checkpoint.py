@@ -12,12 +12,12 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from layerimp.blocks import find_blocks
+from layerimp.discovery import find_blocks
 from layerimp.dtypes import as_stored
-from layerimp.errors import CheckpointError, OutputError
+from layerimp.errors import CheckpointError, OutputError, one_line
 from layerimp.memory import free_bytes
-from layerimp.model import auto_class, quiet
-from layerimp.plugins import one_line
+from layerimp.model import auto_class
+from layerimp.modes import quiet
 from layerimp.probe import (
     TOLERANCE,
     cached_logits,
@@ -32,8 +32,10 @@ from layerimp.refusals import refuse_unfit
 from layerimp.staging import staged
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp.blocks import BlockStack
 
 
 SHARD = "5GB"
@@ -150,29 +152,26 @@ def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
     Raises:
         CheckpointError: a weight differs in any bit, or with equal weights something else is computed.
     """
-    if (count := len(find_blocks(reloaded))) != len(find_blocks(model)):
-        raise CheckpointError(f"the checkpoint loads back with {count} blocks")
+    intact, stack = find_blocks(model), find_blocks(reloaded)
+    if len(stack) != len(intact):
+        raise CheckpointError(f"the checkpoint loads back with {len(stack)} blocks")
     if path := first_difference(model, reloaded):
         raise CheckpointError(f"the checkpoint's weight {path} is not the one in memory")
     share_tensors(model, reloaded)
-    for what, answer in (("hidden states", _hidden), ("logits", logits)):
+    for what, answer in (("hidden states", last_hidden), ("logits", logits)):
         try:
-            expected, found = answer(model), answer(reloaded)
+            expected, found = answer(intact), answer(stack)
         except Exception as error:  # whatever a model makes of a few tokens
             raise CheckpointError(f"{type(model).__name__} cannot run on a few tokens: {one_line(error)}") from error
         if (off := deviation(expected, found)) > TOLERANCE:
             raise CheckpointError(f"the checkpoint's {what} are {off:.3g} roundings off those in memory")
-    _check_cache(model, reloaded)
+    _check_cache(intact, stack)
 
 
-def _hidden(model: PreTrainedModel) -> Tensor:
-    return last_hidden(find_blocks(model))
-
-
-def _check_cache(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
+def _check_cache(intact: BlockStack, reloaded: BlockStack) -> None:
     """Whether a checkpoint generates with a cache what the model in memory does; some stock models cannot use one."""
     try:
-        expected = cached_logits(model)
+        expected = cached_logits(intact)
     except Exception:  # then there is nothing to keep
         return
     try:
@@ -181,7 +180,7 @@ def _check_cache(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
         raise CheckpointError(f"the checkpoint cannot run with a cache: {one_line(error)}") from error
     if expected is None:
         return
-    if (off := math.inf if found is None else deviation(expected, found, model.dtype)) > TOLERANCE:
+    if (off := math.inf if found is None else deviation(expected, found, intact.model.dtype)) > TOLERANCE:
         raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} roundings off those in memory")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric, retention, retention_stderr
-from layerimp.recipe import ORIGINAL
 
 NOISE = 2.0
 """How many standard errors of their difference two numbers have to be apart to be told apart."""

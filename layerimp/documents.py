@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from layerimp.assets import located
 from layerimp.errors import CalibrationError, listing
+from layerimp.evaluator import Document
+from layerimp.located import located
 
 _JSON_SUFFIXES = frozenset({".jsonl", ".json", ".ndjson"})
 _TEXT_SUFFIXES = frozenset({".txt", ".md", ".text", ".tokens", ".csv", ".tsv", ".parquet"})
@@ -20,8 +21,6 @@ TASK = "task:"
 """What opens the name of a task whose training split is meant."""
 
 Packing = Literal["windows", "rows"]
-Document = tuple[str, int | None]
-"""A text, and its label where one is wanted."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from layerimp.blame import blaming
-from layerimp.blocks import find_blocks
+from layerimp.discovery import find_blocks
 from layerimp.errors import LayerimpError, OptionError, PluginError
-from layerimp.model import in_eval_mode
+from layerimp.modes import in_eval_mode
 from layerimp.passes import Pass
 from layerimp.progress import SILENT, Progress
 from layerimp.registry import registry
@@ -18,8 +18,7 @@ from layerimp.scorer import Importance, Scorer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from layerimp.blocks import BlockStack
-    from layerimp.sweep import Batch
+    from layerimp.blocks import Batch, BlockStack
     from layerimp.sweep.cache import BlockCache
 
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from layerimp.blame import blaming, leaving_no_trace, named
+from layerimp.blame import blaming, named
+from layerimp.defaults import ORIGINAL
 from layerimp.errors import NonFiniteError, PluginError
 from layerimp.evaluator import Metric
+from layerimp.imprint import leaving_no_trace
 from layerimp.metrics_cache import MetricsCache, model_fingerprint
 from layerimp.progress import About, Progress
-from layerimp.recipe import ORIGINAL
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence

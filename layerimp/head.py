@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from layerimp.blocks import BlockStack, called, computing, probe_ids
-from layerimp.errors import ModelError
-from layerimp.model import in_eval_mode
+from layerimp.blocks import BlockStack, probe_ids
+from layerimp.errors import ModelError, PredictionError
+from layerimp.forward import called, computing
+from layerimp.modes import in_eval_mode
 from layerimp.probe import TOLERANCE, deviation
-from layerimp.registry import registry
 from layerimp.stats import chunks, working_dtype
 
 if TYPE_CHECKING:
-    from layerimp.sweep import Batch
+    from layerimp.blocks import Batch
 
 CHUNK_LOGITS = 1 << 25
 """Logits, and their gradients, that exist at once: 128 MiB in float32. With fewer, reading the matrix takes longer than
@@ -62,7 +62,7 @@ class Head:
         num_classes: How many tokens or labels there are to predict.
 
     Raises:
-        ModelError: the model predicts neither.
+        PredictionError: the model predicts neither.
     """
 
     kind: Literal["next-token", "label"]
@@ -79,7 +79,7 @@ class Head:
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         name, labels = type(self._model).__name__, getattr(self._model.config, "num_labels", 0)
         if self._model.config.is_encoder_decoder:
-            raise ModelError(f"{name} predicts from two texts, and its blocks read one; {_ways_out()}")
+            raise PredictionError(f"{name} predicts from two texts, and its blocks read one")
         calls: list[tuple[nn.Module, Any]] = []
         with ExitStack() as hooks, in_eval_mode(self._model), torch.inference_mode():
             for part in _parts(stack):
@@ -91,21 +91,21 @@ class Head:
         elif isinstance(logits, Tensor) and logits.shape == (1, labels):
             self.kind = "label"
         else:
-            raise ModelError(f"{name} predicts neither the next token nor a label; {_ways_out()}")
+            raise PredictionError(f"{name} predicts neither the next token nor a label")
         if self.kind == "label" and (labels < 2 or self._model.config.problem_type == "multi_label_classification"):
-            raise ModelError(f"{name} does not predict one label of several; {_ways_out()}")
+            raise PredictionError(f"{name} does not predict one label of several")
         self.num_classes = logits.shape[-1]
         # The outermost part of those that hold the blocks returns last.
         self.backbone, output = calls[-1] if calls else (self._model, None)
         if not isinstance(output, ModelOutput):
-            raise ModelError(f"{name} has no part that ends where its head begins; {_ways_out()}")
+            raise PredictionError(f"{name} has no part that ends where its head begins")
         self._field = next(field for field, value in output.items() if isinstance(value, Tensor))
         if not logits.isfinite().all():
             return  # nothing can be told; the sweep will name the block
         with in_eval_mode(self._model), torch.inference_mode():
             if (off := deviation(logits, self._logits(output, inputs))) > TOLERANCE:
-                raise ModelError(
-                    f"the head of {name} reads more than its backbone's output ({off:.2g} roundings off); {_ways_out()}"
+                raise PredictionError(
+                    f"the head of {name} reads more than its backbone's output ({off:.2g} roundings off)"
                 )
 
     def _logits(self, output: ModelOutput, inputs: Batch) -> Tensor:
@@ -311,10 +311,3 @@ def _slope(logits: Tensor, ids: Tensor, out: Tensor | None = None) -> Tensor:
         part.copy_(torch.softmax(rows.to(working_dtype(rows.dtype)), dim=-1))
     slope[torch.arange(len(ids), device=slope.device), ids.to(slope.device)] -= 1
     return slope
-
-
-def _ways_out() -> str:
-    """Which scorers need no head."""
-    sweeps = {name: getattr(registry().get("scorer", name), "sweep", None) for name in registry().names("scorer")}
-    free = [name for name, sweep in sweeps.items() if sweep is None or not sweep.predicts]
-    return f"scorers that need no prediction: {', '.join(free)}"

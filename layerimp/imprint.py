@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from layerimp.errors import PluginError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from layerimp.progress import Progress
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
@@ -85,3 +91,27 @@ class Imprint:
 
 def _named(path: str) -> str:
     return path or "the model"
+
+
+@contextmanager
+def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str) -> Iterator[None]:
+    """Take away what somebody leaves behind on a model in here, and say so.
+
+    Raises:
+        PluginError: they changed a weight, or the configuration, which cannot be taken back.
+    """
+    imprint = Imprint.of(model)
+    try:
+        yield
+    finally:
+        now = Imprint.of(model)
+        traces, damage = imprint.traces(now), imprint.damage(now)
+        if traces:
+            imprint.restore(model)
+            progress.note(f"{who} left {traces[0]} behind{_more(traces)}; taken away")
+    if damage:
+        raise PluginError(f"{who} changed {damage[0]}{_more(damage)}; no number after that could be trusted")
+
+
+def _more(found: list[str]) -> str:
+    return f" and {len(found) - 1} more" if len(found) > 1 else ""

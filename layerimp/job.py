@@ -9,36 +9,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerimp.assets import absolute, assets, located
 from layerimp.blame import blaming
-from layerimp.blocks import BlockStack, find_blocks
+from layerimp.blocks import BlockStack
 from layerimp.calibration import CalibrationSet, draw_calibration
 from layerimp.checkpoint import check_memory, write
-from layerimp.documents import TASK, Document, Reader, check_source, read_documents, task_of
+from layerimp.defaults import ALL, LENGTH, ORIGINAL, RATIO
+from layerimp.discovery import find_blocks
+from layerimp.documents import TASK, Reader, check_source, read_documents, task_of
 from layerimp.dtypes import name_of
 from layerimp.engine import fill, finished, measure
 from layerimp.errors import OptionError, OutputError
 from layerimp.evaluation import Evaluation
-from layerimp.evaluator import Evaluator, Metric
+from layerimp.evaluator import Document, Evaluator, Metric
 from layerimp.lineup import Lineup
-from layerimp.model import auto_class, classifies, load, longest_row
+from layerimp.located import absolute, assets, located
+from layerimp.model import auto_class, load
 from layerimp.model_card import model_card
 from layerimp.panel import Panel
 from layerimp.progress import Progress
 from layerimp.pruner import Budget, PrunePlan, Pruner
-from layerimp.recipe import ALL, ORIGINAL, Permissions, Recipe, check_label
+from layerimp.recipe import Permissions, Recipe, check_label
 from layerimp.registry import registry
 from layerimp.report import Report, Size, why_not_ours
 from layerimp.scorer import Importance, Scorer
 from layerimp.staging import check_target, staged
 from layerimp.surgery import pruned
 from layerimp.sweep.cache import BlockCache
+from layerimp.traits import classifies, longest_row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-DEFAULT_RATIO = 0.25
-DEFAULT_LENGTH = 256
 
 
 class Job:
@@ -141,7 +141,7 @@ class Job:
         """Draw the calibration set."""
         spec = self.recipe.calibration
         longest = longest_row(self.model) or math.inf
-        length = int(spec.max_length or min(DEFAULT_LENGTH, longest))
+        length = int(spec.max_length or min(LENGTH, longest))
         if length > longest:
             raise OptionError(f"max_length {length} is beyond the model's {longest} positions")
         if spec.label_field and not classifies(self.model):
@@ -202,7 +202,7 @@ class Job:
         recipe = self.recipe
         ratio = recipe.ratio
         if ratio is None and not recipe.blocks:
-            ratio = self.report.resolved["ratio"] = DEFAULT_RATIO
+            ratio = self.report.resolved["ratio"] = RATIO
         budget = Budget.of(len(self.stack), ratio=ratio, blocks=recipe.blocks, protect=recipe.protect)
         drawn = self.importance()
         spec = recipe.pruner

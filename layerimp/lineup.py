@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from layerimp.blame import blaming
+from layerimp.defaults import ALL
 from layerimp.engine import measure
 from layerimp.errors import (
     CalibrationError,
@@ -17,14 +18,13 @@ from layerimp.errors import (
     PluginError,
     SurgeryError,
 )
-from layerimp.recipe import ALL, ComponentSpec, Recipe
+from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.registry import registry
 from layerimp.scorer import Scorer
 
 if TYPE_CHECKING:
-    from layerimp.blocks import BlockStack
+    from layerimp.blocks import Batch, BlockStack
     from layerimp.progress import Progress
-    from layerimp.sweep import Batch
 
 TRIAL_TOKENS = 8
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,13 +14,14 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
-from layerimp.assets import located
-from layerimp.blocks import find_blocks
+from layerimp.defaults import STARTER
+from layerimp.discovery import find_blocks
 from layerimp.dtypes import dtype_named, is_native, name_of, remember_stored
-from layerimp.errors import LayerimpError, ModelError, OptionError, PluginWarning, listing
+from layerimp.errors import LayerimpError, ModelError, OptionError, listing
+from layerimp.located import located
 from layerimp.memory import free_bytes
+from layerimp.modes import quiet
 from layerimp.progress import SILENT, Progress
-from layerimp.recipe import STARTER
 from layerimp.refusals import refuse_config
 
 if TYPE_CHECKING:
@@ -209,19 +206,6 @@ def _check_weights(name: str | Path, model: PreTrainedModel, info: dict[str, Any
             )
 
 
-def longest_row(model: PreTrainedModel) -> int | None:
-    """How many tokens the model has positions for; None where it has no limit."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(positions, int):
-        return None
-    # Some encoders count positions from after the padding token's id.
-    words = model.get_input_embeddings()
-    embeddings = (m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m is not words)
-    tables = (table for table in embeddings if table.num_embeddings == positions)
-    offsets = [table.padding_idx + 1 for table in tables if table.padding_idx is not None]
-    return positions - max(offsets, default=0)
-
-
 def auto_class(config: PretrainedConfig) -> str:
     """The name of the stock `Auto` class that loads checkpoints with this configuration."""
     architectures = config.architectures or []
@@ -237,45 +221,6 @@ def _added(auto: str, config: PretrainedConfig) -> str | None:
     registered = getattr(transformers, auto)._model_mapping._extra_content.get(type(config))
     beside = (getattr(config, "auto_map", None) or {}).get(auto)
     return registered.__name__ if registered else beside and str(beside).rpartition(".")[2]
-
-
-def classifies(model: PreTrainedModel) -> bool:
-    """Whether a model puts one of several labels to a text. Transformers, and those who follow it, name them alike."""
-    return type(model).__name__.endswith("ForSequenceClassification")
-
-
-@contextmanager
-def in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Put every module in evaluation mode, and back as each was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the progress bars, log lines and warnings of transformers, and the hub's word of each retry."""
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    verbosity = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    hub.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("default", PluginWarning)  # ours is meant for whoever called
-            yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        hub.setLevel(level)
-        if bars:
-            transformers.logging.enable_progress_bar()
 
 
 def _source(model: str | Path) -> str:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from layerimp import __version__
-from layerimp.recipe import ORIGINAL
+from layerimp.defaults import ORIGINAL
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric

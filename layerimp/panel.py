@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layerimp.blame import blaming
+from layerimp.defaults import HARNESS
 from layerimp.errors import ModelError, OptionError, TaskError
 from layerimp.evaluator import Evaluator
 from layerimp.recipe import PERMISSIONS, ComponentSpec, Permissions, Recipe
@@ -44,7 +45,7 @@ class Panel:
     def for_training(self, task: str) -> Evaluator:
         """An evaluator, prepared, that knows the training text of one task."""
         specs = filter(_knows_training, self._recipe.evaluators.values())
-        return self._made(next(specs, ComponentSpec(name="harness")), tasks=(task,))
+        return self._made(next(specs, ComponentSpec(name=HARNESS)), tasks=(task,))
 
     def _made(self, spec: ComponentSpec, **changes: object) -> Evaluator:
         recipe = self._recipe

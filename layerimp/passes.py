@@ -7,17 +7,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from layerimp.blame import blaming, leaving_no_trace, named
-from layerimp.errors import LayerimpError, ModelError, PluginError, listing
+from layerimp.blame import blaming, named
+from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, listing
+from layerimp.imprint import leaving_no_trace
+from layerimp.registry import registry
 from layerimp.soundness import Checked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from layerimp.blocks import BlockStack
+    from layerimp.blocks import Batch, BlockStack
     from layerimp.progress import Advance, Progress
     from layerimp.scorer import Scorer
-    from layerimp.sweep import Batch, Scouting, Sweep, Trace
+    from layerimp.sweep import Scouting, Sweep, Trace
     from layerimp.sweep.cache import BlockCache
 
 
@@ -79,7 +81,11 @@ class Pass:
         """
         total = len(calibration) if isinstance(calibration, Sized) else None
         who = " and ".join(named("scorer", label, type(scorer)) for label, scorer in self.scorers.items())
-        with suppress(_NobodyLeftError), leaving_no_trace(stack.model, progress, f"the sweep of {who}"):
+        with (
+            suppress(_NobodyLeftError),
+            leaving_no_trace(stack.model, progress, f"the sweep of {who}"),
+            _naming_those_without_prediction(),
+        ):
             while True:
                 with suppress(HarmfulError), progress.stage(f"score {', '.join(self._attending())}", total) as advance:
                     self._drive(stack, Checked(calibration, stack), kept, advance, cache)
@@ -172,6 +178,21 @@ def _fallback_note(stack: BlockStack, site: str, other: str, blocks: list[int]) 
     where = "no block has" if len(blocks) == len(stack) else f"{len(blocks)} of {len(stack)} blocks have no"
     kind = type(stack[blocks[0]]).__name__
     return f"{where} site {site} ({kind}); {other} is read instead, in every block"
+
+
+@contextmanager
+def _naming_those_without_prediction() -> Iterator[None]:
+    """Where a model's predictions cannot be read, name the scorers that need none."""
+    try:
+        yield
+    except PredictionError as error:
+        raise PredictionError(f"{error}; {_without_prediction()}") from error
+
+
+def _without_prediction() -> str:
+    sweeps = {name: getattr(registry().get("scorer", name), "sweep", None) for name in registry().names("scorer")}
+    free = [name for name, sweep in sweeps.items() if sweep is None or not sweep.predicts]
+    return f"scorers that need no prediction: {', '.join(free)}"
 
 
 class _Observed(dict[str, "Tensor"]):

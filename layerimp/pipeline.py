@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from layerimp.defaults import ORIGINAL
 from layerimp.errors import OptionError
 from layerimp.job import Job
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import Budget, PrunePlan
-from layerimp.recipe import ORIGINAL, Permissions, Recipe
+from layerimp.recipe import Permissions, Recipe
 from layerimp.report import Report
 from layerimp.surgery import pruned
 

@@ -19,7 +19,7 @@ from warnings import warn
 import pluggy
 
 from layerimp import hookspecs
-from layerimp.errors import PluginWarning
+from layerimp.errors import PluginWarning, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -153,11 +153,6 @@ def _order(point: EntryPoint) -> tuple[bool, str, str, str]:
     """What ships comes first, so that nobody takes its names; then by name."""
     distribution = point.dist.name if point.dist else ""
     return distribution != hookspecs.PROJECT, point.name, point.value, distribution
-
-
-def one_line(error: BaseException) -> str:
-    """The kind and the text of an error, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 @cache

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks import BlockStack, bypassed, find_blocks, hidden_states, probe_ids, without_cache
-from layerimp.model import in_eval_mode, quiet
+from layerimp.blocks import BlockStack, probe_ids
+from layerimp.forward import bypassed, hidden_states, without_cache
+from layerimp.modes import in_eval_mode, quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,22 +37,22 @@ def last_hidden(stack: BlockStack, skipped: Sequence[int] = (), *, tokens: int =
     return hidden_states(values(output))
 
 
-def logits(model: PreTrainedModel) -> Tensor:
+def logits(stack: BlockStack) -> Tensor:
     """The logits [1, seq, vocab], or of a classifier [1, label], without a cache."""
-    ids = probe_ids(find_blocks(model), TOKENS)
+    model, ids = stack.model, probe_ids(stack, TOKENS)
     with in_eval_mode(model), torch.no_grad(), quiet():
         output = model(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(model))
     return hidden_states(values(output))
 
 
-def cached_logits(model: PreTrainedModel, skipped: Sequence[int] = ()) -> Tensor | None:
+def cached_logits(stack: BlockStack, skipped: Sequence[int] = ()) -> Tensor | None:
     """The logits [1, step, vocab] of the last tokens, as generation computes them with a cache, past blocks `skipped`.
 
     The tokens are given, whatever the model would say. None for a model that generates nothing.
     """
+    model = stack.model
     if not model.can_generate():
         return None
-    stack = find_blocks(model)
     ids = probe_ids(stack, TOKENS)
     following = ids[0].tolist()
     generate: Any = model.generate

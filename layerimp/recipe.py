@@ -10,22 +10,19 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from layerimp.assets import assets
+from layerimp.defaults import (
+    ALL,
+    BASELINES,
+    EVALUATORS,
+    ORIGINAL,
+    PROSE,
+    PRUNER,
+    SCORER,
+    STARTER,
+    STARTER_TASKS,
+)
 from layerimp.errors import InputError, OptionError, unknown_name
-
-ORIGINAL = "original"
-"""The label of the intact model in results."""
-ALL = "all"
-"""What stands for every installed scorer."""
-
-STARTER = "starter"
-"""The model, and its calibration text, that everything runs on by default."""
-
-PROSE = "prose"
-"""The calibration text for all other models."""
-
-STARTER_TASKS = ("starter_stories", "starter_sentiment", "starter_qa")
-"""One task per family of the AVSS paper: language modelling, sentiment, question answering. They need no network."""
+from layerimp.located import assets
 
 
 @dataclass(frozen=True)
@@ -160,16 +157,16 @@ class Recipe(Part):
         None, description="auto: spread the model over all GPUs, where one is too small; in place of device."
     )
     scorers: Scorers = Field(
-        default_factory=lambda: {"avss": ComponentSpec(name="avss")},
+        default_factory=lambda: {SCORER: ComponentSpec(name=SCORER)},
         description="Scorers, by label; `all` stands for every installed one that is not named beside it.",
     )
     baselines: Baselines = Field(
-        default_factory=lambda: {name: ComponentSpec(name=name) for name in ("random", "depth")},
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in BASELINES},
         description="Scorers, by label, that a run with quality metrics evaluates beside the others.",
     )
-    pruner: ComponentSpec = Field(ComponentSpec(name="lowest"), description="The pruner.")
+    pruner: ComponentSpec = Field(ComponentSpec(name=PRUNER), description="The pruner.")
     evaluators: Components = Field(
-        default_factory=lambda: {name: ComponentSpec(name=name) for name in ("harness", "footprint")},
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in EVALUATORS},
         description="Evaluators, by label.",
     )
     calibration: CalibrationSpec = Field(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from layerimp.errors import OptionError, PluginError, UnknownNameError, listing, unknown_name
+from layerimp.errors import OptionError, PluginError, UnknownNameError, listing, one_line, unknown_name
 from layerimp.evaluator import Evaluator
-from layerimp.plugins import DISABLE_VARIABLE, PluginHost, host, one_line
+from layerimp.plugins import DISABLE_VARIABLE, PluginHost, host
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer
 

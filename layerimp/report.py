@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.comparison import Comparison
+from layerimp.defaults import ORIGINAL
 from layerimp.dtypes import stored_bytes
 from layerimp.evaluator import Metric, retention
-from layerimp.recipe import ORIGINAL, Recipe
+from layerimp.recipe import Recipe
 
 if TYPE_CHECKING:
     from layerimp.blocks import BlockStack

@@ -21,8 +21,9 @@ import torch
 from torch.func import functional_call
 from torch.utils._pytree import tree_map, tree_map_only
 
-from layerimp.blocks import called, hidden_states, probe_ids, without_cache
+from layerimp.blocks import probe_ids
 from layerimp.errors import LayerimpError, NonFiniteError
+from layerimp.forward import called, hidden_states, without_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,8 +13,7 @@ from layerimp.errors import CalibrationError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from layerimp.blocks import BlockStack
-    from layerimp.sweep import Batch
+    from layerimp.blocks import Batch, BlockStack
 
 
 @dataclass(frozen=True)

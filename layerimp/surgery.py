@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from layerimp.blocks import BlockStack, find_blocks
+from layerimp.blocks import BlockStack
+from layerimp.discovery import find_blocks
 from layerimp.dtypes import HALF
-from layerimp.errors import LayerimpError, SurgeryError
-from layerimp.plugins import one_line
+from layerimp.errors import LayerimpError, SurgeryError, one_line
 from layerimp.precision import in_float32
 from layerimp.probe import TOKENS, TOLERANCE, cached_logits, deviation, last_hidden, stored_tensors
 from layerimp.pruner import PrunePlan, checked_blocks
@@ -156,7 +156,7 @@ def _past(stack: BlockStack, gone: Sequence[int]) -> tuple[Tensor, Tensor | None
     except Exception as error:  # whatever a model makes of a few tokens
         raise SurgeryError(f"{type(stack.model).__name__} cannot run on a few tokens: {one_line(error)}") from error
     with suppress(Exception):  # whatever a model makes of its own cache; then there is nothing to keep exact
-        return expected, cached_logits(stack.model, gone)
+        return expected, cached_logits(stack, gone)
     return expected, None
 
 
@@ -174,7 +174,7 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
         equal = off == 0
         if off <= TOLERANCE and cached is not None:
             how = " with a cache"
-            now = cached_logits(stack.model)
+            now = cached_logits(stack)
             off = math.inf if now is None else deviation(cached, now, stack.model.dtype)
             equal = equal and off == 0
     except Exception as error:  # whatever the kept blocks make of what is missing

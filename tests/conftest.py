@@ -24,9 +24,9 @@ from fake_plugins import Install, installer
 from mood import Run, mood
 from tiny import tiny
 
-from layerimp.assets import assets
 from layerimp.cli import main
 from layerimp.hookspecs import PROJECT
+from layerimp.located import assets
 from layerimp.plugins import host
 from layerimp.registry import registry
 from layerimp.testing import tiny_tokenizer

@@ -11,7 +11,8 @@ import pytest
 
 import layerimp
 from layerimp import hookimpl
-from layerimp.assets import Assets, assets, collected, located
+from layerimp.assets import Assets
+from layerimp.located import assets, collected, located
 from layerimp.plugins import PluginHost
 
 

@@ -13,9 +13,9 @@ from tiny import EXPERTS, classifier, tiny
 from torch import nn
 
 import layerimp
-from layerimp.blocks import block_input, hidden_states
 from layerimp.engine import measure
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError, PluginError
+from layerimp.forward import block_input, hidden_states
 from layerimp.scorer import Importance, Scorer
 from layerimp.surgery import pruned
 from layerimp.sweep import Backward, Forward, Trace

@@ -14,13 +14,14 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import layerimp
-from layerimp.blocks import BlockStack, hidden_states
+from layerimp.blocks import BlockStack
 from layerimp.errors import ModelError, PluginWarning
-from layerimp.model import longest_row
+from layerimp.forward import hidden_states
 from layerimp.plugins import host
 from layerimp.sites import find_taps
 from layerimp.sweep import Forward, Trace
 from layerimp.testing import BLOCKS, batch, padded_batch
+from layerimp.traits import longest_row
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
 

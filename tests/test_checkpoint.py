@@ -115,7 +115,7 @@ def test_a_checkpoint_whose_cache_is_wrong_is_refused(tmp_path: Path, monkeypatc
 
     def wrong_in_the_checkpoint(one: Any) -> torch.Tensor | None:
         found = real(one)
-        return found if one is model or found is None else found.roll(1, dims=1)
+        return found if one.model is model or found is None else found.roll(1, dims=1)
 
     monkeypatch.setattr(checkpoint, "cached_logits", wrong_in_the_checkpoint)
     with pytest.raises(CheckpointError, match="cached logits are"):
@@ -128,7 +128,7 @@ def test_a_cache_that_only_the_checkpoint_cannot_use_is_refused(
     model, real = tiny("llama"), checkpoint.cached_logits
 
     def only_in_memory(one: Any) -> torch.Tensor | None:
-        if one is not model:
+        if one.model is not model:
             raise IndexError("no layer 3")
         return real(one)
 

@@ -17,7 +17,7 @@ from transformers import (
 
 import layerimp
 import layerimp.head
-from layerimp.errors import CalibrationError, ModelError
+from layerimp.errors import CalibrationError, ModelError, PredictionError
 from layerimp.head import Head
 from layerimp.soundness import Checked
 from layerimp.testing import BLOCKS, VOCAB, batch, padded_batch
@@ -166,8 +166,10 @@ def test_the_logits_of_a_batch_never_exist_at_once(monkeypatch: pytest.MonkeyPat
 )
 def test_a_model_that_predicts_nothing_of_the_kind(auto: Any, changes: dict[str, Any], said: str) -> None:
     model = auto.from_config(AutoConfig.for_model("bert", **(ENCODERS["bert"] | changes)))
-    with pytest.raises(ModelError, match=rf"{said}; scorers that need no prediction: angular, avss, .*random"):
+    with pytest.raises(PredictionError, match=f"{said}$"):
         Head(layerimp.find_blocks(model))
+    with pytest.raises(ModelError, match=rf"{said}; scorers that need no prediction: angular, avss, .*random"):
+        layerimp.score(model, [batch()], ["cim"])
 
 
 @pytest.mark.parametrize(

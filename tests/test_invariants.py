@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from tiny import tiny
 from torch import nn
 
-from layerimp.blocks import BlockStack, find_blocks
+from layerimp.blocks import Batch, BlockStack
+from layerimp.discovery import find_blocks
 from layerimp.engine import measure
 from layerimp.errors import ModelError
 from layerimp.registry import registry
 from layerimp.scorer import Importance, Scorer
-from layerimp.sweep import Batch
 from layerimp.testing import BLOCKS, VOCAB
 
 PRE_NORM = {

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerimp.evaluator import Metric
 from layerimp.metrics_cache import CACHE_VARIABLE, MetricsCache, model_fingerprint
-from layerimp.model import quiet
+from layerimp.modes import quiet
 from layerimp.testing import tiny_tokenizer
 
 KEY = ("weights", "harness", "limit=3")

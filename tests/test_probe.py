@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tiny import ALL, ENCODERS, EXPERTS, tiny
 from transformers import PreTrainedModel
 
-from layerimp.blocks import find_blocks
 from layerimp.checkpoint import require_equal
+from layerimp.discovery import find_blocks
 from layerimp.errors import CheckpointError
 from layerimp.probe import deviation, first_difference
 

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import layerimp
 from layerimp import surgery
-from layerimp.blocks import bypassed
 from layerimp.errors import CheckpointError, OptionError, SurgeryError
+from layerimp.forward import bypassed
 from layerimp.pruner import PrunePlan
 from layerimp.surgery import pruned
 from layerimp.testing import BLOCKS, batch

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
-from layerimp.blocks import find_blocks
+from layerimp.discovery import find_blocks
 from layerimp.sites import find_taps
 from layerimp.testing import BLOCKS, VOCAB
 from layerimp.testing.tiny import grown

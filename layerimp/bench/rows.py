@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from layerimp.bench.layout import Layout
 from layerimp.bench.statistics import Interval, difference, interval, tells, with_noise
 from layerimp.comparison import average_retention
+from layerimp.defaults import RANDOM
 from layerimp.evaluator import Metric, retention
 from layerimp.report import Size
 
-RANDOM = "random"
 Key = tuple[str, str]
 """A task and a metric."""
 

@@ -7,18 +7,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerimp.assets import absolute, assets, located
 from layerimp.bench.cells import digest
 from layerimp.bench.layout import Chooser, Entrant, Layout, Measure, Subject
+from layerimp.defaults import ALL
 from layerimp.documents import TASK, check_source, task_of
 from layerimp.dtypes import dtype_named
 from layerimp.errors import LayerimpError, ModelError, OptionError
 from layerimp.evaluator import Evaluator
 from layerimp.lineup import check_spec, installed
-from layerimp.model import configuration, float32_stands_in, quiet
+from layerimp.located import absolute, assets, located
+from layerimp.model import configuration, float32_stands_in
+from layerimp.modes import quiet
 from layerimp.panel import Panel
 from layerimp.pruner import Pruner
-from layerimp.recipe import ALL, ComponentSpec, Permissions, Recipe
+from layerimp.recipe import ComponentSpec, Permissions, Recipe
 from layerimp.registry import registry
 from layerimp.scorer import Scorer
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp.bench.cells import Cell, Outcome, Result
-from layerimp.blocks import run
+from layerimp.defaults import ORIGINAL
 from layerimp.engine import Filled, fill, finished, measure
-from layerimp.errors import LayerimpError, ModelError
+from layerimp.errors import LayerimpError, ModelError, one_line
+from layerimp.forward import run
 from layerimp.job import Job
-from layerimp.plugins import one_line
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
-from layerimp.recipe import ORIGINAL, ComponentSpec, Recipe
+from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.registry import registry
 from layerimp.report import Size
 from layerimp.scorer import Importance

@@ -26,7 +26,7 @@ from rich.table import Table
 from layerimp.cli import tables
 from layerimp.cli.tables import shown
 from layerimp.cli.watching import span, watching
-from layerimp.recipe import ORIGINAL
+from layerimp.defaults import ORIGINAL
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -263,7 +263,8 @@ def _with_options(recipe: Described, settings: list[str]) -> Described:
     """A recipe, of a run or a grid, with every LABEL.OPTION=VALUE put where it belongs."""
     import yaml
 
-    from layerimp.recipe import ALL, refuse_permissions
+    from layerimp.defaults import ALL
+    from layerimp.recipe import refuse_permissions
     from layerimp.registry import registry
 
     if not settings:

@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from layerimp.defaults import ORIGINAL
 from layerimp.model_card import measured
-from layerimp.recipe import ORIGINAL
 
 if TYPE_CHECKING:
     from layerimp.bench.tables import PaperTable

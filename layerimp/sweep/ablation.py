@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from layerimp.blocks import bypassed
+from layerimp.blocks import Batch
 from layerimp.errors import CalibrationError, NonFiniteError
+from layerimp.forward import bypassed
 from layerimp.head import Head
 from layerimp.sweep.cache import BlockCache, remembered
-from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
+from layerimp.sweep.contract import Scouting, Sweep, Trace
 from layerimp.sweep.replay import Replay
 
 if TYPE_CHECKING:

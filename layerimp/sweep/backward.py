@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks import block_input, bypassed, hidden_states, run
+from layerimp.blocks import Batch
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError
+from layerimp.forward import block_input, bypassed, hidden_states, run
 from layerimp.head import Head, Quantity
-from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
+from layerimp.sweep.contract import Scouting, Sweep, Trace
 from layerimp.sweep.finite import require_finite, require_rows, spread
 
 if TYPE_CHECKING:

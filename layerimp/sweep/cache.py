@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks import giving_back, hidden_states
 from layerimp.errors import ModelError, NonFiniteError
+from layerimp.forward import giving_back, hidden_states
 from layerimp.memory import free_bytes
 from layerimp.sweep.replay import Replay
 

@@ -11,12 +11,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from layerimp.blocks import BlockStack
+    from layerimp.blocks import Batch, BlockStack
     from layerimp.sites import Taps
     from layerimp.sweep.cache import BlockCache
-
-Batch = dict[str, "Tensor"]
-"""`input_ids` and `attention_mask`, both [batch, seq]; for a classifier also `labels` [batch], where they are known."""
 
 
 @dataclass(frozen=True)

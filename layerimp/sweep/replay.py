@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks import block_input, giving_back, hidden_states, probe_ids, run, with_hidden
-from layerimp.errors import ModelError
-from layerimp.plugins import one_line
+from layerimp.blocks import probe_ids
+from layerimp.errors import ModelError, one_line
+from layerimp.forward import block_input, giving_back, hidden_states, run, with_hidden
 from layerimp.probe import TOLERANCE, deviation
 from layerimp.stats import working_dtype
 from layerimp.sweep.finite import require_finite, spread
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from layerimp.blocks import BlockStack
-    from layerimp.sweep.contract import Batch
+    from layerimp.blocks import Batch, BlockStack
 
 PROBE_TOKENS = 8
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
 from layerimp.component import Component
+from layerimp.errors import one_line
 from layerimp.evaluator import Evaluator
-from layerimp.plugins import one_line
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer
 from layerimp.testing.components import CONTRACTS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from layerimp.blocks import find_blocks
+from layerimp.discovery import find_blocks
 from layerimp.engine import Filled, fill, finished, measure
 from layerimp.errors import LayerimpError, PluginError
 from layerimp.imprint import Imprint
@@ -22,7 +22,7 @@ from layerimp.testing.tiny import BLOCKS, VOCAB, batch, padded_batch, tiny_class
 from layerimp.testing.verdict import leaving_the_generator, require, require_same, require_unharmed
 
 if TYPE_CHECKING:
-    from layerimp.sweep import Batch
+    from layerimp.blocks import Batch
 
 LENGTHS = (12, 5, 9, 7)
 PADDING = {"input_ids": VOCAB - 1, "attention_mask": 0}

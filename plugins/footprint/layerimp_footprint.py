@@ -50,7 +50,7 @@ class Footprint(Evaluator):
             ModelError: the model takes no token ids.
         """
         from layerimp.dtypes import stored_bytes
-        from layerimp.model import longest_row
+        from layerimp.traits import longest_row
 
         batch, length = self.config.sequences, min(self.config.seq_length, longest_row(model) or self.config.seq_length)
         seconds = self._time(model, _tokens(model, batch, length))
@@ -71,7 +71,7 @@ class Footprint(Evaluator):
         """Seconds of each timed forward. `tokens`: [batch, seq]."""
         import torch
 
-        from layerimp.model import in_eval_mode
+        from layerimp.modes import in_eval_mode
 
         uncached = "use_cache" in inspect.signature(model.forward).parameters
         options = {"use_cache": False} if uncached else {}

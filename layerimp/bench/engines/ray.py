@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp.assets import located
 from layerimp.bench.cells import Outcome
 from layerimp.bench.engines import Assignment, WorkerError
 from layerimp.errors import OptionError
+from layerimp.located import located
 
 if TYPE_CHECKING:
     from layerimp.bench.work import Workshop

@@ -16,9 +16,9 @@ from layerimp.bench.report.plots import Square, cell_width, costs, curves, dots,
 from layerimp.bench.report.svg import drawn
 from layerimp.bench.report.view import View
 from layerimp.bench.report.words import listed, signed
-from layerimp.bench.rows import RANDOM
 from layerimp.bench.statistics import Interval
 from layerimp.bench.tables import percent, plus_minus
+from layerimp.defaults import RANDOM
 
 
 @dataclass(frozen=True)

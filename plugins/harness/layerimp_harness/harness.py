@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from layerimp.documents import Document
+    from layerimp.evaluator import Document
     from layerimp.progress import Advance, Progress
     from layerimp_harness.classifier import Answering
     from layerimp_harness.tasks import TaskSet
@@ -97,7 +97,7 @@ class Harness(Evaluator):
         if tokenizer is None:
             raise TaskError("the harness needs a tokenizer")
         self.check(model)
-        from layerimp.model import in_eval_mode
+        from layerimp.modes import in_eval_mode
 
         loaded, config = self._tasks(), self.config
 
@@ -148,7 +148,7 @@ class Harness(Evaluator):
         Raises:
             TaskError: the task is a group, or has no training split.
         """
-        from layerimp.model import classifies
+        from layerimp.traits import classifies
         from layerimp_harness.training import TrainingDocuments
 
         loaded = self._tasks()
@@ -173,7 +173,7 @@ class Harness(Evaluator):
 
     def _answering(self, model: PreTrainedModel) -> dict[str, Answering]:
         """How a classifier answers each task."""
-        from layerimp.model import classifies
+        from layerimp.traits import classifies
 
         if not classifies(model):
             kind = type(model).__name__

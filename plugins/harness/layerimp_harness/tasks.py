@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp.assets import assets
 from layerimp.errors import LayerimpError, TaskError, unknown_name
+from layerimp.located import assets
 from layerimp_harness import guard
 from layerimp_harness.building import GuardedFactory, explained
 from layerimp_harness.metrics import Saturating

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from layerimp.blocks import probe_ids, run
+from layerimp.blocks import probe_ids
 from layerimp.errors import ModelError
+from layerimp.forward import run
 from layerimp.sweep import Backward, Scouting
 from layerimp_lrp.activations import linear_activations
 from layerimp_lrp.rules import Rules, RuleSet

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from layerimp.recipe import STARTER_TASKS
+from layerimp.defaults import STARTER_TASKS
 from layerimp.registry import registry
 from layerimp_starter.corpus import draw
 from layerimp_starter.form import pieces
