@@ -22,7 +22,7 @@ from layerimp.defaults import (
     STARTER_TASKS,
 )
 from layerimp.errors import InputError, OptionError, unknown_name
-from layerimp.located import assets
+from layerimp.registry.assets import assets
 
 
 @dataclass(frozen=True)

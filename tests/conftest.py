@@ -26,9 +26,9 @@ from tiny import tiny
 
 from layerimp.cli import main
 from layerimp.hookspecs import PROJECT
-from layerimp.located import assets
-from layerimp.plugins import host
-from layerimp.registry import registry
+from layerimp.registry.assets import assets
+from layerimp.registry.catalog import registry
+from layerimp.registry.loader import host
 from layerimp.testing import tiny_tokenizer
 from layerimp.testing.tiny import WORDS
 
@@ -54,7 +54,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             cached.cache_clear()
 
     def plug(*points: EntryPoint) -> None:
-        monkeypatch.setattr("layerimp.plugins.entry_points", lambda group: [*installed, *points])
+        monkeypatch.setattr("layerimp.registry.loader.entry_points", lambda group: [*installed, *points])
         forget()
 
     yield plug

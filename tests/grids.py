@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
 from layerimp.bench.cells import Cell, Outcome, Result
-from layerimp.bench.driver import Driver, Tally
-from layerimp.bench.engines import Assignment, WorkerError
+from layerimp.bench.executors.base import Assignment, WorkerError
 from layerimp.bench.grid import Grid
-from layerimp.bench.layout import Chooser, Entrant, Layout, Measure, Subject
+from layerimp.bench.scheduler import Driver, Tally
 from layerimp.bench.store import Store
 from layerimp.evaluator import Metric
 from layerimp.recipe import Permissions, made

@@ -12,8 +12,8 @@ import pytest
 import layerimp
 from layerimp import hookimpl
 from layerimp.assets import Assets
-from layerimp.located import assets, collected, located
-from layerimp.plugins import PluginHost
+from layerimp.registry.assets import assets, collected, located
+from layerimp.registry.loader import PluginHost
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from grids import BLOCKS, METRICS, Arithmetic, Watching, computed, drive, layout
 
+from layerimp.bench.cell_graph import Layout, Measure
 from layerimp.bench.cells import Cell, Result
-from layerimp.bench.driver import Driver
 from layerimp.bench.grid import RANDOM_DRAWS
-from layerimp.bench.layout import Layout, Measure
+from layerimp.bench.scheduler import Driver
 from layerimp.bench.store import Store
 from layerimp.recipe import Permissions
 

@@ -14,19 +14,19 @@ import pytest
 import torch
 from grids import Arithmetic, Watching, drive, layout
 
-from layerimp.bench.driver import Driver
-from layerimp.bench.engines import Assignment, WorkerError
-from layerimp.bench.engines.here import Here
-from layerimp.bench.engines.local import Local, devices
+from layerimp.bench.executors.base import Assignment, WorkerError
+from layerimp.bench.executors.in_process import Here
+from layerimp.bench.executors.processes import Local, devices
 from layerimp.bench.grid import Grid
-from layerimp.bench.settle import settle
+from layerimp.bench.resolve import settle
+from layerimp.bench.scheduler import Driver
 from layerimp.bench.store import Store
 from layerimp.errors import OptionError
 from layerimp.evaluator import Evaluator, Metric
-from layerimp.model import device_named
+from layerimp.models.loading import device_named
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
-from layerimp.registry import registry
+from layerimp.registry.catalog import registry
 
 
 class Size(Evaluator):

@@ -14,14 +14,14 @@ import pytest
 from grids import BLOCKS, Arithmetic, computed, drive
 from scipy import stats
 
+from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result
-from layerimp.bench.document import as_document
 from layerimp.bench.findings import Findings, Row, find
-from layerimp.bench.layout import Layout
-from layerimp.bench.statistics import interval
+from layerimp.bench.json_export import as_document
 from layerimp.bench.store import Store
 from layerimp.bench.tables import as_csv, as_latex, as_markdown, number, paper_tables, summaries
 from layerimp.cli.tables import paper
+from layerimp.report.statistics import interval
 
 RATIO = 0.25
 REMOVED = BLOCKS // 4

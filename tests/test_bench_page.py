@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
 from layerimp.bench.cells import Cell
 from layerimp.bench.findings import Findings, find
 from layerimp.bench.grid import Grid
-from layerimp.bench.layout import Chooser, Entrant, Layout, Measure, Subject
-from layerimp.bench.report.page import page
 from layerimp.bench.store import Record
 from layerimp.bench.tables import as_csv
 from layerimp.recipe import ComponentSpec
+from layerimp.report.html.page import page
 
 BASELINES = ("random", "depth", "block-influence")
 SECTIONS = ("Quality of the pruned model", "Retention", "Importance of each block", "Rank agreement", "Stability")

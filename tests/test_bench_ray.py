@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from grids import Watching
 
-from layerimp.bench import pipeline
-from layerimp.bench.document import as_document
-from layerimp.bench.driver import Tally
+from layerimp.bench import commands as pipeline
 from layerimp.bench.findings import Findings
 from layerimp.bench.grid import Grid
+from layerimp.bench.json_export import as_document
+from layerimp.bench.scheduler import Tally
 from layerimp.bench.store import FILE
 from layerimp.errors import InputError, OptionError
 from layerimp.progress import SILENT

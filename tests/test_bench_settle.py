@@ -11,9 +11,9 @@ import pytest
 import torch
 from mood import mood
 
+from layerimp.bench.cell_graph import Layout
 from layerimp.bench.grid import Grid
-from layerimp.bench.layout import Layout
-from layerimp.bench.settle import settle
+from layerimp.bench.resolve import settle
 from layerimp.bench.store import Store
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made

@@ -15,13 +15,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import layerimp
 from layerimp.blocks import BlockStack
+from layerimp.blocks.forward import hidden_states
+from layerimp.blocks.sites import find_taps
 from layerimp.errors import ModelError, PluginWarning
-from layerimp.forward import hidden_states
-from layerimp.plugins import host
-from layerimp.sites import find_taps
+from layerimp.models import longest_row
+from layerimp.registry.loader import host
 from layerimp.sweep import Forward, Trace
 from layerimp.testing import BLOCKS, batch, padded_batch
-from layerimp.traits import longest_row
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
 

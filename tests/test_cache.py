@@ -14,10 +14,10 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 import layerimp
 import layerimp.sweep.cache
-from layerimp.engine import measure
-from layerimp.pipeline import prune_model
+from layerimp.pipeline.commands import prune_model
 from layerimp.recipe import Recipe
 from layerimp.scorer import Importance, Scorer
+from layerimp.scoring.engine import measure
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing import batch, padded_batch
 

@@ -15,7 +15,7 @@ from tiny import ALL, EAGER_ONLY, ENCODERS, tiny
 from transformers import AutoModelForCausalLM
 
 import layerimp
-from layerimp import checkpoint
+from layerimp.checkpoint import saving as checkpoint
 from layerimp.errors import CheckpointError, OptionError, OutputError
 from layerimp.testing import batch, tiny_tokenizer
 

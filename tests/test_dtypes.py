@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny
 
 import layerimp
-from layerimp.dtypes import CPU_HALF_VARIABLE, is_native, stored_bytes, stored_dtype
 from layerimp.errors import OptionError
-from layerimp.metrics_cache import model_fingerprint
+from layerimp.evaluation.cache import model_fingerprint
+from layerimp.models import stored_bytes
+from layerimp.models.dtypes import CPU_HALF_VARIABLE, is_native, stored_dtype
 from layerimp.progress import Silent
 from layerimp.testing import tiny_tokenizer
 
@@ -106,7 +107,7 @@ def test_float32_stands_in_and_the_checkpoint_is_as_stored(half_dir: Path, tmp_p
 
 @pytest.mark.usefixtures("emulated")
 def test_where_memory_is_short_it_is_emulated(half_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layerimp.model.free_bytes", lambda _device: 1000)
+    monkeypatch.setattr("layerimp.models.loading.free_bytes", lambda _device: 1000)
     notes = Notes()
     model, _ = layerimp.load(half_dir, progress=notes)
     assert model.dtype != torch.float32

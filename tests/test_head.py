@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import layerimp.blocks.head
 import pytest
 import torch
 from tiny import DECODERS, ENCODERS, EXPERTS, classifier, tiny
@@ -16,10 +17,9 @@ from transformers import (
 )
 
 import layerimp
-import layerimp.head
+from layerimp.blocks.head import Head
+from layerimp.calibration.validation import Checked
 from layerimp.errors import CalibrationError, ModelError, PredictionError
-from layerimp.head import Head
-from layerimp.soundness import Checked
 from layerimp.testing import BLOCKS, VOCAB, batch, padded_batch
 
 CAPPED = {"final_logit_softcapping": 5.0}

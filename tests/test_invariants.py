@@ -19,11 +19,11 @@ from tiny import tiny
 from torch import nn
 
 from layerimp.blocks import Batch, BlockStack
-from layerimp.discovery import find_blocks
-from layerimp.engine import measure
 from layerimp.errors import ModelError
-from layerimp.registry import registry
+from layerimp.models.discovery import find_blocks
+from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance, Scorer
+from layerimp.scoring.engine import measure
 from layerimp.testing import BLOCKS, VOCAB
 
 PRE_NORM = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from layerimp.job import Job
+from layerimp.pipeline.stages import Job
 from layerimp.progress import Progress
 from layerimp.recipe import Permissions, make_recipe
 

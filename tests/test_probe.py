@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tiny import ALL, ENCODERS, EXPERTS, tiny
 from transformers import PreTrainedModel
 
-from layerimp.checkpoint import require_equal
-from layerimp.discovery import find_blocks
+from layerimp.blocks.equivalence import deviation, first_difference
+from layerimp.checkpoint.saving import require_equal
 from layerimp.errors import CheckpointError
-from layerimp.probe import deviation, first_difference
+from layerimp.models.discovery import find_blocks
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -40,8 +40,8 @@ def test_equal_weights_are_never_refused(name: str, data: st.DataObject) -> None
     torch.set_num_threads(data.draw(st.sampled_from([1, 2])))
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("layerimp.probe.TOKENS", max(tokens, 2))
-            patch.setattr("layerimp.probe.PROMPT", 1)
+            patch.setattr("layerimp.blocks.equivalence.TOKENS", max(tokens, 2))
+            patch.setattr("layerimp.blocks.equivalence.PROMPT", 1)
             require_equal(model, shifted(model, data.draw(st.integers(0, 17))))
     finally:
         torch.set_num_threads(threads)

@@ -11,11 +11,11 @@ from tiny import ALL, DECODERS, EAGER_ONLY, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import layerimp
-from layerimp import surgery
+from layerimp.blocks.forward import bypassed
 from layerimp.errors import CheckpointError, OptionError, SurgeryError
-from layerimp.forward import bypassed
 from layerimp.pruner import PrunePlan
-from layerimp.surgery import pruned
+from layerimp.surgery import removal as surgery
+from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, batch
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
@@ -198,8 +198,8 @@ def test_half_precision_hides_no_error(dtype: torch.dtype) -> None:
 
 def test_without_memory_for_float32_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("deberta-v2", conv_kernel_size=3, conv_act="gelu").bfloat16()
-    monkeypatch.setattr("layerimp.surgery._prove", lambda *_: False)
-    monkeypatch.setattr("layerimp.precision.free_bytes", lambda _device: 0)
+    monkeypatch.setattr("layerimp.surgery.removal._prove", lambda *_: False)
+    monkeypatch.setattr("layerimp.surgery.precision.free_bytes", lambda _device: 0)
     with pytest.raises(SurgeryError, match=r"cannot be told in half precision, and float32 needs .* GiB more memory"):
         layerimp.prune(model, [2])
     assert len(layerimp.find_blocks(model)) == BLOCKS

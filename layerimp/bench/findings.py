@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result
-from layerimp.bench.layout import Layout
 from layerimp.bench.rows import Key, Pruned, Row, Rows
-from layerimp.bench.statistics import Interval, Stability, interval, mean_tau, self_tau
 from layerimp.bench.store import Record
 from layerimp.evaluator import Metric
-from layerimp.report import Size
+from layerimp.report.data import Size
+from layerimp.report.statistics import Interval, Stability, interval, mean_tau, self_tau
 
 
 @dataclass(frozen=True)

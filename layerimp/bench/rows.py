@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from layerimp.bench.layout import Layout
-from layerimp.bench.statistics import Interval, difference, interval, tells, with_noise
-from layerimp.comparison import average_retention
+from layerimp.bench.cell_graph import Layout
 from layerimp.defaults import RANDOM
 from layerimp.evaluator import Metric, retention
-from layerimp.report import Size
+from layerimp.report.comparison import average_retention
+from layerimp.report.data import Size
+from layerimp.report.statistics import Interval, difference, interval, tells, with_noise
 
 Key = tuple[str, str]
 """A task and a metric."""

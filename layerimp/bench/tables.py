@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from layerimp.bench.findings import Findings
 from layerimp.bench.grid import named
 from layerimp.bench.rows import Entry, Row
-from layerimp.bench.statistics import Interval
+from layerimp.report.statistics import Interval
 
 
 @dataclass(frozen=True)

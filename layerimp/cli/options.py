@@ -265,7 +265,7 @@ def _with_options(recipe: Described, settings: list[str]) -> Described:
 
     from layerimp.defaults import ALL
     from layerimp.recipe import refuse_permissions
-    from layerimp.registry import registry
+    from layerimp.registry.catalog import registry
 
     if not settings:
         return recipe

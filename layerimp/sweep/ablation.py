@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from layerimp.blocks import Batch
+from layerimp.blocks.forward import bypassed
+from layerimp.blocks.head import Head
+from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, NonFiniteError
-from layerimp.forward import bypassed
-from layerimp.head import Head
+from layerimp.sweep.base import Scouting, Sweep, Trace
 from layerimp.sweep.cache import BlockCache, remembered
-from layerimp.sweep.contract import Scouting, Sweep, Trace
 from layerimp.sweep.replay import Replay
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from layerimp.blocks import BlockStack
+    from layerimp.blocks.stack import BlockStack
 
 Probe = float | Literal["mean"]
 """A change of a block: the factor on what it adds, or what it adds replaced by its mean over the calibration set."""

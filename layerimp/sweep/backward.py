@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks import Batch
+from layerimp.blocks.forward import block_input, bypassed, hidden_states, run
+from layerimp.blocks.head import Head, Quantity
+from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError
-from layerimp.forward import block_input, bypassed, hidden_states, run
-from layerimp.head import Head, Quantity
-from layerimp.sweep.contract import Scouting, Sweep, Trace
+from layerimp.sweep.base import Scouting, Sweep, Trace
 from layerimp.sweep.finite import require_finite, require_rows, spread
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from layerimp.blocks import BlockStack
+    from layerimp.blocks.stack import BlockStack
     from layerimp.sweep.cache import BlockCache
 
 TOKENS_AT_ONCE = {"cpu": 256}

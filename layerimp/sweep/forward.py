@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks import Batch
+from layerimp.blocks.forward import block_input, bypassed, hidden_states, run
+from layerimp.blocks.sites import Tap, find_taps
+from layerimp.blocks.stack import Batch
 from layerimp.errors import ModelError
-from layerimp.forward import block_input, bypassed, hidden_states, run
-from layerimp.sites import Tap, find_taps
+from layerimp.sweep.base import Scouting, Sweep, Trace
 from layerimp.sweep.cache import BlockCache, remembered
-from layerimp.sweep.contract import Scouting, Sweep, Trace
 from layerimp.sweep.finite import require_finite, require_rows, spread
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from layerimp.blocks import BlockStack
+    from layerimp.blocks.stack import BlockStack
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks import probe_ids
+from layerimp.blocks.equivalence import TOLERANCE, deviation
+from layerimp.blocks.forward import block_input, giving_back, hidden_states, run, with_hidden
+from layerimp.blocks.stack import probe_ids
 from layerimp.errors import ModelError, one_line
-from layerimp.forward import block_input, giving_back, hidden_states, run, with_hidden
-from layerimp.probe import TOLERANCE, deviation
 from layerimp.stats import working_dtype
 from layerimp.sweep.finite import require_finite, spread
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from layerimp.blocks import Batch, BlockStack
+    from layerimp.blocks.stack import Batch, BlockStack
 
 PROBE_TOKENS = 8
 

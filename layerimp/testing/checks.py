@@ -13,12 +13,12 @@ from layerimp.errors import one_line
 from layerimp.evaluator import Evaluator
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer
+from layerimp.testing.assertions import BrokenError
 from layerimp.testing.components import CONTRACTS
 from layerimp.testing.evaluators import evaluator_contracts
 from layerimp.testing.pruners import pruner_contracts
 from layerimp.testing.scorers import scorer_contracts
 from layerimp.testing.tiny import BLOCKS
-from layerimp.testing.verdict import BrokenError
 
 if TYPE_CHECKING:
     import pytest

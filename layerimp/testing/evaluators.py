@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from layerimp.blocks.snapshot import Imprint
 from layerimp.errors import LayerimpError
 from layerimp.evaluator import Evaluator, Metric
-from layerimp.imprint import Imprint
-from layerimp.surgery import pruned
+from layerimp.surgery.removal import pruned
+from layerimp.testing.assertions import leaving_the_generator, require, require_unharmed
 from layerimp.testing.tiny import tiny_model, tiny_tokenizer
-from layerimp.testing.verdict import leaving_the_generator, require, require_unharmed
 
 
 def _fresh(evaluator: Evaluator) -> Evaluator:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from layerimp.discovery import find_blocks
-from layerimp.engine import Filled, fill, finished, measure
+from layerimp.blocks.snapshot import Imprint
 from layerimp.errors import LayerimpError, PluginError
-from layerimp.imprint import Imprint
+from layerimp.models.discovery import find_blocks
 from layerimp.progress import Silent
 from layerimp.scorer import Importance, Scorer
+from layerimp.scoring.engine import Filled, fill, finished, measure
 from layerimp.sweep import Trace
+from layerimp.testing.assertions import leaving_the_generator, require, require_same, require_unharmed
 from layerimp.testing.tiny import BLOCKS, VOCAB, batch, padded_batch, tiny_classifier, tiny_model
-from layerimp.testing.verdict import leaving_the_generator, require, require_same, require_unharmed
 
 if TYPE_CHECKING:
-    from layerimp.blocks import Batch
+    from layerimp.blocks.stack import Batch
 
 LENGTHS = (12, 5, 9, 7)
 PADDING = {"input_ids": VOCAB - 1, "attention_mask": 0}

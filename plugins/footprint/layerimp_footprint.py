@@ -49,8 +49,7 @@ class Footprint(Evaluator):
         Raises:
             ModelError: the model takes no token ids.
         """
-        from layerimp.dtypes import stored_bytes
-        from layerimp.traits import longest_row
+        from layerimp.models import longest_row, stored_bytes
 
         batch, length = self.config.sequences, min(self.config.seq_length, longest_row(model) or self.config.seq_length)
         seconds = self._time(model, _tokens(model, batch, length))
@@ -71,7 +70,7 @@ class Footprint(Evaluator):
         """Seconds of each timed forward. `tokens`: [batch, seq]."""
         import torch
 
-        from layerimp.modes import in_eval_mode
+        from layerimp.blocks import in_eval_mode
 
         uncached = "use_cache" in inspect.signature(model.forward).parameters
         options = {"use_cache": False} if uncached else {}

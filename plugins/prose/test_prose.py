@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 from layerimp.calibration import load_calibration
-from layerimp.located import assets
+from layerimp.registry.assets import assets
 from layerimp.testing import tiny_tokenizer
 
 ROWS = [json.loads(line) for line in assets().texts["prose"].read_text(encoding="utf-8").splitlines()]

@@ -16,7 +16,7 @@ import torch
 from lm_eval.api.model import LM
 
 from layerimp.errors import NonFiniteError, TaskError, listing
-from layerimp.traits import longest_row
+from layerimp.models import longest_row
 from layerimp_harness.batches import Batches
 
 if TYPE_CHECKING:

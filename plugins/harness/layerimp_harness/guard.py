@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from layerimp.errors import TaskError
-from layerimp.located import assets
+from layerimp.registry.assets import assets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

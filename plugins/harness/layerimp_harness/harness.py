@@ -97,7 +97,7 @@ class Harness(Evaluator):
         if tokenizer is None:
             raise TaskError("the harness needs a tokenizer")
         self.check(model)
-        from layerimp.modes import in_eval_mode
+        from layerimp.blocks import in_eval_mode
 
         loaded, config = self._tasks(), self.config
 
@@ -148,7 +148,7 @@ class Harness(Evaluator):
         Raises:
             TaskError: the task is a group, or has no training split.
         """
-        from layerimp.traits import classifies
+        from layerimp.models import classifies
         from layerimp_harness.training import TrainingDocuments
 
         loaded = self._tasks()
@@ -173,7 +173,7 @@ class Harness(Evaluator):
 
     def _answering(self, model: PreTrainedModel) -> dict[str, Answering]:
         """How a classifier answers each task."""
-        from layerimp.traits import classifies
+        from layerimp.models import classifies
 
         if not classifies(model):
             kind = type(model).__name__

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.errors import LayerimpError, TaskError, unknown_name
-from layerimp.located import assets
+from layerimp.registry.assets import assets
 from layerimp_harness import guard
 from layerimp_harness.building import GuardedFactory, explained
 from layerimp_harness.metrics import Saturating

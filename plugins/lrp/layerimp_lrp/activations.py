@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerimp.forward import computing
+from layerimp.blocks import computing
 from layerimp_lrp.gradients import flows, secant
 
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from layerimp.blocks import probe_ids
+from layerimp.blocks import probe_ids, run
 from layerimp.errors import ModelError
-from layerimp.forward import run
 from layerimp.sweep import Backward, Scouting
 from layerimp_lrp.activations import linear_activations
 from layerimp_lrp.rules import Rules, RuleSet
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from layerimp.blocks import BlockStack
-    from layerimp.head import Quantity
+    from layerimp.sweep import Quantity
 
 PROBE_TOKENS = 8
 VISIBLE = ("eager", "sdpa")

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from layerimp.defaults import STARTER_TASKS
-from layerimp.registry import registry
+from layerimp.registry.catalog import registry
 from layerimp_starter.corpus import draw
 from layerimp_starter.form import pieces
 
