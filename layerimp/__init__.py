@@ -6,7 +6,7 @@ The public names are loaded on first use, so that importing `layerimp` imports n
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from layerimp._version import __version__ as __version__
 
 __all__ = [
     "Evaluator",

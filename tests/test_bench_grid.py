@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.executors.worker import as_importance
-from layerimp.bench.grid import RANDOM_DRAWS, Grid, named
+from layerimp.bench.grid import RANDOM_DRAWS, Grid
 from layerimp.errors import InputError
 from layerimp.recipe import made, read_recipe
 from layerimp.registry.catalog import registry
+from layerimp.report.tables import named
 from layerimp.scorer import Importance
 
 GRIDS = Path(__file__).parents[1] / "benchmarks" / "grids"

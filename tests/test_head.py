@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import layerimp.blocks.head
 import pytest
 import torch
 from tiny import DECODERS, ENCODERS, EXPERTS, classifier, tiny
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 import layerimp
+import layerimp.blocks.head
 from layerimp.blocks.head import Head
 from layerimp.calibration.validation import Checked
 from layerimp.errors import CalibrationError, ModelError, PredictionError

@@ -10,7 +10,7 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.executors.base import Engine
 from layerimp.bench.executors.in_process import Here
 from layerimp.bench.executors.processes import Local, devices
-from layerimp.bench.findings import Findings, find
+from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import settle
 from layerimp.bench.scheduler import Driver, Watcher
@@ -19,6 +19,7 @@ from layerimp.errors import OptionError, OutputError, unknown_name
 from layerimp.models.loading import device_named
 from layerimp.progress import Progress
 from layerimp.recipe import Permissions
+from layerimp.report.findings import Findings
 
 PAGE = "report.html"
 LOCAL, RAY = "local", "ray"

@@ -142,10 +142,3 @@ class Grid(Part):
             baselines=self.baselines,
             **{name: getattr(self, name) for name in shared},
         ).settled()
-
-
-def named(ratio: float) -> str:
-    """A ratio as people say it."""
-    if isinstance(ratio, int):
-        return f"{ratio} block" + ("s" if ratio > 1 else "")
-    return f"{ratio * 100:.4g}%"

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from layerimp import __version__
+from layerimp._version import __version__
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.errors import OutputError
 

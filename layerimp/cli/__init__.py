@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from layerimp import __version__
+from layerimp._version import __version__
 from layerimp.cli import bench, evaluate, plugins, prune, run, score
 from layerimp.errors import LayerimpError, PluginWarning
 

@@ -16,10 +16,10 @@ from layerimp.defaults import ORIGINAL
 from layerimp.report.model_card import measured
 
 if TYPE_CHECKING:
-    from layerimp.bench.tables import PaperTable
     from layerimp.evaluator import Metric
     from layerimp.report.comparison import Comparison
     from layerimp.report.data import Report
+    from layerimp.report.tables import PaperTable
 
 Fits = Callable[[Table], bool]
 """Whether the screen has room for a table."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp import __version__
+from layerimp._version import __version__
 from layerimp.evaluator import Metric
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from layerimp import __version__
+from layerimp._version import __version__
 from layerimp.defaults import ORIGINAL
 
 if TYPE_CHECKING:

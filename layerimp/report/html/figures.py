@@ -11,14 +11,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from layerimp.bench.grid import named
-from layerimp.bench.tables import percent, plus_minus
 from layerimp.defaults import RANDOM
+from layerimp.report.html.format import listed, signed
 from layerimp.report.html.plots import Square, cell_width, costs, curves, dots, matrix
 from layerimp.report.html.svg import drawn
 from layerimp.report.html.view import View
-from layerimp.report.html.words import listed, signed
 from layerimp.report.statistics import Interval
+from layerimp.report.tables import named, percent, plus_minus
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Figures:
             legend.append((Square(0.0, marked=True), f"removed at {named(middle)}"))
             note = f"Crossed: blocks that go at {named(middle)} in at least half of the repeats"
             note += f" (pruner {self.view.pruners[0]})." if len(self.view.pruners) > 1 else "."
-        seeing = [scorer for scorer in ranks if not self.view.found.layout.scorers[scorer].blind]
+        seeing = [scorer for scorer in ranks if scorer not in self.view.found.design.blind]
         overall = np.mean([ranks[scorer] for scorer in seeing or ranks], axis=0)
         low, high = int(overall.argmin()), int(overall.argmax())
         alt = (

@@ -1,4 +1,4 @@
-"""The report of a grid: one HTML document that needs nothing else."""
+"""A comparison as a page: one HTML document that needs nothing else."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from layerimp.bench.findings import Findings
-from layerimp.bench.json_export import as_document
-from layerimp.bench.tables import as_csv, number, percent
+from layerimp.report.findings import Findings
 from layerimp.report.html.figures import Figures
+from layerimp.report.html.format import count, duration, listed, unbroken
 from layerimp.report.html.svg import looks
 from layerimp.report.html.view import View
-from layerimp.report.html.words import count, duration, listed, unbroken
+from layerimp.report.json_export import as_document
+from layerimp.report.tables import as_csv, number, percent
 
 TEMPLATE = "page.html.jinja"
 
@@ -25,20 +25,18 @@ def page(found: Findings) -> str:
     filters = {"named": unbroken, "duration": duration, "count": count, "listed": listed}
     environment.filters |= filters | {"percent": percent, "share": "{:.1%}".format, "number": number}
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
-    layout = found.layout
-    styles = looks(list(layout.scorers), layout.grid.baselines)
+    design = found.design
+    styles = looks(list(design.scorers), design.baselines)
     views = {
         label: View(found, found.models[label], f"m{n}", styles) if label in found.models else None
-        for n, label in enumerate(layout.models)
+        for n, label in enumerate(design.models)
     }
     downloads = {
         "bench.csv": _data_uri("text/csv", as_csv(found).encode()),
         "bench.json": _data_uri("application/json", json.dumps(as_document(found)).encode()),
     }
     figures = {label: Figures(view) for label, view in views.items() if view}
-    return template.render(
-        found=found, layout=layout, grid=layout.grid, views=views, figures=figures, downloads=downloads
-    )
+    return template.render(found=found, design=design, views=views, figures=figures, downloads=downloads)
 
 
 def _data_uri(kind: str, content: bytes) -> str:

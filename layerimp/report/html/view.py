@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from layerimp.bench.findings import Findings, ModelFindings
-from layerimp.bench.rows import Entry, Row
-from layerimp.bench.tables import PaperTable, number, paper_tables
+from layerimp.report.findings import Entry, Findings, ModelFindings, Row
+from layerimp.report.html.format import MINUS, listed, signed, unbroken
 from layerimp.report.html.svg import Look
-from layerimp.report.html.words import MINUS, listed, signed, unbroken
 from layerimp.report.statistics import Interval, tells
+from layerimp.report.tables import PaperTable, number, paper_tables
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class View:
     """What the page says of one model.
 
     Attributes:
-        found: What the grid shows.
+        found: What the comparison shows.
         model: What it shows of this model.
         name: Tells its figures from those of others.
         styles: How scorers are drawn.

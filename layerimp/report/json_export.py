@@ -1,4 +1,4 @@
-"""What a grid shows, as one JSON document."""
+"""What a comparison shows, as one JSON document."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from layerimp.bench.findings import Findings, ModelFindings
-from layerimp.bench.rows import Entry, Row
+from layerimp.report.findings import Entry, Findings, ModelFindings, Row
 from layerimp.report.statistics import Interval
 
 
@@ -17,7 +16,7 @@ def as_document(found: Findings) -> dict[str, Any]:
     document: dict[str, Any] = _plain(
         {
             "schema_version": "layerimp.findings/1",
-            "grid": found.layout.grid.model_dump(mode="json"),
+            "grid": found.design.asked,
             "cells": dict(found.cells),
             "seconds": found.seconds,
             "versions": list(found.versions),

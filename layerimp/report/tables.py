@@ -1,4 +1,4 @@
-"""The tables of a grid, in the layout of the AVSS paper's table 1, and their formats."""
+"""The tables of a comparison, in the layout of the AVSS paper's table 1, and their formats."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from layerimp.bench.findings import Findings
-from layerimp.bench.grid import named
-from layerimp.bench.rows import Entry, Row
+from layerimp.report.findings import Entry, Findings, Row
 from layerimp.report.statistics import Interval
 
 
@@ -46,11 +44,11 @@ class PaperTable:
 def paper_tables(found: Findings) -> list[PaperTable]:
     """One table for each pruner and ratio."""
     rows = [row for model in found.models.values() for row in model.rows]
-    pruners = list(found.layout.pruners)
+    pruners = list(found.design.pruners)
     places = {
         (row.pruner, row.ratio): None for row in sorted(rows, key=lambda r: (pruners.index(r.pruner), r.removed_blocks))
     }
-    scorers = list(found.layout.scorers)
+    scorers = list(found.design.scorers)
     return [
         _table(pruner, ratio, [r for r in rows if (r.pruner, r.ratio) == (pruner, ratio)], scorers)
         for pruner, ratio in places
@@ -85,7 +83,7 @@ def summaries(found: Findings) -> list[PaperTable]:
         rows = [row for row in model.rows if row.original is None]
         for pruner in dict.fromkeys(row.pruner for row in rows):
             here = sorted((row for row in rows if row.pruner == pruner), key=lambda row: row.removed_blocks)
-            scorers = [scorer for scorer in found.layout.scorers if any(scorer in row.entries for row in here)]
+            scorers = [scorer for scorer in found.design.scorers if any(scorer in row.entries for row in here)]
             means = {s: [r.entries[s].value.mean for r in here if s in r.entries] for s in scorers}
             scorers.sort(key=lambda scorer: (-len(means[scorer]), -sum(means[scorer])))
             lines = [
@@ -110,6 +108,13 @@ def reduction(row: Row) -> str:
     low, high = row.removed_parameters
     parameters = f"{low:.1%}" if f"{low:.1%}" == f"{high:.1%}" else f"{low:.1%} to {high:.1%}"
     return f"{row.removed_blocks:.1%} of blocks, {parameters} of parameters"
+
+
+def named(ratio: float) -> str:
+    """A ratio as people say it."""
+    if isinstance(ratio, int):
+        return f"{ratio} block" + ("s" if ratio > 1 else "")
+    return f"{ratio * 100:.4g}%"
 
 
 def with_error(value: float, stderr: float | None) -> str:
@@ -193,7 +198,7 @@ def _escaped(text: str) -> str:
 
 def as_csv(found: Findings) -> str:
     """The tables as one: a row for each data set, model and metric, and for each scorer the mean and its interval."""
-    scorers = list(found.layout.scorers)
+    scorers = list(found.design.scorers)
     head = ["pruner", "ratio", "data set", "model", "metric", "better", "original", "original_stderr"]
     head += [f"{scorer}{part}" for scorer in scorers for part in ("", "_low", "_high", "_n", "_stderr")]
     head += ["blocks_removed", "parameters_removed_low", "parameters_removed_high"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from layerimp.bench.grid import named
+from layerimp.report.tables import named
 
 MINUS = "\N{MINUS SIGN}"
 
