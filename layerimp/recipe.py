@@ -15,14 +15,11 @@ from layerimp.defaults import (
     BASELINES,
     EVALUATORS,
     ORIGINAL,
-    PROSE,
     PRUNER,
     SCORER,
     STARTER,
-    STARTER_TASKS,
 )
 from layerimp.errors import InputError, OptionError, unknown_name
-from layerimp.registry.assets import assets
 
 
 @dataclass(frozen=True)
@@ -198,14 +195,6 @@ class Recipe(Part):
         if self.device is not None and self.device_map is not None:
             raise OptionError("device and device_map contradict each other; give one of them")
         return self
-
-    def settled(self) -> Recipe:
-        """The same with a calibration text and tasks, where none are named."""
-        own = STARTER if self.model == STARTER else PROSE
-        calibration = self.calibration.model_copy(update={"source": self.calibration.source or own})
-        shipped = STARTER_TASKS if STARTER in assets().models else ()
-        tasks = shipped if self.tasks is None else self.tasks
-        return self.model_copy(update={"calibration": calibration, "tasks": tasks})
 
 
 PERMISSIONS = frozenset(Permissions.__dataclass_fields__)

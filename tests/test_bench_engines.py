@@ -18,7 +18,7 @@ from layerimp.bench.executors.base import Assignment, WorkerError
 from layerimp.bench.executors.in_process import Here
 from layerimp.bench.executors.processes import Local, devices
 from layerimp.bench.grid import Grid
-from layerimp.bench.resolve import settle
+from layerimp.bench.resolve import resolve
 from layerimp.bench.scheduler import Driver
 from layerimp.bench.store import Store
 from layerimp.errors import OptionError
@@ -133,7 +133,7 @@ def test_a_scoring_in_shards_is_that_of_one_pass(
     found = {}
     for engine in (Many(), Here("cpu")):
         with Store(tmp_path / type(engine).__name__) as store:
-            grid = settle(made(Grid, values), store, Permissions(), SILENT, torch.device("cpu"))
+            grid = resolve(made(Grid, values), store, Permissions(), SILENT, torch.device("cpu"))
             Driver(grid, store, Permissions(), Watching()).run(engine)
             cells = [grid.scoring("tiny", scorer, 0).key for scorer in scorers]
             found[type(engine).__name__] = [store.records()[key].result for key in cells]

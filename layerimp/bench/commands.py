@@ -1,4 +1,4 @@
-"""settle -> compute -> find -> report: what `layerimp bench` and `layerimp report` do."""
+"""resolve -> compute -> find -> report: what `layerimp bench` and `layerimp report` do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layerimp.bench.executors.in_process import Here
 from layerimp.bench.executors.processes import Local, devices
 from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
-from layerimp.bench.resolve import settle
+from layerimp.bench.resolve import resolve
 from layerimp.bench.scheduler import Driver, Watcher
 from layerimp.bench.store import FILE, Store
 from layerimp.errors import OptionError, OutputError, unknown_name
@@ -60,7 +60,7 @@ def bench(
     place = device_named(device)
     _check_engine(engine, address, workers, device)
     with Store(output) as store:
-        layout = settle(grid, store, permissions, progress, place)
+        layout = resolve(grid, store, permissions, progress, place)
         store.keep_layout(layout.model_dump(mode="json"))
         driver = Driver(layout, store, permissions, watcher, retry=retry)
         try:

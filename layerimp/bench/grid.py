@@ -141,4 +141,4 @@ class Grid(Part):
             scorers=self.scorers,
             baselines=self.baselines,
             **{name: getattr(self, name) for name in shared},
-        ).settled()
+        )

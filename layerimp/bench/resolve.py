@@ -1,4 +1,4 @@
-"""Settles a grid before any long work: what takes part, what files hold, and what tasks measure."""
+"""Resolves a grid before any long work: what takes part, what files hold, and what tasks measure."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
 from layerimp.bench.cells import digest
 from layerimp.blocks.modes import quiet
-from layerimp.calibration.documents import TASK, check_source, task_of
+from layerimp.calibration.documents import check_source, task_of
 from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, ModelError, OptionError
-from layerimp.evaluation.selection import Panel
+from layerimp.evaluation.selection import for_training, prepared
 from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named
 from layerimp.models.loading import configuration, float32_stands_in
+from layerimp.pipeline.resolve import anywhere
+from layerimp.pipeline.resolve import resolve as resolve_recipe
 from layerimp.pruner import Pruner
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
-from layerimp.registry.assets import absolute, assets, located
+from layerimp.registry.assets import located
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Scorer
 from layerimp.scoring.selection import check_spec, installed
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 22
 
 
-def settle(grid: Grid, store: Store, permissions: Permissions, progress: Progress, device: torch.device) -> Layout:
+def resolve(grid: Grid, store: Store, permissions: Permissions, progress: Progress, device: torch.device) -> Layout:
     """All that names the cells of a grid.
 
     Args:
@@ -51,7 +53,7 @@ def settle(grid: Grid, store: Store, permissions: Permissions, progress: Progres
     pruners = {label: _chooser(spec) for label, spec in grid.pruners.items()}
     models = {}
     for label in grid.models:
-        recipe = _with_dtype(_from_anywhere(grid.recipe(label)), permissions, progress, device)
+        recipe = _with_dtype(anywhere(resolve_recipe(grid.recipe(label))), permissions, progress, device)
         measures = tuple(_measures(recipe, permissions, progress))
         if not measures:
             raise OptionError(f"nothing to evaluate {label} on: name tasks (--tasks), or an evaluator that needs none")
@@ -77,26 +79,6 @@ def _with_dtype(recipe: Recipe, permissions: Permissions, progress: Progress, de
     return recipe
 
 
-def _from_anywhere(recipe: Recipe) -> Recipe:
-    """The recipe with paths that hold wherever a worker is."""
-    places = {name: absolute(path) for name in ("task_path", "data_dir") if (path := getattr(recipe, name)) is not None}
-    source = str(recipe.calibration.source)
-    task = task_of(source)
-    source = absolute(source, assets().texts) if task is None else f"{TASK}{_yaml_anywhere(task)}"
-    return recipe.model_copy(
-        update={
-            **{name: Path(place) for name, place in places.items()},
-            "model": absolute(recipe.model, assets().models),
-            "calibration": recipe.calibration.model_copy(update={"source": source}),
-            "tasks": tuple(map(_yaml_anywhere, recipe.tasks or ())),
-        }
-    )
-
-
-def _yaml_anywhere(task: str) -> str:
-    return absolute(task) if task.endswith(".yaml") else task
-
-
 def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:
     specs = {label: spec for label, spec in grid.scorers.items() if label != ALL}
     invited = {name: ComponentSpec(name=name) for name in installed(progress)} if ALL in grid.scorers else {}
@@ -117,7 +99,7 @@ def _entrant(label: str, spec: ComponentSpec) -> Entrant:
 def _shards(spec: ComponentSpec, cls: type[Scorer]) -> bool:
     """Whether a scorer's sweep can do without the whole set; one that needs more blocks than one is not asked."""
     try:
-        sweep = cls(1, registry().options("scorer", spec.name, spec.options)).sweep
+        sweep = getattr(registry().create("scorer", spec.name, spec.options, 1), "sweep", None)
     except LayerimpError:
         return False
     return sweep is not None and not sweep.whole
@@ -155,8 +137,7 @@ def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> l
             raise OptionError(f"the evaluator {label!r} measures costs; a grid compares what is left of the quality")
         for task in recipe.tasks or () if "tasks" in cls.Config.model_fields else (label,):
             one = Measure(evaluator=label, task=task, tag="")
-            panel = Panel(measuring(recipe, one), permissions, progress, lenient=False)
-            evaluator = panel.prepared()[label]
+            evaluator = prepared(measuring(recipe, one), permissions, progress)[label]
             tag = evaluator.fingerprint() or digest([spec.model_dump(), recipe.limit, recipe.seed])
             found.append(one.model_copy(update={"tag": tag}))
     return found
@@ -185,7 +166,7 @@ def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, s
     spec = recipe.calibration
     source = str(spec.source)
     if (task := task_of(source)) is not None:
-        evaluator = Panel(recipe, permissions, progress, lenient=False).for_training(task)
+        evaluator = for_training(recipe, task, permissions, progress)
         return digest([source, evaluator.fingerprint()])
     check_source(source, packing=spec.packing, label_field=spec.label_field)
     place = Path(located("texts", source)).expanduser()

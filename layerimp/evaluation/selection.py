@@ -1,4 +1,4 @@
-"""The evaluators of a run: configured, prepared, and held against the model."""
+"""Which evaluators take part: configured, prepared, and held against the model."""
 
 from __future__ import annotations
 
@@ -16,75 +16,75 @@ if TYPE_CHECKING:
 
     from layerimp.progress import Progress
 
+SHARED = frozenset({"tasks", "task_path", "data_dir", "limit", "num_fewshot", "batch_size", "seed"})
+"""The settings of a run that an evaluator receives where its options have a field of that name."""
 
-class Panel:
-    """Makes the evaluators that a recipe asks for.
+
+def reads_tasks(recipe: Recipe) -> bool:
+    """Whether one of a recipe's evaluators measures tasks, and so needs some."""
+    return any(map(_reads_tasks, recipe.evaluators.values()))
+
+
+def prepared(recipe: Recipe, permissions: Permissions, progress: Progress) -> dict[str, Evaluator]:
+    """A recipe's evaluators by label, prepared. One that reads tasks is left out where the recipe names none.
+
+    Raises:
+        InputError: an option, or a task, is wrong.
+    """
+    wanted = {label: spec for label, spec in recipe.evaluators.items() if recipe.tasks or not _reads_tasks(spec)}
+    return {label: _made(spec, recipe, permissions, progress) for label, spec in wanted.items()}
+
+
+def for_training(recipe: Recipe, task: str, permissions: Permissions, progress: Progress) -> Evaluator:
+    """An evaluator, prepared, that knows the training text of one task.
+
+    Raises:
+        InputError: an option, or the task, is wrong.
+    """
+    spec = next(filter(_knows_training, recipe.evaluators.values()), ComponentSpec(name=HARNESS))
+    return _made(spec, recipe.model_copy(update={"tasks": (task,)}), permissions, progress)
+
+
+def _made(spec: ComponentSpec, recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator:
+    settings = recipe.model_dump(include=set(SHARED)) | {"allow_task_code": permissions.allow_task_code}
+    cls = registry().get("evaluator", spec.name)
+    if forbidden := PERMISSIONS.intersection(spec.options):
+        raise OptionError(f"{min(forbidden)} is no option of an evaluator; give the flag on the command line")
+    shared = {name: value for name, value in settings.items() if name in cls.Config.model_fields}
+    with blaming("evaluator", spec.name, cls):
+        evaluator = registry().create("evaluator", spec.name, shared | spec.options)
+        assert isinstance(evaluator, Evaluator)
+        evaluator.progress = progress
+        evaluator.prepare()
+    return evaluator
+
+
+def fitting(
+    evaluators: dict[str, Evaluator], model: PreTrainedModel, progress: Progress, *, lenient: bool
+) -> dict[str, Evaluator]:
+    """The evaluators that a model suits.
 
     Args:
-        recipe: The recipe, settled.
-        permissions: What may run code.
-        progress: Where they report progress.
-        lenient: Whether tasks that do not suit a model are left out, since nobody named them.
+        evaluators: The evaluators, by label.
+        model: The model.
+        progress: Where to say what is left out.
+        lenient: Whether tasks that do not suit the model are left out, since nobody named them.
+
+    Raises:
+        ModelError: an evaluator that was asked for cannot measure this model.
+        TaskError: an evaluator that was asked for cannot measure this model on one of its tasks.
     """
-
-    def __init__(self, recipe: Recipe, permissions: Permissions, progress: Progress, *, lenient: bool) -> None:
-        self._recipe, self._permissions, self._progress = recipe, permissions, progress
-        self._lenient = lenient
-
-    @property
-    def reads_tasks(self) -> bool:
-        """Whether one of the evaluators measures tasks, and so needs some."""
-        return any(map(_reads_tasks, self._recipe.evaluators.values()))
-
-    def prepared(self) -> dict[str, Evaluator]:
-        """The evaluators by label, prepared. One that reads tasks is left out where none are named."""
-        specs = self._recipe.evaluators
-        wanted = {label: spec for label, spec in specs.items() if self._recipe.tasks or not _reads_tasks(spec)}
-        return {label: self._made(spec) for label, spec in wanted.items()}
-
-    def for_training(self, task: str) -> Evaluator:
-        """An evaluator, prepared, that knows the training text of one task."""
-        specs = filter(_knows_training, self._recipe.evaluators.values())
-        return self._made(next(specs, ComponentSpec(name=HARNESS)), tasks=(task,))
-
-    def _made(self, spec: ComponentSpec, **changes: object) -> Evaluator:
-        recipe = self._recipe
-        settings = {
-            **recipe.model_dump(
-                include={"tasks", "task_path", "data_dir", "limit", "num_fewshot", "batch_size", "seed"}
-            ),
-            "allow_task_code": self._permissions.allow_task_code,
-        }
-        cls = registry().get("evaluator", spec.name)
-        if forbidden := PERMISSIONS.intersection(spec.options):
-            raise OptionError(f"{min(forbidden)} is no option of an evaluator; give the flag on the command line")
-        shared = {name: value for name, value in settings.items() if name in cls.Config.model_fields}
-        options = registry().options("evaluator", spec.name, shared | spec.options | changes)
-        with blaming("evaluator", spec.name, cls):
-            evaluator = cls(options)
-            assert isinstance(evaluator, Evaluator)
-            evaluator.progress = self._progress
-            evaluator.prepare()
-        return evaluator
-
-    def fitting(self, evaluators: dict[str, Evaluator], model: PreTrainedModel) -> dict[str, Evaluator]:
-        """Those that the model suits; tasks that nobody named are left out, and that is said.
-
-        Raises:
-            ModelError: one that was asked for cannot measure this model.
-            TaskError: nor on this task.
-        """
-        found = {}
-        for label, evaluator in evaluators.items():
-            try:
-                evaluator.check(model)
-            except (ModelError, TaskError) as error:
-                if not self._lenient or "tasks" not in evaluator.Config.model_fields:
-                    raise
-                self._progress.note(f"no tasks: {error}")
-                continue
-            found[label] = evaluator
-        return found
+    found = {}
+    for label, evaluator in evaluators.items():
+        try:
+            evaluator.check(model)
+        except (ModelError, TaskError) as error:
+            if not lenient or "tasks" not in evaluator.Config.model_fields:
+                raise
+            progress.note(f"no tasks: {error}")
+            continue
+        found[label] = evaluator
+    return found
 
 
 def _reads_tasks(spec: ComponentSpec) -> bool:

@@ -101,6 +101,18 @@ class Registry:
             error = UnknownNameError(f"{error} Plugins that failed: {listing(failed)}; layerimp plugins says why.")
         raise error
 
+    def create(self, kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any) -> Component:
+        """A component, configured; a scorer takes the number of blocks before its configuration.
+
+        Raises:
+            UnknownNameError: there is no such component, or option.
+            OptionError: an option has a value of the wrong type.
+            PluginError: a plugin of that name exists but failed to load.
+        """
+        cls: Any = self.get(kind, name)
+        component: Component = cls(*arguments, self.options(kind, name, options))
+        return component
+
     def options(self, kind: Kind, name: str, values: Mapping[str, Any]) -> Any:
         """The validated configuration of a component.
 

@@ -160,6 +160,13 @@ class Report:
         company = {label: plans.pop(label) for label in self.baselines}
         return {"plans": plans} | ({"baselines": company} if company else {})
 
+    def placed(self) -> Report:
+        """The report once its output directory has its name, with the paths of what lies there."""
+        if self.recipe.output is not None:
+            self.output = self.recipe.output.expanduser().absolute()
+            self.checkpoints = {label: self.output / path for label, path in self.checkpoints.items()}
+        return self
+
     def write(self, directory: Path) -> None:
         """Write the parts that there are as JSON files, each with a schema version."""
         document = self.to_dict()

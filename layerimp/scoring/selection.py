@@ -30,7 +30,7 @@ TRIAL_TOKENS = 8
 
 
 @dataclass
-class Lineup:
+class Selection:
     """The scorers of a run, by label. Who came along unnamed is left out, with a word, where it cannot take part.
 
     Attributes:
@@ -50,7 +50,7 @@ class Lineup:
     failed: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, recipe: Recipe, progress: Progress) -> Lineup:
+    def of(cls, recipe: Recipe, progress: Progress) -> Selection:
         """The scorers that a recipe names, and those that its `all` stands for.
 
         Raises:
@@ -58,16 +58,16 @@ class Lineup:
             OptionError: an option is wrong, or a label is the name of another scorer.
             PluginError: the plugin of a named scorer failed.
         """
-        lineup = cls(progress)
+        selection = cls(progress)
         for label, spec in recipe.scorers.items():
             if spec.name == ALL:
                 for name in installed(progress):
                     if name not in recipe.scorers:
-                        lineup._invite(name, ComponentSpec(name=name))
+                        selection._invite(name, ComponentSpec(name=name))
             else:
                 check_spec(label, spec)
-                lineup.specs[label] = spec
-        return lineup
+                selection.specs[label] = spec
+        return selection
 
     def add_baselines(self, recipe: Recipe) -> None:
         """Let the recipe's baselines keep the others company, but for those that take part already.
@@ -143,11 +143,10 @@ class Lineup:
         made = {}
         for label in labels or self.specs:
             spec = self.specs[label]
-            cls = registry().get("scorer", spec.name)
-            assert issubclass(cls, Scorer)
-            options = registry().options("scorer", spec.name, spec.options)
-            with blaming("scorer", label, cls):
-                made[label] = cls(num_blocks, options)
+            with blaming("scorer", label, registry().get("scorer", spec.name)):
+                scorer = registry().create("scorer", spec.name, spec.options, num_blocks)
+            assert isinstance(scorer, Scorer)
+            made[label] = scorer
         return made
 
 

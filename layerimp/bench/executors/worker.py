@@ -16,19 +16,22 @@ from layerimp.blocks.forward import run
 from layerimp.calibration.validation import Checked
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import LayerimpError, ModelError, one_line
-from layerimp.pipeline.stages import Job
+from layerimp.evaluation.runner import Evaluation
+from layerimp.evaluation.selection import fitting, prepared
+from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model, rescoring
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
-from layerimp.recipe import ComponentSpec, Recipe
+from layerimp.recipe import ComponentSpec
 from layerimp.registry.catalog import registry
 from layerimp.report.data import Size
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import Filled, fill, finished, measure
-from layerimp.surgery.removal import pruned
-from layerimp.sweep.cache import BlockCache
+from layerimp.scoring.selection import Selection
+from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
     from layerimp.bench.executors.base import Assignment
+    from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator
 
@@ -49,9 +52,7 @@ def planned(cell: Cell, num_blocks: int, scoring: Scoring) -> Result:
         OptionError: no plan can keep to its budget.
     """
     content = cell.content
-    pruner = registry().get("pruner", content["pruner"])(
-        registry().options("pruner", content["pruner"], content["options"])
-    )
+    pruner = registry().create("pruner", content["pruner"], content["options"])
     assert isinstance(pruner, Pruner)
     budget = Budget.exactly(content["count"], num_blocks, protect=content["protect"])
     return {"blocks": pruner.within_budget(scoring, budget).blocks}
@@ -66,7 +67,7 @@ class Workshop:
 
     def __init__(self, device: str | None) -> None:
         self._device = device
-        self._loaded: tuple[Recipe, Job] | None = None
+        self._loaded: tuple[tuple[str, str | None], Loaded] | None = None
         self._evaluators: dict[str, dict[str, Evaluator]] = {}
 
     def compute(self, assignment: Assignment, drawn: CalibrationSet | None = None) -> list[Outcome]:
@@ -87,41 +88,38 @@ class Workshop:
 
     def draw(self, assignment: Assignment) -> CalibrationSet:
         """The calibration set that an assignment asks for."""
-        job = self._opened(assignment, {})
-        job.need_calibration()
-        return job.calibration()
+        recipe, allowed = assignment.recipe, assignment.permissions
+        trained_on = check_calibration(recipe, allowed, SILENT)
+        return draw(recipe, self._opened(assignment), trained_on, SILENT)
 
-    def _opened(self, assignment: Assignment, scorers: Mapping[str, ComponentSpec]) -> Job:
+    def _opened(self, assignment: Assignment) -> Loaded:
         """The model at work; loaded, unless it is the one that was needed last."""
-        recipe = assignment.recipe.model_copy(
-            update={"device": self._device, "baselines": {}} | ({"scorers": dict(scorers)} if scorers else {})
-        )
-        job = Job(recipe, assignment.permissions, SILENT)
-        if self._loaded and all(getattr(self._loaded[0], name) == getattr(recipe, name) for name in ("model", "dtype")):
-            before = self._loaded[1]
-            job.adopt(before.model, before.tokenizer)
-        else:
+        recipe = assignment.recipe
+        name = recipe.model, recipe.dtype
+        if self._loaded is None or self._loaded[0] != name:
             self._loaded = None  # two at once might not fit
-            job.open()
-        self._loaded = recipe, job
-        return job
+            recipe = recipe.model_copy(update={"device": self._device})
+            self._loaded = name, load_model(recipe, assignment.permissions, SILENT)
+        return self._loaded[1]
 
     def _score(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         cells = {f"{cell.scorer}-{cell.seed}" if _blind(cell) else cell.scorer: cell for cell in assignment.cells}
         blind = all(map(_blind, assignment.cells))
         text = None if blind else drawn or self.draw(assignment)
-        job = self._opened(assignment, {label: _spec(cell) for label, cell in cells.items()})
-        lineup = job.lineup
-        lineup.unnamed |= lineup.specs.keys()
+        stack = self._opened(assignment).stack
+        selection = _selection(assignment, {label: _spec(cell) for label, cell in cells.items()})
+        selection.unnamed |= selection.specs.keys()
         if text is not None:
             try:
-                lineup.try_out(job.stack, next(iter(text)))
+                selection.try_out(stack, next(iter(text)))
             except ModelError:
-                if lineup.specs:
+                if selection.specs:
                     raise
-        outcomes = {label: Outcome(cells[label].key, error=reason) for label, reason in lineup.left_out.items()}
+        outcomes = {label: Outcome(cells[label].key, error=reason) for label, reason in selection.left_out.items()}
         shared = {} if text is None else {"calibration": text.description}
-        for label, filled in _together_or_alone(job, () if text is None else text.shard(*assignment.shard)):
+        for label, filled in _together_or_alone(
+            stack, selection, () if text is None else text.shard(*assignment.shard)
+        ):
             key = cells[label].key
             if isinstance(filled, Exception):
                 outcomes[label] = failure(key, filled)
@@ -135,47 +133,42 @@ class Workshop:
         (cell,) = assignment.cells
         assert assignment.importance is not None
         first, text = as_importance(assignment.importance), drawn or self.draw(assignment)
-        job = self._opened(assignment, {cell.scorer: assignment.recipe.scorers[cell.scorer]})
-        cache = BlockCache(job.stack)
-
-        def scoring(removed: Sequence[int]) -> Importance:
-            if not removed:
-                return first
-            scorers = job.lineup.made(len(job.stack) - len(set(removed)), cell.scorer)
-            return measure(job.stack, text, scorers, removed=removed, cache=cache)[cell.scorer]
-
-        return {cell.key: Outcome(cell.key, planned(cell, len(job.stack), scoring))}
+        stack = self._opened(assignment).stack
+        selection = _selection(assignment, {cell.scorer: assignment.recipe.scorers[cell.scorer]})
+        scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT)
+        return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
     def _evaluate(self, assignment: Assignment, _: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells
-        blocks = cell.content["blocks"]
-        job = self._opened(assignment, {})
-        evaluators = self._prepared(assignment, job)
-        with pruned(job.model, blocks):
-            metrics = job.evaluate(evaluators, "quality", "pruned" if blocks else ORIGINAL)
-            result = {"metrics": [asdict(metric) for metric in metrics], "size": asdict(Size.of(job.stack))}
+        loaded, blocks = self._opened(assignment), cell.content["blocks"]
+        evaluators = fitting(self._prepared(assignment), loaded.model, SILENT, lenient=assignment.recipe.tasks is None)
+        evaluation = Evaluation(loaded.model, loaded.tokenizer, SILENT, {})
+        with prepare(loaded.stack, blocks).applied():
+            metrics = evaluation.of(evaluators, "quality", "pruned" if blocks else ORIGINAL)
+            result = {"metrics": [asdict(metric) for metric in metrics], "size": asdict(Size.of(loaded.stack))}
         return {cell.key: Outcome(cell.key, result)}
 
-    def _prepared(self, assignment: Assignment, job: Job) -> dict[str, Evaluator]:
+    def _prepared(self, assignment: Assignment) -> dict[str, Evaluator]:
         (cell,) = assignment.cells
         name = f"{cell.content['evaluator']} {cell.content['tag']}"
         if name not in self._evaluators:
-            self._evaluators[name] = job.panel.prepared()
-        return job.panel.fitting(self._evaluators[name], job.model)
+            self._evaluators[name] = prepared(assignment.recipe, assignment.permissions, SILENT)
+        return self._evaluators[name]
 
     def _cost(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells
         batch = [next(iter(drawn or self.draw(assignment)))]
-        job = self._opened(assignment, {cell.scorer: assignment.recipe.scorers[cell.scorer]})
+        stack = self._opened(assignment).stack
+        selection = _selection(assignment, {cell.scorer: assignment.recipe.scorers[cell.scorer]})
 
         def bare() -> None:
             with torch.inference_mode():
-                for ready in Checked(batch, job.stack):
-                    run(job.stack.backbone, ready)
+                for ready in Checked(batch, stack):
+                    run(stack.backbone, ready)
 
         def timing() -> tuple[float, float]:
             unit = _timed(bare)
-            seconds = _timed(lambda: measure(job.stack, batch, job.lineup.made(len(job.stack))))
+            seconds = _timed(lambda: measure(stack, batch, selection.made(len(stack))))
             return seconds / unit, seconds
 
         bare()
@@ -186,13 +179,19 @@ class Workshop:
         return {cell.key: Outcome(cell.key, {"bare_passes": passes, "seconds": seconds})}
 
 
-def _together_or_alone(job: Job, text: Iterable[Any]) -> Iterator[tuple[str, Filled | Exception]]:
+def _selection(assignment: Assignment, scorers: Mapping[str, ComponentSpec]) -> Selection:
+    return Selection.of(assignment.recipe.model_copy(update={"scorers": scorers}), SILENT)
+
+
+def _together_or_alone(
+    stack: BlockStack, selection: Selection, text: Iterable[Any]
+) -> Iterator[tuple[str, Filled | Exception]]:
     """The scorers after shared sweeps; where that fails, after sweeps of their own, so that who is to blame fails."""
-    scorers = list(job.lineup.specs)
+    scorers = list(selection.specs)
     groups = [scorers] if len(scorers) < 2 else [scorers, *([label] for label in scorers)]
     for group in groups:
         try:
-            found = fill(job.stack, text, job.lineup.made(len(job.stack), *group))
+            found = fill(stack, text, selection.made(len(stack), *group))
         except Exception as error:
             if len(group) == 1:
                 yield group[0], error

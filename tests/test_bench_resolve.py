@@ -13,7 +13,7 @@ from mood import mood
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.grid import Grid
-from layerimp.bench.resolve import settle
+from layerimp.bench.resolve import resolve
 from layerimp.bench.store import Store
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
@@ -38,7 +38,7 @@ def settled(**changes: Any) -> Layout:
         "calibration": {"source": "text.jsonl", "samples": 4, "max_length": 16},
     }
     with Store(Path("../store")) as store:
-        return settle(made(Grid, values | changes), store, Permissions(), SILENT, torch.device("cpu"))
+        return resolve(made(Grid, values | changes), store, Permissions(), SILENT, torch.device("cpu"))
 
 
 def keys(layout: Layout) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a job says of the defaults that it uses."""
+"""What is said of the defaults that a command uses."""
 
 from __future__ import annotations
 
@@ -6,20 +6,8 @@ from typing import Any
 
 import pytest
 
-from layerimp.pipeline.stages import Job
-from layerimp.progress import Progress
-from layerimp.recipe import Permissions, make_recipe
-
-
-class Noting(Progress):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
+from layerimp.pipeline.resolve import resolve, told
+from layerimp.recipe import make_recipe
 
 TASKS = "starter_stories, starter_sentiment, starter_qa"
 
@@ -44,14 +32,12 @@ TASKS = "starter_stories, starter_sentiment, starter_qa"
     ],
 )
 def test_what_is_used_by_default_is_said(values: dict[str, Any], said: str | None) -> None:
-    progress = Noting()
-    Job(make_recipe(values), Permissions(), progress, reads=("calibration", "tasks"))
-    assert progress.notes == ([] if said is None else [said])
+    asked = make_recipe(values)
+    assert told(asked, resolve(asked), ("calibration", "tasks")) == (said or "")
 
 
 def test_what_a_command_does_not_read_is_not_said() -> None:
-    progress = Noting()
-    Job(make_recipe({}), Permissions(), progress, reads=("calibration",))
-    assert progress.notes == [
+    asked = make_recipe({})
+    assert told(asked, resolve(asked), ("calibration",)) == (
         "by default: model starter; calibration text starter (your own: --model DIR --calibration FILE)"
-    ]
+    )
