@@ -14,6 +14,7 @@ from layerimp.bench.grid import Grid
 from layerimp.bench.scheduler import Driver, Tally
 from layerimp.bench.store import Store
 from layerimp.evaluator import Metric
+from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import Permissions, made
 
 BLOCKS = 8
@@ -40,7 +41,7 @@ def layout(**changes: Any) -> Layout:
     }
     measures = tuple(Measure(evaluator="harness", task=task, tag=task) for task in grid.tasks or ())
     subjects = {
-        label: Subject(recipe=grid.recipe(label), identity=label, text="text", measures=measures)
+        label: Subject(recipe=resolve(grid.recipe(label)), identity=label, text="text", measures=measures)
         for label in grid.models
     }
     return Layout(grid=grid, models=subjects, scorers=entrants, pruners=choosers)

@@ -20,6 +20,7 @@ from layerimp.bench.cells import Cell
 from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
 from layerimp.bench.store import Record
+from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
 from layerimp.report.findings import Findings
 from layerimp.report.html.page import page
@@ -44,7 +45,7 @@ def layout_of(
     measures = tuple(Measure(evaluator="harness", task=task, tag=task) for task in tasks)
     return Layout(
         grid=made,
-        models={m: Subject(recipe=made.recipe(m), identity=m, text=m, measures=measures) for m in models},
+        models={m: Subject(recipe=resolve(made.recipe(m)), identity=m, text=m, measures=measures) for m in models},
         scorers={
             label: Entrant(spec=spec, blind=label in ("random", "depth"), seeded=label == "random", code="")
             for label, spec in (named | company).items()
