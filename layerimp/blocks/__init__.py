@@ -2,6 +2,6 @@
 
 from layerimp.blocks.forward import computing, run
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.blocks.stack import Batch, BlockStack, probe_ids
+from layerimp.blocks.stack import BlockStack, probe_ids
 
-__all__ = ["Batch", "BlockStack", "computing", "in_eval_mode", "probe_ids", "run"]
+__all__ = ["BlockStack", "computing", "in_eval_mode", "probe_ids", "run"]
