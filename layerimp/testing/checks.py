@@ -23,7 +23,8 @@ from layerimp.testing.tiny import BLOCKS
 if TYPE_CHECKING:
     import pytest
 
-PAGE = "docs/reference/testing.md"
+PAGE = "Conformance checks"
+"""The page of the documentation that explains each contract, under its name."""
 
 
 class ContractError(AssertionError):
@@ -78,7 +79,7 @@ class Check:
     @property
     def where(self) -> str:
         """Where the contract is explained."""
-        return f"{PAGE}#{self.name.replace(' ', '-')}"
+        return f"see {self.name!r} on the page {PAGE!r} of the documentation"
 
     def __str__(self) -> str:
         return f"{self.component.name} {self.name}".replace(" ", "-")
