@@ -11,7 +11,7 @@ from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.bench.executors.base import Assignment, WorkerError
 from layerimp.bench.grid import Grid
-from layerimp.bench.scheduler import Driver, Tally
+from layerimp.bench.scheduler import Scheduler, Tally
 from layerimp.bench.store import Store
 from layerimp.evaluator import Metric
 from layerimp.pipeline.resolve import resolve
@@ -125,5 +125,5 @@ def drive(directory: Path, engine: Arithmetic, *, retry: bool = False, **changes
     made_layout, watching = layout(**changes), Watching()
     with Store(directory) as store:
         store.keep_layout(made_layout.model_dump(mode="json"))
-        Driver(made_layout, store, Permissions(), watching, retry=retry).run(engine)
+        Scheduler(made_layout, store, Permissions(), watching, retry=retry).run(engine)
     return made_layout, watching

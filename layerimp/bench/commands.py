@@ -7,13 +7,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from layerimp.bench.cell_graph import Layout
-from layerimp.bench.executors.base import Engine
-from layerimp.bench.executors.in_process import Here
-from layerimp.bench.executors.processes import Local, devices
+from layerimp.bench.executors.base import Executor
+from layerimp.bench.executors.in_process import InProcess
+from layerimp.bench.executors.processes import Processes, devices
 from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
-from layerimp.bench.scheduler import Driver, Watcher
+from layerimp.bench.scheduler import Scheduler, Watcher
 from layerimp.bench.store import FILE, Store
 from layerimp.errors import OptionError, OutputError, unknown_name
 from layerimp.models.loading import device_named
@@ -62,10 +62,10 @@ def bench(
     with Store(output) as store:
         layout = resolve(grid, store, permissions, progress, place)
         store.keep_layout(layout.model_dump(mode="json"))
-        driver = Driver(layout, store, permissions, watcher, retry=retry)
+        scheduler = Scheduler(layout, store, permissions, watcher, retry=retry)
         try:
-            if driver.wants_any():
-                driver.run(_engine(engine, address, workers, device))
+            if scheduler.wants_any():
+                scheduler.run(_executor(engine, address, workers, device))
         finally:
             found = find(layout, store.records())
             write_page(found, output)
@@ -84,12 +84,12 @@ def _check_engine(engine: str, address: str | None, workers: int | None, device:
         raise OptionError("--address is that of a Ray cluster; it needs --engine ray")
 
 
-def _engine(engine: str, address: str | None, workers: int | None, device: str | None) -> Engine:
+def _executor(engine: str, address: str | None, workers: int | None, device: str | None) -> Executor:
     if engine == RAY:
         from layerimp.bench.executors.ray import Ray
 
         return Ray(address, workers)
-    return Here(device) if workers == 0 else Local(devices(device, workers))
+    return InProcess(device) if workers == 0 else Processes(devices(device, workers))
 
 
 def findings(directory: Path) -> Findings:

@@ -1,4 +1,4 @@
-"""Runs a grid: gives an engine what is wanted next, and keeps what comes of it. It alone writes the store."""
+"""Runs a grid: gives an executor what is wanted next, and keeps what comes of it. It alone writes the store."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Protocol
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Outcome
-from layerimp.bench.executors.base import Assignment, Engine, WorkerError
+from layerimp.bench.executors.base import Assignment, Executor, WorkerError
 from layerimp.bench.executors.worker import Shard, as_importance, failure, from_bytes, planned, scored
 from layerimp.bench.resolve import measuring
 from layerimp.bench.store import Store
-from layerimp.bench.work_queue import Frontier
+from layerimp.bench.work_queue import WorkQueue
 from layerimp.recipe import Permissions
 from layerimp.scorer import Importance
 
@@ -73,7 +73,7 @@ class _NeedsModelError(Exception):
     """A pruner wants the model scored again."""
 
 
-class Driver:
+class Scheduler:
     """One grid at work.
 
     Args:
@@ -88,17 +88,17 @@ class Driver:
         self, layout: Layout, store: Store, permissions: Permissions, watcher: Watcher, *, retry: bool = False
     ) -> None:
         self._layout, self._store, self._permissions, self._watcher = layout, store, permissions, watcher
-        self._frontier = Frontier(layout, store.records(), retry=retry)
+        self._queue = WorkQueue(layout, store.records(), retry=retry)
         self._falls: Counter[str] = Counter()
         self._shards: dict[str, dict[int, Shard]] = defaultdict(dict)
-        self._queue: deque[Assignment] = deque()
+        self._split_off: deque[Assignment] = deque()
         self._plan_here()
 
     def wants_any(self) -> bool:
         """Whether there is anything left to compute."""
-        return self._frontier.waiting() > 0
+        return self._queue.waiting() > 0
 
-    def run(self, engine: Engine) -> None:
+    def run(self, executor: Executor) -> None:
         """Compute all cells that are wanted and not known.
 
         Whatever ends this, an interrupt among others, what was finished is kept.
@@ -106,23 +106,23 @@ class Driver:
         busy = 0
         try:
             while True:
-                slots = engine.slots
+                slots = executor.slots
                 while busy < slots and (assignment := self._next(slots - busy)):
-                    engine.start(assignment)
+                    executor.start(assignment)
                     busy += 1
                 self._tell(slots)
                 if not busy:
                     return
-                self._take(engine)
+                self._take(executor)
                 busy -= 1
         finally:
             with _undisturbed():
-                engine.stop()
+                executor.stop()
 
-    def _take(self, engine: Engine) -> None:
+    def _take(self, executor: Executor) -> None:
         """Wait for something to come, and keep it."""
         try:
-            assignment, outcomes = engine.finished()
+            assignment, outcomes = executor.finished()
         except WorkerError as error:
             assignment = error.assignment
             outcomes = [Outcome(cell.key, error=str(error), lasting=False) for cell in assignment.cells]
@@ -133,13 +133,13 @@ class Driver:
         # Of the evaluations only those of intact models lead on.
         leading = [cell for cell, _ in kept if cell.kind in ("scoring", "planning") or cell.content.get("blocks") == []]
         if leading:
-            self._frontier.look({cell.model for cell in leading})
+            self._queue.look({cell.model for cell in leading})
             self._plan_here()
 
     def _whole(self, cell: Cell, outcome: Outcome, shard: tuple[int, int]) -> Outcome | None:
         """What came of a cell; None where shards of it are missing, or where it is tried again."""
         number, count = shard
-        if self._frontier.is_settled(cell.key):
+        if self._queue.is_settled(cell.key):
             return None  # another shard has failed it
         if outcome.shard:
             shards = self._shards[cell.key]
@@ -151,26 +151,26 @@ class Driver:
         if outcome.result is None and not outcome.lasting:
             self._falls[cell.key] += 1
             if self._falls[cell.key] < TRIES:
-                self._frontier.again(cell)
+                self._queue.again(cell)
                 return None
         return outcome
 
     def _keep(self, outcomes: Sequence[tuple[Cell, Outcome]]) -> None:
         self._store.put(outcomes)
         for cell, outcome in outcomes:
-            self._frontier.settle(cell, outcome)
+            self._queue.settle(cell, outcome)
             if outcome.result is None:
                 self._watcher.failed(cell, outcome.error)
 
     def _plan_here(self) -> None:
         """Make the plans that need no model."""
-        while made := [pair for cell in self._frontier.ready("planning") if (pair := self._planned(cell))]:
+        while made := [pair for cell in self._queue.ready("planning") if (pair := self._planned(cell))]:
             self._keep(made)
-            self._frontier.look({cell.model for cell, _ in made})
+            self._queue.look({cell.model for cell, _ in made})
 
     def _planned(self, cell: Cell) -> tuple[Cell, Outcome] | None:
         """The plan, where one scoring is enough for it."""
-        first = as_importance(self._frontier.results[cell.content["scoring"]])
+        first = as_importance(self._queue.results[cell.content["scoring"]])
 
         def scoring(removed: Sequence[int]) -> Importance:
             if removed:
@@ -186,20 +186,20 @@ class Driver:
 
     def _next(self, idle: int) -> Assignment | None:
         """What to do next."""
-        if not self._queue:
-            ready = self._frontier.ready()
+        if not self._split_off:
+            ready = self._queue.ready()
             if not ready:
                 return None
             first = next(iter(ready))
             cells = [first]
-            spare = idle - self._frontier.waiting() + 1
+            spare = idle - self._queue.waiting() + 1
             if first.kind == "scoring":
                 groups = Counter(map(self._group, ready))
                 cells = [cell for cell in ready if self._group(cell) == self._group(first)]
                 spare += len(ready) - len(groups)
-            self._frontier.start(cells)
-            self._queue.extend(self._split(cells, spare))
-        return self._queue.popleft()
+            self._queue.start(cells)
+            self._split_off.extend(self._split(cells, spare))
+        return self._split_off.popleft()
 
     def _group(self, cell: Cell) -> tuple[str, ...]:
         """What scorings that are computed together have in common; one that has fallen is tried by itself."""
@@ -231,14 +231,12 @@ class Driver:
             specs = {cell.scorer: self._layout.spec(cell.scorer, cell.seed) for cell in cells}
             recipe = subject.recipe.model_copy(update={"seed": first.seed, "scorers": specs})
         if first.kind == "planning":
-            importance = self._frontier.results[first.content["scoring"]]
+            importance = self._queue.results[first.content["scoring"]]
         return Assignment(tuple(cells), recipe, self._permissions, importance)
 
     def _tell(self, slots: int) -> None:
-        frontier = self._frontier
-        left = frontier.seconds_left()
+        queue = self._queue
+        left = queue.seconds_left()
         self._watcher.update(
-            Tally(
-                frontier.done, frontier.failed, frontier.running, frontier.known, None if left is None else left / slots
-            )
+            Tally(queue.done, queue.failed, queue.running, queue.known, None if left is None else left / slots)
         )

@@ -14,7 +14,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 """In the order in which they are computed: scorings lead to all else."""
 
 
-class Frontier:
+class WorkQueue:
     """The cells of a grid between those that are known and those that nobody knows of yet.
 
     Args:

@@ -1,4 +1,4 @@
-"""Where cells are computed. An engine knows nothing of grids and stores: it takes assignments, and gives outcomes."""
+"""Where cells are computed. An executor knows nothing of grids and stores: it takes assignments, and gives outcomes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WorkerError(Exception):
         self.assignment = assignment
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Computes assignments."""
 
     @property

@@ -1,13 +1,13 @@
-"""The engine that computes in this process, one assignment at a time: nothing is started, nothing can die alone."""
+"""The executor that computes in this process, one assignment at a time: nothing is started, nothing can die alone."""
 
 from __future__ import annotations
 
 from layerimp.bench.cells import Outcome
 from layerimp.bench.executors.base import Assignment
-from layerimp.bench.executors.worker import Workshop
+from layerimp.bench.executors.worker import Worker
 
 
-class Here:
+class InProcess:
     """Computes in this process.
 
     Args:
@@ -17,7 +17,7 @@ class Here:
     slots = 1
 
     def __init__(self, device: str | None) -> None:
-        self._workshop = Workshop(device)
+        self._worker = Worker(device)
         self._waiting: list[Assignment] = []
 
     def start(self, assignment: Assignment) -> None:
@@ -27,7 +27,7 @@ class Here:
     def finished(self) -> tuple[Assignment, list[Outcome]]:
         """Compute it."""
         assignment = self._waiting.pop()
-        return assignment, self._workshop.compute(assignment)
+        return assignment, self._worker.compute(assignment)
 
     def stop(self) -> None:
         """There is nothing to end."""

@@ -1,7 +1,7 @@
-"""The engine that computes in worker processes on this machine, one for each device.
+"""The executor that computes in worker processes on this machine, one for each device.
 
-A pipe joins the driver and each worker. The driver alone holds its end, so that the operating system closes it when the
-driver is gone, however that came; a worker that reads the end of its pipe is gone at once too, whatever it is at.
+A pipe joins the scheduler and each worker. The scheduler alone holds its end, so that the operating system closes it
+when the scheduler is gone, however that came; a worker that reads the end of its pipe is gone at once too, whatever it is at.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Worker:
     model: str = ""
 
 
-class Local:
+class Processes:
     """Computes in worker processes.
 
     Args:
@@ -97,7 +97,7 @@ def _cause(exitcode: int | None) -> str:
 
 def _work(pipe: Connection, device: str | None, workers: int) -> None:
     """A worker's life, among so many."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the driver decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the scheduler decides
     assignments: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -111,15 +111,15 @@ def _work(pipe: Connection, device: str | None, workers: int) -> None:
     import torch
     from tqdm import tqdm
 
-    from layerimp.bench.executors.worker import Workshop
+    from layerimp.bench.executors.worker import Worker
 
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive a worker that is killed
 
     if device == "cpu" or not torch.cuda.is_available():
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))  # of those that the user allows
-    workshop = Workshop(device)
+    worker = Worker(device)
     while True:
-        pipe.send(workshop.compute(assignments.get()))
+        pipe.send(worker.compute(assignments.get()))
 
 
 def devices(device: str | None, workers: int | None) -> list[str | None]:

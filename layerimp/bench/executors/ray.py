@@ -1,6 +1,6 @@
-"""The engine that computes on a Ray cluster: one that runs already, or one that it starts on this machine.
+"""The executor that computes on a Ray cluster: one that runs already, or one that it starts on this machine.
 
-Ray is not imported before somebody asks for this engine.
+Ray is not imported before somebody asks for this executor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from layerimp.errors import OptionError
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
-    from layerimp.bench.executors.worker import Workshop
+    from layerimp.bench.executors.worker import Worker
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.recipe import Recipe
 
@@ -74,7 +74,7 @@ class Ray:
         self._ray = ray
         self._gpus = 1 if ray.cluster_resources().get("GPU") else 0
         needs = {"num_cpus": self.cpus, "num_gpus": self._gpus}
-        # Who dies is for the driver to count: the same rule holds for all engines.
+        # Who dies is for the scheduler to count: the same rule holds for all executors.
         self._compute = ray.remote(max_retries=0, **needs)(compute)
         self._draw = ray.remote(**needs)(draw)
 
@@ -147,29 +147,29 @@ def _text(recipe: Recipe) -> str:
     return json.dumps(recipe.model_dump(mode="json", include=set(names)), sort_keys=True)
 
 
-_workshop: Workshop | None = None
+_worker: Worker | None = None
 """A worker's own, in which the model that it needed last stays loaded."""
 
 
-def _own_workshop() -> Workshop:
-    global _workshop
-    if _workshop is None:
+def _own_worker() -> Worker:
+    global _worker
+    if _worker is None:
         import torch
 
-        from layerimp.bench.executors.worker import Workshop
+        from layerimp.bench.executors.worker import Worker
 
-        _workshop = Workshop(None if torch.cuda.is_available() else "cpu")
-    return _workshop
+        _worker = Worker(None if torch.cuda.is_available() else "cpu")
+    return _worker
 
 
 def compute(assignment: Assignment, drawn: CalibrationSet | None) -> list[Outcome]:
     """A worker's task: all cells of an assignment."""
-    return _own_workshop().compute(assignment, drawn)
+    return _own_worker().compute(assignment, drawn)
 
 
 def draw(assignment: Assignment) -> CalibrationSet | None:
     """A worker's task: the calibration set of an assignment; None where it fails, which scoring will then explain."""
     try:
-        return _own_workshop().draw(assignment)
+        return _own_worker().draw(assignment)
     except Exception:
         return None

@@ -58,7 +58,7 @@ def planned(cell: Cell, num_blocks: int, scoring: Scoring) -> Result:
     return {"blocks": pruner.within_budget(scoring, budget).blocks}
 
 
-class Workshop:
+class Worker:
     """Computes assignments, one after the other.
 
     Args:

@@ -13,7 +13,7 @@ from grids import BLOCKS, METRICS, Arithmetic, Watching, computed, drive, layout
 from layerimp.bench.cell_graph import Layout, Measure
 from layerimp.bench.cells import Cell, Result
 from layerimp.bench.grid import RANDOM_DRAWS
-from layerimp.bench.scheduler import Driver
+from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
 from layerimp.recipe import Permissions
 
@@ -86,7 +86,7 @@ def test_two_names_of_one_model_are_one(tmp_path: Path) -> None:
     engine, alone = Arithmetic(), Arithmetic()
     for made, computing, name in ((twins, engine, "twins"), (first, alone, "alone")):
         with Store(tmp_path / name) as store:
-            Driver(made, store, Permissions(), Watching()).run(computing)
+            Scheduler(made, store, Permissions(), Watching()).run(computing)
     assert {cell.key for cell in engine.cells} == {cell.key for cell in alone.cells}
     assert len(engine.cells) == len(alone.cells)
 
@@ -201,7 +201,7 @@ def test_the_driver_is_no_bottleneck(tmp_path: Path) -> None:
     counted = Counted.model_validate(made.model_dump())
     engine = Arithmetic(slots=50)
     with Store(tmp_path) as store:
-        Driver(counted, store, Permissions(), Watching()).run(engine)
+        Scheduler(counted, store, Permissions(), Watching()).run(engine)
         total = len(store.records())
     # A cell is looked at again for each scoring and plan of its own model, and for none of the others.
     assert looked < 40 * total

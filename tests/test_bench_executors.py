@@ -1,4 +1,4 @@
-"""Worker processes: they work, they are replaced, and they never outlive their driver."""
+"""Worker processes: they work, they are replaced, and they never outlive their scheduler."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from grids import Arithmetic, Watching, drive, layout
 
 from layerimp.bench.executors.base import Assignment, WorkerError
-from layerimp.bench.executors.in_process import Here
-from layerimp.bench.executors.processes import Local, devices
+from layerimp.bench.executors.in_process import InProcess
+from layerimp.bench.executors.processes import Processes, devices
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
-from layerimp.bench.scheduler import Driver
+from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
 from layerimp.errors import OptionError
 from layerimp.evaluator import Evaluator, Metric
@@ -47,28 +47,28 @@ def assignment() -> Assignment:
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[Local]:
-    engine = Local(["cpu"])
-    yield engine
-    engine.stop()
+def local() -> Iterator[Processes]:
+    executor = Processes(["cpu"])
+    yield executor
+    executor.stop()
 
 
 def test_what_goes_wrong_is_an_outcome_here() -> None:
-    engine = Here("cpu")
-    engine.start(assignment())
-    _, (outcome,) = engine.finished()
+    executor = InProcess("cpu")
+    executor.start(assignment())
+    _, (outcome,) = executor.finished()
     assert outcome.result is None
     assert "the model directory '/nowhere' does not exist" in outcome.error
 
 
-def test_what_goes_wrong_is_an_outcome_elsewhere(local: Local) -> None:
+def test_what_goes_wrong_is_an_outcome_elsewhere(local: Processes) -> None:
     local.start(assignment())
     done, (outcome,) = local.finished()
     assert done.cells == assignment().cells
     assert "the model directory '/nowhere' does not exist" in outcome.error
 
 
-def test_a_worker_that_dies_is_replaced(local: Local) -> None:
+def test_a_worker_that_dies_is_replaced(local: Processes) -> None:
     local._workers[0].process.kill()
     local._workers[0].process.join()
     local.start(assignment())
@@ -80,28 +80,28 @@ def test_a_worker_that_dies_is_replaced(local: Local) -> None:
 
 
 def test_workers_die_with_their_driver(tmp_path: Path) -> None:
-    script = tmp_path / "driver.py"
+    script = tmp_path / "scheduler.py"
     script.write_text(
         """
 import sys
-from layerimp.bench.engines.local import Local
+from layerimp.bench.executors.processes import Processes
 if __name__ == "__main__":
-    engine = Local(["cpu", "cpu"])
-    print(*(worker.process.pid for worker in engine._workers), flush=True)
+    executor = Processes(["cpu", "cpu"])
+    print(*(worker.process.pid for worker in executor._workers), flush=True)
     sys.stdin.read()
 """
     )
-    driver = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert driver.stdout
-    workers = [psutil.Process(int(pid)) for pid in driver.stdout.readline().split()]
+    scheduler = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert scheduler.stdout
+    workers = [psutil.Process(int(pid)) for pid in scheduler.stdout.readline().split()]
     assert len(workers) == 2
-    driver.send_signal(signal.SIGKILL)
-    driver.communicate()
+    scheduler.send_signal(signal.SIGKILL)
+    scheduler.communicate()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert alive == []
 
 
-class Many(Here):
+class Many(InProcess):
     """Has room for three at once, one after the other."""
 
     slots = 3
@@ -131,13 +131,13 @@ def test_a_scoring_in_shards_is_that_of_one_pass(
     }
     monkeypatch.setitem(registry()._classes["evaluator"], "size", Size)
     found = {}
-    for engine in (Many(), Here("cpu")):
-        with Store(tmp_path / type(engine).__name__) as store:
+    for executor in (Many(), InProcess("cpu")):
+        with Store(tmp_path / type(executor).__name__) as store:
             grid = resolve(made(Grid, values), store, Permissions(), SILENT, torch.device("cpu"))
-            Driver(grid, store, Permissions(), Watching()).run(engine)
+            Scheduler(grid, store, Permissions(), Watching()).run(executor)
             cells = [grid.scoring("tiny", scorer, 0).key for scorer in scorers]
-            found[type(engine).__name__] = [store.records()[key].result for key in cells]
-    for scorer, one, other in zip(scorers, found["Many"], found["Here"], strict=True):
+            found[type(executor).__name__] = [store.records()[key].result for key in cells]
+    for scorer, one, other in zip(scorers, found["Many"], found["InProcess"], strict=True):
         assert one, scorer
         assert other, scorer
         assert one["scores"] == pytest.approx(other["scores"], rel=1e-6), scorer
