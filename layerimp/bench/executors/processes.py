@@ -1,7 +1,8 @@
 """The executor that computes in worker processes on this machine, one for each device.
 
 A pipe joins the scheduler and each worker. The scheduler alone holds its end, so that the operating system closes it
-when the scheduler is gone, however that came; a worker that reads the end of its pipe is gone at once too, whatever it is at.
+when the scheduler is gone, however that came; a worker that reads the end of its pipe is gone at once too, whatever it
+is at.
 """
 
 from __future__ import annotations
