@@ -39,13 +39,13 @@ class Contexts:
         self._model = model
         self._max_length = max_length
         self._accepted = inspect.signature(model.forward).parameters
-        self._cache_name = next((name for name in _CACHE if name in self._accepted), None)
+        self._cache_name = next((name for name in _CACHE if name in self._accepted), "")
         self._token_bytes = 0
 
     @property
     def possible(self) -> bool:
         """Whether the model takes what is needed; whether it works is to be tried."""
-        return self._cache_name is not None and self._accepted.keys() >= _NEEDED
+        return self._cache_name != "" and self._accepted.keys() >= _NEEDED
 
     def bytes_of(self, group: Group) -> int:
         """How much the cache of a row takes, as far as is known: of its context, of its copy, and while it grows."""
@@ -73,7 +73,6 @@ class Contexts:
             ids[number, longest - len(group.context) :] = torch.tensor(group.context)
             mask[number, longest - len(group.context) :] = 1
         output = self._forward(ids, mask, logits_to_keep=1)
-        assert self._cache_name is not None
         cache, last = output[self._cache_name], output.logits[:, -1:]  # [group, 1, vocab]
         _check(cache)
         self._token_bytes = _bytes(cache) // ids.numel()
