@@ -14,6 +14,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from layerimp.errors import NonFiniteError, TaskError
 from layerimp_harness.batches import Batches, logits_bytes
 from layerimp_harness.likelihood import Likelihoods
+from layerimp_harness.tokens import TokenMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         batch_size: The most sequences per forward.
         max_length: The most tokens per sequence; less where the model supports less.
         advance: Told about finished requests; with 0 as a kind of request starts.
+        memory: The tokens of texts that were encoded for other models.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         batch_size: int,
         max_length: int,
         advance: Advance,
+        memory: TokenMemory | None = None,
     ) -> None:
         embeddings: Any = model.get_input_embeddings()
         self._vocabulary = int(embeddings.weight.shape[0])
@@ -92,12 +95,16 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         )
         self._batches = Batches(batch_size, self.device)
         self._advance = advance
+        self._memory = memory or TokenMemory()
+        self._memory.open(tokenizer, self._vocabulary, self.custom_prefix_token_id, self.backend)
         self._open: Counter[int] = Counter()
         self._owners: Sequence[Any] = ()
         self._likelihoods = Likelihoods(model, self._batches, max_length=self.max_length, vocabulary=self._vocabulary)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
         """The tokens of a text; a TaskError if the model has no row for one of them."""
+        if add_special_tokens is None and not options and (known := self._memory.get(string)) is not None:
+            return known
         if self.custom_prefix_token_id is None and add_special_tokens is None:
             add_special_tokens = True  # the default; given, lm-eval does not decode the missing prefix
         tokens: list[int] = super().tok_encode(string, add_special_tokens=add_special_tokens, **options)
@@ -139,7 +146,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
             if not isinstance(text := request.args[0], str):
                 where = f"task {request.task_name!r}: document {request.doc_id}"
                 raise TaskError(f"{where} holds a {type(text).__name__}, not text")
-            tokens = self.tok_encode(text)
+            tokens = self._tokens(text)
             if tokens[:1] == [prefix]:
                 tokens = tokens[1:]  # the tokenizer's own BOS: it is the context, and nothing to be predicted
             counts.append(len(tokens))
@@ -173,7 +180,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
 
         def alike(i: int) -> tuple[str, int]:
             context, settings = requests[i].args
-            return repr(settings), -len(context)
+            return repr(settings), -len(self._tokens(context))
 
         self._batches.run(sorted(range(len(requests)), key=alike), generate, lambda _i: 0)
         return texts
@@ -220,8 +227,19 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         self._batches.run(order, score, lambda number: logits_bytes(len(requests[number][2]), self._vocabulary))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        before, after = super()._encode_pair(context, continuation)
-        return before or [self._prefix()], after  # nothing but spaces, which went to the continuation
+        before, after = self._memory.get((context,)), self._memory.get((context, continuation))
+        if before is None or after is None:
+            before, after = super()._encode_pair(context, continuation)
+            before = before or [self._prefix()]  # nothing but spaces, which went to the continuation
+            self._memory.keep((context,), before)
+            self._memory.keep((context, continuation), after)
+        return before, after
+
+    def _tokens(self, text: str) -> list[int]:
+        """The tokens of a whole text, which are kept."""
+        tokens = self.tok_encode(text)
+        self._memory.keep(text, tokens)
+        return tokens
 
     def _prefix(self) -> int:
         if self.custom_prefix_token_id is None:
