@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from layerimp.progress import Advance, Progress
     from layerimp_harness.classifier import Answering
     from layerimp_harness.tasks import TaskSet
+    from layerimp_harness.tokens import TokenMemory
 
 
 class Harness(Evaluator):
@@ -64,6 +65,7 @@ class Harness(Evaluator):
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config)
         self._loaded: TaskSet | None = None
+        self._memory: TokenMemory | None = None
 
     def prepare(self) -> None:
         """Find, check and load the tasks and their data, so that wrong input fails before the model runs.
@@ -115,11 +117,13 @@ class Harness(Evaluator):
             from layerimp_harness.classifier import OF_WORDING, ClassifierInMemory
             from layerimp_harness.metrics import collect
             from layerimp_harness.model import ModelInMemory
+            from layerimp_harness.tokens import TokenMemory
 
             limits = {"batch_size": config.batch_size, "max_length": config.max_length}
             lm: ModelInMemory | ClassifierInMemory
             if model.can_generate():
-                lm = ModelInMemory(model, tokenizer, **limits, advance=stage.advance)
+                self._memory = self._memory or TokenMemory()  # for all models of a run
+                lm = ModelInMemory(model, tokenizer, **limits, advance=stage.advance, memory=self._memory)
             else:
                 answers = self._answering(model)
                 lm = ClassifierInMemory(model, tokenizer, tasks=answers, **limits, advance=stage.advance)
