@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from layerimp import Importance, Scorer, hookimpl
 from layerimp.component import Options
-from layerimp.stats import Mean, Moments, chunks, working_dtype
+from layerimp.stats import Mean, Moments, Workspace, chunks, working_dtype
 from layerimp.sweep import Forward
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class AVSS(Scorer):
         self._moments = Moments(num_blocks)
         self._sample_variance = Mean(num_blocks)
         self._inactive = Mean(num_blocks)
-        self._buffer: Tensor | None = None
+        self._workspace = Workspace()
 
     def update(self, trace: Trace) -> None:
         """Take in one block's activations [batch, seq, features] in one batch."""
@@ -112,7 +112,7 @@ class AVSS(Scorer):
         sources = list(chunks(rows))
         for source, part in zip(sources, per_token.split([len(source) for source in sources], dim=1), strict=True):
             chunk, (total, squares, inactive) = source.to(dtype), part
-            buffer = self._buffer_like(chunk)
+            buffer = self._workspace.like(chunk)
             torch.sum(chunk, dim=-1, out=total)
             torch.mul(chunk, chunk, out=buffer)
             torch.sum(buffer, dim=-1, out=squares)
@@ -131,21 +131,14 @@ class AVSS(Scorer):
         rounded, m2 = mean.to(dtype), torch.zeros_like(mean)
         for source in chunks(rows):
             chunk = source.to(dtype)
-            buffer = torch.sub(chunk, rounded, out=self._buffer_like(chunk))
+            buffer = torch.sub(chunk, rounded, out=self._workspace.like(chunk))
             deviations = torch.linalg.vector_norm(buffer, dim=-1).double()
             m2 += deviations.dot(deviations)
         return (m2 - rows.numel() * (mean - rounded).square()).clamp_min(0)
 
-    def _buffer_like(self, chunk: Tensor) -> Tensor:
-        """Memory to work in, kept for all chunks: to ask for it each time costs more than the arithmetic."""
-        kept = self._buffer
-        if kept is None or kept.numel() < chunk.numel() or (kept.dtype, kept.device) != (chunk.dtype, chunk.device):
-            kept = self._buffer = torch.empty(chunk.numel(), dtype=chunk.dtype, device=chunk.device)
-        return kept[: chunk.numel()].view(chunk.shape)
-
     def end_sweep(self) -> None:
         """Let go of the working memory."""
-        self._buffer = None
+        self._workspace.release()
 
     def merge(self, other: Self) -> None:
         """Absorb another shard's statistics."""
