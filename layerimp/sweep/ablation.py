@@ -16,7 +16,7 @@ from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
 from layerimp.sweep.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from torch import Tensor
 
@@ -76,6 +76,7 @@ class Ablation(Sweep):
         *,
         sites: frozenset[str],
         scouting: Scouting,
+        bundles: Collection[frozenset[str]] = (),
         lookback: int = 0,
         removed: Sequence[int],
         emit: Callable[[Trace], None],
