@@ -1,14 +1,21 @@
-"""What scoring costs beside a bare forward pass of the backbone over the same tokens, in the same run.
+r"""What scoring costs beside a bare forward pass of the backbone over the same tokens, in the same run.
 
     python benchmarks/overhead.py --model DIR --calibration FILE.jsonl
+    python benchmarks/overhead.py --model DIR --calibration FILE.jsonl --each --clock cpu --threads 1 \
+        --scorer avss --scorer block-influence --scorer angular --scorer relative-magnitude
+
+Several scorers are measured together (`scored`); with `--each` also one by one, and so is the search for the sites that
+they read (`scout`), which a run pays once, whatever the amount of text. To measure as on a CPU that has AVX2 and no
+more, set `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2`.
 
 Beside the bare pass (`bare`), a scorer that looks at gradients is measured against the bare way there and back
 (`back`: parameters frozen, from the last hidden state), and one that looks at predictions against its head alone, once
 over the tokens (`head`).
 
-Time: all kinds are interleaved after a warm-up; ratios are those of the medians, and the range of the ratios of
-neighbouring pairs is shown with them. Memory: each kind runs in a process of its own, and its peak is counted above
-what the process held when model and text were loaded and every weight had been touched.
+Time: all kinds are interleaved after a warm-up; ratios are those of the medians, and the median and the range of the
+ratios within a round are shown with them. On a machine that other programs use as well, `--clock cpu` counts the time
+that this process computed, and not the time that it waited. Memory: each kind runs in a process of its own, and its
+peak is counted above what the process held when model and text were loaded and every weight had been touched.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,6 +49,9 @@ PARSER.add_argument("--batch-size", type=int, default=8)
 PARSER.add_argument("--rounds", type=int, default=5)
 PARSER.add_argument("--threads", type=int, default=2)
 PARSER.add_argument("--dtype", default="float32")
+PARSER.add_argument("--each", action="store_true", help="measure each scorer alone as well, and the search for sites")
+PARSER.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: the time that all threads computed")
+PARSER.add_argument("--no-memory", action="store_true", help="leave out the peaks, for which each kind runs once more")
 PARSER.add_argument("--peak-of", help=argparse.SUPPRESS)
 
 
@@ -82,11 +93,18 @@ def kinds(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
                     whole.log_probs(output, targets)
         settle()
 
-    def scored() -> None:
-        layerimp.score(model, calibration, args.scorer)
+    def scored(*names: str) -> None:
+        layerimp.score(model, calibration, names)
         settle()
 
-    found = {"bare": bare}
+    def scout() -> None:
+        with torch.no_grad():
+            for scorer, sweep in zip(scorers, sweeps, strict=True):
+                if sweep is not None:
+                    sweep.scout(stack, scorer.observes)
+        settle()
+
+    found: dict[str, Callable[[], None]] = {"bare": bare}
     gradients = [sweep for sweep in sweeps if isinstance(sweep, Backward)]
     if gradients:
         model.requires_grad_(False)
@@ -99,13 +117,15 @@ def kinds(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
             outputs = [run(whole.backbone, batch) for batch in batches]
         predicted = [(output, whole.targets(batch, output)) for batch, output in zip(batches, outputs, strict=True)]
         found["head"] = head
-    return {**found, "scored": scored}
+    if args.each:
+        found |= {"scout": scout} | {name: partial(scored, name) for name in args.scorer}
+    return {**found, "scored": partial(scored, *args.scorer)}
 
 
-def timed(function: Callable[[], None]) -> float:
-    start = time.perf_counter()
+def timed(function: Callable[[], None], clock: Callable[[], float]) -> float:
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_of(function: Callable[[], None]) -> float:
@@ -128,29 +148,41 @@ def main() -> None:
         print(peak_of(kinds(args)[args.peak_of]))
         return
     run_by_kind = kinds(args)
-    peaks = {}
-    for kind in run_by_kind:
-        command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", kind]
-        peaks[kind] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    peaks = {} if args.no_memory else {kind: peak_apart(kind) for kind in run_by_kind}
     for function in run_by_kind.values():
         function()
     times: dict[str, list[float]] = {kind: [] for kind in run_by_kind}
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
     for _ in range(args.rounds):
         for kind, function in run_by_kind.items():
-            times[kind].append(timed(function))
+            times[kind].append(timed(function, clock))
+    print(
+        f"{', '.join(args.scorer)} on {args.samples}x{args.max_length} tokens, {args.dtype}, {args.threads} threads, "
+        f"{args.clock} time, {torch.backends.cpu.get_cpu_capability()}"
+    )
+    report(times, peaks)
+
+
+def peak_apart(kind: str) -> float:
+    """`peak_of` one kind, in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", kind]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def report(times: dict[str, list[float]], peaks: dict[str, float]) -> None:
     medians = {kind: statistics.median(values) for kind, values in times.items()}
-    print(f"{', '.join(args.scorer)} on {args.samples}x{args.max_length} tokens, {args.dtype}, {args.threads} threads")
-    for kind in times:
-        seconds = ", ".join(f"{value:.2f}" for value in times[kind])
+    for kind, values in times.items():
+        pairs = [value / bare for bare, value in zip(times["bare"], values, strict=True)]
+        peak = f"; peak +{peaks[kind]:.0f} MiB over the loaded model" if peaks else ""
         print(
-            f"{kind:>7}: median {medians[kind]:.2f} s ({seconds}), {medians[kind] / medians['bare']:.3f} of bare; "
-            f"peak +{peaks[kind]:.0f} MiB over the loaded model"
+            f"{kind:>20}: median {medians[kind]:.3f} s ({min(values):.3f} to {max(values):.3f}), "
+            f"{medians[kind] / medians['bare']:.3f} of bare; "
+            f"pairs {statistics.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f}){peak}"
         )
-    pairs = [scored / bare for bare, scored in zip(times["bare"], times["scored"], strict=True)]
-    print(f"scored / bare: {medians['scored'] / medians['bare']:.3f}; pairs {min(pairs):.3f} to {max(pairs):.3f}")
     if "head" in times:
         print(f"(scored - head) / bare: {(medians['scored'] - medians['head']) / medians['bare']:.3f}")
-    print(f"memory: {peaks['scored'] - peaks['bare']:+.0f} MiB over a bare pass")
+    if peaks:
+        print(f"memory: {peaks['scored'] - peaks['bare']:+.0f} MiB over a bare pass")
 
 
 if __name__ == "__main__":

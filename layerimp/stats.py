@@ -24,6 +24,27 @@ def chunks(rows: Tensor) -> Iterator[Tensor]:
     return iter(torch.split(rows, max(1, CHUNK_ELEMENTS // max(1, rows.shape[-1]))))
 
 
+class Workspace:
+    """Memory to work in that is asked for once: to ask for it again for each chunk can cost more than the arithmetic.
+
+    A scorer keeps one, and lets go of it in `end_sweep`.
+    """
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def like(self, chunk: Tensor) -> Tensor:
+        """A tensor of the shape, dtype and device of `chunk` with arbitrary values; the next call overwrites it."""
+        kept = self._memory
+        if kept is None or kept.numel() < chunk.numel() or (kept.dtype, kept.device) != (chunk.dtype, chunk.device):
+            kept = self._memory = torch.empty(chunk.numel(), dtype=chunk.dtype, device=chunk.device)
+        return kept[: chunk.numel()].view(chunk.shape)
+
+    def release(self) -> None:
+        """Let go of the memory."""
+        self._memory = None
+
+
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype to do arithmetic in: float64 stays, everything shorter than float32 is widened to it."""
     return torch.float64 if dtype == torch.float64 else torch.float32

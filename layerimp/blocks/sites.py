@@ -21,12 +21,12 @@ import torch
 from torch.func import functional_call
 from torch.utils._pytree import tree_map, tree_map_only
 
-from layerimp.blocks.forward import called, hidden_states, without_cache
+from layerimp.blocks.forward import block_input, called, computing, hidden_states, with_hidden, without_cache
 from layerimp.blocks.stack import probe_ids
 from layerimp.errors import LayerimpError, NonFiniteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor, nn
 
@@ -67,38 +67,51 @@ def find_taps(stack: BlockStack) -> list[Taps]:
     """
     structures = {block: _structure(block) for block in stack}
     found: dict[_Structure, Taps] = {}
+    # Mostly a block reads nothing of those before it but the hidden states; then none has to run but in the probe.
+    with suppress(LayerimpError):
+        _probe(stack, structures, found, passing=True)
+    if found.keys() != set(structures.values()):
+        _probe(stack, structures, found, passing=False)
+    return [found.get(structures[block], {}) for block in stack]
+
+
+def _probe(
+    stack: BlockStack, structures: Mapping[nn.Module, _Structure], found: dict[_Structure, Taps], *, passing: bool
+) -> None:
+    """Add to `found` the taps of each structure in one pass through the backbone, which ends when all are known.
+
+    With `passing`, the hidden states pass by the blocks unchanged.
+    """
+    shown: dict[_Structure, Any] = {}
     probing = False
 
-    def probe(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def step(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         nonlocal probing
-        if probing:  # the probe runs the block itself
-            return
-        if found.keys() == set(structures.values()):
-            raise _AllKnownError
-        if structures[block] in found:
-            return
-        probing = True
-        try:
-            # What a block reads may still lie on the device of the one before it.
-            device = next(block.parameters()).device
-            call = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device, copy=True), (args, kwargs))
-            taps = _taps_of(block, call)
-        except _NotFiniteError:
-            index = list(stack).index(block)
-            raise NonFiniteError(f"block {index} puts out a NaN or an infinity in the probe before batch 0") from None
-        except Exception:  # whatever a block makes of running twice; then nothing is known of its inside
-            return
-        finally:
-            probing = False
-        if taps:
-            found[structures[block]] = taps
+        structure = structures[block]
+        if not probing and structure not in found:  # the probe runs the block itself
+            probing = True
+            try:
+                taps, shown[structure] = _taps_of(block, args, kwargs)
+            except _NotFiniteError:
+                which = f"block {list(stack).index(block)}"
+                raise NonFiniteError(f"{which} puts out a NaN or an infinity in the probe before batch 0") from None
+            except Exception:  # whatever a block makes of running twice; then nothing is known of its inside
+                taps = {}
+            finally:
+                probing = False
+            if taps:
+                found[structure] = taps
+            if found.keys() == set(structures.values()):
+                raise _AllKnownError
+        if passing and not probing and structure in shown:
+            return with_hidden(shown[structure], block_input(args, kwargs))
+        return forward(*args, **kwargs)
 
     ids = probe_ids(stack, PROBE_TOKENS)
-    with ExitStack() as hooks, torch.no_grad(), suppress(_AllKnownError):
-        for block in stack:
-            hooks.callback(block.register_forward_pre_hook(probe, with_kwargs=True).remove)
+    with ExitStack() as undo, torch.no_grad(), suppress(_AllKnownError):
+        for block in structures:
+            undo.enter_context(computing(block, partial(step, block, block.forward)))
         called(stack.backbone, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(stack.backbone))
-    return [found.get(structures[block], {}) for block in stack]
 
 
 class _AllKnownError(LayerimpError):
@@ -121,8 +134,11 @@ def _structure(block: nn.Module) -> _Structure:
     )
 
 
-def _taps_of(block: nn.Module, call: _Call) -> Taps:
-    """The taps of one block. A half-precision block is run in float32, where small branches do not vanish."""
+def _taps_of(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Taps, Any]:
+    """The taps of one block, and its output. A half-precision block is run in float32: small branches do not vanish."""
+    # What a block reads may still lie on the device of the one before it.
+    device = next(block.parameters()).device
+    call: _Call = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device, copy=True), (args, kwargs))
     tensors = dict(chain(block.named_parameters(), block.named_buffers()))
     if all(t.dtype in (torch.float32, torch.float64) for t in tensors.values() if t.is_floating_point()):
         return _record(block, call, {})
@@ -136,14 +152,14 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _record(block: nn.Module, call: _Call, tensors: dict[str, Tensor]) -> Taps:
+def _record(block: nn.Module, call: _Call, tensors: dict[str, Tensor]) -> tuple[Taps, Any]:
     recording = _Recording()
     with ExitStack() as hooks, torch.no_grad():
         recording.attach(block, hooks)
         output = functional_call(block, tensors, *call)
     if not hidden_states(output).isfinite().all():
         raise _NotFiniteError
-    return recording.taps
+    return recording.taps, output
 
 
 @dataclass
@@ -264,8 +280,10 @@ def _scaled(target: Tensor, residual: Tensor, output: Tensor) -> float:
 def _explains(error: Tensor, target: Tensor, residual: Tensor, *branches: Tensor) -> bool:
     """Whether `error` is rounding alone, while the branches are more than rounding."""
     rounding = 4 * torch.finfo(target.dtype).eps * (target.abs() + residual.abs() + sum(b.abs() for b in branches))
+    if not (error <= rounding).all():
+        return False
     visible = (target - residual).abs() > rounding
-    return bool((error <= rounding).all()) and float(visible.double().mean()) > 0.5
+    return float(visible.double().mean()) > 0.5
 
 
 def _is_norm(module: nn.Module) -> bool:

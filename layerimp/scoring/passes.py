@@ -101,9 +101,13 @@ class Pass:
         advance: Advance,
         cache: BlockCache | None,
     ) -> None:
+        bundles = self._bundles()
+
         def show(trace: Trace) -> None:
             before, where = trace.versions(), f"at block {kept[trace.block]}, batch {trace.batch}"
             for label in self._attending():
+                if not bundles[label] <= trace.acts.keys():
+                    continue
                 with self._setting_aside(label, where):
                     self.scorers[label].update(_view(trace, self.scorers[label], self.renamed[label]))
                     if written := [name for name, version in trace.versions().items() if version != before[name]]:
@@ -118,8 +122,9 @@ class Pass:
         self.sweep.drive(
             stack,
             batches,
-            sites=self._sites(),
+            sites=frozenset().union(*bundles.values()),
             scouting=self.scouting,
+            bundles=set(bundles.values()),
             lookback=max(scorer.lookback for scorer in self.scorers.values()),
             removed=[index for index in range(len(stack)) if index not in kept],
             emit=show,
@@ -130,10 +135,14 @@ class Pass:
             with self._setting_aside(label, "at the end of the text"):
                 self.scorers[label].end_sweep()
 
-    def _sites(self) -> frozenset[str]:
-        """The sites that are read."""
-        scorers = self.scorers.items()
-        return frozenset(self.renamed[label].get(site, site) for label, scorer in scorers for site in scorer.observes)
+    def _bundles(self) -> dict[str, frozenset[str]]:
+        """By label, the sites that one trace has to hold for a scorer: its own, or a larger set that holds them all."""
+        own = {
+            label: frozenset(self.renamed[label].get(site, site) for site in scorer.observes)
+            for label, scorer in self.scorers.items()
+        }
+        largest = sorted(own.values(), key=lambda sites: (-len(sites), sorted(sites)))
+        return {label: next(other for other in largest if sites <= other) for label, sites in own.items()}
 
     def _attending(self) -> list[str]:
         """Who was not set aside."""

@@ -17,7 +17,7 @@ from layerimp.sweep.cache import BlockCache, remembered
 from layerimp.sweep.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from torch import Tensor
 
@@ -77,6 +77,7 @@ class Ablation(Sweep):
         *,
         sites: frozenset[str],
         scouting: Scouting,
+        bundles: Collection[frozenset[str]] = (),
         lookback: int = 0,
         removed: Sequence[int],
         emit: Callable[[Trace], None],

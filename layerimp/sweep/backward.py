@@ -18,7 +18,7 @@ from layerimp.sweep.base import Scouting, Sweep, Trace
 from layerimp.sweep.finite import require_finite, require_rows, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from torch import Tensor, nn
 
@@ -101,6 +101,7 @@ class Backward(Sweep):
         *,
         sites: frozenset[str],
         scouting: Scouting,
+        bundles: Collection[frozenset[str]] = (),
         lookback: int = 0,
         removed: Sequence[int],
         emit: Callable[[Trace], None],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -118,6 +118,7 @@ class Sweep(ABC):
         *,
         sites: frozenset[str],
         scouting: Scouting,
+        bundles: Collection[frozenset[str]] = (),
         lookback: int = 0,
         removed: Sequence[int],
         emit: Callable[[Trace], None],
@@ -131,9 +132,12 @@ class Sweep(ABC):
             batches: The calibration set; it may be gone through more than once.
             sites: What the traces have to hold.
             scouting: What `scout` found for these sites, or for more.
+            bundles: The sets of sites that are read together, none of which holds another; together they are `sites`. A
+                sweep may emit one trace per bundle, each as soon as its sites are known, so that memory is held for
+                less long. Otherwise each trace holds all sites.
             lookback: How many earlier blocks' inputs they have to hold.
             removed: Blocks to bypass. They emit no trace, and the others are counted without them.
-            emit: Takes a trace per block and batch, or several, each of some rows of the batch.
+            emit: Takes a trace per block and batch, or several, each of some rows of the batch or of one bundle.
             end_batch: Called when a batch is through.
             cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
 

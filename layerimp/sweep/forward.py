@@ -18,7 +18,7 @@ from layerimp.sweep.cache import BlockCache, remembered
 from layerimp.sweep.finite import require_finite, require_rows, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -53,6 +53,7 @@ class Forward(Sweep):
         *,
         sites: frozenset[str],
         scouting: Scouting,
+        bundles: Collection[frozenset[str]] = (),
         lookback: int = 0,
         removed: Sequence[int],
         emit: Callable[[Trace], None],
@@ -66,7 +67,7 @@ class Forward(Sweep):
                 raise ModelError(f"block {blocks[0]} of {type(stack.model).__name__} has no site {site!r}")
         with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
             undo.enter_context(bypassed(stack, removed, idle=cache is not None and cache.apart))
-            recorder = _Recorder(sites, lookback, emit)
+            recorder = _Recorder(sites, bundles or [sites], lookback, emit)
             for position, index in enumerate(kept):
                 recorder.attach(position, stack[index], scouting.taps[index], undo)
             for number, batch in enumerate(batches):
@@ -80,18 +81,20 @@ class Forward(Sweep):
 
 @dataclass
 class _Recorder:
-    """Collects the sites of one block at a time, and emits their trace as soon as it is whole.
+    """Collects the sites of one block at a time, and emits the trace of a bundle of them as soon as it is whole.
 
     The sooner, the better: what was just computed is still in the cache, and memory is not held for longer.
     """
 
     sites: frozenset[str]
+    bundles: Collection[frozenset[str]]
     lookback: int
     emit: Callable[[Trace], None]
     number: int = 0
     mask: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool))
     padded: bool = False
     acts: dict[str, Tensor] = field(default_factory=dict)
+    missing: list[frozenset[str]] = field(default_factory=list)
     inputs: dict[int, Tensor] = field(default_factory=dict)
     spreads: list[Tensor] = field(default_factory=list)
 
@@ -147,9 +150,15 @@ class _Recorder:
 
     def _take(self, position: int, site: str, act: Tensor) -> None:
         self.acts[site] = act
-        if self.acts.keys() == self.sites:
-            # What a block reads may still lie on the device of the one before it.
-            acts = {site: value.to(act.device) for site, value in self.acts.items()}
-            inputs = {at: value.to(act.device) for at, value in self.inputs.items()}
-            self.acts = {}
-            self.emit(Trace(position, self.number, acts, self.mask.to(act.device), self.padded, inputs))
+        self.missing = self.missing or list(self.bundles)
+        whole = [bundle for bundle in self.missing if bundle <= self.acts.keys()]
+        if not whole:
+            return
+        # What a block reads may still lie on the device of the one before it.
+        device, acts = act.device, self.acts
+        inputs = {at: value.to(device) for at, value in self.inputs.items()}
+        self.missing = [bundle for bundle in self.missing if bundle not in whole]
+        self.acts = {site: value for site, value in acts.items() if any(site in bundle for bundle in self.missing)}
+        for bundle in whole:
+            read = {site: acts[site].to(device) for site in bundle}
+            self.emit(Trace(position, self.number, read, self.mask.to(device), self.padded, inputs))

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from layerimp import Importance, Scorer, hookimpl
 from layerimp.component import Options
-from layerimp.stats import Mean, Moments, chunks, working_dtype
+from layerimp.stats import Mean, Moments, Workspace, chunks, working_dtype
 from layerimp.sweep import Forward
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class AVSS(Scorer):
         self._moments = Moments(num_blocks)
         self._sample_variance = Mean(num_blocks)
         self._inactive = Mean(num_blocks)
-        self._buffer: Tensor | None = None
+        self._workspace = Workspace()
 
     def update(self, trace: Trace) -> None:
         """Take in one block's activations [batch, seq, features] in one batch."""
@@ -91,34 +91,54 @@ class AVSS(Scorer):
         self._reduce(trace.block, rows)
 
     def _reduce(self, block: int, rows: Tensor) -> None:
-        """Moments and the inactive share of `rows` [token, features], chunk by chunk while a chunk is in the cache."""
+        """Moments and the inactive share of `rows` [token, features]."""
+        total, squares, inactive = self._sums(rows)
+        mean = total / rows.numel()
+        m2 = squares - total * mean
+        # While the mean makes up less than half of the squares, nothing cancels, and one reading of memory is enough.
+        # Only a CPU can take that branch for free: any other device would have to be waited for.
+        if rows.device.type != "cpu" or not m2 > squares / 2:
+            m2 = self._squared_deviations(rows, mean)
+        self._moments.add_moments(block, rows.numel(), mean, m2)
+        self._inactive.add_total(block, inactive, rows.numel())
+
+    def _sums(self, rows: Tensor) -> Tensor:
+        """The sum of `rows` [token, features], that of their squares, and how many are inactive [3], float64.
+
+        Chunk by chunk while a chunk is in the cache; per token in the working dtype, over tokens in float64.
+        """
         dtype = working_dtype(rows.dtype)
-        for source in chunks(rows):
-            chunk = source.to(dtype)
-            buffer = self._buffer_like(chunk)
+        per_token = torch.empty(3, len(rows), dtype=dtype, device=rows.device)
+        sources = list(chunks(rows))
+        for source, part in zip(sources, per_token.split([len(source) for source in sources], dim=1), strict=True):
+            chunk, (total, squares, inactive) = source.to(dtype), part
+            buffer = self._workspace.like(chunk)
+            torch.sum(chunk, dim=-1, out=total)
+            torch.mul(chunk, chunk, out=buffer)
+            torch.sum(buffer, dim=-1, out=squares)
             if self.config.epsilon_mode == "relative":  # by squares, which need no root
-                torch.mul(chunk, chunk, out=buffer)
                 # At most, and not less: a token all of whose neurons are 0 is inactive altogether.
-                buffer.le_(buffer.mean(dim=-1, keepdim=True).mul_(self.config.epsilon**2))
+                buffer.le_((squares / rows.shape[1] * self.config.epsilon**2).unsqueeze(-1))
             else:
                 torch.abs(chunk, out=buffer)
                 buffer.lt_(self.config.epsilon)
-            self._inactive.add_total(block, buffer.sum().double(), chunk.numel())
-            mean = chunk.mean()
-            torch.sub(chunk, mean, out=buffer)
-            deviations = torch.linalg.vector_norm(buffer, dim=-1).double()
-            self._moments.add_moments(block, chunk.numel(), mean.double(), deviations.dot(deviations))
+            torch.sum(buffer, dim=-1, out=inactive)
+        return per_token.sum(dim=-1, dtype=torch.float64)
 
-    def _buffer_like(self, chunk: Tensor) -> Tensor:
-        """Memory to work in, kept for all chunks: to ask for it each time costs more than the arithmetic."""
-        kept = self._buffer
-        if kept is None or kept.numel() < chunk.numel() or (kept.dtype, kept.device) != (chunk.dtype, chunk.device):
-            kept = self._buffer = torch.empty(chunk.numel(), dtype=chunk.dtype, device=chunk.device)
-        return kept[: chunk.numel()].view(chunk.shape)
+    def _squared_deviations(self, rows: Tensor, mean: Tensor) -> Tensor:
+        """The sum of the squared deviations of `rows` [token, features] from `mean` [], float64."""
+        dtype = working_dtype(rows.dtype)
+        rounded, m2 = mean.to(dtype), torch.zeros_like(mean)
+        for source in chunks(rows):
+            chunk = source.to(dtype)
+            buffer = torch.sub(chunk, rounded, out=self._workspace.like(chunk))
+            deviations = torch.linalg.vector_norm(buffer, dim=-1).double()
+            m2 += deviations.dot(deviations)
+        return (m2 - rows.numel() * (mean - rounded).square()).clamp_min(0)
 
     def end_sweep(self) -> None:
         """Let go of the working memory."""
-        self._buffer = None
+        self._workspace.release()
 
     def merge(self, other: Self) -> None:
         """Absorb another shard's statistics."""

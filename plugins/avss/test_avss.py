@@ -265,3 +265,20 @@ def test_float32_does_not_cancel() -> None:
     acts = [(1000 + 0.01 * rng.normal(size=(64, 32))).astype(np.float32) for _ in range(2)]
     exact = [np.var(act.astype(np.float64)) for act in acts]
     np.testing.assert_allclose(of_activations(acts)["variance"], exact, rtol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5, 0.99, 1.01, 2.0, 100.0])
+@pytest.mark.parametrize("mode", ["relative", "absolute"])
+def test_float32_moments_with_any_mean(offset: float, mode: str) -> None:
+    """On both sides of where the mean makes up half of the squares, beyond which deviations are summed instead."""
+    rng = np.random.default_rng(0)
+    acts = [(offset + rng.normal(size=(300, 48))).astype(np.float32) for _ in range(2)]
+    exact = [np.var(act.astype(np.float64)) for act in acts]
+    np.testing.assert_allclose(of_activations(acts, epsilon_mode=mode)["variance"], exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e-20, 3e7])
+def test_the_variance_of_equal_float32_values_is_zero(value: float) -> None:
+    found = of_activations([np.full((9, 50), value, dtype=np.float32)])
+    np.testing.assert_allclose(found["variance"], 0, atol=1e-14 * value**2)
+    assert np.isfinite(found["std"]).all()

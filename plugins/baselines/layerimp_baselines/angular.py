@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal, Self
 
+import torch
 from pydantic import Field
 
 from layerimp import Importance, Scorer
@@ -50,15 +51,17 @@ class Angular(Scorer):
         start = trace.block - self.lookback
         if start >= 0:
             first = trace.inputs[start] if self.lookback else trace.acts["block_in"]
-            before, after = (self._chosen(trace, act) for act in (first, trace.acts["block_out"]))
+            before, after = self._chosen(trace, first, trace.acts["block_out"])
             self._mean.add(start, angle(before, after) / math.pi)
 
-    def _chosen(self, trace: Trace, act: Tensor) -> Tensor:
-        """The tokens of `act` [batch, seq, hidden] that count [row, hidden]."""
+    def _chosen(self, trace: Trace, *acts: Tensor) -> list[Tensor]:
+        """Of each of `acts` [batch, seq, hidden], the tokens that count [row, hidden]."""
         if self.config.tokens == "all":
-            return act[trace.mask]
-        positions = trace.mask.int().cumsum(dim=1).argmax(dim=1)
-        return act[range(len(act)), positions]
+            return [act[trace.mask] if trace.padded else act.flatten(0, 1) for act in acts]
+        if not trace.padded:
+            return [act[:, -1] for act in acts]
+        last = trace.mask.int().cumsum(dim=1).argmax(dim=1)
+        return [act[torch.arange(len(act), device=act.device), last] for act in acts]
 
     def merge(self, other: Self) -> None:
         """Absorb another shard's statistics."""

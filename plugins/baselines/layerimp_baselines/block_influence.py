@@ -19,4 +19,4 @@ class BlockInfluence(TokenMean):
 
     def per_token(self, before: Tensor, after: Tensor) -> Tensor:
         """1 - cos of each token's input and output."""
-        return one_minus_cosine(before, after)
+        return one_minus_cosine(before, after, self.workspace)

@@ -21,7 +21,9 @@ class RelativeMagnitude(TokenMean):
 
     def per_token(self, before: Tensor, after: Tensor) -> Tensor:
         """The norm of the difference over the norm of the output."""
-        wide = after.to(working_dtype(after.dtype))
-        added, whole = (torch.linalg.vector_norm(v, dim=-1) for v in (wide - before, wide))
-        share: Tensor = added / whole.clamp_min(torch.finfo(whole.dtype).tiny)
+        dtype = working_dtype(after.dtype)
+        before, after = before.to(dtype), after.to(dtype)
+        difference = torch.sub(after, before, out=self.workspace.like(after))
+        added, whole = (torch.linalg.vector_norm(v, dim=-1) for v in (difference, after))
+        share: Tensor = added / whole.clamp_min(torch.finfo(dtype).tiny)
         return share

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Self
 
 from layerimp import Importance, Scorer
-from layerimp.stats import Mean, chunks
+from layerimp.stats import Mean, Workspace, chunks
 from layerimp.sweep import Forward
 
 if TYPE_CHECKING:
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 class TokenMean(Scorer):
-    """The mean over tokens of a function of a block's input and output."""
+    """The mean over tokens of a function of a block's input and output.
+
+    Attributes:
+        workspace: Memory that the function may work in.
+    """
 
     sweep = Forward()
     observes = frozenset({"block_in", "block_out"})
@@ -25,6 +29,7 @@ class TokenMean(Scorer):
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(num_blocks, config)
         self._mean = Mean(num_blocks)
+        self.workspace = Workspace()
 
     @abstractmethod
     def per_token(self, before: Tensor, after: Tensor) -> Tensor:
@@ -34,6 +39,10 @@ class TokenMean(Scorer):
         """Take in one block's input and output [batch, seq, hidden] in one batch."""
         for before, after in zip(chunks(trace.rows("block_in")), chunks(trace.rows("block_out")), strict=True):
             self._mean.add(trace.block, self.per_token(before, after))
+
+    def end_sweep(self) -> None:
+        """Let go of the working memory."""
+        self.workspace.release()
 
     def merge(self, other: Self) -> None:
         """Absorb another shard's statistics."""
