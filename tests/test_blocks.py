@@ -20,7 +20,7 @@ from layerimp.blocks.sites import find_taps
 from layerimp.errors import ModelError, PluginWarning
 from layerimp.models import longest_row
 from layerimp.registry.loader import host
-from layerimp.sweep import Forward, Trace
+from layerimp.sweep import Drive, Forward, Trace
 from layerimp.testing import BLOCKS, batch, padded_batch
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
@@ -35,15 +35,8 @@ def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor]) -> list[Tr
         found.append(Trace(trace.block, trace.batch, acts, trace.mask, trace.padded))
 
     stack, sweep = layerimp.find_blocks(model), Forward()
-    sweep.drive(
-        stack,
-        [one],
-        sites=frozenset(sites),
-        scouting=sweep.scout(stack, frozenset(sites)),
-        removed=(),
-        emit=keep,
-        end_batch=lambda: None,
-    )
+    scouting = sweep.scout(stack, frozenset(sites))
+    sweep.drive(stack, [one], Drive(scouting, [frozenset(sites)], keep, lambda: None))
     return found
 
 

@@ -12,6 +12,7 @@ from layerimp.calibration.validation import Checked
 from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, listing
 from layerimp.registry.attribution import blaming, named
 from layerimp.registry.catalog import registry
+from layerimp.sweep.base import Drive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,18 +120,16 @@ class Pass:
                     self.scorers[label].end_batch()
             advance(1)
 
-        self.sweep.drive(
-            stack,
-            batches,
-            sites=frozenset().union(*bundles.values()),
+        drive = Drive(
             scouting=self.scouting,
             bundles=set(bundles.values()),
-            lookback=max(scorer.lookback for scorer in self.scorers.values()),
-            removed=[index for index in range(len(stack)) if index not in kept],
             emit=show,
             end_batch=end_batch,
+            lookback=max(scorer.lookback for scorer in self.scorers.values()),
+            removed=[index for index in range(len(stack)) if index not in kept],
             cache=cache,
         )
+        self.sweep.drive(stack, batches, drive)
         for label in self._attending():
             with self._setting_aside(label, "at the end of the text"):
                 self.scorers[label].end_sweep()

@@ -12,12 +12,12 @@ from layerimp.blocks.forward import bypassed
 from layerimp.blocks.head import Head
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, NonFiniteError
-from layerimp.sweep.base import Scouting, Sweep, Trace
+from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
 from layerimp.sweep.cache import BlockCache, remembered
 from layerimp.sweep.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Iterable
 
     from torch import Tensor
 
@@ -70,20 +70,7 @@ class Ablation(Sweep):
         """Nothing is looked for inside the blocks: the sites of this sweep are there, and no others."""
         return Scouting(sites - self.sites, [{} for _ in stack])
 
-    def drive(
-        self,
-        stack: BlockStack,
-        batches: Iterable[Batch],
-        *,
-        sites: frozenset[str],
-        scouting: Scouting,
-        bundles: Collection[frozenset[str]] = (),
-        lookback: int = 0,
-        removed: Sequence[int],
-        emit: Callable[[Trace], None],
-        end_batch: Callable[[], None],
-        cache: BlockCache | None = None,
-    ) -> None:
+    def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
         """Run every batch through the model, and for each block and probe from that block on; see `Sweep.drive`.
 
         Raises:
@@ -91,15 +78,15 @@ class Ablation(Sweep):
             CalibrationError: nothing in the whole set is to be predicted.
             NonFiniteError: the model puts out a NaN or an infinity; names the block and the batch.
         """
-        kept = [index for index in range(len(stack)) if index not in set(removed)]
+        kept = drive.kept(stack)
         with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
             head = Head(stack)
-            undo.enter_context(bypassed(stack, removed, idle=True))
+            undo.enter_context(bypassed(stack, drive.removed, idle=True))
             replay = Replay(stack, head.backbone, kept)
-            means = _means(replay, batches, cache) if "mean" in self.probes else []
+            means = _means(replay, batches, drive.cache) if "mean" in self.probes else []
             seen = 0
             for number, batch in enumerate(batches):
-                with remembered(cache, number):
+                with remembered(drive.cache, number):
                     passed = replay.record(batch, number)
                 targets = head.targets(batch, passed.output)
                 seen += int(targets.mask.sum())
@@ -112,8 +99,8 @@ class Ablation(Sweep):
                         output = replay.resume(passed, position, passed.changed(position, by))
                         what = f"with block {index} changed ({self.site(probe)}), the model"
                         acts[self.site(probe)] = _finite(head.log_probs(output, targets), what, number)
-                    emit(Trace(position, number, acts, mask, padded))
-                end_batch()
+                    drive.emit(Trace(position, number, acts, mask, padded))
+                drive.end_batch()
         if not seen:
             raise CalibrationError("the calibration set holds nothing to predict: every row is a single token")
 

@@ -83,6 +83,40 @@ class Scouting:
         return {site: blocks for site, blocks in lacking.items() if blocks}
 
 
+@dataclass(frozen=True)
+class Drive:
+    """What a sweep is to read while it drives a model, and who takes it.
+
+    Attributes:
+        scouting: What `Sweep.scout` found for the sites that are read, or for more.
+        bundles: The sets of sites that are read together, none of which holds another. A sweep may emit one trace for
+            each bundle as soon as its sites are known, so that memory is held for less long; otherwise each trace holds
+            all sites.
+        emit: Takes a trace per block and batch, or several, each of some rows of the batch or of one bundle.
+        end_batch: Called when a batch is through.
+        lookback: How many earlier blocks' inputs the traces have to hold.
+        removed: Blocks to bypass. They emit no trace, and the others are counted without them.
+        cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
+    """
+
+    scouting: Scouting
+    bundles: Collection[frozenset[str]]
+    emit: Callable[[Trace], None]
+    end_batch: Callable[[], None]
+    lookback: int = 0
+    removed: Sequence[int] = ()
+    cache: BlockCache | None = None
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """All sites that are read."""
+        return frozenset().union(*self.bundles)
+
+    def kept(self, stack: BlockStack) -> list[int]:
+        """The indices of the blocks that are not bypassed."""
+        return [index for index in range(len(stack)) if index not in set(self.removed)]
+
+
 class Sweep(ABC):
     """A way of driving the model. Equal sweeps, and those that `union` joins, share one pass.
 
@@ -111,35 +145,13 @@ class Sweep(ABC):
         """Find out where a model has `sites`, before it is driven."""
 
     @abstractmethod
-    def drive(
-        self,
-        stack: BlockStack,
-        batches: Iterable[Batch],
-        *,
-        sites: frozenset[str],
-        scouting: Scouting,
-        bundles: Collection[frozenset[str]] = (),
-        lookback: int = 0,
-        removed: Sequence[int],
-        emit: Callable[[Trace], None],
-        end_batch: Callable[[], None],
-        cache: BlockCache | None = None,
-    ) -> None:
+    def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
         """Run every batch through the model.
 
         Args:
             stack: The model's blocks.
             batches: The calibration set; it may be gone through more than once.
-            sites: What the traces have to hold.
-            scouting: What `scout` found for these sites, or for more.
-            bundles: The sets of sites that are read together, none of which holds another; together they are `sites`. A
-                sweep may emit one trace per bundle, each as soon as its sites are known, so that memory is held for
-                less long. Otherwise each trace holds all sites.
-            lookback: How many earlier blocks' inputs they have to hold.
-            removed: Blocks to bypass. They emit no trace, and the others are counted without them.
-            emit: Takes a trace per block and batch, or several, each of some rows of the batch or of one bundle.
-            end_batch: Called when a batch is through.
-            cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
+            drive: What the traces have to hold, and where they go.
 
         Raises:
             NonFiniteError: a block puts out a NaN or an infinity.
