@@ -31,11 +31,11 @@ class LayerimpError(Exception):
 
     Attributes:
         exit_code: What a command ends with.
-        blames: Whether the text names the plugin whose fault it is.
+        names_plugin: Whether the text names the plugin whose fault it is.
     """
 
     exit_code: ClassVar[int] = 2
-    blames: bool = False
+    names_plugin: bool = False
 
 
 class InputError(LayerimpError):

@@ -18,7 +18,7 @@ from mood import Run
 import layerimp
 from layerimp import Importance, Metric, Pruner, Scorer
 from layerimp.errors import PluginError, PluginWarning, UnknownNameError
-from layerimp.registry.attribution import blaming
+from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.registry.loader import PluginHost
 from layerimp.sweep import Backward, Forward
@@ -390,12 +390,12 @@ def test_an_error_names_nobody_twice() -> None:
             return scoring((0,))
 
     def scoring(_removed: Any) -> Any:
-        with blaming("scorer", "inner", Step):
+        with attributing("scorer", "inner", Step):
             raise ValueError("oops")
 
     with (
         pytest.raises(PluginError, match=r"^scorer 'inner' [^:]*failed: ValueError: oops$"),
-        blaming("pruner", "p", Asking),
+        attributing("pruner", "p", Asking),
     ):
         Asking().plan(scoring, None)
 

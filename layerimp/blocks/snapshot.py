@@ -19,7 +19,7 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 
 
 @dataclass(frozen=True)
-class Imprint:
+class Snapshot:
     """The hooks, modes, patches and weights of a model at one moment.
 
     That costs no copy and no arithmetic: of a weight it is known which tensor it is, and how often it was written to.
@@ -39,8 +39,8 @@ class Imprint:
     config: dict[str, Any]
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Imprint:
-        """The imprint of a model as it is now."""
+    def of(cls, model: PreTrainedModel) -> Snapshot:
+        """The snapshot of a model as it is now."""
         modules = dict(model.named_modules())
         return cls(
             {path: {kind: OrderedDict(vars(module)[kind]) for kind in _HOOKS} for path, module in modules.items()},
@@ -53,7 +53,7 @@ class Imprint:
             model.config.to_dict(),
         )
 
-    def traces(self, now: Imprint) -> list[str]:
+    def traces(self, now: Snapshot) -> list[str]:
         """What was left behind on the model until `now`, and can be taken away: hooks, patches, modes."""
         found = [
             f"a hook on {_named(path)}"
@@ -68,7 +68,7 @@ class Imprint:
         found += [f"the mode of {_named(path)}" for path in sorted(now.training ^ self.training)]
         return found
 
-    def damage(self, now: Imprint) -> list[str]:
+    def damage(self, now: Snapshot) -> list[str]:
         """What was changed in the model until `now`, and cannot be taken back: weights, fields of the configuration."""
         paths = sorted(now.weights.keys() | self.weights.keys())
         found = [f"the weight {path}" for path in paths if now.weights.get(path) != self.weights.get(path)]
@@ -100,14 +100,14 @@ def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str) -> It
     Raises:
         PluginError: they changed a weight, or the configuration, which cannot be taken back.
     """
-    imprint = Imprint.of(model)
+    snapshot = Snapshot.of(model)
     try:
         yield
     finally:
-        now = Imprint.of(model)
-        traces, damage = imprint.traces(now), imprint.damage(now)
+        now = Snapshot.of(model)
+        traces, damage = snapshot.traces(now), snapshot.damage(now)
         if traces:
-            imprint.restore(model)
+            snapshot.restore(model)
             progress.note(f"{who} left {traces[0]} behind{_more(traces)}; taken away")
     if damage:
         raise PluginError(f"{who} changed {damage[0]}{_more(damage)}; no number after that could be trusted")

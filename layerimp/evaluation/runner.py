@@ -13,7 +13,7 @@ from layerimp.errors import NonFiniteError, PluginError
 from layerimp.evaluation.cache import MetricsCache, model_fingerprint
 from layerimp.evaluator import Metric
 from layerimp.progress import About, Progress
-from layerimp.registry.attribution import blaming, named
+from layerimp.registry.attribution import attributing, named
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -58,11 +58,11 @@ class Evaluation:
             evaluator.progress = About(self._progress, who)
             with leaving_no_trace(self._model, self._progress, named("evaluator", label, type(evaluator))):
                 try:
-                    with blaming("evaluator", label, type(evaluator), f"on {who}"):
+                    with attributing("evaluator", label, type(evaluator), f"on {who}"):
                         metrics = self._metrics(label, evaluator, who)
                         found |= _by_task(metrics, "" if label == evaluator.name else f" ({label})", found)
                 except (PluginError, NonFiniteError) as error:
-                    if not error.blames or len(evaluators) == 1:
+                    if not error.names_plugin or len(evaluators) == 1:
                         raise
                     del evaluators[label]
                     self._failed[label] = str(error)

@@ -8,7 +8,7 @@ from layerimp.defaults import HARNESS
 from layerimp.errors import ModelError, OptionError, TaskError
 from layerimp.evaluator import Evaluator
 from layerimp.recipe import PERMISSIONS, ComponentSpec, Permissions, Recipe
-from layerimp.registry.attribution import blaming
+from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _made(spec: ComponentSpec, recipe: Recipe, permissions: Permissions, progres
     if forbidden := PERMISSIONS.intersection(spec.options):
         raise OptionError(f"{min(forbidden)} is no option of an evaluator; give the flag on the command line")
     shared = {name: value for name, value in settings.items() if name in cls.Config.model_fields}
-    with blaming("evaluator", spec.name, cls):
+    with attributing("evaluator", spec.name, cls):
         evaluator = registry().create("evaluator", spec.name, shared | spec.options)
         assert isinstance(evaluator, Evaluator)
         evaluator.progress = progress

@@ -177,10 +177,12 @@ def _spread(
     """Which GPU each part of a model goes to. That is known before its weights are read, and no block is split."""
     chosen = {} if dtype == "auto" else {"dtype": dtype}
     with torch.device("meta"):
-        skeleton = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code, **chosen)
-    whole = sorted({*(skeleton._no_split_modules or ()), *(type(block).__name__ for block in find_blocks(skeleton))})
-    memory = get_balanced_memory(skeleton, no_split_module_classes=whole)
-    parts: dict[str, int | str] = infer_auto_device_map(skeleton, max_memory=memory, no_split_module_classes=whole)
+        meta_model = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code, **chosen)
+    whole = sorted(
+        {*(meta_model._no_split_modules or ()), *(type(block).__name__ for block in find_blocks(meta_model))}
+    )
+    memory = get_balanced_memory(meta_model, no_split_module_classes=whole)
+    parts: dict[str, int | str] = infer_auto_device_map(meta_model, max_memory=memory, no_split_module_classes=whole)
     if left := [part or "all of it" for part, place in parts.items() if place in ("cpu", "disk", "meta")]:
         raise ModelError(
             f"{str(name)!r} does not fit on the GPUs: there is no room for {listing(left, limit=5)}; more GPUs help, a "

@@ -23,7 +23,7 @@ from layerimp.models.traits import classifies, longest_row
 from layerimp.pruner import Budget, PrunePlan, Pruner, Scoring
 from layerimp.recipe import check_label
 from layerimp.registry.assets import absolute, assets, located
-from layerimp.registry.attribution import blaming
+from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.report.data import Size, why_not_ours
 from layerimp.report.model_card import model_card
@@ -190,7 +190,7 @@ def plan_removals(
     assert isinstance(pruner, Pruner)
     plans = {}
     for label in list(selection.specs):
-        with selection.excusing(label), blaming("pruner", name, type(pruner), f"on the scores of {label}"):
+        with selection.excusing(label), attributing("pruner", name, type(pruner), f"on the scores of {label}"):
             scoring = rescoring(stack, drawn, importance[label], selection, label, progress)
             plan = pruner.within_budget(scoring, budget)
             plans[label] = plan.model_copy(update={"scorer": selection.specs[label].name, "pruner": name})

@@ -24,7 +24,7 @@ def named(kind: str, label: str, cls: type[Component]) -> str:
 
 
 @contextmanager
-def blaming(kind: str, label: str, cls: type[Component], where: str = "") -> Iterator[None]:
+def attributing(kind: str, label: str, cls: type[Component], where: str = "") -> Iterator[None]:
     """Name a component, and the distribution that it comes from, in the error of what it does in here.
 
     Args:
@@ -39,17 +39,17 @@ def blaming(kind: str, label: str, cls: type[Component], where: str = "") -> Ite
     try:
         yield
     except (PluginError, NonFiniteError) as error:
-        if error.blames:
+        if error.names_plugin:
             raise
         told = type(error)(f"{named(kind, label, cls)}: {error}")
-        told.blames = True
+        told.names_plugin = True
         raise told from error
     except (LayerimpError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         how = f"failed{where and ' '}{where}: {one_line(error)}{_line_of(cls, error)}"
         broken = PluginError(f"{named(kind, label, cls)} {how}")
-        broken.blames = True
+        broken.names_plugin = True
         raise broken from error
 
 

@@ -10,7 +10,7 @@ from layerimp.blocks.modes import in_eval_mode
 from layerimp.errors import LayerimpError, OptionError, PluginError
 from layerimp.models.discovery import find_blocks
 from layerimp.progress import SILENT, Progress
-from layerimp.registry.attribution import blaming
+from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.passes import Pass
@@ -156,7 +156,7 @@ def finished(label: str, shards: Sequence[Filled]) -> Importance:
     for shard in shards:
         if shard.error:
             raise shard.error
-    with blaming("scorer", label, type(first.scorer)):
+    with attributing("scorer", label, type(first.scorer)):
         for other in shards[1:]:
             first.scorer.merge(other.scorer)
         importance = first.scorer.compute()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.validation import Checked
 from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, listing
-from layerimp.registry.attribution import blaming, named
+from layerimp.registry.attribution import attributing, named
 from layerimp.registry.catalog import registry
 from layerimp.sweep.base import Drive
 
@@ -156,7 +156,7 @@ class Pass:
     @contextmanager
     def _setting_aside(self, label: str, where: str) -> Iterator[None]:
         try:
-            with blaming("scorer", label, type(self.scorers[label]), where):
+            with attributing("scorer", label, type(self.scorers[label]), where):
                 yield
         except LayerimpError as error:
             self.failed[label] = error

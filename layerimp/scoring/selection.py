@@ -17,7 +17,7 @@ from layerimp.errors import (
     SurgeryError,
 )
 from layerimp.recipe import ComponentSpec, Recipe
-from layerimp.registry.attribution import blaming
+from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Scorer
 from layerimp.scoring.engine import measure
@@ -100,10 +100,10 @@ class Selection:
         try:
             yield
         except (ModelError, PluginError, SurgeryError, NonFiniteError) as error:
-            theirs = error.blames or not isinstance(error, NonFiniteError)  # and not what the model puts out
+            theirs = error.names_plugin or not isinstance(error, NonFiniteError)  # and not what the model puts out
             if theirs and label in self.unnamed & self.specs.keys():
                 self.left_out[label] = str(error)
-            elif error.blames and self.specs.keys() - self.unnamed - {label}:
+            elif error.names_plugin and self.specs.keys() - self.unnamed - {label}:
                 self.failed[label] = str(error)
             else:
                 raise
@@ -143,7 +143,7 @@ class Selection:
         made = {}
         for label in labels or self.specs:
             spec = self.specs[label]
-            with blaming("scorer", label, registry().get("scorer", spec.name)):
+            with attributing("scorer", label, registry().get("scorer", spec.name)):
                 scorer = registry().create("scorer", spec.name, spec.options, num_blocks)
             assert isinstance(scorer, Scorer)
             made[label] = scorer

@@ -1,6 +1,6 @@
 """What the fields of a configuration may become when blocks go: by their form and by their values, not by their names.
 
-Each rewriting is a guess that a skeleton confirms or not; see `layerimp.shortening`.
+Each rewriting is a guess that a meta model confirms or not; see `layerimp.surgery.config_search`.
 """
 
 from __future__ import annotations

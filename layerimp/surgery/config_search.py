@@ -2,7 +2,7 @@
 
 No field is known by name. The lists with one entry per block lose those of the removed ones, and so do mappings from
 block to entry. Other fields that depend on the depth are found by trying: a field is rewritten as a count of the first
-or last blocks, as a list of indices, as a period, as a factor that scales with the depth; and what makes the skeleton
+or last blocks, as a list of indices, as a period, as a factor that scales with the depth; and what makes the meta model
 more like the kept blocks is taken. What stays different in the end is a refusal.
 """
 
@@ -47,7 +47,7 @@ class Shortened:
 
     Attributes:
         config: The whole model's configuration.
-        skeleton: What stock code builds from it.
+        meta_model: What stock code builds from it.
         attributes: Plain attributes of the kept blocks that become others, by (old index, path): block indices mostly.
         outside: Plain attributes of the rest of the model that become others, by path.
         parallel: Lists of modules beside the blocks that have one for each of them.
@@ -57,7 +57,7 @@ class Shortened:
     """
 
     config: PretrainedConfig
-    skeleton: PreTrainedModel
+    meta_model: PreTrainedModel
     attributes: dict[tuple[int, str], object] = field(default_factory=dict)
     outside: dict[str, object] = field(default_factory=dict)
     parallel: list[str] = field(default_factory=list)
@@ -126,7 +126,7 @@ class _Search:
         found: list[tuple[Fields, Shortened]] = []
         for left_out, counted in product(("", *listed), list(self._counts())):
             if left_out and found:
-                break  # a list that is as long by chance would keep every skeleton from being built
+                break  # a list that is as long by chance would keep every meta model from being built
             fields = {**{name: new for name, new in listed.items() if name != left_out}, **counted}
             tried = self._try(fields)
             if tried is not None:
@@ -177,7 +177,7 @@ class _Search:
     def _consistent(self, fields: Fields, best: Shortened) -> tuple[Fields, Shortened]:
         """Fields that count layers and decide nothing, because a list does, follow nevertheless, for other readers.
 
-        A skeleton tells whether they decide nothing.
+        A meta model tells whether they decide nothing.
         """
         for name, follower in self.rewrites.followers(self._part(self.whole), fields):
             changed = {**fields, name: follower}
@@ -195,16 +195,16 @@ class _Search:
         self._part(whole).update(copy.deepcopy(fields))
         try:
             config = type(self.model.config).from_dict(whole)
-            skeleton = self.builder.build(config)
+            meta_model = self.builder.build(config)
         except Exception as error:
             self.error = self.error or str(self._unbuilt(error))
             return None
-        blocks = _list_at(skeleton, self.stack.path)
+        blocks = _list_at(meta_model, self.stack.path)
         if blocks is None or len(blocks) != len(self.kept):
             built = 0 if blocks is None else len(blocks)
             self.error = self.error or f"{self.name} builds {built} blocks where {len(self.kept)} are kept"
             return None
-        found = Shortened(config, skeleton)
+        found = Shortened(config, meta_model)
         self._compare_blocks(found, [facts(block) for block in blocks])
         self._compare_rest(found)
         return found
@@ -249,14 +249,14 @@ class _Search:
 
     def _compare_rest(self, found: Shortened) -> None:
         """What changes outside the blocks: attributes, further lists of modules and tables follow; classes must not."""
-        after_lists = {path: m for path, m in found.skeleton.named_modules() if isinstance(m, nn.ModuleList)}
+        after_lists = {path: m for path, m in found.meta_model.named_modules() if isinstance(m, nn.ModuleList)}
         for path, modules in self.lists.items():
             other = after_lists.get(path)
             if path == self.stack.path or path.startswith(f"{self.stack.path}.") or other is None:
                 continue
             if len(modules) == self.count and len(other) == len(self.kept) < self.count:
                 found.parallel.append(path)
-        rest = facts(found.skeleton, without=self.stack.path)
+        rest = facts(found.meta_model, without=self.stack.path)
         beside = tuple(f"{path}." for path in found.parallel)
         for name in sorted(self.rest.keys() | rest.keys()):
             was, now = self.rest.get(name), rest.get(name)
@@ -265,7 +265,7 @@ class _Search:
             axis = _sliced_axis(was, now, self.count, len(self.kept))
             if axis is not None:
                 found.tables[name] = axis
-            elif name in rest and _is_attribute(found.skeleton, name):
+            elif name in rest and _is_attribute(found.meta_model, name):
                 found.outside[name] = now
             elif name not in rest and name not in self.weights:
                 continue  # what only the removed blocks used

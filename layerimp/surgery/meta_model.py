@@ -30,7 +30,7 @@ class Places(dict[int, object]):
 
 
 class Builder:
-    """Builds skeletons of one model, all in the same way.
+    """Builds meta models of one model, all in the same way.
 
     Weights are never made. Constants that come with no checkpoint (position tables, slopes, masks) are, so that their
     values can be compared; where a model cannot be built so, they are left out as well.

@@ -261,7 +261,7 @@ def _put(model: nn.Module, path: str, modules: nn.ModuleList) -> None:
 
 
 def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None:
-    """Let every configuration in the model, and what it says of tied weights, be that of the skeleton."""
+    """Let every configuration in the model, and what it says of tied weights, be that of the meta model."""
     for config, target in _pairs(model.config, found.config):
         undo.callback(_restore, config, dict(vars(config)))
         changed = {
@@ -270,7 +270,7 @@ def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None
             if (name[0] != "_" or name == "_heterogeneity_spec") and not hasattr(value, "to_diff_dict")
         }
         vars(config).update({n: v for n, v in changed.items() if n not in vars(config) or vars(config)[n] != v})
-    fresh = dict(found.skeleton.named_modules())
+    fresh = dict(found.meta_model.named_modules())
     for path, module in model.named_modules():
         for name in ("_tied_weights_keys", "all_tied_weights_keys"):
             other = vars(fresh[path]).get(name) if path in fresh else None

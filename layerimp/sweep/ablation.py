@@ -36,7 +36,7 @@ class Ablation(Sweep):
     The blocks before the changed one are not run again: they give back what they gave in the intact pass.
 
     Sites: `Ablation.site(probe)` for each probe and for the intact model (`Ablation.INTACT`), [batch, position] as in
-    `layerimp.head.Targets`, where the trace's mask tells the positions that have a target.
+    `layerimp.blocks.head.Targets`, where the trace's mask tells the positions that have a target.
 
     Attributes:
         probes: The changes that are tried. The intact model is always there, and costs nothing more.

@@ -121,7 +121,7 @@ class Sweep(ABC):
     """A way of driving the model. Equal sweeps, and those that `union` joins, share one pass.
 
     Attributes:
-        predicts: Whether it needs what the model predicts, and so a head; see `layerimp.head`.
+        predicts: Whether it needs what the model predicts, and so a head; see `layerimp.blocks.head`.
     """
 
     predicts: ClassVar[bool] = False

@@ -32,7 +32,7 @@ PROBE_TOKENS = 8
 
 
 @dataclass
-class Pass:
+class Recorded:
     """What a backbone and its blocks did in one batch.
 
     Attributes:
@@ -78,7 +78,7 @@ class Replay:
         self._blocks = [stack[index] for index in indices]
         self._prove(stack)
 
-    def record(self, batch: Batch, number: int | None) -> Pass:
+    def record(self, batch: Batch, number: int | None) -> Recorded:
         """Run a batch through the intact model.
 
         Raises:
@@ -97,15 +97,15 @@ class Replay:
         require_finite(spreads, self._indices, number)
         return passed
 
-    def resume(self, passed: Pass, position: int, state: Tensor) -> Any:
+    def resume(self, passed: Recorded, position: int, state: Tensor) -> Any:
         """What the backbone puts out when the block at `position` puts out `state` [batch, seq, hidden]."""
         given = {self._blocks[before]: passed.outputs[before] for before in range(position)}
         given[self._blocks[position]] = with_hidden(passed.outputs[position], state)
         with giving_back(given):
             return run(self._backbone, passed.batch)
 
-    def _run(self, batch: Batch) -> Pass:
-        passed = Pass(batch)
+    def _run(self, batch: Batch) -> Recorded:
+        passed = Recorded(batch)
 
         def record(
             position: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -138,7 +138,7 @@ class Replay:
                     "block on the predictions cannot be told apart there"
                 )
 
-    def _why_not(self, passed: Pass, position: int) -> str:
+    def _why_not(self, passed: Recorded, position: int) -> str:
         """Why a block cannot be run without those before it; empty where it can."""
         others = {self._blocks[other]: output for other, output in passed.outputs.items() if other != position}
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks.snapshot import Imprint
+from layerimp.blocks.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,10 +57,10 @@ def leaving_the_generator() -> Iterator[None]:
         require(torch.equal(before, torch.get_rng_state()), "torch's global random generator has moved on")
 
 
-def require_unharmed(model: Any, imprint: Imprint, weights: dict[str, Tensor]) -> None:
+def require_unharmed(model: Any, snapshot: Snapshot, weights: dict[str, Tensor]) -> None:
     """Require a model that is as it was."""
-    now = Imprint.of(model)
-    changed = imprint.traces(now) + imprint.damage(now)
+    now = Snapshot.of(model)
+    changed = snapshot.traces(now) + snapshot.damage(now)
     changed += [f"the value of {name}" for name, value in model.state_dict().items() if not _same(value, weights[name])]
     require(not changed, f"of the model, {', '.join(changed[:3])} changed")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from layerimp.blocks.snapshot import Imprint
+from layerimp.blocks.snapshot import Snapshot
 from layerimp.errors import LayerimpError, PluginError
 from layerimp.models.discovery import find_blocks
 from layerimp.progress import Silent
@@ -145,10 +145,10 @@ def model_stays(scorer: Scorer) -> None:
     model = _model()
     model.model.layers[1].train()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    imprint, listener = Imprint.of(model), _Listener()
+    snapshot, listener = Snapshot.of(model), _Listener()
     with leaving_the_generator():
         measure(find_blocks(model), [padded_batch(LENGTHS)], {scorer.name: _fresh(scorer)}, progress=listener)
-    require_unharmed(model, imprint, weights)
+    require_unharmed(model, snapshot, weights)
     require(not listener.notes, "; ".join(listener.notes))
 
 

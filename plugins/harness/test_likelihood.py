@@ -18,7 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from tiny import DECODERS, tiny
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from layerimp.blocks.snapshot import Imprint
+from layerimp.blocks.snapshot import Snapshot
 from layerimp.testing import VOCAB, tiny_tokenizer
 from layerimp.testing.tiny import grown
 
@@ -123,11 +123,11 @@ def tokens_run(model: PreTrainedModel) -> Iterator[list[tuple[int, int]]]:
 def test_shared_contexts_give_the_values_of_lm_eval(name: str) -> None:
     architecture, changes = ORDINARY[name]
     model, requests = tiny(architecture, **changes), questions()
-    before = Imprint.of(model)
+    before = Snapshot.of(model)
     found, likelihoods = ours(model, requests)
     assert_equal(found, stock(model, requests))
     assert likelihoods._shares
-    now = Imprint.of(model)
+    now = Snapshot.of(model)
     assert not before.traces(now)
     assert not before.damage(now)
 

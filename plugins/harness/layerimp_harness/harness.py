@@ -141,7 +141,7 @@ class Harness(Evaluator):
             except LayerimpError:
                 raise
             except Exception as error:
-                _blame_task(error)
+                _attribute_to_task(error)
                 raise
             found = collect(results, loaded.tasks, loaded.groups, draws=config.bootstrap, seed=config.seed)
             return found if model.can_generate() else [metric for metric in found if metric.name not in OF_WORDING]
@@ -201,7 +201,7 @@ class Harness(Evaluator):
         return self._loaded
 
 
-def _blame_task(error: BaseException) -> None:
+def _attribute_to_task(error: BaseException) -> None:
     """Raise a TaskError if it is a task, and not the model, that failed: on one of its documents."""
     for frame, _line in walk_tb(error.__traceback__):
         task: Any = frame.f_locals.get("self")
