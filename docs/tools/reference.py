@@ -233,8 +233,8 @@ def _results() -> str:
 def _typed(part: Any) -> str:
     from typing import get_type_hints
 
-    hints = get_type_hints(part, include_extras=True)
-    rows = [(f"`{name}`", _words(hint), _meaning(hint)) for name, hint in hints.items()]
+    hints = sorted(get_type_hints(part, include_extras=True).items(), key=lambda hint: hint[0] != "schema_version")
+    rows = [(f"`{name}`", _words(hint), _meaning(hint)) for name, hint in hints]
     heading = f"### {part.__name__} {{ #{part.__name__.lower()} }}"
     return f"{heading}\n\n{' '.join(part.__doc__.split())}\n\n{_table(('field', 'type', 'meaning'), rows)}"
 
