@@ -55,6 +55,16 @@ def test_the_stages(
     checked(out)
 
 
+def test_a_grid(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
+    asked = ["--tasks", task, "--repeats", 2, "--workers", 0, "--output", tmp_path / "out"]
+    code, out, err = layerimp_command("bench", *scoring, "--scorer", "avss", *asked, "--json")
+    assert code == 0, err
+    document = checked(out)
+    assert document.keys() == get_type_hints(DOCUMENTS["layerimp.findings/1"]).keys()
+    (model,) = document["models"].values()
+    assert all(model[part] for part in ("size", "scorers", "tau", "removed", "rows"))
+
+
 def test_a_plan_is_written_whole() -> None:
     plan = PrunePlan(num_blocks=4, blocks=[2, 0], reason="why", scorer="avss", pruner="lowest")
     assert documents.plan(plan) == plan.model_dump(mode="json")

@@ -7,13 +7,14 @@ from typing import Any, get_args, get_type_hints
 
 from typing_extensions import is_typeddict
 
-from layerimp.report import documents
+from layerimp.report import documents, json_export
 
 DOCUMENTS: dict[str, Any] = {
     "layerimp.report/1": documents.Report,
     "layerimp.scores/1": documents.ScoresFile,
     "layerimp.plans/1": documents.PlanFile,
     "layerimp.metrics/1": documents.MetricsFile,
+    "layerimp.findings/1": json_export.Findings,
 }
 """The type of each document, by its `schema_version`."""
 
