@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from grids import BLOCKS, Arithmetic, computed, drive
+from pydantic import TypeAdapter
 from scipy import stats
 
 from layerimp.bench.cell_graph import Layout
@@ -21,6 +22,7 @@ from layerimp.bench.store import Store
 from layerimp.cli.tables import paper
 from layerimp.report.findings import Findings
 from layerimp.report.json_export import as_document
+from layerimp.report.schema import DOCUMENTS
 from layerimp.report.statistics import interval
 from layerimp.report.tables import as_csv, as_latex, as_markdown, number, paper_tables, summaries
 
@@ -152,7 +154,8 @@ def test_a_broken_model_has_an_infinite_perplexity_and_no_interval(tmp_path: Pat
     assert entry.retention
     assert entry.retention.mean == 0
     assert "∞" in as_markdown(found)
-    json.dumps(as_document(found), allow_nan=False)
+    document = json.dumps(as_document(found), allow_nan=False)
+    TypeAdapter(DOCUMENTS["layerimp.findings/1"]).validate_json(document, strict=True)
 
 
 def test_what_is_not_known_yet_is_left_out(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ import layerimp
 from layerimp import hookspecs
 from layerimp.registry.catalog import Registry, registry
 from layerimp.registry.loader import PluginHost
-from layerimp.report import schema as result
+from layerimp.report import schema
 
 ROOT = pages.ROOT
 DOCS = ROOT / "docs"
@@ -219,18 +219,20 @@ def test_every_command_and_option_has_its_place() -> None:
 
 
 def test_every_field_has_its_place() -> None:
-    recipe, files = ((DOCS / "reference" / name).read_text() for name in ("recipe.md", "files.md"))
+    recipe, files, bench = ((DOCS / "reference" / f"{name}.md").read_text() for name in ("recipe", "files", "bench"))
     for name, model in reference.described_models().items():
         assert f"<!-- generated: fields {name} -->" in recipe
         assert all(field.description for field in model.model_fields.values()), name
-    assert "<!-- generated: results -->" in files
-    listed = reference.expanded("<!-- generated: results -->")
-    for document in result.DOCUMENTS.values():
-        for part in result.parts(document):
+    shown = [found for found in reference.DIRECTIVE.finditer(files + bench) if found[1] == "documents"]
+    assert [f"layerimp.{name}/1" for found in shown for name in found[2].split()] == list(schema.DOCUMENTS)
+    listed = "".join(reference.expanded(found[0]) for found in shown)
+    for document in schema.DOCUMENTS.values():
+        for part in schema.parts(document):
             assert part.__doc__
-            assert all(f"| `{field}` |" in listed for field in get_type_hints(part))
+            table = listed.partition(f"### {part.__name__} {{")[2].partition("###")[0]
+            assert all(f"| `{field}` |" in table for field in get_type_hints(part)), part
     for name in reference.SCHEMAS:
-        assert f"schemas/{name}.json" in recipe + files
+        assert f"schemas/{name}.json" in recipe + files + bench
         assert '"properties"' in reference.schema_file(name)
 
 

@@ -10,13 +10,15 @@ import pytest
 from mood import Run
 from pydantic import TypeAdapter, ValidationError
 
-from layerimp.report import schema as result
+from layerimp.pruner import PrunePlan
+from layerimp.report import documents
+from layerimp.report.schema import DOCUMENTS
 
 
 def checked(text: str) -> dict[str, Any]:
     """A document that is what its `schema_version` says."""
     document: dict[str, Any] = json.loads(text)
-    TypeAdapter(result.DOCUMENTS[document["schema_version"]]).validate_json(text, strict=True)
+    TypeAdapter(DOCUMENTS[document["schema_version"]]).validate_json(text, strict=True)
     return document
 
 
@@ -32,7 +34,7 @@ def test_a_run_and_its_files(layerimp_command: Run, scoring: list[object], task:
     )
     assert code == 0, err
     document = checked(out)
-    everything = get_type_hints(result.Report).keys() - {"left_out", "failed"}  # nothing was
+    everything = get_type_hints(documents.Report).keys() - {"left_out", "failed"}  # nothing was
     assert document.keys() == everything
     assert document["scorers"]["angular"]["spans"].keys() == {"2"}
     for name in ("scores", "plan", "metrics"):
@@ -51,6 +53,21 @@ def test_the_stages(
     code, out, err = layerimp_command(command, *given[command], "--json")
     assert code == 0, err
     checked(out)
+
+
+def test_a_grid(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
+    asked = ["--tasks", task, "--repeats", 2, "--workers", 0, "--output", tmp_path / "out"]
+    code, out, err = layerimp_command("bench", *scoring, "--scorer", "avss", *asked, "--json")
+    assert code == 0, err
+    document = checked(out)
+    assert document.keys() == get_type_hints(DOCUMENTS["layerimp.findings/1"]).keys()
+    (model,) = document["models"].values()
+    assert all(model[part] for part in ("size", "scorers", "tau", "removed", "rows"))
+
+
+def test_a_plan_is_written_whole() -> None:
+    plan = PrunePlan(num_blocks=4, blocks=[2, 0], reason="why", scorer="avss", pruner="lowest")
+    assert documents.plan(plan) == plan.model_dump(mode="json")
 
 
 def test_what_is_not_documented_is_found() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 DIRECTIVE = re.compile(r"^<!-- generated: (\S+)(.*?) -->$", re.MULTILINE)
 KINDS: dict[Kind, str] = {"scorer": "scorers", "pruner": "pruners", "evaluator": "evaluators"}
-SCHEMAS = ("recipe", "grid", "report", "scores", "plans", "metrics")
+SCHEMAS = ("recipe", "grid", "report", "scores", "plans", "metrics", "findings")
 """What has a JSON Schema: `reference/schemas/NAME.json` of the site."""
 
 
@@ -77,12 +77,12 @@ def schema(name: str) -> dict[str, Any]:
     """A JSON Schema."""
     from pydantic import TypeAdapter
 
-    from layerimp.report import schema as result
+    from layerimp.report.schema import DOCUMENTS
 
     models = described_models()
     if name in models:
         return models[name].model_json_schema()
-    return TypeAdapter(result.DOCUMENTS[f"layerimp.{name}/1"]).json_schema()
+    return TypeAdapter(DOCUMENTS[f"layerimp.{name}/1"]).json_schema()
 
 
 def schema_file(name: str) -> str:
@@ -223,18 +223,18 @@ def page_of(kind: str, name: str) -> str:
     raise KeyError(f"no page in docs/reference holds {wanted}")
 
 
-def _results() -> str:
-    from layerimp.report import schema as result
+def _documents(*names: str) -> str:
+    from layerimp.report.schema import DOCUMENTS, parts
 
-    found = dict.fromkeys(part for document in result.DOCUMENTS.values() for part in result.parts(document))
+    found = dict.fromkeys(part for name in names for part in parts(DOCUMENTS[f"layerimp.{name}/1"]))
     return "\n\n".join(map(_typed, found))
 
 
 def _typed(part: Any) -> str:
     from typing import get_type_hints
 
-    hints = get_type_hints(part, include_extras=True)
-    rows = [(f"`{name}`", _words(hint), _meaning(hint)) for name, hint in hints.items()]
+    hints = sorted(get_type_hints(part, include_extras=True).items(), key=lambda hint: hint[0] != "schema_version")
+    rows = [(f"`{name}`", _words(hint), _meaning(hint)) for name, hint in hints]
     heading = f"### {part.__name__} {{ #{part.__name__.lower()} }}"
     return f"{heading}\n\n{' '.join(part.__doc__.split())}\n\n{_table(('field', 'type', 'meaning'), rows)}"
 
@@ -268,7 +268,7 @@ def _words(hint: Any) -> str:
         return inner.replace("mapping of", "mappings of", 1) if "mapping" in inner else f"{kind} of {inner}"
     if get_origin(hint) in (Union, UnionType):
         return " | ".join(map(_words, args))
-    return type_name(hint)
+    return "any value" if hint is Any else type_name(hint)
 
 
 def _file(name: str) -> str:
@@ -292,9 +292,9 @@ _PARTS: dict[str, Callable[..., str]] = {
     "command": _command,
     "commands": _command_list,
     "components": _components,
+    "documents": _documents,
     "fields": _model,
     "figure": _figure,
     "file": _file,
     "options": _options,
-    "results": _results,
 }

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, NotRequired
 
 import torch
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
 from layerimp.calibration.documents import Packing, Reader, check_source, read_documents
 from layerimp.errors import CalibrationError
@@ -23,6 +25,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import Batch
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Calibration(TypedDict):
+    """The text that drove the scoring."""
+
+    source: Annotated[str, Field(description="The file, the data set or the task that it was drawn from.")]
+    rows: Annotated[int, Field(description="Rows that were drawn.")]
+    tokens: Annotated[int, Field(description="Tokens in all rows, without padding.")]
+    labels: NotRequired[
+        Annotated[dict[str, int], Field(description="For a classifier: how many rows have each label.")]
+    ]
+    fingerprint: Annotated[str, Field(description="A hash of the tokens and the labels: equal text has equal scores.")]
 
 
 @dataclass(frozen=True)
@@ -73,16 +88,18 @@ class CalibrationSet:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Calibration:
         """What a report says about the set; of labels, how many rows have each."""
-        counts = {str(label): count for label, count in sorted(Counter(self.labels).items())}
-        return {
+        found: Calibration = {
             "source": self.source,
             "rows": len(self.rows),
             "tokens": self.num_tokens,
-            **({"labels": counts} if counts else {}),
+            "labels": {str(label): count for label, count in sorted(Counter(self.labels).items())},
             "fingerprint": self.fingerprint,
         }
+        if not self.labels:
+            del found["labels"]
+        return found
 
 
 def _padded(rows: Iterable[tuple[int, ...]]) -> Batch:

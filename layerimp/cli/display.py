@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -199,7 +199,7 @@ class Screen:
         """Text on stdout, as it is."""
         self.out.file.write(text)
 
-    def print_json(self, document: dict[str, Any]) -> None:
+    def print_json(self, document: Mapping[str, Any]) -> None:
         """One JSON document on stdout."""
         self.out.file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 

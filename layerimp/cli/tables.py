@@ -43,8 +43,9 @@ def scores(report: Report, label: str) -> Table:
     """All blocks by depth with every column, the removed ones marked."""
     importance, plan = report.importance[label], report.plans.get(label)
     removed = plan.blocks if plan else []
-    where = f"{report.calibration['rows']} rows, {report.calibration['tokens']:,} tokens"
-    title = shown(f"{label}: importance of {report.num_blocks} blocks ({where})")
+    text = report.calibration
+    where = f" ({text['rows']} rows, {text['tokens']:,} tokens)" if text else ""
+    title = shown(f"{label}: importance of {report.num_blocks} blocks{where}")
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
     table.add_column("block", justify="right")
     columns = importance.columns or {"score": importance.scores}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric, retention, retention_stderr
+from layerimp.report import documents
 
 NOISE = 2.0
 """How many standard errors of their difference two numbers have to be apart to be told apart."""
@@ -58,7 +58,7 @@ class Comparison:
             best[key] = _best({label: Estimate(sign * m.value, m.stderr) for label, m in measured.items()})
         return cls(labels, average, best, _best(average))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> documents.Comparison:
         """The comparison as JSON."""
         best: dict[str, dict[str, list[str]]] = {}
         for (task, name), labels in self.best.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,10 +12,12 @@ from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric, retention
 from layerimp.models.dtypes import stored_bytes
 from layerimp.recipe import Recipe
+from layerimp.report import documents
 from layerimp.report.comparison import Comparison
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
+    from layerimp.calibration.sampling import Calibration
     from layerimp.pruner import PrunePlan
     from layerimp.scorer import Importance
 
@@ -55,7 +56,7 @@ class Report:
         recipe: The run as it was asked for.
         num_blocks: The intact model's block count.
         loader: The stock `Auto` class that loads the checkpoints.
-        calibration: What was drawn, with its fingerprint.
+        calibration: What was drawn, with its fingerprint; None where nothing was.
         sizes: By label; the intact model's under `original`.
         importance: By scorer label.
         plans: By scorer label.
@@ -72,7 +73,7 @@ class Report:
     recipe: Recipe
     num_blocks: int
     loader: str
-    calibration: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
     sizes: dict[str, Size] = field(default_factory=dict)
     importance: dict[str, Importance] = field(default_factory=dict)
     plans: dict[str, PrunePlan] = field(default_factory=dict)
@@ -99,54 +100,63 @@ class Report:
         """What the plan under `label` removed."""
         return self.sizes[ORIGINAL] - self.sizes[label]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> documents.Report:
         """The report as one JSON document."""
-        document: dict[str, Any] = {
+        return {
             "schema_version": "layerimp.report/1",
-            "model": self.recipe.model,
-            "num_blocks": self.num_blocks,
+            **self._header(),
+            **self._size_changes(),
+            **self._scorer_results(),
+            **self._measurements(),
+            "output": None if self.output is None else str(self.output),
         }
+
+    def _header(self) -> documents.Header:
+        header: documents.Header = {"model": self.recipe.model, "num_blocks": self.num_blocks}
         if self.calibration:
-            document["calibration"] = dict(self.calibration)
-        if self.sizes:
-            document |= {name: self._sizes(name) for name in ("parameters", "bytes")}
-        if self.importance or self.plans:
-            entries = {label: self._scorer(label) for label in dict.fromkeys([*self.importance, *self.plans])}
-            document["scorers"] = {label: entry for label, entry in entries.items() if label not in self.baselines}
-            if self.baselines:
-                document["baselines"] = {label: entries[label] for label in self.baselines}
+            header["calibration"] = self.calibration.copy()
+        return header
+
+    def _size_changes(self) -> documents.SizeChanges:
+        if not self.sizes:
+            return {}
+        intact = self.sizes[ORIGINAL]
+        pruned = {label: size for label, size in self.sizes.items() if label != ORIGINAL}
+        return {
+            "parameters": {
+                "original": intact.parameters,
+                "pruned": {label: size.parameters for label, size in pruned.items()},
+            },
+            "bytes": {"original": intact.bytes, "pruned": {label: size.bytes for label, size in pruned.items()}},
+        }
+
+    def _scorer_results(self) -> documents.ScorerResults:
+        results: documents.ScorerResults = {}
+        entries = {
+            label: documents.scorer(self.importance.get(label), self.plans.get(label), self.checkpoints.get(label))
+            for label in self.importance | self.plans
+        }
+        if entries:
+            baselines = {label: entries.pop(label) for label in self.baselines}
+            results["scorers"] = entries
+            if baselines:
+                results["baselines"] = baselines
         if self.left_out:
-            document["left_out"] = dict(self.left_out)
+            results["left_out"] = dict(self.left_out)
         if self.failed:
-            document["failed"] = dict(self.failed)
+            results["failed"] = dict(self.failed)
+        return results
+
+    def _measurements(self) -> documents.Measurements:
+        found: documents.Measurements = {}
         if self.metrics:
-            document["metrics"] = {label: _by_task(metrics) for label, metrics in self.metrics.items()}
-            document["retention"] = {label: self._retention(label) for label in self.metrics if label != ORIGINAL}
+            found["metrics"] = {label: documents.by_task(metrics) for label, metrics in self.metrics.items()}
+            found["retention"] = {label: self._retention(label) for label in self.metrics if label != ORIGINAL}
         if self.metrics.get(ORIGINAL) and len(self.metrics) > 1:
-            document["comparison"] = self.comparison().to_dict()
+            found["comparison"] = self.comparison().to_dict()
         if self.footprint:
-            document["footprint"] = {label: _costs(metrics) for label, metrics in self.footprint.items()}
-        document["output"] = None if self.output is None else str(self.output)
-        return document
-
-    def _sizes(self, name: str) -> dict[str, Any]:
-        pruned = {label: asdict(size)[name] for label, size in self.sizes.items() if label != ORIGINAL}
-        return {"original": asdict(self.sizes[ORIGINAL])[name], "pruned": pruned}
-
-    def _scorer(self, label: str) -> dict[str, Any]:
-        entry: dict[str, Any] = {}
-        if importance := self.importance.get(label):
-            entry |= {
-                "scores": importance.scores,
-                "columns": dict(importance.columns),
-                "notes": list(importance.notes),
-            }
-            if importance.spans:
-                entry["spans"] = {str(length): scores for length, scores in importance.spans.items()}
-        if plan := self.plans.get(label):
-            checkpoint = self.checkpoints.get(label)
-            entry |= {"removed": plan.blocks, "checkpoint": None if checkpoint is None else str(checkpoint)}
-        return entry
+            found["footprint"] = {label: documents.costs(metrics) for label, metrics in self.footprint.items()}
+        return found
 
     def _retention(self, label: str) -> dict[str, dict[str, float | None]]:
         tasks: dict[str, dict[str, float | None]] = {}
@@ -154,11 +164,27 @@ class Report:
             tasks.setdefault(task, {})[name] = share
         return tasks
 
-    def _plans(self) -> dict[str, dict[str, Any]]:
-        """The plans, those of the baselines apart: who applies the plans of a run does not mean these."""
-        plans = {label: plan.model_dump(mode="json") for label, plan in self.plans.items()}
-        company = {label: plans.pop(label) for label in self.baselines}
-        return {"plans": plans} | ({"baselines": company} if company else {})
+    def _scores_file(self) -> documents.ScoresFile:
+        scorers = {label: documents.scores(importance) for label, importance in self.importance.items()}
+        baselines = {label: scorers.pop(label) for label in self.baselines}
+        file: documents.ScoresFile = {
+            "schema_version": "layerimp.scores/1",
+            **self._header(),
+            "scorers": scorers,
+            "baselines": baselines,
+        }
+        if not baselines:
+            del file["baselines"]
+        return file
+
+    def _plan_file(self) -> documents.PlanFile:
+        """The plans, with those of the baselines apart: applying the plans of a run does not apply these."""
+        plans = {label: documents.plan(plan) for label, plan in self.plans.items()}
+        baselines = {label: plans.pop(label) for label in self.baselines}
+        file: documents.PlanFile = {"schema_version": "layerimp.plans/1", "plans": plans}
+        if baselines:
+            file["baselines"] = baselines
+        return file
 
     def placed(self) -> Report:
         """The report once its output directory has its name, with the paths of what lies there."""
@@ -169,28 +195,19 @@ class Report:
 
     def write(self, directory: Path) -> None:
         """Write the parts that there are as JSON files, each with a schema version."""
-        document = self.to_dict()
-        parts: dict[str, dict[str, Any]] = {
-            "recipe": self.recipe.model_dump(mode="json", exclude={"overwrite"}) | dict(self.resolved),
-            "scores": {
-                "schema_version": "layerimp.scores/1",
-                **{key: document[key] for key in ("model", "num_blocks", "calibration") if key in document},
-                **{part: _scores(document[part]) for part in ("scorers", "baselines") if part in document},
-            },
-            "plan": {"schema_version": "layerimp.plans/1", **self._plans()},
-            "metrics": {
+        recipe = self.recipe.model_dump(mode="json", exclude={"overwrite"}) | self.resolved
+        write_json(directory / MARKER, recipe)
+        if self.importance:
+            write_json(directory / "scores.json", self._scores_file())
+        if self.plans:
+            write_json(directory / "plan.json", self._plan_file())
+        if self.metrics or self.sizes:
+            metrics: documents.MetricsFile = {
                 "schema_version": "layerimp.metrics/1",
-                **{
-                    key: document[key]
-                    for key in ("parameters", "bytes", "metrics", "retention", "comparison", "footprint")
-                    if key in document
-                },
-            },
-        }
-        present = {"recipe": True, "scores": self.importance, "plan": self.plans, "metrics": self.metrics or self.sizes}
-        for name, part in parts.items():
-            if present[name]:
-                write_json(directory / f"{name}.json", part)
+                **self._size_changes(),
+                **self._measurements(),
+            }
+            write_json(directory / "metrics.json", metrics)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -210,34 +227,3 @@ def why_not_ours(directory: Path) -> str | None:
         return f"it holds no {MARKER} of layerimp"
     ours = version.startswith("layerimp.recipe/") and len(names) > 1
     return None if ours else "layerimp did not write it"
-
-
-def _scores(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Entries of scorers without what their plans said."""
-    return {
-        label: {key: value for key, value in entry.items() if key not in ("removed", "checkpoint")}
-        for label, entry in entries.items()
-    }
-
-
-def _by_task(metrics: list[Metric]) -> dict[str, dict[str, dict[str, Any]]]:
-    tasks: dict[str, dict[str, dict[str, Any]]] = {}
-    for metric in metrics:
-        tasks.setdefault(metric.task, {})[metric.name] = {
-            "value": _number(metric.value),
-            "stderr": None if metric.stderr is None else _number(metric.stderr),
-            "higher_is_better": metric.higher_is_better,
-        }
-    return tasks
-
-
-def _costs(metrics: list[Metric]) -> dict[str, float | None]:
-    """Costs by name, and their standard errors beside them."""
-    values = {metric.name: _number(metric.value) for metric in metrics}
-    errors = {f"{metric.name}_stderr": _number(metric.stderr) for metric in metrics if metric.stderr is not None}
-    return values | errors
-
-
-def _number(value: float) -> float | None:
-    """A number that JSON has: an infinite perplexity becomes null."""
-    return value if math.isfinite(value) else None

@@ -1,70 +1,253 @@
-"""What a comparison shows, as one JSON document."""
+"""The JSON document of a grid's findings: what `bench --json` prints, and what a page offers for download."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
-from layerimp.report.findings import Entry, Findings, ModelFindings, Row
-from layerimp.report.statistics import Interval
+from pydantic import Field
+from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
+
+from layerimp.report import data, findings, statistics
+from layerimp.report.documents import Number, closed, finite
+
+if TYPE_CHECKING:
+    from layerimp.evaluator import Metric
+
+ScorerLabel = Annotated[str, Field(description="The label of the scorer.")]
+PrunerLabel = Annotated[str, Field(description="The label of the pruner.")]
+Ratio = Annotated[float, Field(description="The share of the blocks that go, below 1, or their number.")]
 
 
-def as_document(found: Findings) -> dict[str, Any]:
+@closed
+class Size(TypedDict):
+    """The size of a model."""
+
+    blocks: Annotated[int, Field(description="Blocks.")]
+    parameters: Annotated[int, Field(description="Parameters; tied weights count once.")]
+    bytes: Annotated[int, Field(description="Bytes of the parameters as they are stored.")]
+
+
+@closed
+class Interval(TypedDict):
+    """A mean over the repeats, and its 95 % confidence interval."""
+
+    mean: Annotated[Number, Field(description="The mean.")]
+    low: Annotated[Number, Field(description="The lower end; null where the interval is not known.")]
+    high: Annotated[Number, Field(description="The upper end; null where the interval is not known.")]
+    n: Annotated[int, Field(description="How many values the mean is of.")]
+
+
+@closed
+class ScorerFindings(TypedDict):
+    """How one scorer scored one model."""
+
+    scores: Annotated[list[list[float]], Field(description="By repeat, one score per block; higher means: keep.")]
+    blocks: Annotated[list[Interval], Field(description="By block, the mean of its scores.")]
+    tau_between_repeats: Annotated[
+        float | None,
+        Field(description="Kendall's tau between repeats, averaged over their pairs; null for a single repeat."),
+    ]
+    cost_in_bare_passes: Annotated[
+        float | None,
+        Field(
+            description="The time of scoring one batch, as a multiple of a bare forward pass; 0 for a scorer that "
+            "reads no text, null where it was not timed."
+        ),
+    ]
+
+
+@closed
+class Agreement(TypedDict):
+    """How much two scorers agree on one model."""
+
+    scorers: Annotated[list[str], Field(description="The labels of the two.")]
+    tau: Annotated[
+        float | None,
+        Field(
+            description="Kendall's tau between their scores, averaged over the pairs of repeats; null where one of "
+            "them gives all blocks the same score."
+        ),
+    ]
+
+
+@closed
+class Stability(TypedDict):
+    """How far the repeats removed the same blocks."""
+
+    jaccard: Annotated[float, Field(description="The Jaccard index of two repeats' sets, averaged over all pairs.")]
+    same: Annotated[float, Field(description="The share of the pairs whose sets are equal.")]
+
+
+@closed
+class Removed(TypedDict):
+    """The blocks that one pruner removed at one ratio, chosen by the scores of one scorer."""
+
+    pruner: PrunerLabel
+    ratio: Ratio
+    scorer: ScorerLabel
+    blocks: Annotated[list[list[int]], Field(description="By repeat, the blocks in order of removal.")]
+    stability: Annotated[Stability | None, Field(description="How far the repeats agree; null for a single repeat.")]
+
+
+@closed
+class Original(TypedDict):
+    """A metric of the intact model."""
+
+    value: Annotated[Number, Field(description="The number.")]
+    stderr: Annotated[Number, Field(description="Its standard error over the documents; null where there is none.")]
+
+
+@closed
+class Entry(TypedDict):
+    """One scorer in one row of a table."""
+
+    values: Annotated[list[Number], Field(description="The metric, by repeat.")]
+    value: Annotated[Interval, Field(description="Their mean.")]
+    stderr: Annotated[
+        Number,
+        Field(
+            description="The standard error over the documents, which the repeats share; null where it is not known."
+        ),
+    ]
+    retention: Annotated[
+        Interval | None,
+        Field(description="The share of the intact model's value that is left; null where a ratio says nothing."),
+    ]
+    to_random: Annotated[
+        Interval | None,
+        Field(description="The difference to the scorer `random`; null without one, and for `random` itself."),
+    ]
+    to_best_baseline: Annotated[
+        Interval | None,
+        Field(description="The difference to the best baseline; null without one, and for that baseline itself."),
+    ]
+    rank: Annotated[
+        int | None,
+        Field(description="1 if significantly better than all others, 2 if better than all but that one, else null."),
+    ]
+
+
+@closed
+class Row(TypedDict):
+    """One metric of one task on the model, pruned at one ratio by the scores of each scorer."""
+
+    pruner: PrunerLabel
+    ratio: Ratio
+    task: Annotated[str, Field(description="The task; `average` for the retention averaged over all tasks.")]
+    metric: Annotated[str, Field(description="The metric.")]
+    higher_is_better: Annotated[bool, Field(description="The direction.")]
+    original: Annotated[Original | None, Field(description="Of the intact model; null for the average.")]
+    best_baseline: Annotated[str | None, Field(description="The label of the best baseline; null without one.")]
+    removed_blocks: Annotated[float, Field(description="The share of the blocks that go.")]
+    removed_parameters: Annotated[
+        list[float], Field(description="The least and the greatest share of the parameters that go.")
+    ]
+    scorers: Annotated[dict[str, Entry], Field(description="By label.")]
+
+
+@closed
+class ModelFindings(TypedDict):
+    """What a grid found for one model."""
+
+    num_blocks: Annotated[int, Field(description="Blocks of the intact model.")]
+    size: Annotated[Size | None, Field(description="Of the intact model; null as long as nothing is evaluated.")]
+    scorers: Annotated[dict[str, ScorerFindings], Field(description="By label.")]
+    tau: Annotated[list[Agreement], Field(description="For every ordered pair of scorers.")]
+    removed: Annotated[list[Removed], Field(description="One for each pruner, ratio and scorer.")]
+    rows: Annotated[list[Row], Field(description="The rows of the tables.")]
+
+
+@closed
+class Failure(TypedDict):
+    """A cell that failed."""
+
+    cell: Annotated[str, Field(description="The cell, in words.")]
+    error: Annotated[str, Field(description="The error.")]
+
+
+@closed
+class Findings(TypedDict):
+    """What `bench --json` and `report --format json` print."""
+
+    schema_version: Annotated[Literal["layerimp.findings/1"], Field(description="The version of this format.")]
+    grid: Annotated[
+        dict[str, Any], Field(description="The grid as it was asked for, with the fields of its recipe file.")
+    ]
+    cells: Annotated[dict[str, int], Field(description="How many cells are `done`, `failed` and `open`.")]
+    seconds: Annotated[float, Field(description="The time that all cells took together.")]
+    versions: Annotated[
+        list[str], Field(description="The libraries that computed the cells; several entries if they changed.")
+    ]
+    notes: Annotated[list[str], Field(description="What a reader of the numbers has to know.")]
+    failures: Annotated[list[Failure], Field(description="The cells that failed.")]
+    models: Annotated[
+        dict[str, ModelFindings], Field(description="By label; without models of which nothing is known yet.")
+    ]
+    output: NotRequired[Annotated[str, Field(description="The output directory; missing in a page's download.")]]
+
+
+def as_document(found: findings.Findings) -> Findings:
     """The findings as JSON."""
-    document: dict[str, Any] = _plain(
-        {
-            "schema_version": "layerimp.findings/1",
-            "grid": found.design.asked,
-            "cells": dict(found.cells),
-            "seconds": found.seconds,
-            "versions": list(found.versions),
-            "notes": list(found.notes),
-            "failures": [{"cell": cell, "error": error} for cell, error in found.failures],
-            "models": {label: _model(model) for label, model in found.models.items()},
-        }
-    )
-    return document
+    return {
+        "schema_version": "layerimp.findings/1",
+        "grid": {name: _plain(value) for name, value in found.design.asked.items()},
+        "cells": dict(found.cells),
+        "seconds": found.seconds,
+        "versions": list(found.versions),
+        "notes": list(found.notes),
+        "failures": [{"cell": cell, "error": error} for cell, error in found.failures],
+        "models": {label: _model(model) for label, model in found.models.items()},
+    }
 
 
-def _model(model: ModelFindings) -> dict[str, Any]:
+def _model(model: findings.ModelFindings) -> ModelFindings:
     return {
         "num_blocks": model.num_blocks,
-        "size": None if model.size is None else asdict(model.size),
-        "scorers": {
-            label: {
-                "scores": [list(scores) for scores in one.scores],
-                "blocks": [_interval(block) for block in one.blocks],
-                "tau_between_repeats": one.tau,
-                "cost_in_bare_passes": one.cost,
-            }
-            for label, one in model.scored.items()
-        },
+        "size": _size(model.size),
+        "scorers": {label: _scorer(one) for label, one in model.scored.items()},
         "tau": [{"scorers": list(pair), "tau": tau} for pair, tau in model.agreement.items()],
         "removed": [
             {
                 "pruner": pruner,
                 "ratio": ratio,
                 "scorer": scorer,
-                "blocks": [list(one.blocks) for one in found],
-                "stability": asdict(stability) if (stability := model.stability.get((pruner, ratio, scorer))) else None,
+                "blocks": [list(one.blocks) for one in pruned],
+                "stability": _stability(model.stability.get((pruner, ratio, scorer))),
             }
-            for (pruner, ratio, scorer), found in model.pruned.items()
+            for (pruner, ratio, scorer), pruned in model.pruned.items()
         ],
         "rows": [_row(row) for row in model.rows],
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
-    original = row.original
+def _size(size: data.Size | None) -> Size | None:
+    if size is None:
+        return None
+    return {"blocks": size.blocks, "parameters": size.parameters, "bytes": size.bytes}
+
+
+def _scorer(scored: findings.Scored) -> ScorerFindings:
+    return {
+        "scores": [list(scores) for scores in scored.scores],
+        "blocks": [_interval(block) for block in scored.blocks],
+        "tau_between_repeats": scored.tau,
+        "cost_in_bare_passes": scored.cost,
+    }
+
+
+def _stability(found: statistics.Stability | None) -> Stability | None:
+    return None if found is None else {"jaccard": found.jaccard, "same": found.same}
+
+
+def _row(row: findings.Row) -> Row:
     return {
         "pruner": row.pruner,
         "ratio": row.ratio,
         "task": row.task,
         "metric": row.metric,
         "higher_is_better": row.higher_is_better,
-        "original": None if original is None else {"value": original.value, "stderr": original.stderr},
+        "original": _original(row.original),
         "best_baseline": row.baseline,
         "removed_blocks": row.removed_blocks,
         "removed_parameters": list(row.removed_parameters),
@@ -72,26 +255,30 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _original(metric: Metric | None) -> Original | None:
+    return None if metric is None else {"value": finite(metric.value), "stderr": finite(metric.stderr)}
+
+
+def _entry(entry: findings.Entry) -> Entry:
     return {
-        "values": list(entry.values),
+        "values": [finite(value) for value in entry.values],
         "value": _interval(entry.value),
-        "stderr": entry.stderr,
-        "retention": _interval(entry.retention),
-        "to_random": _interval(entry.to_random),
-        "to_best_baseline": _interval(entry.to_baseline),
+        "stderr": finite(entry.stderr),
+        "retention": None if entry.retention is None else _interval(entry.retention),
+        "to_random": None if entry.to_random is None else _interval(entry.to_random),
+        "to_best_baseline": None if entry.to_baseline is None else _interval(entry.to_baseline),
         "rank": entry.rank,
     }
 
 
-def _interval(value: Interval | None) -> dict[str, Any] | None:
-    return None if value is None else {"mean": value.mean, "low": value.low, "high": value.high, "n": value.count}
+def _interval(value: statistics.Interval) -> Interval:
+    return {"mean": finite(value.mean), "low": finite(value.low), "high": finite(value.high), "n": value.count}
 
 
 def _plain(value: Any) -> Any:
-    """Numbers that JSON has: an infinite perplexity becomes null."""
+    """What was asked for, with null for the infinite numbers that options may hold and JSON does not have."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return finite(value)
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

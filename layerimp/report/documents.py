@@ -1,0 +1,244 @@
+"""The JSON documents of a run: what `--json` prints, and the files of an output directory.
+
+The types are what the code returns, and what the JSON Schemas and the tables of the reference are made from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
+
+from layerimp.calibration.sampling import Calibration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from layerimp.evaluator import Metric
+    from layerimp.pruner import PrunePlan
+    from layerimp.scorer import Importance
+
+closed = with_config(ConfigDict(extra="forbid"))
+
+Number = float | None
+"""A number; null where it is infinite."""
+
+
+@closed
+class Sizes(TypedDict):
+    """An amount before and after."""
+
+    original: Annotated[int, Field(description="Of the intact model.")]
+    pruned: Annotated[dict[str, int], Field(description="Of the pruned model, by label.")]
+
+
+@closed
+class Scores(TypedDict):
+    """What a scorer said."""
+
+    scores: Annotated[list[float], Field(description="One per block, by depth; higher means: keep.")]
+    columns: Annotated[dict[str, list[float]], Field(description="Further numbers per block, by name.")]
+    notes: Annotated[list[str], Field(description="What a reader of the scores has to know.")]
+    spans: NotRequired[
+        Annotated[
+            dict[str, list[float]],
+            Field(description="Scores of windows of so many blocks, by their first one."),
+        ]
+    ]
+
+
+@closed
+class Removal(TypedDict, total=False):
+    """What a plan removed. A plan that was given to the command has no scores beside it."""
+
+    removed: Annotated[list[int], Field(description="The blocks that went, in order of removal.")]
+    checkpoint: Annotated[
+        str | None, Field(description="Where the pruned model is, below `output`; null if it was not kept.")
+    ]
+
+
+@closed
+class Scorer(Scores, Removal):
+    """What a scorer said, and what was removed by it."""
+
+
+@closed
+class Measured(TypedDict):
+    """One metric of one model."""
+
+    value: Annotated[Number, Field(description="The number.")]
+    stderr: Annotated[Number, Field(description="Its standard error over the documents; null where there is none.")]
+    higher_is_better: Annotated[bool, Field(description="The direction.")]
+
+
+@closed
+class Average(TypedDict):
+    """An average retention."""
+
+    value: Annotated[float, Field(description="The share that is left, averaged over metrics and then over tasks.")]
+    stderr: Annotated[Number, Field(description="Its standard error; null where it is not known.")]
+
+
+@closed
+class Comparison(TypedDict):
+    """The pruned models side by side."""
+
+    order: Annotated[list[str], Field(description="The labels, from the most retained to the least.")]
+    average_retention: Annotated[dict[str, Average | None], Field(description="By label; null where there is none.")]
+    best: Annotated[
+        dict[str, dict[str, list[str]]],
+        Field(description="By task and metric, the labels that are best or cannot be told from the best."),
+    ]
+    best_average: Annotated[list[str], Field(description="The same for the average retention.")]
+
+
+class Header(TypedDict):
+    """The model, and the text that drove the scoring."""
+
+    model: Annotated[str, Field(description="The model, as it was named.")]
+    num_blocks: Annotated[int, Field(description="Blocks of the intact model.")]
+    calibration: NotRequired[Annotated[Calibration, Field(description="The text that drove the scoring.")]]
+
+
+class SizeChanges(TypedDict, total=False):
+    """How much smaller the models are."""
+
+    parameters: Annotated[Sizes, Field(description="Parameters; tied weights count once.")]
+    bytes: Annotated[Sizes, Field(description="Bytes of the parameters.")]
+
+
+class ScorerResults(TypedDict, total=False):
+    """What each scorer found, and why some did not take part."""
+
+    scorers: Annotated[dict[str, Scorer | Removal], Field(description="By label.")]
+    baselines: Annotated[dict[str, Scorer | Removal], Field(description="The same of the baselines, by label.")]
+    left_out: Annotated[dict[str, str], Field(description="By label, why a scorer that nobody named takes no part.")]
+    failed: Annotated[
+        dict[str, str], Field(description="By label, why what was asked for did not go on while others did.")
+    ]
+
+
+class Measurements(TypedDict, total=False):
+    """What the evaluators measured."""
+
+    metrics: Annotated[
+        dict[str, dict[str, dict[str, Measured]]],
+        Field(description="By label (the intact model's under `original`), task and metric."),
+    ]
+    retention: Annotated[
+        dict[str, dict[str, dict[str, Number]]],
+        Field(
+            description="By label, task and metric: pruned / original where higher is better, original / pruned "
+            "otherwise; null where a ratio says nothing."
+        ),
+    ]
+    comparison: Annotated[Comparison, Field(description="The pruned models side by side.")]
+    footprint: Annotated[
+        dict[str, dict[str, Number]],
+        Field(description="By label: what costs time and space, by name, and beside it `NAME_stderr`."),
+    ]
+
+
+@closed
+class Report(Header, SizeChanges, ScorerResults, Measurements):
+    """What `run`, `score`, `prune` and `evaluate` print with `--json`. Parts that a command does not produce are
+    missing."""
+
+    schema_version: Annotated[Literal["layerimp.report/1"], Field(description="The version of this format.")]
+    output: Annotated[str | None, Field(description="The output directory; null without one.")]
+
+
+@closed
+class ScoresFile(Header):
+    """What `scores.json` holds."""
+
+    schema_version: Annotated[Literal["layerimp.scores/1"], Field(description="The version of this format.")]
+    scorers: Annotated[dict[str, Scores], Field(description="By label.")]
+    baselines: NotRequired[Annotated[dict[str, Scores], Field(description="The same of the baselines, by label.")]]
+
+
+@closed
+class Plan(TypedDict):
+    """Which blocks go."""
+
+    schema_version: Annotated[Literal["layerimp.plan/1"], Field(description="The version of this format.")]
+    num_blocks: Annotated[int, Field(description="Blocks of the model that it is for.")]
+    blocks: Annotated[list[int], Field(description="The blocks to remove, in order of removal.")]
+    reason: Annotated[str, Field(description="Why these, in words.")]
+    scorer: Annotated[str | None, Field(description="The scorer that it comes from, if any.")]
+    pruner: Annotated[str | None, Field(description="The pruner that made it, if any.")]
+
+
+@closed
+class PlanFile(TypedDict):
+    """What `plan.json` holds. `layerimp prune --plan` applies `plans`, and not those of the baselines."""
+
+    schema_version: Annotated[Literal["layerimp.plans/1"], Field(description="The version of this format.")]
+    plans: Annotated[dict[str, Plan], Field(description="By label.")]
+    baselines: NotRequired[Annotated[dict[str, Plan], Field(description="Those of the baselines, by label.")]]
+
+
+@closed
+class MetricsFile(SizeChanges, Measurements):
+    """What `metrics.json` holds."""
+
+    schema_version: Annotated[Literal["layerimp.metrics/1"], Field(description="The version of this format.")]
+
+
+def scores(importance: Importance) -> Scores:
+    """What a scorer said."""
+    entry: Scores = {
+        "scores": importance.scores,
+        "columns": dict(importance.columns),
+        "notes": list(importance.notes),
+    }
+    if importance.spans:
+        entry["spans"] = {str(length): list(spans) for length, spans in importance.spans.items()}
+    return entry
+
+
+def scorer(importance: Importance | None, plan: PrunePlan | None, checkpoint: Path | None) -> Scorer | Removal:
+    """What a scorer said, and what was removed by it."""
+    removal: Removal = {}
+    if plan is not None:
+        removal = {"removed": plan.blocks, "checkpoint": None if checkpoint is None else str(checkpoint)}
+    return removal if importance is None else {**scores(importance), **removal}
+
+
+def plan(made: PrunePlan) -> Plan:
+    """A plan."""
+    return {
+        "schema_version": made.schema_version,
+        "num_blocks": made.num_blocks,
+        "blocks": made.blocks,
+        "reason": made.reason,
+        "scorer": made.scorer,
+        "pruner": made.pruner,
+    }
+
+
+def by_task(metrics: Iterable[Metric]) -> dict[str, dict[str, Measured]]:
+    """Metrics by task and name."""
+    tasks: dict[str, dict[str, Measured]] = {}
+    for metric in metrics:
+        tasks.setdefault(metric.task, {})[metric.name] = {
+            "value": finite(metric.value),
+            "stderr": finite(metric.stderr),
+            "higher_is_better": metric.higher_is_better,
+        }
+    return tasks
+
+
+def costs(metrics: Iterable[Metric]) -> dict[str, Number]:
+    """Costs by name, and their standard errors beside them."""
+    values = {metric.name: finite(metric.value) for metric in metrics}
+    errors = {f"{metric.name}_stderr": finite(metric.stderr) for metric in metrics if metric.stderr is not None}
+    return values | errors
+
+
+def finite(value: float | None) -> Number:
+    """A number that JSON has: an infinite perplexity becomes null."""
+    return value if value is not None and math.isfinite(value) else None
