@@ -162,7 +162,8 @@ def grid_from(
     scorer: list[str] | None = None,
     set_: list[str] | None = None,
     pruner: list[str] | None = None,
-    ratio: list[str] | None = None,
+    ratio: list[float] | None = None,
+    count: list[int] | None = None,
     evaluator: list[str] | None = None,
     tasks: str | None = None,
     protect: str | None = None,
@@ -188,9 +189,8 @@ def grid_from(
         values["models"] = _models(model)
     if protect is not None:
         values["protect"] = _indices(protect, "protect")
-    if ratio:
-        values["ratios"] = [_ratio(text) for text in ratio]
-    grid = made(Grid, values)
+    _check_ratios(ratio or [])
+    grid = made(Grid, _with_amounts(values, ratios=ratio or None, counts=count or None))
     if dtype is not None:
         models = {label: spec.model_copy(update={"dtype": dtype}) for label, spec in grid.models.items()}
         grid = grid.model_copy(update={"models": models})
@@ -236,15 +236,6 @@ def _models(specs: list[str]) -> dict[str, str] | list[str]:
             raise OptionError(f"the model {label!r} comes twice")
         found[label] = name
     return found
-
-
-def _ratio(text: str) -> float:
-    try:
-        return int(text) if text.isdecimal() else float(text)
-    except ValueError:
-        raise OptionError(
-            f"--ratio takes a share such as 0.25, or a number of blocks such as 1, got {text!r}"
-        ) from None
 
 
 def _check_ratios(ratios: list[float]) -> None:
