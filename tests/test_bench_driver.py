@@ -115,7 +115,7 @@ def test_what_the_intact_model_cannot_be_measured_on_is_not_tried_on_the_others(
         return computed(cell)
 
     _, watching = drive(tmp_path, Arithmetic(what=broken))
-    assert watching.failures == ["evaluate mood on one without nothing: no labels"]
+    assert watching.failures == ["evaluate mood on one (intact): no labels"]
 
 
 def test_who_kills_workers_fails_alone(tmp_path: Path) -> None:

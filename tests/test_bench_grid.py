@@ -174,6 +174,19 @@ def test_a_count_and_the_ratio_that_comes_to_it_are_one_plan() -> None:
         assert keys[0] == keys[1]
 
 
+def test_cells_are_described_in_words() -> None:
+    one = layout(counts=[1])
+    measure = one.models["one"].measures[0]
+    found = [str(one.evaluation("one", blocks, measure)) for blocks in ((), (3,), (5, 3))]
+    assert found == [
+        "evaluate mood on one (intact)",
+        "evaluate mood on one without block 3",
+        "evaluate mood on one without blocks 3, 5",
+    ]
+    planning = one.planning("one", "avss", 0, "lowest", 1, BLOCKS)
+    assert str(planning) == "plan the removal of 1 block of one by avss"
+
+
 def test_a_store_whose_ratios_hold_numbers_of_blocks_is_read() -> None:
     document = layout(counts=[1], ratios=[0.25]).model_dump(mode="json")
     del document["grid"]["counts"]

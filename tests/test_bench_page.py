@@ -264,7 +264,7 @@ EMPTY: dict[str, dict[str, Any]] = {
     "only scores": {"only": ("scoring",)},
     "all failed": {"fails": " "},
     "evaluation failed": {"fails": "evaluate"},
-    "few cells failed": {"fails": "without 2", "num_blocks": 6},
+    "few cells failed": {"fails": "without block 2", "num_blocks": 6},
     "two blocks": {"num_blocks": 2, "ratios": ()},
     "same counts": {"ratios": (0.1,)},
     "two pruners": {"pruners": ("lowest", "greedy")},
