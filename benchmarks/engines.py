@@ -64,7 +64,7 @@ def main(
     output: Annotated[Path, typer.Option(help="A new directory.")],
     kill: Annotated[bool, typer.Option("--kill", help="Kill one of two nodes on the way.")] = False,
 ) -> None:
-    grid = made(Grid, GRID | {"ratios": [1, 0.25]})
+    grid = made(Grid, GRID | {"counts": [1], "ratios": [0.25]})
 
     def timed(name: str, clock: Clock, **how: Any) -> float:
         pipeline.bench(grid, output / name, permissions=Permissions(), progress=SILENT, watcher=clock, **how)

@@ -25,7 +25,8 @@ from layerimp.bench.store import FILE
 
 GRID: dict[str, Any] = {
     "scorers": ["avss", "lrp"],
-    "ratios": [1, 2, 0.25, 0.5],
+    "counts": [1, 2],
+    "ratios": [0.25, 0.5],
     "repeats": 3,
     "limit": 20,
     "calibration": {"samples": 8, "max_length": 64},

@@ -18,6 +18,9 @@ from layerimp.scorer import Importance
 Scoring = Callable[[Sequence[int]], Importance]
 """Scores the model with the given blocks already bypassed."""
 
+RATIO_OR_COUNT = "ratio and count contradict each other; give one of them"
+"""What is said where both are given."""
+
 
 class PrunePlan(BaseModel):
     """Which blocks go, in order of removal. Plain data: it can be saved, read, edited and applied later."""
@@ -53,9 +56,33 @@ def checked_blocks(blocks: Sequence[int], num_blocks: int, *, what: str = "block
     return tuple(blocks)
 
 
+def checked_ratio(ratio: float, *, name: str = "ratio", instead: str = "count={}") -> float:
+    """A share of the blocks.
+
+    Args:
+        ratio: The share.
+        name: What holds the share where it was given.
+        instead: How a number of blocks is given there.
+
+    Raises:
+        OptionError: the ratio is not between 0 and 1; for a whole number the text says how to give a number of blocks.
+    """
+    if 0 < ratio < 1:
+        return ratio
+    whole = ratio >= 1 and ratio % 1 == 0
+    shown = int(ratio) if whole else ratio
+    hint = f"; a number of blocks is {instead.format(shown)}" if whole else ""
+    raise OptionError(f"{name} {shown} is not between 0 and 1{hint}")
+
+
 def count_of(ratio: float, num_blocks: int) -> int:
     """Ratio x num_blocks, rounded to the nearest whole; a tie goes to the smaller count."""
     return math.ceil(Fraction(str(ratio)) * num_blocks - Fraction(1, 2))
+
+
+def counted(count: int) -> str:
+    """A number of blocks in words: 1 block, 2 blocks."""
+    return "1 block" if count == 1 else f"{count} blocks"
 
 
 @dataclass(frozen=True)
@@ -76,30 +103,36 @@ class Budget:
 
     @classmethod
     def of(
-        cls, num_blocks: int, *, ratio: float | None = None, blocks: Sequence[int] = (), protect: Sequence[int] = ()
+        cls,
+        num_blocks: int,
+        *,
+        ratio: float | None = None,
+        count: int | None = None,
+        blocks: Sequence[int] = (),
+        protect: Sequence[int] = (),
     ) -> Budget:
-        """The budget for a pruning ratio, or for given blocks, or for both (the ratio then sets the count).
+        """The budget for a pruning ratio or a count, for given blocks, or for both (the blocks are part of the count).
 
         Raises:
-            OptionError: nothing or everything would go, or the blocks contradict one another.
+            OptionError: nothing or everything would go, or what is given contradicts itself.
         """
         forced = checked_blocks(blocks, num_blocks)
-        if ratio is None:
-            count = len(forced)
-            if not forced:
-                raise OptionError("nothing is to be removed: give a ratio, or blocks")
-        else:
-            if not 0 < ratio < 1:
-                raise OptionError(f"ratio {ratio} is outside (0, 1)")
-            count = count_of(ratio, num_blocks)
+        if ratio is not None and count is not None:
+            raise OptionError(RATIO_OR_COUNT)
+        if ratio is not None:
+            count = count_of(checked_ratio(ratio), num_blocks)
             if count == 0:
                 raise OptionError(
                     f"ratio {ratio} of {num_blocks} blocks rounds to none; one block needs a ratio above "
                     f"{0.5 / num_blocks:.3g}"
                 )
-            if len(forced) > count:
-                raise OptionError(f"ratio {ratio} removes {count} blocks, but {len(forced)} are named")
-        return cls.exactly(count, num_blocks, protect=protect, forced=forced)
+        if count is None and not forced:
+            raise OptionError("nothing is to be removed: give a ratio, a count, or blocks")
+        total = len(forced) if count is None else count
+        if len(forced) > total:
+            asked = f"count {count}" if ratio is None else f"ratio {ratio}"
+            raise OptionError(f"{asked} removes {counted(total)}, but {len(forced)} are named")
+        return cls.exactly(total, num_blocks, protect=protect, forced=forced)
 
     @classmethod
     def exactly(cls, count: int, num_blocks: int, *, protect: Sequence[int] = (), forced: Sequence[int] = ()) -> Budget:
@@ -115,7 +148,8 @@ class Budget:
         if count < 1:
             raise OptionError(f"of {num_blocks} blocks none would go; ask for more")
         if count >= num_blocks:
-            raise OptionError(f"removing {count} of {num_blocks} blocks leaves no model; keep at least one")
+            most = min(num_blocks - 1, num_blocks - len(protected))
+            raise OptionError(f"removing {count} of {num_blocks} blocks leaves no model; at most {most} can go")
         if count > num_blocks - len(protected):
             raise OptionError(
                 f"{count} blocks are to go, but only {num_blocks - len(protected)} of {num_blocks} are not protected"

@@ -20,6 +20,7 @@ from layerimp.defaults import (
     STARTER,
 )
 from layerimp.errors import InputError, OptionError, unknown_name
+from layerimp.pruner import RATIO_OR_COUNT, checked_ratio
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,11 @@ class CalibrationSpec(Part):
     max_length: int | None = Field(None, ge=2, description="Tokens per row; default 256, or what the model takes.")
 
 
+def _ratio(value: Any) -> Any:
+    """Refuse a number that is no share; all else is for pydantic to judge."""
+    return checked_ratio(value, instead="count: {}") if isinstance(value, int | float) else value
+
+
 class Recipe(Part):
     """A run: which model, scored how, pruned how far, evaluated on what."""
 
@@ -169,7 +175,13 @@ class Recipe(Part):
     calibration: CalibrationSpec = Field(
         CalibrationSpec.model_validate({}), description="The text that drives scoring."
     )
-    ratio: float | None = Field(None, gt=0, lt=1, description="Share of the blocks to remove.")
+    ratio: Annotated[float | None, BeforeValidator(_ratio)] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of the blocks to remove; default: 0.25 where neither count nor blocks is given.",
+    )
+    count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of ratio.")
     blocks: tuple[int, ...] = Field((), description="Blocks to remove whatever their score.")
     protect: tuple[int, ...] = Field((), description="Blocks to keep whatever their score.")
     tasks: tuple[str, ...] | None = Field(
@@ -195,6 +207,17 @@ class Recipe(Part):
         if self.device is not None and self.device_map is not None:
             raise OptionError("device and device_map contradict each other; give one of them")
         return self
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Recipe:
+        if self.ratio is not None and self.count is not None:
+            raise OptionError(RATIO_OR_COUNT)
+        return self
+
+    @property
+    def amount(self) -> int | float | None:
+        """How much to remove: a number of blocks (int), a share of them (float), or None where neither is given."""
+        return self.count if self.ratio is None else self.ratio
 
 
 PERMISSIONS = frozenset(Permissions.__dataclass_fields__)

@@ -30,7 +30,8 @@ def grid(model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path) ->
             {
                 "models": {"tiny": str(model_dir)},
                 "scorers": ["avss", "lrp"],
-                "ratios": [1, 0.5],
+                "counts": [1],
+                "ratios": [0.5],
                 "repeats": 2,
                 "tasks": [str(task)],
                 "calibration": {"source": str(calibration_file), "samples": 4, "max_length": 16},
@@ -96,6 +97,22 @@ def test_the_table_says_what_a_run_says(
         assert json.loads(out)["scorers"]["lrp"]["removed"] == removed["blocks"][seed]
 
 
+def test_amounts_of_the_command_line_replace_those_of_a_recipe(
+    layerimp_command: Run, grid: Path, tmp_path: Path
+) -> None:
+    arguments = ("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1)
+    code, out, err = layerimp_command(*arguments, "--count", 2, "--count", 1, "--no-baselines")
+    assert code == 0, err
+    assert ("lowest, 2 blocks" in out, "lowest, 50%" in out) == (True, False)
+    _, document, _ = layerimp_command("report", tmp_path / "out", "--format", "json")
+    found = json.loads(document)
+    assert (found["grid"]["counts"], found["grid"]["ratios"]) == ([2, 1], [])
+    assert {row["ratio"] for row in found["models"]["tiny"]["rows"]} == {1, 2}
+    code, out, err = layerimp_command(*arguments, "--ratio", 0.5, "--no-baselines")
+    assert code == 0, err
+    assert ("lowest, 50%" in out, "lowest, 2 blocks" in out) == (True, False)
+
+
 def test_a_new_scorer_and_greedy_plans_join_what_is_there(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
@@ -114,7 +131,7 @@ def test_a_new_scorer_and_greedy_plans_join_what_is_there(layerimp_command: Run,
 
 def test_a_scorer_that_does_not_fit_fails_alone(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
     code, out, err = layerimp_command(
-        *("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1, "--ratio", 1),
+        *("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1, "--count", 1),
         *("--scorer", "avss", "--scorer", "far=angular", "--set", "far.window=9"),
     )
     assert code == 0
@@ -124,7 +141,7 @@ def test_a_scorer_that_does_not_fit_fails_alone(layerimp_command: Run, grid: Pat
 
 def test_a_grid_of_which_nothing_works_exits_with_1(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
     code, out, err = layerimp_command(
-        "bench", "--recipe", grid, "--output", tmp_path / "o", "--workers", 0, "--ratio", 9
+        "bench", "--recipe", grid, "--output", tmp_path / "o", "--workers", 0, "--count", 9
     )
     assert code == 1
     assert "nothing is evaluated" in out
@@ -138,8 +155,17 @@ def test_a_grid_of_which_nothing_works_exits_with_1(layerimp_command: Run, grid:
         (("--output", "out", "--model", "nowhere/at-all"), "cannot load the model 'nowhere/at-all'"),
         (("--output", "out", "--scorer", "avs"), "unknown scorer 'avs'. Did you mean 'avss'"),
         (("--output", "out", "--pruner", "lowst"), "Did you mean 'lowest'"),
-        (("--output", "out", "--ratio", "half"), "--ratio takes a share"),
-        (("--output", "out", "--ratio", "1.5"), "neither a share"),
+        (("--output", "out", "--ratio", "half"), "--ratio"),
+        (("--output", "out", "--ratio", "1.5"), "--ratio 1.5 is not between 0 and 1"),
+        (
+            ("--output", "out", "--ratio", "1"),
+            "layerimp: --ratio 1 is not between 0 and 1; a number of blocks is --count 1\n",
+        ),
+        (
+            ("--output", "out", "--ratio", "0.5", "--ratio", "3"),
+            "layerimp: --ratio 3 is not between 0 and 1; a number of blocks is --count 3\n",
+        ),
+        (("--output", "out", "--count", "0"), "counts.0: Input should be greater than or equal to 1, got 0"),
         (("--output", "out", "--evaluator", "footprint"), "measures costs"),
         (("--output", "out", "--tasks", "none"), "nothing to evaluate"),
         (("--output", "out", "--tasks", "no_such_task"), "no_such_task"),

@@ -122,7 +122,7 @@ def ranks(found: Findings) -> dict[str, int | None]:
 
 def test_only_a_significant_winner_is_marked(tmp_path: Path) -> None:
     clear = _harm({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
-    assert ranks(findings(tmp_path / "1", clear, ratios=[1], tasks=["mood"])) == {
+    assert ranks(findings(tmp_path / "1", clear, counts=[1], tasks=["mood"])) == {
         "avss": 1,
         "gbis": 2,
         "random": None,
@@ -131,13 +131,13 @@ def test_only_a_significant_winner_is_marked(tmp_path: Path) -> None:
     }
     # The two best are within the errors of the documents: neither is marked, nor can another be second.
     close = _harm({"avss": 0.1, "gbis": 0.1001, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
-    assert set(ranks(findings(tmp_path / "2", close, ratios=[1], tasks=["mood"])).values()) == {None, 2}
+    assert set(ranks(findings(tmp_path / "2", close, counts=[1], tasks=["mood"])).values()) == {None, 2}
 
 
 def test_scorers_that_remove_the_same_share_a_place(tmp_path: Path) -> None:
     clear = _harm({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
     scorers = {"avss": None, "twin": {"name": "avss"}, "gbis": None}
-    found = ranks(findings(tmp_path, clear, ratios=[1], tasks=["mood"], scorers=scorers))
+    found = ranks(findings(tmp_path, clear, counts=[1], tasks=["mood"], scorers=scorers))
     assert (found["avss"], found["twin"], found["gbis"]) == (1, 1, 2)
 
 
@@ -148,7 +148,7 @@ def test_a_broken_model_has_an_infinite_perplexity_and_no_interval(tmp_path: Pat
             result["metrics"][0]["value"] = math.inf
         return result
 
-    found = findings(tmp_path, broken, repeats=2, ratios=[1, 0.5])
+    found = findings(tmp_path, broken, repeats=2, counts=[1], ratios=[0.5])
     entry = row(found, "prose", 0.5).entries["avss"]
     assert (entry.value.mean, entry.value.half, entry.rank) == (math.inf, None, None)
     assert entry.retention
@@ -207,7 +207,7 @@ def test_the_tables_have_the_layout_of_the_paper(found: Findings) -> None:
 
 def test_marks_in_every_format(tmp_path: Path) -> None:
     clear = _harm({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
-    found = findings(tmp_path, clear, ratios=[1], tasks=["mood"])
+    found = findings(tmp_path, clear, counts=[1], tasks=["mood"])
     assert "**0.8000 ± 0.0 (0.0010)**" in as_markdown(found)
     assert "<u>0.7000 ± 0.0 (0.0010)</u>" in as_markdown(found)
     assert r"\textbf{0.8000 $\pm$ 0.0 (0.0010)}" in as_latex(found)
@@ -215,7 +215,7 @@ def test_marks_in_every_format(tmp_path: Path) -> None:
 
 
 def test_the_summary_has_a_line_for_each_scorer(tmp_path: Path) -> None:
-    found = findings(tmp_path, ratios=[0.5, 1], repeats=2)
+    found = findings(tmp_path, counts=[1], ratios=[0.5], repeats=2)
     (table,) = summaries(found)
     assert table.head == ["scorer", "1 block", "50%"]
     means = {

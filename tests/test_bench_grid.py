@@ -25,29 +25,54 @@ GRIDS = Path(__file__).parents[1] / "benchmarks" / "grids"
 
 
 def test_what_may_be_short_may_be_long() -> None:
-    short = made(Grid, {"models": ["a/b"], "scorers": ["avss"], "ratios": [1, 0.25]})
+    short = made(Grid, {"models": ["a/b"], "scorers": ["avss"], "counts": 1, "ratios": 0.25})
     long = made(
         Grid,
         {
             "models": {"b": {"model": "a/b"}},
             "scorers": {"avss": {"name": "avss", "options": {}}},
-            "ratios": [1, 0.25],
+            "counts": [1],
+            "ratios": [0.25],
         },
     )
     assert short == long
-    assert made(Grid, {"ratios": 0.5}).ratios == (0.5,)
     assert Grid.model_validate_json(short.model_dump_json()) == short
+
+
+@pytest.mark.parametrize(
+    ("values", "amounts"),
+    [
+        ({}, (0.25,)),
+        ({"counts": []}, (0.25,)),
+        ({"counts": 2}, (2,)),
+        ({"counts": [2, 1], "ratios": []}, (1, 2)),
+        ({"ratios": [0.5, 0.25]}, (0.25, 0.5)),
+        ({"ratios": [0.5, 0.25], "counts": [4, 1]}, (1, 4, 0.25, 0.5)),
+    ],
+    ids=str,
+)
+def test_counts_come_before_ratios(values: dict[str, Any], amounts: tuple[int | float, ...]) -> None:
+    grid = made(Grid, values)
+    assert grid.amounts == amounts
+    again = Grid.model_validate_json(grid.model_dump_json())
+    assert [(each, type(each)) for each in again.amounts] == [(each, type(each)) for each in amounts]
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"ratios": [0]}, "neither a share between 0 and 1 nor a number of blocks"),
-        ({"ratios": [1.5]}, "neither a share between 0 and 1 nor a number of blocks"),
-        ({"ratios": 1.5}, "neither a share"),
-        ({"ratios": [1, 1]}, "each is needed once"),
-        ({"ratios": []}, "ratios"),
+        ({"ratios": [0]}, r"^ratio 0\.0 is not between 0 and 1$"),
+        ({"ratios": [1.5]}, r"^ratio 1\.5 is not between 0 and 1$"),
+        ({"ratios": [1]}, "^ratio 1 is not between 0 and 1; a number of blocks is counts: 1$"),
+        ({"ratios": [0.5, 3]}, "^ratio 3 is not between 0 and 1; a number of blocks is counts: 3$"),
+        ({"ratios": 1.0, "counts": 1}, "^ratio 1 is not between 0 and 1; a number of blocks is counts: 1$"),
+        ({"ratios": [0.5, 0.5]}, "ratios: each is needed once"),
+        ({"counts": [1, 1]}, "counts: each is needed once"),
+        ({"counts": [0]}, r"counts\.0: Input should be greater than or equal to 1, got 0"),
+        ({"counts": 0.5}, r"counts\.0: Input should be a valid integer.*got 0\.5"),
+        ({"ratios": []}, "^nothing is to be removed: give ratios or counts$"),
         ({"ratio": [0.25]}, "Did you mean 'ratios'"),
+        ({"count": 1}, "Did you mean 'counts'"),
         ({"models": {}}, "at least one is needed"),
         ({"models": ["a/x", "b/x"]}, "two models have one label"),
         ({"models": {"original": "x"}}, "cannot be a label"),
@@ -67,6 +92,8 @@ def test_the_schema_knows_what_may_be_short() -> None:
     schema = Grid.model_json_schema()
     assert {"type": "array", "items": {"type": "string"}} in schema["properties"]["models"]["anyOf"]
     assert {"type": "array", "items": {"type": "string"}} in schema["properties"]["scorers"]["anyOf"]
+    assert {"type": "integer"} in schema["properties"]["counts"]["anyOf"]
+    assert {"type": "number"} in schema["properties"]["ratios"]["anyOf"]
     described = [*schema["properties"].values(), *schema["$defs"]["CalibrationSpec"]["properties"].values()]
     assert all(field.get("description") for field in described)
 
@@ -128,16 +155,47 @@ def _with_subject(**changes: Any) -> Layout:
 
 
 def test_one_plan_serves_all_counts_where_plans_are_nested() -> None:
-    nested, other = layout(ratios=[1, 2, 0.5]), layout(ratios=[1, 2, 0.5], pruners=["window"])
-    keys = {nested.planning("one", "avss", 0, "lowest", ratio, BLOCKS).key for ratio in nested.grid.ratios}
+    amounts: dict[str, Any] = {"counts": [1, 2], "ratios": [0.5]}
+    nested, other = layout(**amounts), layout(**amounts, pruners=["window"])
+    keys = {nested.planning("one", "avss", 0, "lowest", amount, BLOCKS).key for amount in nested.grid.amounts}
     assert len(keys) == 1
-    keys = {other.planning("one", "avss", 0, "window", ratio, BLOCKS).key for ratio in other.grid.ratios}
+    keys = {other.planning("one", "avss", 0, "window", amount, BLOCKS).key for amount in other.grid.amounts}
     assert len(keys) == 3
     assert nested.removed({"blocks": [7, 5, 3, 1]}, 2, BLOCKS) == (7, 5)
 
 
+def test_a_count_and_the_ratio_that_comes_to_it_are_one_plan() -> None:
+    assert BLOCKS * 0.25 == 2
+    for pruner in ("lowest", "window"):
+        by_count, by_ratio = layout(counts=[2], pruners=[pruner]), layout(ratios=[0.25], pruners=[pruner])
+        keys = [
+            each.planning("one", "avss", 0, pruner, each.grid.amounts[0], BLOCKS).key for each in (by_count, by_ratio)
+        ]
+        assert keys[0] == keys[1]
+
+
+def test_cells_are_described_in_words() -> None:
+    one = layout(counts=[1])
+    measure = one.models["one"].measures[0]
+    found = [str(one.evaluation("one", blocks, measure)) for blocks in ((), (3,), (5, 3))]
+    assert found == [
+        "evaluate mood on one (intact)",
+        "evaluate mood on one without block 3",
+        "evaluate mood on one without blocks 3, 5",
+    ]
+    planning = one.planning("one", "avss", 0, "lowest", 1, BLOCKS)
+    assert str(planning) == "plan the removal of 1 block of one by avss"
+
+
+def test_a_store_whose_ratios_hold_numbers_of_blocks_is_read() -> None:
+    document = layout(counts=[1], ratios=[0.25]).model_dump(mode="json")
+    del document["grid"]["counts"]
+    document["grid"]["ratios"] = [1, 0.25]
+    assert Layout.model_validate(document) == layout(counts=[1], ratios=[0.25])
+
+
 def test_a_layout_survives_its_store() -> None:
-    one = layout(ratios=[1, 0.25])
+    one = layout(counts=[1], ratios=[0.25])
     again = Layout.model_validate(one.model_dump(mode="json"))
     known = {cell.key: computed(cell) for cell in one.cells({}.get, "one").values()}
     assert again.cells(known.get, "one").keys() == one.cells(known.get, "one").keys()

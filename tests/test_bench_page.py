@@ -107,7 +107,7 @@ def found_of(
     **grid: Any,
 ) -> Findings:
     """Findings of made-up results: cells whose name holds `fails` fail, and those not `only` stay open."""
-    layout = layout_of(models, scorers, tasks, pruners, **{"ratios": (1, 0.25, 0.5), "repeats": 4, **grid})
+    layout = layout_of(models, scorers, tasks, pruners, **{"counts": (1,), "ratios": (0.25, 0.5), "repeats": 4, **grid})
     world, records = World(num_blocks, infinite), dict[str, Record]()
     while True:
         results = {key: record.result for key, record in records.items() if record.result is not None}
@@ -255,7 +255,7 @@ def test_the_answer_says_who_and_whether_that_means_anything() -> None:
 
 EMPTY: dict[str, dict[str, Any]] = {
     "one repeat": {"repeats": 1},
-    "one ratio": {"ratios": (0.25,)},
+    "one ratio": {"counts": (), "ratios": (0.25,)},
     "no baselines": {"scorers": ("avss",), "baselines": ()},
     "infinite": {"infinite": True},
     "all infinite": {"infinite": True, "tasks": ("wikitext",)},
@@ -264,13 +264,14 @@ EMPTY: dict[str, dict[str, Any]] = {
     "only scores": {"only": ("scoring",)},
     "all failed": {"fails": " "},
     "evaluation failed": {"fails": "evaluate"},
-    "few cells failed": {"fails": "without 2", "num_blocks": 6},
-    "two blocks": {"num_blocks": 2, "ratios": (1,)},
-    "same counts": {"ratios": (1, 0.1)},
+    "few cells failed": {"fails": "without block 2", "num_blocks": 6},
+    "two blocks": {"num_blocks": 2, "ratios": ()},
+    "same counts": {"ratios": (0.1,)},
     "two pruners": {"pruners": ("lowest", "greedy")},
     "many": {
         "scorers": [f"scorer-{n}-with-a-rather-long-name" for n in range(12)],
         "num_blocks": 40,
+        "counts": (),
         "ratios": (0.25,),
     },
 }
@@ -287,7 +288,7 @@ def test_a_model_without_findings_is_named() -> None:
     assert "Nothing is known of this model yet." in words(page(found_of(only=())))
     assert "No retention is known yet" in words(page(found_of(only=("scoring", "planning"))))
     assert "At least two repeats are needed" in words(
-        page(found_of(repeats=1, scorers=("avss",), ratios=(1,), only=("scoring",)))
+        page(found_of(repeats=1, scorers=("avss",), ratios=(), only=("scoring",)))
     )
 
 

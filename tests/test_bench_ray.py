@@ -47,7 +47,8 @@ def grid(model_dir: Path, calibration_file: Path, task: Path) -> Grid:
         {
             "models": {"tiny": str(model_dir)},
             "scorers": ["avss", "lrp"],
-            "ratios": [1, 0.5],
+            "counts": [1],
+            "ratios": [0.5],
             "repeats": 2,
             "tasks": [str(task)],
             "calibration": {"source": str(calibration_file), "samples": 16, "max_length": 16},

@@ -35,7 +35,7 @@ def test_one_scoring_by_all_scorers_per_model_and_repeat(tmp_path: Path) -> None
 
 def test_no_model_is_evaluated_twice(tmp_path: Path) -> None:
     engine = Arithmetic()
-    made, _ = drive(tmp_path, engine, repeats=REPEATS, ratios=[1, 0.25, 3])
+    made, _ = drive(tmp_path, engine, repeats=REPEATS, counts=[1, 3], ratios=[0.25])
     evaluated = Counter(
         (cell.content["task"], tuple(cell.content["blocks"])) for cell in engine.cells if "task" in cell.content
     )
@@ -115,7 +115,7 @@ def test_what_the_intact_model_cannot_be_measured_on_is_not_tried_on_the_others(
         return computed(cell)
 
     _, watching = drive(tmp_path, Arithmetic(what=broken))
-    assert watching.failures == ["evaluate mood on one without nothing: no labels"]
+    assert watching.failures == ["evaluate mood on one (intact): no labels"]
 
 
 def test_who_kills_workers_fails_alone(tmp_path: Path) -> None:
@@ -136,9 +136,9 @@ def test_who_kills_workers_fails_alone(tmp_path: Path) -> None:
 
 
 def test_a_ratio_that_is_too_much_spoils_no_other(tmp_path: Path) -> None:
-    made, watching = drive(tmp_path, Arithmetic(), ratios=[1, BLOCKS, 0.01], repeats=1)
+    made, watching = drive(tmp_path, Arithmetic(), counts=[1, BLOCKS], ratios=[0.01], repeats=1)
     assert {failure.split(": ")[-1] for failure in watching.failures} == {
-        f"removing {BLOCKS} of {BLOCKS} blocks leaves no model; keep at least one",
+        f"removing {BLOCKS} of {BLOCKS} blocks leaves no model; at most {BLOCKS - 1} can go",
         f"of {BLOCKS} blocks none would go; ask for more",
     }
     assert good(made, tmp_path)
@@ -164,13 +164,13 @@ def test_an_end_at_any_moment_loses_only_what_is_under_way(tmp_path: Path) -> No
     while True:
         engine = Arithmetic(what=interrupted)
         try:
-            drive(tmp_path / "store", engine, ratios=[1, 0.25, 0.5])
+            drive(tmp_path / "store", engine, counts=[1], ratios=[0.25, 0.5])
             break
         except KeyboardInterrupt:
             ends += 1
             assert engine.stopped
     assert ends > 3
-    drive(tmp_path / "calm", Arithmetic(), ratios=[1, 0.25, 0.5])
+    drive(tmp_path / "calm", Arithmetic(), counts=[1], ratios=[0.25, 0.5])
     with Store(tmp_path / "store", write=False) as ours, Store(tmp_path / "calm", write=False) as calm:
         found = {key: record.result for key, record in ours.records().items()}
         assert found == {key: record.result for key, record in calm.records().items()}
@@ -197,7 +197,7 @@ def test_the_driver_is_no_bottleneck(tmp_path: Path) -> None:
             looked += len(found)
             return found
 
-    made = layout(models=models, ratios=[1, 2, 3], repeats=5)
+    made = layout(models=models, counts=[1, 2, 3], repeats=5)
     counted = Counted.model_validate(made.model_dump())
     engine = Arithmetic(slots=50)
     with Store(tmp_path) as store:

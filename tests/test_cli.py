@@ -384,6 +384,35 @@ def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object
     assert json.loads(first[1])["scorers"]["avss"]["scores"] == json.loads(again[1])["scorers"]["avss"]["scores"]
 
 
+def test_a_run_by_count(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    arguments = ["run", "--tasks", "none", *scoring, "--blocks", 2, "--protect", 0, "--json"]
+    code, out, err = layerimp_command(*arguments, "--count", 2, "--output", tmp_path / "count")
+    assert code == 0, err
+    removed = json.loads(out)["scorers"]["avss"]["removed"]
+    assert removed == json.loads(layerimp_command(*arguments, "--ratio", 0.5)[1])["scorers"]["avss"]["removed"]
+    assert (removed[0], len(removed), 0 in removed) == (2, 2, False)
+    recipe = tmp_path / "count" / "recipe.json"
+    assert {name: json.loads(recipe.read_text())[name] for name in ("count", "ratio")} == {"count": 2, "ratio": None}
+    code, out, err = layerimp_command("run", "--recipe", recipe, "--json", "--output", tmp_path / "again")
+    assert code == 0, err
+    assert json.loads(out)["scorers"]["avss"]["removed"] == removed
+    code, _, err = layerimp_command("run", "--recipe", recipe, "--ratio", 0.25, "--output", tmp_path / "ratio")
+    assert code == 0, err
+    written = json.loads((tmp_path / "ratio" / "recipe.json").read_text())
+    assert (written["count"], written["ratio"]) == (None, 0.25)
+
+
+def test_a_checkpoint_by_count(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    out_dir = tmp_path / "out"
+    code, _, err = layerimp_command("prune", *scoring, "--scorer", "avss", "--count", 1, "--output", out_dir)
+    assert code == 0, err
+    assert AutoModelForCausalLM.from_pretrained(out_dir / "checkpoints" / "avss").config.num_hidden_layers == BLOCKS - 1
+    code, _, err = layerimp_command(
+        "prune", *scoring[:2], "--plan", out_dir / "plan.json", "--count", 1, "--output", tmp_path / "by-plan"
+    )
+    assert (code, err) == (2, "layerimp: a plan says which blocks go: --plan and --count contradict each other\n")
+
+
 def pickled(tmp_path: Path) -> Path:
     directory = tmp_path / "pickled"
     directory.mkdir()
@@ -451,8 +480,16 @@ WRONG = [
     (["--set", "avss.epsilon=small"], "option 'epsilon' of scorer 'avss'"),
     (["--set", "epsilon=1"], "--set takes LABEL.OPTION=VALUE"),
     (["--set", "paper.epsilon=1"], "unknown label 'paper'"),
-    (["--ratio", "1.5"], "ratio"),
-    (["--ratio", "0"], "ratio"),
+    (["--ratio", "1.5"], "--ratio 1.5 is not between 0 and 1"),
+    (["--ratio", "0"], "--ratio 0.0 is not between 0 and 1"),
+    (["--ratio", "1"], "--ratio 1 is not between 0 and 1; a number of blocks is --count 1"),
+    (["--recipe", written("n.yaml", "ratio: 1")], "ratio 1 is not between 0 and 1; a number of blocks is count: 1"),
+    (["--ratio", "0.5", "--count", "1"], "ratio and count contradict each other; give one of them"),
+    (["--count", "0"], "count: Input should be greater than or equal to 1, got 0"),
+    (["--count", "0.5"], "integer"),
+    (["--count", "4"], "removing 4 of 4 blocks leaves no model; at most 3 can go"),
+    (["--count", "3", "--protect", "0,3"], "3 blocks are to go, but only 2 of 4 are not protected"),
+    (["--count", "1", "--blocks", "1,2"], "count 1 removes 1 block, but 2 are named"),
     (["--ratio", "0.05"], "ratio 0.05 of 4 blocks rounds to none"),
     (["--ratio", "0.95"], "leaves no model"),
     (["--ratio", "half"], "number"),

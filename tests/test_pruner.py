@@ -62,8 +62,24 @@ def test_ratios_are_rounded_as_the_decimals_they_are(tenths: int, num_blocks: in
 
 @pytest.mark.parametrize("ratio", [0, 0.0, -0.25, 1, 1.0, 1.5, float("nan"), float("inf"), -float("inf")])
 def test_a_ratio_outside_its_range_is_refused(ratio: float) -> None:
-    with pytest.raises(OptionError, match=r"outside \(0, 1\)"):
+    with pytest.raises(OptionError, match="is not between 0 and 1"):
         Budget.of(8, ratio=ratio)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (1, "ratio 1 is not between 0 and 1; a number of blocks is count=1"),
+        (3.0, "ratio 3 is not between 0 and 1; a number of blocks is count=3"),
+        (1.5, "ratio 1.5 is not between 0 and 1"),
+        (0, "ratio 0 is not between 0 and 1"),
+        (float("inf"), "ratio inf is not between 0 and 1"),
+    ],
+)
+def test_a_number_of_blocks_is_no_ratio(ratio: float, said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        Budget.of(8, ratio=ratio)
+    assert str(caught.value) == said
 
 
 @pytest.mark.parametrize(
@@ -75,10 +91,16 @@ def test_a_ratio_outside_its_range_is_refused(ratio: float) -> None:
         ({"blocks": [1], "protect": [9]}, "protected block 9 does not exist"),
         ({"ratio": 0.25, "protect": [3, 3]}, "protected blocks named twice"),
         ({"blocks": [1, 2], "protect": [2]}, "block 2 is both"),
-        ({"blocks": range(8)}, "removing 8 of 8 blocks leaves no model"),
+        ({"blocks": range(8)}, "removing 8 of 8 blocks leaves no model; at most 7 can go"),
+        ({"count": 8}, "removing 8 of 8 blocks leaves no model; at most 7 can go"),
+        ({"count": 9, "protect": [0, 1]}, "removing 9 of 8 blocks leaves no model; at most 6 can go"),
+        ({"count": 4, "protect": [0, 1, 2, 3, 4]}, "4 blocks are to go, but only 3 of 8 are not protected"),
+        ({"count": 0}, "of 8 blocks none would go; ask for more"),
+        ({"count": 1, "blocks": [1, 2]}, "count 1 removes 1 block, but 2 are named"),
+        ({"count": 1, "ratio": 0.25}, "ratio and count contradict each other; give one of them"),
         ({"ratio": 0.25, "blocks": [1, 2, 3]}, "removes 2 blocks, but 3 are named"),
         ({"ratio": 0.5, "protect": [0, 1, 2, 3, 4]}, "4 blocks are to go, but only 3 of 8 are not protected"),
-        ({}, "nothing|none|no block|ratio"),
+        ({}, "nothing is to be removed: give a ratio, a count, or blocks"),
     ],
 )
 def test_a_contradiction_is_refused(asked: dict[str, Any], said: str) -> None:
@@ -86,10 +108,12 @@ def test_a_contradiction_is_refused(asked: dict[str, Any], said: str) -> None:
         Budget.of(8, **asked)
 
 
-def test_named_blocks_set_the_count_unless_a_ratio_does() -> None:
+def test_named_blocks_set_the_count_unless_a_ratio_or_a_count_does() -> None:
     assert Budget.of(8, blocks=[5, 3]) == Budget(8, 2, frozenset(), (5, 3))
     assert Budget.of(8, ratio=0.5, blocks=[5], protect=[0]) == Budget(8, 4, frozenset({0}), (5,))
     assert Budget.of(8, ratio=0.5, protect=[0, 1, 2, 3]).count == 4
+    assert Budget.of(8, count=4, blocks=[5], protect=[0]) == Budget.of(8, ratio=0.5, blocks=[5], protect=[0])
+    assert Budget.of(8, count=2, blocks=[5, 3]) == Budget.of(8, blocks=[5, 3])
 
 
 def plan(scores: list[float], budget: Budget) -> list[int]:

@@ -35,7 +35,7 @@ def test_a_model_is_enough() -> None:
     assert recipe.pruner == ComponentSpec(name="lowest")
     assert list(recipe.evaluators) == ["harness", "footprint"]
     assert list(recipe.baselines) == ["random", "depth"]
-    assert recipe.ratio is None
+    assert recipe.amount is None
     assert recipe.verify
     assert not recipe.overwrite
 
@@ -127,6 +127,17 @@ def test_the_command_line_wins(recipe_file: Path) -> None:
     )
 
 
+def test_an_amount_of_the_command_line_replaces_that_of_a_file(recipe_file: Path, tmp_path: Path) -> None:
+    assert recipe_from(recipe_file).amount == 0.5
+    by_count = recipe_from(recipe_file, count=2)
+    assert (by_count.ratio, by_count.count, by_count.amount) == (None, 2, 2)
+    written = tmp_path / "by-count.json"
+    written.write_text(by_count.model_dump_json())
+    assert recipe_from(written) == by_count
+    again = recipe_from(written, ratio=0.25)
+    assert (again.ratio, again.count) == (0.25, None)
+
+
 @pytest.mark.parametrize(
     ("setting", "home", "expected"),
     [
@@ -170,9 +181,11 @@ def test_a_label_may_hold_a_dot() -> None:
         ({"set_": ["avs.site=x"]}, UnknownNameError, "unknown label 'avs' .*Did you mean 'avss'"),
         ({"set_": ["harness.allow_task_code=true"]}, InputError, "give the flag --allow-task-code"),
         ({"set_": ["avss.x={a: [trust_remote_code: 1]}"]}, InputError, "give the flag --trust-remote-code"),
-        ({"ratio": 1.0}, OptionError, "ratio: .*less than 1.*got 1.0"),
-        ({"ratio": 0.0}, OptionError, "ratio: .*greater than 0"),
-        ({"ratio": float("nan")}, OptionError, "ratio: .*got nan"),
+        ({"ratio": 1.0}, OptionError, "^--ratio 1 is not between 0 and 1; a number of blocks is --count 1$"),
+        ({"ratio": 0.0}, OptionError, r"^--ratio 0\.0 is not between 0 and 1$"),
+        ({"ratio": float("nan")}, OptionError, "^--ratio nan is not between 0 and 1$"),
+        ({"ratio": 0.25, "count": 1}, OptionError, "^ratio and count contradict each other; give one of them$"),
+        ({"count": 0}, OptionError, "count: .*greater than or equal to 1, got 0"),
         ({"batch_size": 0}, OptionError, "batch_size: "),
         ({"limit": 0}, OptionError, "limit: "),
         ({"seed": -1}, OptionError, "seed: "),
@@ -202,6 +215,13 @@ def test_a_wrong_option_is_named(given: dict[str, Any], error: type[Exception], 
         ("model: null", "model: .*string"),
         ("model: m\nschema_version: layerimp.recipe/2", "schema_version: .*layerimp.recipe/1"),
         ("model: m\nratio: much", "ratio: .*number.*got 'much'"),
+        ("model: m\nratio: 1", "^ratio 1 is not between 0 and 1; a number of blocks is count: 1$"),
+        ("model: m\nratio: 1.0", "^ratio 1 is not between 0 and 1; a number of blocks is count: 1$"),
+        ("model: m\nratio: 3", "^ratio 3 is not between 0 and 1; a number of blocks is count: 3$"),
+        ("model: m\nratio: 1.5", r"^ratio 1\.5 is not between 0 and 1$"),
+        ("model: m\nratio: '1'", "ratio: .*less than 1, got '1'"),
+        ("model: m\nratio: 0.5\ncount: 1", "^ratio and count contradict each other; give one of them$"),
+        ("model: m\ncount: 0.5", "count: .*integer.*got 0.5"),
         ("model: m\nlimit: 1.5", "limit: .*integer"),
         ("model: m\nblocks: [a]", "blocks.0: .*integer"),
         ("model: m\nscorers: avss", "scorers: .*dictionary"),

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from layerimp.bench.cells import Cell, Result
 from layerimp.bench.grid import RANDOM_DRAWS, Grid
@@ -61,6 +61,17 @@ class Layout(Part):
     scorers: dict[str, Entrant]
     pruners: dict[str, Chooser]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _counts_apart(cls, value: Any) -> Any:
+        """Read a store from before `counts` was a field, when `ratios` held shares and numbers of blocks alike."""
+        grid = value.get("grid") if isinstance(value, dict) else None
+        if not isinstance(grid, dict) or "counts" in grid or "ratios" not in grid:
+            return value
+        counts = [each for each in grid["ratios"] if each >= 1]
+        ratios = [each for each in grid["ratios"] if each < 1]
+        return value | {"grid": grid | {"counts": counts, "ratios": ratios}}
+
     def draws(self, scorer: str) -> range:
         """The numbers of a scorer's repeats: one, where they would all be the same."""
         entrant = self.scorers[scorer]
@@ -101,7 +112,7 @@ class Layout(Part):
         """The plan that serves a ratio."""
         scoring, chooser = self.scoring(model, scorer, draw), self.pruners[pruner]
         protect, wanted = sorted(self.grid.protect), _count(ratio, num_blocks)
-        counts = {_count(each, num_blocks) for each in self.grid.ratios}
+        counts = {_count(each, num_blocks) for each in self.grid.amounts}
         # What no budget allows must not spoil the plan that serves all others.
         possible = {count for count in counts if 0 < count < num_blocks - len(set(protect))}
         count = max(possible) if chooser.nested and wanted in possible else wanted
@@ -154,7 +165,7 @@ class Layout(Part):
         self, known: Known, model: str, scorer: str, draw: int, num_blocks: int, measures: list[Measure]
     ) -> Iterator[Cell]:
         """The cells behind a scoring."""
-        for pruner, ratio in product(self.pruners, self.grid.ratios):
+        for pruner, ratio in product(self.pruners, self.grid.amounts):
             planning = self.planning(model, scorer, draw, pruner, ratio, num_blocks)
             yield planning
             if (plan := known(planning.key)) is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
+
+from layerimp.pruner import counted
 
 Kind = Literal["scoring", "planning", "evaluation", "costing"]
 Result = Mapping[str, Any]
@@ -42,16 +44,18 @@ class Cell:
         content = self.content
         what = {
             "scoring": lambda: f"score {self.model} by {self.scorer} (seed {self.seed})",
-            "planning": lambda: f"plan {content['count']} blocks of {self.model} by {self.scorer}",
-            "evaluation": lambda: f"evaluate {content['task']} on {self.model} without {blocks_named(content)}",
+            "planning": lambda: f"plan the removal of {counted(content['count'])} of {self.model} by {self.scorer}",
+            "evaluation": lambda: f"evaluate {content['task']} on {self.model} {_without(content['blocks'])}",
             "costing": lambda: f"time {self.scorer} on {self.model}",
         }
         return what[self.kind]()
 
 
-def blocks_named(content: Mapping[str, Any]) -> str:
-    """The removed blocks of an evaluation, in words."""
-    return ", ".join(map(str, content["blocks"])) or "nothing"
+def _without(blocks: Sequence[int]) -> str:
+    """What an evaluation removes, in words."""
+    if not blocks:
+        return "(intact)"
+    return f"without block{'s' if len(blocks) > 1 else ''} {', '.join(map(str, blocks))}"
 
 
 def digest(content: Any) -> str:

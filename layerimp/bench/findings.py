@@ -46,7 +46,7 @@ def _design(layout: Layout) -> Design:
         blind=[label for label, entrant in layout.scorers.items() if entrant.blind],
         baselines=list(grid.baselines),
         pruners={label: chooser.spec for label, chooser in layout.pruners.items()},
-        ratios=grid.ratios,
+        ratios=grid.amounts,
         repeats=grid.repeats,
         seed=grid.seed,
         protect=grid.protect,
@@ -89,7 +89,7 @@ class _Model:
         scores = {scorer: one.scores for scorer, one in scored.items()}
         agreement = {(a, b): mean_tau(scores[a], scores[b]) for a, b in product(scored, scored) if a != b}
         intact, size = self._evaluated(())
-        keys = list(product(layout.pruners, layout.grid.ratios, scored))
+        keys = list(product(layout.pruners, layout.grid.amounts, scored))
         pruned = {key: found for key in keys if (found := list(self._pruned(*key, num_blocks)))}
         stability = {
             key: one
@@ -97,7 +97,7 @@ class _Model:
             if (one := Stability.of([frozenset(each.blocks) for each in found]))
         }
         rows: list[Row] = []
-        for pruner, ratio in product(layout.pruners, layout.grid.ratios):
+        for pruner, ratio in product(layout.pruners, layout.grid.amounts):
             if size is None:
                 break
             here = {scorer: pruned[pruner, ratio, scorer] for scorer in scored if (pruner, ratio, scorer) in pruned}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from layerimp.defaults import GRID_BASELINES, HARNESS, PAPER_SCORERS, PRUNER, STARTER
+from layerimp.defaults import GRID_BASELINES, HARNESS, PAPER_SCORERS, PRUNER, RATIO, STARTER
 from layerimp.errors import OptionError
+from layerimp.pruner import checked_ratio
 from layerimp.recipe import (
     Baselines,
     CalibrationSpec,
@@ -71,13 +72,18 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, int | float) else value
 
 
-def _ratios(value: tuple[float, ...]) -> tuple[float, ...]:
+def _once(value: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(value)) < len(value):
         raise ValueError("each is needed once")
-    for ratio in value:
-        if not (0 < ratio < 1 or (isinstance(ratio, int) and ratio >= 1)):
-            raise OptionError(f"the ratio {ratio} is neither a share between 0 and 1 nor a number of blocks")
     return value
+
+
+def _ratios(value: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(checked_ratio(ratio, instead="counts: {}") for ratio in value)
+
+
+def _default_ratios(others: dict[str, Any]) -> tuple[float, ...]:
+    return () if others.get("counts") else (RATIO,)
 
 
 class Grid(Part):
@@ -102,13 +108,20 @@ class Grid(Part):
     pruners: Components = Field(
         default_factory=lambda: {PRUNER: ComponentSpec(name=PRUNER)}, description="Pruners, by label."
     )
+    counts: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...],
+        BeforeValidator(_several, json_schema_input_type=int | list[int]),
+        AfterValidator(_once),
+    ] = Field((), description="How many blocks to remove, one number or several, such as [1, 2].")
     ratios: Annotated[
-        tuple[int | float, ...],
-        Field(min_length=1),
+        tuple[float, ...],
         BeforeValidator(_several, json_schema_input_type=float | list[float]),
         AfterValidator(_ratios),
+        AfterValidator(_once),
     ] = Field(
-        (0.25,), description="How much to remove: a share of the blocks, such as 0.25, or a number of them, such as 1."
+        default_factory=_default_ratios,
+        description="Shares of the blocks to remove, one or several, such as [0.25, 0.5], beside counts; "
+        "default: none where counts are given.",
     )
     tasks: tuple[str, ...] | None = Field(
         None, description="lm-evaluation-harness tasks: names or YAML paths; default: those of the starter."
@@ -128,6 +141,17 @@ class Grid(Part):
     num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt.")
     batch_size: int = Field(8, ge=1, description="Rows per batch, in scoring and evaluation.")
     seed: int = Field(0, ge=0, description="Repeat number n draws with the seed plus n; all else takes the seed.")
+
+    @model_validator(mode="after")
+    def _some_amount(self) -> Grid:
+        if not self.amounts:
+            raise OptionError("nothing is to be removed: give ratios or counts")
+        return self
+
+    @property
+    def amounts(self) -> tuple[int | float, ...]:
+        """How much to remove each time: numbers of blocks (int), then shares (float), each from few to many."""
+        return (*sorted(self.counts), *sorted(self.ratios))
 
     def recipe(self, label: str) -> Recipe:
         """What the grid asks of one model, as the recipe of a run."""

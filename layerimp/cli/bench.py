@@ -47,8 +47,11 @@ def bench(
         list[str] | None, typer.Option(help="Pruner, or LABEL=PRUNER; repeatable. Default: lowest.")
     ] = None,
     ratio: Annotated[
-        list[str] | None,
-        typer.Option(help="Share of the blocks to remove, or a number of them; repeatable. Default: 0.25."),
+        list[float] | None,
+        typer.Option(help="Share of the blocks to remove; repeatable. Default: 0.25, or what --count says."),
+    ] = None,
+    count: Annotated[
+        list[int] | None, typer.Option(help="How many blocks to remove; repeatable, beside --ratio.")
     ] = None,
     repeats: Annotated[
         int | None, typer.Option(help="Scorings of each kind, with text of its own. Default: 5.")
@@ -97,7 +100,7 @@ def bench(
 ) -> None:
     """Compare scorers over models, ratios, tasks and repeats, with error bars; goes on where it stopped.
 
-    Example: layerimp bench --model DIR --scorer avss --scorer lrp --ratio 1 --ratio 0.25 --tasks wikitext --output OUT
+    Example: layerimp bench --model DIR --scorer avss --scorer lrp --count 1 --ratio 0.25 --tasks wikitext --output OUT
     """
     from layerimp.cli.display import Screen
 
@@ -116,6 +119,7 @@ def bench(
         set_=set_,
         pruner=pruner,
         ratio=ratio,
+        count=count,
         repeats=repeats,
         protect=protect,
         calibration=o.calibration_values(calibration, field, packing, label_field, samples, max_length),

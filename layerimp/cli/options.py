@@ -63,8 +63,9 @@ Seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0."
 Pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.")]
 Ratio = Annotated[
     float | None,
-    typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --blocks says."),
+    typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --count or --blocks says."),
 ]
+Count = Annotated[int | None, typer.Option(help="How many blocks to remove, in place of --ratio.")]
 Blocks = Annotated[str | None, typer.Option(help="Blocks that go whatever their score, such as 3,5.")]
 Protect = Annotated[str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,17.")]
 Tasks = Annotated[
@@ -120,6 +121,8 @@ def recipe_from(
     pruner: str | None = None,
     evaluator: list[str] | None = None,
     tasks: str | None = None,
+    ratio: float | None = None,
+    count: int | None = None,
     blocks: str | None = None,
     protect: str | None = None,
     calibration: dict[str, Any] | None = None,
@@ -140,6 +143,9 @@ def recipe_from(
         values["baselines"] = {}
     if pruner:
         values["pruner"] = {"name": pruner}
+    if ratio is not None:
+        _check_ratios([ratio])
+    values = _with_amounts(values, ratio=ratio, count=count)
     for name, text in (("blocks", blocks), ("protect", protect)):
         if text is not None:
             values[name] = _indices(text, name)
@@ -156,7 +162,8 @@ def grid_from(
     scorer: list[str] | None = None,
     set_: list[str] | None = None,
     pruner: list[str] | None = None,
-    ratio: list[str] | None = None,
+    ratio: list[float] | None = None,
+    count: list[int] | None = None,
     evaluator: list[str] | None = None,
     tasks: str | None = None,
     protect: str | None = None,
@@ -182,9 +189,8 @@ def grid_from(
         values["models"] = _models(model)
     if protect is not None:
         values["protect"] = _indices(protect, "protect")
-    if ratio:
-        values["ratios"] = [_ratio(text) for text in ratio]
-    grid = made(Grid, values)
+    _check_ratios(ratio or [])
+    grid = made(Grid, _with_amounts(values, ratios=ratio or None, counts=count or None))
     if dtype is not None:
         models = {label: spec.model_copy(update={"dtype": dtype}) for label, spec in grid.models.items()}
         grid = grid.model_copy(update={"models": models})
@@ -232,13 +238,18 @@ def _models(specs: list[str]) -> dict[str, str] | list[str]:
     return found
 
 
-def _ratio(text: str) -> float:
-    try:
-        return int(text) if text.isdecimal() else float(text)
-    except ValueError:
-        raise OptionError(
-            f"--ratio takes a share such as 0.25, or a number of blocks such as 1, got {text!r}"
-        ) from None
+def _check_ratios(ratios: list[float]) -> None:
+    """Refuse what is no share, in the words of the command line."""
+    from layerimp.pruner import checked_ratio
+
+    for ratio in ratios:
+        checked_ratio(ratio, name="--ratio", instead="--count {}")
+
+
+def _with_amounts(values: dict[str, Any], **amounts: Any) -> dict[str, Any]:
+    """Ratios and counts of the command line take the place of all those in a file."""
+    given = {name: amount for name, amount in amounts.items() if amount is not None}
+    return {name: value for name, value in values.items() if name not in amounts} | given if given else values
 
 
 def _labelled(kind: str, specs: list[str]) -> dict[str, dict[str, Any]]:

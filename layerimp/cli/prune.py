@@ -28,6 +28,7 @@ def prune(
     scorer: o.Scorer = None,
     calibration: o.Calibration = None,
     ratio: o.Ratio = None,
+    count: o.Count = None,
     output: o.Output = None,
     pruner: o.Pruner = None,
     protect: o.Protect = None,
@@ -56,7 +57,8 @@ def prune(
 
     Example: layerimp prune --model DIR --blocks 3,5 --output OUT
     """
-    given = {"blocks": blocks, "ratio": ratio, "protect": protect, "scorer": scorer, "calibration": calibration}
+    amounts = {"blocks": blocks, "ratio": ratio, "count": count, "protect": protect}
+    given = amounts | {"scorer": scorer, "calibration": calibration}
     if plan is not None and (other := [name for name, value in given.items() if value is not None]):
         raise OptionError(f"a plan says which blocks go: --plan and --{other[0]} contradict each other")
     made = o.recipe_from(
@@ -66,6 +68,7 @@ def prune(
         set_=set_,
         pruner=pruner,
         ratio=ratio,
+        count=count,
         blocks=blocks,
         protect=protect,
         calibration=o.calibration_values(calibration, field, packing, label_field, samples, max_length),

@@ -170,9 +170,10 @@ def score_blocks(
 
 
 def budget_of(recipe: Recipe, num_blocks: int) -> tuple[Budget, float | None]:
-    """How many blocks go, and the ratio that says so; a quarter, where nothing is named."""
-    ratio = RATIO if recipe.ratio is None and not recipe.blocks else recipe.ratio
-    return Budget.of(num_blocks, ratio=ratio, blocks=recipe.blocks, protect=recipe.protect), ratio
+    """How many blocks go, and the ratio that says so, if one does; a quarter, where nothing is named."""
+    ratio = RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
+    budget = Budget.of(num_blocks, ratio=ratio, count=recipe.count, blocks=recipe.blocks, protect=recipe.protect)
+    return budget, ratio
 
 
 def plan_removals(
