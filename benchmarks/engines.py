@@ -22,10 +22,10 @@ import typer
 from kills import GRID, results
 from ray.cluster_utils import Cluster
 
-from layerimp.bench import pipeline
+from layerimp.bench import commands as pipeline
 from layerimp.bench.cells import Cell
-from layerimp.bench.driver import Tally
 from layerimp.bench.grid import Grid
+from layerimp.bench.scheduler import Tally
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
 

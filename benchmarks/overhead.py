@@ -33,10 +33,10 @@ import torch
 
 import layerimp
 from layerimp.blocks import run
+from layerimp.blocks.head import Head
 from layerimp.calibration import load_calibration
-from layerimp.head import Head
-from layerimp.registry import registry
-from layerimp.soundness import Checked
+from layerimp.calibration.validation import Checked
+from layerimp.registry.catalog import registry
 from layerimp.sweep import Backward
 
 PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 import layerimp
-from layerimp.comparison import Comparison
-from layerimp.recipe import ORIGINAL, STARTER, STARTER_TASKS
-from layerimp.registry import registry
-from layerimp.surgery import pruned
+from layerimp.defaults import ORIGINAL, STARTER, STARTER_TASKS
+from layerimp.registry.catalog import registry
+from layerimp.report.comparison import Comparison
+from layerimp.surgery.removal import pruned
 
 
 def main(

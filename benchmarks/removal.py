@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 import layerimp
 from layerimp.errors import LayerimpError
-from layerimp.registry import registry
+from layerimp.registry.catalog import registry
 
 Kind = Literal["exact", "refused", "wrong"]
 TOLERANCE = 2e-5

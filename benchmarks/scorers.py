@@ -27,14 +27,14 @@ from torch.nn.functional import cosine_similarity
 
 import layerimp
 from layerimp.blocks import BlockStack, run
+from layerimp.blocks.head import Head
 from layerimp.calibration import load_calibration
-from layerimp.engine import measure
-from layerimp.head import Head
+from layerimp.calibration.validation import Checked
 from layerimp.pruner import Budget
-from layerimp.registry import registry
+from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance, Scorer
-from layerimp.soundness import Checked
-from layerimp.surgery import pruned
+from layerimp.scoring.engine import measure
+from layerimp.surgery.removal import pruned
 from layerimp.sweep.cache import BlockCache
 
 DRAWS = 5

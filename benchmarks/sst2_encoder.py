@@ -25,10 +25,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import layerimp
-from layerimp.calibration import draw_calibration
-from layerimp.engine import measure
-from layerimp.registry import registry
-from layerimp.surgery import pruned
+from layerimp.calibration.sampling import draw_calibration
+from layerimp.registry.catalog import registry
+from layerimp.scoring.engine import measure
+from layerimp.surgery.removal import pruned
 
 TASK = "layerimp_sst2"
 BATCH, POOL, RATE, WARM_SHARE, REPORT_EVERY = 32, 50, 5e-5, 0.06, 200

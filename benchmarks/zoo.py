@@ -228,7 +228,7 @@ def build(kind: str, head: str, config: PretrainedConfig | None = None, **change
 
 
 def stir(model: nn.Module) -> None:
-    """Move every weight off what it was initialised to."""
+    """Move every weight off what it was initialised to, but for what stock code sets itself whenever it loads one."""
     random = torch.Generator().manual_seed(1)
     words = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     with torch.no_grad():
@@ -243,4 +243,5 @@ def stir(model: nn.Module) -> None:
         for name, buffer in model.named_buffers():
             parent, _, own = name.rpartition(".")
             if buffer.is_floating_point() and own not in model.get_submodule(parent)._non_persistent_buffers_set:
-                buffer.add_(torch.rand(buffer.shape, generator=random).to(buffer.dtype) * 0.2)
+                fixed = buffer == -1.0  # the last of zaya's balancing biases
+                buffer.add_(torch.rand(buffer.shape, generator=random).to(buffer.dtype) * 0.2).masked_fill_(fixed, -1.0)

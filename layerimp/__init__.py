@@ -6,7 +6,7 @@ The public names are loaded on first use, so that importing `layerimp` imports n
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from layerimp._version import __version__ as __version__
 
 __all__ = [
     "Evaluator",
@@ -35,28 +35,28 @@ _HOME = {
     "Pruner": "pruner",
     "Recipe": "recipe",
     "Scorer": "scorer",
-    "find_blocks": "blocks",
+    "find_blocks": "models.discovery",
     "hookimpl": "hookspecs",
-    "load": "model",
-    "prune": "surgery",
-    "run": "pipeline",
-    "save": "checkpoint",
-    "score": "engine",
+    "load": "models.loading",
+    "prune": "surgery.removal",
+    "run": "pipeline.commands",
+    "save": "checkpoint.saving",
+    "score": "scoring.engine",
 }
 
 if TYPE_CHECKING:
-    from layerimp.blocks import find_blocks
-    from layerimp.checkpoint import save
-    from layerimp.engine import score
+    from layerimp.checkpoint.saving import save
     from layerimp.errors import LayerimpError
     from layerimp.evaluator import Evaluator, Metric
     from layerimp.hookspecs import hookimpl
-    from layerimp.model import load
-    from layerimp.pipeline import run
+    from layerimp.models.discovery import find_blocks
+    from layerimp.models.loading import load
+    from layerimp.pipeline.commands import run
     from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Recipe
     from layerimp.scorer import Importance, Scorer
-    from layerimp.surgery import prune
+    from layerimp.scoring.engine import score
+    from layerimp.surgery.removal import prune
 
 
 def __getattr__(name: str) -> object:

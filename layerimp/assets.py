@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Literal
-
-from layerimp.errors import PluginError
-from layerimp.plugins import PluginHost, host, one_line
 
 
 @dataclass(frozen=True)
@@ -27,54 +22,3 @@ class Assets:
     models: Mapping[str, Path] = field(default_factory=dict)
     texts: Mapping[str, Path] = field(default_factory=dict)
     tasks: tuple[Path, ...] = ()
-
-
-def collected(plugins: PluginHost) -> Assets:
-    """The assets of all plugins; a plugin whose files are missing, or whose names are taken, fails with that cause."""
-    models: dict[str, Path] = {}
-    texts: dict[str, Path] = {}
-    tasks: tuple[Path, ...] = ()
-    for implementation in plugins.manager.hook.layerimp_assets.get_hookimpls():
-        try:
-            found = _checked(implementation.function(), models, texts)
-        except (Exception, SystemExit) as error:
-            cause = str(error) if isinstance(error, PluginError) else one_line(error)
-            plugins.fail(implementation.plugin_name, f"layerimp_assets: {cause}")
-            continue
-        models |= found.models
-        texts |= found.texts
-        tasks += found.tasks
-    return Assets(models, texts, tasks)
-
-
-def _checked(found: object, models: Mapping[str, Path], texts: Mapping[str, Path]) -> Assets:
-    if not isinstance(found, Assets):
-        raise PluginError(f"returns {type(found).__name__}, not Assets")
-    for kind, own, taken in (("model", found.models, models), ("text", found.texts, texts)):
-        for name in own:
-            if name in taken:
-                raise PluginError(f"the {kind} name {name!r} is taken by another plugin")
-    for path in (*found.models.values(), *found.texts.values(), *found.tasks):
-        if not path.exists():
-            raise PluginError(f"{path} does not exist")
-    return found
-
-
-@cache
-def assets() -> Assets:
-    """The assets of this process's plugins."""
-    found = collected(host())
-    host().tell_failures()
-    return found
-
-
-def located(kind: Literal["models", "texts"], name: str | Path) -> str | Path:
-    """Where a model or a text that a plugin ships under `name` lies; `name` itself, if none does."""
-    shipped: Mapping[str, Path] = getattr(assets(), kind)
-    return shipped.get(str(name), name)
-
-
-def absolute(path: str | Path, shipped: Container[str] = ()) -> str:
-    """A path as it is seen from anywhere; what is none, such as a shipped name or the id of a model, as it is."""
-    here = Path(path).expanduser()
-    return str(here.absolute()) if str(path) not in shipped and here.exists() else str(path)

@@ -8,6 +8,7 @@ The CLI prints an error's one line and exits with its `exit_code`.
     │   ├── OptionError       an option that does not exist, or a value of the wrong type
     │   ├── CalibrationError  text that cannot be read, or is too little
     │   ├── ModelError        a model that cannot be loaded or understood
+    │   │   └── PredictionError   a model whose predictions cannot be read
     │   ├── TaskError         an evaluation task that cannot be found, read or allowed
     │   └── OutputError       an output directory that cannot be written
     ├── PluginError           a plugin broke its contract
@@ -30,11 +31,11 @@ class LayerimpError(Exception):
 
     Attributes:
         exit_code: What a command ends with.
-        blames: Whether the text names the plugin whose fault it is.
+        names_plugin: Whether the text names the plugin whose fault it is.
     """
 
     exit_code: ClassVar[int] = 2
-    blames: bool = False
+    names_plugin: bool = False
 
 
 class InputError(LayerimpError):
@@ -55,6 +56,10 @@ class CalibrationError(InputError):
 
 class ModelError(InputError):
     """A model that cannot be loaded or understood."""
+
+
+class PredictionError(ModelError):
+    """A model whose predictions cannot be read: it makes none, or not from its blocks alone."""
 
 
 class TaskError(InputError):
@@ -101,3 +106,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") ->
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     owner = f" of {of}" if of else ""
     return UnknownNameError(f"unknown {kind} {name!r}{owner}.{hint} Known: {listing(known)}.")
+
+
+def one_line(error: BaseException) -> str:
+    """The kind and the text of an error, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from layerimp.documents import Document
+Document = tuple[str, int | None]
+"""A text to calibrate on, and its label where one is wanted."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from layerimp.assets import Assets
-    from layerimp.blocks import BlockStack
+    from layerimp.blocks.stack import BlockStack
     from layerimp.evaluator import Evaluator
     from layerimp.pruner import Pruner
     from layerimp.scorer import Scorer

@@ -10,22 +10,16 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from layerimp.assets import assets
+from layerimp.defaults import (
+    ALL,
+    BASELINES,
+    EVALUATORS,
+    ORIGINAL,
+    PRUNER,
+    SCORER,
+    STARTER,
+)
 from layerimp.errors import InputError, OptionError, unknown_name
-
-ORIGINAL = "original"
-"""The label of the intact model in results."""
-ALL = "all"
-"""What stands for every installed scorer."""
-
-STARTER = "starter"
-"""The model, and its calibration text, that everything runs on by default."""
-
-PROSE = "prose"
-"""The calibration text for all other models."""
-
-STARTER_TASKS = ("starter_stories", "starter_sentiment", "starter_qa")
-"""One task per family of the AVSS paper: language modelling, sentiment, question answering. They need no network."""
 
 
 @dataclass(frozen=True)
@@ -150,22 +144,26 @@ class Recipe(Part):
 
     schema_version: Literal["layerimp.recipe/1"] = Field("layerimp.recipe/1", description="The version of this format.")
     model: str = Field(STARTER, description="A model directory, one that a plugin ships, or a model id on the hub.")
-    dtype: str | None = Field(None, description="float32, bfloat16, float16 or float64; default: as saved.")
+    dtype: str | None = Field(
+        None,
+        description="What to compute in: float32, bfloat16, float16 or float64; default: as stored, but float32 where "
+        "the CPU only emulates that, and for the starter. Checkpoints are written as stored.",
+    )
     device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")
     device_map: Literal["auto"] | None = Field(
         None, description="auto: spread the model over all GPUs, where one is too small; in place of device."
     )
     scorers: Scorers = Field(
-        default_factory=lambda: {"avss": ComponentSpec(name="avss")},
+        default_factory=lambda: {SCORER: ComponentSpec(name=SCORER)},
         description="Scorers, by label; `all` stands for every installed one that is not named beside it.",
     )
     baselines: Baselines = Field(
-        default_factory=lambda: {name: ComponentSpec(name=name) for name in ("random", "depth")},
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in BASELINES},
         description="Scorers, by label, that a run with quality metrics evaluates beside the others.",
     )
-    pruner: ComponentSpec = Field(ComponentSpec(name="lowest"), description="The pruner.")
+    pruner: ComponentSpec = Field(ComponentSpec(name=PRUNER), description="The pruner.")
     evaluators: Components = Field(
-        default_factory=lambda: {name: ComponentSpec(name=name) for name in ("harness", "footprint")},
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in EVALUATORS},
         description="Evaluators, by label.",
     )
     calibration: CalibrationSpec = Field(
@@ -197,14 +195,6 @@ class Recipe(Part):
         if self.device is not None and self.device_map is not None:
             raise OptionError("device and device_map contradict each other; give one of them")
         return self
-
-    def settled(self) -> Recipe:
-        """The same with a calibration text and tasks, where none are named."""
-        own = STARTER if self.model == STARTER else PROSE
-        calibration = self.calibration.model_copy(update={"source": self.calibration.source or own})
-        shipped = STARTER_TASKS if STARTER in assets().models else ()
-        tasks = shipped if self.tasks is None else self.tasks
-        return self.model_copy(update={"calibration": calibration, "tasks": tasks})
 
 
 PERMISSIONS = frozenset(Permissions.__dataclass_fields__)

@@ -17,15 +17,18 @@ for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
 # Small models gain nothing from threads, and workers beside each other lose by them.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# The tests are the same on every processor; those of the decision itself make it anew.
+os.environ["LAYERIMP_CPU_HALF"] = "stored"
+
 from fake_plugins import Install, installer
 from mood import Run, mood
 from tiny import tiny
 
-from layerimp.assets import assets
 from layerimp.cli import main
 from layerimp.hookspecs import PROJECT
-from layerimp.plugins import host
-from layerimp.registry import registry
+from layerimp.registry.assets import assets
+from layerimp.registry.catalog import registry
+from layerimp.registry.loader import host
 from layerimp.testing import tiny_tokenizer
 from layerimp.testing.tiny import WORDS
 
@@ -51,7 +54,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             cached.cache_clear()
 
     def plug(*points: EntryPoint) -> None:
-        monkeypatch.setattr("layerimp.plugins.entry_points", lambda group: [*installed, *points])
+        monkeypatch.setattr("layerimp.registry.loader.entry_points", lambda group: [*installed, *points])
         forget()
 
     yield plug

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
 from layerimp.bench.cells import Cell, Outcome, Result
-from layerimp.bench.driver import Driver, Tally
-from layerimp.bench.engines import Assignment, WorkerError
+from layerimp.bench.executors.base import Assignment, WorkerError
 from layerimp.bench.grid import Grid
-from layerimp.bench.layout import Chooser, Entrant, Layout, Measure, Subject
+from layerimp.bench.scheduler import Scheduler, Tally
 from layerimp.bench.store import Store
 from layerimp.evaluator import Metric
+from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import Permissions, made
 
 BLOCKS = 8
@@ -40,7 +41,7 @@ def layout(**changes: Any) -> Layout:
     }
     measures = tuple(Measure(evaluator="harness", task=task, tag=task) for task in grid.tasks or ())
     subjects = {
-        label: Subject(recipe=grid.recipe(label), identity=label, text="text", measures=measures)
+        label: Subject(recipe=resolve(grid.recipe(label)), identity=label, text="text", measures=measures)
         for label in grid.models
     }
     return Layout(grid=grid, models=subjects, scorers=entrants, pruners=choosers)
@@ -124,5 +125,5 @@ def drive(directory: Path, engine: Arithmetic, *, retry: bool = False, **changes
     made_layout, watching = layout(**changes), Watching()
     with Store(directory) as store:
         store.keep_layout(made_layout.model_dump(mode="json"))
-        Driver(made_layout, store, Permissions(), watching, retry=retry).run(engine)
+        Scheduler(made_layout, store, Permissions(), watching, retry=retry).run(engine)
     return made_layout, watching

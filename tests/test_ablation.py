@@ -11,10 +11,10 @@ from tiny import DECODERS, EXPERTS, classifier, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import layerimp
-from layerimp.engine import measure
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError
 from layerimp.scorer import Importance, Scorer
-from layerimp.surgery import pruned
+from layerimp.scoring.engine import measure
+from layerimp.surgery.removal import pruned
 from layerimp.sweep import Ablation, Forward, Trace
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing import BLOCKS, batch, padded_batch

@@ -11,7 +11,7 @@ import zoo
 
 import layerimp
 from layerimp.errors import SurgeryError
-from layerimp.surgery import pruned
+from layerimp.surgery.removal import pruned
 
 CAUSAL = (
     "afmoe bamba bart bert big_bird bloom cohere2 dbrx deepseek_v3 deepseek_v4 dots3_note_text ernie4_5_moe falcon_h1 "
@@ -75,8 +75,8 @@ class TestTheTrialCanFail:
     @pytest.fixture
     def unproved(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         """No removal and no checkpoint is proved."""
-        monkeypatch.setattr("layerimp.surgery._prove", lambda *_args: None)
-        monkeypatch.setattr("layerimp.checkpoint.check_checkpoint", lambda *_args: None)
+        monkeypatch.setattr("layerimp.surgery.removal._prove", lambda *_args: None)
+        monkeypatch.setattr("layerimp.checkpoint.saving.check_checkpoint", lambda *_args: None)
         return monkeypatch
 
     def outcome(self, kind: str = "gpt_oss", blocks: tuple[int, ...] = (1,)) -> removal.Case:
@@ -103,7 +103,7 @@ class TestTheTrialCanFail:
 
     def test_a_stale_index(self, unproved: pytest.MonkeyPatch) -> None:
         """Seen by cached generation alone."""
-        unproved.setattr("layerimp.surgery._set", lambda *_args: None)
+        unproved.setattr("layerimp.surgery.removal._set", lambda *_args: None)
         case = self.outcome("llama")
         assert case.outcome == "wrong"
         assert "cached generation" in case.said
@@ -128,7 +128,7 @@ class TestTheTrialCanFail:
 
 def test_a_broken_removal_is_refused_by_layerimp_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same stale index, with the proofs at work."""
-    monkeypatch.setattr("layerimp.surgery._set", lambda *_args: None)
+    monkeypatch.setattr("layerimp.surgery.removal._set", lambda *_args: None)
     with pytest.raises(SurgeryError, match="with a cache without block 1"):
         layerimp.prune(zoo.build("llama", "causal"), [1])
 

@@ -11,8 +11,9 @@ import pytest
 
 import layerimp
 from layerimp import hookimpl
-from layerimp.assets import Assets, assets, collected, located
-from layerimp.plugins import PluginHost
+from layerimp.assets import Assets
+from layerimp.registry.assets import assets, collected, located
+from layerimp.registry.loader import PluginHost
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from tiny import EXPERTS, classifier, tiny
 from torch import nn
 
 import layerimp
-from layerimp.blocks import block_input, hidden_states
-from layerimp.engine import measure
+from layerimp.blocks.forward import block_input, hidden_states
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError, PluginError
 from layerimp.scorer import Importance, Scorer
-from layerimp.surgery import pruned
+from layerimp.scoring.engine import measure
+from layerimp.surgery.removal import pruned
 from layerimp.sweep import Backward, Forward, Trace
 from layerimp.testing import BLOCKS, batch, padded_batch
 

@@ -14,14 +14,15 @@ import pytest
 from grids import BLOCKS, Arithmetic, computed, drive
 from scipy import stats
 
+from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result
-from layerimp.bench.document import as_document
-from layerimp.bench.findings import Findings, Row, find
-from layerimp.bench.layout import Layout
-from layerimp.bench.statistics import interval
+from layerimp.bench.findings import Row, find
 from layerimp.bench.store import Store
-from layerimp.bench.tables import as_csv, as_latex, as_markdown, number, paper_tables, summaries
 from layerimp.cli.tables import paper
+from layerimp.report.findings import Findings
+from layerimp.report.json_export import as_document
+from layerimp.report.statistics import interval
+from layerimp.report.tables import as_csv, as_latex, as_markdown, number, paper_tables, summaries
 
 RATIO = 0.25
 REMOVED = BLOCKS // 4
@@ -45,8 +46,15 @@ def row(found: Findings, task: str, ratio: float = RATIO) -> Row:
     return one
 
 
-def test_every_number_of_a_row_by_hand(found: Findings) -> None:
-    one, layout = row(found, "mood"), found.layout
+@pytest.fixture
+def layout(found: Findings, tmp_path: Path) -> Layout:
+    """The grid that `found` is of."""
+    with Store(tmp_path, write=False) as store:
+        return Layout.model_validate(store.layout())
+
+
+def test_every_number_of_a_row_by_hand(found: Findings, layout: Layout) -> None:
+    one = row(found, "mood")
     values: dict[str, list[float]] = {}
     for scorer in layout.scorers:
         for draw in layout.draws(scorer):
@@ -163,12 +171,12 @@ def test_what_is_not_known_yet_is_left_out(tmp_path: Path) -> None:
     assert as_csv(found).count("\n") == 1
 
 
-def test_stability_and_agreement(found: Findings) -> None:
+def test_stability_and_agreement(found: Findings, layout: Layout) -> None:
     model = found.models["one"]
     assert model.stability["lowest", RATIO, "random"].same < 1
     assert ("lowest", RATIO, "depth") not in model.stability
-    scores = [computed(found.layout.scoring("one", "avss", draw))["scores"] for draw in range(3)]
-    others = [computed(found.layout.scoring("one", "gbis", draw))["scores"] for draw in range(3)]
+    scores = [computed(layout.scoring("one", "avss", draw))["scores"] for draw in range(3)]
+    others = [computed(layout.scoring("one", "gbis", draw))["scores"] for draw in range(3)]
     taus = [stats.kendalltau(one, other).statistic for one in scores for other in others]
     assert model.agreement["avss", "gbis"] == pytest.approx(sum(taus) / len(taus))
     assert model.scored["avss"].cost == 1.5
@@ -209,7 +217,7 @@ def test_the_summary_has_a_line_for_each_scorer(tmp_path: Path) -> None:
     assert table.head == ["scorer", "1 block", "50%"]
     means = {
         scorer: sum(row(found, "average", r).entries[scorer].value.mean for r in (1, 0.5))
-        for scorer in found.layout.scorers
+        for scorer in found.design.scorers
     }
     assert [line[0].text for line in table.rows] == sorted(means, key=lambda scorer: -means[scorer])
 

@@ -12,12 +12,13 @@ from grids import BLOCKS, computed, layout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerimp.bench.grid import RANDOM_DRAWS, Grid, named
-from layerimp.bench.layout import Layout
-from layerimp.bench.work import as_importance
+from layerimp.bench.cell_graph import Layout
+from layerimp.bench.executors.worker import as_importance
+from layerimp.bench.grid import RANDOM_DRAWS, Grid
 from layerimp.errors import InputError
 from layerimp.recipe import made, read_recipe
-from layerimp.registry import registry
+from layerimp.registry.catalog import registry
+from layerimp.report.tables import named
 from layerimp.scorer import Importance
 
 GRIDS = Path(__file__).parents[1] / "benchmarks" / "grids"

@@ -15,14 +15,16 @@ from typing import Any
 
 import pytest
 
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
 from layerimp.bench.cells import Cell
-from layerimp.bench.findings import Findings, find
+from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
-from layerimp.bench.layout import Chooser, Entrant, Layout, Measure, Subject
-from layerimp.bench.report.page import page
 from layerimp.bench.store import Record
-from layerimp.bench.tables import as_csv
+from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
+from layerimp.report.findings import Findings
+from layerimp.report.html.page import page
+from layerimp.report.tables import as_csv
 
 BASELINES = ("random", "depth", "block-influence")
 SECTIONS = ("Quality of the pruned model", "Retention", "Importance of each block", "Rank agreement", "Stability")
@@ -43,7 +45,7 @@ def layout_of(
     measures = tuple(Measure(evaluator="harness", task=task, tag=task) for task in tasks)
     return Layout(
         grid=made,
-        models={m: Subject(recipe=made.recipe(m), identity=m, text=m, measures=measures) for m in models},
+        models={m: Subject(recipe=resolve(made.recipe(m)), identity=m, text=m, measures=measures) for m in models},
         scorers={
             label: Entrant(spec=spec, blind=label in ("random", "depth"), seeded=label == "random", code="")
             for label, spec in (named | company).items()
@@ -212,8 +214,11 @@ def test_names_cannot_act() -> None:
     evil = '</title><script>alert("$x$")</script>&'
     found = found_of(tasks=(evil,))
     model = found.models["tiny"]
-    layout = found.layout.model_copy(
-        update={"models": {evil: found.layout.models["tiny"]}, "scorers": {evil: found.layout.scorers["avss"]}}
+    design = replace(
+        found.design,
+        models={evil: found.design.models["tiny"]},
+        measured={evil: [evil]},
+        scorers={evil: found.design.scorers["avss"]},
     )
     changed = replace(
         model,
@@ -226,7 +231,7 @@ def test_names_cannot_act() -> None:
             for row in model.rows
         ],
     )
-    document = page(replace(found, layout=layout, models={evil: changed}, failures=[(evil, evil)], versions=[evil]))
+    document = page(replace(found, design=design, models={evil: changed}, failures=[(evil, evil)], versions=[evil]))
     assert "<script" not in document
     assert document.count("&lt;script&gt;") > 20
 

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from grids import Watching
 
-from layerimp.bench import pipeline
-from layerimp.bench.document import as_document
-from layerimp.bench.driver import Tally
-from layerimp.bench.findings import Findings
+from layerimp.bench import commands as pipeline
 from layerimp.bench.grid import Grid
+from layerimp.bench.scheduler import Tally
 from layerimp.bench.store import FILE
 from layerimp.errors import InputError, OptionError
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
+from layerimp.report.findings import Findings
+from layerimp.report.json_export import as_document
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

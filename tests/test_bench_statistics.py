@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from layerimp.bench.statistics import (
+from layerimp.report.statistics import (
     Interval,
     Stability,
     difference,

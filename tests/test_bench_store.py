@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from grids import computed, layout
 
-from layerimp.bench import pipeline
+from layerimp.bench import commands as pipeline
 from layerimp.bench.cells import Cell, Outcome
 from layerimp.bench.store import FILE, Store
 from layerimp.errors import OutputError

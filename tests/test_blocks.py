@@ -14,12 +14,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import layerimp
-from layerimp.blocks import BlockStack, hidden_states
+from layerimp.blocks import BlockStack
+from layerimp.blocks.forward import hidden_states
+from layerimp.blocks.sites import find_taps
 from layerimp.errors import ModelError, PluginWarning
-from layerimp.model import longest_row
-from layerimp.plugins import host
-from layerimp.sites import find_taps
-from layerimp.sweep import Forward, Trace
+from layerimp.models import longest_row
+from layerimp.registry.loader import host
+from layerimp.sweep import Drive, Forward, Trace
 from layerimp.testing import BLOCKS, batch, padded_batch
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
@@ -34,16 +35,8 @@ def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor], *bundles: 
         found.append(Trace(trace.block, trace.batch, acts, trace.mask, trace.padded))
 
     stack, sweep = layerimp.find_blocks(model), Forward()
-    sweep.drive(
-        stack,
-        [one],
-        sites=frozenset(sites),
-        scouting=sweep.scout(stack, frozenset(sites)),
-        bundles=list(map(frozenset, bundles)),
-        removed=(),
-        emit=keep,
-        end_batch=lambda: None,
-    )
+    scouting = sweep.scout(stack, frozenset(sites))
+    sweep.drive(stack, [one], Drive(scouting, list(map(frozenset, bundles or [sites])), keep, lambda: None))
     return found
 
 

@@ -14,10 +14,11 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 import layerimp
 import layerimp.sweep.cache
-from layerimp.engine import measure
-from layerimp.pipeline import prune_model
+from layerimp.pipeline.commands import prune_model
 from layerimp.recipe import Recipe
+from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance, Scorer
+from layerimp.scoring.engine import measure
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing import batch, padded_batch
 
@@ -101,7 +102,7 @@ def test_sites_inside_blocks_are_computed() -> None:
     stack, batches = layerimp.find_blocks(model), [batch(3, 12)]
     cache = BlockCache(stack)
     importance(model, "block-influence", (), cache)
-    made = layerimp.registry.registry().get("scorer", "avss")
+    made = registry().get("scorer", "avss")
     assert measure(stack, batches, {"a": made(BLOCKS)}, cache=cache) == measure(stack, batches, {"a": made(BLOCKS)})
 
 

@@ -15,7 +15,7 @@ from tiny import ALL, EAGER_ONLY, ENCODERS, tiny
 from transformers import AutoModelForCausalLM
 
 import layerimp
-from layerimp import checkpoint
+from layerimp.checkpoint import saving as checkpoint
 from layerimp.errors import CheckpointError, OptionError, OutputError
 from layerimp.testing import batch, tiny_tokenizer
 
@@ -91,7 +91,11 @@ def spoil_config(directory: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
-    [(spoil_weight, "logits are"), (drop_weight, "missing keys"), (spoil_config, "unexpected keys|2 blocks")],
+    [
+        (spoil_weight, r"weight model.layers.1.mlp.down_proj.weight is not the one in memory"),
+        (drop_weight, "missing keys"),
+        (spoil_config, "unexpected keys|2 blocks"),
+    ],
 )
 def test_what_does_not_load_back_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, said: str
@@ -108,7 +112,12 @@ def test_what_does_not_load_back_is_not_there(
 def test_a_checkpoint_whose_cache_is_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uncached logits agree, so only the cached ones can tell."""
     model, real = tiny("llama"), checkpoint.cached_logits
-    monkeypatch.setattr(checkpoint, "cached_logits", lambda m: real(m) if m is model else real(m).roll(1, dims=1))
+
+    def wrong_in_the_checkpoint(one: Any) -> torch.Tensor | None:
+        found = real(one)
+        return found if one.model is model or found is None else found.roll(1, dims=1)
+
+    monkeypatch.setattr(checkpoint, "cached_logits", wrong_in_the_checkpoint)
     with pytest.raises(CheckpointError, match="cached logits are"):
         layerimp.save(model, None, tmp_path / "out")
 
@@ -119,7 +128,7 @@ def test_a_cache_that_only_the_checkpoint_cannot_use_is_refused(
     model, real = tiny("llama"), checkpoint.cached_logits
 
     def only_in_memory(one: Any) -> torch.Tensor | None:
-        if one is not model:
+        if one.model is not model:
             raise IndexError("no layer 3")
         return real(one)
 

@@ -20,8 +20,8 @@ from tiny import tiny
 from transformers import AutoModelForCausalLM
 
 from layerimp.errors import ModelError
-from layerimp.plugins import PluginRecord
-from layerimp.registry import registry
+from layerimp.registry.catalog import registry
+from layerimp.registry.loader import PluginRecord
 from layerimp.scorer import Scorer
 from layerimp.sweep import Forward, Trace
 from layerimp.testing import BLOCKS, tiny_tokenizer
@@ -608,7 +608,7 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
 def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stage: str, number: signal.Signals) -> None:
     """A real signal in the middle of a real run."""
     arguments = ["layerimp", "run", "--tasks", "none", *map(str, scoring), "--output", str(tmp_path / "out")]
-    slow = "import time, layerimp.job as p; "
+    slow = "import time, layerimp.pipeline.stages as p; "
     slow += {
         "score": "p.fill = lambda *a, **k: (print('now', flush=True), time.sleep(60))",
         "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), print('now', flush=True), time.sleep(60))",

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerimp.cli.display import Screen
-from layerimp.comparison import Comparison
 from layerimp.evaluator import Metric, retention, retention_stderr
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.report import Report, Size
+from layerimp.report.comparison import Comparison
 from layerimp.scorer import Importance
 
 INF = math.inf

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mood import mood
 
-from layerimp.registry import registry
+from layerimp.registry.catalog import registry
 from layerimp.testing import Check, checks_of, parametrize
 
 SHIPPED = {kind: [registry().get(kind, name) for name in registry().names(kind)] for kind in ("scorer", "pruner")}

@@ -17,14 +17,15 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from two_devices import FIRST, SECOND, spread, two_devices
 
 import layerimp
-from layerimp import Recipe, checkpoint
-from layerimp import model as loading
-from layerimp.checkpoint import check_checkpoint, check_memory
-from layerimp.engine import measure
+from layerimp import Recipe
+from layerimp.checkpoint import saving as checkpoint
+from layerimp.checkpoint.saving import check_checkpoint, check_memory
 from layerimp.errors import ModelError, OptionError, OutputError
-from layerimp.metrics_cache import model_fingerprint
-from layerimp.registry import registry
-from layerimp.surgery import pruned
+from layerimp.evaluation.cache import model_fingerprint
+from layerimp.models import loading as loading
+from layerimp.registry.catalog import registry
+from layerimp.scoring.engine import measure
+from layerimp.surgery.removal import pruned
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing import BLOCKS, VOCAB, padded_batch, tiny_tokenizer
 

@@ -28,9 +28,10 @@ from transformers import (
 )
 
 import layerimp
-from layerimp import hookspecs, result
-from layerimp.plugins import PluginHost
-from layerimp.registry import Registry, registry
+from layerimp import hookspecs
+from layerimp.registry.catalog import Registry, registry
+from layerimp.registry.loader import PluginHost
+from layerimp.report import schema as result
 
 ROOT = pages.ROOT
 DOCS = ROOT / "docs"
@@ -95,16 +96,16 @@ def test_code_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
     folder: pages.Workshop = request.getfixturevalue("empty" if page.parent.name == "tutorials" else "workshop")
     if page.name == "unusual-models.md":
         unusual_models(folder.folder)
-    printed = ""
+    printed = command = ""
     for block in pages.blocks(page.read_text()):
         assert block.language in LANGUAGES, f"a block in {block.language!r} that nothing checks"
         if block.language == "yaml":
             list(yaml.safe_load_all(block.code))
         if block.title == pages.OUTPUT:
-            assert pages.same(block.code, printed), (
+            assert pages.same(block.code, printed, command), (
                 f"python docs/tools/regenerate.py {page} brings up to date:\n{printed}"
             )
-        printed = folder.run(block) if block.runs else ""
+        printed, command = (folder.run(block) if block.runs else ""), block.code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -145,13 +146,35 @@ def test_blocks_run_as_in_a_shell(tmp_path: Path) -> None:
         folder.run(pages.Block("bash", "", "ls nowhere | cat; false\n"))
 
 
-def test_outputs_are_compared_but_for_rounding_and_times() -> None:
-    table = "title\n\nfootprint\n\n  model  latency\n  a      {}\n\nquality\n  avss  {}  3 of 12  ✗ {}nd\n"
-    shown = table.format(8.2, "0.5000", 2)
-    assert pages.same(shown, table.format(9.9, "0.5001", 2))
-    assert not pages.same(shown, table.format(8.2, "0.6000", 2))
-    assert not pages.same(shown, table.format(8.2, "0.5000", 3))
-    assert not pages.same(shown, shown + "more\n")
+@pytest.mark.parametrize(
+    ("score", "accuracy", "limit", "expected"),
+    [
+        ("0.0187", "0.7063", "", True),
+        ("0.01869", "0.7063", "", True),  # the last digit
+        ("0.01871", "0.7063", "", True),
+        ("0.01872", "0.7063", "", False),
+        ("0.0187", "0.7094", "", True),  # one document of 320
+        ("0.0187", "0.7125", "", True),  # two
+        ("0.0187", "0.7157", "", False),  # three
+        ("0.0187", "0.7313", "", False),
+        ("0.0187", "0.7313", "--limit 40", True),  # one of 40
+        ("0.0187", "0.7813", "--limit 40", False),  # three of 40
+        ("0.0187", "1.7063", "--limit 1", False),
+    ],
+)
+def test_outputs_are_compared_but_for_rounding_times_and_documents_that_tip_over(
+    score: str, accuracy: str, limit: str, expected: bool
+) -> None:
+    text = (
+        "avss: importance of 2 blocks\n\n  0  {}  ✗ 1st\n\n"
+        "footprint\n\n  model  latency\n  a      {}\n\ncomparison, 1 of 2\n"
+        "\n  avss  {} *  ± 0.01  2.281  1,031\n"
+    )
+    assert pages.same(text.format("0.0187", 8.2, "0.7063"), text.format(score, 9.9, accuracy), limit) == expected
+    assert not pages.same(text, text.replace("1st", "2nd"))
+    assert not pages.same(text, text.replace("2.281", "2.283"))
+    assert not pages.same(text, text.replace("1,031", "1,032"))
+    assert not pages.same(text, text + "more\n")
 
 
 def test_outputs_are_regenerated(tmp_path: Path) -> None:
@@ -178,7 +201,7 @@ def test_other_peoples_plugins_are_not_asked_to_have_a_page(install: Install, mo
     theirs = install("theirs", layerimp_scorers=lambda: [type("Theirs", (layerimp_step.Step,), {"name": "theirs"})])
     found = Registry(PluginHost([*entry_points(group="layerimp"), theirs]))
     assert "theirs" in found.names("scorer")
-    monkeypatch.setattr("layerimp.registry.registry", lambda: found)
+    monkeypatch.setattr("layerimp.registry.catalog.registry", lambda: found)
     listed = reference.expanded("<!-- generated: components scorer -->")
     assert "`avss`" in listed
     assert "theirs" not in listed

@@ -12,11 +12,11 @@ from layerimp_avss import AVSS, AVSSConfig
 from tiny import tiny
 
 import layerimp
-from layerimp.engine import measure
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError, UnknownNameError
 from layerimp.scorer import Importance, Scorer
+from layerimp.scoring.engine import measure
 from layerimp.stats import Mean
-from layerimp.surgery import pruned
+from layerimp.surgery.removal import pruned
 from layerimp.sweep import Ablation, Backward, Forward, Sweep, Trace
 from layerimp.testing import BLOCKS, batch, padded_batch
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 from tiny import tiny
 
-from layerimp.pipeline import run
+from layerimp.pipeline.commands import run
 from layerimp.recipe import make_recipe
 from layerimp.testing import BLOCKS, batch, tiny_tokenizer
 

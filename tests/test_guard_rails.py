@@ -17,10 +17,10 @@ from mood import Run
 
 import layerimp
 from layerimp import Importance, Metric, Pruner, Scorer
-from layerimp.blame import blaming
 from layerimp.errors import PluginError, PluginWarning, UnknownNameError
-from layerimp.plugins import PluginHost
-from layerimp.registry import registry
+from layerimp.registry.attribution import attributing
+from layerimp.registry.catalog import registry
+from layerimp.registry.loader import PluginHost
 from layerimp.sweep import Backward, Forward
 from layerimp.testing import BLOCKS, batch, padded_batch, tiny_model
 
@@ -362,7 +362,7 @@ def test_what_a_sweep_leaves_behind_is_taken_away(plugged: Plug, install: Instal
 
 def test_a_slow_plugin_is_named(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 0.1, 10.0, 13.5])
-    monkeypatch.setattr("layerimp.plugins.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("layerimp.registry.loader.perf_counter", lambda: next(ticks))
     points = [install("quick", layerimp_scorers=lambda: []), install("slow", layerimp_scorers=lambda: [Step])]
     with pytest.warns(PluginWarning, match=r"^the plugin 'slow' \(layerimp-slow 1.2\) took 3.5 s to import; ") as told:
         host = PluginHost(points, blocked=())
@@ -390,12 +390,12 @@ def test_an_error_names_nobody_twice() -> None:
             return scoring((0,))
 
     def scoring(_removed: Any) -> Any:
-        with blaming("scorer", "inner", Step):
+        with attributing("scorer", "inner", Step):
             raise ValueError("oops")
 
     with (
         pytest.raises(PluginError, match=r"^scorer 'inner' [^:]*failed: ValueError: oops$"),
-        blaming("pruner", "p", Asking),
+        attributing("pruner", "p", Asking),
     ):
         Asking().plan(scoring, None)
 

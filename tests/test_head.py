@@ -16,10 +16,10 @@ from transformers import (
 )
 
 import layerimp
-import layerimp.head
-from layerimp.errors import CalibrationError, ModelError
-from layerimp.head import Head
-from layerimp.soundness import Checked
+import layerimp.blocks.head
+from layerimp.blocks.head import Head
+from layerimp.calibration.validation import Checked
+from layerimp.errors import CalibrationError, ModelError, PredictionError
 from layerimp.testing import BLOCKS, VOCAB, batch, padded_batch
 
 CAPPED = {"final_logit_softcapping": 5.0}
@@ -34,7 +34,7 @@ def test_log_probs_are_those_of_the_whole_model(architecture: str, monkeypatch: 
     changes = CAPPED if architecture == "gemma2" else {}
     dtype = torch.float32 if architecture in EXPERTS else torch.float64
     model, one = tiny(architecture, dtype=dtype, **changes), padded_batch((12, 1, 9))
-    monkeypatch.setattr(layerimp.head, "CHUNK_LOGITS", 5 * VOCAB)
+    monkeypatch.setattr(layerimp.blocks.head, "CHUNK_LOGITS", 5 * VOCAB)
     with torch.no_grad():
         logits = model(**one).logits.log_softmax(dim=-1)
         head = Head(layerimp.find_blocks(model))
@@ -52,7 +52,7 @@ def test_log_probs_are_those_of_the_whole_model(architecture: str, monkeypatch: 
 def test_the_gradient_is_autograd_s(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = CAPPED if architecture == "gemma2" else {}
     model, one = tiny(architecture, dtype=torch.float64, **changes), padded_batch()
-    monkeypatch.setattr(layerimp.head, "CHUNK_LOGITS", 4 * VOCAB)
+    monkeypatch.setattr(layerimp.blocks.head, "CHUNK_LOGITS", 4 * VOCAB)
     states: list[torch.Tensor] = []
     keep = layerimp.find_blocks(model).backbone.register_forward_hook(
         lambda _m, _a, out: (out.last_hidden_state.retain_grad(), states.append(out.last_hidden_state))[0]
@@ -142,7 +142,7 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def test_the_logits_of_a_batch_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, one = tiny("llama"), batch(3, 12)
-    monkeypatch.setattr(layerimp.head, "CHUNK_LOGITS", 7 * VOCAB + 1)
+    monkeypatch.setattr(layerimp.blocks.head, "CHUNK_LOGITS", 7 * VOCAB + 1)
     head = Head(layerimp.find_blocks(model))
     output = outputs(head, one)
     sizes: list[int] = []
@@ -166,8 +166,10 @@ def test_the_logits_of_a_batch_never_exist_at_once(monkeypatch: pytest.MonkeyPat
 )
 def test_a_model_that_predicts_nothing_of_the_kind(auto: Any, changes: dict[str, Any], said: str) -> None:
     model = auto.from_config(AutoConfig.for_model("bert", **(ENCODERS["bert"] | changes)))
-    with pytest.raises(ModelError, match=rf"{said}; scorers that need no prediction: angular, avss, .*random"):
+    with pytest.raises(PredictionError, match=f"{said}$"):
         Head(layerimp.find_blocks(model))
+    with pytest.raises(ModelError, match=rf"{said}; scorers that need no prediction: angular, avss, .*random"):
+        layerimp.score(model, [batch()], ["cim"])
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from tiny import tiny
 from torch import nn
 
-from layerimp.blocks import BlockStack, find_blocks
-from layerimp.engine import measure
+from layerimp.blocks import BlockStack
 from layerimp.errors import ModelError
-from layerimp.registry import registry
+from layerimp.models.discovery import find_blocks
+from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance, Scorer
+from layerimp.scoring.engine import measure
 from layerimp.sweep import Batch
 from layerimp.testing import BLOCKS, VOCAB
 

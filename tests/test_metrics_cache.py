@@ -15,9 +15,9 @@ import torch
 from tiny import tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from layerimp.blocks.modes import quiet
+from layerimp.evaluation.cache import CACHE_VARIABLE, MetricsCache, model_fingerprint
 from layerimp.evaluator import Metric
-from layerimp.metrics_cache import CACHE_VARIABLE, MetricsCache, model_fingerprint
-from layerimp.model import quiet
 from layerimp.testing import tiny_tokenizer
 
 KEY = ("weights", "harness", "limit=3")

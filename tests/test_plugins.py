@@ -20,8 +20,8 @@ import layerimp
 from layerimp import Evaluator, Pruner, Scorer
 from layerimp.component import Component, Options
 from layerimp.errors import OptionError, PluginError, UnknownNameError
-from layerimp.plugins import DISABLE_VARIABLE, PluginHost
-from layerimp.registry import Registry
+from layerimp.registry.catalog import Registry
+from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost
 
 ROOT = Path(layerimp.__file__).parents[1]
 
@@ -247,7 +247,7 @@ def test_the_public_names() -> None:
 
 
 def test_importing_it_imports_no_torch() -> None:
-    code = "import json, sys, layerimp, layerimp.cli, layerimp.plugins; print(json.dumps(sorted(sys.modules)))"
+    code = "import json, sys, layerimp, layerimp.cli, layerimp.registry.loader; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
     assert "layerimp.hookspecs" in loaded

@@ -11,6 +11,7 @@ import pytest
 from layerimp.assets import Assets
 from layerimp.cli.options import calibration_values, recipe_from
 from layerimp.errors import InputError, OptionError, UnknownNameError
+from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe, make_recipe, read_recipe
 
 
@@ -260,19 +261,19 @@ def test_a_recipe_does_not_change() -> None:
 
 
 def test_what_is_left_open_is_settled() -> None:
-    everything = make_recipe({}).settled()
+    everything = resolve(make_recipe({}))
     assert (everything.model, everything.calibration.source) == ("starter", "starter")
     assert everything.tasks == ("starter_stories", "starter_sentiment", "starter_qa")
-    own = make_recipe({"model": "m", "calibration": {"samples": 3}}).settled()
+    own = resolve(make_recipe({"model": "m", "calibration": {"samples": 3}}))
     assert (own.calibration.source, own.calibration.samples, own.tasks) == ("prose", 3, everything.tasks)
     named = make_recipe({"model": "m", "calibration": {"source": "t.jsonl"}, "tasks": []})
-    assert named.settled() == named
+    assert resolve(named) == named
 
 
 def test_without_the_starter_there_are_no_tasks_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layerimp.recipe.assets", Assets)
-    assert make_recipe({"model": "m"}).settled().tasks == ()
-    assert make_recipe({"model": "m", "tasks": ["t"]}).settled().tasks == ("t",)
+    monkeypatch.setattr("layerimp.pipeline.resolve.assets", Assets)
+    assert resolve(make_recipe({"model": "m"})).tasks == ()
+    assert resolve(make_recipe({"model": "m", "tasks": ["t"]})).tasks == ("t",)
 
 
 def test_tasks_can_be_none() -> None:

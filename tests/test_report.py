@@ -15,10 +15,11 @@ from markdown_it import MarkdownIt
 
 from layerimp import __version__
 from layerimp.evaluator import Metric, retention
-from layerimp.model_card import escaped, model_card
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
-from layerimp.report import Report, Size, why_not_ours, write_json
+from layerimp.report import Report, Size
+from layerimp.report.data import why_not_ours, write_json
+from layerimp.report.model_card import escaped, model_card
 from layerimp.scorer import Importance
 
 INF, NAN = math.inf, math.nan

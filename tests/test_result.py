@@ -10,7 +10,7 @@ import pytest
 from mood import Run
 from pydantic import TypeAdapter, ValidationError
 
-from layerimp import result
+from layerimp.report import schema as result
 
 
 def checked(text: str) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from layerimp.checkpoint.staging import check_target, staged
 from layerimp.errors import OutputError
-from layerimp.report import why_not_ours
-from layerimp.staging import check_target, staged
+from layerimp.report.data import why_not_ours
 
 
 def always(_: Path) -> None:

@@ -11,10 +11,11 @@ from tiny import ALL, DECODERS, EAGER_ONLY, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import layerimp
-from layerimp.blocks import bypassed
+from layerimp.blocks.forward import bypassed
 from layerimp.errors import CheckpointError, OptionError, SurgeryError
 from layerimp.pruner import PrunePlan
-from layerimp.surgery import pruned
+from layerimp.surgery import removal as surgery
+from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, batch
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
@@ -53,6 +54,46 @@ def test_what_is_removed_comes_back(name: str) -> None:
     assert model.config.to_dict() == config.to_dict()
     assert layer_indices(model) == indices
     assert torch.equal(logits(model, use_cache=False), before)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_removal_is_prepared_once_and_applied_often(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(name)
+    before = logits(model)
+    removal = surgery.prepare(layerimp.find_blocks(model), [2, 0])
+    assert (removal.gone, removal.kept) == ([0, 2], [1, 3])
+    expected = logits(layerimp.prune(tiny(name), [0, 2]))
+    monkeypatch.setattr(surgery, "shortened", lambda *_: pytest.fail("a second search"))
+    found = []
+    for _ in range(2):
+        with removal.applied():
+            found.append(logits(model))
+        assert torch.equal(logits(model), before)
+    assert torch.equal(*found)
+    assert torch.equal(found[0], expected)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_pruned_model_stands_beside_the_intact_one(name: str) -> None:
+    model = tiny(name)
+    before, weights = logits(model), {id(weight) for weight in model.parameters()}
+    beside = surgery.prepare(layerimp.find_blocks(model), [1]).beside()
+    assert {id(weight) for weight in beside.parameters()} <= weights
+    assert not {id(module) for module in beside.modules()} & {id(module) for module in model.modules()}
+    assert len(layerimp.find_blocks(beside)) == BLOCKS - 1 == beside.config.num_hidden_layers
+    assert torch.equal(logits(model), before)
+    assert model.config.num_hidden_layers == BLOCKS
+    assert torch.equal(logits(beside), logits(layerimp.prune(tiny(name), [1])))
+    weight = next(module for module in layerimp.find_blocks(beside)[0].modules() if hasattr(module, "weight"))
+    weight.weight = torch.nn.Parameter(torch.zeros_like(weight.weight))
+    assert torch.equal(logits(model), before)
+
+
+def test_weights_are_never_there_twice() -> None:
+    model = tiny("llama", tie_word_embeddings=True)
+    beside = surgery.prepare(layerimp.find_blocks(model), [1]).beside()
+    assert beside.lm_head.weight is beside.model.embed_tokens.weight is model.model.embed_tokens.weight
+    assert beside.model.rotary_emb.inv_freq is not model.model.rotary_emb.inv_freq
 
 
 def test_per_layer_lists_follow() -> None:
@@ -157,8 +198,8 @@ def test_half_precision_hides_no_error(dtype: torch.dtype) -> None:
 
 def test_without_memory_for_float32_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("deberta-v2", conv_kernel_size=3, conv_act="gelu").bfloat16()
-    monkeypatch.setattr("layerimp.surgery._prove", lambda *_: False)
-    monkeypatch.setattr("layerimp.precision.free_bytes", lambda _device: 0)
+    monkeypatch.setattr("layerimp.surgery.removal._prove", lambda *_: False)
+    monkeypatch.setattr("layerimp.surgery.precision.free_bytes", lambda _device: 0)
     with pytest.raises(SurgeryError, match=r"cannot be told in half precision, and float32 needs .* GiB more memory"):
         layerimp.prune(model, [2])
     assert len(layerimp.find_blocks(model)) == BLOCKS

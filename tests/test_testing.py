@@ -18,8 +18,8 @@ import layerimp
 from layerimp import Evaluator, Importance, Metric, PrunePlan, Pruner, Scorer
 from layerimp.component import Component, Options
 from layerimp.errors import ModelError, PluginError
-from layerimp.plugins import PluginHost
-from layerimp.registry import Registry
+from layerimp.registry.catalog import Registry
+from layerimp.registry.loader import PluginHost
 from layerimp.stats import Mean
 from layerimp.sweep import Backward, Forward
 from layerimp.testing import (

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
-from layerimp.blocks import find_blocks
-from layerimp.sites import find_taps
+from layerimp.blocks.sites import find_taps
+from layerimp.models.discovery import find_blocks
 from layerimp.testing import BLOCKS, VOCAB
 from layerimp.testing.tiny import grown
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from transformers import PreTrainedModel
 
-from layerimp.blocks import find_blocks
+from layerimp.models.discovery import find_blocks
 
 FIRST, SECOND = torch.device("cpu", 0), torch.device("cpu", 1)
 CPU = torch.device("cpu")

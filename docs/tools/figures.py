@@ -10,9 +10,9 @@ from typing import Any
 import pages
 from matplotlib.figure import Figure
 
-from layerimp.bench import pipeline
-from layerimp.bench.report.plots import Square, curves, matrix
-from layerimp.bench.report.svg import LINE, MUTED, drawn, looks
+from layerimp.bench import commands as pipeline
+from layerimp.report.html.plots import Square, curves, matrix
+from layerimp.report.html.svg import LINE, MUTED, drawn, looks
 from layerimp.scorer import Importance
 
 GRID = (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from layerimp.registry import Kind
+    from layerimp.registry.catalog import Kind
 
 ROOT = Path(__file__).parents[2]
 DIRECTIVE = re.compile(r"^<!-- generated: (\S+)(.*?) -->$", re.MULTILINE)
@@ -77,7 +77,7 @@ def schema(name: str) -> dict[str, Any]:
     """A JSON Schema."""
     from pydantic import TypeAdapter
 
-    from layerimp import result
+    from layerimp.report import schema as result
 
     models = described_models()
     if name in models:
@@ -136,7 +136,7 @@ def _default_and_meaning(parameter: Any, kind: Any) -> tuple[str, str]:
 
 
 def _options(kind: Kind, name: str) -> str:
-    from layerimp.registry import registry
+    from layerimp.registry.catalog import registry
 
     fields = registry().get(kind, name).Config.model_fields
     if not fields:
@@ -195,7 +195,7 @@ def _shown(value: Any) -> str:
 
 def shipped(kind: Kind) -> list[str]:
     """The names of layerimp's own components of a kind: what else is installed here has its own pages."""
-    from layerimp.registry import registry
+    from layerimp.registry.catalog import registry
 
     found = registry()
     ours = {record.name for record in found.plugins.records if record.distribution == "layerimp"}
@@ -203,7 +203,7 @@ def shipped(kind: Kind) -> list[str]:
 
 
 def _components(kind: Kind) -> str:
-    from layerimp.registry import registry
+    from layerimp.registry.catalog import registry
 
     rows = []
     for name in shipped(kind):
@@ -224,7 +224,7 @@ def page_of(kind: str, name: str) -> str:
 
 
 def _results() -> str:
-    from layerimp import result
+    from layerimp.report import schema as result
 
     found = dict.fromkeys(part for document in result.DOCUMENTS.values() for part in result.parts(document))
     return "\n\n".join(map(_typed, found))

@@ -19,15 +19,15 @@ FIGURES = pages.ROOT / "docs" / "figures"
 
 def current(markdown: str, folder: Path) -> str:
     """A page with the outputs that its blocks have now; what comes after the last output is not run."""
-    workshop, printed, end = pages.Workshop(folder), "", 0
+    workshop, printed, command, end = pages.Workshop(folder), "", "", 0
     parts = []
     found = list(zip(pages.FENCE.finditer(markdown), pages.blocks(markdown), strict=True))
     last = max((n for n, (_, block) in enumerate(found) if block.title == pages.OUTPUT), default=0)
     for place, block in found[: last + 1]:
-        if block.title == pages.OUTPUT and not pages.same(block.code, printed):
+        if block.title == pages.OUTPUT and not pages.same(block.code, printed, command):
             parts += [markdown[end : place.start(3)], _shown(printed)]
             end = place.end(3)
-        printed = workshop.run(block) if block.runs else ""
+        printed, command = (workshop.run(block) if block.runs else ""), block.code
     return "".join([*parts, markdown[end:]])
 
 

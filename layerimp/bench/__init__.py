@@ -1,5 +1,5 @@
 """The grid: models x scorers x pruners x ratios x tasks x repeats, computed cell by cell, and what it shows.
 
-Grid -> Layout names the cells -> the driver has an engine compute them and keeps them in the store
+Grid -> Layout names the cells -> the scheduler has an executor compute them and keeps them in the store
      -> findings -> tables and the page
 """

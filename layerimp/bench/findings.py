@@ -3,83 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result
-from layerimp.bench.layout import Layout
-from layerimp.bench.rows import Key, Pruned, Row, Rows
-from layerimp.bench.statistics import Interval, Stability, interval, mean_tau, self_tau
+from layerimp.bench.rows import Rows
 from layerimp.bench.store import Record
 from layerimp.evaluator import Metric
-from layerimp.report import Size
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What one scorer says of one model.
-
-    Attributes:
-        scores: By repeat, by block.
-        blocks: By block, the mean and the interval of its score.
-        tau: Kendall's tau between the repeats.
-        cost: In bare passes of the backbone; 0 for a scorer that looks at nothing, None where it was not timed.
-    """
-
-    scores: Sequence[Sequence[float]]
-    blocks: Sequence[Interval]
-    tau: float | None
-    cost: float | None
-
-
-@dataclass(frozen=True)
-class ModelFindings:
-    """What a grid shows of one model.
-
-    Attributes:
-        label: Its label.
-        num_blocks: How many blocks it has.
-        size: Of the intact model; None as long as nothing is evaluated.
-        scored: By scorer.
-        agreement: Kendall's tau between two scorers, averaged over the repeats.
-        pruned: By pruner, ratio and scorer.
-        stability: How much the removed sets of the repeats agree, by pruner, ratio and scorer.
-        rows: The tables.
-    """
-
-    label: str
-    num_blocks: int
-    size: Size | None
-    scored: Mapping[str, Scored]
-    agreement: Mapping[tuple[str, str], float | None]
-    pruned: Mapping[tuple[str, float, str], Sequence[Pruned]]
-    stability: Mapping[tuple[str, float, str], Stability]
-    rows: Sequence[Row]
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What a grid shows.
-
-    Attributes:
-        layout: The grid.
-        models: What it shows, by label of the model; without models of which nothing is known yet.
-        cells: How many cells there are, by state: `done`, `failed`, `open`.
-        failures: What failed, and why.
-        seconds: What all cells took.
-        versions: Of the libraries that computed them; several where they were changed on the way.
-        notes: What a reader has to know besides.
-    """
-
-    layout: Layout
-    models: Mapping[str, ModelFindings]
-    cells: Mapping[str, int]
-    failures: Sequence[tuple[str, str]]
-    seconds: float
-    versions: Sequence[str] = ()
-    notes: Sequence[str] = ()
+from layerimp.report.data import Size
+from layerimp.report.findings import Design, Findings, Key, ModelFindings, Pruned, Row, Scored
+from layerimp.report.statistics import Stability, interval, mean_tau, self_tau
 
 
 def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
@@ -91,13 +27,32 @@ def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
     done = len(own) - len(failed)
     found = {label: _Model(layout, label, results).findings() for label in layout.models}
     return Findings(
-        layout=layout,
+        design=_design(layout),
         models={label: one for label, one in found.items() if one is not None},
         cells={"done": done, "failed": len(failed), "open": len(cells) - len(own)},
         failures=sorted(failed),
         seconds=sum(record.seconds for record in own.values()),
         versions=sorted({record.versions for record in own.values()}),
         notes=[note for label in layout.models if (note := _same_text(layout, label, results))],
+    )
+
+
+def _design(layout: Layout) -> Design:
+    grid = layout.grid
+    return Design(
+        models={label: subject.recipe for label, subject in layout.models.items()},
+        measured={label: [one.task for one in subject.measures] for label, subject in layout.models.items()},
+        scorers={label: entrant.spec for label, entrant in layout.scorers.items()},
+        blind=[label for label, entrant in layout.scorers.items() if entrant.blind],
+        baselines=list(grid.baselines),
+        pruners={label: chooser.spec for label, chooser in layout.pruners.items()},
+        ratios=grid.ratios,
+        repeats=grid.repeats,
+        seed=grid.seed,
+        protect=grid.protect,
+        limit=grid.limit,
+        num_fewshot=grid.num_fewshot,
+        asked=grid.model_dump(mode="json"),
     )
 
 

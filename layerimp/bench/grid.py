@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from layerimp.defaults import GRID_BASELINES, HARNESS, PAPER_SCORERS, PRUNER, STARTER
 from layerimp.errors import OptionError
 from layerimp.recipe import (
-    STARTER,
     Baselines,
     CalibrationSpec,
     Components,
@@ -20,9 +20,6 @@ from layerimp.recipe import (
     check_label,
 )
 
-PAPER = ("gbis", "lrp", "cim", "avss")
-"""The scorers of the paper's table, in its order."""
-BASELINES = ("random", "depth", "block-influence")
 RANDOM_DRAWS = 5
 """Scorers that look at nothing and have a seed are drawn at least so often: it costs no scoring."""
 
@@ -31,7 +28,11 @@ class ModelSpec(Part):
     """A model of the grid. What it leaves open is as the grid says."""
 
     model: str = Field(description="A model directory, one that a plugin ships, or a model id on the hub.")
-    dtype: str | None = Field(None, description="float32, bfloat16, float16 or float64; default: as saved.")
+    dtype: str | None = Field(
+        None,
+        description="What to compute in: float32, bfloat16, float16 or float64; default: as stored, but float32 where "
+        "the CPU only emulates that, and for the starter.",
+    )
     calibration: CalibrationSpec | None = Field(None, description="The text that drives its scoring.")
     tasks: tuple[str, ...] | None = Field(None, description="What it is evaluated on.")
 
@@ -91,15 +92,15 @@ class Grid(Part):
         default_factory=lambda: {STARTER: ModelSpec.model_validate({"model": STARTER})}, description="Models, by label."
     )
     scorers: Scorers = Field(
-        default_factory=lambda: {name: ComponentSpec(name=name) for name in PAPER},
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in PAPER_SCORERS},
         description="Scorers, by label; `all` stands for every installed one that is not named beside it.",
     )
     baselines: Baselines = Field(
-        default_factory=lambda: {name: ComponentSpec(name=name) for name in BASELINES},
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in GRID_BASELINES},
         description="Scorers, by label, that keep the others company.",
     )
     pruners: Components = Field(
-        default_factory=lambda: {"lowest": ComponentSpec(name="lowest")}, description="Pruners, by label."
+        default_factory=lambda: {PRUNER: ComponentSpec(name=PRUNER)}, description="Pruners, by label."
     )
     ratios: Annotated[
         tuple[int | float, ...],
@@ -113,7 +114,7 @@ class Grid(Part):
         None, description="lm-evaluation-harness tasks: names or YAML paths; default: those of the starter."
     )
     evaluators: Components = Field(
-        default_factory=lambda: {"harness": ComponentSpec(name="harness")},
+        default_factory=lambda: {HARNESS: ComponentSpec(name=HARNESS)},
         description="Evaluators of quality, by label.",
     )
     repeats: int = Field(5, ge=1, description="How often each scoring is done, each time with text of its own.")
@@ -140,11 +141,4 @@ class Grid(Part):
             scorers=self.scorers,
             baselines=self.baselines,
             **{name: getattr(self, name) for name in shared},
-        ).settled()
-
-
-def named(ratio: float) -> str:
-    """A ratio as people say it."""
-    if isinstance(ratio, int):
-        return f"{ratio} block" + ("s" if ratio > 1 else "")
-    return f"{ratio * 100:.4g}%"
+        )

@@ -6,89 +6,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from layerimp.bench.layout import Layout
-from layerimp.bench.statistics import Interval, difference, interval, tells, with_noise
-from layerimp.comparison import average_retention
+from layerimp.bench.cell_graph import Layout
+from layerimp.defaults import RANDOM
 from layerimp.evaluator import Metric, retention
-from layerimp.report import Size
-
-RANDOM = "random"
-Key = tuple[str, str]
-"""A task and a metric."""
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What one scorer's repeat removed at one ratio, and what is left.
-
-    Attributes:
-        draw: The number of the repeat.
-        blocks: In order of removal.
-        size: What remains of the model; None as long as nothing is evaluated.
-        metrics: By task and metric.
-    """
-
-    draw: int
-    blocks: tuple[int, ...]
-    size: Size | None
-    metrics: Mapping[Key, Metric]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One scorer in one row of a table.
-
-    Attributes:
-        scorer: Its label.
-        values: The metric, by repeat.
-        value: Their mean and interval.
-        stderr: The standard error over the task's documents; the repeats share the documents.
-        retention: Of the intact model's value; None where that says nothing.
-        to_random: The difference to `random`; None where there is none, and for itself.
-        to_baseline: The difference to the best of the other baselines and of `random`; None where there is none, and
-            for that one itself.
-        rank: 1 where it is significantly better than all others, 2 where it is so than all but that one; else None.
-    """
-
-    scorer: str
-    values: Sequence[float]
-    value: Interval
-    stderr: float | None
-    retention: Interval | None
-    to_random: Interval | None
-    to_baseline: Interval | None
-    rank: int | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One metric of one task on one model, pruned by each scorer at one ratio.
-
-    Attributes:
-        model: The label of the model.
-        pruner: The label of the pruner.
-        ratio: The share or the number of the blocks that go.
-        task: The task; `average` for the retention over all tasks.
-        metric: The metric.
-        original: Of the intact model; None for the average.
-        higher_is_better: The direction.
-        entries: By scorer.
-        baseline: The label of the best baseline, to which the others are compared.
-        removed_blocks: The share of the blocks that go.
-        removed_parameters: The least and the greatest share of the parameters that go.
-    """
-
-    model: str
-    pruner: str
-    ratio: float
-    task: str
-    metric: str
-    original: Metric | None
-    higher_is_better: bool
-    entries: Mapping[str, Entry]
-    baseline: str | None
-    removed_blocks: float
-    removed_parameters: tuple[float, float]
+from layerimp.report.comparison import average_retention
+from layerimp.report.data import Size
+from layerimp.report.findings import Entry, Key, Pruned, Row
+from layerimp.report.statistics import Interval, difference, interval, tells, with_noise
 
 
 @dataclass(frozen=True)

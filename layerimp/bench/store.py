@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from layerimp import __version__
+from layerimp._version import __version__
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.errors import OutputError
 
@@ -77,7 +77,7 @@ class Store:
             self._take_lock()
         try:
             mode = "rwc" if write else "ro"
-            # The driver's threads share it; only one of them uses it at a time.
+            # The scheduler's threads share it; only one of them uses it at a time.
             self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
             self._check_format(write=write)
         except sqlite3.DatabaseError as error:

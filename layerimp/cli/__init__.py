@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import warnings
@@ -10,11 +11,13 @@ from typing import Any
 
 import typer
 
-from layerimp import __version__
+from layerimp._version import __version__
 from layerimp.cli import bench, evaluate, plugins, prune, run, score
 from layerimp.errors import LayerimpError, PluginWarning
 
 INTERRUPTED = 130
+FULL_COLLECTIONS = 1000
+"""How many collections of young objects come before one of all objects."""
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """click's own, which newer typers carry inside."""
 
@@ -49,6 +52,8 @@ def main() -> None:
     """Run the command line: exit code 0 done, 2 wrong input (one line), 130 interrupted, 1 anything else."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", PluginWarning)
+        # Full collections look through all that torch and transformers define, a second in all, and find nothing.
+        gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTIONS)
         warnings.showwarning = partial(_warn, warnings.showwarning)
         _run()
 

@@ -131,7 +131,7 @@ def bench(
     if output is None:
         raise OptionError("bench keeps what it computes: name a directory with --output")
     allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
-    from layerimp.bench import pipeline
+    from layerimp.bench import commands as pipeline
 
     # What libraries print is for stderr: the screen has kept the true stdout.
     try:
@@ -166,7 +166,7 @@ def report(
 
     Example: layerimp report OUT --format latex
     """
-    from layerimp.bench import pipeline
+    from layerimp.bench import commands as pipeline
     from layerimp.cli.display import Screen
 
     found = pipeline.findings(directory)
@@ -176,6 +176,6 @@ def report(
     elif format_ in (Format.terminal, Format.json):
         screen.show_findings(found, directory)
     else:
-        from layerimp.bench.tables import FORMATS
+        from layerimp.report.tables import FORMATS
 
         screen.print_text(FORMATS[format_.value](found))

@@ -24,17 +24,17 @@ from rich.progress import (
 from rich.table import Table
 
 from layerimp.cli import tables
+from layerimp.cli.grid_progress import span, watching
 from layerimp.cli.tables import shown
-from layerimp.cli.watching import span, watching
-from layerimp.recipe import ORIGINAL
+from layerimp.defaults import ORIGINAL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from layerimp.bench.driver import Watcher
-    from layerimp.bench.findings import Findings
+    from layerimp.bench.scheduler import Watcher
     from layerimp.progress import Advance
-    from layerimp.report import Report
+    from layerimp.report.data import Report
+    from layerimp.report.findings import Findings
 
 WIDTH_WITHOUT_TERMINAL = 120
 
@@ -112,12 +112,12 @@ class Screen:
     def show_findings(self, found: Findings, directory: Path) -> None:
         """What a grid shows."""
         if self.json:
-            from layerimp.bench.document import as_document
+            from layerimp.report.json_export import as_document
 
             self.print_json(as_document(found) | {"output": str(directory.absolute())})
             return
-        from layerimp.bench.pipeline import PAGE
-        from layerimp.bench.tables import LEGEND, paper_tables, summaries
+        from layerimp.bench.commands import PAGE
+        from layerimp.report.tables import LEGEND, paper_tables, summaries
 
         for table in paper_tables(found):
             self._print_whole(tables.paper(table, self._fits))

@@ -56,8 +56,8 @@ def evaluate(
         overwrite=overwrite,
     )
     allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
-    from layerimp import pipeline
     from layerimp.cli.display import Screen
+    from layerimp.pipeline import commands as pipeline
 
     screen = Screen(json=json)
     return screen.show(pipeline.evaluate_model(made, permissions=allowed, progress=screen))

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 Model = Annotated[str | None, typer.Option(help="Model directory, or hub id. Default: starter, which ships.")]
 Dtype = Annotated[
     str | None,
-    typer.Option(help="float32, bfloat16, float16 or float64. Default: as saved."),
+    typer.Option(
+        help="What to compute in: float32, bfloat16, float16 or float64. Default: as stored, but float32 where the CPU "
+        "only emulates that, and for the starter. Checkpoints are written as stored."
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.")]
 DeviceMap = Annotated[
@@ -260,8 +263,9 @@ def _with_options(recipe: Described, settings: list[str]) -> Described:
     """A recipe, of a run or a grid, with every LABEL.OPTION=VALUE put where it belongs."""
     import yaml
 
-    from layerimp.recipe import ALL, refuse_permissions
-    from layerimp.registry import registry
+    from layerimp.defaults import ALL
+    from layerimp.recipe import refuse_permissions
+    from layerimp.registry.catalog import registry
 
     if not settings:
         return recipe

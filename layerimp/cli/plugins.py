@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 def plugins(json: o.Json = False) -> None:
     """List the installed plugins, with what each provides and why any failed."""
     from layerimp.cli.display import Screen
-    from layerimp.registry import registry
+    from layerimp.registry.catalog import registry
 
     records = registry().plugins.records
     rows = [
@@ -41,14 +41,14 @@ def scorers(
 ) -> None:
     """List the scorers, or one scorer's options with their type, default and description."""
     from layerimp.cli.display import Screen
-    from layerimp.registry import registry
+    from layerimp.registry.catalog import registry
 
     names = registry().names("scorer") if name is None else [name]
     Screen(json=json).show_scorers([_description(scorer) for scorer in names], details=name is not None)
 
 
 def _description(name: str) -> dict[str, Any]:
-    from layerimp.registry import registry
+    from layerimp.registry.catalog import registry
 
     cls = registry().get("scorer", name)
     return {

@@ -83,8 +83,8 @@ def prune(
     )
     allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
     plans = None if plan is None else _read_plans(plan)
-    from layerimp import pipeline
     from layerimp.cli.display import Screen
+    from layerimp.pipeline import commands as pipeline
 
     screen = Screen(json=json)
     return screen.show(pipeline.prune_model(made, plans, permissions=allowed, progress=screen))

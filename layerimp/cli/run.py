@@ -79,8 +79,8 @@ def run(
         no_verify=no_verify,
     )
     allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
-    from layerimp import pipeline
     from layerimp.cli.display import Screen
+    from layerimp.pipeline import commands as pipeline
 
     screen = Screen(json=json)
     return screen.show(pipeline.run(made, permissions=allowed, progress=screen))

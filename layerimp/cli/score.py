@@ -57,8 +57,8 @@ def score(
         overwrite=overwrite,
     )
     allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
-    from layerimp import pipeline
     from layerimp.cli.display import Screen
+    from layerimp.pipeline import commands as pipeline
 
     screen = Screen(json=json)
     return screen.show(pipeline.score_model(made, permissions=allowed, progress=screen))

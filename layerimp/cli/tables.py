@@ -12,14 +12,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from layerimp.model_card import measured
-from layerimp.recipe import ORIGINAL
+from layerimp.defaults import ORIGINAL
+from layerimp.report.model_card import measured
 
 if TYPE_CHECKING:
-    from layerimp.bench.tables import PaperTable
-    from layerimp.comparison import Comparison
     from layerimp.evaluator import Metric
-    from layerimp.report import Report
+    from layerimp.report.comparison import Comparison
+    from layerimp.report.data import Report
+    from layerimp.report.tables import PaperTable
 
 Fits = Callable[[Table], bool]
 """Whether the screen has room for a table."""

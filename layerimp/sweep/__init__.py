@@ -1,8 +1,10 @@
 """Ways to drive a model over the calibration set, and the traces that they emit."""
 
+from layerimp.blocks.head import Quantity
+from layerimp.blocks.stack import Batch
 from layerimp.sweep.ablation import Ablation
 from layerimp.sweep.backward import Backward
-from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
+from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
 from layerimp.sweep.forward import Forward
 
-__all__ = ["Ablation", "Backward", "Batch", "Forward", "Scouting", "Sweep", "Trace"]
+__all__ = ["Ablation", "Backward", "Batch", "Drive", "Forward", "Quantity", "Scouting", "Sweep", "Trace"]

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from layerimp.blocks import bypassed
+from layerimp.blocks.forward import bypassed
+from layerimp.blocks.head import Head
+from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, NonFiniteError
-from layerimp.head import Head
+from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
 from layerimp.sweep.cache import BlockCache, remembered
-from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
 from layerimp.sweep.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Iterable
 
     from torch import Tensor
 
-    from layerimp.blocks import BlockStack
+    from layerimp.blocks.stack import BlockStack
 
 Probe = float | Literal["mean"]
 """A change of a block: the factor on what it adds, or what it adds replaced by its mean over the calibration set."""
@@ -35,7 +36,7 @@ class Ablation(Sweep):
     The blocks before the changed one are not run again: they give back what they gave in the intact pass.
 
     Sites: `Ablation.site(probe)` for each probe and for the intact model (`Ablation.INTACT`), [batch, position] as in
-    `layerimp.head.Targets`, where the trace's mask tells the positions that have a target.
+    `layerimp.blocks.head.Targets`, where the trace's mask tells the positions that have a target.
 
     Attributes:
         probes: The changes that are tried. The intact model is always there, and costs nothing more.
@@ -69,20 +70,7 @@ class Ablation(Sweep):
         """Nothing is looked for inside the blocks: the sites of this sweep are there, and no others."""
         return Scouting(sites - self.sites, [{} for _ in stack])
 
-    def drive(
-        self,
-        stack: BlockStack,
-        batches: Iterable[Batch],
-        *,
-        sites: frozenset[str],
-        scouting: Scouting,
-        bundles: Collection[frozenset[str]] = (),
-        lookback: int = 0,
-        removed: Sequence[int],
-        emit: Callable[[Trace], None],
-        end_batch: Callable[[], None],
-        cache: BlockCache | None = None,
-    ) -> None:
+    def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
         """Run every batch through the model, and for each block and probe from that block on; see `Sweep.drive`.
 
         Raises:
@@ -90,15 +78,15 @@ class Ablation(Sweep):
             CalibrationError: nothing in the whole set is to be predicted.
             NonFiniteError: the model puts out a NaN or an infinity; names the block and the batch.
         """
-        kept = [index for index in range(len(stack)) if index not in set(removed)]
+        kept = drive.kept(stack)
         with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
             head = Head(stack)
-            undo.enter_context(bypassed(stack, removed, idle=True))
+            undo.enter_context(bypassed(stack, drive.removed, idle=True))
             replay = Replay(stack, head.backbone, kept)
-            means = _means(replay, batches, cache) if "mean" in self.probes else []
+            means = _means(replay, batches, drive.cache) if "mean" in self.probes else []
             seen = 0
             for number, batch in enumerate(batches):
-                with remembered(cache, number):
+                with remembered(drive.cache, number):
                     passed = replay.record(batch, number)
                 targets = head.targets(batch, passed.output)
                 seen += int(targets.mask.sum())
@@ -111,8 +99,8 @@ class Ablation(Sweep):
                         output = replay.resume(passed, position, passed.changed(position, by))
                         what = f"with block {index} changed ({self.site(probe)}), the model"
                         acts[self.site(probe)] = _finite(head.log_probs(output, targets), what, number)
-                    emit(Trace(position, number, acts, mask, padded))
-                end_batch()
+                    drive.emit(Trace(position, number, acts, mask, padded))
+                drive.end_batch()
         if not seen:
             raise CalibrationError("the calibration set holds nothing to predict: every row is a single token")
 

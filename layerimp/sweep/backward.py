@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks import block_input, bypassed, hidden_states, run
+from layerimp.blocks.forward import block_input, bypassed, hidden_states, run
+from layerimp.blocks.head import Head, Quantity
+from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError
-from layerimp.head import Head, Quantity
-from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
+from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
 from layerimp.sweep.finite import require_finite, require_rows, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor, nn
 
-    from layerimp.blocks import BlockStack
-    from layerimp.sweep.cache import BlockCache
+    from layerimp.blocks.stack import BlockStack
 
 TOKENS_AT_ONCE = {"cpu": 256}
 """By the type of the device, how many tokens go through the model and back at once, where a batch has more; elsewhere
@@ -93,20 +93,7 @@ class Backward(Sweep):
         """
         yield {}
 
-    def drive(
-        self,
-        stack: BlockStack,
-        batches: Iterable[Batch],
-        *,
-        sites: frozenset[str],
-        scouting: Scouting,
-        bundles: Collection[frozenset[str]] = (),
-        lookback: int = 0,
-        removed: Sequence[int],
-        emit: Callable[[Trace], None],
-        end_batch: Callable[[], None],
-        cache: BlockCache | None = None,
-    ) -> None:
+    def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
         """Run every batch through the model and back; see `Sweep.drive`. No block is given back from the cache.
 
         Raises:
@@ -114,22 +101,22 @@ class Backward(Sweep):
             CalibrationError: nothing in the whole set is to be predicted.
             NonFiniteError: a block or the target is a NaN or an infinity, or a gradient is.
         """
-        kept = [index for index in range(len(stack)) if index not in set(removed)]
+        kept = drive.kept(stack)
         head = Head(stack)
         targets_seen = 0
         with ExitStack() as undo, torch.inference_mode(False), torch.enable_grad():
-            undo.enter_context(bypassed(stack, removed, idle=cache is not None and cache.apart))
+            undo.enter_context(bypassed(stack, drive.removed, idle=drive.cache is not None and drive.cache.apart))
             owners = _owners(stack, kept) if self.parameters else {}
             undo.enter_context(_frozen_but(stack.model, owners))
             extras = undo.enter_context(self.rules(stack))
-            recorder = _Recorder(kept, sites, lookback, emit, extras)
+            recorder = _Recorder(kept, drive.sites, drive.lookback, drive.emit, extras)
             recorder.attach(stack, owners, undo)
             for number, batch in enumerate(batches):
                 for part in _parts(batch):
                     recorder.begin(number, part["attention_mask"].bool())
                     self._there_and_back(head, part, recorder)
                     targets_seen += len(recorder.targets)
-                end_batch()
+                drive.end_batch()
         if not targets_seen:
             raise CalibrationError("the calibration set holds nothing to predict: every row is a single token")
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks import giving_back, hidden_states
+from layerimp.blocks.forward import giving_back, hidden_states
+from layerimp.blocks.memory import free_bytes
 from layerimp.errors import ModelError, NonFiniteError
-from layerimp.memory import free_bytes
 from layerimp.sweep.replay import Replay
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from layerimp.blocks import BlockStack
+    from layerimp.blocks.stack import BlockStack
 
 LIMIT = 1 << 30
 """Bytes that a cache takes at most; and no more than a quarter of what is free."""

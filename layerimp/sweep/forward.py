@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks import block_input, bypassed, hidden_states, run
+from layerimp.blocks.forward import block_input, bypassed, hidden_states, run
+from layerimp.blocks.sites import Tap, find_taps
+from layerimp.blocks.stack import Batch
 from layerimp.errors import ModelError
-from layerimp.sites import Tap, find_taps
-from layerimp.sweep.cache import BlockCache, remembered
-from layerimp.sweep.contract import Batch, Scouting, Sweep, Trace
+from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
+from layerimp.sweep.cache import remembered
 from layerimp.sweep.finite import require_finite, require_rows, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from torch import Tensor, nn
 
-    from layerimp.blocks import BlockStack
+    from layerimp.blocks.stack import BlockStack
 
 
 @dataclass(frozen=True)
@@ -45,37 +46,24 @@ class Forward(Sweep):
         inner = sites - self.ENDS
         return Scouting(inner, find_taps(stack) if inner else [{} for _ in stack])
 
-    def drive(
-        self,
-        stack: BlockStack,
-        batches: Iterable[Batch],
-        *,
-        sites: frozenset[str],
-        scouting: Scouting,
-        bundles: Collection[frozenset[str]] = (),
-        lookback: int = 0,
-        removed: Sequence[int],
-        emit: Callable[[Trace], None],
-        end_batch: Callable[[], None],
-        cache: BlockCache | None = None,
-    ) -> None:
+    def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
         """Run every batch through the backbone; see `Sweep.drive`."""
-        kept = [index for index in range(len(stack)) if index not in set(removed)]
-        for site, blocks in scouting.missing.items():
-            if site in sites:
+        kept = drive.kept(stack)
+        for site, blocks in drive.scouting.missing.items():
+            if site in drive.sites:
                 raise ModelError(f"block {blocks[0]} of {type(stack.model).__name__} has no site {site!r}")
         with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
-            undo.enter_context(bypassed(stack, removed, idle=cache is not None and cache.apart))
-            recorder = _Recorder(sites, bundles or [sites], lookback, emit)
+            undo.enter_context(bypassed(stack, drive.removed, idle=drive.cache is not None and drive.cache.apart))
+            recorder = _Recorder(drive.sites, drive.bundles, drive.lookback, drive.emit)
             for position, index in enumerate(kept):
-                recorder.attach(position, stack[index], scouting.taps[index], undo)
+                recorder.attach(position, stack[index], drive.scouting.taps[index], undo)
             for number, batch in enumerate(batches):
                 mask = batch["attention_mask"].bool()
                 recorder.begin(number, mask)
-                with remembered(None if sites - self.ENDS else cache, number):
+                with remembered(None if drive.sites - self.ENDS else drive.cache, number):
                     run(stack.backbone, batch)
                 require_finite(recorder.spreads, kept, number)
-                end_batch()
+                drive.end_batch()
 
 
 @dataclass

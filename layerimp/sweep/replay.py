@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks import block_input, giving_back, hidden_states, probe_ids, run, with_hidden
-from layerimp.errors import ModelError
-from layerimp.plugins import one_line
-from layerimp.probe import TOLERANCE, deviation
+from layerimp.blocks.equivalence import TOLERANCE, deviation
+from layerimp.blocks.forward import block_input, giving_back, hidden_states, run, with_hidden
+from layerimp.blocks.stack import probe_ids
+from layerimp.errors import ModelError, one_line
 from layerimp.stats import working_dtype
 from layerimp.sweep.finite import require_finite, spread
 
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from layerimp.blocks import BlockStack
-    from layerimp.sweep.contract import Batch
+    from layerimp.blocks.stack import Batch, BlockStack
 
 PROBE_TOKENS = 8
 
 
 @dataclass
-class Pass:
+class Recorded:
     """What a backbone and its blocks did in one batch.
 
     Attributes:
@@ -79,7 +78,7 @@ class Replay:
         self._blocks = [stack[index] for index in indices]
         self._prove(stack)
 
-    def record(self, batch: Batch, number: int | None) -> Pass:
+    def record(self, batch: Batch, number: int | None) -> Recorded:
         """Run a batch through the intact model.
 
         Raises:
@@ -98,15 +97,15 @@ class Replay:
         require_finite(spreads, self._indices, number)
         return passed
 
-    def resume(self, passed: Pass, position: int, state: Tensor) -> Any:
+    def resume(self, passed: Recorded, position: int, state: Tensor) -> Any:
         """What the backbone puts out when the block at `position` puts out `state` [batch, seq, hidden]."""
         given = {self._blocks[before]: passed.outputs[before] for before in range(position)}
         given[self._blocks[position]] = with_hidden(passed.outputs[position], state)
         with giving_back(given):
             return run(self._backbone, passed.batch)
 
-    def _run(self, batch: Batch) -> Pass:
-        passed = Pass(batch)
+    def _run(self, batch: Batch) -> Recorded:
+        passed = Recorded(batch)
 
         def record(
             position: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -139,7 +138,7 @@ class Replay:
                     "block on the predictions cannot be told apart there"
                 )
 
-    def _why_not(self, passed: Pass, position: int) -> str:
+    def _why_not(self, passed: Recorded, position: int) -> str:
         """Why a block cannot be run without those before it; empty where it can."""
         others = {self._blocks[other]: output for other, output in passed.outputs.items() if other != position}
         try:

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
 from layerimp.component import Component
+from layerimp.errors import one_line
 from layerimp.evaluator import Evaluator
-from layerimp.plugins import one_line
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer
+from layerimp.testing.assertions import BrokenError
 from layerimp.testing.components import CONTRACTS
 from layerimp.testing.evaluators import evaluator_contracts
 from layerimp.testing.pruners import pruner_contracts
 from layerimp.testing.scorers import scorer_contracts
 from layerimp.testing.tiny import BLOCKS
-from layerimp.testing.verdict import BrokenError
 
 if TYPE_CHECKING:
     import pytest
 
-PAGE = "docs/reference/testing.md"
+PAGE = "Conformance checks"
+"""The page of the documentation that explains each contract, under its name."""
 
 
 class ContractError(AssertionError):
@@ -78,7 +79,7 @@ class Check:
     @property
     def where(self) -> str:
         """Where the contract is explained."""
-        return f"{PAGE}#{self.name.replace(' ', '-')}"
+        return f"see {self.name!r} on the page {PAGE!r} of the documentation"
 
     def __str__(self) -> str:
         return f"{self.component.name} {self.name}".replace(" ", "-")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from layerimp.component import Options
 from layerimp.errors import LayerimpError
 from layerimp.recipe import check_label
-from layerimp.testing.verdict import require
+from layerimp.testing.assertions import require
 
 if TYPE_CHECKING:
     from layerimp.component import Component

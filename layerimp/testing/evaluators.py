@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from layerimp.blocks.snapshot import Snapshot
 from layerimp.errors import LayerimpError
 from layerimp.evaluator import Evaluator, Metric
-from layerimp.imprint import Imprint
-from layerimp.surgery import pruned
+from layerimp.surgery.removal import pruned
+from layerimp.testing.assertions import leaving_the_generator, require, require_unharmed
 from layerimp.testing.tiny import tiny_model, tiny_tokenizer
-from layerimp.testing.verdict import leaving_the_generator, require, require_unharmed
 
 
 def _fresh(evaluator: Evaluator) -> Evaluator:
@@ -45,10 +45,10 @@ def model_stays(evaluator: Evaluator) -> None:
     """The model is left as it was found: weights, hooks, modes, configuration, and the random generators."""
     model = tiny_model()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    imprint = Imprint.of(model)
+    snapshot = Snapshot.of(model)
     with leaving_the_generator():
         _measured(_fresh(evaluator), model)
-    require_unharmed(model, imprint, weights)
+    require_unharmed(model, snapshot, weights)
 
 
 def pruned_models_are_measured(evaluator: Evaluator) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from layerimp.errors import LayerimpError
 from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.scorer import Importance
-from layerimp.testing.verdict import require
+from layerimp.testing.assertions import require
 
 NUM_BLOCKS = 6
 SCORES = (5.0, 1.0, 3.0, 2.0, 4.0, 0.5)

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from layerimp.blocks import find_blocks
-from layerimp.engine import Filled, fill, finished, measure
+from layerimp.blocks.snapshot import Snapshot
 from layerimp.errors import LayerimpError, PluginError
-from layerimp.imprint import Imprint
+from layerimp.models.discovery import find_blocks
 from layerimp.progress import Silent
 from layerimp.scorer import Importance, Scorer
+from layerimp.scoring.engine import Filled, fill, finished, measure
 from layerimp.sweep import Trace
+from layerimp.testing.assertions import leaving_the_generator, require, require_same, require_unharmed
 from layerimp.testing.tiny import BLOCKS, VOCAB, batch, padded_batch, tiny_classifier, tiny_model
-from layerimp.testing.verdict import leaving_the_generator, require, require_same, require_unharmed
 
 if TYPE_CHECKING:
-    from layerimp.sweep import Batch
+    from layerimp.blocks.stack import Batch
 
 LENGTHS = (12, 5, 9, 7)
 PADDING = {"input_ids": VOCAB - 1, "attention_mask": 0}
@@ -145,10 +145,10 @@ def model_stays(scorer: Scorer) -> None:
     model = _model()
     model.model.layers[1].train()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    imprint, listener = Imprint.of(model), _Listener()
+    snapshot, listener = Snapshot.of(model), _Listener()
     with leaving_the_generator():
         measure(find_blocks(model), [padded_batch(LENGTHS)], {scorer.name: _fresh(scorer)}, progress=listener)
-    require_unharmed(model, imprint, weights)
+    require_unharmed(model, snapshot, weights)
     require(not listener.notes, "; ".join(listener.notes))
 
 

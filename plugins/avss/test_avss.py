@@ -13,7 +13,7 @@ from layerimp_avss import AVSS, AVSSConfig
 
 import layerimp
 from layerimp.errors import OptionError
-from layerimp.registry import registry
+from layerimp.registry.catalog import registry
 from layerimp.sweep import Trace
 from layerimp.testing import BLOCKS, Check, batch, padded_batch, parametrize, tiny_model
 

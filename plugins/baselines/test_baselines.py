@@ -16,10 +16,10 @@ from layerimp_baselines.geometry import angle, one_minus_cosine
 from tiny import shut, tiny
 
 import layerimp
-from layerimp.engine import measure
 from layerimp.errors import OptionError
 from layerimp.scorer import Importance
-from layerimp.surgery import pruned
+from layerimp.scoring.engine import measure
+from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, batch, padded_batch
 
 FORWARD = ["block-influence", "relative-magnitude", "angular"]

@@ -12,8 +12,8 @@ from tiny import classifier, shut, tiny
 from torch.nn.functional import cross_entropy
 
 import layerimp
-from layerimp.engine import measure
-from layerimp.surgery import pruned
+from layerimp.scoring.engine import measure
+from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, batch, padded_batch
 
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from tiny import classifier, shut, tiny
 
 import layerimp
-from layerimp.engine import measure
-from layerimp.surgery import pruned
+from layerimp.scoring.engine import measure
+from layerimp.surgery.removal import pruned
 from layerimp.sweep import Ablation, Trace
 from layerimp.testing import BLOCKS, batch, padded_batch
 

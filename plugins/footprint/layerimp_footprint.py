@@ -43,13 +43,13 @@ class Footprint(Evaluator):
         """Measure `model`; the tokenizer is not needed.
 
         Returns:
-            `parameters` (distinct ones, so tied weights count once), `bytes` (theirs),
+            `parameters` (distinct ones, so tied weights count once), `bytes` (theirs, as they are stored),
             `latency_ms` (median of one forward) and `tokens_per_second`.
 
         Raises:
             ModelError: the model takes no token ids.
         """
-        from layerimp.model import longest_row
+        from layerimp.models import longest_row, stored_bytes
 
         batch, length = self.config.sequences, min(self.config.seq_length, longest_row(model) or self.config.seq_length)
         seconds = self._time(model, _tokens(model, batch, length))
@@ -61,7 +61,7 @@ class Footprint(Evaluator):
 
         return [
             metric("parameters", sum(parameter.numel() for parameter in model.parameters())),
-            metric("bytes", sum(parameter.nbytes for parameter in model.parameters())),
+            metric("bytes", stored_bytes(model)),
             metric("latency_ms", 1000 * latency, None if error is None else 1000 * error),
             metric("tokens_per_second", speed, None if error is None else speed * error / latency, better=True),
         ]
@@ -70,7 +70,7 @@ class Footprint(Evaluator):
         """Seconds of each timed forward. `tokens`: [batch, seq]."""
         import torch
 
-        from layerimp.model import in_eval_mode
+        from layerimp.blocks import in_eval_mode
 
         uncached = "use_cache" in inspect.signature(model.forward).parameters
         options = {"use_cache": False} if uncached else {}

@@ -14,7 +14,7 @@ from layerimp_gbis import GBIS, GBISConfig
 from tiny import classifier, shut, tiny
 
 import layerimp
-from layerimp.blocks import block_input, hidden_states, with_hidden
+from layerimp.blocks.forward import block_input, hidden_states, with_hidden
 from layerimp.scorer import Importance
 from layerimp.testing import BLOCKS, batch, padded_batch
 

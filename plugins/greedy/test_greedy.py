@@ -14,10 +14,10 @@ from torch.nn.functional import cross_entropy
 
 import layerimp
 from layerimp import Importance
-from layerimp.engine import measure
 from layerimp.errors import OptionError
 from layerimp.pruner import Budget
-from layerimp.surgery import pruned
+from layerimp.scoring.engine import measure
+from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, padded_batch
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from layerimp.assets import assets
 from layerimp.calibration import load_calibration
+from layerimp.registry.assets import assets
 from layerimp.testing import tiny_tokenizer
 
 ROWS = [json.loads(line) for line in assets().texts["prose"].read_text(encoding="utf-8").splitlines()]

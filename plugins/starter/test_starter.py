@@ -20,7 +20,7 @@ from layerimp_starter.form import QUESTION, pieces
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from layerimp.registry import registry
+from layerimp.registry.catalog import registry
 
 KINDS: tuple[Kind, ...] = ("stories", "sentiment", "questions")
 

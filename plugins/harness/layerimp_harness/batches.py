@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_COPIES = 3  # the logits, their log-softmax, and one more within it
+_COPIES = 3  # the logits, their log-softmax or what a model makes to scale them, and one more within it
 _BYTES = 4
 
 
@@ -27,30 +27,35 @@ class Batches:
     Args:
         most: The most rows in a batch.
         device: Where the model is.
-        vocabulary: How many logits a token has.
     """
 
-    def __init__(self, most: int, device: torch.device, vocabulary: int) -> None:
+    def __init__(self, most: int, device: torch.device) -> None:
         self._rows = most
         self._device = device
-        self._vocabulary = vocabulary
 
-    def run(self, items: Sequence[T], call: Callable[[Sequence[T]], None], length: Callable[[T], int]) -> None:
+    @property
+    def most(self) -> int:
+        """The most rows that a batch may have."""
+        return self._rows
+
+    def run(self, items: Sequence[T], call: Callable[[Sequence[T], int], None], size: Callable[[T], int]) -> None:
         """Call `call` on slices of `items`, one after the other.
 
         Args:
-            items: Rows, the longest first, so that memory runs out early.
-            call: Works on one batch; called again with a shorter one if it ran out of memory.
-            length: How many tokens of a row have logits at the same time.
+            items: What the batches are made of, the largest first, so that memory runs out early.
+            call: Works on one batch, in forwards of at most as many rows as its second argument says; called again
+                with fewer if it ran out of memory.
+            size: How many bytes a row of an item needs beside the weights.
 
         Raises:
             TaskError: one row alone is too much.
         """
         done = 0
         while done < len(items):
-            rows = min(self._rows, self._affordable(length(items[done])))
+            rows = min(self._rows, self._affordable(size(items[done])))
+            batch = items[done : done + rows]
             try:
-                call(items[done : done + rows])
+                call(batch, rows)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -58,21 +63,26 @@ class Batches:
                     raise TaskError("one sequence is too much for the memory; a lower max_length helps") from error
                 self._rows = rows // 2
             else:
-                done += rows
+                done += len(batch)
                 continue
             clear_torch_cache()  # only here, where the traceback no longer holds the tensors
 
-    def _affordable(self, length: int) -> int:
-        """How many rows have their logits in half of the free memory.
+    def _affordable(self, size: int) -> int:
+        """How many rows of so many bytes fit into half of the free memory.
 
         On a CPU the system kills a process that takes too much, and raises nothing. A power of two, so that a
         little more or less free memory makes the same batches.
         """
-        if self._device.type != "cpu" or length == 0:
+        if self._device.type != "cpu" or size == 0:
             return self._rows
-        row = length * self._vocabulary * _BYTES * _COPIES
-        return int(2 ** int(math.log2(max(1, psutil.virtual_memory().available // 2 // row))))
+        return int(2 ** int(math.log2(max(1, psutil.virtual_memory().available // 2 // size))))
+
+
+def logits_bytes(positions: int, vocabulary: int) -> int:
+    """How many bytes the logits of so many positions take, with the copies that are made of them."""
+    return positions * vocabulary * _BYTES * _COPIES
 
 
 def _out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error)

@@ -16,8 +16,8 @@ import torch
 from lm_eval.api.model import LM
 
 from layerimp.errors import NonFiniteError, TaskError, listing
-from layerimp.model import longest_row
-from layerimp_harness.batches import Batches
+from layerimp.models import longest_row
+from layerimp_harness.batches import Batches, logits_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -149,7 +149,8 @@ class ClassifierInMemory(LM):  # type: ignore[misc]
         self._vocabulary = int(next(model.get_input_embeddings().parameters()).shape[0])
         # Without a padding token a decoder does not know where a row of several ends.
         rows = batch_size if model.config.pad_token_id is not None else 1
-        self._batches = Batches(rows, model.device, len(model.config.id2label or ()))
+        self._batches = Batches(rows, model.device)
+        self._row_bytes = logits_bytes(1, len(model.config.id2label or ()))
         self._advance = advance
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -165,7 +166,7 @@ class ClassifierInMemory(LM):  # type: ignore[misc]
             lengths[len(inputs["input_ids"])].append((inputs, group))
         answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
 
-        def score(batch: Sequence[tuple[dict[str, list[int]], list[int]]]) -> None:
+        def score(batch: Sequence[tuple[dict[str, list[int]], list[int]]], _rows: int) -> None:
             logs = self._log_probs([inputs for inputs, _group in batch])
             for row, (_inputs, group) in zip(logs, batch, strict=True):
                 request = requests[group[0]]
@@ -178,7 +179,7 @@ class ClassifierInMemory(LM):  # type: ignore[misc]
                 self._advance(len(group))
 
         for length in sorted(lengths, reverse=True):
-            self._batches.run(lengths[length], score, lambda _one: 1)
+            self._batches.run(lengths[length], score, lambda _one: self._row_bytes)
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:

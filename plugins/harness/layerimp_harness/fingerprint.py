@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from layerimp_harness.tasks import TaskSet
 
+SCORING = 2
+"""Raised with every change of how requests are answered that can change a metric, be it in its last digits."""
+
 
 def digest(loaded: TaskSet, config: Any) -> str:
     """SHA-256, in hex, of the tasks, their documents, their code, the options and the libraries.
@@ -26,6 +29,7 @@ def digest(loaded: TaskSet, config: Any) -> str:
         state.update(json.dumps(parts, sort_keys=True, default=_stable).encode() + b"\n")
 
     add("libraries", version("lm_eval"), version("datasets"))
+    add("scoring", SCORING)
     add(
         "options",
         config.model_dump(include={"limit", "num_fewshot", "seed", "bootstrap", "max_length", "fields", "labels"}),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from layerimp.assets import assets
 from layerimp.errors import TaskError
+from layerimp.registry.assets import assets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

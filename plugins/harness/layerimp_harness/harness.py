@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from layerimp.documents import Document
+    from layerimp.evaluator import Document
     from layerimp.progress import Advance, Progress
     from layerimp_harness.classifier import Answering
     from layerimp_harness.tasks import TaskSet
+    from layerimp_harness.tokens import TokenMemory
 
 
 class Harness(Evaluator):
@@ -64,6 +65,7 @@ class Harness(Evaluator):
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config)
         self._loaded: TaskSet | None = None
+        self._memory: TokenMemory | None = None
 
     def prepare(self) -> None:
         """Find, check and load the tasks and their data, so that wrong input fails before the model runs.
@@ -97,7 +99,7 @@ class Harness(Evaluator):
         if tokenizer is None:
             raise TaskError("the harness needs a tokenizer")
         self.check(model)
-        from layerimp.model import in_eval_mode
+        from layerimp.blocks import in_eval_mode
 
         loaded, config = self._tasks(), self.config
 
@@ -115,11 +117,13 @@ class Harness(Evaluator):
             from layerimp_harness.classifier import OF_WORDING, ClassifierInMemory
             from layerimp_harness.metrics import collect
             from layerimp_harness.model import ModelInMemory
+            from layerimp_harness.tokens import TokenMemory
 
             limits = {"batch_size": config.batch_size, "max_length": config.max_length}
             lm: ModelInMemory | ClassifierInMemory
             if model.can_generate():
-                lm = ModelInMemory(model, tokenizer, **limits, advance=stage.advance)
+                self._memory = self._memory or TokenMemory()  # for all models of a run
+                lm = ModelInMemory(model, tokenizer, **limits, advance=stage.advance, memory=self._memory)
             else:
                 answers = self._answering(model)
                 lm = ClassifierInMemory(model, tokenizer, tasks=answers, **limits, advance=stage.advance)
@@ -137,7 +141,7 @@ class Harness(Evaluator):
             except LayerimpError:
                 raise
             except Exception as error:
-                _blame_task(error)
+                _attribute_to_task(error)
                 raise
             found = collect(results, loaded.tasks, loaded.groups, draws=config.bootstrap, seed=config.seed)
             return found if model.can_generate() else [metric for metric in found if metric.name not in OF_WORDING]
@@ -148,7 +152,7 @@ class Harness(Evaluator):
         Raises:
             TaskError: the task is a group, or has no training split.
         """
-        from layerimp.model import classifies
+        from layerimp.models import classifies
         from layerimp_harness.training import TrainingDocuments
 
         loaded = self._tasks()
@@ -173,7 +177,7 @@ class Harness(Evaluator):
 
     def _answering(self, model: PreTrainedModel) -> dict[str, Answering]:
         """How a classifier answers each task."""
-        from layerimp.model import classifies
+        from layerimp.models import classifies
 
         if not classifies(model):
             kind = type(model).__name__
@@ -197,7 +201,7 @@ class Harness(Evaluator):
         return self._loaded
 
 
-def _blame_task(error: BaseException) -> None:
+def _attribute_to_task(error: BaseException) -> None:
     """Raise a TaskError if it is a task, and not the model, that failed: on one of its documents."""
     for frame, _line in walk_tb(error.__traceback__):
         task: Any = frame.f_locals.get("self")

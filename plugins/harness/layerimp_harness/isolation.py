@@ -8,6 +8,7 @@ import random
 import sys
 import warnings
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import torch
+
+_TEMPLATES = 1024  # a group of many tasks has some of its own for each
 
 
 @contextmanager
@@ -90,13 +93,21 @@ def _seeded(seed: int, device: torch.device | None) -> Iterator[None]:
 
 @contextmanager
 def _sandboxed_templates() -> Iterator[None]:
-    """lm-eval renders templates in a plain jinja2 environment, from which Python is two attributes away."""
+    """lm-eval renders templates in a plain jinja2 environment, from which Python is two attributes away.
+
+    It also compiles a template anew for every document, which takes longer than to render it; here each is kept.
+    """
     import lm_eval.utils
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
+    class Sandbox(SandboxedEnvironment):
+        def from_string(self, source: Any, *arguments: Any, **options: Any) -> Any:
+            return compiled(source, *arguments, **options)
+
     usual: Any = lm_eval.utils.env
-    safe = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    safe = Sandbox(undefined=StrictUndefined, keep_trailing_newline=True)
+    compiled = lru_cache(_TEMPLATES)(super(Sandbox, safe).from_string)
     safe.filters.update(usual.filters)
     with patch.object(sys.modules["lm_eval.utils"], "env", safe):
         yield

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import resolve_max_length
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from layerimp.errors import NonFiniteError, TaskError
-from layerimp_harness.batches import Batches
+from layerimp_harness.batches import Batches, logits_bytes
+from layerimp_harness.likelihood import Likelihoods
+from layerimp_harness.tokens import TokenMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.progress import Advance
-
-TokenRequest = tuple[Any, list[int], list[int]]
-"""What to answer under (or None), the context's tokens, the continuation's."""
+    from layerimp_harness.likelihood import Done
+    from layerimp_harness.rows import TokenRequest
 
 
 class Rolled(float):
@@ -55,6 +55,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         batch_size: The most sequences per forward.
         max_length: The most tokens per sequence; less where the model supports less.
         advance: Told about finished requests; with 0 as a kind of request starts.
+        memory: The tokens of texts that were encoded for other models.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         batch_size: int,
         max_length: int,
         advance: Advance,
+        memory: TokenMemory | None = None,
     ) -> None:
         embeddings: Any = model.get_input_embeddings()
         self._vocabulary = int(embeddings.weight.shape[0])
@@ -91,15 +93,18 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
             # In 16 bits the sum over a window is off by up to 0.4 %, and a perplexity by more.
             softmax_dtype="float32" if model.dtype.itemsize < 4 else None,
         )
-        self._batches = Batches(batch_size, self.device, self._vocabulary)
+        self._batches = Batches(batch_size, self.device)
         self._advance = advance
+        self._memory = memory or TokenMemory()
+        self._memory.open(tokenizer, self._vocabulary, self.custom_prefix_token_id, self.backend)
         self._open: Counter[int] = Counter()
         self._owners: Sequence[Any] = ()
-        uncached = "use_cache" in inspect.signature(model.forward).parameters
-        self._forward_options = {"use_cache": False} if uncached else {}
+        self._likelihoods = Likelihoods(model, self._batches, max_length=self.max_length, vocabulary=self._vocabulary)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
         """The tokens of a text; a TaskError if the model has no row for one of them."""
+        if add_special_tokens is None and not options and (known := self._memory.get(string)) is not None:
+            return known
         if self.custom_prefix_token_id is None and add_special_tokens is None:
             add_special_tokens = True  # the default; given, lm-eval does not decode the missing prefix
         tokens: list[int] = super().tok_encode(string, add_special_tokens=add_special_tokens, **options)
@@ -141,7 +146,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
             if not isinstance(text := request.args[0], str):
                 where = f"task {request.task_name!r}: document {request.doc_id}"
                 raise TaskError(f"{where} holds a {type(text).__name__}, not text")
-            tokens = self.tok_encode(text)
+            tokens = self._tokens(text)
             if tokens[:1] == [prefix]:
                 tokens = tokens[1:]  # the tokenizer's own BOS: it is the context, and nothing to be predicted
             counts.append(len(tokens))
@@ -153,7 +158,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         self._owners = [requests[number] for number in owners]
         self._open = Counter(map(id, self._owners))
         totals = [0.0] * len(requests)
-        for number, (value, _greedy) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
+        for number, (value, _greedy) in zip(owners, self._loglikelihood_tokens(windows, rolling=True), strict=True):
             totals[number] += value
         return list(map(Rolled, totals, counts))
 
@@ -162,7 +167,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         self._begin(requests)
         texts = [""] * len(requests)
 
-        def generate(batch: Sequence[int]) -> None:
+        def generate(batch: Sequence[int], _rows: int) -> None:
             self.batch_size_per_gpu = len(batch)
             chosen = [requests[i] for i in batch]
             try:
@@ -175,50 +180,66 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
 
         def alike(i: int) -> tuple[str, int]:
             context, settings = requests[i].args
-            return repr(settings), -len(context)
+            return repr(settings), -len(self._tokens(context))
 
         self._batches.run(sorted(range(len(requests)), key=alike), generate, lambda _i: 0)
         return texts
 
-    def _loglikelihood_tokens(self, requests: Sequence[TokenRequest], **_options: Any) -> list[tuple[float, bool]]:
-        """Score `requests`; `self._owners` says whose each of them is."""
+    def _loglikelihood_tokens(
+        self, requests: Sequence[TokenRequest], *, rolling: bool = False, **_options: Any
+    ) -> list[tuple[float, bool]]:
+        """Score `requests`; `self._owners` says whose each of them is.
+
+        Windows of rolled texts (`rolling`) have no context in common, and nothing asks if they are greedy.
+        """
         answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
-        # Those that differ in the last token only share a forward; lm-eval groups them in the same way.
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for i, (_key, context, continuation) in enumerate(requests):
+        for owner, (_key, _context, continuation) in zip(self._owners, requests, strict=True):
             if not 0 < len(continuation) <= self.max_length:
                 raise TaskError(
-                    f"task {self._owners[i].task_name!r}: a continuation of {len(continuation)} tokens; "
+                    f"task {owner.task_name!r}: a continuation of {len(continuation)} tokens; "
                     f"1 to {self.max_length} can be scored"
                 )
-            alike[*context, *continuation[:-1]].append(i)
 
-        def score(batch: Sequence[tuple[int, list[int]]]) -> None:
-            self.batch_size_per_gpu = len(batch)
-            chosen = [i for _length, group in batch for i in group]
-            scored = super(ModelInMemory, self)._loglikelihood_tokens([requests[i] for i in chosen], disable_tqdm=True)
-            for i, answer in zip(chosen, scored, strict=True):
-                if math.isnan(answer[0]):
-                    owner = self._owners[i]
-                    raise NonFiniteError(f"task {owner.task_name!r}: the logits of document {owner.doc_id} are NaN")
-                answers[i] = answer
-            self._finish([self._owners[i] for i in chosen])
+        def done(number: int, value: float, greedy: bool) -> None:
+            if math.isnan(value):
+                owner = self._owners[number]
+                raise NonFiniteError(f"task {owner.task_name!r}: the logits of document {owner.doc_id} are NaN")
+            answers[number] = value, greedy
+            self._finish([self._owners[number]])
 
-        groups = [(min(len(tokens), self.max_length), group) for tokens, group in alike.items()]
-        groups.sort(key=lambda one: -one[0])
-        self._batches.run(groups, score, lambda one: one[0])
+        if self.backend == "causal":
+            self._likelihoods.answer(requests, done, sharing=not rolling, greedy=not rolling)
+        else:
+            self._encoded_and_decoded(requests, done)
         return answers
 
-    def _model_call(self, inps: torch.Tensor, **encoder: Any) -> Any:
-        """The logits of `inps` [batch, seq]: [batch, seq, vocab]. `encoder`: what an encoder-decoder adds."""
-        if encoder:
-            return super()._model_call(inps, **encoder)
-        with torch.no_grad():  # inference_mode would leave tensors in the model that no gradient can pass
-            return self.model(inps, **self._forward_options).logits
+    def _encoded_and_decoded(self, requests: Sequence[TokenRequest], done: Done) -> None:
+        """Score `requests` by an encoder-decoder, as lm-eval does."""
+
+        def score(batch: Sequence[int], _rows: int) -> None:
+            self.batch_size_per_gpu = len(batch)
+            scored = super(ModelInMemory, self)._loglikelihood_tokens([requests[i] for i in batch], disable_tqdm=True)
+            for number, answer in zip(batch, scored, strict=True):
+                done(number, *answer)
+
+        lengths = [len(context) + len(continuation) for _key, context, continuation in requests]
+        order = sorted(range(len(requests)), key=lambda number: -lengths[number])
+        self._batches.run(order, score, lambda number: logits_bytes(len(requests[number][2]), self._vocabulary))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        before, after = super()._encode_pair(context, continuation)
-        return before or [self._prefix()], after  # nothing but spaces, which went to the continuation
+        before, after = self._memory.get((context,)), self._memory.get((context, continuation))
+        if before is None or after is None:
+            before, after = super()._encode_pair(context, continuation)
+            before = before or [self._prefix()]  # nothing but spaces, which went to the continuation
+            self._memory.keep((context,), before)
+            self._memory.keep((context, continuation), after)
+        return before, after
+
+    def _tokens(self, text: str) -> list[int]:
+        """The tokens of a whole text, which are kept."""
+        tokens = self.tok_encode(text)
+        self._memory.keep(text, tokens)
+        return tokens
 
     def _prefix(self) -> int:
         if self.custom_prefix_token_id is None:

@@ -1,7 +1,7 @@
 """Finds tasks by name or file, and loads them: after what they ask for has been checked, before a model runs.
 
-Local tasks come first. lm-eval's whole index takes seconds to build, and is only built for a name that is not
-found among the local ones.
+Local tasks come first, then lm-eval's own. Its whole index takes seconds to build, and is only built for a name that is
+found nowhere, to say which ones are like it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp.assets import assets
 from layerimp.errors import LayerimpError, TaskError, unknown_name
+from layerimp.registry.assets import assets
 from layerimp_harness import guard
 from layerimp_harness.building import GuardedFactory, explained
+from layerimp_harness.builtin import entries, members, missing
 from layerimp_harness.metrics import Saturating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-Registry = dict[str, Any]
-"""Name -> lm-eval's entry of a task, a group or a tag."""
-
-_INLINE = frozenset({"dataset_path", "custom_dataset"})  # with one of these, a member is a task of its own
+    from layerimp_harness.builtin import Registry
 
 
 @dataclass
@@ -109,7 +107,7 @@ def _find(spec: str, local: Registry, task_path: Path | None) -> tuple[Any, Regi
     around = sorted(task_path.rglob("*.yaml")) if task_path else []
     if spec.endswith(".yaml") or Path(spec).expanduser().is_file():
         entry = _file_entry(Path(spec).expanduser())
-        if isinstance(_members(entry.cfg), list):  # a group may name its neighbours
+        if isinstance(members(entry.cfg), list):  # a group may name its neighbours
             neighbours = sorted(entry.yaml_path.parent.glob("*.yaml"))
             registry = {**local, **_index(neighbours)}
             around += neighbours
@@ -117,16 +115,19 @@ def _find(spec: str, local: Registry, task_path: Path | None) -> tuple[Any, Regi
         entry = local[spec]
     else:
         _fail_on_unreadable(around, spec)
-        registry = {**whole_index(), **local}
+        registry = {**entries([spec]), **local}
+        if spec not in registry:
+            registry = {**whole_index(), **local}
         if spec not in registry:
             raise unknown_name("task", spec, registry)
         entry = registry[spec]
-    missing = list(_missing(entry.cfg or {}, registry))
-    for name in missing:
-        _fail_on_unreadable(around, name)
-    if missing:
-        registry = {**whole_index(), **registry}
-        for name in _missing(entry.cfg or {}, registry, whole=True):
+    if lacking := list(missing(entry.cfg or {}, registry)):
+        for name in lacking:
+            _fail_on_unreadable(around, name)
+        registry = {**entries(lacking), **registry}
+        if any(missing(entry.cfg or {}, registry, whole=True)):
+            registry = {**whole_index(), **registry}
+        for name in missing(entry.cfg or {}, registry, whole=True):
             raise unknown_name("task", name, registry, of=f"group {entry.name!r}")
     return entry, dict(registry)  # lm-eval adds to it while it builds
 
@@ -141,7 +142,7 @@ def _file_entry(path: Path) -> Any:
     if not isinstance(name, str):
         raise TaskError(f"task file {path} has no name: it needs `task: NAME` or `group: NAME`")
     kind = TaskIndex._kind_of(config)
-    if kind is Kind.GROUP and not isinstance(_members(config), list):
+    if kind is Kind.GROUP and not isinstance(members(config), list):
         kind = Kind.TASK  # old task files say `group` where they mean a tag
         name = config.get("task", name)
     return Entry(name=name, kind=kind, yaml_path=path.resolve(), cfg=config)
@@ -199,27 +200,3 @@ def _fail_on_unreadable(paths: list[Path], name: str) -> None:
     for path in paths:
         if name in path.stem or name.encode() in path.read_bytes():
             _merged(path)
-
-
-def _members(config: Mapping[str, Any] | None) -> Any:
-    return (config or {}).get("task")
-
-
-def _missing(
-    config: Mapping[str, Any], registry: Registry, *, whole: bool = False, _above: tuple[str, ...] = ()
-) -> Iterator[str]:
-    """The names that a group refers to and the registry does not hold.
-
-    A member that is not found anywhere (`whole`) may be defined by its group's own keys.
-    """
-    members = _members(config)
-    for member in members if isinstance(members, list) else ():
-        here = member if isinstance(member, dict) else {}
-        name = str(here.get("group") or here.get("task") or member)
-        if name in registry:
-            if name not in _above:
-                yield from _missing(registry[name].cfg or {}, registry, whole=whole, _above=(*_above, name))
-        elif "group" in here:
-            yield from _missing(here, registry, whole=whole, _above=_above)
-        elif not _INLINE & {*here} and not (whole and _INLINE & {*config}):
-            yield name

@@ -10,7 +10,7 @@ from layerimp_harness.building import explained
 from layerimp_harness.isolation import contained
 
 if TYPE_CHECKING:
-    from layerimp.documents import Document
+    from layerimp.evaluator import Document
     from layerimp_harness.classifier import Answering
 
 

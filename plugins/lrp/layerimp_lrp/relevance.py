@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from layerimp.blocks import BlockStack
-    from layerimp.head import Quantity
+    from layerimp.sweep import Quantity
 
 PROBE_TOKENS = 8
 VISIBLE = ("eager", "sdpa")

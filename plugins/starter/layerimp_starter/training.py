@@ -22,8 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from layerimp.recipe import STARTER_TASKS
-from layerimp.registry import registry
+from layerimp.registry.catalog import registry
 from layerimp_starter.corpus import draw
 from layerimp_starter.form import pieces
 
@@ -268,8 +267,9 @@ def train(
 
 def _scores(model: Any, tokenizer: PreTrainedTokenizerFast) -> str:
     """The model's metrics on the shipped tasks."""
-    harness: Any = registry().get("evaluator", "harness")
-    metrics = harness(harness.Config(tasks=STARTER_TASKS, batch_size=32)).evaluate(model, tokenizer)
+    tasks = [f"starter_{kind}" for kind in ("stories", "sentiment", "qa")]
+    harness: Any = registry().create("evaluator", "harness", {"tasks": tasks, "batch_size": 32})
+    metrics = harness.evaluate(model, tokenizer)
     return ", ".join(f"{one.task} {one.name} {one.value:.4f}" for one in metrics)
 
 

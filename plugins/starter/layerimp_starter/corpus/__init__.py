@@ -9,6 +9,7 @@ are held out. Nothing that is held out is ever trained on, whatever the seed.
 
 from __future__ import annotations
 
-from layerimp_starter.corpus.document import Document, Kind, draw
+from layerimp_starter.corpus.document import Document
+from layerimp_starter.corpus.draws import Kind, draw
 
 __all__ = ["Document", "Kind", "draw"]

@@ -1,0 +1,123 @@
+"""resolve -> compute -> find -> report: what `layerimp bench` and `layerimp report` do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from layerimp.bench.cell_graph import Layout
+from layerimp.bench.executors.base import Executor
+from layerimp.bench.executors.in_process import InProcess
+from layerimp.bench.executors.processes import Processes, devices
+from layerimp.bench.findings import find
+from layerimp.bench.grid import Grid
+from layerimp.bench.resolve import resolve
+from layerimp.bench.scheduler import Scheduler, Watcher
+from layerimp.bench.store import FILE, Store
+from layerimp.errors import OptionError, OutputError, unknown_name
+from layerimp.models.loading import device_named
+from layerimp.progress import Progress
+from layerimp.recipe import Permissions
+from layerimp.report.findings import Findings
+
+PAGE = "report.html"
+LOCAL, RAY = "local", "ray"
+ENGINES = (LOCAL, RAY)
+
+
+def bench(
+    grid: Grid,
+    output: Path,
+    *,
+    permissions: Permissions,
+    progress: Progress,
+    watcher: Watcher,
+    engine: str = LOCAL,
+    address: str | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    retry: bool = False,
+) -> Findings:
+    """Compute what the store in `output` does not yet know of a grid, and write the report.
+
+    Args:
+        grid: The grid.
+        output: The directory of the store; what was finished there stays.
+        permissions: What may run code.
+        progress: Who hears of the preparations.
+        watcher: Who hears of the cells.
+        engine: Where cells are computed: `local`, or `ray`.
+        address: Of the Ray cluster; by default the one that the environment names, or else one on this machine.
+        workers: How many processes compute; 0 for none but this one; by default one for each device, or as many as a
+            cluster has room for.
+        device: Where they put their models; by default all GPUs, else the CPU. A cluster gives out its own.
+        retry: Whether cells that failed before are tried again.
+
+    Raises:
+        InputError: something in the grid is wrong, or the directory holds something else.
+    """
+    place = device_named(device)
+    _check_engine(engine, address, workers, device)
+    with Store(output) as store:
+        layout = resolve(grid, store, permissions, progress, place)
+        store.keep_layout(layout.model_dump(mode="json"))
+        scheduler = Scheduler(layout, store, permissions, watcher, retry=retry)
+        try:
+            if scheduler.wants_any():
+                scheduler.run(_executor(engine, address, workers, device))
+        finally:
+            found = find(layout, store.records())
+            write_page(found, output)
+    return found
+
+
+def _check_engine(engine: str, address: str | None, workers: int | None, device: str | None) -> None:
+    """Refuse what does not go together, before anything is begun."""
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if engine == RAY and device is not None:
+        raise OptionError("--device is for the local engine; a Ray cluster gives out its GPUs and CPUs itself")
+    if engine == RAY and workers == 0:
+        raise OptionError("--workers 0 computes in this process, which is for the local engine")
+    if engine != RAY and address is not None:
+        raise OptionError("--address is that of a Ray cluster; it needs --engine ray")
+
+
+def _executor(engine: str, address: str | None, workers: int | None, device: str | None) -> Executor:
+    if engine == RAY:
+        from layerimp.bench.executors.ray import Ray
+
+        return Ray(address, workers)
+    return InProcess(device) if workers == 0 else Processes(devices(device, workers))
+
+
+def findings(directory: Path) -> Findings:
+    """What the store in a directory shows of the grid that was asked for last.
+
+    Raises:
+        OutputError: it holds none.
+    """
+    with Store(directory, write=False) as store:
+        layout = store.layout()
+        if layout is None:
+            raise OutputError(f"{directory / FILE} holds no grid yet")
+        try:
+            return find(Layout.model_validate(layout), store.records())
+        except ValidationError:
+            raise OutputError(
+                f"the grid in {directory} is of another version of layerimp; run bench there again"
+            ) from None
+
+
+def write_page(found: Findings, directory: Path) -> Path:
+    """Write the report as one HTML file, and return its path."""
+    from layerimp.report.html.page import page
+
+    path, unfinished = directory / PAGE, directory / f".{PAGE}"
+    try:
+        unfinished.write_text(page(found), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    return path

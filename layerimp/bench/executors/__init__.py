@@ -1,0 +1,1 @@
+"""Where the cells of a grid are computed: in this process, in others, on a cluster."""

@@ -1,0 +1,140 @@
+"""The executor that computes in worker processes on this machine, one for each device.
+
+A pipe joins the scheduler and each worker. The scheduler alone holds its end, so that the operating system closes it
+when the scheduler is gone, however that came; a worker that reads the end of its pipe is gone at once too, whatever it
+is at.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from layerimp.bench.cells import Outcome
+from layerimp.bench.executors.base import Assignment, WorkerError
+
+_CONTEXT = get_context("spawn")  # a forked process could not use a GPU
+
+
+@dataclass
+class _Worker:
+    """A process, and what it is at."""
+
+    device: str | None
+    process: SpawnProcess
+    pipe: Connection
+    assignment: Assignment | None = None
+    model: str = ""
+
+
+class Processes:
+    """Computes in worker processes.
+
+    Args:
+        devices: Where each worker puts its models; a device that comes twice has two workers.
+    """
+
+    def __init__(self, devices: Sequence[str | None]) -> None:
+        self.slots = len(devices)
+        self._workers = [self._hire(device) for device in devices]
+
+    def _hire(self, device: str | None) -> _Worker:
+        ours, theirs = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=_work, args=(theirs, device, self.slots), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(device, process, ours)
+
+    def start(self, assignment: Assignment) -> None:
+        """Give an assignment to an idle worker: to one that has its model loaded, if there is one."""
+        idle = [worker for worker in self._workers if worker.assignment is None]
+        model = assignment.cells[0].model
+        worker = next((each for each in idle if each.model == model), idle[0])
+        worker.assignment, worker.model = assignment, model
+        try:
+            worker.pipe.send(assignment)
+        except OSError:  # it is dead, which `finished` finds out
+            return
+
+    def finished(self) -> tuple[Assignment, list[Outcome]]:
+        """Wait for a worker to be done.
+
+        Raises:
+            WorkerError: it died; another one has taken its place.
+        """
+        busy = {worker.pipe: worker for worker in self._workers if worker.assignment}
+        worker = busy[next(pipe for pipe in wait(list(busy)) if isinstance(pipe, Connection))]
+        assignment, worker.assignment = worker.assignment, None
+        assert assignment is not None
+        try:
+            return assignment, worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.process.join()
+            self._workers[self._workers.index(worker)] = self._hire(worker.device)
+            raise WorkerError(assignment, _cause(worker.process.exitcode)) from None
+
+    def stop(self) -> None:
+        """Kill the workers."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.pipe.close()
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        return f"its worker was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"its worker ended with exit code {exitcode}"
+
+
+def _work(pipe: Connection, device: str | None, workers: int) -> None:
+    """A worker's life, among so many."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the scheduler decides
+    assignments: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
+
+    def listen() -> None:
+        while True:
+            try:
+                assignments.put(pipe.recv())
+            except (EOFError, OSError):
+                os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    import torch
+    from tqdm import tqdm
+
+    from layerimp.bench.executors.worker import Worker
+
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive a worker that is killed
+
+    if device == "cpu" or not torch.cuda.is_available():
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))  # of those that the user allows
+    worker = Worker(device)
+    while True:
+        pipe.send(worker.compute(assignments.get()))
+
+
+def devices(device: str | None, workers: int | None) -> list[str | None]:
+    """Where workers put their models: on the device that was named; else on all GPUs; else on the CPU.
+
+    Args:
+        device: As the user named it.
+        workers: How many there are; by default one for each device.
+    """
+    import torch
+
+    found: list[str | None] = [device]
+    if device is None and torch.cuda.is_available():
+        found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    elif device is None:
+        found = ["cpu"]
+    return [found[index % len(found)] for index in range(workers or len(found))]

@@ -1,0 +1,175 @@
+"""The executor that computes on a Ray cluster: one that runs already, or one that it starts on this machine.
+
+Ray is not imported before somebody asks for this executor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerimp.bench.cells import Outcome
+from layerimp.bench.executors.base import Assignment, WorkerError
+from layerimp.errors import OptionError
+from layerimp.registry.assets import located
+
+if TYPE_CHECKING:
+    from layerimp.bench.executors.worker import Worker
+    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.recipe import Recipe
+
+BESIDE_WEIGHTS = 1 << 30
+"""Bytes that a worker needs besides the weights: the libraries, and what a batch leaves."""
+COPIES = 2
+"""The weights may be read into a wider dtype."""
+PATIENCE = 5.0
+"""Seconds in which the head of a cluster has to answer."""
+
+
+@dataclass
+class Ray:
+    """Computes as tasks of a Ray cluster.
+
+    Args:
+        address: Of the cluster; None for the one that the environment names, or else one on this machine.
+        workers: How many tasks there are at once, at most; by default as many as the cluster has room for.
+        cpus: How many CPUs a task needs.
+
+    Raises:
+        OptionError: Ray is not installed, or there is no cluster at the address.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    cpus: int = 1
+    _running: dict[Any, Assignment] = field(default_factory=dict)
+    _drawn: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault(
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+        )  # its future default; said to silence a warning
+        try:
+            import ray
+        except ImportError:
+            raise OptionError("--engine ray needs Ray: pip install 'layerimp[ray]'") from None
+        if self.address:
+            _knock(self.address)
+        started_here: dict[str, Any] = {} if self.address else {"include_dashboard": False}
+        ending = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **started_here)
+        except Exception as error:
+            raise OptionError(f"no Ray cluster answers at {self.address or 'this machine'}: {error}") from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ending)  # Ray's own would end the process where it stands
+        self._ray = ray
+        self._gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        needs = {"num_cpus": self.cpus, "num_gpus": self._gpus}
+        # Who dies is for the scheduler to count: the same rule holds for all executors.
+        self._compute = ray.remote(max_retries=0, **needs)(compute)
+        self._draw = ray.remote(**needs)(draw)
+
+    @property
+    def slots(self) -> int:
+        """How many tasks the nodes that are alive have room for; one at least, which then waits for a node."""
+        room = 0
+        for node in self._ray.nodes():
+            if node["Alive"]:
+                has = node["Resources"]
+                room += int(min(has.get("CPU", 0) // self.cpus, has.get("GPU", 0) if self._gpus else float("inf")))
+        return max(1, room if self.workers is None else min(room, self.workers))
+
+    def start(self, assignment: Assignment) -> None:
+        """Send an assignment off. What several of them read is drawn once, and travels through the object store."""
+        memory = self._memory(assignment.recipe)
+        drawn = None
+        first = assignment.cells[0]
+        if first.kind != "evaluation" and first.content.get("calibration", "read") is not None:
+            text = _text(assignment.recipe)
+            if text not in self._drawn:
+                self._drawn[text] = self._draw.options(**memory).remote(assignment)
+            drawn = self._drawn[text]
+        self._running[self._compute.options(**memory).remote(assignment, drawn)] = assignment
+
+    def _memory(self, recipe: Recipe) -> Mapping[str, int]:
+        """What Ray is told that a task needs; nothing where nobody can know, or where no node has as much."""
+        place = Path(located("models", recipe.model)).expanduser()
+        weights = sum(path.stat().st_size for path in place.glob("*.safetensors")) if place.is_dir() else 0
+        need = COPIES * weights + BESIDE_WEIGHTS
+        most = max((node["Resources"].get("memory", 0) for node in self._ray.nodes() if node["Alive"]), default=0)
+        return {"memory": need} if weights and need <= most else {}
+
+    def finished(self) -> tuple[Assignment, list[Outcome]]:
+        """Wait for a task to be done.
+
+        Raises:
+            WorkerError: its worker or its node died.
+        """
+        (reference,), _ = self._ray.wait(list(self._running), num_returns=1)
+        assignment = self._running.pop(reference)
+        try:
+            return assignment, self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._drawn.pop(_text(assignment.recipe), None)  # it may have been on the node that is gone
+            raise WorkerError(assignment, f"its worker was lost: {' '.join(str(error).split())}") from None
+
+    def stop(self) -> None:
+        """Cancel what is under way, and leave the cluster to others; one that was started here ends."""
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self._running.clear()
+        self._ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Find out at once that nobody is there; Ray itself tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return  # a name that Ray knows what to do with
+    try:
+        socket.create_connection((host, int(port)), PATIENCE).close()
+    except OSError as error:
+        raise OptionError(f"no Ray cluster answers at {address}: {error.strerror or error}") from None
+
+
+def _text(recipe: Recipe) -> str:
+    """What makes a calibration set another one."""
+    names = ("model", "dtype", "calibration", "seed", "batch_size", "data_dir", "task_path")
+    return json.dumps(recipe.model_dump(mode="json", include=set(names)), sort_keys=True)
+
+
+_worker: Worker | None = None
+"""A worker's own, in which the model that it needed last stays loaded."""
+
+
+def _own_worker() -> Worker:
+    global _worker
+    if _worker is None:
+        import torch
+
+        from layerimp.bench.executors.worker import Worker
+
+        _worker = Worker(None if torch.cuda.is_available() else "cpu")
+    return _worker
+
+
+def compute(assignment: Assignment, drawn: CalibrationSet | None) -> list[Outcome]:
+    """A worker's task: all cells of an assignment."""
+    return _own_worker().compute(assignment, drawn)
+
+
+def draw(assignment: Assignment) -> CalibrationSet | None:
+    """A worker's task: the calibration set of an assignment; None where it fails, which scoring will then explain."""
+    try:
+        return _own_worker().draw(assignment)
+    except Exception:
+        return None

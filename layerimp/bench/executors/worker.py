@@ -1,0 +1,251 @@
+"""Computes the cells of an assignment, wherever that is; the model that was loaded last is kept for the next one."""
+
+from __future__ import annotations
+
+import io
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerimp.bench.cells import Cell, Outcome, Result
+from layerimp.blocks.forward import run
+from layerimp.calibration.validation import Checked
+from layerimp.defaults import ORIGINAL
+from layerimp.errors import LayerimpError, ModelError, one_line
+from layerimp.evaluation.runner import Evaluation
+from layerimp.evaluation.selection import fitting, prepared
+from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model, rescoring
+from layerimp.progress import SILENT
+from layerimp.pruner import Budget, Pruner, Scoring
+from layerimp.recipe import ComponentSpec
+from layerimp.registry.catalog import registry
+from layerimp.report.data import Size
+from layerimp.scorer import Importance
+from layerimp.scoring.engine import Filled, fill, finished, measure
+from layerimp.scoring.selection import Selection
+from layerimp.surgery.removal import prepare
+
+if TYPE_CHECKING:
+    from layerimp.bench.executors.base import Assignment
+    from layerimp.blocks.stack import BlockStack
+    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.evaluator import Evaluator
+
+TIMINGS, LONG = 3, 5.0
+"""A scorer's cost is the median of so many ratios, after a first that warms up; of one only, if that took so long."""
+
+
+def as_importance(result: Result) -> Importance:
+    """An importance from plain data, in which the lengths of windows have become text."""
+    parts = {name: result[name] for name in ("scores", "blocks", "columns", "notes")}
+    return Importance(**parts, spans={int(length): scores for length, scores in result["spans"].items()})
+
+
+def planned(cell: Cell, num_blocks: int, scoring: Scoring) -> Result:
+    """The plan that a cell asks for.
+
+    Raises:
+        OptionError: no plan can keep to its budget.
+    """
+    content = cell.content
+    pruner = registry().create("pruner", content["pruner"], content["options"])
+    assert isinstance(pruner, Pruner)
+    budget = Budget.exactly(content["count"], num_blocks, protect=content["protect"])
+    return {"blocks": pruner.within_budget(scoring, budget).blocks}
+
+
+class Worker:
+    """Computes assignments, one after the other.
+
+    Args:
+        device: Where models are put; None for the first GPU, else the CPU.
+    """
+
+    def __init__(self, device: str | None) -> None:
+        self._device = device
+        self._loaded: tuple[tuple[str, str | None], Loaded] | None = None
+        self._evaluators: dict[str, dict[str, Evaluator]] = {}
+
+    def compute(self, assignment: Assignment, drawn: CalibrationSet | None = None) -> list[Outcome]:
+        """Compute all cells; what goes wrong is an outcome too.
+
+        Args:
+            assignment: The cells.
+            drawn: The calibration set, where somebody has drawn it already.
+        """
+        ways = {"scoring": self._score, "planning": self._plan, "evaluation": self._evaluate, "costing": self._cost}
+        start = time.monotonic()
+        try:
+            found = ways[assignment.cells[0].kind](assignment, drawn)
+        except Exception as error:
+            found = {cell.key: failure(cell.key, error) for cell in assignment.cells}
+        seconds = (time.monotonic() - start) / len(assignment.cells)
+        return [replace(outcome, seconds=seconds) for outcome in found.values()]
+
+    def draw(self, assignment: Assignment) -> CalibrationSet:
+        """The calibration set that an assignment asks for."""
+        recipe, allowed = assignment.recipe, assignment.permissions
+        trained_on = check_calibration(recipe, allowed, SILENT)
+        return draw(recipe, self._opened(assignment), trained_on, SILENT)
+
+    def _opened(self, assignment: Assignment) -> Loaded:
+        """The model at work; loaded, unless it is the one that was needed last."""
+        recipe = assignment.recipe
+        name = recipe.model, recipe.dtype
+        if self._loaded is None or self._loaded[0] != name:
+            self._loaded = None  # two at once might not fit
+            recipe = recipe.model_copy(update={"device": self._device})
+            self._loaded = name, load_model(recipe, assignment.permissions, SILENT)
+        return self._loaded[1]
+
+    def _score(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
+        cells = {f"{cell.scorer}-{cell.seed}" if _blind(cell) else cell.scorer: cell for cell in assignment.cells}
+        blind = all(map(_blind, assignment.cells))
+        text = None if blind else drawn or self.draw(assignment)
+        stack = self._opened(assignment).stack
+        selection = _selection(assignment, {label: _spec(cell) for label, cell in cells.items()})
+        selection.unnamed |= selection.specs.keys()
+        if text is not None:
+            try:
+                selection.try_out(stack, next(iter(text)))
+            except ModelError:
+                if selection.specs:
+                    raise
+        outcomes = {label: Outcome(cells[label].key, error=reason) for label, reason in selection.left_out.items()}
+        shared = {} if text is None else {"calibration": text.description}
+        for label, filled in _together_or_alone(
+            stack, selection, () if text is None else text.shard(*assignment.shard)
+        ):
+            key = cells[label].key
+            if isinstance(filled, Exception):
+                outcomes[label] = failure(key, filled)
+            elif assignment.shard[1] > 1:
+                outcomes[label] = Outcome(key, shard=as_bytes(filled, shared))
+            else:
+                outcomes[label] = scored(key, label, [(filled, shared)])
+        return {outcome.key: outcome for outcome in outcomes.values()}
+
+    def _plan(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
+        (cell,) = assignment.cells
+        assert assignment.importance is not None
+        first, text = as_importance(assignment.importance), drawn or self.draw(assignment)
+        stack = self._opened(assignment).stack
+        selection = _selection(assignment, {cell.scorer: assignment.recipe.scorers[cell.scorer]})
+        scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT)
+        return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
+
+    def _evaluate(self, assignment: Assignment, _: CalibrationSet | None) -> dict[str, Outcome]:
+        (cell,) = assignment.cells
+        loaded, blocks = self._opened(assignment), cell.content["blocks"]
+        evaluators = fitting(self._prepared(assignment), loaded.model, SILENT, lenient=assignment.recipe.tasks is None)
+        evaluation = Evaluation(loaded.model, loaded.tokenizer, SILENT, {})
+        with prepare(loaded.stack, blocks).applied():
+            metrics = evaluation.of(evaluators, "quality", "pruned" if blocks else ORIGINAL)
+            result = {"metrics": [asdict(metric) for metric in metrics], "size": asdict(Size.of(loaded.stack))}
+        return {cell.key: Outcome(cell.key, result)}
+
+    def _prepared(self, assignment: Assignment) -> dict[str, Evaluator]:
+        (cell,) = assignment.cells
+        name = f"{cell.content['evaluator']} {cell.content['tag']}"
+        if name not in self._evaluators:
+            self._evaluators[name] = prepared(assignment.recipe, assignment.permissions, SILENT)
+        return self._evaluators[name]
+
+    def _cost(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
+        (cell,) = assignment.cells
+        batch = [next(iter(drawn or self.draw(assignment)))]
+        stack = self._opened(assignment).stack
+        selection = _selection(assignment, {cell.scorer: assignment.recipe.scorers[cell.scorer]})
+
+        def bare() -> None:
+            with torch.inference_mode():
+                for ready in Checked(batch, stack):
+                    run(stack.backbone, ready)
+
+        def timing() -> tuple[float, float]:
+            unit = _timed(bare)
+            seconds = _timed(lambda: measure(stack, batch, selection.made(len(stack))))
+            return seconds / unit, seconds
+
+        bare()
+        timings = [timing()]
+        if timings[0][1] < LONG:
+            timings = [timing() for _ in range(TIMINGS)]
+        passes, seconds = (statistics.median(values) for values in zip(*timings, strict=True))
+        return {cell.key: Outcome(cell.key, {"bare_passes": passes, "seconds": seconds})}
+
+
+def _selection(assignment: Assignment, scorers: Mapping[str, ComponentSpec]) -> Selection:
+    return Selection.of(assignment.recipe.model_copy(update={"scorers": scorers}), SILENT)
+
+
+def _together_or_alone(
+    stack: BlockStack, selection: Selection, text: Iterable[Any]
+) -> Iterator[tuple[str, Filled | Exception]]:
+    """The scorers after shared sweeps; where that fails, after sweeps of their own, so that who is to blame fails."""
+    scorers = list(selection.specs)
+    groups = [scorers] if len(scorers) < 2 else [scorers, *([label] for label in scorers)]
+    for group in groups:
+        try:
+            found = fill(stack, text, selection.made(len(stack), *group))
+        except Exception as error:
+            if len(group) == 1:
+                yield group[0], error
+            continue
+        yield from found.items()
+        if len(group) > 1:
+            return
+
+
+Shard = tuple[Filled, Mapping[str, Any]]
+"""A scorer that has seen a shard, and what else its result holds."""
+
+
+def scored(key: str, label: str, shards: Sequence[Shard]) -> Outcome:
+    """What came of a scoring, from all of its shards."""
+    try:
+        importance = finished(label, [filled for filled, _ in shards])
+    except Exception as error:
+        return failure(key, error)
+    return Outcome(key, {**asdict(importance), **shards[0][1]})
+
+
+def as_bytes(filled: Filled, shared: Mapping[str, Any]) -> bytes:
+    """A shard as bytes, to be sent to who has the others."""
+    file = io.BytesIO()
+    torch.save((filled, dict(shared)), file)
+    return file.getvalue()
+
+
+def from_bytes(content: bytes) -> Shard:
+    """A shard from bytes that a worker of ours sent, on the CPU."""
+    shard: Shard = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+    return shard
+
+
+def failure(key: str, error: Exception) -> Outcome:
+    """What came of a cell that went wrong; only an error that we raise on purpose is sure to come again."""
+    ours = isinstance(error, LayerimpError)
+    return Outcome(key, error=" ".join(str(error).split()) if ours else one_line(error), lasting=ours)
+
+
+def _blind(cell: Cell) -> bool:
+    return cell.content["calibration"] is None
+
+
+def _spec(cell: Cell) -> ComponentSpec:
+    return ComponentSpec(name=cell.content["scorer"], options=dict(cell.content["options"]))
+
+
+def _timed(function: Any) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -1,0 +1,189 @@
+"""Resolves a grid before any long work: what takes part, what files hold, and what tasks measure."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
+from layerimp.bench.cells import digest
+from layerimp.blocks.modes import quiet
+from layerimp.calibration.documents import check_source, task_of
+from layerimp.defaults import ALL
+from layerimp.errors import LayerimpError, ModelError, OptionError
+from layerimp.evaluation.selection import for_training, prepared
+from layerimp.evaluator import Evaluator
+from layerimp.models.dtypes import dtype_named
+from layerimp.models.loading import configuration, float32_stands_in
+from layerimp.pipeline.resolve import anywhere
+from layerimp.pipeline.resolve import resolve as resolve_recipe
+from layerimp.pruner import Pruner
+from layerimp.recipe import ComponentSpec, Permissions, Recipe
+from layerimp.registry.assets import located
+from layerimp.registry.catalog import registry
+from layerimp.scorer import Scorer
+from layerimp.scoring.selection import check_spec, installed
+
+if TYPE_CHECKING:
+    import torch
+
+    from layerimp.bench.grid import Grid
+    from layerimp.bench.store import Store
+    from layerimp.progress import Progress
+
+_CHUNK = 1 << 22
+
+
+def resolve(grid: Grid, store: Store, permissions: Permissions, progress: Progress, device: torch.device) -> Layout:
+    """All that names the cells of a grid.
+
+    Args:
+        grid: The grid.
+        store: Where digests of files are kept.
+        permissions: What may run code.
+        progress: Where to report progress.
+        device: What models compute on. The dtype that they compute in is decided here, once for all workers.
+
+    Raises:
+        InputError: something that the grid names does not exist, or does not fit.
+    """
+    scorers = _entrants(grid, progress)
+    pruners = {label: _chooser(spec) for label, spec in grid.pruners.items()}
+    models = {}
+    for label in grid.models:
+        recipe = _with_dtype(anywhere(resolve_recipe(grid.recipe(label))), permissions, progress, device)
+        measures = tuple(_measures(recipe, permissions, progress))
+        if not measures:
+            raise OptionError(f"nothing to evaluate {label} on: name tasks (--tasks), or an evaluator that needs none")
+        with progress.stage(f"read the files of {label}"):
+            identity = digest([_model_digest(recipe.model, store), recipe.dtype])
+            text = _text_digest(recipe, permissions, progress, store)
+        models[label] = Subject(recipe=recipe, identity=identity, text=text, measures=measures)
+    return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners)
+
+
+def _with_dtype(recipe: Recipe, permissions: Permissions, progress: Progress, device: torch.device) -> Recipe:
+    """The recipe with the dtype to compute in, where none is named and it is not the stored one."""
+    dtype_named(recipe.dtype)
+    trusted = permissions.trust_remote_code
+    if recipe.dtype is None and float32_stands_in(
+        recipe.model,
+        configuration(recipe.model, trust_remote_code=trusted),
+        device,
+        progress,
+        trust_remote_code=trusted,
+    ):
+        return recipe.model_copy(update={"dtype": "float32"})
+    return recipe
+
+
+def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:
+    specs = {label: spec for label, spec in grid.scorers.items() if label != ALL}
+    invited = {name: ComponentSpec(name=name) for name in installed(progress)} if ALL in grid.scorers else {}
+    specs |= {label: spec for label, spec in (invited | grid.baselines).items() if label not in specs}
+    return {label: _entrant(label, spec) for label, spec in specs.items()}
+
+
+def _entrant(label: str, spec: ComponentSpec) -> Entrant:
+    if "seed" in spec.options:
+        raise OptionError(f"the scorer {label!r} gets its seed from the repeat; give the grid a seed instead")
+    check_spec(label, spec)
+    cls = registry().get("scorer", spec.name)
+    assert issubclass(cls, Scorer)
+    blind, seeded = getattr(cls, "sweep", cls) is None, "seed" in cls.Config.model_fields
+    return Entrant(spec=spec, blind=blind, seeded=seeded, shards=not blind and _shards(spec, cls), code=_code(cls))
+
+
+def _shards(spec: ComponentSpec, cls: type[Scorer]) -> bool:
+    """Whether a scorer's sweep can do without the whole set; one that needs more blocks than one is not asked."""
+    try:
+        sweep = getattr(registry().create("scorer", spec.name, spec.options, 1), "sweep", None)
+    except LayerimpError:
+        return False
+    return sweep is not None and not sweep.whole
+
+
+def _chooser(spec: ComponentSpec) -> Chooser:
+    registry().options("pruner", spec.name, spec.options)
+    cls = registry().get("pruner", spec.name)
+    assert issubclass(cls, Pruner)
+    return Chooser(spec=spec, nested=cls.nested, code=_code(cls))
+
+
+def _code(cls: type) -> str:
+    """A digest of the module or the package that a component comes from: edited, it is another one."""
+    top = cls.__module__.partition(".")[0]
+    place = Path(str(sys.modules[top].__file__ or ""))
+    sources = sorted(place.parent.rglob("*.py")) if place.name == "__init__.py" else [place]
+    return digest([path.read_text(encoding="utf-8") for path in sources if path.is_file()])
+
+
+def measuring(recipe: Recipe, measure: Measure) -> Recipe:
+    """The recipe with one evaluator, and one task where it reads any."""
+    tasks = (measure.task,) if measure.task in (recipe.tasks or ()) else ()
+    return recipe.model_copy(
+        update={"tasks": tasks, "evaluators": {measure.evaluator: recipe.evaluators[measure.evaluator]}}
+    )
+
+
+def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> list[Measure]:
+    found = []
+    for label, spec in recipe.evaluators.items():
+        cls = registry().get("evaluator", spec.name)
+        assert issubclass(cls, Evaluator)
+        if cls.kind != "quality":
+            raise OptionError(f"the evaluator {label!r} measures costs; a grid compares what is left of the quality")
+        for task in recipe.tasks or () if "tasks" in cls.Config.model_fields else (label,):
+            one = Measure(evaluator=label, task=task, tag="")
+            evaluator = prepared(measuring(recipe, one), permissions, progress)[label]
+            tag = evaluator.fingerprint() or digest([spec.model_dump(), recipe.limit, recipe.seed])
+            found.append(one.model_copy(update={"tag": tag}))
+    return found
+
+
+def _model_digest(model: str, store: Store) -> str:
+    """Of a directory's files; of a model on the hub, the revision that its name stands for here."""
+    place = Path(located("models", model)).expanduser()
+    if place.is_dir():
+        files = [path for path in sorted(place.iterdir()) if path.is_file() and path.suffix != ".md"]
+        return digest({path.name: _file_digest(path, store) for path in files if not path.name.startswith(".")})
+    from transformers import PretrainedConfig
+
+    try:
+        with quiet():
+            config, _ = PretrainedConfig.get_config_dict(model)
+    except Exception as error:
+        raise ModelError(
+            f"cannot load the model {model!r}: no directory here has that name, nor has the hub"
+        ) from error
+    return f"{model}@{config.get('_commit_hash')}"
+
+
+def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, store: Store) -> str:
+    """Of a file, its content; a text on the hub, and a task's training split, go by their names."""
+    spec = recipe.calibration
+    source = str(spec.source)
+    if (task := task_of(source)) is not None:
+        evaluator = for_training(recipe, task, permissions, progress)
+        return digest([source, evaluator.fingerprint()])
+    check_source(source, packing=spec.packing, label_field=spec.label_field)
+    place = Path(located("texts", source)).expanduser()
+    return _file_digest(place, store) if place.is_file() else source
+
+
+def _file_digest(path: Path, store: Store) -> str:
+    place, status = str(path.resolve()), path.stat()
+    stamp = f"{status.st_size} {status.st_mtime_ns}"
+    if known := store.known_digest(place, stamp):
+        return known
+    state = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                state.update(chunk)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    store.keep_digest(place, stamp, state.hexdigest())
+    return state.hexdigest()

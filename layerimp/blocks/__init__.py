@@ -1,0 +1,7 @@
+"""A model's stack of blocks: running it, reading it, and telling whether two models are the same."""
+
+from layerimp.blocks.forward import computing, run
+from layerimp.blocks.modes import in_eval_mode
+from layerimp.blocks.stack import BlockStack, probe_ids
+
+__all__ = ["BlockStack", "computing", "in_eval_mode", "probe_ids", "run"]

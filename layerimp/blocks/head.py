@@ -1,0 +1,313 @@
+"""From a backbone's last hidden state to what the model predicts, for any architecture and any vocabulary.
+
+Nothing is known by name: the whole model is called while its backbone gives back a stored output, so that
+everything that a model does after its backbone (a scale or a cap on the logits, biases, the pooling of a classifier)
+is done by the model itself. The logits of a language model come for a few tokens at a time, and only for those that
+have a target: the logits of a whole batch never exist at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
+
+from layerimp.blocks.equivalence import TOLERANCE, deviation
+from layerimp.blocks.forward import called, computing
+from layerimp.blocks.modes import in_eval_mode
+from layerimp.blocks.stack import BlockStack, probe_ids
+from layerimp.errors import ModelError, PredictionError
+from layerimp.stats import chunks, working_dtype
+
+if TYPE_CHECKING:
+    from layerimp.blocks.stack import Batch
+
+CHUNK_LOGITS = 1 << 25
+"""Logits, and their gradients, that exist at once: 128 MiB in float32. With fewer, reading the matrix takes longer than
+multiplying by it."""
+PROBE_TOKENS = 8
+
+Quantity = Literal["nll", "logit"]
+"""What to take of each target: its negative log-likelihood, or its logit, before a scale or a cap."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a model should predict in one batch.
+
+    Attributes:
+        batch: The batch.
+        ids: Token or class ids [batch, position]: a language model predicts at every position of the row, a
+            classifier at one.
+        mask: [batch, position]; False where there is nothing to predict: at a row's last token, and at padding.
+    """
+
+    batch: Batch
+    ids: Tensor
+    mask: Tensor
+
+
+class Head:
+    """The part of a model after its backbone.
+
+    Attributes:
+        kind: What it predicts: the next token, or a label.
+        backbone: The part of the model that ends where the head begins; called like `BlockStack.backbone`. What it
+            puts out is what the methods read.
+        num_classes: How many tokens or labels there are to predict.
+
+    Raises:
+        PredictionError: the model predicts neither.
+    """
+
+    kind: Literal["next-token", "label"]
+    backbone: nn.Module
+
+    def __init__(self, stack: BlockStack) -> None:
+        self._model, self._device = stack.model, stack.device
+        self._is_plain: bool | None = None
+        self._prove(stack)
+
+    def _prove(self, stack: BlockStack) -> None:
+        """Find out what the model predicts, on a few tokens, and prove that this is how it does."""
+        ids = probe_ids(stack, PROBE_TOKENS)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        name, labels = type(self._model).__name__, getattr(self._model.config, "num_labels", 0)
+        if self._model.config.is_encoder_decoder:
+            raise PredictionError(f"{name} predicts from two texts, and its blocks read one")
+        calls: list[tuple[nn.Module, Any]] = []
+        with ExitStack() as hooks, in_eval_mode(self._model), torch.inference_mode():
+            for part in _parts(stack):
+                hook = part.register_forward_hook(lambda module, _args, output: calls.append((module, output)))
+                hooks.callback(hook.remove)
+            logits = getattr(called(self._model, **inputs), "logits", None)
+        if isinstance(logits, Tensor) and logits.shape[:2] == ids.shape and self._model.can_generate():
+            self.kind = "next-token"
+        elif isinstance(logits, Tensor) and logits.shape == (1, labels):
+            self.kind = "label"
+        else:
+            raise PredictionError(f"{name} predicts neither the next token nor a label")
+        if self.kind == "label" and (labels < 2 or self._model.config.problem_type == "multi_label_classification"):
+            raise PredictionError(f"{name} does not predict one label of several")
+        self.num_classes = logits.shape[-1]
+        # The outermost part of those that hold the blocks returns last.
+        self.backbone, output = calls[-1] if calls else (self._model, None)
+        if not isinstance(output, ModelOutput):
+            raise PredictionError(f"{name} has no part that ends where its head begins")
+        self._field = next(field for field, value in output.items() if isinstance(value, Tensor))
+        if not logits.isfinite().all():
+            return  # nothing can be told; the sweep will name the block
+        with in_eval_mode(self._model), torch.inference_mode():
+            if (off := deviation(logits, self._logits(output, inputs))) > TOLERANCE:
+                raise PredictionError(
+                    f"the head of {name} reads more than its backbone's output ({off:.2g} roundings off)"
+                )
+
+    def _logits(self, output: ModelOutput, inputs: Batch) -> Tensor:
+        """What the model says when its backbone puts out `output`, whatever goes in."""
+        with computing(self.backbone, lambda *_args, **_kwargs: output):
+            logits: Tensor = called(self._model, **inputs).logits
+        return logits
+
+    def targets(self, batch: Batch, output: ModelOutput) -> Targets:
+        """What is to be predicted in a batch.
+
+        Args:
+            batch: The batch, padded on the right.
+            output: What the intact backbone puts out: without labels, a classifier's target is its own prediction.
+        """
+        mask = batch["attention_mask"].bool()
+        if self.kind == "label":
+            labels = batch.get("labels")
+            if labels is None:
+                labels = self._label_logits(output, batch).argmax(dim=-1)
+            return Targets(batch, labels[:, None], torch.ones_like(labels[:, None], dtype=torch.bool))
+        following = mask.roll(-1, dims=1)
+        following[:, -1] = False
+        return Targets(batch, batch["input_ids"].roll(-1, dims=1), mask & following)
+
+    def log_probs(self, output: ModelOutput, targets: Targets) -> Tensor:
+        """The natural logarithm of each target's probability [batch, position], 0 where there is none.
+
+        Args:
+            output: What the backbone puts out.
+            targets: What is to be predicted.
+
+        Returns:
+            Float32, or float64 where the model computes in it.
+        """
+        if self.kind == "label":
+            return _log_probs(self._label_logits(output, targets.batch), targets.ids[:, 0])[:, None]
+        hidden: Tensor = output[self._field]
+        found = hidden.new_zeros(targets.ids.shape, dtype=working_dtype(hidden.dtype))
+        parts = [
+            _log_probs(self._token_logits(output, rows), ids) for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS)
+        ]
+        if parts:
+            found[targets.mask.to(found.device)] = torch.cat(parts).to(found.device)
+        return found
+
+    def gradient(
+        self, output: ModelOutput, targets: Targets, quantity: Quantity = "nll"
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A quantity of each target, and the gradient of their sum with respect to the backbone's output.
+
+        To go on into the backbone: `torch.autograd.backward([output[f] for f in fields], fields.values())`.
+
+        Args:
+            output: What the backbone puts out; its own graph is neither read nor changed.
+            targets: What is to be predicted.
+            quantity: What to take of each target. For the logit of a token the logits of the others are not computed.
+
+        Returns:
+            The quantities [target] in float64, and the gradient by field of the output, shaped as the field: the last
+            hidden state [batch, seq, hidden] for a language model; for a classifier, every field that requires grad.
+
+        Raises:
+            ModelError: the logits of a language model are no product of the last hidden state and a matrix, and
+                logits are asked for.
+        """
+        if self.kind == "label":
+            leaves = {
+                field: value.detach().requires_grad_()
+                for field, value in output.items()
+                if isinstance(value, Tensor) and value.requires_grad
+            }
+            with torch.enable_grad():
+                logits = self._label_logits(_with(output, leaves), targets.batch)
+            values, slope = _outcome(logits, targets.ids[:, 0], quantity)
+            found = torch.autograd.grad(logits, list(leaves.values()), slope, materialize_grads=True)
+            return values, dict(zip(leaves, found, strict=True))
+        hidden: Tensor = output[self._field].detach()
+        values_of, parts = [hidden.new_zeros(0, dtype=torch.float64)], [hidden.new_zeros(0, hidden.shape[-1])]
+        unembedding = self._unembedding(output) if quantity == "logit" else None
+        plain = self._plain(output) if quantity == "nll" else None
+        for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS // 2):
+            if plain:
+                values, part = _through(plain, rows, ids)
+                values_of.append(values.to(hidden.device))
+                parts.append(part.to(hidden.device))
+                continue
+            leaf = rows.requires_grad_()
+            with torch.enable_grad():
+                if unembedding is None:
+                    logits = self._token_logits(output, leaf)
+                else:
+                    logits, ids = _own_logits(unembedding, leaf, ids), torch.zeros_like(ids)
+            values, slope = _outcome(logits, ids, quantity)
+            values_of.append(values.to(hidden.device))
+            parts += torch.autograd.grad(logits, [leaf], slope)
+            del logits, slope  # the next ones would come to exist beside them
+        gradient = torch.zeros_like(hidden)
+        gradient[targets.mask.to(hidden.device)] = torch.cat(parts)
+        return torch.cat(values_of), {self._field: gradient}
+
+    def _unembedding(self, output: ModelOutput) -> nn.Linear:
+        """The module that turns the last hidden state into logits; that it does is seen on a token."""
+        read: list[Tensor] = []
+        module = self._model.get_output_embeddings()
+        hidden: Tensor = output[self._field].detach()[:1, :1]
+        if isinstance(module, nn.Linear) and module.out_features == self.num_classes:
+            hook = module.register_forward_pre_hook(lambda _module, args: read.append(args[0]))
+            try:
+                with torch.no_grad():
+                    self._token_logits(output, hidden[0])
+            finally:
+                hook.remove()
+            if len(read) == 1 and torch.equal(read[0].to(hidden.device), hidden):
+                return module
+        raise ModelError(f"the logits of {type(self._model).__name__} are not its last hidden state times a matrix")
+
+    def _plain(self, output: ModelOutput) -> nn.Linear | None:
+        """The module whose output is the logits, where nothing comes after it; that is seen on a token, once."""
+        if self._is_plain is None:
+            hidden: Tensor = output[self._field].detach()[:1, :1]
+            try:
+                module = self._unembedding(output)
+            except ModelError:
+                self._is_plain = False
+            else:
+                with torch.no_grad():
+                    logits = self._token_logits(output, hidden[0])
+                    self._is_plain = torch.equal(module(hidden.to(module.weight.device))[0].to(logits.device), logits)
+        return self._model.get_output_embeddings() if self._is_plain else None
+
+    def _rows(self, hidden: Tensor, targets: Targets, logits: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The hidden states [token, hidden] that have a target, and the targets [token], so many `logits` at a time."""
+        size = max(1, logits // self.num_classes)
+        rows, ids = hidden[targets.mask.to(hidden.device)], targets.ids[targets.mask]
+        return zip(rows.split(size), ids.split(size), strict=True) if len(ids) else iter(())
+
+    def _token_logits(self, output: ModelOutput, rows: Tensor) -> Tensor:
+        """The logits [token, vocabulary] after hidden states [token, hidden]."""
+        inputs = {"input_ids": torch.zeros(1, len(rows), dtype=torch.long, device=self._device)}
+        return self._logits(_with(output, {self._field: rows[None]}), inputs)[0]
+
+    def _label_logits(self, output: ModelOutput, batch: Batch) -> Tensor:
+        """The logits [batch, class]; row by row, since some heads find the last token only where nothing is padded."""
+        found = []
+        for index, length in enumerate(batch["attention_mask"].sum(dim=1).tolist()):
+            row = {field: value[index : index + 1] for field, value in output.items() if isinstance(value, Tensor)}
+            row[self._field] = row[self._field][:, :length]
+            inputs = {name: batch[name][index : index + 1, :length] for name in ("input_ids", "attention_mask")}
+            found.append(self._logits(_with(output, row), inputs))
+        return torch.cat(found)
+
+
+def _parts(stack: BlockStack) -> list[nn.Module]:
+    """The parts of the model that hold the blocks, without the model itself and the list of blocks."""
+    names = stack.path.split(".")[:-1]
+    return [stack.model.get_submodule(".".join(names[: depth + 1])) for depth in range(len(names))]
+
+
+def _with(output: ModelOutput, fields: Mapping[str, Tensor]) -> ModelOutput:
+    """An output of the same kind that holds other tensors in some of its fields."""
+    return type(output)(**{**output, **fields})
+
+
+def _log_probs(logits: Tensor, ids: Tensor) -> Tensor:
+    """The log-probability [row] of `ids` [row] under `logits` [row, class]."""
+    dtype, ids = working_dtype(logits.dtype), ids.to(logits.device)
+    sums = torch.cat([torch.logsumexp(rows.to(dtype), dim=-1) for rows in chunks(logits)])
+    return logits.gather(-1, ids[:, None])[:, 0].to(dtype) - sums
+
+
+def _own_logits(unembedding: nn.Linear, rows: Tensor, ids: Tensor) -> Tensor:
+    """The logit [token, 1] of each token's own target `ids` [token] after hidden states [token, hidden]."""
+    rows, ids = (tensor.to(unembedding.weight.device) for tensor in (rows, ids))
+    logits = (rows * unembedding.weight[ids]).sum(dim=-1)
+    return (logits if unembedding.bias is None else logits + unembedding.bias[ids])[:, None]
+
+
+def _outcome(logits: Tensor, ids: Tensor, quantity: Quantity) -> tuple[Tensor, Tensor]:
+    """The quantity [row] of `ids` [row] under `logits` [row, class] in float64, and its gradient [row, class]."""
+    ids = ids.to(logits.device)
+    if quantity == "nll":
+        return -_log_probs(logits.detach(), ids).double(), _slope(logits, ids)
+    chosen = ids[:, None]
+    slope = torch.zeros_like(logits, requires_grad=False).scatter_(-1, chosen, 1.0)
+    return logits.detach().gather(-1, chosen)[:, 0].double(), slope
+
+
+def _through(unembedding: nn.Linear, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The negative log-likelihoods [token] in float64 of `ids` [token] after hidden states [token, hidden], and their
+    gradient with respect to these, where the logits are a product: they and their own gradient are one buffer."""
+    with torch.no_grad():
+        logits = unembedding(rows.to(unembedding.weight.device))
+        ids = ids.to(logits.device)
+        values = -_log_probs(logits, ids).double()
+        return values, _slope(logits, ids, out=logits) @ unembedding.weight
+
+
+def _slope(logits: Tensor, ids: Tensor, out: Tensor | None = None) -> Tensor:
+    """The gradient [row, class] of the negative log-likelihood of `ids` [row]: probabilities, less 1 at the target."""
+    slope = torch.empty_like(logits, requires_grad=False) if out is None else out
+    for rows, part in zip(chunks(logits.detach()), chunks(slope), strict=True):
+        part.copy_(torch.softmax(rows.to(working_dtype(rows.dtype)), dim=-1))
+    slope[torch.arange(len(ids), device=slope.device), ids.to(slope.device)] -= 1
+    return slope

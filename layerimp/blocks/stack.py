@@ -1,0 +1,73 @@
+"""A model's stack of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from layerimp.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+Batch = dict[str, Tensor]
+"""`input_ids` and `attention_mask`, both [batch, seq]; for a classifier also `labels` [batch], where they are known."""
+
+
+@dataclass(frozen=True)
+class BlockStack(Sequence[nn.Module]):
+    """The blocks of a model, in depth order.
+
+    Attributes:
+        model: The model that they belong to.
+        path: Where they are in it, such as `model.layers`.
+        config: The (sub-)configuration that counts them in `num_hidden_layers`.
+        backbone: The part of the model that runs from token ids to the last hidden state, without a head.
+    """
+
+    model: PreTrainedModel
+    path: str
+    config: PretrainedConfig
+    backbone: nn.Module
+
+    @property
+    def modules(self) -> nn.ModuleList:
+        """The list that holds the blocks now."""
+        modules = self.model.get_submodule(self.path)
+        assert isinstance(modules, nn.ModuleList)
+        return modules
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.modules[index]
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self.modules)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids have to lie."""
+        return self._embedding.device
+
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids the model has an embedding for."""
+        return int(self._embedding.shape[0])
+
+    @property
+    def _embedding(self) -> Tensor:
+        try:
+            return next(self.model.get_input_embeddings().parameters())
+        except (NotImplementedError, AttributeError, StopIteration) as error:
+            raise ModelError(f"{type(self.model).__name__} has no table of token embeddings") from error
+
+
+def probe_ids(stack: BlockStack, tokens: int) -> Tensor:
+    """A row of token ids [1, seq] to try the model on."""
+    return torch.arange(1, 1 + tokens, device=stack.device)[None] % stack.vocab_size

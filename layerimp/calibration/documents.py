@@ -1,0 +1,190 @@
+"""Reads documents, and the labels of those that have one, from files and data sets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from layerimp.errors import CalibrationError, listing
+from layerimp.evaluator import Document
+from layerimp.registry.assets import located
+
+_JSON_SUFFIXES = frozenset({".jsonl", ".json", ".ndjson"})
+_TEXT_SUFFIXES = frozenset({".txt", ".md", ".text", ".tokens", ".csv", ".tsv", ".parquet"})
+
+TASK = "task:"
+"""What opens the name of a task whose training split is meant."""
+
+Packing = Literal["windows", "rows"]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Takes a document out of a record.
+
+    Attributes:
+        field: Where its text is.
+        label_field: Where its label is, if labels are wanted.
+        label2id: The labels that there are, by name; None: any number.
+    """
+
+    field: str
+    label_field: str | None = None
+    label2id: Mapping[str, int] | None = None
+
+    def read(self, record: object, where: str) -> Document:
+        """The document in a record.
+
+        Raises:
+            CalibrationError: it holds no text, or no label that there is; names `where`.
+        """
+        if not isinstance(record, dict):
+            raise CalibrationError(f"{where}: no field {self.field!r} (it holds: a {type(record).__name__})")
+        for field, option in ((self.field, "--field"), (self.label_field, "--label-field")):
+            if field is not None and field not in record:
+                raise CalibrationError(f"{where}: no field {field!r} (it holds: {', '.join(record)}); see {option}")
+        text = _text(record[self.field], where, self.field)
+        return text, None if self.label_field is None else self._label(record[self.label_field], where)
+
+    def _label(self, value: object, where: str) -> int:
+        said = f"{where}: the field {self.label_field!r} holds"
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise CalibrationError(f"{said} a {type(value).__name__}, not a label (a whole number, or a name)")
+        if self.label2id is None:
+            if isinstance(value, str):
+                raise CalibrationError(f"{said} the name {value!r}; names need the model's label2id")
+            if value < 0:
+                raise CalibrationError(f"{said} {value}, but labels count from 0")
+            return value
+        numbers = {number: number for number in self.label2id.values()}
+        known: Mapping[Any, int] = self.label2id if isinstance(value, str) else numbers
+        if value not in known:
+            names = listing(f"{name} ({number})" for name, number in self.label2id.items())
+            raise CalibrationError(f"{said} {value!r}, which is no label of the model; it knows: {names}")
+        return known[value]
+
+
+def task_of(source: str) -> str | None:
+    """The task whose training split is meant, by `task:NAME`; None for any other source."""
+    return source.removeprefix(TASK) if source.startswith(TASK) else None
+
+
+def read_documents(source: str, reader: Reader, *, rows: int, characters: int) -> list[Document]:
+    """All documents of a file, or those of a data set that are needed.
+
+    Args:
+        source: A file, a text that a plugin ships, or the id of a data set on the hub, as `NAME`, `NAME:CONFIG` or
+            `NAME:CONFIG:SPLIT`.
+        reader: What to take out of a record.
+        rows: How many documents of a data set are needed at least.
+        characters: How much text of it is needed at least.
+
+    Raises:
+        CalibrationError: the source, or a document, cannot be read.
+    """
+    path = Path(os.path.expanduser(located("texts", source)))
+    if path.is_file():
+        try:
+            if path.suffix.lower() in _JSON_SUFFIXES:
+                return list(_jsonl(path, reader))
+            return [(paragraph, None) for paragraph in _paragraphs(path)]
+        except UnicodeDecodeError as error:
+            raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        except OSError as error:
+            raise CalibrationError(f"cannot read the calibration file {path}: {error.strerror}") from None
+    return _dataset(source, reader, rows, characters)
+
+
+def check_source(source: str, *, packing: Packing | None = None, label_field: str | None = None) -> None:
+    """Refuse what can only be a file and is none, and labels where there can be none.
+
+    Raises:
+        CalibrationError: it is.
+    """
+    if task_of(source) is not None:
+        raise CalibrationError(
+            f"{source} is known to the evaluators of a run only; name a file, or a data set on the hub"
+        )
+    path = Path(os.path.expanduser(located("texts", source)))
+    named_so = path.suffix.lower() in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
+    if named_so and not path.exists():
+        raise CalibrationError(f"the calibration file {source!r} does not exist")
+    if label_field is None:
+        return
+    if packing != "rows":
+        raise CalibrationError(
+            f"the label field {label_field!r} needs the packing rows (--packing rows): windows join documents, and "
+            "have no label"
+        )
+    if path.is_file() and path.suffix.lower() not in _JSON_SUFFIXES:
+        raise CalibrationError(f"{path} is plain text, which has no label field {label_field!r}; JSONL has")
+
+
+def _jsonl(path: Path, reader: Reader) -> Iterator[Document]:
+    with path.open(encoding="utf-8") as lines:
+        number = 0
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise CalibrationError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno})") from None
+            except (ValueError, RecursionError) as error:  # a number too long, lists too deep
+                raise CalibrationError(f"{path}, line {number}: not JSON ({error})") from None
+            yield reader.read(record, f"{path}, line {number}")
+    if number == 0:
+        raise CalibrationError(f"{path} is empty")
+
+
+def _text(value: object, where: str, field: str) -> str:
+    if not isinstance(value, str):
+        raise CalibrationError(f"{where}: the field {field!r} holds a {type(value).__name__}, not text")
+    if not value.strip():
+        raise CalibrationError(f"{where}: the field {field!r} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise CalibrationError(f"{where}: the field {field!r} holds half of a surrogate pair") from None
+    return value
+
+
+def _paragraphs(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    paragraphs = [part.strip() for part in text.replace("\r\n", "\n").split("\n\n") if part.strip()]
+    if not paragraphs:
+        raise CalibrationError(f"{path} is empty")
+    if re.match(r'\{\s*"', paragraphs[0]):
+        raise CalibrationError(f"{path} looks like JSON; name it .jsonl to have it read as such")
+    return paragraphs
+
+
+def _dataset(source: str, reader: Reader, rows: int, characters: int) -> list[Document]:
+    """Documents of a data set on the hub (or in a local directory): ten times the `rows` that are needed, and at least
+    so many characters."""
+    import datasets
+
+    name, config, split, *_ = (*source.split(":"), "", "", "")
+    try:
+        stream = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+        documents: list[Document] = []
+        for number, record in enumerate(stream):
+            text = record.get(reader.field, "")
+            if reader.field not in record or (isinstance(text, str) and text.strip()):
+                documents.append(reader.read(record, f"{source}, row {number}"))
+                characters -= len(text)
+            if characters < 0 and len(documents) >= 10 * rows:
+                break
+    except CalibrationError:
+        raise
+    except Exception as error:
+        cause = str(error).strip().split("\n")[0]
+        raise CalibrationError(f"cannot read the data set {source!r}: {cause}") from error
+    if not documents:
+        raise CalibrationError(f"the data set {source!r} holds no text")
+    return documents

@@ -1,0 +1,235 @@
+"""Turns text into re-iterable batches of token ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerimp.calibration.documents import Packing, Reader, check_source, read_documents
+from layerimp.errors import CalibrationError
+from layerimp.evaluator import Document
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from layerimp.blocks.stack import Batch
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """The text that drives scoring, as rows of token ids.
+
+    Iterating yields batches of `input_ids` and `attention_mask` [batch, seq], padded on the right, in the same order
+    each time; and of `labels` [batch], where there are any.
+
+    Attributes:
+        rows: The token ids of each row.
+        batch_size: Rows per batch.
+        source: Where the text came from.
+        labels: What a classifier should say of each row; empty where nobody knows.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    batch_size: int
+    source: str
+    labels: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.rows), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            labels = {"labels": _tensor(self.labels[part])} if self.labels else {}
+            yield _padded(self.rows[part]) | labels
+
+    def shard(self, index: int, count: int) -> CalibrationSet:
+        """Every `count`-th batch, from number `index` on: all shards together are the set."""
+        step, size = count * self.batch_size, self.batch_size
+        starts = range(index * size, len(self.rows), step)
+        rows = tuple(row for start in starts for row in self.rows[start : start + size])
+        labels = tuple(label for start in starts for label in self.labels[start : start + size])
+        return replace(self, rows=rows, labels=labels)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in all rows, without padding."""
+        return sum(map(len, self.rows))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the token ids and the labels. The batch size does not change it, as it changes no score."""
+        content = (self.rows, self.labels) if self.labels else self.rows
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a report says about the set; of labels, how many rows have each."""
+        counts = {str(label): count for label, count in sorted(Counter(self.labels).items())}
+        return {
+            "source": self.source,
+            "rows": len(self.rows),
+            "tokens": self.num_tokens,
+            **({"labels": counts} if counts else {}),
+            "fingerprint": self.fingerprint,
+        }
+
+
+def _padded(rows: Iterable[tuple[int, ...]]) -> Batch:
+    rows = list(rows)
+    shape = (len(rows), max(map(len, rows)))
+    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = _tensor(row)
+        mask[index, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _tensor(row: tuple[int, ...]) -> Tensor:
+    return torch.tensor(row, dtype=torch.long)
+
+
+def load_calibration(
+    source: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    samples: int = 64,
+    max_length: int = 256,
+    batch_size: int = 8,
+    seed: int = 0,
+    field: str = "text",
+    packing: Packing = "windows",
+    label_field: str | None = None,
+    label2id: Mapping[str, int] | None = None,
+) -> CalibrationSet:
+    """Draw a calibration set from text.
+
+    Args:
+        source: A JSONL file (`.jsonl` or `.json`, one object a line), a file of plain text (paragraphs parted by blank
+            lines), the name of a text that a plugin ships, such as `prose`, or the id of a data set on the hub, as
+            `NAME`, `NAME:CONFIG` or `NAME:CONFIG:SPLIT`.
+        tokenizer: The model's tokenizer.
+        samples: Rows to draw.
+        max_length: Tokens per row; documents are cut there in `rows`.
+        batch_size: Rows per batch.
+        seed: Which documents are drawn, and in what order.
+        field: The JSON field that holds the text.
+        packing: `windows` joins the documents and cuts full windows, each opened and closed with the tokenizer's own
+            special tokens; `rows` gives every document a row.
+        label_field: The JSON field that holds a document's label, for classifiers; only in `rows`.
+        label2id: A classifier's labels by name, as in its configuration. With it a label has to be one of them, by
+            name or by number; without it labels are numbers.
+
+    Raises:
+        CalibrationError: the text cannot be read, has an empty row, or is too little; a label is missing or unknown.
+    """
+    check_source(str(source), packing=packing, label_field=label_field)
+    reader = Reader(field, label_field, label2id)
+    documents = read_documents(str(source), reader, rows=samples, characters=40 * samples * max_length)
+    return draw_calibration(
+        documents,
+        tokenizer,
+        source=str(source),
+        samples=samples,
+        max_length=max_length,
+        batch_size=batch_size,
+        seed=seed,
+        packing=packing,
+    )
+
+
+def draw_calibration(
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    source: str,
+    samples: int,
+    max_length: int,
+    batch_size: int,
+    seed: int,
+    packing: Packing,
+) -> CalibrationSet:
+    """Draw a calibration set from documents, of which only those are read that are drawn; see `load_calibration`.
+
+    Raises:
+        CalibrationError: a document is empty, or they are too few.
+    """
+    order = list(range(len(documents)))
+    random.Random(seed).shuffle(order)
+    labels: list[int | None] = []
+
+    def encoded() -> Iterator[list[int]]:
+        for index in order:
+            text, label = documents[index]
+            labels.append(label)
+            yield _encode(tokenizer, text)
+
+    if packing == "rows":
+        rows = _rows(encoded(), tokenizer, samples, max_length)
+    else:
+        rows = _windows(encoded(), tokenizer, samples, max_length)
+    drawn = tuple(islice(rows, samples))
+    if len(drawn) < samples:
+        unit = f"windows of {max_length} tokens" if packing == "windows" else "documents"
+        raise CalibrationError(
+            f"{source} holds {len(drawn)} {unit}, but {samples} are asked for; ask for fewer (--samples)"
+            + (", or shorter ones (--max-length)" if packing == "windows" else "")
+        )
+    known = tuple(label for label in labels[:samples] if label is not None and packing == "rows")
+    return CalibrationSet(drawn, batch_size, source, known)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens that the tokenizer puts before and after a text."""
+    inner = _encode(tokenizer, "a")
+    whole = list(tokenizer("a")["input_ids"])
+    for start in range(len(whole) - len(inner) + 1):
+        if inner and whole[start : start + len(inner)] == inner:
+            return tuple(whole[:start]), tuple(whole[start + len(inner) :])
+    return (), ()
+
+
+def _windows(
+    documents: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, samples: int, max_length: int
+) -> Iterator[tuple[int, ...]]:
+    before, after = _frame(tokenizer)
+    room = _room(max_length, before, after)
+    end = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) and not after else []
+    pending: list[int] = []
+    for document in documents:
+        pending += document + end
+        while len(pending) >= room:
+            yield (*before, *pending[:room], *after)
+            del pending[:room]
+
+
+def _rows(
+    documents: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, samples: int, max_length: int
+) -> Iterator[tuple[int, ...]]:
+    before, after = _frame(tokenizer)
+    room = _room(max_length, before, after)
+    for document in documents:
+        if not document:
+            raise CalibrationError("a document holds no token that the tokenizer knows of")
+        yield (*before, *document[:room], *after)
+
+
+def _room(max_length: int, before: tuple[int, ...], after: tuple[int, ...]) -> int:
+    room = max_length - len(before) - len(after)
+    if room < 1:
+        raise CalibrationError(f"rows of {max_length} tokens have no room beside {len(before + after)} special ones")
+    return room

@@ -1,0 +1,80 @@
+"""Whether the batches of a calibration set are sound for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from layerimp.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layerimp.blocks.stack import Batch, BlockStack
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The batches of a calibration set, each of them sound, padded on the right and on the model's device.
+
+    Attributes:
+        calibration: The batches as they came.
+        stack: The blocks of the model that they are for.
+
+    Raises:
+        CalibrationError: while iterating: there is no batch, a row without a token, an id beyond the embedding, or a
+            label that is no class of the model.
+    """
+
+    calibration: Iterable[Batch]
+    stack: BlockStack
+
+    def __iter__(self) -> Iterator[Batch]:
+        number = -1
+        for number, batch in enumerate(self.calibration):
+            yield _sound(batch, self.stack, number)
+        if number < 0:
+            raise CalibrationError("the calibration set is empty")
+
+
+def _sound(batch: Batch, stack: BlockStack, number: int) -> Batch:
+    ids = batch["input_ids"]
+    mask = batch.get("attention_mask")
+    mask = torch.ones_like(ids) if mask is None else mask
+    if ids.ndim != 2 or ids.shape != mask.shape:
+        raise CalibrationError(
+            f"batch {number}: input_ids {list(ids.shape)} and attention_mask {list(mask.shape)} are not both "
+            "[batch, seq]"
+        )
+    if empty := (~mask.bool().any(dim=1)).nonzero().flatten().tolist():
+        raise CalibrationError(f"batch {number}: row {empty[0]} holds no token")
+    real = ids[mask.bool()]
+    if int(real.max()) >= stack.vocab_size or int(real.min()) < 0:
+        raise CalibrationError(
+            f"batch {number} holds token id {int(real.max() if real.min() >= 0 else real.min())}, but the model "
+            f"has embeddings for ids 0 to {stack.vocab_size - 1}; is this the model's own tokenizer?"
+        )
+    # Padding goes to the right, where it shifts no position, and its ids, which may be any, into the vocabulary.
+    order = mask.bool().sort(dim=1, descending=True, stable=True).indices
+    ids, mask = ids.gather(1, order).clamp(0, stack.vocab_size - 1), mask.gather(1, order)
+    moved = {"input_ids": ids.to(stack.device), "attention_mask": mask.to(stack.device)}
+    return moved | _labels(batch, stack, number)
+
+
+def _labels(batch: Batch, stack: BlockStack, number: int) -> dict[str, Tensor]:
+    """The class ids [batch] that came with a batch, sound; a model that generates text has none to predict."""
+    labels = batch.get("labels")
+    if labels is None or stack.model.can_generate():
+        return {}
+    rows, classes = len(batch["input_ids"]), int(stack.model.config.num_labels or 0)
+    if labels.shape != (rows,) or labels.is_floating_point():
+        kind = str(labels.dtype).removeprefix("torch.")
+        raise CalibrationError(
+            f"batch {number}: labels {list(labels.shape)} of {kind} are not one class id for each of {rows} rows"
+        )
+    if wrong := [int(label) for label in labels if not 0 <= int(label) < classes]:
+        raise CalibrationError(f"batch {number} holds label {wrong[0]}, but the model has classes 0 to {classes - 1}")
+    return {"labels": labels.long().to(stack.device)}

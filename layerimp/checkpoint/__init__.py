@@ -1,0 +1,1 @@
+"""Writing a model as a stock checkpoint that has proved to load back."""

@@ -1,0 +1,96 @@
+"""Which evaluators take part: configured, prepared, and held against the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerimp.defaults import HARNESS
+from layerimp.errors import ModelError, OptionError, TaskError
+from layerimp.evaluator import Evaluator
+from layerimp.recipe import PERMISSIONS, ComponentSpec, Permissions, Recipe
+from layerimp.registry.attribution import attributing
+from layerimp.registry.catalog import registry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.progress import Progress
+
+SHARED = frozenset({"tasks", "task_path", "data_dir", "limit", "num_fewshot", "batch_size", "seed"})
+"""The settings of a run that an evaluator receives where its options have a field of that name."""
+
+
+def reads_tasks(recipe: Recipe) -> bool:
+    """Whether one of a recipe's evaluators measures tasks, and so needs some."""
+    return any(map(_reads_tasks, recipe.evaluators.values()))
+
+
+def prepared(recipe: Recipe, permissions: Permissions, progress: Progress) -> dict[str, Evaluator]:
+    """A recipe's evaluators by label, prepared. One that reads tasks is left out where the recipe names none.
+
+    Raises:
+        InputError: an option, or a task, is wrong.
+    """
+    wanted = {label: spec for label, spec in recipe.evaluators.items() if recipe.tasks or not _reads_tasks(spec)}
+    return {label: _made(spec, recipe, permissions, progress) for label, spec in wanted.items()}
+
+
+def for_training(recipe: Recipe, task: str, permissions: Permissions, progress: Progress) -> Evaluator:
+    """An evaluator, prepared, that knows the training text of one task.
+
+    Raises:
+        InputError: an option, or the task, is wrong.
+    """
+    spec = next(filter(_knows_training, recipe.evaluators.values()), ComponentSpec(name=HARNESS))
+    return _made(spec, recipe.model_copy(update={"tasks": (task,)}), permissions, progress)
+
+
+def _made(spec: ComponentSpec, recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator:
+    settings = recipe.model_dump(include=set(SHARED)) | {"allow_task_code": permissions.allow_task_code}
+    cls = registry().get("evaluator", spec.name)
+    if forbidden := PERMISSIONS.intersection(spec.options):
+        raise OptionError(f"{min(forbidden)} is no option of an evaluator; give the flag on the command line")
+    shared = {name: value for name, value in settings.items() if name in cls.Config.model_fields}
+    with attributing("evaluator", spec.name, cls):
+        evaluator = registry().create("evaluator", spec.name, shared | spec.options)
+        assert isinstance(evaluator, Evaluator)
+        evaluator.progress = progress
+        evaluator.prepare()
+    return evaluator
+
+
+def fitting(
+    evaluators: dict[str, Evaluator], model: PreTrainedModel, progress: Progress, *, lenient: bool
+) -> dict[str, Evaluator]:
+    """The evaluators that a model suits.
+
+    Args:
+        evaluators: The evaluators, by label.
+        model: The model.
+        progress: Where to say what is left out.
+        lenient: Whether tasks that do not suit the model are left out, since nobody named them.
+
+    Raises:
+        ModelError: an evaluator that was asked for cannot measure this model.
+        TaskError: an evaluator that was asked for cannot measure this model on one of its tasks.
+    """
+    found = {}
+    for label, evaluator in evaluators.items():
+        try:
+            evaluator.check(model)
+        except (ModelError, TaskError) as error:
+            if not lenient or "tasks" not in evaluator.Config.model_fields:
+                raise
+            progress.note(f"no tasks: {error}")
+            continue
+        found[label] = evaluator
+    return found
+
+
+def _reads_tasks(spec: ComponentSpec) -> bool:
+    return "tasks" in registry().get("evaluator", spec.name).Config.model_fields
+
+
+def _knows_training(spec: ComponentSpec) -> bool:
+    cls = registry().get("evaluator", spec.name)
+    return issubclass(cls, Evaluator) and cls.training_documents is not Evaluator.training_documents

@@ -1,0 +1,90 @@
+"""Finds a model's stack of blocks, in any architecture."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from layerimp.blocks.stack import BlockStack
+from layerimp.errors import LayerimpError, ModelError, listing, one_line
+from layerimp.models.unsupported import refuse_unfit
+from layerimp.registry.loader import host
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_COUNTS_BLOCKS = re.compile(r"(num|n)_(hidden_|decoder_|encoder_)?(layers?|blocks)|(decoder|encoder)_layers|depth")
+"""Names of fields that count blocks."""
+
+
+def find_blocks(model: PreTrainedModel) -> BlockStack:
+    """Find the stack of blocks of a model.
+
+    A plugin's `layerimp_blocks` is asked first. Otherwise the stack is the one `ModuleList` that is as long as the
+    configuration's `num_hidden_layers`, or another field that counts layers, and holds modules; of nested ones the
+    outermost, of several the one with the largest blocks: of an encoder and a decoder, the decoder.
+
+    Raises:
+        ModelError: the model has none, or its configuration does not say how many blocks there are.
+    """
+    refuse_unfit(model)
+    if stack := _taught(model):
+        return stack
+    try:
+        config = model.config.get_text_config()
+    except ValueError as error:
+        raise ModelError(f"it is not clear which part of {type(model).__name__} holds its blocks: {error}") from error
+    counts = _counts(config)
+    kind = type(model).__name__
+    if not counts:
+        raise ModelError(f"the configuration of {kind} does not say how many blocks it has (num_hidden_layers)")
+    lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    fitting = {path: module for path, module in lists.items() if len(module) in counts}
+    outermost = {
+        path: module
+        for path, module in fitting.items()
+        if not any(path.startswith(f"{other}.") for other in fitting if other != path)
+    }
+    if not outermost:
+        found = ", ".join(f"{path} ({len(module)})" for path, module in lists.items() if ".0." not in path) or "none"
+        raise ModelError(
+            f"{kind} has no list of {listing(map(str, counts))} blocks (its lists: {found}); "
+            "a layerimp_blocks hook can teach it"
+        )
+    path = max(outermost, key=lambda p: sum(w.numel() for w in outermost[p].parameters()) / len(outermost[p]))
+    return BlockStack(model, path, config, _backbone(model, path))
+
+
+def _taught(model: PreTrainedModel) -> BlockStack | None:
+    """The stack that a plugin finds; one whose hook is broken is left out from now on."""
+    for implementation in reversed(host().manager.hook.layerimp_blocks.get_hookimpls()):
+        plugin = implementation.plugin_name
+        try:
+            stack = implementation.function(model)
+            if isinstance(stack, BlockStack):
+                return stack
+            if stack is None:
+                continue
+            cause = f"layerimp_blocks gave {type(stack).__name__}, not a BlockStack"
+        except LayerimpError:  # it knows the model, and refuses it
+            raise
+        except (Exception, SystemExit) as error:
+            cause = f"layerimp_blocks: {one_line(error)}"
+        host().fail(plugin, cause)
+        host().tell_failures()
+    return None
+
+
+def _counts(config: PretrainedConfig) -> list[int]:
+    """How many blocks a stack may have: the fields of a configuration that count layers say."""
+    main = getattr(config, "num_hidden_layers", None)
+    named = [value for name, value in getattr(config, "__dict__", {}).items() if _COUNTS_BLOCKS.fullmatch(name)]
+    return list(dict.fromkeys(value for value in (main, *named) if isinstance(value, int) and value > 0))
+
+
+def _backbone(model: PreTrainedModel, path: str) -> nn.Module:
+    """The smallest part that turns token ids into hidden states: the base model, where it holds the blocks."""
+    prefix = model.base_model_prefix
+    return model.base_model if prefix and path.startswith(f"{prefix}.") else model

@@ -1,0 +1,123 @@
+"""The dtype that a model computes in, and the one that its weights are stored in.
+
+A 16-bit checkpoint may be computed in float32, which holds each of its numbers exactly: where a CPU has no 16-bit
+arithmetic of its own, that is several times faster. The checkpoint that is written is stored as the one that was read.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerimp.errors import OptionError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+HALF = frozenset({torch.float16, torch.bfloat16})
+"""The 16-bit dtypes: in them, a rounding is as large as many an error."""
+
+CPU_HALF_VARIABLE = "LAYERIMP_CPU_HALF"
+STORED, FLOAT32 = "stored", "float32"
+"""What the variable may hold: that this CPU computes in 16 bits, or that float32 stands in for them."""
+
+_NATIVE_FLAGS = {torch.bfloat16: ("avx512_bf16", "amx_bf16"), torch.float16: ("avx512_fp16", "amx_fp16")}
+"""The instructions of x86 processors that multiply in a dtype."""
+
+_STORED = "_layerimp_stored_dtype"
+"""The attribute of a model that is computed in another dtype than it is stored in."""
+
+
+def dtype_named(dtype: str | torch.dtype | None) -> Any:
+    """The dtype of that name; by default `auto`: the one that a model was saved in.
+
+    Raises:
+        OptionError: no dtype has that name.
+    """
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype or "auto"
+    if dtype not in DTYPES:
+        raise OptionError(f"unknown dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The name of a dtype, such as `bfloat16`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def is_native(dtype: torch.dtype) -> bool:
+    """Whether this machine's CPU computes in a dtype, rather than emulating it.
+
+    The environment variable `LAYERIMP_CPU_HALF` decides where it is set; otherwise what torch and the processor's flags
+    report. Nothing is timed, so that the answer is the same every time.
+
+    Raises:
+        OptionError: the variable holds something else than `stored` or `float32`.
+    """
+    if dtype not in HALF:
+        return True
+    if forced := os.environ.get(CPU_HALF_VARIABLE):
+        if forced not in (STORED, FLOAT32):
+            raise OptionError(f"{CPU_HALF_VARIABLE} is {forced!r}; it can be {STORED!r} or {FLOAT32!r}")
+        return forced == STORED
+    name = "bf16" if dtype == torch.bfloat16 else "fp16"
+    try:
+        supported = bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported")())
+    except (AttributeError, RuntimeError):  # a build without oneDNN
+        return False
+    if not supported or platform.machine().lower() not in ("x86_64", "amd64"):
+        return supported
+    # On x86 oneDNN supports a dtype wherever it can emulate it with AVX-512.
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(flags.get(flag) for flag in _NATIVE_FLAGS[dtype])
+
+
+def remember_stored(model: PreTrainedModel, stored: torch.dtype | None) -> None:
+    """Note the dtype that a model is stored in, where the one that it computes in holds all of its numbers."""
+    compute = model.dtype
+    if stored is not None and stored != compute and torch.promote_types(stored, compute) == compute:
+        setattr(model, _STORED, stored)
+
+
+def stored_dtype(model: PreTrainedModel) -> torch.dtype:
+    """The dtype that a model's weights are stored in: as they were read, whatever it computes in."""
+    stored: torch.dtype = getattr(model, _STORED, model.dtype)
+    return stored
+
+
+def stored_bytes(model: PreTrainedModel) -> int:
+    """What a model's parameters take on disk; tied ones count once."""
+    compute, stored = model.dtype, stored_dtype(model)
+    sizes = ((p.numel(), stored.itemsize if p.dtype == compute else p.itemsize) for p in model.parameters())
+    return sum(count * size for count, size in sizes)
+
+
+@contextmanager
+def as_stored(model: PreTrainedModel) -> Iterator[None]:
+    """Hold a model's weights in the dtype that they are stored in, and then as they were.
+
+    What that dtype cannot hold exactly, such as a weight that was stored in float32 among others in bfloat16, stays.
+    """
+    compute, stored = model.dtype, stored_dtype(model)
+    with ExitStack() as undo:
+        if stored != compute:
+            for tensor in chain(model.parameters(), model.buffers()):
+                if tensor.dtype == compute and _holds(narrow := tensor.detach().to(stored), tensor):
+                    undo.callback(setattr, tensor, "data", tensor.data)
+                    tensor.data = narrow
+        yield
+
+
+def _holds(narrow: Tensor, wide: Tensor) -> bool:
+    """Whether a narrower tensor has exactly the values of a wider one."""
+    return torch.equal(narrow.to(wide.dtype), wide.detach())

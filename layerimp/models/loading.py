@@ -1,0 +1,280 @@
+"""Loads a model and its tokenizer, and says clearly why it cannot."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import transformers
+from accelerate import infer_auto_device_map
+from accelerate.utils import get_balanced_memory
+from safetensors import safe_open
+from transformers import AutoConfig, AutoTokenizer
+from transformers.models.auto import modeling_auto
+
+from layerimp.blocks.memory import free_bytes
+from layerimp.blocks.modes import quiet
+from layerimp.defaults import STARTER
+from layerimp.errors import LayerimpError, ModelError, OptionError, listing
+from layerimp.models.discovery import find_blocks
+from layerimp.models.dtypes import dtype_named, is_native, name_of, remember_stored
+from layerimp.models.unsupported import refuse_config
+from layerimp.progress import SILENT, Progress
+from layerimp.registry.assets import located
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_SAFETENSORS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The floating-point dtypes of safetensors files."""
+
+CLASSIFIER = "AutoModelForSequenceClassification"
+"""The stock class of models whose output is one of several labels."""
+
+_AUTO_CLASSES: dict[str, dict[str, Any]] = {
+    "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    CLASSIFIER: modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "AutoModelForMaskedLM": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    "AutoModel": modeling_auto.MODEL_MAPPING_NAMES,
+}
+
+
+def load(
+    model: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    device_map: Literal["auto"] | None = None,
+    trust_remote_code: bool = False,
+    progress: Progress = SILENT,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model, for causal language modelling or sequence classification, and its tokenizer.
+
+    Args:
+        model: A directory, the name of a model on the hub, or of one that a plugin ships, such as `starter`.
+        dtype: The dtype to compute in; by default the one that the weights are stored in, but float32 for one that
+            the CPU only emulates, where the memory allows, and for the starter. Checkpoints are written as stored.
+        device: Where to put the model; by default the first GPU, else the CPU.
+        device_map: `auto` spreads the model over all GPUs; without one it lies on the CPU. In place of `device`.
+        trust_remote_code: Whether Python that comes with the model may run.
+        progress: Where to say that the model computes in another dtype than it is stored in, or should.
+
+    Raises:
+        ModelError: it cannot be loaded, or does not fit on the GPUs that it is to be spread over; says why.
+        OptionError: there is no such dtype or device, or both `device` and `device_map` are given.
+    """
+    if device_map not in (None, "auto"):
+        raise OptionError(f"unknown device_map {device_map!r}. Known: auto.")
+    if device is not None and device_map is not None:
+        raise OptionError("device and device_map contradict each other; give one of them")
+    place = device_named(device)
+    spread = device_map is not None and place.type == "cuda"
+    wanted = dtype_named(dtype)
+    source = _source(model)
+    config = configuration(model, trust_remote_code=trust_remote_code)
+    try:
+        with quiet():
+            auto = getattr(transformers, auto_class(config))
+            refuse_config(config, f"the model {str(model)!r}")
+            stored = stored_in(source, config)
+            if dtype is None and float32_stands_in(model, config, place, progress, trust_remote_code=trust_remote_code):
+                wanted = torch.float32
+            parts = _spread(model, auto, config, wanted, trust_remote_code) if spread else None
+            loaded, info = auto.from_pretrained(
+                source,
+                config=config,
+                dtype=wanted,
+                device_map=parts,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except LayerimpError:
+        raise
+    except Exception as error:  # whatever a broken file makes the libraries below raise
+        raise _unloadable(model, error) from error
+    _check_weights(model, loaded, info)
+    remember_stored(loaded, stored)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ModelError(f"cannot load the tokenizer of {str(model)!r}: {_cause(error)}") from error
+    return (loaded if spread else loaded.to(place)).eval(), tokenizer
+
+
+def configuration(model: str | Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration of a model.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    source = _source(model)
+    try:
+        with quiet():
+            config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _unloadable(model, error) from error
+    return config
+
+
+def _unloadable(model: str | Path, error: Exception) -> ModelError:
+    known = "" if Path(_source(model)).exists() else "no directory here has that name, and from the hub: "
+    return ModelError(f"cannot load the model {str(model)!r}: {known}{_cause(error)}")
+
+
+def float32_stands_in(
+    model: str | Path,
+    config: PretrainedConfig,
+    device: torch.device,
+    progress: Progress = SILENT,
+    *,
+    trust_remote_code: bool = False,
+) -> bool:
+    """Whether a model for which no dtype is named computes in float32, whatever it is stored in.
+
+    The starter always does, so that it gives the same numbers on every machine; others do where a CPU only emulates the
+    dtype that they are stored in, and the memory allows. That is said through `progress`.
+    """
+    if str(model) == STARTER:
+        return True
+    stored = stored_in(_source(model), config)
+    if device.type != "cpu" or stored is None or is_native(stored):
+        return False
+    with torch.device("meta"):
+        auto = getattr(transformers, auto_class(config))
+        parts = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code).parameters()
+        needs = sum(part.numel() for part in parts) * torch.float32.itemsize
+    kind, free = name_of(stored), free_bytes(device)
+    if 1.1 * needs > free:
+        sizes = f"{1.1 * needs / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
+        progress.note(f"{model} computes in {kind}, which this CPU only emulates: float32 needs {sizes}")
+        return False
+    progress.note(f"{model} computes in float32, since this CPU only emulates {kind} (--dtype {kind}: as stored)")
+    return True
+
+
+def stored_in(source: str | Path, config: PretrainedConfig) -> torch.dtype | None:
+    """The dtype of a checkpoint's weights: what its configuration says, or a directory's first floating-point weight.
+
+    None where neither says.
+    """
+    if isinstance(config.dtype, torch.dtype):
+        return config.dtype
+    for file in sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else ():
+        with safe_open(file, "pt") as opened:
+            kinds = (opened.get_slice(name).get_dtype() for name in opened.keys())  # noqa: SIM118
+            if found := next((_SAFETENSORS[kind] for kind in kinds if kind in _SAFETENSORS), None):
+                return found
+    return None
+
+
+def _spread(
+    name: str | Path, auto: Any, config: PretrainedConfig, dtype: Any, trust_remote_code: bool
+) -> dict[str, int | str]:
+    """Which GPU each part of a model goes to. That is known before its weights are read, and no block is split."""
+    chosen = {} if dtype == "auto" else {"dtype": dtype}
+    with torch.device("meta"):
+        meta_model = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code, **chosen)
+    whole = sorted(
+        {*(meta_model._no_split_modules or ()), *(type(block).__name__ for block in find_blocks(meta_model))}
+    )
+    memory = get_balanced_memory(meta_model, no_split_module_classes=whole)
+    parts: dict[str, int | str] = infer_auto_device_map(meta_model, max_memory=memory, no_split_module_classes=whole)
+    if left := [part or "all of it" for part, place in parts.items() if place in ("cpu", "disk", "meta")]:
+        raise ModelError(
+            f"{str(name)!r} does not fit on the GPUs: there is no room for {listing(left, limit=5)}; more GPUs help, a "
+            "smaller dtype (--dtype), or the CPU (--device cpu)"
+        )
+    return parts
+
+
+def _check_weights(name: str | Path, model: PreTrainedModel, info: dict[str, Any]) -> None:
+    """Refuse a model part of which would be random, or blocks of which would be left out."""
+    for kind in ("missing_keys", "mismatched_keys"):
+        if keys := sorted(map(str, info.get(kind) or ())):
+            raise ModelError(
+                f"the weights of {str(name)!r} do not fit its configuration: {len(keys)} {kind.replace('_', ' ')}, "
+                f"the first is {keys[0]}"
+            )
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    for key in sorted(info.get("unexpected_keys") or ()):
+        numbers = [int(part) for part in key.split(".") if part.isdigit()]
+        if count is not None and numbers and numbers[0] >= count:
+            raise ModelError(
+                f"{str(name)!r} has weights of a block {numbers[0]} ({key}), but its configuration counts {count}"
+            )
+
+
+def auto_class(config: PretrainedConfig) -> str:
+    """The name of the stock `Auto` class that loads checkpoints with this configuration."""
+    architectures = config.architectures or []
+    for name, stock in _AUTO_CLASSES.items():
+        if {stock.get(config.model_type), _added(name, config)}.intersection(architectures):
+            return name
+    causal = "AutoModelForCausalLM"
+    return causal if config.model_type in _AUTO_CLASSES[causal] or _added(causal, config) else "AutoModel"
+
+
+def _added(auto: str, config: PretrainedConfig) -> str | None:
+    """The model class that an `Auto` class found outside Transformers: registered, or as code beside the weights."""
+    registered = getattr(transformers, auto)._model_mapping._extra_content.get(type(config))
+    beside = (getattr(config, "auto_map", None) or {}).get(auto)
+    return registered.__name__ if registered else beside and str(beside).rpartition(".")[2]
+
+
+def _source(model: str | Path) -> str:
+    model = located("models", model)
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf":
+        raise ModelError(
+            f"{str(model)!r} is a GGUF file; make a plain model first: load it with from_pretrained(gguf_file=...), "
+            "build one from its configuration without quantization_config, load its state_dict(), and save that"
+        )
+    if not path.exists():
+        if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1:
+            raise ModelError(f"the model directory {str(model)!r} does not exist")
+        return str(model)
+    if not path.is_dir():
+        raise ModelError(f"{str(model)!r} is a file; a model is a directory with config.json and safetensors")
+    names = {entry.name for entry in path.iterdir()}
+    if not names:
+        raise ModelError(f"the model directory {str(model)!r} is empty")
+    if "adapter_config.json" in names and "config.json" not in names:
+        raise ModelError(
+            f"{str(model)!r} holds an adapter and no model; merge it into its base first: "
+            "PeftModel.from_pretrained(base, adapter).merge_and_unload(), and save that"
+        )
+    if "config.json" not in names:
+        raise ModelError(f"the model directory {str(model)!r} holds no config.json")
+    if not any(name.endswith(".safetensors") for name in names):
+        if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
+            raise ModelError(
+                f"{str(model)!r} holds pickled weights only, which can run code when loaded; convert them to "
+                "safetensors (save_pretrained does)"
+            )
+        raise ModelError(f"the model directory {str(model)!r} holds no weights (*.safetensors)")
+    return str(path)
+
+
+def device_named(device: str | torch.device | None) -> torch.device:
+    """The device of that name; by default the first GPU, else the CPU.
+
+    Raises:
+        OptionError: there is none here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"no device {str(device)!r} here: {_cause(error)}") from None
+    return place
+
+
+def _cause(error: Exception) -> str:
+    """The first line of an error's text."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

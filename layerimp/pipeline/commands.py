@@ -1,0 +1,228 @@
+"""score -> plan -> prune -> evaluate: what the commands do, from a recipe to a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerimp.defaults import ALL, ORIGINAL
+from layerimp.errors import OptionError
+from layerimp.evaluation.runner import Evaluation
+from layerimp.evaluation.selection import fitting, prepared
+from layerimp.models.dtypes import name_of
+from layerimp.models.loading import auto_class
+from layerimp.pipeline.resolve import anywhere, resolve, told
+from layerimp.pipeline.stages import (
+    Loaded,
+    budget_of,
+    calibration_values,
+    check_calibration,
+    check_room,
+    draw,
+    load_model,
+    output_directory,
+    plan_removals,
+    prepare_removals,
+    score_blocks,
+    write_checkpoint,
+)
+from layerimp.progress import SILENT, Progress
+from layerimp.pruner import Budget, PrunePlan
+from layerimp.recipe import Permissions, Recipe
+from layerimp.registry.catalog import registry
+from layerimp.report.data import Report, Size
+from layerimp.scoring.selection import Selection
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.evaluator import Evaluator, Metric
+    from layerimp.surgery.removal import Removal
+
+
+def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
+    """Score a model, prune it by each scorer, and evaluate the intact and the pruned models.
+
+    Where an evaluator measures quality, the recipe's baselines are measured beside the scorers, and not saved.
+
+    Raises:
+        InputError: something in the recipe is wrong; found before any long work where it can be.
+        LayerimpError: a stage failed; nothing is left under the output's name.
+    """
+    allowed, lenient = permissions or Permissions(), recipe.tasks is None
+    recipe, selection = _begun(recipe, progress, "calibration", "tasks")
+    with output_directory(recipe) as stage:
+        trained_on = check_calibration(recipe, allowed, progress)
+        evaluators = prepared(recipe, allowed, progress)
+        if any(evaluator.kind == "quality" for evaluator in evaluators.values()):
+            selection.add_baselines(recipe)
+        loaded = load_model(recipe, allowed, progress)
+        report = _report(recipe, loaded, selection)
+        evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
+        removals = _accepted(report, loaded, _plans(report, loaded, trained_on, selection, progress), selection, stage)
+        evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
+        report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
+        for label, removal in removals.items():
+            with removal.applied():
+                report.metrics[label] = _quality(report, label, evaluation, evaluators, progress)
+                if stage and label not in report.baselines:
+                    write_checkpoint(loaded, report, label, stage, progress)
+        _evaluate_costs(report, evaluation, evaluators, removals)
+        if stage:
+            report.write(stage)
+    return report.placed()
+
+
+def score_model(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
+    """Score a model, no more; see `run`."""
+    allowed = permissions or Permissions()
+    recipe, selection = _begun(recipe, progress, "calibration")
+    with output_directory(recipe) as stage:
+        trained_on = check_calibration(recipe, allowed, progress)
+        loaded = load_model(recipe, allowed, progress)
+        report = _report(recipe, loaded, selection)
+        _score(report, loaded, trained_on, selection, progress)
+        if stage:
+            report.write(stage)
+    return report.placed()
+
+
+def prune_model(
+    recipe: Recipe,
+    plans: dict[str, PrunePlan] | None = None,
+    *,
+    permissions: Permissions | None = None,
+    progress: Progress = SILENT,
+) -> Report:
+    """Prune a model into checkpoints, without evaluating it: by given plans, by named blocks, or by scores."""
+    if recipe.output is None:
+        raise OptionError("prune writes a checkpoint: name a directory with --output")
+    allowed = permissions or Permissions()
+    by_score = plans is None and (recipe.ratio is not None or not recipe.blocks)
+    recipe, selection = _begun(recipe, progress, *(["calibration"] if by_score else []))
+    with output_directory(recipe) as stage:
+        assert stage is not None
+        trained_on = check_calibration(recipe, allowed, progress) if by_score else None
+        loaded = load_model(recipe, allowed, progress)
+        report = _report(recipe, loaded, selection)
+        if by_score:
+            plans = _plans(report, loaded, trained_on, selection, progress)
+        elif plans is None:
+            plans = {"blocks": _named_by_the_user(recipe, len(loaded.stack))}
+        if not plans:
+            raise OptionError("there is no plan in the file")
+        for label, removal in _accepted(report, loaded, plans, selection, stage).items():
+            with removal.applied():
+                write_checkpoint(loaded, report, label, stage, progress)
+        report.write(stage)
+    return report.placed()
+
+
+def evaluate_model(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
+    """Evaluate a model as it is; see `run`."""
+    allowed, lenient = permissions or Permissions(), recipe.tasks is None
+    recipe, selection = _begun(recipe, progress, "tasks")
+    with output_directory(recipe) as stage:
+        evaluators = prepared(recipe, allowed, progress)
+        loaded = load_model(recipe, allowed, progress)
+        report = _report(recipe, loaded, selection)
+        evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
+        evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
+        report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
+        _evaluate_costs(report, evaluation, evaluators, {})
+        if stage:
+            report.write(stage)
+    return report.placed()
+
+
+def _begun(asked: Recipe, progress: Progress, *reads: str) -> tuple[Recipe, Selection]:
+    """The recipe, resolved, and its scorers; what is used by default is said, and a wrong option found."""
+    recipe = resolve(asked)
+    if by_default := told(asked, recipe, reads):
+        progress.note(by_default)
+    registry().options("pruner", recipe.pruner.name, recipe.pruner.options)
+    return recipe, Selection.of(recipe, progress)
+
+
+def _report(recipe: Recipe, loaded: Loaded, selection: Selection) -> Report:
+    """The report of a run that has loaded its model."""
+    settled = anywhere(recipe)
+    report = Report(
+        recipe,
+        len(loaded.stack),
+        auto_class(loaded.model.config),
+        sizes={ORIGINAL: Size.of(loaded.stack)},
+        baselines=selection.baselines,
+        left_out=selection.left_out,
+        failed=selection.failed,
+    )
+    report.resolved = {"model": settled.model, "dtype": name_of(loaded.model.dtype), "tasks": list(settled.tasks or ())}
+    report.resolved |= {name: str(path) for name in ("task_path", "data_dir") if (path := getattr(settled, name))}
+    return report
+
+
+def _score(
+    report: Report, loaded: Loaded, trained_on: Evaluator | None, selection: Selection, progress: Progress
+) -> CalibrationSet:
+    """Draw the text and score the blocks into the report; returns the text for further scoring."""
+    drawn = draw(report.recipe, loaded, trained_on, progress)
+    report.calibration = drawn.description
+    report.resolved["calibration"] = calibration_values(report.recipe, loaded.model, trained_on)
+    report.importance |= score_blocks(loaded.stack, drawn, selection, progress)
+    if ALL in report.recipe.scorers:
+        took_part = {label: spec for label, spec in selection.specs.items() if label not in selection.baselines}
+        report.resolved["scorers"] = {label: spec.model_dump() for label, spec in took_part.items()}
+    return drawn
+
+
+def _plans(
+    report: Report, loaded: Loaded, trained_on: Evaluator | None, selection: Selection, progress: Progress
+) -> dict[str, PrunePlan]:
+    """Score the blocks into the report, and let the pruner choose by each scorer."""
+    recipe, stack = report.recipe, loaded.stack
+    budget, ratio = budget_of(recipe, len(stack))
+    if ratio is not None:
+        report.resolved["ratio"] = ratio
+    drawn = _score(report, loaded, trained_on, selection, progress)
+    return plan_removals(stack, drawn, report.importance, selection, recipe, budget, progress)
+
+
+def _named_by_the_user(recipe: Recipe, num_blocks: int) -> PrunePlan:
+    budget = Budget.of(num_blocks, blocks=recipe.blocks, protect=recipe.protect)
+    return PrunePlan(num_blocks=num_blocks, blocks=list(budget.forced), reason="named by the user")
+
+
+def _accepted(
+    report: Report, loaded: Loaded, plans: dict[str, PrunePlan], selection: Selection, stage: Path | None
+) -> dict[str, Removal]:
+    """The removals of the plans that can be carried out, which the report then holds."""
+    removals, sizes = prepare_removals(loaded.stack, plans, selection)
+    report.plans |= {label: plans[label] for label in removals}
+    report.sizes |= sizes
+    for label in selection.left_out | selection.failed:
+        report.importance.pop(label, None)
+    if stage:
+        saved = [size for label, size in sizes.items() if label not in report.baselines]
+        check_room(stage, loaded.model, saved, verify=report.recipe.verify)
+    return removals
+
+
+def _quality(
+    report: Report, label: str, evaluation: Evaluation, evaluators: dict[str, Evaluator], progress: Progress
+) -> list[Metric]:
+    """The quality of the model as it is, pruned by the plan under `label`; the same blocks are measured once."""
+    for other, plan in report.plans.items():
+        if report.metrics.get(other) and set(plan.blocks) == set(report.plans[label].blocks):
+            progress.note(f"{label} removes the same blocks as {other}, whose metrics stand for both")
+            return report.metrics[other]
+    return evaluation.of(evaluators, "quality", label)
+
+
+def _evaluate_costs(
+    report: Report, evaluation: Evaluation, evaluators: dict[str, Evaluator], removals: dict[str, Removal]
+) -> None:
+    """Time and space of all models, one right after the other, so that the machine's load is much the same."""
+    report.footprint[ORIGINAL] = evaluation.of(evaluators, "cost")
+    for label, removal in removals.items():
+        with removal.applied():
+            report.footprint[label] = evaluation.of(evaluators, "cost", label)

@@ -1,0 +1,63 @@
+"""Settles what a recipe leaves open: for a run, and for each model of a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerimp.calibration.documents import TASK, task_of
+from layerimp.defaults import PROSE, STARTER, STARTER_TASKS
+from layerimp.evaluation.selection import reads_tasks
+from layerimp.registry.assets import absolute, assets
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from layerimp.recipe import Recipe
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with a calibration text and tasks, where none are named."""
+    own = STARTER if recipe.model == STARTER else PROSE
+    calibration = recipe.calibration.model_copy(update={"source": recipe.calibration.source or own})
+    shipped = STARTER_TASKS if STARTER in assets().models else ()
+    tasks = shipped if recipe.tasks is None else recipe.tasks
+    return recipe.model_copy(update={"calibration": calibration, "tasks": tasks})
+
+
+def anywhere(recipe: Recipe) -> Recipe:
+    """The recipe with paths that mean the same wherever a process stands."""
+    places = {name: absolute(path) for name in ("task_path", "data_dir") if (path := getattr(recipe, name)) is not None}
+    source = str(recipe.calibration.source)
+    task = task_of(source)
+    source = absolute(source, assets().texts) if task is None else f"{TASK}{_task_anywhere(task)}"
+    return recipe.model_copy(
+        update={
+            **{name: Path(place) for name, place in places.items()},
+            "model": absolute(recipe.model, assets().models),
+            "calibration": recipe.calibration.model_copy(update={"source": source}),
+            "tasks": tuple(map(_task_anywhere, recipe.tasks or ())),
+        }
+    )
+
+
+def _task_anywhere(task: str) -> str:
+    return absolute(task) if task.endswith(".yaml") else task
+
+
+def told(asked: Recipe, resolved: Recipe, reads: Collection[str]) -> str:
+    """What was not named and is used nevertheless, and how to name it; empty where all is named.
+
+    Args:
+        asked: The recipe as it was given.
+        resolved: The same, resolved.
+        reads: Which of `calibration` and `tasks` a command reads.
+    """
+    used: dict[str, str] = {}
+    if "model" not in asked.model_fields_set:
+        used["--model DIR"] = f"model {resolved.model}"
+    if "calibration" in reads and asked.calibration.source is None:
+        used["--calibration FILE"] = f"calibration text {resolved.calibration.source}"
+    if "tasks" in reads and asked.tasks is None and resolved.tasks and reads_tasks(resolved):
+        used["--tasks NAMES"] = f"tasks {', '.join(resolved.tasks)}"
+    return f"by default: {'; '.join(used.values())} (your own: {' '.join(used)})" if used else ""

@@ -1,0 +1,300 @@
+"""The stages of a run, each a function of what it needs: load, draw, score, plan, remove, write."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerimp.calibration.documents import TASK, Reader, check_source, read_documents, task_of
+from layerimp.calibration.sampling import CalibrationSet, draw_calibration
+from layerimp.checkpoint.saving import check_memory, write
+from layerimp.checkpoint.staging import staged
+from layerimp.defaults import LENGTH, RATIO
+from layerimp.errors import OptionError, OutputError
+from layerimp.evaluation.selection import for_training
+from layerimp.models.discovery import find_blocks
+from layerimp.models.loading import load
+from layerimp.models.traits import classifies, longest_row
+from layerimp.pruner import Budget, PrunePlan, Pruner, Scoring
+from layerimp.recipe import check_label
+from layerimp.registry.assets import absolute, assets, located
+from layerimp.registry.attribution import attributing
+from layerimp.registry.catalog import registry
+from layerimp.report.data import Size, why_not_ours
+from layerimp.report.model_card import model_card
+from layerimp.scoring.engine import fill, finished, measure
+from layerimp.surgery.removal import Removal, prepare
+from layerimp.sweep.cache import BlockCache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp.blocks.stack import BlockStack
+    from layerimp.evaluator import Document, Evaluator
+    from layerimp.progress import Progress
+    from layerimp.recipe import Permissions, Recipe
+    from layerimp.report.data import Report
+    from layerimp.scorer import Importance, Scorer
+    from layerimp.scoring.selection import Selection
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model at work.
+
+    Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
+        stack: Its blocks.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    stack: BlockStack
+
+
+def load_model(recipe: Recipe, permissions: Permissions, progress: Progress) -> Loaded:
+    """Load a recipe's model, and find its blocks.
+
+    Raises:
+        ModelError: the model cannot be loaded or understood.
+    """
+    with progress.stage(f"load {recipe.model}"):
+        model, tokenizer = load(
+            recipe.model,
+            dtype=recipe.dtype,
+            device=recipe.device,
+            device_map=recipe.device_map,
+            trust_remote_code=permissions.trust_remote_code,
+            progress=progress,
+        )
+    return Loaded(model, tokenizer, find_blocks(model))
+
+
+def check_calibration(recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator | None:
+    """Stop, before a model is loaded, if the calibration text is not there.
+
+    Returns:
+        Where the text is the training split of a task, the evaluator that knows it.
+
+    Raises:
+        InputError: the text, or the task, does not exist, or does not go together with another option.
+    """
+    spec = recipe.calibration
+    if (task := task_of(str(spec.source))) is None:
+        check_source(str(spec.source), packing=spec.packing, label_field=spec.label_field)
+        return None
+    if spec.label_field or ("field" in spec.model_fields_set and spec.field != "text"):
+        raise OptionError(f"{spec.source} says itself where its text and its labels are; leave the fields out")
+    return for_training(recipe, task, permissions, progress)
+
+
+def draw(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, progress: Progress) -> CalibrationSet:
+    """Draw the calibration set.
+
+    Args:
+        recipe: The recipe, resolved.
+        loaded: The model that reads the text.
+        trained_on: The evaluator that knows the text, where that is the training split of a task.
+        progress: Where to report progress.
+
+    Raises:
+        CalibrationError: the text cannot be read, or is too little.
+        OptionError: the model has no use for what is asked for.
+    """
+    settled = calibration_values(recipe, loaded.model, trained_on)
+    length = settled["max_length"]
+    with progress.stage(f"read {recipe.calibration.source}"):
+        return draw_calibration(
+            _documents(recipe, loaded, trained_on, length),
+            loaded.tokenizer,
+            source=str(recipe.calibration.source),
+            samples=recipe.calibration.samples,
+            max_length=length,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            packing=settled["packing"],
+        )
+
+
+def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evaluator | None) -> dict[str, Any]:
+    """The fields of a recipe's calibration, with what depends on the model, and paths that mean the same anywhere."""
+    spec = recipe.calibration
+    longest = longest_row(model) or math.inf
+    length = int(spec.max_length or min(LENGTH, longest))
+    if length > longest:
+        raise OptionError(f"max_length {length} is beyond the model's {longest} positions")
+    if spec.label_field and not classifies(model):
+        raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {type(model).__name__} is none")
+    source = str(spec.source)
+    if (task := task_of(source)) is not None and task.endswith(".yaml"):
+        source = f"{TASK}{absolute(task)}"
+    rows = trained_on is not None and classifies(model)
+    return spec.model_dump() | {
+        "max_length": length,
+        "packing": spec.packing or ("rows" if rows else "windows"),
+        "source": absolute(source, assets().texts),
+    }
+
+
+def _documents(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, length: int) -> Sequence[Document]:
+    """The text that rows of so many tokens are drawn from."""
+    spec = recipe.calibration
+    if trained_on is not None:
+        return trained_on.training_documents(loaded.model, loaded.tokenizer)
+    label2id = {name: int(number) for name, number in (loaded.model.config.label2id or {}).items()}
+    reader = Reader(spec.field, spec.label_field, label2id)
+    return read_documents(str(spec.source), reader, rows=spec.samples, characters=40 * spec.samples * length)
+
+
+def score_blocks(
+    stack: BlockStack, drawn: CalibrationSet, selection: Selection, progress: Progress
+) -> dict[str, Importance]:
+    """Score the blocks by every scorer that takes part, in shared sweeps; those that fail leave the selection."""
+    selection.try_out(stack, next(iter(drawn)))
+    scorers: dict[str, Scorer] = {}
+    for label in list(selection.specs):
+        with selection.excusing(label):
+            scorers |= selection.made(len(stack), label)
+    found = {}
+    for label, filled in fill(stack, drawn, scorers, progress=progress).items():
+        with selection.excusing(label):
+            found[label] = finished(label, [filled])
+    selection.need_any()
+    return found
+
+
+def budget_of(recipe: Recipe, num_blocks: int) -> tuple[Budget, float | None]:
+    """How many blocks go, and the ratio that says so; a quarter, where nothing is named."""
+    ratio = RATIO if recipe.ratio is None and not recipe.blocks else recipe.ratio
+    return Budget.of(num_blocks, ratio=ratio, blocks=recipe.blocks, protect=recipe.protect), ratio
+
+
+def plan_removals(
+    stack: BlockStack,
+    drawn: CalibrationSet,
+    importance: Mapping[str, Importance],
+    selection: Selection,
+    recipe: Recipe,
+    budget: Budget,
+    progress: Progress,
+) -> dict[str, PrunePlan]:
+    """Let the recipe's pruner choose blocks by each scorer; scorers that fail meanwhile leave the selection."""
+    name = recipe.pruner.name
+    pruner = registry().create("pruner", name, recipe.pruner.options)
+    assert isinstance(pruner, Pruner)
+    plans = {}
+    for label in list(selection.specs):
+        with selection.excusing(label), attributing("pruner", name, type(pruner), f"on the scores of {label}"):
+            scoring = rescoring(stack, drawn, importance[label], selection, label, progress)
+            plan = pruner.within_budget(scoring, budget)
+            plans[label] = plan.model_copy(update={"scorer": selection.specs[label].name, "pruner": name})
+    return plans
+
+
+def rescoring(
+    stack: BlockStack,
+    drawn: CalibrationSet,
+    first: Importance,
+    selection: Selection,
+    label: str,
+    progress: Progress,
+) -> Scoring:
+    """What a pruner asks for scores: the importance of the blocks that are left without those that it names."""
+    cache = BlockCache(stack)
+
+    def scoring(removed: Sequence[int]) -> Importance:
+        if not removed:
+            return first
+        scorers = selection.made(len(stack) - len(set(removed)), label)
+        return measure(stack, drawn, scorers, removed=removed, progress=progress, cache=cache)[label]
+
+    return scoring
+
+
+def prepare_removals(
+    stack: BlockStack, plans: Mapping[str, PrunePlan], selection: Selection
+) -> tuple[dict[str, Removal], dict[str, Size]]:
+    """Prepare each plan's removal, and apply it once: what cannot be carried out is known before any long work.
+
+    Returns:
+        The removals, and the sizes of what is left, by label.
+
+    Raises:
+        OptionError: a plan removes nothing, is for another number of blocks, or has a label that cannot be one.
+        SurgeryError: blocks cannot be removed exactly.
+    """
+    removals, sizes = {}, {}
+    for label, plan in plans.items():
+        check_label(label)
+        if not plan.blocks:
+            raise OptionError(f"plan {label!r} removes nothing")
+        if plan.num_blocks != len(stack):
+            raise OptionError(f"plan {label!r} is for {plan.num_blocks} blocks; the model has {len(stack)}")
+        with selection.excusing(label):
+            removal = prepare(stack, plan.blocks)
+            with removal.applied():
+                sizes[label] = Size.of(stack)
+            removals[label] = removal
+    selection.need_any()
+    return removals, sizes
+
+
+def check_room(stage: Path, model: PreTrainedModel, sizes: Sequence[Size], *, verify: bool) -> None:
+    """Stop, before any long work, if there is no room for the checkpoints or for loading one back.
+
+    Raises:
+        OutputError: there is none.
+    """
+    need, free = sum(size.bytes for size in sizes), shutil.disk_usage(stage).free
+    if need > free:
+        raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
+    if verify:
+        check_memory(model)
+
+
+def write_checkpoint(loaded: Loaded, report: Report, label: str, stage: Path, progress: Progress) -> None:
+    """Write the model as it is now, with a card, under the label, and note that in the report."""
+    relative = Path("checkpoints") / label
+    report.checkpoints[label] = relative
+    with progress.stage(f"save {relative}"):
+        (stage / relative).mkdir(parents=True)
+        write(
+            loaded.model,
+            loaded.tokenizer,
+            stage / relative,
+            verify=report.recipe.verify,
+            card=model_card(report, label),
+            max_shard_size=report.recipe.max_shard_size,
+        )
+
+
+@contextmanager
+def output_directory(recipe: Recipe) -> Iterator[Path | None]:
+    """The output directory in the making, or None where none is asked for; it appears under its name on leaving.
+
+    Raises:
+        OutputError: it exists and must stay, or nothing can be written there.
+    """
+    if recipe.output is None:
+        yield None
+        return
+    target = recipe.output.expanduser().absolute()
+    _refuse_precious(target, recipe.model)
+    with staged(target, why_not=why_not_ours if recipe.overwrite else None) as stage:
+        yield stage
+
+
+def _refuse_precious(target: Path, model: str) -> None:
+    """Never write into the model's own directory, one of its parents, or a home."""
+    source = Path(located("models", model)).expanduser()
+    resolved = target.resolve()
+    if source.exists() and (source.resolve() == resolved or resolved in source.resolve().parents):
+        raise OutputError(f"the output {target} is the model's own directory or holds it; name another")
+    if resolved == Path.home().resolve() or resolved in Path.home().resolve().parents:
+        raise OutputError(f"the output {target} is a home directory or holds one; name another")

@@ -1,0 +1,1 @@
+"""The plugins: found, loaded, looked up by name, and named in errors."""

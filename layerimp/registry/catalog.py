@@ -1,0 +1,141 @@
+"""Name -> class, for scorers, pruners and evaluators: with clashes found, and near names suggested."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from layerimp.errors import OptionError, PluginError, UnknownNameError, listing, one_line, unknown_name
+from layerimp.evaluator import Evaluator
+from layerimp.pruner import Pruner
+from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost, host
+from layerimp.scorer import Scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from layerimp.component import Component
+
+Kind = Literal["scorer", "pruner", "evaluator"]
+
+_CONTRACTS: dict[Kind, type[Component]] = {"scorer": Scorer, "pruner": Pruner, "evaluator": Evaluator}
+
+
+class Registry:
+    """The components of every loaded plugin, by kind and name."""
+
+    def __init__(self, plugins: PluginHost) -> None:
+        self.plugins = plugins
+        self._classes: dict[Kind, dict[str, type[Component]]] = {kind: {} for kind in _CONTRACTS}
+        self._origin: dict[tuple[Kind, str], str] = {}
+        for kind, contract in _CONTRACTS.items():
+            for implementation in getattr(plugins.manager.hook, f"layerimp_{kind}s").get_hookimpls():
+                plugin = implementation.plugin_name
+                try:
+                    found = self._checked(kind, contract, implementation.function())
+                except (Exception, SystemExit) as error:
+                    cause = str(error) if isinstance(error, PluginError) else one_line(error)
+                    plugins.fail(plugin, f"layerimp_{kind}s: {cause}")
+                    self._forget(plugin)
+                    continue
+                self._classes[kind] |= found
+                self._origin |= {(kind, name): plugin for name in found}
+
+    def _checked(self, kind: Kind, contract: type[Component], classes: object) -> dict[str, type[Component]]:
+        found: dict[str, type[Component]] = {}
+        if not isinstance(classes, list | tuple):
+            raise PluginError(f"returns {type(classes).__name__}, not a list of {contract.__name__} classes")
+        for cls in classes:
+            if not (isinstance(cls, type) and issubclass(cls, contract)):
+                raise PluginError(f"{cls!r} is no {contract.__name__} class")
+            if fault := cls.fault():
+                raise PluginError(fault)
+            name = cls.name
+            if name in found:
+                raise PluginError(f"two {kind}s are named {name!r}")
+            if name in self._classes[kind]:
+                raise PluginError(f"the {kind} name {name!r} is taken by the plugin {self._origin[kind, name]!r}")
+            found[name] = cls
+        return found
+
+    def _forget(self, plugin: str) -> None:
+        """Take out what a plugin gave before it failed."""
+        for kind, name in [key for key, origin in self._origin.items() if origin == plugin]:
+            del self._classes[kind][name], self._origin[kind, name]
+
+    def names(self, kind: Kind) -> list[str]:
+        """The names of all components of a kind, sorted."""
+        return sorted(self._classes[kind])
+
+    def origin(self, kind: Kind, name: str) -> str:
+        """The name of the plugin that a component came from."""
+        return self._origin[kind, name]
+
+    def source(self, cls: type[Component]) -> str:
+        """The distribution that a class comes from, and its version; its module, where no plugin registered it."""
+        for (kind, name), plugin in self._origin.items():
+            if self._classes[kind].get(name) is cls:
+                return self.plugins.record(plugin).source
+        return f"of the module {cls.__module__}"
+
+    def get(self, kind: Kind, name: str) -> type[Component]:
+        """The class registered under `name`.
+
+        Raises:
+            UnknownNameError: nothing is; says what is, and what was probably meant.
+            PluginError: a plugin of that name exists but failed to load; says why.
+        """
+        classes = self._classes[kind]
+        if name in classes:
+            return classes[name]
+        for record in self.plugins.records:
+            source = f"{kind} {name!r}: its plugin ({record.source})"
+            if record.name == name and record.blocked:
+                raise PluginError(f"{source} is disabled by {DISABLE_VARIABLE}")
+            if record.name == name and record.error:
+                raise PluginError(f"{source} failed: {record.error}")
+        error = unknown_name(kind, name, classes)
+        if failed := [f"{record.name} ({record.source})" for record in self.plugins.records if record.error]:
+            error = UnknownNameError(f"{error} Plugins that failed: {listing(failed)}; layerimp plugins says why.")
+        raise error
+
+    def create(self, kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any) -> Component:
+        """A component, configured; a scorer takes the number of blocks before its configuration.
+
+        Raises:
+            UnknownNameError: there is no such component, or option.
+            OptionError: an option has a value of the wrong type.
+            PluginError: a plugin of that name exists but failed to load.
+        """
+        cls: Any = self.get(kind, name)
+        component: Component = cls(*arguments, self.options(kind, name, options))
+        return component
+
+    def options(self, kind: Kind, name: str, values: Mapping[str, Any]) -> Any:
+        """The validated configuration of a component.
+
+        Raises:
+            UnknownNameError: an option does not exist.
+            OptionError: an option has a value of the wrong type.
+        """
+        config = self.get(kind, name).Config
+        try:
+            return config(**values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            option = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                raise unknown_name("option", option, config.model_fields, of=f"{kind} {name!r}") from None
+            where = f"option {option!r} of {kind} {name!r}" if option else f"options of {kind} {name!r}"
+            got = f", got {problem['input']!r}" if option else ""
+            raise OptionError(f"{where}: {problem['msg']}{got}. Options: {listing(config.model_fields)}.") from None
+
+
+@cache
+def registry() -> Registry:
+    """The components of this process's plugins; who is left out is said once."""
+    found = Registry(host())
+    found.plugins.tell_failures()
+    return found

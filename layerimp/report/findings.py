@@ -1,0 +1,190 @@
+"""What a comparison of scorers shows, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerimp.evaluator import Metric
+    from layerimp.recipe import ComponentSpec, Recipe
+    from layerimp.report.data import Size
+    from layerimp.report.statistics import Interval, Stability
+
+Key = tuple[str, str]
+"""A task and a metric."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What one scorer's repeat removed at one ratio, and what is left.
+
+    Attributes:
+        draw: The number of the repeat.
+        blocks: In order of removal.
+        size: What remains of the model; None as long as nothing is evaluated.
+        metrics: By task and metric.
+    """
+
+    draw: int
+    blocks: tuple[int, ...]
+    size: Size | None
+    metrics: Mapping[Key, Metric]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One scorer in one row of a table.
+
+    Attributes:
+        scorer: Its label.
+        values: The metric, by repeat.
+        value: Their mean and interval.
+        stderr: The standard error over the task's documents; the repeats share the documents.
+        retention: Of the intact model's value; None where that says nothing.
+        to_random: The difference to `random`; None where there is none, and for itself.
+        to_baseline: The difference to the best of the other baselines and of `random`; None where there is none, and
+            for that one itself.
+        rank: 1 where it is significantly better than all others, 2 where it is so than all but that one; else None.
+    """
+
+    scorer: str
+    values: Sequence[float]
+    value: Interval
+    stderr: float | None
+    retention: Interval | None
+    to_random: Interval | None
+    to_baseline: Interval | None
+    rank: int | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one task on one model, pruned by each scorer at one ratio.
+
+    Attributes:
+        model: The label of the model.
+        pruner: The label of the pruner.
+        ratio: The share or the number of the blocks that go.
+        task: The task; `average` for the retention over all tasks.
+        metric: The metric.
+        original: Of the intact model; None for the average.
+        higher_is_better: The direction.
+        entries: By scorer.
+        baseline: The label of the best baseline, to which the others are compared.
+        removed_blocks: The share of the blocks that go.
+        removed_parameters: The least and the greatest share of the parameters that go.
+    """
+
+    model: str
+    pruner: str
+    ratio: float
+    task: str
+    metric: str
+    original: Metric | None
+    higher_is_better: bool
+    entries: Mapping[str, Entry]
+    baseline: str | None
+    removed_blocks: float
+    removed_parameters: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one scorer says of one model.
+
+    Attributes:
+        scores: By repeat, by block.
+        blocks: By block, the mean and the interval of its score.
+        tau: Kendall's tau between the repeats.
+        cost: In bare passes of the backbone; 0 for a scorer that looks at nothing, None where it was not timed.
+    """
+
+    scores: Sequence[Sequence[float]]
+    blocks: Sequence[Interval]
+    tau: float | None
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class ModelFindings:
+    """What a grid shows of one model.
+
+    Attributes:
+        label: Its label.
+        num_blocks: How many blocks it has.
+        size: Of the intact model; None as long as nothing is evaluated.
+        scored: By scorer.
+        agreement: Kendall's tau between two scorers, averaged over the repeats.
+        pruned: By pruner, ratio and scorer.
+        stability: How much the removed sets of the repeats agree, by pruner, ratio and scorer.
+        rows: The tables.
+    """
+
+    label: str
+    num_blocks: int
+    size: Size | None
+    scored: Mapping[str, Scored]
+    agreement: Mapping[tuple[str, str], float | None]
+    pruned: Mapping[tuple[str, float, str], Sequence[Pruned]]
+    stability: Mapping[tuple[str, float, str], Stability]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What was compared with what.
+
+    Attributes:
+        models: What was asked of each model, by label.
+        measured: The tasks that each model was evaluated on, by label.
+        scorers: The scorers, by label.
+        blind: The labels of those that look at nothing, so that no text changes their scores.
+        baselines: The labels of those that the others are held against.
+        pruners: The pruners, by label.
+        ratios: The shares, or the numbers, of the blocks that go.
+        repeats: How often each scoring was done.
+        seed: The seed of the first repeat.
+        protect: The blocks that stay whatever their score.
+        limit: The most documents of a task; None for all.
+        num_fewshot: Examples in each prompt; None for as many as the task says.
+        asked: All that was asked for, as plain data.
+    """
+
+    models: Mapping[str, Recipe]
+    measured: Mapping[str, Sequence[str]]
+    scorers: Mapping[str, ComponentSpec]
+    blind: Collection[str]
+    baselines: Collection[str]
+    pruners: Mapping[str, ComponentSpec]
+    ratios: Sequence[float]
+    repeats: int
+    seed: int
+    protect: Sequence[int]
+    limit: int | None
+    num_fewshot: int | None
+    asked: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a grid shows.
+
+    Attributes:
+        design: What was compared.
+        models: What the grid shows, by label of the model; without models of which nothing is known yet.
+        cells: How many cells there are, by state: `done`, `failed`, `open`.
+        failures: What failed, and why.
+        seconds: What all cells took.
+        versions: Of the libraries that computed them; several where they were changed on the way.
+        notes: What a reader has to know besides.
+    """
+
+    design: Design
+    models: Mapping[str, ModelFindings]
+    cells: Mapping[str, int]
+    failures: Sequence[tuple[str, str]]
+    seconds: float
+    versions: Sequence[str] = ()
+    notes: Sequence[str] = ()

@@ -1,0 +1,216 @@
+"""The figures of one model: what they show, and what they say to those who cannot see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from scipy.stats import rankdata
+
+from layerimp.defaults import RANDOM
+from layerimp.report.html.format import listed, signed
+from layerimp.report.html.plots import Square, cell_width, costs, curves, dots, matrix
+from layerimp.report.html.svg import drawn
+from layerimp.report.html.view import View
+from layerimp.report.statistics import Interval
+from layerimp.report.tables import named, percent, plus_minus
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of the page, and what its caption says besides the usual."""
+
+    picture: Markup
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one model.
+
+    Attributes:
+        view: What the report says of it otherwise.
+    """
+
+    view: View
+
+    def _drawn(self, figure: Figure, name: str, alt: str, note: str = "") -> Drawn:
+        return Drawn(drawn(figure, f"{self.view.name}-{name}", alt), note)
+
+    @cached_property
+    def retention(self) -> list[Drawn]:
+        """Retention by ratio, for each pruner."""
+        return [
+            self._retention(p) for p in self.view.pruners if any(place.row.pruner == p for place in self.view.places)
+        ]
+
+    def _retention(self, pruner: str) -> Drawn:
+        places = sorted(
+            (place for place in self.view.places if place.row.pruner == pruner),
+            key=lambda place: place.row.removed_blocks,
+        )
+        lines: dict[str, dict[float, Interval]] = {
+            scorer: {
+                round(place.row.removed_blocks * self.view.model.num_blocks): place.row.entries[scorer].value
+                for place in places
+                if scorer in place.row.entries
+            }
+            for scorer in self.view.model.scored
+        }
+        known = {scorer: line for scorer, line in lines.items() if line}
+        said = []
+        for place in places:
+            shares = {line.entry.scorer: percent(line.entry.value) for line in place.lines}
+            (best, most), *_, (worst, least) = [*shares.items()] * 2
+            chance = f", random {shares[RANDOM]}" if RANDOM in shares else ""
+            said.append(f"at {named(place.row.ratio)} from {best} with {most} to {worst} with {least}{chance}")
+        missing = [scorer for scorer in lines if scorer not in known]
+        note = f"Of {listed(missing)} no retention is known. " if missing else ""
+        note += f"Pruner: {pruner}." if len(self.view.pruners) > 1 else ""
+        alt = f"Line chart of the retention of {len(known)} scorers: {'; '.join(said)}."
+        return self._drawn(
+            curves(known, self.view.model.num_blocks, self.view.styles),
+            f"retention{self.view.pruners.index(pruner)}",
+            alt,
+            note,
+        )
+
+    @cached_property
+    def importance(self) -> Drawn:
+        """The ranks that each scorer gives to the blocks."""
+        counts = self.view.counts(self.view.pruners[0]) if self.view.pruners else {}
+        middle = list(counts)[len(counts) // 2] if counts else None
+        blocks = range(self.view.model.num_blocks)
+        ranks = {
+            scorer: np.mean([(rankdata(scores) - 1) / max(len(blocks) - 1, 1) for scores in scored.scores], axis=0)
+            for scorer, scored in self.view.model.scored.items()
+        }
+        rows = {}
+        for scorer, shares in ranks.items():
+            going = [0.0] * len(blocks) if middle is None else self._shares(self.view.pruners[0], middle, scorer)
+            scores = [plus_minus(block) for block in self.view.model.scored[scorer].blocks]
+            tips = [
+                f"{scorer}, block {n}: score {scores[n]}, rank {shares[n]:.2f}, removed in {going[n]:.0%} of repeats"
+                for n in blocks
+            ]
+            rows[scorer] = [Square(float(shares[n]), marked=going[n] >= 0.5, tip=tips[n]) for n in blocks]
+        legend = [(Square(0.0), "least important"), (Square(1.0), "most important")]
+        note = ""
+        if middle is not None:
+            legend.append((Square(0.0, marked=True), f"removed at {named(middle)}"))
+            note = f"Crossed: blocks that go at {named(middle)} in at least half of the repeats"
+            note += f" (pruner {self.view.pruners[0]})." if len(self.view.pruners) > 1 else "."
+        seeing = [scorer for scorer in ranks if scorer not in self.view.found.design.blind]
+        overall = np.mean([ranks[scorer] for scorer in seeing or ranks], axis=0)
+        low, high = int(overall.argmin()), int(overall.argmax())
+        alt = (
+            f"Heat map of the importance of {len(blocks)} blocks by {len(rows)} scorers. On average over the scorers "
+            f"that look at text, block {high} ranks highest ({overall[high]:.2f} of 1) and block {low} lowest "
+            f"({overall[low]:.2f})."
+        )
+        size = cell_width(len(blocks)), 28.0
+        figure = matrix(rows, [str(n) for n in blocks], size=size, strength=0.9, legend=legend)
+        return self._drawn(figure, "importance", alt, note)
+
+    def _shares(self, pruner: str, ratio: float, scorer: str) -> list[float]:
+        """The share of the repeats in which each block goes."""
+        found = self.view.model.pruned.get((pruner, ratio, scorer), ())
+        return [sum(n in one.blocks for one in found) / max(len(found), 1) for n in range(self.view.model.num_blocks)]
+
+    @cached_property
+    def agreement(self) -> Drawn:
+        """Kendall's tau between scorers, and between the repeats of each."""
+        scored = self.view.model.scored
+        taus = {
+            (a, b): scored[a].tau if a == b else self.view.model.agreement.get((a, b))
+            for a, b in product(scored, scored)
+        }
+        rows = {a: [_valued(taus[a, b], f"{a} and {b}") for b in scored] for a in scored}
+        known = {pair: tau for pair, tau in taus.items() if tau is not None and pair[0] < pair[1]}
+        selves = {a: tau for (a, b), tau in taus.items() if a == b and tau is not None}
+        parts = [f"Matrix of Kendall's tau between {len(scored)} scorers."]
+        if known:
+            (most, least) = (choose(known, key=lambda pair: known[pair]) for choose in (max, min))
+            parts.append(f"Two scorers agree most: {listed(most)} with {known[most]:.2f}.")
+            parts.append(f"Two agree least: {listed(least)} with {known[least]:.2f}.")
+        if selves:
+            worst = min(selves, key=lambda scorer: selves[scorer])
+            parts.append(f"Between repeats, {worst} agrees least with itself: {selves[worst]:.2f}.")
+        figure = matrix(rows, list(scored), size=(50, 34), strength=0.5, slanted=True)
+        return self._drawn(figure, "agreement", " ".join(parts))
+
+    @cached_property
+    def stability(self) -> list[Drawn]:
+        """How much the removed sets of the repeats agree, for each pruner."""
+        return [self._stability(p) for p in self.view.pruners if any(key[0] == p for key in self.view.model.stability)]
+
+    def _stability(self, pruner: str) -> Drawn:
+        ratios, stability = list(self.view.counts(pruner)), self.view.model.stability
+        rows, said = {}, []
+        for scorer in self.view.model.scored:
+            found = [stability.get((pruner, ratio, scorer)) for ratio in ratios]
+            rows[scorer] = [
+                Square(one.jaccard, f"{one.jaccard:.2f}", f"{one.same:.0%} equal") if one else Square(None, "–")
+                for one in found
+            ]
+        for ratio in ratios:
+            here = {s: one for s in rows if (one := stability.get((pruner, ratio, s)))}
+            if here:
+                most, least = (choose(here, key=lambda scorer: here[scorer].jaccard) for choose in (max, min))
+                said.append(
+                    f"at {named(ratio)} from {here[most].jaccard:.2f} ({most}) to {here[least].jaccard:.2f} ({least})"
+                )
+        alt = f"Matrix of the mean Jaccard index between repeats, by scorer and ratio: {'; '.join(said)}."
+        figure = matrix(rows, [named(ratio) for ratio in ratios], size=(88, 42), strength=0.5)
+        return self._drawn(
+            figure,
+            f"stability{self.view.pruners.index(pruner)}",
+            alt,
+            f"Pruner: {pruner}." if len(self.view.pruners) > 1 else "",
+        )
+
+    @cached_property
+    def cost(self) -> Drawn:
+        """What each scorer costs."""
+        passes = {scorer: scored.cost for scorer, scored in self.view.model.scored.items()}
+        order = sorted(passes, key=lambda scorer: (passes[scorer] is None, passes[scorer] or 0))
+        timed = [f"{scorer} {cost:.3g}" for scorer in order if (cost := passes[scorer])]
+        parts = [f"Cost in bare passes: {listed(timed)}." if timed else "No cost is known."]
+        free, untimed = ([s for s in order if passes[s] == 0], [s for s in order if passes[s] is None])
+        parts += [f"Without a look at text: {listed(free)}."] if free else []
+        parts += [f"Not timed: {listed(untimed)}."] if untimed else []
+        return self._drawn(
+            costs({scorer: passes[scorer] for scorer in order}, self.view.styles), "cost", " ".join(parts)
+        )
+
+    @cached_property
+    def removed(self) -> list[Drawn]:
+        """Which blocks go, for each pruner."""
+        return [self._removed(pruner) for pruner in self.view.pruners]
+
+    def _removed(self, pruner: str) -> Drawn:
+        panels, said = {}, []
+        for ratio, count in self.view.counts(pruner).items():
+            scorers = [scorer for scorer in self.view.model.scored if (pruner, ratio, scorer) in self.view.model.pruned]
+            panel = {scorer: self._shares(pruner, ratio, scorer) for scorer in scorers}
+            blocks = "" if isinstance(ratio, int) else f": {count} block{'s' * (count > 1)}"
+            panels[f"{named(ratio)}{blocks} of {self.view.model.num_blocks}"] = panel
+            votes = [sum(shares[n] >= 0.5 for shares in panel.values()) for n in range(self.view.model.num_blocks)]
+            top = votes.index(max(votes))
+            said.append(f"at {named(ratio)} block {top} goes most often, by {votes[top]} of {len(panel)} scorers")
+        alt = f"Grid of dots: which blocks each scorer removes. In at least half of the repeats, {'; '.join(said)}."
+        figure = dots(panels, self.view.model.num_blocks, self.view.styles)
+        return self._drawn(
+            figure,
+            f"removed{self.view.pruners.index(pruner)}",
+            alt,
+            f"Pruner: {pruner}." if len(self.view.pruners) > 1 else "",
+        )
+
+
+def _valued(tau: float | None, pair: str) -> Square:
+    return Square(None, "–", tip=f"{pair}: unknown") if tau is None else Square(tau, signed(tau, ".2f"), tip=pair)

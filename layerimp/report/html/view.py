@@ -1,0 +1,130 @@
+"""What the report says of one model, in words and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from layerimp.report.findings import Entry, Findings, ModelFindings, Row
+from layerimp.report.html.format import MINUS, listed, signed, unbroken
+from layerimp.report.html.svg import Look
+from layerimp.report.statistics import Interval, tells
+from layerimp.report.tables import PaperTable, number, paper_tables
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A difference, as a cell says it: the verdict is `better`, `worse`, `equal`, or `unknown`."""
+
+    text: str
+    span: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A scorer in a table of differences."""
+
+    entry: Entry
+    to_random: Contrast | None
+    to_baseline: Contrast | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row of a table, its ratio and whole place in words, the leaders' names, and the scorers from best to worst."""
+
+    row: Row
+    ratio: str
+    name: str
+    leaders: Sequence[str]
+    lines: Sequence[Line]
+
+    @property
+    def who(self) -> str:
+        """The leaders in words."""
+        return "all scorers" if 1 < len(self.leaders) == len(self.lines) else listed(self.leaders)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page says of one model.
+
+    Attributes:
+        found: What the comparison shows.
+        model: What it shows of this model.
+        name: Tells its figures from those of others.
+        styles: How scorers are drawn.
+    """
+
+    found: Findings
+    model: ModelFindings
+    name: str
+    styles: Mapping[str, Look]
+
+    @cached_property
+    def pruners(self) -> list[str]:
+        """The labels of the pruners of which something is known."""
+        return list(dict.fromkeys(pruner for pruner, _, _ in self.model.pruned))
+
+    def counts(self, pruner: str) -> dict[float, int]:
+        """How many blocks go at each ratio, in order."""
+        counts = {r: len(found[0].blocks) for (p, r, _), found in self.model.pruned.items() if p == pruner}
+        return dict(sorted(counts.items(), key=lambda item: item[1]))
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """The average retentions."""
+        return [self._place(row) for row in self.model.rows if row.original is None]
+
+    @cached_property
+    def tasks(self) -> list[Place]:
+        """All single metrics."""
+        return [self._place(row) for row in self.model.rows if row.original is not None]
+
+    def _place(self, row: Row) -> Place:
+        ratio = unbroken(row.ratio)
+        name = ratio if len(self.pruners) == 1 else f"{ratio} with {row.pruner}"
+        better = -1 if row.higher_is_better else 1
+        entries = sorted(row.entries.values(), key=lambda one: better * one.value.mean)
+        leaders = [one.scorer for one in entries if one.value.mean == entries[0].value.mean]
+        lines = [Line(one, _contrast(one.to_random, row), _contrast(one.to_baseline, row)) for one in entries]
+        return Place(row, ratio, name, leaders, lines)
+
+    @cached_property
+    def answers(self) -> dict[str, list[Place]]:
+        """The average retentions by pruner."""
+        found: dict[str, list[Place]] = {}
+        for place in self.places:
+            found.setdefault(place.row.pruner, []).append(place)
+        return found
+
+    @cached_property
+    def tables(self) -> list[tuple[PaperTable, str]]:
+        """The paper's tables without the model's name, and what was removed where all rows say the same."""
+        found = []
+        for table in paper_tables(replace(self.found, models={"": self.model})):
+            removed = {row[-1].text for row in table.rows}
+            end = -1 if len(removed) == 1 else None
+            head = [*table.head[:1], *table.head[2:end]]
+            rows = [[*row[:1], *row[2:end]] for row in table.rows]
+            found.append((PaperTable(table.title, head, rows), removed.pop() if end else ""))
+        return found
+
+
+def _contrast(found: Interval | None, row: Row) -> Contrast | None:
+    if found is None:
+        return None
+    share = row.original is None
+
+    def said(value: float) -> str:
+        return signed(value * 100, "+.1f") if share else ("+" if value > 0 else "") + number(value).replace("-", MINUS)
+
+    if math.isnan(found.mean):
+        return Contrast("∞ − ∞", "", "unknown")
+    if found.low is None or found.high is None:
+        return Contrast(said(found.mean), "", "unknown")
+    verdict = ("better" if (found.mean > 0) is row.higher_is_better else "worse") if tells(found) else "equal"
+    return Contrast(said(found.mean), f"{said(found.low)} to {said(found.high)}", verdict)

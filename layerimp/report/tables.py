@@ -1,0 +1,227 @@
+"""The tables of a comparison, in the layout of the AVSS paper's table 1, and their formats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from layerimp.report.findings import Entry, Findings, Row
+from layerimp.report.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table cell.
+
+    Attributes:
+        text: What it says.
+        rank: 1 for the best, 2 for the runner-up, where the difference to those behind is significant.
+    """
+
+    text: str
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """The models and tasks at one pruner and ratio: rows of data sets and models, columns of scorers.
+
+    Attributes:
+        title: What was done, such as `lowest, 25%`.
+        head: The names of the columns.
+        rows: The cells.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Shown]]
+
+
+def paper_tables(found: Findings) -> list[PaperTable]:
+    """One table for each pruner and ratio."""
+    rows = [row for model in found.models.values() for row in model.rows]
+    pruners = list(found.design.pruners)
+    places = {
+        (row.pruner, row.ratio): None for row in sorted(rows, key=lambda r: (pruners.index(r.pruner), r.removed_blocks))
+    }
+    scorers = list(found.design.scorers)
+    return [
+        _table(pruner, ratio, [r for r in rows if (r.pruner, r.ratio) == (pruner, ratio)], scorers)
+        for pruner, ratio in places
+    ]
+
+
+def _table(pruner: str, ratio: float, rows: Sequence[Row], scorers: Sequence[str]) -> PaperTable:
+    present = [scorer for scorer in scorers if any(scorer in row.entries for row in rows)]
+    head = ["data set", "model", "metric", "original", *present, "parameter reduction"]
+    return PaperTable(f"{pruner}, {named(ratio)}", head, [_row(row, present) for row in rows])
+
+
+def _row(row: Row, scorers: Sequence[str]) -> list[Shown]:
+    share = row.original is None
+    arrow = "↑" if row.higher_is_better else "↓"
+    original = "" if row.original is None else with_error(row.original.value, row.original.stderr)
+    cells = [_entry(row.entries.get(scorer), share=share) for scorer in scorers]
+    return [
+        Shown(row.task),
+        Shown(row.model),
+        Shown(f"{row.metric} {arrow}"),
+        Shown(original),
+        *cells,
+        Shown(reduction(row)),
+    ]
+
+
+def summaries(found: Findings) -> list[PaperTable]:
+    """The average retention by scorer and ratio, one table for each model and pruner; who retains most comes first."""
+    tables = []
+    for label, model in found.models.items():
+        rows = [row for row in model.rows if row.original is None]
+        for pruner in dict.fromkeys(row.pruner for row in rows):
+            here = sorted((row for row in rows if row.pruner == pruner), key=lambda row: row.removed_blocks)
+            scorers = [scorer for scorer in found.design.scorers if any(scorer in row.entries for row in here)]
+            means = {s: [r.entries[s].value.mean for r in here if s in r.entries] for s in scorers}
+            scorers.sort(key=lambda scorer: (-len(means[scorer]), -sum(means[scorer])))
+            lines = [
+                [Shown(scorer), *(_entry(row.entries.get(scorer), share=True) for row in here)] for scorer in scorers
+            ]
+            head = ["scorer", *(named(row.ratio) for row in here)]
+            tables.append(PaperTable(f"average retention of {label} ({pruner})", head, lines))
+    return tables
+
+
+def _entry(entry: Entry | None, *, share: bool) -> Shown:
+    if entry is None:
+        return Shown("-")
+    value = percent(entry.value) if share else plus_minus(entry.value)
+    if entry.stderr is not None:
+        value += f" ({entry.stderr:.1%})" if share else f" ({number(entry.stderr, 2)})"
+    return Shown(value, entry.rank)
+
+
+def reduction(row: Row) -> str:
+    """The shares of the blocks and of the parameters that go; a span where scorers remove blocks of different size."""
+    low, high = row.removed_parameters
+    parameters = f"{low:.1%}" if f"{low:.1%}" == f"{high:.1%}" else f"{low:.1%} to {high:.1%}"
+    return f"{row.removed_blocks:.1%} of blocks, {parameters} of parameters"
+
+
+def named(ratio: float) -> str:
+    """A ratio as people say it."""
+    if isinstance(ratio, int):
+        return f"{ratio} block" + ("s" if ratio > 1 else "")
+    return f"{ratio * 100:.4g}%"
+
+
+def with_error(value: float, stderr: float | None) -> str:
+    """A number and its standard error."""
+    return number(value) if stderr is None else f"{number(value)} ({number(stderr, 2)})"
+
+
+def plus_minus(value: Interval) -> str:
+    """A mean and half its interval."""
+    return number(value.mean) if value.half is None else f"{number(value.mean)} ± {number(value.half, 2)}"
+
+
+def percent(value: Interval) -> str:
+    """A mean share and half its interval."""
+    return f"{value.mean:.1%}" if value.half is None else f"{value.mean:.1%} ± {value.half:.1%}"
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number with so many digits that count."""
+    if math.isinf(value):
+        return "∞"
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10 ** (digits - 1) else f"{value:.0f}"
+
+
+LEGEND = (
+    "mean ± half of the 95 % confidence interval over the repeats (standard error over the documents)",
+    "best (bold) and runner-up (underlined) are marked only where they are significantly better than all behind them",
+)
+
+
+def as_markdown(found: Findings) -> str:
+    """The tables in Markdown."""
+    return _document(found, _markdown, "\n".join(f"- {line}" for line in LEGEND) + "\n")
+
+
+def _markdown(table: PaperTable) -> str:
+    marks = {1: "**{}**", 2: "<u>{}</u>", None: "{}"}
+    lines = [table.head, ["---"] * len(table.head)]
+    lines += [[marks[cell.rank].format(cell.text) if cell.rank else cell.text for cell in row] for row in table.rows]
+    return f"## {table.title}\n\n" + "".join(f"| {' | '.join(_piped(line))} |\n" for line in lines)
+
+
+def _piped(line: Sequence[str]) -> list[str]:
+    return [text.replace("|", "\\|") for text in line]
+
+
+def as_latex(found: Findings) -> str:
+    """The tables in LaTeX, for a document that uses `booktabs`."""
+    return _document(found, _latex, "".join(f"% {_escaped(line)}\n" for line in LEGEND))
+
+
+def _latex(table: PaperTable) -> str:
+    marks = {1: "\\textbf{{{}}}", 2: "\\underline{{{}}}", None: "{}"}
+    columns = "lll" + "r" * (len(table.head) - 4) + "l"
+    head = " & ".join(_escaped(name) for name in table.head)
+    rows = [" & ".join(marks[cell.rank].format(_escaped(cell.text)) for cell in row) for row in table.rows]
+    body = " \\\\\n".join(rows)
+    return (
+        f"\\begin{{table}}\n\\centering\n\\caption{{{_escaped(table.title)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
+        f"{head} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
+    )
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "∞": r"$\infty$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def _escaped(text: str) -> str:
+    return re.sub("|".join(map(re.escape, _TEX)), lambda match: _TEX[match[0]], text)
+
+
+def as_csv(found: Findings) -> str:
+    """The tables as one: a row for each data set, model and metric, and for each scorer the mean and its interval."""
+    scorers = list(found.design.scorers)
+    head = ["pruner", "ratio", "data set", "model", "metric", "better", "original", "original_stderr"]
+    head += [f"{scorer}{part}" for scorer in scorers for part in ("", "_low", "_high", "_n", "_stderr")]
+    head += ["blocks_removed", "parameters_removed_low", "parameters_removed_high"]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(head)
+    for row in (row for model in found.models.values() for row in model.rows):
+        original = (None, None) if row.original is None else (row.original.value, row.original.stderr)
+        better = "higher" if row.higher_is_better else "lower"
+        cells: list[object] = [row.pruner, row.ratio, row.task, row.model, row.metric, better, *original]
+        for scorer in scorers:
+            entry = row.entries.get(scorer)
+            cells += [None] * 5 if entry is None else [*_numbers(entry.value), entry.stderr]
+        writer.writerow([*cells, row.removed_blocks, *row.removed_parameters])
+    return file.getvalue()
+
+
+def _numbers(value: Interval) -> tuple[float | None, ...]:
+    return value.mean, value.low, value.high, value.count
+
+
+def _document(found: Findings, render: Callable[[PaperTable], str], legend: str) -> str:
+    return "\n".join([*map(render, paper_tables(found)), legend])
+
+
+FORMATS: Mapping[str, Callable[[Findings], str]] = {"markdown": as_markdown, "csv": as_csv, "latex": as_latex}

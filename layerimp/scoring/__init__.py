@@ -1,0 +1,1 @@
+"""Scorers at work: in as few passes over the calibration set as possible."""

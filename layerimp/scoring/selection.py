@@ -1,0 +1,165 @@
+"""Which scorers take part in a run: those that were named, those that `all` stands for, and the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from layerimp.defaults import ALL
+from layerimp.errors import (
+    CalibrationError,
+    ModelError,
+    NonFiniteError,
+    OptionError,
+    PluginError,
+    SurgeryError,
+)
+from layerimp.recipe import ComponentSpec, Recipe
+from layerimp.registry.attribution import attributing
+from layerimp.registry.catalog import registry
+from layerimp.scorer import Scorer
+from layerimp.scoring.engine import measure
+
+if TYPE_CHECKING:
+    from layerimp.blocks.stack import Batch, BlockStack
+    from layerimp.progress import Progress
+
+TRIAL_TOKENS = 8
+
+
+@dataclass
+class Selection:
+    """The scorers of a run, by label. Who came along unnamed is left out, with a word, where it cannot take part.
+
+    Attributes:
+        progress: Who hears that word.
+        specs: What takes part, in the order of the results.
+        unnamed: The labels that nobody named, which may drop out.
+        baselines: Those of them that only keep the others company: they are measured, and not saved.
+        left_out: Why others take no part, by label.
+        failed: Why some that were named did not go on to the end, by label.
+    """
+
+    progress: Progress
+    specs: dict[str, ComponentSpec] = field(default_factory=dict)
+    unnamed: set[str] = field(default_factory=set)
+    baselines: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, recipe: Recipe, progress: Progress) -> Selection:
+        """The scorers that a recipe names, and those that its `all` stands for.
+
+        Raises:
+            UnknownNameError: a scorer, or one of its options, does not exist.
+            OptionError: an option is wrong, or a label is the name of another scorer.
+            PluginError: the plugin of a named scorer failed.
+        """
+        selection = cls(progress)
+        for label, spec in recipe.scorers.items():
+            if spec.name == ALL:
+                for name in installed(progress):
+                    if name not in recipe.scorers:
+                        selection._invite(name, ComponentSpec(name=name))
+            else:
+                check_spec(label, spec)
+                selection.specs[label] = spec
+        return selection
+
+    def add_baselines(self, recipe: Recipe) -> None:
+        """Let the recipe's baselines keep the others company, but for those that take part already.
+
+        Raises:
+            UnknownNameError: a baseline, or one of its options, does not exist.
+            OptionError: an option is wrong, or a label is the name of another scorer.
+        """
+        for label, spec in recipe.baselines.items():
+            if label not in self.specs:
+                self._invite(label, spec)
+                if label in self.specs:
+                    self.baselines.append(label)
+        if self.baselines:
+            self.progress.note(f"evaluated as well: {', '.join(self.baselines)} (--no-baselines leaves them out)")
+
+    def _invite(self, label: str, spec: ComponentSpec) -> None:
+        self.specs[label] = spec
+        self.unnamed.add(label)
+        with self.excusing(label):
+            check_spec(label, spec)
+
+    @contextmanager
+    def excusing(self, label: str) -> Iterator[None]:
+        """Go on without a scorer that fails here.
+
+        One that nobody named may fail because the model does not fit it, or its plugin is broken; one that was named
+        only because its plugin is to blame, and where others that were named are left.
+        """
+        try:
+            yield
+        except (ModelError, PluginError, SurgeryError, NonFiniteError) as error:
+            theirs = error.names_plugin or not isinstance(error, NonFiniteError)  # and not what the model puts out
+            if theirs and label in self.unnamed & self.specs.keys():
+                self.left_out[label] = str(error)
+            elif error.names_plugin and self.specs.keys() - self.unnamed - {label}:
+                self.failed[label] = str(error)
+            else:
+                raise
+            del self.specs[label]
+            if label in self.baselines:
+                self.baselines.remove(label)
+            self.progress.note(f"the scorer {label} is left out: {error}")
+
+    def try_out(self, stack: BlockStack, batch: Batch) -> None:
+        """Leave out the unnamed scorers that cannot run on a model, as a trial on a few tokens of `batch` shows."""
+        few = {name: part[:1, :TRIAL_TOKENS] if part.ndim > 1 else part[:1] for name, part in batch.items()}
+        if trying := [label for label in self.specs if label in self.unnamed]:
+            with self.progress.stage(f"try {', '.join(trying)} on a few tokens", len(trying)) as advance:
+                for label in trying:
+                    with self.excusing(label):
+                        self._try(label, stack, few)
+                    advance(1)
+        self.need_any()
+
+    def _try(self, label: str, stack: BlockStack, batch: Batch) -> None:
+        # Too few tokens, or a NaN, is for the whole set to judge.
+        with suppress(CalibrationError, NonFiniteError):
+            measure(stack, [batch], self.made(len(stack), label))
+
+    def need_any(self) -> None:
+        """Refuse to go on when nobody but baselines is left.
+
+        Raises:
+            ModelError: so it is.
+        """
+        if not self.specs.keys() - set(self.baselines):
+            reasons = "; ".join(f"{label}: {reason}" for label, reason in self.left_out.items())
+            raise ModelError(f"no scorer is left ({reasons or 'none is installed'})")
+
+    def made(self, num_blocks: int, *labels: str) -> dict[str, Scorer]:
+        """Fresh scorers for so many blocks; those of `labels`, or all."""
+        made = {}
+        for label in labels or self.specs:
+            spec = self.specs[label]
+            with attributing("scorer", label, registry().get("scorer", spec.name)):
+                scorer = registry().create("scorer", spec.name, spec.options, num_blocks)
+            assert isinstance(scorer, Scorer)
+            made[label] = scorer
+        return made
+
+
+def check_spec(label: str, spec: ComponentSpec) -> None:
+    """Refuse a scorer that does not exist or whose options are wrong, and a label that is another scorer's name."""
+    registry().options("scorer", spec.name, spec.options)
+    if spec.name != label and label in registry().names("scorer"):
+        raise OptionError(f"the label {label!r} is the name of another scorer than {spec.name!r}")
+
+
+def installed(progress: Progress) -> list[str]:
+    """The names of all scorers; those that look at nothing come last."""
+    if failed := [record.name for record in registry().plugins.records if record.error]:
+        progress.note(f"left out of {ALL}: what failed to load ({', '.join(failed)}); layerimp plugins says why")
+    names = registry().names("scorer")
+    return sorted(names, key=lambda name: (getattr(registry().get("scorer", name), "sweep", name) is None, name))

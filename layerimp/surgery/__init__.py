@@ -1,0 +1,1 @@
+"""Removing blocks: exactly and reversibly, or not at all."""

@@ -1,0 +1,338 @@
+"""Finds a configuration from which stock code builds a model's kept blocks, and nothing else.
+
+No field is known by name. The lists with one entry per block lose those of the removed ones, and so do mappings from
+block to entry. Other fields that depend on the depth are found by trying: a field is rewritten as a count of the first
+or last blocks, as a list of indices, as a period, as a factor that scales with the depth; and what makes the meta model
+more like the kept blocks is taken. What stays different in the end is a refusal.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from layerimp.errors import SurgeryError
+from layerimp.surgery.config_edits import COMMON, COUNTS_LAYERS, Fields, Rewrites, leaf, leaves, with_leaf
+from layerimp.surgery.meta_model import Builder, Facts, Places, facts
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from layerimp.blocks.stack import BlockStack
+
+_LIMIT = 400
+"""Skeletons that are tried at most."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a kept block would become, where that is not what it was."""
+
+    old: int
+    new: int
+    name: str
+    was: object
+    now: object
+
+
+@dataclass
+class Shortened:
+    """A configuration for the kept blocks, and what else has to follow in the model itself.
+
+    Attributes:
+        config: The whole model's configuration.
+        meta_model: What stock code builds from it.
+        attributes: Plain attributes of the kept blocks that become others, by (old index, path): block indices mostly.
+        outside: Plain attributes of the rest of the model that become others, by path.
+        parallel: Lists of modules beside the blocks that have one for each of them.
+        tables: Weights outside the blocks, by path, that have one slice per block along an axis.
+        left: What would be different in the kept blocks.
+        beside: What would be different outside them.
+    """
+
+    config: PretrainedConfig
+    meta_model: PreTrainedModel
+    attributes: dict[tuple[int, str], object] = field(default_factory=dict)
+    outside: dict[str, object] = field(default_factory=dict)
+    parallel: list[str] = field(default_factory=list)
+    tables: dict[str, int] = field(default_factory=dict)
+    left: list[Difference] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
+
+    @property
+    def misfit(self) -> int:
+        """How much would be different."""
+        return len(self.left) + len(self.beside)
+
+
+def shortened(stack: BlockStack, kept: Sequence[int]) -> Shortened:
+    """A configuration from which stock code builds the kept blocks.
+
+    Raises:
+        SurgeryError: there is none; says what would be different.
+    """
+    return _Search(stack, kept).run()
+
+
+class _Search:
+    """The search for a configuration of the kept blocks."""
+
+    def __init__(self, stack: BlockStack, kept: Sequence[int]) -> None:
+        self.stack, self.kept, self.count = stack, list(kept), len(stack)
+        self.model = stack.model
+        self.builder = Builder(self.model)
+        self.tries = 0
+        self.error = ""
+        try:
+            before = self.builder.build(self.model.config)
+        except Exception as error:
+            raise self._unbuilt(error) from error
+        blocks = _list_at(before, stack.path)
+        if blocks is None or len(blocks) != self.count:
+            raise SurgeryError(f"{self.name} is not built from its own configuration with {self.count} blocks")
+        self.before = [facts(block) for block in blocks]
+        self.rest = facts(before, without=stack.path)
+        self.weights = {*before.state_dict(), *(f"{path}.class" for path, _ in before.named_modules())}
+        self.lists = {path: m for path, m in before.named_modules() if isinstance(m, nn.ModuleList)}
+        self.whole = self.model.config.to_dict()
+        self.where = _location(self.model.config, stack.config, self.name)
+        self.rewrites = Rewrites(self.kept, self.count, self._kinds())
+
+    @property
+    def name(self) -> str:
+        return type(self.model).__name__
+
+    def run(self) -> Shortened:
+        fields, best = self._start()
+        while best.misfit and self.tries < _LIMIT:
+            better = self._improved(fields, best)
+            if better is None:
+                break
+            fields, best = better
+        if best.misfit:
+            raise SurgeryError(self._told(best))
+        return self._consistent(fields, best)[1]
+
+    def _start(self) -> tuple[Fields, Shortened]:
+        """The lists and mappings shortened, and the best of the fields that may count the blocks."""
+        part = self._part(self.whole)
+        listed = {name: new for name, old in part.items() if (new := self.rewrites.listed(name, old)) is not None}
+        found: list[tuple[Fields, Shortened]] = []
+        for left_out, counted in product(("", *listed), list(self._counts())):
+            if left_out and found:
+                break  # a list that is as long by chance would keep every meta model from being built
+            fields = {**{name: new for name, new in listed.items() if name != left_out}, **counted}
+            tried = self._try(fields)
+            if tried is not None:
+                found.append((fields, tried))
+                if not tried.misfit:
+                    return fields, tried
+        if not found:
+            raise SurgeryError(self.error or f"{self.name} has no field that counts its {self.count} blocks")
+        return min(found, key=lambda pair: pair[1].misfit)
+
+    def _counts(self) -> Iterator[Fields]:
+        """The fields that may count the blocks: the one that says so first."""
+        kept, part = len(self.kept), self._part(self.whole)
+        main = self.stack.config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+        names = [name for name, value in part.items() if type(value) is int and value == self.count]
+        names = [name for name in names if name not in COMMON]
+        names.sort(key=lambda name: (name != main, not COUNTS_LAYERS.search(name)))
+        yield from ({name: kept} for name in names)
+        layered = [name for name in names if COUNTS_LAYERS.search(name)]
+        if len(layered) > 1:
+            yield dict.fromkeys(layered, kept)
+        if all(not COUNTS_LAYERS.search(name) for name in names):
+            yield {}  # the lists alone tell the number
+
+    def _improved(self, fields: Fields, best: Shortened) -> tuple[Fields, Shortened] | None:
+        """The first rewriting of one field that leaves less different."""
+        part = self._part(self.whole)
+        # What is likely first, of all fields, and of those first whose name speaks of layers.
+        fields_first = sorted(leaves(part), key=lambda one: not COUNTS_LAYERS.search(one[0][-1]))
+        for rewriting, (path, value) in product((self.rewrites.candidates, self.rewrites.periods), fields_first):
+            for candidate in rewriting(path, value):
+                if leaf(fields, path, value) == candidate or self.tries >= _LIMIT:
+                    continue
+                changed = with_leaf(part, fields, path, candidate)
+                tried = self._try(changed)
+                if tried is not None and tried.misfit < best.misfit:
+                    return changed, tried
+        return None
+
+    def _kinds(self) -> list[frozenset[int]]:
+        """The blocks by the classes of their parts; none where all are alike."""
+        kinds: dict[object, list[int]] = {}
+        for index, known in enumerate(self.before):
+            classes = tuple(sorted((name, str(value)) for name, value in known.items() if name.endswith("class")))
+            kinds.setdefault(classes, []).append(index)
+        return [frozenset(blocks) for blocks in kinds.values()] if len(kinds) > 1 else []
+
+    def _consistent(self, fields: Fields, best: Shortened) -> tuple[Fields, Shortened]:
+        """Fields that count layers and decide nothing, because a list does, follow nevertheless, for other readers.
+
+        A meta model tells whether they decide nothing.
+        """
+        for name, follower in self.rewrites.followers(self._part(self.whole), fields):
+            changed = {**fields, name: follower}
+            tried = self._try(changed)
+            if tried is None or tried.misfit or (tried.parallel, tried.tables) != (best.parallel, best.tables):
+                continue
+            if type(follower) is list or (tried.outside, tried.attributes) == (best.outside, best.attributes):
+                fields, best = changed, tried
+        return fields, best
+
+    def _try(self, fields: Fields) -> Shortened | None:
+        """What comes of rewritten fields; None where nothing does."""
+        self.tries += 1
+        whole = copy.deepcopy(self.whole)
+        self._part(whole).update(copy.deepcopy(fields))
+        try:
+            config = type(self.model.config).from_dict(whole)
+            meta_model = self.builder.build(config)
+        except Exception as error:
+            self.error = self.error or str(self._unbuilt(error))
+            return None
+        blocks = _list_at(meta_model, self.stack.path)
+        if blocks is None or len(blocks) != len(self.kept):
+            built = 0 if blocks is None else len(blocks)
+            self.error = self.error or f"{self.name} builds {built} blocks where {len(self.kept)} are kept"
+            return None
+        found = Shortened(config, meta_model)
+        self._compare_blocks(found, [facts(block) for block in blocks])
+        self._compare_rest(found)
+        return found
+
+    def _compare_blocks(self, found: Shortened, after: list[Facts]) -> None:
+        for new, old in enumerate(self.kept):
+            for name in sorted(self.before[old].keys() | after[new].keys(), key=lambda n: (n.count("."), n)):
+                was, now = self.before[old].get(name), after[new].get(name)
+                if _same(was, now):
+                    continue
+                if self._refers(name, old, new, was, now):
+                    found.attributes[old, name] = now
+                else:
+                    found.left.append(Difference(old, new, name, was, now))
+
+    def _refers(self, name: str, old: int, new: int, was: object, now: object) -> bool:
+        """Whether an attribute tells a block's own place, that of another one, or the number of blocks."""
+        if isinstance(was, Places) and isinstance(now, Places):
+            return True
+        if isinstance(was, tuple):
+            places = tuple(self.kept.index(index) for index in was if index in self.kept)
+            sliced = len(was) == self.count and now == tuple(was[index] for index in self.kept)
+            return sliced or now == places
+        if type(was) is not int or type(now) is not int:
+            return False
+        if (was == old and now == new) or (was == self.count and now == len(self.kept)):
+            return True
+        if 0 <= now < len(self.kept) and self.kept[now] == was:
+            return True
+        told = {index: known[name] for index, known in enumerate(self.before) if name in known}
+        values = [value for value in told.values() if isinstance(value, int)]
+        if len(values) < 2 or len(values) < len(told):
+            return False
+        if values == list(range(values[0], values[0] + len(values))):  # a count within the blocks of one kind
+            left = [index for index in told if index in self.kept]
+            if now == values[0] + left.index(old):
+                return True
+        (first, one), (second, two) = list(zip(told, values, strict=True))[:2]
+        slope = (two - one) // (second - first)
+        line = [one + slope * (index - first) for index in told]
+        return slope > 0 and values == line and now == one + slope * (new - first)
+
+    def _compare_rest(self, found: Shortened) -> None:
+        """What changes outside the blocks: attributes, further lists of modules and tables follow; classes must not."""
+        after_lists = {path: m for path, m in found.meta_model.named_modules() if isinstance(m, nn.ModuleList)}
+        for path, modules in self.lists.items():
+            other = after_lists.get(path)
+            if path == self.stack.path or path.startswith(f"{self.stack.path}.") or other is None:
+                continue
+            if len(modules) == self.count and len(other) == len(self.kept) < self.count:
+                found.parallel.append(path)
+        rest = facts(found.meta_model, without=self.stack.path)
+        beside = tuple(f"{path}." for path in found.parallel)
+        for name in sorted(self.rest.keys() | rest.keys()):
+            was, now = self.rest.get(name), rest.get(name)
+            if _same(was, now) or (beside and name.startswith(beside)):
+                continue
+            axis = _sliced_axis(was, now, self.count, len(self.kept))
+            if axis is not None:
+                found.tables[name] = axis
+            elif name in rest and _is_attribute(found.meta_model, name):
+                found.outside[name] = now
+            elif name not in rest and name not in self.weights:
+                continue  # what only the removed blocks used
+            else:
+                found.beside.append(f"{name} would change from {was} to {now}")
+
+    def _part(self, whole: dict[str, Any]) -> dict[str, Any]:
+        part = whole
+        for name in self.where:
+            part = part[name]
+        return part
+
+    def _unbuilt(self, error: Exception) -> SurgeryError:
+        cause = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])
+        cause = cause if len(cause) <= 200 else f"{cause[:200]} ..."
+        return SurgeryError(f"{self.name} cannot be built from its shortened configuration: {cause}")
+
+    def _told(self, best: Shortened) -> str:
+        if not best.left:
+            return (
+                f"blocks cannot be removed from {self.name}: its {best.beside[0]}, because it depends on their number"
+            )
+        one = best.left[0]
+        found = f"block {one.old} cannot become block {one.new} of {self.name}: its {one.name} would change from "
+        if self.tries >= _LIMIT:
+            return f"{found}{one.was} to {one.now}, and in {_LIMIT} tries no configuration was found that keeps it"
+        return f"{found}{one.was} to {one.now}, because it depends on the position"
+
+
+def _location(config: PretrainedConfig, part: PretrainedConfig, model: str) -> tuple[str, ...]:
+    """Where in a configuration a part of it is."""
+    if config is part:
+        return ()
+    for name, value in vars(config).items():
+        if value is part:
+            return (name,)
+    raise SurgeryError(f"the configuration that counts the blocks of {model} is no part of the model's own")
+
+
+def _list_at(model: nn.Module, path: str) -> nn.ModuleList | None:
+    try:
+        found = model.get_submodule(path)
+    except AttributeError:
+        return None
+    return found if isinstance(found, nn.ModuleList) else None
+
+
+def _same(was: object, now: object) -> bool:
+    if isinstance(was, float) and isinstance(now, float):
+        return math.isclose(was, now, rel_tol=1e-12) or (math.isnan(was) and math.isnan(now))
+    return type(was) is type(now) and was == now
+
+
+def _sliced_axis(was: object, now: object, count: int, kept: int) -> int | None:
+    """The axis along which a shape has a slice per block, before and after; None where it has none."""
+    if not (isinstance(was, tuple) and isinstance(now, tuple) and len(was) == len(now)):
+        return None
+    if not all(type(size) is int for size in (*was, *now)):
+        return None
+    axes = [axis for axis, (one, other) in enumerate(zip(was, now, strict=True)) if one != other]
+    if len(axes) != 1:
+        return None
+    one, other = was[axes[0]], now[axes[0]]
+    return axes[0] if one % count == 0 and one // count * kept == other else None
+
+
+def _is_attribute(model: nn.Module, name: str) -> bool:
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    return own != "class" and own in vars(module)

@@ -1,0 +1,115 @@
+"""lm-eval's own tasks, groups and tags, from the few files that can define the ones asked for.
+
+lm-eval builds an index of all its task files, which takes seconds. A file has a part in the entry of a name only if the
+name stands in the file or in one that the file includes, so that it is enough to look for it in their bytes and to
+parse the files that hold it.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+Registry = dict[str, Any]
+"""Name -> lm-eval's entry of a task, a group or a tag."""
+
+_INLINE = frozenset({"dataset_path", "custom_dataset"})  # with one of these, a member is a task of its own
+_INCLUDE = re.compile(rb"""^["']?include["']?[ \t]*:(.*(?:\n[ \t]*-.*)*)""", re.MULTILINE)
+_FILE = re.compile(rb"""[^\s"'\[\],]{2,}""")
+
+
+def entries(names: Iterable[str]) -> Registry:
+    """lm-eval's entries of these names and of all that they refer to; what it does not have is left out."""
+    from lm_eval.tasks._index import TaskIndex
+
+    asked = dict.fromkeys(names)
+    searched: dict[str, None] = {}
+    chosen: set[Path] = set()
+    registry: Registry = {}
+    while unknown := [name for name in asked if name not in searched]:
+        searched.update(dict.fromkeys(unknown))
+        chosen.update(_mentioning(unknown))
+        registry = {}
+        for path in sorted(chosen, key=Path.as_posix):  # as lm-eval: of two that have a name, the first one keeps it
+            try:
+                TaskIndex.process_cfg(_config(path), path, registry)
+            except Exception:  # lm-eval leaves out whatever it cannot read
+                continue
+        for name in list(asked):
+            if name in registry:
+                asked.update(dict.fromkeys(missing(registry[name].cfg or {}, registry)))
+    return registry
+
+
+def missing(
+    config: Mapping[str, Any], registry: Registry, *, whole: bool = False, _above: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """The names that a group refers to and the registry does not hold.
+
+    A member that is not found anywhere (`whole`) may be defined by its group's own keys.
+    """
+    found = members(config)
+    for member in found if isinstance(found, list) else ():
+        here = member if isinstance(member, dict) else {}
+        name = str(here.get("group") or here.get("task") or member)
+        if name in registry:
+            if name not in _above:
+                yield from missing(registry[name].cfg or {}, registry, whole=whole, _above=(*_above, name))
+        elif "group" in here:
+            yield from missing(here, registry, whole=whole, _above=_above)
+        elif not _INLINE & {*here} and not (whole and _INLINE & {*config}):
+            yield name
+
+
+def members(config: Mapping[str, Any] | None) -> Any:
+    """What a group consists of; a name, or nothing, for a task."""
+    return (config or {}).get("task")
+
+
+def _mentioning(names: Iterable[str]) -> Iterator[Path]:
+    """The task files in which one of the names stands, or in what they include."""
+    wanted = [name.encode() for name in names]
+    whole = re.compile(rb"(?<![\w-])(?:" + b"|".join(map(re.escape, wanted)) + rb")(?![\w-])")
+
+    @cache
+    def mentions(path: Path) -> bool:
+        text = _text(path)
+        if any(name in text for name in wanted) and whole.search(text):
+            return True
+        return any(map(mentions, _included(path)))
+
+    return filter(mentions, _files())
+
+
+@cache
+def _files() -> tuple[Path, ...]:
+    import lm_eval.tasks
+
+    return tuple(Path(lm_eval.tasks.__file__).parent.rglob("*.yaml"))
+
+
+@cache
+def _text(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@cache
+def _included(path: Path) -> tuple[Path, ...]:
+    lines = b" ".join(_INCLUDE.findall(_text(path)))
+    return tuple(path.parent / name.decode(errors="replace") for name in _FILE.findall(lines))
+
+
+@cache
+def _config(path: Path) -> dict[str, Any]:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config: dict[str, Any] = load_yaml(path, resolve_func=False)
+    return config

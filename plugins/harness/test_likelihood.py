@@ -1,0 +1,307 @@
+"""Log-likelihoods against lm-eval's own, and against bare forwards."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from layerimp_harness import contexts
+from layerimp_harness.batches import Batches
+from layerimp_harness.isolation import contained
+from layerimp_harness.likelihood import Likelihoods
+from layerimp_harness.rows import grouped, rows_of
+from lm_eval.models.huggingface import HFLM
+from tiny import DECODERS, tiny
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from layerimp.blocks.snapshot import Snapshot
+from layerimp.testing import VOCAB, tiny_tokenizer
+from layerimp.testing.tiny import grown
+
+LONGEST = 64
+
+ORDINARY = {name: (name, {}) for name in DECODERS} | {
+    "gemma3_text:window": (
+        "gemma3_text",
+        {"sliding_window": 8, "layer_types": ["sliding_attention"] * 3 + ["full_attention"]},
+    ),
+    "mistral:window": ("mistral", {"sliding_window": 8}),
+}
+"""Architectures whose cache holds keys and values alone, with and without a window shorter than the contexts."""
+
+_STATES: dict[str, dict[str, Any]] = {
+    "mamba": {"state_size": 4},
+    "falcon_mamba": {"state_size": 4},
+    "recurrent_gemma": {"num_key_value_heads": 1, "lru_width": 32, "attention_window_size": 16, "head_dim": 8},
+    "lfm2": {"num_key_value_heads": 2, "layer_types": ["conv", "full_attention"] * 2},
+    "jamba": {
+        "num_key_value_heads": 2,
+        "use_mamba_kernels": False,
+        "mamba_d_state": 4,
+        "num_experts": 2,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+    },
+}
+"""Architectures with a state of another kind."""
+
+
+def stateful(name: str) -> PreTrainedModel:
+    sizes = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "pad_token_id": 0}
+    config = AutoConfig.for_model(name, **(sizes | {"num_attention_heads": 4} | _STATES[name]))
+    return grown(AutoModelForCausalLM, config)
+
+
+def questions(
+    lengths: Sequence[int] = (9, 40, 23, 9, 31, 5), options: int = 4
+) -> list[tuple[None, list[int], list[int]]]:
+    """A few options of 1 to 7 tokens after each context, in random order; some of them begin another one."""
+    rng = random.Random(0)
+    requests = []
+    for length in lengths:
+        context = rng.choices(range(4, VOCAB), k=length)
+        continuations = [rng.choices(range(4, VOCAB), k=rng.randint(1, 7)) for _ in range(options)]
+        continuations.append([*continuations[0], 5])
+        requests += [(None, context, continuation) for continuation in continuations]
+    rng.shuffle(requests)
+    return requests
+
+
+def stock(model: PreTrainedModel, requests: list[Any], longest: int = LONGEST) -> list[tuple[float, bool]]:
+    """What lm-eval's own class says."""
+    with contained(0):
+        theirs = HFLM(pretrained=model, tokenizer=tiny_tokenizer(), max_length=longest, batch_size=3)
+        answers: list[tuple[float, bool]] = theirs._loglikelihood_tokens(requests, disable_tqdm=True)
+    return answers
+
+
+def ours(
+    model: PreTrainedModel, requests: list[Any], *, rows: int = 3, longest: int = LONGEST, **options: bool
+) -> tuple[list[tuple[float, bool]], Likelihoods]:
+    """What is said here, and the object that says it."""
+    likelihoods = Likelihoods(model, Batches(rows, model.device), max_length=longest, vocabulary=VOCAB)
+    found: dict[int, tuple[float, bool]] = {}
+
+    def done(number: int, value: float, greedy: bool) -> None:
+        assert number not in found
+        found[number] = value, greedy
+
+    likelihoods.answer(requests, done, **({"sharing": True, "greedy": True} | options))
+    return [found[number] for number in range(len(requests))], likelihoods
+
+
+def assert_equal(found: list[tuple[float, bool]], expected: list[tuple[float, bool]]) -> None:
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], rel=1e-4, abs=1e-4)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+
+
+def direct(model: PreTrainedModel, request: tuple[None, list[int], list[int]]) -> float:
+    """The log-likelihood from a bare forward over one request."""
+    _, context, continuation = request
+    with torch.no_grad():
+        logs = model(torch.tensor([[*context, *continuation]])).logits[0].log_softmax(-1)
+    return sum(float(logs[len(context) + i - 1, token]) for i, token in enumerate(continuation))
+
+
+@contextmanager
+def tokens_run(model: PreTrainedModel) -> Iterator[list[tuple[int, int]]]:
+    """The shape of the ids of every forward."""
+    shapes: list[tuple[int, int]] = []
+    handle = model.register_forward_pre_hook(lambda _module, args: shapes.append(tuple(args[0].shape)))
+    yield shapes
+    handle.remove()
+
+
+# Values
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_shared_contexts_give_the_values_of_lm_eval(name: str) -> None:
+    architecture, changes = ORDINARY[name]
+    model, requests = tiny(architecture, **changes), questions()
+    before = Snapshot.of(model)
+    found, likelihoods = ours(model, requests)
+    assert_equal(found, stock(model, requests))
+    assert likelihoods._shares
+    now = Snapshot.of(model)
+    assert not before.traces(now)
+    assert not before.damage(now)
+
+
+@pytest.mark.parametrize("name", _STATES)
+def test_a_state_that_is_no_cache_of_keys_and_values_is_not_shared(name: str) -> None:
+    model, requests = stateful(name), questions()
+    found, likelihoods = ours(model, requests)
+    assert_equal(found, stock(model, requests))
+    assert not likelihoods._shares
+
+
+@pytest.mark.parametrize("rows", [1, 2, 64])
+@pytest.mark.parametrize("sharing", [True, False])
+def test_the_batch_changes_nothing(rows: int, sharing: bool) -> None:
+    model, requests = tiny(), questions()
+    with tokens_run(model) as shapes:
+        found, _ = ours(model, requests, rows=rows, sharing=sharing)
+    assert_equal(found, stock(model, requests))
+    assert max(shape[0] for shape in shapes) <= rows
+
+
+def test_double_precision_stays_double() -> None:
+    model, requests = tiny(dtype=torch.float64), questions()
+    found, likelihoods = ours(model, requests)
+    assert likelihoods._shares
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in stock(model, requests)], rel=1e-6)
+    for request, (value, _greedy) in zip(requests, found, strict=True):
+        assert value == pytest.approx(direct(model, request), rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits_are_near(dtype: torch.dtype) -> None:
+    model, requests = tiny(dtype=dtype), questions()
+    found, _ = ours(model, requests)
+    for (value, _), (expected, _), request in zip(found, stock(model.float(), requests), requests, strict=True):
+        assert value == pytest.approx(expected, abs=0.5 * len(request[2]))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "bloom"])
+@pytest.mark.parametrize("longest", [12, 41])
+def test_contexts_that_are_too_long_lose_their_beginning(name: str, longest: int) -> None:
+    model, requests = tiny(name), questions()
+    assert_equal(ours(model, requests, longest=longest)[0], stock(model, requests, longest))
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neo"])
+def test_padding_never_exceeds_the_positions_of_the_model(name: str) -> None:
+    rng = random.Random(1)
+    made = [rng.choices(range(4, VOCAB), k=length) for length in (60, 20, 58)]
+    requests = [(None, context, rng.choices(range(4, VOCAB), k=64 - len(context))) for context in made for _ in "ab"]
+    model = tiny(name)
+    with tokens_run(model):
+        assert_equal(ours(model, requests)[0], stock(model, requests))
+
+
+def test_windows_of_rolled_texts() -> None:
+    rng = random.Random(2)
+    requests = [(None, [1], rng.choices(range(4, VOCAB), k=length)) for length in (3, 30, 50, 17, 50)]
+    model = tiny()
+    found, _ = ours(model, requests, sharing=False, greedy=False)
+    assert [value for value, _ in found] == pytest.approx([value for value, _ in stock(model, requests)], rel=1e-5)
+    assert not any(greedy for _, greedy in found)
+
+
+# What is computed
+
+
+def test_a_context_is_computed_once() -> None:
+    model, requests = tiny(), questions(lengths=(40,) * 8)
+    with tokens_run(model) as shapes:
+        _, likelihoods = ours(model, requests, rows=8)
+    assert likelihoods._shares
+    rows = rows_of(requests, LONGEST)
+    groups, single = grouped(rows)
+    assert not single
+    tails = sum(len(group.tail(row)) for group in groups for row in group.rows)
+    trial = 2 * 47
+    assert sum(count * length for count, length in shapes) < 8 * 40 + 1.7 * tails + trial
+    assert sum(len(row.tokens) for row in rows) > 3 * 8 * 40
+
+
+def test_options_of_one_token_need_one_row() -> None:
+    context = list(range(4, 20))
+    requests = [(None, context, [token]) for token in (5, 6, 7)]
+    rows = rows_of(requests, LONGEST)
+    assert [(row.tokens, len(row.readers)) for row in rows] == [(tuple(context), 3)]
+
+
+def test_a_request_that_begins_another_one_is_answered_with_it() -> None:
+    requests = [(None, [5, 6], [7]), (None, [5, 6], [7, 8, 9]), (None, [5], [6, 4]), (None, [5, 9], [9])]
+    rows = rows_of(requests, LONGEST)
+    assert [(row.tokens, row.start) for row in rows] == [((5, 6, 7, 8), 0), ((5, 9), 1)]
+    # One by one: for the first of them lm-eval reads the logits where those of the last one begin.
+    assert_equal(ours(tiny(), requests)[0], [stock(tiny(), [request])[0] for request in requests])
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_only_logits_that_are_read_are_made(name: str) -> None:
+    model, requests = tiny(name), questions(lengths=(20,) * 6, options=1)
+    kept: list[int] = []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _module, _args, output: kept.append(output.shape[1]))
+    found, _ = ours(model, requests, sharing=False)
+    handle.remove()
+    assert max(kept) <= 8 + 7  # a continuation, and the padding of the shortest row beside the longest in its batch
+    assert_equal(found, stock(model, requests))
+
+
+# What fails
+
+
+def broken(method: str, change: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        usual = getattr(contexts.Contexts, method)
+        monkeypatch.setattr(contexts.Contexts, method, lambda *args, **kwargs: change(usual(*args, **kwargs)))
+
+    return patch
+
+
+def fail(_output: Any) -> Any:
+    raise ValueError("not in this model")
+
+
+@pytest.mark.parametrize("change", [lambda logits: logits + torch.arange(VOCAB) * 1e-3, lambda _: _ * torch.nan, fail])
+def test_a_model_that_answers_differently_with_a_cache_is_run_without(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]
+) -> None:
+    broken("_continued", change)(monkeypatch)
+    model, requests = tiny(), questions()
+    found, likelihoods = ours(model, requests)
+    assert likelihoods._shares is False
+    assert_equal(found, stock(model, requests))
+
+
+def test_a_model_that_takes_no_cache_is_run_without() -> None:
+    model, requests = tiny(), questions()
+
+    class Bare(torch.nn.Module):
+        device, dtype = model.device, model.dtype
+
+        def forward(self, input_ids: torch.Tensor) -> Any:
+            return model(input_ids)
+
+    found, likelihoods = ours(Bare(), requests)  # type: ignore[arg-type]
+    assert likelihoods._shares is None
+    assert_equal(found, stock(model, requests))
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_memory_that_runs_out_on_a_continuation_makes_smaller_batches(most: int) -> None:
+    model, requests = tiny(), questions(lengths=(12,))
+
+    def hook(_module: Any, args: Any) -> None:
+        if len(args[0]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    handle = model.register_forward_pre_hook(hook)
+    found, likelihoods = ours(model, requests, rows=8)
+    handle.remove()
+    assert likelihoods._shares
+    assert_equal(found, stock(model, requests))
+
+
+def test_the_cache_counts_against_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    model, requests = tiny(), questions(lengths=(40,) * 8)
+    cache = 4 * 2 * 2 * 8 * 4  # layers, keys and values, heads, size, bytes: of a token
+
+    class Little:
+        available = 2 * 2 * (cache * 3 * 48 + 8 * VOCAB * 12)
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Little)
+    with tokens_run(model) as shapes:
+        ours(model, requests, rows=8)
+    assert {count for count, length in shapes[3:] if length == 40} == {2}

@@ -1,0 +1,29 @@
+"""Draws documents of one kind from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Literal
+
+from layerimp_starter.corpus import lists, questions, sentiment, stories
+from layerimp_starter.corpus.document import Document
+
+Kind = Literal["stories", "sentiment", "questions", "lists"]
+
+
+def draw(kind: Kind, seed: int, *, held_out: bool, level: float = 1.0) -> Iterator[Document]:
+    """Documents of one kind and one half, without end; the same for the same seed.
+
+    Args:
+        kind: What they are.
+        seed: Of the draw.
+        held_out: From which half.
+        level: How hard they are, from 0 to 1.
+    """
+    make = {"stories": stories, "sentiment": sentiment, "questions": questions, "lists": lists}[kind].make
+    rng = random.Random(f"{kind} {seed}")
+    while True:
+        document = make(rng, level)
+        if document.held_out == held_out:
+            yield document

@@ -1,0 +1,89 @@
+"""What names the cells of a grid: content, wherever it lies."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import layerimp_avss
+import pytest
+import torch
+from mood import mood
+
+from layerimp.bench.cell_graph import Layout
+from layerimp.bench.grid import Grid
+from layerimp.bench.resolve import resolve
+from layerimp.bench.store import Store
+from layerimp.progress import SILENT
+from layerimp.recipe import Permissions, made
+
+
+@pytest.fixture
+def place(tmp_path: Path, model_dir: Path, calibration_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model, a text and a task, where the user stands."""
+    here = tmp_path / "here"
+    shutil.copytree(model_dir, here / "model")
+    shutil.copy(calibration_file, here / "text.jsonl")
+    mood(here)
+    monkeypatch.chdir(here)
+    return here
+
+
+def settled(**changes: Any) -> Layout:
+    values = {
+        "models": {"tiny": "model"},
+        "scorers": ["avss", "perplexity", "cim"],
+        "tasks": ["mood.yaml"],
+        "calibration": {"source": "text.jsonl", "samples": 4, "max_length": 16},
+    }
+    with Store(Path("../store")) as store:
+        return resolve(made(Grid, values | changes), store, Permissions(), SILENT, torch.device("cpu"))
+
+
+def keys(layout: Layout) -> list[str]:
+    (measure,) = layout.models["tiny"].measures
+    return [layout.scoring("tiny", "avss", 0).key, layout.evaluation("tiny", (1,), measure).key]
+
+
+def test_paths_hold_wherever_a_worker_is(place: Path) -> None:
+    recipe = settled(data_dir=".").models["tiny"].recipe
+    found = [recipe.model, recipe.calibration.source, *(recipe.tasks or ()), recipe.data_dir]
+    assert list(map(str, found)) == list(map(str, [place / "model", place / "text.jsonl", place / "mood.yaml", place]))
+
+
+def test_cells_go_by_content_and_not_by_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(settled())
+    shutil.copytree(place, place.parent / "there")
+    monkeypatch.chdir(place.parent / "there")
+    (Path("model") / "README.md").write_text("read me")
+    assert keys(settled()) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [("model/config.json", [True, True]), ("text.jsonl", [True, False]), ("docs.jsonl", [False, True])],
+)
+def test_what_changes_is_another_cell(place: Path, file: str, changed: list[bool]) -> None:
+    before = keys(settled())
+    path = place / file
+    if path.suffix == ".json":
+        path.write_text(path.read_text() + "\n")
+    else:
+        path.write_text(path.read_text().replace("the", "a", 1).replace("cat", "dog", 1))
+    assert [old != new for old, new in zip(before, keys(settled()), strict=True)] == changed
+
+
+def test_an_edited_plugin_is_another_scorer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(settled())
+    source = Path(str(layerimp_avss.__file__)).read_text()
+    (place / "layerimp_avss.py").write_text(source + "# edited\n")
+    monkeypatch.setattr(layerimp_avss, "__file__", str(place / "layerimp_avss.py"))
+    assert keys(settled())[0] != before[0]
+
+
+def test_what_is_known_of_the_scorers(place: Path) -> None:
+    found = settled().scorers
+    assert {label for label, one in found.items() if one.shards} == {"avss", "perplexity", "block-influence"}
+    assert {label for label, one in found.items() if one.blind} == {"random", "depth"}
+    assert {label for label, one in found.items() if one.seeded} == {"random"}
