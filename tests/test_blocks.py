@@ -26,7 +26,7 @@ from layerimp.testing import BLOCKS, batch, padded_batch
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
 
 
-def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor]) -> list[Trace]:
+def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor], *bundles: set[str]) -> list[Trace]:
     """One batch's traces, with copies of what they borrow."""
     found: list[Trace] = []
 
@@ -36,7 +36,7 @@ def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor]) -> list[Tr
 
     stack, sweep = layerimp.find_blocks(model), Forward()
     scouting = sweep.scout(stack, frozenset(sites))
-    sweep.drive(stack, [one], Drive(scouting, [frozenset(sites)], keep, lambda: None))
+    sweep.drive(stack, [one], Drive(scouting, list(map(frozenset, bundles or [sites])), keep, lambda: None))
     return found
 
 
@@ -114,6 +114,56 @@ def test_a_silent_block_borrows_its_sites(zeroed: tuple[str, ...]) -> None:
     for path in zeroed:
         nn.init.zeros_(stack[1].get_submodule(path).weight)
     assert find_taps(stack) == expected
+
+
+def test_a_search_for_sites_runs_no_block_but_in_the_probe() -> None:
+    model = tiny("gemma3_text")  # two kinds of attention
+    stack = layerimp.find_blocks(model)
+    runs: list[int] = []
+    for index, block in enumerate(stack):
+        block.mlp.register_forward_hook(lambda *_, index=index: runs.append(index))
+    taps = find_taps(stack)
+    kinds = [block.self_attn.is_sliding for block in stack]
+    assert all(site in each for each in taps for site in ("attn_out", "mlp_out", "mlp_act"))
+    assert sorted(runs) == sorted({kinds.index(kind) for kind in kinds})
+    assert not any("forward" in vars(block) for block in stack)
+
+
+def test_a_search_for_sites_runs_blocks_that_others_need() -> None:
+    """The last block is of a structure of its own, and fails unless the one before it has run."""
+    model = tiny("llama")
+    stack = layerimp.find_blocks(model)
+    expected = find_taps(stack)
+    ran: list[int] = []
+
+    def need(*_: Any) -> None:
+        if not ran:
+            raise RuntimeError("nothing was left by block 2")
+
+    stack[2].mlp.register_forward_hook(lambda *_: ran.append(1))
+    stack[3].register_forward_pre_hook(need)
+    stack[3].of_its_own = True
+    assert find_taps(stack) == expected
+    assert ran
+
+
+def test_bundles_come_as_soon_as_they_are_whole() -> None:
+    model, ends = tiny("llama"), {"block_in", "block_out"}
+    sites = {"attn_out", "mlp_act", *ends}
+    whole = traces(model, sites, padded_batch())
+    found = traces(model, sites, padded_batch(), ends, {"mlp_act", "block_in"}, {"attn_out", "mlp_act"})
+    assert [trace.block for trace in found] == [block for block in range(BLOCKS) for _ in range(3)]
+    for trace in found:
+        assert trace.padded
+        for site, act in trace.acts.items():
+            assert torch.equal(act, whole[trace.block].acts[site])
+    for first in range(0, len(found), 3):
+        inner, last = found[first : first + 2], found[first + 2]
+        assert {frozenset(trace.acts) for trace in inner} == {
+            frozenset({"mlp_act", "block_in"}),
+            frozenset({"attn_out", "mlp_act"}),
+        }
+        assert last.acts.keys() == ends
 
 
 def test_sites_see_padding_as_such() -> None:

@@ -220,3 +220,45 @@ def test_ties_go_to_the_deeper_block() -> None:
 def test_importance_is_finite(wrong: dict[str, Any]) -> None:
     with pytest.raises(NonFiniteError, match="of block 0 is"):
         Importance(**wrong)
+
+
+class Reader(Scorer):
+    """Notes the traces that it gets, and the sum of each site that it reads."""
+
+    name = "reader"
+    sweep = Forward()
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.seen: list[tuple[int, int, dict[str, float]]] = []
+
+    def update(self, trace: Trace) -> None:
+        read = {site: float(trace.rows(site).sum(dtype=torch.float64)) for site in sorted(self.observes)}
+        self.seen.append((trace.block, trace.batch, read))
+
+    def merge(self, other: Reader) -> None:
+        self.seen += other.seen
+
+    def compute(self) -> Importance:
+        return Importance(scores=[0.0] * self.num_blocks)
+
+
+def test_scorers_of_different_sites_see_each_block_once() -> None:
+    """Alone and together, whether their sites are apart, overlap, or hold one another."""
+    ends = frozenset({"block_in", "block_out"})
+    observed = [ends, frozenset({"block_out"}), frozenset({"mlp_act"}), frozenset({"mlp_act", "block_in"})]
+    observed += [frozenset({"attn_out", "mlp_act"}), frozenset({"mlp_out"})]
+
+    def reader(sites: frozenset[str]) -> Reader:
+        made = Reader(BLOCKS)
+        made.observes = sites
+        return made
+
+    model, batches = tiny("llama"), [batch(), padded_batch()]
+    together = {str(number): reader(sites) for number, sites in enumerate(observed)}
+    layerimp.score(model, batches, together)
+    for sites, one in zip(observed, together.values(), strict=True):
+        alone = reader(sites)
+        layerimp.score(model, batches, [alone])
+        assert [at[:2] for at in one.seen] == [(block, number) for number in range(2) for block in range(BLOCKS)]
+        assert one.seen == alone.seen

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerimp import stats
-from layerimp.stats import Mean, Moments, Sum, chunks, products, working_dtype
+from layerimp.stats import Mean, Moments, Sum, Workspace, chunks, products, working_dtype
 
 modest = settings(derandomize=True, max_examples=60, deadline=None, database=None)
 
@@ -206,3 +206,16 @@ def test_sums_merge() -> None:
             sums.add(1, torch.tensor(value, dtype=torch.float64))
     one.merge(other)
     assert one.value().tolist() == [0.0, -0.5]
+
+
+def test_a_workspace_asks_for_memory_once() -> None:
+    space = Workspace()
+    first = space.like(torch.zeros(6, 4))
+    smaller = space.like(torch.zeros(5, 3))
+    assert first.shape == (6, 4)
+    assert smaller.shape == (5, 3)
+    assert smaller.data_ptr() == first.data_ptr()
+    assert space.like(torch.zeros(6, 4, dtype=torch.float64)).dtype == torch.float64
+    assert space.like(torch.zeros(7, 4, dtype=torch.float64)).shape == (7, 4)
+    space.release()
+    assert space.like(torch.zeros(2)).shape == (2,)

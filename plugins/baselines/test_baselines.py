@@ -180,3 +180,19 @@ def test_geometry(seed: int, factor: float) -> None:
     half = x.bfloat16()
     assert one_minus_cosine(half, half).tolist() == [0] * 5
     assert angle(half, half).tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_one_minus_cosine_of_zeros(dtype: torch.dtype) -> None:
+    """A row of zeros has no direction: it is half way to any other, and none to another of zeros."""
+    zero, some = torch.zeros(2, 3, dtype=dtype), torch.tensor([[1e-3, 2, -1], [1, 0, 5]], dtype=dtype)
+    for x, y, expected in ((zero, some, 0.5), (some, zero, 0.5), (zero, zero, 0.0), (some, some, 0.0)):
+        assert one_minus_cosine(x, y).tolist() == pytest.approx([expected] * 2, abs=1e-6 if expected else 0)
+
+
+def test_one_minus_cosine_of_a_small_turn_in_float32() -> None:
+    """1e-10, of which 1 - cos in float32 would leave nothing."""
+    x = torch.tensor([[1.0, 0, 0]])
+    y = 3 * torch.tensor([[1.0, 1e-5, 1e-5]])
+    exact = 1 - cosine(x.double().numpy(), y.double().numpy())
+    assert one_minus_cosine(x, y).numpy() == pytest.approx(exact, rel=1e-5)
