@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from layerimp.cli import options as o
+from layerimp.cli.requests import grid_from, permissions
 from layerimp.errors import OptionError
 
 
@@ -102,6 +103,7 @@ def bench(
 
     Example: layerimp bench --model DIR --scorer avss --scorer lrp --count 1 --ratio 0.25 --tasks wikitext --output OUT
     """
+    given = dict(locals())
     from layerimp.cli.display import Screen
 
     screen = Screen(json=json)
@@ -110,31 +112,10 @@ def bench(
 
         screen.print_json(Grid.model_json_schema())
         return
-    grid = o.grid_from(
-        recipe,
-        model=model,
-        dtype=dtype,
-        scorer=scorer,
-        no_baselines=no_baselines,
-        set_=set_,
-        pruner=pruner,
-        ratio=ratio,
-        count=count,
-        repeats=repeats,
-        protect=protect,
-        calibration=o.calibration_values(calibration, field, packing, label_field, samples, max_length),
-        batch_size=batch_size,
-        seed=seed,
-        evaluator=evaluator,
-        tasks=tasks,
-        task_path=task_path,
-        data_dir=data_dir,
-        limit=limit,
-        num_fewshot=num_fewshot,
-    )
+    grid = grid_from(**given)
     if output is None:
         raise OptionError("bench keeps what it computes: name a directory with --output")
-    allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
+    allowed = permissions(**given)
     from layerimp.bench import commands as pipeline
 
     # What libraries print is for stderr: the screen has kept the true stdout.

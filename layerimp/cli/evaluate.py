@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from layerimp.cli import options as o
+from layerimp.cli.requests import permissions, recipe_from
 
 
 def register(app: typer.Typer) -> None:
@@ -37,25 +38,9 @@ def evaluate(
 
     Example: layerimp evaluate --model DIR --tasks wikitext --limit 50
     """
-    made = o.recipe_from(
-        recipe,
-        model=model,
-        set_=set_,
-        evaluator=evaluator,
-        tasks=tasks,
-        task_path=task_path,
-        data_dir=data_dir,
-        limit=limit,
-        num_fewshot=num_fewshot,
-        batch_size=batch_size,
-        seed=seed,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        output=output,
-        overwrite=overwrite,
-    )
-    allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
+    given = dict(locals())
+    made = recipe_from(**given)
+    allowed = permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.pipeline import commands as pipeline
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerimp.cli import options as o
+from layerimp.cli.requests import permissions, recipe_from
 from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -57,34 +58,12 @@ def prune(
 
     Example: layerimp prune --model DIR --blocks 3,5 --output OUT
     """
-    amounts = {"blocks": blocks, "ratio": ratio, "count": count, "protect": protect}
-    given = amounts | {"scorer": scorer, "calibration": calibration}
-    if plan is not None and (other := [name for name, value in given.items() if value is not None]):
-        raise OptionError(f"a plan says which blocks go: --plan and --{other[0]} contradict each other")
-    made = o.recipe_from(
-        recipe,
-        model=model,
-        scorer=scorer,
-        set_=set_,
-        pruner=pruner,
-        ratio=ratio,
-        count=count,
-        blocks=blocks,
-        protect=protect,
-        calibration=o.calibration_values(calibration, field, packing, label_field, samples, max_length),
-        batch_size=batch_size,
-        seed=seed,
-        task_path=task_path,
-        data_dir=data_dir,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        output=output,
-        overwrite=overwrite,
-        max_shard_size=max_shard_size,
-        no_verify=no_verify,
-    )
-    allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
+    given = dict(locals())
+    for name in ("blocks", "ratio", "count", "protect", "scorer", "calibration"):
+        if plan is not None and given[name] is not None:
+            raise OptionError(f"a plan says which blocks go: --plan and --{name} contradict each other")
+    made = recipe_from(**given)
+    allowed = permissions(**given)
     plans = None if plan is None else _read_plans(plan)
     from layerimp.cli.display import Screen
     from layerimp.pipeline import commands as pipeline

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from layerimp.cli import options as o
+from layerimp.cli.requests import permissions, recipe_from
 
 
 def register(app: typer.Typer) -> None:
@@ -52,35 +53,9 @@ def run(
 
     Example: layerimp run --model DIR --scorer avss --calibration FILE.jsonl --tasks wikitext --ratio 0.25 --output OUT
     """
-    made = o.recipe_from(
-        recipe,
-        model=model,
-        scorer=scorer,
-        no_baselines=no_baselines,
-        set_=set_,
-        pruner=pruner,
-        ratio=ratio,
-        count=count,
-        blocks=blocks,
-        protect=protect,
-        calibration=o.calibration_values(calibration, field, packing, label_field, samples, max_length),
-        batch_size=batch_size,
-        seed=seed,
-        evaluator=evaluator,
-        tasks=tasks,
-        task_path=task_path,
-        data_dir=data_dir,
-        limit=limit,
-        num_fewshot=num_fewshot,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        output=output,
-        overwrite=overwrite,
-        max_shard_size=max_shard_size,
-        no_verify=no_verify,
-    )
-    allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
+    given = dict(locals())
+    made = recipe_from(**given)
+    allowed = permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.pipeline import commands as pipeline
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from layerimp.cli import options as o
+from layerimp.cli.requests import permissions, recipe_from
 
 
 def register(app: typer.Typer) -> None:
@@ -40,23 +41,9 @@ def score(
 
     Example: layerimp score --model DIR --scorer avss --calibration FILE.jsonl
     """
-    made = o.recipe_from(
-        recipe,
-        model=model,
-        scorer=scorer,
-        set_=set_,
-        calibration=o.calibration_values(calibration, field, packing, label_field, samples, max_length),
-        batch_size=batch_size,
-        seed=seed,
-        task_path=task_path,
-        data_dir=data_dir,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        output=output,
-        overwrite=overwrite,
-    )
-    allowed = o.permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
+    given = dict(locals())
+    made = recipe_from(**given)
+    allowed = permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.pipeline import commands as pipeline
 

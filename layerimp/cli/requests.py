@@ -1,0 +1,187 @@
+"""What the options of a command line ask for: the recipe of a run or of a grid, and what may run code.
+
+A command hands over all of its options at once, by the names of its parameters: each is declared once, where `--help`
+shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from layerimp.errors import OptionError, unknown_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from layerimp.bench.grid import Grid
+    from layerimp.recipe import Described, Permissions, Recipe
+
+_CALIBRATION = ("field", "packing", "label_field", "samples", "max_length")
+
+
+def permissions(*, trust_remote_code: bool = False, allow_task_code: bool = False, **_others: object) -> Permissions:
+    """What the flags allow."""
+    from layerimp.recipe import Permissions
+
+    return Permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
+
+
+def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
+    """The recipe of a file (if any) with the command line's options over it.
+
+    Raises:
+        InputError: an option is malformed, or the whole makes no recipe.
+    """
+    from layerimp.recipe import Recipe, make_recipe, read_recipe
+
+    values = read_recipe(recipe) if recipe else {}
+    plain = {"model", "batch_size", "seed", "task_path", "data_dir", "limit", "num_fewshot", "dtype", "device"}
+    plain |= {"device_map", "output", "overwrite", "max_shard_size"}
+    assert plain <= Recipe.model_fields.keys()
+    values |= _common(values, given, plain)
+    if pruner := given.get("pruner"):
+        values["pruner"] = {"name": pruner}
+    ratio, count = given.get("ratio"), given.get("count")
+    _check_ratios([] if ratio is None else [ratio])
+    values = _with_amounts(values, ratio=ratio, count=count)
+    for name in ("blocks", "protect"):
+        if (text := given.get(name)) is not None:
+            values[name] = _indices(text, name)
+    if given.get("no_verify"):
+        values["verify"] = False
+    return _with_options(make_recipe(values), given.get("set_") or [])
+
+
+def grid_from(recipe: Path | None = None, **given: Any) -> Grid:
+    """The grid of a file (if any) with the command line's options over it.
+
+    Raises:
+        InputError: an option is malformed, or the whole makes no grid.
+    """
+    from layerimp.bench.grid import Grid
+    from layerimp.recipe import made, read_recipe
+
+    values = read_recipe(recipe) if recipe else {}
+    plain = {"batch_size", "seed", "task_path", "data_dir", "limit", "num_fewshot", "repeats"}
+    assert plain <= Grid.model_fields.keys()
+    values |= _common(values, given, plain)
+    if pruner := given.get("pruner"):
+        values["pruners"] = _labelled("pruner", pruner)
+    if model := given.get("model"):
+        values["models"] = _models(model)
+    if (protect := given.get("protect")) is not None:
+        values["protect"] = _indices(protect, "protect")
+    _check_ratios(given.get("ratio") or [])
+    grid = made(Grid, _with_amounts(values, ratios=given.get("ratio") or None, counts=given.get("count") or None))
+    if (dtype := given.get("dtype")) is not None:
+        models = {label: spec.model_copy(update={"dtype": dtype}) for label, spec in grid.models.items()}
+        grid = grid.model_copy(update={"models": models})
+    return _with_options(grid, given.get("set_") or [])
+
+
+def _common(values: dict[str, Any], given: Mapping[str, Any], plain: Iterable[str]) -> dict[str, Any]:
+    """What the command line says over `values`, of all that a run and a grid have in common.
+
+    Args:
+        values: What a file says.
+        given: The options, by the names of the command's parameters.
+        plain: Those of them that are fields as they are.
+    """
+    said = {name: value for name in plain if (value := given.get(name)) is not None}
+    if scorer := given.get("scorer"):
+        said["scorers"] = _labelled("scorer", scorer)
+    if evaluator := given.get("evaluator"):
+        said["evaluators"] = _labelled("evaluator", evaluator)
+    if (tasks := given.get("tasks")) is not None:
+        names = [task.strip() for task in tasks.split(",") if task.strip()]
+        said["tasks"] = [] if names == ["none"] else names
+    if given.get("no_baselines"):
+        said["baselines"] = {}
+    text = {"source": given.get("calibration")} | {name: given.get(name) for name in _CALIBRATION}
+    if chosen := {name: value for name, value in text.items() if value is not None}:
+        before = values.get("calibration") or {}
+        if not isinstance(before, dict):
+            raise OptionError(f"calibration is a mapping, got {before!r}")
+        said["calibration"] = before | chosen
+    return said
+
+
+def _models(specs: list[str]) -> dict[str, str] | list[str]:
+    """Models by label, or just their names where none has a label."""
+    if not any("=" in spec for spec in specs):
+        return specs
+    found: dict[str, str] = {}
+    for spec in specs:
+        label, equals, name = spec.partition("=")
+        if not equals:
+            raise OptionError(f"--model {spec}: give every model a label, or none")
+        if label in found:
+            raise OptionError(f"the model {label!r} comes twice")
+        found[label] = name
+    return found
+
+
+def _check_ratios(ratios: list[float]) -> None:
+    """Refuse what is no share, in the words of the command line."""
+    from layerimp.pruner import checked_ratio
+
+    for ratio in ratios:
+        checked_ratio(ratio, name="--ratio", instead="--count {}")
+
+
+def _with_amounts(values: dict[str, Any], **amounts: Any) -> dict[str, Any]:
+    """Ratios and counts of the command line take the place of all those in a file."""
+    given = {name: amount for name, amount in amounts.items() if amount is not None}
+    return {name: value for name, value in values.items() if name not in amounts} | given if given else values
+
+
+def _labelled(kind: str, specs: list[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for spec in specs:
+        label, _, name = spec.rpartition("=")
+        label = label or name
+        if label in found:
+            raise OptionError(f"the {kind} {label!r} comes twice; give it a label: --{kind} LABEL={name}")
+        found[label] = {"name": name}
+    return found
+
+
+def _indices(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError(f"--{option} takes block indices such as 3,5, got {text!r}") from None
+
+
+def _with_options(recipe: Described, settings: list[str]) -> Described:
+    """A recipe, of a run or a grid, with every LABEL.OPTION=VALUE put where it belongs."""
+    import yaml
+
+    from layerimp.defaults import ALL
+    from layerimp.recipe import refuse_permissions
+    from layerimp.registry.catalog import registry
+
+    if not settings:
+        return recipe
+    document = recipe.model_dump()
+    pruners = document["pruners"] if "pruners" in document else {document["pruner"]["name"]: document["pruner"]}
+    homes = {**pruners, **document["evaluators"], **document["scorers"]}
+    for setting in settings:
+        target, equals, value = setting.partition("=")
+        label, dot, option = target.rpartition(".")
+        if not (equals and dot and label and option):
+            raise OptionError(f"--set takes LABEL.OPTION=VALUE, such as avss.site=block_out, got {setting!r}")
+        if label not in homes and ALL in document["scorers"] and label in registry().names("scorer"):
+            # Who gives one of them an option names it.
+            homes[label] = document["scorers"][label] = {"name": label, "options": {}}
+        if label not in homes:
+            raise unknown_name("label", label, homes, of=f"--set {setting}")
+        try:
+            parsed = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            parsed = value
+        refuse_permissions({option: parsed}, f"--set {setting}")
+        homes[label]["options"][option] = parsed
+    said = recipe.model_fields_set | ({"scorers", "pruner", "pruners", "evaluators"} & document.keys())
+    return type(recipe).model_validate({field: document[field] for field in said})
