@@ -8,8 +8,9 @@ longer texts. `lm_eval` is `simple_evaluate` with `HFLM` on the loaded model; `l
 new one in each round, so that nothing is remembered between rounds. Tasks are loaded, and their data read, within the
 time of both. After a warm-up the two sides take turns; the time is CPU time of the process, all its threads together.
 
-Values have to be equal to the digits printed. Only where a tokenizer puts BOS before a text by itself, perplexities
-differ: lm-eval puts a second one before it and scores the first (see the README of layerimp-harness).
+Values have to be equal to the digits printed; they differ by rounding, as they do from one batch size to another. Only
+where a tokenizer puts BOS before a text by itself, perplexities differ: lm-eval puts a second one before it and scores
+the first (see the README of layerimp-harness).
 """
 
 from __future__ import annotations
@@ -142,8 +143,11 @@ def report(task: str, values: dict[str, dict[str, float]], seconds: dict[str, li
     """Print one task: the values, the times, and the ratios of neighbouring runs."""
     print(f"\n{task}")
     for side, taken in seconds.items():
-        metrics = "  ".join(f"{name} {value:.6g}" for name, value in sorted(values[side].items()))
+        metrics = "  ".join(f"{name} {value:.5g}" for name, value in sorted(values[side].items()))
         print(f"  {side:9} CPU s {spread(taken)}   {metrics}")
+    theirs = values["lm_eval"]
+    apart = max(abs(value / theirs[name] - 1) for name, value in values["layerimp"].items() if name in theirs)
+    print(f"  greatest relative difference of the values: {apart:.1e}")
     ratios = [ours / theirs for ours, theirs in zip(seconds["layerimp"], seconds["lm_eval"], strict=True)]
     print(f"  ratio           {spread(ratios)}")
 
