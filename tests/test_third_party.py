@@ -136,6 +136,7 @@ def test_a_made_up_architecture_is_taught(environment: Environment, calibration_
 TEMPLATES = {"avss": "AVSS", "lowest": "Lowest", "footprint": "Footprint"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_renamed_copy_passes_its_own_tests(environment: Environment, template: str, tmp_path: Path) -> None:
     (recipe,) = (code for code in blocks_of(GUIDE, "bash") if "cp -r" in code)
@@ -150,6 +151,7 @@ def test_a_renamed_copy_passes_its_own_tests(environment: Environment, template:
     assert (mine["status"], mine["distribution"]) == ("ok", "layerimp-mine")
 
 
+@pytest.mark.slow
 def test_the_tutorial_is_followed(environment: Environment, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(*blocks_of(TUTORIAL, "toml"))
     module, check, with_option = blocks_of(TUTORIAL, "python")
