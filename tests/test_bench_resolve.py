@@ -10,6 +10,7 @@ import layerimp_avss
 import pytest
 import torch
 from mood import mood
+from tiny import tiny
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.grid import Grid
@@ -87,3 +88,18 @@ def test_what_is_known_of_the_scorers(place: Path) -> None:
     assert {label for label, one in found.items() if one.shards} == {"avss", "perplexity", "block-influence"}
     assert {label for label, one in found.items() if one.blind} == {"random", "depth"}
     assert {label for label, one in found.items() if one.seeded} == {"random"}
+
+
+def test_what_a_model_computes_in_is_decided_once_and_names_its_cells(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers of bfloat16 and of float32 never meet in one store, and workers do not choose between them."""
+    tiny("llama", dtype=torch.bfloat16).save_pretrained(place / "model")
+    stored = settled()
+    monkeypatch.setenv("LAYERIMP_CPU_HALF", "float32")
+    computed = settled()
+    assert (stored.models["tiny"].recipe.dtype, computed.models["tiny"].recipe.dtype) == (None, "float32")
+    assert not set(keys(stored)) & set(keys(computed))
+    assert settled(models={"tiny": {"model": "model", "dtype": "float32"}}).models["tiny"].identity == (
+        computed.models["tiny"].identity
+    )

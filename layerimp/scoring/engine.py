@@ -65,7 +65,7 @@ def _configured(item: str | Scorer, num_blocks: int) -> Scorer:
         if item.num_blocks != num_blocks:
             raise OptionError(f"scorer {item.name!r} was made for {item.num_blocks} blocks; the model has {num_blocks}")
         return item
-    made = registry().get("scorer", item)(num_blocks)
+    made = registry().create("scorer", item, {}, num_blocks)
     assert isinstance(made, Scorer)
     return made
 
