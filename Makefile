@@ -4,7 +4,7 @@ CALIBRATION ?=
 ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet)
+INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet)
 
 .PHONY: run test
 .DEFAULT_GOAL := run

@@ -98,7 +98,7 @@ def test_what_a_model_computes_in_is_decided_once_and_names_its_cells(
     stored = settled()
     monkeypatch.setenv("LAYERIMP_CPU_HALF", "float32")
     computed = settled()
-    assert (stored.models["tiny"].recipe.dtype, computed.models["tiny"].recipe.dtype) == (None, "float32")
+    assert (stored.models["tiny"].recipe.dtype, computed.models["tiny"].recipe.dtype) == ("bfloat16", "float32")
     assert not set(keys(stored)) & set(keys(computed))
     assert settled(models={"tiny": {"model": "model", "dtype": "float32"}}).models["tiny"].identity == (
         computed.models["tiny"].identity

@@ -10,6 +10,7 @@ import torch
 from mood import Run
 from safetensors.torch import load_file, save_file
 from tiny import tiny
+from transformers import AutoModelForCausalLM
 
 import layerimp
 from layerimp.errors import OptionError
@@ -54,6 +55,17 @@ def test_the_variable_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CPU_HALF_VARIABLE, "both")
     with pytest.raises(OptionError, match="LAYERIMP_CPU_HALF is 'both'; it can be 'stored' or 'float32'"):
         is_native(torch.bfloat16)
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_an_older_torch_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
+    monkeypatch.delenv(CPU_HALF_VARIABLE)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: answer, raising=False)
+    assert is_native(torch.bfloat16) == answer
 
 
 @pytest.mark.parametrize(
@@ -141,15 +153,30 @@ def test_a_named_narrower_dtype_is_that_of_the_checkpoint(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("emulated")
-def test_a_weight_that_was_stored_wider_keeps_every_bit(half_dir: Path, tmp_path: Path) -> None:
-    weights = load_file(half_dir / "model.safetensors")
-    kind = weights["model.norm.weight"].dtype
-    weights["model.norm.weight"] = weights["model.norm.weight"].float() + 1e-6
+def test_weights_that_are_wider_than_the_configuration_says_keep_every_bit(half_dir: Path, tmp_path: Path) -> None:
+    weights = {name: weight.float() * 1.001 for name, weight in load_file(half_dir / "model.safetensors").items()}
     save_file(weights, half_dir / "model.safetensors", metadata={"format": "pt"})
     model, _ = layerimp.load(half_dir)
-    after = load_file(layerimp.save(model, None, tmp_path / "out") / "model.safetensors")
-    assert torch.equal(after.pop("model.norm.weight"), weights["model.norm.weight"])
-    assert {tensor.dtype for tensor in after.values()} == {kind}
+    assert stored_dtype(model) == torch.float32
+    assert stored_bytes(model) == sum(weight.nbytes for weight in weights.values())
+    saved = layerimp.save(model, None, tmp_path / "out")
+    assert json.loads((saved / "config.json").read_text())["dtype"] == "float32"
+    for name, weight in load_file(saved / "model.safetensors").items():
+        assert torch.equal(weight, weights[name]), name
+
+
+@pytest.mark.usefixtures("emulated")
+def test_weights_that_were_trained_meanwhile_keep_every_bit(half_dir: Path, tmp_path: Path) -> None:
+    """Some of them changed and some did not: a file of both would be rounded by whoever loads it."""
+    model, _ = layerimp.load(half_dir)
+    before = model.config.dtype
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(1.0001)
+    saved = layerimp.save(model, None, tmp_path / "out")
+    assert model.config.dtype == before
+    reloaded = AutoModelForCausalLM.from_pretrained(saved)
+    assert reloaded.dtype == torch.float32
+    torch.testing.assert_close(reloaded.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("emulated")

@@ -262,3 +262,31 @@ def test_scorers_of_different_sites_see_each_block_once() -> None:
         layerimp.score(model, batches, [alone])
         assert [at[:2] for at in one.seen] == [(block, number) for number in range(2) for block in range(BLOCKS)]
         assert one.seen == alone.seen
+
+
+class Counting(Scorer):
+    """Counts its traces; reads no site."""
+
+    name = "counting"
+    sweep = Forward()
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.seen = [0.0] * num_blocks
+
+    def update(self, trace: Trace) -> None:
+        assert not trace.acts
+        self.seen[trace.block] += 1
+
+    def merge(self, other: Any) -> None:
+        self.seen = [a + b for a, b in zip(self.seen, other.seen, strict=True)]
+
+    def compute(self) -> Importance:
+        return Importance(scores=self.seen)
+
+
+@pytest.mark.parametrize("company", [[], ["block-influence"], ["avss", "block-influence"]])
+def test_a_scorer_that_reads_no_site_sees_every_block_once(company: list[str]) -> None:
+    model = tiny("llama")
+    found = layerimp.score(model, [batch(), batch()], {"c": Counting(BLOCKS), **{name: name for name in company}})
+    assert found["c"].scores == [2.0] * BLOCKS

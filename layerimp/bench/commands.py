@@ -60,7 +60,7 @@ def bench(
     place = device_named(device)
     _check_engine(engine, address, workers, device)
     with Store(output) as store:
-        layout = resolve(grid, store, permissions, progress, place)
+        layout = resolve(grid, store, permissions, progress, place, copies=1 if engine == RAY else max(workers or 1, 1))
         store.keep_layout(layout.model_dump(mode="json"))
         scheduler = Scheduler(layout, store, permissions, watcher, retry=retry)
         try:

@@ -15,8 +15,8 @@ from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, ModelError, OptionError
 from layerimp.evaluation.selection import for_training, prepared
 from layerimp.evaluator import Evaluator
-from layerimp.models.dtypes import dtype_named
-from layerimp.models.loading import configuration, float32_stands_in
+from layerimp.models.dtypes import dtype_named, name_of
+from layerimp.models.loading import configuration, float32_stands_in, stored_in
 from layerimp.pipeline.resolve import anywhere
 from layerimp.pipeline.resolve import resolve as resolve_recipe
 from layerimp.pruner import Pruner
@@ -36,7 +36,14 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 22
 
 
-def resolve(grid: Grid, store: Store, permissions: Permissions, progress: Progress, device: torch.device) -> Layout:
+def resolve(
+    grid: Grid,
+    store: Store,
+    permissions: Permissions,
+    progress: Progress,
+    device: torch.device,
+    copies: int = 1,
+) -> Layout:
     """All that names the cells of a grid.
 
     Args:
@@ -45,6 +52,7 @@ def resolve(grid: Grid, store: Store, permissions: Permissions, progress: Progre
         permissions: What may run code.
         progress: Where to report progress.
         device: What models compute on. The dtype that they compute in is decided here, once for all workers.
+        copies: How many workers hold a model in the memory of that device.
 
     Raises:
         InputError: something that the grid names does not exist, or does not fit.
@@ -53,30 +61,34 @@ def resolve(grid: Grid, store: Store, permissions: Permissions, progress: Progre
     pruners = {label: _chooser(spec) for label, spec in grid.pruners.items()}
     models = {}
     for label in grid.models:
-        recipe = _with_dtype(anywhere(resolve_recipe(grid.recipe(label))), permissions, progress, device)
+        resolved = anywhere(resolve_recipe(grid.recipe(label)))
+        recipe, dtype = _with_dtype(resolved, permissions, progress, device, copies)
         measures = tuple(_measures(recipe, permissions, progress))
         if not measures:
             raise OptionError(f"nothing to evaluate {label} on: name tasks (--tasks), or an evaluator that needs none")
         with progress.stage(f"read the files of {label}"):
-            identity = digest([_model_digest(recipe.model, store), recipe.dtype])
+            identity = digest([_model_digest(recipe.model, store), dtype])
             text = _text_digest(recipe, permissions, progress, store)
         models[label] = Subject(recipe=recipe, identity=identity, text=text, measures=measures)
     return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners)
 
 
-def _with_dtype(recipe: Recipe, permissions: Permissions, progress: Progress, device: torch.device) -> Recipe:
-    """The recipe with the dtype to compute in, where none is named and it is not the stored one."""
+def _with_dtype(
+    recipe: Recipe, permissions: Permissions, progress: Progress, device: torch.device, copies: int
+) -> tuple[Recipe, str | None]:
+    """The recipe with the dtype that all workers compute in, and how cells are named by it.
+
+    The name is None where no dtype is asked for and models compute in the one that they are stored in.
+    """
     dtype_named(recipe.dtype)
+    if recipe.dtype is not None:
+        return recipe, recipe.dtype
     trusted = permissions.trust_remote_code
-    if recipe.dtype is None and float32_stands_in(
-        recipe.model,
-        configuration(recipe.model, trust_remote_code=trusted),
-        device,
-        progress,
-        trust_remote_code=trusted,
-    ):
-        return recipe.model_copy(update={"dtype": "float32"})
-    return recipe
+    config = configuration(recipe.model, trust_remote_code=trusted)
+    if float32_stands_in(recipe.model, config, device, progress, copies=copies, trust_remote_code=trusted):
+        return recipe.model_copy(update={"dtype": "float32"}), "float32"
+    stored = stored_in(located("models", recipe.model), config)
+    return recipe.model_copy(update={"dtype": stored and name_of(stored)}), None
 
 
 def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:

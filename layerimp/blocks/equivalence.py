@@ -97,12 +97,12 @@ def first_difference(model: PreTrainedModel, other: PreTrainedModel) -> str | No
 
     A weight that the other model holds in a narrower dtype is compared as that dtype rounds it.
     """
-    theirs = stored_tensors(other)
-    for path, tensor in stored_tensors(model).items():
+    ours, theirs = stored_tensors(model), stored_tensors(other)
+    for path, tensor in ours.items():
         found = theirs.get(path)
         if found is None or found.shape != tensor.shape or not torch.equal(_bits(tensor.to(found.dtype)), _bits(found)):
             return path
-    return next((path for path in theirs if path not in stored_tensors(model)), None)
+    return next((path for path in theirs if path not in ours), None)
 
 
 def share_tensors(owner: PreTrainedModel, borrower: PreTrainedModel) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ from layerimp.blocks.modes import quiet
 from layerimp.checkpoint.staging import staged
 from layerimp.errors import CheckpointError, OutputError, one_line
 from layerimp.models.discovery import find_blocks
-from layerimp.models.dtypes import as_stored
+from layerimp.models.dtypes import holds, stored_dtype
 from layerimp.models.loading import auto_class
 from layerimp.models.unsupported import refuse_unfit
 from layerimp.recipe import checked_size
@@ -106,6 +108,24 @@ def write(
         (directory / "README.md").write_text(card, encoding="utf-8")
     if verify:
         check_checkpoint(model, directory)
+
+
+@contextmanager
+def as_stored(model: PreTrainedModel) -> Iterator[None]:
+    """Hold a model's weights in the dtype that they are stored in, and then as they were.
+
+    Where that dtype cannot hold all parameters exactly, since they were trained meanwhile, all stay as they are.
+    """
+    compute, stored = model.dtype, stored_dtype(model)
+    wide = [tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.dtype == compute]
+    with ExitStack() as undo:
+        undo.callback(setattr, model.config, "dtype", model.config.dtype)
+        if stored != compute and all(holds(stored, p) for p in model.parameters() if p.dtype == compute):
+            for tensor in wide:
+                if holds(stored, tensor):  # constants that no checkpoint holds need not be
+                    undo.callback(setattr, tensor, "data", tensor.data)
+                    tensor.data = tensor.data.to(stored)
+        yield
 
 
 def _shards(model: PreTrainedModel, size: int | str | None) -> dict[str, Any]:

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +29,11 @@ STORED, FLOAT32 = "stored", "float32"
 
 _NATIVE_FLAGS = {torch.bfloat16: ("avx512_bf16", "amx_bf16"), torch.float16: ("avx512_fp16", "amx_fp16")}
 """The instructions of x86 processors that multiply in a dtype."""
+_NATIVE_QUESTIONS = {
+    torch.bfloat16: ("_is_avx512_bf16_supported", "_is_amx_tile_supported"),
+    torch.float16: ("_is_amx_fp16_supported",),
+}
+"""The functions by which a torch that lists no capabilities tells the same."""
 
 _STORED = "_layerimp_stored_dtype"
 """The attribute of a model that is computed in another dtype than it is stored in."""
@@ -78,15 +80,29 @@ def is_native(dtype: torch.dtype) -> bool:
     if not supported or platform.machine().lower() not in ("x86_64", "amd64"):
         return supported
     # On x86 oneDNN supports a dtype wherever it can emulate it with AVX-512.
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(flags.get(flag) for flag in _NATIVE_FLAGS[dtype])
+    if hasattr(torch.cpu, "get_capabilities"):
+        flags = torch.cpu.get_capabilities()
+        return any(flags.get(flag) for flag in _NATIVE_FLAGS[dtype])
+    asks = (getattr(torch.cpu, name, None) for name in _NATIVE_QUESTIONS[dtype])  # of an older torch
+    return any(ask() for ask in asks if ask)
 
 
 def remember_stored(model: PreTrainedModel, stored: torch.dtype | None) -> None:
-    """Note the dtype that a model is stored in, where the one that it computes in holds all of its numbers."""
+    """Note the dtype that a model is stored in, where it computes in a wider one, and the stored one holds its weights.
+
+    It does not hold them where a configuration says bfloat16 and the weights on disk are in float32.
+    """
     compute = model.dtype
-    if stored is not None and stored != compute and torch.promote_types(stored, compute) == compute:
+    if stored is None or stored == compute or torch.promote_types(stored, compute) != compute:
+        return
+    if all(holds(stored, parameter) for parameter in model.parameters() if parameter.dtype == compute):
         setattr(model, _STORED, stored)
+
+
+def holds(dtype: torch.dtype, tensor: Tensor) -> bool:
+    """Whether a dtype holds every value of a tensor exactly."""
+    values = tensor.detach()
+    return torch.equal(values.to(dtype).to(values.dtype), values)
 
 
 def stored_dtype(model: PreTrainedModel) -> torch.dtype:
@@ -100,24 +116,3 @@ def stored_bytes(model: PreTrainedModel) -> int:
     compute, stored = model.dtype, stored_dtype(model)
     sizes = ((p.numel(), stored.itemsize if p.dtype == compute else p.itemsize) for p in model.parameters())
     return sum(count * size for count, size in sizes)
-
-
-@contextmanager
-def as_stored(model: PreTrainedModel) -> Iterator[None]:
-    """Hold a model's weights in the dtype that they are stored in, and then as they were.
-
-    What that dtype cannot hold exactly, such as a weight that was stored in float32 among others in bfloat16, stays.
-    """
-    compute, stored = model.dtype, stored_dtype(model)
-    with ExitStack() as undo:
-        if stored != compute:
-            for tensor in chain(model.parameters(), model.buffers()):
-                if tensor.dtype == compute and _holds(narrow := tensor.detach().to(stored), tensor):
-                    undo.callback(setattr, tensor, "data", tensor.data)
-                    tensor.data = narrow
-        yield
-
-
-def _holds(narrow: Tensor, wide: Tensor) -> bool:
-    """Whether a narrower tensor has exactly the values of a wider one."""
-    return torch.equal(narrow.to(wide.dtype), wide.detach())

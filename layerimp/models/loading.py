@@ -131,25 +131,31 @@ def float32_stands_in(
     device: torch.device,
     progress: Progress = SILENT,
     *,
+    copies: int = 1,
     trust_remote_code: bool = False,
 ) -> bool:
     """Whether a model for which no dtype is named computes in float32, whatever it is stored in.
 
     The starter always does, so that it gives the same numbers on every machine; others do where a CPU only emulates the
-    dtype that they are stored in, and the memory allows. That is said through `progress`.
+    dtype that they are stored in, and the memory allows it for so many copies, each with another one to verify a
+    checkpoint by. That is said through `progress`.
     """
     if str(model) == STARTER:
         return True
     stored = stored_in(_source(model), config)
     if device.type != "cpu" or stored is None or is_native(stored):
         return False
-    with torch.device("meta"):
-        auto = getattr(transformers, auto_class(config))
-        parts = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code).parameters()
-        needs = sum(part.numel() for part in parts) * torch.float32.itemsize
+    try:
+        with torch.device("meta"):
+            auto = getattr(transformers, auto_class(config))
+            parts = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code).parameters()
+            needs = sum(part.numel() for part in parts) * torch.float32.itemsize
+    except Exception:  # a model that cannot be built without weights; whatever is wrong with it shows when it is loaded
+        return False
     kind, free = name_of(stored), free_bytes(device)
-    if 1.1 * needs > free:
-        sizes = f"{1.1 * needs / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
+    needs = round(2.2 * needs * copies)  # a checkpoint is verified beside the model
+    if needs > free:
+        sizes = f"{needs / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
         progress.note(f"{model} computes in {kind}, which this CPU only emulates: float32 needs {sizes}")
         return False
     progress.note(f"{model} computes in float32, since this CPU only emulates {kind} (--dtype {kind}: as stored)")

@@ -13,7 +13,7 @@ from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance, Scorer
-from layerimp.scoring.passes import Pass
+from layerimp.scoring.passes import shared_passes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -118,17 +118,7 @@ def fill(
 
     A scorer that fails is set aside, and the others go on.
     """
-    passes: list[Pass] = []
-    for label, scorer in scorers.items():
-        if scorer.sweep is None:
-            continue
-        for existing in passes:
-            if joint := existing.sweep.union(scorer.sweep):
-                existing.sweep = joint
-                existing.scorers[label] = scorer
-                break
-        else:
-            passes.append(Pass(scorer.sweep, {label: scorer}))
+    passes = shared_passes(scorers)
     if isinstance(calibration, Iterator):  # it could be gone through only once
         calibration = list(calibration)
     kept = [index for index in range(len(stack)) if index not in set(removed)]

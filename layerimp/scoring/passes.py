@@ -171,6 +171,22 @@ class Pass:
         return [_fallback_note(stack, site, other, missing[site]) for site, other in self.renamed[label].items()]
 
 
+def shared_passes(scorers: Mapping[str, Scorer]) -> list[Pass]:
+    """As few passes as serve all scorers, by label; scorers whose sweeps can be joined share one."""
+    passes: list[Pass] = []
+    for label, scorer in scorers.items():
+        if scorer.sweep is None:
+            continue
+        for existing in passes:
+            if joint := existing.sweep.union(scorer.sweep):
+                existing.sweep = joint
+                existing.scorers[label] = scorer
+                break
+        else:
+            passes.append(Pass(scorer.sweep, {label: scorer}))
+    return passes
+
+
 def _fallbacks(label: str, scorer: Scorer, missing: Mapping[str, list[int]]) -> dict[str, str]:
     """For each site that the model lacks, the one that the scorer reads in its place, in all blocks alike."""
     renamed = {}

@@ -126,6 +126,8 @@ class _Recorder:
         self.spreads.append(spread(out, self.mask if self.padded else None))
         if "block_out" in self.sites:
             self._take(position, "block_out", out)
+        elif not self.sites:  # a scorer that reads nothing but the inputs of earlier blocks, or counts
+            self._emit(position, out.device, frozenset(), {})
 
     def _as_added(self, tap: Tap, act: Tensor) -> Tensor:
         if tap.scale != 1.0:
@@ -141,11 +143,14 @@ class _Recorder:
         whole = [bundle for bundle in self.missing if bundle <= self.acts.keys()]
         if not whole:
             return
-        # What a block reads may still lie on the device of the one before it.
-        device, acts = act.device, self.acts
-        inputs = {at: value.to(device) for at, value in self.inputs.items()}
+        acts = self.acts
         self.missing = [bundle for bundle in self.missing if bundle not in whole]
         self.acts = {site: value for site, value in acts.items() if any(site in bundle for bundle in self.missing)}
         for bundle in whole:
-            read = {site: acts[site].to(device) for site in bundle}
-            self.emit(Trace(position, self.number, read, self.mask.to(device), self.padded, inputs))
+            self._emit(position, act.device, bundle, acts)
+
+    def _emit(self, position: int, device: torch.device, bundle: frozenset[str], acts: Mapping[str, Tensor]) -> None:
+        # What a block reads may still lie on the device of the one before it.
+        read = {site: acts[site].to(device) for site in bundle}
+        inputs = {at: value.to(device) for at, value in self.inputs.items()}
+        self.emit(Trace(position, self.number, read, self.mask.to(device), self.padded, inputs))

@@ -205,7 +205,7 @@ def test_a_context_is_computed_once() -> None:
     groups, single = grouped(rows)
     assert not single
     tails = sum(len(group.tail(row)) for group in groups for row in group.rows)
-    trial = 2 * 47
+    trial = 3 * 47
     assert sum(count * length for count, length in shapes) < 8 * 40 + 1.7 * tails + trial
     assert sum(len(row.tokens) for row in rows) > 3 * 8 * 40
 
@@ -261,6 +261,22 @@ def test_a_model_that_answers_differently_with_a_cache_is_run_without(
     found, likelihoods = ours(model, requests)
     assert likelihoods._shares is False
     assert_equal(found, stock(model, requests))
+
+
+@pytest.mark.parametrize("lengths", [(30, 12, 9, 6), (9, 23, 5)])
+def test_a_model_that_counts_padding_as_positions_is_run_without(lengths: tuple[int, ...]) -> None:
+    """Beside the longest context there may be no room for the padding of the shortest: another pair has to tell."""
+    model = tiny("gpt2")
+    real = model.forward
+
+    def forward(input_ids: Any = None, cache: Any = None, attention_mask: Any = None, use_cache: Any = None) -> Any:
+        return real(input_ids, cache, attention_mask=attention_mask, use_cache=use_cache)
+
+    model.forward = forward
+    requests = questions(lengths)
+    found, likelihoods = ours(model, requests, longest=32)
+    assert likelihoods._shares is False
+    assert_equal(found, stock(model, requests, 32))
 
 
 def test_a_model_that_takes_no_cache_is_run_without() -> None:

@@ -141,7 +141,7 @@ class Worker:
     def _evaluate(self, assignment: Assignment, _: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells
         loaded, blocks = self._opened(assignment), cell.content["blocks"]
-        evaluators = fitting(self._prepared(assignment), loaded.model, SILENT, lenient=assignment.recipe.tasks is None)
+        evaluators = fitting(self._prepared(assignment), loaded.model, SILENT, lenient=False)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, SILENT, {})
         with prepare(loaded.stack, blocks).applied():
             metrics = evaluation.of(evaluators, "quality", "pruned" if blocks else ORIGINAL)

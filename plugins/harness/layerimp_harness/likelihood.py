@@ -99,17 +99,31 @@ class Likelihoods:
         if sharing and self._shares is not False and self._contexts.possible:
             groups, rows = grouped(rows)
         if groups and self._shares is None:
-            # The longest context is where a sliding window would show, the shortest beside it where padding would.
-            tried = self._tried([groups[0], groups[-1]] if len(groups) > 1 else groups, greedy)
+            chosen = self._telling(groups)
+            tried = self._tried(chosen, greedy)
             self._shares = tried is not None
             if tried is not None:
                 tell(tried)
-                groups = groups[1:-1]
+                groups = [group for group in groups if not any(group is one for one in chosen)]
         if groups and not self._shares:
             rows = sorted([*rows, *(row for group in groups for row in group.rows)], key=lambda row: -len(row.tokens))
             groups = []
         self._run_groups(groups, tell, greedy)
         self._run_rows(rows, tell, greedy)
+
+    def _telling(self, groups: list[Group]) -> list[Group]:
+        """The groups whose answers tell whether sharing is right on this model, the longest context first.
+
+        The longest context is where a sliding window would show. The shortest one, and the longest that fits beside it
+        in one forward, are where padding would.
+        """
+        shortest = groups[-1]
+
+        def fits(group: Group) -> bool:
+            return len(group.context) + max(group.width, shortest.width) <= self._max_length
+
+        beside = next((group for group in groups[:-1] if fits(group)), None)
+        return list({id(group): group for group in (groups[0], beside, shortest) if group is not None}.values())
 
     def _run_rows(self, rows: Sequence[Row], tell: Callable[[Answers], None], greedy: bool) -> None:
         """Each row as a whole."""
@@ -165,7 +179,8 @@ class Likelihoods:
             self._run_groups(groups, shared.update, greedy)
         except Exception:  # whatever this model cannot do with a cache; what else is wrong shows without one
             return None
-        self._run_rows([groups[0].rows[0], groups[-1].rows[-1]], whole.update, greedy)
+        rows = [*(group.rows[0] for group in groups), groups[-1].rows[-1]]
+        self._run_rows(sorted(rows, key=lambda row: -len(row.tokens)), whole.update, greedy)
         tolerance = _TOLERANCES.get(self._model.dtype, _SIXTEEN_BITS)
         alike = all(
             torch.allclose(answer.log_probs, shared[number].log_probs, rtol=0, atol=tolerance)
