@@ -72,7 +72,7 @@ def computed(cell: Cell) -> Result:
 
 
 class Arithmetic:
-    """An engine that computes by `computed`; `what` may raise, or stand in for a dying worker, for some cells."""
+    """An executor that computes by `computed`; `what` may raise, or stand in for a dying worker, for some cells."""
 
     def __init__(self, slots: int = 2, what: Callable[[Cell], Result] = computed) -> None:
         self.slots, self.what = slots, what
@@ -120,10 +120,10 @@ class Watching:
         self.failures.append(f"{cell}: {error}")
 
 
-def drive(directory: Path, engine: Arithmetic, *, retry: bool = False, **changes: Any) -> tuple[Layout, Watching]:
+def drive(directory: Path, executor: Arithmetic, *, retry: bool = False, **changes: Any) -> tuple[Layout, Watching]:
     """Run a grid in a directory."""
     made_layout, watching = layout(**changes), Watching()
     with Store(directory) as store:
         store.keep_layout(made_layout.model_dump(mode="json"))
-        Scheduler(made_layout, store, Permissions(), watching, retry=retry).run(engine)
+        Scheduler(made_layout, store, Permissions(), watching, retry=retry).run(executor)
     return made_layout, watching

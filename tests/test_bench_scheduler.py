@@ -20,24 +20,24 @@ from layerimp.recipe import Permissions
 REPEATS = 3
 
 
-def kinds(engine: Arithmetic) -> Counter[str]:
-    return Counter(cell.kind for cell in engine.cells)
+def kinds(executor: Arithmetic) -> Counter[str]:
+    return Counter(cell.kind for cell in executor.cells)
 
 
 def test_one_scoring_by_all_scorers_per_model_and_repeat(tmp_path: Path) -> None:
-    engine = Arithmetic()
-    drive(tmp_path, engine, repeats=REPEATS)
-    scorings = [each for each in engine.assignments if each.cells[0].kind == "scoring" and not each.shard[0]]
+    executor = Arithmetic()
+    drive(tmp_path, executor, repeats=REPEATS)
+    scorings = [each for each in executor.assignments if each.cells[0].kind == "scoring" and not each.shard[0]]
     together = sorted(sorted(cell.scorer for cell in each.cells) for each in scorings)
     assert together == [["avss", "block-influence", "gbis"]] * REPEATS + [["depth", *["random"] * RANDOM_DRAWS]]
     assert {each.recipe.seed for each in scorings} == set(range(REPEATS))
 
 
 def test_no_model_is_evaluated_twice(tmp_path: Path) -> None:
-    engine = Arithmetic()
-    made, _ = drive(tmp_path, engine, repeats=REPEATS, counts=[1, 3], ratios=[0.25])
+    executor = Arithmetic()
+    made, _ = drive(tmp_path, executor, repeats=REPEATS, counts=[1, 3], ratios=[0.25])
     evaluated = Counter(
-        (cell.content["task"], tuple(cell.content["blocks"])) for cell in engine.cells if "task" in cell.content
+        (cell.content["task"], tuple(cell.content["blocks"])) for cell in executor.cells if "task" in cell.content
     )
     assert set(evaluated.values()) == {1}
     assert {(task, ()) for task, _, _ in METRICS} <= evaluated.keys()
@@ -50,9 +50,9 @@ def test_no_model_is_evaluated_twice(tmp_path: Path) -> None:
 
 def test_a_finished_grid_needs_no_engine(tmp_path: Path) -> None:
     drive(tmp_path, Arithmetic())
-    engine = Arithmetic()
-    drive(tmp_path, engine)
-    assert engine.cells == []
+    executor = Arithmetic()
+    drive(tmp_path, executor)
+    assert executor.cells == []
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_a_changed_recipe_adds_only_what_is_new(
     tmp_path: Path, changes: dict[str, Any], added: dict[str, int | None]
 ) -> None:
     drive(tmp_path, Arithmetic(), repeats=2)
-    engine = Arithmetic()
-    drive(tmp_path, engine, **{"repeats": 2, **changes})
-    found = kinds(engine)
+    executor = Arithmetic()
+    drive(tmp_path, executor, **{"repeats": 2, **changes})
+    found = kinds(executor)
     assert found.keys() <= added.keys()
     assert {kind: found[kind] for kind, count in added.items() if count} == {k: c for k, c in added.items() if c}
 
@@ -83,12 +83,12 @@ def test_two_names_of_one_model_are_one(tmp_path: Path) -> None:
         update={"measures": (Measure(evaluator="harness", task="prose", tag="prose"),)}
     )
     twins = first.model_copy(update={"models": {"other": other, "one": first.models["one"]}})
-    engine, alone = Arithmetic(), Arithmetic()
-    for made, computing, name in ((twins, engine, "twins"), (first, alone, "alone")):
+    executor, alone = Arithmetic(), Arithmetic()
+    for made, computing, name in ((twins, executor, "twins"), (first, alone, "alone")):
         with Store(tmp_path / name) as store:
             Scheduler(made, store, Permissions(), Watching()).run(computing)
-    assert {cell.key for cell in engine.cells} == {cell.key for cell in alone.cells}
-    assert len(engine.cells) == len(alone.cells)
+    assert {cell.key for cell in executor.cells} == {cell.key for cell in alone.cells}
+    assert len(executor.cells) == len(alone.cells)
 
 
 def test_a_failure_is_kept_and_tried_again_on_request(tmp_path: Path) -> None:
@@ -162,13 +162,13 @@ def test_an_end_at_any_moment_loses_only_what_is_under_way(tmp_path: Path) -> No
 
     ends = 0
     while True:
-        engine = Arithmetic(what=interrupted)
+        executor = Arithmetic(what=interrupted)
         try:
-            drive(tmp_path / "store", engine, counts=[1], ratios=[0.25, 0.5])
+            drive(tmp_path / "store", executor, counts=[1], ratios=[0.25, 0.5])
             break
         except KeyboardInterrupt:
             ends += 1
-            assert engine.stopped
+            assert executor.stopped
     assert ends > 3
     drive(tmp_path / "calm", Arithmetic(), counts=[1], ratios=[0.25, 0.5])
     with Store(tmp_path / "store", write=False) as ours, Store(tmp_path / "calm", write=False) as calm:
@@ -185,7 +185,7 @@ def test_the_tally_adds_up(tmp_path: Path) -> None:
     assert (last.done, last.failed, last.running) == (last.known, 0, 0)
 
 
-def test_the_driver_is_no_bottleneck(tmp_path: Path) -> None:
+def test_the_scheduler_is_no_bottleneck(tmp_path: Path) -> None:
     """A thousand workers bring cells faster than one at a time can be looked for among all."""
     models = {str(number): str(number) for number in range(10)}
     looked = 0
@@ -199,9 +199,9 @@ def test_the_driver_is_no_bottleneck(tmp_path: Path) -> None:
 
     made = layout(models=models, counts=[1, 2, 3], repeats=5)
     counted = Counted.model_validate(made.model_dump())
-    engine = Arithmetic(slots=50)
+    executor = Arithmetic(slots=50)
     with Store(tmp_path) as store:
-        Scheduler(counted, store, Permissions(), Watching()).run(engine)
+        Scheduler(counted, store, Permissions(), Watching()).run(executor)
         total = len(store.records())
     # A cell is looked at again for each scoring and plan of its own model, and for none of the others.
     assert looked < 40 * total
