@@ -645,10 +645,12 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
 def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stage: str, number: signal.Signals) -> None:
     """A real signal in the middle of a real run."""
     arguments = ["layerimp", "run", "--tasks", "none", *map(str, scoring), "--output", str(tmp_path / "out")]
+    # Many short sleeps: a signal that arrives just before a sleep, or at another thread, does not wake the sleeper.
     slow = "import time, layerimp.pipeline.stages as p; "
+    slow += "work = lambda: (print('now', flush=True), [time.sleep(0.01) for _ in range(6000)]); "
     slow += {
-        "score": "p.fill = lambda *a, **k: (print('now', flush=True), time.sleep(60))",
-        "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), print('now', flush=True), time.sleep(60))",
+        "score": "p.fill = lambda *a, **k: work()",
+        "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), work())",
     }[stage]
     # Who starts the tests in the background of a shell has them ignore Ctrl-C.
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
