@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from layerimp.component import Component
@@ -21,8 +22,58 @@ Document = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """The log-likelihood of a task's documents, which a perplexity tells in some unit.
+
+    All metrics of a task that carry one tell the same in different units, so that the task counts once.
+
+    Attributes:
+        totals: The log-likelihood of each document, in nats [document].
+        units: How many units each document has, such as words, bytes or tokens [document].
+        unigram: The log-likelihood of each document under a model that only knows how frequent the model's own tokens
+            are in the other documents, in nats [document]: what knowing nothing of the context costs. None where that
+            is not known.
+        bits: Whether the metric is the loss in bits per unit, and not a perplexity.
+    """
+
+    totals: tuple[float, ...]
+    units: tuple[float, ...]
+    unigram: tuple[float, ...] | None = None
+    bits: bool = False
+
+    @cached_property
+    def loss(self) -> float:
+        """The loss in nats per unit."""
+        return -sum(self.totals) / sum(self.units)
+
+    @property
+    def stderr(self) -> float | None:
+        """The standard error of the loss over the documents, weighted by their units (Cochran 1977, 6.3).
+
+        None for a single document, and where a log-likelihood is infinite.
+        """
+        count = len(self.totals)
+        if count < 2 or not all(map(math.isfinite, self.totals)):
+            return None
+        left = (total + self.loss * units for total, units in zip(self.totals, self.units, strict=True))
+        return math.sqrt(count / (count - 1) * sum(each**2 for each in left)) / sum(self.units)
+
+    def metric(self, loss: float) -> float:
+        """What the metric is at a loss in nats per unit."""
+        if self.bits:
+            return loss / math.log(2)
+        try:
+            return math.exp(loss)
+        except OverflowError:
+            return math.inf
+
+
+@dataclass(frozen=True)
 class Metric:
-    """One measured number.
+    """One measured number, and what is needed to compare it fairly with that of another model.
+
+    What is optional makes a comparison sharper. Without `documents` or `likelihood` two models count as measured on
+    different documents; without a `floor`, what chance gives counts as retained.
 
     Attributes:
         task: What was measured on.
@@ -30,6 +81,11 @@ class Metric:
         value: The number.
         stderr: Its standard error over the documents, or None where there is none.
         higher_is_better: The direction.
+        floor: The value of a model that knows nothing, such as 0.5 for the accuracy of yes or no.
+        documents: The value of each document, in an order that is the same for all models, where `value` is their mean
+            [document].
+        likelihood: For a perplexity, the log-likelihoods that it is made of.
+        members: For the average of several tasks that are measured beside it, their names: they count once, by it.
     """
 
     task: str
@@ -37,15 +93,28 @@ class Metric:
     value: float
     stderr: float | None = None
     higher_is_better: bool = True
+    floor: float | None = None
+    documents: tuple[float, ...] | None = None
+    likelihood: Likelihood | None = None
+    members: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", float(self.value))
         if self.stderr is not None:
             object.__setattr__(self, "stderr", float(self.stderr))
 
+    @property
+    def count(self) -> int | None:
+        """How many documents it was measured on; None where that is not known."""
+        values = self.documents if self.likelihood is None else self.likelihood.totals
+        return None if values is None else len(values)
+
 
 def retention(original: Metric, pruned: Metric) -> float | None:
-    """How much of a metric is left: pruned/original where higher is better, original/pruned otherwise.
+    """The plain ratio: pruned/original where higher is better, original/pruned otherwise.
+
+    For a perplexity it depends on the unit, and for an accuracy it counts what chance gives; what is retained without
+    either is in `layerimp.report.retained`.
 
     None where that says nothing: a value is negative, the divisor is 0, or the dividend infinite.
     """
@@ -54,22 +123,6 @@ def retention(original: Metric, pruned: Metric) -> float | None:
     above, below = (pruned, original) if original.higher_is_better else (original, pruned)
     share = above.value / below.value if below.value else math.nan
     return share if math.isfinite(share) else None
-
-
-def retention_stderr(original: Metric, pruned: Metric) -> float | None:
-    """The standard error of a retention to first order, the two metrics' errors taken as independent.
-
-    None where there is no retention, or where one of the errors is not known.
-    """
-    kept = retention(original, pruned)
-    if kept is None or original.stderr is None or pruned.stderr is None:
-        return None
-    if math.isinf(pruned.value):
-        return 0.0  # nothing is left, however far from it the draws are
-    errors = (pruned.stderr, original.stderr) if original.higher_is_better else (original.stderr, pruned.stderr)
-    divisor = original.value if original.higher_is_better else pruned.value
-    error = math.hypot(errors[0], kept * errors[1]) / divisor
-    return error if math.isfinite(error) else None
 
 
 class Evaluator(Component):

@@ -1,15 +1,18 @@
-"""Means with confidence intervals, differences, and agreement, over the repeats of a grid."""
+"""Means with confidence intervals, differences, tests of many at once, and agreement between repeats."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeVar
 
-import numpy as np
 from scipy import stats
+from scipy.optimize import brentq
+
+Name = TypeVar("Name", bound=Hashable)
 
 LEVEL = 0.95
 """Of every confidence interval."""
@@ -21,75 +24,90 @@ class Interval:
 
     Attributes:
         mean: The mean.
-        half: Half the width of the interval; None where one value, or an infinite one, says nothing of it.
+        low: The lower end; None where one value, or an infinite one, says nothing of it.
+        high: The upper end.
         count: Of how many values.
     """
 
     mean: float
-    half: float | None
+    low: float | None
+    high: float | None
     count: int
 
-    @property
-    def low(self) -> float | None:
-        """The lower end."""
-        return None if self.half is None else self.mean - self.half
-
-    @property
-    def high(self) -> float | None:
-        """The upper end."""
-        return None if self.half is None else self.mean + self.half
+    def mapped(self, function: Callable[[float], float]) -> Interval:
+        """The interval on another scale, by a function that keeps the order."""
+        ends = [None if end is None else function(end) for end in (self.low, self.high)]
+        return Interval(function(self.mean), *ends, self.count)
 
 
 def interval(values: Sequence[float]) -> Interval:
     """The mean of independent values, and its interval by Student's t."""
     count = len(values)
     if count > 1 and min(values) == max(values) and math.isfinite(values[0]):
-        return Interval(values[0], 0.0, count)  # exactly: sums of equal values are rounded
+        return Interval(values[0], values[0], values[0], count)  # exactly: sums of equal values are rounded
     mean = sum(values) / count  # not fsum, which refuses infinities
     if count < 2 or not all(map(math.isfinite, values)):
-        return Interval(mean, None, count)
-    error = float(stats.sem(values))
-    return Interval(mean, float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error, count)
+        return Interval(mean, None, None, count)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * float(stats.sem(values))
+    return Interval(mean, mean - half, mean + half, count)
 
 
-def difference(one: Sequence[float], other: Sequence[float], *, paired: bool) -> Interval:
-    """The mean of `one` less that of `other`.
+@dataclass(frozen=True)
+class Difference:
+    """How much greater one figure is than another.
+
+    Attributes:
+        mean: The difference.
+        low: The lower end of its confidence interval; None where that is not known.
+        high: The upper end.
+        p: How probable a difference as large is, either way, between models that differ by nothing; None where that is
+            not known.
+    """
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @property
+    def tells(self) -> bool:
+        """Whether it is significant by itself, which one among many comparisons is not."""
+        return self.p is not None and self.p < 1 - LEVEL
+
+
+def with_errors(mean: float, errors: Sequence[tuple[float, float]], least: float = 0.0) -> Difference:
+    """A difference with independent errors: each widens the interval by its own t, and the squares add up.
+
+    That is wider than the t of Welch and Satterthwaite, which promises too much where a few repeats happen to agree.
 
     Args:
-        one: Values over repeats.
-        other: Values over repeats, or a single one that no repeat changes.
-        paired: Whether the values of one repeat come from the same text, so that they are compared one by one;
-            otherwise the two are independent (Welch).
+        mean: The difference.
+        errors: Standard errors with their degrees of freedom; none where nothing is known of the error.
+        least: The smallest p-value that so many documents allow.
     """
-    if len(one) == 1 and len(other) == 1:
-        return Interval(one[0] - other[0], None, 1)
-    if len(other) == 1 or len(one) == 1 or (paired and len(one) == len(other)):
-        count = max(len(one), len(other))
-        first, second = (list(values) * count if len(values) == 1 else list(values) for values in (one, other))
-        return interval([a - b for a, b in zip(first, second, strict=True)])
-    mean = sum(one) / len(one) - sum(other) / len(other)
-    count = min(len(one), len(other))
-    if not all(map(math.isfinite, (*one, *other))):
-        return Interval(mean, None, count)
-    spreads = [float(np.var(values, ddof=1)) / len(values) for values in (one, other)]
-    if not any(spreads):
-        return Interval(mean, 0.0, count)
-    # The degrees of freedom of Welch and Satterthwaite.
-    freedom = sum(spreads) ** 2 / sum(s**2 / (len(v) - 1) for s, v in zip(spreads, (one, other), strict=True))
-    return Interval(mean, float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(sum(spreads)), count)
+    if not errors:
+        return Difference(mean)
+    known = [(error, freedom) for error, freedom in errors if error > 0]
+    if not known:
+        return Difference(mean, mean, mean, 1.0 if mean == 0 else least)
+
+    def half(log_p: float) -> float:
+        return math.hypot(*(error * float(stats.t.isf(math.exp(log_p) / 2, freedom)) for error, freedom in known))
+
+    width, lowest = half(math.log(1 - LEVEL)), -700.0
+    beyond = half(lowest) < abs(mean)  # what floating point has no number for
+    p = 0.0 if beyond else math.exp(float(brentq(lambda log_p: half(log_p) - abs(mean), lowest, 0.0)))
+    return Difference(mean, mean - width, mean + width, max(p, least))
 
 
-def with_noise(found: Interval, stderr: float | None) -> Interval:
-    """The interval widened by an independent standard error, such as that over the documents of a task."""
-    if stderr is None or not math.isfinite(stderr):
-        return found
-    noise = float(stats.norm.ppf((1 + LEVEL) / 2)) * stderr
-    return Interval(found.mean, noise if found.half is None else math.hypot(found.half, noise), found.count)
-
-
-def tells(found: Interval) -> bool:
-    """Whether a difference is significant: its interval is known, and 0 is outside."""
-    return found.half is not None and abs(found.mean) > found.half
+def holm(values: Mapping[Name, float]) -> dict[Name, float]:
+    """The p-values of a family of comparisons, each corrected for their number (Holm 1979)."""
+    corrected: dict[Name, float] = {}
+    least = 0.0
+    for place, name in enumerate(sorted(values, key=lambda name: values[name])):
+        least = max(least, min(1.0, (len(values) - place) * values[name]))
+        corrected[name] = least
+    return corrected
 
 
 def jaccard(one: AbstractSet[int], other: AbstractSet[int]) -> float:

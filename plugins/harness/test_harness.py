@@ -9,12 +9,15 @@ import sys
 import textwrap
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from layerimp_harness import Harness, guard, layerimp_evaluators, tasks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layerimp_harness import Harness, floors, guard, layerimp_evaluators, tasks
 from layerimp_harness.isolation import contained
 from layerimp_harness.metrics import Saturating, standard_error
 from layerimp_harness.tokens import TokenMemory
@@ -329,15 +332,118 @@ def test_overflow_is_infinite_and_nan_an_error(folder, tokenizer):
 
 
 @pytest.mark.parametrize("name", ["weighted_perplexity", "bits_per_byte", "weighted_mean", "perplexity", "median"])
-def test_bootstrap(name):
+def test_errors_are_those_of_many_draws(name):
     rng = np.random.default_rng(0)
-    values = rng.normal(-30, 5, 400)
-    items = [(float(v), 10) for v in values] if name not in ("perplexity", "median") else values.tolist()
+    values, units = rng.normal(-30, 1, 400), rng.integers(5, 15, 400)
+    pairs = [(float(v * u / 10), int(u)) for v, u in zip(values, units, strict=True)]
+    items = pairs if name not in ("perplexity", "median") else (values / 10).tolist()
     aggregation = getattr(lm_metrics, name)
     draws = [standard_error(Saturating(aggregation), items, draws=400, rng=np.random.default_rng(i)) for i in (1, 1, 2)]
     slow = np.std([float(aggregation([items[i] for i in rng.integers(400, size=400)])) for _ in range(400)], ddof=1)
-    assert draws[0] == draws[1] != draws[2]
-    assert draws[0] == pytest.approx(slow, rel=0.25)
+    assert draws[0] == draws[1]
+    assert (draws[0] != draws[2]) is (name == "median")  # the others have a closed form
+    assert draws[0] == pytest.approx(slow, rel=0.25 if name == "median" else 0.1)
+
+
+# ---- what is kept for comparisons
+
+
+def test_the_metrics_follow_from_what_is_kept_of_the_documents(folder, model, tokenizer):
+    found = named(harness(folder, "choice", "rolling", "generate").evaluate(model, tokenizer))
+    for metric in found.values():
+        if metric.name == "f1":  # of the whole corpus
+            assert metric.documents is metric.likelihood is metric.count is None
+        elif metric.likelihood is None:
+            assert metric.value == pytest.approx(sum(metric.documents) / metric.count)
+        else:
+            assert metric.value == pytest.approx(metric.likelihood.metric(metric.likelihood.loss))
+    kept = [metric.likelihood for (task, _), metric in found.items() if task == "rolling"]
+    assert len({one.totals for one in kept}) == len({one.unigram for one in kept}) == 1
+    assert len({one.units for one in kept}) == 2  # words, and bytes twice
+    assert found["choice", "acc"].floor == 0.5
+    assert found["generate", "exact_match"].floor == 0.0
+
+
+def naive_unigram(documents, vocabulary, share):
+    totals = []
+    for tokens in documents:
+        others = [token for each in documents if each != tokens for token in each]
+        chances = [(1 - share) * others.count(token) / max(len(others), 1) + share / vocabulary for token in tokens]
+        totals.append(sum(map(math.log, chances)))
+    return totals
+
+
+@settings(derandomize=True, max_examples=30, deadline=None, database=None)
+@given(st.lists(st.lists(st.integers(0, 5), max_size=8), min_size=1, max_size=5))
+def test_the_unigram_model_leaves_out_its_document_and_has_the_best_share(documents):
+    found = sum(floors.unigram(documents, 9))
+    shares = [step / 500 for step in range(1, 501)]
+    naive = max(sum(naive_unigram(documents, 9, share)) for share in shares)
+    assert found == pytest.approx(naive, abs=0.05)
+    assert found >= naive - 1e-3
+
+
+def test_tokens_are_those_that_the_model_predicts(folder, model, tokenizer):
+    found = named(harness(folder, "rolling").evaluate(model, tokenizer))["rolling", "word_perplexity"].likelihood
+    texts = [json.loads(line)["text"] for line in (folder / "docs.jsonl").read_text().splitlines()]
+    tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert found.unigram == floors.unigram(tokens, model.get_input_embeddings().num_embeddings)
+
+
+def floor_of(metric, samples, *, kind="multiple_choice", own=None):
+    task = SimpleNamespace(OUTPUT_TYPE=kind, config=SimpleNamespace(process_results=own))
+    return floors.chance(task, metric, samples, {"f1": lm_metrics.f1_score}.get(metric, lm_metrics.matthews_corrcoef))
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "floor"),
+    [
+        ("multiple_choice", "acc", (1 / 2 + 1 / 4 + 2 / 4) / 3),
+        ("multiple_choice", "acc_norm", (1 / 2 + 1 / 4 + 2 / 4) / 3),
+        ("multiple_choice", "brier_score", None),
+        ("loglikelihood", "acc", 1 / 3),
+        ("generate_until", "f1", 0.0),
+        ("generate_until", "exact_match", 0.0),
+        ("generate_until", "acc", 1 / 3),
+        ("generate_until", "bleu", None),
+    ],
+)
+def test_the_floor_is_what_chance_gives(kind, metric, floor):
+    options = [[("q", "a"), ("q", "b")], [("q", c) for c in "abcd"], [("q", c) for c in "abcd"] + [("", "a")] * 4]
+    samples = [{"arguments": one, "target": t} for one, t in zip(options, (0, 1, [1, 2]), strict=True)]
+    assert floor_of(metric, samples, kind=kind) == (None if floor is None else pytest.approx(floor))
+    assert floor_of("acc", samples, own=print) is None
+
+
+def test_options_without_a_context_are_counted_too():
+    assert floor_of("acc", [{"arguments": [("", "a"), ("", "b"), ("", "c")], "target": 0}]) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_a_classifiers_f1_has_the_floor_of_a_constant_answer(share):
+    golds = [1] * round(10 * share) + [0] * round(10 * (1 - share))
+    samples = [{"f1": (gold, 1 - gold), "mcc": (gold, gold), "target": gold, "arguments": []} for gold in golds]
+    assert floor_of("f1", samples) == pytest.approx(2 * share / (1 + share))
+    assert floor_of("mcc", samples) == 0.0
+
+
+def test_a_group_sums_up_the_floors_of_its_tasks(folder, model, tokenizer):
+    write_docs(folder, documents(5), "fewer.jsonl")
+    write_task(
+        folder,
+        "three",
+        CHOICE.replace("good film]", "good film, cat]").replace(", {metric: f1}", ""),
+        dataset_kwargs="{data_files: {test: fewer.jsonl}}",
+    )
+    (folder / "all.yaml").write_text(
+        "group: all\ntask: [choice, three]\naggregate_metric_list: [{metric: acc, weight_by_size: false}]\n"
+    )
+    found = named(harness(folder, "all").evaluate(model, tokenizer))
+    assert found["all", "acc"].floor == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert found["all", "acc"].members == ("choice", "three")
+    assert found["three", "acc"].members == ()
+    assert found["all", "acc"].count == 14
+    assert sum(found["all", "acc"].documents) / 14 == pytest.approx(found["all", "acc"].value)
 
 
 @contextmanager

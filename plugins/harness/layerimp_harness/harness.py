@@ -143,7 +143,8 @@ class Harness(Evaluator):
             except Exception as error:
                 _attribute_to_task(error)
                 raise
-            found = collect(results, loaded.tasks, loaded.groups, draws=config.bootstrap, seed=config.seed)
+            predicted = (lm.predicted, lm.vocabulary) if isinstance(lm, ModelInMemory) else ()
+            found = collect(results, loaded.tasks, loaded.groups, *predicted, draws=config.bootstrap, seed=config.seed)
             return found if model.can_generate() else [metric for metric in found if metric.name not in OF_WORDING]
 
     def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:

@@ -69,7 +69,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         memory: TokenMemory | None = None,
     ) -> None:
         embeddings: Any = model.get_input_embeddings()
-        self._vocabulary = int(embeddings.weight.shape[0])
+        self.vocabulary = int(embeddings.weight.shape[0])
         tokenizer = copy.deepcopy(tokenizer)
         special = [
             token
@@ -79,7 +79,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
                 tokenizer.pad_token_id,
                 *tokenizer.all_special_ids,
             )
-            if token is not None and token < self._vocabulary
+            if token is not None and token < self.vocabulary
         ]
         if tokenizer.pad_token_id not in special:
             # Padding is masked, so any token serves; lm-eval would add one that the model has no row for.
@@ -96,10 +96,10 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         self._batches = Batches(batch_size, self.device)
         self._advance = advance
         self._memory = memory or TokenMemory()
-        self._memory.open(tokenizer, self._vocabulary, self.custom_prefix_token_id, self.backend)
+        self._memory.open(tokenizer, self.vocabulary, self.custom_prefix_token_id, self.backend)
         self._open: Counter[int] = Counter()
         self._owners: Sequence[Any] = ()
-        self._likelihoods = Likelihoods(model, self._batches, max_length=self.max_length, vocabulary=self._vocabulary)
+        self._likelihoods = Likelihoods(model, self._batches, max_length=self.max_length, vocabulary=self.vocabulary)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
         """The tokens of a text; a TaskError if the model has no row for one of them."""
@@ -146,9 +146,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
             if not isinstance(text := request.args[0], str):
                 where = f"task {request.task_name!r}: document {request.doc_id}"
                 raise TaskError(f"{where} holds a {type(text).__name__}, not text")
-            tokens = self._tokens(text)
-            if tokens[:1] == [prefix]:
-                tokens = tokens[1:]  # the tokenizer's own BOS: it is the context, and nothing to be predicted
+            tokens = self.predicted((text,))
             counts.append(len(tokens))
             if not tokens:
                 self._finish([request])
@@ -224,7 +222,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
 
         lengths = [len(context) + len(continuation) for _key, context, continuation in requests]
         order = sorted(range(len(requests)), key=lambda number: -lengths[number])
-        self._batches.run(order, score, lambda number: logits_bytes(len(requests[number][2]), self._vocabulary))
+        self._batches.run(order, score, lambda number: logits_bytes(len(requests[number][2]), self.vocabulary))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         before, after = self._memory.get((context,)), self._memory.get((context, continuation))
@@ -234,6 +232,14 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
             self._memory.keep((context,), before)
             self._memory.keep((context, continuation), after)
         return before, after
+
+    def predicted(self, arguments: Sequence[str]) -> list[int]:
+        """The tokens that count in the log-likelihood of a request: of a whole text, or of what follows a context."""
+        if len(arguments) == 2:
+            return self._encode_pair(*arguments)[1]
+        tokens = self._tokens(arguments[0])
+        # The tokenizer's own BOS is the context, and nothing to be predicted.
+        return tokens[1:] if tokens[:1] == [self._prefix()] else tokens
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a whole text, which are kept."""
@@ -250,9 +256,9 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         return int(self.custom_prefix_token_id)
 
     def _check_vocabulary(self, token: int) -> None:
-        if token >= self._vocabulary:
+        if token >= self.vocabulary:
             raise TaskError(
-                f"the tokenizer makes token {token}, but the model has only {self._vocabulary}: "
+                f"the tokenizer makes token {token}, but the model has only {self.vocabulary}: "
                 "they do not belong together"
             )
 

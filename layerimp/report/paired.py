@@ -1,0 +1,184 @@
+"""Models on the same documents: figures that are resampled together, and the differences between them."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from layerimp.report.statistics import LEVEL, Difference, holm, with_errors
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from layerimp.evaluator import Metric
+
+    Array = npt.NDArray[np.float64]
+
+DRAWS = 2000
+"""Resamples of a task's documents."""
+_AT_ONCE = 100  # resamples that are multiplied at the same time, so that many documents need little memory
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure of one model, or of the models that the repeats of a scorer left.
+
+    Attributes:
+        points: The figure [repeat].
+        draws: The same on resamples of the documents, which are the same for all models [draw, repeat]; None where the
+            documents are not known one by one.
+        documents: How many documents; None where that is not known.
+        stderr: Without draws, the standard error over the documents; None where that is not known.
+        right: Where the figure is an accuracy, whether each document is right [document, repeat].
+    """
+
+    points: Array
+    draws: Array | None = None
+    documents: int | None = None
+    stderr: float | None = None
+    right: Array | None = None
+
+    @classmethod
+    def of(cls, metrics: Sequence[Metric]) -> Estimate:
+        """A metric of one task, by repeat: on the scale on which it is compared, a perplexity as the loss per unit."""
+        first = metrics[0]
+        likelihoods = [metric.likelihood for metric in metrics]
+        if all(one is not None and math.isfinite(one.loss) for one in likelihoods):
+            known = [one for one in likelihoods if one is not None]
+            points = np.array([one.loss for one in known])
+            units = np.array(known[0].units)
+            losses = -resampled(first.task, np.array([one.totals for one in known]).T)
+            weights = resampled(first.task, units[:, None])
+            # A resample of empty documents only tells nothing.
+            return cls(points, np.divide(losses, weights, out=losses * 0 + points, where=weights > 0), len(units))
+        points = np.array([metric.value for metric in metrics])
+        if any(metric.documents is None for metric in metrics):
+            errors = [metric.stderr for metric in metrics if metric.stderr is not None]
+            known_errors = len(errors) == len(metrics)
+            return cls(points, stderr=sum(errors) / len(errors) if known_errors else None)
+        values = np.array([metric.documents for metric in metrics], dtype=np.float64).T
+        draws = resampled(first.task, values) / len(values)
+        return cls(points, draws, len(values), right=values if np.isin(values, (0, 1)).all() else None)
+
+    @cached_property
+    def mean(self) -> float:
+        """Over the repeats."""
+        return float(self.points.sum() / len(self.points))
+
+    @cached_property
+    def error(self) -> float | None:
+        """The standard error of the mean over the documents, which the repeats share; None where it is not known."""
+        if self.draws is None or self.documents is None:
+            return self.stderr
+        return _spread(self.draws.mean(axis=1), self.documents) if self.documents > 1 else None
+
+
+@lru_cache(maxsize=8)
+def _weights(task: str, count: int) -> npt.NDArray[np.int16]:
+    """How often each document of a task is in each resample [draw, document]; the same in every process."""
+    rng = np.random.default_rng(zlib.crc32(task.encode()))
+    return np.stack(
+        [np.bincount(rng.integers(count, size=count), minlength=count).astype(np.int16) for _ in range(DRAWS)]
+    )
+
+
+def resampled(task: str, values: Array) -> Array:
+    """Sums over resamples of a task's documents, which are the same for everything that is measured on them.
+
+    Args:
+        task: The task.
+        values: One for each document [document, column].
+
+    Returns:
+        The sums [draw, column].
+    """
+    weights = _weights(task, len(values))
+    parts = [weights[start : start + _AT_ONCE] @ values for start in range(0, DRAWS, _AT_ONCE)]
+    return np.concatenate(parts)
+
+
+def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
+    """How much greater the mean of `one` is.
+
+    Two sources of chance count, each by Student's t: the draws of calibration text, and the documents, by what both
+    models make of each. Whether two single models are right on different documents is said by McNemar's exact test.
+
+    Args:
+        one: A figure, by repeat.
+        other: The same figure of other models on the same documents.
+        paired: Whether the two are of the same draws of calibration text, repeat by repeat.
+    """
+    mean = one.mean - other.mean
+    if not math.isfinite(mean):
+        broken = math.isfinite(one.mean) or math.isfinite(other.mean)
+        return Difference(mean, p=0.0 if broken else None)
+    single = len(one.points) == len(other.points) == 1
+    errors = list(_between(one.points, other.points, paired=paired))
+    least = 0.0
+    if one.draws is not None and other.draws is not None and one.documents == other.documents:
+        if single and one.right is not None and other.right is not None:
+            return _mcnemar(one.right[:, 0], other.right[:, 0])
+        count = one.documents or 0
+        if count > 1:
+            moved = one.draws.mean(axis=1) - other.draws.mean(axis=1)
+            errors.append((_spread(moved, count), count - 1.0))
+            least = 2.0 ** (1 - count) if single else 0.0
+    elif one.error is not None and other.error is not None:
+        errors.append((math.hypot(one.error, other.error), math.inf))
+    return with_errors(mean, errors, least)
+
+
+def _between(one: Array, other: Array, *, paired: bool) -> Iterator[tuple[float, float]]:
+    """The standard errors of a difference that the draws of calibration text make, with their degrees of freedom."""
+    for values in [one - other] if paired and len(one) == len(other) else [one, other]:
+        if len(values) > 1:
+            yield float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1.0
+
+
+def _spread(draws: Array, documents: int) -> float:
+    """The standard error over documents; that of resamples is too small by a factor of sqrt((n - 1) / n)."""
+    if float(np.ptp(draws)) <= 1e-12 * max(1.0, float(np.abs(draws).max())):
+        return 0.0  # sums of equal values are rounded
+    return float(draws.std(ddof=1)) * math.sqrt(documents / (documents - 1))
+
+
+def _mcnemar(one: Array, other: Array) -> Difference:
+    """How much more often `one` is right, by McNemar's exact test of the documents on which only one of them is.
+
+    The interval is that of the share of these documents (Clopper and Pearson), so that both always agree.
+    """
+    won, lost = int((one > other).sum()), int((one < other).sum())
+    if not won + lost:
+        return Difference(0.0, 0.0, 0.0, 1.0)
+    test = stats.binomtest(won, won + lost)
+    ends = test.proportion_ci(LEVEL)
+    low, high = ((2 * end - 1) * (won + lost) / len(one) for end in (ends.low, ends.high))
+    return Difference((won - lost) / len(one), low, high, float(test.pvalue))
+
+
+def unbeaten(estimates: Mapping[str, Estimate], *, higher: bool) -> frozenset[str]:
+    """The labels that no other beats: the best, and what cannot be told from it; Holm's correction over all pairs.
+
+    Empty where there is nothing to compare, and where some error is not known.
+    """
+    known = {label: one for label, one in estimates.items() if math.isfinite(one.mean)}
+    if len(estimates) < 2 or not known:
+        return frozenset()
+    pairs = {(a, b): difference(known[a], known[b], paired=True) for a, b in combinations(known, 2)}
+    if any(found.p is None for found in pairs.values()):
+        return frozenset()
+    corrected = holm({pair: found.p or 0.0 for pair, found in pairs.items()})
+    beaten = {
+        pair[0] if (found.mean > 0) is not higher else pair[1]
+        for pair, found in pairs.items()
+        if corrected[pair] < 1 - LEVEL and found.mean != 0
+    }
+    return frozenset(known) - beaten

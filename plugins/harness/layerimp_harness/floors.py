@@ -1,0 +1,100 @@
+"""What a model that knows nothing gets on a task: the floor above which something is retained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+def chance(
+    task: Any, metric: str, samples: Sequence[Mapping[str, Any]], aggregation: Callable[[Sequence[Any]], float]
+) -> float | None:
+    """The value of a metric for a model that knows nothing.
+
+    Where there are options to choose from, an accuracy is the mean of 1 / options over the documents; where there are
+    none, the share of the most frequent target. F1 and the correlation of a classification are those of the best answer
+    that is always the same. F1 and exact match of generated text are 0.
+
+    Args:
+        task: lm-eval's task.
+        metric: lm-eval's name of the metric.
+        samples: The documents as lm-eval logged them.
+        aggregation: What makes the metric of the values of the documents.
+
+    Returns:
+        The value; None where it is not known.
+    """
+    if task.OUTPUT_TYPE == "generate_until" and metric in ("f1", "exact_match", "em"):
+        return 0.0
+    if metric in ("f1", "mcc"):
+        return _constant_answer([sample[metric] for sample in samples], aggregation)
+    if not metric.startswith("acc") and metric != "exact_match":
+        return None
+    if task.OUTPUT_TYPE == "multiple_choice":
+        # A task that scores answers in its own way has its own chance.
+        return None if callable(task.config.process_results) else _guessing(samples)
+    targets = Counter(str(sample["target"]) for sample in samples)
+    return targets.most_common(1)[0][1] / len(samples)
+
+
+def _constant_answer(pairs: Sequence[Any], aggregation: Callable[[Sequence[Any]], float]) -> float | None:
+    """The best value of an answer that is the same for all documents; None unless each is a target and an answer."""
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        return None
+    targets = [target for target, _ in pairs]
+    return max(float(aggregation([(target, answer) for target in targets])) for answer in set(targets))
+
+
+def _guessing(samples: Sequence[Mapping[str, Any]]) -> float:
+    """The mean over documents of the share of the options that are right."""
+    shares = []
+    for sample in samples:
+        target = sample["target"]
+        right = len({*target}) if isinstance(target, list | tuple) else 1
+        shares.append(min(right / _options(sample), 1.0))
+    return sum(shares) / len(shares)
+
+
+def _options(sample: Mapping[str, Any]) -> int:
+    """How many options a document has; without the requests that only ask how probable an option is by itself."""
+    in_context = [arguments for arguments in sample["arguments"] if arguments[0]]
+    return len(in_context or sample["arguments"])
+
+
+def unigram(documents: Sequence[Sequence[int]], vocabulary: int) -> tuple[float, ...]:
+    """The log-likelihood of each document under a model of token frequencies, in nats [document].
+
+    A token's probability is a mixture of its share in all *other* documents and of 1 / `vocabulary`. One weight serves
+    all documents: the one that makes their total loss least, so that nothing is left to choose.
+
+    Args:
+        documents: The tokens of each document that the model predicts.
+        vocabulary: How many tokens there are.
+    """
+    counts = [Counter(tokens) for tokens in documents]
+    copies = Counter(map(tuple, documents))  # a document says nothing of its own copies
+    total: Counter[int] = Counter()
+    for each in counts:
+        total.update(each)
+    times, shares = [], []
+    for tokens, own in zip(documents, counts, strict=True):
+        many = copies[tuple(tokens)]
+        others = np.array([total[token] - many * often for token, often in own.items()], dtype=np.float64)
+        times.append(np.array(list(own.values()), dtype=np.float64))
+        shares.append(others / max(total.total() - many * len(tokens), 1))
+
+    def log_likelihoods(uniform: float) -> list[float]:
+        return [
+            float(np.sum(often * np.log((1 - uniform) * share + uniform / vocabulary)))
+            for often, share in zip(times, shares, strict=True)
+        ]
+
+    # The loss is convex in the weight, and infinite at 0 where a document has a token of its own.
+    best = minimize_scalar(lambda uniform: -sum(log_likelihoods(uniform)), bounds=(0.0, 1.0), method="bounded").x
+    return tuple(log_likelihoods(float(best)))
