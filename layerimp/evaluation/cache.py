@@ -14,12 +14,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp._version import __version__
+from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from layerimp.evaluator import Evaluator
+
 CACHE_VARIABLE = "LAYERIMP_CACHE"
+
+
+def kept_as(evaluator: Evaluator, who: str) -> str | None:
+    """What an evaluator's metrics are kept under, beside the model's fingerprint.
+
+    None where they are not: those of a pruned model, what it costs, and where the evaluator has no fingerprint.
+    """
+    return evaluator.fingerprint() if who == ORIGINAL and evaluator.kind == "quality" else None
 
 
 def model_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> str:
