@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 from layerimp.blocks.forward import block_input, called, computing, hidden_states, with_hidden, without_cache
 from layerimp.blocks.stack import probe_ids
 from layerimp.errors import LayerimpError, NonFiniteError
+from layerimp.stats import working_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -89,16 +90,18 @@ def _probe(
         nonlocal probing
         structure = structures[block]
         if not probing and structure not in found:  # the probe runs the block itself
-            probing = True
+            probing, finite = True, True
             try:
-                taps, shown[structure] = _taps_of(block, args, kwargs)
-            except _NotFiniteError:
-                which = f"block {list(stack).index(block)}"
-                raise NonFiniteError(f"{which} puts out a NaN or an infinity in the probe before batch 0") from None
+                taps, output = _taps_of(block, args, kwargs)
+                finite = bool(hidden_states(output).isfinite().all())
+                shown[structure] = output
             except Exception:  # whatever a block makes of running twice; then nothing is known of its inside
                 taps = {}
             finally:
                 probing = False
+            if not finite:
+                which = f"block {list(stack).index(block)}"
+                raise NonFiniteError(f"{which} puts out a NaN or an infinity in the probe before batch 0")
             if taps:
                 found[structure] = taps
             if found.keys() == set(structures.values()):
@@ -116,10 +119,6 @@ def _probe(
 
 class _AllKnownError(LayerimpError):
     """Ends a probe early."""
-
-
-class _NotFiniteError(Exception):
-    """A probed block put out a NaN or an infinity."""
 
 
 _Structure = tuple[tuple[object, ...], ...]
@@ -140,8 +139,6 @@ def _taps_of(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     device = next(block.parameters()).device
     call: _Call = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device, copy=True), (args, kwargs))
     tensors = dict(chain(block.named_parameters(), block.named_buffers()))
-    if all(t.dtype in (torch.float32, torch.float64) for t in tensors.values() if t.is_floating_point()):
-        return _record(block, call, {})
     try:
         return _record(block, tree_map_only(torch.Tensor, _widened, call), tree_map(_widened, tensors))
     except RuntimeError:  # an attention kernel that knows only half precision
@@ -149,17 +146,31 @@ def _taps_of(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+    return tensor.to(working_dtype(tensor.dtype)) if tensor.is_floating_point() else tensor
 
 
 def _record(block: nn.Module, call: _Call, tensors: dict[str, Tensor]) -> tuple[Taps, Any]:
-    recording = _Recording()
+    """The taps of a block that computes with other `tensors` in place of its own, and its output."""
+    events: list[_Event] = []
+
+    def note(path: str, module: nn.Module, side: Literal["input", "output"], values: Iterable[Any]) -> None:
+        value = next((v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point()), None)
+        if value is not None and value.numel() == PROBE_TOKENS * value.shape[-1]:
+            rows = value.detach().reshape(PROBE_TOKENS, -1).clone()
+            events.append(_Event(path, module, side, rows, value, value._version))
+
+    def enter(path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        note(path, module, "input", (*args, *kwargs.values()))
+
+    def leave(path: str, module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        note(path, module, "output", output if isinstance(output, tuple | list) else (output,))
+
     with ExitStack() as hooks, torch.no_grad():
-        recording.attach(block, hooks)
+        for path, module in block.named_modules():
+            hooks.enter_context(module.register_forward_pre_hook(partial(enter, path), with_kwargs=True))
+            hooks.enter_context(module.register_forward_hook(partial(leave, path)))
         output = functional_call(block, tensors, *call)
-    if not hidden_states(output).isfinite().all():
-        raise _NotFiniteError
-    return recording.taps, output
+    return _resolve(events), output
 
 
 @dataclass
@@ -176,34 +187,6 @@ class _Event:
     @property
     def overwritten(self) -> bool:
         return self.borrowed._version != self.version
-
-
-class _Recording:
-    """What the submodules of one block read and put out, in order, while the probe runs through it."""
-
-    def __init__(self) -> None:
-        self.taps: Taps = {}
-        self._events: list[_Event] = []
-
-    def attach(self, block: nn.Module, hooks: ExitStack) -> None:
-        for path, module in block.named_modules():
-            hooks.callback(module.register_forward_pre_hook(partial(self._enter, path), with_kwargs=True).remove)
-            hooks.callback(module.register_forward_hook(partial(self._leave, path)).remove)
-
-    def _enter(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._record(path, module, "input", (*args, *kwargs.values()))
-
-    def _leave(self, path: str, module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        self._record(path, module, "output", output if isinstance(output, tuple | list) else (output,))
-        if not path:
-            self.taps = _resolve(self._events)
-            self._events = []
-
-    def _record(self, path: str, module: nn.Module, side: Literal["input", "output"], values: Iterable[Any]) -> None:
-        value = next((v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point()), None)
-        if value is not None and value.numel() == PROBE_TOKENS * value.shape[-1]:
-            rows = value.detach().reshape(PROBE_TOKENS, -1).clone()
-            self._events.append(_Event(path, module, side, rows, value, value._version))
 
 
 def _resolve(events: list[_Event]) -> Taps:
