@@ -9,7 +9,7 @@ have a target: the logits of a whole batch never exist at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CHUNK_LOGITS = 1 << 25
 """Logits, and their gradients, that exist at once: 128 MiB in float32. With fewer, reading the matrix takes longer than
 multiplying by it."""
-PROBE_TOKENS = 8
+TRIAL_TOKENS = 8
 
 Quantity = Literal["nll", "logit"]
 """What to take of each target: its negative log-likelihood, or its logit, before a scale or a cap."""
@@ -75,7 +75,7 @@ class Head:
 
     def _prove(self, stack: BlockStack) -> None:
         """Find out what the model predicts, on a few tokens, and prove that this is how it does."""
-        ids = probe_ids(stack, PROBE_TOKENS)
+        ids = probe_ids(stack, TRIAL_TOKENS)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         name, labels = type(self._model).__name__, getattr(self._model.config, "num_labels", 0)
         if self._model.config.is_encoder_decoder:
@@ -221,15 +221,11 @@ class Head:
     def _plain(self, output: ModelOutput) -> nn.Linear | None:
         """The module whose output is the logits, where nothing comes after it; that is seen on a token, once."""
         if self._is_plain is None:
-            hidden: Tensor = output[self._field].detach()[:1, :1]
-            try:
-                module = self._unembedding(output)
-            except ModelError:
-                self._is_plain = False
-            else:
-                with torch.no_grad():
-                    logits = self._token_logits(output, hidden[0])
-                    self._is_plain = torch.equal(module(hidden.to(module.weight.device))[0].to(logits.device), logits)
+            self._is_plain = False
+            with suppress(ModelError), torch.no_grad():
+                module, hidden = self._unembedding(output), output[self._field].detach()[:1, :1]
+                logits = self._token_logits(output, hidden[0])
+                self._is_plain = torch.equal(module(hidden.to(module.weight.device))[0].to(logits.device), logits)
         return self._model.get_output_embeddings() if self._is_plain else None
 
     def _rows(self, hidden: Tensor, targets: Targets, logits: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -57,7 +57,7 @@ class Pass:
             ModelError: it has not.
         """
         wanted = {site for scorer in self.scorers.values() for site in scorer.observes}
-        # The sites that stand in for others are looked for as well, since the probe is made once.
+        # The sites that stand in for others are looked for as well, since the trial is made once.
         substitutes = {scorer.fallbacks.get(site) for scorer in self.scorers.values() for site in scorer.observes}
         self.scouting = self.sweep.scout(stack, frozenset(wanted | {site for site in substitutes if site}))
         missing = self.scouting.missing

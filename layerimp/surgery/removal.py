@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from operator import attrgetter
@@ -110,8 +110,8 @@ class Removal:
         with ExitStack() as undo:
             if not self._settled(undo):
                 undo.close()
-                with in_float32(self.stack.model), ExitStack() as trial:
-                    self._settled(trial)
+                with in_float32(self.stack.model), ExitStack() as undone:
+                    self._settled(undone)
                 self._settled(undo)
             return undo.pop_all().close
 
@@ -186,10 +186,9 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
     return equal
 
 
-def _named(blocks: Iterable[int]) -> str:
+def _named(blocks: Sequence[int]) -> str:
     """Blocks by their index, as prose."""
-    ordered = sorted(blocks)
-    return f"block{'s' if len(ordered) > 1 else ''} {', '.join(map(str, ordered))}"
+    return f"block{'s' if len(blocks) > 1 else ''} {', '.join(map(str, blocks))}"
 
 
 def _apply(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitStack) -> None:
@@ -273,7 +272,7 @@ def _pairs(old: PretrainedConfig, new: PretrainedConfig) -> Iterator[tuple[Pretr
 
 @contextmanager
 def _short_windows(stack: BlockStack) -> Iterator[None]:
-    """Let local attention look back fewer tokens than a probe has, so that it is told from full attention."""
+    """Let local attention look back fewer tokens than a trial has, so that it is told from full attention."""
     config = stack.config
     fields = {
         name: value

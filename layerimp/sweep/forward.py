@@ -37,7 +37,7 @@ class Forward(Sweep):
     SITES: ClassVar[frozenset[str]] = ENDS | {"attn_out", "mlp_out", "mlp_act"}
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
-        """Find the sites inside the blocks by a probe, where any is asked for."""
+        """Find the sites inside the blocks by a trial, where any is asked for."""
         inner = sites - self.ENDS
         return Scouting(inner, find_taps(stack) if inner else [{} for _ in stack])
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch, BlockStack
 
-PROBE_TOKENS = 8
+TRIAL_TOKENS = 8
 
 
 @dataclass
@@ -125,10 +125,10 @@ class Replay:
 
     def _prove(self, stack: BlockStack) -> None:
         """Run each block with all others giving back what they gave, on a few tokens and some padding."""
-        ids = probe_ids(stack, 2 * PROBE_TOKENS).view(2, PROBE_TOKENS)
+        ids = probe_ids(stack, 2 * TRIAL_TOKENS).view(2, TRIAL_TOKENS)
         mask = torch.ones_like(ids)
-        mask[1, PROBE_TOKENS // 2 :] = 0
-        passed = self.record({"input_ids": ids, "attention_mask": mask}, "in the probe before batch 0")
+        mask[1, TRIAL_TOKENS // 2 :] = 0
+        passed = self.record({"input_ids": ids, "attention_mask": mask}, "in the trial before batch 0")
         # What a model keeps beside the residual stream is now that of other tokens, and from the last block to the
         # first each finds it so.
         self._run({"input_ids": ids.flip(0, 1), "attention_mask": mask})
