@@ -1,7 +1,7 @@
 """Tiny random models of every architecture that Transformers knows for text.
 
 A configuration is shrunk by what its fields mean: sizes, heads, experts, vocabularies and layers become small, whatever
-the architecture; windows become shorter than a probe. What a few types need beside that is in `ADJUSTED`. The weights
+the architecture; windows become shorter than a trial. What a few types need beside that is in `ADJUSTED`. The weights
 are drawn wide, and biases, norms and buffers are off their initial values, so that no difference hides behind a zero.
 """
 

@@ -192,7 +192,7 @@ class Pruner(Component):
 
         Args:
             scoring: Scores the model with the given blocks bypassed. A one-shot pruner calls `scoring(())`
-                once; a greedy one calls it again after each removal.
+                once; a greedy one calls it again after each removal. `Importance.weakest_first` breaks ties.
             budget: How many blocks go, and which must or must not.
 
         Returns:

@@ -64,26 +64,17 @@ def products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return total, magnitude
 
 
-class _Slots:
+class _Slots(list["Tensor"]):
     """Float64 numbers, one per block, that follow the device of what is added to them."""
 
     def __init__(self, num_blocks: int) -> None:
-        self._values = [torch.zeros((), dtype=torch.float64) for _ in range(num_blocks)]
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getitem__(self, block: int) -> Tensor:
-        return self._values[block]
-
-    def __setitem__(self, block: int, value: Tensor) -> None:
-        self._values[block] = value
+        super().__init__(torch.zeros((), dtype=torch.float64) for _ in range(num_blocks))
 
     def add(self, block: int, value: Tensor) -> None:
-        self._values[block] = self._values[block].to(value.device) + value
+        self[block] = self[block].to(value.device) + value
 
     def read(self) -> Tensor:
-        return torch.stack([value.cpu() for value in self._values])
+        return torch.stack([value.cpu() for value in self])
 
 
 class Sum:
@@ -102,8 +93,8 @@ class Sum:
 
     def merge(self, other: Self) -> None:
         """Absorb another shard's values."""
-        for block in range(len(self._total)):
-            self.add(block, other._total[block])
+        for block, value in enumerate(other._total):
+            self.add(block, value)
 
     def value(self) -> Tensor:
         """The sums [num_blocks], float64 on the CPU; 0 for a block that saw no value."""
@@ -163,7 +154,7 @@ class Moments:
         own_mean = self._mean[block].to(mean.device)
         delta = mean - own_mean
         self._mean[block] = own_mean + delta * (count / total)
-        self._m2[block] = self._m2[block].to(m2.device) + m2 + delta * delta * (before * count / total)
+        self._m2.add(block, m2 + delta * delta * (before * count / total))
         self._count[block] = total
 
     def merge(self, other: Self) -> None:

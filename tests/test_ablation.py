@@ -238,7 +238,7 @@ def test_a_bad_weight_names_its_block() -> None:
     model = tiny("llama")
     with torch.no_grad():
         model.model.layers[2].mlp.up_proj.weight[0, 0] = float("nan")
-    with pytest.raises(NonFiniteError, match=r"block 2 puts out a NaN or an infinity in the probe before batch 0"):
+    with pytest.raises(NonFiniteError, match=r"block 2 puts out a NaN or an infinity in the trial before batch 0"):
         collect(model, [batch()])
 
 

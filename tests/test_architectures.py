@@ -134,7 +134,7 @@ def test_a_broken_removal_is_refused_by_layerimp_itself(monkeypatch: pytest.Monk
 
 
 def test_windows_are_short_while_a_removal_is_proved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window longer than the probe would hide which blocks look how far back."""
+    """A window longer than the trial would hide which blocks look how far back."""
     config = zoo.config_of("gemma2", sliding_window=64)
     model: Any = zoo.build("gemma2", "causal", config)
     seen: list[int] = []

@@ -114,7 +114,7 @@ def test_a_smaller_dtype_takes_less_room(
     [("llama", 2), ("gemma2", 1), ("gpt2", 3), ("mixtral", 2), ("bert", 2), ("distilbert", 1), ("deberta-v2", 2)],
 )
 def test_every_scorer_finds_the_same_on_two_devices(name: str, first: int) -> None:
-    """In gemma2 every other block is of another structure, and is probed on the second device; its weights are tied."""
+    """In gemma2 every other block is of another structure, and is tried on the second device; its weights are tied."""
     attention = "eager" if name in EAGER_ONLY else "sdpa"
     expected = scores(tiny(name, attention=attention))
     with two_devices():

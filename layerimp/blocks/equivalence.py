@@ -17,7 +17,7 @@ from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import BlockStack, probe_ids
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 TOKENS = 12
@@ -27,22 +27,23 @@ TOLERANCE = 8.0
 """How many roundings two ways of computing the same with the same tensors may lie apart; most lie 0."""
 
 
-def last_hidden(stack: BlockStack, skipped: Sequence[int] = (), *, tokens: int = TOKENS) -> Tensor:
+def last_hidden(stack: BlockStack, skipped: Sequence[int] = ()) -> Tensor:
     """The last hidden states [1, seq, hidden], past the blocks `skipped`; of an encoder and a decoder, the logits."""
-    ids = probe_ids(stack, tokens)
     # The backbone of an encoder and a decoder may want the ids of both; the model makes those of the decoder itself.
-    run = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
-    with in_eval_mode(stack.model), torch.no_grad(), quiet(), bypassed(stack, skipped):
-        output = run(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(run))
-    return hidden_states(values(output))
+    with bypassed(stack, skipped):
+        return _answer(stack, stack.model if stack.model.config.is_encoder_decoder else stack.backbone)
 
 
 def logits(stack: BlockStack) -> Tensor:
     """The logits [1, seq, vocab], or of a classifier [1, label], without a cache."""
-    model, ids = stack.model, probe_ids(stack, TOKENS)
-    with in_eval_mode(model), torch.no_grad(), quiet():
-        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(model))
-    return hidden_states(values(output))
+    return _answer(stack, stack.model)
+
+
+def _answer(stack: BlockStack, part: nn.Module) -> Tensor:
+    """The first tensor that a part of the model puts out."""
+    ids = probe_ids(stack, TOKENS)
+    with in_eval_mode(stack.model), torch.no_grad(), quiet():
+        return hidden_states(part(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part)))
 
 
 def cached_logits(stack: BlockStack, skipped: Sequence[int] = ()) -> Tensor | None:
@@ -72,20 +73,15 @@ def cached_logits(stack: BlockStack, skipped: Sequence[int] = ()) -> Tensor | No
     return torch.stack(output.logits, dim=1)
 
 
-def values(output: Any) -> tuple[Any, ...]:
-    """What a model puts out, in order; some give a tuple themselves (`return_dict=False`)."""
-    return output if isinstance(output, tuple) else tuple(output.to_tuple())
-
-
-def deviation(expected: Tensor, found: Tensor, dtype: torch.dtype | None = None) -> float:
+def deviation(expected: Tensor, found: Tensor | None, dtype: torch.dtype | None = None) -> float:
     """The largest difference, in roundings at the scale of the largest value; infinite where there is a NaN.
 
     Args:
         expected: What should come out.
-        found: What came out.
+        found: What came out; None where nothing did.
         dtype: What was computed in; by default the dtype of `expected`, which generation widens to float32.
     """
-    if expected.shape != found.shape:
+    if found is None or expected.shape != found.shape:
         return math.inf
     scale = float(expected.abs().max()) * torch.finfo(dtype or expected.dtype).eps
     off = float((expected.double() - found.double()).abs().max())
@@ -114,13 +110,7 @@ def share_tensors(owner: PreTrainedModel, borrower: PreTrainedModel) -> None:
 
 def stored_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
     """The weights and the buffers that a checkpoint holds, by their path; tied ones under each of their paths."""
-    found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    for path, module in model.named_modules(remove_duplicate=False):
-        prefix = f"{path}." if path else ""
-        for name, buffer in module.named_buffers(recurse=False):
-            if name not in module._non_persistent_buffers_set:
-                found[prefix + name] = buffer
-    return found
+    return dict(model.state_dict(keep_vars=True))
 
 
 def _bits(tensor: Tensor) -> Tensor:

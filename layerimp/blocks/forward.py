@@ -51,12 +51,7 @@ def hidden_states(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
     items = output.values() if isinstance(output, Mapping) else output
-    found: Tensor = next(item for item in items if _is_tensor(item))
-    return found
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
+    return next(item for item in items if isinstance(item, Tensor))
 
 
 def with_hidden(output: Any, hidden: Tensor) -> Any:
@@ -64,9 +59,9 @@ def with_hidden(output: Any, hidden: Tensor) -> Any:
     if isinstance(output, Tensor):
         return hidden
     if isinstance(output, Mapping):
-        first = next(name for name, item in output.items() if _is_tensor(item))
+        first = next(name for name, item in output.items() if isinstance(item, Tensor))
         return type(output)(**{**output, first: hidden})
-    position = next(i for i, item in enumerate(output) if _is_tensor(item))
+    position = next(i for i, item in enumerate(output) if isinstance(item, Tensor))
     items = (*output[:position], hidden, *output[position + 1 :])
     return type(output)(*items) if hasattr(output, "_fields") else items
 

@@ -9,7 +9,7 @@ have a target: the logits of a whole batch never exist at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CHUNK_LOGITS = 1 << 25
 """Logits, and their gradients, that exist at once: 128 MiB in float32. With fewer, reading the matrix takes longer than
 multiplying by it."""
-PROBE_TOKENS = 8
+TRIAL_TOKENS = 8
 
 Quantity = Literal["nll", "logit"]
 """What to take of each target: its negative log-likelihood, or its logit, before a scale or a cap."""
@@ -75,7 +75,7 @@ class Head:
 
     def _prove(self, stack: BlockStack) -> None:
         """Find out what the model predicts, on a few tokens, and prove that this is how it does."""
-        ids = probe_ids(stack, PROBE_TOKENS)
+        ids = probe_ids(stack, TRIAL_TOKENS)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         name, labels = type(self._model).__name__, getattr(self._model.config, "num_labels", 0)
         if self._model.config.is_encoder_decoder:
@@ -83,8 +83,8 @@ class Head:
         calls: list[tuple[nn.Module, Any]] = []
         with ExitStack() as hooks, in_eval_mode(self._model), torch.inference_mode():
             for part in _parts(stack):
-                hook = part.register_forward_hook(lambda module, _args, output: calls.append((module, output)))
-                hooks.callback(hook.remove)
+                note = part.register_forward_hook(lambda module, _args, output: calls.append((module, output)))
+                hooks.enter_context(note)
             logits = getattr(called(self._model, **inputs), "logits", None)
         if isinstance(logits, Tensor) and logits.shape[:2] == ids.shape and self._model.can_generate():
             self.kind = "next-token"
@@ -190,19 +190,18 @@ class Head:
         for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS // 2):
             if plain:
                 values, part = _through(plain, rows, ids)
-                values_of.append(values.to(hidden.device))
-                parts.append(part.to(hidden.device))
-                continue
-            leaf = rows.requires_grad_()
-            with torch.enable_grad():
-                if unembedding is None:
-                    logits = self._token_logits(output, leaf)
-                else:
-                    logits, ids = _own_logits(unembedding, leaf, ids), torch.zeros_like(ids)
-            values, slope = _outcome(logits, ids, quantity)
+            else:
+                leaf = rows.requires_grad_()
+                with torch.enable_grad():  # for the rules of a sweep, which tell what a bias adds
+                    if unembedding is None:
+                        logits = self._token_logits(output, leaf)
+                    else:
+                        logits, ids = _own_logits(unembedding, leaf, ids), torch.zeros_like(ids)
+                values, slope = _outcome(logits, ids, quantity)
+                (part,) = torch.autograd.grad(logits, [leaf], slope)
+                del logits, slope  # the next ones would come to exist beside them
             values_of.append(values.to(hidden.device))
-            parts += torch.autograd.grad(logits, [leaf], slope)
-            del logits, slope  # the next ones would come to exist beside them
+            parts.append(part.to(hidden.device))
         gradient = torch.zeros_like(hidden)
         gradient[targets.mask.to(hidden.device)] = torch.cat(parts)
         return torch.cat(values_of), {self._field: gradient}
@@ -213,12 +212,8 @@ class Head:
         module = self._model.get_output_embeddings()
         hidden: Tensor = output[self._field].detach()[:1, :1]
         if isinstance(module, nn.Linear) and module.out_features == self.num_classes:
-            hook = module.register_forward_pre_hook(lambda _module, args: read.append(args[0]))
-            try:
-                with torch.no_grad():
-                    self._token_logits(output, hidden[0])
-            finally:
-                hook.remove()
+            with module.register_forward_pre_hook(lambda _module, args: read.append(args[0])), torch.no_grad():
+                self._token_logits(output, hidden[0])
             if len(read) == 1 and torch.equal(read[0].to(hidden.device), hidden):
                 return module
         raise ModelError(f"the logits of {type(self._model).__name__} are not its last hidden state times a matrix")
@@ -226,15 +221,11 @@ class Head:
     def _plain(self, output: ModelOutput) -> nn.Linear | None:
         """The module whose output is the logits, where nothing comes after it; that is seen on a token, once."""
         if self._is_plain is None:
-            hidden: Tensor = output[self._field].detach()[:1, :1]
-            try:
-                module = self._unembedding(output)
-            except ModelError:
-                self._is_plain = False
-            else:
-                with torch.no_grad():
-                    logits = self._token_logits(output, hidden[0])
-                    self._is_plain = torch.equal(module(hidden.to(module.weight.device))[0].to(logits.device), logits)
+            self._is_plain = False
+            with suppress(ModelError), torch.no_grad():
+                module, hidden = self._unembedding(output), output[self._field].detach()[:1, :1]
+                logits = self._token_logits(output, hidden[0])
+                self._is_plain = torch.equal(module(hidden.to(module.weight.device))[0].to(logits.device), logits)
         return self._model.get_output_embeddings() if self._is_plain else None
 
     def _rows(self, hidden: Tensor, targets: Targets, logits: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -309,5 +300,5 @@ def _slope(logits: Tensor, ids: Tensor, out: Tensor | None = None) -> Tensor:
     slope = torch.empty_like(logits, requires_grad=False) if out is None else out
     for rows, part in zip(chunks(logits.detach()), chunks(slope), strict=True):
         part.copy_(torch.softmax(rows.to(working_dtype(rows.dtype)), dim=-1))
-    slope[torch.arange(len(ids), device=slope.device), ids.to(slope.device)] -= 1
+    slope[torch.arange(len(ids), device=slope.device), ids] -= 1
     return slope

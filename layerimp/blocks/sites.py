@@ -1,6 +1,6 @@
 """Finds where, inside a block, the attention and the MLP add to the residual stream.
 
-Nothing is known by name. One probe of a few tokens records what every submodule of a block reads and puts out; a
+Nothing is known by name. One trial on a few tokens records what every submodule of a block reads and puts out; a
 submodule's output is an *addition* when a residual value plus it (times a constant, in models that scale their
 branches) is, element by element, what a later submodule reads or what the block puts out. The first addition is the
 attention's (`attn_out`), the last one the MLP's (`mlp_out`), and `mlp_act` is the input of the linear map whose
@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 from layerimp.blocks.forward import block_input, called, computing, hidden_states, with_hidden, without_cache
 from layerimp.blocks.stack import probe_ids
 from layerimp.errors import LayerimpError, NonFiniteError
+from layerimp.stats import working_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import BlockStack
 
-PROBE_TOKENS = 8
+TRIAL_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -59,23 +60,23 @@ Taps = dict[str, Tap]
 def find_taps(stack: BlockStack) -> list[Taps]:
     """The taps of every block of `stack`.
 
-    One block of each structure is probed, and the pass ends when all are known. A block whose branches put out
-    nothing (all zeros) shows no additions; the next one of its structure is probed in its place.
+    One block of each structure is tried, and the pass ends when all are known. A block whose branches put out
+    nothing (all zeros) shows no additions; the next one of its structure is tried in its place.
 
     Raises:
         NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
     """
     structures = {block: _structure(block) for block in stack}
     found: dict[_Structure, Taps] = {}
-    # Mostly a block reads nothing of those before it but the hidden states; then none has to run but in the probe.
+    # Mostly a block reads nothing of those before it but the hidden states; then none has to run but in the trial.
     with suppress(LayerimpError):
-        _probe(stack, structures, found, passing=True)
+        _trial(stack, structures, found, passing=True)
     if found.keys() != set(structures.values()):
-        _probe(stack, structures, found, passing=False)
+        _trial(stack, structures, found, passing=False)
     return [found.get(structures[block], {}) for block in stack]
 
 
-def _probe(
+def _trial(
     stack: BlockStack, structures: Mapping[nn.Module, _Structure], found: dict[_Structure, Taps], *, passing: bool
 ) -> None:
     """Add to `found` the taps of each structure in one pass through the backbone, which ends when all are known.
@@ -83,31 +84,33 @@ def _probe(
     With `passing`, the hidden states pass by the blocks unchanged.
     """
     shown: dict[_Structure, Any] = {}
-    probing = False
+    trying = False
 
     def step(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        nonlocal probing
+        nonlocal trying
         structure = structures[block]
-        if not probing and structure not in found:  # the probe runs the block itself
-            probing = True
+        if not trying and structure not in found:  # the trial runs the block itself
+            trying, finite = True, True
             try:
-                taps, shown[structure] = _taps_of(block, args, kwargs)
-            except _NotFiniteError:
-                which = f"block {list(stack).index(block)}"
-                raise NonFiniteError(f"{which} puts out a NaN or an infinity in the probe before batch 0") from None
+                taps, output = _taps_of(block, args, kwargs)
+                finite = bool(hidden_states(output).isfinite().all())
+                shown[structure] = output
             except Exception:  # whatever a block makes of running twice; then nothing is known of its inside
                 taps = {}
             finally:
-                probing = False
+                trying = False
+            if not finite:
+                which = f"block {list(stack).index(block)}"
+                raise NonFiniteError(f"{which} puts out a NaN or an infinity in the trial before batch 0")
             if taps:
                 found[structure] = taps
             if found.keys() == set(structures.values()):
                 raise _AllKnownError
-        if passing and not probing and structure in shown:
+        if passing and not trying and structure in shown:
             return with_hidden(shown[structure], block_input(args, kwargs))
         return forward(*args, **kwargs)
 
-    ids = probe_ids(stack, PROBE_TOKENS)
+    ids = probe_ids(stack, TRIAL_TOKENS)
     with ExitStack() as undo, torch.no_grad(), suppress(_AllKnownError):
         for block in structures:
             undo.enter_context(computing(block, partial(step, block, block.forward)))
@@ -115,11 +118,7 @@ def _probe(
 
 
 class _AllKnownError(LayerimpError):
-    """Ends a probe early."""
-
-
-class _NotFiniteError(Exception):
-    """A probed block put out a NaN or an infinity."""
+    """Ends a trial early."""
 
 
 _Structure = tuple[tuple[object, ...], ...]
@@ -140,8 +139,6 @@ def _taps_of(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     device = next(block.parameters()).device
     call: _Call = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device, copy=True), (args, kwargs))
     tensors = dict(chain(block.named_parameters(), block.named_buffers()))
-    if all(t.dtype in (torch.float32, torch.float64) for t in tensors.values() if t.is_floating_point()):
-        return _record(block, call, {})
     try:
         return _record(block, tree_map_only(torch.Tensor, _widened, call), tree_map(_widened, tensors))
     except RuntimeError:  # an attention kernel that knows only half precision
@@ -149,17 +146,31 @@ def _taps_of(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+    return tensor.to(working_dtype(tensor.dtype)) if tensor.is_floating_point() else tensor
 
 
 def _record(block: nn.Module, call: _Call, tensors: dict[str, Tensor]) -> tuple[Taps, Any]:
-    recording = _Recording()
+    """The taps of a block that computes with other `tensors` in place of its own, and its output."""
+    events: list[_Event] = []
+
+    def note(path: str, module: nn.Module, side: Literal["input", "output"], values: Iterable[Any]) -> None:
+        value = next((v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point()), None)
+        if value is not None and value.numel() == TRIAL_TOKENS * value.shape[-1]:
+            rows = value.detach().reshape(TRIAL_TOKENS, -1).clone()
+            events.append(_Event(path, module, side, rows, value, value._version))
+
+    def enter(path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        note(path, module, "input", (*args, *kwargs.values()))
+
+    def leave(path: str, module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        note(path, module, "output", output if isinstance(output, tuple | list) else (output,))
+
     with ExitStack() as hooks, torch.no_grad():
-        recording.attach(block, hooks)
+        for path, module in block.named_modules():
+            hooks.enter_context(module.register_forward_pre_hook(partial(enter, path), with_kwargs=True))
+            hooks.enter_context(module.register_forward_hook(partial(leave, path)))
         output = functional_call(block, tensors, *call)
-    if not hidden_states(output).isfinite().all():
-        raise _NotFiniteError
-    return recording.taps, output
+    return _resolve(events), output
 
 
 @dataclass
@@ -176,34 +187,6 @@ class _Event:
     @property
     def overwritten(self) -> bool:
         return self.borrowed._version != self.version
-
-
-class _Recording:
-    """What the submodules of one block read and put out, in order, while the probe runs through it."""
-
-    def __init__(self) -> None:
-        self.taps: Taps = {}
-        self._events: list[_Event] = []
-
-    def attach(self, block: nn.Module, hooks: ExitStack) -> None:
-        for path, module in block.named_modules():
-            hooks.callback(module.register_forward_pre_hook(partial(self._enter, path), with_kwargs=True).remove)
-            hooks.callback(module.register_forward_hook(partial(self._leave, path)).remove)
-
-    def _enter(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._record(path, module, "input", (*args, *kwargs.values()))
-
-    def _leave(self, path: str, module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        self._record(path, module, "output", output if isinstance(output, tuple | list) else (output,))
-        if not path:
-            self.taps = _resolve(self._events)
-            self._events = []
-
-    def _record(self, path: str, module: nn.Module, side: Literal["input", "output"], values: Iterable[Any]) -> None:
-        value = next((v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point()), None)
-        if value is not None and value.numel() == PROBE_TOKENS * value.shape[-1]:
-            rows = value.detach().reshape(PROBE_TOKENS, -1).clone()
-            self._events.append(_Event(path, module, side, rows, value, value._version))
 
 
 def _resolve(events: list[_Event]) -> Taps:

@@ -25,16 +25,16 @@ class Snapshot:
     That costs no copy and no arithmetic: of a weight it is known which tensor it is, and how often it was written to.
 
     Attributes:
-        hooks: For each module, by its path, the hooks on it by the name of the list that holds them.
+        hooks: For each module with hooks, by its path, those on it by the name of the list that holds them.
         training: The modules in training mode.
-        patched: The modules whose `forward` is not that of their class.
+        patches: Each `forward` that is not that of its module's class, by path.
         weights: For each parameter, by its path, which tensor it is, its version, and whether it wants a gradient.
         config: The fields of the configuration.
     """
 
     hooks: dict[str, dict[str, OrderedDict[int, Any]]]
     training: frozenset[str]
-    patched: dict[str, Any]
+    patches: dict[str, Any]
     weights: dict[str, tuple[int, int, bool]]
     config: dict[str, Any]
 
@@ -43,7 +43,11 @@ class Snapshot:
         """The snapshot of a model as it is now."""
         modules = dict(model.named_modules())
         return cls(
-            {path: {kind: OrderedDict(vars(module)[kind]) for kind in _HOOKS} for path, module in modules.items()},
+            {
+                path: {kind: OrderedDict(vars(module)[kind]) for kind in _HOOKS}
+                for path, module in modules.items()
+                if any(vars(module)[kind] for kind in _HOOKS)
+            },
             frozenset(path for path, module in modules.items() if module.training),
             {path: vars(module)["forward"] for path, module in modules.items() if "forward" in vars(module)},
             {
@@ -55,42 +59,34 @@ class Snapshot:
 
     def traces(self, now: Snapshot) -> list[str]:
         """What was left behind on the model until `now`, and can be taken away: hooks, patches, modes."""
-        found = [
-            f"a hook on {_named(path)}"
-            for path, hooks in now.hooks.items()
-            if any(hooks[kind].keys() != self.hooks.get(path, {}).get(kind, {}).keys() for kind in _HOOKS)
+        return [
+            *(f"a hook on {path or 'the model'}" for path in _changed(self.hooks, now.hooks)),
+            *(f"another forward of {path or 'the model'}" for path in _changed(self.patches, now.patches)),
+            *(f"the mode of {path or 'the model'}" for path in sorted(self.training ^ now.training)),
         ]
-        found += [
-            f"another forward of {_named(path)}"
-            for path in sorted(now.patched.keys() | self.patched.keys())
-            if now.patched.get(path) is not self.patched.get(path)
-        ]
-        found += [f"the mode of {_named(path)}" for path in sorted(now.training ^ self.training)]
-        return found
 
     def damage(self, now: Snapshot) -> list[str]:
         """What was changed in the model until `now`, and cannot be taken back: weights, fields of the configuration."""
-        paths = sorted(now.weights.keys() | self.weights.keys())
-        found = [f"the weight {path}" for path in paths if now.weights.get(path) != self.weights.get(path)]
-        fields = sorted(now.config.keys() | self.config.keys())
-        found += [f"config.{name}" for name in fields if now.config.get(name) != self.config.get(name)]
-        return found
+        return [
+            *(f"the weight {path}" for path in _changed(self.weights, now.weights)),
+            *(f"config.{name}" for name in _changed(self.config, now.config)),
+        ]
 
     def restore(self, model: PreTrainedModel) -> None:
         """Take away what was left behind."""
         for path, module in model.named_modules():
-            for kind, hooks in self.hooks.get(path, {}).items():
+            for kind in _HOOKS:
                 vars(module)[kind].clear()
-                vars(module)[kind].update(hooks)
+                vars(module)[kind].update(self.hooks.get(path, {}).get(kind, {}))
             module.training = path in self.training
-            if path in self.patched:
-                vars(module)["forward"] = self.patched[path]
-            else:
-                vars(module).pop("forward", None)
+            vars(module).pop("forward", None)
+            if path in self.patches:
+                vars(module)["forward"] = self.patches[path]
 
 
-def _named(path: str) -> str:
-    return path or "the model"
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The names under which two mappings do not hold the same."""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
 @contextmanager

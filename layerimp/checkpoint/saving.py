@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -200,7 +199,7 @@ def _check_cache(intact: BlockStack, reloaded: BlockStack) -> None:
         raise CheckpointError(f"the checkpoint cannot run with a cache: {one_line(error)}") from error
     if expected is None:
         return
-    if (off := math.inf if found is None else deviation(expected, found, intact.model.dtype)) > TOLERANCE:
+    if (off := deviation(expected, found, intact.model.dtype)) > TOLERANCE:
         raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} roundings off those in memory")
 
 

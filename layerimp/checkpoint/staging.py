@@ -82,18 +82,17 @@ def _umask() -> int:
 
 
 def _rename(stage: Path, target: Path) -> None:
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=_prefix(target, os.getpid()), dir=target.parent))
-        target.rename(old / _REPLACED)
+    if not target.exists():
+        stage.rename(target)
+        return
+    prefix = _prefix(target, os.getpid())
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent, ignore_cleanup_errors=True) as old:
+        replaced = target.rename(Path(old, _REPLACED))
         try:
             stage.rename(target)
         except OSError:
-            (old / _REPLACED).rename(target)
+            replaced.rename(target)
             raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-    else:
-        stage.rename(target)
 
 
 def _prefix(target: Path, pid: int) -> str:

@@ -14,12 +14,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp._version import __version__
+from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from layerimp.evaluator import Evaluator
+
 CACHE_VARIABLE = "LAYERIMP_CACHE"
+
+
+def kept_as(evaluator: Evaluator, who: str) -> str | None:
+    """What an evaluator's metrics are kept under, beside the model's fingerprint.
+
+    None where they are not: those of a pruned model, what it costs, and where the evaluator has no fingerprint.
+    """
+    return evaluator.fingerprint() if who == ORIGINAL and evaluator.kind == "quality" else None
 
 
 def model_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> str:
@@ -71,12 +82,9 @@ class MetricsCache:
     def get(self, *parts: str) -> list[Metric] | None:
         """The metrics under the key that `parts` make, or None."""
         try:
-            records = json.loads(self._path(*parts).read_text(encoding="utf-8"))
-            metrics = [Metric(**record) for record in records]
-            numbers = [number for metric in metrics for number in (metric.value, metric.stderr or 0.0)]
+            return [Metric(**record) for record in json.loads(self._path(*parts).read_text(encoding="utf-8"))]
         except (OSError, ValueError, TypeError):
             return None
-        return metrics if all(isinstance(number, int | float) for number in numbers) else None
 
     def put(self, metrics: list[Metric], *parts: str) -> None:
         """Keep metrics. A cache that cannot be written is no cache, and no error."""

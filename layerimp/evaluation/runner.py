@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import NonFiniteError, PluginError
-from layerimp.evaluation.cache import MetricsCache, model_fingerprint
+from layerimp.evaluation.cache import MetricsCache, kept_as, model_fingerprint
 from layerimp.evaluator import Metric
 from layerimp.progress import About, Progress
 from layerimp.registry.attribution import attributing, named
@@ -72,7 +72,7 @@ class Evaluation:
     def _metrics(self, label: str, evaluator: Evaluator, who: str) -> list[Metric]:
         """What one evaluator says, now or in an earlier run."""
         cache = MetricsCache()
-        tag = evaluator.fingerprint() if who == ORIGINAL and evaluator.kind == "quality" else None
+        tag = kept_as(evaluator, who)
         if tag is not None and (known := cache.get(self._weights, evaluator.name, tag)) is not None:
             with self._progress.stage(f"{label} of the intact model: known from an earlier run"):
                 return known

@@ -121,7 +121,8 @@ def fill(
     passes = shared_passes(scorers)
     if isinstance(calibration, Iterator):  # it could be gone through only once
         calibration = list(calibration)
-    kept = [index for index in range(len(stack)) if index not in set(removed)]
+    removed = sorted(set(removed))
+    kept = [index for index in range(len(stack)) if index not in removed]
     found = {label: Filled(scorer, kept) for label, scorer in scorers.items()}
     with in_eval_mode(stack.model):
         if cache is not None:
@@ -129,7 +130,7 @@ def fill(
         for one in passes:
             one.scout(stack)
         for one in passes:
-            one.run(stack, calibration, kept, progress, cache)
+            one.run(stack, calibration, removed, progress, cache)
             for label, scorer in one.scorers.items():
                 found[label] = Filled(scorer, kept, one.notes(stack, label), one.failed.get(label))
     return found

@@ -57,7 +57,7 @@ class Pass:
             ModelError: it has not.
         """
         wanted = {site for scorer in self.scorers.values() for site in scorer.observes}
-        # The sites that stand in for others are looked for as well, since the probe is made once.
+        # The sites that stand in for others are looked for as well, since the trial is made once.
         substitutes = {scorer.fallbacks.get(site) for scorer in self.scorers.values() for site in scorer.observes}
         self.scouting = self.sweep.scout(stack, frozenset(wanted | {site for site in substitutes if site}))
         missing = self.scouting.missing
@@ -67,7 +67,7 @@ class Pass:
         self,
         stack: BlockStack,
         calibration: Iterable[Batch],
-        kept: Sequence[int],
+        removed: Sequence[int],
         progress: Progress,
         cache: BlockCache | None,
     ) -> None:
@@ -76,7 +76,7 @@ class Pass:
         Args:
             stack: The model's blocks.
             calibration: The calibration set.
-            kept: The indices of the blocks that are scored; the others are bypassed.
+            removed: The indices of the blocks that are bypassed; the others are scored.
             progress: Where to report progress.
             cache: What the blocks put out in earlier passes.
         """
@@ -89,20 +89,18 @@ class Pass:
         ):
             while True:
                 with suppress(HarmfulError), progress.stage(f"score {', '.join(self._attending())}", total) as advance:
-                    self._drive(stack, Checked(calibration, stack), kept, advance, cache)
+                    self.sweep.drive(stack, Checked(calibration, stack), self._drive(stack, removed, cache, advance))
+                    for label in self._attending():
+                        with self._setting_aside(label, "at the end of the text"):
+                            self.scorers[label].end_sweep()
                     return
                 self._renew()
                 cache = None  # it may hold what was harmed
 
-    def _drive(
-        self,
-        stack: BlockStack,
-        batches: Iterable[Batch],
-        kept: Sequence[int],
-        advance: Advance,
-        cache: BlockCache | None,
-    ) -> None:
+    def _drive(self, stack: BlockStack, removed: Sequence[int], cache: BlockCache | None, advance: Advance) -> Drive:
+        """What the sweep is to read for the scorers, and how it reaches them."""
         bundles = self._bundles()
+        kept = [index for index in range(len(stack)) if index not in removed]
 
         def show(trace: Trace) -> None:
             before, where = trace.versions(), f"at block {kept[trace.block]}, batch {trace.batch}"
@@ -120,19 +118,15 @@ class Pass:
                     self.scorers[label].end_batch()
             advance(1)
 
-        drive = Drive(
+        return Drive(
             scouting=self.scouting,
             bundles=set(bundles.values()),
             emit=show,
             end_batch=end_batch,
             lookback=max(scorer.lookback for scorer in self.scorers.values()),
-            removed=[index for index in range(len(stack)) if index not in kept],
+            removed=removed,
             cache=cache,
         )
-        self.sweep.drive(stack, batches, drive)
-        for label in self._attending():
-            with self._setting_aside(label, "at the end of the text"):
-                self.scorers[label].end_sweep()
 
     def _bundles(self) -> dict[str, frozenset[str]]:
         """By label, the sites that one trace has to hold for a scorer: its own, or a larger set that holds them all."""
@@ -167,8 +161,13 @@ class Pass:
 
     def notes(self, stack: BlockStack, label: str) -> list[str]:
         """What a reader of a scorer's scores has to know: which sites were read in place of others."""
-        missing = self.scouting.missing
-        return [_fallback_note(stack, site, other, missing[site]) for site, other in self.renamed[label].items()]
+        found = []
+        for site, other in self.renamed[label].items():
+            blocks = self.scouting.missing[site]
+            where = "no block has" if len(blocks) == len(stack) else f"{len(blocks)} of {len(stack)} blocks have no"
+            kind = type(stack[blocks[0]]).__name__
+            found.append(f"{where} site {site} ({kind}); {other} is read instead, in every block")
+        return found
 
 
 def shared_passes(scorers: Mapping[str, Scorer]) -> list[Pass]:
@@ -198,25 +197,15 @@ def _fallbacks(label: str, scorer: Scorer, missing: Mapping[str, list[int]]) -> 
     return renamed
 
 
-def _fallback_note(stack: BlockStack, site: str, other: str, blocks: list[int]) -> str:
-    where = "no block has" if len(blocks) == len(stack) else f"{len(blocks)} of {len(stack)} blocks have no"
-    kind = type(stack[blocks[0]]).__name__
-    return f"{where} site {site} ({kind}); {other} is read instead, in every block"
-
-
 @contextmanager
 def _naming_those_without_prediction() -> Iterator[None]:
     """Where a model's predictions cannot be read, name the scorers that need none."""
     try:
         yield
     except PredictionError as error:
-        raise PredictionError(f"{error}; {_without_prediction()}") from error
-
-
-def _without_prediction() -> str:
-    sweeps = {name: getattr(registry().get("scorer", name), "sweep", None) for name in registry().names("scorer")}
-    free = [name for name, sweep in sweeps.items() if sweep is None or not sweep.predicts]
-    return f"scorers that need no prediction: {', '.join(free)}"
+        sweeps = {name: getattr(registry().get("scorer", name), "sweep", None) for name in registry().names("scorer")}
+        free = [name for name, sweep in sweeps.items() if sweep is None or not sweep.predicts]
+        raise PredictionError(f"{error}; scorers that need no prediction: {', '.join(free)}") from error
 
 
 class _Observed(dict[str, "Tensor"]):

@@ -8,14 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import ALL
-from layerimp.errors import (
-    CalibrationError,
-    ModelError,
-    NonFiniteError,
-    OptionError,
-    PluginError,
-    SurgeryError,
-)
+from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
 from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
@@ -118,15 +111,11 @@ class Selection:
         if trying := [label for label in self.specs if label in self.unnamed]:
             with self.progress.stage(f"try {', '.join(trying)} on a few tokens", len(trying)) as advance:
                 for label in trying:
-                    with self.excusing(label):
-                        self._try(label, stack, few)
+                    # Too few tokens, or a NaN, is for the whole set to judge.
+                    with self.excusing(label), suppress(CalibrationError, NonFiniteError):
+                        measure(stack, [few], self.made(len(stack), label))
                     advance(1)
         self.need_any()
-
-    def _try(self, label: str, stack: BlockStack, batch: Batch) -> None:
-        # Too few tokens, or a NaN, is for the whole set to judge.
-        with suppress(CalibrationError, NonFiniteError):
-            measure(stack, [batch], self.made(len(stack), label))
 
     def need_any(self) -> None:
         """Refuse to go on when nobody but baselines is left.

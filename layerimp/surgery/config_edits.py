@@ -10,6 +10,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -21,10 +23,10 @@ COUNTS_LAYERS = re.compile(r"(^|_)(layers?|blocks?|depth)(_|$)")
 LONGEST_PERIOD = 16
 _TOKENS = re.compile(r"token_(ids?|index)$")
 
-Fields = dict[str, Any]
-"""Rewritten fields, by name."""
 FieldPath = tuple[str, ...]
 """Where a field is: its name, after those of the mappings that hold it."""
+Fields = dict[FieldPath, Any]
+"""Rewritten fields, in the order in which they are written."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,14 @@ class Rewrites:
             return {entries[old][0](new): entries[old][1] for new, old in enumerate(self.kept) if old in entries}
         return None
 
-    def periods(self, path: FieldPath, value: Any) -> Iterator[int]:
+    def periods(self, value: Any) -> Iterator[int]:
         """What a number may become that tells after how many blocks a pattern repeats."""
-        if path[0] not in COMMON and not _TOKENS.search(path[-1]) and type(value) is int and 0 <= value <= self.count:
+        if type(value) is int and 0 <= value <= self.count:
             yield from range(1, min(self.count, LONGEST_PERIOD) + 1)
 
-    def candidates(self, path: FieldPath, value: Any) -> Iterator[Any]:
+    def candidates(self, value: Any) -> Iterator[Any]:
         """What a field may become: a count of the first or last blocks, a factor, a list of indices."""
         kept, count = self.kept, self.count
-        if path[0] in COMMON or _TOKENS.search(path[-1]):
-            return
         if type(value) is int and 0 <= value <= count:
             yield sum(index < value for index in kept)
             yield sum(index >= count - value for index in kept)
@@ -91,20 +91,20 @@ class Rewrites:
         if expanded is not None and len(expanded) == count:
             yield [[[expanded[index] for index in kept], 1]]
 
-    def followers(self, part: Mapping[str, Any], done: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    def followers(self, part: Mapping[str, Any], done: Fields) -> Iterator[tuple[FieldPath, Any]]:
         """Fields that are not `done` and speak of layers, as they would be for the kept blocks.
 
         A number does where it counts all blocks, or parts them just as one of the lists does.
         """
         lists = [v for n, v in part.items() if isinstance(v, list | tuple) and self.listed(n, v) is not None]
         for name, value in part.items():
-            if name in done or name in COMMON or not COUNTS_LAYERS.search(name):
+            if any(path[0] == name for path in done) or name in COMMON or not COUNTS_LAYERS.search(name):
                 continue
             if type(value) is int:
                 if value == self.count or (0 < value < self.count and any(_parts(one, value) for one in lists)):
-                    yield name, sum(index < value for index in self.kept)
+                    yield (name,), sum(index < value for index in self.kept)
             elif isinstance(value, list | tuple) and value and self._names_blocks(value):
-                yield name, [new for new, old in enumerate(self.kept) if old in value]
+                yield (name,), [new for new, old in enumerate(self.kept) if old in value]
 
     def _names_blocks(self, value: Sequence[Any], base: int = 0) -> bool:
         """Whether a list may name blocks by their index, counted from `base`."""
@@ -114,35 +114,21 @@ class Rewrites:
 
 
 def leaves(part: Mapping[str, Any], path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
-    """The fields of a configuration, and those of mappings in it."""
+    """The fields of a configuration, and those of mappings in it, that may depend on the blocks."""
     for name, value in part.items():
-        if not isinstance(name, str):
+        if not isinstance(name, str) or (not path and name in COMMON):
             continue
         if isinstance(value, dict) and name not in COMMON and len(path) < 2:
             yield from leaves(value, (*path, name))
-        yield (*path, name), value
+        if not _TOKENS.search(name):
+            yield (*path, name), value
 
 
-def leaf(fields: Mapping[str, Any], path: FieldPath, otherwise: Any) -> Any:
-    """A field, where it is among `fields`."""
-    found: Any = fields
-    for name in path:
-        if not isinstance(found, dict) or name not in found:
-            return otherwise
-        found = found[name]
-    return found
-
-
-def with_leaf(part: Mapping[str, Any], fields: Fields, path: FieldPath, value: Any) -> Fields:
-    """The rewritten fields of `part` with one more."""
-    changed = copy.deepcopy(fields)
-    if len(path) == 1:
-        return {**changed, path[0]: value}
-    inner = changed.setdefault(path[0], copy.deepcopy(part[path[0]]))
-    for name in path[1:-1]:
-        inner = inner[name]
-    inner[path[-1]] = value
-    return changed
+def write(part: dict[str, Any], fields: Fields) -> None:
+    """Let a configuration hold rewritten fields."""
+    for path, value in fields.items():
+        holder = reduce(getitem, path[:-1], part)
+        holder[path[-1]] = copy.deepcopy(value)
 
 
 def _parts(one: Sequence[Any], value: int) -> bool:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from layerimp.errors import SurgeryError
-from layerimp.surgery.config_edits import COMMON, COUNTS_LAYERS, Fields, Rewrites, leaf, leaves, with_leaf
-from layerimp.surgery.meta_model import Builder, Facts, Places, facts
+from layerimp.surgery.config_edits import COMMON, COUNTS_LAYERS, Fields, Rewrites, leaves, write
+from layerimp.surgery.meta_model import Builder, Facts, facts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -28,17 +28,6 @@ if TYPE_CHECKING:
 
 _LIMIT = 400
 """Skeletons that are tried at most."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What a kept block would become, where that is not what it was."""
-
-    old: int
-    new: int
-    name: str
-    was: object
-    now: object
 
 
 @dataclass
@@ -52,8 +41,8 @@ class Shortened:
         outside: Plain attributes of the rest of the model that become others, by path.
         parallel: Lists of modules beside the blocks that have one for each of them.
         tables: Weights outside the blocks, by path, that have one slice per block along an axis.
-        left: What would be different in the kept blocks.
-        beside: What would be different outside them.
+        left: What would be different in the kept blocks, as prose.
+        beside: What would be different outside them, as prose.
     """
 
     config: PretrainedConfig
@@ -62,7 +51,7 @@ class Shortened:
     outside: dict[str, object] = field(default_factory=dict)
     parallel: list[str] = field(default_factory=list)
     tables: dict[str, int] = field(default_factory=dict)
-    left: list[Difference] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     beside: list[str] = field(default_factory=list)
 
     @property
@@ -85,7 +74,7 @@ class _Search:
 
     def __init__(self, stack: BlockStack, kept: Sequence[int]) -> None:
         self.stack, self.kept, self.count = stack, list(kept), len(stack)
-        self.model = stack.model
+        self.model, self.name = stack.model, type(stack.model).__name__
         self.builder = Builder(self.model)
         self.tries = 0
         self.error = ""
@@ -93,8 +82,8 @@ class _Search:
             before = self.builder.build(self.model.config)
         except Exception as error:
             raise self._unbuilt(error) from error
-        blocks = _list_at(before, stack.path)
-        if blocks is None or len(blocks) != self.count:
+        blocks = _blocks_of(before, stack.path)
+        if len(blocks) != self.count:
             raise SurgeryError(f"{self.name} is not built from its own configuration with {self.count} blocks")
         self.before = [facts(block) for block in blocks]
         self.rest = facts(before, without=stack.path)
@@ -104,30 +93,23 @@ class _Search:
         self.where = _location(self.model.config, stack.config, self.name)
         self.rewrites = Rewrites(self.kept, self.count, self._kinds())
 
-    @property
-    def name(self) -> str:
-        return type(self.model).__name__
-
     def run(self) -> Shortened:
         fields, best = self._start()
-        while best.misfit and self.tries < _LIMIT:
-            better = self._improved(fields, best)
-            if better is None:
-                break
+        while best.misfit and (better := self._improved(fields, best)):
             fields, best = better
         if best.misfit:
             raise SurgeryError(self._told(best))
-        return self._consistent(fields, best)[1]
+        return self._consistent(fields, best)
 
     def _start(self) -> tuple[Fields, Shortened]:
         """The lists and mappings shortened, and the best of the fields that may count the blocks."""
         part = self._part(self.whole)
-        listed = {name: new for name, old in part.items() if (new := self.rewrites.listed(name, old)) is not None}
+        listed = {(name,): new for name, old in part.items() if (new := self.rewrites.listed(name, old)) is not None}
         found: list[tuple[Fields, Shortened]] = []
-        for left_out, counted in product(("", *listed), list(self._counts())):
+        for left_out, counted in product(((), *listed), list(self._counts())):
             if left_out and found:
                 break  # a list that is as long by chance would keep every meta model from being built
-            fields = {**{name: new for name, new in listed.items() if name != left_out}, **counted}
+            fields = {path: new for path, new in listed.items() if path != left_out} | counted
             tried = self._try(fields)
             if tried is not None:
                 found.append((fields, tried))
@@ -144,8 +126,9 @@ class _Search:
         names = [name for name, value in part.items() if type(value) is int and value == self.count]
         names = [name for name in names if name not in COMMON]
         names.sort(key=lambda name: (name != main, not COUNTS_LAYERS.search(name)))
-        yield from ({name: kept} for name in names)
-        layered = [name for name in names if COUNTS_LAYERS.search(name)]
+        for name in names:
+            yield {(name,): kept}
+        layered = [(name,) for name in names if COUNTS_LAYERS.search(name)]
         if len(layered) > 1:
             yield dict.fromkeys(layered, kept)
         if all(not COUNTS_LAYERS.search(name) for name in names):
@@ -153,14 +136,13 @@ class _Search:
 
     def _improved(self, fields: Fields, best: Shortened) -> tuple[Fields, Shortened] | None:
         """The first rewriting of one field that leaves less different."""
-        part = self._part(self.whole)
         # What is likely first, of all fields, and of those first whose name speaks of layers.
-        fields_first = sorted(leaves(part), key=lambda one: not COUNTS_LAYERS.search(one[0][-1]))
+        fields_first = sorted(leaves(self._part(self.whole)), key=lambda one: not COUNTS_LAYERS.search(one[0][-1]))
         for rewriting, (path, value) in product((self.rewrites.candidates, self.rewrites.periods), fields_first):
-            for candidate in rewriting(path, value):
-                if leaf(fields, path, value) == candidate or self.tries >= _LIMIT:
+            for candidate in rewriting(value):
+                if fields.get(path, value) == candidate or self.tries >= _LIMIT:
                     continue
-                changed = with_leaf(part, fields, path, candidate)
+                changed = {**fields, path: candidate}
                 tried = self._try(changed)
                 if tried is not None and tried.misfit < best.misfit:
                     return changed, tried
@@ -174,35 +156,34 @@ class _Search:
             kinds.setdefault(classes, []).append(index)
         return [frozenset(blocks) for blocks in kinds.values()] if len(kinds) > 1 else []
 
-    def _consistent(self, fields: Fields, best: Shortened) -> tuple[Fields, Shortened]:
+    def _consistent(self, fields: Fields, best: Shortened) -> Shortened:
         """Fields that count layers and decide nothing, because a list does, follow nevertheless, for other readers.
 
         A meta model tells whether they decide nothing.
         """
-        for name, follower in self.rewrites.followers(self._part(self.whole), fields):
-            changed = {**fields, name: follower}
+        for path, follower in self.rewrites.followers(self._part(self.whole), fields):
+            changed = {**fields, path: follower}
             tried = self._try(changed)
             if tried is None or tried.misfit or (tried.parallel, tried.tables) != (best.parallel, best.tables):
                 continue
             if type(follower) is list or (tried.outside, tried.attributes) == (best.outside, best.attributes):
                 fields, best = changed, tried
-        return fields, best
+        return best
 
     def _try(self, fields: Fields) -> Shortened | None:
         """What comes of rewritten fields; None where nothing does."""
         self.tries += 1
         whole = copy.deepcopy(self.whole)
-        self._part(whole).update(copy.deepcopy(fields))
         try:
+            write(self._part(whole), fields)
             config = type(self.model.config).from_dict(whole)
             meta_model = self.builder.build(config)
         except Exception as error:
             self.error = self.error or str(self._unbuilt(error))
             return None
-        blocks = _list_at(meta_model, self.stack.path)
-        if blocks is None or len(blocks) != len(self.kept):
-            built = 0 if blocks is None else len(blocks)
-            self.error = self.error or f"{self.name} builds {built} blocks where {len(self.kept)} are kept"
+        blocks = _blocks_of(meta_model, self.stack.path)
+        if len(blocks) != len(self.kept):
+            self.error = self.error or f"{self.name} builds {len(blocks)} blocks where {len(self.kept)} are kept"
             return None
         found = Shortened(config, meta_model)
         self._compare_blocks(found, [facts(block) for block in blocks])
@@ -218,11 +199,14 @@ class _Search:
                 if self._refers(name, old, new, was, now):
                     found.attributes[old, name] = now
                 else:
-                    found.left.append(Difference(old, new, name, was, now))
+                    found.left.append(
+                        f"block {old} cannot become block {new} of {self.name}: "
+                        f"its {name} would change from {was} to {now}"
+                    )
 
     def _refers(self, name: str, old: int, new: int, was: object, now: object) -> bool:
         """Whether an attribute tells a block's own place, that of another one, or the number of blocks."""
-        if isinstance(was, Places) and isinstance(now, Places):
+        if isinstance(was, dict) and isinstance(now, dict):  # mappings from block indices
             return True
         if isinstance(was, tuple):
             places = tuple(self.kept.index(index) for index in was if index in self.kept)
@@ -273,10 +257,8 @@ class _Search:
                 found.beside.append(f"{name} would change from {was} to {now}")
 
     def _part(self, whole: dict[str, Any]) -> dict[str, Any]:
-        part = whole
-        for name in self.where:
-            part = part[name]
-        return part
+        """The fields of the configuration that counts the blocks, among those of the whole model's."""
+        return whole[self.where] if self.where else whole
 
     def _unbuilt(self, error: Exception) -> SurgeryError:
         cause = " ".join(line.strip() for line in str(error).strip().split("\n")[:2])
@@ -288,29 +270,25 @@ class _Search:
             return (
                 f"blocks cannot be removed from {self.name}: its {best.beside[0]}, because it depends on their number"
             )
-        one = best.left[0]
-        found = f"block {one.old} cannot become block {one.new} of {self.name}: its {one.name} would change from "
         if self.tries >= _LIMIT:
-            return f"{found}{one.was} to {one.now}, and in {_LIMIT} tries no configuration was found that keeps it"
-        return f"{found}{one.was} to {one.now}, because it depends on the position"
+            return f"{best.left[0]}, and in {_LIMIT} tries no configuration was found that keeps it"
+        return f"{best.left[0]}, because it depends on the position"
 
 
-def _location(config: PretrainedConfig, part: PretrainedConfig, model: str) -> tuple[str, ...]:
-    """Where in a configuration a part of it is."""
+def _location(config: PretrainedConfig, part: PretrainedConfig, model: str) -> str:
+    """The field of a configuration that a part of it is in; empty where that is the whole."""
     if config is part:
-        return ()
+        return ""
     for name, value in vars(config).items():
         if value is part:
-            return (name,)
+            return name
     raise SurgeryError(f"the configuration that counts the blocks of {model} is no part of the model's own")
 
 
-def _list_at(model: nn.Module, path: str) -> nn.ModuleList | None:
-    try:
-        found = model.get_submodule(path)
-    except AttributeError:
-        return None
-    return found if isinstance(found, nn.ModuleList) else None
+def _blocks_of(model: nn.Module, path: str) -> list[nn.Module]:
+    """The modules of the list at `path`; none where a model has no list there."""
+    found = dict(model.named_modules(remove_duplicate=False)).get(path)
+    return list(found) if isinstance(found, nn.ModuleList) else []
 
 
 def _same(was: object, now: object) -> bool:

@@ -25,10 +25,6 @@ Facts = dict[str, object]
 _PLAIN = (bool, int, float, str, type(None))
 
 
-class Places(dict[int, object]):
-    """A mapping from block indices."""
-
-
 class Builder:
     """Builds meta models of one model, all in the same way.
 
@@ -96,7 +92,7 @@ def facts(module: nn.Module, *, without: str = "") -> Facts:
             if _plain(value):
                 found[prefix + name] = tuple(value) if isinstance(value, list) else value
             elif isinstance(value, dict) and value and all(type(key) is int for key in value):
-                found[prefix + name] = Places(value)
+                found[prefix + name] = value  # a mapping from block indices
         for name, parameter in part.named_parameters(recurse=False):
             found[prefix + name] = tuple(parameter.shape)
         for name, buffer in part.named_buffers(recurse=False):

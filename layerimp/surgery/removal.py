@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import copy
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
-from layerimp.blocks.equivalence import (
-    TOKENS,
-    TOLERANCE,
-    cached_logits,
-    deviation,
-    last_hidden,
-    stored_tensors,
-)
+from layerimp.blocks.equivalence import TOKENS, TOLERANCE, cached_logits, deviation, last_hidden, stored_tensors
 from layerimp.blocks.stack import BlockStack
 from layerimp.errors import LayerimpError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
@@ -117,8 +110,8 @@ class Removal:
         with ExitStack() as undo:
             if not self._settled(undo):
                 undo.close()
-                with in_float32(self.stack.model), ExitStack() as trial:
-                    self._settled(trial)
+                with in_float32(self.stack.model), ExitStack() as undone:
+                    self._settled(undone)
                 self._settled(undo)
             return undo.pop_all().close
 
@@ -181,8 +174,7 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
         equal = off == 0
         if off <= TOLERANCE and cached is not None:
             how = " with a cache"
-            now = cached_logits(stack)
-            off = math.inf if now is None else deviation(cached, now, stack.model.dtype)
+            off = deviation(cached, cached_logits(stack), stack.model.dtype)
             equal = equal and off == 0
     except Exception as error:  # whatever the kept blocks make of what is missing
         raise SurgeryError(f"{kind} cannot run{how} {without}: {one_line(error)}") from error
@@ -194,10 +186,9 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
     return equal
 
 
-def _named(blocks: Iterable[int]) -> str:
+def _named(blocks: Sequence[int]) -> str:
     """Blocks by their index, as prose."""
-    ordered = sorted(blocks)
-    return f"block{'s' if len(ordered) > 1 else ''} {', '.join(map(str, ordered))}"
+    return f"block{'s' if len(blocks) > 1 else ''} {', '.join(map(str, blocks))}"
 
 
 def _apply(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitStack) -> None:
@@ -210,12 +201,11 @@ def _apply(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitS
     for name, value in found.outside.items():
         _set(model, name, value, undo)
     for path, axis in found.tables.items():
-        _slice(model, path, axis, kept, count, undo)
+        _exchange(model, path, _sliced(attrgetter(path)(model), axis, kept, count), undo)
     for path in (stack.path, *found.parallel):
         modules = model.get_submodule(path)
         assert isinstance(modules, nn.ModuleList)
-        undo.callback(_put, model, path, modules)
-        _put(model, path, nn.ModuleList(modules[index] for index in kept))
+        _exchange(model, path, nn.ModuleList(modules[index] for index in kept), undo)
     _describe(model, found, undo)
 
 
@@ -230,34 +220,26 @@ def _acquired(stack: BlockStack, kept: Sequence[int], found: Shortened) -> Itera
 
 def _set(module: nn.Module, name: str, value: object, undo: ExitStack) -> None:
     """Set an attribute, such as a block's index: a stale one breaks cached generation."""
-    path, _, own = name.rpartition(".")
     try:
-        part = module.get_submodule(path)
-        before = getattr(part, own)
+        before = attrgetter(name)(module)
     except AttributeError:  # models may exchange a part while they run, and that one does not ask
         return
-    undo.callback(setattr, part, own, before)
-    setattr(part, own, type(before)(value) if isinstance(value, tuple | dict) else value)
+    _exchange(module, name, type(before)(value) if isinstance(value, tuple | dict) else value, undo)
 
 
-def _slice(model: nn.Module, name: str, axis: int, kept: Sequence[int], count: int, undo: ExitStack) -> None:
-    """Keep the kept blocks' slices of a weight that has one for each block."""
-    path, _, own = name.rpartition(".")
-    part = model.get_submodule(path)
-    whole = getattr(part, own)
+def _sliced(whole: Tensor, axis: int, kept: Sequence[int], count: int) -> Tensor:
+    """The kept blocks' slices of a weight that has one for each block."""
     rows = torch.arange(whole.shape[axis], device=whole.device).view(count, -1)[list(kept)].flatten()
     sliced = whole.detach().index_select(axis, rows)
-    undo.callback(setattr, part, own, whole)
-    setattr(part, own, nn.Parameter(sliced, requires_grad=whole.requires_grad) if _is_weight(whole) else sliced)
+    return nn.Parameter(sliced, requires_grad=whole.requires_grad) if isinstance(whole, nn.Parameter) else sliced
 
 
-def _is_weight(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.Parameter)
-
-
-def _put(model: nn.Module, path: str, modules: nn.ModuleList) -> None:
+def _exchange(module: nn.Module, path: str, value: object, undo: ExitStack) -> None:
+    """Let a module hold something else at a path in it."""
     parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, modules)
+    part = module.get_submodule(parent)
+    undo.callback(setattr, part, name, getattr(part, name))
+    setattr(part, name, value)
 
 
 def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None:
@@ -275,8 +257,7 @@ def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None
         for name in ("_tied_weights_keys", "all_tied_weights_keys"):
             other = vars(fresh[path]).get(name) if path in fresh else None
             if name in vars(module) and other is not None and vars(module)[name] != other:
-                undo.callback(setattr, module, name, vars(module)[name])
-                setattr(module, name, other)
+                _exchange(module, name, other, undo)
 
 
 def _pairs(old: PretrainedConfig, new: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, PretrainedConfig]]:
@@ -291,7 +272,7 @@ def _pairs(old: PretrainedConfig, new: PretrainedConfig) -> Iterator[tuple[Pretr
 
 @contextmanager
 def _short_windows(stack: BlockStack) -> Iterator[None]:
-    """Let local attention look back fewer tokens than a probe has, so that it is told from full attention."""
+    """Let local attention look back fewer tokens than a trial has, so that it is told from full attention."""
     config = stack.config
     fields = {
         name: value

@@ -12,7 +12,7 @@ from layerimp.blocks.forward import bypassed
 from layerimp.blocks.head import Head
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, NonFiniteError
-from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
+from layerimp.sweep.base import Drive, Sweep, Trace
 from layerimp.sweep.cache import BlockCache, remembered
 from layerimp.sweep.replay import Replay
 
@@ -66,10 +66,6 @@ class Ablation(Sweep):
         """The ablation with the probes of both."""
         return Ablation(self.probes | other.probes) if isinstance(other, Ablation) else None
 
-    def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
-        """Nothing is looked for inside the blocks: the sites of this sweep are there, and no others."""
-        return Scouting(sites - self.sites, [{} for _ in stack])
-
     def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
         """Run every batch through the model, and for each block and probe from that block on; see `Sweep.drive`.
 
@@ -87,7 +83,7 @@ class Ablation(Sweep):
             seen = 0
             for number, batch in enumerate(batches):
                 with remembered(drive.cache, number):
-                    passed = replay.record(batch, number)
+                    passed = replay.record(batch, f"in batch {number}")
                 targets = head.targets(batch, passed.output)
                 seen += int(targets.mask.sum())
                 intact = _finite(head.log_probs(passed.output, targets), "the intact model", number)
@@ -118,7 +114,7 @@ def _means(replay: Replay, batches: Iterable[Batch], cache: BlockCache | None) -
     for number, batch in enumerate(batches):
         mask = batch["attention_mask"].bool()
         with remembered(cache, number):
-            passed = replay.record(batch, number)
+            passed = replay.record(batch, f"in batch {number}")
         added = map(passed.added, range(len(passed.inputs)))
         sums = [one[mask.to(one.device)].sum(dim=0, dtype=torch.float64) for one in added]
         totals = [total + new for total, new in zip(totals, sums, strict=True)] if totals else sums

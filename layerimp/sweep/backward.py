@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks.forward import block_input, bypassed, hidden_states, run
+from layerimp.blocks.forward import block_input, bypassed, run
 from layerimp.blocks.head import Head, Quantity
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError
 from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
-from layerimp.sweep.finite import require_finite, require_rows, spread
+from layerimp.sweep.finite import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor, nn
 
@@ -66,13 +66,8 @@ class Backward(Sweep):
             return None
         return self if self.parameters else other
 
-    @property
-    def sites(self) -> frozenset[str]:
-        """The ends of blocks, and what else this sweep reads of them."""
-        return self.SITES
-
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
-        """Nothing is looked for inside the blocks: the sites of this sweep are there, and no others.
+        """Nothing is looked for inside the blocks; see `Sweep.scout`.
 
         Raises:
             ModelError: gradient checkpointing is on, which would run the blocks once more on the way back.
@@ -82,7 +77,7 @@ class Backward(Sweep):
                 f"gradient checkpointing is on in this {type(stack.model).__name__}, and it hides what the blocks do; "
                 "turn it off before scoring"
             )
-        return Scouting(sites - self.SITES, [{} for _ in stack])
+        return super().scout(stack, sites)
 
     @contextmanager
     def rules(self, stack: BlockStack) -> Iterator[dict[str, Tensor]]:
@@ -109,7 +104,7 @@ class Backward(Sweep):
             owners = _owners(stack, kept) if self.parameters else {}
             undo.enter_context(_frozen_but(stack.model, owners))
             extras = undo.enter_context(self.rules(stack))
-            recorder = _Recorder(kept, drive.sites, drive.lookback, drive.emit, extras)
+            recorder = _Recorder(kept, drive, extras)
             recorder.attach(stack, owners, undo)
             for number, batch in enumerate(batches):
                 for part in _parts(batch):
@@ -122,7 +117,7 @@ class Backward(Sweep):
 
     def _there_and_back(self, head: Head, batch: Batch, recorder: _Recorder) -> None:
         output = run(head.backbone, batch)
-        recorder.check_outputs()
+        recorder.check_outputs(f"in batch {recorder.number}")
         with torch.no_grad():
             targets = head.targets(batch, output)
         recorder.targets, slope = head.gradient(output, targets, self.target)
@@ -172,36 +167,28 @@ def _frozen_but(model: nn.Module, wanted: Iterable[nn.Parameter]) -> Iterator[No
             parameter.grad = gradient
 
 
-@dataclass
-class _Recorder:
+class _Recorder(Watch):
     """Holds what the blocks did on the way there, and emits a block's trace as soon as its input's gradient is there.
 
     The sooner, the better: what the trace held is then free.
     """
 
-    kept: Sequence[int]
-    sites: frozenset[str]
-    lookback: int
-    emit: Callable[[Trace], None]
-    extras: dict[str, Tensor]
-    number: int = 0
-    mask: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool))
-    padded: bool = False
-    targets: Tensor = field(default_factory=lambda: torch.zeros(0))
-    acts: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    gradients: dict[int, dict[str, tuple[Tensor, Tensor]]] = field(default_factory=dict)
-    spreads: list[Tensor] = field(default_factory=list)
-    gradient_spreads: dict[int, Tensor] = field(default_factory=dict)
+    targets: Tensor
+
+    def __init__(self, kept: Sequence[int], drive: Drive, extras: dict[str, Tensor]) -> None:
+        super().__init__(kept)
+        self.drive, self.sites, self.extras = drive, drive.sites, extras
 
     def begin(self, number: int, mask: Tensor) -> None:
-        self.number, self.mask, self.padded = number, mask, not bool(mask.all())
-        self.acts = {position: {} for position in range(len(self.kept))}
-        self.gradients = {position: {} for position in range(len(self.kept))}
-        self.spreads, self.gradient_spreads = [], {}
+        self.watch(mask)
+        self.number = number
+        self.acts: dict[int, dict[str, Tensor]] = {position: {} for position in range(len(self.blocks))}
+        self.gradients: dict[int, dict[str, tuple[Tensor, Tensor]]] = {position: {} for position in self.acts}
+        self.gradient_spreads: dict[int, Tensor] = {}
         self.extras.clear()
 
     def attach(self, stack: BlockStack, owners: Owners, undo: ExitStack) -> None:
-        for position, block in enumerate(stack[index] for index in self.kept):
+        for position, block in enumerate(stack[index] for index in self.blocks):
             undo.callback(block.register_forward_pre_hook(partial(self._enter, position), with_kwargs=True).remove)
             undo.callback(block.register_forward_hook(partial(self._leave, position)).remove)
         for parameter, (position, name) in owners.items():
@@ -217,30 +204,27 @@ class _Recorder:
             args = tuple(first if value is hidden else value for value in args)
             kwargs = {name: first if value is hidden else value for name, value in kwargs.items()}
             hidden = first
-        self._watch(position, "block_in", hidden)
+        self._follow(position, "block_in", hidden)
         return args, kwargs
 
     def _leave(self, position: int, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        out = hidden_states(output)
-        require_rows(out, self.mask)
-        self.spreads.append(spread(out.detach(), self.mask if self.padded else None))
-        self._watch(position, "block_out", out)
+        self._follow(position, "block_out", self.put_out(output))
 
-    def _watch(self, position: int, site: str, hidden: Tensor) -> None:
+    def _follow(self, position: int, site: str, hidden: Tensor) -> None:
         self.acts[position][site] = hidden.detach()
         if not hidden.requires_grad:
             end = "input" if site == "block_in" else "output"
-            raise ModelError(f"no gradient flows back from the {end} of block {self.kept[position]}")
+            raise ModelError(f"no gradient flows back from the {end} of block {self.blocks[position]}")
         hidden.register_hook(partial(self._arrive, position, f"{site}_grad"))
 
     def _arrive(self, position: int, site: str, gradient: Tensor) -> None:
         self.acts[position][site] = gradient
         if site == "block_in_grad" and self.sites <= self.acts[position].keys():
-            self.gradient_spreads[position] = spread(gradient, self.mask if self.padded else None)
+            self.gradient_spreads[position] = self.spread(gradient)
             held, gradients = self.acts.pop(position), self.gradients.pop(position)
-            before = range(max(0, position - self.lookback), position)
+            before = range(max(0, position - self.drive.lookback), position)
             device = gradient.device  # what a block reads may lie on the device of the one before it
-            self.emit(
+            self.drive.emit(
                 Trace(
                     block=position,
                     batch=self.number,
@@ -260,21 +244,17 @@ class _Recorder:
         assert gradient is not None
         if position not in self.gradients:
             raise ModelError(
-                f"the gradient of {name} in block {self.kept[position]} comes after that of the block's input"
+                f"the gradient of {name} in block {self.blocks[position]} comes after that of the block's input"
             )
         self.gradients[position][name] = (parameter.detach(), gradient)
-
-    def check_outputs(self) -> None:
-        """Whether every block put out finite values."""
-        require_finite(self.spreads, self.kept, self.number)
 
     def check_gradients(self) -> None:
         """Whether every block had its gradient, and a finite one."""
         if self.acts:
-            raise ModelError(f"no gradient reaches block {self.kept[max(self.acts)]}")
+            raise ModelError(f"no gradient reaches block {self.blocks[max(self.acts)]}")
         finite = torch.stack([value.to(self.mask.device) for value in self.gradient_spreads.values()]).isfinite()
         for position, good in zip(self.gradient_spreads, finite.tolist(), strict=True):
             if not good:
                 raise NonFiniteError(
-                    f"the gradient at block {self.kept[position]} is a NaN or an infinity in batch {self.number}"
+                    f"the gradient at block {self.blocks[position]} is a NaN or an infinity in batch {self.number}"
                 )

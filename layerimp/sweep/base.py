@@ -121,15 +121,17 @@ class Sweep(ABC):
     """A way of driving the model. Equal sweeps, and those that `union` joins, share one pass.
 
     Attributes:
+        SITES: The sites that every sweep of its class offers.
         predicts: Whether it needs what the model predicts, and so a head; see `layerimp.blocks.head`.
     """
 
+    SITES: ClassVar[frozenset[str]] = frozenset()
     predicts: ClassVar[bool] = False
 
     @property
     def sites(self) -> frozenset[str]:
         """The sites that it offers where a model has them; empty where only `scout` can tell."""
-        return frozenset()
+        return self.SITES
 
     @property
     def whole(self) -> bool:
@@ -140,9 +142,12 @@ class Sweep(ABC):
         """The sweep that serves both at once, or None if they have to run apart."""
         return self if self == other else None
 
-    @abstractmethod
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
-        """Find out where a model has `sites`, before it is driven."""
+        """Find out where a model has `sites`, before it is driven.
+
+        By default nothing is looked for inside the blocks: the sites of this sweep are there, and no others.
+        """
+        return Scouting(sites - self.sites, [{} for _ in stack])
 
     @abstractmethod
     def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:

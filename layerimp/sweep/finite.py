@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from layerimp.blocks.forward import hidden_states
 from layerimp.errors import ModelError, NonFiniteError
 
 if TYPE_CHECKING:
@@ -14,42 +15,47 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def spread(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """How far the values of `hidden` [batch, seq, hidden] lie apart [], float64: finite only if every value is.
+class Watch:
+    """Watches what blocks put out, one batch after another.
 
     Args:
-        hidden: What a block puts out.
-        mask: Which tokens are real [batch, seq]; None where all are.
-    """
-    low, high = (hidden if mask is None else hidden[mask.to(hidden.device)]).aminmax()
-    return high.double() - low.double()
-
-
-def require_rows(hidden: Tensor, mask: Tensor) -> None:
-    """Refuse hidden states that are not [batch, seq, hidden], of a batch with that `mask` [batch, seq].
-
-    Raises:
-        ModelError: they hold several streams, or other tokens.
-    """
-    if hidden.shape[:-1].numel() != mask.numel() or (hidden.ndim == 3 and hidden.shape[:2] != mask.shape):
-        raise ModelError(f"a block puts out hidden states {list(hidden.shape)}, and not [batch, seq, hidden]")
-
-
-def require_finite(spreads: Sequence[Tensor], blocks: Sequence[int], batch: int | None) -> None:
-    """Look at the spreads of all blocks, when a batch is through.
-
-    Args:
-        spreads: One per block.
         blocks: The blocks' indices in the model.
-        batch: The batch's position in the calibration set; None for a few tokens that are tried first.
-
-    Raises:
-        ModelError: the blocks ran, but not as modules.
-        NonFiniteError: one is not finite; names the first such block, and the batch.
     """
-    if not spreads:
-        raise ModelError("no hook of a block is called: the model runs its blocks otherwise than as modules")
-    bad = (~torch.stack([value.to(spreads[0].device) for value in spreads]).isfinite()).nonzero()
-    if len(bad):
-        where = "in the probe before batch 0" if batch is None else f"in batch {batch}"
-        raise NonFiniteError(f"block {blocks[int(bad[0])]} puts out a NaN or an infinity {where}")
+
+    def __init__(self, blocks: Sequence[int]) -> None:
+        self.blocks = blocks
+
+    def watch(self, mask: Tensor) -> None:
+        """A batch begins, or some rows of one; its `mask` [batch, seq] tells which tokens are real."""
+        self.mask, self.padded = mask, not bool(mask.all())
+        self._spreads: list[Tensor] = []
+
+    def spread(self, hidden: Tensor) -> Tensor:
+        """How far the values of `hidden` [batch, seq, hidden] lie apart [], float64: finite only if every value is."""
+        low, high = (hidden[self.mask.to(hidden.device)] if self.padded else hidden).aminmax()
+        return high.double() - low.double()
+
+    def put_out(self, output: Any) -> Tensor:
+        """The hidden states [batch, seq, hidden] that the next block put out.
+
+        Raises:
+            ModelError: they hold several streams, or other tokens.
+        """
+        hidden, shape = hidden_states(output), self.mask.shape
+        if hidden.shape[:-1].numel() != shape.numel() or (hidden.ndim == 3 and hidden.shape[:2] != shape):
+            raise ModelError(f"a block puts out hidden states {list(hidden.shape)}, and not [batch, seq, hidden]")
+        self._spreads.append(self.spread(hidden.detach()))
+        return hidden
+
+    def check_outputs(self, when: str) -> None:
+        """Look at the spreads of all blocks, when a batch is through.
+
+        Raises:
+            ModelError: the blocks ran, but not as modules.
+            NonFiniteError: one is not finite; names the first such block, and `when` that was.
+        """
+        if not self._spreads:
+            raise ModelError("no hook of a block is called: the model runs its blocks otherwise than as modules")
+        bad = (~torch.stack([value.to(self._spreads[0].device) for value in self._spreads]).isfinite()).nonzero()
+        if len(bad):
+            raise NonFiniteError(f"block {self.blocks[int(bad[0])]} puts out a NaN or an infinity {when}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,10 +15,10 @@ from layerimp.blocks.stack import Batch
 from layerimp.errors import ModelError
 from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
 from layerimp.sweep.cache import remembered
-from layerimp.sweep.finite import require_finite, require_rows, spread
+from layerimp.sweep.finite import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -36,13 +36,8 @@ class Forward(Sweep):
     ENDS: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out"})
     SITES: ClassVar[frozenset[str]] = ENDS | {"attn_out", "mlp_out", "mlp_act"}
 
-    @property
-    def sites(self) -> frozenset[str]:
-        """The ends of blocks, and what else this sweep reads of them."""
-        return self.SITES
-
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
-        """Find the sites inside the blocks by a probe, where any is asked for."""
+        """Find the sites inside the blocks by a trial, where any is asked for."""
         inner = sites - self.ENDS
         return Scouting(inner, find_taps(stack) if inner else [{} for _ in stack])
 
@@ -54,52 +49,43 @@ class Forward(Sweep):
                 raise ModelError(f"block {blocks[0]} of {type(stack.model).__name__} has no site {site!r}")
         with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
             undo.enter_context(bypassed(stack, drive.removed, idle=drive.cache is not None and drive.cache.apart))
-            recorder = _Recorder(drive.sites, drive.bundles, drive.lookback, drive.emit)
+            recorder = _Recorder(kept, drive)
             for position, index in enumerate(kept):
                 recorder.attach(position, stack[index], drive.scouting.taps[index], undo)
             for number, batch in enumerate(batches):
-                mask = batch["attention_mask"].bool()
-                recorder.begin(number, mask)
+                recorder.begin(number, batch["attention_mask"].bool())
                 with remembered(None if drive.sites - self.ENDS else drive.cache, number):
                     run(stack.backbone, batch)
-                require_finite(recorder.spreads, kept, number)
+                recorder.check_outputs(f"in batch {number}")
                 drive.end_batch()
 
 
-@dataclass
-class _Recorder:
+class _Recorder(Watch):
     """Collects the sites of one block at a time, and emits the trace of a bundle of them as soon as it is whole.
 
     The sooner, the better: what was just computed is still in the cache, and memory is not held for longer.
     """
 
-    sites: frozenset[str]
-    bundles: Collection[frozenset[str]]
-    lookback: int
-    emit: Callable[[Trace], None]
-    number: int = 0
-    mask: Tensor = field(default_factory=lambda: torch.ones(0, 0, dtype=torch.bool))
-    padded: bool = False
-    acts: dict[str, Tensor] = field(default_factory=dict)
-    missing: list[frozenset[str]] = field(default_factory=list)
-    inputs: dict[int, Tensor] = field(default_factory=dict)
-    spreads: list[Tensor] = field(default_factory=list)
+    def __init__(self, kept: Sequence[int], drive: Drive) -> None:
+        super().__init__(kept)
+        self.drive, self.sites, self.lookback = drive, drive.sites, drive.lookback
+        self.acts: dict[str, Tensor] = {}
+        self.missing: list[frozenset[str]] = []
 
     def begin(self, number: int, mask: Tensor) -> None:
-        self.inputs = {}
-        self.number, self.mask, self.padded = number, mask, not bool(mask.all())
-        self.spreads = []
+        self.watch(mask)
+        self.number = number
+        self.inputs: dict[int, Tensor] = {}
 
     def attach(self, position: int, block: nn.Module, taps: Mapping[str, Tap], undo: ExitStack) -> None:
         if "block_in" in self.sites or self.lookback:
             undo.callback(block.register_forward_pre_hook(partial(self._enter, position), with_kwargs=True).remove)
         for site in self.sites & taps.keys():
-            tap, module = taps[site], block.get_submodule(taps[site].path)
-            if tap.side == "input":
-                hook = partial(self._input, position, site, tap)
+            module, hook = block.get_submodule(taps[site].path), partial(self._tapped, position, site, taps[site])
+            if taps[site].side == "input":
                 undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
             else:
-                undo.callback(module.register_forward_hook(partial(self._output, position, site, tap)).remove)
+                undo.callback(module.register_forward_hook(hook).remove)
         undo.callback(block.register_forward_hook(partial(self._leave, position)).remove)
 
     def _enter(self, position: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -110,36 +96,28 @@ class _Recorder:
         if "block_in" in self.sites:
             self._take(position, "block_in", hidden)
 
-    def _input(
-        self, position: int, site: str, tap: Tap, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    def _tapped(
+        self, position: int, site: str, tap: Tap, _module: nn.Module, args: tuple[Any, ...], other: Any
     ) -> None:
-        self._take(position, site, self._as_added(tap, block_input(args, kwargs)))
-
-    def _output(
-        self, position: int, site: str, tap: Tap, _module: nn.Module, _args: tuple[Any, ...], output: Any
-    ) -> None:
-        self._take(position, site, self._as_added(tap, hidden_states(output)))
-
-    def _leave(self, position: int, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        out = hidden_states(output)
-        require_rows(out, self.mask)
-        self.spreads.append(spread(out, self.mask if self.padded else None))
-        if "block_out" in self.sites:
-            self._take(position, "block_out", out)
-        elif not self.sites:  # a scorer that reads nothing but the inputs of earlier blocks, or counts
-            self._emit(position, out.device, frozenset(), {})
-
-    def _as_added(self, tap: Tap, act: Tensor) -> Tensor:
+        """A module was called: `other` is its keyword arguments where its input is read, and else its output."""
+        act = block_input(args, other) if tap.side == "input" else hidden_states(other)
         if tap.scale != 1.0:
             act = act * tap.scale
         elif tap.overwritten:
             act = act.clone()
         # Some modules see the tokens of a batch in one row.
-        return act.reshape(*self.mask.shape, act.shape[-1])
+        self._take(position, site, act.reshape(*self.mask.shape, act.shape[-1]))
+
+    def _leave(self, position: int, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        out = self.put_out(output)
+        if "block_out" in self.sites:
+            self._take(position, "block_out", out)
+        elif not self.sites:  # a scorer that reads nothing but the inputs of earlier blocks, or counts
+            self._emit(position, out.device, frozenset(), {})
 
     def _take(self, position: int, site: str, act: Tensor) -> None:
         self.acts[site] = act
-        self.missing = self.missing or list(self.bundles)
+        self.missing = self.missing or list(self.drive.bundles)
         whole = [bundle for bundle in self.missing if bundle <= self.acts.keys()]
         if not whole:
             return
@@ -153,4 +131,4 @@ class _Recorder:
         # What a block reads may still lie on the device of the one before it.
         read = {site: acts[site].to(device) for site in bundle}
         inputs = {at: value.to(device) for at, value in self.inputs.items()}
-        self.emit(Trace(position, self.number, read, self.mask.to(device), self.padded, inputs))
+        self.drive.emit(Trace(position, self.number, read, self.mask.to(device), self.padded, inputs))

@@ -19,7 +19,7 @@ from layerimp.blocks.forward import block_input, giving_back, hidden_states, run
 from layerimp.blocks.stack import probe_ids
 from layerimp.errors import ModelError, one_line
 from layerimp.stats import working_dtype
-from layerimp.sweep.finite import require_finite, spread
+from layerimp.sweep.finite import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch, BlockStack
 
-PROBE_TOKENS = 8
+TRIAL_TOKENS = 8
 
 
 @dataclass
@@ -78,11 +78,11 @@ class Replay:
         self._blocks = [stack[index] for index in indices]
         self._prove(stack)
 
-    def record(self, batch: Batch, number: int | None) -> Recorded:
+    def record(self, batch: Batch, when: str) -> Recorded:
         """Run a batch through the intact model.
 
         Raises:
-            NonFiniteError: a block puts out a NaN or an infinity; names it and the batch, by its `number`.
+            NonFiniteError: a block puts out a NaN or an infinity; names it, and `when` that was.
         """
         passed = self._run(batch)
         for position, read in passed.inputs.items():
@@ -91,10 +91,11 @@ class Replay:
                     f"block {self._indices[position]} of {self._name} reads hidden states {list(read.shape)}, and not "
                     "[batch, seq, hidden]"
                 )
-        mask = batch["attention_mask"].bool()
-        real = None if bool(mask.all()) else mask
-        spreads = [spread(hidden_states(output), real) for output in passed.outputs.values()]
-        require_finite(spreads, self._indices, number)
+        watch = Watch(self._indices)
+        watch.watch(batch["attention_mask"].bool())
+        for output in passed.outputs.values():
+            watch.put_out(output)
+        watch.check_outputs(when)
         return passed
 
     def resume(self, passed: Recorded, position: int, state: Tensor) -> Any:
@@ -124,10 +125,10 @@ class Replay:
 
     def _prove(self, stack: BlockStack) -> None:
         """Run each block with all others giving back what they gave, on a few tokens and some padding."""
-        ids = probe_ids(stack, 2 * PROBE_TOKENS).view(2, PROBE_TOKENS)
+        ids = probe_ids(stack, 2 * TRIAL_TOKENS).view(2, TRIAL_TOKENS)
         mask = torch.ones_like(ids)
-        mask[1, PROBE_TOKENS // 2 :] = 0
-        passed = self.record({"input_ids": ids, "attention_mask": mask}, None)
+        mask[1, TRIAL_TOKENS // 2 :] = 0
+        passed = self.record({"input_ids": ids, "attention_mask": mask}, "in the trial before batch 0")
         # What a model keeps beside the residual stream is now that of other tokens, and from the last block to the
         # first each finds it so.
         self._run({"input_ids": ids.flip(0, 1), "attention_mask": mask})
@@ -147,7 +148,7 @@ class Replay:
         except Exception as error:  # whatever a block makes of what is missing
             return f"reads more than the residual stream: it fails without the other blocks ({one_line(error)})"
         pairs = [(passed.outputs[position], alone.outputs[position])]
-        pairs.append((passed.output.to_tuple(), alone.output.to_tuple()))
+        pairs.append((passed.output, alone.output))
         if any(deviation(hidden_states(one), hidden_states(other)) > TOLERANCE for one, other in pairs):
             return "reads more than the residual stream: it computes something else without the other blocks"
         return ""

@@ -40,12 +40,12 @@ def _is_activation(module: nn.Module) -> bool:
     tensors = list(chain(module.parameters(), module.buffers()))
     if any(True for _ in module.children()) or any(tensor.ndim > 1 for tensor in tensors):
         return False
-    probe = torch.tensor([0.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0], device=tensors[0].device if tensors else "cpu")
+    points = torch.tensor([0.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0], device=tensors[0].device if tensors else "cpu")
     try:
         with torch.no_grad():
-            whole = module.forward(probe.clone())
-            parts = torch.cat([module.forward(part.clone()) for part in probe.split(2)])
+            whole = module.forward(points.clone())
+            parts = torch.cat([module.forward(part.clone()) for part in points.split(2)])
     except Exception:  # it takes something else than one tensor of any shape
         return False
-    by_element = isinstance(whole, Tensor) and whole.shape == probe.shape and torch.allclose(whole, parts)
-    return by_element and float(whole[0]) == 0 and not torch.equal(whole.to(probe.device), probe)
+    by_element = isinstance(whole, Tensor) and whole.shape == points.shape and torch.allclose(whole, parts)
+    return by_element and float(whole[0]) == 0 and not torch.equal(whole.to(points.device), points)

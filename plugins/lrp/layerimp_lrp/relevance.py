@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from layerimp.blocks import BlockStack
     from layerimp.sweep import Quantity
 
-PROBE_TOKENS = 8
+TRIAL_TOKENS = 8
 VISIBLE = ("eager", "sdpa")
 """Implementations of attention that are made of functions which the rules know."""
 
@@ -64,7 +64,7 @@ class Relevance(Backward):
 
     def _hits(self, stack: BlockStack) -> Counter[str]:
         """What the rules see when a few tokens pass."""
-        ids, rules = probe_ids(stack, PROBE_TOKENS), Rules(self.rule)
+        ids, rules = probe_ids(stack, TRIAL_TOKENS), Rules(self.rule)
         embedding = stack.model.get_input_embeddings()
         hook = embedding.register_forward_hook(lambda _module, _args, output: output.detach().requires_grad_())
         try:
