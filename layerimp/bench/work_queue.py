@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import get_args
 
 from layerimp.bench.cell_graph import Layout
@@ -12,6 +13,25 @@ from layerimp.bench.store import Record
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """In the order in which they are computed: scorings lead to all else."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How far a grid is.
+
+    Attributes:
+        done: Cells that are finished, those of earlier runs among them.
+        failed: Cells that failed.
+        running: Cells that are under way.
+        known: All cells that are known of; what scorings lead to is not, before they are done.
+        seconds_left: An estimate, from the cells so far; None before there is one.
+    """
+
+    done: int
+    failed: int
+    running: int
+    known: int
+    seconds_left: float | None
 
 
 class WorkQueue:
@@ -56,16 +76,6 @@ class WorkQueue:
                 else:
                     self._ready[cell.kind][key] = cell
 
-    @property
-    def known(self) -> int:
-        """How many cells are known of."""
-        return len(self._seen)
-
-    @property
-    def running(self) -> int:
-        """How many are under way."""
-        return len(self._running)
-
     def ready(self, kind: Kind | None = None) -> Collection[Cell]:
         """What is to be computed, of one kind; by default of the first kind of which there is any."""
         kinds = [kind] if kind else KINDS
@@ -102,12 +112,13 @@ class WorkQueue:
         self._seconds[cell.kind] += outcome.seconds
         self._timed[cell.kind] += 1
 
-    def seconds_left(self) -> float | None:
-        """How much work is left, by the mean of each kind so far; None before anything is timed."""
+    def tally(self, workers: int) -> Tally:
+        """How far the grid is, where so many cells are computed at once."""
         left = Counter({kind: len(cells) for kind, cells in self._ready.items()})
         left.update(cell.kind for cell in self._running.values())
         known = {kind: self._seconds[kind] / self._timed[kind] for kind in KINDS if self._timed[kind]}
-        counted = sum(left[kind] for kind in known)
-        if not counted:
-            return None
-        return sum(left[kind] * mean for kind, mean in known.items()) * left.total() / counted
+        seconds = None
+        if counted := sum(left[kind] for kind in known):
+            # Kinds of which nothing is timed yet take as long as the others do on average.
+            seconds = sum(left[kind] * mean for kind, mean in known.items()) * left.total() / counted / workers
+        return Tally(self.done, self.failed, len(self._running), len(self._seen), seconds)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from layerimp.bench.cells import Cell
-    from layerimp.bench.scheduler import Tally, Watcher
+    from layerimp.bench.scheduler import Watcher
+    from layerimp.bench.work_queue import Tally
 
 QUIET_SECONDS = 30.0
 """At least so long is it quiet between two lines of a log."""

@@ -29,7 +29,6 @@ from layerimp.report.data import Report, Size
 from layerimp.scoring.selection import Selection
 
 if TYPE_CHECKING:
-
     from layerimp.evaluator import Evaluator, Metric
     from layerimp.surgery.removal import Removal
 
