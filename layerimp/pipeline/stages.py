@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp.calibration.documents import TASK, Reader, check_source, read_documents, task_of
-from layerimp.calibration.sampling import CalibrationSet, draw_calibration
+from layerimp.calibration.documents import check_source, task_of
+from layerimp.calibration.sampling import CalibrationSet, draw_calibration, load_calibration
 from layerimp.checkpoint.saving import check_memory, write
 from layerimp.checkpoint.staging import staged
 from layerimp.defaults import ALL, LENGTH, RATIO
@@ -20,9 +20,10 @@ from layerimp.evaluation.selection import for_training
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load
 from layerimp.models.traits import classifies, longest_row
+from layerimp.pipeline.resolve import source_anywhere
 from layerimp.pruner import Budget, PrunePlan, Pruner, Scoring
 from layerimp.recipe import check_label
-from layerimp.registry.assets import absolute, assets, located
+from layerimp.registry.assets import located
 from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.report.data import Size, why_not_ours
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
-    from layerimp.evaluator import Document, Evaluator
+    from layerimp.evaluator import Evaluator
     from layerimp.progress import Progress
     from layerimp.recipe import Permissions, Recipe
     from layerimp.report.data import Report
@@ -107,19 +108,17 @@ def draw(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, progress:
         CalibrationError: the text cannot be read, or is too little.
         OptionError: the model has no use for what is asked for.
     """
-    settled = calibration_values(recipe, loaded.model, trained_on)
-    length = settled["max_length"]
-    with progress.stage(f"read {recipe.calibration.source}"):
-        return draw_calibration(
-            _documents(recipe, loaded, trained_on, length),
-            loaded.tokenizer,
-            source=str(recipe.calibration.source),
-            samples=recipe.calibration.samples,
-            max_length=length,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            packing=settled["packing"],
-        )
+    spec, settled = recipe.calibration, calibration_values(recipe, loaded.model, trained_on)
+    source = str(spec.source)
+    amount: dict[str, Any] = {"samples": spec.samples, "batch_size": recipe.batch_size, "seed": recipe.seed}
+    amount |= {name: settled[name] for name in ("max_length", "packing")}
+    with progress.stage(f"read {spec.source}"):
+        if trained_on is not None:
+            documents = trained_on.training_documents(loaded.model, loaded.tokenizer)
+            return draw_calibration(documents, loaded.tokenizer, source=source, **amount)
+        label2id = {name: int(number) for name, number in (loaded.model.config.label2id or {}).items()}
+        fields: dict[str, Any] = {"field": spec.field, "label_field": spec.label_field, "label2id": label2id}
+        return load_calibration(source, loaded.tokenizer, **fields, **amount)
 
 
 def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evaluator | None) -> dict[str, Any]:
@@ -131,25 +130,12 @@ def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evalu
         raise OptionError(f"max_length {length} is beyond the model's {longest} positions")
     if spec.label_field and not classifies(model):
         raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {type(model).__name__} is none")
-    source = str(spec.source)
-    if (task := task_of(source)) is not None and task.endswith(".yaml"):
-        source = f"{TASK}{absolute(task)}"
     rows = trained_on is not None and classifies(model)
     return spec.model_dump() | {
         "max_length": length,
         "packing": spec.packing or ("rows" if rows else "windows"),
-        "source": absolute(source, assets().texts),
+        "source": source_anywhere(str(spec.source)),
     }
-
-
-def _documents(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, length: int) -> Sequence[Document]:
-    """The text that rows of so many tokens are drawn from."""
-    spec = recipe.calibration
-    if trained_on is not None:
-        return trained_on.training_documents(loaded.model, loaded.tokenizer)
-    label2id = {name: int(number) for name, number in (loaded.model.config.label2id or {}).items()}
-    reader = Reader(spec.field, spec.label_field, label2id)
-    return read_documents(str(spec.source), reader, rows=spec.samples, characters=40 * spec.samples * length)
 
 
 def score_blocks(
