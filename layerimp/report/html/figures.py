@@ -48,15 +48,10 @@ class Figures:
     @cached_property
     def retention(self) -> list[Drawn]:
         """Retention by ratio, for each pruner."""
-        return [
-            self._retention(p) for p in self.view.pruners if any(place.row.pruner == p for place in self.view.places)
-        ]
+        return [self._retention(pruner) for pruner in self.view.pruners if pruner in self.view.answers]
 
     def _retention(self, pruner: str) -> Drawn:
-        places = sorted(
-            (place for place in self.view.places if place.row.pruner == pruner),
-            key=lambda place: place.row.removed_blocks,
-        )
+        places = sorted(self.view.answers[pruner], key=lambda place: place.row.removed_blocks)
         lines: dict[str, dict[float, Interval]] = {
             scorer: {
                 round(place.row.removed_blocks * self.view.model.num_blocks): place.row.entries[scorer].value
