@@ -28,8 +28,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
-for module in (runs, bench, plugins):
-    module.register(app)
+_RUNS = (runs.run, runs.score, runs.prune, runs.evaluate)
+for command in (*_RUNS, bench.bench, bench.report, plugins.plugins, plugins.scorers):
+    app.command()(command)
 
 
 def _version(wanted: bool) -> None:

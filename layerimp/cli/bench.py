@@ -26,12 +26,6 @@ class Format(StrEnum):
     html = "html"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(bench)
-    app.command()(report)
-
-
 def bench(
     recipe: Annotated[Path | None, typer.Option(help="YAML or JSON recipe of a grid; options given here win.")] = None,
     model: Annotated[
@@ -117,10 +111,11 @@ def bench(
         raise OptionError("bench keeps what it computes: name a directory with --output")
     allowed = permissions(**given)
     from layerimp.bench import commands as pipeline
+    from layerimp.cli.grid_progress import watching
 
     # What libraries print is for stderr: the screen has kept the true stdout.
     try:
-        with screen.watching() as watcher, redirect_stdout(sys.stderr):
+        with watching(screen.err) as watcher, redirect_stdout(sys.stderr):
             found = pipeline.bench(
                 grid,
                 output,

@@ -9,12 +9,6 @@ import typer
 from layerimp.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(plugins)
-    app.command()(scorers)
-
-
 def plugins(json: o.json = False) -> None:
     """List the installed plugins, with what each provides and why any failed."""
     from layerimp.cli.display import Screen

@@ -6,20 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from layerimp.cli import options as o
 from layerimp.cli.requests import permissions, recipe_from
 from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
     from layerimp.pruner import PrunePlan
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (run, score, prune, evaluate):
-        app.command()(command)
 
 
 @o.taking(
