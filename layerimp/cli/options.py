@@ -108,6 +108,7 @@ json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 MODEL = "dtype device device_map trust_remote_code"
 TEXT = "field packing label_field samples max_length"
 TASKS = "task_path data_dir limit num_fewshot allow_task_code"
+"""Names of options that commands take together."""
 
 
 def taking(names: str) -> Callable[[Command], Command]:
