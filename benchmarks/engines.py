@@ -25,7 +25,7 @@ from ray.cluster_utils import Cluster
 from layerimp.bench import commands as pipeline
 from layerimp.bench.cells import Cell
 from layerimp.bench.grid import Grid
-from layerimp.bench.scheduler import Tally
+from layerimp.bench.work_queue import Tally
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
 

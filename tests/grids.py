@@ -11,8 +11,9 @@ from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.bench.executors.base import Assignment, WorkerError
 from layerimp.bench.grid import Grid
-from layerimp.bench.scheduler import Scheduler, Tally
+from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
+from layerimp.bench.work_queue import Tally
 from layerimp.evaluator import Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import Permissions, made

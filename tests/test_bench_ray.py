@@ -13,8 +13,8 @@ from grids import Watching
 
 from layerimp.bench import commands as pipeline
 from layerimp.bench.grid import Grid
-from layerimp.bench.scheduler import Tally
 from layerimp.bench.store import FILE
+from layerimp.bench.work_queue import Tally
 from layerimp.errors import InputError, OptionError
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -110,12 +109,12 @@ class _Model:
         scores = [one["scores"] for one in found if one is not None]
         if not scores:
             return None
-        cost = 0.0
+        cost: float | None = 0.0
         if not layout.scorers[scorer].blind:
             timed = self._known(layout.costing(label, scorer))
-            cost = math.nan if timed is None else timed["bare_passes"]
+            cost = timed and timed["bare_passes"]
         blocks = [interval(values) for values in zip(*scores, strict=True)]
-        return Scored(scores, blocks, self_tau(scores), None if math.isnan(cost) else cost)
+        return Scored(scores, blocks, self_tau(scores), cost)
 
     def _evaluated(self, blocks: tuple[int, ...]) -> tuple[dict[Key, Metric], Size | None]:
         """All metrics without some blocks, and the size; what is missing is left out."""

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from layerimp.bench.store import Store
     from layerimp.progress import Progress
 
-_CHUNK = 1 << 22
-
 
 def resolve(
     grid: Grid,
@@ -190,12 +188,10 @@ def _file_digest(path: Path, store: Store) -> str:
     stamp = f"{status.st_size} {status.st_mtime_ns}"
     if known := store.known_digest(place, stamp):
         return known
-    state = hashlib.blake2b(digest_size=16)
     try:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                state.update(chunk)
+            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    store.keep_digest(place, stamp, state.hexdigest())
-    return state.hexdigest()
+    store.keep_digest(place, stamp, found)
+    return found

@@ -25,11 +25,6 @@ class _Value:
     blocks: tuple[int, ...]
 
 
-def _removals(values: Sequence[_Value]) -> set[frozenset[int]]:
-    """The sets of blocks that go."""
-    return {frozenset(one.blocks) for one in values}
-
-
 @dataclass(frozen=True)
 class Rows:
     """The rows of one model at one pruner and ratio.
@@ -57,47 +52,33 @@ class Rows:
             return
         shares = [(self.size.parameters - one.parameters) / self.size.parameters for one in sizes]
         removed = (self.size.blocks - sizes[0].blocks) / self.size.blocks, (min(shares), max(shares))
-        for key, metric in self.intact.items():
-            table = {
-                scorer: [_Value(one.draw, one.metrics[key].value, one.metrics[key].stderr, one.blocks) for one in found]
-                for scorer, found in pruned.items()
-                if all(key in one.metrics for one in found)
-            }
-            if table:
+        for key, metric in [*self.intact.items(), (("average", "retention"), None)]:
+            values = {scorer: self._values(key, metric, found) for scorer, found in pruned.items()}
+            if table := {scorer: numbers for scorer, numbers in values.items() if numbers}:
                 yield self._row(key, metric, table, removed)
-        table = {scorer: self._averages(found) for scorer, found in pruned.items()}
-        if table := {scorer: values for scorer, values in table.items() if values}:
-            yield self._row(("average", "retention"), None, table, removed)
+
+    def _values(self, key: Key, original: Metric | None, found: Sequence[Pruned]) -> list[_Value]:
+        """A metric, or the retention over all tasks, by repeat; none where one is missing anywhere."""
+        values = []
+        for one in found:
+            measured = one.metrics.get(key) if original else average_retention(self.intact, one.metrics)
+            if measured is None:
+                return []
+            values.append(_Value(one.draw, measured.value, measured.stderr, one.blocks))
+        return values
 
     def _row(
         self,
         key: Key,
         original: Metric | None,
-        table: dict[str, list[_Value]],
+        table: Mapping[str, list[_Value]],
         removed: tuple[float, tuple[float, float]],
     ) -> Row:
         higher = original is None or original.higher_is_better
-        entries, baseline = self._entries(table, original, higher=higher)
-        return Row(self.model, self.pruner, self.ratio, *key, original, higher, entries, baseline, *removed)
-
-    def _averages(self, found: Sequence[Pruned]) -> list[_Value]:
-        """The retention over all tasks, by repeat; none where a metric is missing anywhere."""
-        values = []
-        for one in found:
-            average = average_retention(self.intact, one.metrics)
-            if average is None:
-                return []
-            values.append(_Value(one.draw, average.value, average.stderr, one.blocks))
-        return values
-
-    def _entries(
-        self, table: Mapping[str, list[_Value]], original: Metric | None, *, higher: bool
-    ) -> tuple[dict[str, Entry], str | None]:
         sign = 1 if higher else -1
         means = {scorer: sign * sum(one.value for one in values) / len(values) for scorer, values in table.items()}
         order = sorted(table, key=lambda scorer: -means[scorer])
-        rivals = [scorer for scorer in order if scorer in self.layout.grid.baselines]
-        best = rivals[0] if rivals else None
+        best = next((scorer for scorer in order if scorer in self.layout.grid.baselines), None)
         ranks = self._ranks(table, order)
         entries = {}
         for scorer, values in table.items():
@@ -112,7 +93,7 @@ class Rows:
                 to_baseline=self._difference(table, scorer, best) if best and scorer != best else None,
                 rank=ranks.get(scorer),
             )
-        return entries, best
+        return Row(self.model, self.pruner, self.ratio, *key, original, higher, entries, best, *removed)
 
     def _ranks(self, table: Mapping[str, list[_Value]], order: Sequence[str]) -> dict[str, int]:
         """1 for who is significantly better than all behind, 2 for who is so among the others; equals share a place."""
@@ -135,7 +116,7 @@ class Rows:
         blind = [self.layout.scorers[scorer].blind for scorer in (one, other)]
         paired = not any(blind) and [v.draw for v in ours] == [v.draw for v in theirs]
         found = difference([v.value for v in ours], [v.value for v in theirs], paired=paired)
-        if len(_removals(ours) | _removals(theirs)) == 1:
+        if len({frozenset(each.blocks) for each in (*ours, *theirs)}) == 1:
             return found  # one and the same model, whose documents are no source of a difference
         errors = [_mean_stderr(values) for values in (ours, theirs)]
         known = [error for error in errors if error is not None]

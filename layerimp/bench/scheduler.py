@@ -7,7 +7,7 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from layerimp.bench.cell_graph import Layout
@@ -16,31 +16,12 @@ from layerimp.bench.executors.base import Assignment, Executor, WorkerError
 from layerimp.bench.executors.worker import Shard, as_importance, failure, from_bytes, planned, scored
 from layerimp.bench.resolve import measuring
 from layerimp.bench.store import Store
-from layerimp.bench.work_queue import WorkQueue
+from layerimp.bench.work_queue import Tally, WorkQueue
 from layerimp.recipe import Permissions
 from layerimp.scorer import Importance
 
 TRIES = 3
 """How often a cell may fall, by an error that need not last or with its worker, before it has failed."""
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How far a grid is.
-
-    Attributes:
-        done: Cells that are finished, those of earlier runs among them.
-        failed: Cells that failed.
-        running: Cells that are under way.
-        known: All cells that are known of; what scorings lead to is not, before they are done.
-        seconds_left: An estimate, from the cells so far; None before there is one.
-    """
-
-    done: int
-    failed: int
-    running: int
-    known: int
-    seconds_left: float | None
 
 
 class Watcher(Protocol):
@@ -110,7 +91,7 @@ class Scheduler:
                 while busy < slots and (assignment := self._next(slots - busy)):
                     executor.start(assignment)
                     busy += 1
-                self._tell(slots)
+                self._watcher.update(self._queue.tally(slots))
                 if not busy:
                     return
                 self._take(executor)
@@ -233,10 +214,3 @@ class Scheduler:
         if first.kind == "planning":
             importance = self._queue.results[first.content["scoring"]]
         return Assignment(tuple(cells), recipe, self._permissions, importance)
-
-    def _tell(self, slots: int) -> None:
-        queue = self._queue
-        left = queue.seconds_left()
-        self._watcher.update(
-            Tally(queue.done, queue.failed, queue.running, queue.known, None if left is None else left / slots)
-        )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
 from typing import get_args
 
 from layerimp.bench.cell_graph import Layout
@@ -12,6 +14,25 @@ from layerimp.bench.store import Record
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """In the order in which they are computed: scorings lead to all else."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How far a grid is.
+
+    Attributes:
+        done: Cells that are finished, those of earlier runs among them.
+        failed: Cells that failed.
+        running: Cells that are under way.
+        known: All cells that are known of; what scorings lead to is not, before they are done.
+        seconds_left: An estimate, from the cells so far; None before there is one.
+    """
+
+    done: int
+    failed: int
+    running: int
+    known: int
+    seconds_left: float | None
 
 
 class WorkQueue:
@@ -35,9 +56,7 @@ class WorkQueue:
         self._seen: set[str] = set()
         self._ready: dict[Kind, dict[str, Cell]] = {kind: {} for kind in KINDS}
         self._running: dict[str, Cell] = {}
-        self._seconds: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
-        self._timed: Counter[Kind] = Counter()
-        self.done = self.failed = 0
+        self._seconds: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
         self.look(layout.models)
 
     def look(self, models: Iterable[str]) -> None:
@@ -46,25 +65,9 @@ class WorkQueue:
         alike = {subjects[model].identity for model in models}
         for model in (label for label, subject in subjects.items() if subject.identity in alike):
             for key, cell in self._layout.cells(self.results.get, model).items():
-                if key in self._seen:
-                    continue
-                self._seen.add(key)
-                if key in self.results:
-                    self.done += 1
-                elif key in self._failed:
-                    self.failed += 1
-                else:
+                if key not in self._seen and not self.is_settled(key):
                     self._ready[cell.kind][key] = cell
-
-    @property
-    def known(self) -> int:
-        """How many cells are known of."""
-        return len(self._seen)
-
-    @property
-    def running(self) -> int:
-        """How many are under way."""
-        return len(self._running)
+                self._seen.add(key)
 
     def ready(self, kind: Kind | None = None) -> Collection[Cell]:
         """What is to be computed, of one kind; by default of the first kind of which there is any."""
@@ -95,19 +98,18 @@ class WorkQueue:
         self._ready[cell.kind].pop(cell.key, None)
         if outcome.result is None:
             self._failed.add(cell.key)
-            self.failed += 1
-            return
-        self.results[cell.key] = outcome.result
-        self.done += 1
-        self._seconds[cell.kind] += outcome.seconds
-        self._timed[cell.kind] += 1
+        else:
+            self.results[cell.key] = outcome.result
+            self._seconds[cell.kind].append(outcome.seconds)
 
-    def seconds_left(self) -> float | None:
-        """How much work is left, by the mean of each kind so far; None before anything is timed."""
+    def tally(self, workers: int) -> Tally:
+        """How far the grid is, where so many cells are computed at once."""
         left = Counter({kind: len(cells) for kind, cells in self._ready.items()})
         left.update(cell.kind for cell in self._running.values())
-        known = {kind: self._seconds[kind] / self._timed[kind] for kind in KINDS if self._timed[kind]}
-        counted = sum(left[kind] for kind in known)
-        if not counted:
-            return None
-        return sum(left[kind] * mean for kind, mean in known.items()) * left.total() / counted
+        known = {kind: fmean(seconds) for kind, seconds in self._seconds.items() if seconds}
+        seconds = None
+        if counted := sum(left[kind] for kind in known):
+            # Kinds of which nothing is timed yet take as long as the others do on average.
+            seconds = sum(left[kind] * mean for kind, mean in known.items()) * left.total() / counted / workers
+        done, failed = len(self._seen & self.results.keys()), len(self._seen & self._failed)
+        return Tally(done, failed, len(self._running), len(self._seen), seconds)

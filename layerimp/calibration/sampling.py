@@ -191,11 +191,16 @@ def draw_calibration(
             labels.append(label)
             yield _encode(tokenizer, text)
 
+    before, after = _frame(tokenizer)
+    room = max_length - len(before) - len(after)
+    if room < 1:
+        raise CalibrationError(f"rows of {max_length} tokens have no room beside {len(before + after)} special ones")
     if packing == "rows":
-        rows = _rows(encoded(), tokenizer, samples, max_length)
+        parts = _beginnings(encoded(), room)
     else:
-        rows = _windows(encoded(), tokenizer, samples, max_length)
-    drawn = tuple(islice(rows, samples))
+        end = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) and not after else []
+        parts = _windows(encoded(), room, end)
+    drawn = tuple((*before, *part, *after) for part in islice(parts, samples))
     if len(drawn) < samples:
         unit = f"windows of {max_length} tokens" if packing == "windows" else "documents"
         raise CalibrationError(
@@ -220,33 +225,17 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[i
     return (), ()
 
 
-def _windows(
-    documents: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, samples: int, max_length: int
-) -> Iterator[tuple[int, ...]]:
-    before, after = _frame(tokenizer)
-    room = _room(max_length, before, after)
-    end = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) and not after else []
+def _windows(documents: Iterable[list[int]], room: int, end: list[int]) -> Iterator[list[int]]:
     pending: list[int] = []
     for document in documents:
         pending += document + end
         while len(pending) >= room:
-            yield (*before, *pending[:room], *after)
+            yield pending[:room]
             del pending[:room]
 
 
-def _rows(
-    documents: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, samples: int, max_length: int
-) -> Iterator[tuple[int, ...]]:
-    before, after = _frame(tokenizer)
-    room = _room(max_length, before, after)
+def _beginnings(documents: Iterable[list[int]], room: int) -> Iterator[list[int]]:
     for document in documents:
         if not document:
             raise CalibrationError("a document holds no token that the tokenizer knows of")
-        yield (*before, *document[:room], *after)
-
-
-def _room(max_length: int, before: tuple[int, ...], after: tuple[int, ...]) -> int:
-    room = max_length - len(before) - len(after)
-    if room < 1:
-        raise CalibrationError(f"rows of {max_length} tokens have no room beside {len(before + after)} special ones")
-    return room
+        yield document[:room]

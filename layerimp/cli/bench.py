@@ -26,12 +26,6 @@ class Format(StrEnum):
     html = "html"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(bench)
-    app.command()(report)
-
-
 def bench(
     recipe: Annotated[Path | None, typer.Option(help="YAML or JSON recipe of a grid; options given here win.")] = None,
     model: Annotated[
@@ -57,8 +51,8 @@ def bench(
     repeats: Annotated[
         int | None, typer.Option(help="Scorings of each kind, with text of its own. Default: 5.")
     ] = None,
-    calibration: o.Calibration = None,
-    tasks: o.Tasks = None,
+    calibration: o.calibration = None,
+    tasks: o.tasks = None,
     output: Annotated[
         Path | None, typer.Option(help="Directory of the results; what is finished there is not computed again.")
     ] = None,
@@ -77,27 +71,27 @@ def bench(
         list[str] | None,
         typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, pruner or evaluator; repeatable."),
     ] = None,
-    field: o.Field = None,
-    packing: o.Packing = None,
-    label_field: o.LabelField = None,
-    samples: o.Samples = None,
-    max_length: o.MaxLength = None,
-    batch_size: o.BatchSize = None,
-    seed: o.Seed = None,
-    protect: o.Protect = None,
+    field: o.field = None,
+    packing: o.packing = None,
+    label_field: o.label_field = None,
+    samples: o.samples = None,
+    max_length: o.max_length = None,
+    batch_size: o.batch_size = None,
+    seed: o.seed = None,
+    protect: o.protect = None,
     evaluator: Annotated[
         list[str] | None, typer.Option(help="Evaluator of quality; repeatable. Default: harness.")
     ] = None,
-    task_path: o.TaskPath = None,
-    data_dir: o.DataDir = None,
-    limit: o.Limit = None,
-    num_fewshot: o.NumFewshot = None,
-    allow_task_code: o.AllowTaskCode = False,
-    dtype: o.Dtype = None,
-    device: o.Device = None,
-    trust_remote_code: o.TrustRemoteCode = False,
+    task_path: o.task_path = None,
+    data_dir: o.data_dir = None,
+    limit: o.limit = None,
+    num_fewshot: o.num_fewshot = None,
+    allow_task_code: o.allow_task_code = False,
+    dtype: o.dtype = None,
+    device: o.device = None,
+    trust_remote_code: o.trust_remote_code = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a recipe, for editors.")] = False,
-    json: o.Json = False,
+    json: o.json = False,
 ) -> None:
     """Compare scorers over models, ratios, tasks and repeats, with error bars; goes on where it stopped.
 
@@ -117,10 +111,11 @@ def bench(
         raise OptionError("bench keeps what it computes: name a directory with --output")
     allowed = permissions(**given)
     from layerimp.bench import commands as pipeline
+    from layerimp.cli.grid_progress import watching
 
     # What libraries print is for stderr: the screen has kept the true stdout.
     try:
-        with screen.watching() as watcher, redirect_stdout(sys.stderr):
+        with watching(screen.err) as watcher, redirect_stdout(sys.stderr):
             found = pipeline.bench(
                 grid,
                 output,

@@ -24,14 +24,13 @@ from rich.progress import (
 from rich.table import Table
 
 from layerimp.cli import tables
-from layerimp.cli.grid_progress import span, watching
+from layerimp.cli.grid_progress import span
 from layerimp.cli.tables import shown
 from layerimp.defaults import ORIGINAL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from layerimp.bench.scheduler import Watcher
     from layerimp.progress import Advance
     from layerimp.report.data import Report
     from layerimp.report.findings import Findings
@@ -102,12 +101,6 @@ class Screen:
         elif labels:
             self._print_whole([tables.removed(report, labels)])
         self._show_output(report)
-
-    @contextmanager
-    def watching(self) -> Iterator[Watcher]:
-        """Somebody who tells stderr how far a grid is."""
-        with watching(self.err) as watcher:
-            yield watcher
 
     def show_findings(self, found: Findings, directory: Path) -> None:
         """What a grid shows."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from layerimp.bench.cells import Cell
-    from layerimp.bench.scheduler import Tally, Watcher
+    from layerimp.bench.scheduler import Watcher
+    from layerimp.bench.work_queue import Tally
 
 QUIET_SECONDS = 30.0
 """At least so long is it quiet between two lines of a log."""
@@ -37,53 +39,38 @@ def span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-class _Told:
-    """Says what failed, whatever else it shows."""
+class Teller:
+    """Tells a console what failed, and how far a grid is: by a bar, and where nobody can see it move, by a line now and
+    then.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    Args:
+        console: Where.
+        bar: What moves on a terminal.
+    """
 
-    def failed(self, cell: Cell, error: str) -> None:
-        """One line."""
-        self._console.print(shown(f"failed: {cell}: {error}", style="yellow"), soft_wrap=True)
-
-
-class Log(_Told):
-    """Where nobody can see a bar move: a line now and then."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._last: float | None = None
+    def __init__(self, console: Console, bar: Progress) -> None:
+        self._console, self._bar = console, bar
+        self._task = bar.add_task("start the workers", total=None)
+        self._last = -math.inf
 
     def update(self, tally: Tally) -> None:
-        """A line, if it was quiet for long enough; the first and the last are always said."""
-        now = time.monotonic()
-        ended = not tally.running and tally.done + tally.failed == tally.known
-        if self._last is None or ended or now - self._last >= QUIET_SECONDS:
+        """Move the bar; or say a line, if it was quiet for long enough. The first and the last are always said."""
+        done, now = tally.done + tally.failed, time.monotonic()
+        self._bar.update(self._task, description=told(tally), completed=done, total=tally.known)
+        ended = not tally.running and done == tally.known
+        if not self._console.is_terminal and (ended or now - self._last >= QUIET_SECONDS):
             self._console.print(shown(told(tally)))
             self._last = now
 
-
-class Bar(_Told):
-    """A bar on a terminal."""
-
-    def __init__(self, console: Console, progress: Progress) -> None:
-        super().__init__(console)
-        self._progress = progress
-        self._task = progress.add_task("start the workers", total=None)
-
-    def update(self, tally: Tally) -> None:
-        """Move it."""
-        ended = tally.done + tally.failed
-        self._progress.update(self._task, description=told(tally), completed=ended, total=tally.known)
+    def failed(self, cell: Cell, error: str) -> None:
+        """Say so in one line."""
+        self._console.print(shown(f"failed: {cell}: {error}", style="yellow"), soft_wrap=True)
 
 
 @contextmanager
 def watching(console: Console) -> Iterator[Watcher]:
     """Somebody who tells a console how far a grid is."""
-    if not console.is_terminal:
-        yield Log(console)
-        return
     columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        yield Bar(console, progress)
+    progress = Progress(*columns, console=console)
+    with progress if console.is_terminal else nullcontext():
+        yield Teller(console, progress)

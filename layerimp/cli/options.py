@@ -1,100 +1,131 @@
-"""The options that commands share."""
+"""The options that commands share, each under the name of its parameter."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-Model = Annotated[str | None, typer.Option(help="Model directory, or hub id. Default: starter, which ships.")]
-Dtype = Annotated[
+Command = Callable[..., int]
+
+model = Annotated[str | None, typer.Option(help="Model directory, or hub id. Default: starter, which ships.")]
+dtype = Annotated[
     str | None,
     typer.Option(
         help="What to compute in: float32, bfloat16, float16 or float64. Default: as stored, but float32 where the CPU "
         "only emulates that, and for the starter. Checkpoints are written as stored."
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.")]
-DeviceMap = Annotated[
+device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.")]
+device_map = Annotated[
     str | None,
     typer.Option(help="auto: spread the model over all GPUs. Default: one device."),
 ]
-TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
-Scorer = Annotated[
+trust_remote_code = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
+scorer = Annotated[
     list[str] | None,
     typer.Option(help="Scorer, LABEL=SCORER, or all; repeatable. Default: avss."),
 ]
-NoBaselines = Annotated[
+no_baselines = Annotated[
     bool,
     typer.Option("--no-baselines", help="Do not evaluate the baselines random and depth beside the scorers."),
 ]
-Set = Annotated[
+set_ = Annotated[
     list[str] | None,
     typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, the pruner or an evaluator; repeatable."),
 ]
-Calibration = Annotated[
+calibration = Annotated[
     str | None,
     typer.Option(
         help="JSONL or text file, or hub data set NAME[:CONFIG[:SPLIT]], or task:NAME. Default: text that ships."
     ),
 ]
-Field = Annotated[str | None, typer.Option(help="JSON field that holds the text. Default: text.")]
-Packing = Annotated[
+field = Annotated[str | None, typer.Option(help="JSON field that holds the text. Default: text.")]
+packing = Annotated[
     str | None,
     typer.Option(
         help="windows (documents joined, full rows) or rows. Default: windows; for a classifier on a task, rows."
     ),
 ]
-LabelField = Annotated[
+label_field = Annotated[
     str | None,
     typer.Option(help="JSON field that holds a classifier's label; needs --packing rows."),
 ]
-Samples = Annotated[int | None, typer.Option(help="Calibration rows. Default: 64.")]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens per row. Default: 256, or what the model takes.")]
-BatchSize = Annotated[int | None, typer.Option(help="Rows per batch. Default: 8.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0.")]
-Pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.")]
-Ratio = Annotated[
+samples = Annotated[int | None, typer.Option(help="Calibration rows. Default: 64.")]
+max_length = Annotated[int | None, typer.Option(help="Tokens per row. Default: 256, or what the model takes.")]
+batch_size = Annotated[int | None, typer.Option(help="Rows per batch. Default: 8.")]
+seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0.")]
+pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.")]
+ratio = Annotated[
     float | None,
     typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --count or --blocks says."),
 ]
-Count = Annotated[int | None, typer.Option(help="How many blocks to remove, in place of --ratio.")]
-Blocks = Annotated[str | None, typer.Option(help="Blocks that go whatever their score, such as 3,5.")]
-Protect = Annotated[str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,17.")]
-Tasks = Annotated[
+count = Annotated[int | None, typer.Option(help="How many blocks to remove, in place of --ratio.")]
+plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
+blocks = Annotated[str | None, typer.Option(help="Blocks that go whatever their score, such as 3,5.")]
+protect = Annotated[str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,17.")]
+tasks = Annotated[
     str | None,
     typer.Option(
         help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; none. Default: three that ship."
     ),
 ]
-Evaluator = Annotated[
+evaluator = Annotated[
     list[str] | None,
     typer.Option(help="Evaluator; repeatable. Default: harness and footprint."),
 ]
-TaskPath = Annotated[Path | None, typer.Option(help="Directory with further task YAMLs.")]
-DataDir = Annotated[
+task_path = Annotated[Path | None, typer.Option(help="Directory with further task YAMLs.")]
+data_dir = Annotated[
     Path | None,
     typer.Option(help="Where relative data files of local tasks are looked for first."),
 ]
-Limit = Annotated[int | None, typer.Option(help="Documents per task. Default: all.")]
-NumFewshot = Annotated[int | None, typer.Option(help="Examples in each prompt. Default: the task's.")]
-AllowTaskCode = Annotated[
+limit = Annotated[int | None, typer.Option(help="Documents per task. Default: all.")]
+num_fewshot = Annotated[int | None, typer.Option(help="Examples in each prompt. Default: the task's.")]
+allow_task_code = Annotated[
     bool,
     typer.Option("--allow-task-code", help="Run Python that local task YAMLs name."),
 ]
-Output = Annotated[Path | None, typer.Option(help="Directory for results and checkpoints; must not exist.")]
-Overwrite = Annotated[
+output = Annotated[Path | None, typer.Option(help="Directory for results and checkpoints; must not exist.")]
+overwrite = Annotated[
     bool | None,
     typer.Option("--overwrite", help="Replace an output that layerimp made."),
 ]
-NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not load checkpoints back to compare.")]
-MaxShardSize = Annotated[
+no_verify = Annotated[bool, typer.Option("--no-verify", help="Do not load checkpoints back to compare.")]
+max_shard_size = Annotated[
     str | None,
     typer.Option("--max-shard-size", help="Largest file of a checkpoint's weights, such as 5GB."),
 ]
-RecipeFile = Annotated[
+recipe = Annotated[
     Path | None,
     typer.Option("--recipe", help="YAML or JSON recipe; options given here win."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
+json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
+
+
+MODEL = "dtype device device_map trust_remote_code"
+TEXT = "field packing label_field samples max_length"
+TASKS = "task_path data_dir limit num_fewshot allow_task_code"
+"""Names of options that commands take together."""
+
+
+def taking(names: str) -> Callable[[Command], Command]:
+    """Declare which options a function takes as keywords, for typer to find as if its signature listed them.
+
+    Args:
+        names: Of options in this module, in the order of `--help`. Flags are off by default, and all else is None.
+    """
+    options: dict[str, Any] = {name: globals()[name] for name in names.split()}
+    parameters = [
+        Parameter(name, Parameter.KEYWORD_ONLY, annotation=option, default=False if option.__origin__ is bool else None)
+        for name, option in options.items()
+    ]
+
+    def declared(function: Command) -> Command:
+        vars(function)["__signature__"] = Signature(parameters)
+        function.__annotations__ = options
+        return function
+
+    return declared

@@ -9,13 +9,7 @@ import typer
 from layerimp.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(plugins)
-    app.command()(scorers)
-
-
-def plugins(json: o.Json = False) -> None:
+def plugins(json: o.json = False) -> None:
     """List the installed plugins, with what each provides and why any failed."""
     from layerimp.cli.display import Screen
     from layerimp.registry.catalog import registry
@@ -37,7 +31,7 @@ def plugins(json: o.Json = False) -> None:
 
 
 def scorers(
-    name: Annotated[str | None, typer.Argument(help="A scorer, to see its options.")] = None, json: o.Json = False
+    name: Annotated[str | None, typer.Argument(help="A scorer, to see its options.")] = None, json: o.json = False
 ) -> None:
     """List the scorers, or one scorer's options with their type, default and description."""
     from layerimp.cli.display import Screen

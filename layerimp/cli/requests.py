@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from layerimp.bench.grid import Grid
-    from layerimp.recipe import Described, Permissions, Recipe
+    from layerimp.recipe import Described, Part, Permissions, Recipe
 
 _CALIBRATION = ("field", "packing", "label_field", "samples", "max_length")
 
@@ -33,21 +33,15 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
     Raises:
         InputError: an option is malformed, or the whole makes no recipe.
     """
-    from layerimp.recipe import Recipe, make_recipe, read_recipe
+    from layerimp.recipe import Recipe, make_recipe
 
-    values = read_recipe(recipe) if recipe else {}
-    plain = {"model", "batch_size", "seed", "task_path", "data_dir", "limit", "num_fewshot", "dtype", "device"}
-    plain |= {"device_map", "output", "overwrite", "max_shard_size"}
-    assert plain <= Recipe.model_fields.keys()
-    values |= _common(values, given, plain)
+    values = _values(Recipe, recipe, given)
     if pruner := given.get("pruner"):
         values["pruner"] = {"name": pruner}
-    ratio, count = given.get("ratio"), given.get("count")
-    _check_ratios([] if ratio is None else [ratio])
-    values = _with_amounts(values, ratio=ratio, count=count)
-    for name in ("blocks", "protect"):
-        if (text := given.get(name)) is not None:
-            values[name] = _indices(text, name)
+    if (blocks := given.get("blocks")) is not None:
+        values["blocks"] = _indices(blocks, "blocks")
+    ratio = given.get("ratio")
+    values = _with_amounts(values, [] if ratio is None else [ratio], ratio=ratio, count=given.get("count"))
     if given.get("no_verify"):
         values["verify"] = False
     return _with_options(make_recipe(values), given.get("set_") or [])
@@ -60,41 +54,39 @@ def grid_from(recipe: Path | None = None, **given: Any) -> Grid:
         InputError: an option is malformed, or the whole makes no grid.
     """
     from layerimp.bench.grid import Grid
-    from layerimp.recipe import made, read_recipe
+    from layerimp.recipe import made
 
-    values = read_recipe(recipe) if recipe else {}
-    plain = {"batch_size", "seed", "task_path", "data_dir", "limit", "num_fewshot", "repeats"}
-    assert plain <= Grid.model_fields.keys()
-    values |= _common(values, given, plain)
+    values = _values(Grid, recipe, given)
     if pruner := given.get("pruner"):
         values["pruners"] = _labelled("pruner", pruner)
     if model := given.get("model"):
         values["models"] = _models(model)
-    if (protect := given.get("protect")) is not None:
-        values["protect"] = _indices(protect, "protect")
-    _check_ratios(given.get("ratio") or [])
-    grid = made(Grid, _with_amounts(values, ratios=given.get("ratio") or None, counts=given.get("count") or None))
+    ratios = given.get("ratio") or []
+    grid = made(Grid, _with_amounts(values, ratios, ratios=ratios or None, counts=given.get("count") or None))
     if (dtype := given.get("dtype")) is not None:
         models = {label: spec.model_copy(update={"dtype": dtype}) for label, spec in grid.models.items()}
         grid = grid.model_copy(update={"models": models})
     return _with_options(grid, given.get("set_") or [])
 
 
-def _common(values: dict[str, Any], given: Mapping[str, Any], plain: Iterable[str]) -> dict[str, Any]:
-    """What the command line says over `values`, of all that a run and a grid have in common.
+def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says (if there is one), and the command line over it, of all that a run and a grid have in common.
 
     Args:
-        values: What a file says.
+        kind: What is described, whose fields go by the names of the options.
+        file: The recipe.
         given: The options, by the names of the command's parameters.
-        plain: Those of them that are fields as they are.
     """
-    said = {name: value for name in plain if (value := given.get(name)) is not None}
+    from layerimp.recipe import read_recipe
+
+    values = read_recipe(file) if file else {}
+    said = {name: given[name] for name in kind.model_fields if given.get(name) is not None}
     if scorer := given.get("scorer"):
         said["scorers"] = _labelled("scorer", scorer)
     if evaluator := given.get("evaluator"):
         said["evaluators"] = _labelled("evaluator", evaluator)
-    if (tasks := given.get("tasks")) is not None:
-        names = [task.strip() for task in tasks.split(",") if task.strip()]
+    if "tasks" in said:
+        names = [task.strip() for task in said["tasks"].split(",") if task.strip()]
         said["tasks"] = [] if names == ["none"] else names
     if given.get("no_baselines"):
         said["baselines"] = {}
@@ -104,7 +96,9 @@ def _common(values: dict[str, Any], given: Mapping[str, Any], plain: Iterable[st
         if not isinstance(before, dict):
             raise OptionError(f"calibration is a mapping, got {before!r}")
         said["calibration"] = before | chosen
-    return said
+    if "protect" in said:
+        said["protect"] = _indices(said["protect"], "protect")
+    return values | said
 
 
 def _models(specs: list[str]) -> dict[str, str] | list[str]:
@@ -122,16 +116,12 @@ def _models(specs: list[str]) -> dict[str, str] | list[str]:
     return found
 
 
-def _check_ratios(ratios: list[float]) -> None:
-    """Refuse what is no share, in the words of the command line."""
+def _with_amounts(values: dict[str, Any], shares: Iterable[float], **amounts: Any) -> dict[str, Any]:
+    """The amounts of the command line take the place of all those in a file; shares that are none are refused."""
     from layerimp.pruner import checked_ratio
 
-    for ratio in ratios:
-        checked_ratio(ratio, name="--ratio", instead="--count {}")
-
-
-def _with_amounts(values: dict[str, Any], **amounts: Any) -> dict[str, Any]:
-    """Ratios and counts of the command line take the place of all those in a file."""
+    for share in shares:
+        checked_ratio(share, name="--ratio", instead="--count {}")
     given = {name: amount for name, amount in amounts.items() if amount is not None}
     return {name: value for name, value in values.items() if name not in amounts} | given if given else values
 

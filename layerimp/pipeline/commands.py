@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layerimp.defaults import ALL, ORIGINAL
+from layerimp.defaults import ORIGINAL
 from layerimp.errors import OptionError
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
@@ -13,11 +13,7 @@ from layerimp.models.loading import auto_class
 from layerimp.pipeline.resolve import anywhere, resolve, told
 from layerimp.pipeline.stages import (
     Loaded,
-    budget_of,
-    calibration_values,
     check_calibration,
-    check_room,
-    draw,
     load_model,
     output_directory,
     plan_removals,
@@ -33,9 +29,6 @@ from layerimp.report.data import Report, Size
 from layerimp.scoring.selection import Selection
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator, Metric
     from layerimp.surgery.removal import Removal
 
@@ -59,7 +52,8 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
         evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
-        removals = _accepted(report, loaded, _plans(report, loaded, trained_on, selection, progress), selection, stage)
+        plans = plan_removals(report, loaded, trained_on, selection, progress)
+        removals = prepare_removals(report, loaded, plans, selection, stage)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
         report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
         for label, removal in removals.items():
@@ -81,7 +75,7 @@ def score_model(recipe: Recipe, *, permissions: Permissions | None = None, progr
         trained_on = check_calibration(recipe, allowed, progress)
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
-        _score(report, loaded, trained_on, selection, progress)
+        score_blocks(report, loaded, trained_on, selection, progress)
         if stage:
             report.write(stage)
     return report.placed()
@@ -106,12 +100,12 @@ def prune_model(
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
         if by_score:
-            plans = _plans(report, loaded, trained_on, selection, progress)
+            plans = plan_removals(report, loaded, trained_on, selection, progress)
         elif plans is None:
             plans = {"blocks": _named_by_the_user(recipe, len(loaded.stack))}
         if not plans:
             raise OptionError("there is no plan in the file")
-        for label, removal in _accepted(report, loaded, plans, selection, stage).items():
+        for label, removal in prepare_removals(report, loaded, plans, selection, stage).items():
             with removal.applied():
                 write_checkpoint(loaded, report, label, stage, progress)
         report.write(stage)
@@ -161,50 +155,9 @@ def _report(recipe: Recipe, loaded: Loaded, selection: Selection) -> Report:
     return report
 
 
-def _score(
-    report: Report, loaded: Loaded, trained_on: Evaluator | None, selection: Selection, progress: Progress
-) -> CalibrationSet:
-    """Draw the text and score the blocks into the report; returns the text for further scoring."""
-    drawn = draw(report.recipe, loaded, trained_on, progress)
-    report.calibration = drawn.description
-    report.resolved["calibration"] = calibration_values(report.recipe, loaded.model, trained_on)
-    report.importance |= score_blocks(loaded.stack, drawn, selection, progress)
-    if ALL in report.recipe.scorers:
-        took_part = {label: spec for label, spec in selection.specs.items() if label not in selection.baselines}
-        report.resolved["scorers"] = {label: spec.model_dump() for label, spec in took_part.items()}
-    return drawn
-
-
-def _plans(
-    report: Report, loaded: Loaded, trained_on: Evaluator | None, selection: Selection, progress: Progress
-) -> dict[str, PrunePlan]:
-    """Score the blocks into the report, and let the pruner choose by each scorer."""
-    recipe, stack = report.recipe, loaded.stack
-    budget, ratio = budget_of(recipe, len(stack))
-    if ratio is not None:
-        report.resolved["ratio"] = ratio
-    drawn = _score(report, loaded, trained_on, selection, progress)
-    return plan_removals(stack, drawn, report.importance, selection, recipe, budget, progress)
-
-
 def _named_by_the_user(recipe: Recipe, num_blocks: int) -> PrunePlan:
     budget = Budget.of(num_blocks, blocks=recipe.blocks, protect=recipe.protect)
     return PrunePlan(num_blocks=num_blocks, blocks=list(budget.forced), reason="named by the user")
-
-
-def _accepted(
-    report: Report, loaded: Loaded, plans: dict[str, PrunePlan], selection: Selection, stage: Path | None
-) -> dict[str, Removal]:
-    """The removals of the plans that can be carried out, which the report then holds."""
-    removals, sizes = prepare_removals(loaded.stack, plans, selection)
-    report.plans |= {label: plans[label] for label in removals}
-    report.sizes |= sizes
-    for label in selection.left_out | selection.failed:
-        report.importance.pop(label, None)
-    if stage:
-        saved = [size for label, size in sizes.items() if label not in report.baselines]
-        check_room(stage, loaded.model, saved, verify=report.recipe.verify)
-    return removals
 
 
 def _quality(

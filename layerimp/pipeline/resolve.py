@@ -28,9 +28,7 @@ def resolve(recipe: Recipe) -> Recipe:
 def anywhere(recipe: Recipe) -> Recipe:
     """The recipe with paths that mean the same wherever a process stands."""
     places = {name: absolute(path) for name in ("task_path", "data_dir") if (path := getattr(recipe, name)) is not None}
-    source = str(recipe.calibration.source)
-    task = task_of(source)
-    source = absolute(source, assets().texts) if task is None else f"{TASK}{_task_anywhere(task)}"
+    source = source_anywhere(str(recipe.calibration.source))
     return recipe.model_copy(
         update={
             **{name: Path(place) for name, place in places.items()},
@@ -39,6 +37,12 @@ def anywhere(recipe: Recipe) -> Recipe:
             "tasks": tuple(map(_task_anywhere, recipe.tasks or ())),
         }
     )
+
+
+def source_anywhere(source: str) -> str:
+    """A calibration text, by a name that means the same wherever a process stands."""
+    task = task_of(source)
+    return absolute(source, assets().texts) if task is None else f"{TASK}{_task_anywhere(task)}"
 
 
 def _task_anywhere(task: str) -> str:

@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp.calibration.documents import TASK, Reader, check_source, read_documents, task_of
-from layerimp.calibration.sampling import CalibrationSet, draw_calibration
+from layerimp.calibration.documents import check_source, task_of
+from layerimp.calibration.sampling import CalibrationSet, draw_calibration, load_calibration
 from layerimp.checkpoint.saving import check_memory, write
 from layerimp.checkpoint.staging import staged
-from layerimp.defaults import LENGTH, RATIO
+from layerimp.defaults import ALL, LENGTH, RATIO
 from layerimp.errors import OptionError, OutputError
 from layerimp.evaluation.selection import for_training
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load
 from layerimp.models.traits import classifies, longest_row
+from layerimp.pipeline.resolve import source_anywhere
 from layerimp.pruner import Budget, PrunePlan, Pruner, Scoring
 from layerimp.recipe import check_label
-from layerimp.registry.assets import absolute, assets, located
+from layerimp.registry.assets import located
 from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.report.data import Size, why_not_ours
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
-    from layerimp.evaluator import Document, Evaluator
+    from layerimp.evaluator import Evaluator
     from layerimp.progress import Progress
     from layerimp.recipe import Permissions, Recipe
     from layerimp.report.data import Report
@@ -107,19 +108,17 @@ def draw(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, progress:
         CalibrationError: the text cannot be read, or is too little.
         OptionError: the model has no use for what is asked for.
     """
-    settled = calibration_values(recipe, loaded.model, trained_on)
-    length = settled["max_length"]
-    with progress.stage(f"read {recipe.calibration.source}"):
-        return draw_calibration(
-            _documents(recipe, loaded, trained_on, length),
-            loaded.tokenizer,
-            source=str(recipe.calibration.source),
-            samples=recipe.calibration.samples,
-            max_length=length,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            packing=settled["packing"],
-        )
+    spec, settled = recipe.calibration, calibration_values(recipe, loaded.model, trained_on)
+    source = str(spec.source)
+    amount: dict[str, Any] = {"samples": spec.samples, "batch_size": recipe.batch_size, "seed": recipe.seed}
+    amount |= {name: settled[name] for name in ("max_length", "packing")}
+    with progress.stage(f"read {spec.source}"):
+        if trained_on is not None:
+            documents = trained_on.training_documents(loaded.model, loaded.tokenizer)
+            return draw_calibration(documents, loaded.tokenizer, source=source, **amount)
+        label2id = {name: int(number) for name, number in (loaded.model.config.label2id or {}).items()}
+        fields: dict[str, Any] = {"field": spec.field, "label_field": spec.label_field, "label2id": label2id}
+        return load_calibration(source, loaded.tokenizer, **fields, **amount)
 
 
 def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evaluator | None) -> dict[str, Any]:
@@ -131,68 +130,60 @@ def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evalu
         raise OptionError(f"max_length {length} is beyond the model's {longest} positions")
     if spec.label_field and not classifies(model):
         raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {type(model).__name__} is none")
-    source = str(spec.source)
-    if (task := task_of(source)) is not None and task.endswith(".yaml"):
-        source = f"{TASK}{absolute(task)}"
     rows = trained_on is not None and classifies(model)
     return spec.model_dump() | {
         "max_length": length,
         "packing": spec.packing or ("rows" if rows else "windows"),
-        "source": absolute(source, assets().texts),
+        "source": source_anywhere(str(spec.source)),
     }
 
 
-def _documents(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, length: int) -> Sequence[Document]:
-    """The text that rows of so many tokens are drawn from."""
-    spec = recipe.calibration
-    if trained_on is not None:
-        return trained_on.training_documents(loaded.model, loaded.tokenizer)
-    label2id = {name: int(number) for name, number in (loaded.model.config.label2id or {}).items()}
-    reader = Reader(spec.field, spec.label_field, label2id)
-    return read_documents(str(spec.source), reader, rows=spec.samples, characters=40 * spec.samples * length)
-
-
 def score_blocks(
-    stack: BlockStack, drawn: CalibrationSet, selection: Selection, progress: Progress
-) -> dict[str, Importance]:
-    """Score the blocks by every scorer that takes part, in shared sweeps; those that fail leave the selection."""
+    report: Report, loaded: Loaded, trained_on: Evaluator | None, selection: Selection, progress: Progress
+) -> CalibrationSet:
+    """Score the blocks by every scorer that takes part, in shared sweeps; those that fail leave the selection.
+
+    Returns:
+        The text that was drawn for it, for further scoring; the importance is in the report.
+    """
+    stack, drawn = loaded.stack, draw(report.recipe, loaded, trained_on, progress)
+    report.calibration = drawn.description
+    report.resolved["calibration"] = calibration_values(report.recipe, loaded.model, trained_on)
     selection.try_out(stack, next(iter(drawn)))
     scorers: dict[str, Scorer] = {}
     for label in list(selection.specs):
         with selection.excusing(label):
             scorers |= selection.made(len(stack), label)
-    found = {}
     for label, filled in fill(stack, drawn, scorers, progress=progress).items():
         with selection.excusing(label):
-            found[label] = finished(label, [filled])
+            report.importance[label] = finished(label, [filled])
     selection.need_any()
-    return found
-
-
-def budget_of(recipe: Recipe, num_blocks: int) -> tuple[Budget, float | None]:
-    """How many blocks go, and the ratio that says so, if one does; a quarter, where nothing is named."""
-    ratio = RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
-    budget = Budget.of(num_blocks, ratio=ratio, count=recipe.count, blocks=recipe.blocks, protect=recipe.protect)
-    return budget, ratio
+    if ALL in report.recipe.scorers:
+        took_part = {label: spec for label, spec in selection.specs.items() if label not in selection.baselines}
+        report.resolved["scorers"] = {label: spec.model_dump() for label, spec in took_part.items()}
+    return drawn
 
 
 def plan_removals(
-    stack: BlockStack,
-    drawn: CalibrationSet,
-    importance: Mapping[str, Importance],
-    selection: Selection,
-    recipe: Recipe,
-    budget: Budget,
-    progress: Progress,
+    report: Report, loaded: Loaded, trained_on: Evaluator | None, selection: Selection, progress: Progress
 ) -> dict[str, PrunePlan]:
-    """Let the recipe's pruner choose blocks by each scorer; scorers that fail meanwhile leave the selection."""
+    """Score the blocks into the report, and let the pruner choose by each scorer; those that fail leave the selection.
+
+    Where the recipe names neither an amount nor blocks, a quarter goes.
+    """
+    recipe, stack = report.recipe, loaded.stack
+    ratio = RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
+    budget = Budget.of(len(stack), ratio=ratio, count=recipe.count, blocks=recipe.blocks, protect=recipe.protect)
+    if ratio is not None:
+        report.resolved["ratio"] = ratio
+    drawn = score_blocks(report, loaded, trained_on, selection, progress)
     name = recipe.pruner.name
     pruner = registry().create("pruner", name, recipe.pruner.options)
     assert isinstance(pruner, Pruner)
     plans = {}
     for label in list(selection.specs):
         with selection.excusing(label), attributing("pruner", name, type(pruner), f"on the scores of {label}"):
-            scoring = rescoring(stack, drawn, importance[label], selection, label, progress)
+            scoring = rescoring(stack, drawn, report.importance[label], selection, label, progress)
             plan = pruner.within_budget(scoring, budget)
             plans[label] = plan.model_copy(update={"scorer": selection.specs[label].name, "pruner": name})
     return plans
@@ -219,18 +210,22 @@ def rescoring(
 
 
 def prepare_removals(
-    stack: BlockStack, plans: Mapping[str, PrunePlan], selection: Selection
-) -> tuple[dict[str, Removal], dict[str, Size]]:
+    report: Report, loaded: Loaded, plans: Mapping[str, PrunePlan], selection: Selection, stage: Path | None
+) -> dict[str, Removal]:
     """Prepare each plan's removal, and apply it once: what cannot be carried out is known before any long work.
 
+    The report then holds the plans that can be carried out, and the sizes of what they leave.
+
     Returns:
-        The removals, and the sizes of what is left, by label.
+        The removals, by label.
 
     Raises:
         OptionError: a plan removes nothing, is for another number of blocks, or has a label that cannot be one.
         SurgeryError: blocks cannot be removed exactly.
+        OutputError: there is no room for the checkpoints, or for loading one back.
     """
-    removals, sizes = {}, {}
+    removals = {}
+    stack = loaded.stack
     for label, plan in plans.items():
         check_label(label)
         if not plan.blocks:
@@ -240,23 +235,18 @@ def prepare_removals(
         with selection.excusing(label):
             removal = prepare(stack, plan.blocks)
             with removal.applied():
-                sizes[label] = Size.of(stack)
-            removals[label] = removal
+                report.sizes[label] = Size.of(stack)
+            report.plans[label], removals[label] = plan, removal
     selection.need_any()
-    return removals, sizes
-
-
-def check_room(stage: Path, model: PreTrainedModel, sizes: Sequence[Size], *, verify: bool) -> None:
-    """Stop, before any long work, if there is no room for the checkpoints or for loading one back.
-
-    Raises:
-        OutputError: there is none.
-    """
-    need, free = sum(size.bytes for size in sizes), shutil.disk_usage(stage).free
-    if need > free:
-        raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
-    if verify:
-        check_memory(model)
+    for label in selection.left_out | selection.failed:
+        report.importance.pop(label, None)
+    if stage:
+        need = sum(report.sizes[label].bytes for label in removals if label not in report.baselines)
+        if need > (free := shutil.disk_usage(stage).free):
+            raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
+        if report.recipe.verify:
+            check_memory(loaded.model)
+    return removals
 
 
 def write_checkpoint(loaded: Loaded, report: Report, label: str, stage: Path, progress: Progress) -> None:

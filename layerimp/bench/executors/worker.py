@@ -107,7 +107,8 @@ class Worker:
         blind = all(map(_blind, assignment.cells))
         text = None if blind else drawn or self.draw(assignment)
         stack = self._opened(assignment).stack
-        selection = _selection(assignment, {label: _spec(cell) for label, cell in cells.items()})
+        specs = {label: _spec(cell) for label, cell in cells.items()}
+        selection = Selection.of(assignment.recipe.model_copy(update={"scorers": specs}), SILENT)
         selection.unnamed |= selection.specs.keys()
         if text is not None:
             try:
@@ -134,7 +135,7 @@ class Worker:
         assert assignment.importance is not None
         first, text = as_importance(assignment.importance), drawn or self.draw(assignment)
         stack = self._opened(assignment).stack
-        selection = _selection(assignment, {cell.scorer: assignment.recipe.scorers[cell.scorer]})
+        selection = Selection.of(assignment.recipe, SILENT)
         scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT)
         return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
@@ -159,7 +160,7 @@ class Worker:
         (cell,) = assignment.cells
         batch = [next(iter(drawn or self.draw(assignment)))]
         stack = self._opened(assignment).stack
-        selection = _selection(assignment, {cell.scorer: assignment.recipe.scorers[cell.scorer]})
+        selection = Selection.of(assignment.recipe, SILENT)
 
         def bare() -> None:
             with torch.inference_mode():
@@ -177,10 +178,6 @@ class Worker:
             timings = [timing() for _ in range(TIMINGS)]
         passes, seconds = (statistics.median(values) for values in zip(*timings, strict=True))
         return {cell.key: Outcome(cell.key, {"bare_passes": passes, "seconds": seconds})}
-
-
-def _selection(assignment: Assignment, scorers: Mapping[str, ComponentSpec]) -> Selection:
-    return Selection.of(assignment.recipe.model_copy(update={"scorers": scorers}), SILENT)
 
 
 def _together_or_alone(

@@ -38,21 +38,20 @@ class Figures:
 
     view: View
 
-    def _drawn(self, figure: Figure, name: str, alt: str, note: str = "") -> Drawn:
+    def _drawn(self, figure: Figure, name: str, alt: str, note: str = "", pruner: str | None = None) -> Drawn:
+        """A figure; that of one pruner says which it is, where there are several."""
+        if pruner is not None:
+            name += str(self.view.pruners.index(pruner))
+            note += f"Pruner: {pruner}." if len(self.view.pruners) > 1 else ""
         return Drawn(drawn(figure, f"{self.view.name}-{name}", alt), note)
 
     @cached_property
     def retention(self) -> list[Drawn]:
         """Retention by ratio, for each pruner."""
-        return [
-            self._retention(p) for p in self.view.pruners if any(place.row.pruner == p for place in self.view.places)
-        ]
+        return [self._retention(pruner) for pruner in self.view.pruners if pruner in self.view.answers]
 
     def _retention(self, pruner: str) -> Drawn:
-        places = sorted(
-            (place for place in self.view.places if place.row.pruner == pruner),
-            key=lambda place: place.row.removed_blocks,
-        )
+        places = sorted(self.view.answers[pruner], key=lambda place: place.row.removed_blocks)
         lines: dict[str, dict[float, Interval]] = {
             scorer: {
                 round(place.row.removed_blocks * self.view.model.num_blocks): place.row.entries[scorer].value
@@ -70,14 +69,9 @@ class Figures:
             said.append(f"at {named(place.row.ratio)} from {best} with {most} to {worst} with {least}{chance}")
         missing = [scorer for scorer in lines if scorer not in known]
         note = f"Of {listed(missing)} no retention is known. " if missing else ""
-        note += f"Pruner: {pruner}." if len(self.view.pruners) > 1 else ""
         alt = f"Line chart of the retention of {len(known)} scorers: {'; '.join(said)}."
-        return self._drawn(
-            curves(known, self.view.model.num_blocks, self.view.styles),
-            f"retention{self.view.pruners.index(pruner)}",
-            alt,
-            note,
-        )
+        figure = curves(known, self.view.model.num_blocks, self.view.styles)
+        return self._drawn(figure, "retention", alt, note, pruner=pruner)
 
     @cached_property
     def importance(self) -> Drawn:
@@ -166,12 +160,7 @@ class Figures:
                 )
         alt = f"Matrix of the mean Jaccard index between repeats, by scorer and ratio: {'; '.join(said)}."
         figure = matrix(rows, [named(ratio) for ratio in ratios], size=(88, 42), strength=0.5)
-        return self._drawn(
-            figure,
-            f"stability{self.view.pruners.index(pruner)}",
-            alt,
-            f"Pruner: {pruner}." if len(self.view.pruners) > 1 else "",
-        )
+        return self._drawn(figure, "stability", alt, pruner=pruner)
 
     @cached_property
     def cost(self) -> Drawn:
@@ -183,9 +172,8 @@ class Figures:
         free, untimed = ([s for s in order if passes[s] == 0], [s for s in order if passes[s] is None])
         parts += [f"Without a look at text: {listed(free)}."] if free else []
         parts += [f"Not timed: {listed(untimed)}."] if untimed else []
-        return self._drawn(
-            costs({scorer: passes[scorer] for scorer in order}, self.view.styles), "cost", " ".join(parts)
-        )
+        figure = costs({scorer: passes[scorer] for scorer in order}, self.view.styles)
+        return self._drawn(figure, "cost", " ".join(parts))
 
     @cached_property
     def removed(self) -> list[Drawn]:
@@ -204,12 +192,7 @@ class Figures:
             said.append(f"at {named(ratio)} block {top} goes most often, by {votes[top]} of {len(panel)} scorers")
         alt = f"Grid of dots: which blocks each scorer removes. In at least half of the repeats, {'; '.join(said)}."
         figure = dots(panels, self.view.model.num_blocks, self.view.styles)
-        return self._drawn(
-            figure,
-            f"removed{self.view.pruners.index(pruner)}",
-            alt,
-            f"Pruner: {pruner}." if len(self.view.pruners) > 1 else "",
-        )
+        return self._drawn(figure, "removed", alt, pruner=pruner)
 
 
 def _valued(tau: float | None, pair: str) -> Square:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -162,21 +163,13 @@ def curves(lines: Mapping[str, Mapping[float, Interval]], num_blocks: int, style
     for label, line in lines.items():
         look = styles[label]
         points = {0.0: Interval(1.0, 0.0, 1)} | dict(sorted(line.items()))
-        x, known = list(points), [(one.mean, one.half or 0.0) for one in points.values()]
-        sure = [one.half is not None for one in points.values()]
-        axes.fill_between(
-            x,
-            [m - h for m, h in known],
-            [m + h for m, h in known],
-            where=sure,
-            color=look.colour,
-            alpha=fog,
-            linewidth=0,
-        )
-        axes.plot(x, [mean for mean, _ in known], color=look.colour, linestyle=look.dashes, linewidth=1.8, zorder=3)
+        x, y = list(points), np.array([one.mean for one in points.values()])
+        half = np.array([math.nan if one.half is None else one.half for one in points.values()])
+        axes.fill_between(x, y - half, y + half, color=look.colour, alpha=fog, linewidth=0)
+        axes.plot(x, y, color=look.colour, linestyle=look.dashes, linewidth=1.8, zorder=3)
         axes.plot(
-            x[1:], [m for m, _ in known][1:], look.marker, color=look.colour, markersize=6, markeredgecolor=PAPER,
-            markeredgewidth=0.8, zorder=4, clip_on=False,
+            x[1:], y[1:], look.marker, color=look.colour, markersize=6, markeredgecolor=PAPER, markeredgewidth=0.8,
+            zorder=4, clip_on=False,
         )  # fmt: skip
     _label_ends(axes, lines, styles, (height - 82) / (high - low), places[-1] / (width - 58 - right))
     return figure

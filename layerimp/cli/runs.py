@@ -1,0 +1,100 @@
+"""`layerimp run`, `score`, `prune` and `evaluate`: what is done to one model, as a recipe says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerimp.cli import options as o
+from layerimp.cli.requests import permissions, recipe_from
+from layerimp.errors import OptionError
+
+if TYPE_CHECKING:
+    from layerimp.pruner import PrunePlan
+
+
+@o.taking(
+    "model scorer no_baselines calibration tasks ratio count output pruner blocks protect set_ "
+    f"{o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size no_verify recipe json"
+)
+def run(**given: Any) -> int:
+    """Score every block, remove the least important ones, and measure what that costs.
+
+    Example: layerimp run --model DIR --scorer avss --calibration FILE.jsonl --tasks wikitext --ratio 0.25 --output OUT
+    """
+    return _carried_out("run", given)
+
+
+@o.taking(
+    f"model scorer calibration output set_ {o.TEXT} batch_size seed task_path data_dir allow_task_code {o.MODEL} "
+    "overwrite recipe json"
+)
+def score(**given: Any) -> int:
+    """Score every block of a model.
+
+    Example: layerimp score --model DIR --scorer avss --calibration FILE.jsonl
+    """
+    return _carried_out("score_model", given)
+
+
+@o.taking(
+    "model plan blocks scorer calibration ratio count output pruner protect set_ "
+    f"{o.TEXT} batch_size seed task_path data_dir allow_task_code {o.MODEL} overwrite max_shard_size no_verify "
+    "recipe json"
+)
+def prune(*, plan: Path | None, **given: Any) -> int:
+    """Remove blocks from a model: those of a plan, those named, or those that score lowest.
+
+    Example: layerimp prune --model DIR --blocks 3,5 --output OUT
+    """
+    for name in ("blocks", "ratio", "count", "protect", "scorer", "calibration"):
+        if plan is not None and given[name] is not None:
+            raise OptionError(f"a plan says which blocks go: --plan and --{name} contradict each other")
+    return _carried_out("prune_model", given, plan)
+
+
+@o.taking(f"model tasks output evaluator set_ {o.TASKS} batch_size seed {o.MODEL} overwrite recipe json")
+def evaluate(**given: Any) -> int:
+    """Evaluate a model as it is.
+
+    Example: layerimp evaluate --model DIR --tasks wikitext --limit 50
+    """
+    return _carried_out("evaluate_model", given)
+
+
+def _carried_out(name: str, given: Mapping[str, Any], plan: Path | None = None) -> int:
+    """Do what a function of the pipeline does with the recipe that the options make; returns the exit code."""
+    made = recipe_from(**given)
+    more = {} if plan is None else {"plans": _read_plans(plan)}
+    from layerimp.cli.display import Screen
+    from layerimp.pipeline import commands
+
+    screen = Screen(json=given["json"])
+    function = getattr(commands, name)
+    return screen.show(function(made, permissions=permissions(**given), progress=screen, **more))
+
+
+def _read_plans(path: Path) -> dict[str, PrunePlan]:
+    """The plans of a file, by label: one plan, or a whole `plan.json`."""
+    import json
+
+    from pydantic import ValidationError
+
+    from layerimp.errors import InputError
+    from layerimp.pruner import PrunePlan
+
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise TypeError("it is not a JSON object")
+        plans = document["plans"] if "plans" in document else {document.get("scorer") or "plan": document}
+        return {label: PrunePlan(**plan) for label, plan in plans.items()}
+    except OSError as error:
+        raise InputError(f"cannot read the plan {path}: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise InputError(f"{path} is no plan: {where} {problem['msg']}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no plan: {error}") from None
