@@ -12,6 +12,7 @@ __all__ = [
     "Evaluator",
     "Importance",
     "LayerimpError",
+    "Likelihood",
     "Metric",
     "PrunePlan",
     "Pruner",
@@ -30,6 +31,7 @@ _HOME = {
     "Evaluator": "evaluator",
     "Importance": "scorer",
     "LayerimpError": "errors",
+    "Likelihood": "evaluator",
     "Metric": "evaluator",
     "PrunePlan": "pruner",
     "Pruner": "pruner",
@@ -47,7 +49,7 @@ _HOME = {
 if TYPE_CHECKING:
     from layerimp.checkpoint.saving import save
     from layerimp.errors import LayerimpError
-    from layerimp.evaluator import Evaluator, Metric
+    from layerimp.evaluator import Evaluator, Likelihood, Metric
     from layerimp.hookspecs import hookimpl
     from layerimp.models.discovery import find_blocks
     from layerimp.models.loading import load

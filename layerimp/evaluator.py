@@ -109,6 +109,20 @@ class Metric:
         values = self.documents if self.likelihood is None else self.likelihood.totals
         return None if values is None else len(values)
 
+    def ends(self, times: float) -> tuple[float, float] | None:
+        """The ends of an interval of so many standard errors to either side, which for a perplexity are of its loss.
+
+        None where the error is not known.
+        """
+        if self.likelihood is not None:
+            loss, error = self.likelihood.loss, self.likelihood.stderr
+            if error is None:
+                return None
+            return self.likelihood.metric(loss - times * error), self.likelihood.metric(loss + times * error)
+        if self.stderr is None or not math.isfinite(self.stderr):
+            return None
+        return self.value - times * self.stderr, self.value + times * self.stderr
+
 
 def retention(original: Metric, pruned: Metric) -> float | None:
     """The plain ratio: pruned/original where higher is better, original/pruned otherwise.

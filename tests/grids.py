@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +15,16 @@ from layerimp.bench.grid import Grid
 from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
 from layerimp.bench.work_queue import Tally
-from layerimp.evaluator import Metric
+from layerimp.evaluation.packing import packed
+from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import Permissions, made
 
 BLOCKS = 8
 SCORERS = {"avss": False, "gbis": False, "random": True, "depth": True, "block-influence": False}
 """Whether each looks at nothing."""
-METRICS = (("mood", "acc", True), ("prose", "perplexity", False))
+METRICS = ("mood", "prose")
+DOCUMENTS = 100
 
 
 def layout(**changes: Any) -> Layout:
@@ -48,6 +51,16 @@ def layout(**changes: Any) -> Layout:
     return Layout(grid=grid, models=subjects, scorers=entrants, pruners=choosers)
 
 
+def measured(task: str, harm: int) -> Metric:
+    """A metric of a model that is so much worse: 90 of 100 right, or a perplexity of 10, and what chance gives."""
+    if task == "mood":
+        documents = tuple(float(number < 90 - harm) for number in range(DOCUMENTS))
+        return Metric(task, "acc", 0.9 - harm / 100, 0.03, floor=0.5, documents=documents)
+    totals = tuple(-8 * math.log(10.0 + harm) + (-1) ** number for number in range(DOCUMENTS))
+    likelihood = Likelihood(totals, (8.0,) * DOCUMENTS, (-8 * math.log(100.0),) * DOCUMENTS)
+    return Metric(task, "perplexity", 10.0 + harm, 0.1, False, likelihood=likelihood)
+
+
 def computed(cell: Cell) -> Result:
     """What a cell comes to, from its content alone."""
     content = cell.content
@@ -61,14 +74,9 @@ def computed(cell: Cell) -> Result:
         return {"bare_passes": 1.5, "seconds": 0.1}
     if cell.kind == "evaluation":
         harm = sum(block + 1 for block in content["blocks"])
-        values = {"mood": 0.9 - harm / 100, "prose": 10.0 + harm}
-        metrics = [
-            Metric(task, name, values[task], 0.01, higher).__dict__
-            for task, name, higher in METRICS
-            if task == content["task"]
-        ]
+        metrics = [measured(task, harm) for task in METRICS if task == content["task"]]
         left = BLOCKS - len(content["blocks"])
-        return {"metrics": metrics, "size": {"blocks": left, "parameters": 100 + 10 * left, "bytes": 440 + 40 * left}}
+        return packed(metrics) | {"size": {"blocks": left, "parameters": 100 + 10 * left, "bytes": 440 + 40 * left}}
     raise AssertionError(cell)
 
 

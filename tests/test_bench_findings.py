@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from grids import BLOCKS, Arithmetic, computed, drive
+from grids import BLOCKS, DOCUMENTS, Arithmetic, computed, drive
 from pydantic import TypeAdapter
 from scipy import stats
 
@@ -20,9 +21,9 @@ from layerimp.bench.cells import Cell, Result
 from layerimp.bench.findings import Row, find
 from layerimp.bench.store import Store
 from layerimp.cli.tables import paper
+from layerimp.report import schema
 from layerimp.report.findings import Findings
 from layerimp.report.json_export import as_document
-from layerimp.report.schema import DOCUMENTS
 from layerimp.report.statistics import interval
 from layerimp.report.tables import as_csv, as_latex, as_markdown, number, paper_tables, summaries
 
@@ -68,13 +69,21 @@ def test_every_number_of_a_row_by_hand(found: Findings, layout: Layout) -> None:
         assert list(entry.values) == pytest.approx(values[scorer])
     avss = one.entries["avss"]
     assert avss.value.mean == pytest.approx(sum(values["avss"]) / 3)
-    assert avss.stderr == pytest.approx(0.01)
     assert avss.retention
     assert avss.retention.mean == pytest.approx(sum(value / 0.9 for value in values["avss"]) / 3)
+    assert avss.retained
+    assert avss.retained.mean == pytest.approx(sum((value - 0.5) / 0.4 for value in values["avss"]) / 3)
+    # A document is right in all, some or none of a scorer's repeats: the spread of that, and of the difference.
+    right = {s: np.array([np.arange(DOCUMENTS) < round(100 * v) for v in values[s]]).mean(axis=0) for s in values}
+    assert avss.ends
+    spread = right["avss"].std(ddof=1) / math.sqrt(DOCUMENTS)
+    assert (avss.ends[1] - avss.ends[0]) / 2 == pytest.approx(spread, rel=0.05)
     welch = stats.ttest_ind(values["avss"], values["random"], equal_var=False).confidence_interval(0.95)
-    half = math.hypot((welch.high - welch.low) / 2, stats.norm.ppf(0.975) * math.hypot(0.01, 0.01))
+    paired = (right["avss"] - right["random"]).std(ddof=1) / math.sqrt(DOCUMENTS)
+    half = math.hypot((welch.high - welch.low) / 2, stats.t.ppf(0.975, DOCUMENTS - 1) * paired)
     assert avss.to_random
-    assert avss.to_random.half == pytest.approx(half)
+    assert avss.to_random.high is not None
+    assert avss.to_random.high - avss.to_random.mean == pytest.approx(half, rel=0.02)
     assert one.baseline == max(
         ("random", "depth", "block-influence"), key=lambda name: sum(values[name]) / len(values[name])
     )
@@ -82,14 +91,52 @@ def test_every_number_of_a_row_by_hand(found: Findings, layout: Layout) -> None:
     assert one.removed_parameters == pytest.approx((10 * REMOVED / 180,) * 2)
 
 
-def test_the_average_is_over_metrics_and_then_over_tasks(found: Findings) -> None:
-    one, mood, prose = (row(found, task) for task in ("average", "mood", "prose"))
-    for scorer, entry in one.entries.items():
-        shares = [
-            (accuracy / 0.9 + 10.0 / perplexity) / 2
-            for accuracy, perplexity in zip(mood.entries[scorer].values, prose.entries[scorer].values, strict=True)
-        ]
-        assert list(entry.values) == pytest.approx(shares)
+def test_what_is_retained_has_no_unit_and_no_chance(found: Findings) -> None:
+    worst, likelihood, accuracy = [one for one in found.models["one"].rows if one.task == "retained"]
+    assert [one.metric for one in (worst, likelihood, accuracy)] == ["worst", "likelihood", "accuracy"]
+    assert found.models["one"].headlines == [worst]
+    mood, prose = row(found, "mood"), row(found, "prose")
+    for scorer in worst.entries:
+        informed = [(math.log(100) - math.log(value)) / math.log(10) for value in prose.entries[scorer].values]
+        right = [max(0.0, (value - 0.5) / 0.4) for value in mood.entries[scorer].values]
+        assert list(likelihood.entries[scorer].values) == pytest.approx(informed)
+        assert list(accuracy.entries[scorer].values) == pytest.approx(right)
+        lower = min(informed, right, key=sum)
+        assert list(worst.entries[scorer].values) == pytest.approx(lower)
+    document = as_document(found)["models"]["one"]["retained"][0]
+    assert document["retained_worst"] == {s: one.value.mean for s, one in worst.entries.items()}
+    assert document["retained_likelihood"] == {s: one.value.mean for s, one in likelihood.entries.items()}
+    assert document["retained"]["avss"]["mood"] == pytest.approx(mood.entries["avss"].retained.mean)
+
+
+def test_perplexities_are_averaged_and_compared_as_losses(found: Findings) -> None:
+    one = row(found, "prose")
+    entry, random = one.entries["avss"], one.entries["random"]
+    losses = [math.log(value) for value in entry.values]
+    assert entry.value.mean == pytest.approx(math.exp(sum(losses) / len(losses)))
+    assert entry.value.high
+    assert entry.value.low
+    assert entry.value.high / entry.value.mean == pytest.approx(entry.value.mean / entry.value.low)
+    assert entry.to_random
+    assert one.factors
+    assert math.exp(entry.to_random.mean) == pytest.approx(entry.value.mean / random.value.mean)
+
+
+def test_cells_from_before_documents_were_kept_stay_readable(tmp_path: Path) -> None:
+    def old(cell: Cell) -> Result:
+        result = dict(computed(cell))
+        if cell.kind == "evaluation":
+            kept = ("task", "name", "value", "stderr", "higher_is_better")
+            result["metrics"] = [{name: one[name] for name in kept} for one in result["metrics"]]
+            del result["arrays"]
+        return result
+
+    found = findings(tmp_path, old, repeats=3)
+    assert row(found, "mood").entries["avss"].retention
+    assert [one.metric for one in found.models["one"].rows] == ["acc", "perplexity", "accuracy"]
+    assert any("so compared as if on different ones" in note for note in found.notes)
+    assert as_markdown(found).count("| prose ") == 1
+    assert as_document(found)["models"]["one"]["retained"][0]["retained"]["avss"]["prose"] is None
 
 
 def _harm(values: dict[str, float]) -> Callable[[Cell], Result]:
@@ -145,17 +192,17 @@ def test_a_broken_model_has_an_infinite_perplexity_and_no_interval(tmp_path: Pat
     def broken(cell: Cell) -> Result:
         result = computed(cell)
         if cell.kind == "evaluation" and cell.content["task"] == "prose" and len(cell.content["blocks"]) > 2:
-            result["metrics"][0]["value"] = math.inf
+            result["metrics"][0] |= {"value": math.inf, "likelihood": None}
         return result
 
     found = findings(tmp_path, broken, repeats=2, counts=[1], ratios=[0.5])
     entry = row(found, "prose", 0.5).entries["avss"]
-    assert (entry.value.mean, entry.value.half, entry.rank) == (math.inf, None, None)
+    assert (entry.value.mean, entry.value.high, entry.rank) == (math.inf, None, None)
     assert entry.retention
     assert entry.retention.mean == 0
     assert "∞" in as_markdown(found)
     document = json.dumps(as_document(found), allow_nan=False)
-    TypeAdapter(DOCUMENTS["layerimp.findings/1"]).validate_json(document, strict=True)
+    TypeAdapter(schema.DOCUMENTS["layerimp.findings/2"]).validate_json(document, strict=True)
 
 
 def test_what_is_not_known_yet_is_left_out(tmp_path: Path) -> None:
@@ -194,11 +241,11 @@ def test_the_tables_have_the_layout_of_the_paper(found: Findings) -> None:
         *("data set", "model", "metric", "original", "avss", "gbis", "random", "depth", "block-influence"),
         "parameter reduction",
     ]
-    assert [cells[0].text for cells in table.rows] == ["mood", "prose", "average"]
+    assert [cells[0].text for cells in table.rows] == ["mood (n = 100)", "prose (n = 100)", *["retained"] * 3]
     assert table.rows[0][-1].text == "25.0% of blocks, 11.1% of parameters"
     markdown = as_markdown(found)
     assert markdown.count("\n| mood ") == 1
-    assert as_latex(found).count("&") == 4 * (len(table.head) - 1)
+    assert as_latex(found).count("&") == 6 * (len(table.head) - 1)
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
     assert float(rows[0]["avss"]) == row(found, "mood").entries["avss"].value.mean
     assert float(rows[0]["avss_low"]) < float(rows[0]["avss"]) < float(rows[0]["avss_high"])
@@ -208,10 +255,10 @@ def test_the_tables_have_the_layout_of_the_paper(found: Findings) -> None:
 def test_marks_in_every_format(tmp_path: Path) -> None:
     clear = _harm({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
     found = findings(tmp_path, clear, counts=[1], tasks=["mood"])
-    assert "**0.8000 ± 0.0 (0.0010)**" in as_markdown(found)
-    assert "<u>0.7000 ± 0.0 (0.0010)</u>" in as_markdown(found)
-    assert r"\textbf{0.8000 $\pm$ 0.0 (0.0010)}" in as_latex(found)
-    assert r"\underline{0.7000 $\pm$ 0.0 (0.0010)}" in as_latex(found)
+    assert "**0.8000 (0.0010)**" in as_markdown(found)
+    assert "<u>0.7000 (0.0010)</u>" in as_markdown(found)
+    assert r"\textbf{0.8000 (0.0010)}" in as_latex(found)
+    assert r"\underline{0.7000 (0.0010)}" in as_latex(found)
 
 
 def test_the_summary_has_a_line_for_each_scorer(tmp_path: Path) -> None:
@@ -219,7 +266,7 @@ def test_the_summary_has_a_line_for_each_scorer(tmp_path: Path) -> None:
     (table,) = summaries(found)
     assert table.head == ["scorer", "1 block", "50%"]
     means = {
-        scorer: sum(row(found, "average", r).entries[scorer].value.mean for r in (1, 0.5))
+        scorer: sum(one.entries[scorer].value.mean for one in found.models["one"].headlines)
         for scorer in found.design.scorers
     }
     assert [line[0].text for line in table.rows] == sorted(means, key=lambda scorer: -means[scorer])
@@ -263,6 +310,6 @@ def test_repeats_that_read_the_same_text_are_said(tmp_path: Path) -> None:
             result["calibration"] = {"fingerprint": str(cell.seed % 2)}
         return result
 
-    (note,) = findings(tmp_path / "little", little, repeats=3).notes
+    note = findings(tmp_path / "little", little, repeats=3).notes[0]
     assert "3 draws of calibration text gave 2 different ones" in note
     assert findings(tmp_path / "enough", little, repeats=2).notes == []

@@ -20,6 +20,8 @@ from layerimp.bench.cells import Cell
 from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
 from layerimp.bench.store import Record
+from layerimp.evaluation.packing import packed
+from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
 from layerimp.report.findings import Findings
@@ -27,7 +29,13 @@ from layerimp.report.html.page import page
 from layerimp.report.tables import as_csv
 
 BASELINES = ("random", "depth", "block-influence")
-SECTIONS = ("Quality of the pruned model", "Retention", "Importance of each block", "Rank agreement", "Stability")
+SECTIONS = (
+    "Quality of the pruned model",
+    "What is retained",
+    "Importance of each block",
+    "Rank agreement",
+    "Stability",
+)
 SECTIONS += ("Cost", "Removed blocks", "Differences", "How this was made", "Data")
 
 
@@ -86,13 +94,18 @@ class World:
         blocks = cell.content["blocks"]
         whole = sum(map(self.truth, range(self.num_blocks)))
         left = 1 - sum(map(self.truth, blocks)) / whole
-        metrics = [{"task": cell.content["task"], "name": "acc", "value": 0.8 * left**2, "stderr": 0.004}]
-        if cell.content["task"].startswith("wiki"):
-            perplexity = math.inf if self.infinite and blocks else 12.3 * math.exp(3 * (1 - left))
-            metrics = [{"task": "wikitext", "name": "word_perplexity", "value": perplexity, "stderr": None}]
-            metrics[0]["higher_is_better"] = False
+        task = cell.content["task"]
+        right = round(800 * left**2)
+        metrics = [
+            Metric(task, "acc", right / 1000, 0.01, floor=0.1, documents=(1.0,) * right + (0.0,) * (1000 - right))
+        ]
+        if task.startswith("wiki"):
+            loss = math.inf if self.infinite and blocks else 2.5 + 3 * (1 - left)
+            totals = tuple(-50 * loss + (-1) ** n for n in range(40))
+            likelihood = Likelihood(totals, (50.0,) * 40, (-400.0,) * 40)
+            metrics = [Metric("wikitext", "word_perplexity", math.exp(loss), 0.1, False, likelihood=likelihood)]
         size = self.num_blocks - len(blocks)
-        return {"metrics": metrics, "size": {"blocks": size, "parameters": 10**6 * (size + 3), "bytes": 4 * 10**6}}
+        return packed(metrics) | {"size": {"blocks": size, "parameters": 10**6 * (size + 3), "bytes": 4 * 10**6}}
 
 
 def found_of(
@@ -163,7 +176,7 @@ def test_pictures_say_in_words_what_they_show(found: Findings, document: str) ->
     shown = pictures(document)
     assert len(shown) == 2 * 6
     assert all(re.search(r"\d", alt) and len(alt) > 60 and alt.endswith(".") for alt, _ in shown)
-    row = next(r for r in found.models["tiny"].rows if r.task == "average" and r.ratio == 0.5)
+    row = next(r for r in found.models["tiny"].headlines if r.ratio == 0.5)
     best = max(row.entries.values(), key=lambda entry: entry.value.mean)
     assert f"at 50% from {best.scorer} with {best.value.mean:.1%}" in shown[0][0]
 
@@ -241,11 +254,12 @@ def answer(**grid: Any) -> str:
 
 
 def test_the_answer_says_who_and_whether_that_means_anything() -> None:
+    assert "one draw of calibration text" in words(page(found_of(repeats=1)))
     said = answer(scorers=("gbis",))
     assert re.search(r"retains? most at", said)
     assert re.search(r"(Cannot be told apart from|Significantly better than) random \([+−][\d.]+ points, 95 % CI", said)
     alone = answer(scorers=("gbis",), baselines=("depth",), tasks=("wikitext",), repeats=1)
-    assert "One repeat cannot tell whether that is more than chance." in alone
+    assert "Significantly better than the best baseline, depth" in alone
     assert "There is no random baseline to compare with." in alone
     assert "all scorers retain the same at every ratio" in answer(infinite=True, tasks=("wikitext",))
     nobody = answer(scorers=("gbis",), baselines=("random",), pruners=("lowest", "greedy"))
@@ -286,7 +300,7 @@ def test_no_case_is_too_empty_or_too_full(case: str) -> None:
 
 def test_a_model_without_findings_is_named() -> None:
     assert "Nothing is known of this model yet." in words(page(found_of(only=())))
-    assert "No retention is known yet" in words(page(found_of(only=("scoring", "planning"))))
+    assert "It is not known yet what is retained" in words(page(found_of(only=("scoring", "planning"))))
     assert "At least two repeats are needed" in words(
         page(found_of(repeats=1, scorers=("avss",), ratios=(), only=("scoring",)))
     )

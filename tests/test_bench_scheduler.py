@@ -40,7 +40,7 @@ def test_no_model_is_evaluated_twice(tmp_path: Path) -> None:
         (cell.content["task"], tuple(cell.content["blocks"])) for cell in executor.cells if "task" in cell.content
     )
     assert set(evaluated.values()) == {1}
-    assert {(task, ()) for task, _, _ in METRICS} <= evaluated.keys()
+    assert {(task, ()) for task in METRICS} <= evaluated.keys()
     with Store(tmp_path, write=False) as store:
         records = store.records()
     wanted = made.cells(lambda key: records[key].result, "one")

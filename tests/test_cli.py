@@ -46,7 +46,7 @@ def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, t
         "✗ 1st",
         "mood",
         "acc",
-        "retention",
+        "retained",
         "±",
         "1 of 4 blocks (25.00%)",
         str(out_dir),
@@ -96,9 +96,11 @@ def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path,
         weights = load_file(Path(one["checkpoint"]) / "model.safetensors")
         assert found["parameters"]["pruned"][label] == sum(w.numel() for w in weights.values())
         before, after = (found["metrics"][key]["mood"]["acc"] for key in ("original", label))
-        assert before.keys() == {"value", "stderr", "higher_is_better"}
+        assert before.keys() == {"value", "stderr", "low", "high", "documents", "higher_is_better"}
         kept = found["retention"][label]["mood"]["acc"]
         assert kept == pytest.approx(after["value"] / before["value"])
+        assert found["retained"][label]["mood"] is None  # at chance, as a random model is
+        assert found["retained_worst"][label] is None
         assert found["footprint"][label]["parameters"] == found["parameters"]["pruned"][label]
     assert found["output"] == str(tmp_path / "out")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny
@@ -17,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerimp.blocks.modes import quiet
 from layerimp.evaluation.cache import CACHE_VARIABLE, MetricsCache, model_fingerprint
-from layerimp.evaluator import Metric
+from layerimp.evaluation.packing import packed, unpacked
+from layerimp.evaluator import Likelihood, Metric
 from layerimp.testing import tiny_tokenizer
 
 KEY = ("weights", "harness", "limit=3")
@@ -194,9 +196,24 @@ def test_entries_are_plain_json_under_the_named_directory(tmp_path: Path, monkey
     MetricsCache().put(METRICS[:1], *KEY)
     (path,) = (tmp_path / "here" / "metrics").iterdir()
     assert path.suffix == ".json"
-    assert json.loads(path.read_text()) == [
-        {"task": "sst2", "name": "acc", "value": 0.5, "stderr": 0.01, "higher_is_better": True}
+    (record,) = json.loads(path.read_text())["metrics"]
+    assert (record["task"], record["name"], record["value"], record["stderr"]) == ("sst2", "acc", 0.5, 0.01)
+
+
+def test_documents_take_little_room() -> None:
+    """Each array is there once, and compressed: half a million bytes of numbers as text, with two units."""
+    rng = np.random.default_rng(0)
+    totals, words, size = rng.normal(-300, 80, 5000), rng.integers(20, 200, 5000), rng.integers(100, 900, 5000)
+    metrics = [
+        Metric("t", name, 9.0, 0.1, False, likelihood=Likelihood(tuple(totals.tolist()), tuple(map(float, units))))
+        for name, units in (("word", words), ("byte", size))
     ]
+    right = tuple(map(float, rng.integers(0, 2, 5000)))
+    metrics.append(Metric("u", "acc", sum(right) / 5000, 0.01, floor=0.25, documents=right, members=("a", "b")))
+    content = json.dumps(packed(metrics))
+    assert unpacked(json.loads(content)) == metrics
+    assert len(json.loads(content)["arrays"]) == 4
+    assert len(content) < 5000 * 16
 
 
 def test_without_a_name_it_lies_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

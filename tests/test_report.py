@@ -55,9 +55,17 @@ def strict(document: Any) -> Any:
     return json.loads(json.dumps(document, allow_nan=False))
 
 
+def written(value: float, stderr: float | None, higher: bool) -> dict[str, Any]:
+    """A metric of which no documents are known."""
+    low, high = (None, None) if stderr is None else (pytest.approx(value + z * stderr, abs=1e-4) for z in (-1.96, 1.96))
+    return {
+        "value": value, "stderr": stderr, "low": low, "high": high, "documents": None, "higher_is_better": higher,
+    }  # fmt: skip
+
+
 def test_the_document_has_the_promised_shape() -> None:
     assert strict(report().to_dict()) == {
-        "schema_version": "layerimp.report/1",
+        "schema_version": "layerimp.report/2",
         "model": "dir/tiny",
         "num_blocks": 4,
         "calibration": {"source": "text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"},
@@ -74,21 +82,30 @@ def test_the_document_has_the_promised_shape() -> None:
         },
         "metrics": {
             "original": {
-                "sst2": {"acc": {"value": 0.8, "stderr": 0.01, "higher_is_better": True}},
-                "wikitext": {"word_perplexity": {"value": 20.0, "stderr": None, "higher_is_better": False}},
+                "sst2": {"acc": written(0.8, 0.01, True)},
+                "wikitext": {"word_perplexity": written(20.0, None, False)},
             },
             "paper": {
-                "sst2": {"acc": {"value": 0.6, "stderr": 0.02, "higher_is_better": True}},
-                "wikitext": {"word_perplexity": {"value": 40.0, "stderr": None, "higher_is_better": False}},
+                "sst2": {"acc": written(0.6, 0.02, True)},
+                "wikitext": {"word_perplexity": written(40.0, None, False)},
             },
         },
         "retention": {"paper": {"sst2": {"acc": pytest.approx(0.75)}, "wikitext": {"word_perplexity": 0.5}}},
+        "retained": {"paper": {"sst2": pytest.approx(0.75), "wikitext": None}},
+        "retained_likelihood": {"paper": None},
+        "retained_accuracy": {"paper": pytest.approx(0.75)},
+        "retained_worst": {"paper": pytest.approx(0.75)},
         "comparison": {
             "order": ["paper"],
-            "average_retention": {"paper": {"value": pytest.approx((0.75 + 0.5) / 2), "stderr": None}},
             "best": {"sst2": {"acc": []}, "wikitext": {"word_perplexity": []}},
-            "best_average": [],
+            "best_retained": [],
         },
+        "notes": [
+            "sst2: the evaluator gives no floor of acc, so that what chance gives counts as retained",
+            "wikitext: nothing can be retained of word_perplexity, for lower is better, and the evaluator gives no "
+            "likelihood",
+            "not known document by document, and so compared as if on different ones: acc of sst2",
+        ],
         "footprint": {"original": {"bytes": 4000}, "paper": {"bytes": 2400}},
         "output": "out",
     }
@@ -184,7 +201,7 @@ def test_each_file_has_its_schema_version(tmp_path: Path) -> None:
         "recipe.json": "layerimp.recipe/1",
         "scores.json": "layerimp.scores/1",
         "plan.json": "layerimp.plans/1",
-        "metrics.json": "layerimp.metrics/1",
+        "metrics.json": "layerimp.metrics/2",
     }
     assert make_recipe(files["recipe.json"]) == made.recipe
     assert PrunePlan(**files["plan.json"]["plans"]["paper"]) == made.plans["paper"]
@@ -277,8 +294,9 @@ def test_the_card_states_source_method_and_cost() -> None:
     assert "- **Blocks removed:** 0, 2 (0-based" in card
     assert "2 blocks (50.00%), 400 parameters (40.00%), 1,600 bytes (40.00%)" in card
     assert "3 rows, 24 tokens of text.jsonl (fingerprint abc)" in card
-    assert "| sst2 | acc | 0.8 ± 0.01 | 0.6 ± 0.02 | 75.0% |" in card
-    assert "| wikitext | word\\_perplexity | 20 | 40 | 50.0% |" in card
+    assert "| sst2 | acc |  | 0.8 ± 0.01 | 0.6 ± 0.02 | 75.0% |" in card
+    assert "| wikitext | word\\_perplexity |  | 20 | 40 |  |" in card
+    assert "- sst2: the evaluator gives no floor of acc" in card
     assert "first 20 documents" in card
 
 
@@ -298,6 +316,6 @@ def test_every_outside_name_on_the_card_is_escaped() -> None:
     metric = Metric(evil, evil, 0.0)
     made.metrics = {"original": [metric], "paper": [metric]}
     card = model_card(made, "paper")
-    assert card.count(escaped(evil)) == 7
+    assert card.count(escaped(evil)) == 9
     assert not re.search(r"(?<!\\)<b>|\n# boo|(?<!\\)\[y", card)
     assert "| 0 | 0 |  |" in card

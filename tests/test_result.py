@@ -60,9 +60,9 @@ def test_a_grid(layerimp_command: Run, scoring: list[object], task: Path, tmp_pa
     code, out, err = layerimp_command("bench", *scoring, "--scorer", "avss", *asked, "--json")
     assert code == 0, err
     document = checked(out)
-    assert document.keys() == get_type_hints(DOCUMENTS["layerimp.findings/1"]).keys()
+    assert document.keys() == get_type_hints(DOCUMENTS["layerimp.findings/2"]).keys()
     (model,) = document["models"].values()
-    assert all(model[part] for part in ("size", "scorers", "tau", "removed", "rows"))
+    assert all(model[part] for part in ("size", "scorers", "tau", "removed", "retained", "rows"))
 
 
 def test_a_plan_is_written_whole() -> None:

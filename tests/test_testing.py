@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from pydantic import ConfigDict as Settings
 
 import layerimp
-from layerimp import Evaluator, Importance, Metric, PrunePlan, Pruner, Scorer
+from layerimp import Evaluator, Importance, Likelihood, Metric, PrunePlan, Pruner, Scorer
 from layerimp.component import Component, Options
 from layerimp.errors import ModelError, PluginError
 from layerimp.registry.catalog import Registry
@@ -454,6 +454,27 @@ class Rounding(Parameters):
         return super().evaluate(model, tokenizer)
 
 
+class OtherDocuments(Parameters):
+    """Keeps documents whose mean is another number."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("model", "acc", 0.5, documents=(1.0, 1.0, 0.0))]
+
+
+class OtherUnits(Parameters):
+    """Keeps a likelihood in another unit than that of the metric."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("model", "ppl", 2.0, None, False, likelihood=Likelihood((-1.0, -2.0), (4.0, 4.0)))]
+
+
+class Ragged(Parameters):
+    """Keeps fewer units than documents."""
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("model", "ppl", 2.0, None, False, likelihood=Likelihood((-1.0, -2.0), (4.0,)))]
+
+
 class PerBlock(Parameters):
     """Has a metric for each block."""
 
@@ -526,6 +547,9 @@ WRONG: list[tuple[type[Component], str, str]] = [
     (Twice, "metrics are sound", "measures parameters of model twice"),
     (Training, "the model stays as it is", "the mode of"),
     (Rounding, "the model stays as it is", "the value of"),
+    (OtherDocuments, "metrics are sound", "acc of model is 0.5, its documents' mean 0.66"),
+    (OtherUnits, "metrics are sound", "ppl of model is 2.0, its likelihood says 1.45"),
+    (Ragged, "metrics are sound", "the arrays of ppl of model have .2, 1, 2. documents"),
     (PerBlock, "pruned models are measured", "of a pruned model"),
     (Guessing, "quality is repeatable", "after"),
     (Unprintable, "the fingerprint is stable", "not text"),

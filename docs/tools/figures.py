@@ -63,20 +63,17 @@ def ranks() -> str:
     )
 
 
-def retention() -> str:
-    """Average retention against the number of removed blocks."""
+def retained() -> str:
+    """What is retained against the number of removed blocks."""
     with tempfile.TemporaryDirectory() as folder:
         pages.Workshop(Path(folder)).run(pages.Block("bash", "", GRID + "\n"))
         (model,) = pipeline.findings(Path(folder) / "grid").models.values()
     lines: dict[str, dict[float, Any]] = {}
-    for row in model.rows:
-        if row.task == "average":
-            for label, entry in row.entries.items():
-                if entry.value is not None:
-                    removed = round((row.removed_blocks or 0) * model.num_blocks)
-                    lines.setdefault(label, {})[float(removed)] = entry.value
+    for row in model.headlines:
+        for label, entry in row.entries.items():
+            lines.setdefault(label, {})[float(round(row.removed_blocks * model.num_blocks))] = entry.value
     styles = looks(list(lines), {"random", "depth", "block-influence"} & lines.keys())
-    return str(drawn(curves(lines, model.num_blocks, styles), "retention", "Average retention by removed blocks"))
+    return str(drawn(curves(lines, model.num_blocks, styles), "retained", "What is retained by removed blocks"))
 
 
 def _scores(options: str) -> dict[str, Any]:
@@ -86,4 +83,4 @@ def _scores(options: str) -> dict[str, Any]:
     return found
 
 
-FIGURES = {"first-blocks": first_blocks, "ranks": ranks, "retention": retention}
+FIGURES = {"first-blocks": first_blocks, "ranks": ranks, "retained": retained}

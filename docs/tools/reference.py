@@ -77,12 +77,17 @@ def schema(name: str) -> dict[str, Any]:
     """A JSON Schema."""
     from pydantic import TypeAdapter
 
-    from layerimp.report.schema import DOCUMENTS
-
     models = described_models()
     if name in models:
         return models[name].model_json_schema()
-    return TypeAdapter(DOCUMENTS[f"layerimp.{name}/1"]).json_schema()
+    return TypeAdapter(_document(name)).json_schema()
+
+
+def _document(name: str) -> Any:
+    """The type of a document, whatever its version."""
+    from layerimp.report.schema import DOCUMENTS
+
+    return next(document for version, document in DOCUMENTS.items() if version.startswith(f"layerimp.{name}/"))
 
 
 def schema_file(name: str) -> str:
@@ -224,9 +229,9 @@ def page_of(kind: str, name: str) -> str:
 
 
 def _documents(*names: str) -> str:
-    from layerimp.report.schema import DOCUMENTS, parts
+    from layerimp.report.schema import parts
 
-    found = dict.fromkeys(part for name in names for part in parts(DOCUMENTS[f"layerimp.{name}/1"]))
+    found = dict.fromkeys(part for name in names for part in parts(_document(name)))
     return "\n\n".join(map(_typed, found))
 
 

@@ -11,10 +11,18 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result
 from layerimp.bench.rows import Rows
 from layerimp.bench.store import Record
+from layerimp.evaluation.packing import unpacked
 from layerimp.evaluator import Metric
+from layerimp.report.comparison import above_the_intact, unknown
 from layerimp.report.data import Size
 from layerimp.report.findings import Design, Findings, Key, ModelFindings, Pruned, Row, Scored
+from layerimp.report.retained import Retained, counting
 from layerimp.report.statistics import Stability, interval, mean_tau, self_tau
+from layerimp.report.tables import named
+
+_ONE_DRAW = (
+    "one draw of calibration text: what is compared are the models that it gave, and another draw may give others"
+)
 
 
 def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
@@ -32,7 +40,11 @@ def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
         failures=sorted(failed),
         seconds=sum(record.seconds for record in own.values()),
         versions=sorted({record.versions for record in own.values()}),
-        notes=[note for label in layout.models if (note := _same_text(layout, label, results))],
+        notes=[
+            *([_ONE_DRAW] if layout.grid.repeats == 1 else []),
+            *(note for label in layout.models if (note := _same_text(layout, label, results))),
+            *(note for one in found.values() if one for note in one.notes),
+        ],
     )
 
 
@@ -96,12 +108,30 @@ class _Model:
             if (one := Stability.of([frozenset(each.blocks) for each in found]))
         }
         rows: list[Row] = []
+        retained: dict[tuple[str, float, str], Retained] = {}
+        notes = list(unknown(intact, counting(intact.values()))) if size else []
         for pruner, ratio in product(layout.pruners, layout.grid.amounts):
-            if size is None:
-                break
             here = {scorer: pruned[pruner, ratio, scorer] for scorer in scored if (pruner, ratio, scorer) in pruned}
-            rows += Rows(layout, label, pruner, ratio, intact, size).of(here)
-        return ModelFindings(label, num_blocks, size, scored, agreement, pruned, stability, rows)
+            if size is None or not any(one.size for found in here.values() for one in found):
+                continue
+            made = Rows(layout, label, pruner, ratio, intact, size, here)
+            rows += made.made()
+            retained |= {(pruner, ratio, scorer): one for scorer, one in made.retained.items()}
+            tables = {f"{scorer} at {named(ratio)}": [one.metrics for one in found] for scorer, found in here.items()}
+            known = dict(zip(tables, made.retained.values(), strict=True))
+            notes += above_the_intact(counting(intact.values()), tables, known)
+        return ModelFindings(
+            label,
+            num_blocks,
+            size,
+            scored,
+            agreement,
+            pruned,
+            stability,
+            retained,
+            rows,
+            [f"{label}: {n}" for n in notes],
+        )
 
     def _scored(self, scorer: str) -> Scored | None:
         layout, label = self.layout, self.label
@@ -123,7 +153,7 @@ class _Model:
         for measure in self.layout.models[self.label].measures:
             if (found := self._known(self.layout.evaluation(self.label, blocks, measure))) is not None:
                 size = Size(**found["size"])
-                metrics |= {(one["task"], one["name"]): Metric(**one) for one in found["metrics"]}
+                metrics |= {(metric.task, metric.name): metric for metric in unpacked(found)}
         return metrics, size
 
     def _pruned(self, pruner: str, ratio: float, scorer: str, num_blocks: int) -> Iterator[Pruned]:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.defaults import RANDOM
 from layerimp.evaluator import Metric, retention
-from layerimp.report.comparison import average_retention
 from layerimp.report.data import Size
-from layerimp.report.findings import Entry, Key, Pruned, Row
-from layerimp.report.statistics import Interval, difference, interval, tells, with_noise
+from layerimp.report.findings import RETAINED, Entry, Key, Pruned, Row
+from layerimp.report.paired import Estimate, difference
+from layerimp.report.retained import Retained, counting, retained, summed_up, why_nothing
+from layerimp.report.statistics import LEVEL, Difference, Interval, holm, interval
 
-
-@dataclass(frozen=True)
-class _Value:
-    """A number of one repeat, its standard error over the documents, and the blocks that it is without."""
-
-    draw: int
-    value: float
-    stderr: float | None
-    blocks: tuple[int, ...]
+Scale = Callable[[float], float]
+"""From the scale on which figures are compared to that on which they are shown."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +31,7 @@ class Rows:
         ratio: The share or the number of the blocks that go.
         intact: What the intact model's metrics are.
         size: The intact model's.
+        pruned: What each scorer's repeats removed, and what is left.
     """
 
     layout: Layout
@@ -44,95 +40,130 @@ class Rows:
     ratio: float
     intact: Mapping[Key, Metric]
     size: Size
+    pruned: Mapping[str, Sequence[Pruned]]
 
-    def of(self, pruned: Mapping[str, Sequence[Pruned]]) -> Iterator[Row]:
-        """A row for each metric, and one for the average retention; none before a pruned model is evaluated."""
-        sizes = [one.size for found in pruned.values() for one in found if one.size]
-        if not sizes:
-            return
-        shares = [(self.size.parameters - one.parameters) / self.size.parameters for one in sizes]
-        removed = (self.size.blocks - sizes[0].blocks) / self.size.blocks, (min(shares), max(shares))
-        for key, metric in [*self.intact.items(), (("average", "retention"), None)]:
-            values = {scorer: self._values(key, metric, found) for scorer, found in pruned.items()}
-            if table := {scorer: numbers for scorer, numbers in values.items() if numbers}:
-                yield self._row(key, metric, table, removed)
+    @cached_property
+    def retained(self) -> dict[str, Retained]:
+        """What each scorer's models retain."""
+        by_task = counting(self.intact.values())
+        return {s: summed_up(by_task, [one.metrics for one in found]) for s, found in self.pruned.items()}
 
-    def _values(self, key: Key, original: Metric | None, found: Sequence[Pruned]) -> list[_Value]:
-        """A metric, or the retention over all tasks, by repeat; none where one is missing anywhere."""
-        values = []
-        for one in found:
-            measured = one.metrics.get(key) if original else average_retention(self.intact, one.metrics)
-            if measured is None:
-                return []
-            values.append(_Value(one.draw, measured.value, measured.stderr, one.blocks))
-        return values
+    def made(self) -> Iterator[Row]:
+        """A row for each metric, and for what is retained; none before a pruned model is evaluated."""
+        for key, metric in self.intact.items():
+            tables = {
+                scorer: [one.metrics[key] for one in found]
+                for scorer, found in self.pruned.items()
+                if all(key in one.metrics for one in found)
+            }
+            estimates = {scorer: Estimate.of(metrics) for scorer, metrics in tables.items()}
+            if estimates:
+                yield self._row(key, metric, estimates, tables)
+        means = {
+            "worst": {scorer: one.worst for scorer, one in self.retained.items()},
+            "likelihood": {scorer: one.likelihood for scorer, one in self.retained.items()},
+            "accuracy": {scorer: one.accuracy for scorer, one in self.retained.items()},
+        }
+        found = {name: {s: one for s, one in each.items() if one is not None} for name, each in means.items()}
+        names = [name for name, estimates in found.items() if estimates]
+        for name in names if len(names) == 3 else names[1:]:  # the lower of one mean is that mean
+            yield self._row((RETAINED, name), None, found[name], {})
 
     def _row(
         self,
         key: Key,
         original: Metric | None,
-        table: Mapping[str, list[_Value]],
-        removed: tuple[float, tuple[float, float]],
+        estimates: Mapping[str, Estimate],
+        tables: Mapping[str, Sequence[Metric]],
     ) -> Row:
         higher = original is None or original.higher_is_better
-        sign = 1 if higher else -1
-        means = {scorer: sign * sum(one.value for one in values) / len(values) for scorer, values in table.items()}
-        order = sorted(table, key=lambda scorer: -means[scorer])
+        sizes = [one.size for found in self.pruned.values() for one in found if one.size]
+        shares = [(self.size.parameters - one.parameters) / self.size.parameters for one in sizes]
+        order = sorted(estimates, key=lambda scorer: estimates[scorer].mean, reverse=higher)
         best = next((scorer for scorer in order if scorer in self.layout.grid.baselines), None)
-        ranks = self._ranks(table, order)
+        ranks = self._ranks(estimates, order)
+        to_random = self._differences(estimates, RANDOM)
+        to_baseline = self._differences(estimates, best)
         entries = {}
-        for scorer, values in table.items():
-            numbers = [one.value for one in values]
+        for scorer, estimate in estimates.items():
+            metrics = tables.get(scorer, ())
+            scale, error = _scale(metrics), estimate.error
+            ends = None if error is None else (scale(estimate.mean - error), scale(estimate.mean + error))
             entries[scorer] = Entry(
                 scorer=scorer,
-                values=numbers,
-                value=interval(numbers),
-                stderr=_mean_stderr(values),
-                retention=_retained(original, numbers) if original else None,
-                to_random=self._difference(table, scorer, RANDOM) if RANDOM in table and scorer != RANDOM else None,
-                to_baseline=self._difference(table, scorer, best) if best and scorer != best else None,
+                values=[scale(point) for point in estimate.points.tolist()],
+                value=interval(estimate.points.tolist()).mapped(scale),
+                ends=ends if ends and all(map(math.isfinite, ends)) else None,
+                retention=_retention(original, metrics) if original else None,
+                retained=self._retained(original, metrics) if original else None,
+                to_random=to_random.get(scorer),
+                to_baseline=to_baseline.get(scorer),
                 rank=ranks.get(scorer),
             )
-        return Row(self.model, self.pruner, self.ratio, *key, original, higher, entries, best, *removed)
+        return Row(
+            model=self.model,
+            pruner=self.pruner,
+            ratio=self.ratio,
+            task=key[0],
+            metric=key[1],
+            original=original,
+            higher_is_better=higher,
+            entries=entries,
+            baseline=best,
+            removed_blocks=(self.size.blocks - sizes[0].blocks) / self.size.blocks,
+            removed_parameters=(min(shares), max(shares)),
+        )
 
-    def _ranks(self, table: Mapping[str, list[_Value]], order: Sequence[str]) -> dict[str, int]:
-        """1 for who is significantly better than all behind, 2 for who is so among the others; equals share a place."""
+    def _ranks(self, estimates: Mapping[str, Estimate], order: Sequence[str]) -> dict[str, int]:
+        """1 for a scorer that is significantly better than all behind, 2 for one that is so among the others.
+
+        Holm's correction is for the number of those behind. Equals share a place.
+        """
         ranks: dict[str, int] = {}
         left = list(order)
         for place in (1, 2):
-            equals = [
-                scorer for scorer in left if [v.value for v in table[scorer]] == [v.value for v in table[left[0]]]
-            ]
+            equals = [s for s in left if estimates[s].points.tolist() == estimates[left[0]].points.tolist()]
             left = [scorer for scorer in left if scorer not in equals]
-            if left and all(tells(self._difference(table, equals[0], other)) for other in left):
-                ranks |= dict.fromkeys(equals, place)
             if not left:
                 break
+            tests = {other: self._difference(estimates, equals[0], other).p for other in left}
+            known = {other: p for other, p in tests.items() if p is not None}
+            if len(known) == len(left) and max(holm(known).values()) < 1 - LEVEL:
+                ranks |= dict.fromkeys(equals, place)
         return ranks
 
-    def _difference(self, table: Mapping[str, list[_Value]], one: str, other: str) -> Interval:
+    def _differences(self, estimates: Mapping[str, Estimate], rival: str | None) -> dict[str, Difference]:
+        """How much greater each other scorer is than a rival; Holm's correction is for the number of scorers."""
+        if rival is None or rival not in estimates:
+            return {}
+        found = {scorer: self._difference(estimates, scorer, rival) for scorer in estimates if scorer != rival}
+        corrected = holm({scorer: one.p for scorer, one in found.items() if one.p is not None})
+        return {scorer: replace(one, p=corrected.get(scorer)) for scorer, one in found.items()}
+
+    def _difference(self, estimates: Mapping[str, Estimate], one: str, other: str) -> Difference:
         """How much greater `one` is, with what the draws of text and of documents leave uncertain."""
-        ours, theirs = table[one], table[other]
+        ours, theirs = self.pruned[one], self.pruned[other]
+        if len({frozenset(each.blocks) for each in (*ours, *theirs)}) == 1:
+            return Difference(0.0, 0.0, 0.0, 1.0)  # one and the same model
         blind = [self.layout.scorers[scorer].blind for scorer in (one, other)]
         paired = not any(blind) and [v.draw for v in ours] == [v.draw for v in theirs]
-        found = difference([v.value for v in ours], [v.value for v in theirs], paired=paired)
-        if len({frozenset(each.blocks) for each in (*ours, *theirs)}) == 1:
-            return found  # one and the same model, whose documents are no source of a difference
-        errors = [_mean_stderr(values) for values in (ours, theirs)]
-        known = [error for error in errors if error is not None]
-        return with_noise(found, math.hypot(*known) if len(known) == 2 else None)
+        return difference(estimates[one], estimates[other], paired=paired)
+
+    def _retained(self, original: Metric, metrics: Sequence[Metric]) -> Interval | None:
+        """What is retained of a task, where it counts by this metric."""
+        if counting(self.intact.values()).get(original.task) is not original or why_nothing(original):
+            return None
+        found = retained(original, metrics)
+        return None if any(map(math.isnan, found.points)) else interval(found.points.tolist())
 
 
-def _mean_stderr(values: Sequence[_Value]) -> float | None:
-    """The repeats share the documents, so that their errors do not average out."""
-    errors = [one.stderr for one in values if one.stderr is not None]
-    return sum(errors) / len(errors) if len(errors) == len(values) else None
+def _scale(metrics: Sequence[Metric]) -> Scale:
+    """How a figure of these metrics is shown: a loss as the perplexity that it is."""
+    first = metrics[0].likelihood if metrics else None
+    known = first is not None and all(m.likelihood is not None and math.isfinite(m.likelihood.loss) for m in metrics)
+    return first.metric if known and first is not None else float
 
 
-def _retained(original: Metric, values: Sequence[float]) -> Interval | None:
-    found = [
-        retention(original, Metric(original.task, original.name, value, None, original.higher_is_better))
-        for value in values
-    ]
-    known = [share for share in found if share is not None]
-    return interval(known) if len(known) == len(values) else None
+def _retention(original: Metric, metrics: Sequence[Metric]) -> Interval | None:
+    known = [share for share in (retention(original, metric) for metric in metrics) if share is not None]
+    return interval(known) if len(known) == len(metrics) else None

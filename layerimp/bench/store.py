@@ -19,7 +19,8 @@ from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.errors import OutputError
 
 FILE, LOCK = "bench.sqlite", "bench.lock"
-FORMAT = 1
+FORMAT = 2
+"""2: an evaluation keeps its documents. What was kept before stays readable, and is compared as far as it goes."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS cells (

@@ -96,10 +96,13 @@ class Screen:
         if quality and len(labels) > 1:
             self._print_whole(tables.comparison(report, self._fits))
             for line in tables.legend(report):
-                self.out.print(shown(line), soft_wrap=True)
-            self.out.print()
+                self.out.print(shown(line))
         elif labels:
             self._print_whole([tables.removed(report, labels)])
+        if quality and labels:
+            for note in report.comparison().notes:
+                self.out.print(shown(f"note: {note}", style="yellow"))
+            self.out.print()
         self._show_output(report)
 
     def show_findings(self, found: Findings, directory: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.report.comparison import Comparison
     from layerimp.report.data import Report
+    from layerimp.report.paired import Estimate
     from layerimp.report.tables import PaperTable
 
 Fits = Callable[[Table], bool]
@@ -68,24 +69,28 @@ def _ordinal(number: int) -> str:
 
 
 def metrics(report: Report, labels: list[str]) -> Table:
-    """The intact and the pruned models side by side."""
-    limit = f", first {report.recipe.limit} documents" if report.recipe.limit else ""
-    table = Table(title=shown(f"quality (± standard error{limit})"), box=SIMPLE_HEAD)
-    for name in ("task", "metric", "better", ORIGINAL):
-        table.add_column(name, justify="right" if name == ORIGINAL else "left")
+    """The intact model and the pruned ones, if any, side by side."""
+    table = Table(title=shown(f"quality (± standard error{_limit(report)})"), box=SIMPLE_HEAD)
+    for name in ("task", "metric", "better", "documents", ORIGINAL):
+        table.add_column(name, justify="right" if name in ("documents", ORIGINAL) else "left")
     for label in labels:
         table.add_column(shown(label), justify="right")
-        table.add_column("retention", justify="right")
+        table.add_column("retained", justify="right")
+    compared = report.comparison()
     found = {label: {(m.task, m.name): m for m in report.metrics.get(label, [])} for label in labels}
     for metric in report.metrics[ORIGINAL]:
-        key = metric.task, metric.name
-        cells = [metric.task, metric.name, "higher" if metric.higher_is_better else "lower", measured(metric)]
+        better, count = "higher" if metric.higher_is_better else "lower", "-" if metric.count is None else metric.count
+        cells = [metric.task, metric.name, better, str(count), measured(metric)]
         for label in labels:
-            kept = report.retention(label).get(key)
-            after = found[label].get(key)
-            cells += ["-" if after is None else measured(after), "" if kept is None else f"{kept:.1%}"]
+            after = found[label].get((metric.task, metric.name))
+            kept = compared.retained[label].tasks.get(metric.task) if compared.counts(metric) else None
+            cells += ["-" if after is None else measured(after), "" if kept is None else f"{kept.mean:.1%}"]
         table.add_row(*(shown(cell) for cell in cells))
     return table
+
+
+def _limit(report: Report) -> str:
+    return f", first {report.recipe.limit} documents" if report.recipe.limit else ""
 
 
 def footprint(report: Report, labels: list[str], fits: Fits) -> list[Table]:
@@ -147,10 +152,9 @@ def comparison(report: Report, fits: Fits) -> list[Table]:
     Where it has not, errors go under their values, and then the columns into several parts.
     """
     found = report.comparison()
-    limit = f", first {report.recipe.limit} documents" if report.recipe.limit else ""
     gone = report.removed(found.labels[0]).blocks  # the budget of all
     share = f"{gone} of {report.num_blocks} blocks ({gone / report.num_blocks:.2%})"
-    title, rows = f"comparison, {share} removed (± standard error{limit})", [ORIGINAL, *found.labels]
+    title, rows = f"comparison, {share} removed (± standard error{_limit(report)})", [ORIGINAL, *found.labels]
     whole = _packed(title, rows, list(_comparison_columns(report, found, stacked=False)), fits)
     if len(whole) == 1:
         return whole
@@ -166,34 +170,51 @@ def _comparison_columns(report: Report, found: Comparison, *, stacked: bool) -> 
         for label in found.labels:
             told = "-" if (after := tables[label].get(key)) is None else measured(after)
             cells.append(_cell(told, best=label in found.best[key], stacked=stacked))
-        yield _Column(f"{key[0]}\n{key[1]} {'↑' if metric.higher_is_better else '↓'}", cells)
-    averages = [""]
-    for label in found.labels:
-        average = found.average.get(label)
-        error = "" if average is None or average.stderr is None else f" ± {average.stderr:.1%}"
-        told = "-" if average is None else f"{average.value:.1%}{error}"
-        averages.append(_cell(told, best=label in found.best_average, stacked=stacked))
-    yield _Column("average\nretention", averages)
+        count = "" if metric.count is None else f"\n{metric.count} documents"
+        yield _Column(f"{key[0]}\n{key[1]} {'↑' if metric.higher_is_better else '↓'}{count}", cells)
+    kinds = {
+        "likelihood": {label: found.retained[label].likelihood for label in found.labels},
+        "accuracy": {label: found.retained[label].accuracy for label in found.labels},
+        "worst": {label: found.retained[label].worst for label in found.labels},
+    }
+    known = [kind for kind, means in kinds.items() if any(means.values())]
+    for kind in known if len(known) == 3 else known[:1]:
+        last = kind == known[-1] or len(known) < 3
+        cells = [""]
+        for label in found.labels:
+            best = last and label in found.best_retained
+            cells.append(_cell(_share(kinds[kind][label]), best=best, stacked=stacked))
+        yield _Column(f"retained\n{kind}", cells)
     gone = [report.removed(label).share_of(report.sizes[ORIGINAL])["parameters"] for label in found.labels]
     yield _Column("parameters\nremoved", ["", *(f"{share:.2%}" for share in gone)])
+
+
+def _share(estimate: Estimate | None) -> str:
+    """A share and its standard error."""
+    if estimate is None:
+        return "-"
+    error = f" ± {estimate.error:.1%}" if estimate.error and round(estimate.error, 3) else ""
+    return f"{estimate.mean:.1%}{error}"
 
 
 def _cell(measured: str, *, best: bool, stacked: bool) -> str:
     """A number, its mark, and its error behind or under it. Each line has room for the mark, to keep digits in line."""
     mark, room = f" {BEST}" if best else "  ", "  "
-    value, plus_minus, error = measured.partition(" ± ")
-    if stacked and plus_minus:
-        return f"{value}{mark}\n± {error}{room}"
+    value, _, error = measured.partition(" ")
+    if stacked and error:
+        return f"{value}{mark}\n{error}{room}"
     return f"{measured}{mark}"
 
 
 def legend(report: Report) -> Iterator[str]:
     """What has to be known to read the comparison."""
     found = report.comparison()
-    if found.best_average or any(found.best.values()):
-        yield f"{BEST} the best, and what is within two standard errors of it"
-    if len(found.best_average) == len(found.labels):
-        yield "no model is set apart by its average retention"
+    if found.best_retained or any(found.best.values()):
+        yield f"{BEST} the best, and what no other beats: compared by document, corrected for the number of pairs"
+    if 1 < len(found.best_retained) == len(found.labels):
+        yield "no model is set apart by what it retains"
+    if any(one.worst for one in found.retained.values()):
+        yield "retained: 100 % is the intact model, 0 % a model that knows nothing; worst: the lower of the two means"
     if baselines := [label for label in found.labels if label in report.recipe.baselines]:
         yield f"baselines: {', '.join(baselines)}; a scorer that is not above them has shown nothing"
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import asdict
+import zlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,16 @@ import torch
 
 from layerimp._version import __version__
 from layerimp.defaults import ORIGINAL
-from layerimp.evaluator import Metric
+from layerimp.evaluation.packing import packed, unpacked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from layerimp.evaluator import Evaluator
+    from layerimp.evaluator import Evaluator, Metric
 
 CACHE_VARIABLE = "LAYERIMP_CACHE"
+FORMAT = "documents"
+"""In every key: what was kept without its documents is measured again."""
 
 
 def kept_as(evaluator: Evaluator, who: str) -> str | None:
@@ -77,19 +79,20 @@ class MetricsCache:
         self.directory = Path(os.path.expanduser(directory or default)) / "metrics"
 
     def _path(self, *parts: str) -> Path:
-        return self.directory / f"{hashlib.blake2b(json.dumps(parts).encode(), digest_size=20).hexdigest()}.json"
+        key = json.dumps((FORMAT, *parts)).encode()
+        return self.directory / f"{hashlib.blake2b(key, digest_size=20).hexdigest()}.json"
 
     def get(self, *parts: str) -> list[Metric] | None:
         """The metrics under the key that `parts` make, or None."""
         try:
-            return [Metric(**record) for record in json.loads(self._path(*parts).read_text(encoding="utf-8"))]
-        except (OSError, ValueError, TypeError):
+            return unpacked(json.loads(self._path(*parts).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError, LookupError, zlib.error):
             return None
 
     def put(self, metrics: list[Metric], *parts: str) -> None:
         """Keep metrics. A cache that cannot be written is no cache, and no error."""
         path = self._path(*parts)
-        document = json.dumps([asdict(metric) for metric in metrics], default=float)
+        document = json.dumps(packed(metrics))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as directory:

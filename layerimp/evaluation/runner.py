@@ -101,5 +101,5 @@ def _by_task(
             raise NonFiniteError(f"{metric.name} of {metric.task} is NaN")
         if key in found or key in known:
             raise PluginError(f"it measures {metric.name} of {metric.task} a second time")
-        found[key] = replace(metric, task=key[0])
+        found[key] = replace(metric, task=key[0], members=tuple(member + suffix for member in metric.members))
     return found

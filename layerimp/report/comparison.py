@@ -1,28 +1,19 @@
-"""Pruned models side by side: what each retains on average, and which cannot be told from the best."""
+"""Pruned models side by side: what each retains, which cannot be told from the best, and what a reader has to know."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from layerimp.defaults import ORIGINAL
-from layerimp.evaluator import Metric, retention, retention_stderr
-from layerimp.report import documents
+from layerimp.evaluator import Metric
+from layerimp.report.paired import Estimate, difference, unbeaten
+from layerimp.report.retained import FEW, Key, Retained, counting, summed_up, why_nothing
 
-NOISE = 2.0
-"""How many standard errors of their difference two numbers have to be apart to be told apart."""
-
-Key = tuple[str, str]
-"""A task and a metric."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its standard error, or None where that is not known."""
-
-    value: float
-    stderr: float | None
+FAR = math.log(10.0)
+"""A perplexity that is so many times the best one, as a logarithm, is never called equal, however few the documents."""
 
 
 @dataclass(frozen=True)
@@ -30,98 +21,107 @@ class Comparison:
     """Pruned models side by side.
 
     Attributes:
-        labels: The models, from the one that retains most on average to the one that retains least.
-        average: By label, the retention averaged over each task's metrics and then over the tasks. Only metrics whose
-            retention every model has take part; where there is none, no model has an average.
-        best: By task and metric, the labels that have the best value or cannot be told from it. Empty where no error
-            bars say so, and where there is nothing to compare.
-        best_average: The same of the averages.
+        labels: The models, from the one that retains most to the one that retains least.
+        counting: By task, the intact model's metric by which it counts.
+        retained: By label.
+        best: By task and metric, the labels that no other beats: the best, and what cannot be told from it. Empty where
+            no errors are known, and where there is nothing to compare.
+        best_retained: The same of the lower of the two means that each retains.
+        notes: What a reader of the numbers has to know.
     """
 
     labels: Sequence[str]
-    average: Mapping[str, Estimate]
+    counting: Mapping[str, Metric]
+    retained: Mapping[str, Retained]
     best: Mapping[Key, frozenset[str]]
-    best_average: frozenset[str]
+    best_retained: frozenset[str]
+    notes: Sequence[str]
+
+    def counts(self, metric: Metric) -> bool:
+        """Whether it is the metric by which its task counts."""
+        return metric.task in self.counting and self.counting[metric.task].name == metric.name
 
     @classmethod
     def of(cls, metrics: Mapping[str, Sequence[Metric]]) -> Comparison:
         """Compare the metrics of models by label, the intact one's under `original`."""
         tables = {label: {(m.task, m.name): m for m in found} for label, found in metrics.items()}
         intact = tables.pop(ORIGINAL, {})
-        average = _averages(intact, tables)
-        # Sorting is stable: models without an average stay in the order in which they were asked for.
-        labels = sorted(tables, key=lambda label: -average[label].value if label in average else 0.0)
-        best = {}
-        for key, metric in intact.items():
-            sign = 1 if metric.higher_is_better else -1
-            measured = {label: table[key] for label, table in tables.items() if key in table}
-            best[key] = _best({label: Estimate(sign * m.value, m.stderr) for label, m in measured.items()})
-        return cls(labels, average, best, _best(average))
-
-    def to_dict(self) -> documents.Comparison:
-        """The comparison as JSON."""
-        best: dict[str, dict[str, list[str]]] = {}
-        for (task, name), labels in self.best.items():
-            best.setdefault(task, {})[name] = [label for label in self.labels if label in labels]
-        return {
-            "order": list(self.labels),
-            "average_retention": {
-                label: {"value": self.average[label].value, "stderr": self.average[label].stderr}
-                if label in self.average
-                else None
-                for label in self.labels
-            },
-            "best": best,
-            "best_average": [label for label in self.labels if label in self.best_average],
-        }
+        by_task = counting(intact.values())
+        retained = {label: summed_up(by_task, [table]) for label, table in tables.items()}
+        worst = {label: one.worst for label, one in retained.items()}
+        # Sorting is stable: models that nothing is known of stay in the order in which they were asked for.
+        labels = sorted(
+            tables, key=lambda label: -math.inf if (one := worst[label]) is None else one.mean, reverse=True
+        )
+        notes = [
+            *unknown(intact, by_task),
+            *above_the_intact(by_task, {label: [table] for label, table in tables.items()}, retained),
+        ]
+        return cls(
+            labels,
+            by_task,
+            retained,
+            _best(intact, tables),
+            unbeaten({label: one for label, one in worst.items() if one is not None}, higher=True),
+            notes,
+        )
 
 
-def average_retention(intact: Mapping[Key, Metric], table: Mapping[Key, Metric]) -> Estimate | None:
-    """One model's retention, averaged over each task's metrics and then over the tasks.
-
-    None where a metric is missing, or its retention says nothing, though the intact model has one that does.
-    """
-    telling = {key: metric for key, metric in intact.items() if retention(metric, metric) is not None}
-    if not telling or not all(
-        key in table and retention(metric, table[key]) is not None for key, metric in telling.items()
-    ):
-        return None
-    return _averages(telling, {"": table})[""]
-
-
-def _averages(intact: Mapping[Key, Metric], tables: Mapping[str, Mapping[Key, Metric]]) -> dict[str, Estimate]:
-    """The average retentions by label, over the metrics of which every model has one."""
-    shared: dict[str, list[Key]] = {}
-    for key, metric in intact.items():
-        if all(key in table and retention(metric, table[key]) is not None for table in tables.values()):
-            shared.setdefault(key[0], []).append(key)
-    if not shared:
-        return {}
-    return {label: _average(intact, table, shared) for label, table in tables.items()}
+def _best(intact: Mapping[Key, Metric], tables: Mapping[str, Mapping[Key, Metric]]) -> dict[Key, frozenset[str]]:
+    """By task and metric, the labels that no other beats."""
+    found = {}
+    for _, group in groupby(intact, key=lambda key: key[0]):
+        keys = list(group)
+        likelihoods = [key for key in keys if intact[key].likelihood is not None]
+        # One likelihood has one winner, whatever the unit; a factor is largest in the largest unit.
+        widest = min(likelihoods, key=lambda key: _units(intact[key]), default=None)
+        for key in keys:
+            found[key] = _unbeaten(intact, tables, widest if key in likelihoods and widest else key)
+    return found
 
 
-def _average(intact: Mapping[Key, Metric], table: Mapping[Key, Metric], shared: Mapping[str, list[Key]]) -> Estimate:
-    values, errors = [], []
-    for keys in shared.values():
-        pairs = [(intact[key], table[key]) for key in keys]
-        shares = [retention(*pair) for pair in pairs]
-        spreads = [retention_stderr(*pair) for pair in pairs]
-        values.append(sum(share for share in shares if share is not None) / len(pairs))
-        # The metrics of a task are measured on the same documents, so that their errors add up; those of tasks do not.
-        known = [spread for spread in spreads if spread is not None]
-        errors.append(sum(known) / len(pairs) if len(known) == len(pairs) else math.nan)
-    error = math.hypot(*errors) / len(errors)
-    return Estimate(sum(values) / len(values), error if math.isfinite(error) else None)
+def _units(metric: Metric) -> float:
+    return 0.0 if metric.likelihood is None else sum(metric.likelihood.units)
 
 
-def _best(estimates: Mapping[str, Estimate]) -> frozenset[str]:
-    """The labels with the highest value, and those within the noise of it; none where the noise is not known."""
-    finite = {label: one for label, one in estimates.items() if math.isfinite(one.value)}
-    errors = {label: one.stderr for label, one in finite.items() if one.stderr is not None}
-    if len(estimates) < 2 or not finite or len(errors) < len(finite):
-        return frozenset()
-    top = max(finite, key=lambda label: finite[label].value)
-    noise = {label: NOISE * math.hypot(errors[top], error) for label, error in errors.items()}
-    gaps = {label: finite[top].value - one.value for label, one in finite.items()}
-    # An infinite error is that of a model so broken that some draws of its metric overflow.
-    return frozenset(label for label in finite if math.isfinite(noise[label]) and gaps[label] <= noise[label])
+def _unbeaten(intact: Mapping[Key, Metric], tables: Mapping[str, Mapping[Key, Metric]], key: Key) -> frozenset[str]:
+    estimates = {label: Estimate.of([table[key]]) for label, table in tables.items() if key in table}
+    equal = unbeaten(estimates, higher=intact[key].higher_is_better)
+    if intact[key].likelihood is None or not equal:
+        return equal
+    least = min(estimates[label].mean for label in equal)
+    return frozenset(label for label in equal if estimates[label].mean < least + FAR)
+
+
+def unknown(intact: Mapping[Key, Metric], by_task: Mapping[str, Metric]) -> Iterator[str]:
+    """Notes on what the intact model's metrics cannot tell, and why."""
+    for task, metric in by_task.items():
+        if (count := metric.count) is not None and count < FEW:
+            yield f"{task} has {count} document{'s' * (count > 1)}: under {FEW}, only large differences can be told"
+        if reason := why_nothing(metric):
+            yield reason
+        elif metric.likelihood is None and metric.floor is None:
+            yield f"{task}: the evaluator gives no floor of {metric.name}, so that what chance gives counts as retained"
+    if alone := [f"{m.name} of {m.task}" for m in intact.values() if m.count is None and m.stderr is not None]:
+        more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
+        yield f"not known document by document, and so compared as if on different ones: {', '.join(alone[:3])}{more}"
+
+
+def above_the_intact(
+    by_task: Mapping[str, Metric],
+    tables: Mapping[str, Sequence[Mapping[Key, Metric]]],
+    retained: Mapping[str, Retained],
+) -> Iterator[str]:
+    """Notes on models that retain more than there was; of each label a table for each repeat."""
+    for label, found in retained.items():
+        for task, one in found.tasks.items():
+            if one is not None and one.mean > 1:
+                metric = by_task[task]
+                test = difference(
+                    Estimate.of([table[task, metric.name] for table in tables[label]]),
+                    Estimate.of([metric]),
+                    paired=False,
+                )
+                chance = "" if test.p is None else f", {'more' if test.tells else 'no more'} than chance explains"
+                p = "" if test.p is None else f" (p = {test.p:.2g})"
+                yield f"{label} retains {one.mean:.1%} of {task}: it is better than the intact model{chance}{p}"

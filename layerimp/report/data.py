@@ -103,7 +103,7 @@ class Report:
     def to_dict(self) -> documents.Report:
         """The report as one JSON document."""
         return {
-            "schema_version": "layerimp.report/1",
+            "schema_version": "layerimp.report/2",
             **self._header(),
             **self._size_changes(),
             **self._scorer_results(),
@@ -153,7 +153,7 @@ class Report:
             found["metrics"] = {label: documents.by_task(metrics) for label, metrics in self.metrics.items()}
             found["retention"] = {label: self._retention(label) for label in self.metrics if label != ORIGINAL}
         if self.metrics.get(ORIGINAL) and len(self.metrics) > 1:
-            found["comparison"] = self.comparison().to_dict()
+            found |= documents.compared(self.comparison())
         if self.footprint:
             found["footprint"] = {label: documents.costs(metrics) for label, metrics in self.footprint.items()}
         return found
@@ -203,7 +203,7 @@ class Report:
             write_json(directory / "plan.json", self._plan_file())
         if self.metrics or self.sizes:
             metrics: documents.MetricsFile = {
-                "schema_version": "layerimp.metrics/1",
+                "schema_version": "layerimp.metrics/2",
                 **self._size_changes(),
                 **self._measurements(),
             }

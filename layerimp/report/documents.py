@@ -6,7 +6,7 @@ The types are what the code returns, and what the JSON Schemas and the tables of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
     from layerimp.evaluator import Metric
     from layerimp.pruner import PrunePlan
+    from layerimp.report import comparison as compare
+    from layerimp.report.paired import Estimate
+    from layerimp.report.retained import Retained as Known
     from layerimp.scorer import Importance
 
 closed = with_config(ConfigDict(extra="forbid"))
 
+NORMAL = 1.959963984540054
+"""How many standard errors a 95 % interval has to either side."""
 Number = float | None
 """A number; null where it is infinite."""
 
@@ -70,16 +75,25 @@ class Measured(TypedDict):
     """One metric of one model."""
 
     value: Annotated[Number, Field(description="The number.")]
-    stderr: Annotated[Number, Field(description="Its standard error over the documents; null where there is none.")]
+    stderr: Annotated[
+        Number,
+        Field(
+            description="Its standard error over the documents, of a perplexity to first order; null where there is "
+            "none."
+        ),
+    ]
+    low: Annotated[
+        Number,
+        Field(
+            description="The lower end of its 95 % confidence interval over the documents, of a perplexity made in the "
+            "log-likelihood; null where it is not known."
+        ),
+    ]
+    high: Annotated[Number, Field(description="The upper end; null where it is not known or infinite.")]
+    documents: Annotated[
+        int | None, Field(description="How many documents it was measured on; null where the evaluator does not say.")
+    ]
     higher_is_better: Annotated[bool, Field(description="The direction.")]
-
-
-@closed
-class Average(TypedDict):
-    """An average retention."""
-
-    value: Annotated[float, Field(description="The share that is left, averaged over metrics and then over tasks.")]
-    stderr: Annotated[Number, Field(description="Its standard error; null where it is not known.")]
 
 
 @closed
@@ -87,12 +101,11 @@ class Comparison(TypedDict):
     """The pruned models side by side."""
 
     order: Annotated[list[str], Field(description="The labels, from the most retained to the least.")]
-    average_retention: Annotated[dict[str, Average | None], Field(description="By label; null where there is none.")]
     best: Annotated[
         dict[str, dict[str, list[str]]],
         Field(description="By task and metric, the labels that are best or cannot be told from the best."),
     ]
-    best_average: Annotated[list[str], Field(description="The same for the average retention.")]
+    best_retained: Annotated[list[str], Field(description="The same by `retained_worst`.")]
 
 
 class Header(TypedDict):
@@ -121,7 +134,29 @@ class ScorerResults(TypedDict, total=False):
     ]
 
 
-class Measurements(TypedDict, total=False):
+class Retained(TypedDict, total=False):
+    """What the pruned models retain; means over the repeats, where there are several."""
+
+    retained: Annotated[
+        dict[str, dict[str, Number]],
+        Field(
+            description="By label and task, the share of what the intact model knows: 1 is intact, 0 knows nothing; "
+            "null where the intact model does not know enough of the task."
+        ),
+    ]
+    retained_likelihood: Annotated[
+        dict[str, Number],
+        Field(description="By label, the mean over the tasks that measure a likelihood; null where there is none."),
+    ]
+    retained_accuracy: Annotated[
+        dict[str, Number], Field(description="By label, the mean over the other tasks; null where there is none.")
+    ]
+    retained_worst: Annotated[
+        dict[str, Number], Field(description="By label, the lower of the two; null where there is neither.")
+    ]
+
+
+class Measurements(Retained, total=False):
     """What the evaluators measured."""
 
     metrics: Annotated[
@@ -136,6 +171,7 @@ class Measurements(TypedDict, total=False):
         ),
     ]
     comparison: Annotated[Comparison, Field(description="The pruned models side by side.")]
+    notes: Annotated[list[str], Field(description="What a reader of the metrics has to know.")]
     footprint: Annotated[
         dict[str, dict[str, Number]],
         Field(description="By label: what costs time and space, by name, and beside it `NAME_stderr`."),
@@ -147,7 +183,7 @@ class Report(Header, SizeChanges, ScorerResults, Measurements):
     """What `run`, `score`, `prune` and `evaluate` print with `--json`. Parts that a command does not produce are
     missing."""
 
-    schema_version: Annotated[Literal["layerimp.report/1"], Field(description="The version of this format.")]
+    schema_version: Annotated[Literal["layerimp.report/2"], Field(description="The version of this format.")]
     output: Annotated[str | None, Field(description="The output directory; null without one.")]
 
 
@@ -185,7 +221,7 @@ class PlanFile(TypedDict):
 class MetricsFile(SizeChanges, Measurements):
     """What `metrics.json` holds."""
 
-    schema_version: Annotated[Literal["layerimp.metrics/1"], Field(description="The version of this format.")]
+    schema_version: Annotated[Literal["layerimp.metrics/2"], Field(description="The version of this format.")]
 
 
 def scores(importance: Importance) -> Scores:
@@ -224,12 +260,51 @@ def by_task(metrics: Iterable[Metric]) -> dict[str, dict[str, Measured]]:
     """Metrics by task and name."""
     tasks: dict[str, dict[str, Measured]] = {}
     for metric in metrics:
+        low, high = metric.ends(NORMAL) or (None, None)
         tasks.setdefault(metric.task, {})[metric.name] = {
             "value": finite(metric.value),
             "stderr": finite(metric.stderr),
+            "low": finite(low),
+            "high": finite(high),
+            "documents": metric.count,
             "higher_is_better": metric.higher_is_better,
         }
     return tasks
+
+
+def compared(found: compare.Comparison) -> Measurements:
+    """Pruned models side by side."""
+    best: dict[str, dict[str, list[str]]] = {}
+    for (task, name), labels in found.best.items():
+        best.setdefault(task, {})[name] = [label for label in found.labels if label in labels]
+    kept = retained({label: found.retained[label] for label in found.labels})
+    return {
+        "retained": kept["retained"],
+        "retained_likelihood": kept["retained_likelihood"],
+        "retained_accuracy": kept["retained_accuracy"],
+        "retained_worst": kept["retained_worst"],
+        "comparison": {
+            "order": list(found.labels),
+            "best": best,
+            "best_retained": [label for label in found.labels if label in found.best_retained],
+        },
+        "notes": list(found.notes),
+    }
+
+
+def retained(found: Mapping[str, Known]) -> Retained:
+    """What models retain, by label."""
+    return {
+        "retained": {label: {task: mean(one) for task, one in each.tasks.items()} for label, each in found.items()},
+        "retained_likelihood": {label: mean(each.likelihood) for label, each in found.items()},
+        "retained_accuracy": {label: mean(each.accuracy) for label, each in found.items()},
+        "retained_worst": {label: mean(each.worst) for label, each in found.items()},
+    }
+
+
+def mean(estimate: Estimate | None) -> Number:
+    """A figure over its repeats, as a plain number."""
+    return None if estimate is None else finite(estimate.mean)
 
 
 def costs(metrics: Iterable[Metric]) -> dict[str, Number]:

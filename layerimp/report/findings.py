@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.recipe import ComponentSpec, Recipe
     from layerimp.report.data import Size
-    from layerimp.report.statistics import Interval, Stability
+    from layerimp.report.retained import Retained
+    from layerimp.report.statistics import Difference, Interval, Stability
 
 Key = tuple[str, str]
 """A task and a metric."""
+RETAINED = "retained"
+"""What stands for a task in the rows of what is retained on average."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,12 @@ class Entry:
     Attributes:
         scorer: Its label.
         values: The metric, by repeat.
-        value: Their mean and interval.
-        stderr: The standard error over the task's documents; the repeats share the documents.
-        retention: Of the intact model's value; None where that says nothing.
-        to_random: The difference to `random`; None where there is none, and for itself.
+        value: Their mean and interval; of perplexities the geometric mean, with an interval that is made in the loss.
+        ends: One standard error over the task's documents down and up from the mean; the repeats share the documents.
+        retention: The plain ratio to the intact model's value; None where that says nothing.
+        retained: What is retained of the task, where it counts by this metric.
+        to_random: The difference to `random`, of a likelihood in nats per unit; None where there is none, and for
+            itself.
         to_baseline: The difference to the best of the other baselines and of `random`; None where there is none, and
             for that one itself.
         rank: 1 where it is significantly better than all others, 2 where it is so than all but that one; else None.
@@ -52,10 +57,11 @@ class Entry:
     scorer: str
     values: Sequence[float]
     value: Interval
-    stderr: float | None
+    ends: tuple[float, float] | None
     retention: Interval | None
-    to_random: Interval | None
-    to_baseline: Interval | None
+    retained: Interval | None
+    to_random: Difference | None
+    to_baseline: Difference | None
     rank: int | None
 
 
@@ -67,9 +73,9 @@ class Row:
         model: The label of the model.
         pruner: The label of the pruner.
         ratio: The share or the number of the blocks that go.
-        task: The task; `average` for the retention over all tasks.
-        metric: The metric.
-        original: Of the intact model; None for the average.
+        task: The task; `retained` for what is retained on average.
+        metric: The metric; of the averages `worst`, `likelihood` or `accuracy`.
+        original: Of the intact model; None for the averages.
         higher_is_better: The direction.
         entries: By scorer.
         baseline: The label of the best baseline, to which the others are compared.
@@ -88,6 +94,12 @@ class Row:
     baseline: str | None
     removed_blocks: float
     removed_parameters: tuple[float, float]
+
+    @property
+    def factors(self) -> bool:
+        """Whether its differences are logarithms of factors: those of a perplexity."""
+        likelihood = None if self.original is None else self.original.likelihood
+        return likelihood is not None and not likelihood.bits
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,9 @@ class ModelFindings:
         agreement: Kendall's tau between two scorers, averaged over the repeats.
         pruned: By pruner, ratio and scorer.
         stability: How much the removed sets of the repeats agree, by pruner, ratio and scorer.
+        retained: What is left of what the intact model knows, by pruner, ratio and scorer.
         rows: The tables.
+        notes: What a reader of the rows has to know.
     """
 
     label: str
@@ -129,7 +143,18 @@ class ModelFindings:
     agreement: Mapping[tuple[str, str], float | None]
     pruned: Mapping[tuple[str, float, str], Sequence[Pruned]]
     stability: Mapping[tuple[str, float, str], Stability]
+    retained: Mapping[tuple[str, float, str], Retained]
     rows: Sequence[Row]
+    notes: Sequence[str] = ()
+
+    @property
+    def headlines(self) -> list[Row]:
+        """What is retained on average: the lower of the two means, or the only one, at each pruner and ratio."""
+        first: dict[tuple[str, float], Row] = {}
+        for row in self.rows:
+            if row.task == RETAINED and row.original is None:
+                first.setdefault((row.pruner, row.ratio), row)
+        return list(first.values())
 
 
 @dataclass(frozen=True)

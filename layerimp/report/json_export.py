@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
-from layerimp.report import data, findings, statistics
+from layerimp.report import data, documents, findings, statistics
 from layerimp.report.documents import Number, closed, finite
 
 if TYPE_CHECKING:
@@ -32,10 +32,26 @@ class Size(TypedDict):
 class Interval(TypedDict):
     """A mean over the repeats, and its 95 % confidence interval."""
 
-    mean: Annotated[Number, Field(description="The mean.")]
+    mean: Annotated[Number, Field(description="The mean; of perplexities the geometric mean.")]
     low: Annotated[Number, Field(description="The lower end; null where the interval is not known.")]
     high: Annotated[Number, Field(description="The upper end; null where the interval is not known.")]
     n: Annotated[int, Field(description="How many values the mean is of.")]
+
+
+@closed
+class Difference(TypedDict):
+    """How much greater one figure is than another; for a perplexity in nats per unit, the logarithm of a factor."""
+
+    mean: Annotated[Number, Field(description="The difference.")]
+    low: Annotated[Number, Field(description="The lower end of its 95 % interval; null where it is not known.")]
+    high: Annotated[Number, Field(description="The upper end; null where it is not known.")]
+    p: Annotated[
+        Number,
+        Field(
+            description="How probable a difference as large is, either way, without a true one; corrected for the "
+            "number of scorers (Holm); null where it is not known."
+        ),
+    ]
 
 
 @closed
@@ -104,22 +120,28 @@ class Entry(TypedDict):
 
     values: Annotated[list[Number], Field(description="The metric, by repeat.")]
     value: Annotated[Interval, Field(description="Their mean.")]
-    stderr: Annotated[
+    low: Annotated[
         Number,
         Field(
-            description="The standard error over the documents, which the repeats share; null where it is not known."
+            description="One standard error over the documents, which the repeats share, below the mean; null where it "
+            "is not known."
         ),
     ]
+    high: Annotated[Number, Field(description="One standard error above.")]
     retention: Annotated[
         Interval | None,
-        Field(description="The share of the intact model's value that is left; null where a ratio says nothing."),
+        Field(description="The plain ratio to the intact model's value; null where a ratio says nothing."),
+    ]
+    retained: Annotated[
+        Interval | None,
+        Field(description="What is retained of the task; null where it does not count by this metric."),
     ]
     to_random: Annotated[
-        Interval | None,
+        Difference | None,
         Field(description="The difference to the scorer `random`; null without one, and for `random` itself."),
     ]
     to_best_baseline: Annotated[
-        Interval | None,
+        Difference | None,
         Field(description="The difference to the best baseline; null without one, and for that baseline itself."),
     ]
     rank: Annotated[
@@ -134,16 +156,25 @@ class Row(TypedDict):
 
     pruner: PrunerLabel
     ratio: Ratio
-    task: Annotated[str, Field(description="The task; `average` for the retention averaged over all tasks.")]
-    metric: Annotated[str, Field(description="The metric.")]
+    task: Annotated[str, Field(description="The task; `retained` for what is retained on average.")]
+    metric: Annotated[str, Field(description="The metric; of averages `worst`, `likelihood` or `accuracy`.")]
+    documents: Annotated[int | None, Field(description="How many documents; null where that is not known.")]
     higher_is_better: Annotated[bool, Field(description="The direction.")]
-    original: Annotated[Original | None, Field(description="Of the intact model; null for the average.")]
+    original: Annotated[Original | None, Field(description="Of the intact model; null for averages.")]
     best_baseline: Annotated[str | None, Field(description="The label of the best baseline; null without one.")]
     removed_blocks: Annotated[float, Field(description="The share of the blocks that go.")]
     removed_parameters: Annotated[
         list[float], Field(description="The least and the greatest share of the parameters that go.")
     ]
     scorers: Annotated[dict[str, Entry], Field(description="By label.")]
+
+
+@closed
+class Retained(documents.Retained):
+    """What is retained at one pruner and ratio: means over the repeats."""
+
+    pruner: PrunerLabel
+    ratio: Ratio
 
 
 @closed
@@ -155,6 +186,7 @@ class ModelFindings(TypedDict):
     scorers: Annotated[dict[str, ScorerFindings], Field(description="By label.")]
     tau: Annotated[list[Agreement], Field(description="For every ordered pair of scorers.")]
     removed: Annotated[list[Removed], Field(description="One for each pruner, ratio and scorer.")]
+    retained: Annotated[list[Retained], Field(description="One for each pruner and ratio.")]
     rows: Annotated[list[Row], Field(description="The rows of the tables.")]
 
 
@@ -170,7 +202,7 @@ class Failure(TypedDict):
 class Findings(TypedDict):
     """What `bench --json` and `report --format json` print."""
 
-    schema_version: Annotated[Literal["layerimp.findings/1"], Field(description="The version of this format.")]
+    schema_version: Annotated[Literal["layerimp.findings/2"], Field(description="The version of this format.")]
     grid: Annotated[
         dict[str, Any], Field(description="The grid as it was asked for, with the fields of its recipe file.")
     ]
@@ -190,7 +222,7 @@ class Findings(TypedDict):
 def as_document(found: findings.Findings) -> Findings:
     """The findings as JSON."""
     return {
-        "schema_version": "layerimp.findings/1",
+        "schema_version": "layerimp.findings/2",
         "grid": {name: _plain(value) for name, value in found.design.asked.items()},
         "cells": dict(found.cells),
         "seconds": found.seconds,
@@ -216,6 +248,16 @@ def _model(model: findings.ModelFindings) -> ModelFindings:
                 "stability": _stability(model.stability.get((pruner, ratio, scorer))),
             }
             for (pruner, ratio, scorer), pruned in model.pruned.items()
+        ],
+        "retained": [
+            {
+                "pruner": pruner,
+                "ratio": ratio,
+                **documents.retained(
+                    {s: one for (p, r, s), one in model.retained.items() if (p, r) == (pruner, ratio)}
+                ),
+            }
+            for pruner, ratio in dict.fromkeys((pruner, ratio) for pruner, ratio, _ in model.retained)
         ],
         "rows": [_row(row) for row in model.rows],
     }
@@ -246,6 +288,7 @@ def _row(row: findings.Row) -> Row:
         "ratio": row.ratio,
         "task": row.task,
         "metric": row.metric,
+        "documents": None if row.original is None else row.original.count,
         "higher_is_better": row.higher_is_better,
         "original": _original(row.original),
         "best_baseline": row.baseline,
@@ -260,19 +303,26 @@ def _original(metric: Metric | None) -> Original | None:
 
 
 def _entry(entry: findings.Entry) -> Entry:
+    low, high = entry.ends or (None, None)
     return {
         "values": [finite(value) for value in entry.values],
         "value": _interval(entry.value),
-        "stderr": finite(entry.stderr),
+        "low": finite(low),
+        "high": finite(high),
         "retention": None if entry.retention is None else _interval(entry.retention),
-        "to_random": None if entry.to_random is None else _interval(entry.to_random),
-        "to_best_baseline": None if entry.to_baseline is None else _interval(entry.to_baseline),
+        "retained": None if entry.retained is None else _interval(entry.retained),
+        "to_random": None if entry.to_random is None else _difference(entry.to_random),
+        "to_best_baseline": None if entry.to_baseline is None else _difference(entry.to_baseline),
         "rank": entry.rank,
     }
 
 
 def _interval(value: statistics.Interval) -> Interval:
     return {"mean": finite(value.mean), "low": finite(value.low), "high": finite(value.high), "n": value.count}
+
+
+def _difference(found: statistics.Difference) -> Difference:
+    return {"mean": finite(found.mean), "low": finite(found.low), "high": finite(found.high), "p": finite(found.p)}
 
 
 def _plain(value: Any) -> Any:

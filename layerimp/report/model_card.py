@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
 from layerimp._version import __version__
 from layerimp.defaults import ORIGINAL
+from layerimp.report.comparison import Comparison
+from layerimp.report.tables import around
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
@@ -20,8 +23,11 @@ def escaped(text: str) -> str:
 
 
 def measured(metric: Metric) -> str:
-    """A value with its standard error, where it has one."""
-    return f"{metric.value:.4g}" + ("" if metric.stderr is None else f" ± {metric.stderr:.2g}")
+    """A value with its standard error, where it has one; that of a perplexity has two sides."""
+    ends = metric.ends(1.0)
+    if ends is None or not math.isfinite(metric.value):
+        return f"{metric.value:.4g}"
+    return f"{metric.value:.4g} {around(metric.value, *ends, '{:.2g}'.format)}".rstrip()
 
 
 def model_card(report: Report, label: str) -> str:
@@ -50,17 +56,19 @@ def model_card(report: Report, label: str) -> str:
             f"{escaped(report.calibration['source'])} (fingerprint {report.calibration['fingerprint']})"
         )
     before = {(metric.task, metric.name): metric for metric in report.metrics.get(ORIGINAL, [])}
-    kept = report.retention(label)
     after = [metric for metric in report.metrics.get(label, []) if (metric.task, metric.name) in before]
     if after:
-        lines += ["", "| task | metric | source | pruned | retention |", "|---|---|---|---|---|"]
+        found = Comparison.of({which: report.metrics[which] for which in (ORIGINAL, label)})
+        lines += ["", "| task | metric | documents | source | pruned | retained |", "|---|---|---|---|---|---|"]
         for metric in after:
-            key = metric.task, metric.name
-            share_left = "" if kept[key] is None else f"{kept[key]:.1%}"
+            kept = found.retained[label].tasks.get(metric.task) if found.counts(metric) else None
             lines.append(
-                f"| {escaped(metric.task)} | {escaped(metric.name)} | {measured(before[key])} | {measured(metric)} | "
-                f"{share_left} |"
+                f"| {escaped(metric.task)} | {escaped(metric.name)} | {metric.count or ''} | "
+                f"{measured(before[metric.task, metric.name])} | {measured(metric)} | "
+                f"{'' if kept is None else f'{kept.mean:.1%}'} |"
             )
+        lines += ["", "Retained: 100 % is the source, 0 % a model that knows nothing.", ""]
+        lines += [f"- {escaped(note)}" for note in found.notes]
         if report.recipe.limit:
             lines += ["", f"Measured on the first {report.recipe.limit} documents of each task."]
     return "\n".join([*lines, ""])

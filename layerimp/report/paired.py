@@ -11,16 +11,15 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from layerimp.report.statistics import LEVEL, Difference, holm, with_errors
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from layerimp.evaluator import Metric
 
-    Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float64]
 
 DRAWS = 2000
 """Resamples of a task's documents."""
@@ -85,9 +84,12 @@ class Estimate:
 def _weights(task: str, count: int) -> npt.NDArray[np.int16]:
     """How often each document of a task is in each resample [draw, document]; the same in every process."""
     rng = np.random.default_rng(zlib.crc32(task.encode()))
-    return np.stack(
-        [np.bincount(rng.integers(count, size=count), minlength=count).astype(np.int16) for _ in range(DRAWS)]
-    )
+    parts = []
+    for _ in range(0, DRAWS, _AT_ONCE):
+        chosen = rng.integers(count, size=(_AT_ONCE, count)) + count * np.arange(_AT_ONCE)[:, None]
+        often = np.bincount(chosen.ravel(), minlength=count * _AT_ONCE)
+        parts.append(often.astype(np.int16).reshape(_AT_ONCE, count))
+    return np.concatenate(parts)
 
 
 def resampled(task: str, values: Array) -> Array:
@@ -137,10 +139,16 @@ def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
 
 
 def _between(one: Array, other: Array, *, paired: bool) -> Iterator[tuple[float, float]]:
-    """The standard errors of a difference that the draws of calibration text make, with their degrees of freedom."""
-    for values in [one - other] if paired and len(one) == len(other) else [one, other]:
-        if len(values) > 1:
-            yield float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1.0
+    """The standard error of a difference that the draws of calibration text make, with its degrees of freedom.
+
+    Repeat by repeat where they read the same text, otherwise by Welch's test; none for single values.
+    """
+    groups = [one - other] if paired and len(one) == len(other) else [one, other]
+    parts = [(float(v.var(ddof=1)) / len(v), len(v) - 1.0) for v in groups if len(v) > 1]
+    total = sum(variance for variance, _ in parts)
+    if parts:
+        spread = sum(variance**2 / freedom for variance, freedom in parts)
+        yield math.sqrt(total), total**2 / spread if spread else 1.0
 
 
 def _spread(draws: Array, documents: int) -> float:

@@ -10,11 +10,11 @@ from typing_extensions import is_typeddict
 from layerimp.report import documents, json_export
 
 DOCUMENTS: dict[str, Any] = {
-    "layerimp.report/1": documents.Report,
+    "layerimp.report/2": documents.Report,
     "layerimp.scores/1": documents.ScoresFile,
     "layerimp.plans/1": documents.PlanFile,
-    "layerimp.metrics/1": documents.MetricsFile,
-    "layerimp.findings/1": json_export.Findings,
+    "layerimp.metrics/2": documents.MetricsFile,
+    "layerimp.findings/2": json_export.Findings,
 }
 """The type of each document, by its `schema_version`."""
 

@@ -36,8 +36,8 @@ class Interval:
 
     def mapped(self, function: Callable[[float], float]) -> Interval:
         """The interval on another scale, by a function that keeps the order."""
-        ends = [None if end is None else function(end) for end in (self.low, self.high)]
-        return Interval(function(self.mean), *ends, self.count)
+        low, high = (None if end is None else function(end) for end in (self.low, self.high))
+        return Interval(function(self.mean), low, high, self.count)
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from layerimp.evaluator import Metric
 from layerimp.report.findings import Entry, Findings, Row
 from layerimp.report.statistics import Interval
 
@@ -62,25 +63,25 @@ def _table(pruner: str, ratio: float, rows: Sequence[Row], scorers: Sequence[str
 
 
 def _row(row: Row, scorers: Sequence[str]) -> list[Shown]:
-    share = row.original is None
     arrow = "↑" if row.higher_is_better else "↓"
-    original = "" if row.original is None else with_error(row.original.value, row.original.stderr)
-    cells = [_entry(row.entries.get(scorer), share=share) for scorer in scorers]
+    original, count = "", None
+    if row.original is not None:
+        original, count = with_error(row.original), row.original.count
     return [
-        Shown(row.task),
+        Shown(row.task if count is None else f"{row.task} (n = {count:,})"),
         Shown(row.model),
         Shown(f"{row.metric} {arrow}"),
         Shown(original),
-        *cells,
+        *(_entry(row.entries.get(scorer), share=row.original is None) for scorer in scorers),
         Shown(reduction(row)),
     ]
 
 
 def summaries(found: Findings) -> list[PaperTable]:
-    """The average retention by scorer and ratio, one table for each model and pruner; who retains most comes first."""
+    """What is retained by scorer and ratio, one table for each model and pruner; the scorer with most comes first."""
     tables = []
     for label, model in found.models.items():
-        rows = [row for row in model.rows if row.original is None]
+        rows = model.headlines
         for pruner in dict.fromkeys(row.pruner for row in rows):
             here = sorted((row for row in rows if row.pruner == pruner), key=lambda row: row.removed_blocks)
             scorers = [scorer for scorer in found.design.scorers if any(scorer in row.entries for row in here)]
@@ -90,17 +91,17 @@ def summaries(found: Findings) -> list[PaperTable]:
                 [Shown(scorer), *(_entry(row.entries.get(scorer), share=True) for row in here)] for scorer in scorers
             ]
             head = ["scorer", *(named(row.ratio) for row in here)]
-            tables.append(PaperTable(f"average retention of {label} ({pruner})", head, lines))
+            tables.append(PaperTable(f"what is retained of {label} ({pruner})", head, lines))
     return tables
 
 
 def _entry(entry: Entry | None, *, share: bool) -> Shown:
     if entry is None:
         return Shown("-")
-    value = percent(entry.value) if share else plus_minus(entry.value)
-    if entry.stderr is not None:
-        value += f" ({entry.stderr:.1%})" if share else f" ({number(entry.stderr, 2)})"
-    return Shown(value, entry.rank)
+    said = percent if share else plus_minus
+    value, mean = said(entry.value), entry.value.mean
+    error = "" if entry.ends is None else around(mean, *entry.ends, _share if share else _two_digits)
+    return Shown(value + (f" ({error.removeprefix('± ')})" if error else ""), entry.rank)
 
 
 def reduction(row: Row) -> str:
@@ -117,19 +118,45 @@ def named(ratio: float) -> str:
     return f"{ratio * 100:.4g}%"
 
 
-def with_error(value: float, stderr: float | None) -> str:
-    """A number and its standard error."""
-    return number(value) if stderr is None else f"{number(value)} ({number(stderr, 2)})"
+def around(value: float, low: float, high: float, said: Callable[[float], str]) -> str:
+    """How far an interval reaches to either side: `± 3`, or `+4 −3`; empty where it has no width that can be said."""
+    up, down = said(high - value), said(value - low)
+    if up == down:
+        return f"± {up}" if any(digit in up for digit in "123456789") else ""
+    return f"+{up} −{down}"
+
+
+def _two_digits(value: float) -> str:
+    return number(value, 2)
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def with_error(metric: Metric) -> str:
+    """A metric and its standard error."""
+    ends = metric.ends(1.0)
+    if ends is None or not math.isfinite(metric.value):
+        return number(metric.value)
+    error = around(metric.value, *ends, _two_digits).removeprefix("± ")
+    return number(metric.value) + (f" ({error})" if error else "")
 
 
 def plus_minus(value: Interval) -> str:
-    """A mean and half its interval."""
-    return number(value.mean) if value.half is None else f"{number(value.mean)} ± {number(value.half, 2)}"
+    """A mean and its interval."""
+    return _with_interval(value, number, _two_digits)
 
 
 def percent(value: Interval) -> str:
-    """A mean share and half its interval."""
-    return f"{value.mean:.1%}" if value.half is None else f"{value.mean:.1%} ± {value.half:.1%}"
+    """A mean share and its interval."""
+    return _with_interval(value, _share, _share)
+
+
+def _with_interval(value: Interval, said: Callable[[float], str], error_said: Callable[[float], str]) -> str:
+    if value.low is None or value.high is None or math.isinf(value.high):
+        return said(value.mean)
+    return f"{said(value.mean)} {around(value.mean, value.low, value.high, error_said)}".rstrip()
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -142,8 +169,11 @@ def number(value: float, digits: int = 4) -> str:
 
 
 LEGEND = (
-    "mean ± half of the 95 % confidence interval over the repeats (standard error over the documents)",
-    "best (bold) and runner-up (underlined) are marked only where they are significantly better than all behind them",
+    "mean ± half of the 95 % confidence interval over the repeats, where they differ (standard error over the "
+    "documents); of perplexities the geometric mean",
+    "best (bold) and runner-up (underlined) are marked only where they are significantly better than all behind them: "
+    "compared document by document, with Holm's correction",
+    "retained: 100 % is the intact model, 0 % a model that knows nothing; worst: the lower of likelihood and accuracy",
 )
 
 
@@ -197,21 +227,30 @@ def _escaped(text: str) -> str:
 
 
 def as_csv(found: Findings) -> str:
-    """The tables as one: a row for each data set, model and metric, and for each scorer the mean and its interval."""
+    """The tables as one: a row for each data set, model and metric, and for each scorer the mean and its interval.
+
+    `_low` and `_high` are the 95 % interval over the repeats, `_documents_low` and `_documents_high` one standard error
+    over the documents; those of the original are the latter.
+    """
     scorers = list(found.design.scorers)
-    head = ["pruner", "ratio", "data set", "model", "metric", "better", "original", "original_stderr"]
-    head += [f"{scorer}{part}" for scorer in scorers for part in ("", "_low", "_high", "_n", "_stderr")]
+    head = ["pruner", "ratio", "data set", "documents", "model", "metric", "better"]
+    head += ["original", "original_low", "original_high"]
+    parts = ("", "_low", "_high", "_n", "_documents_low", "_documents_high")
+    head += [f"{scorer}{part}" for scorer in scorers for part in parts]
     head += ["blocks_removed", "parameters_removed_low", "parameters_removed_high"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(head)
     for row in (row for model in found.models.values() for row in model.rows):
-        original = (None, None) if row.original is None else (row.original.value, row.original.stderr)
         better = "higher" if row.higher_is_better else "lower"
-        cells: list[object] = [row.pruner, row.ratio, row.task, row.model, row.metric, better, *original]
+        count, value, ends = None, None, None
+        if row.original is not None:
+            count, value, ends = row.original.count, row.original.value, row.original.ends(1.0)
+        cells: list[object] = [row.pruner, row.ratio, row.task, count, row.model, row.metric, better]
+        cells += [value, *(ends or (None, None))]
         for scorer in scorers:
             entry = row.entries.get(scorer)
-            cells += [None] * 5 if entry is None else [*_numbers(entry.value), entry.stderr]
+            cells += [None] * len(parts) if entry is None else [*_numbers(entry.value), *(entry.ends or (None, None))]
         writer.writerow([*cells, row.removed_blocks, *row.removed_parameters])
     return file.getvalue()
 

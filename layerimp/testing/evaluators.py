@@ -29,7 +29,7 @@ def _measured(evaluator: Evaluator, model: Any) -> list[Metric]:
 
 
 def metrics_are_sound(evaluator: Evaluator) -> None:
-    """There are metrics, each once, with a value that is a number and an error that is none or not negative."""
+    """There are metrics, each once, with a number, an error that is none or not negative, and documents that fit."""
     metrics = _measured(_fresh(evaluator), tiny_model())
     require(bool(metrics), "evaluate() gives no metrics")
     seen = set()
@@ -39,6 +39,22 @@ def metrics_are_sound(evaluator: Evaluator) -> None:
         seen.add((metric.task, metric.name))
         require(not math.isnan(metric.value), f"{what} is NaN")
         require(metric.stderr is None or metric.stderr >= 0, f"the standard error of {what} is {metric.stderr}")
+        _documents_fit(metric, what)
+
+
+def _documents_fit(metric: Metric, what: str) -> None:
+    """What a metric says of its documents makes its value, and its floor is a number."""
+    values, likelihood = metric.documents, metric.likelihood
+    if values is not None and math.isfinite(metric.value):
+        mean = sum(values) / len(values) if values else math.nan
+        require(math.isclose(mean, metric.value, abs_tol=1e-9), f"{what} is {metric.value}, its documents' mean {mean}")
+    if likelihood is not None:
+        arrays = [likelihood.totals, likelihood.units, likelihood.unigram or likelihood.totals]
+        lengths = [len(each) for each in arrays]
+        require(len(set(lengths)) == 1 and lengths[0] > 0, f"the arrays of {what} have {lengths} documents")
+        told = likelihood.metric(likelihood.loss)
+        require(math.isclose(told, metric.value, rel_tol=1e-6), f"{what} is {metric.value}, its likelihood says {told}")
+    require(metric.floor is None or math.isfinite(metric.floor), f"the floor of {what} is {metric.floor}")
 
 
 def model_stays(evaluator: Evaluator) -> None:

@@ -16,6 +16,7 @@ from layerimp.blocks.forward import run
 from layerimp.calibration.validation import Checked
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import LayerimpError, ModelError, one_line
+from layerimp.evaluation.packing import packed
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model, rescoring
@@ -146,7 +147,7 @@ class Worker:
         evaluation = Evaluation(loaded.model, loaded.tokenizer, SILENT, {})
         with prepare(loaded.stack, blocks).applied():
             metrics = evaluation.of(evaluators, "quality", "pruned" if blocks else ORIGINAL)
-            result = {"metrics": [asdict(metric) for metric in metrics], "size": asdict(Size.of(loaded.stack))}
+            result = packed(metrics) | {"size": asdict(Size.of(loaded.stack))}
         return {cell.key: Outcome(cell.key, result)}
 
     def _prepared(self, assignment: Assignment) -> dict[str, Evaluator]:

@@ -46,11 +46,11 @@ class Figures:
         return Drawn(drawn(figure, f"{self.view.name}-{name}", alt), note)
 
     @cached_property
-    def retention(self) -> list[Drawn]:
-        """Retention by ratio, for each pruner."""
-        return [self._retention(pruner) for pruner in self.view.pruners if pruner in self.view.answers]
+    def retained(self) -> list[Drawn]:
+        """What is retained by ratio, for each pruner."""
+        return [self._retained(pruner) for pruner in self.view.pruners if pruner in self.view.answers]
 
-    def _retention(self, pruner: str) -> Drawn:
+    def _retained(self, pruner: str) -> Drawn:
         places = sorted(self.view.answers[pruner], key=lambda place: place.row.removed_blocks)
         lines: dict[str, dict[float, Interval]] = {
             scorer: {
@@ -68,10 +68,10 @@ class Figures:
             chance = f", random {shares[RANDOM]}" if RANDOM in shares else ""
             said.append(f"at {named(place.row.ratio)} from {best} with {most} to {worst} with {least}{chance}")
         missing = [scorer for scorer in lines if scorer not in known]
-        note = f"Of {listed(missing)} no retention is known. " if missing else ""
-        alt = f"Line chart of the retention of {len(known)} scorers: {'; '.join(said)}."
+        note = f"Of {listed(missing)} nothing is known to be retained. " if missing else ""
+        alt = f"Line chart of what {len(known)} scorers retain: {'; '.join(said)}."
         figure = curves(known, self.view.model.num_blocks, self.view.styles)
-        return self._drawn(figure, "retention", alt, note, pruner=pruner)
+        return self._drawn(figure, "retained", alt, note, pruner=pruner)
 
     @cached_property
     def importance(self) -> Drawn:

@@ -129,10 +129,10 @@ def _square(axes: Axes, square: Square, x: float, y: float, wide: float, high: f
 
 
 def curves(lines: Mapping[str, Mapping[float, Interval]], num_blocks: int, styles: Mapping[str, Look]) -> Figure:
-    """The retention of each scorer by the number of removed blocks, which starts with the intact model."""
+    """What each scorer retains by the number of removed blocks, which starts with the intact model."""
     places = sorted({place for line in lines.values() for place in line})
     means = [one.mean for line in lines.values() for one in line.values()] + [1.0]
-    ends = [one.mean + sign * (one.half or 0) for line in lines.values() for one in line.values() for sign in (1, -1)]
+    ends = [end for line in lines.values() for one in line.values() for end in (one.low, one.high) if end is not None]
     low, high = min(means), max(means)
     margin = 0.35 * (high - low) + 0.02
     # A band far wider than all that the lines do would flatten them.
@@ -157,15 +157,18 @@ def curves(lines: Mapping[str, Mapping[float, Interval]], num_blocks: int, style
             ticks.append(place)
     axes.set_xticks(ticks, [f"{place:g}" for place in ticks])
     axes.set_xlabel(f"blocks removed, of {num_blocks}", fontsize=SMALL, color=MUTED, labelpad=6)
-    figure.text(8 / width, 1 - 14 / height, "retention", fontsize=SMALL, color=MUTED, va="center_baseline")
+    figure.text(8 / width, 1 - 14 / height, "retained", fontsize=SMALL, color=MUTED, va="center_baseline")
     axes.axhline(1, color=MUTED, linewidth=1, zorder=1)
     fog = max(0.05, min(0.14, 0.7 / len(lines)))
     for label, line in lines.items():
         look = styles[label]
-        points = {0.0: Interval(1.0, 0.0, 1)} | dict(sorted(line.items()))
+        points = {0.0: Interval(1.0, 1.0, 1.0, 1)} | dict(sorted(line.items()))
         x, y = list(points), np.array([one.mean for one in points.values()])
-        half = np.array([math.nan if one.half is None else one.half for one in points.values()])
-        axes.fill_between(x, y - half, y + half, color=look.colour, alpha=fog, linewidth=0)
+        lower, upper = (
+            np.array([math.nan if end is None else end for end in each])
+            for each in zip(*((one.low, one.high) for one in points.values()), strict=True)
+        )
+        axes.fill_between(x, lower, upper, color=look.colour, alpha=fog, linewidth=0)
         axes.plot(x, y, color=look.colour, linestyle=look.dashes, linewidth=1.8, zorder=3)
         axes.plot(
             x[1:], y[1:], look.marker, color=look.colour, markersize=6, markeredgecolor=PAPER, markeredgewidth=0.8,

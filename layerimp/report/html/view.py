@@ -10,8 +10,10 @@ from functools import cached_property
 from layerimp.report.findings import Entry, Findings, ModelFindings, Row
 from layerimp.report.html.format import MINUS, listed, signed, unbroken
 from layerimp.report.html.svg import Look
-from layerimp.report.statistics import Interval, tells
+from layerimp.report.statistics import Difference
 from layerimp.report.tables import PaperTable, number, paper_tables
+
+_MOST = 700.0  # of which floating point has an exponential
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,13 @@ class View:
 
     @cached_property
     def places(self) -> list[Place]:
-        """The average retentions."""
-        return [self._place(row) for row in self.model.rows if row.original is None]
+        """What is retained on average."""
+        return [self._place(row) for row in self.model.headlines]
 
     @cached_property
     def tasks(self) -> list[Place]:
         """All single metrics."""
-        return [self._place(row) for row in self.model.rows if row.original is not None]
+        return [self._place(row) for row in self.model.rows if row not in self.model.headlines]
 
     def _place(self, row: Row) -> Place:
         ratio = unbroken(row.ratio)
@@ -95,7 +97,7 @@ class View:
 
     @cached_property
     def answers(self) -> dict[str, list[Place]]:
-        """The average retentions by pruner."""
+        """What is retained on average, by pruner."""
         found: dict[str, list[Place]] = {}
         for place in self.places:
             found.setdefault(place.row.pruner, []).append(place)
@@ -114,17 +116,20 @@ class View:
         return found
 
 
-def _contrast(found: Interval | None, row: Row) -> Contrast | None:
+def _contrast(found: Difference | None, row: Row) -> Contrast | None:
     if found is None:
         return None
-    share = row.original is None
 
     def said(value: float) -> str:
-        return signed(value * 100, "+.1f") if share else ("+" if value > 0 else "") + number(value).replace("-", MINUS)
+        if row.original is None:
+            return signed(value * 100, "+.1f")
+        if row.factors:
+            return f"×{number(math.exp(value), 3)}" if value < _MOST else "×∞"
+        return ("+" if value > 0 else "") + number(value).replace("-", MINUS)
 
     if math.isnan(found.mean):
         return Contrast("∞ − ∞", "", "unknown")
     if found.low is None or found.high is None:
         return Contrast(said(found.mean), "", "unknown")
-    verdict = ("better" if (found.mean > 0) is row.higher_is_better else "worse") if tells(found) else "equal"
+    verdict = ("better" if (found.mean > 0) is row.higher_is_better else "worse") if found.tells else "equal"
     return Contrast(said(found.mean), f"{said(found.low)} to {said(found.high)}", verdict)

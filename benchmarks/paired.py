@@ -1,0 +1,70 @@
+"""How many differences become visible when models are compared document by document.
+
+    python benchmarks/paired.py GRID_DIR [GRID_DIR ...]
+
+Each directory is the output of a finished `layerimp bench`. All pairs of models that its scorers left of one model are
+compared on each task, draw by draw, once as if they had read different documents and once by what both made of each.
+Shown is the number of pairs that are told apart at the 5 % level, without a correction, so that the two are alike but
+for the pairing; and by what factor the error of a difference falls at the median.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from layerimp.bench.commands import findings
+from layerimp.report.findings import Key, ModelFindings
+from layerimp.report.paired import Estimate, difference
+from layerimp.report.statistics import LEVEL
+
+
+def main(directories: Annotated[list[Path], typer.Argument(help="Outputs of layerimp bench.")]) -> None:
+    """Count what is told apart, unpaired and paired."""
+    table = Table("model", "task", "metric", "documents", "pairs", "unpaired", "paired", "error falls by")
+    for directory in directories:
+        for model in findings(directory).models.values():
+            for row in model.rows:
+                key = row.task, row.metric
+                first = next(each for each in model.rows if (each.task, each.metric) == key)
+                if row is first and row.original is not None:
+                    table.add_row(model.label, *key, str(row.original.count), *_counted(model, key))
+    Console().print(table)
+
+
+def _counted(model: ModelFindings, key: Key) -> tuple[str, ...]:
+    """The pairs of different models, how many of them are told apart either way, and the factor between the errors."""
+    left = {}
+    for (_, ratio, _), found in model.pruned.items():
+        for one in found:
+            if key in one.metrics:
+                left[ratio, frozenset(one.blocks)] = Estimate.of([one.metrics[key]])
+    pairs = [
+        (left[one], left[other])
+        for one, other in combinations(left, 2)
+        if one[0] == other[0] and math.isfinite(left[one].mean) and math.isfinite(left[other].mean)
+    ]
+    unpaired = paired = 0
+    factors = []
+    for one, other in pairs:
+        if one.error is None or other.error is None:
+            continue
+        apart = math.hypot(one.error, other.error)
+        found = difference(one, other, paired=True)
+        unpaired += 2 * float(stats.norm.sf(abs(found.mean) / apart)) < 1 - LEVEL if apart else found.mean != 0
+        paired += found.tells
+        if found.low is not None and found.high is not None and found.high > found.low and apart:
+            factors.append(2 * float(stats.norm.ppf((1 + LEVEL) / 2)) * apart / (found.high - found.low))
+    return str(len(pairs)), str(unpaired), str(paired), f"{statistics.median(factors):.2f}" if factors else "-"
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,190 @@
+"""How much of what the intact model knows is left: 100 % is the intact model, 0 % is one that knows nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from layerimp.evaluator import Metric
+from layerimp.report.paired import Array, Estimate, resampled
+
+Key = tuple[str, str]
+"""A task and a metric."""
+Kind = Literal["likelihood", "accuracy"]
+
+NOISE = 2.0
+"""How many standard errors an intact model has to be above its floor, so that something can be retained."""
+FEW = 30
+"""With fewer documents a number says little."""
+
+
+@dataclass(frozen=True)
+class Retained:
+    """What models retain of one intact model.
+
+    Attributes:
+        tasks: By task; None where the intact model does not know enough of it. A task that some model was not measured
+            on is missing.
+        likelihood: The mean over the tasks that measure a likelihood; None where there is none. A negative value counts
+            as 0.
+        accuracy: The mean over all other tasks.
+    """
+
+    tasks: Mapping[str, Estimate | None]
+    likelihood: Estimate | None
+    accuracy: Estimate | None
+
+    @property
+    def worst(self) -> Estimate | None:
+        """The lower of the two means: the headline."""
+        known = [one for one in (self.likelihood, self.accuracy) if one is not None]
+        return min(known, key=lambda one: one.mean, default=None)
+
+
+def counting(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    """The metric by which each task counts: its likelihood, else the first one listed, but F1 before exact match.
+
+    Tasks that a group sums up count by it.
+    """
+    listed = list(metrics)
+    inside = {task for metric in listed for task in metric.members}
+    found: dict[str, Metric] = {}
+    for metric in listed:
+        if metric.task not in inside:
+            known = found.setdefault(metric.task, metric)
+            if _rank(metric) < _rank(known):
+                found[metric.task] = metric
+    return found
+
+
+def _rank(metric: Metric) -> int:
+    if metric.likelihood is not None:
+        return 0
+    if not metric.higher_is_better:
+        return 3
+    return 2 if metric.name.startswith("exact") else 1
+
+
+def kind_of(metric: Metric) -> Kind:
+    """Whether a task counts among the likelihoods or among the accuracies."""
+    return "accuracy" if metric.likelihood is None else "likelihood"
+
+
+def why_nothing(intact: Metric) -> str:
+    """Why nothing can be retained of what an intact model knows, as a sentence; empty where something can."""
+    what = f"{intact.task}: nothing can be retained of {intact.name}, for "
+    above = f"the intact model is not {NOISE:g} standard errors above"
+    if (likelihood := intact.likelihood) is not None:
+        if likelihood.unigram is None:
+            return f"{what}the evaluator gives no likelihood of a model that knows nothing"
+        gains = np.array(likelihood.totals) - np.array(likelihood.unigram)
+        known = False
+        if len(gains) > 1 and np.isfinite(gains).all():
+            known = gains.sum() > 0 and gains.sum() >= NOISE * math.sqrt(len(gains)) * gains.std(ddof=1)
+        return "" if known else f"{what}{above} a model that only knows how frequent each token is"
+    if not intact.higher_is_better:
+        return f"{what}lower is better, and the evaluator gives no likelihood"
+    gain = intact.value - (intact.floor or 0.0)
+    if gain > 0 and gain >= NOISE * (intact.stderr or 0.0):
+        return ""
+    return f"{what}{above} what chance gives ({intact.floor or 0.0:.3g})"
+
+
+def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
+    """What is retained of one task, by repeat.
+
+    Of a likelihood (H0 - H) / (H0 - H(intact)), H the loss on all documents and H0 that of the unigram model; of other
+    metrics (value - floor) / (intact - floor).
+
+    Args:
+        intact: The intact model's metric, of which something can be retained.
+        pruned: The same metric of the pruned models.
+    """
+    if intact.likelihood is not None and intact.likelihood.unigram is not None:
+        nothing = np.array(intact.likelihood.unigram)
+        best = (np.array(intact.likelihood.totals) - nothing)[:, None]
+        known = [one.likelihood for one in pruned]
+        if any(one is None or len(one.totals) != len(nothing) for one in known):
+            return Estimate(np.full(len(pruned), math.nan))
+        left = np.array([one.totals for one in known if one is not None]).T - nothing[:, None]
+        return _share(intact.task, left, best)
+    floor = intact.floor or 0.0
+    if intact.documents is not None and all(one.documents is not None for one in pruned):
+        values = np.array([one.documents for one in pruned], dtype=np.float64).T
+        return _share(intact.task, values - floor, np.array(intact.documents)[:, None] - floor)
+    gain = intact.value - floor
+    points = np.array([(one.value - floor) / gain for one in pruned])
+    errors = [
+        math.hypot(one.stderr, point * intact.stderr) / gain
+        for one, point in zip(pruned, points, strict=True)
+        if one.stderr is not None and intact.stderr is not None
+    ]
+    return Estimate(points, stderr=sum(errors) / len(errors) if len(errors) == len(points) else None)
+
+
+def _share(task: str, left: Array, best: Array) -> Estimate:
+    """The sum of what is left over that of what there was, with resamples.
+
+    A resample's denominator may come near 0, and its ratio far from the truth: the draws are those of the ratio to
+    first order (Cochran 1977, 6.3).
+
+    Args:
+        task: The task.
+        left: By document and repeat.
+        best: By document [document, 1].
+    """
+    points = left.sum(axis=0) / best.sum()
+    if not np.isfinite(points).all():
+        return Estimate(points)
+    draws = points + resampled(task, left - points * best) / best.sum()
+    return Estimate(points, draws, len(best))
+
+
+def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric]]) -> Retained:
+    """What the models of one scorer retain, by task and on average.
+
+    Args:
+        intact: The metric by which each task counts, of the intact model.
+        tables: The metrics of the pruned models, one table for each repeat.
+    """
+    tasks: dict[str, Estimate | None] = {}
+    kinds: dict[Kind, list[Estimate | None]] = {"likelihood": [], "accuracy": []}
+    for task, metric in intact.items():
+        found = [table[task, metric.name] for table in tables if (task, metric.name) in table]
+        if why_nothing(metric):
+            tasks[task] = None
+            continue
+        missing = len(found) < len(tables)
+        if not missing:
+            tasks[task] = retained(metric, found)
+        kinds[kind_of(metric)].append(None if missing else tasks[task])
+    return Retained(tasks, *(_mean(kinds[kind]) for kind in ("likelihood", "accuracy")))
+
+
+def _mean(estimates: Sequence[Estimate | None]) -> Estimate | None:
+    """The mean over tasks, with 0 for what is negative; None without a task, and where one was not measured."""
+    known = [one for one in estimates if one is not None and not np.isnan(one.points).any()]
+    if not known or len(known) < len(estimates):
+        return None
+    return _joined([_clipped(one) for one in known], lambda values: np.mean(values, axis=0))
+
+
+def _clipped(one: Estimate) -> Estimate:
+    points = np.maximum(one.points, 0.0)
+    draws = None if one.draws is None else np.maximum(one.draws, 0.0)
+    return Estimate(points, draws, one.documents, one.stderr)
+
+
+def _joined(estimates: Sequence[Estimate], join: Callable[[Sequence[Array]], Array]) -> Estimate:
+    """One figure of several; it has resamples where all have, and as many documents as the one that has fewest."""
+    points = join([one.points for one in estimates])
+    draws = [one.draws for one in estimates if one.draws is not None]
+    if len(draws) == len(estimates):
+        return Estimate(points, join(draws), min(one.documents or 0 for one in estimates))
+    errors = [one.error for one in estimates if one.error is not None]
+    known = len(errors) == len(estimates)
+    return Estimate(points, stderr=math.hypot(*errors) / len(errors) if known else None)

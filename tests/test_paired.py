@@ -1,0 +1,262 @@
+"""Differences of models on the same documents, against scipy, statsmodels and simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from layerimp.evaluator import Likelihood, Metric
+from layerimp.report.paired import DRAWS, Estimate, difference, resampled, unbeaten
+from layerimp.report.statistics import Difference, holm, with_errors
+
+VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=8).filter(lambda values: max(values) - min(values) > 1e-3)
+
+
+def repeats(values: list[float]) -> Estimate:
+    """A figure of several repeats, of which the documents are not known."""
+    return Estimate(np.array(values))
+
+
+def accuracy(right: list[int], task: str = "t") -> Metric:
+    mean = sum(right) / len(right)
+    return Metric(task, "acc", mean, 0.01, floor=0.5, documents=tuple(map(float, right)))
+
+
+def scores(values: list[float], task: str = "t") -> Metric:
+    return Metric(task, "f1", sum(values) / len(values), 0.01, documents=tuple(values))
+
+
+def perplexity(totals: list[float], units: list[float], task: str = "t") -> Metric:
+    likelihood = Likelihood(tuple(totals), tuple(units))
+    return Metric(task, "ppl", likelihood.metric(likelihood.loss), 1.0, False, likelihood=likelihood)
+
+
+# ---- over the draws of calibration text
+
+
+@given(VALUES, VALUES)
+def test_independent_repeats_differ_as_in_welchs_test(one: list[float], other: list[float]) -> None:
+    expected = stats.ttest_ind(one, other, equal_var=False)
+    found = difference(repeats(one), repeats(other), paired=False)
+    ends = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=1e-6, abs=1e-9)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=8))
+def test_paired_repeats_differ_as_in_the_paired_test(pairs: list[tuple[float, float]]) -> None:
+    one, other = (list(values) for values in zip(*pairs, strict=True))
+    gaps = [a - b for a, b in pairs]
+    if max(gaps) - min(gaps) < 1e-3:
+        return
+    expected = stats.ttest_rel(one, other)
+    found = difference(repeats(one), repeats(other), paired=True)
+    ends = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high), rel=1e-6, abs=1e-9)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-5, abs=1e-12)
+
+
+@given(VALUES, st.floats(-100, 100))
+def test_a_constant_is_compared_as_in_the_test_of_one_sample(values: list[float], constant: float) -> None:
+    expected = stats.ttest_1samp(values, constant).confidence_interval(0.95)
+    found = difference(repeats(values), repeats([constant]), paired=False)
+    assert found.low is not None
+    assert found.low + constant == pytest.approx(expected.low, rel=1e-6, abs=1e-7)
+
+
+@given(VALUES)
+def test_a_difference_turned_round_only_changes_its_sign(values: list[float]) -> None:
+    one, other = repeats(values), repeats([value * 2 + 1 for value in values])
+    for paired in (True, False):
+        there, back = difference(one, other, paired=paired), difference(other, one, paired=paired)
+        assert (there.mean, there.p) == pytest.approx((-back.mean, back.p))
+        assert there.low == pytest.approx(-back.high if back.high is not None else None)
+
+
+def test_documents_widen_the_interval_of_the_repeats() -> None:
+    rng = np.random.default_rng(0)
+    documents = [[*rng.normal(mean, 1, 50)] for mean in (1.0, 1.2, 1.4)]
+    both = [Estimate.of([scores(one) for one in documents]), Estimate.of([scores([0.0] * 50)])]
+    found = difference(*both, paired=False)
+    by_document = np.mean(documents, axis=0)
+    half = math.hypot(
+        stats.t.ppf(0.975, 2) * np.std([np.mean(one) for one in documents], ddof=1) / math.sqrt(3),
+        stats.t.ppf(0.975, 49) * by_document.std(ddof=1) / math.sqrt(50),
+    )
+    assert found.high is not None
+    assert found.high - found.mean == pytest.approx(half, rel=0.03)
+    alone = difference(repeats([np.mean(one) for one in documents]), repeats([0.0]), paired=False)
+    assert alone.high is not None
+    assert alone.high < found.high
+
+
+def test_the_p_value_is_the_level_at_which_the_interval_touches_zero() -> None:
+    for mean in (0.1, 1.0, 5.0, 100.0):
+        found = with_errors(mean, [(0.5, 3.0), (0.2, math.inf)])
+        assert found.p is not None
+        half = math.hypot(*(e * stats.t.isf(found.p / 2, f) for e, f in [(0.5, 3.0), (0.2, math.inf)]))
+        assert half == pytest.approx(mean, rel=1e-6)
+        assert found.tells == (found.low is not None and found.low > 0)
+    assert with_errors(1e9, [(1e-9, math.inf)]).p == 0.0
+    assert with_errors(1.0, []) == Difference(1.0)
+
+
+# ---- over the documents of one draw
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=60))
+def test_right_and_wrong_are_compared_by_mcnemars_exact_test(pairs: list[tuple[int, int]]) -> None:
+    one, other = (list(values) for values in zip(*pairs, strict=True))
+    found = difference(Estimate.of([accuracy(one)]), Estimate.of([accuracy(other)]), paired=True)
+    table = [[pairs.count((1, 1)), pairs.count((1, 0))], [pairs.count((0, 1)), pairs.count((0, 0))]]
+    assert found.p == pytest.approx(mcnemar(table, exact=True).pvalue)
+    assert found.mean == pytest.approx(np.mean(one) - np.mean(other))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low - 1e-12 <= found.mean <= found.high + 1e-12
+    assert found.tells == (not found.low <= 0 <= found.high)
+
+
+def test_a_mean_is_compared_by_a_paired_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    one, shift = rng.random(80), rng.normal(0.05, 0.1, 80)
+    found = difference(Estimate.of([scores([*one])]), Estimate.of([scores([*(one - shift)])]), paired=True)
+    expected = stats.bootstrap(
+        (one, one - shift), lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis), paired=True, n_resamples=4000
+    )
+    assert found.low is not None
+    assert found.high is not None
+    assert (found.high - found.low) / 2 / stats.t.ppf(0.975, 79) == pytest.approx(expected.standard_error, rel=0.05)
+    assert found.p == pytest.approx(stats.ttest_1samp(shift, 0).pvalue, rel=0.15)
+    unpaired = math.hypot(one.std(ddof=1), (one - shift).std(ddof=1)) / math.sqrt(80)
+    assert expected.standard_error < unpaired / 3
+
+
+def test_perplexities_are_compared_in_the_loss_per_unit() -> None:
+    rng = np.random.default_rng(2)
+    units = rng.integers(20, 200, 60).astype(float)
+    losses = rng.normal(3, 0.3, 60)
+    gaps = rng.normal(0.1, 0.05, 60)
+    ours = perplexity([*(-losses * units)], [*units])
+    theirs = perplexity([*(-(losses + gaps) * units)], [*units])
+    found = difference(Estimate.of([theirs]), Estimate.of([ours]), paired=True)
+    assert found.mean == pytest.approx(float((gaps * units).sum() / units.sum()))
+    assert math.exp(found.mean) == pytest.approx(theirs.value / ours.value)
+    # The ratio estimator: the residuals of the gaps, weighted by the units.
+    residuals = (gaps - found.mean) * units
+    error = math.sqrt(60 / 59 * (residuals**2).sum()) / units.sum()
+    assert found.high is not None
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 59) * error, rel=0.05)
+
+
+def test_the_error_of_a_perplexity_is_one_of_the_loss() -> None:
+    rng = np.random.default_rng(3)
+    units = rng.integers(20, 200, 40).astype(float)
+    metric = perplexity([*(-rng.normal(6, 1.5, 40) * units)], [*units])
+    assert metric.likelihood
+    low, high = metric.ends(1.0) or (0.0, 0.0)
+    assert math.log(high / metric.value) == pytest.approx(math.log(metric.value / low))
+    assert metric.likelihood.stderr == pytest.approx(math.log(high / metric.value))
+    draws = Estimate.of([metric]).draws
+    assert draws is not None
+    assert draws.std() * math.sqrt(40 / 39) == pytest.approx(metric.likelihood.stderr, rel=0.05)
+    assert high - metric.value > metric.value - low > 0
+
+
+@given(st.integers(1, 12), st.integers(1, 3))
+def test_all_models_are_resampled_alike(count: int, columns: int) -> None:
+    values = np.arange(count * columns, dtype=np.float64).reshape(count, columns)
+    sums = resampled("task", values)
+    assert sums.shape == (DRAWS, columns)
+    assert np.array_equal(sums[:, 0], resampled("task", values[:, :1])[:, 0])
+    assert np.all(resampled("task", np.ones((count, 1))) == count)
+    if count > 2:
+        assert not np.array_equal(sums, resampled("other", values))
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_equal_models_differ_by_nothing(count: int) -> None:
+    one = Estimate.of([scores([0.1 + 0.1 * n for n in range(count)])])
+    found = difference(one, one, paired=True)
+    assert found.mean == 0
+    assert not found.tells
+    assert found.p == (None if count == 1 else 1.0)
+
+
+@pytest.mark.parametrize("count", [2, 4, 10])
+def test_few_documents_prove_little_however_alike(count: int) -> None:
+    one, other = (Estimate.of([scores([value] * count)]) for value in (0.2, 0.9))
+    assert difference(other, one, paired=True).p == 2.0 ** (1 - count)
+
+
+def test_a_broken_model_loses_every_comparison() -> None:
+    sound, broken = (Estimate.of([perplexity([-9.0, -8.0, total], [4.0, 4.0, 4.0])]) for total in (-7.0, -math.inf))
+    assert broken.draws is None
+    found = difference(broken, sound, paired=True)
+    assert (found.mean, found.low, found.p) == (math.inf, None, 0.0)
+    assert not difference(broken, broken, paired=True).tells
+
+
+def test_without_documents_the_errors_count_as_independent() -> None:
+    one, other = (Estimate.of([Metric("t", "x", value, 0.03)]) for value in (0.9, 0.8))
+    found = difference(one, other, paired=True)
+    assert found.p == pytest.approx(2 * stats.norm.sf(0.1 / math.hypot(0.03, 0.03)))
+    assert difference(one, Estimate.of([Metric("t", "x", 0.8)]), paired=True) == Difference(pytest.approx(0.1))
+
+
+@pytest.mark.parametrize("count", [6, 40, 300])
+def test_models_that_differ_by_nothing_are_seldom_told_apart(count: int) -> None:
+    rng = np.random.default_rng(4)
+    rejected = 0
+    for _ in range(400):
+        one, other = rng.normal(0, 1, (2, count))
+        rejected += difference(Estimate.of([scores([*one])]), Estimate.of([scores([*other])]), paired=True).tells
+    assert 0.02 < rejected / 400 < 0.08
+
+
+# ---- many at once
+
+
+@settings(derandomize=True, max_examples=12, deadline=None, database=None)  # statsmodels takes a tenth of a second
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_holm_is_that_of_statsmodels(values: list[float]) -> None:
+    found = holm({str(index): value for index, value in enumerate(values)})
+    expected = multipletests(values, method="holm")[1]
+    assert [found[str(index)] for index in range(len(values))] == pytest.approx(list(expected))
+
+
+@settings(derandomize=True, max_examples=60, deadline=None, database=None)
+@given(st.lists(st.lists(st.integers(0, 1), min_size=12, max_size=12), min_size=2, max_size=5), st.booleans())
+def test_the_best_is_never_beaten(models: list[list[int]], higher: bool) -> None:
+    estimates = {str(index): Estimate.of([accuracy(right)]) for index, right in enumerate(models)}
+    best = unbeaten(estimates, higher=higher)
+    choose = max if higher else min
+    assert choose(estimates, key=lambda label: estimates[label].mean) in best
+
+
+def test_equal_models_seldom_lose_their_mark() -> None:
+    rng = np.random.default_rng(5)
+    marked = 0
+    for _ in range(100):
+        shared = rng.normal(0, 1, 30)
+        models = {str(n): Estimate.of([scores([*(shared + rng.normal(0, 0.5, 30))])]) for n in range(6)}
+        marked += len(unbeaten(models, higher=True)) == 6
+    assert marked >= 92
+
+
+def test_a_precise_rival_is_not_hidden_by_a_noisy_leader() -> None:
+    rng = np.random.default_rng(6)
+    base = rng.normal(0, 0.01, 40)
+    models = {
+        "noisy": Estimate.of([scores([*(base + 0.5 + rng.normal(0, 2.5, 40))])]),
+        "good": Estimate.of([scores([*(base + 0.4)])]),
+        "worse": Estimate.of([scores([*(base + rng.normal(0, 0.1, 40))])]),
+    }
+    assert unbeaten(models, higher=True) == {"noisy", "good"}

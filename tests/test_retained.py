@@ -1,0 +1,162 @@
+"""What is retained, against arithmetic by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerimp.evaluator import Likelihood, Metric
+from layerimp.report.retained import counting, retained, summed_up, why_nothing
+
+UNIGRAM = (-90.0, -60.0, -45.0)
+
+
+def likelihood(
+    *totals: float, units: tuple[float, ...] = (9.0, 6.0, 5.0), task: str = "prose", name: str = "ppl"
+) -> Metric:
+    made = Likelihood(totals, units, UNIGRAM[: len(totals)])
+    return Metric(task, name, made.metric(made.loss), 0.1, False, likelihood=made)
+
+
+def accuracy(value: float, floor: float | None = 0.5, task: str = "mood", name: str = "acc") -> Metric:
+    documents = tuple(float(n < round(value * 100)) for n in range(100))
+    return Metric(task, name, value, 0.01, floor=floor, documents=documents)
+
+
+INTACT = likelihood(-40.0, -30.0, -25.0)
+ACCURATE = accuracy(0.9)
+
+
+def table(*metrics: Metric) -> dict[tuple[str, str], Metric]:
+    return {(metric.task, metric.name): metric for metric in metrics}
+
+
+def test_information_by_hand() -> None:
+    # H0 = 195, H(intact) = 95, H(pruned) = 140 nats: (195 - 140) / (195 - 95).
+    assert retained(INTACT, [likelihood(-60.0, -45.0, -35.0)]).mean == pytest.approx(0.55)
+    assert retained(INTACT, [INTACT]).mean == 1.0
+    assert retained(INTACT, [likelihood(*UNIGRAM)]).mean == 0.0
+    assert retained(INTACT, [likelihood(-100.0, -80.0, -60.0)]).mean < 0
+
+
+def test_chance_is_nothing() -> None:
+    assert retained(ACCURATE, [accuracy(0.5)]).mean == pytest.approx(0.0)
+    assert retained(ACCURATE, [accuracy(0.7)]).mean == pytest.approx(0.5)
+    assert retained(ACCURATE, [accuracy(0.95)]).mean == pytest.approx(1.125)
+    assert retained(accuracy(0.9, None), [accuracy(0.45, None)]).mean == pytest.approx(0.5)
+
+
+@given(st.lists(st.floats(-80, -1), min_size=3, max_size=3), st.sampled_from([(9.0, 6.0, 5.0), (40.0, 31.0, 20.0)]))
+def test_the_unit_changes_nothing(totals: list[float], units: tuple[float, ...]) -> None:
+    one, other = (
+        retained(likelihood(-40.0, -30.0, -25.0, units=u), [likelihood(*totals, units=u)])
+        for u in ((9.0, 6.0, 5.0), units)
+    )
+    assert one.mean == pytest.approx(other.mean)
+    assert np.array_equal(one.draws, other.draws)
+
+
+def test_the_error_is_that_of_many_samples_of_documents() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random((2, 4000)) < [[0.9], [0.7]]
+
+    def measured(row: int, chosen: np.ndarray) -> Metric:
+        values = right[row, chosen].astype(float)
+        return Metric("mood", "acc", values.mean(), 0.01, floor=0.5, documents=tuple(values))
+
+    samples = [rng.integers(4000, size=150) for _ in range(500)]
+    ratios = [retained(measured(0, one), [measured(1, one)]).mean for one in samples[:200]]
+    error = retained(measured(0, samples[0]), [measured(1, samples[0])]).error
+    assert error == pytest.approx(np.std(ratios), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        (INTACT, ""),
+        (ACCURATE, ""),
+        (accuracy(0.51), "mood: nothing can be retained of acc, for the intact model is not 2 standard errors above"),
+        (accuracy(0.4), "above what chance gives (0.5)"),
+        (likelihood(*UNIGRAM), "how frequent each token is"),
+        (likelihood(-40.0), "how frequent each token is"),
+        (likelihood(-40.0, -math.inf, -1.0), "how frequent each token is"),
+        (Metric("t", "ppl", 9.0, 1.0, False, likelihood=Likelihood((-1.0,), (1.0,))), "no likelihood of a model"),
+        (Metric("t", "brier", 0.2, 0.01, False), "lower is better, and the evaluator gives no likelihood"),
+        (Metric("t", "acc", 0.2), ""),
+        (Metric("t", "acc", 0.0), "above what chance gives (0)"),
+    ],
+)  # fmt: skip
+def test_where_nothing_can_be_retained_the_reason_is_said(metric: Metric, reason: str) -> None:
+    said = why_nothing(metric)
+    assert (reason in said) if reason else not said
+
+
+def test_a_task_counts_once() -> None:
+    f1, exact = accuracy(0.8, 0.0, "qa", "f1"), accuracy(0.7, 0.0, "qa", "exact_match")
+    words, size = likelihood(-4.0, -3.0, -2.0), likelihood(-4.0, -3.0, -2.0, units=(30.0, 20.0, 10.0), name="byte")
+    last = accuracy(0.4, 0.0, "prose", "acc")
+    found = counting([exact, f1, last, words, size, ACCURATE, accuracy(0.8, name="acc_norm")])
+    assert found == {"qa": f1, "prose": words, "mood": ACCURATE}
+    group = Metric("all", "acc", 0.8, 0.01, floor=0.5, members=("mood", "qa"))
+    assert counting([ACCURATE, f1, group]) == {"all": group}
+
+
+def test_averages_are_over_tasks_of_a_kind_and_the_lower_one_is_the_headline() -> None:
+    other = accuracy(0.8, 0.25, "quiz")
+    intact = counting([INTACT, ACCURATE, other])
+    pruned = table(likelihood(-60.0, -45.0, -35.0), accuracy(0.4), accuracy(0.58, 0.25, "quiz"))
+    found = summed_up(intact, [pruned])
+    tasks = {task: one.mean for task, one in found.tasks.items() if one}
+    assert tasks == pytest.approx({"prose": 0.55, "mood": -0.25, "quiz": 0.6})
+    assert found.likelihood
+    assert found.accuracy
+    assert found.worst
+    assert found.likelihood.mean == pytest.approx(0.55)
+    assert found.accuracy.mean == pytest.approx((0.0 + 0.6) / 2)
+    assert found.worst.mean == pytest.approx(0.3)
+    only = summed_up(counting([INTACT]), [pruned])
+    assert only.accuracy is None
+    assert only.worst is only.likelihood
+
+
+def test_what_is_not_measured_or_says_nothing_is_no_average() -> None:
+    intact = counting([INTACT, ACCURATE, accuracy(0.5, task="guess")])
+    found = summed_up(intact, [table(INTACT, accuracy(0.5, task="guess"))])
+    assert found.tasks.keys() == {"prose", "guess"}
+    assert found.tasks["guess"] is None
+    assert found.accuracy is None
+    whole = summed_up(intact, [table(INTACT, ACCURATE, accuracy(0.5, task="guess"))])
+    assert whole.accuracy
+    assert whole.accuracy.mean == 1.0
+
+
+def test_repeats_are_kept_apart() -> None:
+    tables = [table(accuracy(value)) for value in (0.5, 0.7, 0.9)]
+    found = summed_up(counting([ACCURATE]), tables).accuracy
+    assert found
+    assert found.points.tolist() == pytest.approx([0.0, 0.5, 1.0])
+    assert found.draws is not None
+    assert found.draws.shape[1] == 3
+    assert found.draws[:, 2] == pytest.approx(1.0)  # the intact model itself, whatever the documents
+
+
+def test_a_model_that_broke_retains_nothing() -> None:
+    broken = likelihood(-math.inf, -45.0, -35.0)
+    found = summed_up(counting([INTACT]), [table(broken)])
+    one = found.tasks["prose"]
+    assert one
+    assert one.mean == -math.inf
+    assert found.worst
+    assert found.worst.mean == 0.0
+
+
+def test_cells_from_before_documents_were_kept_are_read_as_far_as_it_goes() -> None:
+    old = Metric("mood", "acc", 0.7, 0.02)
+    found = retained(Metric("mood", "acc", 0.9, 0.01), [old])
+    assert found.mean == pytest.approx(0.7 / 0.9)
+    assert found.error == pytest.approx(math.hypot(0.02, 0.7 / 0.9 * 0.01) / 0.9)
+    assert math.isnan(retained(INTACT, [Metric("prose", "ppl", 9.0, 0.1, False)]).mean)
