@@ -166,7 +166,7 @@ class Evaluator(Component):
     `num_fewshot`, `batch_size`, `seed`, `task_path`, `data_dir`, `allow_task_code`) receives the run's value.
 
     Attributes:
-        kind: `quality` for what a model can do, compared by retention; `cost` for time and space, reported apart.
+        kind: `quality` for what a model can do, of which pruned models retain some; `cost` for time and space.
         progress: Where to report progress; set by whoever runs the evaluator.
     """
 

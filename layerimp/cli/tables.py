@@ -273,7 +273,7 @@ _PLACE = ("data set", "model", "metric")
 
 
 def summary(table: PaperTable) -> Table:
-    """The average retentions of one model."""
+    """What is retained of one model."""
     return _part(table, table.title, 1, len(table.head), place=1)
 
 
