@@ -129,6 +129,8 @@ def test_what_is_not_measured_or_says_nothing_is_no_average() -> None:
     assert found.tasks.keys() == {"prose", "guess"}
     assert found.tasks["guess"] is None
     assert found.accuracy is None
+    assert found.worst is None  # for it may be the accuracy, which is not known
+    assert found.likelihood
     whole = summed_up(intact, [table(INTACT, ACCURATE, accuracy(0.5, task="guess"))])
     assert whole.accuracy
     assert whole.accuracy.mean == 1.0

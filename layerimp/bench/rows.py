@@ -65,9 +65,10 @@ class Rows:
             "accuracy": {scorer: one.accuracy for scorer, one in self.retained.items()},
         }
         found = {name: {s: one for s, one in each.items() if one is not None} for name, each in means.items()}
-        names = [name for name, estimates in found.items() if estimates]
-        for name in names if len(names) == 3 else names[1:]:  # the lower of one mean is that mean
-            yield self._row((RETAINED, name), None, found[name], {})
+        if found["worst"]:
+            names = [name for name, estimates in found.items() if estimates]
+            for name in names if len(names) == 3 else names[1:]:  # the lower of one mean is that mean
+                yield self._row((RETAINED, name), None, found[name], {})
 
     def _row(
         self,

@@ -32,17 +32,13 @@ class Retained:
         likelihood: The mean over the tasks that measure a likelihood; None where there is none. A negative value counts
             as 0.
         accuracy: The mean over all other tasks.
+        worst: The lower of the two means: the headline. None where a task was not measured.
     """
 
     tasks: Mapping[str, Estimate | None]
     likelihood: Estimate | None
     accuracy: Estimate | None
-
-    @property
-    def worst(self) -> Estimate | None:
-        """The lower of the two means: the headline."""
-        known = [one for one in (self.likelihood, self.accuracy) if one is not None]
-        return min(known, key=lambda one: one.mean, default=None)
+    worst: Estimate | None
 
 
 def counting(metrics: Iterable[Metric]) -> dict[str, Metric]:
@@ -162,7 +158,10 @@ def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric
         if not missing:
             tasks[task] = retained(metric, found)
         kinds[kind_of(metric)].append(None if missing else tasks[task])
-    return Retained(tasks, *(_mean(kinds[kind]) for kind in ("likelihood", "accuracy")))
+    likelihood, accuracy = _mean(kinds["likelihood"]), _mean(kinds["accuracy"])
+    known = [one for one in (likelihood, accuracy) if one is not None]
+    whole = len(known) == sum(map(bool, kinds.values()))
+    return Retained(tasks, likelihood, accuracy, min(known, key=lambda one: one.mean) if known and whole else None)
 
 
 def _mean(estimates: Sequence[Estimate | None]) -> Estimate | None:

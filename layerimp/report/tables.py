@@ -163,7 +163,7 @@ def number(value: float, digits: int = 4) -> str:
     """A number with so many digits that count."""
     if math.isinf(value):
         return "∞"
-    if value and not 1e-3 <= abs(value) < 1e6:
+    if value and not 1e-3 <= abs(value) < 10 ** (digits + 2):
         return f"{value:.{digits - 1}e}"
     return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10 ** (digits - 1) else f"{value:.0f}"
 
