@@ -115,7 +115,7 @@ def above_the_intact(
     """Notes on models that retain more than there was; of each label a table for each repeat."""
     for label, found in retained.items():
         for task, one in found.tasks.items():
-            if one is not None and one.mean > 1:
+            if one is not None and round(one.mean, 3) > 1:
                 metric = by_task[task]
                 test = difference(
                     Estimate.of([table[task, metric.name] for table in tables[label]]),
