@@ -23,7 +23,7 @@ from scipy import stats
 
 from layerimp.bench.commands import findings
 from layerimp.report.findings import Key, ModelFindings
-from layerimp.report.paired import Estimate, difference
+from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.statistics import LEVEL
 
 

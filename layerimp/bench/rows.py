@@ -12,7 +12,7 @@ from layerimp.defaults import RANDOM
 from layerimp.evaluator import Metric, retention
 from layerimp.report.data import Size
 from layerimp.report.findings import RETAINED, Entry, Key, Pruned, Row
-from layerimp.report.paired import Estimate, difference
+from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.retained import Retained, counting, retained, summed_up, why_nothing
 from layerimp.report.statistics import LEVEL, Difference, Interval, holm, interval
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.report.comparison import Comparison
     from layerimp.report.data import Report
-    from layerimp.report.paired import Estimate
+    from layerimp.report.paired_bootstrap import Estimate
     from layerimp.report.tables import PaperTable
 
 Fits = Callable[[Table], bool]

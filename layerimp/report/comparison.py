@@ -9,7 +9,7 @@ from itertools import groupby
 
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric
-from layerimp.report.paired import Estimate, difference, unbeaten
+from layerimp.report.paired_bootstrap import Estimate, difference, unbeaten
 from layerimp.report.retained import FEW, Key, Retained, counting, summed_up, why_nothing
 
 FAR = math.log(10.0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.pruner import PrunePlan
     from layerimp.report import comparison as compare
-    from layerimp.report.paired import Estimate
+    from layerimp.report.paired_bootstrap import Estimate
     from layerimp.report.retained import Retained as Known
     from layerimp.scorer import Importance
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from layerimp.evaluator import Metric
-from layerimp.report.paired import Array, Estimate, resampled
+from layerimp.report.paired_bootstrap import Array, Estimate, resampled
 
 Key = tuple[str, str]
 """A task and a metric."""
