@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from layerimp._version import __version__
-from layerimp.cli import bench, evaluate, plugins, prune, run, score
+from layerimp.cli import bench, evaluate, heal, plugins, prune, run, score
 from layerimp.errors import LayerimpError, PluginWarning
 
 INTERRUPTED = 130
@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
-for module in (run, score, prune, evaluate, bench, plugins):
+for module in (run, score, prune, heal, evaluate, bench, plugins):
     module.register(app)
 
 

@@ -47,7 +47,7 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
     values = _with_amounts(values, ratio=ratio, count=count)
     for name in ("blocks", "protect"):
         if (text := given.get(name)) is not None:
-            values[name] = _indices(text, name)
+            values[name] = indices(text, name)
     if given.get("no_verify"):
         values["verify"] = False
     return _with_options(make_recipe(values), given.get("set_") or [])
@@ -71,7 +71,7 @@ def grid_from(recipe: Path | None = None, **given: Any) -> Grid:
     if model := given.get("model"):
         values["models"] = _models(model)
     if (protect := given.get("protect")) is not None:
-        values["protect"] = _indices(protect, "protect")
+        values["protect"] = indices(protect, "protect")
     _check_ratios(given.get("ratio") or [])
     grid = made(Grid, _with_amounts(values, ratios=given.get("ratio") or None, counts=given.get("count") or None))
     if (dtype := given.get("dtype")) is not None:
@@ -147,19 +147,39 @@ def _labelled(kind: str, specs: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _indices(text: str, option: str) -> list[int]:
+def indices(text: str, option: str) -> list[int]:
+    """The block indices in an option's text."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise OptionError(f"--{option} takes block indices such as 3,5, got {text!r}") from None
 
 
-def _with_options(recipe: Described, settings: list[str]) -> Described:
-    """A recipe, of a run or a grid, with every LABEL.OPTION=VALUE put where it belongs."""
+def setting(text: str, example: str) -> tuple[str, str, Any]:
+    """The label, the option and the value of one `--set`.
+
+    Raises:
+        OptionError: it is malformed, or gives a permission.
+    """
     import yaml
 
-    from layerimp.defaults import ALL
     from layerimp.recipe import refuse_permissions
+
+    target, equals, value = text.partition("=")
+    label, dot, option = target.rpartition(".")
+    if not (equals and dot and label and option):
+        raise OptionError(f"--set takes LABEL.OPTION=VALUE, such as {example}, got {text!r}")
+    try:
+        parsed = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):
+        parsed = value
+    refuse_permissions({option: parsed}, f"--set {text}")
+    return label, option, parsed
+
+
+def _with_options(recipe: Described, settings: list[str]) -> Described:
+    """A recipe, of a run or a grid, with every LABEL.OPTION=VALUE put where it belongs."""
+    from layerimp.defaults import ALL
     from layerimp.registry.catalog import registry
 
     if not settings:
@@ -167,21 +187,13 @@ def _with_options(recipe: Described, settings: list[str]) -> Described:
     document = recipe.model_dump()
     pruners = document["pruners"] if "pruners" in document else {document["pruner"]["name"]: document["pruner"]}
     homes = {**pruners, **document["evaluators"], **document["scorers"]}
-    for setting in settings:
-        target, equals, value = setting.partition("=")
-        label, dot, option = target.rpartition(".")
-        if not (equals and dot and label and option):
-            raise OptionError(f"--set takes LABEL.OPTION=VALUE, such as avss.site=block_out, got {setting!r}")
+    for text in settings:
+        label, option, parsed = setting(text, "avss.site=block_out")
         if label not in homes and ALL in document["scorers"] and label in registry().names("scorer"):
             # Who gives one of them an option names it.
             homes[label] = document["scorers"][label] = {"name": label, "options": {}}
         if label not in homes:
-            raise unknown_name("label", label, homes, of=f"--set {setting}")
-        try:
-            parsed = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
-            parsed = value
-        refuse_permissions({option: parsed}, f"--set {setting}")
+            raise unknown_name("label", label, homes, of=f"--set {text}")
         homes[label]["options"][option] = parsed
     said = recipe.model_fields_set | ({"scorers", "pruner", "pruners", "evaluators"} & document.keys())
     return type(recipe).model_validate({field: document[field] for field in said})

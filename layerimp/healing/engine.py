@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.snapshot import leaving_no_trace
+from layerimp.calibration.validation import Checked
 from layerimp.errors import ModelError, NonFiniteError, PluginError
 from layerimp.healer import Case, Healer, Repair
 from layerimp.healing.gaps import find_gaps
@@ -62,19 +63,20 @@ def heal_beside(
         intact: The blocks of the intact model; left as it is, bit for bit.
         pruned: The blocks of the pruned model, which gets new parameters. It may share tensors with the intact one.
         removed: The blocks that were removed, by their indices in the intact model.
-        calibration: Batches of text. One row in eight is held out, to choose by.
+        calibration: Batches of text, padded on either side. One row in eight is held out, to choose by.
         healer: The healer.
         progress: Where to report progress.
 
     Raises:
         ModelError: the two do not belong together, or the healer cannot heal such a model. The pruned model is then as
             it was, as after the other errors.
+        CalibrationError: a batch is malformed, holds ids that the model does not know, or there are not two rows.
         PluginError: the healer breaks its contract.
         NonFiniteError: it yields a NaN.
     """
     check_pair(intact, pruned, removed)
     gaps = find_gaps(pruned, removed)
-    batches, held_out = split(calibration)
+    batches, held_out = split(Checked(calibration, intact))
     measure = HeldOutLoss(intact, held_out)
     loss = {"intact": measure.of(intact), "pruned": measure.of(pruned)}
     case = Case(intact, pruned, gaps, batches, held_out, partial(measure.of, pruned), progress)

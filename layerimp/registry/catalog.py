@@ -79,6 +79,14 @@ class Registry:
         """The name of the plugin that a component came from."""
         return self._origin[kind, name]
 
+    def components_of(self, plugin: str) -> dict[str, list[str]]:
+        """The names of a plugin's components, by kind; kinds of which it has none are left out."""
+        found: dict[str, list[str]] = {}
+        for (kind, name), origin in sorted(self._origin.items()):
+            if origin == plugin:
+                found.setdefault(kind, []).append(name)
+        return found
+
     def source(self, cls: type[Component]) -> str:
         """The distribution that a class comes from, and its version; its module, where no plugin registered it."""
         for (kind, name), plugin in self._origin.items():
