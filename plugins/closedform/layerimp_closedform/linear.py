@@ -19,10 +19,10 @@ class LinearConfig(RescaleConfig):
     """What is tried."""
 
     ridges: tuple[float, ...] = Field(
-        (0.03, 0.003, 0.3),
+        (0.0003, 0.003, 0.03, 0.3),
         min_length=1,
-        description="Ridges that are tried, in units of the mean square of what the map reads: the first with every "
-        "factor, the others with the best.",
+        description="Rising ridges, in units of the mean square of what the map reads. Factors are tried with the "
+        "middle one; from there the ridge falls, or else rises, as long as that lowers the loss.",
     )
 
 
@@ -87,15 +87,23 @@ class _Search:
         self.values: Values = {}
 
     def over(self, factors: Sequence[float], ridges: Sequence[float]) -> None:
-        """Try factors with the first ridge, then the other ridges with the best factor, and the norm alone."""
+        """Try factors with the middle ridge, then smaller or larger ridges with the best factor, and the norm alone."""
+        middle = len(ridges) // 2
         for factor in factors:
-            self._try(self._fit.values(factor, ridges[0]), factor, ridges[0])
-        best = self.factor
-        for ridge in ridges[1:]:
-            self._try(self._fit.values(best, ridge), best, ridge)
+            self._try(self._fit.values(factor, ridges[middle]), factor, ridges[middle])
+        for onwards in (ridges[:middle][::-1], ridges[middle + 1 :]):
+            if self.ridge == ridges[middle]:
+                self._follow(onwards)
         if isinstance(self._fit, NormFit):
-            aims = [self._fit.aim(state, best) for state in self._fit.seen]
-            self._try(self._fit.diagonal(aims, {}), best, None)
+            aims = [self._fit.aim(state, self.factor) for state in self._fit.seen]
+            self._try(self._fit.diagonal(aims, {}), self.factor, None)
+
+    def _follow(self, ridges: Sequence[float]) -> None:
+        """Try ridges in their order, as long as each is better than all before."""
+        for ridge in ridges:
+            self._try(self._fit.values(self.factor, ridge), self.factor, ridge)
+            if self.ridge != ridge:
+                return
 
     def _try(self, values: Values, factor: float, ridge: float | None) -> None:
         """Take a fit, if its loss is the least so far."""
