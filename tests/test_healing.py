@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from tiny import ALL, EXPERTS, POST_NORM, classifier, tiny
+from transformers import AutoModelForCausalLM
 
 import layerimp
 from layerimp import Healer
@@ -21,6 +22,7 @@ from layerimp.healing.engine import heal_beside
 from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss, split
 from layerimp.models.discovery import find_blocks
+from layerimp.models.dtypes import holds
 from layerimp.surgery.removal import prepare
 from layerimp.testing import batch, padded_batch
 
@@ -300,3 +302,31 @@ def test_a_repair_holds_finite_numbers() -> None:
     gap = Gap((1,), 0, 2, 1, None, "")
     with pytest.raises(NonFiniteError, match="the factor at block 1 is nan"):
         Repair(gap, "x", numbers={"factor": float("nan")})
+
+
+def test_what_is_tried_is_put_back_unless_it_is_kept() -> None:
+    model = tiny("llama")
+    before = model.model.norm.weight
+    with trying(model):
+        replace(model, "model.norm.weight", 2 * before)
+    assert model.model.norm.weight is before
+    with trying(model) as keep:
+        replace(model, "model.norm.weight", 2 * before)
+        keep()
+    assert torch.equal(model.model.norm.weight, 2 * before)
+
+
+@pytest.mark.parametrize("healer", ["linear", "rescale"])
+def test_a_half_precision_checkpoint_stays_one(healer: str, tmp_path: Any) -> None:
+    """Computed in float32, healed, and written in bfloat16 with nothing lost: what was measured is what is saved."""
+    tiny("gpt2", dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    layerimp.testing.tiny_tokenizer().save_pretrained(tmp_path / "half")
+    model, _ = layerimp.load(tmp_path / "half", dtype="float32")
+    found = layerimp.heal(model, [1, 3], [batch(8, 16, seed=seed) for seed in range(3)], healer)
+    assert found.changed
+    assert all(holds(torch.bfloat16, found.model.get_parameter(path)) for path in found.changed)
+    layerimp.save(found.model, None, tmp_path / "healed")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "healed", dtype="auto")
+    assert again.dtype == torch.bfloat16
+    for path in found.changed:
+        assert torch.equal(again.get_parameter(path).float(), found.model.get_parameter(path))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -49,13 +49,11 @@ def replace(model: PreTrainedModel, path: str, value: Tensor) -> None:
 
 
 @contextmanager
-def trying(model: nn.Module) -> Iterator[None]:
-    """Put every parameter that is replaced in here back in the end."""
-    before = held_by(model)
-    try:
-        yield
-    finally:
-        put(before)
+def trying(model: nn.Module) -> Iterator[Callable[[], object]]:
+    """Put every parameter that is replaced in here back in the end, unless what this yields is called: keep them."""
+    with ExitStack() as undo:
+        undo.callback(put, held_by(model))
+        yield undo.pop_all
 
 
 def held_by(model: nn.Module) -> Held:

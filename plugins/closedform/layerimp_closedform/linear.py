@@ -10,9 +10,9 @@ from pydantic import Field
 from layerimp import Healer
 from layerimp.errors import NonFiniteError
 from layerimp.healer import Case, Gap, Repair
-from layerimp.healing import replace, scale_stream, states, stream_scaled, trying
+from layerimp.healing import replace, states, stream_scaled, trying
 from layerimp_closedform.fits import NormFit, PlainFit, Values, fit_of
-from layerimp_closedform.rescale import RescaleConfig, factors_at, rescaled
+from layerimp_closedform.rescale import RescaleConfig, applied, factors_at, rescaled
 
 
 class LinearConfig(RescaleConfig):
@@ -57,14 +57,11 @@ class Linear(Healer):
         before = case.loss()
         found = _Search(case, gap, fit)
         found.over([1.0, *factors], config.ridges)
-        if found.loss >= before:
+        after = None if found.loss >= before else applied(case, gap, found.factor, found.values, before)
+        if after is None:
             why = "; ".join(filter(None, ("least squares does not lower the held-out loss", few)))
             return rescaled(case, gap, total, config.shares, seen=seen, why=why)
-        if found.factor != 1:
-            scale_stream(case.pruned, gap, found.factor)
-        for path, value in found.values.items():
-            replace(case.pruned.model, path, value)
-        numbers = {"factor": found.factor, "loss_before": before, "loss_after": found.loss}
+        numbers = {"factor": found.factor, "loss_before": before, "loss_after": after}
         if found.ridge is None:
             return Repair(gap, "diagonal", few, numbers)
         return Repair(gap, self.name, few, numbers | {"ridge": found.ridge})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -11,8 +12,11 @@ from layerimp import Healer
 from layerimp.component import Options
 from layerimp.errors import ModelError
 from layerimp.healer import Case, Gap, Repair
-from layerimp.healing import State, scale_stream, states, stream_scaled, trying
+from layerimp.healing import State, replace, scale_stream, states, stream_scaled, trying
 from layerimp_closedform.fits import lengths
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ALMOST_ONE = 1e-3
 """A factor closer to 1 than that is none."""
@@ -69,10 +73,28 @@ def rescaled(
         with stream_scaled(case.pruned, gap, factor):
             tried[factor] = case.loss()
     best = min(tried, key=lambda factor: tried[factor])
-    if best == 1:
+    after = None if best == 1 else applied(case, gap, best, {}, before)
+    if after is None:
         return Repair(gap, "nothing", "; ".join(filter(None, (why, "no factor lowers the held-out loss"))))
-    scale_stream(case.pruned, gap, best)
-    return Repair(gap, "rescale", why, {"factor": best, "loss_before": before, "loss_after": tried[best]})
+    return Repair(gap, "rescale", why, {"factor": best, "loss_before": before, "loss_after": after})
+
+
+def applied(case: Case, gap: Gap, factor: float, values: Mapping[str, Tensor], before: float) -> float | None:
+    """Put a factor and new parameters into the weights, as they are stored, and keep them where the loss is less.
+
+    Returns:
+        The loss with them; None where it is not less than `before`, and all is as it was.
+    """
+    with trying(case.pruned.model) as keep:
+        if factor != 1:
+            scale_stream(case.pruned, gap, factor)
+        for path, value in values.items():
+            replace(case.pruned.model, path, value)
+        after = case.loss()
+        if after >= before:
+            return None
+        keep()
+    return after
 
 
 def factors_at(
