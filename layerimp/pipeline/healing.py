@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch
     from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.pipeline.stages import Loaded
     from layerimp.recipe import Permissions, Recipe
 
 
@@ -113,16 +114,23 @@ def heal_checkpoint(
         drawn = draw(recipe, ours, trained_on, progress)
         found = heal_beside(theirs.stack, ours.stack, record.removed, drawn, repairer, progress=progress)
         with progress.stage("save"):
-            write(
-                found.model,
-                ours.tokenizer,
-                stage,
-                verify=recipe.verify,
-                card=_card(Path(recipe.model), found, healer, drawn),
-                record=record.model_copy(update={"healers": (*record.healers, healer)}),
-                max_shard_size=recipe.max_shard_size,
-            )
+            _save(found, ours, stage, recipe, record, healer, drawn)
     return _document(recipe, record, found, healer, repairer, drawn)
+
+
+def _save(
+    found: Healed, ours: Loaded, stage: Path, recipe: Recipe, record: Record, healer: str, drawn: CalibrationSet
+) -> None:
+    """Write the healed model, with a card and a record that say by whom."""
+    write(
+        found.model,
+        ours.tokenizer,
+        stage,
+        verify=recipe.verify,
+        card=_card(Path(recipe.model), found, healer, drawn),
+        record=record.model_copy(update={"healers": (*record.healers, healer)}),
+        max_shard_size=recipe.max_shard_size,
+    )
 
 
 def _why_not_healed(directory: Path) -> str | None:
