@@ -10,6 +10,7 @@ from layerimp._version import __version__ as __version__
 
 __all__ = [
     "Evaluator",
+    "Healer",
     "Importance",
     "LayerimpError",
     "Likelihood",
@@ -19,6 +20,7 @@ __all__ = [
     "Recipe",
     "Scorer",
     "find_blocks",
+    "heal",
     "hookimpl",
     "load",
     "prune",
@@ -29,6 +31,7 @@ __all__ = [
 
 _HOME = {
     "Evaluator": "evaluator",
+    "Healer": "healer",
     "Importance": "scorer",
     "LayerimpError": "errors",
     "Likelihood": "evaluator",
@@ -38,6 +41,7 @@ _HOME = {
     "Recipe": "recipe",
     "Scorer": "scorer",
     "find_blocks": "models.discovery",
+    "heal": "pipeline.healing",
     "hookimpl": "hookspecs",
     "load": "models.loading",
     "prune": "surgery.removal",
@@ -50,10 +54,12 @@ if TYPE_CHECKING:
     from layerimp.checkpoint.saving import save
     from layerimp.errors import LayerimpError
     from layerimp.evaluator import Evaluator, Likelihood, Metric
+    from layerimp.healer import Healer
     from layerimp.hookspecs import hookimpl
     from layerimp.models.discovery import find_blocks
     from layerimp.models.loading import load
     from layerimp.pipeline.commands import run
+    from layerimp.pipeline.healing import heal
     from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Recipe
     from layerimp.scorer import Importance, Scorer

@@ -1,4 +1,4 @@
-"""What scorers, pruners and evaluators have in common: a name and validated options."""
+"""What scorers, pruners, healers and evaluators have in common: a name and validated options."""
 
 from __future__ import annotations
 

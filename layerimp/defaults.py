@@ -14,6 +14,7 @@ STARTER_TASKS = ("starter_stories", "starter_sentiment", "starter_qa")
 
 SCORER = "avss"
 PRUNER = "lowest"
+HEALER = "linear"
 HARNESS = "harness"
 """The evaluator that reads tasks."""
 EVALUATORS = (HARNESS, "footprint")

@@ -1,4 +1,4 @@
-"""The hooks through which everything is plugged in: five functions, each optional.
+"""The hooks through which everything is plugged in: six functions, each optional.
 
 A plugin is a module (or an object) that is named by an entry point in the group `layerimp` and holds
 functions of these names, marked with `layerimp.hookimpl`:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from layerimp.assets import Assets
     from layerimp.blocks.stack import BlockStack
     from layerimp.evaluator import Evaluator
+    from layerimp.healer import Healer
     from layerimp.pruner import Pruner
     from layerimp.scorer import Scorer
 
@@ -47,6 +48,16 @@ def layerimp_pruners() -> list[type[Pruner]]:
 
     Returns:
         The pruner classes of this plugin.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def layerimp_healers() -> list[type[Healer]]:
+    """Healers: ways to repair what is left of a pruned model.
+
+    Returns:
+        The healer classes of this plugin.
     """
     raise NotImplementedError
 

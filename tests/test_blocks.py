@@ -90,6 +90,30 @@ def test_neurons_make_the_mlp_output(name: str) -> None:
         torch.testing.assert_close(made * tap["mlp_out"].scale, trace.acts["mlp_out"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_linear_map_ends_the_attention(name: str) -> None:
+    """What it puts out, through any norm after it, is `attn_out`."""
+    model = tiny(name)
+    stack = layerimp.find_blocks(model)
+    outputs: dict[int, torch.Tensor] = {}
+    for index, (block, tap) in enumerate(zip(stack, find_taps(stack), strict=True)):
+        out, after = block.get_submodule(tap["attn_act"].path), block.get_submodule(tap["attn_out"].path)
+        after = after if after is not out and _is_norm(after) else nn.Identity()
+
+        def take(_m: Any, _a: Any, made: Any, index: int = index, after: Any = after, tap: Any = tap) -> None:
+            with torch.no_grad():
+                outputs[index] = tap["attn_out"].scale * after(made)
+
+        out.register_forward_hook(take)
+    for trace in traces(model, {"attn_out"}, batch()):
+        made = outputs[trace.block].reshape(3, 12, -1)
+        torch.testing.assert_close(made, trace.acts["attn_out"], rtol=1e-4, atol=1e-4)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return all(parameter.ndim == 1 for parameter in module.parameters()) and not list(module.children())
+
+
 @pytest.mark.parametrize("name", sorted(EXPERTS))
 def test_experts_have_no_neurons(name: str) -> None:
     model = tiny(name)

@@ -713,6 +713,7 @@ def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
                 "avss",
                 "baselines",
                 "cim",
+                "closedform",
                 "footprint",
                 "gbis",
                 "greedy",
@@ -725,6 +726,10 @@ def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
         ),
         "ok",
     )
+    components = {plugin["name"]: plugin["components"] for plugin in found}
+    assert components["closedform"] == {"healer": ["linear", "rescale"]}
+    assert components["prose"] == {}
+    assert "healers linear, rescale" in layerimp_command("plugins")[1]
     (avss,) = json.loads(layerimp_command("scorers", "avss", "--json")[1])["scorers"]
     options = {option["name"]: option for option in avss["options"]}
     assert options["epsilon"] == {

@@ -10,11 +10,13 @@ from mood import mood
 from layerimp.registry.catalog import registry
 from layerimp.testing import Check, checks_of, parametrize
 
-SHIPPED = {kind: [registry().get(kind, name) for name in registry().names(kind)] for kind in ("scorer", "pruner")}
+SHIPPED = {
+    kind: [registry().get(kind, name) for name in registry().names(kind)] for kind in ("scorer", "pruner", "healer")
+}
 CIM = registry().get("scorer", "cim")
 
 
-@parametrize(*SHIPPED["scorer"], *SHIPPED["pruner"], registry().get("evaluator", "footprint"))
+@parametrize(*SHIPPED["scorer"], *SHIPPED["pruner"], *SHIPPED["healer"], registry().get("evaluator", "footprint"))
 def test_what_ships_keeps_its_contracts(check: Check) -> None:
     check()
 

@@ -17,7 +17,7 @@ from fake_plugins import Install
 from pydantic import Field
 
 import layerimp
-from layerimp import Evaluator, Pruner, Scorer
+from layerimp import Evaluator, Healer, Pruner, Scorer
 from layerimp.component import Component, Options
 from layerimp.errors import OptionError, PluginError, UnknownNameError
 from layerimp.registry.catalog import Registry
@@ -26,7 +26,7 @@ from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost
 ROOT = Path(layerimp.__file__).parents[1]
 
 
-WHOLE = {method: lambda *_: None for method in ("update", "merge", "compute", "plan", "evaluate")}
+WHOLE = {method: lambda *_: None for method in ("update", "merge", "compute", "plan", "heal", "evaluate")}
 
 
 def scorer(name: Any, **body: Any) -> type[Scorer]:
@@ -141,12 +141,13 @@ def test_two_scorers_of_one_name(install: Install) -> None:
 
 def test_kinds_have_names_of_their_own(install: Install) -> None:
     classes = {"scorer": GOOD, "pruner": type("P", (Pruner,), {"name": "good", **WHOLE})}
+    classes["healer"] = type("H", (Healer,), {"name": "good", **WHOLE})
     classes["evaluator"] = type("E", (Evaluator,), {"name": "good", **WHOLE})
     point = install("all", **{f"layerimp_{kind}s": returning([cls]) for kind, cls in classes.items()})
     registry = Registry(PluginHost([point], blocked=()))
     assert not [r for r in registry.plugins.records if r.error]
-    assert {kind: registry.get(kind, "good") for kind in ("scorer", "pruner", "evaluator")} == classes
-    assert registry.plugins.records[0].hooks == ["layerimp_evaluators", "layerimp_pruners", "layerimp_scorers"]
+    assert {kind: registry.get(kind, "good") for kind in classes} == classes
+    assert registry.plugins.records[0].hooks == [f"layerimp_{kind}s" for kind in sorted(classes)]
 
 
 @pytest.mark.parametrize("value", ["bad", "x,bad", " x  bad ", "bad,,x"])
@@ -238,9 +239,9 @@ def test_the_wheel_bundles_every_plugin() -> None:
 
 
 def test_the_public_names() -> None:
-    public = "load find_blocks score prune save run Scorer Pruner Evaluator Importance".split()
-    public += "Metric Likelihood PrunePlan Recipe".split()
-    assert layerimp.__all__ == sorted([*public, "hookimpl", "LayerimpError"])
+    functions = "load find_blocks score prune heal save run hookimpl".split()
+    classes = "Scorer Pruner Healer Evaluator Importance Metric Likelihood PrunePlan Recipe LayerimpError".split()
+    assert layerimp.__all__ == sorted([*functions, *classes])
     assert set(layerimp.__all__) <= set(dir(layerimp))
     assert SimpleNamespace(**{name: getattr(layerimp, name) for name in layerimp.__all__})
     with pytest.raises(AttributeError, match="no attribute 'scoer'"):

@@ -11,6 +11,7 @@ from unittest import SkipTest
 
 import pytest
 import torch
+from broken_healers import WRONG_HEALERS, Idle
 from pydantic import BaseModel, Field
 from pydantic import ConfigDict as Settings
 
@@ -25,6 +26,7 @@ from layerimp.sweep import Backward, Forward
 from layerimp.testing import (
     ContractError,
     check_evaluator,
+    check_healer,
     check_pruner,
     check_scorer,
     checks_of,
@@ -554,6 +556,7 @@ WRONG: list[tuple[type[Component], str, str]] = [
     (Guessing, "quality is repeatable", "after"),
     (Unprintable, "the fingerprint is stable", "not text"),
     (Tokenizing, "a missing tokenizer is told", "TypeError"),
+    *WRONG_HEALERS,
 ]
 
 
@@ -564,13 +567,13 @@ def test_a_broken_contract_is_told(component: type[Component], contract: str, sa
         check()
 
 
-@parametrize(Step, Deepest, Parameters)
+@parametrize(Step, Deepest, Idle, Parameters)
 def test_what_is_right_passes(check: Any) -> None:
     check()
 
 
 def test_every_check_can_fail_and_is_explained() -> None:
-    names = {check.name for good in (Step, Deepest, Parameters) for check in checks_of(good)}
+    names = {check.name for good in (Step, Deepest, Idle, Parameters) for check in checks_of(good)}
     assert {contract for _, contract, _ in WRONG} == names
     page = (ROOT / "docs" / "reference" / "testing.md").read_text()
     headings = {heading.lower() for heading in re.findall(r"^### (.*)$", page, re.MULTILINE)}
@@ -580,6 +583,7 @@ def test_every_check_can_fail_and_is_explained() -> None:
 def test_all_checks_at_once() -> None:
     check_scorer(Step)
     check_pruner(Deepest)
+    check_healer(Idle)
     check_evaluator(Parameters)
     with pytest.raises(ContractError, match="'shards merge'"):
         check_scorer(Forgetful)

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 from layerimp_deepest import Deepest
+from layerimp_louder import Louder
 from layerimp_parameters import Parameters
 from layerimp_step import Step
 
 import layerimp
-from layerimp import Evaluator, Pruner, Scorer
+from layerimp import Evaluator, Healer, Pruner, Scorer
 from layerimp.testing import Check, parametrize, tiny_tokenizer
 
 ROOT = Path(layerimp.__file__).parents[1]
@@ -180,13 +181,15 @@ def test_the_smallest_plugin_is_shown_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("contract", "name"), [(Scorer, "step"), (Pruner, "deepest"), (Evaluator, "parameters")], ids=str
+    ("contract", "name"),
+    [(Scorer, "step"), (Pruner, "deepest"), (Healer, "louder"), (Evaluator, "parameters")],
+    ids=str,
 )
 def test_the_contract_opens_with_a_whole_plugin(contract: type[Any], name: str) -> None:
     module = (PLUGINS / name / f"layerimp_{name}.py").read_text()
     assert textwrap.indent(module, "    ") in inspect.cleandoc(contract.__doc__ or "")
 
 
-@parametrize(Step, Deepest, Parameters)
+@parametrize(Step, Deepest, Louder, Parameters)
 def test_the_documented_plugins_keep_their_contracts(check: Check) -> None:
     check()

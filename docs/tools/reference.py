@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 DIRECTIVE = re.compile(r"^<!-- generated: (\S+)(.*?) -->$", re.MULTILINE)
-KINDS: dict[Kind, str] = {"scorer": "scorers", "pruner": "pruners", "evaluator": "evaluators"}
+KINDS: dict[Kind, str] = {
+    "scorer": "scorers",
+    "pruner": "pruners",
+    "healer": "healers",
+    "evaluator": "evaluators",
+}
 SCHEMAS = ("recipe", "grid", "report", "scores", "plans", "metrics", "findings")
 """What has a JSON Schema: `reference/schemas/NAME.json` of the site."""
 

@@ -3,8 +3,8 @@
 Nothing is known by name. One trial on a few tokens records what every submodule of a block reads and puts out; a
 submodule's output is an *addition* when a residual value plus it (times a constant, in models that scale their
 branches) is, element by element, what a later submodule reads or what the block puts out. The first addition is the
-attention's (`attn_out`), the last one the MLP's (`mlp_out`), and `mlp_act` is the input of the linear map whose
-output becomes `mlp_out`. Sandwich norms, post-norm encoders, parallel branches and modules that add the residual
+attention's (`attn_out`), the last one the MLP's (`mlp_out`); `attn_act` and `mlp_act` are the inputs of the linear maps
+whose outputs become them. Sandwich norms, post-norm encoders, parallel branches and modules that add the residual
 themselves all come out right, because only the numbers count; a block that computes otherwise simply has no such
 site.
 """
@@ -215,13 +215,22 @@ def _resolve(events: list[_Event]) -> Taps:
         "attn_out": Tap(attention.path, "output", attention_scale, attention.overwritten),
         "mlp_out": Tap(mlp.path, "output", mlp_scale, mlp.overwritten),
     }
-    after_attention = outputs[outputs.index(attention) + 1 : outputs.index(mlp) + 1]
-    for event in reversed(after_attention):
-        becomes_mlp_out = torch.equal(event.rows, mlp.rows) or torch.equal(event.rows, inputs[mlp.path].rows)
-        if becomes_mlp_out and _is_linear(event.module):
-            taps["mlp_act"] = Tap(event.path, "input", 1.0, inputs[event.path].overwritten)
-            break
+    before = 0
+    for site, addition in (("attn_act", attention), ("mlp_act", mlp)):
+        until = outputs.index(addition) + 1
+        if last := _last_linear(outputs[before:until], addition, inputs):
+            taps[site] = Tap(last.path, "input", 1.0, inputs[last.path].overwritten)
+        before = until
     return taps
+
+
+def _last_linear(outputs: list[_Event], addition: _Event, inputs: Mapping[str, _Event]) -> _Event | None:
+    """The output of the linear map that becomes an addition, as it is or through one more module such as a norm."""
+    for event in reversed(outputs):
+        becomes_it = torch.equal(event.rows, addition.rows) or torch.equal(event.rows, inputs[addition.path].rows)
+        if becomes_it and _is_linear(event.module):
+            return event
+    return None
 
 
 def _match(

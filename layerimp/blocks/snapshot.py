@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from layerimp.errors import PluginError
@@ -90,8 +90,14 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str) -> Iterator[None]:
+def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str, *, weights: bool = False) -> Iterator[None]:
     """Take away what somebody leaves behind on a model in here, and say so.
+
+    Args:
+        model: The model.
+        progress: Where it is said.
+        who: Of whom.
+        weights: Whether they may put other weights in place.
 
     Raises:
         PluginError: they changed a weight, or the configuration, which cannot be taken back.
@@ -101,6 +107,8 @@ def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str) -> It
         yield
     finally:
         now = Snapshot.of(model)
+        if weights:
+            now = replace(now, weights=snapshot.weights)
         traces, damage = snapshot.traces(now), snapshot.damage(now)
         if traces:
             snapshot.restore(model)

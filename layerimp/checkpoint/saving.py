@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
+    from layerimp.checkpoint.record import Record
 
 
 SHARD = "5GB"
@@ -90,9 +91,10 @@ def write(
     *,
     verify: bool = True,
     card: str | None = None,
+    record: Record | None = None,
     max_shard_size: int | str | None = None,
 ) -> None:
-    """Write a checkpoint into an existing directory; see `save`."""
+    """Write a checkpoint into an existing directory, with a record of what it was made from; see `save`."""
     try:
         with quiet(), as_stored(model):
             model.save_pretrained(directory, **_shards(model, max_shard_size))
@@ -105,6 +107,8 @@ def write(
         raise CheckpointError(f"{type(model).__name__} refuses to be saved: {cause}") from error
     if card is not None:
         (directory / "README.md").write_text(card, encoding="utf-8")
+    if record is not None:
+        record.write(directory)
     if verify:
         check_checkpoint(model, directory)
 

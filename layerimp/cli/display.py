@@ -162,10 +162,10 @@ class Screen:
         if self.json:
             self.print_json({"plugins": rows})
             return
-        table = Table("name", "status", "distribution", "import", "hooks, or what is wrong", box=SIMPLE_HEAD)
+        table = Table("name", "status", "distribution", "import", "what it provides, or what is wrong", box=SIMPLE_HEAD)
         for row in rows:
             style = {"failed": "red", "disabled": "dim"}.get(row["status"], "")
-            told = row["error"] or ", ".join(row["hooks"])
+            told = row["error"] or "; ".join(_provided(row))
             source, seconds = f"{row['distribution']} {row['version']}", f"{row['seconds']:.2f} s"
             cells = (row["name"], row["status"], source, seconds, told)
             table.add_row(*(shown(cell) for cell in cells), style=style)
@@ -198,6 +198,13 @@ class Screen:
     def print_json(self, document: Mapping[str, Any]) -> None:
         """One JSON document on stdout."""
         self.out.file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def _provided(plugin: dict[str, Any]) -> Iterator[str]:
+    """What a plugin provides: its components by kind, and its hooks that provide something else."""
+    for kind, names in plugin["components"].items():
+        yield f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    yield from (hook for hook in plugin["hooks"] if hook.removeprefix("layerimp_")[:-1] not in plugin["components"])
 
 
 def _console(stream: Any) -> Console:

@@ -22,6 +22,7 @@ def plugins(json: o.json = False) -> None:
             "distribution": record.distribution,
             "version": record.version,
             "hooks": record.hooks,
+            "components": registry().components_of(record.name) if record.status == "ok" else {},
             "error": record.error,
             "seconds": round(record.seconds, 3),
         }

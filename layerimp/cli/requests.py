@@ -39,7 +39,7 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
     if pruner := given.get("pruner"):
         values["pruner"] = {"name": pruner}
     if (blocks := given.get("blocks")) is not None:
-        values["blocks"] = _indices(blocks, "blocks")
+        values["blocks"] = indices(blocks, "blocks")
     ratio = given.get("ratio")
     values = _with_amounts(values, [] if ratio is None else [ratio], ratio=ratio, count=given.get("count"))
     if given.get("no_verify"):
@@ -97,7 +97,7 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
             raise OptionError(f"calibration is a mapping, got {before!r}")
         said["calibration"] = before | chosen
     if "protect" in said:
-        said["protect"] = _indices(said["protect"], "protect")
+        said["protect"] = indices(said["protect"], "protect")
     return values | said
 
 
@@ -137,19 +137,39 @@ def _labelled(kind: str, specs: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _indices(text: str, option: str) -> list[int]:
+def indices(text: str, option: str) -> list[int]:
+    """The block indices in an option's text."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise OptionError(f"--{option} takes block indices such as 3,5, got {text!r}") from None
 
 
-def _with_options(recipe: Described, settings: list[str]) -> Described:
-    """A recipe, of a run or a grid, with every LABEL.OPTION=VALUE put where it belongs."""
+def setting(text: str, example: str) -> tuple[str, str, Any]:
+    """The label, the option and the value of one `--set`.
+
+    Raises:
+        OptionError: it is malformed, or gives a permission.
+    """
     import yaml
 
-    from layerimp.defaults import ALL
     from layerimp.recipe import refuse_permissions
+
+    target, equals, value = text.partition("=")
+    label, dot, option = target.rpartition(".")
+    if not (equals and dot and label and option):
+        raise OptionError(f"--set takes LABEL.OPTION=VALUE, such as {example}, got {text!r}")
+    try:
+        parsed = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):
+        parsed = value
+    refuse_permissions({option: parsed}, f"--set {text}")
+    return label, option, parsed
+
+
+def _with_options(recipe: Described, settings: list[str]) -> Described:
+    """A recipe, of a run or a grid, with every LABEL.OPTION=VALUE put where it belongs."""
+    from layerimp.defaults import ALL
     from layerimp.registry.catalog import registry
 
     if not settings:
@@ -157,21 +177,13 @@ def _with_options(recipe: Described, settings: list[str]) -> Described:
     document = recipe.model_dump()
     pruners = document["pruners"] if "pruners" in document else {document["pruner"]["name"]: document["pruner"]}
     homes = {**pruners, **document["evaluators"], **document["scorers"]}
-    for setting in settings:
-        target, equals, value = setting.partition("=")
-        label, dot, option = target.rpartition(".")
-        if not (equals and dot and label and option):
-            raise OptionError(f"--set takes LABEL.OPTION=VALUE, such as avss.site=block_out, got {setting!r}")
+    for text in settings:
+        label, option, parsed = setting(text, "avss.site=block_out")
         if label not in homes and ALL in document["scorers"] and label in registry().names("scorer"):
             # Who gives one of them an option names it.
             homes[label] = document["scorers"][label] = {"name": label, "options": {}}
         if label not in homes:
-            raise unknown_name("label", label, homes, of=f"--set {setting}")
-        try:
-            parsed = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
-            parsed = value
-        refuse_permissions({option: parsed}, f"--set {setting}")
+            raise unknown_name("label", label, homes, of=f"--set {text}")
         homes[label]["options"][option] = parsed
     said = recipe.model_fields_set | ({"scorers", "pruner", "pruners", "evaluators"} & document.keys())
     return type(recipe).model_validate({field: document[field] for field in said})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp.calibration.documents import check_source, task_of
 from layerimp.calibration.sampling import CalibrationSet, draw_calibration, load_calibration
+from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import check_memory, write
 from layerimp.checkpoint.staging import staged
 from layerimp.defaults import ALL, LENGTH, RATIO
@@ -23,7 +24,7 @@ from layerimp.models.traits import classifies, longest_row
 from layerimp.pipeline.resolve import source_anywhere
 from layerimp.pruner import Budget, PrunePlan, Pruner, Scoring
 from layerimp.recipe import check_label
-from layerimp.registry.assets import located
+from layerimp.registry.assets import absolute, assets, located
 from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.report.data import Size, why_not_ours
@@ -261,13 +262,22 @@ def write_checkpoint(loaded: Loaded, report: Report, label: str, stage: Path, pr
             stage / relative,
             verify=report.recipe.verify,
             card=model_card(report, label),
+            record=Record(
+                source=absolute(report.recipe.model, assets().models),
+                num_blocks=report.num_blocks,
+                removed=tuple(sorted(report.plans[label].blocks)),
+            ),
             max_shard_size=report.recipe.max_shard_size,
         )
 
 
 @contextmanager
-def output_directory(recipe: Recipe) -> Iterator[Path | None]:
+def output_directory(recipe: Recipe, why_not: Callable[[Path], str | None] = why_not_ours) -> Iterator[Path | None]:
     """The output directory in the making, or None where none is asked for; it appears under its name on leaving.
+
+    Args:
+        recipe: The recipe.
+        why_not: Why a directory that exists may not be replaced, where the recipe allows that; None if it may.
 
     Raises:
         OutputError: it exists and must stay, or nothing can be written there.
@@ -277,7 +287,7 @@ def output_directory(recipe: Recipe) -> Iterator[Path | None]:
         return
     target = recipe.output.expanduser().absolute()
     _refuse_precious(target, recipe.model)
-    with staged(target, why_not=why_not_ours if recipe.overwrite else None) as stage:
+    with staged(target, why_not=why_not if recipe.overwrite else None) as stage:
         yield stage
 
 

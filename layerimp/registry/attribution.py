@@ -28,7 +28,7 @@ def attributing(kind: str, label: str, cls: type[Component], where: str = "") ->
     """Name a component, and the distribution that it comes from, in the error of what it does in here.
 
     Args:
-        kind: Scorer, pruner or evaluator.
+        kind: Scorer, pruner, healer or evaluator.
         label: What the run calls it.
         cls: Its class.
         where: At which point of the work, such as `at block 3, batch 0`.

@@ -1,4 +1,4 @@
-"""Name -> class, for scorers, pruners and evaluators: with clashes found, and near names suggested."""
+"""Name -> class, for scorers, pruners, healers and evaluators: with clashes found, and near names suggested."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from layerimp.errors import OptionError, PluginError, UnknownNameError, listing, one_line, unknown_name
 from layerimp.evaluator import Evaluator
+from layerimp.healer import Healer
 from layerimp.pruner import Pruner
 from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost, host
 from layerimp.scorer import Scorer
@@ -18,9 +19,14 @@ if TYPE_CHECKING:
 
     from layerimp.component import Component
 
-Kind = Literal["scorer", "pruner", "evaluator"]
+Kind = Literal["scorer", "pruner", "healer", "evaluator"]
 
-_CONTRACTS: dict[Kind, type[Component]] = {"scorer": Scorer, "pruner": Pruner, "evaluator": Evaluator}
+_CONTRACTS: dict[Kind, type[Component]] = {
+    "scorer": Scorer,
+    "pruner": Pruner,
+    "healer": Healer,
+    "evaluator": Evaluator,
+}
 
 
 class Registry:
@@ -72,6 +78,14 @@ class Registry:
     def origin(self, kind: Kind, name: str) -> str:
         """The name of the plugin that a component came from."""
         return self._origin[kind, name]
+
+    def components_of(self, plugin: str) -> dict[str, list[str]]:
+        """The names of a plugin's components, by kind; kinds of which it has none are left out."""
+        found: dict[str, list[str]] = {}
+        for (kind, name), origin in sorted(self._origin.items()):
+            if origin == plugin:
+                found.setdefault(kind, []).append(name)
+        return found
 
     def source(self, cls: type[Component]) -> str:
         """The distribution that a class comes from, and its version; its module, where no plugin registered it."""

@@ -11,11 +11,13 @@ from unittest import SkipTest
 from layerimp.component import Component
 from layerimp.errors import one_line
 from layerimp.evaluator import Evaluator
+from layerimp.healer import Healer
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer
 from layerimp.testing.assertions import BrokenError
 from layerimp.testing.components import CONTRACTS
 from layerimp.testing.evaluators import evaluator_contracts
+from layerimp.testing.healers import healer_contracts
 from layerimp.testing.pruners import pruner_contracts
 from layerimp.testing.scorers import scorer_contracts
 from layerimp.testing.tiny import BLOCKS
@@ -102,6 +104,8 @@ def checks_of(component: Component | type[Component]) -> list[Check]:
         base, *others = scorer_contracts(made).items()
     elif isinstance(made, Pruner):
         base, *others = pruner_contracts(made).items()
+    elif isinstance(made, Healer):
+        base, *others = healer_contracts().items()
     elif isinstance(made, Evaluator):
         base, *others = evaluator_contracts().items()
     else:
@@ -122,6 +126,11 @@ def check_scorer(scorer: Scorer | type[Scorer]) -> None:
 def check_pruner(pruner: Pruner | type[Pruner]) -> None:
     """Hold a pruner against its contract; see `check_scorer`."""
     _check(pruner)
+
+
+def check_healer(healer: Healer | type[Healer]) -> None:
+    """Hold a healer against its contract; see `check_scorer`."""
+    _check(healer)
 
 
 def check_evaluator(evaluator: Evaluator | type[Evaluator]) -> None:
@@ -148,5 +157,5 @@ def _instance(component: Component | type[Component]) -> Component:
 
 
 def _kind(component: Component) -> str:
-    kinds = {Scorer: "scorer", Pruner: "pruner", Evaluator: "evaluator"}
+    kinds = {Scorer: "scorer", Pruner: "pruner", Healer: "healer", Evaluator: "evaluator"}
     return next((name for kind, name in kinds.items() if isinstance(component, kind)), "component")

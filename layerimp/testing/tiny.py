@@ -37,14 +37,15 @@ WORDS = (
 """What the tokenizer knows, beside `w0`, `w1` and so on."""
 
 
-def tiny_model(*, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
-    """A decoder of the Llama architecture with `BLOCKS` blocks, whose branches are large enough to matter.
+def tiny_model(architecture: str = "llama", *, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
+    """A decoder with `BLOCKS` blocks, whose branches are large enough to matter.
 
     Args:
+        architecture: Its `model_type` in Transformers, of those whose configuration has the common names of fields.
         dtype: Of its weights.
         changes: Further fields of its configuration.
     """
-    return _made(AutoModelForCausalLM, "llama", {"num_key_value_heads": 2} | changes, dtype)
+    return _made(AutoModelForCausalLM, architecture, {"num_key_value_heads": 2} | changes, dtype)
 
 
 def tiny_classifier(*, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:

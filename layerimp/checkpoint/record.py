@@ -1,0 +1,52 @@
+"""What a checkpoint was made from: a file beside its weights that healing reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from layerimp.errors import InputError
+
+FILE = "layerimp.json"
+"""Where it lies in a checkpoint."""
+
+
+class Record(BaseModel):
+    """What was removed from what, and who healed it. It lies in each checkpoint as `layerimp.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal["layerimp.checkpoint/1"] = Field(
+        default="layerimp.checkpoint/1", description="The version of this format."
+    )
+    source: str = Field(description="The model that it was made from: a path as seen from anywhere, or a name.")
+    num_blocks: int = Field(ge=1, description="How many blocks that one has.")
+    removed: tuple[int, ...] = Field(description="The blocks that are gone, by their indices there, in depth order.")
+    healers: tuple[str, ...] = Field(default=(), description="The healers that repaired it, in order.")
+
+    def write(self, directory: Path) -> None:
+        """Put it into a checkpoint."""
+        (directory / FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(directory: Path) -> Record | None:
+    """What a checkpoint's record says; None where it has none.
+
+    Raises:
+        InputError: it cannot be read, or is no record.
+    """
+    file = directory / FILE
+    try:
+        return Record.model_validate_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise InputError(f"{file} is no record of a checkpoint: {where} {problem['msg']}") from None
+    except ValueError as error:
+        raise InputError(f"{file} is no record of a checkpoint: {error}") from None

@@ -1,0 +1,98 @@
+"""`layerimp heal`: a pruned checkpoint, repaired."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from layerimp.cli import options as o
+from layerimp.cli.requests import indices, permissions, recipe_from, setting
+from layerimp.errors import OptionError
+
+Pruned = Annotated[str | None, typer.Option(help="Pruned model: a directory.")]
+Teacher = Annotated[
+    str | None,
+    typer.Option(help="The intact model. Default: the one that the checkpoint's layerimp.json names."),
+]
+Healer = Annotated[str, typer.Option(help="Healer.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="HEALER.OPTION=VALUE; repeatable.")]
+Removed = Annotated[
+    str | None,
+    typer.Option(help="The blocks that are gone, such as 12,13. Default: what the checkpoint's layerimp.json says."),
+]
+Output = Annotated[str | None, typer.Option(help="Directory for the healed checkpoint; must not exist.")]
+
+
+def heal(
+    model: Pruned = None,
+    teacher: Teacher = None,
+    healer: Healer = "linear",
+    set_: Set = None,
+    removed: Removed = None,
+    output: Output = None,
+    calibration: o.calibration = None,
+    field: o.field = None,
+    packing: o.packing = None,
+    label_field: o.label_field = None,
+    samples: o.samples = None,
+    max_length: o.max_length = None,
+    batch_size: o.batch_size = None,
+    seed: o.seed = None,
+    dtype: o.dtype = None,
+    device: o.device = None,
+    trust_remote_code: o.trust_remote_code = False,
+    overwrite: o.overwrite = None,
+    max_shard_size: o.max_shard_size = None,
+    no_verify: o.no_verify = False,
+    json: o.json = False,
+) -> int:
+    """Repair a pruned checkpoint with the intact model beside it, without training.
+
+    Example: layerimp heal --model DIR --calibration FILE --output OUT
+    """
+    given = dict(locals())
+    options = _options(given.pop("set_") or [], given.pop("healer"))
+    gone = None if removed is None else indices(removed, "removed")
+    if model is None:
+        raise OptionError("heal repairs a pruned checkpoint: name it with --model")
+    if output is None:
+        raise OptionError("heal writes a checkpoint: name a directory with --output")
+    made, allowed = recipe_from(**given), permissions(**given)
+    from layerimp.cli.display import Screen
+    from layerimp.pipeline.healing import heal_checkpoint
+
+    screen = Screen(json=json)
+    found = heal_checkpoint(
+        made, teacher=teacher, removed=gone, healer=healer, options=options, permissions=allowed, progress=screen
+    )
+    if json:
+        screen.print_json(found)
+    else:
+        screen.print_text("".join(f"{line}\n" for line in _lines(found)))
+    return 0
+
+
+def _options(settings: list[str], healer: str) -> dict[str, Any]:
+    """The healer's options of all `--set`."""
+    found = {}
+    for text in settings:
+        label, option, value = setting(text, "linear.ridges=[0.1]")
+        if label != healer:
+            raise OptionError(f"--set {text}: there is only the healer {healer!r} here")
+        found[option] = value
+    return found
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    """What was done, for a reader."""
+    lines = [f"{found['healer']}: {found['calibration']['tokens']:,} tokens of {found['calibration']['source']}"]
+    for gap in found["gaps"]:
+        numbers = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in gap["numbers"].items())
+        lines.append(f"  {gap['gap']}: {gap['done']}{numbers and f' ({numbers})'}{gap['why'] and '; '}{gap['why']}")
+    loss = found["loss"]
+    back = "" if found["recovered"] is None else f"; {found['recovered']:.1%} of what was lost came back"
+    lines.append(
+        f"held-out loss: intact {loss['intact']:.4f}, pruned {loss['pruned']:.4f}, healed {loss['healed']:.4f}{back}"
+    )
+    return [*lines, f"checkpoint: {found['output']}"]

@@ -1,0 +1,185 @@
+"""The contract of a healer: what it is given, and what it says of its work."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from layerimp.component import Component
+from layerimp.errors import NonFiniteError, PluginError
+from layerimp.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from layerimp.blocks.stack import Batch, BlockStack
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What writes into the residual stream last before a gap: a linear map, and what stands between it and the stream.
+
+    Attributes:
+        path: The linear map, by its path in the pruned model, such as `model.layers.11.mlp.down_proj`.
+        norm: The norm between its output and the gap, by its path; None where there is none.
+        scale: The constant that the model multiplies with before it adds; 1 in most.
+        joined: Whether the norm reads the whole stream (post-norm), and not the map's output alone (sandwich norms).
+        offset: What the norm adds to its weight before it multiplies with it: 1 in Gemma, 0 in most.
+    """
+
+    path: str
+    norm: str | None = None
+    scale: float = 1.0
+    joined: bool = False
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A place in the pruned model where something was removed. It lies between two sublayers.
+
+    Attributes:
+        removed: The blocks that were there, by their indices in the intact model.
+        before: The last kept block before it, by its index in the intact model; None where there is none.
+        after: The first kept block after it; None at the end of the stack, where only the head comes after.
+        position: How many kept blocks come before it: the index of `after` in the pruned model.
+        writer: What writes into the stream last before it; None where no single linear map does.
+        obstacle: Why there is no writer; empty where there is one.
+    """
+
+    removed: tuple[int, ...]
+    before: int | None
+    after: int | None
+    position: int
+    writer: Writer | None
+    obstacle: str = ""
+
+    def __str__(self) -> str:
+        first, last = self.removed[0], self.removed[-1]
+        return f"block {first}" if first == last else f"blocks {first}-{last}"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done at a gap.
+
+    Attributes:
+        gap: The gap.
+        done: What was done, in a word that users can look up, such as `linear`; `nothing` where it was left.
+        why: What a reader has to know of it, such as why something else than was asked for was done.
+        numbers: Finite numbers that describe it, by name, such as a factor or a ridge.
+
+    Raises:
+        NonFiniteError: a number is a NaN or an infinity.
+    """
+
+    gap: Gap
+    done: str
+    why: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, number in self.numbers.items():
+            if not math.isfinite(number):
+                raise NonFiniteError(f"the {name} at {self.gap} is {number}")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a healer is given.
+
+    Attributes:
+        intact: The blocks of the intact model, which stays as it is, bit for bit.
+        pruned: The blocks of the pruned model, a tree of modules of its own that may share every tensor with the intact
+            one: parameters are replaced, with `layerimp.healing.replace`, and never written into.
+        gaps: The places where something was removed, in depth order.
+        batches: The text to heal on.
+        held_out: Other text, to choose by; the loss is measured on it.
+        loss: Measures the pruned model as it is now: its mean loss per prediction, in nats, on `held_out`. The targets
+            are the text's own next tokens; for a classifier its labels, or where nobody knows them what the intact
+            model says.
+        progress: Where to report progress.
+    """
+
+    intact: BlockStack
+    pruned: BlockStack
+    gaps: Sequence[Gap]
+    batches: Sequence[Batch]
+    held_out: Sequence[Batch]
+    loss: Callable[[], float]
+    progress: Progress = SILENT
+
+
+class Healer(Component):
+    """Repairs what is left of a pruned model.
+
+    A whole plugin with one:
+
+        from layerimp import Healer, hookimpl
+        from layerimp.healer import Repair
+        from layerimp.healing import replace, states
+
+
+        class Louder(Healer):
+            \"\"\"Scales the last map before each gap, for the stream to come as near as it can to what it was.\"\"\"
+
+            name = "louder"
+
+            def heal(self, case):
+                return [self.repair(case, gap) for gap in case.gaps]
+
+            def repair(self, case, gap):
+                if gap.writer is None or gap.writer.norm:
+                    return Repair(gap, "nothing", gap.obstacle or "a norm comes after the map")
+                square = product = 0.0
+                for state in states(case, gap, case.batches):
+                    added = gap.writer.scale * state.written
+                    square += float(added.square().sum())
+                    product += float((added * (state.target - state.stream)).sum())
+                factor = 1 + product / square
+                linear = case.pruned.model.get_submodule(gap.writer.path)
+                for name, value in linear.named_parameters():
+                    replace(case.pruned.model, f"{gap.writer.path}.{name}", factor * value)
+                return Repair(gap, "louder", numbers={"factor": factor})
+
+
+        @hookimpl
+        def layerimp_healers():
+            return [Louder]
+
+    It chooses by `Case.loss` where there is anything to choose, and takes what it needs from `layerimp.healing`.
+    """
+
+    @abstractmethod
+    def heal(self, case: Case) -> list[Repair]:
+        """Replace parameters of `case.pruned`.
+
+        Shapes, dtypes and the configuration stay, so that the result is a checkpoint of the same architecture. What
+        cannot be healed exactly as the method says falls back to something else, or is left, and the repair says so.
+
+        Args:
+            case: The models, the gaps and the text.
+
+        Returns:
+            What was done at each gap, in their order.
+
+        Raises:
+            ModelError: this healer cannot heal such a model.
+        """
+        raise NotImplementedError
+
+    def at_every_gap(self, case: Case) -> list[Repair]:
+        """The repairs, held against the gaps.
+
+        Raises:
+            PluginError: they are not one for each gap.
+        """
+        repairs = self.heal(case)
+        if not isinstance(repairs, list | tuple) or not all(isinstance(one, Repair) for one in repairs):
+            raise PluginError("heal() does not give a list of Repair")
+        if [repair.gap for repair in repairs] != list(case.gaps):
+            raise PluginError(
+                f"heal() tells of {len(repairs)} gaps, not of each of the {len(case.gaps)} in their order"
+            )
+        return list(repairs)

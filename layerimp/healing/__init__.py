@@ -1,0 +1,9 @@
+"""Repairing what is left of a pruned model: what healers work with, and what runs them."""
+
+from layerimp.healing.engine import Healed
+from layerimp.healing.gram import Gram
+from layerimp.healing.parameters import replace, trying
+from layerimp.healing.scaling import scale_stream, stream_scaled
+from layerimp.healing.states import State, states
+
+__all__ = ["Gram", "Healed", "State", "replace", "scale_stream", "states", "stream_scaled", "trying"]

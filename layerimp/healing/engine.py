@@ -1,0 +1,145 @@
+"""Runs a healer on a pruned model beside the intact one, and holds both against what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from layerimp.blocks.snapshot import leaving_no_trace
+from layerimp.calibration.validation import Checked
+from layerimp.errors import ModelError, NonFiniteError, PluginError
+from layerimp.healer import Case, Healer, Repair
+from layerimp.healing.gaps import find_gaps
+from layerimp.healing.loss import HeldOutLoss, split
+from layerimp.healing.parameters import changed, held_by, put
+from layerimp.progress import SILENT, Progress
+from layerimp.registry.attribution import attributing, named
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.blocks.stack import Batch, BlockStack
+
+
+@dataclass(frozen=True)
+class Healed:
+    """A healed model, and what was done.
+
+    Attributes:
+        model: The pruned model with parameters of its own where it was healed. What was not healed it may share with
+            the intact model.
+        repairs: What was done at each gap.
+        loss: The mean loss per prediction, in nats, on rows of the text that were held out, and that the healer chose
+            by: of the `intact`, the `pruned` and the `healed` model.
+        changed: The parameters that were replaced, by their path; of tied ones the first.
+    """
+
+    model: PreTrainedModel
+    repairs: Sequence[Repair]
+    loss: dict[str, float] = field(default_factory=dict)
+    changed: Sequence[str] = ()
+
+    @property
+    def recovered(self) -> float | None:
+        """The share of the lost loss that came back; None where the pruned model had lost nothing."""
+        lost = self.loss["pruned"] - self.loss["intact"]
+        return (self.loss["pruned"] - self.loss["healed"]) / lost if lost > 0 else None
+
+
+def heal_beside(
+    intact: BlockStack,
+    pruned: BlockStack,
+    removed: Sequence[int],
+    calibration: Iterable[Batch],
+    healer: Healer,
+    *,
+    progress: Progress = SILENT,
+) -> Healed:
+    """Heal a pruned model, a tree of modules of its own, with the intact one beside it.
+
+    Args:
+        intact: The blocks of the intact model; left as it is, bit for bit.
+        pruned: The blocks of the pruned model, which gets new parameters. It may share tensors with the intact one.
+        removed: The blocks that were removed, by their indices in the intact model.
+        calibration: Batches of text, padded on either side. One row in eight is held out, to choose by.
+        healer: The healer.
+        progress: Where to report progress.
+
+    Raises:
+        ModelError: the two do not belong together, or the healer cannot heal such a model. The pruned model is then as
+            it was, as after the other errors.
+        CalibrationError: a batch is malformed, holds ids that the model does not know, or there are not two rows.
+        PluginError: the healer breaks its contract.
+        NonFiniteError: it yields a NaN.
+    """
+    check_pair(intact, pruned, removed)
+    gaps = find_gaps(pruned, removed)
+    batches, held_out = split(Checked(calibration, intact))
+    measure = HeldOutLoss(intact, held_out)
+    loss = {"intact": measure.of(intact), "pruned": measure.of(pruned)}
+    case = Case(intact, pruned, gaps, batches, held_out, partial(measure.of, pruned), progress)
+    before = held_by(pruned.model)
+    try:
+        repairs = _healed(case, healer, progress)
+        loss["healed"] = measure.of(pruned)
+    except BaseException:
+        put(before)
+        raise
+    if loss["healed"] > loss["pruned"]:
+        put(before)
+        worse = f"{loss['healed'] - loss['pruned']:.3g} nats per prediction"
+        why = f"{healer.name} made the model worse by {worse}, and was taken back"
+        progress.note(why)
+        repairs = [Repair(gap, "nothing", why) for gap in gaps]
+        loss["healed"] = loss["pruned"]
+    return Healed(pruned.model, repairs, loss, list(changed(before, pruned.model)))
+
+
+def _healed(case: Case, healer: Healer, progress: Progress) -> list[Repair]:
+    """The repairs of a healer that kept to its contract."""
+    who = named("healer", healer.name, type(healer))
+    before = held_by(case.pruned.model)
+    versions = {path: (parameter, parameter._version) for path, parameter in case.pruned.model.named_parameters()}
+    with (
+        leaving_no_trace(case.intact.model, progress, who),
+        leaving_no_trace(case.pruned.model, progress, who, weights=True),
+        attributing("healer", healer.name, type(healer)),
+    ):
+        repairs = healer.at_every_gap(case)
+        for path, (parameter, version) in versions.items():
+            if parameter._version != version:
+                raise PluginError(f"it wrote into {path} in place, which harms the intact model that shares it")
+        for path, (old, new) in changed(before, case.pruned.model).items():
+            if (old.shape, old.dtype, old.device) != (new.shape, new.dtype, new.device):
+                raise PluginError(f"the shape, the dtype or the device of {path} is another than before")
+            if not new.isfinite().all():
+                raise NonFiniteError(f"the new value of {path} holds a NaN or an infinity")
+    return repairs
+
+
+def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[int]) -> None:
+    """Refuse a pruned model that is not the intact one without blocks.
+
+    Raises:
+        ModelError: it is another architecture, width, vocabulary or number of blocks.
+    """
+    ours, theirs = pruned.model, intact.model
+    if type(ours) is not type(theirs):
+        raise ModelError(f"the pruned model is a {type(ours).__name__}, and the intact one a {type(theirs).__name__}")
+    if pruned.vocab_size != intact.vocab_size:
+        raise ModelError(f"the pruned model has {pruned.vocab_size} token ids, and the intact one {intact.vocab_size}")
+    if pruned.config.hidden_size != intact.config.hidden_size:
+        raise ModelError(
+            f"the pruned model is {pruned.config.hidden_size} wide, and the intact one {intact.config.hidden_size}"
+        )
+    for index in removed:
+        if not 0 <= index < len(intact):
+            raise ModelError(f"block {index} does not exist: the intact model has blocks 0 to {len(intact) - 1}")
+    left = len(intact) - len(set(removed))
+    if left != len(pruned):
+        raise ModelError(
+            f"of {len(intact)} blocks {len(set(removed))} are said to be removed, which leaves {left}, and the pruned "
+            f"model has {len(pruned)}"
+        )

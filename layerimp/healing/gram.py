@@ -1,0 +1,80 @@
+"""Least squares from sums: streaming, mergeable, in float64."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import torch
+
+from layerimp.stats import chunks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Gram:
+    """The sums of products that a least squares fit of a map needs, in float64 on the device of what it is fed.
+
+    It finds W with  sum_t w_t |y_t - W x_t|^2 + r m |W|^2  least, where m is the mean of the diagonal of
+    sum_t w_t x_t x_t^T, so that the ridge r has no unit.
+
+    Args:
+        features: How many numbers x_t has.
+        outputs: How many numbers y_t has.
+
+    Attributes:
+        rows: How many rows were taken in.
+        weight: The sum of their weights [].
+        xx: sum_t w_t x_t x_t^T [features, features].
+        xy: sum_t w_t x_t y_t^T [features, outputs].
+        yy: sum_t w_t y_t * y_t [outputs].
+    """
+
+    def __init__(self, features: int, outputs: int) -> None:
+        self.rows = 0
+        self.weight = torch.zeros((), dtype=torch.float64)
+        self.xx = torch.zeros(features, features, dtype=torch.float64)
+        self.xy = torch.zeros(features, outputs, dtype=torch.float64)
+        self.yy = torch.zeros(outputs, dtype=torch.float64)
+
+    def add(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> None:
+        """Take in `x` [row, feature] and `y` [row, output], each row with a `weight` [row], by default 1."""
+        self._follow(x.device)
+        weights = torch.ones(len(x), dtype=torch.float64, device=x.device) if weight is None else weight.double()
+        start = 0
+        for part in chunks(x):
+            rows = slice(start, start + len(part))
+            start += len(part)
+            wide, out, w = part.double(), y[rows].double(), weights[rows, None]
+            self.xx.addmm_((wide * w).T, wide)
+            self.xy.addmm_((wide * w).T, out)
+            self.yy += (w * out.square()).sum(dim=0)
+        self.rows += len(x)
+        self.weight += weights.sum()
+
+    def merge(self, other: Self) -> None:
+        """Absorb the sums of other rows."""
+        device = self.xx.device
+        self.rows += other.rows
+        for name in ("weight", "xx", "xy", "yy"):
+            setattr(self, name, getattr(self, name) + getattr(other, name).to(device))
+
+    def solve(self, ridge: float) -> Tensor:
+        """The map W [output, feature] that fits best with a ridge, in float64.
+
+        Args:
+            ridge: In units of the mean of the diagonal of `xx`; above 0.
+        """
+        mean = self.xx.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+        factor, _ = torch.linalg.cholesky_ex(self.xx + ridge * mean * torch.eye(len(self.xx), device=self.xx.device))
+        return torch.cholesky_solve(self.xy, factor).T.contiguous()
+
+    def error(self, fit: Tensor) -> float:
+        """The weighted mean of |y - W x|^2 of a map W [output, feature]."""
+        wide = fit.double()
+        total = self.yy.sum() - 2 * (wide.T * self.xy).sum() + ((wide @ self.xx) * wide).sum()
+        return float(total / self.weight)
+
+    def _follow(self, device: torch.device) -> None:
+        for name in ("weight", "xx", "xy", "yy"):
+            setattr(self, name, getattr(self, name).to(device))

@@ -1,0 +1,203 @@
+"""Multiplies the residual stream from a gap on, by dividing what is written into it later.
+
+Every later norm cancels a factor that the whole stream has in common, up to its eps. So the stream itself need not be
+multiplied: where all that is added after the gap is divided by the factor, the rest follows. (Prune&Comp,
+arXiv:2507.18212, puts its factor into the weights before the gap, which embeddings that are tied to the head forbid.)
+Whether that holds in a model is decided by a probe: with its later writers scaled it has to put out what it does with a
+stream that is scaled by a hook.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.func import functional_call
+
+from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden
+from layerimp.blocks.forward import block_input, hidden_states
+from layerimp.blocks.sites import find_taps
+from layerimp.errors import ModelError
+from layerimp.healing.gaps import is_norm, offset_of
+from layerimp.healing.parameters import held_by, replace, trying
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from layerimp.blocks.stack import BlockStack
+    from layerimp.healer import Gap
+
+TRIAL = 2.0
+"""The factor of the probe: a power of two, by which floating-point numbers are scaled without rounding."""
+CLOSE = 0.01
+"""How far the two ways may lie apart, relative to the largest value. The eps of norms does far less; a model that does
+not cancel the factor is off by the order of 1."""
+
+
+@dataclass(frozen=True)
+class Factored:
+    """A parameter by which what is written into the stream scales.
+
+    Attributes:
+        path: The parameter, by its path in the model.
+        offset: What is added to it where it is used: 1 in norms that multiply by one plus their weight.
+    """
+
+    path: str
+    offset: float = 0.0
+
+    def scaled(self, value: Tensor, factor: float) -> Tensor:
+        """The value for an output that is `factor` times as large, in float64."""
+        return factor * (value.detach().double() + self.offset) - self.offset
+
+
+def scale_stream(stack: BlockStack, gap: Gap, factor: float) -> None:
+    """Multiply the residual stream at a gap, and from there on, by replacing parameters of the blocks after it.
+
+    Args:
+        stack: The blocks of the pruned model.
+        gap: The gap, with a block after it.
+        factor: A number above 0.
+
+    Raises:
+        ModelError: in this model that cannot be done exactly; says why. Nothing is changed.
+    """
+    _scale(stack, later_writers(stack, gap), 1 / factor)
+
+
+def _scale(stack: BlockStack, parts: Sequence[Factored], factor: float) -> None:
+    for part in parts:
+        replace(stack.model, part.path, part.scaled(stack.model.get_parameter(part.path), factor))
+
+
+@contextmanager
+def stream_scaled(stack: BlockStack, gap: Gap, factor: float) -> Iterator[None]:
+    """Let a hook multiply the residual stream at a gap while this lasts, to try a factor without changing a weight."""
+
+    def scale(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden = block_input(args, kwargs)
+        scaled = hidden * factor
+        return (
+            tuple(scaled if value is hidden else value for value in args),
+            {name: scaled if value is hidden else value for name, value in kwargs.items()},
+        )
+
+    handle = stack[gap.position].register_forward_pre_hook(scale, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def later_writers(stack: BlockStack, gap: Gap) -> list[Factored]:
+    """The parameters by which everything scales that is written into the stream after a gap.
+
+    Raises:
+        ModelError: there is no such set, or scaling it is not scaling the stream.
+    """
+    name = type(stack.model).__name__
+    if gap.after is None:
+        raise ModelError(f"{gap}: nothing but the final norm comes after, which cancels any factor")
+    found: list[Factored] = []
+    for addition in _additions(stack, gap.position):
+        factored = addition.factored()
+        if not factored:
+            raise ModelError(f"{name}: no set of weights scales what {addition.path} writes into the stream")
+        found += factored
+    _refuse_shared(stack.model, [factored.path for factored in found])
+    with stream_scaled(stack, gap, TRIAL):
+        expected = last_hidden(stack)
+    with trying(stack.model):
+        _scale(stack, found, 1 / TRIAL)
+        off = float((last_hidden(stack) - expected).abs().max() / expected.abs().max())
+    if not off <= CLOSE:
+        raise ModelError(
+            f"{name} computes something else with its later writers scaled than with its stream scaled ({off:.1%} "
+            "off): its norms do not cancel a factor of the whole stream"
+        )
+    return found
+
+
+def _refuse_shared(model: nn.Module, paths: Sequence[str]) -> None:
+    """Refuse parameters that are used in more than one place."""
+    places = Counter(id(parameter) for _, _, parameter in held_by(model))
+    if shared := [path for path in paths if places[id(model.get_parameter(path))] > 1]:
+        raise ModelError(
+            f"{type(model).__name__} shares {shared[0]} with other places, and it cannot be scaled in one alone"
+        )
+
+
+@dataclass
+class _Addition:
+    """A module whose output is added to the stream, and what it made of a few tokens.
+
+    Attributes:
+        path: Its path in the model.
+        module: The module.
+        call: What it was called with.
+        output: What it put out.
+    """
+
+    path: str
+    module: nn.Module
+    call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+    output: Tensor | None = None
+
+    def factored(self) -> list[Factored]:
+        """The parameters by which its output scales; the last such set, none where there is no such set."""
+        parameters = dict(self.module.named_parameters())
+        groups: dict[str, list[str]] = {}
+        for path in parameters:
+            groups.setdefault(_base(path), []).append(path)
+        if is_norm(self.module):
+            offset = offset_of(self.module)
+            chosen = {name: Factored(f"{self.path}.{name}") for name in parameters}
+            return (
+                [] if offset is None else list((chosen | {"weight": Factored(f"{self.path}.weight", offset)}).values())
+            )
+        for names in reversed(groups.values()):
+            if self._doubles({name: TRIAL * parameters[name].detach() for name in names}):
+                return [Factored(f"{self.path}.{name}") for name in names]
+        return []
+
+    def _doubles(self, values: Mapping[str, Tensor]) -> bool:
+        """Whether other parameters double what it puts out."""
+        assert self.output is not None
+        args, kwargs = self.call
+        with torch.no_grad():
+            found = hidden_states(functional_call(self.module, dict(values), args, kwargs))
+        return deviation(TRIAL * self.output, found) <= TOLERANCE
+
+
+def _base(path: str) -> str:
+    """What the parameters of one map, or of one map of every expert, have in common in their names."""
+    *_, owner, name = ["", *path.split(".")]
+    return (owner if name in ("weight", "bias") else name).removesuffix("_bias")
+
+
+def _additions(stack: BlockStack, position: int) -> list[_Addition]:
+    """What is added to the stream from the block at `position` on, in order."""
+    found: list[_Addition] = []
+    taps = find_taps(stack)
+    for index in range(position, len(stack)):
+        sites = [site for site in ("attn_out", "mlp_out") if site in taps[index]]
+        if len(sites) < 2:
+            raise ModelError(f"it is not clear what block {index} of what is left adds to the residual stream")
+        for site in sites:
+            path = f"{stack.path}.{index}.{taps[index][site].path}"
+            found.append(_Addition(path, stack.model.get_submodule(path)))
+    with ExitStack() as hooks:
+        for addition in found:
+            hook = partial(_take, addition)
+            hooks.callback(addition.module.register_forward_hook(hook, with_kwargs=True).remove)
+        last_hidden(stack)
+    return found
+
+
+def _take(addition: _Addition, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    addition.call, addition.output = (args, kwargs), hidden_states(output).clone()

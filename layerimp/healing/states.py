@@ -1,0 +1,118 @@
+"""What both models hold at a gap, batch by batch: the residual stream as it is, and as it should become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerimp.blocks.forward import block_input, hidden_states, run
+from layerimp.blocks.modes import in_eval_mode
+from layerimp.errors import LayerimpError, ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from layerimp.blocks.stack import Batch, BlockStack
+    from layerimp.healer import Case, Gap
+
+
+@dataclass(frozen=True)
+class State:
+    """Both models at a gap in one batch. Real tokens alone, in their order; padding is dropped.
+
+    Attributes:
+        stream: What the pruned model's residual stream holds at the gap [token, hidden].
+        target: What the intact model's holds there, after the blocks that were removed [token, hidden].
+        read: What the last linear map before the gap reads [token, feature]; None where the gap has no writer.
+        written: What that map puts out [token, hidden]; None where the gap has no writer.
+        normed: What the norm between the map and the gap reads [token, hidden]; None where there is none.
+    """
+
+    stream: Tensor
+    target: Tensor
+    read: Tensor | None
+    written: Tensor | None
+    normed: Tensor | None
+
+
+def states(case: Case, gap: Gap, batches: Iterable[Batch]) -> Iterator[State]:
+    """What both models hold at a gap, as they are now: later gaps see what was healed at earlier ones.
+
+    Neither model runs further than the gap.
+    """
+    for batch in batches:
+        mask = batch["attention_mask"].bool()
+        ours, theirs = _Taken(mask), _Taken(mask)
+        with ExitStack() as hooks:
+            if gap.writer is not None:
+                linear = case.pruned.model.get_submodule(gap.writer.path)
+                hooks.enter_context(_hooked(linear, before=ours.taking("read"), after=ours.taking("written")))
+                if gap.writer.norm is not None:
+                    norm = case.pruned.model.get_submodule(gap.writer.norm)
+                    hooks.enter_context(_hooked(norm, before=ours.taking("normed")))
+            _stop_at(case.pruned, gap.position, batch, ours)
+        _stop_at(case.intact, gap.removed[-1] + 1, batch, theirs)
+        inside = (ours.get(name) for name in ("read", "written", "normed"))
+        yield State(ours["stream"], theirs["stream"].to(ours["stream"].device), *inside)
+
+
+class _Taken(dict[str, "Tensor"]):
+    """Tensors by name, as rows of real tokens."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask = mask
+
+    def taking(self, name: str) -> Callable[[Any], None]:
+        """What takes a module's input or output under a name."""
+
+        def take(value: Tensor) -> None:
+            # Some modules see the tokens of a batch in one row.
+            rows = value.detach().reshape(*self._mask.shape, value.shape[-1])
+            self[name] = rows[self._mask.to(rows.device)]
+
+        return take
+
+
+class _AtTheGapError(LayerimpError):
+    """Ends a run: what comes after the gap is not wanted."""
+
+
+def _stop_at(stack: BlockStack, position: int, batch: Batch, taken: _Taken) -> None:
+    """Run a model up to before the block at `position`, or the end, and take what the stream holds there."""
+    take = taken.taking("stream")
+
+    def stop(value: Tensor) -> None:
+        take(value)
+        raise _AtTheGapError
+
+    with ExitStack() as hooks, in_eval_mode(stack.model), torch.no_grad(), suppress(_AtTheGapError):
+        if position:
+            hooks.enter_context(_hooked(stack[position - 1], after=stop))
+        else:
+            hooks.enter_context(_hooked(stack[0], before=stop))
+        run(stack.backbone, batch)
+        raise ModelError(f"{type(stack.model).__name__} does not run block {max(position - 1, 0)} on text alone")
+
+
+@contextmanager
+def _hooked(
+    module: nn.Module,
+    *,
+    before: Callable[[Tensor], None] | None = None,
+    after: Callable[[Tensor], None] | None = None,
+) -> Iterator[None]:
+    """Show what a module reads, and what it puts out, to those who ask for it."""
+    with ExitStack() as undo:
+        if before is not None:
+
+            def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                before(block_input(args, kwargs))
+
+            undo.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+        if after is not None:
+            undo.callback(module.register_forward_hook(lambda _m, _a, output: after(hidden_states(output))).remove)
+        yield

@@ -1,0 +1,199 @@
+"""Healing a pruned model: one in memory, or a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerimp._version import __version__
+from layerimp.checkpoint.record import Record, read_record
+from layerimp.checkpoint.saving import write
+from layerimp.defaults import HEALER
+from layerimp.errors import InputError, ModelError
+from layerimp.healer import Healer
+from layerimp.healing.engine import Healed, heal_beside
+from layerimp.models.discovery import find_blocks
+from layerimp.models.dtypes import name_of
+from layerimp.pipeline.resolve import resolve, told
+from layerimp.pipeline.stages import check_calibration, draw, load_model, output_directory
+from layerimp.progress import SILENT, Progress
+from layerimp.pruner import PrunePlan, checked_blocks
+from layerimp.registry.assets import absolute, assets
+from layerimp.registry.catalog import registry
+from layerimp.surgery.removal import prepare
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.blocks.stack import Batch
+    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.pipeline.stages import Loaded
+    from layerimp.recipe import Permissions, Recipe
+
+
+def heal(
+    model: PreTrainedModel,
+    blocks: Sequence[int] | PrunePlan,
+    calibration: Iterable[Batch],
+    healer: str | Healer = HEALER,
+    *,
+    pruned: PreTrainedModel | None = None,
+    progress: Progress | None = None,
+) -> Healed:
+    """Repair what is left of a model without blocks.
+
+    Args:
+        model: The intact model; left as it is.
+        blocks: The blocks that are gone: indices, or a plan.
+        calibration: Batches of `input_ids` and `attention_mask` [batch, seq]. One row in eight is held out, to choose
+            by.
+        healer: The name of a registered healer, or a configured one.
+        pruned: The model without the blocks, which gets new parameters; by default one is made beside the intact one,
+            with which it shares every tensor that is not healed.
+        progress: Where to report progress.
+
+    Returns:
+        The healed model, with what was done at each gap and what that brought. `save` writes it.
+
+    Raises:
+        UnknownNameError: no healer has that name.
+        OptionError: a block does not exist, or comes twice.
+        SurgeryError: the blocks cannot be removed exactly.
+        ModelError: the two models do not belong together, or the healer cannot heal such a model.
+        CalibrationError: a batch is malformed, holds ids that the model does not know, or there are not two rows.
+        NonFiniteError: the healer yields a NaN.
+    """
+    stack = find_blocks(model)
+    gone = checked_blocks(blocks.blocks if isinstance(blocks, PrunePlan) else blocks, len(stack))
+    if not isinstance(healer, Healer):
+        healer = _configured(healer, {})
+    rest = find_blocks(prepare(stack, gone).beside() if pruned is None else pruned)
+    return heal_beside(stack, rest, gone, calibration, healer, progress=progress or SILENT)
+
+
+def heal_checkpoint(
+    asked: Recipe,
+    *,
+    teacher: str | None = None,
+    removed: Sequence[int] | None = None,
+    healer: str = HEALER,
+    options: Mapping[str, Any] | None = None,
+    permissions: Permissions,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Repair a pruned checkpoint, and write what comes out as a checkpoint.
+
+    Args:
+        asked: The pruned model, the text and the output; of a recipe nothing else is read.
+        teacher: The intact model; by default the one that the checkpoint's record names.
+        removed: The blocks that are gone; by default what the record says.
+        healer: The name of a healer.
+        options: Its options.
+        permissions: What may run code.
+        progress: Where to report progress.
+
+    Returns:
+        What was done, as one JSON document.
+
+    Raises:
+        InputError: something is wrong with what was asked for, or there is no record of what is gone.
+        LayerimpError: healing failed; nothing is left under the output's name.
+    """
+    recipe, repairer = resolve(asked), _configured(healer, options or {})
+    if by_default := told(asked, recipe, ["calibration"]):
+        progress.note(by_default)
+    record = _record_of(recipe.model, teacher, removed)
+    with output_directory(recipe, _why_not_healed) as stage:
+        assert stage is not None
+        trained_on = check_calibration(recipe, permissions, progress)
+        ours = load_model(recipe, permissions, progress)
+        same = {"model": record.source, "dtype": name_of(ours.model.dtype)}
+        theirs = load_model(recipe.model_copy(update=same), permissions, progress)
+        record = record.model_copy(update={"num_blocks": len(theirs.stack)})
+        drawn = draw(recipe, ours, trained_on, progress)
+        found = heal_beside(theirs.stack, ours.stack, record.removed, drawn, repairer, progress=progress)
+        with progress.stage("save"):
+            _save(found, ours, stage, recipe, record, healer, drawn)
+    return _document(recipe, record, found, healer, repairer, drawn)
+
+
+def _save(
+    found: Healed, ours: Loaded, stage: Path, recipe: Recipe, record: Record, healer: str, drawn: CalibrationSet
+) -> None:
+    """Write the healed model, with a card and a record that say by whom."""
+    write(
+        found.model,
+        ours.tokenizer,
+        stage,
+        verify=recipe.verify,
+        card=_card(Path(recipe.model), found, healer, drawn),
+        record=record.model_copy(update={"healers": (*record.healers, healer)}),
+        max_shard_size=recipe.max_shard_size,
+    )
+
+
+def _why_not_healed(directory: Path) -> str | None:
+    """Why a directory is no healed checkpoint; None if it is."""
+    try:
+        record = read_record(directory)
+    except InputError as error:
+        return str(error)
+    return None if record and record.healers else "it is no checkpoint that layerimp healed"
+
+
+def _configured(healer: str, options: Mapping[str, Any]) -> Healer:
+    made = registry().create("healer", healer, options)
+    assert isinstance(made, Healer)
+    return made
+
+
+def _record_of(model: str, teacher: str | None, removed: Sequence[int] | None) -> Record:
+    """What was removed from what: as a checkpoint's record says, but for what is named."""
+    record = read_record(Path(model).expanduser())
+    if record is None and removed is None:
+        raise ModelError(f"{model} has no layerimp.json that says which blocks are gone; name them with --removed")
+    if record is None and teacher is None:
+        raise ModelError(f"{model} has no layerimp.json that says what it was made from; name that with --teacher")
+    known = record or Record(source="", num_blocks=1, removed=())
+    changed: dict[str, Any] = {} if removed is None else {"removed": tuple(sorted(removed))}
+    if teacher is not None:
+        changed["source"] = absolute(teacher, assets().models)
+    return known.model_copy(update=changed)
+
+
+def _card(pruned: Path, found: Healed, healer: str, drawn: CalibrationSet) -> str:
+    """The pruned model's card, with what was done to it."""
+    before = pruned / "README.md"
+    card = before.read_text(encoding="utf-8") if before.exists() else "# A pruned model\n"
+    loss = ", ".join(f"{name} {value:.4f}" for name, value in found.loss.items())
+    done = "; ".join(f"{repair.gap}: {repair.done}" for repair in found.repairs)
+    return (
+        f"{card}\n## Healed\n\n- **Method:** healer {healer}, layerimp {__version__} ({done})\n- **Text:** "
+        f"{drawn.num_tokens:,} tokens (fingerprint {drawn.fingerprint})\n- **Held-out loss:** {loss}\n\n"
+        "What is measured above is the model before it was healed.\n"
+    )
+
+
+def _document(
+    recipe: Recipe, record: Record, found: Healed, healer: str, repairer: Healer, drawn: CalibrationSet
+) -> dict[str, Any]:
+    """What was done, as JSON."""
+    gaps = [
+        {"gap": str(r.gap), "removed": list(r.gap.removed), "done": r.done, "why": r.why, "numbers": dict(r.numbers)}
+        for r in found.repairs
+    ]
+    return {
+        "schema_version": "layerimp.healing/1",
+        "model": recipe.model,
+        "teacher": record.source,
+        "removed": list(record.removed),
+        "healer": healer,
+        "options": repairer.config.model_dump(mode="json"),
+        "calibration": dict(drawn.description),
+        "gaps": gaps,
+        "changed": list(found.changed),
+        "loss": found.loss,
+        "recovered": found.recovered,
+        "output": str(Path(recipe.output or "").expanduser().absolute()),
+    }

@@ -1,0 +1,179 @@
+"""What a healer has to keep to, tried on tiny models in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerimp.blocks.equivalence import first_difference
+from layerimp.blocks.snapshot import Snapshot
+from layerimp.checkpoint.saving import write
+from layerimp.errors import LayerimpError
+from layerimp.healer import Case, Healer
+from layerimp.healing.engine import Healed, heal_beside
+from layerimp.healing.gaps import find_gaps
+from layerimp.healing.loss import HeldOutLoss
+from layerimp.models.discovery import find_blocks
+from layerimp.surgery.removal import prepare
+from layerimp.testing.assertions import leaving_the_generator, require, require_unharmed
+from layerimp.testing.tiny import batch, padded_batch, tiny_classifier, tiny_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.blocks.stack import Batch, BlockStack
+
+GONE = (1, 3)
+"""The blocks that are removed: one gap inside, and one at the end."""
+TEXT = (batch(6, 16, seed=1), padded_batch((12, 5, 9), seed=2))
+
+
+def _fresh(healer: Healer) -> Healer:
+    return type(healer)(healer.config)
+
+
+def _parted(model: PreTrainedModel, gone: Sequence[int] = GONE) -> tuple[BlockStack, BlockStack]:
+    """The intact model, and beside it the one without blocks, which shares its tensors."""
+    stack = find_blocks(model)
+    return stack, find_blocks(prepare(stack, gone).beside())
+
+
+def _healed(healer: Healer, model: PreTrainedModel, gone: Sequence[int] = GONE) -> tuple[Healed, BlockStack]:
+    intact, pruned = _parted(model, gone)
+    return heal_beside(intact, pruned, gone, TEXT, _fresh(healer)), intact
+
+
+def every_gap_is_told_of(healer: Healer) -> None:
+    """It says of each gap what was done there, and never leaves a model that is worse on what it chose by."""
+    for gone in ((1,), (0, 2), GONE):
+        found, _ = _healed(healer, tiny_model(), gone)
+        require(all(repair.done for repair in found.repairs), "a repair does not say what was done")
+        require(found.loss["healed"] <= found.loss["pruned"], "the held-out loss has risen")
+
+
+def intact_stays(healer: Healer) -> None:
+    """The intact model is as it was, bit for bit: weights, hooks, modes, configuration, and the random generators."""
+    model = tiny_model()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    snapshot = Snapshot.of(model)
+    intact, pruned = _parted(model)
+    loss = HeldOutLoss(intact, TEXT[1:])
+    case = Case(intact, pruned, find_gaps(pruned, GONE), TEXT[:1], TEXT[1:], lambda: loss.of(pruned))
+    with leaving_the_generator():
+        _fresh(healer).at_every_gap(case)
+    require_unharmed(model, snapshot, weights)
+
+
+class _Failing(Sequence["Batch"]):
+    """Text that cannot be read to its end."""
+
+    def __getitem__(self, index: Any) -> Any:
+        raise OSError("the text is gone")
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield TEXT[0]
+        raise OSError("the text is gone")
+
+    def __len__(self) -> int:
+        return 2
+
+
+def intact_stays_in_a_failure(healer: Healer) -> None:
+    """Where healing ends half way, no hook is left on either model, and no weight of the intact one is changed."""
+    model = tiny_model()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    snapshot = Snapshot.of(model)
+    intact, pruned = _parted(model)
+    snapshot_of_pruned = Snapshot.of(pruned.model)
+    case = Case(intact, pruned, find_gaps(pruned, GONE), _Failing(), _Failing(), _Unmeasured())
+    with suppress(Exception):  # what it makes of text that is gone is its own
+        _fresh(healer).at_every_gap(case)
+    require_unharmed(model, snapshot, weights)
+    left = snapshot_of_pruned.traces(Snapshot.of(pruned.model))
+    require(not left, f"on the pruned model, {', '.join(left[:3])} is left behind")
+
+
+class _Unmeasured:
+    """A loss that can be measured once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self) -> float:
+        self.asked += 1
+        if self.asked > 1:
+            raise OSError("the text is gone")
+        return 1.0
+
+
+def parameters_are_replaced(healer: Healer) -> None:
+    """What is healed has new parameters in memory of their own, of the dtype of the old; what is tied stays tied."""
+    for dtype in (torch.float32, torch.bfloat16):
+        model = tiny_model(dtype=dtype, tie_word_embeddings=True)
+        found, intact = _healed(healer, model)
+        ours: Any = found.model
+        require(ours.lm_head.weight is ours.model.embed_tokens.weight, "a tied weight is no longer tied")
+        lent = {parameter.data_ptr(): path for path, parameter in intact.model.named_parameters()}
+        for path in found.changed:
+            parameter = ours.get_parameter(path)
+            require(parameter.dtype == dtype, f"{path} is in {parameter.dtype}, where the model is in {dtype}")
+            require(parameter.data_ptr() not in lent, f"{path} lies in memory that the intact model uses")
+            require(parameter.is_contiguous(), f"{path} is a view of something else")
+
+
+def nan_is_refused(healer: Healer) -> None:
+    """Where the intact model puts out a NaN, no parameter of the pruned one becomes one."""
+    intact, pruned = _parted(tiny_model())
+    with torch.no_grad():
+        next(intact[1].parameters()).fill_(torch.nan)  # a block that is gone from the pruned model
+    case = Case(intact, pruned, find_gaps(pruned, GONE), TEXT, TEXT[:1], lambda: 1.0)
+    try:
+        _fresh(healer).at_every_gap(case)
+    except LayerimpError:
+        return
+    bad = [path for path, parameter in pruned.model.named_parameters() if not parameter.isfinite().all()]
+    require(not bad, f"{bad[:1]} holds a NaN or an infinity")
+
+
+def healing_is_repeatable(healer: Healer) -> None:
+    """The same models and text give the same weights, bit for bit."""
+    first, second = (_healed(healer, tiny_model())[0] for _ in range(2))
+    differs = first_difference(first.model, second.model)
+    require(differs is None, f"{differs} is another in a second run")
+    require(first.repairs == second.repairs, f"it says {second.repairs} after {first.repairs}")
+
+
+def result_is_a_stock_checkpoint(healer: Healer) -> None:
+    """What is healed is saved, and loads back with the stock class as what was in memory."""
+    found, _ = _healed(healer, tiny_model())
+    with TemporaryDirectory() as folder:
+        write(found.model, None, Path(folder))
+
+
+def other_architectures_are_healed_or_refused(healer: Healer) -> None:
+    """A post-norm classifier, sandwich norms, experts: healed, left with the reason, or refused with one line."""
+    others = (tiny_model("gemma3_text", head_dim=8), tiny_model("mixtral", num_local_experts=4), tiny_model("gpt2"))
+    for model in (tiny_classifier(), *others):
+        try:
+            _healed(healer, model)
+        except LayerimpError as error:
+            require(not error.names_plugin, f"{type(model).__name__}: {error}")
+
+
+def healer_contracts() -> dict[str, Callable[[Any], None]]:
+    """The contracts that a healer has to keep, by name."""
+    return {
+        "every gap is told of": every_gap_is_told_of,
+        "the intact model stays": intact_stays,
+        "the intact model stays in a failure": intact_stays_in_a_failure,
+        "parameters are replaced": parameters_are_replaced,
+        "a NaN is refused": nan_is_refused,
+        "healing is repeatable": healing_is_repeatable,
+        "the result is a stock checkpoint": result_is_a_stock_checkpoint,
+        "other architectures are healed or refused": other_architectures_are_healed_or_refused,
+    }

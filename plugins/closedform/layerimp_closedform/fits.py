@@ -1,0 +1,204 @@
+"""Least squares at a gap: new values for the last map before it, and for a norm that comes after the map.
+
+For each token t there is at the gap the stream x_t as it is, and the stream y_t as it should become. A token is
+weighted with w_t = 1 / rms(y_t): the few tokens with massive activations, whose square is 10,000 times that of the
+others, would otherwise be all that is fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from layerimp.healing import Gram, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layerimp.healer import Case, Gap, Writer
+
+Values = Mapping[str, "Tensor"]
+"""New parameters, by their path."""
+TINY = torch.finfo(torch.float64).tiny
+
+
+def lengths(rows: Tensor) -> Tensor:
+    """The root mean square of each row [row], in float64; above 0."""
+    return rows.double().square().mean(dim=-1).sqrt().clamp_min(TINY)
+
+
+@dataclass
+class Fit:
+    """What a gap's fits have in common.
+
+    Attributes:
+        model: The pruned model.
+        writer: The map before the gap, and the norm after it.
+        seen: Both models at the gap, batch by batch.
+        total: The factor by which earlier gaps have scaled the stream: the weights hold the stream divided by it.
+    """
+
+    model: nn.Module
+    writer: Writer
+    seen: Sequence[State]
+    total: float
+
+    @property
+    def features(self) -> int:
+        """How many unknowns each output of the map has."""
+        state = self.seen[0]
+        assert state.read is not None
+        return state.read.shape[-1] + self.has_bias
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the map has an intercept."""
+        return getattr(self.model.get_submodule(self.writer.path), "bias", None) is not None
+
+    def reads(self, state: State) -> Tensor:
+        """What the map reads [token, feature], with a column of ones for its bias."""
+        assert state.read is not None
+        read = state.read
+        return torch.cat([read, torch.ones_like(read[:, :1])], dim=1) if self.has_bias else read
+
+    def map_values(self, change: Tensor, *, relative: bool = True) -> dict[str, Tensor]:
+        """The map's parameters after a change [output, feature], or made of it alone, shaped as its module has them."""
+        path, linear = self.writer.path, self.model.get_submodule(self.writer.path)
+        parts = {"weight": change[:, : change.shape[1] - self.has_bias]}
+        if not isinstance(linear, nn.Linear):  # GPT-2's Conv1D holds the transpose
+            parts["weight"] = parts["weight"].T
+        if self.has_bias:
+            parts["bias"] = change[:, -1]
+        old = {name: linear.get_parameter(name).detach().double() if relative else 0.0 for name in parts}
+        return {f"{path}.{name}": old[name] + part for name, part in parts.items()}
+
+
+class PlainFit(Fit):
+    """The map writes straight into the stream: its change D has  sum_t w_t |y_t / f - x_t - s D a_t|^2  least.
+
+    a_t is what the map reads, s the model's own scale, f the factor by which the stream is to be scaled at the gap, and
+    a ridge holds D near 0. The solution is linear in y / f - x, so that the same sums serve every factor.
+    """
+
+    def solved(self, ridge: float) -> tuple[Tensor, Tensor]:
+        """The changes that would write y, and x."""
+        if not hasattr(self, "_gram"):
+            hidden = self.seen[0].stream.shape[-1]
+            self._gram = Gram(self.features, 2 * hidden)
+            for state in self.seen:
+                aims = torch.cat([state.target.double() / self.total, state.stream.double()], dim=1)
+                self._gram.add(self.reads(state), aims, 1 / lengths(state.target))
+        target, stream = self._gram.solve(ridge).chunk(2)
+        return target, stream
+
+    def values(self, factor: float, ridge: float) -> Values:
+        """The map's new parameters."""
+        target, stream = self.solved(ridge)
+        return self.map_values((target / factor - stream) / self.writer.scale)
+
+
+class NormFit(Fit):
+    """A norm comes after the map, alone (sandwich norms) or with the stream added before (post-norm).
+
+    The norm's output should be r_t, so what it reads should be along q_t = (r_t - b) / g, with g and b the spread and
+    the mean of r. The map is fitted to that, each token weighted with what its error does after the norm,
+    w_t rms(q_t)^2. Then the norm's own weight and bias are fitted, channel by channel, to what the new map gives. That
+    is one step of iteratively reweighted least squares; further steps bring little more.
+    """
+
+    def values(self, factor: float, ridge: float) -> Values:
+        """The map's and the norm's new parameters."""
+        aims = [self.aim(state, factor) for state in self.seen]
+        spread, middle = self._spread(aims)
+        gram = Gram(self.features, len(spread))
+        for state, aim in zip(self.seen, aims, strict=True):
+            along = (aim - middle) / spread
+            size = lengths(along)
+            wanted = along / size[:, None]
+            weight = size.square() / lengths(state.target)
+            if self.writer.joined:
+                assert state.normed is not None
+                read = state.normed.double()
+                mean = read.mean(dim=-1, keepdim=True)
+                scatter = lengths(read - mean)
+                wanted, weight = mean + scatter[:, None] * wanted - read, weight / scatter.square()
+            gram.add(self.reads(state), wanted, weight)
+        new_map = self.map_values(gram.solve(ridge), relative=self.writer.joined)
+        return new_map | self.diagonal(aims, new_map)
+
+    def aim(self, state: State, factor: float) -> Tensor:
+        """What the norm should put out [token, hidden], in float64."""
+        target = state.target.double() / (factor * self.total)
+        if self.writer.joined:
+            return target
+        assert state.written is not None
+        with torch.no_grad():
+            added: Tensor = self._norm(state.written)
+        return (target - state.stream.double()) / self.writer.scale + added.double()
+
+    def diagonal(self, aims: Sequence[Tensor], new_map: Values) -> dict[str, Tensor]:
+        """The norm's new weight and bias: least squares, channel by channel, with the map's new parameters."""
+        sums = [torch.zeros(aims[0].shape[1], dtype=torch.float64, device=aims[0].device) for _ in range(5)]
+        for state, aim in zip(self.seen, aims, strict=True):
+            unit, weight = self._unit(self._norm_reads(state, new_map)), 1 / lengths(state.target)[:, None]
+            parts = (weight.expand_as(unit), weight * unit, weight * aim, weight * unit * aim, weight * unit.square())
+            for total, part in zip(sums, parts, strict=True):
+                total += part.sum(dim=0)
+        count, unit, aim, product, square = sums
+        if "bias" not in dict(self._norm.named_parameters()):
+            return {f"{self.writer.norm}.weight": product / square.clamp_min(TINY) - self.writer.offset}
+        scale = (product - unit * aim / count) / (square - unit.square() / count).clamp_min(TINY)
+        found = {"weight": scale - self.writer.offset, "bias": (aim - scale * unit) / count}
+        return {f"{self.writer.norm}.{name}": value for name, value in found.items()}
+
+    @property
+    def _norm(self) -> nn.Module:
+        assert self.writer.norm is not None
+        return self.model.get_submodule(self.writer.norm)
+
+    def _norm_reads(self, state: State, new_map: Values) -> Tensor:
+        """What the norm reads [token, hidden] with new parameters of the map."""
+        assert state.read is not None
+        assert state.written is not None
+        assert state.normed is not None
+        if not new_map:
+            return state.normed
+        linear = self.model.get_submodule(self.writer.path)
+        prefix = f"{self.writer.path}."
+        own = {path.removeprefix(prefix): value.to(state.read.dtype) for path, value in new_map.items()}
+        with torch.no_grad():
+            written: Tensor = functional_call(linear, own, (state.read,))
+        return state.normed - state.written + written if self.writer.joined else written
+
+    def _unit(self, read: Tensor) -> Tensor:
+        """What the norm makes of its input with a weight of 1 and no bias [token, hidden], in float64."""
+        plain = {name: torch.zeros_like(value) for name, value in self._norm.named_parameters()}
+        plain["weight"] += 1 - self.writer.offset
+        with torch.no_grad():
+            found: Tensor = functional_call(self._norm, plain, (read,))
+        return found.double()
+
+    def _spread(self, aims: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The weighted spread and mean of what the norm should put out, both [hidden]; the mean is 0 without a bias."""
+        count = total = square = torch.zeros((), dtype=torch.float64, device=aims[0].device)
+        for state, aim in zip(self.seen, aims, strict=True):
+            weight = 1 / lengths(state.target)[:, None]
+            count, total, square = (
+                count + weight.sum(),
+                total + (weight * aim).sum(dim=0),
+                square + (weight * aim.square()).sum(dim=0),
+            )
+        middle = total / count if "bias" in dict(self._norm.named_parameters()) else torch.zeros_like(total)
+        return (square / count - middle.square()).clamp_min(TINY).sqrt(), middle
+
+
+def fit_of(case: Case, gap: Gap, seen: Sequence[State], total: float) -> PlainFit | NormFit:
+    """The fit for what writes before a gap."""
+    assert gap.writer is not None
+    kind = PlainFit if gap.writer.norm is None else NormFit
+    return kind(case.pruned.model, gap.writer, seen, total)

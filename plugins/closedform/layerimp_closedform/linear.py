@@ -1,0 +1,118 @@
+"""The healer `linear`: least squares at each gap, folded into the last linear map before it (ReplaceMe)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from pydantic import Field
+
+from layerimp import Healer
+from layerimp.errors import NonFiniteError
+from layerimp.healer import Case, Gap, Repair
+from layerimp.healing import replace, states, stream_scaled, trying
+from layerimp_closedform.fits import NormFit, PlainFit, Values, fit_of
+from layerimp_closedform.rescale import RescaleConfig, applied, factors_at, rescaled
+
+
+class LinearConfig(RescaleConfig):
+    """What is tried."""
+
+    ridges: tuple[float, ...] = Field(
+        (0.0003, 0.003, 0.03, 0.3),
+        min_length=1,
+        description="Rising ridges, in units of the mean square of what the map reads. Factors are tried with the "
+        "middle one; from there the ridge falls, or else rises, as long as that lowers the loss.",
+    )
+
+
+class Linear(Healer):
+    """Fits the last linear map before each gap to what the removed blocks did, where that lowers the held-out loss."""
+
+    name = "linear"
+    reference = "ReplaceMe, arXiv:2505.02819; here weighted, together with a factor and through a norm"
+    Config = LinearConfig
+
+    def heal(self, case: Case) -> list[Repair]:
+        """Fit at each gap, on the stream that the earlier ones have healed."""
+        total, repairs = 1.0, []
+        with case.progress.stage("linear", len(case.gaps)) as advance:
+            for gap in case.gaps:
+                repairs.append(self._repair(case, gap, total))
+                total *= repairs[-1].numbers.get("factor", 1.0)
+                advance(1)
+        return repairs
+
+    def _repair(self, case: Case, gap: Gap, total: float) -> Repair:
+        config = self.config
+        if gap.writer is None:
+            return rescaled(case, gap, total, config.shares, why=gap.obstacle)
+        seen = list(states(case, gap, case.batches))
+        fit = fit_of(case, gap, seen, total)
+        tokens = sum(len(state.stream) for state in seen)
+        few = f"{tokens:,} tokens for {fit.features:,} unknowns of each output" if tokens < fit.features else ""
+        if few:
+            case.progress.note(f"{gap}: {few}; more text would help")
+        factors, _ = factors_at(case, gap, total, config.shares, seen)
+        before = case.loss()
+        found = _Search(case, gap, fit)
+        found.over([1.0, *factors], config.ridges)
+        after = None if found.loss >= before else applied(case, gap, found.factor, found.values, before)
+        if after is None:
+            why = "; ".join(filter(None, ("least squares does not lower the held-out loss", few)))
+            return rescaled(case, gap, total, config.shares, seen=seen, why=why)
+        numbers = {"factor": found.factor, "loss_before": before, "loss_after": after}
+        if found.ridge is None:
+            return Repair(gap, "diagonal", few, numbers)
+        return Repair(gap, self.name, few, numbers | {"ridge": found.ridge})
+
+
+class _Search:
+    """The fit with the least held-out loss at a gap.
+
+    Attributes:
+        loss: That loss, with what follows.
+        values: The new parameters.
+        factor: The factor of the stream.
+        ridge: The ridge; None where the norm alone was fitted.
+    """
+
+    def __init__(self, case: Case, gap: Gap, fit: PlainFit | NormFit) -> None:
+        self._case, self._gap, self._fit = case, gap, fit
+        self.loss, self.factor = float("inf"), 1.0
+        self.ridge: float | None = None
+        self.values: Values = {}
+
+    def over(self, factors: Sequence[float], ridges: Sequence[float]) -> None:
+        """Try factors with the middle ridge, then smaller or larger ridges with the best factor, and the norm alone."""
+        middle = len(ridges) // 2
+        for factor in factors:
+            self._try(self._fit.values(factor, ridges[middle]), factor, ridges[middle])
+        for onwards in (ridges[:middle][::-1], ridges[middle + 1 :]):
+            if self.ridge == ridges[middle]:
+                self._follow(onwards)
+        if isinstance(self._fit, NormFit):
+            aims = [self._fit.aim(state, self.factor) for state in self._fit.seen]
+            self._try(self._fit.diagonal(aims, {}), self.factor, None)
+
+    def _follow(self, ridges: Sequence[float]) -> None:
+        """Try ridges in their order, as long as each is better than all before."""
+        for ridge in ridges:
+            self._try(self._fit.values(self.factor, ridge), self.factor, ridge)
+            if self.ridge != ridge:
+                return
+
+    def _try(self, values: Values, factor: float, ridge: float | None) -> None:
+        """Take a fit, if its loss is the least so far."""
+        case = self._case
+        with trying(case.pruned.model), ExitStack() as undo:
+            if factor != 1:
+                undo.enter_context(stream_scaled(case.pruned, self._gap, factor))
+            try:
+                for path, value in values.items():
+                    replace(case.pruned.model, path, value)
+                loss = case.loss()
+            except NonFiniteError:  # a fit that the model's dtype cannot hold
+                return
+        if loss < self.loss:
+            self.loss, self.values, self.factor, self.ridge = loss, values, factor, ridge

@@ -1,0 +1,119 @@
+"""The healer `rescale`: one factor for each gap (Prune&Comp, arXiv:2507.18212)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from layerimp import Healer
+from layerimp.component import Options
+from layerimp.errors import ModelError
+from layerimp.healer import Case, Gap, Repair
+from layerimp.healing import State, replace, scale_stream, states, stream_scaled, trying
+from layerimp_closedform.fits import lengths
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ALMOST_ONE = 1e-3
+"""A factor closer to 1 than that is none."""
+
+
+class RescaleConfig(Options):
+    """Which factors are tried."""
+
+    shares: tuple[float, ...] = Field(
+        (1.0, 0.5),
+        min_length=1,
+        description="Powers of the jump in magnitude that are tried as the factor; the one with the least held-out "
+        "loss is taken, if that is less than without one.",
+    )
+
+
+class Rescale(Healer):
+    """Scales the residual stream at each gap for the jump in its magnitude, where that lowers the held-out loss."""
+
+    name = "rescale"
+    reference = "Prune&Comp, arXiv:2507.18212; here the factor goes into what is written later"
+    Config = RescaleConfig
+
+    def heal(self, case: Case) -> list[Repair]:
+        """Find each gap's factor on the stream that the earlier ones have scaled."""
+        total, repairs = 1.0, []
+        with case.progress.stage("rescale", len(case.gaps)) as advance:
+            for gap in case.gaps:
+                repairs.append(rescaled(case, gap, total, self.config.shares))
+                total *= repairs[-1].numbers.get("factor", 1.0)
+                advance(1)
+        return repairs
+
+
+def rescaled(
+    case: Case, gap: Gap, total: float, shares: Sequence[float], *, seen: Iterable[State] | None = None, why: str = ""
+) -> Repair:
+    """Scale the stream at a gap, where that lowers the held-out loss.
+
+    Args:
+        case: The models and the text.
+        gap: The gap.
+        total: The factor by which earlier gaps have scaled the stream: the weights hold the stream divided by it.
+        shares: Powers of the jump in magnitude to try.
+        seen: Both models at the gap, where they are known.
+        why: Why this is done in place of something else.
+    """
+    factors, obstacle = factors_at(case, gap, total, shares, states(case, gap, case.batches) if seen is None else seen)
+    if obstacle:
+        return Repair(gap, "nothing", "; ".join(filter(None, (why, obstacle))))
+    before = case.loss()
+    tried = {1.0: before}
+    for factor in factors:
+        with stream_scaled(case.pruned, gap, factor):
+            tried[factor] = case.loss()
+    best = min(tried, key=lambda factor: tried[factor])
+    after = None if best == 1 else applied(case, gap, best, {}, before)
+    if after is None:
+        return Repair(gap, "nothing", "; ".join(filter(None, (why, "no factor lowers the held-out loss"))))
+    return Repair(gap, "rescale", why, {"factor": best, "loss_before": before, "loss_after": after})
+
+
+def applied(case: Case, gap: Gap, factor: float, values: Mapping[str, Tensor], before: float) -> float | None:
+    """Put a factor and new parameters into the weights, as they are stored, and keep them where the loss is less.
+
+    Returns:
+        The loss with them; None where it is not less than `before`, and all is as it was.
+    """
+    with trying(case.pruned.model) as keep:
+        if factor != 1:
+            scale_stream(case.pruned, gap, factor)
+        for path, value in values.items():
+            replace(case.pruned.model, path, value)
+        after = case.loss()
+        if after >= before:
+            return None
+        keep()
+    return after
+
+
+def factors_at(
+    case: Case, gap: Gap, total: float, shares: Sequence[float], seen: Iterable[State]
+) -> tuple[list[float], str]:
+    """The factors to try at a gap, without those that are almost 1; and why there are none, where it cannot be scaled.
+
+    The jump is the geometric mean over tokens of the intact stream's length over the pruned one's.
+    """
+    if gap.after is None:
+        return [], "the final norm comes next, and cancels any factor"
+    try:
+        with trying(case.pruned.model):
+            scale_stream(case.pruned, gap, 2.0)
+    except ModelError as error:
+        return [], str(error)
+    logarithms, count = 0.0, 0
+    for state in seen:
+        logarithms += float((lengths(state.target) / lengths(state.stream)).log().sum())
+        count += len(state.stream)
+    jump = math.exp(logarithms / count) / total
+    return [factor for share in shares if abs((factor := jump**share) - 1) > ALMOST_ONE], ""

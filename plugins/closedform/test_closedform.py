@@ -1,0 +1,240 @@
+"""The healers `linear` and `rescale` against least squares written out, and against what has to stay as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from layerimp_closedform import Linear, Rescale
+from layerimp_closedform.fits import NormFit, PlainFit, fit_of
+from torch import nn
+from transformers import PreTrainedModel
+
+import layerimp
+from layerimp.blocks import computing
+from layerimp.healer import Case, Gap, Writer
+from layerimp.healing import Healed, State
+from layerimp.testing import batch, padded_batch, parametrize, tiny_classifier, tiny_model
+
+TEXT = [batch(8, 16, seed=1), padded_batch((16, 9, 12, 5), seed=2), batch(8, 16, seed=3)]
+
+
+@parametrize(Linear, Rescale)
+def test_contract(check: Any) -> None:
+    check()
+
+
+def rows(count: int, width: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def states_of(linear: nn.Module, norm: nn.Module | None, sizes: Sequence[int], *, joined: bool = False) -> list[State]:
+    """Made-up states in batches, at a gap after a map of 5 features and 3 outputs; two tokens are massive."""
+    found = []
+    for seed, size in enumerate(sizes):
+        read, target, rest = rows(size, 5, seed), rows(size, 3, 10 + seed), rows(size, 3, 20 + seed)
+        target[0] *= 1000
+        with torch.no_grad():
+            written = linear(read)
+            normed = None if norm is None else written + rest if joined else written
+            added = written if norm is None else norm(normed)
+        found.append(State(added if joined else rest + added, target, read, written, normed))
+    return found
+
+
+class Holder(nn.Module):
+    """A map, and a norm after it."""
+
+    def __init__(self, *, bias: bool, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.down = nn.Linear(5, 3, bias=bias, dtype=torch.float64)
+        self.norm = norm
+        for seed, parameter in enumerate(self.parameters()):
+            parameter.data = 0.5 + 0.3 * rows(1, parameter.numel(), 30 + seed).view(parameter.shape)
+
+
+def whole(states: list[State], name: str) -> torch.Tensor:
+    return torch.cat([getattr(state, name) for state in states])
+
+
+def lstsq(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, ridge: float) -> torch.Tensor:
+    """Weighted least squares with a ridge in units of the mean square, by rows that are added."""
+    root = weight.sqrt()[:, None]
+    size = (root * x).square().sum() / x.shape[1]
+    tall = torch.cat([root * x, (ridge * size).sqrt() * torch.eye(x.shape[1], dtype=x.dtype)])
+    return torch.linalg.lstsq(
+        tall, torch.cat([root * y, torch.zeros(x.shape[1], y.shape[1], dtype=y.dtype)])
+    ).solution.T
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_plain_fit_is_weighted_least_squares(bias: bool) -> None:
+    model = Holder(bias=bias)
+    states = states_of(model.down, None, (7, 30, 4))
+    factor, ridge, total, scale = 1.3, 0.02, 0.8, 0.5
+    found = PlainFit(model, Writer("down", scale=scale), states, total).values(factor, ridge)
+    x, target, stream = (whole(states, name) for name in ("read", "target", "stream"))
+    if bias:
+        x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+    weight = 1 / target.square().mean(dim=1).sqrt()
+    change = lstsq(x, target / (total * factor) - stream, weight, ridge) / scale
+    assert torch.allclose(found["down.weight"], model.down.weight + change[:, :5], atol=1e-8)
+    if bias:
+        assert torch.allclose(found["down.bias"], model.down.bias + change[:, 5], atol=1e-8)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_the_diagonal_fit_is_least_squares_channel_by_channel(joined: bool) -> None:
+    norm = nn.LayerNorm(3, dtype=torch.float64)
+    model = Holder(bias=True, norm=norm)
+    states = states_of(model.down, norm, (7, 30), joined=joined)
+    fit = NormFit(model, Writer("down", "norm", joined=joined), states, 1.0)
+    aims = [fit.aim(state, 1.0) for state in states]
+    found = fit.diagonal(aims, {})
+    aim, normed = torch.cat(aims), whole(states, "normed")
+    unit = nn.functional.layer_norm(normed, (3,))
+    weight = 1 / whole(states, "target").square().mean(dim=1).sqrt()
+    expected = aim if joined else whole(states, "target") - (whole(states, "stream") - norm(normed).detach())
+    assert torch.allclose(aim, whole(states, "target") if joined else expected)
+    for channel in range(3):
+        columns = torch.stack([unit[:, channel], torch.ones(len(unit), dtype=torch.float64)], dim=1)
+        root = weight.sqrt()[:, None]
+        solution = torch.linalg.lstsq(root * columns, root * expected[:, channel : channel + 1]).solution[:, 0]
+        assert float(found["norm.weight"][channel]) == pytest.approx(float(solution[0]), rel=1e-6)
+        assert float(found["norm.bias"][channel]) == pytest.approx(float(solution[1]), rel=1e-6, abs=1e-8)
+
+
+def test_a_fit_through_a_norm_finds_what_was_there() -> None:
+    """Where the target is another map through the norm."""
+    norm = nn.RMSNorm(3, dtype=torch.float64, eps=1e-12)
+    model = Holder(bias=False, norm=norm)
+    states = states_of(model.down, norm, (2000,))
+    angles = rows(2000, 1, 40)[:, 0]
+    read = torch.cat([torch.stack([angles.cos(), angles.sin(), angles.cos()], dim=1), rows(2000, 2, 41)], dim=1)
+    true = torch.tensor([[1.0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.float64)
+    spread = torch.tensor([3.0, 0.5, 1.0], dtype=torch.float64)
+    with torch.no_grad():
+        written = model.down(read)
+        rest = states[0].stream - norm(states[0].written)
+        aim = spread * nn.functional.rms_norm(read @ true.T, (3,))
+        state = State(rest + norm(written), rest + aim, read, written, written)
+    fit = NormFit(model, Writer("down", "norm"), [state], 1.0)
+    values = fit.values(1.0, 1e-9)
+    healed = values["norm.weight"] * nn.functional.rms_norm(read @ values["down.weight"].T, (3,))
+    assert (healed - aim).square().mean() < 0.01 * aim.square().mean()  # one step: close, and not exact
+
+
+def healed(model: PreTrainedModel, gone: Sequence[int], healer: str) -> Healed:
+    return layerimp.heal(model, gone, TEXT, healer)
+
+
+@pytest.mark.parametrize("healer", ["linear", "rescale"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_gap_where_nothing_was_lost_stays(healer: str, architecture: str) -> None:
+    """Blocks that add nothing are removed: there is nothing to heal, and nothing is changed."""
+    model = tiny_model(architecture)
+    for block in list(layerimp.find_blocks(model))[1:3]:
+        for name, parameter in block.named_parameters():
+            if name.split(".")[-2] in ("o_proj", "down_proj", "c_proj"):
+                nn.init.zeros_(parameter)
+    found = healed(model, [1, 2], healer)
+    assert found.loss["pruned"] == pytest.approx(found.loss["intact"], abs=1e-6)
+    pruned: Any = found.model
+    for path in found.changed:
+        before = model.get_parameter(path)
+        assert torch.allclose(pruned.get_parameter(path), before, atol=1e-4), path
+
+
+def predictable(model: PreTrainedModel, scale: float = 8.0) -> list[dict[str, torch.Tensor]]:
+    """Text that the intact model itself would write, so that losing blocks raises its loss."""
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(scale)
+    rows_of = []
+    for seed in range(4):
+        ids = batch(8, 4, seed=seed)["input_ids"]
+        for _ in range(12):
+            with torch.no_grad():
+                logits: torch.Tensor = model(input_ids=ids).logits[:, -1]
+            ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
+        rows_of.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    return rows_of
+
+
+@pytest.mark.parametrize("changes", [{}, {"architecture": "gemma3_text", "head_dim": 8, "tie_word_embeddings": False}])
+def test_linear_brings_back_what_was_lost(changes: dict[str, Any], tmp_path: Any) -> None:
+    model = tiny_model(**changes)
+    text = predictable(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = layerimp.heal(model, [1, 2], text, "linear")
+    assert found.recovered is not None
+    assert found.recovered > 0.05
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    layerimp.save(found.model, None, tmp_path / "healed")
+
+
+def test_a_post_norm_classifier_is_healed_or_left() -> None:
+    model = tiny_classifier()
+    for healer in ("linear", "rescale"):
+        found = healed(model, [1, 2], healer)
+        assert found.loss["healed"] <= found.loss["pruned"]
+    assert found.changed == []
+    assert "its norms do not cancel a factor" in found.repairs[0].why
+
+
+def test_experts_get_a_factor_alone() -> None:
+    found = healed(tiny_model("mixtral", num_local_experts=4), [1], "linear")
+    assert "experts" in found.repairs[0].why
+    assert all("down_proj" in path or "o_proj" in path for path in found.changed)
+
+
+def test_few_tokens_are_told() -> None:
+    said: list[str] = []
+
+    class Listening:
+        def stage(self, description: str, total: int | None = None) -> Any:
+            from layerimp.progress import SILENT
+
+            return SILENT.stage(description, total)
+
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    layerimp.heal(tiny_model(), [1], [batch(4, 4, seed=1)], "linear", progress=Listening())
+    assert said[0] == "block 1: 12 tokens for 64 unknowns of each output; more text would help"
+
+
+def test_factors_of_several_gaps_multiply() -> None:
+    """The healed model computes what the pruned one does with its stream scaled at each gap by what the repairs say."""
+    model = tiny_model(num_hidden_layers=6, tie_word_embeddings=False)
+    for index, block in enumerate(layerimp.find_blocks(model)):
+        block.mlp.down_proj.weight.data *= 1 + index
+    found = layerimp.heal(model, [1, 3], predictable(model), Rescale(Rescale.Config(shares=(1.0, 0.5, 0.25, -0.25))))
+    factors = [repair.numbers.get("factor", 1.0) for repair in found.repairs]
+    plain = layerimp.heal(model, [1, 3], TEXT, Rescale(Rescale.Config(shares=(1e-9,)))).model
+    blocks = layerimp.find_blocks(plain)
+    ids = TEXT[0]["input_ids"]
+
+    def scaled(forward: Any, factor: float) -> Any:
+        return lambda hidden, *args, **kwargs: forward(factor * hidden, *args, **kwargs)
+
+    with (
+        torch.no_grad(),
+        computing(blocks[1], scaled(blocks[1].forward, factors[0])),
+        computing(blocks[2], scaled(blocks[2].forward, factors[1])),
+    ):
+        expected = plain(input_ids=ids).logits
+    with torch.no_grad():
+        logits = found.model(input_ids=ids).logits
+    assert torch.allclose(logits, expected, atol=2e-2 * float(expected.abs().max()))
+    assert any(factor != 1 for factor in factors)
+
+
+def test_the_fit_follows_the_writer() -> None:
+    model = Holder(bias=False)
+    states = states_of(model.down, None, (4,))
+    gap = Gap((1,), 0, 2, 1, Writer("down"))
+    case: Any = type("Case", (), {"pruned": type("Stack", (), {"model": model})})
+    assert isinstance(fit_of(case, gap, states, 1.0), PlainFit)
+    assert Case.__doc__
