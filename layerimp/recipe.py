@@ -95,9 +95,14 @@ def _any(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
     return value
 
 
-def _scorer_labels(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
-    for label, spec in value.items():
+def _labels(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+    for label in value:
         check_label(label)
+    return value
+
+
+def _scorer_labels(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+    for label, spec in _labels(value).items():
         if ALL in (label, spec.name) and (label != spec.name or spec.options):
             raise OptionError(f"{ALL!r} stands for every scorer, and takes no label and no options")
     return value
@@ -115,6 +120,7 @@ Components = Annotated[
 ]
 """Components by label."""
 Scorers = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_any)]
+Healers = Annotated[Components, AfterValidator(_labels)]
 Baselines = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_not_all)]
 
 
@@ -168,6 +174,9 @@ class Recipe(Part):
         description="Scorers, by label, that a run with quality metrics evaluates beside the others.",
     )
     pruner: ComponentSpec = Field(ComponentSpec(name=PRUNER), description="The pruner.")
+    healers: Healers = Field(
+        {}, description="Healers, by label; what each makes of every pruned model stands beside it as SCORER+HEALER."
+    )
     evaluators: Components = Field(
         default_factory=lambda: {name: ComponentSpec(name=name) for name in EVALUATORS},
         description="Evaluators, by label.",

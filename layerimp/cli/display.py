@@ -99,6 +99,8 @@ class Screen:
                 self.out.print(shown(line))
         elif labels:
             self._print_whole([tables.removed(report, labels)])
+        for line in tables.healing(report):
+            self.out.print(shown(line))
         if quality and labels:
             for note in report.comparison().notes:
                 self.out.print(shown(f"note: {note}", style="yellow"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import indices, permissions, recipe_from, setting
 from layerimp.errors import OptionError
+
+if TYPE_CHECKING:
+    from layerimp.report.documents import HealingReport
 
 Pruned = Annotated[str | None, typer.Option(help="Pruned model: a directory.")]
 Teacher = Annotated[
@@ -84,7 +87,7 @@ def _options(settings: list[str], healer: str) -> dict[str, Any]:
     return found
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
+def _lines(found: HealingReport) -> list[str]:
     """What was done, for a reader."""
     lines = [f"{found['healer']}: {found['calibration']['tokens']:,} tokens of {found['calibration']['source']}"]
     for gap in found["gaps"]:

@@ -73,6 +73,10 @@ tasks = Annotated[
         help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; none. Default: three that ship."
     ),
 ]
+heal = Annotated[
+    list[str] | None,
+    typer.Option(help="Healer, or LABEL=HEALER, that repairs every pruned model; repeatable. Default: none."),
+]
 evaluator = Annotated[
     list[str] | None,
     typer.Option(help="Evaluator; repeatable. Default: harness and footprint."),

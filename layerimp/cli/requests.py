@@ -83,6 +83,8 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
     said = {name: given[name] for name in kind.model_fields if given.get(name) is not None}
     if scorer := given.get("scorer"):
         said["scorers"] = _labelled("scorer", scorer)
+    if healer := given.get("heal"):
+        said["healers"] = _labelled("healer", healer, option="heal")
     if evaluator := given.get("evaluator"):
         said["evaluators"] = _labelled("evaluator", evaluator)
     if "tasks" in said:
@@ -126,13 +128,13 @@ def _with_amounts(values: dict[str, Any], shares: Iterable[float], **amounts: An
     return {name: value for name, value in values.items() if name not in amounts} | given if given else values
 
 
-def _labelled(kind: str, specs: list[str]) -> dict[str, dict[str, Any]]:
+def _labelled(kind: str, specs: list[str], option: str = "") -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for spec in specs:
         label, _, name = spec.rpartition("=")
         label = label or name
         if label in found:
-            raise OptionError(f"the {kind} {label!r} comes twice; give it a label: --{kind} LABEL={name}")
+            raise OptionError(f"the {kind} {label!r} comes twice; give it a label: --{option or kind} LABEL={name}")
         found[label] = {"name": name}
     return found
 
@@ -176,7 +178,7 @@ def _with_options(recipe: Described, settings: list[str]) -> Described:
         return recipe
     document = recipe.model_dump()
     pruners = document["pruners"] if "pruners" in document else {document["pruner"]["name"]: document["pruner"]}
-    homes = {**pruners, **document["evaluators"], **document["scorers"]}
+    homes = {**pruners, **document["evaluators"], **document.get("healers", {}), **document["scorers"]}
     for text in settings:
         label, option, parsed = setting(text, "avss.site=block_out")
         if label not in homes and ALL in document["scorers"] and label in registry().names("scorer"):
@@ -185,5 +187,5 @@ def _with_options(recipe: Described, settings: list[str]) -> Described:
         if label not in homes:
             raise unknown_name("label", label, homes, of=f"--set {text}")
         homes[label]["options"][option] = parsed
-    said = recipe.model_fields_set | ({"scorers", "pruner", "pruners", "evaluators"} & document.keys())
+    said = recipe.model_fields_set | ({"scorers", "pruner", "pruners", "healers", "evaluators"} & document.keys())
     return type(recipe).model_validate({field: document[field] for field in said})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +17,7 @@ from layerimp.report.model_card import measured
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
+    from layerimp.healer import Repair
     from layerimp.report.comparison import Comparison
     from layerimp.report.data import Report
     from layerimp.report.paired_bootstrap import Estimate
@@ -132,7 +133,7 @@ def removed(report: Report, labels: list[str]) -> Table:
         share = gone.share_of(report.sizes[ORIGINAL])
         counts = {"blocks": gone.blocks, "parameters": gone.parameters, "bytes": gone.bytes}
         cells = [f"{count:,} ({share[name]:.2%})" for name, count in counts.items()]
-        table.add_row(shown(label), *cells, ", ".join(map(str, sorted(report.plans[label].blocks))))
+        table.add_row(shown(label), *cells, ", ".join(map(str, sorted(report.plan_of(label).blocks))))
     return table
 
 
@@ -162,7 +163,7 @@ def comparison(report: Report, fits: Fits) -> list[Table]:
 
 
 def _comparison_columns(report: Report, found: Comparison, *, stacked: bool) -> Iterator[_Column]:
-    blocks = ["", *(_runs(report.plans[label].blocks) for label in found.labels)]
+    blocks = ["", *(_runs(report.plan_of(label).blocks) for label in found.labels)]
     yield _Column("removed\nblocks", blocks, "left", BLOCKS_WIDTH if stacked else None)
     tables = {label: {(m.task, m.name): m for m in metrics} for label, metrics in report.metrics.items()}
     for key, metric in tables[ORIGINAL].items():
@@ -187,6 +188,25 @@ def _comparison_columns(report: Report, found: Comparison, *, stacked: bool) -> 
         yield _Column(f"retained\n{kind}", cells)
     gone = [report.removed(label).share_of(report.sizes[ORIGINAL])["parameters"] for label in found.labels]
     yield _Column("parameters\nremoved", ["", *(f"{share:.2%}" for share in gone)])
+
+
+def healing(report: Report) -> Iterator[str]:
+    """What healers did, one line for each healed model and one for each of its gaps."""
+    for label, one in report.healed.items():
+        back = "nothing was lost" if one.recovered is None else f"{one.recovered:.1%} of the lost loss came back"
+        yield f"{label}: {back} on the held-out rows (nats per token: {_losses(one.loss)})"
+        yield from (f"  {line}" for line in gaps(one.repairs))
+
+
+def _losses(loss: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in loss.items())
+
+
+def gaps(repairs: Iterable[Repair]) -> Iterator[str]:
+    """What was done at each gap."""
+    for one in repairs:
+        numbers = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in one.numbers.items())
+        yield f"{one.gap}: {one.done}{numbers and f' ({numbers})'}{one.why and f'; {one.why}'}"
 
 
 def _share(estimate: Estimate | None) -> str:

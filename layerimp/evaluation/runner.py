@@ -43,6 +43,10 @@ class Evaluation:
         self._model, self._tokenizer = model, tokenizer
         self._progress, self._failed = progress, failed
 
+    def beside(self, model: PreTrainedModel) -> Evaluation:
+        """The same of another model, such as a healed one."""
+        return Evaluation(model, self._tokenizer, self._progress, self._failed)
+
     def of(self, evaluators: dict[str, Evaluator], kind: str, who: str = ORIGINAL) -> list[Metric]:
         """What the evaluators of a kind say of the model as it is, `who` it is; the intact one's quality is kept.
 

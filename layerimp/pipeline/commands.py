@@ -10,6 +10,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
+from layerimp.pipeline.healing import configured, heal_pruned
 from layerimp.pipeline.resolve import anywhere, resolve, told
 from layerimp.pipeline.stages import (
     Loaded,
@@ -29,6 +30,10 @@ from layerimp.report.data import Report, Size
 from layerimp.scoring.selection import Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
+
     from layerimp.evaluator import Evaluator, Metric
     from layerimp.surgery.removal import Removal
 
@@ -47,12 +52,13 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     with output_directory(recipe) as stage:
         trained_on = check_calibration(recipe, allowed, progress)
         evaluators = prepared(recipe, allowed, progress)
+        healers = {label: configured(spec.name, spec.options) for label, spec in recipe.healers.items()}
         if any(evaluator.kind == "quality" for evaluator in evaluators.values()):
             selection.add_baselines(recipe)
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
         evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
-        plans = plan_removals(report, loaded, trained_on, selection, progress)
+        plans, drawn = plan_removals(report, loaded, trained_on, selection, progress)
         removals = prepare_removals(report, loaded, plans, selection, stage)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
         report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
@@ -60,8 +66,13 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
             with removal.applied():
                 report.metrics[label] = _quality(report, label, evaluation, evaluators, progress)
                 if stage and label not in report.baselines:
-                    write_checkpoint(loaded, report, label, stage, progress)
-        _evaluate_costs(report, evaluation, evaluators, removals)
+                    write_checkpoint(loaded.model, loaded.tokenizer, report, label, stage, progress)
+        healed = heal_pruned(report, loaded, removals, healers, drawn, progress)
+        for label, model in healed.items():
+            report.metrics[label] = _quality(report, label, evaluation.beside(model), evaluators, progress)
+            if stage and report.healed[label].scorer not in report.baselines:
+                write_checkpoint(model, loaded.tokenizer, report, label, stage, progress)
+        _evaluate_costs(report, evaluation, evaluators, removals, healed)
         if stage:
             report.write(stage)
     return report.placed()
@@ -100,14 +111,14 @@ def prune_model(
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
         if by_score:
-            plans = plan_removals(report, loaded, trained_on, selection, progress)
+            plans, _ = plan_removals(report, loaded, trained_on, selection, progress)
         elif plans is None:
             plans = {"blocks": _named_by_the_user(recipe, len(loaded.stack))}
         if not plans:
             raise OptionError("there is no plan in the file")
         for label, removal in prepare_removals(report, loaded, plans, selection, stage).items():
             with removal.applied():
-                write_checkpoint(loaded, report, label, stage, progress)
+                write_checkpoint(loaded.model, loaded.tokenizer, report, label, stage, progress)
         report.write(stage)
     return report.placed()
 
@@ -123,7 +134,7 @@ def evaluate_model(recipe: Recipe, *, permissions: Permissions | None = None, pr
         evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
         report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
-        _evaluate_costs(report, evaluation, evaluators, {})
+        _evaluate_costs(report, evaluation, evaluators, {}, {})
         if stage:
             report.write(stage)
     return report.placed()
@@ -164,18 +175,24 @@ def _quality(
     report: Report, label: str, evaluation: Evaluation, evaluators: dict[str, Evaluator], progress: Progress
 ) -> list[Metric]:
     """The quality of the model as it is, pruned by the plan under `label`; the same blocks are measured once."""
-    for other, plan in report.plans.items():
-        if report.metrics.get(other) and set(plan.blocks) == set(report.plans[label].blocks):
+    for other in report.metrics:
+        if other != ORIGINAL and report.metrics[other] and report.same_model(label, other):
             progress.note(f"{label} removes the same blocks as {other}, whose metrics stand for both")
             return report.metrics[other]
     return evaluation.of(evaluators, "quality", label)
 
 
 def _evaluate_costs(
-    report: Report, evaluation: Evaluation, evaluators: dict[str, Evaluator], removals: dict[str, Removal]
+    report: Report,
+    evaluation: Evaluation,
+    evaluators: dict[str, Evaluator],
+    removals: Mapping[str, Removal],
+    healed: Mapping[str, PreTrainedModel],
 ) -> None:
     """Time and space of all models, one right after the other, so that the machine's load is much the same."""
     report.footprint[ORIGINAL] = evaluation.of(evaluators, "cost")
     for label, removal in removals.items():
         with removal.applied():
             report.footprint[label] = evaluation.of(evaluators, "cost", label)
+    for label, model in healed.items():
+        report.footprint[label] = evaluation.beside(model).of(evaluators, "cost", label)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ from layerimp._version import __version__
 from layerimp.checkpoint.record import Record, read_record
 from layerimp.checkpoint.saving import write
 from layerimp.defaults import HEALER
-from layerimp.errors import InputError, ModelError
+from layerimp.errors import InputError, ModelError, NonFiniteError, PluginError
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.discovery import find_blocks
@@ -21,6 +23,8 @@ from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan, checked_blocks
 from layerimp.registry.assets import absolute, assets
 from layerimp.registry.catalog import registry
+from layerimp.report import conversion
+from layerimp.report.healing import Healing
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.pipeline.stages import Loaded
     from layerimp.recipe import Permissions, Recipe
+    from layerimp.report.data import Report
+    from layerimp.report.documents import HealingReport
+    from layerimp.surgery.removal import Removal
 
 
 def heal(
@@ -67,9 +74,45 @@ def heal(
     stack = find_blocks(model)
     gone = checked_blocks(blocks.blocks if isinstance(blocks, PrunePlan) else blocks, len(stack))
     if not isinstance(healer, Healer):
-        healer = _configured(healer, {})
+        healer = configured(healer, {})
     rest = find_blocks(prepare(stack, gone).beside() if pruned is None else pruned)
     return heal_beside(stack, rest, gone, calibration, healer, progress=progress or SILENT)
+
+
+def heal_pruned(
+    report: Report,
+    loaded: Loaded,
+    removals: Mapping[str, Removal],
+    healers: Mapping[str, Healer],
+    drawn: CalibrationSet,
+    progress: Progress,
+) -> dict[str, PreTrainedModel]:
+    """Let every healer repair every pruned model, into the report; what cannot be healed is noted there as failed.
+
+    Plans that remove the same blocks share a model.
+
+    Returns:
+        The healed models by their labels, `SCORER+HEALER`, beside the intact one.
+    """
+    models: dict[str, PreTrainedModel] = {}
+    known: dict[tuple[frozenset[int], str], str] = {}
+    for (scorer, removal), (name, healer) in product(removals.items(), healers.items()):
+        label = f"{scorer}+{name}"
+        if (same := known.setdefault((frozenset(removal.gone), name), label)) in models:
+            models[label], report.healed[label] = models[same], replace(report.healed[same], scorer=scorer)
+        else:
+            progress.note(f"heal {label}")
+            try:
+                rest = find_blocks(removal.beside())
+                found = heal_beside(loaded.stack, rest, removal.gone, drawn, healer, progress=progress)
+            except (ModelError, PluginError, NonFiniteError) as error:
+                report.failed[label] = str(error)
+                progress.note(f"{label} is left out: {error}")
+                continue
+            models[label] = found.model
+            report.healed[label] = Healing(scorer, name, found.repairs, found.loss, found.recovered)
+        report.sizes[label] = report.sizes[scorer]
+    return models
 
 
 def heal_checkpoint(
@@ -81,7 +124,7 @@ def heal_checkpoint(
     options: Mapping[str, Any] | None = None,
     permissions: Permissions,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> HealingReport:
     """Repair a pruned checkpoint, and write what comes out as a checkpoint.
 
     Args:
@@ -100,7 +143,7 @@ def heal_checkpoint(
         InputError: something is wrong with what was asked for, or there is no record of what is gone.
         LayerimpError: healing failed; nothing is left under the output's name.
     """
-    recipe, repairer = resolve(asked), _configured(healer, options or {})
+    recipe, repairer = resolve(asked), configured(healer, options or {})
     if by_default := told(asked, recipe, ["calibration"]):
         progress.note(by_default)
     record = _record_of(recipe.model, teacher, removed)
@@ -142,7 +185,12 @@ def _why_not_healed(directory: Path) -> str | None:
     return None if record and record.healers else "it is no checkpoint that layerimp healed"
 
 
-def _configured(healer: str, options: Mapping[str, Any]) -> Healer:
+def configured(healer: str, options: Mapping[str, Any]) -> Healer:
+    """A healer.
+
+    Raises:
+        InputError: there is no such healer, or an option is wrong.
+    """
     made = registry().create("healer", healer, options)
     assert isinstance(made, Healer)
     return made
@@ -177,12 +225,8 @@ def _card(pruned: Path, found: Healed, healer: str, drawn: CalibrationSet) -> st
 
 def _document(
     recipe: Recipe, record: Record, found: Healed, healer: str, repairer: Healer, drawn: CalibrationSet
-) -> dict[str, Any]:
+) -> HealingReport:
     """What was done, as JSON."""
-    gaps = [
-        {"gap": str(r.gap), "removed": list(r.gap.removed), "done": r.done, "why": r.why, "numbers": dict(r.numbers)}
-        for r in found.repairs
-    ]
     return {
         "schema_version": "layerimp.healing/1",
         "model": recipe.model,
@@ -190,10 +234,8 @@ def _document(
         "removed": list(record.removed),
         "healer": healer,
         "options": repairer.config.model_dump(mode="json"),
-        "calibration": dict(drawn.description),
-        "gaps": gaps,
+        "calibration": drawn.description,
+        **conversion.repaired(found.repairs, found.loss, found.recovered),
         "changed": list(found.changed),
-        "loss": found.loss,
-        "recovered": found.recovered,
         "output": str(Path(recipe.output or "").expanduser().absolute()),
     }

@@ -167,10 +167,13 @@ def score_blocks(
 
 def plan_removals(
     report: Report, loaded: Loaded, trained_on: Evaluator | None, selection: Selection, progress: Progress
-) -> dict[str, PrunePlan]:
+) -> tuple[dict[str, PrunePlan], CalibrationSet]:
     """Score the blocks into the report, and let the pruner choose by each scorer; those that fail leave the selection.
 
     Where the recipe names neither an amount nor blocks, a quarter goes.
+
+    Returns:
+        The plans, by label, and the text that was drawn.
     """
     recipe, stack = report.recipe, loaded.stack
     ratio = RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
@@ -187,7 +190,7 @@ def plan_removals(
             scoring = rescoring(stack, drawn, report.importance[label], selection, label, progress)
             plan = pruner.within_budget(scoring, budget)
             plans[label] = plan.model_copy(update={"scorer": selection.specs[label].name, "pruner": name})
-    return plans
+    return plans, drawn
 
 
 def rescoring(
@@ -242,7 +245,8 @@ def prepare_removals(
     for label in selection.left_out | selection.failed:
         report.importance.pop(label, None)
     if stage:
-        need = sum(report.sizes[label].bytes for label in removals if label not in report.baselines)
+        kept = sum(report.sizes[label].bytes for label in removals if label not in report.baselines)
+        need = kept * (1 + len(report.recipe.healers))
         if need > (free := shutil.disk_usage(stage).free):
             raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
         if report.recipe.verify:
@@ -250,22 +254,30 @@ def prepare_removals(
     return removals
 
 
-def write_checkpoint(loaded: Loaded, report: Report, label: str, stage: Path, progress: Progress) -> None:
-    """Write the model as it is now, with a card, under the label, and note that in the report."""
+def write_checkpoint(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    report: Report,
+    label: str,
+    stage: Path,
+    progress: Progress,
+) -> None:
+    """Write a pruned model as it is now, with a card and a record, under its label, and note that in the report."""
     relative = Path("checkpoints") / label
     report.checkpoints[label] = relative
     with progress.stage(f"save {relative}"):
         (stage / relative).mkdir(parents=True)
         write(
-            loaded.model,
-            loaded.tokenizer,
+            model,
+            tokenizer,
             stage / relative,
             verify=report.recipe.verify,
             card=model_card(report, label),
             record=Record(
                 source=absolute(report.recipe.model, assets().models),
                 num_blocks=report.num_blocks,
-                removed=tuple(sorted(report.plans[label].blocks)),
+                removed=tuple(sorted(report.plan_of(label).blocks)),
+                healers=(report.recipe.healers[report.healed[label].healer].name,) if label in report.healed else (),
             ),
             max_shard_size=report.recipe.max_shard_size,
         )

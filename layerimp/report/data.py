@@ -12,8 +12,9 @@ from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric, retention
 from layerimp.models.dtypes import stored_bytes
 from layerimp.recipe import Recipe
-from layerimp.report import documents
+from layerimp.report import conversion, documents
 from layerimp.report.comparison import Comparison
+from layerimp.report.healing import Healing
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
@@ -60,7 +61,8 @@ class Report:
         sizes: By label; the intact model's under `original`.
         importance: By scorer label.
         plans: By scorer label.
-        checkpoints: By scorer label.
+        healed: By label of the healed model, which is `SCORER+HEALER`.
+        checkpoints: By label.
         metrics: By label, those of kind `quality`; the intact model's under `original`.
         footprint: By label, those of kind `cost`.
         resolved: Recipe fields as the run settled them: absolute paths, and what defaults came to.
@@ -77,6 +79,7 @@ class Report:
     sizes: dict[str, Size] = field(default_factory=dict)
     importance: dict[str, Importance] = field(default_factory=dict)
     plans: dict[str, PrunePlan] = field(default_factory=dict)
+    healed: dict[str, Healing] = field(default_factory=dict)
     checkpoints: dict[str, Path] = field(default_factory=dict)
     metrics: dict[str, list[Metric]] = field(default_factory=dict)
     footprint: dict[str, list[Metric]] = field(default_factory=dict)
@@ -95,6 +98,15 @@ class Report:
     def comparison(self) -> Comparison:
         """The pruned models side by side."""
         return Comparison.of(self.metrics)
+
+    def plan_of(self, label: str) -> PrunePlan:
+        """The plan by which a pruned model, healed or not, was made."""
+        return self.plans[self.healed[label].scorer if label in self.healed else label]
+
+    def same_model(self, label: str, other: str) -> bool:
+        """Whether two pruned models lack the same blocks, and were repaired by the same healer, if any."""
+        healers = [self.healed[one].healer if one in self.healed else None for one in (label, other)]
+        return healers[0] == healers[1] and set(self.plan_of(label).blocks) == set(self.plan_of(other).blocks)
 
     def removed(self, label: str) -> Size:
         """What the plan under `label` removed."""
@@ -133,7 +145,12 @@ class Report:
     def _scorer_results(self) -> documents.ScorerResults:
         results: documents.ScorerResults = {}
         entries = {
-            label: documents.scorer(self.importance.get(label), self.plans.get(label), self.checkpoints.get(label))
+            label: conversion.scorer(
+                self.importance.get(label),
+                self.plans.get(label),
+                self.checkpoints.get(label),
+                {one.healer: (one, self.checkpoints.get(f)) for f, one in self.healed.items() if one.scorer == label},
+            )
             for label in self.importance | self.plans
         }
         if entries:
@@ -150,12 +167,12 @@ class Report:
     def _measurements(self) -> documents.Measurements:
         found: documents.Measurements = {}
         if self.metrics:
-            found["metrics"] = {label: documents.by_task(metrics) for label, metrics in self.metrics.items()}
+            found["metrics"] = {label: conversion.by_task(metrics) for label, metrics in self.metrics.items()}
             found["retention"] = {label: self._retention(label) for label in self.metrics if label != ORIGINAL}
         if self.metrics.get(ORIGINAL) and len(self.metrics) > 1:
-            found |= documents.compared(self.comparison())
+            found |= conversion.compared(self.comparison())
         if self.footprint:
-            found["footprint"] = {label: documents.costs(metrics) for label, metrics in self.footprint.items()}
+            found["footprint"] = {label: conversion.costs(metrics) for label, metrics in self.footprint.items()}
         return found
 
     def _retention(self, label: str) -> dict[str, dict[str, float | None]]:
@@ -165,7 +182,7 @@ class Report:
         return tasks
 
     def _scores_file(self) -> documents.ScoresFile:
-        scorers = {label: documents.scores(importance) for label, importance in self.importance.items()}
+        scorers = {label: conversion.scores(importance) for label, importance in self.importance.items()}
         baselines = {label: scorers.pop(label) for label in self.baselines}
         file: documents.ScoresFile = {
             "schema_version": "layerimp.scores/1",
@@ -179,7 +196,7 @@ class Report:
 
     def _plan_file(self) -> documents.PlanFile:
         """The plans, with those of the baselines apart: applying the plans of a run does not apply these."""
-        plans = {label: documents.plan(plan) for label, plan in self.plans.items()}
+        plans = {label: conversion.plan(plan) for label, plan in self.plans.items()}
         baselines = {label: plans.pop(label) for label in self.baselines}
         file: documents.PlanFile = {"schema_version": "layerimp.plans/1", "plans": plans}
         if baselines:

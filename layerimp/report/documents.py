@@ -1,33 +1,20 @@
 """The JSON documents of a run: what `--json` prints, and the files of an output directory.
 
-The types are what the code returns, and what the JSON Schemas and the tables of the reference are made from.
+The types are what the code returns (`report.conversion`), and what the JSON Schemas and the tables of the reference are
+made from.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
 from layerimp.calibration.sampling import Calibration
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from layerimp.evaluator import Metric
-    from layerimp.pruner import PrunePlan
-    from layerimp.report import comparison as compare
-    from layerimp.report.paired_bootstrap import Estimate
-    from layerimp.report.retained import Retained as Known
-    from layerimp.scorer import Importance
-
 closed = with_config(ConfigDict(extra="forbid"))
 
-NORMAL = 1.959963984540054
-"""How many standard errors a 95 % interval has to either side."""
 Number = float | None
 """A number; null where it is infinite."""
 
@@ -56,6 +43,40 @@ class Scores(TypedDict):
 
 
 @closed
+class RepairedGap(TypedDict):
+    """What a healer did at one gap."""
+
+    gap: Annotated[str, Field(description="The gap, by what was removed there, such as `blocks 6-9`.")]
+    removed: Annotated[list[int], Field(description="The blocks that were there.")]
+    done: Annotated[str, Field(description="What was done, in a word; `nothing` where it was left.")]
+    why: Annotated[str, Field(description="Why, where that is not what was asked for; else empty.")]
+    numbers: Annotated[dict[str, float], Field(description="What describes it, such as a factor or a ridge.")]
+
+
+class Repaired(TypedDict):
+    """What a healer did, and what that brought."""
+
+    gaps: Annotated[list[RepairedGap], Field(description="By gap, in depth order.")]
+    loss: Annotated[
+        dict[str, float],
+        Field(
+            description="The mean loss per prediction, in nats, on rows of the text that were held out and by which "
+            "the healer chose: `intact`, `pruned` and `healed`."
+        ),
+    ]
+    recovered: Annotated[
+        Number, Field(description="The share of the lost loss that came back; null where nothing was lost.")
+    ]
+
+
+@closed
+class Healed(Repaired):
+    """A healed model of a run."""
+
+    checkpoint: Annotated[str | None, Field(description="Where it is, below `output`; null if it was not kept.")]
+
+
+@closed
 class Removal(TypedDict, total=False):
     """What a plan removed. A plan that was given to the command has no scores beside it."""
 
@@ -63,6 +84,7 @@ class Removal(TypedDict, total=False):
     checkpoint: Annotated[
         str | None, Field(description="Where the pruned model is, below `output`; null if it was not kept.")
     ]
+    healed: Annotated[dict[str, Healed], Field(description="What healers made of it, by their labels.")]
 
 
 @closed
@@ -218,102 +240,22 @@ class PlanFile(TypedDict):
 
 
 @closed
+class HealingReport(Repaired):
+    """What `layerimp heal` prints with `--json`."""
+
+    schema_version: Annotated[Literal["layerimp.healing/1"], Field(description="The version of this format.")]
+    model: Annotated[str, Field(description="The pruned model, as it was named.")]
+    teacher: Annotated[str, Field(description="The intact model.")]
+    removed: Annotated[list[int], Field(description="The blocks that are gone, by their indices in the intact model.")]
+    healer: Annotated[str, Field(description="The healer.")]
+    options: Annotated[dict[str, Any], Field(description="Its options.")]
+    calibration: Annotated[Calibration, Field(description="The text that drove it.")]
+    changed: Annotated[list[str], Field(description="The parameters that were replaced.")]
+    output: Annotated[str, Field(description="The healed checkpoint.")]
+
+
+@closed
 class MetricsFile(SizeChanges, Measurements):
     """What `metrics.json` holds."""
 
     schema_version: Annotated[Literal["layerimp.metrics/2"], Field(description="The version of this format.")]
-
-
-def scores(importance: Importance) -> Scores:
-    """What a scorer said."""
-    entry: Scores = {
-        "scores": importance.scores,
-        "columns": dict(importance.columns),
-        "notes": list(importance.notes),
-    }
-    if importance.spans:
-        entry["spans"] = {str(length): list(spans) for length, spans in importance.spans.items()}
-    return entry
-
-
-def scorer(importance: Importance | None, plan: PrunePlan | None, checkpoint: Path | None) -> Scorer | Removal:
-    """What a scorer said, and what was removed by it."""
-    removal: Removal = {}
-    if plan is not None:
-        removal = {"removed": plan.blocks, "checkpoint": None if checkpoint is None else str(checkpoint)}
-    return removal if importance is None else {**scores(importance), **removal}
-
-
-def plan(made: PrunePlan) -> Plan:
-    """A plan."""
-    return {
-        "schema_version": made.schema_version,
-        "num_blocks": made.num_blocks,
-        "blocks": made.blocks,
-        "reason": made.reason,
-        "scorer": made.scorer,
-        "pruner": made.pruner,
-    }
-
-
-def by_task(metrics: Iterable[Metric]) -> dict[str, dict[str, Measured]]:
-    """Metrics by task and name."""
-    tasks: dict[str, dict[str, Measured]] = {}
-    for metric in metrics:
-        low, high = metric.ends(NORMAL) or (None, None)
-        tasks.setdefault(metric.task, {})[metric.name] = {
-            "value": finite(metric.value),
-            "stderr": finite(metric.stderr),
-            "low": finite(low),
-            "high": finite(high),
-            "documents": metric.count,
-            "higher_is_better": metric.higher_is_better,
-        }
-    return tasks
-
-
-def compared(found: compare.Comparison) -> Measurements:
-    """Pruned models side by side."""
-    best: dict[str, dict[str, list[str]]] = {}
-    for (task, name), labels in found.best.items():
-        best.setdefault(task, {})[name] = [label for label in found.labels if label in labels]
-    kept = retained({label: found.retained[label] for label in found.labels})
-    return {
-        "retained": kept["retained"],
-        "retained_likelihood": kept["retained_likelihood"],
-        "retained_accuracy": kept["retained_accuracy"],
-        "retained_worst": kept["retained_worst"],
-        "comparison": {
-            "order": list(found.labels),
-            "best": best,
-            "best_retained": [label for label in found.labels if label in found.best_retained],
-        },
-        "notes": list(found.notes),
-    }
-
-
-def retained(found: Mapping[str, Known]) -> Retained:
-    """What models retain, by label."""
-    return {
-        "retained": {label: {task: mean(one) for task, one in each.tasks.items()} for label, each in found.items()},
-        "retained_likelihood": {label: mean(each.likelihood) for label, each in found.items()},
-        "retained_accuracy": {label: mean(each.accuracy) for label, each in found.items()},
-        "retained_worst": {label: mean(each.worst) for label, each in found.items()},
-    }
-
-
-def mean(estimate: Estimate | None) -> Number:
-    """A figure over its repeats, as a plain number."""
-    return None if estimate is None else finite(estimate.mean)
-
-
-def costs(metrics: Iterable[Metric]) -> dict[str, Number]:
-    """Costs by name, and their standard errors beside them."""
-    values = {metric.name: finite(metric.value) for metric in metrics}
-    errors = {f"{metric.name}_stderr": finite(metric.stderr) for metric in metrics if metric.stderr is not None}
-    return values | errors
-
-
-def finite(value: float | None) -> Number:
-    """A number that JSON has: an infinite perplexity becomes null."""
-    return value if value is not None and math.isfinite(value) else None

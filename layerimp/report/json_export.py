@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
-from layerimp.report import data, documents, findings, statistics
-from layerimp.report.documents import Number, closed, finite
+from layerimp.report import conversion, data, documents, findings, statistics
+from layerimp.report.conversion import finite
+from layerimp.report.documents import Number, closed
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
@@ -253,7 +254,7 @@ def _model(model: findings.ModelFindings) -> ModelFindings:
             {
                 "pruner": pruner,
                 "ratio": ratio,
-                **documents.retained(
+                **conversion.retained(
                     {s: one for (p, r, s), one in model.retained.items() if (p, r) == (pruner, ratio)}
                 ),
             }

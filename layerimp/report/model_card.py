@@ -32,7 +32,7 @@ def measured(metric: Metric) -> str:
 
 def model_card(report: Report, label: str) -> str:
     """The card of the checkpoint under `label`, in Markdown."""
-    plan, removed = report.plans[label], report.removed(label)
+    plan, removed = report.plan_of(label), report.removed(label)
     share = removed.share_of(report.sizes[ORIGINAL])
     blocks = ", ".join(map(str, sorted(plan.blocks)))
     lines = [
@@ -50,6 +50,9 @@ def model_card(report: Report, label: str) -> str:
         f"- **Removed:** {removed.blocks} blocks ({share['blocks']:.2%}), {removed.parameters:,} parameters "
         f"({share['parameters']:.2%}), {removed.bytes:,} bytes ({share['bytes']:.2%})",
     ]
+    if label in report.healed:
+        done = "; ".join(f"{one.gap}: {one.done}" for one in report.healed[label].repairs)
+        lines.append(f"- **Healed:** by {escaped(report.healed[label].healer)} ({escaped(done)})")
     if report.calibration:
         lines.append(
             f"- **Calibration:** {report.calibration['rows']} rows, {report.calibration['tokens']:,} tokens of "

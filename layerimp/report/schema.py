@@ -14,6 +14,7 @@ DOCUMENTS: dict[str, Any] = {
     "layerimp.scores/1": documents.ScoresFile,
     "layerimp.plans/1": documents.PlanFile,
     "layerimp.metrics/2": documents.MetricsFile,
+    "layerimp.healing/1": documents.HealingReport,
     "layerimp.findings/2": json_export.Findings,
 }
 """The type of each document, by its `schema_version`."""

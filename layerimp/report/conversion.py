@@ -1,0 +1,160 @@
+"""What a run found, as the JSON documents that `report.documents` declares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from layerimp.report.documents import (
+    Measured,
+    Measurements,
+    Number,
+    Plan,
+    Removal,
+    Repaired,
+    Retained,
+    Scorer,
+    Scores,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from layerimp.evaluator import Metric
+    from layerimp.healer import Repair
+    from layerimp.pruner import PrunePlan
+    from layerimp.report.comparison import Comparison
+    from layerimp.report.healing import Healing
+    from layerimp.report.paired_bootstrap import Estimate
+    from layerimp.report.retained import Retained as Known
+    from layerimp.scorer import Importance
+
+NORMAL = 1.959963984540054
+"""How many standard errors a 95 % interval has to either side."""
+
+
+def scores(importance: Importance) -> Scores:
+    """What a scorer said."""
+    entry: Scores = {
+        "scores": importance.scores,
+        "columns": dict(importance.columns),
+        "notes": list(importance.notes),
+    }
+    if importance.spans:
+        entry["spans"] = {str(length): list(spans) for length, spans in importance.spans.items()}
+    return entry
+
+
+def scorer(
+    importance: Importance | None,
+    plan: PrunePlan | None,
+    checkpoint: Path | None,
+    healed: Mapping[str, tuple[Healing, Path | None]],
+) -> Scorer | Removal:
+    """What a scorer said, what was removed by it, and what healers made of that, each with its checkpoint."""
+    removal: Removal = {}
+    if plan is not None:
+        removal = {"removed": plan.blocks, "checkpoint": None if checkpoint is None else str(checkpoint)}
+    if healed:
+        removal["healed"] = {
+            label: {
+                **repaired(one.repairs, one.loss, one.recovered),
+                "checkpoint": None if place is None else str(place),
+            }
+            for label, (one, place) in healed.items()
+        }
+    return removal if importance is None else {**scores(importance), **removal}
+
+
+def repaired(repairs: Sequence[Repair], loss: Mapping[str, float], recovered: float | None) -> Repaired:
+    """What a healer did, and what that brought."""
+    return {
+        "gaps": [
+            {
+                "gap": str(one.gap),
+                "removed": list(one.gap.removed),
+                "done": one.done,
+                "why": one.why,
+                "numbers": dict(one.numbers),
+            }
+            for one in repairs
+        ],
+        "loss": dict(loss),
+        "recovered": finite(recovered),
+    }
+
+
+def plan(made: PrunePlan) -> Plan:
+    """A plan."""
+    return {
+        "schema_version": made.schema_version,
+        "num_blocks": made.num_blocks,
+        "blocks": made.blocks,
+        "reason": made.reason,
+        "scorer": made.scorer,
+        "pruner": made.pruner,
+    }
+
+
+def by_task(metrics: Iterable[Metric]) -> dict[str, dict[str, Measured]]:
+    """Metrics by task and name."""
+    tasks: dict[str, dict[str, Measured]] = {}
+    for metric in metrics:
+        low, high = metric.ends(NORMAL) or (None, None)
+        tasks.setdefault(metric.task, {})[metric.name] = {
+            "value": finite(metric.value),
+            "stderr": finite(metric.stderr),
+            "low": finite(low),
+            "high": finite(high),
+            "documents": metric.count,
+            "higher_is_better": metric.higher_is_better,
+        }
+    return tasks
+
+
+def compared(found: Comparison) -> Measurements:
+    """Pruned models side by side."""
+    best: dict[str, dict[str, list[str]]] = {}
+    for (task, name), labels in found.best.items():
+        best.setdefault(task, {})[name] = [label for label in found.labels if label in labels]
+    kept = retained({label: found.retained[label] for label in found.labels})
+    return {
+        "retained": kept["retained"],
+        "retained_likelihood": kept["retained_likelihood"],
+        "retained_accuracy": kept["retained_accuracy"],
+        "retained_worst": kept["retained_worst"],
+        "comparison": {
+            "order": list(found.labels),
+            "best": best,
+            "best_retained": [label for label in found.labels if label in found.best_retained],
+        },
+        "notes": list(found.notes),
+    }
+
+
+def retained(found: Mapping[str, Known]) -> Retained:
+    """What models retain, by label."""
+    return {
+        "retained": {label: {task: mean(one) for task, one in each.tasks.items()} for label, each in found.items()},
+        "retained_likelihood": {label: mean(each.likelihood) for label, each in found.items()},
+        "retained_accuracy": {label: mean(each.accuracy) for label, each in found.items()},
+        "retained_worst": {label: mean(each.worst) for label, each in found.items()},
+    }
+
+
+def mean(estimate: Estimate | None) -> Number:
+    """A figure over its repeats, as a plain number."""
+    return None if estimate is None else finite(estimate.mean)
+
+
+def costs(metrics: Iterable[Metric]) -> dict[str, Number]:
+    """Costs by name, and their standard errors beside them."""
+    values = {metric.name: finite(metric.value) for metric in metrics}
+    errors = {f"{metric.name}_stderr": finite(metric.stderr) for metric in metrics if metric.stderr is not None}
+    return values | errors
+
+
+def finite(value: float | None) -> Number:
+    """A number that JSON has: an infinite perplexity becomes null."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,30 @@
+"""What a run tells of its healed models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from layerimp.healer import Repair
+
+
+@dataclass(frozen=True)
+class Healing:
+    """What a healer did to a pruned model.
+
+    Attributes:
+        scorer: The label of the scorer whose plan pruned the model.
+        healer: The label of the healer.
+        repairs: What was done at each gap.
+        loss: The mean loss per prediction, in nats, on rows of the calibration text that were held out and by which the
+            healer chose: of the `intact`, the `pruned` and the `healed` model.
+        recovered: The share of the lost loss that came back; None where the pruned model had lost nothing.
+    """
+
+    scorer: str
+    healer: str
+    repairs: Sequence[Repair]
+    loss: Mapping[str, float]
+    recovered: float | None
