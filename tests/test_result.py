@@ -11,7 +11,7 @@ from mood import Run
 from pydantic import TypeAdapter, ValidationError
 
 from layerimp.pruner import PrunePlan
-from layerimp.report import documents
+from layerimp.report import conversion, documents
 from layerimp.report.schema import DOCUMENTS
 
 
@@ -67,7 +67,7 @@ def test_a_grid(layerimp_command: Run, scoring: list[object], task: Path, tmp_pa
 
 def test_a_plan_is_written_whole() -> None:
     plan = PrunePlan(num_blocks=4, blocks=[2, 0], reason="why", scorer="avss", pruner="lowest")
-    assert documents.plan(plan) == plan.model_dump(mode="json")
+    assert conversion.plan(plan) == plan.model_dump(mode="json")
 
 
 def test_what_is_not_documented_is_found() -> None:
