@@ -13,7 +13,7 @@ from layerimp.errors import TaskError
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -202,6 +202,10 @@ class Evaluator(Component):
             TaskError: there is no such text.
         """
         raise TaskError(f"the evaluator {self.name!r} knows no training text")
+
+    def texts(self) -> Iterable[str]:
+        """The texts that it measures on, each as a whole: healing on them is refused. By default none is known."""
+        return ()
 
     def fingerprint(self) -> str | None:
         """A text that changes with everything, besides the model and its tokenizer, that can change the metrics.

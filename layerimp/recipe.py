@@ -177,6 +177,9 @@ class Recipe(Part):
     healers: Healers = Field(
         {}, description="Healers, by label; what each makes of every pruned model stands beside it as SCORER+HEALER."
     )
+    allow_overlap: bool = Field(
+        False, description="Whether models may be healed on documents that a task measures them on."
+    )
     evaluators: Components = Field(
         default_factory=lambda: {name: ComponentSpec(name=name) for name in EVALUATORS},
         description="Evaluators, by label.",

@@ -129,3 +129,22 @@ def test_bad_input_is_one_line(
     assert code == 2
     assert said in err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_healing_on_what_is_measured_is_refused(
+    layerimp_command: Run, command: tuple[Any, ...], task: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    """One document of the text is one of the task's, but for its spaces and its case."""
+    document = json.loads((task.parent / "docs.jsonl").read_text().splitlines()[0])["text"]
+    lines = calibration_file.read_text().splitlines()
+    shared = tmp_path / "shared.jsonl"
+    shared.write_text("\n".join([*lines, json.dumps({"text": f"  {document.upper()} "})]) + "\n")
+    asked = (*command, "--calibration", shared, "--packing", "rows", "--samples", len(lines) + 1)
+    asked = (*asked, "--heal", "rescale", "--no-baselines")
+    code, _, err = layerimp_command(*asked, "--output", tmp_path / "out")
+    assert code == 2
+    assert "shares 1 of its" in err.splitlines()[-1]
+    assert "--allow-overlap" in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = layerimp_command(*asked, "--allow-overlap")
+    assert code == 0, err

@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NotRequired
@@ -52,12 +52,14 @@ class CalibrationSet:
         batch_size: Rows per batch.
         source: Where the text came from.
         labels: What a classifier should say of each row; empty where nobody knows.
+        documents: A hash of each document that text was taken from; see `document_hash`.
     """
 
     rows: tuple[tuple[int, ...], ...]
     batch_size: int
     source: str
     labels: tuple[int, ...] = ()
+    documents: frozenset[str] = field(default=frozenset(), compare=False)
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -184,11 +186,13 @@ def draw_calibration(
     order = list(range(len(documents)))
     random.Random(seed).shuffle(order)
     labels: list[int | None] = []
+    hashes: set[str] = set()
 
     def encoded() -> Iterator[list[int]]:
         for index in order:
             text, label = documents[index]
             labels.append(label)
+            hashes.add(document_hash(text))
             yield _encode(tokenizer, text)
 
     before, after = _frame(tokenizer)
@@ -208,7 +212,12 @@ def draw_calibration(
             + (", or shorter ones (--max-length)" if packing == "windows" else "")
         )
     known = tuple(label for label in labels[:samples] if label is not None and packing == "rows")
-    return CalibrationSet(drawn, batch_size, source, known)
+    return CalibrationSet(drawn, batch_size, source, known, frozenset(hashes))
+
+
+def document_hash(text: str) -> str:
+    """A hash of a document that does not depend on white space and case."""
+    return hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=16).hexdigest()
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

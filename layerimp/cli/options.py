@@ -77,6 +77,10 @@ heal = Annotated[
     list[str] | None,
     typer.Option(help="Healer, or LABEL=HEALER, that repairs every pruned model; repeatable. Default: none."),
 ]
+allow_overlap = Annotated[
+    bool,
+    typer.Option("--allow-overlap", help="Let models be healed on documents that a task measures them on."),
+]
 evaluator = Annotated[
     list[str] | None,
     typer.Option(help="Evaluator; repeatable. Default: harness and footprint."),

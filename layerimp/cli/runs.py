@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @o.taking(
-    "model scorer no_baselines calibration tasks ratio count output pruner heal blocks protect set_ "
+    "model scorer no_baselines calibration tasks ratio count output pruner heal allow_overlap blocks protect set_ "
     f"{o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size no_verify recipe json"
 )
 def run(**given: Any) -> int:

@@ -10,7 +10,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
-from layerimp.pipeline.healing import configured, heal_pruned
+from layerimp.pipeline.healing import check_overlap, configured, heal_pruned
 from layerimp.pipeline.resolve import anywhere, resolve, told
 from layerimp.pipeline.stages import (
     Loaded,
@@ -59,6 +59,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         report = _report(recipe, loaded, selection)
         evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
         plans, drawn = plan_removals(report, loaded, trained_on, selection, progress)
+        check_overlap(recipe, evaluators, drawn)
         removals = prepare_removals(report, loaded, plans, selection, stage)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
         report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp._version import __version__
+from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import Record, read_record
 from layerimp.checkpoint.saving import write
 from layerimp.defaults import HEALER
-from layerimp.errors import InputError, ModelError, NonFiniteError, PluginError
+from layerimp.errors import InputError, ModelError, NonFiniteError, OptionError, PluginError
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.discovery import find_blocks
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch
     from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.evaluator import Evaluator
     from layerimp.pipeline.stages import Loaded
     from layerimp.recipe import Permissions, Recipe
     from layerimp.report.data import Report
@@ -77,6 +79,23 @@ def heal(
         healer = configured(healer, {})
     rest = find_blocks(prepare(stack, gone).beside() if pruned is None else pruned)
     return heal_beside(stack, rest, gone, calibration, healer, progress=progress or SILENT)
+
+
+def check_overlap(recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet) -> None:
+    """Refuse to heal on documents that the healed models are measured on.
+
+    Raises:
+        OptionError: the text holds one, and the recipe does not allow that.
+    """
+    if recipe.allow_overlap or not recipe.healers:
+        return
+    for evaluator in evaluators.values():
+        measured = {document_hash(text) for text in evaluator.texts()}
+        if shared := len(measured & drawn.documents):
+            raise OptionError(
+                f"the text of {drawn.source} shares {shared} of its {len(drawn.documents)} documents with the tasks, "
+                "and healing on it would flatter the healed models; name other text, or allow it (--allow-overlap)"
+            )
 
 
 def heal_pruned(

@@ -15,7 +15,7 @@ from layerimp.evaluator import Evaluator, Metric
 from layerimp_harness.isolation import contained, muted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -163,6 +163,16 @@ class Harness(Evaluator):
         asked = classifies(model) and task.OUTPUT_TYPE == "multiple_choice"
         answers = self._answering(model) if asked else {}
         return TrainingDocuments(task, answers.get(name), str(tokenizer.sep_token or " "), self.config)
+
+    def texts(self) -> Iterator[str]:
+        """Every text in the documents of the tasks.
+
+        Raises:
+            TaskError: as in `prepare`.
+        """
+        for task in self._tasks().tasks.values():
+            for _number, document in task.doc_iterator(limit=self.config.limit):
+                yield from (value for value in document.values() if isinstance(value, str))
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that can change the metrics, besides the model and its tokenizer.
