@@ -14,6 +14,10 @@ from layerimp.report.findings import Entry, Findings, Row
 from layerimp.report.statistics import Interval
 
 
+_ALIKE = 0.05
+"""Two sides of an interval that differ by less are said as one."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """A table cell.
@@ -119,11 +123,12 @@ def named(ratio: float) -> str:
 
 
 def around(value: float, low: float, high: float, said: Callable[[float], str]) -> str:
-    """How far an interval reaches to either side: `± 3`, or `+4 −3`; empty where it has no width that can be said."""
-    up, down = said(high - value), said(value - low)
-    if up == down:
-        return f"± {up}" if any(digit in up for digit in "123456789") else ""
-    return f"+{up} −{down}"
+    """How far an interval reaches to either side: `± 3`, or `+40 −30`; empty where it has no width that can be said."""
+    up, down = high - value, value - low
+    if abs(up - down) <= _ALIKE * max(up, down):
+        both = said((up + down) / 2)
+        return f"± {both}" if any(digit in both for digit in "123456789") else ""
+    return f"+{said(up)} −{said(down)}"
 
 
 def _two_digits(value: float) -> str:
