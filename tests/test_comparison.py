@@ -18,7 +18,7 @@ from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.report import Report, Size
 from layerimp.report.comparison import Comparison
-from layerimp.report.documents import compared
+from layerimp.report.conversion import compared
 from layerimp.scorer import Importance
 
 INF = math.inf

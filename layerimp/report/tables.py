@@ -13,7 +13,6 @@ from layerimp.evaluator import Metric
 from layerimp.report.findings import Entry, Findings, Row
 from layerimp.report.statistics import Interval
 
-
 _ALIKE = 0.05
 """Two sides of an interval that differ by less are said as one."""
 
