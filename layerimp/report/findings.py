@@ -148,6 +148,11 @@ class ModelFindings:
     notes: Sequence[str] = ()
 
     @property
+    def documents(self) -> dict[str, int | None]:
+        """How many documents each task has; None where that is not known."""
+        return {row.task: row.original.count for row in self.rows if row.original is not None}
+
+    @property
     def headlines(self) -> list[Row]:
         """What is retained on average: the lower of the two means, or the only one, at each pruner and ratio."""
         first: dict[tuple[str, float], Row] = {}

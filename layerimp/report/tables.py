@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from layerimp.evaluator import Metric
-from layerimp.report.findings import Entry, Findings, Row
+from layerimp.report.findings import Entry, Findings, ModelFindings, Row
 from layerimp.report.statistics import Interval
 
 _ALIKE = 0.05
@@ -94,8 +94,15 @@ def summaries(found: Findings) -> list[PaperTable]:
                 [Shown(scorer), *(_entry(row.entries.get(scorer), share=True) for row in here)] for scorer in scorers
             ]
             head = ["scorer", *(named(row.ratio) for row in here)]
-            tables.append(PaperTable(f"what is retained of {label} ({pruner})", head, lines))
+            tables.append(
+                PaperTable(f"what is retained of {label} ({pruner}), measured on {measured_on(model)}", head, lines)
+            )
     return tables
+
+
+def measured_on(model: ModelFindings) -> str:
+    """The tasks of a model, with their numbers of documents."""
+    return ", ".join(task if n is None else f"{task} (n = {n:,})" for task, n in model.documents.items())
 
 
 def _entry(entry: Entry | None, *, share: bool) -> Shown:

@@ -14,7 +14,7 @@ from layerimp.report.html.format import count, duration, listed, unbroken
 from layerimp.report.html.svg import looks
 from layerimp.report.html.view import View
 from layerimp.report.json_export import as_document
-from layerimp.report.tables import as_csv, number, percent
+from layerimp.report.tables import as_csv, measured_on, number, percent
 
 TEMPLATE = "page.html.jinja"
 
@@ -23,7 +23,12 @@ def page(found: Findings) -> str:
     """The report as one HTML document."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     filters = {"named": unbroken, "duration": duration, "count": count, "listed": listed}
-    environment.filters |= filters | {"percent": percent, "share": "{:.1%}".format, "number": number}
+    environment.filters |= filters | {
+        "percent": percent,
+        "share": "{:.1%}".format,
+        "number": number,
+        "measured_on": measured_on,
+    }
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     design = found.design
     styles = looks(list(design.scorers), design.baselines)
