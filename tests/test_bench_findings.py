@@ -261,6 +261,11 @@ def test_marks_in_every_format(tmp_path: Path) -> None:
     assert r"\underline{0.7000 (0.0010)}" in as_latex(found)
 
 
+def test_latex_is_plain_text(found: Findings) -> None:
+    assert "−" in as_markdown(found)
+    assert as_latex(found).isascii()
+
+
 def test_the_summary_has_a_line_for_each_scorer(tmp_path: Path) -> None:
     found = findings(tmp_path, counts=[1], ratios=[0.5], repeats=2)
     (table,) = summaries(found)

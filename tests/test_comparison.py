@@ -77,6 +77,7 @@ def test_without_anything_to_retain_the_order_is_that_of_the_request() -> None:
         ({"a": (0.8, None), "b": (0.5, None)}, True, ""),
         ({"a": (0.8, 0.01), "b": (0.5, None)}, True, ""),
         ({"a": (20.0, 1.0), "b": (INF, INF)}, False, "a"),
+        ({"a": (238.0, 32.0), "b": (6e10, 7e10)}, False, "a"),
         ({"a": (INF, INF), "b": (INF, INF)}, False, ""),
         ({"a": (0.8, 0.01)}, True, ""),
     ],
@@ -100,6 +101,22 @@ def test_what_is_ten_times_worse_is_never_called_equal() -> None:
     }
     found = Comparison.of(models)
     assert found.best["u", "ppl"] == {"good", "near"}
+
+
+def test_a_model_that_broke_takes_no_marks_from_the_others() -> None:
+    losses = [3.0, 3.1, 2.9, 3.2, 3.1, 3.0, 3.3, 2.8]  # with fewer documents no difference could be significant
+    models = {
+        "original": [perplexity(*losses)],
+        "good": [perplexity(*(loss + 0.1 * (n % 3) for n, loss in enumerate(losses)))],
+        "worse": [perplexity(*(loss + 2 + 0.1 * (n % 2) for n, loss in enumerate(losses)))],
+        "broken": [perplexity(INF, *losses[1:])],
+    }
+    found = Comparison.of(models)
+    assert found.best["u", "ppl"] == {"good"}
+    assert found.best_retained == {"good"}
+    assert found.labels[-1] == "broken"
+    assert compared(found)["retained"]["broken"]["u"] is None
+    assert compared(found)["retained_worst"]["broken"] == 0.0
 
 
 def test_one_likelihood_has_one_winner_whatever_the_unit() -> None:

@@ -82,7 +82,8 @@ def test_the_error_is_that_of_many_samples_of_documents() -> None:
         (accuracy(0.51), "mood: nothing can be retained of acc, for the intact model is not 2 standard errors above"),
         (accuracy(0.4), "above what chance gives (0.5)"),
         (likelihood(*UNIGRAM), "how frequent each token is"),
-        (likelihood(-40.0), "how frequent each token is"),
+        (likelihood(-40.0), "one document says nothing of its error"),
+        (Metric("t", "acc", 1.0, floor=0.5, documents=(1.0,)), "one document says nothing of its error"),
         (likelihood(-40.0, -math.inf, -1.0), "how frequent each token is"),
         (Metric("t", "ppl", 9.0, 1.0, False, likelihood=Likelihood((-1.0,), (1.0,))), "no likelihood of a model"),
         (Metric("t", "brier", 0.2, 0.01, False), "lower is better, and the evaluator gives no likelihood"),
@@ -101,6 +102,9 @@ def test_a_task_counts_once() -> None:
     last = accuracy(0.4, 0.0, "prose", "acc")
     found = counting([exact, f1, last, words, size, ACCURATE, accuracy(0.8, name="acc_norm")])
     assert found == {"qa": f1, "prose": words, "mood": ACCURATE}
+    bleu, error = accuracy(0.3, None, "w", "bleu"), Metric("w", "ter", 3.0, 0.1, False)
+    strict = [error, accuracy(0.2, 0.0, "w", "em"), bleu, accuracy(0.4, 0.0, "w", "f1")]
+    assert counting(strict) == {"w": bleu}
     group = Metric("all", "acc", 0.8, 0.01, floor=0.5, members=("mood", "qa"))
     assert counting([ACCURATE, f1, group]) == {"all": group}
 

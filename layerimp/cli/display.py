@@ -101,8 +101,8 @@ class Screen:
             self._print_whole([tables.removed(report, labels)])
         for line in tables.healing(report):
             self.out.print(shown(line))
-        if quality and labels:
-            for note in report.comparison().notes:
+        if quality:
+            for note in report.notes:
                 self.out.print(shown(f"note: {note}", style="yellow"))
             self.out.print()
         self._show_output(report)

@@ -8,6 +8,7 @@ import typer
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import indices, permissions, recipe_from, setting
+from layerimp.defaults import HEALER
 from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Output = Annotated[str | None, typer.Option(help="Directory for the healed check
 def heal(
     model: Pruned = None,
     teacher: Teacher = None,
-    healer: Healer = "linear",
+    healer: Healer = HEALER,
     set_: Set = None,
     removed: Removed = None,
     output: Output = None,
@@ -89,10 +90,10 @@ def _options(settings: list[str], healer: str) -> dict[str, Any]:
 
 def _lines(found: HealingReport) -> list[str]:
     """What was done, for a reader."""
+    from layerimp.cli.tables import gap_line
+
     lines = [f"{found['healer']}: {found['calibration']['tokens']:,} tokens of {found['calibration']['source']}"]
-    for gap in found["gaps"]:
-        numbers = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in gap["numbers"].items())
-        lines.append(f"  {gap['gap']}: {gap['done']}{numbers and f' ({numbers})'}{gap['why'] and '; '}{gap['why']}")
+    lines += [f"  {gap_line(**gap)}" for gap in found["gaps"]]
     loss = found["loss"]
     back = "" if found["recovered"] is None else f"; {found['recovered']:.1%} of what was lost came back"
     lines.append(

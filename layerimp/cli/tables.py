@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
@@ -14,10 +14,10 @@ from rich.text import Text
 
 from layerimp.defaults import ORIGINAL
 from layerimp.report.model_card import measured
+from layerimp.report.tables import percentage
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
-    from layerimp.healer import Repair
     from layerimp.report.comparison import Comparison
     from layerimp.report.data import Report
     from layerimp.report.paired_bootstrap import Estimate
@@ -85,7 +85,7 @@ def metrics(report: Report, labels: list[str]) -> Table:
         for label in labels:
             after = found[label].get((metric.task, metric.name))
             kept = compared.retained[label].tasks.get(metric.task) if compared.counts(metric) else None
-            cells += ["-" if after is None else measured(after), "" if kept is None else f"{kept.mean:.1%}"]
+            cells += ["-" if after is None else measured(after), "" if kept is None else percentage(kept.mean)]
         table.add_row(*(shown(cell) for cell in cells))
     return table
 
@@ -194,19 +194,19 @@ def healing(report: Report) -> Iterator[str]:
     """What healers did, one line for each healed model and one for each of its gaps."""
     for label, one in report.healed.items():
         back = "nothing was lost" if one.recovered is None else f"{one.recovered:.1%} of the lost loss came back"
-        yield f"{label}: {back} on the held-out rows (nats per token: {_losses(one.loss)})"
-        yield from (f"  {line}" for line in gaps(one.repairs))
+        yield f"{label}: {back} on the held-out rows (nats per prediction: {_losses(one.loss)})"
+        for each in one.repairs:
+            yield f"  {gap_line(gap=str(each.gap), done=each.done, why=each.why, numbers=each.numbers)}"
 
 
 def _losses(loss: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in loss.items())
 
 
-def gaps(repairs: Iterable[Repair]) -> Iterator[str]:
-    """What was done at each gap."""
-    for one in repairs:
-        numbers = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in one.numbers.items())
-        yield f"{one.gap}: {one.done}{numbers and f' ({numbers})'}{one.why and f'; {one.why}'}"
+def gap_line(*, gap: str, done: str, why: str, numbers: Mapping[str, float], removed: Sequence[int] = ()) -> str:
+    """What was done at a gap."""
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
+    return f"{gap}: {done}{told and f' ({told})'}{why and f'; {why}'}"
 
 
 def _share(estimate: Estimate | None) -> str:
@@ -214,7 +214,7 @@ def _share(estimate: Estimate | None) -> str:
     if estimate is None:
         return "-"
     error = f" ± {estimate.error:.1%}" if estimate.error and round(estimate.error, 3) else ""
-    return f"{estimate.mean:.1%}{error}"
+    return f"{percentage(estimate.mean)}{error}"
 
 
 def _cell(measured: str, *, best: bool, stacked: bool) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
+from layerimp.errors import NonFiniteError
 from layerimp.stats import chunks
 
 if TYPE_CHECKING:
@@ -64,9 +65,14 @@ class Gram:
 
         Args:
             ridge: In units of the mean of the diagonal of `xx`; above 0.
+
+        Raises:
+            NonFiniteError: the sums hold a NaN, or the ridge is too small for them.
         """
         mean = self.xx.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-        factor, _ = torch.linalg.cholesky_ex(self.xx + ridge * mean * torch.eye(len(self.xx), device=self.xx.device))
+        factor, wrong = torch.linalg.cholesky_ex(self.xx + (ridge * mean) * torch.eye(len(self.xx)).to(self.xx))
+        if wrong:
+            raise NonFiniteError(f"a least squares fit with a ridge of {ridge:.2g} has no solution")
         return torch.cholesky_solve(self.xy, factor).T.contiguous()
 
     def error(self, fit: Tensor) -> float:

@@ -10,7 +10,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
-from layerimp.pipeline.healing import check_overlap, configured, heal_pruned
+from layerimp.pipeline.healing import check_text, configured, heal_pruned
 from layerimp.pipeline.resolve import anywhere, resolve, told
 from layerimp.pipeline.stages import (
     Loaded,
@@ -19,6 +19,7 @@ from layerimp.pipeline.stages import (
     output_directory,
     plan_removals,
     prepare_removals,
+    read_text,
     score_blocks,
     write_checkpoint,
 )
@@ -58,8 +59,10 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
         evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
-        plans, drawn = plan_removals(report, loaded, trained_on, selection, progress)
-        check_overlap(recipe, evaluators, drawn)
+        drawn = read_text(report, loaded, trained_on, progress)
+        if healers:
+            check_text(recipe, evaluators, drawn)
+        plans = plan_removals(report, loaded, drawn, selection, progress)
         removals = prepare_removals(report, loaded, plans, selection, stage)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
         report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
@@ -87,7 +90,7 @@ def score_model(recipe: Recipe, *, permissions: Permissions | None = None, progr
         trained_on = check_calibration(recipe, allowed, progress)
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
-        score_blocks(report, loaded, trained_on, selection, progress)
+        score_blocks(report, loaded, read_text(report, loaded, trained_on, progress), selection, progress)
         if stage:
             report.write(stage)
     return report.placed()
@@ -112,7 +115,8 @@ def prune_model(
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
         if by_score:
-            plans, _ = plan_removals(report, loaded, trained_on, selection, progress)
+            drawn = read_text(report, loaded, trained_on, progress)
+            plans = plan_removals(report, loaded, drawn, selection, progress)
         elif plans is None:
             plans = {"blocks": _named_by_the_user(recipe, len(loaded.stack))}
         if not plans:

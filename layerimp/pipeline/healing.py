@@ -16,6 +16,7 @@ from layerimp.defaults import HEALER
 from layerimp.errors import InputError, ModelError, NonFiniteError, OptionError, PluginError
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
+from layerimp.healing.loss import split
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import name_of
 from layerimp.pipeline.resolve import resolve, told
@@ -81,13 +82,15 @@ def heal(
     return heal_beside(stack, rest, gone, calibration, healer, progress=progress or SILENT)
 
 
-def check_overlap(recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet) -> None:
-    """Refuse to heal on documents that the healed models are measured on.
+def check_text(recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet) -> None:
+    """Refuse text that is too little to heal on, or that holds documents which the healed models are measured on.
 
     Raises:
-        OptionError: the text holds one, and the recipe does not allow that.
+        CalibrationError: there are not two rows.
+        OptionError: a document is shared, and the recipe does not allow that.
     """
-    if recipe.allow_overlap or not recipe.healers:
+    split(drawn)
+    if recipe.allow_overlap:
         return
     for evaluator in evaluators.values():
         measured = {document_hash(text) for text in evaluator.texts()}
@@ -117,7 +120,11 @@ def heal_pruned(
     known: dict[tuple[frozenset[int], str], str] = {}
     for (scorer, removal), (name, healer) in product(removals.items(), healers.items()):
         label = f"{scorer}+{name}"
-        if (same := known.setdefault((frozenset(removal.gone), name), label)) in models:
+        same = known.setdefault((frozenset(removal.gone), name), label)
+        if same in report.failed:
+            report.failed[label] = report.failed[same]
+            continue
+        if same in models:
             models[label], report.healed[label] = models[same], replace(report.healed[same], scorer=scorer)
         else:
             progress.note(f"heal {label}")

@@ -139,17 +139,20 @@ def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evalu
     }
 
 
-def score_blocks(
-    report: Report, loaded: Loaded, trained_on: Evaluator | None, selection: Selection, progress: Progress
-) -> CalibrationSet:
-    """Score the blocks by every scorer that takes part, in shared sweeps; those that fail leave the selection.
-
-    Returns:
-        The text that was drawn for it, for further scoring; the importance is in the report.
-    """
-    stack, drawn = loaded.stack, draw(report.recipe, loaded, trained_on, progress)
+def read_text(report: Report, loaded: Loaded, trained_on: Evaluator | None, progress: Progress) -> CalibrationSet:
+    """Draw the calibration set, and tell of it in the report."""
+    drawn = draw(report.recipe, loaded, trained_on, progress)
     report.calibration = drawn.description
     report.resolved["calibration"] = calibration_values(report.recipe, loaded.model, trained_on)
+    return drawn
+
+
+def score_blocks(
+    report: Report, loaded: Loaded, drawn: CalibrationSet, selection: Selection, progress: Progress
+) -> None:
+    """Score the blocks into the report, by every scorer that takes part, in shared sweeps; those that fail leave the
+    selection."""
+    stack = loaded.stack
     selection.try_out(stack, next(iter(drawn)))
     scorers: dict[str, Scorer] = {}
     for label in list(selection.specs):
@@ -162,25 +165,21 @@ def score_blocks(
     if ALL in report.recipe.scorers:
         took_part = {label: spec for label, spec in selection.specs.items() if label not in selection.baselines}
         report.resolved["scorers"] = {label: spec.model_dump() for label, spec in took_part.items()}
-    return drawn
 
 
 def plan_removals(
-    report: Report, loaded: Loaded, trained_on: Evaluator | None, selection: Selection, progress: Progress
-) -> tuple[dict[str, PrunePlan], CalibrationSet]:
+    report: Report, loaded: Loaded, drawn: CalibrationSet, selection: Selection, progress: Progress
+) -> dict[str, PrunePlan]:
     """Score the blocks into the report, and let the pruner choose by each scorer; those that fail leave the selection.
 
     Where the recipe names neither an amount nor blocks, a quarter goes.
-
-    Returns:
-        The plans, by label, and the text that was drawn.
     """
     recipe, stack = report.recipe, loaded.stack
     ratio = RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
     budget = Budget.of(len(stack), ratio=ratio, count=recipe.count, blocks=recipe.blocks, protect=recipe.protect)
     if ratio is not None:
         report.resolved["ratio"] = ratio
-    drawn = score_blocks(report, loaded, trained_on, selection, progress)
+    score_blocks(report, loaded, drawn, selection, progress)
     name = recipe.pruner.name
     pruner = registry().create("pruner", name, recipe.pruner.options)
     assert isinstance(pruner, Pruner)
@@ -190,7 +189,7 @@ def plan_removals(
             scoring = rescoring(stack, drawn, report.importance[label], selection, label, progress)
             plan = pruner.within_budget(scoring, budget)
             plans[label] = plan.model_copy(update={"scorer": selection.specs[label].name, "pruner": name})
-    return plans, drawn
+    return plans
 
 
 def rescoring(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -12,8 +12,8 @@ from layerimp.evaluator import Metric
 from layerimp.report.paired_bootstrap import Estimate, difference, unbeaten
 from layerimp.report.retained import FEW, Key, Retained, counting, summed_up, why_nothing
 
-FAR = math.log(10.0)
-"""A perplexity that is so many times the best one, as a logarithm, is never called equal, however few the documents."""
+FAR = 10.0
+"""A perplexity that is so many times the best one is never called equal to it, however few the documents."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +87,37 @@ def _units(metric: Metric) -> float:
 def _unbeaten(intact: Mapping[Key, Metric], tables: Mapping[str, Mapping[Key, Metric]], key: Key) -> frozenset[str]:
     estimates = {label: Estimate.of([table[key]]) for label, table in tables.items() if key in table}
     equal = unbeaten(estimates, higher=intact[key].higher_is_better)
-    if intact[key].likelihood is None or not equal:
+    if not equal or intact[key].higher_is_better:
         return equal
-    least = min(estimates[label].mean for label in equal)
-    return frozenset(label for label in equal if estimates[label].mean < least + FAR)
+    values = {label: tables[label][key].value for label in equal}
+    return frozenset(label for label in equal if values[label] < FAR * min(values.values()) or values[label] <= 0)
 
 
 def unknown(intact: Mapping[Key, Metric], by_task: Mapping[str, Metric]) -> Iterator[str]:
     """Notes on what the intact model's metrics cannot tell, and why."""
+    yield from small(by_task.values())
     for task, metric in by_task.items():
-        if (count := metric.count) is not None and count < FEW:
-            yield f"{task} has {count} document{'s' * (count > 1)}: under {FEW}, only large differences can be told"
         if reason := why_nothing(metric):
             yield reason
         elif metric.likelihood is None and metric.floor is None:
             yield f"{task}: the evaluator gives no floor of {metric.name}, so that what chance gives counts as retained"
+    if unsure := [f"{m.name} of {m.task}" for m in intact.values() if m.stderr is None]:
+        yield f"no error is known, so that no winner can be told: {_few(unsure)}"
     if alone := [f"{m.name} of {m.task}" for m in intact.values() if m.count is None and m.stderr is not None]:
-        more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
-        yield f"not known document by document, and so compared as if on different ones: {', '.join(alone[:3])}{more}"
+        yield f"not known document by document, and so compared as if on different ones: {_few(alone)}"
+
+
+def small(metrics: Iterable[Metric]) -> Iterator[str]:
+    """Warnings of tasks with few documents."""
+    for metric in metrics:
+        if (count := metric.count) is not None and count < FEW:
+            plural = "s" * (count > 1)
+            yield f"{metric.task} has {count} document{plural}: under {FEW}, only large differences can be told"
+
+
+def _few(names: Sequence[str]) -> str:
+    """Three names at most, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def above_the_intact(

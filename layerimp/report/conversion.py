@@ -17,6 +17,7 @@ from layerimp.report.documents import (
     Scorer,
     Scores,
 )
+from layerimp.report.statistics import times_stderr
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from layerimp.report.paired_bootstrap import Estimate
     from layerimp.report.retained import Retained as Known
     from layerimp.scorer import Importance
-
-NORMAL = 1.959963984540054
-"""How many standard errors a 95 % interval has to either side."""
 
 
 def scores(importance: Importance) -> Scores:
@@ -101,7 +99,7 @@ def by_task(metrics: Iterable[Metric]) -> dict[str, dict[str, Measured]]:
     """Metrics by task and name."""
     tasks: dict[str, dict[str, Measured]] = {}
     for metric in metrics:
-        low, high = metric.ends(NORMAL) or (None, None)
+        low, high = metric.ends(times_stderr(metric.count)) or (None, None)
         tasks.setdefault(metric.task, {})[metric.name] = {
             "value": finite(metric.value),
             "stderr": finite(metric.stderr),

@@ -13,8 +13,9 @@ from layerimp.evaluator import Metric, retention
 from layerimp.models.dtypes import stored_bytes
 from layerimp.recipe import Recipe
 from layerimp.report import conversion, documents
-from layerimp.report.comparison import Comparison
+from layerimp.report.comparison import Comparison, small
 from layerimp.report.healing import Healing
+from layerimp.report.retained import counting
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
@@ -99,6 +100,13 @@ class Report:
         """The pruned models side by side."""
         return Comparison.of(self.metrics)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the metrics has to know."""
+        if len(self.metrics) > 1:
+            return list(self.comparison().notes)
+        return list(small(counting(self.metrics.get(ORIGINAL, [])).values()))
+
     def plan_of(self, label: str) -> PrunePlan:
         """The plan by which a pruned model, healed or not, was made."""
         return self.plans[self.healed[label].scorer if label in self.healed else label]
@@ -171,6 +179,8 @@ class Report:
             found["retention"] = {label: self._retention(label) for label in self.metrics if label != ORIGINAL}
         if self.metrics.get(ORIGINAL) and len(self.metrics) > 1:
             found |= conversion.compared(self.comparison())
+        elif self.metrics.get(ORIGINAL):
+            found["notes"] = self.notes
         if self.footprint:
             found["footprint"] = {label: conversion.costs(metrics) for label, metrics in self.footprint.items()}
         return found

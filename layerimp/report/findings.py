@@ -51,7 +51,8 @@ class Entry:
             itself.
         to_baseline: The difference to the best of the other baselines and of `random`; None where there is none, and
             for that one itself.
-        rank: 1 where it is significantly better than all others, 2 where it is so than all but that one; else None.
+        rank: 1 where it is significantly better than all others, 2 where it is significantly better than all but that
+            one; else None.
     """
 
     scorer: str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from layerimp._version import __version__
 from layerimp.defaults import ORIGINAL
 from layerimp.report.comparison import Comparison
-from layerimp.report.tables import around
+from layerimp.report.tables import around, percentage
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
@@ -68,7 +68,7 @@ def model_card(report: Report, label: str) -> str:
             lines.append(
                 f"| {escaped(metric.task)} | {escaped(metric.name)} | {metric.count or ''} | "
                 f"{measured(before[metric.task, metric.name])} | {measured(metric)} | "
-                f"{'' if kept is None else f'{kept.mean:.1%}'} |"
+                f"{'' if kept is None else percentage(kept.mean)} |"
             )
         lines += ["", "Retained: 100 % is the source, 0 % a model that knows nothing.", ""]
         lines += [f"- {escaped(note)}" for note in found.notes]

@@ -50,7 +50,8 @@ class Estimate:
         """A metric of one task, by repeat: on the scale on which it is compared, a perplexity as the loss per unit."""
         first = metrics[0]
         likelihoods = [metric.likelihood for metric in metrics]
-        if all(one is not None and math.isfinite(one.loss) for one in likelihoods):
+        alike = all(metric.count == first.count for metric in metrics)
+        if alike and all(one is not None and math.isfinite(one.loss) for one in likelihoods):
             known = [one for one in likelihoods if one is not None]
             points = np.array([one.loss for one in known])
             units = np.array(known[0].units)
@@ -59,7 +60,7 @@ class Estimate:
             # A resample of empty documents only tells nothing.
             return cls(points, np.divide(losses, weights, out=losses * 0 + points, where=weights > 0), len(units))
         points = np.array([metric.value for metric in metrics])
-        if any(metric.documents is None for metric in metrics):
+        if any(metric.documents is None or metric.count != first.count for metric in metrics):
             errors = [metric.stderr for metric in metrics if metric.stderr is not None]
             known_errors = len(errors) == len(metrics)
             return cls(points, stderr=sum(errors) / len(errors) if known_errors else None)
@@ -120,8 +121,10 @@ def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
     """
     mean = one.mean - other.mean
     if not math.isfinite(mean):
-        broken = math.isfinite(one.mean) or math.isfinite(other.mean)
-        return Difference(mean, p=0.0 if broken else None)
+        # Broken in every repeat is worse than not broken in any; what is broken in some is not known well enough.
+        whole = [np.isfinite(each.points) for each in (one, other)]
+        told = any(each.all() for each in whole) and any(not each.any() for each in whole)
+        return Difference(mean, p=0.0 if told else None)
     single = len(one.points) == len(other.points) == 1
     errors = list(_between(one.points, other.points, paired=paired))
     least = 0.0

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from layerimp.evaluator import Metric
-from layerimp.report.paired_bootstrap import Array, Estimate, resampled
+from layerimp.report.paired_bootstrap import DRAWS, Array, Estimate, resampled
 
 Key = tuple[str, str]
 """A task and a metric."""
@@ -58,11 +58,12 @@ def counting(metrics: Iterable[Metric]) -> dict[str, Metric]:
 
 
 def _rank(metric: Metric) -> int:
+    """What counts before what; of equals, the first one listed."""
     if metric.likelihood is not None:
         return 0
     if not metric.higher_is_better:
         return 3
-    return 2 if metric.name.startswith("exact") else 1
+    return 2 if metric.name.partition("[")[0] in ("exact_match", "em") else 1
 
 
 def kind_of(metric: Metric) -> Kind:
@@ -78,12 +79,16 @@ def why_nothing(intact: Metric) -> str:
         if likelihood.unigram is None:
             return f"{what}the evaluator gives no likelihood of a model that knows nothing"
         gains = np.array(likelihood.totals) - np.array(likelihood.unigram)
+        if len(gains) < 2:
+            return f"{what}one document says nothing of its error"
         known = False
-        if len(gains) > 1 and np.isfinite(gains).all():
+        if np.isfinite(gains).all():
             known = gains.sum() > 0 and gains.sum() >= NOISE * math.sqrt(len(gains)) * gains.std(ddof=1)
         return "" if known else f"{what}{above} a model that only knows how frequent each token is"
     if not intact.higher_is_better:
         return f"{what}lower is better, and the evaluator gives no likelihood"
+    if intact.count == 1:
+        return f"{what}one document says nothing of its error"
     gain = intact.value - (intact.floor or 0.0)
     if gain > 0 and gain >= NOISE * (intact.stderr or 0.0):
         return ""
@@ -109,7 +114,7 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
         left = np.array([one.totals for one in known if one is not None]).T - nothing[:, None]
         return _share(intact.task, left, best)
     floor = intact.floor or 0.0
-    if intact.documents is not None and all(one.documents is not None for one in pruned):
+    if intact.documents is not None and all(one.count == intact.count and one.documents for one in pruned):
         values = np.array([one.documents for one in pruned], dtype=np.float64).T
         return _share(intact.task, values - floor, np.array(intact.documents)[:, None] - floor)
     gain = intact.value - floor
@@ -134,9 +139,9 @@ def _share(task: str, left: Array, best: Array) -> Estimate:
         best: By document [document, 1].
     """
     points = left.sum(axis=0) / best.sum()
-    if not np.isfinite(points).all():
-        return Estimate(points)
-    draws = points + resampled(task, left - points * best) / best.sum()
+    known = np.isfinite(points)
+    draws = np.full((DRAWS, len(points)), -math.inf)  # a model that gives a document no chance at all
+    draws[:, known] = points[known] + resampled(task, left[:, known] - points[known] * best) / best.sum()
     return Estimate(points, draws, len(best))
 
 

@@ -52,6 +52,12 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, count)
 
 
+def times_stderr(count: int | None) -> float:
+    """How many standard errors a 95 % interval has to either side; by Student's t where the count is known."""
+    freedom = math.inf if count is None or count < 2 else count - 1
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+
+
 @dataclass(frozen=True)
 class Difference:
     """How much greater one figure is than another.

@@ -13,6 +13,7 @@ from layerimp.evaluator import Metric
 from layerimp.report.findings import Entry, Findings, ModelFindings, Row
 from layerimp.report.statistics import Interval
 
+_NOT_ZERO = re.compile("[1-9]")
 _ALIKE = 0.05
 """Two sides of an interval that differ by less are said as one."""
 
@@ -75,7 +76,7 @@ def _row(row: Row, scorers: Sequence[str]) -> list[Shown]:
         Shown(row.model),
         Shown(f"{row.metric} {arrow}"),
         Shown(original),
-        *(_entry(row.entries.get(scorer), share=row.original is None) for scorer in scorers),
+        *(_entry(row.entries.get(scorer), is_share=row.original is None) for scorer in scorers),
         Shown(reduction(row)),
     ]
 
@@ -91,7 +92,7 @@ def summaries(found: Findings) -> list[PaperTable]:
             means = {s: [r.entries[s].value.mean for r in here if s in r.entries] for s in scorers}
             scorers.sort(key=lambda scorer: (-len(means[scorer]), -sum(means[scorer])))
             lines = [
-                [Shown(scorer), *(_entry(row.entries.get(scorer), share=True) for row in here)] for scorer in scorers
+                [Shown(scorer), *(_entry(row.entries.get(scorer), is_share=True) for row in here)] for scorer in scorers
             ]
             head = ["scorer", *(named(row.ratio) for row in here)]
             tables.append(
@@ -105,12 +106,12 @@ def measured_on(model: ModelFindings) -> str:
     return ", ".join(task if n is None else f"{task} (n = {n:,})" for task, n in model.documents.items())
 
 
-def _entry(entry: Entry | None, *, share: bool) -> Shown:
+def _entry(entry: Entry | None, *, is_share: bool) -> Shown:
     if entry is None:
         return Shown("-")
-    said = percent if share else plus_minus
+    said = percent if is_share else plus_minus
     value, mean = said(entry.value), entry.value.mean
-    error = "" if entry.ends is None else around(mean, *entry.ends, _share if share else _two_digits)
+    error = "" if entry.ends is None else around(mean, *entry.ends, percentage if is_share else _two_digits)
     return Shown(value + (f" ({error.removeprefix('± ')})" if error else ""), entry.rank)
 
 
@@ -133,16 +134,18 @@ def around(value: float, low: float, high: float, said: Callable[[float], str]) 
     up, down = high - value, value - low
     if abs(up - down) <= _ALIKE * max(up, down):
         both = said((up + down) / 2)
-        return f"± {both}" if any(digit in both for digit in "123456789") else ""
-    return f"+{said(up)} −{said(down)}"
+        return f"± {both}" if _NOT_ZERO.search(both) else ""
+    sides = f"+{said(up)} −{said(down)}"
+    return sides if _NOT_ZERO.search(sides) else ""
 
 
 def _two_digits(value: float) -> str:
     return number(value, 2)
 
 
-def _share(value: float) -> str:
-    return f"{value:.1%}"
+def percentage(value: float) -> str:
+    """A share in percent."""
+    return "−∞" if value == -math.inf else f"{value:.1%}"
 
 
 def with_error(metric: Metric) -> str:
@@ -161,7 +164,7 @@ def plus_minus(value: Interval) -> str:
 
 def percent(value: Interval) -> str:
     """A mean share and its interval."""
-    return _with_interval(value, _share, _share)
+    return _with_interval(value, percentage, percentage)
 
 
 def _with_interval(value: Interval, said: Callable[[float], str], error_said: Callable[[float], str]) -> str:
@@ -229,6 +232,7 @@ _TEX = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "∞": r"$\infty$",
+    "−": r"$-$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from pydantic import Field
 
@@ -87,32 +88,33 @@ class _Search:
         """Try factors with the middle ridge, then smaller or larger ridges with the best factor, and the norm alone."""
         middle = len(ridges) // 2
         for factor in factors:
-            self._try(self._fit.values(factor, ridges[middle]), factor, ridges[middle])
+            self._try(partial(self._fit.values, factor, ridges[middle]), factor, ridges[middle])
         for onwards in (ridges[:middle][::-1], ridges[middle + 1 :]):
             if self.ridge == ridges[middle]:
                 self._follow(onwards)
         if isinstance(self._fit, NormFit):
             aims = [self._fit.aim(state, self.factor) for state in self._fit.seen]
-            self._try(self._fit.diagonal(aims, {}), self.factor, None)
+            self._try(partial(self._fit.diagonal, aims, {}), self.factor, None)
 
     def _follow(self, ridges: Sequence[float]) -> None:
         """Try ridges in their order, as long as each is better than all before."""
         for ridge in ridges:
-            self._try(self._fit.values(self.factor, ridge), self.factor, ridge)
+            self._try(partial(self._fit.values, self.factor, ridge), self.factor, ridge)
             if self.ridge != ridge:
                 return
 
-    def _try(self, values: Values, factor: float, ridge: float | None) -> None:
+    def _try(self, fitted: Callable[[], Values], factor: float, ridge: float | None) -> None:
         """Take a fit, if its loss is the least so far."""
         case = self._case
         with trying(case.pruned.model), ExitStack() as undo:
             if factor != 1:
                 undo.enter_context(stream_scaled(case.pruned, self._gap, factor))
             try:
+                values = fitted()
                 for path, value in values.items():
                     replace(case.pruned.model, path, value)
                 loss = case.loss()
-            except NonFiniteError:  # a fit that the model's dtype cannot hold
+            except NonFiniteError:  # a fit that has no solution, or that the model's dtype cannot hold
                 return
         if loss < self.loss:
             self.loss, self.values, self.factor, self.ridge = loss, values, factor, ridge

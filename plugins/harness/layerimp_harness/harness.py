@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from layerimp_harness.classifier import Answering
     from layerimp_harness.tasks import TaskSet
     from layerimp_harness.tokens import TokenMemory
+
+
+LONG = 20
+"""A text of so many characters is more than a label or a word."""
 
 
 class Harness(Evaluator):
@@ -165,14 +169,18 @@ class Harness(Evaluator):
         return TrainingDocuments(task, answers.get(name), str(tokenizer.sep_token or " "), self.config)
 
     def texts(self) -> Iterator[str]:
-        """Every text in the documents of the tasks.
+        """The documents of the tasks: each as an example is worded, and every longer text in it by itself.
 
         Raises:
             TaskError: as in `prepare`.
         """
+        from layerimp_harness.training import worded
+
         for task in self._tasks().tasks.values():
             for _number, document in task.doc_iterator(limit=self.config.limit):
-                yield from (value for value in document.values() if isinstance(value, str))
+                yield from (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
+                with suppress(Exception):  # a document that makes no example, of which its fields say enough
+                    yield worded(task, document)
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that can change the metrics, besides the model and its tokenizer.

@@ -87,8 +87,11 @@ def collect(
             # Once more, for now every task has its standard error; and with the floors in place of the values.
             summed, least = group.aggregate(rows), group.aggregate(floors)
             inside = [task.task_name for task in group.get_all_tasks()]
-            members = [metric for metric in metrics if metric.task in inside]
-            details = {key: _of_group(key, value, least.get(key), members) for key, value in summed.items()}
+            leaves = [metric for metric in metrics if metric.task in inside]
+            details = {key: _of_group(key, value, least.get(key), leaves) for key, value in summed.items()}
+            groups_inside = tuple(one.name for one in group.get_all_groups())
+            for found in details.values():
+                found["members"] += groups_inside
             metrics += _row_metrics(name, summed, directions.get(name) or {}, details)
     return metrics
 

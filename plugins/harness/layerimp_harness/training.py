@@ -58,7 +58,7 @@ class TrainingDocuments(Sequence["Document"]):
         try:
             if self._answering is not None:
                 return self._labelled(self._docs[index], self._answering)
-            return self._worded(self._docs[index]), None
+            return worded(self._task, self._docs[index]), None
         except Exception as error:
             raise explained(f"{self._task.config.task}, training document {index}", error) from error
 
@@ -66,17 +66,18 @@ class TrainingDocuments(Sequence["Document"]):
         texts = [doc[field] for field in answering.fields]
         return self._separator.join(texts), answering.labels[_number(self._task.doc_to_target(doc), answering.choices)]
 
-    def _worded(self, doc: dict[str, Any]) -> str:
-        """The prompt with its answer, as lm-eval words an example."""
-        task, target, prompt = self._task, self._task.doc_to_target(doc), self._task.doc_to_text(doc)
-        if task.OUTPUT_TYPE == "multiple_choice":
-            choices = task.doc_to_choice(doc)
-            if isinstance(prompt, int):  # the choices are beginnings, and the target is how all of them go on
-                prompt = choices[_number(prompt, choices)]
-            else:
-                target = choices[_number(target, choices)]
-        answer = target[0] if isinstance(target, list) else target
-        return f"{prompt}{task.config.target_delimiter}{answer}" if prompt else str(answer)
+
+def worded(task: Any, doc: dict[str, Any]) -> str:
+    """The prompt of a document with its answer, as lm-eval words an example."""
+    target, prompt = task.doc_to_target(doc), task.doc_to_text(doc)
+    if task.OUTPUT_TYPE == "multiple_choice":
+        choices = task.doc_to_choice(doc)
+        if isinstance(prompt, int):  # the choices are beginnings, and the target is how all of them go on
+            prompt = choices[_number(prompt, choices)]
+        else:
+            target = choices[_number(target, choices)]
+    answer = target[0] if isinstance(target, list) else target
+    return f"{prompt}{task.config.target_delimiter}{answer}" if prompt else str(answer)
 
 
 def _number(target: Any, choices: Sequence[str]) -> int:
