@@ -24,7 +24,7 @@ from layerimp.evaluation.packing import packed
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
-from layerimp.report.findings import Findings
+from layerimp.report.findings import Contender, Findings
 from layerimp.report.html.page import page
 from layerimp.report.tables import as_csv
 
@@ -178,7 +178,7 @@ def test_pictures_say_in_words_what_they_show(found: Findings, document: str) ->
     assert all(re.search(r"\d", alt) and len(alt) > 60 and alt.endswith(".") for alt, _ in shown)
     row = next(r for r in found.models["tiny"].headlines if r.ratio == 0.5)
     best = max(row.entries.values(), key=lambda entry: entry.value.mean)
-    assert f"at 50% from {best.scorer} with {best.value.mean:.1%}" in shown[0][0]
+    assert f"at 50% from {best.label} with {best.value.mean:.1%}" in shown[0][0]
 
 
 def test_pictures_share_no_ids_and_keep_no_fixed_colours(document: str) -> None:
@@ -240,7 +240,12 @@ def test_names_cannot_act() -> None:
         pruned={(p, r, evil): each for (p, r, s), each in model.pruned.items() if s == "avss"},
         stability={(p, r, evil): each for (p, r, s), each in model.stability.items() if s == "avss"},
         rows=[
-            replace(row, task=evil, entries={evil: replace(row.entries["avss"], scorer=evil)}, baseline=evil)
+            replace(
+                row,
+                task=evil,
+                entries={evil: replace(row.entries["avss"], contender=Contender(evil))},
+                baselines={"": evil},
+            )
             for row in model.rows
         ],
     )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import digest
 from layerimp.blocks.modes import quiet
 from layerimp.calibration.documents import check_source, task_of
@@ -57,6 +57,7 @@ def resolve(
     """
     scorers = _entrants(grid, progress)
     pruners = {label: _chooser(spec) for label, spec in grid.pruners.items()}
+    healers = {label: _mender(spec) for label, spec in grid.healers.items()}
     models = {}
     for label in grid.models:
         resolved = anywhere(resolve_recipe(grid.recipe(label)))
@@ -68,7 +69,7 @@ def resolve(
             identity = digest([_model_digest(recipe.model, store), dtype])
             text = _text_digest(recipe, permissions, progress, store)
         models[label] = Subject(recipe=recipe, identity=identity, text=text, measures=measures)
-    return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners)
+    return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners, healers=healers)
 
 
 def _with_dtype(
@@ -120,6 +121,11 @@ def _chooser(spec: ComponentSpec) -> Chooser:
     cls = registry().get("pruner", spec.name)
     assert issubclass(cls, Pruner)
     return Chooser(spec=spec, nested=cls.nested, code=_code(cls))
+
+
+def _mender(spec: ComponentSpec) -> Mender:
+    registry().options("healer", spec.name, spec.options)
+    return Mender(spec=spec, code=_code(registry().get("healer", spec.name)))
 
 
 def _code(cls: type) -> str:

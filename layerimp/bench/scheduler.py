@@ -202,15 +202,16 @@ class Scheduler:
     def _assignment(self, cells: Sequence[Cell]) -> Assignment:
         first = cells[0]
         subject = self._layout.models[first.model]
-        importance = None
+        importance = text = None
         if first.kind == "evaluation":
             wanted = first.content["evaluator"], first.content["tag"]
             recipe = measuring(
                 subject.recipe, next(each for each in subject.measures if (each.evaluator, each.tag) == wanted)
             )
+            text = subject.recipe.model_copy(update={"seed": first.seed}) if first.healer else None
         else:
             specs = {cell.scorer: self._layout.spec(cell.scorer, cell.seed) for cell in cells}
             recipe = subject.recipe.model_copy(update={"seed": first.seed, "scorers": specs})
         if first.kind == "planning":
             importance = self._queue.results[first.content["scoring"]]
-        return Assignment(tuple(cells), recipe, self._permissions, importance)
+        return Assignment(tuple(cells), recipe, self._permissions, text, importance)

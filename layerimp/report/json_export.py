@@ -108,6 +108,17 @@ class Removed(TypedDict):
 
 
 @closed
+class Healed(TypedDict):
+    """How the models that one scorer's choice left at one pruner and ratio were healed by one healer."""
+
+    pruner: PrunerLabel
+    ratio: Ratio
+    scorer: ScorerLabel
+    healer: Annotated[str, Field(description="The label of the healer.")]
+    repeats: Annotated[list[documents.Repaired | None], Field(description="By repeat; null where it is not known.")]
+
+
+@closed
 class Original(TypedDict):
     """A metric of the intact model."""
 
@@ -117,7 +128,7 @@ class Original(TypedDict):
 
 @closed
 class Entry(TypedDict):
-    """One scorer in one row of a table."""
+    """One scorer in one row of a table, with a healer or without one."""
 
     values: Annotated[list[Number], Field(description="The metric, by repeat.")]
     value: Annotated[Interval, Field(description="Their mean.")]
@@ -139,11 +150,17 @@ class Entry(TypedDict):
     ]
     to_random: Annotated[
         Difference | None,
-        Field(description="The difference to the scorer `random`; null without one, and for `random` itself."),
+        Field(
+            description="The difference to the scorer `random`, healed by the same healer if by any; null without one, "
+            "and for `random` itself."
+        ),
     ]
     to_best_baseline: Annotated[
         Difference | None,
-        Field(description="The difference to the best baseline; null without one, and for that baseline itself."),
+        Field(
+            description="The difference to the best baseline, healed by the same healer if by any; null without one, "
+            "and for that baseline itself."
+        ),
     ]
     rank: Annotated[
         int | None,
@@ -153,7 +170,7 @@ class Entry(TypedDict):
 
 @closed
 class Row(TypedDict):
-    """One metric of one task on the model, pruned at one ratio by the scores of each scorer."""
+    """One metric of one task on the model, pruned at one ratio by the scores of each scorer, and healed."""
 
     pruner: PrunerLabel
     ratio: Ratio
@@ -162,12 +179,17 @@ class Row(TypedDict):
     documents: Annotated[int | None, Field(description="How many documents; null where that is not known.")]
     higher_is_better: Annotated[bool, Field(description="The direction.")]
     original: Annotated[Original | None, Field(description="Of the intact model; null for averages.")]
-    best_baseline: Annotated[str | None, Field(description="The label of the best baseline; null without one.")]
+    best_baseline: Annotated[
+        str | None, Field(description="The label of the best baseline where nothing is healed; null without one.")
+    ]
+    best_healed_baselines: Annotated[
+        dict[str, str], Field(description="By label of the healer, the best of the baselines that it healed.")
+    ]
     removed_blocks: Annotated[float, Field(description="The share of the blocks that go.")]
     removed_parameters: Annotated[
         list[float], Field(description="The least and the greatest share of the parameters that go.")
     ]
-    scorers: Annotated[dict[str, Entry], Field(description="By label.")]
+    scorers: Annotated[dict[str, Entry], Field(description="By label; of what is healed SCORER+HEALER.")]
 
 
 @closed
@@ -187,6 +209,7 @@ class ModelFindings(TypedDict):
     scorers: Annotated[dict[str, ScorerFindings], Field(description="By label.")]
     tau: Annotated[list[Agreement], Field(description="For every ordered pair of scorers.")]
     removed: Annotated[list[Removed], Field(description="One for each pruner, ratio and scorer.")]
+    healed: Annotated[list[Healed], Field(description="One for each pruner, ratio, scorer and healer.")]
     retained: Annotated[list[Retained], Field(description="One for each pruner and ratio.")]
     rows: Annotated[list[Row], Field(description="The rows of the tables.")]
 
@@ -250,6 +273,16 @@ def _model(model: findings.ModelFindings) -> ModelFindings:
             }
             for (pruner, ratio, scorer), pruned in model.pruned.items()
         ],
+        "healed": [
+            {
+                "pruner": pruner,
+                "ratio": ratio,
+                "scorer": contender.scorer,
+                "healer": contender.healer,
+                "repeats": [one.healing for one in healed],
+            }
+            for (pruner, ratio, contender), healed in model.healed.items()
+        ],
         "retained": [
             {
                 "pruner": pruner,
@@ -292,7 +325,8 @@ def _row(row: findings.Row) -> Row:
         "documents": None if row.original is None else row.original.count,
         "higher_is_better": row.higher_is_better,
         "original": _original(row.original),
-        "best_baseline": row.baseline,
+        "best_baseline": row.baselines.get(""),
+        "best_healed_baselines": {healer: label for healer, label in row.baselines.items() if healer},
         "removed_blocks": row.removed_blocks,
         "removed_parameters": list(row.removed_parameters),
         "scorers": {label: _entry(entry) for label, entry in row.entries.items()},

@@ -17,6 +17,7 @@ class Assignment:
         cells: What is computed.
         recipe: What is asked of the model, with the seed of these cells.
         permissions: What may run code.
+        text: For a healed model, what its calibration text is drawn by; None where that is `recipe`.
         importance: For a plan, the scoring that it starts from.
         shard: For scorings, which part of the text is meant: its number, and how many there are.
     """
@@ -24,6 +25,7 @@ class Assignment:
     cells: tuple[Cell, ...]
     recipe: Recipe
     permissions: Permissions
+    text: Recipe | None = None
     importance: Result | None = None
     shard: tuple[int, int] = (0, 1)
 

@@ -1,4 +1,7 @@
-"""Computes the cells of an assignment, wherever that is; the model that was loaded last is kept for the next one."""
+"""Computes the cells of an assignment, wherever that is.
+
+The model that was loaded last is kept for the next assignment, and so is the model that was healed last.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import io
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.bench.cells import Cell, Outcome, Result
+from layerimp.bench.cells import Cell, Outcome, Result, digest
 from layerimp.blocks.forward import run
 from layerimp.calibration.validation import Checked
 from layerimp.defaults import ORIGINAL
@@ -19,11 +23,15 @@ from layerimp.errors import LayerimpError, ModelError, one_line
 from layerimp.evaluation.packing import packed
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
+from layerimp.healing.engine import heal_beside
+from layerimp.models.discovery import find_blocks
+from layerimp.pipeline.healing import configured
 from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model, rescoring
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
 from layerimp.recipe import ComponentSpec
 from layerimp.registry.catalog import registry
+from layerimp.report import conversion
 from layerimp.report.data import Size
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import Filled, fill, finished, measure
@@ -69,6 +77,7 @@ class Worker:
     def __init__(self, device: str | None) -> None:
         self._device = device
         self._loaded: tuple[tuple[str, str | None], Loaded] | None = None
+        self._healed: tuple[str, BlockStack, Result] | None = None
         self._evaluators: dict[str, dict[str, Evaluator]] = {}
 
     def compute(self, assignment: Assignment, drawn: CalibrationSet | None = None) -> list[Outcome]:
@@ -89,7 +98,7 @@ class Worker:
 
     def draw(self, assignment: Assignment) -> CalibrationSet:
         """The calibration set that an assignment asks for."""
-        recipe, allowed = assignment.recipe, assignment.permissions
+        recipe, allowed = assignment.text or assignment.recipe, assignment.permissions
         trained_on = check_calibration(recipe, allowed, SILENT)
         return draw(recipe, self._opened(assignment), trained_on, SILENT)
 
@@ -98,7 +107,7 @@ class Worker:
         recipe = assignment.recipe
         name = recipe.model, recipe.dtype
         if self._loaded is None or self._loaded[0] != name:
-            self._loaded = None  # two at once might not fit
+            self._loaded = self._healed = None  # two at once might not fit
             recipe = recipe.model_copy(update={"device": self._device})
             self._loaded = name, load_model(recipe, assignment.permissions, SILENT)
         return self._loaded[1]
@@ -140,15 +149,41 @@ class Worker:
         scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT)
         return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
-    def _evaluate(self, assignment: Assignment, _: CalibrationSet | None) -> dict[str, Outcome]:
+    def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells
-        loaded, blocks = self._opened(assignment), cell.content["blocks"]
+        loaded = self._opened(assignment)
         evaluators = fitting(self._prepared(assignment), loaded.model, SILENT, lenient=False)
-        evaluation = Evaluation(loaded.model, loaded.tokenizer, SILENT, {})
-        with prepare(loaded.stack, blocks).applied():
-            metrics = evaluation.of(evaluators, "quality", "pruned" if blocks else ORIGINAL)
-            result = packed(metrics) | {"size": asdict(Size.of(loaded.stack))}
-        return {cell.key: Outcome(cell.key, result)}
+        with self._left(assignment, drawn) as (stack, result):
+            evaluation = Evaluation(stack.model, loaded.tokenizer, SILENT, {})
+            metrics = evaluation.of(evaluators, "quality", "pruned" if cell.content["blocks"] else ORIGINAL)
+            found = {**packed(metrics), "size": asdict(Size.of(stack)), **result}
+        return {cell.key: Outcome(cell.key, found)}
+
+    @contextmanager
+    def _left(self, assignment: Assignment, drawn: CalibrationSet | None) -> Iterator[tuple[BlockStack, Result]]:
+        """What is left of the model for an evaluation, and what the result says of how it was made."""
+        (cell,) = assignment.cells
+        if "healing" in cell.content:
+            yield self._heal(assignment, drawn)
+            return
+        stack = self._opened(assignment).stack
+        with prepare(stack, cell.content["blocks"]).applied():
+            yield stack, {}
+
+    def _heal(self, assignment: Assignment, drawn: CalibrationSet | None) -> tuple[BlockStack, Result]:
+        """The healed model, and what was done; healed once for evaluations of it that follow each other."""
+        (cell,) = assignment.cells
+        blocks, healing = cell.content["blocks"], cell.content["healing"]
+        name = digest([cell.content["model"], blocks, healing])
+        if self._healed is None or self._healed[0] != name:
+            self._healed = None  # its parameters make room for those of the next
+            stack, text = self._opened(assignment).stack, drawn or self.draw(assignment)
+            healer = configured(healing["healer"], healing["options"])
+            pruned = find_blocks(prepare(stack, blocks).beside())
+            found = heal_beside(stack, pruned, blocks, text, healer)
+            done = conversion.repaired(found.repairs, found.loss, found.recovered)
+            self._healed = name, pruned, {"healing": done}
+        return self._healed[1:]
 
     def _prepared(self, assignment: Assignment) -> dict[str, Evaluator]:
         (cell,) = assignment.cells
