@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import Cell
 from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
@@ -26,6 +26,7 @@ from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
 from layerimp.report.findings import Contender, Findings
 from layerimp.report.html.page import page
+from layerimp.report.html.svg import looks
 from layerimp.report.tables import as_csv
 
 BASELINES = ("random", "depth", "block-influence")
@@ -59,6 +60,7 @@ def layout_of(
             for label, spec in (named | company).items()
         },
         pruners={label: Chooser(spec=spec, nested=True, code=label) for label, spec in made.pruners.items()},
+        healers={label: Mender(spec=spec, code=label) for label, spec in made.healers.items()},
     )
 
 
@@ -94,6 +96,11 @@ class World:
         blocks = cell.content["blocks"]
         whole = sum(map(self.truth, range(self.num_blocks)))
         left = 1 - sum(map(self.truth, blocks)) / whole
+        healing = {}
+        if "healing" in cell.content:
+            left += (1 - left) * draw.uniform(0.2, 0.5)
+            gap = {"gap": "a gap", "removed": blocks, "done": "half", "why": "", "numbers": {}}
+            healing = {"healing": {"gaps": [gap], "loss": {}, "recovered": 0.3}}
         task = cell.content["task"]
         right = round(800 * left**2)
         metrics = [
@@ -105,7 +112,8 @@ class World:
             likelihood = Likelihood(totals, (50.0,) * 40, (-400.0,) * 40)
             metrics = [Metric("wikitext", "word_perplexity", math.exp(loss), 0.1, False, likelihood=likelihood)]
         size = self.num_blocks - len(blocks)
-        return packed(metrics) | {"size": {"blocks": size, "parameters": 10**6 * (size + 3), "bytes": 4 * 10**6}}
+        sizes = {"blocks": size, "parameters": 10**6 * (size + 3), "bytes": 4 * 10**6}
+        return {**packed(metrics), "size": sizes, **healing}
 
 
 def found_of(
@@ -254,6 +262,26 @@ def test_names_cannot_act() -> None:
     assert document.count("&lt;script&gt;") > 20
 
 
+def test_healed_models_are_told_from_the_others() -> None:
+    found = found_of(healers=["linear", "rescale"])
+    styles = looks(list(found.design.scorers), found.design.baselines, found.design.healers)
+    assert list(styles) == list(found.design.contenders)
+    assert len(set(map(repr, styles.values()))) == len(styles)
+    assert styles["avss+linear"].colour == styles["avss"].colour != styles["gbis"].colour
+    document = page(found)
+    said = words(document)
+    assert "what is left is measured, as it is and healed by linear and rescale." in said
+    assert "best baselines: " in said
+    assert "What is healed is compared with what the same healer made of random and of the baselines." in said
+    assert re.search(r"(than|from) random\+(linear|rescale)", said)
+    assert "Healers linear rescale" in said
+    assert pictures(document)[0][0].startswith("Line chart of what 7 scorers, healed and not, retain: ")
+    assert "avss+linear" in pictures(document)[0][1]
+    # Scores are of scorers alone, and so are the blocks that go.
+    assert all("+" not in picture for _, picture in pictures(document)[1:])
+    assert "heal" not in words(page(found_of())).lower()
+
+
 def answer(**grid: Any) -> str:
     return words(page(found_of(**grid)).split('<section class="model"')[1].split("Quality of the pruned model")[0])
 
@@ -285,6 +313,9 @@ EMPTY: dict[str, dict[str, Any]] = {
     "evaluation failed": {"fails": "evaluate"},
     "few cells failed": {"fails": "without block 2", "num_blocks": 6},
     "two blocks": {"num_blocks": 2, "ratios": ()},
+    "two healers": {"healers": ["linear", "rescale"]},
+    "healing failed": {"healers": ["linear"], "fails": "healed by linear"},
+    "healed partly": {"healers": ["linear"], "fails": "healed by linear (seed 1)"},
     "same counts": {"ratios": (0.1,)},
     "two pruners": {"pruners": ("lowest", "greedy")},
     "many": {

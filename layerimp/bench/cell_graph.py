@@ -51,6 +51,12 @@ class Measure(Part):
     task: str = Field(description="The task; the evaluator's label where it reads none.")
     tag: str = Field(description="A fingerprint of all that changes its metrics, besides the model.")
 
+    def within(self, recipe: Recipe) -> Recipe:
+        """The recipe with this evaluator alone, and with one task where it reads any."""
+        tasks = (self.task,) if self.task in (recipe.tasks or ()) else ()
+        evaluators = {self.evaluator: recipe.evaluators[self.evaluator]}
+        return recipe.model_copy(update={"tasks": tasks, "evaluators": evaluators})
+
 
 class Subject(Part):
     """A model that takes part."""

@@ -136,14 +136,6 @@ def _code(cls: type) -> str:
     return digest([path.read_text(encoding="utf-8") for path in sources if path.is_file()])
 
 
-def measuring(recipe: Recipe, measure: Measure) -> Recipe:
-    """The recipe with one evaluator, and one task where it reads any."""
-    tasks = (measure.task,) if measure.task in (recipe.tasks or ()) else ()
-    return recipe.model_copy(
-        update={"tasks": tasks, "evaluators": {measure.evaluator: recipe.evaluators[measure.evaluator]}}
-    )
-
-
 def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> list[Measure]:
     found = []
     for label, spec in recipe.evaluators.items():
@@ -153,7 +145,7 @@ def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> l
             raise OptionError(f"the evaluator {label!r} measures costs; a grid compares what is left of the quality")
         for task in recipe.tasks or () if "tasks" in cls.Config.model_fields else (label,):
             one = Measure(evaluator=label, task=task, tag="")
-            evaluator = prepared(measuring(recipe, one), permissions, progress)[label]
+            evaluator = prepared(one.within(recipe), permissions, progress)[label]
             tag = evaluator.fingerprint() or digest([spec.model_dump(), recipe.limit, recipe.seed])
             found.append(one.model_copy(update={"tag": tag}))
     return found

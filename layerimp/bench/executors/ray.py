@@ -144,9 +144,9 @@ def _knock(address: str) -> None:
 
 def _text(assignment: Assignment) -> str:
     """What makes a calibration set another one."""
-    recipe = assignment.text or assignment.recipe
-    names = ("model", "dtype", "calibration", "seed", "batch_size", "data_dir", "task_path")
-    return json.dumps(recipe.model_dump(mode="json", include=set(names)), sort_keys=True)
+    names = ("model", "dtype", "calibration", "batch_size", "data_dir", "task_path")
+    made_by = assignment.recipe.model_dump(mode="json", include=set(names))
+    return json.dumps([made_by, assignment.cells[0].seed], sort_keys=True)
 
 
 _worker: Worker | None = None

@@ -1,7 +1,4 @@
-"""Computes the cells of an assignment, wherever that is.
-
-The model that was loaded last is kept for the next assignment, and so is the model that was healed last.
-"""
+"""Computes the cells of an assignment, wherever that is; the model that was loaded last is kept for the next one."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.bench.cells import Cell, Outcome, Result, digest
+from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.blocks.forward import run
 from layerimp.calibration.validation import Checked
 from layerimp.defaults import ORIGINAL
@@ -39,10 +36,11 @@ from layerimp.scoring.selection import Selection
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
+    from layerimp.bench.cell_graph import Measure
     from layerimp.bench.executors.base import Assignment
     from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.sampling import CalibrationSet
-    from layerimp.evaluator import Evaluator
+    from layerimp.evaluator import Evaluator, Metric
 
 TIMINGS, LONG = 3, 5.0
 """A scorer's cost is the median of so many ratios, after a first that warms up; of one only, if that took so long."""
@@ -77,7 +75,6 @@ class Worker:
     def __init__(self, device: str | None) -> None:
         self._device = device
         self._loaded: tuple[tuple[str, str | None], Loaded] | None = None
-        self._healed: tuple[str, BlockStack, Result] | None = None
         self._evaluators: dict[str, dict[str, Evaluator]] = {}
 
     def compute(self, assignment: Assignment, drawn: CalibrationSet | None = None) -> list[Outcome]:
@@ -98,7 +95,8 @@ class Worker:
 
     def draw(self, assignment: Assignment) -> CalibrationSet:
         """The calibration set that an assignment asks for."""
-        recipe, allowed = assignment.text or assignment.recipe, assignment.permissions
+        recipe = assignment.recipe.model_copy(update={"seed": assignment.cells[0].seed})
+        allowed = assignment.permissions
         trained_on = check_calibration(recipe, allowed, SILENT)
         return draw(recipe, self._opened(assignment), trained_on, SILENT)
 
@@ -107,7 +105,7 @@ class Worker:
         recipe = assignment.recipe
         name = recipe.model, recipe.dtype
         if self._loaded is None or self._loaded[0] != name:
-            self._loaded = self._healed = None  # two at once might not fit
+            self._loaded = None  # two at once might not fit
             recipe = recipe.model_copy(update={"device": self._device})
             self._loaded = name, load_model(recipe, assignment.permissions, SILENT)
         return self._loaded[1]
@@ -150,47 +148,41 @@ class Worker:
         return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
     def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
-        (cell,) = assignment.cells
-        loaded = self._opened(assignment)
-        evaluators = fitting(self._prepared(assignment), loaded.model, SILENT, lenient=False)
+        """Evaluations of one model; one that fails leaves the others as they are."""
+        outcomes = {}
         with self._left(assignment, drawn) as (stack, result):
-            evaluation = Evaluation(stack.model, loaded.tokenizer, SILENT, {})
-            metrics = evaluation.of(evaluators, "quality", "pruned" if cell.content["blocks"] else ORIGINAL)
-            found = {**packed(metrics), "size": asdict(Size.of(stack)), **result}
-        return {cell.key: Outcome(cell.key, found)}
+            for cell, measure in zip(assignment.cells, assignment.measures, strict=True):
+                try:
+                    metrics = self._measured(
+                        assignment, measure, stack, "pruned" if cell.content["blocks"] else ORIGINAL
+                    )
+                    outcomes[cell.key] = Outcome(cell.key, {**packed(metrics), **result})
+                except Exception as error:
+                    outcomes[cell.key] = failure(cell.key, error)
+        return outcomes
 
     @contextmanager
     def _left(self, assignment: Assignment, drawn: CalibrationSet | None) -> Iterator[tuple[BlockStack, Result]]:
-        """What is left of the model for an evaluation, and what the result says of how it was made."""
-        (cell,) = assignment.cells
-        if "healing" in cell.content:
-            yield self._heal(assignment, drawn)
+        """What is left of the model for evaluations, and what their results say of it."""
+        stack, content = self._opened(assignment).stack, assignment.cells[0].content
+        removal = prepare(stack, content["blocks"])
+        if (healing := content.get("healing")) is None:
+            with removal.applied():
+                yield stack, {"size": asdict(Size.of(stack))}
             return
-        stack = self._opened(assignment).stack
-        with prepare(stack, cell.content["blocks"]).applied():
-            yield stack, {}
+        text, healer = drawn or self.draw(assignment), configured(healing["healer"], healing["options"])
+        pruned = find_blocks(removal.beside())
+        found = heal_beside(stack, pruned, content["blocks"], text, healer)
+        done = conversion.repaired(found.repairs, found.loss, found.recovered)
+        yield pruned, {"size": asdict(Size.of(pruned)), "healing": done}
 
-    def _heal(self, assignment: Assignment, drawn: CalibrationSet | None) -> tuple[BlockStack, Result]:
-        """The healed model, and what was done; healed once for evaluations of it that follow each other."""
-        (cell,) = assignment.cells
-        blocks, healing = cell.content["blocks"], cell.content["healing"]
-        name = digest([cell.content["model"], blocks, healing])
-        if self._healed is None or self._healed[0] != name:
-            self._healed = None  # its parameters make room for those of the next
-            stack, text = self._opened(assignment).stack, drawn or self.draw(assignment)
-            healer = configured(healing["healer"], healing["options"])
-            pruned = find_blocks(prepare(stack, blocks).beside())
-            found = heal_beside(stack, pruned, blocks, text, healer)
-            done = conversion.repaired(found.repairs, found.loss, found.recovered)
-            self._healed = name, pruned, {"healing": done}
-        return self._healed[1:]
-
-    def _prepared(self, assignment: Assignment) -> dict[str, Evaluator]:
-        (cell,) = assignment.cells
-        name = f"{cell.content['evaluator']} {cell.content['tag']}"
+    def _measured(self, assignment: Assignment, measure: Measure, stack: BlockStack, who: str) -> list[Metric]:
+        loaded, name = self._opened(assignment), f"{measure.evaluator} {measure.tag}"
         if name not in self._evaluators:
-            self._evaluators[name] = prepared(assignment.recipe, assignment.permissions, SILENT)
-        return self._evaluators[name]
+            recipe = measure.within(assignment.recipe)
+            self._evaluators[name] = prepared(recipe, assignment.permissions, SILENT)
+        evaluators = fitting(self._evaluators[name], stack.model, SILENT, lenient=False)
+        return Evaluation(stack.model, loaded.tokenizer, SILENT, {}).of(evaluators, "quality", who)
 
     def _cost(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells
