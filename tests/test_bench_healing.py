@@ -228,6 +228,27 @@ def test_healed_blind_scorers_are_compared_repeat_by_repeat(tmp_path: Path) -> N
     assert (high - low) / 2 == pytest.approx(math.hypot(paired, text), rel=0.03)
 
 
+def test_what_healing_brings_is_compared_with_the_same_models_unhealed(tmp_path: Path) -> None:
+    found, _ = findings(tmp_path, repeats=5, tasks=["mood"])
+    entries = row(found).entries
+    for scorer in ("avss", "random"):  # both remove the same blocks, healed or not, repeat by repeat
+        ours, theirs = (np.array(entries[label].values) for label in (f"{scorer}+linear", scorer))
+        right = [
+            np.array([np.arange(DOCUMENTS) < round(100 * v) for v in each]).mean(axis=0) for each in (ours, theirs)
+        ]
+        documents = (right[0] - right[1]).std(ddof=1) / math.sqrt(DOCUMENTS) * stats.t.ppf(0.975, DOCUMENTS - 1)
+        gain = entries[f"{scorer}+linear"].to_unhealed
+        assert gain
+        assert gain.mean == pytest.approx((ours - theirs).mean())
+        assert gain.high is not None
+        half = math.hypot(documents, stats.sem(ours - theirs) * stats.t.ppf(0.975, 4))
+        assert gain.high - gain.mean == pytest.approx(half, rel=0.03)
+        assert entries[scorer].to_unhealed is None
+    gain = entries["depth+linear"].to_unhealed  # one model against five
+    assert gain
+    assert gain.mean == pytest.approx(np.mean(entries["depth+linear"].values) - entries["depth"].values[0])
+
+
 def test_one_set_healed_on_several_texts_is_several_models(tmp_path: Path) -> None:
     """By no scorer's choice do two of these differ, and yet their repeats do."""
 

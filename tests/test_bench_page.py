@@ -275,6 +275,9 @@ def test_healed_models_are_told_from_the_others() -> None:
     assert "What is healed is compared with what the same healer made of random and of the baselines." in said
     assert re.search(r"(than|from) random\+(linear|rescale)", said)
     assert "Healers linear rescale" in said
+    table = document.split("<h3>Healing</h3>")[1].split("</table>")[0]
+    assert table.count('<th scope="row">') == len(found.models["tiny"].headlines) * 2 * len(found.design.scorers)
+    assert words(table).count("30.0%") >= 3 * 2 * len(found.design.scorers)
     assert pictures(document)[0][0].startswith("Line chart of what 7 scorers, healed and not, retain: ")
     assert "avss+linear" in pictures(document)[0][1]
     # Scores are of scorers alone, and so are the blocks that go.

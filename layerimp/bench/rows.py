@@ -86,8 +86,9 @@ class Rows:
         shares = [(self.size.parameters - one.parameters) / self.size.parameters for one in sizes]
         order = sorted(estimates, key=lambda label: estimates[label].mean, reverse=higher)
         ranks, baselines = self._ranks(estimates, order), self._best_baselines(order)
-        chance = {healer: Contender(RANDOM, healer).label for healer in ("", *self.layout.healers)}
-        to_random, to_baseline = (self._differences(estimates, rivals) for rivals in (chance, baselines))
+        to_random = self._differences(estimates, lambda one: Contender(RANDOM, one.healer).label)
+        to_baseline = self._differences(estimates, lambda one: baselines.get(one.healer))
+        to_unhealed = self._differences(estimates, lambda one: one.scorer)
         entries = {}
         for label, estimate in estimates.items():
             metrics = tables.get(label, ())
@@ -102,6 +103,7 @@ class Rows:
                 retained=self._retained(original, metrics) if original else None,
                 to_random=to_random.get(label),
                 to_baseline=to_baseline.get(label),
+                to_unhealed=to_unhealed.get(label),
                 rank=ranks.get(label),
             )
         return Row(
@@ -144,16 +146,15 @@ class Rows:
                 found.setdefault(self._contenders[label].healer, label)
         return found
 
-    def _differences(self, estimates: Mapping[str, Estimate], rivals: Mapping[str, str]) -> dict[str, Difference]:
-        """How much greater each contender is than the rival that is healed by the same healer, if by any.
-
-        Holm's correction is for the number of contenders.
-        """
-        pairs = {label: rivals.get(self._contenders[label].healer, label) for label in estimates}
+    def _differences(
+        self, estimates: Mapping[str, Estimate], rival_of: Callable[[Contender], str | None]
+    ) -> dict[str, Difference]:
+        """How much greater contenders are than their rivals; Holm's correction is for the number of these pairs."""
+        rivals = {label: rival_of(self._contenders[label]) for label in estimates}
         found = {
             label: self._difference(estimates, label, rival)
-            for label, rival in pairs.items()
-            if label != rival and rival in estimates
+            for label, rival in rivals.items()
+            if rival is not None and rival in estimates and rival != label
         }
         corrected = holm({label: one.p for label, one in found.items() if one.p is not None})
         return {label: replace(one, p=corrected.get(label)) for label, one in found.items()}
@@ -163,7 +164,9 @@ class Rows:
         if len(self._models(one) | self._models(other)) == 1:
             return Difference(0.0, 0.0, 0.0, 1.0)  # one and the same model
         ours, theirs = self.pruned[one], self.pruned[other]
-        paired = self._reads(one) and self._reads(other) and [v.draw for v in ours] == [v.draw for v in theirs]
+        same = self._contenders[one].scorer == self._contenders[other].scorer
+        paired = same or (self._reads(one) and self._reads(other))
+        paired = paired and [v.draw for v in ours] == [v.draw for v in theirs]
         return difference(estimates[one], estimates[other], paired=paired)
 
     def _models(self, label: str) -> set[tuple[frozenset[int], str, int]]:

@@ -78,6 +78,7 @@ class Entry:
             None where there is none, and for itself.
         to_baseline: The difference to the best of the other baselines and of `random`, healed by the same healer if by
             any; None where there is none, and for that one itself.
+        to_unhealed: The difference to the same models before they were healed; None where nothing is healed.
         rank: 1 where it is significantly better than all others, 2 where it is so than all but that one; else None.
     """
 
@@ -89,6 +90,7 @@ class Entry:
     retained: Interval | None
     to_random: Difference | None
     to_baseline: Difference | None
+    to_unhealed: Difference | None
     rank: int | None
 
     @property

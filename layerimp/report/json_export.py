@@ -162,6 +162,10 @@ class Entry(TypedDict):
             "and for that baseline itself."
         ),
     ]
+    to_unhealed: Annotated[
+        Difference | None,
+        Field(description="The difference to the same models before they were healed; null where nothing is healed."),
+    ]
     rank: Annotated[
         int | None,
         Field(description="1 if significantly better than all others, 2 if better than all but that one, else null."),
@@ -348,6 +352,7 @@ def _entry(entry: findings.Entry) -> Entry:
         "retained": None if entry.retained is None else _interval(entry.retained),
         "to_random": None if entry.to_random is None else _difference(entry.to_random),
         "to_best_baseline": None if entry.to_baseline is None else _difference(entry.to_baseline),
+        "to_unhealed": None if entry.to_unhealed is None else _difference(entry.to_unhealed),
         "rank": entry.rank,
     }
 

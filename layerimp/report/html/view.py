@@ -11,7 +11,7 @@ from layerimp.defaults import RANDOM
 from layerimp.report.findings import Contender, Entry, Findings, ModelFindings, Row
 from layerimp.report.html.format import MINUS, listed, signed, unbroken
 from layerimp.report.html.svg import Look
-from layerimp.report.statistics import Difference
+from layerimp.report.statistics import Difference, Interval, interval
 from layerimp.report.tables import PaperTable, number, paper_tables
 
 _MOST = 700.0  # of which floating point has an exponential
@@ -33,6 +33,23 @@ class Line:
     entry: Entry
     to_random: Contrast | None
     to_baseline: Contrast | None
+
+
+@dataclass(frozen=True)
+class HealedLine:
+    """A healed contender, beside what it was before.
+
+    Attributes:
+        entry: What is retained by what is healed.
+        before: What is retained by the same models unhealed; None where that is not known.
+        gain: The difference of the two.
+        recovered: The share of the lost loss that came back, over the repeats; None where it is not known.
+    """
+
+    entry: Entry
+    before: Entry | None
+    gain: Contrast | None
+    recovered: Interval | None
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,19 @@ class View:
         chance = Contender(RANDOM, healer).label
         random = chance if chance in row.entries else None
         return Place(row, ratio, name, leaders, lines, random, row.baselines.get(healer))
+
+    @cached_property
+    def healing(self) -> list[tuple[Place, list[HealedLine]]]:
+        """What healing brought, wherever it is known what is retained."""
+        found = [(place, [self._healed(place.row, line.entry) for line in place.lines]) for place in self.places]
+        return [(place, [line for line in lines if line.entry.contender.healer]) for place, lines in found]
+
+    def _healed(self, row: Row, entry: Entry) -> HealedLine:
+        models = self.model.healed.get((row.pruner, row.ratio, entry.contender), ())
+        shares = [one.healing["recovered"] for one in models if one.healing]
+        known = [share for share in shares if share is not None]
+        before = row.entries.get(entry.contender.scorer)
+        return HealedLine(entry, before, _contrast(entry.to_unhealed, row), interval(known) if known else None)
 
     @cached_property
     def answers(self) -> dict[str, list[Place]]:
