@@ -108,7 +108,7 @@ class Removed(TypedDict):
 
 
 @closed
-class Healed(TypedDict):
+class HealedModels(TypedDict):
     """How the models that one scorer's choice left at one pruner and ratio were healed by one healer."""
 
     pruner: PrunerLabel
@@ -213,7 +213,7 @@ class ModelFindings(TypedDict):
     scorers: Annotated[dict[str, ScorerFindings], Field(description="By label.")]
     tau: Annotated[list[Agreement], Field(description="For every ordered pair of scorers.")]
     removed: Annotated[list[Removed], Field(description="One for each pruner, ratio and scorer.")]
-    healed: Annotated[list[Healed], Field(description="One for each pruner, ratio, scorer and healer.")]
+    healed: Annotated[list[HealedModels], Field(description="One for each pruner, ratio, scorer and healer.")]
     retained: Annotated[list[Retained], Field(description="One for each pruner and ratio.")]
     rows: Annotated[list[Row], Field(description="The rows of the tables.")]
 
