@@ -432,6 +432,23 @@ def row_of(found: Findings) -> Row:
     return one
 
 
+def test_healing_on_the_documents_of_a_task_is_refused(
+    model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
+) -> None:
+    words = [json.loads(line)["text"] for line in task.with_name("docs.jsonl").read_text().splitlines()]
+    text = tmp_path / "text.jsonl"
+    text.write_text(calibration_file.read_text() + "".join(json.dumps({"text": each}) + "\n" for each in words))
+    everything = {"calibration": {"source": str(text), "samples": 40, "max_length": 16}, "repeats": 1}
+    grid = real(model_dir, text, [task], tmp_path / "refused", **everything)
+    _, found = run(grid, tmp_path / "refused")
+    assert set(row_of(found).entries) == {"avss", "depth"}
+    assert all("shares" in why and "(--allow-overlap)" in why for _, why in found.failures)
+    assert len(found.failures) == 2
+    allowed = real(model_dir, text, [task], tmp_path / "allowed", **everything, allow_overlap=True)
+    _, found = run(allowed, tmp_path / "allowed")
+    assert found.failures == []
+
+
 def test_a_small_grid_from_the_command_line(
     layerimp_command: Run, model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
 ) -> None:

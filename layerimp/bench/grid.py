@@ -112,6 +112,9 @@ class Grid(Part):
     healers: Healers = Field(
         {}, description="Healers, by label; what each makes of every pruned model stands beside it as SCORER+HEALER."
     )
+    allow_overlap: bool = Field(
+        False, description="Whether models may be healed on documents that a task measures them on."
+    )
     counts: Annotated[
         tuple[Annotated[int, Field(ge=1)], ...],
         BeforeValidator(_several, json_schema_input_type=int | list[int]),
@@ -160,7 +163,18 @@ class Grid(Part):
     def recipe(self, label: str) -> Recipe:
         """What the grid asks of one model, as the recipe of a run."""
         spec = self.models[label]
-        shared = {"protect", "task_path", "data_dir", "limit", "num_fewshot", "batch_size", "seed", "evaluators"}
+        shared = {
+            "healers",
+            "allow_overlap",
+            "protect",
+            "task_path",
+            "data_dir",
+            "limit",
+            "num_fewshot",
+            "batch_size",
+            "seed",
+            "evaluators",
+        }
         return Recipe(
             model=spec.model,
             dtype=spec.dtype,

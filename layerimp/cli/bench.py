@@ -42,6 +42,7 @@ def bench(
         list[str] | None, typer.Option(help="Pruner, or LABEL=PRUNER; repeatable. Default: lowest.")
     ] = None,
     heal: o.heal = None,
+    allow_overlap: o.allow_overlap = None,
     ratio: Annotated[
         list[float] | None,
         typer.Option(help="Share of the blocks to remove; repeatable. Default: 0.25, or what --count says."),

@@ -22,7 +22,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.healing import configured
+from layerimp.pipeline.healing import check_overlap, configured
 from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model, rescoring
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from layerimp.bench.executors.base import Assignment
     from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.sampling import CalibrationSet
-    from layerimp.evaluator import Evaluator, Metric
+    from layerimp.evaluator import Evaluator
 
 TIMINGS, LONG = 3, 5.0
 """A scorer's cost is the median of so many ratios, after a first that warms up; of one only, if that took so long."""
@@ -149,40 +149,42 @@ class Worker:
 
     def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         """Evaluations of one model; one that fails leaves the others as they are."""
-        outcomes = {}
-        with self._left(assignment, drawn) as (stack, result):
+        first, outcomes = assignment.cells[0], {}
+        text = (drawn or self.draw(assignment)) if "healing" in first.content else None
+        with self._left(assignment, text) as (stack, result):
+            evaluation = Evaluation(stack.model, self._opened(assignment).tokenizer, SILENT, {})
             for cell, measure in zip(assignment.cells, assignment.measures, strict=True):
                 try:
-                    metrics = self._measured(
-                        assignment, measure, stack, "pruned" if cell.content["blocks"] else ORIGINAL
-                    )
+                    evaluators = fitting(self._prepared(assignment, measure), stack.model, SILENT, lenient=False)
+                    if text is not None:
+                        check_overlap(assignment.recipe, evaluators, text)
+                    metrics = evaluation.of(evaluators, "quality", "pruned" if cell.content["blocks"] else ORIGINAL)
                     outcomes[cell.key] = Outcome(cell.key, {**packed(metrics), **result})
                 except Exception as error:
                     outcomes[cell.key] = failure(cell.key, error)
         return outcomes
 
     @contextmanager
-    def _left(self, assignment: Assignment, drawn: CalibrationSet | None) -> Iterator[tuple[BlockStack, Result]]:
-        """What is left of the model for evaluations, and what their results say of it."""
+    def _left(self, assignment: Assignment, text: CalibrationSet | None) -> Iterator[tuple[BlockStack, Result]]:
+        """What is left of the model for evaluations, healed on a text if there is one, and what results say of it."""
         stack, content = self._opened(assignment).stack, assignment.cells[0].content
         removal = prepare(stack, content["blocks"])
-        if (healing := content.get("healing")) is None:
+        if text is None:
             with removal.applied():
                 yield stack, {"size": asdict(Size.of(stack))}
             return
-        text, healer = drawn or self.draw(assignment), configured(healing["healer"], healing["options"])
+        healer = configured(content["healing"]["healer"], content["healing"]["options"])
         pruned = find_blocks(removal.beside())
         found = heal_beside(stack, pruned, content["blocks"], text, healer)
         done = conversion.repaired(found.repairs, found.loss, found.recovered)
         yield pruned, {"size": asdict(Size.of(pruned)), "healing": done}
 
-    def _measured(self, assignment: Assignment, measure: Measure, stack: BlockStack, who: str) -> list[Metric]:
-        loaded, name = self._opened(assignment), f"{measure.evaluator} {measure.tag}"
+    def _prepared(self, assignment: Assignment, measure: Measure) -> dict[str, Evaluator]:
+        name = f"{measure.evaluator} {measure.tag}"
         if name not in self._evaluators:
             recipe = measure.within(assignment.recipe)
             self._evaluators[name] = prepared(recipe, assignment.permissions, SILENT)
-        evaluators = fitting(self._evaluators[name], stack.model, SILENT, lenient=False)
-        return Evaluation(stack.model, loaded.tokenizer, SILENT, {}).of(evaluators, "quality", who)
+        return dict(self._evaluators[name])
 
     def _cost(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells
