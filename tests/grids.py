@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.bench.executors.base import Assignment, WorkerError
 from layerimp.bench.grid import Grid
@@ -43,12 +43,13 @@ def layout(**changes: Any) -> Layout:
     choosers = {
         label: Chooser(spec=spec, nested=spec.name != "window", code="0") for label, spec in grid.pruners.items()
     }
+    menders = {label: Mender(spec=spec, code="0") for label, spec in grid.healers.items()}
     measures = tuple(Measure(evaluator="harness", task=task, tag=task) for task in grid.tasks or ())
     subjects = {
         label: Subject(recipe=resolve(grid.recipe(label)), identity=label, text="text", measures=measures)
         for label in grid.models
     }
-    return Layout(grid=grid, models=subjects, scorers=entrants, pruners=choosers)
+    return Layout(grid=grid, models=subjects, scorers=entrants, pruners=choosers, healers=menders)
 
 
 def measured(task: str, harm: int) -> Metric:
@@ -59,6 +60,19 @@ def measured(task: str, harm: int) -> Metric:
     totals = tuple(-8 * math.log(10.0 + harm) + (-1) ** number for number in range(DOCUMENTS))
     likelihood = Likelihood(totals, (8.0,) * DOCUMENTS, (-8 * math.log(100.0),) * DOCUMENTS)
     return Metric(task, "perplexity", 10.0 + harm, 0.1, False, likelihood=likelihood)
+
+
+def harm_of(blocks: Sequence[int], healing: Mapping[str, Any] | None = None) -> int:
+    """How much worse a model is without some blocks; healing takes half of that away, and some text does more."""
+    harm = sum(block + 1 for block in blocks)
+    return harm if healing is None else harm // 2 - healing["calibration"]["seed"] % 3
+
+
+def repaired(blocks: Sequence[int]) -> dict[str, Any]:
+    """What a healer did, one gap for all."""
+    gap = {"gap": "a gap", "removed": list(blocks), "done": "half", "why": "", "numbers": {"factor": 0.5}}
+    loss = {"intact": 1.0, "pruned": 3.0, "healed": 2.0}
+    return {"gaps": [gap], "loss": loss, "recovered": 0.5}
 
 
 def computed(cell: Cell) -> Result:
@@ -73,10 +87,12 @@ def computed(cell: Cell) -> Result:
     if cell.kind == "costing":
         return {"bare_passes": 1.5, "seconds": 0.1}
     if cell.kind == "evaluation":
-        harm = sum(block + 1 for block in content["blocks"])
+        healing = content.get("healing")
+        harm = harm_of(content["blocks"], healing)
         metrics = [measured(task, harm) for task in METRICS if task == content["task"]]
         left = BLOCKS - len(content["blocks"])
-        return packed(metrics) | {"size": {"blocks": left, "parameters": 100 + 10 * left, "bytes": 440 + 40 * left}}
+        size = {"blocks": left, "parameters": 100 + 10 * left, "bytes": 440 + 40 * left}
+        return packed(metrics) | {"size": size} | ({"healing": repaired(content["blocks"])} if healing else {})
     raise AssertionError(cell)
 
 

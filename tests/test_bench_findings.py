@@ -84,7 +84,7 @@ def test_every_number_of_a_row_by_hand(found: Findings, layout: Layout) -> None:
     assert avss.to_random
     assert avss.to_random.high is not None
     assert avss.to_random.high - avss.to_random.mean == pytest.approx(half, rel=0.02)
-    assert one.baseline == max(
+    assert one.baselines[""] == max(
         ("random", "depth", "block-influence"), key=lambda name: sum(values[name]) / len(values[name])
     )
     assert one.removed_blocks == REMOVED / BLOCKS

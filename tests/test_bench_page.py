@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import Cell
 from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
@@ -24,8 +24,9 @@ from layerimp.evaluation.packing import packed
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
-from layerimp.report.findings import Findings
+from layerimp.report.findings import Contender, Findings
 from layerimp.report.html.page import page
+from layerimp.report.html.svg import looks
 from layerimp.report.tables import as_csv
 
 BASELINES = ("random", "depth", "block-influence")
@@ -59,6 +60,7 @@ def layout_of(
             for label, spec in (named | company).items()
         },
         pruners={label: Chooser(spec=spec, nested=True, code=label) for label, spec in made.pruners.items()},
+        healers={label: Mender(spec=spec, code=label) for label, spec in made.healers.items()},
     )
 
 
@@ -94,6 +96,11 @@ class World:
         blocks = cell.content["blocks"]
         whole = sum(map(self.truth, range(self.num_blocks)))
         left = 1 - sum(map(self.truth, blocks)) / whole
+        healing = {}
+        if "healing" in cell.content:
+            left += (1 - left) * draw.uniform(0.2, 0.5)
+            gap = {"gap": "a gap", "removed": blocks, "done": "half", "why": "", "numbers": {}}
+            healing = {"healing": {"gaps": [gap], "loss": {}, "recovered": 0.3}}
         task = cell.content["task"]
         right = round(800 * left**2)
         metrics = [
@@ -105,7 +112,8 @@ class World:
             likelihood = Likelihood(totals, (50.0,) * 40, (-400.0,) * 40)
             metrics = [Metric("wikitext", "word_perplexity", math.exp(loss), 0.1, False, likelihood=likelihood)]
         size = self.num_blocks - len(blocks)
-        return packed(metrics) | {"size": {"blocks": size, "parameters": 10**6 * (size + 3), "bytes": 4 * 10**6}}
+        sizes = {"blocks": size, "parameters": 10**6 * (size + 3), "bytes": 4 * 10**6}
+        return {**packed(metrics), "size": sizes, **healing}
 
 
 def found_of(
@@ -178,7 +186,7 @@ def test_pictures_say_in_words_what_they_show(found: Findings, document: str) ->
     assert all(re.search(r"\d", alt) and len(alt) > 60 and alt.endswith(".") for alt, _ in shown)
     row = next(r for r in found.models["tiny"].headlines if r.ratio == 0.5)
     best = max(row.entries.values(), key=lambda entry: entry.value.mean)
-    assert f"at 50% from {best.scorer} with {best.value.mean:.1%}" in shown[0][0]
+    assert f"at 50% from {best.label} with {best.value.mean:.1%}" in shown[0][0]
 
 
 def test_pictures_share_no_ids_and_keep_no_fixed_colours(document: str) -> None:
@@ -240,13 +248,41 @@ def test_names_cannot_act() -> None:
         pruned={(p, r, evil): each for (p, r, s), each in model.pruned.items() if s == "avss"},
         stability={(p, r, evil): each for (p, r, s), each in model.stability.items() if s == "avss"},
         rows=[
-            replace(row, task=evil, entries={evil: replace(row.entries["avss"], scorer=evil)}, baseline=evil)
+            replace(
+                row,
+                task=evil,
+                entries={evil: replace(row.entries["avss"], contender=Contender(evil))},
+                baselines={"": evil},
+            )
             for row in model.rows
         ],
     )
     document = page(replace(found, design=design, models={evil: changed}, failures=[(evil, evil)], versions=[evil]))
     assert "<script" not in document
     assert document.count("&lt;script&gt;") > 20
+
+
+def test_healed_models_are_told_from_the_others() -> None:
+    found = found_of(healers=["linear", "rescale"])
+    styles = looks(list(found.design.scorers), found.design.baselines, found.design.healers)
+    assert list(styles) == list(found.design.contenders)
+    assert len(set(map(repr, styles.values()))) == len(styles)
+    assert styles["avss+linear"].colour == styles["avss"].colour != styles["gbis"].colour
+    document = page(found)
+    said = words(document)
+    assert "what is left is measured, as it is and healed by linear and rescale." in said
+    assert "best baselines: " in said
+    assert "What is healed is compared with what the same healer made of random and of the baselines." in said
+    assert re.search(r"(than|from) random\+(linear|rescale)", said)
+    assert "Healers linear rescale" in said
+    table = document.split("<h3>Healing</h3>")[1].split("</table>")[0]
+    assert table.count('<th scope="row">') == len(found.models["tiny"].headlines) * 2 * len(found.design.scorers)
+    assert words(table).count("30.0%") >= 3 * 2 * len(found.design.scorers)
+    assert pictures(document)[0][0].startswith("Line chart of what 7 scorers, healed and not, retain: ")
+    assert "avss+linear" in pictures(document)[0][1]
+    # Scores are of scorers alone, and so are the blocks that go.
+    assert all("+" not in picture for _, picture in pictures(document)[1:])
+    assert "heal" not in words(page(found_of())).lower()
 
 
 def answer(**grid: Any) -> str:
@@ -280,6 +316,9 @@ EMPTY: dict[str, dict[str, Any]] = {
     "evaluation failed": {"fails": "evaluate"},
     "few cells failed": {"fails": "without block 2", "num_blocks": 6},
     "two blocks": {"num_blocks": 2, "ratios": ()},
+    "two healers": {"healers": ["linear", "rescale"]},
+    "healing failed": {"healers": ["linear"], "fails": "healed by linear"},
+    "healed partly": {"healers": ["linear"], "fails": "healed by linear (seed 1)"},
     "same counts": {"ratios": (0.1,)},
     "two pruners": {"pruners": ("lowest", "greedy")},
     "many": {

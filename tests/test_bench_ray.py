@@ -49,6 +49,7 @@ def grid(model_dir: Path, calibration_file: Path, task: Path) -> Grid:
             "scorers": ["avss", "lrp"],
             "counts": [1],
             "ratios": [0.5],
+            "healers": ["rescale"],
             "repeats": 2,
             "tasks": [str(task)],
             "calibration": {"source": str(calibration_file), "samples": 16, "max_length": 16},

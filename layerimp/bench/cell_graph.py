@@ -13,6 +13,7 @@ from layerimp.bench.cells import Cell, Result
 from layerimp.bench.grid import RANDOM_DRAWS, Grid
 from layerimp.pruner import count_of
 from layerimp.recipe import ComponentSpec, Part, Recipe
+from layerimp.report.findings import Contender, contenders
 
 Known = Callable[[str], Result | None]
 """What the cell under a key came to; None where that is not known."""
@@ -36,12 +37,25 @@ class Chooser(Part):
     code: str = Field(description="A digest of its source.")
 
 
+class Mender(Part):
+    """A healer that takes part."""
+
+    spec: ComponentSpec = Field(description="Its name and its options.")
+    code: str = Field(description="A digest of its source.")
+
+
 class Measure(Part):
     """One thing to evaluate."""
 
     evaluator: str = Field(description="The label of the evaluator.")
     task: str = Field(description="The task; the evaluator's label where it reads none.")
     tag: str = Field(description="A fingerprint of all that changes its metrics, besides the model.")
+
+    def within(self, recipe: Recipe) -> Recipe:
+        """The recipe with this evaluator alone, and with one task where it reads any."""
+        tasks = (self.task,) if self.task in (recipe.tasks or ()) else ()
+        evaluators = {self.evaluator: recipe.evaluators[self.evaluator]}
+        return recipe.model_copy(update={"tasks": tasks, "evaluators": evaluators})
 
 
 class Subject(Part):
@@ -60,6 +74,7 @@ class Layout(Part):
     models: dict[str, Subject]
     scorers: dict[str, Entrant]
     pruners: dict[str, Chooser]
+    healers: dict[str, Mender] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -79,6 +94,20 @@ class Layout(Part):
             return range(self.grid.repeats)
         return range(max(RANDOM_DRAWS, self.grid.repeats) if entrant.seeded else 1)
 
+    @property
+    def contenders(self) -> dict[str, Contender]:
+        """What is compared, by label: each scorer's choice, as it is and healed by each healer."""
+        return contenders(self.scorers, self.healers)
+
+    def repeats(self, contender: Contender) -> list[tuple[int, int]]:
+        """A contender's repeats, each as the numbers of its scoring and of the text that it is healed on.
+
+        Where all scorings would be the same, what is healed is repeated nevertheless: on other text.
+        """
+        scorings = len(self.draws(contender.scorer))
+        count = max(scorings, self.grid.repeats) if contender.healer else scorings
+        return [(number % scorings, number) for number in range(count)]
+
     def spec(self, scorer: str, seed: int) -> ComponentSpec:
         """A scorer in the repeat with a seed."""
         entrant = self.scorers[scorer]
@@ -91,22 +120,22 @@ class Layout(Part):
         entrant, subject, seed = self.scorers[scorer], self.models[model], self.grid.seed + draw
         content = {
             "model": subject.identity,
-            "calibration": None if entrant.blind else self._calibration(model) | {"seed": seed},
+            "calibration": None if entrant.blind else self._calibration(model, seed),
             "scorer": entrant.spec.name,
             "options": self.spec(scorer, seed).options,
             "code": entrant.code,
         }
-        return Cell("scoring", model, content, scorer, seed)
+        return Cell("scoring", model, content, scorer, seed=seed)
 
-    def _calibration(self, model: str) -> dict[str, Any]:
-        spec = self.models[model].recipe.calibration
-        return spec.model_dump(mode="json", exclude={"source"}) | {"text": self.models[model].text}
+    def _calibration(self, model: str, seed: int) -> dict[str, Any]:
+        spec, text = self.models[model].recipe.calibration, self.models[model].text
+        return spec.model_dump(mode="json", exclude={"source"}) | {"text": text, "seed": seed}
 
     def costing(self, model: str, scorer: str) -> Cell:
         """What one scorer costs on one model."""
         scoring = self.scoring(model, scorer, 0)
         # Text of another draw costs the same.
-        return Cell("costing", model, {"scoring": scoring.key}, scorer, scoring.seed)
+        return Cell("costing", model, {"scoring": scoring.key}, scorer, seed=scoring.seed)
 
     def planning(self, model: str, scorer: str, draw: int, pruner: str, ratio: float, num_blocks: int) -> Cell:
         """The plan that serves a ratio."""
@@ -124,18 +153,29 @@ class Layout(Part):
             "count": count,
             "protect": protect,
         }
-        return Cell("planning", model, content, scorer, scoring.seed)
+        return Cell("planning", model, content, scorer, seed=scoring.seed)
 
-    def evaluation(self, model: str, blocks: tuple[int, ...], measure: Measure) -> Cell:
-        """What is left of one model without some blocks."""
-        content = {
+    def evaluation(
+        self, model: str, blocks: tuple[int, ...], measure: Measure, healer: str = "", text: int = 0
+    ) -> Cell:
+        """What is left of one model without some blocks, as it is, or healed on the text of a repeat."""
+        content: dict[str, Any] = {
             "model": self.models[model].identity,
             "blocks": sorted(blocks),
             "task": Path(measure.task).stem if measure.task.endswith(".yaml") else measure.task,
             "evaluator": measure.evaluator,
             "tag": measure.tag,
         }
-        return Cell("evaluation", model, content)
+        if not healer:
+            return Cell("evaluation", model, content)
+        mender, seed = self.healers[healer], self.grid.seed + text
+        content["healing"] = {
+            "healer": mender.spec.name,
+            "options": mender.spec.options,
+            "code": mender.code,
+            "calibration": self._calibration(model, seed),
+        }
+        return Cell("evaluation", model, content, healer=healer, seed=seed)
 
     def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[int, ...]:
         """The blocks that go at a ratio, in order of removal, from the plan that serves it."""
@@ -171,8 +211,16 @@ class Layout(Part):
             if (plan := known(planning.key)) is not None:
                 blocks = self.removed(plan, ratio, num_blocks)
                 yield from (self.evaluation(model, blocks, measure) for measure in measures)
+                for healer, text in self._healings(scorer, draw):
+                    yield from (self.evaluation(model, blocks, measure, healer, text) for measure in measures)
         if draw == 0 and not self.scorers[scorer].blind:
             yield self.costing(model, scorer)
+
+    def _healings(self, scorer: str, draw: int) -> Iterator[tuple[str, int]]:
+        """The healers, and the texts that they heal on, of the models that one scoring leads to."""
+        for healer in self.healers:
+            repeats = self.repeats(Contender(scorer, healer))
+            yield from ((healer, text) for scoring, text in repeats if scoring == draw)
 
 
 def _count(ratio: float, num_blocks: int) -> int:

@@ -26,6 +26,7 @@ class Cell:
         content: All that can change the result, as plain data; it makes the key. Labels are not in it, nor is what
             only says how to get there: equal cells of two recipes are one.
         scorer: The label of the scorer, where there is one.
+        healer: The label of the healer, where there is one.
         seed: Of the calibration text, and of what is drawn beside it.
     """
 
@@ -33,6 +34,7 @@ class Cell:
     model: str
     content: Mapping[str, Any]
     scorer: str = ""
+    healer: str = ""
     seed: int = field(default=0, compare=False)
 
     @cached_property
@@ -45,7 +47,10 @@ class Cell:
         what = {
             "scoring": lambda: f"score {self.model} by {self.scorer} (seed {self.seed})",
             "planning": lambda: f"plan the removal of {counted(content['count'])} of {self.model} by {self.scorer}",
-            "evaluation": lambda: f"evaluate {content['task']} on {self.model} {_without(content['blocks'])}",
+            "evaluation": lambda: (
+                f"evaluate {content['task']} on {self.model} {_without(content['blocks'])}"
+                + (f", healed by {self.healer} (seed {self.seed})" if self.healer else "")
+            ),
             "costing": lambda: f"time {self.scorer} on {self.model}",
         }
         return what[self.kind]()

@@ -15,7 +15,17 @@ from layerimp.evaluation.packing import unpacked
 from layerimp.evaluator import Metric
 from layerimp.report.comparison import above_the_intact, unknown
 from layerimp.report.data import Size
-from layerimp.report.findings import Design, Findings, Key, ModelFindings, Pruned, Row, Scored
+from layerimp.report.documents import Repaired
+from layerimp.report.findings import (
+    Contender,
+    Design,
+    Findings,
+    Key,
+    ModelFindings,
+    Pruned,
+    Row,
+    Scored,
+)
 from layerimp.report.retained import Retained, counting
 from layerimp.report.statistics import Stability, interval, mean_tau, self_tau
 from layerimp.report.tables import named
@@ -57,6 +67,7 @@ def _design(layout: Layout) -> Design:
         blind=[label for label, entrant in layout.scorers.items() if entrant.blind],
         baselines=list(grid.baselines),
         pruners={label: chooser.spec for label, chooser in layout.pruners.items()},
+        healers={label: mender.spec for label, mender in layout.healers.items()},
         ratios=grid.amounts,
         repeats=grid.repeats,
         seed=grid.seed,
@@ -99,9 +110,15 @@ class _Model:
         num_blocks = len(next(iter(scored.values())).blocks)
         scores = {scorer: one.scores for scorer, one in scored.items()}
         agreement = {(a, b): mean_tau(scores[a], scores[b]) for a, b in product(scored, scored) if a != b}
-        intact, size = self._evaluated(())
-        keys = list(product(layout.pruners, layout.grid.amounts, scored))
-        pruned = {key: found for key in keys if (found := list(self._pruned(*key, num_blocks)))}
+        intact, size, _ = self._evaluated(())
+        compared = [one for one in layout.contenders.values() if one.scorer in scored]
+        left = {
+            (pruner, ratio, one): found
+            for pruner, ratio, one in product(layout.pruners, layout.grid.amounts, compared)
+            if (found := list(self._pruned(pruner, ratio, one, num_blocks)))
+        }
+        pruned = {(pruner, ratio, one.label): found for (pruner, ratio, one), found in left.items() if not one.healer}
+        healed = {key: found for key, found in left.items() if key[2].healer}
         stability = {
             key: one
             for key, found in pruned.items()
@@ -111,13 +128,13 @@ class _Model:
         retained: dict[tuple[str, float, str], Retained] = {}
         notes = list(unknown(intact, counting(intact.values()))) if size else []
         for pruner, ratio in product(layout.pruners, layout.grid.amounts):
-            here = {scorer: pruned[pruner, ratio, scorer] for scorer in scored if (pruner, ratio, scorer) in pruned}
+            here = {one.label: left[pruner, ratio, one] for one in compared if (pruner, ratio, one) in left}
             if size is None or not any(one.size for found in here.values() for one in found):
                 continue
             made = Rows(layout, label, pruner, ratio, intact, size, here)
             rows += made.made()
-            retained |= {(pruner, ratio, scorer): one for scorer, one in made.retained.items()}
-            tables = {f"{scorer} at {named(ratio)}": [one.metrics for one in found] for scorer, found in here.items()}
+            retained |= {(pruner, ratio, name): one for name, one in made.retained.items()}
+            tables = {f"{name} at {named(ratio)}": [one.metrics for one in found] for name, found in here.items()}
             known = dict(zip(tables, made.retained.values(), strict=True))
             notes += above_the_intact(counting(intact.values()), tables, known)
         return ModelFindings(
@@ -127,6 +144,7 @@ class _Model:
             scored,
             agreement,
             pruned,
+            healed,
             stability,
             retained,
             rows,
@@ -146,21 +164,24 @@ class _Model:
         blocks = [interval(values) for values in zip(*scores, strict=True)]
         return Scored(scores, blocks, self_tau(scores), cost)
 
-    def _evaluated(self, blocks: tuple[int, ...]) -> tuple[dict[Key, Metric], Size | None]:
-        """All metrics without some blocks, and the size; what is missing is left out."""
+    def _evaluated(
+        self, blocks: tuple[int, ...], healer: str = "", text: int = 0
+    ) -> tuple[dict[Key, Metric], Size | None, Repaired | None]:
+        """All metrics without some blocks, the size, and what a healer did; what is missing is left out."""
         metrics: dict[Key, Metric] = {}
-        size = None
+        size = healing = None
         for measure in self.layout.models[self.label].measures:
-            if (found := self._known(self.layout.evaluation(self.label, blocks, measure))) is not None:
+            if (found := self._known(self.layout.evaluation(self.label, blocks, measure, healer, text))) is not None:
                 size = Size(**found["size"])
+                healing = found.get("healing")
                 metrics |= {(metric.task, metric.name): metric for metric in unpacked(found)}
-        return metrics, size
+        return metrics, size, healing
 
-    def _pruned(self, pruner: str, ratio: float, scorer: str, num_blocks: int) -> Iterator[Pruned]:
+    def _pruned(self, pruner: str, ratio: float, contender: Contender, num_blocks: int) -> Iterator[Pruned]:
         layout = self.layout
-        for draw in layout.draws(scorer):
-            plan = self._known(layout.planning(self.label, scorer, draw, pruner, ratio, num_blocks))
+        for draw, text in layout.repeats(contender):
+            plan = self._known(layout.planning(self.label, contender.scorer, draw, pruner, ratio, num_blocks))
             if plan is not None:
                 blocks = layout.removed(plan, ratio, num_blocks)
-                metrics, size = self._evaluated(blocks)
-                yield Pruned(draw, blocks, size, metrics)
+                metrics, size, healing = self._evaluated(blocks, contender.healer, text)
+                yield Pruned(text, blocks, size, metrics, healing)

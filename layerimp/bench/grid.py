@@ -15,6 +15,7 @@ from layerimp.recipe import (
     CalibrationSpec,
     Components,
     ComponentSpec,
+    Healers,
     Part,
     Recipe,
     Scorers,
@@ -87,7 +88,7 @@ def _default_ratios(others: dict[str, Any]) -> tuple[float, ...]:
 
 
 class Grid(Part):
-    """Models x scorers x pruners x ratios x tasks, each repeated with calibration text of its own."""
+    """Models x scorers x pruners x ratios x healers x tasks, each repeated with calibration text of its own."""
 
     schema_version: Literal["layerimp.grid/1"] = Field("layerimp.grid/1", description="The version of this format.")
     models: Annotated[
@@ -107,6 +108,12 @@ class Grid(Part):
     )
     pruners: Components = Field(
         default_factory=lambda: {PRUNER: ComponentSpec(name=PRUNER)}, description="Pruners, by label."
+    )
+    healers: Healers = Field(
+        {}, description="Healers, by label; what each makes of every pruned model stands beside it as SCORER+HEALER."
+    )
+    allow_overlap: bool = Field(
+        False, description="Whether models may be healed on documents that a task measures them on."
     )
     counts: Annotated[
         tuple[Annotated[int, Field(ge=1)], ...],
@@ -156,7 +163,18 @@ class Grid(Part):
     def recipe(self, label: str) -> Recipe:
         """What the grid asks of one model, as the recipe of a run."""
         spec = self.models[label]
-        shared = {"protect", "task_path", "data_dir", "limit", "num_fewshot", "batch_size", "seed", "evaluators"}
+        shared = {
+            "healers",
+            "allow_overlap",
+            "protect",
+            "task_path",
+            "data_dir",
+            "limit",
+            "num_fewshot",
+            "batch_size",
+            "seed",
+            "evaluators",
+        }
         return Recipe(
             model=spec.model,
             dtype=spec.dtype,

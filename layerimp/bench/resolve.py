@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Subject
+from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import digest
 from layerimp.blocks.modes import quiet
 from layerimp.calibration.documents import check_source, task_of
@@ -57,6 +57,7 @@ def resolve(
     """
     scorers = _entrants(grid, progress)
     pruners = {label: _chooser(spec) for label, spec in grid.pruners.items()}
+    healers = {label: _mender(spec) for label, spec in grid.healers.items()}
     models = {}
     for label in grid.models:
         resolved = anywhere(resolve_recipe(grid.recipe(label)))
@@ -68,7 +69,7 @@ def resolve(
             identity = digest([_model_digest(recipe.model, store), dtype])
             text = _text_digest(recipe, permissions, progress, store)
         models[label] = Subject(recipe=recipe, identity=identity, text=text, measures=measures)
-    return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners)
+    return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners, healers=healers)
 
 
 def _with_dtype(
@@ -122,20 +123,17 @@ def _chooser(spec: ComponentSpec) -> Chooser:
     return Chooser(spec=spec, nested=cls.nested, code=_code(cls))
 
 
+def _mender(spec: ComponentSpec) -> Mender:
+    registry().options("healer", spec.name, spec.options)
+    return Mender(spec=spec, code=_code(registry().get("healer", spec.name)))
+
+
 def _code(cls: type) -> str:
     """A digest of the module or the package that a component comes from: edited, it is another one."""
     top = cls.__module__.partition(".")[0]
     place = Path(str(sys.modules[top].__file__ or ""))
     sources = sorted(place.parent.rglob("*.py")) if place.name == "__init__.py" else [place]
     return digest([path.read_text(encoding="utf-8") for path in sources if path.is_file()])
-
-
-def measuring(recipe: Recipe, measure: Measure) -> Recipe:
-    """The recipe with one evaluator, and one task where it reads any."""
-    tasks = (measure.task,) if measure.task in (recipe.tasks or ()) else ()
-    return recipe.model_copy(
-        update={"tasks": tasks, "evaluators": {measure.evaluator: recipe.evaluators[measure.evaluator]}}
-    )
 
 
 def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> list[Measure]:
@@ -147,7 +145,7 @@ def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> l
             raise OptionError(f"the evaluator {label!r} measures costs; a grid compares what is left of the quality")
         for task in recipe.tasks or () if "tasks" in cls.Config.model_fields else (label,):
             one = Measure(evaluator=label, task=task, tag="")
-            evaluator = prepared(measuring(recipe, one), permissions, progress)[label]
+            evaluator = prepared(one.within(recipe), permissions, progress)[label]
             tag = evaluator.fingerprint() or digest([spec.model_dump(), recipe.limit, recipe.seed])
             found.append(one.model_copy(update={"tag": tag}))
     return found

@@ -1,4 +1,4 @@
-"""The rows of the tables: one metric of one task, by scorer, with what may be said of the differences."""
+"""The rows of the tables: one metric of one task, by scorer and healer, with what may be said of the differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.defaults import RANDOM
 from layerimp.evaluator import Metric, retention
 from layerimp.report.data import Size
-from layerimp.report.findings import RETAINED, Entry, Key, Pruned, Row
+from layerimp.report.findings import RETAINED, Contender, Entry, Key, Pruned, Row
 from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.retained import Retained, counting, retained, summed_up, why_nothing
 from layerimp.report.statistics import LEVEL, Difference, Interval, holm, interval
@@ -31,7 +31,7 @@ class Rows:
         ratio: The share or the number of the blocks that go.
         intact: What the intact model's metrics are.
         size: The intact model's.
-        pruned: What each scorer's repeats removed, and what is left.
+        pruned: What each contender's repeats removed, and what is left, by label.
     """
 
     layout: Layout
@@ -44,9 +44,13 @@ class Rows:
 
     @cached_property
     def retained(self) -> dict[str, Retained]:
-        """What each scorer's models retain."""
+        """What each contender's models retain."""
         by_task = counting(self.intact.values())
-        return {s: summed_up(by_task, [one.metrics for one in found]) for s, found in self.pruned.items()}
+        return {name: summed_up(by_task, [one.metrics for one in found]) for name, found in self.pruned.items()}
+
+    @cached_property
+    def _contenders(self) -> Mapping[str, Contender]:
+        return self.layout.contenders
 
     def made(self) -> Iterator[Row]:
         """A row for each metric, and for what is retained; none before a pruned model is evaluated."""
@@ -80,26 +84,27 @@ class Rows:
         higher = original is None or original.higher_is_better
         sizes = [one.size for found in self.pruned.values() for one in found if one.size]
         shares = [(self.size.parameters - one.parameters) / self.size.parameters for one in sizes]
-        order = sorted(estimates, key=lambda scorer: estimates[scorer].mean, reverse=higher)
-        best = next((scorer for scorer in order if scorer in self.layout.grid.baselines), None)
-        ranks = self._ranks(estimates, order)
-        to_random = self._differences(estimates, RANDOM)
-        to_baseline = self._differences(estimates, best)
+        order = sorted(estimates, key=lambda label: estimates[label].mean, reverse=higher)
+        ranks, baselines = self._ranks(estimates, order), self._best_baselines(order)
+        to_random = self._differences(estimates, lambda one: Contender(RANDOM, one.healer).label)
+        to_baseline = self._differences(estimates, lambda one: baselines.get(one.healer))
+        to_unhealed = self._differences(estimates, lambda one: one.scorer)
         entries = {}
-        for scorer, estimate in estimates.items():
-            metrics = tables.get(scorer, ())
+        for label, estimate in estimates.items():
+            metrics = tables.get(label, ())
             scale, error = _scale(metrics), estimate.error
             ends = None if error is None else (scale(estimate.mean - error), scale(estimate.mean + error))
-            entries[scorer] = Entry(
-                scorer=scorer,
+            entries[label] = Entry(
+                contender=self._contenders[label],
                 values=[scale(point) for point in estimate.points.tolist()],
                 value=interval(estimate.points.tolist()).mapped(scale),
                 ends=ends if ends and all(map(math.isfinite, ends)) else None,
                 retention=_retention(original, metrics) if original else None,
                 retained=self._retained(original, metrics) if original else None,
-                to_random=to_random.get(scorer),
-                to_baseline=to_baseline.get(scorer),
-                rank=ranks.get(scorer),
+                to_random=to_random.get(label),
+                to_baseline=to_baseline.get(label),
+                to_unhealed=to_unhealed.get(label),
+                rank=ranks.get(label),
             )
         return Row(
             model=self.model,
@@ -110,13 +115,13 @@ class Rows:
             original=original,
             higher_is_better=higher,
             entries=entries,
-            baseline=best,
+            baselines=baselines,
             removed_blocks=(self.size.blocks - sizes[0].blocks) / self.size.blocks,
             removed_parameters=(min(shares), max(shares)),
         )
 
     def _ranks(self, estimates: Mapping[str, Estimate], order: Sequence[str]) -> dict[str, int]:
-        """1 for a scorer that is significantly better than all behind, 2 for one that is so among the others.
+        """1 for a contender that is significantly better than all behind, 2 for one that is so among the others.
 
         Holm's correction is for the number of those behind. Equals share a place.
         """
@@ -133,22 +138,46 @@ class Rows:
                 ranks |= dict.fromkeys(equals, place)
         return ranks
 
-    def _differences(self, estimates: Mapping[str, Estimate], rival: str | None) -> dict[str, Difference]:
-        """How much greater each other scorer is than a rival; Holm's correction is for the number of scorers."""
-        if rival is None or rival not in estimates:
-            return {}
-        found = {scorer: self._difference(estimates, scorer, rival) for scorer in estimates if scorer != rival}
-        corrected = holm({scorer: one.p for scorer, one in found.items() if one.p is not None})
-        return {scorer: replace(one, p=corrected.get(scorer)) for scorer, one in found.items()}
+    def _best_baselines(self, order: Sequence[str]) -> dict[str, str]:
+        """The label of the best baseline by healer: what is healed has to beat what is healed in the same way."""
+        found: dict[str, str] = {}
+        for label in order:
+            if self._contenders[label].scorer in self.layout.grid.baselines:
+                found.setdefault(self._contenders[label].healer, label)
+        return found
+
+    def _differences(
+        self, estimates: Mapping[str, Estimate], rival_of: Callable[[Contender], str | None]
+    ) -> dict[str, Difference]:
+        """How much greater contenders are than their rivals; Holm's correction is for the number of these pairs."""
+        rivals = {label: rival_of(self._contenders[label]) for label in estimates}
+        found = {
+            label: self._difference(estimates, label, rival)
+            for label, rival in rivals.items()
+            if rival is not None and rival in estimates and rival != label
+        }
+        corrected = holm({label: one.p for label, one in found.items() if one.p is not None})
+        return {label: replace(one, p=corrected.get(label)) for label, one in found.items()}
 
     def _difference(self, estimates: Mapping[str, Estimate], one: str, other: str) -> Difference:
         """How much greater `one` is, with what the draws of text and of documents leave uncertain."""
-        ours, theirs = self.pruned[one], self.pruned[other]
-        if len({frozenset(each.blocks) for each in (*ours, *theirs)}) == 1:
+        if len(self._models(one) | self._models(other)) == 1:
             return Difference(0.0, 0.0, 0.0, 1.0)  # one and the same model
-        blind = [self.layout.scorers[scorer].blind for scorer in (one, other)]
-        paired = not any(blind) and [v.draw for v in ours] == [v.draw for v in theirs]
+        ours, theirs = self.pruned[one], self.pruned[other]
+        same = self._contenders[one].scorer == self._contenders[other].scorer
+        paired = same or (self._reads(one) and self._reads(other))
+        paired = paired and [v.draw for v in ours] == [v.draw for v in theirs]
         return difference(estimates[one], estimates[other], paired=paired)
+
+    def _models(self, label: str) -> set[tuple[frozenset[int], str, int]]:
+        """What tells a contender's models apart; what is healed is another model on each text."""
+        healer = self._contenders[label].healer
+        return {(frozenset(one.blocks), healer, one.draw if healer else 0) for one in self.pruned[label]}
+
+    def _reads(self, label: str) -> bool:
+        """Whether a contender's repeats read text, by the scorer or by the healer."""
+        contender = self._contenders[label]
+        return bool(contender.healer) or not self.layout.scorers[contender.scorer].blind
 
     def _retained(self, original: Metric, metrics: Sequence[Metric]) -> Interval | None:
         """What is retained of a task, where it counts by this metric."""

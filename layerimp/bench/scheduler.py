@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-from layerimp.bench.cell_graph import Layout
+from layerimp.bench.cell_graph import Layout, Measure
 from layerimp.bench.cells import Cell, Outcome
 from layerimp.bench.executors.base import Assignment, Executor, WorkerError
 from layerimp.bench.executors.worker import Shard, as_importance, failure, from_bytes, planned, scored
-from layerimp.bench.resolve import measuring
 from layerimp.bench.store import Store
 from layerimp.bench.work_queue import Tally, WorkQueue
 from layerimp.recipe import Permissions
@@ -174,18 +173,24 @@ class Scheduler:
             first = next(iter(ready))
             cells = [first]
             spare = idle - self._queue.waiting() + 1
+            if first.kind == "scoring" or first.healer:
+                group = self._group(first)
+                cells = [cell for cell in ready if self._group(cell) == group]
             if first.kind == "scoring":
-                groups = Counter(map(self._group, ready))
-                cells = [cell for cell in ready if self._group(cell) == self._group(first)]
-                spare += len(ready) - len(groups)
+                spare += len(ready) - len(set(map(self._group, ready)))
             self._queue.start(cells)
             self._split_off.extend(self._split(cells, spare))
         return self._split_off.popleft()
 
     def _group(self, cell: Cell) -> tuple[str, ...]:
-        """What scorings that are computed together have in common; one that has fallen is tried by itself."""
+        """What cells that are computed together have in common; one that has fallen is tried by itself.
+
+        These are the scorings that read the same text, and the evaluations of one healed model.
+        """
         if self._falls[cell.key]:
             return (cell.key,)
+        if cell.kind == "evaluation":
+            return (cell.model, cell.healer, str(cell.seed), *map(str, cell.content["blocks"]))
         return (cell.model, "blind" if cell.content["calibration"] is None else str(cell.seed))
 
     def _split(self, cells: Sequence[Cell], spare: int) -> Iterable[Assignment]:
@@ -202,15 +207,14 @@ class Scheduler:
     def _assignment(self, cells: Sequence[Cell]) -> Assignment:
         first = cells[0]
         subject = self._layout.models[first.model]
-        importance = None
+        recipe, importance = subject.recipe, None
+        measures: tuple[Measure, ...] = ()
         if first.kind == "evaluation":
-            wanted = first.content["evaluator"], first.content["tag"]
-            recipe = measuring(
-                subject.recipe, next(each for each in subject.measures if (each.evaluator, each.tag) == wanted)
-            )
+            known = {(each.evaluator, each.tag): each for each in subject.measures}
+            measures = tuple(known[cell.content["evaluator"], cell.content["tag"]] for cell in cells)
         else:
             specs = {cell.scorer: self._layout.spec(cell.scorer, cell.seed) for cell in cells}
-            recipe = subject.recipe.model_copy(update={"seed": first.seed, "scorers": specs})
+            recipe = recipe.model_copy(update={"seed": first.seed, "scorers": specs})
         if first.kind == "planning":
             importance = self._queue.results[first.content["scoring"]]
-        return Assignment(tuple(cells), recipe, self._permissions, importance)
+        return Assignment(tuple(cells), recipe, self._permissions, measures, importance)

@@ -41,6 +41,8 @@ def bench(
     pruner: Annotated[
         list[str] | None, typer.Option(help="Pruner, or LABEL=PRUNER; repeatable. Default: lowest.")
     ] = None,
+    heal: o.heal = None,
+    allow_overlap: o.allow_overlap = None,
     ratio: Annotated[
         list[float] | None,
         typer.Option(help="Share of the blocks to remove; repeatable. Default: 0.25, or what --count says."),
@@ -69,7 +71,7 @@ def bench(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, pruner or evaluator; repeatable."),
+        typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, pruner, healer or evaluator; repeatable."),
     ] = None,
     field: o.field = None,
     packing: o.packing = None,

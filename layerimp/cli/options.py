@@ -78,7 +78,7 @@ heal = Annotated[
     typer.Option(help="Healer, or LABEL=HEALER, that repairs every pruned model; repeatable. Default: none."),
 ]
 allow_overlap = Annotated[
-    bool,
+    bool | None,
     typer.Option("--allow-overlap", help="Let models be healed on documents that a task measures them on."),
 ]
 evaluator = Annotated[

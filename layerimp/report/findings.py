@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.recipe import ComponentSpec, Recipe
     from layerimp.report.data import Size
+    from layerimp.report.documents import Repaired
     from layerimp.report.retained import Retained
     from layerimp.report.statistics import Difference, Interval, Stability
 
@@ -17,6 +18,30 @@ Key = tuple[str, str]
 """A task and a metric."""
 RETAINED = "retained"
 """What stands for a task in the rows of what is retained on average."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is compared in a row: the models that one scorer's plans leave, as they are or healed.
+
+    Attributes:
+        scorer: The label of the scorer.
+        healer: The label of the healer; empty where nothing is healed.
+    """
+
+    scorer: str
+    healer: str = ""
+
+    @property
+    def label(self) -> str:
+        """What tables call it: SCORER, or SCORER+HEALER."""
+        return f"{self.scorer}+{self.healer}" if self.healer else self.scorer
+
+
+def contenders(scorers: Iterable[str], healers: Collection[str]) -> dict[str, Contender]:
+    """All contenders by label: of each scorer what is not healed, then what each healer makes of it."""
+    found = [Contender(scorer, healer) for scorer in scorers for healer in ("", *healers)]
+    return {one.label: one for one in found}
 
 
 @dataclass(frozen=True)
@@ -28,34 +53,37 @@ class Pruned:
         blocks: In order of removal.
         size: What remains of the model; None as long as nothing is evaluated.
         metrics: By task and metric.
+        healing: What was done to heal the model; None where nothing was, and as long as nothing is evaluated.
     """
 
     draw: int
     blocks: tuple[int, ...]
     size: Size | None
     metrics: Mapping[Key, Metric]
+    healing: Repaired | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One scorer in one row of a table.
+    """One contender in one row of a table.
 
     Attributes:
-        scorer: Its label.
+        contender: The scorer, and the healer if there is one.
         values: The metric, by repeat.
         value: Their mean and interval; of perplexities the geometric mean, with an interval that is made in the loss.
         ends: One standard error over the task's documents down and up from the mean; the repeats share the documents.
         retention: The plain ratio to the intact model's value; None where that says nothing.
         retained: What is retained of the task, where it counts by this metric.
-        to_random: The difference to `random`, of a likelihood in nats per unit; None where there is none, and for
-            itself.
-        to_baseline: The difference to the best of the other baselines and of `random`; None where there is none, and
-            for that one itself.
+        to_random: The difference to `random`, healed by the same healer if by any, of a likelihood in nats per unit;
+            None where there is none, and for itself.
+        to_baseline: The difference to the best of the other baselines and of `random`, healed by the same healer if by
+            any; None where there is none, and for that one itself.
+        to_unhealed: The difference to the same models before they were healed; None where nothing is healed.
         rank: 1 where it is significantly better than all others, 2 where it is significantly better than all but that
             one; else None.
     """
 
-    scorer: str
+    contender: Contender
     values: Sequence[float]
     value: Interval
     ends: tuple[float, float] | None
@@ -63,12 +91,18 @@ class Entry:
     retained: Interval | None
     to_random: Difference | None
     to_baseline: Difference | None
+    to_unhealed: Difference | None
     rank: int | None
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.contender.label
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one task on one model, pruned by each scorer at one ratio.
+    """One metric of one task on one model, pruned by each scorer at one ratio, and healed by each healer.
 
     Attributes:
         model: The label of the model.
@@ -78,8 +112,9 @@ class Row:
         metric: The metric; of the averages `worst`, `likelihood` or `accuracy`.
         original: Of the intact model; None for the averages.
         higher_is_better: The direction.
-        entries: By scorer.
-        baseline: The label of the best baseline, to which the others are compared.
+        entries: By label of the contender.
+        baselines: The label of the best baseline, to which the others are compared: by healer, under the empty name
+            where nothing is healed.
         removed_blocks: The share of the blocks that go.
         removed_parameters: The least and the greatest share of the parameters that go.
     """
@@ -92,7 +127,7 @@ class Row:
     original: Metric | None
     higher_is_better: bool
     entries: Mapping[str, Entry]
-    baseline: str | None
+    baselines: Mapping[str, str]
     removed_blocks: float
     removed_parameters: tuple[float, float]
 
@@ -130,9 +165,10 @@ class ModelFindings:
         size: Of the intact model; None as long as nothing is evaluated.
         scored: By scorer.
         agreement: Kendall's tau between two scorers, averaged over the repeats.
-        pruned: By pruner, ratio and scorer.
+        pruned: What is not healed, by pruner, ratio and scorer.
+        healed: The same models healed, by pruner, ratio and contender.
         stability: How much the removed sets of the repeats agree, by pruner, ratio and scorer.
-        retained: What is left of what the intact model knows, by pruner, ratio and scorer.
+        retained: What is left of what the intact model knows, by pruner, ratio and label of the contender.
         rows: The tables.
         notes: What a reader of the rows has to know.
     """
@@ -143,6 +179,7 @@ class ModelFindings:
     scored: Mapping[str, Scored]
     agreement: Mapping[tuple[str, str], float | None]
     pruned: Mapping[tuple[str, float, str], Sequence[Pruned]]
+    healed: Mapping[tuple[str, float, Contender], Sequence[Pruned]]
     stability: Mapping[tuple[str, float, str], Stability]
     retained: Mapping[tuple[str, float, str], Retained]
     rows: Sequence[Row]
@@ -174,6 +211,7 @@ class Design:
         blind: The labels of those that look at nothing, so that no text changes their scores.
         baselines: The labels of those that the others are held against.
         pruners: The pruners, by label.
+        healers: The healers, by label.
         ratios: The shares, or the numbers, of the blocks that go.
         repeats: How often each scoring was done.
         seed: The seed of the first repeat.
@@ -189,6 +227,7 @@ class Design:
     blind: Collection[str]
     baselines: Collection[str]
     pruners: Mapping[str, ComponentSpec]
+    healers: Mapping[str, ComponentSpec]
     ratios: Sequence[float]
     repeats: int
     seed: int
@@ -196,6 +235,11 @@ class Design:
     limit: int | None
     num_fewshot: int | None
     asked: Mapping[str, Any]
+
+    @property
+    def contenders(self) -> dict[str, Contender]:
+        """What rows compare, by label: the columns of the tables."""
+        return contenders(self.scorers, self.healers)
 
 
 @dataclass(frozen=True)

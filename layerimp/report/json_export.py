@@ -1,223 +1,27 @@
-"""The JSON document of a grid's findings: what `bench --json` prints, and what a page offers for download."""
+"""The findings of a grid as the JSON document that `report.grid_documents` declares."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
-
-from layerimp.report import conversion, data, documents, findings, statistics
+from layerimp.report import conversion, data, findings, statistics
 from layerimp.report.conversion import finite
-from layerimp.report.documents import Number, closed
+from layerimp.report.grid_documents import (
+    Difference,
+    Entry,
+    Findings,
+    Interval,
+    ModelFindings,
+    Original,
+    Row,
+    ScorerFindings,
+    Size,
+    Stability,
+)
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
-
-ScorerLabel = Annotated[str, Field(description="The label of the scorer.")]
-PrunerLabel = Annotated[str, Field(description="The label of the pruner.")]
-Ratio = Annotated[float, Field(description="The share of the blocks that go, below 1, or their number.")]
-
-
-@closed
-class Size(TypedDict):
-    """The size of a model."""
-
-    blocks: Annotated[int, Field(description="Blocks.")]
-    parameters: Annotated[int, Field(description="Parameters; tied weights count once.")]
-    bytes: Annotated[int, Field(description="Bytes of the parameters as they are stored.")]
-
-
-@closed
-class Interval(TypedDict):
-    """A mean over the repeats, and its 95 % confidence interval."""
-
-    mean: Annotated[Number, Field(description="The mean; of perplexities the geometric mean.")]
-    low: Annotated[Number, Field(description="The lower end; null where the interval is not known.")]
-    high: Annotated[Number, Field(description="The upper end; null where the interval is not known.")]
-    n: Annotated[int, Field(description="How many values the mean is of.")]
-
-
-@closed
-class Difference(TypedDict):
-    """How much greater one figure is than another; for a perplexity in nats per unit, the logarithm of a factor."""
-
-    mean: Annotated[Number, Field(description="The difference.")]
-    low: Annotated[Number, Field(description="The lower end of its 95 % interval; null where it is not known.")]
-    high: Annotated[Number, Field(description="The upper end; null where it is not known.")]
-    p: Annotated[
-        Number,
-        Field(
-            description="How probable a difference as large is, either way, without a true one; corrected for the "
-            "number of scorers (Holm); null where it is not known."
-        ),
-    ]
-
-
-@closed
-class ScorerFindings(TypedDict):
-    """How one scorer scored one model."""
-
-    scores: Annotated[list[list[float]], Field(description="By repeat, one score per block; higher means: keep.")]
-    blocks: Annotated[list[Interval], Field(description="By block, the mean of its scores.")]
-    tau_between_repeats: Annotated[
-        float | None,
-        Field(description="Kendall's tau between repeats, averaged over their pairs; null for a single repeat."),
-    ]
-    cost_in_bare_passes: Annotated[
-        float | None,
-        Field(
-            description="The time of scoring one batch, as a multiple of a bare forward pass; 0 for a scorer that "
-            "reads no text, null where it was not timed."
-        ),
-    ]
-
-
-@closed
-class Agreement(TypedDict):
-    """How much two scorers agree on one model."""
-
-    scorers: Annotated[list[str], Field(description="The labels of the two.")]
-    tau: Annotated[
-        float | None,
-        Field(
-            description="Kendall's tau between their scores, averaged over the pairs of repeats; null where one of "
-            "them gives all blocks the same score."
-        ),
-    ]
-
-
-@closed
-class Stability(TypedDict):
-    """How far the repeats removed the same blocks."""
-
-    jaccard: Annotated[float, Field(description="The Jaccard index of two repeats' sets, averaged over all pairs.")]
-    same: Annotated[float, Field(description="The share of the pairs whose sets are equal.")]
-
-
-@closed
-class Removed(TypedDict):
-    """The blocks that one pruner removed at one ratio, chosen by the scores of one scorer."""
-
-    pruner: PrunerLabel
-    ratio: Ratio
-    scorer: ScorerLabel
-    blocks: Annotated[list[list[int]], Field(description="By repeat, the blocks in order of removal.")]
-    stability: Annotated[Stability | None, Field(description="How far the repeats agree; null for a single repeat.")]
-
-
-@closed
-class Original(TypedDict):
-    """A metric of the intact model."""
-
-    value: Annotated[Number, Field(description="The number.")]
-    stderr: Annotated[Number, Field(description="Its standard error over the documents; null where there is none.")]
-
-
-@closed
-class Entry(TypedDict):
-    """One scorer in one row of a table."""
-
-    values: Annotated[list[Number], Field(description="The metric, by repeat.")]
-    value: Annotated[Interval, Field(description="Their mean.")]
-    low: Annotated[
-        Number,
-        Field(
-            description="One standard error over the documents, which the repeats share, below the mean; null where it "
-            "is not known."
-        ),
-    ]
-    high: Annotated[Number, Field(description="One standard error above.")]
-    retention: Annotated[
-        Interval | None,
-        Field(description="The plain ratio to the intact model's value; null where a ratio says nothing."),
-    ]
-    retained: Annotated[
-        Interval | None,
-        Field(description="What is retained of the task; null where it does not count by this metric."),
-    ]
-    to_random: Annotated[
-        Difference | None,
-        Field(description="The difference to the scorer `random`; null without one, and for `random` itself."),
-    ]
-    to_best_baseline: Annotated[
-        Difference | None,
-        Field(description="The difference to the best baseline; null without one, and for that baseline itself."),
-    ]
-    rank: Annotated[
-        int | None,
-        Field(description="1 if significantly better than all others, 2 if better than all but that one, else null."),
-    ]
-
-
-@closed
-class Row(TypedDict):
-    """One metric of one task on the model, pruned at one ratio by the scores of each scorer."""
-
-    pruner: PrunerLabel
-    ratio: Ratio
-    task: Annotated[str, Field(description="The task; `retained` for what is retained on average.")]
-    metric: Annotated[str, Field(description="The metric; of averages `worst`, `likelihood` or `accuracy`.")]
-    documents: Annotated[int | None, Field(description="How many documents; null where that is not known.")]
-    higher_is_better: Annotated[bool, Field(description="The direction.")]
-    original: Annotated[Original | None, Field(description="Of the intact model; null for averages.")]
-    best_baseline: Annotated[str | None, Field(description="The label of the best baseline; null without one.")]
-    removed_blocks: Annotated[float, Field(description="The share of the blocks that go.")]
-    removed_parameters: Annotated[
-        list[float], Field(description="The least and the greatest share of the parameters that go.")
-    ]
-    scorers: Annotated[dict[str, Entry], Field(description="By label.")]
-
-
-@closed
-class Retained(documents.Retained):
-    """What is retained at one pruner and ratio: means over the repeats."""
-
-    pruner: PrunerLabel
-    ratio: Ratio
-
-
-@closed
-class ModelFindings(TypedDict):
-    """What a grid found for one model."""
-
-    num_blocks: Annotated[int, Field(description="Blocks of the intact model.")]
-    size: Annotated[Size | None, Field(description="Of the intact model; null as long as nothing is evaluated.")]
-    scorers: Annotated[dict[str, ScorerFindings], Field(description="By label.")]
-    tau: Annotated[list[Agreement], Field(description="For every ordered pair of scorers.")]
-    removed: Annotated[list[Removed], Field(description="One for each pruner, ratio and scorer.")]
-    retained: Annotated[list[Retained], Field(description="One for each pruner and ratio.")]
-    rows: Annotated[list[Row], Field(description="The rows of the tables.")]
-
-
-@closed
-class Failure(TypedDict):
-    """A cell that failed."""
-
-    cell: Annotated[str, Field(description="The cell, in words.")]
-    error: Annotated[str, Field(description="The error.")]
-
-
-@closed
-class Findings(TypedDict):
-    """What `bench --json` and `report --format json` print."""
-
-    schema_version: Annotated[Literal["layerimp.findings/2"], Field(description="The version of this format.")]
-    grid: Annotated[
-        dict[str, Any], Field(description="The grid as it was asked for, with the fields of its recipe file.")
-    ]
-    cells: Annotated[dict[str, int], Field(description="How many cells are `done`, `failed` and `open`.")]
-    seconds: Annotated[float, Field(description="The time that all cells took together.")]
-    versions: Annotated[
-        list[str], Field(description="The libraries that computed the cells; several entries if they changed.")
-    ]
-    notes: Annotated[list[str], Field(description="What a reader of the numbers has to know.")]
-    failures: Annotated[list[Failure], Field(description="The cells that failed.")]
-    models: Annotated[
-        dict[str, ModelFindings], Field(description="By label; without models of which nothing is known yet.")
-    ]
-    output: NotRequired[Annotated[str, Field(description="The output directory; missing in a page's download.")]]
 
 
 def as_document(found: findings.Findings) -> Findings:
@@ -249,6 +53,16 @@ def _model(model: findings.ModelFindings) -> ModelFindings:
                 "stability": _stability(model.stability.get((pruner, ratio, scorer))),
             }
             for (pruner, ratio, scorer), pruned in model.pruned.items()
+        ],
+        "healed": [
+            {
+                "pruner": pruner,
+                "ratio": ratio,
+                "scorer": contender.scorer,
+                "healer": contender.healer,
+                "repeats": [one.healing for one in healed],
+            }
+            for (pruner, ratio, contender), healed in model.healed.items()
         ],
         "retained": [
             {
@@ -292,7 +106,8 @@ def _row(row: findings.Row) -> Row:
         "documents": None if row.original is None else row.original.count,
         "higher_is_better": row.higher_is_better,
         "original": _original(row.original),
-        "best_baseline": row.baseline,
+        "best_baseline": row.baselines.get(""),
+        "best_healed_baselines": {healer: label for healer, label in row.baselines.items() if healer},
         "removed_blocks": row.removed_blocks,
         "removed_parameters": list(row.removed_parameters),
         "scorers": {label: _entry(entry) for label, entry in row.entries.items()},
@@ -314,6 +129,7 @@ def _entry(entry: findings.Entry) -> Entry:
         "retained": None if entry.retained is None else _interval(entry.retained),
         "to_random": None if entry.to_random is None else _difference(entry.to_random),
         "to_best_baseline": None if entry.to_baseline is None else _difference(entry.to_baseline),
+        "to_unhealed": None if entry.to_unhealed is None else _difference(entry.to_unhealed),
         "rank": entry.rank,
     }
 

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from typing_extensions import is_typeddict
 
-from layerimp.report import documents, json_export
+from layerimp.report import documents, grid_documents
 
 DOCUMENTS: dict[str, Any] = {
     "layerimp.report/2": documents.Report,
@@ -15,7 +15,7 @@ DOCUMENTS: dict[str, Any] = {
     "layerimp.plans/1": documents.PlanFile,
     "layerimp.metrics/2": documents.MetricsFile,
     "layerimp.healing/1": documents.HealingReport,
-    "layerimp.findings/2": json_export.Findings,
+    "layerimp.findings/2": grid_documents.Findings,
 }
 """The type of each document, by its `schema_version`."""
 

@@ -53,20 +53,20 @@ def paper_tables(found: Findings) -> list[PaperTable]:
     places = {
         (row.pruner, row.ratio): None for row in sorted(rows, key=lambda r: (pruners.index(r.pruner), r.removed_blocks))
     }
-    scorers = list(found.design.scorers)
+    labels = list(found.design.contenders)
     return [
-        _table(pruner, ratio, [r for r in rows if (r.pruner, r.ratio) == (pruner, ratio)], scorers)
+        _table(pruner, ratio, [r for r in rows if (r.pruner, r.ratio) == (pruner, ratio)], labels)
         for pruner, ratio in places
     ]
 
 
-def _table(pruner: str, ratio: float, rows: Sequence[Row], scorers: Sequence[str]) -> PaperTable:
-    present = [scorer for scorer in scorers if any(scorer in row.entries for row in rows)]
+def _table(pruner: str, ratio: float, rows: Sequence[Row], labels: Sequence[str]) -> PaperTable:
+    present = [label for label in labels if any(label in row.entries for row in rows)]
     head = ["data set", "model", "metric", "original", *present, "parameter reduction"]
     return PaperTable(f"{pruner}, {named(ratio)}", head, [_row(row, present) for row in rows])
 
 
-def _row(row: Row, scorers: Sequence[str]) -> list[Shown]:
+def _row(row: Row, labels: Sequence[str]) -> list[Shown]:
     arrow = "↑" if row.higher_is_better else "↓"
     original, count = "", None
     if row.original is not None:
@@ -76,24 +76,22 @@ def _row(row: Row, scorers: Sequence[str]) -> list[Shown]:
         Shown(row.model),
         Shown(f"{row.metric} {arrow}"),
         Shown(original),
-        *(_entry(row.entries.get(scorer), is_share=row.original is None) for scorer in scorers),
+        *(_entry(row.entries.get(label), is_share=row.original is None) for label in labels),
         Shown(reduction(row)),
     ]
 
 
 def summaries(found: Findings) -> list[PaperTable]:
-    """What is retained by scorer and ratio, one table for each model and pruner; the scorer with most comes first."""
+    """What is retained by scorer, healer and ratio, a table for each model and pruner; what retains most is first."""
     tables = []
     for label, model in found.models.items():
         rows = model.headlines
         for pruner in dict.fromkeys(row.pruner for row in rows):
             here = sorted((row for row in rows if row.pruner == pruner), key=lambda row: row.removed_blocks)
-            scorers = [scorer for scorer in found.design.scorers if any(scorer in row.entries for row in here)]
-            means = {s: [r.entries[s].value.mean for r in here if s in r.entries] for s in scorers}
-            scorers.sort(key=lambda scorer: (-len(means[scorer]), -sum(means[scorer])))
-            lines = [
-                [Shown(scorer), *(_entry(row.entries.get(scorer), is_share=True) for row in here)] for scorer in scorers
-            ]
+            labels = [one for one in found.design.contenders if any(one in row.entries for row in here)]
+            means = {one: [row.entries[one].value.mean for row in here if one in row.entries] for one in labels}
+            labels.sort(key=lambda one: (-len(means[one]), -sum(means[one])))
+            lines = [[Shown(one), *(_entry(row.entries.get(one), is_share=True) for row in here)] for one in labels]
             head = ["scorer", *(named(row.ratio) for row in here)]
             tables.append(
                 PaperTable(f"what is retained of {label} ({pruner}), measured on {measured_on(model)}", head, lines)
@@ -182,7 +180,7 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10 ** (digits - 1) else f"{value:.0f}"
 
 
-LEGEND = (
+_LEGEND = (
     "mean ± half of the 95 % confidence interval over the repeats, where they differ (standard error over the "
     "documents); of perplexities the geometric mean",
     "best (bold) and runner-up (underlined) are marked only where they are significantly better than all behind them: "
@@ -191,9 +189,15 @@ LEGEND = (
 )
 
 
+def legend(found: Findings) -> Sequence[str]:
+    """What has to be known to read the tables."""
+    healed = "SCORER+HEALER: the same models, healed on the text of the repeat"
+    return (*_LEGEND, healed) if found.design.healers else _LEGEND
+
+
 def as_markdown(found: Findings) -> str:
     """The tables in Markdown."""
-    return _document(found, _markdown, "\n".join(f"- {line}" for line in LEGEND) + "\n")
+    return _document(found, _markdown, "\n".join(f"- {line}" for line in legend(found)) + "\n")
 
 
 def _markdown(table: PaperTable) -> str:
@@ -209,7 +213,7 @@ def _piped(line: Sequence[str]) -> list[str]:
 
 def as_latex(found: Findings) -> str:
     """The tables in LaTeX, for a document that uses `booktabs`."""
-    return _document(found, _latex, "".join(f"% {_escaped(line)}\n" for line in LEGEND))
+    return _document(found, _latex, "".join(f"% {_escaped(line)}\n" for line in legend(found)))
 
 
 def _latex(table: PaperTable) -> str:
@@ -242,16 +246,17 @@ def _escaped(text: str) -> str:
 
 
 def as_csv(found: Findings) -> str:
-    """The tables as one: a row for each data set, model and metric, and for each scorer the mean and its interval.
+    """The tables as one: a row for each data set, model and metric, and for each scorer, and what each healer makes of
+    its models, the mean and its interval.
 
     `_low` and `_high` are the 95 % interval over the repeats, `_documents_low` and `_documents_high` one standard error
     over the documents; those of the original are the latter.
     """
-    scorers = list(found.design.scorers)
+    labels = list(found.design.contenders)
     head = ["pruner", "ratio", "data set", "documents", "model", "metric", "better"]
     head += ["original", "original_low", "original_high"]
     parts = ("", "_low", "_high", "_n", "_documents_low", "_documents_high")
-    head += [f"{scorer}{part}" for scorer in scorers for part in parts]
+    head += [f"{label}{part}" for label in labels for part in parts]
     head += ["blocks_removed", "parameters_removed_low", "parameters_removed_high"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -263,8 +268,8 @@ def as_csv(found: Findings) -> str:
             count, value, ends = row.original.count, row.original.value, row.original.ends(1.0)
         cells: list[object] = [row.pruner, row.ratio, row.task, count, row.model, row.metric, better]
         cells += [value, *(ends or (None, None))]
-        for scorer in scorers:
-            entry = row.entries.get(scorer)
+        for label in labels:
+            entry = row.entries.get(label)
             cells += [None] * len(parts) if entry is None else [*_numbers(entry.value), *(entry.ends or (None, None))]
         writer.writerow([*cells, row.removed_blocks, *row.removed_parameters])
     return file.getvalue()
@@ -274,8 +279,8 @@ def _numbers(value: Interval) -> tuple[float | None, ...]:
     return value.mean, value.low, value.high, value.count
 
 
-def _document(found: Findings, render: Callable[[PaperTable], str], legend: str) -> str:
-    return "\n".join([*map(render, paper_tables(found)), legend])
+def _document(found: Findings, render: Callable[[PaperTable], str], words: str) -> str:
+    return "\n".join([*map(render, paper_tables(found)), words])
 
 
 FORMATS: Mapping[str, Callable[[Findings], str]] = {"markdown": as_markdown, "csv": as_csv, "latex": as_latex}

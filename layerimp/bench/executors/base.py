@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from layerimp.bench.cell_graph import Measure
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.recipe import Permissions, Recipe
 
@@ -15,8 +16,9 @@ class Assignment:
 
     Attributes:
         cells: What is computed.
-        recipe: What is asked of the model, with the seed of these cells.
+        recipe: What is asked of the model; of scorings with the seed of these cells.
         permissions: What may run code.
+        measures: For evaluations, what each cell measures.
         importance: For a plan, the scoring that it starts from.
         shard: For scorings, which part of the text is meant: its number, and how many there are.
     """
@@ -24,6 +26,7 @@ class Assignment:
     cells: tuple[Cell, ...]
     recipe: Recipe
     permissions: Permissions
+    measures: tuple[Measure, ...] = ()
     importance: Result | None = None
     shard: tuple[int, int] = (0, 1)
 

@@ -93,8 +93,9 @@ class Ray:
         memory = self._memory(assignment.recipe)
         drawn = None
         first = assignment.cells[0]
-        if first.kind != "evaluation" and first.content.get("calibration", "read") is not None:
-            text = _text(assignment.recipe)
+        reads = first.content.get("calibration", "read") is not None if first.kind != "evaluation" else first.healer
+        if reads:
+            text = _text(assignment)
             if text not in self._drawn:
                 self._drawn[text] = self._draw.options(**memory).remote(assignment)
             drawn = self._drawn[text]
@@ -119,7 +120,7 @@ class Ray:
         try:
             return assignment, self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            self._drawn.pop(_text(assignment.recipe), None)  # it may have been on the node that is gone
+            self._drawn.pop(_text(assignment), None)  # it may have been on the node that is gone
             raise WorkerError(assignment, f"its worker was lost: {' '.join(str(error).split())}") from None
 
     def stop(self) -> None:
@@ -141,10 +142,11 @@ def _knock(address: str) -> None:
         raise OptionError(f"no Ray cluster answers at {address}: {error.strerror or error}") from None
 
 
-def _text(recipe: Recipe) -> str:
+def _text(assignment: Assignment) -> str:
     """What makes a calibration set another one."""
-    names = ("model", "dtype", "calibration", "seed", "batch_size", "data_dir", "task_path")
-    return json.dumps(recipe.model_dump(mode="json", include=set(names)), sort_keys=True)
+    names = ("model", "dtype", "calibration", "batch_size", "data_dir", "task_path")
+    made_by = assignment.recipe.model_dump(mode="json", include=set(names))
+    return json.dumps([made_by, assignment.cells[0].seed], sort_keys=True)
 
 
 _worker: Worker | None = None

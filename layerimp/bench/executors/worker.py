@@ -6,6 +6,7 @@ import io
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,15 @@ from layerimp.errors import LayerimpError, ModelError, one_line
 from layerimp.evaluation.packing import packed
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
+from layerimp.healing.engine import heal_beside
+from layerimp.models.discovery import find_blocks
+from layerimp.pipeline.healing import check_text, configured
 from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model, rescoring
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
 from layerimp.recipe import ComponentSpec
 from layerimp.registry.catalog import registry
+from layerimp.report import conversion
 from layerimp.report.data import Size
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import Filled, fill, finished, measure
@@ -31,6 +36,7 @@ from layerimp.scoring.selection import Selection
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
+    from layerimp.bench.cell_graph import Measure
     from layerimp.bench.executors.base import Assignment
     from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.sampling import CalibrationSet
@@ -89,7 +95,8 @@ class Worker:
 
     def draw(self, assignment: Assignment) -> CalibrationSet:
         """The calibration set that an assignment asks for."""
-        recipe, allowed = assignment.recipe, assignment.permissions
+        recipe = assignment.recipe.model_copy(update={"seed": assignment.cells[0].seed})
+        allowed = assignment.permissions
         trained_on = check_calibration(recipe, allowed, SILENT)
         return draw(recipe, self._opened(assignment), trained_on, SILENT)
 
@@ -140,22 +147,44 @@ class Worker:
         scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT)
         return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
-    def _evaluate(self, assignment: Assignment, _: CalibrationSet | None) -> dict[str, Outcome]:
-        (cell,) = assignment.cells
-        loaded, blocks = self._opened(assignment), cell.content["blocks"]
-        evaluators = fitting(self._prepared(assignment), loaded.model, SILENT, lenient=False)
-        evaluation = Evaluation(loaded.model, loaded.tokenizer, SILENT, {})
-        with prepare(loaded.stack, blocks).applied():
-            metrics = evaluation.of(evaluators, "quality", "pruned" if blocks else ORIGINAL)
-            result = packed(metrics) | {"size": asdict(Size.of(loaded.stack))}
-        return {cell.key: Outcome(cell.key, result)}
+    def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
+        """Evaluations of one model; one that fails leaves the others as they are."""
+        first, outcomes = assignment.cells[0], {}
+        text = (drawn or self.draw(assignment)) if "healing" in first.content else None
+        with self._left(assignment, text) as (stack, result):
+            evaluation = Evaluation(stack.model, self._opened(assignment).tokenizer, SILENT, {})
+            for cell, measure in zip(assignment.cells, assignment.measures, strict=True):
+                try:
+                    evaluators = fitting(self._prepared(assignment, measure), stack.model, SILENT, lenient=False)
+                    if text is not None:
+                        check_text(assignment.recipe, evaluators, text)
+                    metrics = evaluation.of(evaluators, "quality", "pruned" if cell.content["blocks"] else ORIGINAL)
+                    outcomes[cell.key] = Outcome(cell.key, {**packed(metrics), **result})
+                except Exception as error:
+                    outcomes[cell.key] = failure(cell.key, error)
+        return outcomes
 
-    def _prepared(self, assignment: Assignment) -> dict[str, Evaluator]:
-        (cell,) = assignment.cells
-        name = f"{cell.content['evaluator']} {cell.content['tag']}"
+    @contextmanager
+    def _left(self, assignment: Assignment, text: CalibrationSet | None) -> Iterator[tuple[BlockStack, Result]]:
+        """What is left of the model for evaluations, healed on a text if there is one, and what results say of it."""
+        stack, content = self._opened(assignment).stack, assignment.cells[0].content
+        removal = prepare(stack, content["blocks"])
+        if text is None:
+            with removal.applied():
+                yield stack, {"size": asdict(Size.of(stack))}
+            return
+        healer = configured(content["healing"]["healer"], content["healing"]["options"])
+        pruned = find_blocks(removal.beside())
+        found = heal_beside(stack, pruned, content["blocks"], text, healer)
+        done = conversion.repaired(found.repairs, found.loss, found.recovered)
+        yield pruned, {"size": asdict(Size.of(pruned)), "healing": done}
+
+    def _prepared(self, assignment: Assignment, measure: Measure) -> dict[str, Evaluator]:
+        name = f"{measure.evaluator} {measure.tag}"
         if name not in self._evaluators:
-            self._evaluators[name] = prepared(assignment.recipe, assignment.permissions, SILENT)
-        return self._evaluators[name]
+            recipe = measure.within(assignment.recipe)
+            self._evaluators[name] = prepared(recipe, assignment.permissions, SILENT)
+        return dict(self._evaluators[name])
 
     def _cost(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells

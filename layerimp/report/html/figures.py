@@ -53,23 +53,26 @@ class Figures:
     def _retained(self, pruner: str) -> Drawn:
         places = sorted(self.view.answers[pruner], key=lambda place: place.row.removed_blocks)
         lines: dict[str, dict[float, Interval]] = {
-            scorer: {
-                round(place.row.removed_blocks * self.view.model.num_blocks): place.row.entries[scorer].value
+            label: {
+                round(place.row.removed_blocks * self.view.model.num_blocks): place.row.entries[label].value
                 for place in places
-                if scorer in place.row.entries
+                if label in place.row.entries
             }
-            for scorer in self.view.model.scored
+            for label, contender in self.view.found.design.contenders.items()
+            if contender.scorer in self.view.model.scored
         }
-        known = {scorer: line for scorer, line in lines.items() if line}
+        known = {label: line for label, line in lines.items() if line}
         said = []
         for place in places:
-            shares = {line.entry.scorer: percent(line.entry.value) for line in place.lines}
+            shares = {line.entry.label: percent(line.entry.value) for line in place.lines}
             (best, most), *_, (worst, least) = [*shares.items()] * 2
             chance = f", random {shares[RANDOM]}" if RANDOM in shares else ""
             said.append(f"at {named(place.row.ratio)} from {best} with {most} to {worst} with {least}{chance}")
-        missing = [scorer for scorer in lines if scorer not in known]
+        missing = [label for label in lines if label not in known]
         note = f"Of {listed(missing)} nothing is known to be retained. " if missing else ""
-        alt = f"Line chart of what {len(known)} scorers retain: {'; '.join(said)}."
+        healed = ", healed and not," if self.view.found.design.healers else ""
+        scorers = {self.view.found.design.contenders[label].scorer for label in known}
+        alt = f"Line chart of what {len(scorers)} scorers{healed} retain: {'; '.join(said)}."
         figure = curves(known, self.view.model.num_blocks, self.view.styles)
         return self._drawn(figure, "retained", alt, note, pruner=pruner)
 

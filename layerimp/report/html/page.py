@@ -31,7 +31,7 @@ def page(found: Findings) -> str:
     }
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     design = found.design
-    styles = looks(list(design.scorers), design.baselines)
+    styles = looks(list(design.scorers), design.baselines, design.healers)
     views = {
         label: View(found, found.models[label], f"m{n}", styles) if label in found.models else None
         for n, label in enumerate(design.models)

@@ -13,6 +13,8 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from layerimp.report.findings import contenders
+
 # Colours that stand for CSS variables until the picture is written.
 INK, MUTED, LINE, PAPER, ACCENT, CONTRARY = (f"#0a0b0{n}" for n in range(1, 7))
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", PAPER: "paper", ACCENT: "accent", CONTRARY: "contrary"}
@@ -26,23 +28,27 @@ TIP = "tip:"
 
 @dataclass(frozen=True)
 class Look:
-    """How a scorer is drawn: colour, dashes and marker together tell it from all others."""
+    """How a scorer, healed or not, is drawn: colour, dashes and marker together tell it from all others."""
 
     colour: str
     dashes: Any
     marker: str
 
 
-def looks(scorers: Sequence[str], baselines: Collection[str]) -> dict[str, Look]:
-    """Baselines in grey, the others in five hues that colour-blind readers tell apart, by turns with other dashes."""
+def looks(scorers: Sequence[str], baselines: Collection[str], healers: Collection[str] = ()) -> dict[str, Look]:
+    """Baselines in grey, the others in five hues that colour-blind readers tell apart, by turns with other dashes.
+
+    What is healed has the colour and the marker of its scorer, with other dashes: up to three healers are told apart.
+    """
     found, counts = {}, {True: 0, False: 0}
     for scorer in scorers:
         grey = scorer in baselines
         n = counts[grey]
         counts[grey] += 1
         turn = n + 1 if grey else n // HUES
-        colour = _SERIES[HUES if grey else n % HUES]
-        found[scorer] = Look(colour, _DASHES[turn % len(_DASHES)], _MARKERS[(n + n // 9) % len(_MARKERS)])
+        colour, marker = _SERIES[HUES if grey else n % HUES], _MARKERS[(n + n // 9) % len(_MARKERS)]
+        for healed, label in enumerate(contenders([scorer], healers)):
+            found[label] = Look(colour, _DASHES[(turn + healed) % len(_DASHES)], marker)
     return found
 
 

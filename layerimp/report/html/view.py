@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from layerimp.report.findings import Entry, Findings, ModelFindings, Row
+from layerimp.defaults import RANDOM
+from layerimp.report.findings import Contender, Entry, Findings, ModelFindings, Row
 from layerimp.report.html.format import MINUS, listed, signed, unbroken
 from layerimp.report.html.svg import Look
-from layerimp.report.statistics import Difference
+from layerimp.report.statistics import Difference, Interval, interval
 from layerimp.report.tables import PaperTable, number, paper_tables
 
 _MOST = 700.0  # of which floating point has an exponential
@@ -35,14 +36,43 @@ class Line:
 
 
 @dataclass(frozen=True)
+class HealedLine:
+    """A healed contender, beside what it was before.
+
+    Attributes:
+        entry: What is retained by what is healed.
+        before: What is retained by the same models unhealed; None where that is not known.
+        gain: The difference of the two.
+        recovered: The share of the lost loss that came back, over the repeats; None where it is not known.
+    """
+
+    entry: Entry
+    before: Entry | None
+    gain: Contrast | None
+    recovered: Interval | None
+
+
+@dataclass(frozen=True)
 class Place:
-    """A row of a table, its ratio and whole place in words, the leaders' names, and the scorers from best to worst."""
+    """A row of a table, from best to worst.
+
+    Attributes:
+        row: The row.
+        ratio: Its ratio in words.
+        name: Its whole place in words.
+        leaders: The labels of the best.
+        lines: All of it.
+        random: The label of what the first leader has to beat to have shown anything; None where that is missing.
+        baseline: The label of the best baseline, which the first leader is compared with; None without one.
+    """
 
     row: Row
     ratio: str
     name: str
     leaders: Sequence[str]
     lines: Sequence[Line]
+    random: str | None
+    baseline: str | None
 
     @property
     def who(self) -> str:
@@ -91,9 +121,25 @@ class View:
         name = ratio if len(self.pruners) == 1 else f"{ratio} with {row.pruner}"
         better = -1 if row.higher_is_better else 1
         entries = sorted(row.entries.values(), key=lambda one: better * one.value.mean)
-        leaders = [one.scorer for one in entries if one.value.mean == entries[0].value.mean]
+        leaders = [one.label for one in entries if one.value.mean == entries[0].value.mean]
         lines = [Line(one, _contrast(one.to_random, row), _contrast(one.to_baseline, row)) for one in entries]
-        return Place(row, ratio, name, leaders, lines)
+        healer = entries[0].contender.healer
+        chance = Contender(RANDOM, healer).label
+        random = chance if chance in row.entries else None
+        return Place(row, ratio, name, leaders, lines, random, row.baselines.get(healer))
+
+    @cached_property
+    def healing(self) -> list[tuple[Place, list[HealedLine]]]:
+        """What healing brought, wherever it is known what is retained."""
+        found = [(place, [self._healed(place.row, line.entry) for line in place.lines]) for place in self.places]
+        return [(place, [line for line in lines if line.entry.contender.healer]) for place, lines in found]
+
+    def _healed(self, row: Row, entry: Entry) -> HealedLine:
+        models = self.model.healed.get((row.pruner, row.ratio, entry.contender), ())
+        shares = [one.healing["recovered"] for one in models if one.healing]
+        known = [share for share in shares if share is not None]
+        before = row.entries.get(entry.contender.scorer)
+        return HealedLine(entry, before, _contrast(entry.to_unhealed, row), interval(known) if known else None)
 
     @cached_property
     def answers(self) -> dict[str, list[Place]]:
