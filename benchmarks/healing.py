@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -59,14 +59,14 @@ def main(
     samples: Annotated[int, typer.Option(help="Rows to heal on.")] = 64,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     rows: Annotated[int, typer.Option(help="Rows to measure on, of each file.")] = 16,
-    packing: Annotated[str, typer.Option(help="windows or rows, as in layerimp run.")] = "windows",
+    packing: Annotated[Literal["windows", "rows"], typer.Option(help="As in layerimp run.")] = "windows",
 ) -> None:
     loaded, tokenizer = layerimp.load(model)
     stack = find_blocks(loaded)
 
     def drawn(source: str, amount: int, seed: int) -> CalibrationSet:
-        amounts = {"samples": amount, "max_length": max_length, "seed": seed}
-        return load_calibration(source, tokenizer, **amounts, packing="rows" if packing == "rows" else "windows")  # type: ignore[arg-type]
+        size = {"samples": amount, "max_length": max_length}
+        return load_calibration(source, tokenizer, **size, seed=seed, packing=packing)
 
     others = [drawn(str(path), rows, 0) for path in held_out]
     measures = [HeldOutLoss(stack, list(other)) for other in others]
@@ -83,7 +83,7 @@ def main(
                 began = time.monotonic()
                 rest = find_blocks(prepare(stack, gone).beside())
                 if healing:
-                    heal_beside(stack, rest, gone, text, registry().create("healer", healing, {}))  # type: ignore[arg-type]
+                    heal_beside(stack, rest, gone, text, registry().create("healer", healing, {}))
                 one.seconds.setdefault(healing, []).append(time.monotonic() - began)
                 one.losses.setdefault(healing, []).append([each.of(rest) for each in measures])
                 recovered = "" if not healing else f", recovered {_recovered(one, intact, healing, -1):.1%}"
@@ -104,17 +104,17 @@ def _chosen(
         return
     plain = [name for name in scorers if name != GREEDY]
     made = {name: registry().create("scorer", name, {}, len(stack)) for name in plain}
-    importance = measure(stack, text, made) if made else {}  # type: ignore[arg-type]
+    importance = measure(stack, text, made) if made else {}
     for name in plain:
         yield name, importance[name].weakest_first()[:count]
     if GREEDY in scorers:
 
         def scoring(removed: Sequence[int]) -> Importance:
             one = registry().create("scorer", "perplexity", {}, len(stack) - len(set(removed)))
-            return measure(stack, text, {"one": one}, removed=removed)["one"]  # type: ignore[dict-item]
+            return measure(stack, text, {"one": one}, removed=removed)["one"]
 
         pruner = registry().create("pruner", GREEDY, {})
-        yield GREEDY, pruner.within_budget(scoring, Budget.exactly(count, len(stack))).blocks  # type: ignore[attr-defined]
+        yield GREEDY, pruner.within_budget(scoring, Budget.exactly(count, len(stack))).blocks
 
 
 def _perplexity(losses: Sequence[float]) -> float:

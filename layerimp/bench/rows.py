@@ -13,7 +13,7 @@ from layerimp.evaluator import Metric, retention
 from layerimp.report.data import Size
 from layerimp.report.findings import RETAINED, Contender, Entry, Key, Pruned, Row
 from layerimp.report.paired_bootstrap import Estimate, difference
-from layerimp.report.retained import Retained, counting, retained, summed_up, why_nothing
+from layerimp.report.retained import Retained, counting, summed_up
 from layerimp.report.statistics import LEVEL, Difference, Interval, holm, interval
 
 Scale = Callable[[float], float]
@@ -45,8 +45,11 @@ class Rows:
     @cached_property
     def retained(self) -> dict[str, Retained]:
         """What each contender's models retain."""
-        by_task = counting(self.intact.values())
-        return {name: summed_up(by_task, [one.metrics for one in found]) for name, found in self.pruned.items()}
+        return {name: summed_up(self._counting, [one.metrics for one in found]) for name, found in self.pruned.items()}
+
+    @cached_property
+    def _counting(self) -> Mapping[str, Metric]:
+        return counting(self.intact.values())
 
     @cached_property
     def _contenders(self) -> Mapping[str, Contender]:
@@ -100,7 +103,7 @@ class Rows:
                 value=interval(estimate.points.tolist()).mapped(scale),
                 ends=ends if ends and all(map(math.isfinite, ends)) else None,
                 retention=_retention(original, metrics) if original else None,
-                retained=self._retained(original, metrics) if original else None,
+                retained=self._retained(original, label) if original else None,
                 to_random=to_random.get(label),
                 to_baseline=to_baseline.get(label),
                 to_unhealed=to_unhealed.get(label),
@@ -179,12 +182,12 @@ class Rows:
         contender = self._contenders[label]
         return bool(contender.healer) or not self.layout.scorers[contender.scorer].blind
 
-    def _retained(self, original: Metric, metrics: Sequence[Metric]) -> Interval | None:
-        """What is retained of a task, where it counts by this metric."""
-        if counting(self.intact.values()).get(original.task) is not original or why_nothing(original):
+    def _retained(self, original: Metric, label: str) -> Interval | None:
+        """What a contender retains of a task, where that counts by this metric."""
+        found = self.retained[label].tasks.get(original.task)
+        if found is None or self._counting[original.task] is not original or any(map(math.isnan, found.points)):
             return None
-        found = retained(original, metrics)
-        return None if any(map(math.isnan, found.points)) else interval(found.points.tolist())
+        return interval(found.points.tolist())
 
 
 def _scale(metrics: Sequence[Metric]) -> Scale:

@@ -163,7 +163,7 @@ class Retained(TypedDict, total=False):
         dict[str, dict[str, Number]],
         Field(
             description="By label and task, the share of what the intact model knows: 1 is intact, 0 knows nothing; "
-            "null where the intact model does not know enough of the task."
+            "null where the intact model does not know enough of the task, or the pruned one broke."
         ),
     ]
     retained_likelihood: Annotated[
