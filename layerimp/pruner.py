@@ -14,46 +14,46 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from layerimp.component import Component
 from layerimp.errors import OptionError, PluginError
 from layerimp.scorer import Importance
+from layerimp.steps import Step, checked_steps, removed_by, touched_by
 
-Scoring = Callable[[Sequence[int]], Importance]
-"""Scores the model with the given blocks already bypassed."""
+Scoring = Callable[[Sequence[Step]], Importance]
+"""Scores the model with the given steps, such as `[5, "17/18"]`, already taken: their sublayers are bypassed."""
 
 RATIO_OR_COUNT = "ratio and count contradict each other; give one of them"
 """What is said where both are given."""
 
 
 class PrunePlan(BaseModel):
-    """Which blocks go, in order of removal. Plain data: it can be saved, read, edited and applied later."""
+    """What goes, in order of removal. Plain data: it can be saved, read, edited and applied later.
+
+    Attributes:
+        schema_version: The version of this format. Version 1, which knew whole blocks alone, is read too.
+        num_blocks: The model's block count.
+        blocks: The steps: the index of a block, or the text of a seam such as `17/18`; see `layerimp.steps`. The first
+            few of them are a plan too.
+        reason: Why, for people.
+        scorer: The scorer's name.
+        pruner: The pruner's name.
+        model: The model that the plan was made for.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal["layerimp.plan/1"] = "layerimp.plan/1"
+    schema_version: Literal["layerimp.plan/1", "layerimp.plan/2"] = "layerimp.plan/2"
     num_blocks: int
-    blocks: list[int]
+    blocks: list[Step]
     reason: str = ""
     scorer: str | None = None
     pruner: str | None = None
+    model: str | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> PrunePlan:
-        checked_blocks(self.blocks, self.num_blocks)
+        self.blocks[:] = checked_steps(self.blocks, self.num_blocks)
         if len(self.blocks) >= self.num_blocks:
             raise ValueError(f"a plan that removes all {self.num_blocks} blocks leaves no model")
+        object.__setattr__(self, "schema_version", "layerimp.plan/2")
         return self
-
-
-def checked_blocks(blocks: Sequence[int], num_blocks: int, *, what: str = "block") -> tuple[int, ...]:
-    """`blocks`, all of which exist and none of which comes twice.
-
-    Raises:
-        OptionError: otherwise.
-    """
-    for block in blocks:
-        if not 0 <= block < num_blocks:
-            raise OptionError(f"{what} {block} does not exist: the model has blocks 0 to {num_blocks - 1}")
-    if len(set(blocks)) < len(blocks):
-        raise OptionError(f"{what}s named twice: {', '.join(map(str, blocks))}")
-    return tuple(blocks)
 
 
 def checked_ratio(ratio: float, *, name: str = "ratio", instead: str = "count={}") -> float:
@@ -87,19 +87,19 @@ def counted(count: int) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """How many blocks go, which must not, and which must.
+    """How much goes, which blocks must not, and what must.
 
     Attributes:
         num_blocks: The model's block count.
-        count: How many blocks to remove in all, the forced ones among them.
-        protected: Blocks that stay.
-        forced: Blocks that go whatever their score.
+        count: How many steps to take in all, the forced ones among them: by so many blocks the model gets shorter.
+        protected: Blocks of which nothing more may go: those that stay, and those of which a forced seam takes a half.
+        forced: Steps that are taken whatever their score: blocks, or seams such as `17/18`.
     """
 
     num_blocks: int
     count: int
     protected: frozenset[int] = frozenset()
-    forced: tuple[int, ...] = ()
+    forced: tuple[Step, ...] = ()
 
     @classmethod
     def of(
@@ -108,15 +108,15 @@ class Budget:
         *,
         ratio: float | None = None,
         count: int | None = None,
-        blocks: Sequence[int] = (),
+        blocks: Sequence[Step] = (),
         protect: Sequence[int] = (),
     ) -> Budget:
-        """The budget for a pruning ratio or a count, for given blocks, or for both (the blocks are part of the count).
+        """The budget for a pruning ratio or a count, for given steps, or for both (the steps are part of the count).
 
         Raises:
             OptionError: nothing or everything would go, or what is given contradicts itself.
         """
-        forced = checked_blocks(blocks, num_blocks)
+        forced = checked_steps(blocks, num_blocks)
         if ratio is not None and count is not None:
             raise OptionError(RATIO_OR_COUNT)
         if ratio is not None:
@@ -135,30 +135,34 @@ class Budget:
         return cls.exactly(total, num_blocks, protect=protect, forced=forced)
 
     @classmethod
-    def exactly(cls, count: int, num_blocks: int, *, protect: Sequence[int] = (), forced: Sequence[int] = ()) -> Budget:
-        """The budget for so many blocks.
+    def exactly(cls, count: int, num_blocks: int, *, protect: Sequence[int] = (), forced: Sequence[Step] = ()) -> Budget:
+        """The budget for so many steps.
 
         Raises:
-            OptionError: nothing or everything would go, or the blocks contradict one another.
+            OptionError: nothing or everything would go, or the steps contradict one another.
         """
-        forced = checked_blocks(forced, num_blocks)
-        protected = frozenset(checked_blocks(protect, num_blocks, what="protected block"))
-        if both := protected.intersection(forced):
-            raise OptionError(f"block {min(both)} is both to be removed and protected")
+        forced = checked_steps(forced, num_blocks)
+        protected = touched_by(checked_steps(protect, num_blocks, what="protected block"))
+        if both := [part for part in sorted(removed_by(forced)) if part.block in protected]:
+            part = f"block {both[0].block}" if both[0].block in forced else str(both[0])
+            raise OptionError(f"{part} is both to be removed and protected")
         if count < 1:
             raise OptionError(f"of {num_blocks} blocks none would go; ask for more")
         if count >= num_blocks:
             most = min(num_blocks - 1, num_blocks - len(protected))
             raise OptionError(f"removing {count} of {num_blocks} blocks leaves no model; at most {most} can go")
-        if count > num_blocks - len(protected):
+        halved = touched_by(step for step in forced if isinstance(step, str))
+        free = num_blocks - len(protected | halved) + sum(isinstance(step, str) for step in forced)
+        if count > free:
             raise OptionError(
-                f"{count} blocks are to go, but only {num_blocks - len(protected)} of {num_blocks} are not protected"
+                f"{counted(count)} {'is' if count == 1 else 'are'} to go, but only {free} of {num_blocks} are not "
+                "protected"
             )
-        return cls(num_blocks, count, protected, forced)
+        return cls(num_blocks, count, protected | halved, forced)
 
 
 class Pruner(Component):
-    """Chooses the blocks that go.
+    """Chooses what goes: whole blocks, and with a scorer that scores them seams.
 
     A whole plugin with one:
 
@@ -191,12 +195,12 @@ class Pruner(Component):
         """Choose `budget.count` blocks.
 
         Args:
-            scoring: Scores the model with the given blocks bypassed. A one-shot pruner calls `scoring(())`
-                once; a greedy one calls it again after each removal. `Importance.weakest_first` breaks ties.
-            budget: How many blocks go, and which must or must not.
+            scoring: Scores the model with the given steps taken. A one-shot pruner calls `scoring(())` once; a greedy
+                one calls it again after each removal. `Importance.weakest_first` breaks ties.
+            budget: How many steps to take, and what must or must not go.
 
         Returns:
-            The plan: the blocks in order of removal.
+            The plan: the steps in order of removal.
         """
         raise NotImplementedError
 
@@ -209,6 +213,7 @@ class Pruner(Component):
         plan = self.plan(scoring, budget)
         if not isinstance(plan, PrunePlan):
             raise PluginError(f"plan() gives {type(plan).__name__}, not a PrunePlan")
-        if len(plan.blocks) != budget.count or budget.protected.intersection(plan.blocks):
-            raise PluginError(f"it broke its budget: {budget.count} blocks, got {plan.blocks}")
+        chosen = [step for step in plan.blocks if step not in budget.forced]
+        if len(plan.blocks) != budget.count or budget.protected & touched_by(chosen):
+            raise PluginError(f"it broke its budget: {counted(budget.count)}, got {plan.blocks}")
         return plan

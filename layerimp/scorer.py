@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from layerimp.component import Component
 from layerimp.errors import NonFiniteError, PluginError, listing
+from layerimp.steps import Step, sublayers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from layerimp.sweep import Sweep, Trace
 
@@ -24,7 +25,8 @@ class Importance:
 
     Attributes:
         scores: One finite number per scored block, in depth order.
-        blocks: The blocks' indices in the original model; all of them, where it is left empty.
+        blocks: What each score is of, as a step: a block's index in the original model, or the text of a seam such as
+            `17/18`. All blocks, where it is left empty.
         columns: Further per-block numbers, by name; each as long as `scores`.
         spans: For a window length n, the score of each window of n neighbouring blocks, by its first block.
         notes: Sentences that a reader of the scores has to know, such as a fallback that was taken.
@@ -35,7 +37,7 @@ class Importance:
     """
 
     scores: list[float]
-    blocks: list[int] = field(default_factory=list)
+    blocks: Sequence[Step] = field(default_factory=list)
     columns: Mapping[str, list[float]] = field(default_factory=dict)
     spans: Mapping[int, list[float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -58,10 +60,10 @@ class Importance:
                 if not math.isfinite(value):
                     raise NonFiniteError(f"the {name} of block {block} is {value}")
 
-    def weakest_first(self) -> list[int]:
-        """The scored blocks by rising score; of two equal ones the deeper comes first."""
-        order = sorted(zip(self.scores, self.blocks, strict=True), key=lambda pair: (pair[0], -pair[1]))
-        return [block for _, block in order]
+    def weakest_first(self) -> list[Step]:
+        """What was scored, by rising score; of two equal ones the deeper comes first."""
+        order = zip(self.scores, self.blocks, strict=True)
+        return [step for _, step in sorted(order, key=lambda pair: (pair[0], -sublayers_of(pair[1])[0].depth))]
 
 
 class Scorer(Component):

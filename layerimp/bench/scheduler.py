@@ -18,6 +18,7 @@ from layerimp.bench.store import Store
 from layerimp.bench.work_queue import Tally, WorkQueue
 from layerimp.recipe import Permissions
 from layerimp.scorer import Importance
+from layerimp.steps import Step
 
 TRIES = 3
 """How often a cell may fall, by an error that need not last or with its worker, before it has failed."""
@@ -152,7 +153,7 @@ class Scheduler:
         """The plan, where one scoring is enough for it."""
         first = as_importance(self._queue.results[cell.content["scoring"]])
 
-        def scoring(removed: Sequence[int]) -> Importance:
+        def scoring(removed: Sequence[Step]) -> Importance:
             if removed:
                 raise _NeedsModelError
             return first

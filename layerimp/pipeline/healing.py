@@ -22,11 +22,12 @@ from layerimp.models.dtypes import name_of
 from layerimp.pipeline.resolve import resolve, told
 from layerimp.pipeline.stages import check_calibration, draw, load_model, output_directory
 from layerimp.progress import SILENT, Progress
-from layerimp.pruner import PrunePlan, checked_blocks
+from layerimp.pruner import PrunePlan
 from layerimp.registry.assets import absolute, assets
 from layerimp.registry.catalog import registry
 from layerimp.report import conversion
 from layerimp.report.healing import Healing
+from layerimp.steps import Step, checked_steps
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 def heal(
     model: PreTrainedModel,
-    blocks: Sequence[int] | PrunePlan,
+    blocks: Sequence[Step] | PrunePlan,
     calibration: Iterable[Batch],
     healer: str | Healer = HEALER,
     *,
@@ -75,7 +76,7 @@ def heal(
         NonFiniteError: the healer yields a NaN.
     """
     stack = find_blocks(model)
-    gone = checked_blocks(blocks.blocks if isinstance(blocks, PrunePlan) else blocks, len(stack))
+    gone = checked_steps(blocks.blocks if isinstance(blocks, PrunePlan) else blocks, len(stack))
     if not isinstance(healer, Healer):
         healer = configured(healer, {})
     rest = find_blocks(prepare(stack, gone).beside() if pruned is None else pruned)

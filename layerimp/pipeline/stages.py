@@ -30,6 +30,7 @@ from layerimp.registry.catalog import registry
 from layerimp.report.data import Size, why_not_ours
 from layerimp.report.model_card import model_card
 from layerimp.scoring.engine import fill, finished, measure
+from layerimp.steps import Step, in_depth_order
 from layerimp.surgery.removal import Removal, prepare
 from layerimp.sweep.cache import BlockCache
 
@@ -203,7 +204,7 @@ def rescoring(
     """What a pruner asks for scores: the importance of the blocks that are left without those that it names."""
     cache = BlockCache(stack)
 
-    def scoring(removed: Sequence[int]) -> Importance:
+    def scoring(removed: Sequence[Step]) -> Importance:
         if not removed:
             return first
         scorers = selection.made(len(stack) - len(set(removed)), label)
@@ -275,7 +276,7 @@ def write_checkpoint(
             record=Record(
                 source=absolute(report.recipe.model, assets().models),
                 num_blocks=report.num_blocks,
-                removed=tuple(sorted(report.plan_of(label).blocks)),
+                removed=tuple(in_depth_order(report.plan_of(label).blocks)),
                 healers=(report.recipe.healers[report.healed[label].healer].name,) if label in report.healed else (),
             ),
             max_shard_size=report.recipe.max_shard_size,

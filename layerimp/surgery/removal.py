@@ -18,7 +18,8 @@ from layerimp.blocks.stack import BlockStack
 from layerimp.errors import LayerimpError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF
-from layerimp.pruner import PrunePlan, checked_blocks
+from layerimp.pruner import PrunePlan
+from layerimp.steps import Step, checked_steps
 from layerimp.surgery.config_search import Shortened, shortened
 from layerimp.surgery.meta_model import facts
 from layerimp.surgery.precision import in_float32
@@ -33,7 +34,7 @@ _LOCAL = re.compile(r"sliding_window|attention_chunk|window_size")
 """Fields that bound how far attention looks back."""
 
 
-def prune(model: Model, blocks: Sequence[int] | PrunePlan) -> Model:
+def prune(model: Model, blocks: Sequence[Step] | PrunePlan) -> Model:
     """Remove blocks from a model, in place.
 
     Args:
@@ -47,20 +48,19 @@ def prune(model: Model, blocks: Sequence[int] | PrunePlan) -> Model:
         OptionError: a block does not exist, or comes twice.
         SurgeryError: the blocks cannot be removed exactly; says why.
     """
-    if isinstance(blocks, PrunePlan):
-        blocks = blocks.blocks
-    prepare(find_blocks(model), blocks).apply()
+    steps = blocks.blocks if isinstance(blocks, PrunePlan) else blocks
+    prepare(find_blocks(model), steps).apply()
     return model
 
 
 @contextmanager
-def pruned(model: PreTrainedModel, blocks: Sequence[int]) -> Iterator[PreTrainedModel]:
+def pruned(model: PreTrainedModel, blocks: Sequence[Step]) -> Iterator[PreTrainedModel]:
     """The model without `blocks`, and on leaving as it was; see `prune`."""
     with prepare(find_blocks(model), blocks).applied():
         yield model
 
 
-def prepare(stack: BlockStack, blocks: Sequence[int]) -> Removal:
+def prepare(stack: BlockStack, blocks: Sequence[Step]) -> Removal:
     """Find the configuration of a model without `blocks`, and prove that stock code builds the kept blocks from it.
 
     Nothing is changed yet. What takes long is done here, once; the result can be applied as often as needed.
@@ -69,7 +69,7 @@ def prepare(stack: BlockStack, blocks: Sequence[int]) -> Removal:
         OptionError: a block does not exist, or comes twice.
         SurgeryError: stock code builds something else than the kept blocks; says what would be different.
     """
-    gone = set(checked_blocks(blocks, len(stack)))
+    gone = {step for step in checked_steps(blocks, len(stack)) if isinstance(step, int)}
     kept = [index for index in range(len(stack)) if index not in gone]
     if not kept:
         raise SurgeryError(f"removing all {len(stack)} blocks leaves no model")

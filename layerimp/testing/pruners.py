@@ -10,6 +10,7 @@ from typing import Any
 from layerimp.errors import LayerimpError
 from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.scorer import Importance
+from layerimp.steps import Step
 from layerimp.testing.assertions import require
 
 NUM_BLOCKS = 6
@@ -31,7 +32,7 @@ class _Scoring:
         self.asked: list[tuple[int, ...]] = []
         self.given: list[tuple[Importance, Importance]] = []
 
-    def __call__(self, removed: Sequence[int]) -> Importance:
+    def __call__(self, removed: Sequence[Step]) -> Importance:
         self.asked.append(tuple(removed))
         blocks = [block for block in range(NUM_BLOCKS) if block not in removed]
         scores = [SCORES[block] + 0.25 * sum(other < block for other in removed) for block in blocks]

@@ -1,0 +1,238 @@
+"""The steps of a plan: which sublayers can go together, how they are written, and what they leave.
+
+A decoder or an encoder is a row of sublayers: `0.attn`, `0.mlp`, `1.attn`, `1.mlp`, and so on. A step removes one
+attention and one MLP, so that in what is left attention and MLP still take turns and every pair of them is an ordinary
+block. Written for people and in JSON, with 0-based blocks:
+
+    5                   block 5: 5.attn and 5.mlp
+    "17/18"             the seam 17/18: 17.mlp and 18.attn; 17.attn and 18.mlp become one block
+    "17.attn,18.mlp"    spelled out: after the seam 17/18, the block that it left
+
+The numbers of blocks and sublayers are always those of the intact model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from layerimp.errors import OptionError
+
+Part = Literal["attn", "mlp"]
+"""Which half of a block."""
+Step = int | str
+"""One step: a block's index, or the text of a seam or of two sublayers."""
+
+_SEAM = re.compile(r"(\d+)\s*/\s*(\d+)")
+_SUBLAYER = re.compile(r"(\d+)\s*\.\s*(attn|mlp)")
+
+
+class Sublayer(NamedTuple):
+    """The attention or the MLP of a block. Sublayers sort by depth.
+
+    Attributes:
+        block: The block's index.
+        part: Which half of it.
+    """
+
+    block: int
+    part: Part
+
+    def __str__(self) -> str:
+        return f"{self.block}.{self.part}"
+
+    @property
+    def depth(self) -> int:
+        """How many sublayers come before this one."""
+        return 2 * self.block + (self.part == "mlp")
+
+    @classmethod
+    def at(cls, depth: int) -> Sublayer:
+        """The sublayer that has so many before it."""
+        return cls(depth // 2, "mlp" if depth % 2 else "attn")
+
+
+def sublayers_of(step: Step) -> tuple[Sublayer, ...]:
+    """The sublayers of a step, in depth order.
+
+    Raises:
+        OptionError: the text is no step; says how one is written.
+    """
+    if isinstance(step, int):
+        return Sublayer(step, "attn"), Sublayer(step, "mlp")
+    found: list[Sublayer] = []
+    for part in step.split(","):
+        found += _read(part)
+    return tuple(sorted(found))
+
+
+def step_of(sublayers: Iterable[Sublayer]) -> Step:
+    """The step of an attention and an MLP, as it is written: a number for a block, a text for anything else."""
+    first, second = sorted(sublayers)
+    if first.block == second.block:
+        return first.block
+    if first.part == "mlp" and second.block == first.block + 1:
+        return f"{first.block}/{second.block}"
+    return f"{first},{second}"
+
+
+def read_steps(text: str, *, what: str = "--blocks") -> list[Step]:
+    """The steps in a text such as `5,17/18` or `7.mlp,8.attn`.
+
+    Sublayers that are spelled out are taken together until attention and MLP take turns in what is left.
+
+    Args:
+        text: The text.
+        what: What holds the text, for the error.
+
+    Raises:
+        OptionError: a part of the text is no step.
+    """
+    steps: list[Step] = []
+    single: list[Sublayer] = []
+    for part in text.split(","):
+        try:
+            read = _read(part)
+        except OptionError as error:
+            raise OptionError(f"{what} takes blocks and seams such as 5,17/18, got {text!r}: {error}") from None
+        if len(read) == 2 and not single:
+            steps.append(step_of(read))
+            continue
+        single += read
+        gone = removed_by(steps)
+        if overlap := gone.intersection(single):
+            raise OptionError(_overlap(str(part).strip(), steps, min(overlap)))
+        if len(set(single)) == len(single) and _takes_turns(gone | set(single)):
+            steps += _paired(single, gone)
+            single = []
+    if single:
+        raise OptionError(f"{what} {text}: {_unpaired(single)}")
+    return steps
+
+
+def checked_steps(steps: Iterable[Step], num_blocks: int, *, what: str = "block") -> tuple[Step, ...]:
+    """Steps as they are written, all of which exist and none of which removes what an earlier one has removed.
+
+    Raises:
+        OptionError: otherwise, or after a step attention and MLP do not take turns in what is left.
+    """
+    found: list[Step] = []
+    gone: set[Sublayer] = set()
+    for step in steps:
+        parts = sublayers_of(step)
+        for part in parts:
+            if not 0 <= part.block < num_blocks:
+                where = "" if isinstance(step, int) else f" ({step})"
+                raise OptionError(
+                    f"{what} {part.block}{where} does not exist: the model has blocks 0 to {num_blocks - 1}"
+                )
+        if overlap := gone.intersection(parts):
+            raise OptionError(_overlap(step, found, min(overlap), what=what))
+        if len(set(parts)) != 2 or not _takes_turns(gone | set(parts)):
+            raise OptionError(_unpaired(parts))
+        found.append(step_of(parts))
+        gone |= set(parts)
+    return tuple(found)
+
+
+def removed_by(steps: Iterable[Step]) -> frozenset[Sublayer]:
+    """All sublayers that steps remove."""
+    return frozenset(part for step in steps for part in sublayers_of(step))
+
+
+def touched_by(steps: Iterable[Step]) -> frozenset[int]:
+    """The blocks that steps remove, whole or in part."""
+    return frozenset(part.block for part in removed_by(steps))
+
+
+def kept_halves(steps: Iterable[Step], num_blocks: int) -> list[tuple[int, int]]:
+    """The blocks that are left, each as (the block whose attention it has, the block whose MLP it has)."""
+    gone = removed_by(steps)
+    attention, mlp = (
+        [index for index in range(num_blocks) if Sublayer(index, part) not in gone] for part in ("attn", "mlp")
+    )
+    return list(zip(attention, mlp, strict=True))
+
+
+def in_depth_order(steps: Iterable[Step]) -> list[Step]:
+    """Steps by the depth of their first sublayer, which may not be an order in which they can be removed."""
+    return sorted(steps, key=sublayers_of)
+
+
+def runs_of(sublayers: Collection[Sublayer]) -> Iterator[tuple[Sublayer, ...]]:
+    """Sublayers as runs of neighbours, in depth order."""
+    run: list[Sublayer] = []
+    for one in sorted(sublayers):
+        if run and one.depth != run[-1].depth + 1:
+            yield tuple(run)
+            run = []
+        run.append(one)
+    if run:
+        yield tuple(run)
+
+
+def steps_of(run: Sequence[Sublayer]) -> list[Step]:
+    """Sublayers of an even number, in depth order, as steps of two neighbours each."""
+    return [step_of(run[index : index + 2]) for index in range(0, len(run), 2)]
+
+
+def named(steps: Sequence[Step]) -> str:
+    """Steps as prose: `block 5`, `blocks 5, 6`, `seam 17/18`, `5, 17/18`."""
+    written = ", ".join(map(str, steps))
+    many = "s" if len(steps) > 1 else ""
+    if all(isinstance(step, int) for step in steps):
+        return f"block{many} {written}"
+    if all(isinstance(step, str) and _SEAM.fullmatch(step) for step in steps):
+        return f"seam{many} {written}"
+    return written
+
+
+def _read(text: str) -> list[Sublayer]:
+    """The sublayers in one part of a text."""
+    part = text.strip()
+    if part.isdecimal():
+        return list(sublayers_of(int(part)))
+    if seam := _SEAM.fullmatch(part):
+        first, second = int(seam[1]), int(seam[2])
+        if second != first + 1:
+            raise OptionError(f"{part} is no seam, which lies between neighbours such as {first}/{first + 1}")
+        return [Sublayer(first, "mlp"), Sublayer(second, "attn")]
+    if one := _SUBLAYER.fullmatch(part):
+        return [Sublayer(int(one[1]), "attn" if one[2] == "attn" else "mlp")]
+    raise OptionError(f"{text!r} is no block (5), no seam (17/18) and no sublayer (7.mlp)")
+
+
+def _takes_turns(gone: Collection[Sublayer]) -> bool:
+    """Whether attention and MLP take turns in what is left, whatever the number of blocks."""
+    return all(len(run) % 2 == 0 for run in runs_of(gone))
+
+
+def _paired(sublayers: Sequence[Sublayer], gone: Collection[Sublayer]) -> list[Step]:
+    """Sublayers as steps, each of two that are neighbours once `gone` and the earlier steps are out."""
+    left, out = sorted(sublayers), set(gone)
+    steps: list[Step] = []
+    while left:
+        pair = next(pair for pair in pairwise(left) if _takes_turns({*out, *pair}))
+        steps.append(step_of(pair))
+        out.update(pair)
+        left = [one for one in left if one not in pair]
+    return steps
+
+
+def _unpaired(parts: Sequence[Sublayer]) -> str:
+    """Why sublayers cannot go together."""
+    written = " and ".join(map(str, parts))
+    return (
+        f"without {written} attention and MLP would not take turns; remove whole blocks such as {parts[0].block}, or "
+        f"seams such as {parts[0].block}/{parts[0].block + 1}"
+    )
+
+
+def _overlap(step: Step, earlier: Sequence[Step], part: Sublayer, *, what: str = "block") -> str:
+    """Why a step cannot follow others that have removed a part of it."""
+    if step in earlier and isinstance(step, int):
+        return f"{what}s named twice: {', '.join(map(str, [*earlier, step]))}"
+    first = next(one for one in earlier if part in sublayers_of(one))
+    return f"{first} and {step} both remove {part}"
