@@ -1,11 +1,12 @@
-"""What closed-form healing brings back, by scorer, over draws of text.
+"""What healing brings back, by scorer, over draws of text.
 
     python benchmarks/healing.py --model DIR --calibration FILE --held-out FILE --held-out FILE --count 7
 
 Each draw of calibration text scores the blocks, and heals what is left without those that each scorer would remove (or
 without --blocks). The loss is measured on other files: *recovered* is the share of the loss that the removal cost and
-healing brings back, over all tokens of them; the perplexity is the geometric mean over the files. Shown are means over
-the draws with their 95 % intervals (Student's t).
+healing brings back, over all tokens of them; the perplexity is the geometric mean over the files. For a classifier, the
+files need labels, and what is lost and recovered is accuracy. Shown are means over the draws with their 95 % intervals
+(Student's t). Scorers that remove the same blocks in a draw share the healed models.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Literal
 
 import typer
@@ -32,19 +34,52 @@ from layerimp.registry.catalog import registry
 from layerimp.report.statistics import interval
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import measure
+from layerimp.steps import Step, in_depth_order, read_steps, touched_by
 from layerimp.surgery.removal import prepare
+from layerimp.sweep.cache import BlockCache
 
 GREEDY = "greedy"
 """The pruner of that name with the scorer `perplexity` (SLEB)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one model loses.
+
+    Attributes:
+        losses: Nats per prediction, by held-out file.
+        accuracy: A classifier's accuracy, by held-out file; empty for a language model.
+        seconds: How long pruning and healing took.
+    """
+
+    losses: tuple[float, ...]
+    accuracy: tuple[float, ...] = ()
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, stack: BlockStack, measures: Sequence[HeldOutLoss], seconds: float = 0.0) -> Outcome:
+        """A model as it is now."""
+        found = [measure.of(stack) for measure in measures]
+        accuracy = tuple(one.accuracy for one in found if one.accuracy is not None)
+        return cls(tuple(one.mean for one in found), accuracy, seconds)
+
+    @property
+    def cost(self) -> float:
+        """What should be small: the mean loss, or a classifier's mean error."""
+        return -fmean(self.accuracy) if self.accuracy else fmean(self.losses)
+
+    @property
+    def shown(self) -> float:
+        """What a reader wants: the perplexity, or a classifier's accuracy in per cent."""
+        return 100 * fmean(self.accuracy) if self.accuracy else math.exp(fmean(self.losses))
 
 
 @dataclass
 class Found:
     """What came out for one scorer, by draw."""
 
-    blocks: list[tuple[int, ...]] = field(default_factory=list)
-    losses: dict[str, list[list[float]]] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
+    blocks: list[tuple[Step, ...]] = field(default_factory=list)
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
 
 
 def main(
@@ -56,7 +91,8 @@ def main(
     scorer: Annotated[list[str] | None, typer.Option(help="Scorers, or greedy; repeatable.")] = None,
     healer: Annotated[list[str] | None, typer.Option(help="Healers; repeatable.")] = None,
     draws: Annotated[int, typer.Option()] = 5,
-    samples: Annotated[int, typer.Option(help="Rows to heal on.")] = 64,
+    samples: Annotated[int, typer.Option(help="Rows to score and to heal on.")] = 64,
+    greedy_samples: Annotated[int, typer.Option(help="Rows for the greedy search; 0: all.")] = 0,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     rows: Annotated[int, typer.Option(help="Rows to measure on, of each file.")] = 16,
     packing: Annotated[Literal["windows", "rows"], typer.Option(help="As in layerimp run.")] = "windows",
@@ -70,37 +106,41 @@ def main(
 
     others = [drawn(str(path), rows, 0) for path in held_out]
     measures = [HeldOutLoss(stack, list(other)) for other in others]
-    intact = [one.of(stack) for one in measures]
+    intact = Outcome.of(stack, measures)
     found: dict[str, Found] = {}
     for seed in range(draws):
         text = drawn(calibration, samples, seed)
+        few = text if not greedy_samples else drawn(calibration, greedy_samples, seed)
         if any(text.documents & other.documents for other in others):
             raise typer.BadParameter("a document of the calibration text is also held out")
-        for name, gone in _chosen(stack, text, blocks, scorer or [], count):
+        known: dict[tuple[frozenset[Step], str], Outcome] = {}
+        for name, gone in _chosen(stack, text, few, blocks, scorer or [], count):
             one = found.setdefault(name, Found())
-            one.blocks.append(tuple(sorted(gone)))
+            one.blocks.append(tuple(in_depth_order(gone)))
             for healing in ("", *(healer or ["rescale", "linear"])):
-                began = time.monotonic()
-                rest = find_blocks(prepare(stack, gone).beside())
-                if healing:
-                    heal_beside(stack, rest, gone, text, registry().create("healer", healing, {}))
-                one.seconds.setdefault(healing, []).append(time.monotonic() - began)
-                one.losses.setdefault(healing, []).append([each.of(rest) for each in measures])
+                key = frozenset(gone), healing
+                if key not in known:
+                    began = time.monotonic()
+                    rest = find_blocks(prepare(stack, gone).beside())
+                    if healing:
+                        heal_beside(stack, rest, gone, text, registry().create("healer", healing, {}))
+                    known[key] = Outcome.of(rest, measures, time.monotonic() - began)
+                one.outcomes.setdefault(healing, []).append(known[key])
                 recovered = "" if not healing else f", recovered {_recovered(one, intact, healing, -1):.1%}"
                 print(
-                    f"draw {seed}, {name} {one.blocks[-1]} {healing or 'unhealed'}: perplexity "
-                    f"{_perplexity(one.losses[healing][-1]):.2f}{recovered}, {one.seconds[healing][-1]:.0f} s",
+                    f"draw {seed}, {name} {', '.join(map(str, one.blocks[-1]))} {healing or 'unhealed'}: "
+                    f"{known[key].shown:.2f}{recovered}, {known[key].seconds:.0f} s",
                     flush=True,
                 )
-    _show(found, intact, draws)
+    _show(found, intact)
 
 
 def _chosen(
-    stack: BlockStack, text: CalibrationSet, blocks: str, scorers: Sequence[str], count: int
-) -> Iterator[tuple[str, list[int]]]:
-    """The blocks that go, by scorer."""
+    stack: BlockStack, text: CalibrationSet, few: CalibrationSet, blocks: str, scorers: Sequence[str], count: int
+) -> Iterator[tuple[str, list[Step]]]:
+    """The steps that are taken, by scorer; the greedy search looks at few rows of the text."""
     if blocks:
-        yield f"blocks {blocks}", [int(block) for block in blocks.split(",")]
+        yield f"blocks {blocks}", read_steps(blocks)
         return
     plain = [name for name in scorers if name != GREEDY]
     made = {name: registry().create("scorer", name, {}, len(stack)) for name in plain}
@@ -108,43 +148,41 @@ def _chosen(
     for name in plain:
         yield name, importance[name].weakest_first()[:count]
     if GREEDY in scorers:
+        cache = BlockCache(stack)
 
-        def scoring(removed: Sequence[int]) -> Importance:
-            one = registry().create("scorer", "perplexity", {}, len(stack) - len(set(removed)))
-            return measure(stack, text, {"one": one}, removed=removed)["one"]
+        def scoring(removed: Sequence[Step]) -> Importance:
+            one = registry().create("scorer", "perplexity", {}, len(stack) - len(touched_by(removed)))
+            return measure(stack, few, {"one": one}, removed=removed, cache=cache)["one"]
 
         pruner = registry().create("pruner", GREEDY, {})
         yield GREEDY, pruner.within_budget(scoring, Budget.exactly(count, len(stack))).blocks
 
 
-def _perplexity(losses: Sequence[float]) -> float:
-    return math.exp(sum(losses) / len(losses))
+def _recovered(one: Found, intact: Outcome, healing: str, draw: int) -> float:
+    pruned, healed = one.outcomes[""][draw].cost, one.outcomes[healing][draw].cost
+    return (pruned - healed) / (pruned - intact.cost) if pruned > intact.cost else math.nan
 
 
-def _recovered(one: Found, intact: Sequence[float], healing: str, draw: int) -> float:
-    pruned, healed = sum(one.losses[""][draw]), sum(one.losses[healing][draw])
-    return (pruned - healed) / (pruned - sum(intact))
-
-
-def _show(found: dict[str, Found], intact: Sequence[float], draws: int) -> None:
-    print(f"intact perplexity {_perplexity(intact):.2f}, {draws} draws")
-    table = Table("scorer", "healer", "perplexity", "recovered", "seconds", "blocks (times)")
+def _show(found: dict[str, Found], intact: Outcome) -> None:
+    quality = "accuracy, %" if intact.accuracy else "perplexity"
+    print(f"intact {quality} {intact.shown:.2f}")
+    table = Table("scorer", "healer", quality, "recovered", "seconds", "blocks (times)")
     for name, one in found.items():
-        for healing, losses in one.losses.items():
-            mean = interval([sum(each) / len(each) for each in losses]).mapped(math.exp)
+        for healing, outcomes in one.outcomes.items():
+            mean = interval([outcome.shown if intact.accuracy else fmean(outcome.losses) for outcome in outcomes])
+            mean = mean if intact.accuracy else mean.mapped(math.exp)
             shown = "" if mean.low is None or mean.high is None else f" ({mean.low:.2f} to {mean.high:.2f})"
-            shares = [_recovered(one, intact, healing, draw) for draw in range(len(losses))]
-            back = interval(shares)
+            back = interval([_recovered(one, intact, healing, draw) for draw in range(len(outcomes))])
             half = "" if back.high is None else f" ± {back.high - back.mean:.1%}"
-            went = "; ".join(f"{b} ({one.blocks.count(b)})" for b in dict.fromkeys(one.blocks)) if not healing else ""
-            seconds = sum(one.seconds[healing]) / len(losses)
+            times = {", ".join(map(str, steps)): one.blocks.count(steps) for steps in one.blocks}
+            went = "; ".join(f"{steps} ({count})" for steps, count in times.items())
             table.add_row(
                 name if not healing else "",
                 healing or "none",
                 f"{mean.mean:.2f}{shown}",
                 f"{back.mean:.1%}{half}" if healing else "",
-                f"{seconds:.0f}",
-                went,
+                f"{fmean(outcome.seconds for outcome in outcomes):.0f}",
+                went if not healing else "",
             )
     Console(width=140).print(table)
 

@@ -86,6 +86,50 @@ class Repair:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What a model loses on text that was held out.
+
+    Attributes:
+        totals: The loss of each row, in nats, summed over its predictions.
+        counts: How many predictions each row has.
+        hits: For a classifier, how many rows it labels right; None for a language model.
+    """
+
+    totals: Sequence[float]
+    counts: Sequence[int]
+    hits: int | None = None
+
+    @property
+    def mean(self) -> float:
+        """Nats per prediction."""
+        return math.fsum(self.totals) / sum(self.counts)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of rows that a classifier labels right."""
+        return None if self.hits is None else self.hits / len(self.totals)
+
+    def gain_over(self, other: Loss) -> tuple[float, float]:
+        """How much less this one is than another on the same rows, in nats per prediction, and the standard error.
+
+        The rows are paired. The error is that of a ratio, to first order; 0 where there is a single row.
+        """
+        predictions, rows = sum(self.counts), len(self.counts)
+        gains = [theirs - ours for ours, theirs in zip(self.totals, other.totals, strict=True)]
+        gain = math.fsum(gains) / predictions
+        off = math.fsum((each - gain * count) ** 2 for each, count in zip(gains, self.counts, strict=True))
+        return gain, math.sqrt(off * rows / max(rows - 1, 1)) / predictions if rows > 1 else 0.0
+
+    def is_clearly_below(self, other: Loss) -> bool:
+        """Whether it is less by more than one standard error of the difference.
+
+        The rule of one standard error (Breiman et al. 1984, section 3.4.3) keeps a choice from following noise.
+        """
+        gain, error = self.gain_over(other)
+        return gain > error
+
+
+@dataclass(frozen=True)
 class Case:
     """What a healer is given.
 
@@ -96,9 +140,8 @@ class Case:
         gaps: The places where something was removed, in depth order.
         batches: The text to heal on.
         held_out: Other text, to choose by; the loss is measured on it.
-        loss: Measures the pruned model as it is now: its mean loss per prediction, in nats, on `held_out`. The targets
-            are the text's own next tokens; for a classifier its labels, or where nobody knows them what the intact
-            model says.
+        loss: Measures the pruned model as it is now on `held_out`. The targets are the text's own next tokens; for a
+            classifier its labels, or where nobody knows them what the intact model says.
         progress: Where to report progress.
     """
 
@@ -107,7 +150,7 @@ class Case:
     gaps: Sequence[Gap]
     batches: Sequence[Batch]
     held_out: Sequence[Batch]
-    loss: Callable[[], float]
+    loss: Callable[[], Loss]
     progress: Progress = SILENT
 
 

@@ -16,9 +16,9 @@ import layerimp
 from layerimp import Healer
 from layerimp.blocks.equivalence import first_difference, last_hidden, stored_tensors
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError, PluginError
-from layerimp.healer import Case, Gap, Repair
+from layerimp.healer import Case, Gap, Loss, Repair
 from layerimp.healing import Gram, replace, scale_stream, states, stream_scaled, trying
-from layerimp.healing.engine import heal_beside
+from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss, split
 from layerimp.models.discovery import find_blocks
@@ -200,13 +200,15 @@ def test_values_are_rounded_to_the_stored_dtype(tmp_path: Any) -> None:
 
 def test_text_is_split_by_rows() -> None:
     text = [batch(5, 6, seed=0), batch(6, 6, seed=1), batch(5, 6, seed=2)]
-    kept, held = split(text)
+    parts = split(text)
     ids = torch.cat([one["input_ids"] for one in text])
-    assert torch.equal(torch.cat([one["input_ids"] for one in held]), ids[[7, 15]])
-    assert len(torch.cat([one["input_ids"] for one in kept])) == 14
-    assert [len(part[0]["input_ids"]) for part in split([batch(3, 6)])] == [2, 1]
-    with pytest.raises(CalibrationError, match="at least two rows"):
-        split([batch(1, 6)])
+    chosen = {name: torch.cat([one["input_ids"] for one in part]) for name, part in vars(parts).items()}
+    assert torch.equal(chosen["choosing"], ids[[6, 14]])
+    assert torch.equal(chosen["measuring"], ids[[7, 15]])
+    assert torch.equal(chosen["healing"], ids[[*range(6), *range(8, 14)]])
+    assert [len(part[0]["input_ids"]) for part in vars(split([batch(4, 6)])).values()] == [2, 1, 1]
+    with pytest.raises(CalibrationError, match="at least three rows"):
+        split([batch(2, 6)])
 
 
 @pytest.mark.parametrize("made", [tiny("gpt2"), classifier("bert").float()], ids=["next-token", "label"])
@@ -217,18 +219,45 @@ def test_the_loss_is_that_of_the_model(made: Any) -> None:
     if labelled:
         text = [one | {"labels": label} for one, label in zip(text, labels, strict=True)]
     stack = find_blocks(made)
-    losses, count = 0.0, 0
+    losses, count, hits = 0.0, 0, 0
     with torch.no_grad():
         for one in text:
             logits = made(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits.double()
             real = one["attention_mask"].bool()
             if labelled:
                 found = -logits.log_softmax(-1).gather(1, one["labels"][:, None])
+                hits += int((logits.argmax(-1) == one["labels"]).sum())
             else:
                 ids = one["input_ids"][:, 1:, None]
                 found = -logits[:, :-1].log_softmax(-1).gather(2, ids)[..., 0][real[:, 1:] & real[:, :-1]]
             losses, count = losses + float(found.sum()), count + found.numel()
-    assert HeldOutLoss(stack, text).of(stack) == pytest.approx(losses / count, rel=1e-5)
+    loss = HeldOutLoss(stack, text).of(stack)
+    assert loss.mean == pytest.approx(losses / count, rel=1e-5)
+    assert len(loss.totals) == 5
+    assert loss.accuracy == (hits / 5 if labelled else None)
+
+
+def test_a_gain_is_clear_by_a_paired_t_statistic() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(20):
+        before = torch.rand(9, generator=generator).mul(5)
+        after = before - 0.02 * (seed - 10) - 0.1 * torch.randn(9, generator=generator)
+        plain = Loss(after.tolist(), [1] * 9)
+        statistic = float((before - after).mean() / (before - after).std() * 3)
+        gain, error = plain.gain_over(Loss(before.tolist(), [1] * 9))
+        assert gain / error == pytest.approx(statistic, rel=1e-4)
+        assert plain.is_clearly_below(Loss(before.tolist(), [1] * 9)) == (statistic > 1)
+    assert Loss([3.0], [4]).is_clearly_below(Loss([3.1], [4]))  # a single row has no error
+    assert Loss([3.0, 6.0], [1, 2]).gain_over(Loss([4.0, 8.0], [1, 2])) == (1.0, 0.0)  # longer rows gain more
+
+
+def test_what_a_classifier_recovers_is_accuracy() -> None:
+    loss = {"intact": 1.0, "pruned": 2.0, "healed": 3.0}
+    shares = {"intact": 0.9, "pruned": 0.5, "healed": 0.7}
+    model = tiny("llama")
+    assert Healed(model, [], loss).recovered == -1.0
+    assert Healed(model, [], loss, shares).recovered == pytest.approx(0.5)
+    assert Healed(model, [], loss, {**shares, "pruned": 0.9}).recovered is None
 
 
 def test_a_model_that_is_worse_is_put_back() -> None:
@@ -238,7 +267,7 @@ def test_a_model_that_is_worse_is_put_back() -> None:
     found = healed(tiny("llama"), [1], blur)
     assert found.loss["healed"] == found.loss["pruned"]
     assert found.changed == []
-    assert "made the model worse by" in found.repairs[0].why
+    assert "was taken back: it lowered the held-out loss by -" in found.repairs[0].why
 
 
 def _noise(case: Case, scale: float) -> None:
@@ -322,7 +351,7 @@ def test_a_half_precision_checkpoint_stays_one(healer: str, tmp_path: Any) -> No
     tiny("gpt2", dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
     layerimp.testing.tiny_tokenizer().save_pretrained(tmp_path / "half")
     model, _ = layerimp.load(tmp_path / "half", dtype="float32")
-    found = layerimp.heal(model, [1, 3], [batch(8, 16, seed=seed) for seed in range(3)], healer)
+    found = layerimp.heal(model, [1, 3], [batch(8, 16, seed=1)], healer)  # one row to choose by: any gain is taken
     assert found.changed
     assert all(holds(torch.bfloat16, found.model.get_parameter(path)) for path in found.changed)
     layerimp.save(found.model, None, tmp_path / "healed")

@@ -152,6 +152,16 @@ class Head:
             found[targets.mask.to(found.device)] = torch.cat(parts).to(found.device)
         return found
 
+    def hits(self, output: ModelOutput, targets: Targets) -> Tensor:
+        """Whether a classifier's label of each row [row] is its target.
+
+        Args:
+            output: What the backbone puts out.
+            targets: The labels.
+        """
+        logits = self._label_logits(output, targets.batch)
+        return logits.argmax(dim=-1) == targets.ids[:, 0].to(logits.device)
+
     def gradient(
         self, output: ModelOutput, targets: Targets, quantity: Quantity = "nll"
     ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -90,13 +90,9 @@ def _options(settings: list[str], healer: str) -> dict[str, Any]:
 
 def _lines(found: HealingReport) -> list[str]:
     """What was done, for a reader."""
-    from layerimp.cli.tables import gap_line
+    from layerimp.cli.tables import gap_line, recovery
 
     lines = [f"{found['healer']}: {found['calibration']['tokens']:,} tokens of {found['calibration']['source']}"]
     lines += [f"  {gap_line(**gap)}" for gap in found["gaps"]]
-    loss = found["loss"]
-    back = "" if found["recovered"] is None else f"; {found['recovered']:.1%} of what was lost came back"
-    lines.append(
-        f"held-out loss: intact {loss['intact']:.4f}, pruned {loss['pruned']:.4f}, healed {loss['healed']:.4f}{back}"
-    )
+    lines.append(recovery(found["loss"], found["accuracy"], found["recovered"]))
     return [*lines, f"checkpoint: {found['output']}"]

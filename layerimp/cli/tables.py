@@ -193,14 +193,18 @@ def _comparison_columns(report: Report, found: Comparison, *, stacked: bool) -> 
 def healing(report: Report) -> Iterator[str]:
     """What healers did, one line for each healed model and one for each of its gaps."""
     for label, one in report.healed.items():
-        back = "nothing was lost" if one.recovered is None else f"{one.recovered:.1%} of the lost loss came back"
-        yield f"{label}: {back} on the held-out rows (nats per prediction: {_losses(one.loss)})"
+        yield f"{label}: {recovery(one.loss, one.accuracy, one.recovered)}"
         for each in one.repairs:
             yield f"  {gap_line(gap=str(each.gap), done=each.done, why=each.why, numbers=each.numbers)}"
 
 
-def _losses(loss: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in loss.items())
+def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:
+    """What healing brought, on text that no choice has seen."""
+    lost = "accuracy" if accuracy else "loss"
+    back = f"no {lost} was lost" if recovered is None else f"{recovered:.1%} of the lost {lost} came back"
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in loss.items())
+    shares = ", ".join(f"{name} {value:.1%}" for name, value in (accuracy or {}).items())
+    return f"{back} on the held-out rows ({shares and f'accuracy: {shares}; '}nats per prediction: {losses})"
 
 
 def gap_line(*, gap: str, done: str, why: str, numbers: Mapping[str, float], removed: Sequence[int] = ()) -> str:

@@ -31,21 +31,27 @@ class Healed:
         model: The pruned model with parameters of its own where it was healed. What was not healed it may share with
             the intact model.
         repairs: What was done at each gap.
-        loss: The mean loss per prediction, in nats, on rows of the text that were held out, and that the healer chose
-            by: of the `intact`, the `pruned` and the `healed` model.
+        loss: The mean loss per prediction, in nats, of the `intact`, the `pruned` and the `healed` model, on rows of
+            the text that neither the fit nor any choice has seen.
+        accuracy: For a classifier, the share of these rows that each of the three labels right; else empty.
         changed: The parameters that were replaced, by their path; of tied ones the first.
     """
 
     model: PreTrainedModel
     repairs: Sequence[Repair]
     loss: dict[str, float] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)
     changed: Sequence[str] = ()
 
     @property
     def recovered(self) -> float | None:
-        """The share of the lost loss that came back; None where the pruned model had lost nothing."""
-        lost = self.loss["pruned"] - self.loss["intact"]
-        return (self.loss["pruned"] - self.loss["healed"]) / lost if lost > 0 else None
+        """The share of what the removal cost that came back: of the loss, or of a classifier's accuracy.
+
+        None where the pruned model had lost nothing. It is negative where the healed one is worse.
+        """
+        costs = {name: -value for name, value in self.accuracy.items()} or self.loss
+        lost = costs["pruned"] - costs["intact"]
+        return (costs["pruned"] - costs["healed"]) / lost if lost > 0 else None
 
 
 def heal_beside(
@@ -63,38 +69,44 @@ def heal_beside(
         intact: The blocks of the intact model; left as it is, bit for bit.
         pruned: The blocks of the pruned model, which gets new parameters. It may share tensors with the intact one.
         removed: The blocks that were removed, by their indices in the intact model.
-        calibration: Batches of text, padded on either side. One row in eight is held out, to choose by.
+        calibration: Batches of text, padded on either side. Of eight rows two are held out: one to choose by, and one
+            to measure on.
         healer: The healer.
         progress: Where to report progress.
 
     Raises:
         ModelError: the two do not belong together, or the healer cannot heal such a model. The pruned model is then as
             it was, as after the other errors.
-        CalibrationError: a batch is malformed, holds ids that the model does not know, or there are not two rows.
+        CalibrationError: a batch is malformed, holds ids that the model does not know, or there are not three rows.
         PluginError: the healer breaks its contract.
         NonFiniteError: it yields a NaN.
     """
     check_pair(intact, pruned, removed)
     gaps = find_gaps(pruned, removed)
-    batches, held_out = split(Checked(calibration, intact))
-    measure = HeldOutLoss(intact, held_out)
-    loss = {"intact": measure.of(intact), "pruned": measure.of(pruned)}
-    case = Case(intact, pruned, gaps, batches, held_out, partial(measure.of, pruned), progress)
-    before = held_by(pruned.model)
+    text = split(Checked(calibration, intact))
+    choosing, measuring = HeldOutLoss(intact, text.choosing), HeldOutLoss(intact, text.measuring)
+    found = {"intact": measuring.of(intact), "pruned": measuring.of(pruned)}
+    case = Case(intact, pruned, gaps, text.healing, text.choosing, partial(choosing.of, pruned), progress)
+    start, before = case.loss(), held_by(pruned.model)
     try:
         repairs = _healed(case, healer, progress)
-        loss["healed"] = measure.of(pruned)
+        end = case.loss()
     except BaseException:
         put(before)
         raise
-    if loss["healed"] > loss["pruned"]:
+    if changed(before, pruned.model) and not end.is_clearly_below(start):
         put(before)
-        worse = f"{loss['healed'] - loss['pruned']:.3g} nats per prediction"
-        why = f"{healer.name} made the model worse by {worse}, and was taken back"
+        gain, error = end.gain_over(start)
+        why = (
+            f"{healer.name} was taken back: it lowered the held-out loss by {gain:.3g} nats per prediction, which is "
+            f"no more than its standard error of {error:.2g}"
+        )
         progress.note(why)
         repairs = [Repair(gap, "nothing", why) for gap in gaps]
-        loss["healed"] = loss["pruned"]
-    return Healed(pruned.model, repairs, loss, list(changed(before, pruned.model)))
+    found["healed"] = measuring.of(pruned)
+    loss = {name: one.mean for name, one in found.items()}
+    accuracy = {name: one.accuracy for name, one in found.items() if one.accuracy is not None}
+    return Healed(pruned.model, repairs, loss, accuracy, list(changed(before, pruned.model)))
 
 
 def _healed(case: Case, healer: Healer, progress: Progress) -> list[Repair]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,38 +14,57 @@ from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head, Targets
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.errors import CalibrationError, NonFiniteError
+from layerimp.healer import Loss
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
 
 ONE_IN = 8
-"""One row in so many is held out."""
+"""Of so many rows one is held out to choose by, and one to measure on."""
 
 
-def split(batches: Iterable[Batch]) -> tuple[list[Batch], list[Batch]]:
-    """The text to heal on, and the text that is held out: every eighth row, or the last one of fewer.
+@dataclass(frozen=True)
+class Text:
+    """The text of a healing, in three parts that share no row.
+
+    Attributes:
+        healing: What the healer fits to.
+        choosing: What it chooses its options by.
+        measuring: What the result is measured on: no choice has seen it.
+    """
+
+    healing: list[Batch]
+    choosing: list[Batch]
+    measuring: list[Batch]
+
+
+def split(batches: Iterable[Batch]) -> Text:
+    """The three parts of a text: of every eight rows the last two are held out, or the last two of fewer.
 
     Raises:
-        CalibrationError: there are fewer than two rows.
+        CalibrationError: there are fewer than three rows.
     """
     text = list(batches)
     rows = sum(len(batch["input_ids"]) for batch in text)
-    if rows < 2:
-        raise CalibrationError(f"healing needs at least two rows of text, one of them to hold out, and got {rows}")
+    if rows < 3:
+        raise CalibrationError(
+            f"healing needs at least three rows of text, one to choose by and one to measure on, and got {rows}"
+        )
     every = min(ONE_IN, rows)
-    parts: tuple[list[Batch], list[Batch]] = ([], [])
+    found = Text([], [], [])
     start = 0
     for batch in text:
-        held = (torch.arange(start, start + len(batch["input_ids"])) + 1) % every == 0
-        start += len(held)
-        for part, chosen in zip(parts, (~held, held), strict=True):
+        place = torch.arange(start, start + len(batch["input_ids"])) % every
+        start += len(place)
+        parts = ((found.healing, place < every - 2), (found.choosing, place == every - 2))
+        for part, chosen in (*parts, (found.measuring, place == every - 1)):
             if chosen.any():
                 part.append({name: value[chosen.to(value.device)] for name, value in batch.items()})
-    return parts
+    return found
 
 
 class HeldOutLoss:
-    """The mean loss per prediction, in nats: of the next tokens of the text, or of a classifier's labels.
+    """Measures what models lose on the same text: of its next tokens, or of a classifier's labels.
 
     Args:
         intact: The blocks of the intact model. Where a classifier's text has no labels, it says what they are.
@@ -62,25 +83,28 @@ class HeldOutLoss:
             for batch in batches:
                 output = run(head.backbone, batch) if head.kind == "label" else ModelOutput()
                 self._targets.append(head.targets(batch, output))
-        self._count = sum(int(targets.mask.sum()) for targets in self._targets)
-        if not self._count:
+        self._counts = [count for targets in self._targets for count in targets.mask.sum(dim=1).tolist()]
+        if not sum(self._counts):
             raise CalibrationError("the text that is held out has nothing to predict: every row is a single token")
 
-    def of(self, stack: BlockStack) -> float:
+    def of(self, stack: BlockStack) -> Loss:
         """The loss of a model as it is now.
 
         Raises:
             NonFiniteError: it is a NaN or an infinity.
         """
         head = self._head(stack)
-        total = 0.0
+        totals: list[float] = []
+        hits = 0
         with torch.no_grad(), in_eval_mode(stack.model):
             for targets in self._targets:
-                log_probs = head.log_probs(run(head.backbone, targets.batch), targets)
-                total -= float(log_probs[targets.mask.to(log_probs.device)].double().sum())
-        if not abs(total) < float("inf"):
+                output = run(head.backbone, targets.batch)
+                totals += (-head.log_probs(output, targets).double().sum(dim=1)).tolist()
+                if head.kind == "label":
+                    hits += int(head.hits(output, targets).sum())
+        if not math.isfinite(math.fsum(totals)):
             raise NonFiniteError("what the model predicts is a NaN or an infinity")
-        return total / self._count
+        return Loss(totals, self._counts, hits if head.kind == "label" else None)
 
     def _head(self, stack: BlockStack) -> Head:
         key = id(stack.model)

@@ -57,8 +57,8 @@ def heal(
     Args:
         model: The intact model; left as it is.
         blocks: The blocks that are gone: indices, or a plan.
-        calibration: Batches of `input_ids` and `attention_mask` [batch, seq]. One row in eight is held out, to choose
-            by.
+        calibration: Batches of `input_ids` and `attention_mask` [batch, seq]. Of eight rows two are held out: one to
+            choose by, and one to measure on.
         healer: The name of a registered healer, or a configured one.
         pruned: The model without the blocks, which gets new parameters; by default one is made beside the intact one,
             with which it shares every tensor that is not healed.
@@ -72,7 +72,7 @@ def heal(
         OptionError: a block does not exist, or comes twice.
         SurgeryError: the blocks cannot be removed exactly.
         ModelError: the two models do not belong together, or the healer cannot heal such a model.
-        CalibrationError: a batch is malformed, holds ids that the model does not know, or there are not two rows.
+        CalibrationError: a batch is malformed, holds ids that the model does not know, or there are not three rows.
         NonFiniteError: the healer yields a NaN.
     """
     stack = find_blocks(model)
@@ -87,7 +87,7 @@ def check_text(recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: Calib
     """Refuse text that is too little to heal on, or that holds documents which the healed models are measured on.
 
     Raises:
-        CalibrationError: there are not two rows.
+        CalibrationError: there are not three rows.
         OptionError: a document is shared, and the recipe does not allow that.
     """
     split(drawn)
@@ -137,7 +137,7 @@ def heal_pruned(
                 progress.note(f"{label} is left out: {error}")
                 continue
             models[label] = found.model
-            report.healed[label] = Healing(scorer, name, found.repairs, found.loss, found.recovered)
+            report.healed[label] = Healing(scorer, name, found.repairs, found.loss, found.accuracy, found.recovered)
         report.sizes[label] = report.sizes[scorer]
     return models
 
@@ -262,7 +262,7 @@ def _document(
         "healer": healer,
         "options": repairer.config.model_dump(mode="json"),
         "calibration": drawn.description,
-        **conversion.repaired(found.repairs, found.loss, found.recovered),
+        **conversion.repaired(found.repairs, found.loss, found.accuracy, found.recovered),
         "changed": list(found.changed),
         "output": str(Path(recipe.output or "").expanduser().absolute()),
     }

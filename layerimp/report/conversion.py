@@ -57,7 +57,7 @@ def scorer(
     if healed:
         removal["healed"] = {
             label: {
-                **repaired(one.repairs, one.loss, one.recovered),
+                **repaired(one.repairs, one.loss, one.accuracy, one.recovered),
                 "checkpoint": None if place is None else str(place),
             }
             for label, (one, place) in healed.items()
@@ -65,7 +65,9 @@ def scorer(
     return removal if importance is None else {**scores(importance), **removal}
 
 
-def repaired(repairs: Sequence[Repair], loss: Mapping[str, float], recovered: float | None) -> Repaired:
+def repaired(
+    repairs: Sequence[Repair], loss: Mapping[str, float], accuracy: Mapping[str, float], recovered: float | None
+) -> Repaired:
     """What a healer did, and what that brought."""
     return {
         "gaps": [
@@ -79,6 +81,7 @@ def repaired(repairs: Sequence[Repair], loss: Mapping[str, float], recovered: fl
             for one in repairs
         ],
         "loss": dict(loss),
+        "accuracy": dict(accuracy) or None,
         "recovered": finite(recovered),
     }
 

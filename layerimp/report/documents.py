@@ -60,12 +60,20 @@ class Repaired(TypedDict):
     loss: Annotated[
         dict[str, float],
         Field(
-            description="The mean loss per prediction, in nats, on rows of the text that were held out and by which "
-            "the healer chose: `intact`, `pruned` and `healed`."
+            description="The mean loss per prediction, in nats, on rows of the text that neither the fit nor any "
+            "choice has seen: `intact`, `pruned` and `healed`."
         ),
     ]
+    accuracy: Annotated[
+        dict[str, float] | None,
+        Field(description="The share of these rows that a classifier labels right; null for a language model."),
+    ]
     recovered: Annotated[
-        Number, Field(description="The share of the lost loss that came back; null where nothing was lost.")
+        Number,
+        Field(
+            description="The share of what the removal cost that came back, of the loss or of a classifier's accuracy; "
+            "null where nothing was lost."
+        ),
     ]
 
 

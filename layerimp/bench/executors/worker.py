@@ -176,7 +176,7 @@ class Worker:
         healer = configured(content["healing"]["healer"], content["healing"]["options"])
         pruned = find_blocks(removal.beside())
         found = heal_beside(stack, pruned, content["blocks"], text, healer)
-        done = conversion.repaired(found.repairs, found.loss, found.recovered)
+        done = conversion.repaired(found.repairs, found.loss, found.accuracy, found.recovered)
         yield pruned, {"size": asdict(Size.of(pruned)), "healing": done}
 
     def _prepared(self, assignment: Assignment, measure: Measure) -> dict[str, Evaluator]:

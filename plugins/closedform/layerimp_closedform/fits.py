@@ -8,8 +8,7 @@ others, would otherwise be all that is fitted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -32,28 +31,23 @@ def lengths(rows: Tensor) -> Tensor:
     return rows.double().square().mean(dim=-1).sqrt().clamp_min(TINY)
 
 
-@dataclass
 class Fit:
     """What a gap's fits have in common.
 
-    Attributes:
+    Args:
         model: The pruned model.
         writer: The map before the gap, and the norm after it.
-        seen: Both models at the gap, batch by batch.
         total: The factor by which earlier gaps have scaled the stream: the weights hold the stream divided by it.
     """
 
-    model: nn.Module
-    writer: Writer
-    seen: Sequence[State]
-    total: float
+    def __init__(self, model: nn.Module, writer: Writer, total: float) -> None:
+        self.model, self.writer, self.total = model, writer, total
 
     @property
     def features(self) -> int:
         """How many unknowns each output of the map has."""
-        state = self.seen[0]
-        assert state.read is not None
-        return state.read.shape[-1] + self.has_bias
+        linear = self.model.get_submodule(self.writer.path)
+        return linear.get_parameter("weight").shape[1 if isinstance(linear, nn.Linear) else 0] + self.has_bias
 
     @property
     def has_bias(self) -> bool:
@@ -82,23 +76,24 @@ class PlainFit(Fit):
     """The map writes straight into the stream: its change D has  sum_t w_t |y_t / f - x_t - s D a_t|^2  least.
 
     a_t is what the map reads, s the model's own scale, f the factor by which the stream is to be scaled at the gap, and
-    a ridge holds D near 0. The solution is linear in y / f - x, so that the same sums serve every factor.
+    a ridge holds D near 0. The solution is linear in y / f - x, so that the same sums serve every factor, and no state
+    is kept.
     """
 
-    def solved(self, ridge: float) -> tuple[Tensor, Tensor]:
-        """The changes that would write y, and x."""
-        if not hasattr(self, "_gram"):
-            hidden = self.seen[0].stream.shape[-1]
-            self._gram = Gram(self.features, 2 * hidden)
-            for state in self.seen:
-                aims = torch.cat([state.target.double() / self.total, state.stream.double()], dim=1)
-                self._gram.add(self.reads(state), aims, 1 / lengths(state.target))
-        target, stream = self._gram.solve(ridge).chunk(2)
-        return target, stream
+    def __init__(self, *common: Any) -> None:
+        super().__init__(*common)
+        self._gram: Gram | None = None
+
+    def add(self, state: State) -> None:
+        """Take in both models at the gap in one batch."""
+        aims = torch.cat([state.target.double() / self.total, state.stream.double()], dim=1)
+        self._gram = self._gram or Gram(self.features, aims.shape[1])
+        self._gram.add(self.reads(state), aims, 1 / lengths(state.target))
 
     def values(self, factor: float, ridge: float) -> Values:
         """The map's new parameters."""
-        target, stream = self.solved(ridge)
+        assert self._gram is not None
+        target, stream = self._gram.solve(ridge).chunk(2)  # the changes that would write y, and x
         return self.map_values((target / factor - stream) / self.writer.scale)
 
 
@@ -108,8 +103,17 @@ class NormFit(Fit):
     The norm's output should be r_t, so what it reads should be along q_t = (r_t - b) / g, with g and b the spread and
     the mean of r. The map is fitted to that, each token weighted with what its error does after the norm,
     w_t rms(q_t)^2. Then the norm's own weight and bias are fitted, channel by channel, to what the new map gives. That
-    is one step of iteratively reweighted least squares; further steps bring little more.
+    is one step of iteratively reweighted least squares; further steps bring little more. The weights depend on the
+    factor, and the norm on the map, so that the states are kept.
     """
+
+    def __init__(self, *common: Any) -> None:
+        super().__init__(*common)
+        self.seen: list[State] = []
+
+    def add(self, state: State) -> None:
+        """Take in both models at the gap in one batch."""
+        self.seen.append(state)
 
     def values(self, factor: float, ridge: float) -> Values:
         """The map's and the norm's new parameters."""
@@ -129,7 +133,11 @@ class NormFit(Fit):
                 wanted, weight = mean + scatter[:, None] * wanted - read, weight / scatter.square()
             gram.add(self.reads(state), wanted, weight)
         new_map = self.map_values(gram.solve(ridge), relative=self.writer.joined)
-        return new_map | self.diagonal(aims, new_map)
+        return new_map | self._diagonal(aims, new_map)
+
+    def norm_values(self, factor: float) -> Values:
+        """The norm's new parameters where the map stays as it is."""
+        return self._diagonal([self.aim(state, factor) for state in self.seen], {})
 
     def aim(self, state: State, factor: float) -> Tensor:
         """What the norm should put out [token, hidden], in float64."""
@@ -141,7 +149,7 @@ class NormFit(Fit):
             added: Tensor = self._norm(state.written)
         return (target - state.stream.double()) / self.writer.scale + added.double()
 
-    def diagonal(self, aims: Sequence[Tensor], new_map: Values) -> dict[str, Tensor]:
+    def _diagonal(self, aims: Sequence[Tensor], new_map: Values) -> dict[str, Tensor]:
         """The norm's new weight and bias: least squares, channel by channel, with the map's new parameters."""
         sums = [torch.zeros(aims[0].shape[1], dtype=torch.float64, device=aims[0].device) for _ in range(5)]
         for state, aim in zip(self.seen, aims, strict=True):
@@ -197,8 +205,8 @@ class NormFit(Fit):
         return (square / count - middle.square()).clamp_min(TINY).sqrt(), middle
 
 
-def fit_of(case: Case, gap: Gap, seen: Sequence[State], total: float) -> PlainFit | NormFit:
+def fit_of(case: Case, gap: Gap, total: float) -> PlainFit | NormFit:
     """The fit for what writes before a gap."""
     assert gap.writer is not None
     kind = PlainFit if gap.writer.norm is None else NormFit
-    return kind(case.pruned.model, gap.writer, seen, total)
+    return kind(case.pruned.model, gap.writer, total)

@@ -13,7 +13,7 @@ from layerimp.errors import NonFiniteError
 from layerimp.healer import Case, Gap, Repair
 from layerimp.healing import replace, states, stream_scaled, trying
 from layerimp_closedform.fits import NormFit, PlainFit, Values, fit_of
-from layerimp_closedform.rescale import RescaleConfig, applied, factors_at, rescaled
+from layerimp_closedform.rescale import Jump, RescaleConfig, applied, rescaled, why_not_scaled
 
 
 class LinearConfig(RescaleConfig):
@@ -48,21 +48,23 @@ class Linear(Healer):
         config = self.config
         if gap.writer is None:
             return rescaled(case, gap, total, config.shares, why=gap.obstacle)
-        seen = list(states(case, gap, case.batches))
-        fit = fit_of(case, gap, seen, total)
-        tokens = sum(len(state.stream) for state in seen)
-        few = f"{tokens:,} tokens for {fit.features:,} unknowns of each output" if tokens < fit.features else ""
-        if few:
+        fit, jump = fit_of(case, gap, total), Jump()
+        for state in states(case, gap, case.batches):
+            fit.add(state)
+            jump.add(state)
+        few = ""
+        if jump.tokens < fit.features:
+            few = f"{jump.tokens:,} tokens for {fit.features:,} unknowns of each output"
             case.progress.note(f"{gap}: {few}; more text would help")
-        factors, _ = factors_at(case, gap, total, config.shares, seen)
+        factors = [] if why_not_scaled(case, gap) else jump.factors(total, config.shares)
         before = case.loss()
         found = _Search(case, gap, fit)
         found.over([1.0, *factors], config.ridges)
-        after = None if found.loss >= before else applied(case, gap, found.factor, found.values, before)
+        after = None if found.loss >= before.mean else applied(case, gap, found.factor, found.values, before)
         if after is None:
-            why = "; ".join(filter(None, ("least squares does not lower the held-out loss", few)))
-            return rescaled(case, gap, total, config.shares, seen=seen, why=why)
-        numbers = {"factor": found.factor, "loss_before": before, "loss_after": after}
+            why = "; ".join(filter(None, ("least squares does not clearly lower the held-out loss", few)))
+            return rescaled(case, gap, total, config.shares, jump=jump, why=why)
+        numbers = {"factor": found.factor, "loss_before": before.mean, "loss_after": after.mean}
         if found.ridge is None:
             return Repair(gap, "diagonal", few, numbers)
         return Repair(gap, self.name, few, numbers | {"ridge": found.ridge})
@@ -93,8 +95,7 @@ class _Search:
             if self.ridge == ridges[middle]:
                 self._follow(onwards)
         if isinstance(self._fit, NormFit):
-            aims = [self._fit.aim(state, self.factor) for state in self._fit.seen]
-            self._try(partial(self._fit.diagonal, aims, {}), self.factor, None)
+            self._try(partial(self._fit.norm_values, self.factor), self.factor, None)
 
     def _follow(self, ridges: Sequence[float]) -> None:
         """Try ridges in their order, as long as each is better than all before."""
@@ -113,7 +114,7 @@ class _Search:
                 values = fitted()
                 for path, value in values.items():
                     replace(case.pruned.model, path, value)
-                loss = case.loss()
+                loss = case.loss().mean
             except NonFiniteError:  # a fit that has no solution, or that the model's dtype cannot hold
                 return
         if loss < self.loss:

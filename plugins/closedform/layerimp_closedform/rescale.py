@@ -18,6 +18,8 @@ from layerimp_closedform.fits import lengths
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from layerimp.healer import Loss
+
 ALMOST_ONE = 1e-3
 """A factor closer to 1 than that is none."""
 
@@ -51,39 +53,63 @@ class Rescale(Healer):
         return repairs
 
 
+class Jump:
+    """The jump in magnitude at a gap: of the stream as it should be over as it is, a geometric mean over tokens."""
+
+    def __init__(self, seen: Iterable[State] = ()) -> None:
+        self.tokens = 0
+        self._logarithms = 0.0
+        for state in seen:
+            self.add(state)
+
+    def add(self, state: State) -> None:
+        """Take in both models at the gap in one batch."""
+        self._logarithms += float((lengths(state.target) / lengths(state.stream)).log().sum())
+        self.tokens += len(state.stream)
+
+    def factors(self, total: float, shares: Sequence[float]) -> list[float]:
+        """The factors to try, without those that are almost 1.
+
+        Args:
+            total: The factor by which earlier gaps have scaled the stream: the weights hold the stream divided by it.
+            shares: Powers of the jump.
+        """
+        jump = math.exp(self._logarithms / self.tokens) / total
+        return [factor for share in shares if abs((factor := jump**share) - 1) > ALMOST_ONE]
+
+
 def rescaled(
-    case: Case, gap: Gap, total: float, shares: Sequence[float], *, seen: Iterable[State] | None = None, why: str = ""
+    case: Case, gap: Gap, total: float, shares: Sequence[float], *, jump: Jump | None = None, why: str = ""
 ) -> Repair:
-    """Scale the stream at a gap, where that lowers the held-out loss.
+    """Scale the stream at a gap, where that clearly lowers the held-out loss.
 
     Args:
         case: The models and the text.
         gap: The gap.
-        total: The factor by which earlier gaps have scaled the stream: the weights hold the stream divided by it.
+        total: The factor by which earlier gaps have scaled the stream.
         shares: Powers of the jump in magnitude to try.
-        seen: Both models at the gap, where they are known.
+        jump: The jump, where it is known.
         why: Why this is done in place of something else.
     """
-    factors, obstacle = factors_at(case, gap, total, shares, states(case, gap, case.batches) if seen is None else seen)
-    if obstacle:
+    if obstacle := why_not_scaled(case, gap):
         return Repair(gap, "nothing", "; ".join(filter(None, (why, obstacle))))
     before = case.loss()
     tried = {1.0: before}
-    for factor in factors:
+    for factor in (jump or Jump(states(case, gap, case.batches))).factors(total, shares):
         with stream_scaled(case.pruned, gap, factor):
             tried[factor] = case.loss()
-    best = min(tried, key=lambda factor: tried[factor])
+    best = min(tried, key=lambda factor: tried[factor].mean)
     after = None if best == 1 else applied(case, gap, best, {}, before)
     if after is None:
-        return Repair(gap, "nothing", "; ".join(filter(None, (why, "no factor lowers the held-out loss"))))
-    return Repair(gap, "rescale", why, {"factor": best, "loss_before": before, "loss_after": after})
+        return Repair(gap, "nothing", "; ".join(filter(None, (why, "no factor clearly lowers the held-out loss"))))
+    return Repair(gap, "rescale", why, {"factor": best, "loss_before": before.mean, "loss_after": after.mean})
 
 
-def applied(case: Case, gap: Gap, factor: float, values: Mapping[str, Tensor], before: float) -> float | None:
-    """Put a factor and new parameters into the weights, as they are stored, and keep them where the loss is less.
+def applied(case: Case, gap: Gap, factor: float, values: Mapping[str, Tensor], before: Loss) -> Loss | None:
+    """Put a factor and new parameters into the weights, as they are stored; keep them where the loss is clearly less.
 
     Returns:
-        The loss with them; None where it is not less than `before`, and all is as it was.
+        The loss with them; None where it is not clearly less than `before`, and all is as it was.
     """
     with trying(case.pruned.model) as keep:
         if factor != 1:
@@ -91,29 +117,19 @@ def applied(case: Case, gap: Gap, factor: float, values: Mapping[str, Tensor], b
         for path, value in values.items():
             replace(case.pruned.model, path, value)
         after = case.loss()
-        if after >= before:
+        if not after.is_clearly_below(before):
             return None
         keep()
     return after
 
 
-def factors_at(
-    case: Case, gap: Gap, total: float, shares: Sequence[float], seen: Iterable[State]
-) -> tuple[list[float], str]:
-    """The factors to try at a gap, without those that are almost 1; and why there are none, where it cannot be scaled.
-
-    The jump is the geometric mean over tokens of the intact stream's length over the pruned one's.
-    """
+def why_not_scaled(case: Case, gap: Gap) -> str:
+    """Why the stream cannot be scaled at a gap; empty if it can."""
     if gap.after is None:
-        return [], "the final norm comes next, and cancels any factor"
+        return "the final norm comes next, and cancels any factor"
     try:
         with trying(case.pruned.model):
             scale_stream(case.pruned, gap, 2.0)
     except ModelError as error:
-        return [], str(error)
-    logarithms, count = 0.0, 0
-    for state in seen:
-        logarithms += float((lengths(state.target) / lengths(state.stream)).log().sum())
-        count += len(state.stream)
-    jump = math.exp(logarithms / count) / total
-    return [factor for share in shares if abs((factor := jump**share) - 1) > ALMOST_ONE], ""
+        return str(error)
+    return ""
