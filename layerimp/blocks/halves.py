@@ -13,15 +13,15 @@ adds to.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import torch
 
-from layerimp.blocks.forward import block_input, computing, hidden_states, with_hidden
-from layerimp.blocks.sites import Branches, Tap
-from layerimp.blocks.trial import Record, Trial, examined, first_float
+from layerimp.blocks.middle import Halves, Whole, changing_middle
+from layerimp.blocks.sites import Addition, Branches, Tap
+from layerimp.blocks.trial import Record, Trial, examined
 from layerimp.errors import ModelError
 
 if TYPE_CHECKING:
@@ -29,40 +29,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import BlockStack
 
-_PARALLEL = "they are parallel branches"
-
-Change = Callable[["Tensor", "Tensor"], "Tensor"]
-"""Makes other hidden states of a block's input and its middle, all [batch, seq, hidden]."""
-
-
-@dataclass(frozen=True)
-class Halves:
-    """The two halves of a block. Paths are relative to the block.
-
-    Attributes:
-        mlp: The largest submodules, and the single parameters and buffers beside them, that belong to the MLP half. All
-            else belongs to the attention half, or holds parts of both.
-        reader: The first submodule of the MLP half, which reads the middle.
-        giver: The submodule that puts out the middle; None where the block itself adds what the attention puts out.
-        branches: What the attention half adds to the residual stream; mostly one addition, and two where there is
-            cross-attention.
-    """
-
-    mlp: frozenset[str]
-    reader: str
-    giver: str | None
-    branches: tuple[Tap, ...]
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A block that has no halves.
-
-    Attributes:
-        reason: Why, such as `its attention and its MLP are parallel branches`.
-    """
-
-    reason: str
+_PARALLEL = "the two are parallel branches"
 
 
 def find_halves(stack: BlockStack) -> list[Halves | Whole]:
@@ -72,7 +39,10 @@ def find_halves(stack: BlockStack) -> list[Halves | Whole]:
         NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
     """
     nothing = Whole("it does not add to the residual stream first an attention and then an MLP")
-    found: list[Halves | Whole | None] = examined(stack, _halves)
+    examine: Callable[[Trial, Record], Halves | Whole | None] = partial(
+        _halves, crossing=bool(stack.model.config.is_encoder_decoder)
+    )
+    found = cast("list[Halves | Whole | None]", examined(stack, examine))
     return [one or nothing for one in found]
 
 
@@ -98,95 +68,41 @@ def halves_of(stack: BlockStack, blocks: Collection[int]) -> dict[int, Halves]:
     return found
 
 
-@contextmanager
-def watching_middle(block: nn.Module, halves: Halves, see: Callable[[Tensor], None]) -> Iterator[None]:
-    """Show the middle of a block [batch, seq, hidden] each time that it runs."""
-    with _reading(block, halves, see):
-        yield
+def _halves(trial: Trial, record: Record, *, crossing: bool = False) -> Halves | Whole | None:
+    """The halves of a block, or why it has none; None where it shows no additions.
 
-
-@contextmanager
-def changing_middle(block: nn.Module, halves: Halves, change: Change) -> Iterator[None]:
-    """Let the MLP half of a block go on from other hidden states than the attention half has left.
-
-    What an addition makes of them is rounded; exactly the block's input is what the MLP half reads where `change` gives
-    that back and the attention half makes one addition.
+    Of several places between its additions, the middle is the first one after which no token reads another: more than
+    one may come after the attention. It is the last one where `crossing`, since some attention may read another text.
     """
-    begun: list[Tensor] = []
-    forward = block.forward
-
-    def begin(*args: Any, **kwargs: Any) -> Any:
-        begun[:] = [block_input(args, kwargs)]
-        return forward(*args, **kwargs)
-
-    with ExitStack() as undo:
-        undo.enter_context(computing(block, begin))
-        if halves.giver is not None:
-
-            def give(_module: nn.Module, _args: Any, output: Any) -> Any:
-                middle = hidden_states(output)
-                start = begun[0].to(middle.device)
-                return with_hidden(output, change(start, middle.view_as(start)).view_as(middle))
-
-            undo.enter_context(block.get_submodule(halves.giver).register_forward_hook(give))
+    found: list[Halves] = []
+    reasons: list[str] = []
+    for middle, attention in _middles(record):
+        halves = _around(trial, record, middle, tuple(one.tap for one in attention))
+        if isinstance(halves, Halves):
+            found.append(halves)
         else:
-            undo.enter_context(_adding(block, halves.branches, begun, change))
-        yield
+            reasons.append(halves.reason)
+    if not found:
+        parallel = not reasons and Branches(record.events).parallel()
+        return Whole(_PARALLEL) if parallel else Whole(reasons[0]) if reasons else None
+    if crossing or len(found) == 1:
+        return found[-1]
+    return next((halves for halves in found if not _attends(trial, halves)), found[-1])
 
 
-@contextmanager
-def _adding(block: nn.Module, branches: tuple[Tap, ...], begun: list[Tensor], change: Change) -> Iterator[None]:
-    """Let the last of the attention half's additions lead to what `change` makes."""
-    with ExitStack() as undo:
-        for tap in branches:
-
-            def add(_module: nn.Module, _args: Any, output: Any, tap: Tap = tap) -> Any:
-                added = hidden_states(output)
-                start = begun[0].to(added.device)
-                stream = begun[-1].to(added.device)
-                middle = (
-                    stream + tap.scale * added.view_as(stream) if tap.scale != 1 else stream + added.view_as(stream)
-                )
-                if tap is not branches[-1]:
-                    begun.append(middle)
-                    return output
-                other = (change(start, middle) - stream) / tap.scale
-                return with_hidden(output, other.to(added.dtype).view_as(added))
-
-            undo.enter_context(block.get_submodule(tap.path).register_forward_hook(add))
-        yield
+def _middles(record: Record) -> Iterator[tuple[Tensor, list[Addition]]]:
+    """What may be the middle of a block [token, feature], in order, and the additions that lead to it."""
+    additions = Branches(record.events).additions
+    for count in range(1, len(additions)):
+        yield additions[count].residual, additions[:count]
+    if len(additions) == 1 and additions[0].target is not record.events[-1]:  # the MLP adds several outputs at once
+        yield additions[0].target.rows, additions
 
 
-@contextmanager
-def _reading(block: nn.Module, halves: Halves, see: Callable[[Tensor], None]) -> Iterator[None]:
-    """Show what the reader of a block's middle reads, in the form of the block's input."""
-    begun: list[torch.Size] = []
-    forward = block.forward
-
-    def begin(*args: Any, **kwargs: Any) -> Any:
-        begun[:] = [block_input(args, kwargs).shape]
-        return forward(*args, **kwargs)
-
-    def read(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        middle = first_float((*args, *kwargs.values()))
-        if begun and middle is not None:
-            see(middle.view(begun.pop()))
-
-    with ExitStack() as undo:
-        undo.enter_context(computing(block, begin))
-        undo.enter_context(block.get_submodule(halves.reader).register_forward_pre_hook(read, with_kwargs=True))
-        yield
-
-
-def _halves(trial: Trial, record: Record) -> Halves | Whole | None:
-    """The halves of a block, or why it has none; None where it shows no additions."""
-    branches = Branches(record.events)
-    if not branches.additions:
-        return Whole(_PARALLEL) if branches.parallel() else None
-    *attention, last = branches.additions
-    middle = last.residual
-    if not attention or torch.equal(middle, record.events[0].rows):
-        return Whole(_PARALLEL) if attention else None
+def _around(trial: Trial, record: Record, middle: Tensor, branches: tuple[Tap, ...]) -> Halves | Whole:
+    """The halves of a block around a middle [token, feature]; or why it is none."""
+    if torch.equal(middle, record.events[0].rows):
+        return Whole(_PARALLEL)
     shows = [(at, event) for at, event in enumerate(record.events) if torch.equal(event.rows, middle)]
     reads = [at for at, event in shows if event.side == "input"]
     if not reads:
@@ -197,23 +113,53 @@ def _halves(trial: Trial, record: Record) -> Halves | Whole | None:
         return Whole(f"{sides.shared} is used in both")
     givers = [event.path for at, event in shows if event.side == "output" and at < reads[0]]
     for giver in (*givers[-1:], None):
-        halves = Halves(frozenset(sides.mlp), record.events[reads[0]].path, giver, tuple(one.tap for one in attention))
+        halves = Halves(frozenset(sides.mlp), record.events[reads[0]].path, giver, branches)
         if _divides(trial, halves, middle):
             return halves
-    return Whole("the MLP reads more than what the attention leaves in the residual stream")
+    return Whole("its MLP reads more than what its attention leaves in the residual stream")
 
 
 def _divides(trial: Trial, halves: Halves, middle: Tensor) -> bool:
     """Whether other hidden states in the middle of a block are all that decides what it puts out."""
-    size = middle.abs().mean() + 1
-    other = size * torch.sin(torch.arange(middle.numel(), device=middle.device)).view_as(middle).to(middle.dtype)
-    with changing_middle(trial.block, halves, lambda start, _middle: other.view_as(start).to(start)):
+    other = _made_up(middle)
+    with _starting_from(trial, halves, other):
         one, further = trial.run(), trial.run(nudged=True)
     read = next(event.rows for event in one.events if event.path == halves.reader and event.side == "input")
-    ends = [hidden_states(record.output) for record in (one, further)]
-    pairs = [(other.to(read), read), (ends[0], ends[1])]
-    rounding = 1e3 * torch.finfo(read.dtype).eps
-    return all(bool(((a - b).abs() <= rounding * a.abs().max()).all()) for a, b in pairs)
+    return _close(other, read) and _close(_end(one), _end(further))
+
+
+def _attends(trial: Trial, halves: Halves) -> bool:
+    """Whether a token's output depends on other tokens in the middle of a block."""
+    ends = []
+    one = _made_up(trial.run().events[0].rows)
+    other = one.clone()
+    other[0] *= 2
+    for middle in (one, other):
+        with _starting_from(trial, halves, middle):
+            ends.append(_end(trial.run()))
+    return not _close(*(end[1:] for end in ends))
+
+
+def _starting_from(trial: Trial, halves: Halves, middle: Tensor) -> AbstractContextManager[None]:
+    """Let the MLP half go on from hidden states [token, feature], whatever the attention half has left."""
+    return changing_middle(trial.block, halves, lambda start, _middle: middle.view_as(start).to(start))
+
+
+def _made_up(rows: Tensor) -> Tensor:
+    """Hidden states [token, feature] like those that are given."""
+    wave = torch.sin(torch.arange(rows.numel(), device=rows.device)).view_as(rows)
+    return (rows.abs().mean() + 1) * wave.to(rows.dtype)
+
+
+def _end(record: Record) -> Tensor:
+    """What a block put out [token, feature]."""
+    return record.events[-1].rows
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same but for roundings on the way."""
+    allowed = 1e3 * torch.finfo(other.dtype).eps * one.abs().max()
+    return bool(((one.to(other.dtype) - other).abs() <= allowed).all())
 
 
 class _Sides:
