@@ -147,6 +147,12 @@ def touched_by(steps: Iterable[Step]) -> frozenset[int]:
     return frozenset(part.block for part in removed_by(steps))
 
 
+def untouched(steps: Iterable[Step], num_blocks: int) -> list[int]:
+    """The blocks of which steps remove nothing, in depth order."""
+    touched = touched_by(steps)
+    return [index for index in range(num_blocks) if index not in touched]
+
+
 def kept_halves(steps: Iterable[Step], num_blocks: int) -> list[tuple[int, int]]:
     """The blocks that are left, each as (the block whose attention it has, the block whose MLP it has)."""
     gone = removed_by(steps)

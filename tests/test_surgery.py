@@ -11,7 +11,7 @@ from tiny import ALL, DECODERS, EAGER_ONLY, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import layerimp
-from layerimp.blocks.forward import bypassed
+from layerimp.blocks.bypass import bypassed
 from layerimp.errors import CheckpointError, OptionError, SurgeryError
 from layerimp.pruner import PrunePlan
 from layerimp.surgery import removal as surgery

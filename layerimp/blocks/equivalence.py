@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks.forward import bypassed, hidden_states, without_cache
+from layerimp.blocks.bypass import bypassed
+from layerimp.blocks.forward import hidden_states, without_cache
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import BlockStack, probe_ids
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
+
+    from layerimp.steps import Step
 
 TOKENS = 12
 PROMPT = 8
@@ -27,10 +30,10 @@ TOLERANCE = 8.0
 """How many roundings two ways of computing the same with the same tensors may lie apart; most lie 0."""
 
 
-def last_hidden(stack: BlockStack, skipped: Sequence[int] = ()) -> Tensor:
-    """The last hidden states [1, seq, hidden], past the blocks `skipped`; of an encoder and a decoder, the logits."""
+def last_hidden(stack: BlockStack, skipped: Sequence[Step] = ()) -> Tensor:
+    """The last hidden states [1, seq, hidden], past the steps `skipped`; of an encoder and a decoder, the logits."""
     # The backbone of an encoder and a decoder may want the ids of both; the model makes those of the decoder itself.
-    with bypassed(stack, skipped):
+    with in_eval_mode(stack.model), bypassed(stack, skipped):
         return _answer(stack, stack.model if stack.model.config.is_encoder_decoder else stack.backbone)
 
 
@@ -46,8 +49,8 @@ def _answer(stack: BlockStack, part: nn.Module) -> Tensor:
         return hidden_states(part(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part)))
 
 
-def cached_logits(stack: BlockStack, skipped: Sequence[int] = ()) -> Tensor | None:
-    """The logits [1, step, vocab] of the last tokens, as generation computes them with a cache, past blocks `skipped`.
+def cached_logits(stack: BlockStack, skipped: Sequence[Step] = ()) -> Tensor | None:
+    """The logits [1, token, vocab] of the last tokens, as generation computes them with a cache, past steps `skipped`.
 
     The tokens are given, whatever the model would say. None for a model that generates nothing.
     """

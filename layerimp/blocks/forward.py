@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from layerimp.errors import LayerimpError, ModelError, one_line
-
-if TYPE_CHECKING:
-    from layerimp.blocks.stack import BlockStack
 
 
 def run(backbone: nn.Module, batch: Mapping[str, Tensor]) -> Any:
@@ -100,32 +97,3 @@ def giving_back(outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
 
 def _constant(output: Any, *_args: Any, **_kwargs: Any) -> Any:
     return output
-
-
-@contextmanager
-def bypassed(stack: BlockStack, blocks: Sequence[int], *, idle: bool = False) -> Iterator[None]:
-    """Let the hidden states pass by `blocks` unchanged; nothing is removed, and all others keep their index.
-
-    Args:
-        stack: The model's blocks.
-        blocks: Those to bypass.
-        idle: Whether they do not even run, but once to show the form of their output. Only for models whose other
-            blocks read nothing of them beside the hidden states.
-    """
-    with ExitStack() as undo:
-        for block in blocks:
-            undo.enter_context(computing(stack[block], _passing_by(stack[block].forward, idle)))
-        yield
-
-
-def _passing_by(forward: Callable[..., Any], idle: bool) -> Callable[..., Any]:
-    """What returns the hidden states as they came, in the form in which `forward` returns others."""
-    shown: list[Any] = []
-
-    def passing(*args: Any, **kwargs: Any) -> Any:
-        hidden = block_input(args, kwargs)
-        if not (shown and idle):
-            shown[:] = [with_hidden(forward(*args, **kwargs), hidden.new_empty(0))]
-        return with_hidden(shown[0], hidden)
-
-    return passing

@@ -14,6 +14,7 @@ from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.passes import shared_passes
+from layerimp.steps import Step, in_depth_order, untouched
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,11 +93,13 @@ def measure(
     calibration: Iterable[Batch],
     scorers: Mapping[str, Scorer],
     *,
-    removed: Sequence[int] = (),
+    removed: Sequence[Step] = (),
     progress: Progress = SILENT,
     cache: BlockCache | None = None,
 ) -> dict[str, Importance]:
-    """Run fresh scorers over the calibration set, with the blocks `removed` bypassed; see `score`.
+    """Run fresh scorers over the calibration set, with the steps `removed` bypassed; see `score`.
+
+    Scored are the blocks of which nothing is removed.
 
     A `cache` that is kept from call to call, with one and the same set, saves the blocks before the first one in which
     two calls differ.
@@ -110,7 +113,7 @@ def fill(
     calibration: Iterable[Batch],
     scorers: Mapping[str, Scorer],
     *,
-    removed: Sequence[int] = (),
+    removed: Sequence[Step] = (),
     progress: Progress = SILENT,
     cache: BlockCache | None = None,
 ) -> dict[str, Filled]:
@@ -121,8 +124,8 @@ def fill(
     passes = shared_passes(scorers)
     if isinstance(calibration, Iterator):  # it could be gone through only once
         calibration = list(calibration)
-    removed = sorted(set(removed))
-    kept = [index for index in range(len(stack)) if index not in removed]
+    removed = in_depth_order(set(removed))
+    kept = untouched(removed, len(stack))
     found = {label: Filled(scorer, kept) for label, scorer in scorers.items()}
     with in_eval_mode(stack.model):
         if cache is not None:

@@ -12,6 +12,7 @@ from layerimp.calibration.validation import Checked
 from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, listing
 from layerimp.registry.attribution import attributing, named
 from layerimp.registry.catalog import registry
+from layerimp.steps import Step, untouched
 from layerimp.sweep.base import Drive
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Pass:
         self,
         stack: BlockStack,
         calibration: Iterable[Batch],
-        removed: Sequence[int],
+        removed: Sequence[Step],
         progress: Progress,
         cache: BlockCache | None,
     ) -> None:
@@ -76,7 +77,7 @@ class Pass:
         Args:
             stack: The model's blocks.
             calibration: The calibration set.
-            removed: The indices of the blocks that are bypassed; the others are scored.
+            removed: The steps that are bypassed; the blocks of which they remove nothing are scored.
             progress: Where to report progress.
             cache: What the blocks put out in earlier passes.
         """
@@ -97,10 +98,10 @@ class Pass:
                 self._renew()
                 cache = None  # it may hold what was harmed
 
-    def _drive(self, stack: BlockStack, removed: Sequence[int], cache: BlockCache | None, advance: Advance) -> Drive:
+    def _drive(self, stack: BlockStack, removed: Sequence[Step], cache: BlockCache | None, advance: Advance) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""
         bundles = self._bundles()
-        kept = [index for index in range(len(stack)) if index not in removed]
+        kept = untouched(removed, len(stack))
 
         def show(trace: Trace) -> None:
             before, where = trace.versions(), f"at block {kept[trace.block]}, batch {trace.batch}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from layerimp.blocks.forward import bypassed
+from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.head import Head
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, NonFiniteError

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks.forward import block_input, bypassed, run
+from layerimp.blocks.bypass import bypassed
+from layerimp.blocks.forward import block_input, run
 from layerimp.blocks.head import Head, Quantity
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError

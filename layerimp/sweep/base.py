@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from layerimp.steps import untouched
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.sites import Taps
     from layerimp.blocks.stack import Batch, BlockStack
+    from layerimp.steps import Step
     from layerimp.sweep.cache import BlockCache
 
 
@@ -95,7 +98,8 @@ class Drive:
         emit: Takes a trace per block and batch, or several, each of some rows of the batch or of one bundle.
         end_batch: Called when a batch is through.
         lookback: How many earlier blocks' inputs the traces have to hold.
-        removed: Blocks to bypass. They emit no trace, and the others are counted without them.
+        removed: Steps to bypass, such as `[5, "17/18"]`. Blocks that they touch emit no trace, and the others are
+            counted without them.
         cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
     """
 
@@ -104,7 +108,7 @@ class Drive:
     emit: Callable[[Trace], None]
     end_batch: Callable[[], None]
     lookback: int = 0
-    removed: Sequence[int] = ()
+    removed: Sequence[Step] = ()
     cache: BlockCache | None = None
 
     @property
@@ -113,8 +117,8 @@ class Drive:
         return frozenset().union(*self.bundles)
 
     def kept(self, stack: BlockStack) -> list[int]:
-        """The indices of the blocks that are not bypassed."""
-        return [index for index in range(len(stack)) if index not in set(self.removed)]
+        """The indices of the blocks of which nothing is bypassed."""
+        return untouched(self.removed, len(stack))
 
 
 class Sweep(ABC):

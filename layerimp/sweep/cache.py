@@ -11,6 +11,7 @@ import torch
 from layerimp.blocks.forward import giving_back, hidden_states
 from layerimp.blocks.memory import free_bytes
 from layerimp.errors import ModelError, NonFiniteError
+from layerimp.steps import Step, Sublayer, removed_by
 from layerimp.sweep.replay import Replay
 
 if TYPE_CHECKING:
@@ -42,19 +43,20 @@ class BlockCache:
         self._stack = stack
         self._room = min(LIMIT, _free(stack) // 4) if limit is None else limit
         self._known: dict[int, dict[int, Any]] = {}
-        self._removed: frozenset[int] = frozenset()
+        self._removed: frozenset[Sublayer] = frozenset()
         self._tried = False
         self.apart = False
 
-    def begin(self, removed: Sequence[int]) -> None:
-        """Get ready for passes with the blocks `removed` bypassed: forget all that this changes."""
+    def begin(self, removed: Sequence[Step]) -> None:
+        """Get ready for passes with the steps `removed` bypassed: forget all that this changes."""
         if self._room and not self._tried:
             self._tried = True
             with suppress(ModelError, NonFiniteError), torch.inference_mode():
                 Replay(self._stack, self._stack.backbone, range(len(self._stack)))
                 self.apart = True
-        first = min(self._removed.symmetric_difference(removed), default=len(self._stack))
-        self._removed = frozenset(removed)
+        gone = removed_by(removed)
+        first = min((block for block, _ in self._removed ^ gone), default=len(self._stack))
+        self._removed = gone
         for outputs in self._known.values():
             for index in [index for index in outputs if index >= first]:
                 self._room += hidden_states(outputs.pop(index)).nbytes
@@ -66,7 +68,7 @@ class BlockCache:
         with ExitStack() as undo:
             undo.enter_context(giving_back({self._stack[index]: output for index, output in outputs.items()}))
             for index, block in enumerate(self._stack):
-                if index not in outputs and index not in self._removed:
+                if index not in outputs and not {Sublayer(index, "attn"), Sublayer(index, "mlp")} <= self._removed:
                     undo.callback(block.register_forward_hook(partial(self._remember, outputs, index)).remove)
             yield
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from layerimp.blocks.forward import block_input, bypassed, hidden_states, run
+from layerimp.blocks.bypass import bypassed
+from layerimp.blocks.forward import block_input, hidden_states, run
 from layerimp.blocks.sites import Tap, find_taps
 from layerimp.blocks.stack import Batch
 from layerimp.errors import ModelError

@@ -1,0 +1,93 @@
+"""Lets the hidden states pass by blocks, or by one half of them, while nothing is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from layerimp.blocks.forward import block_input, computing, hidden_states, with_hidden
+from layerimp.blocks.halves import halves_of
+from layerimp.blocks.middle import Halves, changing_middle, watching_middle
+from layerimp.steps import Step, Sublayer, removed_by, touched_by
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from layerimp.blocks.stack import BlockStack
+
+
+@contextmanager
+def bypassed(stack: BlockStack, steps: Sequence[Step], *, idle: bool = False) -> Iterator[None]:
+    """Let the hidden states pass unchanged by the sublayers that steps remove; all others keep their index.
+
+    Without its MLP a block puts out what its attention leaves; without its attention, what its MLP makes of the block's
+    input. Both halves run all the same.
+
+    Args:
+        stack: The model's blocks.
+        steps: What to bypass, such as `[5, "17/18"]`.
+        idle: Whether whole blocks do not even run, but once to show the form of their output. Only for models whose
+            other blocks read nothing of them beside the hidden states.
+
+    Raises:
+        ModelError: a block has no halves, and one of them is to be bypassed.
+        NonFiniteError: a block puts out a NaN or an infinity in the trial that looks for its halves.
+    """
+    gone = removed_by(steps)
+    whole = {block for block, part in gone if part == "attn" and Sublayer(block, "mlp") in gone}
+    halved = halves_of(stack, touched_by(steps) - whole)
+    with ExitStack() as undo:
+        for index in sorted(whole):
+            undo.enter_context(computing(stack[index], _passing_by(stack[index].forward, idle)))
+        for index, halves in halved.items():
+            without = _without_attention if Sublayer(index, "attn") in gone else _without_mlp
+            undo.enter_context(without(stack[index], halves))
+        yield
+
+
+def _passing_by(forward: Callable[..., Any], idle: bool) -> Callable[..., Any]:
+    """What returns the hidden states as they came, in the form in which `forward` returns others."""
+    shown: list[Any] = []
+
+    def passing(*args: Any, **kwargs: Any) -> Any:
+        hidden = block_input(args, kwargs)
+        if not (shown and idle):
+            shown[:] = [with_hidden(forward(*args, **kwargs), hidden.new_empty(0))]
+        return with_hidden(shown[0], hidden)
+
+    return passing
+
+
+@contextmanager
+def _without_mlp(block: nn.Module, halves: Halves) -> Iterator[None]:
+    """Let a block put out its middle."""
+    seen: list[Tensor] = []
+    with ExitStack() as undo:
+        undo.enter_context(watching_middle(block, halves, seen.append))
+        forward = block.forward
+
+        def passing(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            return with_hidden(output, seen.pop())
+
+        undo.enter_context(computing(block, passing))
+        yield
+
+
+@contextmanager
+def _without_attention(block: nn.Module, halves: Halves) -> Iterator[None]:
+    """Let the MLP of a block read, and add to, the block's input."""
+    with ExitStack() as undo:
+        if halves.giver is not None:
+            undo.enter_context(changing_middle(block, halves, lambda start, _middle: start))
+        else:
+            for tap in halves.branches:
+                undo.enter_context(block.get_submodule(tap.path).register_forward_hook(_nothing))
+        yield
+
+
+def _nothing(_module: nn.Module, _args: Any, output: Any) -> Any:
+    """A module's output with zeros in place of its hidden states."""
+    hidden = hidden_states(output)
+    return with_hidden(output, hidden.new_zeros(hidden.shape))

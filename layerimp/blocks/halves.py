@@ -1,0 +1,210 @@
+"""Finds the two halves of a block: its attention and its MLP, and the hidden states between them.
+
+Nothing is known by name. The *middle* of a block is the residual value that its last addition, the MLP's, adds to: in
+pre-norm the block's input plus what the attention put out, in post-norm the norm of that. Whatever is called from the
+first submodule on that reads the middle belongs to the MLP half, and all before it to the attention half. A parameter
+of which that does not tell, because no submodule that is called holds it, belongs to the MLP half if another value of
+it leaves the middle as it is, and not what the block puts out.
+
+That the middle can be replaced is tried: with other hidden states in its place, these are what the MLP half reads and
+adds to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from layerimp.blocks.middle import Halves, Whole, changing_middle
+from layerimp.blocks.sites import Addition, Branches, Tap
+from layerimp.blocks.trial import Record, Trial, examined
+from layerimp.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from layerimp.blocks.stack import BlockStack
+
+_PARALLEL = "the two are parallel branches"
+
+
+def find_halves(stack: BlockStack) -> list[Halves | Whole]:
+    """The halves of every block of `stack`; or why a block has none.
+
+    Raises:
+        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
+    """
+    nothing = Whole("it does not add to the residual stream first an attention and then an MLP")
+    examine: Callable[[Trial, Record], Halves | Whole | None] = partial(
+        _halves, crossing=bool(stack.model.config.is_encoder_decoder)
+    )
+    found = cast("list[Halves | Whole | None]", examined(stack, examine))
+    return [one or nothing for one in found]
+
+
+def halves_of(stack: BlockStack, blocks: Collection[int]) -> dict[int, Halves]:
+    """The halves of some blocks, by their indices.
+
+    Raises:
+        ModelError: one of them has none; says why.
+        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
+    """
+    if not blocks:
+        return {}
+    known = find_halves(stack)
+    found = {}
+    for index in sorted(blocks):
+        halves = known[index]
+        if isinstance(halves, Whole):
+            raise ModelError(
+                f"block {index} of {type(stack.model).__name__} cannot be divided into attention and MLP: "
+                f"{halves.reason}"
+            )
+        found[index] = halves
+    return found
+
+
+def _halves(trial: Trial, record: Record, *, crossing: bool = False) -> Halves | Whole | None:
+    """The halves of a block, or why it has none; None where it shows no additions.
+
+    Of several places between its additions, the middle is the first one after which no token reads another: more than
+    one may come after the attention. It is the last one where `crossing`, since some attention may read another text.
+    """
+    found: list[Halves] = []
+    reasons: list[str] = []
+    for middle, attention in _middles(record):
+        halves = _around(trial, record, middle, tuple(one.tap for one in attention))
+        if isinstance(halves, Halves):
+            found.append(halves)
+        else:
+            reasons.append(halves.reason)
+    if not found:
+        parallel = not reasons and Branches(record.events).parallel()
+        return Whole(_PARALLEL) if parallel else Whole(reasons[0]) if reasons else None
+    if crossing or len(found) == 1:
+        return found[-1]
+    return next((halves for halves in found if not _attends(trial, halves)), found[-1])
+
+
+def _middles(record: Record) -> Iterator[tuple[Tensor, list[Addition]]]:
+    """What may be the middle of a block [token, feature], in order, and the additions that lead to it."""
+    additions = Branches(record.events).additions
+    for count in range(1, len(additions)):
+        yield additions[count].residual, additions[:count]
+    if len(additions) == 1 and additions[0].target is not record.events[-1]:  # the MLP adds several outputs at once
+        yield additions[0].target.rows, additions
+
+
+def _around(trial: Trial, record: Record, middle: Tensor, branches: tuple[Tap, ...]) -> Halves | Whole:
+    """The halves of a block around a middle [token, feature]; or why it is none."""
+    if torch.equal(middle, record.events[0].rows):
+        return Whole(_PARALLEL)
+    shows = [(at, event) for at, event in enumerate(record.events) if torch.equal(event.rows, middle)]
+    reads = [at for at, event in shows if event.side == "input"]
+    if not reads:
+        return Whole("no module reads the hidden states between the two")
+    sides = _Sides(trial, reads[0])
+    sides.part(trial.block, "", record)
+    if sides.shared:
+        return Whole(f"{sides.shared} is used in both")
+    givers = [event.path for at, event in shows if event.side == "output" and at < reads[0]]
+    for giver in (*givers[-1:], None):
+        halves = Halves(frozenset(sides.mlp), record.events[reads[0]].path, giver, branches)
+        if _divides(trial, halves, middle):
+            return halves
+    return Whole("its MLP reads more than what its attention leaves in the residual stream")
+
+
+def _divides(trial: Trial, halves: Halves, middle: Tensor) -> bool:
+    """Whether other hidden states in the middle of a block are all that decides what it puts out."""
+    other = _made_up(middle)
+    with _starting_from(trial, halves, other):
+        one, further = trial.run(), trial.run(nudged=True)
+    read = next(event.rows for event in one.events if event.path == halves.reader and event.side == "input")
+    return _close(other, read) and _close(_end(one), _end(further))
+
+
+def _attends(trial: Trial, halves: Halves) -> bool:
+    """Whether a token's output depends on other tokens in the middle of a block."""
+    ends = []
+    one = _made_up(trial.run().events[0].rows)
+    other = one.clone()
+    other[0] *= 2
+    for middle in (one, other):
+        with _starting_from(trial, halves, middle):
+            ends.append(_end(trial.run()))
+    return not _close(*(end[1:] for end in ends))
+
+
+def _starting_from(trial: Trial, halves: Halves, middle: Tensor) -> AbstractContextManager[None]:
+    """Let the MLP half go on from hidden states [token, feature], whatever the attention half has left."""
+    return changing_middle(trial.block, halves, lambda start, _middle: middle.view_as(start).to(start))
+
+
+def _made_up(rows: Tensor) -> Tensor:
+    """Hidden states [token, feature] like those that are given."""
+    wave = torch.sin(torch.arange(rows.numel(), device=rows.device)).view_as(rows)
+    return (rows.abs().mean() + 1) * wave.to(rows.dtype)
+
+
+def _end(record: Record) -> Tensor:
+    """What a block put out [token, feature]."""
+    return record.events[-1].rows
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same but for roundings on the way."""
+    allowed = 1e3 * torch.finfo(other.dtype).eps * one.abs().max()
+    return bool(((one.to(other.dtype) - other).abs() <= allowed).all())
+
+
+class _Sides:
+    """Parts the submodules of a block between its halves.
+
+    Args:
+        trial: The block.
+        at: The number of the event at which the MLP half begins.
+
+    Attributes:
+        mlp: What belongs to the MLP half, by path.
+        shared: A submodule with parameters that is called in both halves; empty where there is none.
+    """
+
+    def __init__(self, trial: Trial, at: int) -> None:
+        self._trial, self._at = trial, at
+        self._plain: Record | None = None
+        self.mlp: list[str] = []
+        self.shared = ""
+
+    def part(self, module: nn.Module, path: str, record: Record) -> None:
+        """Part a submodule between the halves, as it was called."""
+        calls = [at for one in module.modules() for at in record.calls.get(one, [])]
+        if not calls:
+            names = [_joined(path, name) for name, _ in module.named_parameters()]
+            if names and self._after_the_middle(names):
+                self.mlp.append(path)
+        elif min(calls) >= self._at:
+            self.mlp.append(path)
+        elif max(calls) >= self._at:
+            own = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+            at = record.calls.get(module, [])
+            if own and at and min(at) < self._at <= max(at):
+                self.shared = path
+            self.mlp += [name for each in own if self._after_the_middle([name := _joined(path, each)])]
+            for name, child in module.named_children():
+                self.part(child, _joined(path, name), record)
+
+    def _after_the_middle(self, names: list[str]) -> bool:
+        """Whether another value of tensors changes what the block puts out, and not its middle."""
+        self._plain = self._plain or self._trial.run()
+        changed = self._trial.run(changed=names)
+        middles, ends = ([record.events[at].rows for record in (self._plain, changed)] for at in (self._at, -1))
+        return torch.equal(*middles) and not torch.equal(*ends)
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

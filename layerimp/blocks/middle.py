@@ -1,0 +1,122 @@
+"""The two halves of a block, and the hidden states between them: reading these, and putting others in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerimp.blocks.forward import block_input, computing, hidden_states, with_hidden
+from layerimp.blocks.trial import first_float
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from layerimp.blocks.sites import Tap
+
+Change = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Makes other hidden states of a block's input and its middle, all [batch, seq, hidden]."""
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The two halves of a block. Paths are relative to the block.
+
+    Attributes:
+        mlp: The largest submodules, and the single parameters and buffers beside them, that belong to the MLP half. All
+            else belongs to the attention half, or holds parts of both.
+        reader: The first submodule of the MLP half, which reads the middle.
+        giver: The submodule that puts out the middle; None where the block itself adds what the attention puts out.
+        branches: What the attention half adds to the residual stream; mostly one addition, and two where there is
+            cross-attention.
+    """
+
+    mlp: frozenset[str]
+    reader: str
+    giver: str | None
+    branches: tuple[Tap, ...]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A block that has no halves.
+
+    Attributes:
+        reason: Why, such as `its attention and its MLP are parallel branches`.
+    """
+
+    reason: str
+
+
+@contextmanager
+def watching_middle(block: nn.Module, halves: Halves, see: Callable[[Tensor], None]) -> Iterator[None]:
+    """Show the middle of a block [batch, seq, hidden] each time that it runs."""
+    begun: list[torch.Size] = []
+    forward = block.forward
+
+    def begin(*args: Any, **kwargs: Any) -> Any:
+        begun[:] = [block_input(args, kwargs).shape]
+        return forward(*args, **kwargs)
+
+    def read(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        middle = first_float((*args, *kwargs.values()))
+        if begun and middle is not None:
+            see(middle.reshape(begun.pop()))
+
+    with ExitStack() as undo:
+        undo.enter_context(computing(block, begin))
+        undo.enter_context(block.get_submodule(halves.reader).register_forward_pre_hook(read, with_kwargs=True))
+        yield
+
+
+@contextmanager
+def changing_middle(block: nn.Module, halves: Halves, change: Change) -> Iterator[None]:
+    """Let the MLP half of a block go on from other hidden states than the attention half has left.
+
+    What an addition makes of them is rounded; where `change` gives back the block's input, and the attention half makes
+    one addition, the MLP half reads exactly that.
+    """
+    begun: list[Tensor] = []
+    forward = block.forward
+
+    def begin(*args: Any, **kwargs: Any) -> Any:
+        begun[:] = [block_input(args, kwargs)]
+        return forward(*args, **kwargs)
+
+    with ExitStack() as undo:
+        undo.enter_context(computing(block, begin))
+        if halves.giver is not None:
+
+            def give(_module: nn.Module, _args: Any, output: Any) -> Any:
+                middle = hidden_states(output)
+                start = begun[0].to(middle.device)
+                return with_hidden(output, change(start, middle.view_as(start)).view_as(middle))
+
+            undo.enter_context(block.get_submodule(halves.giver).register_forward_hook(give))
+        else:
+            undo.enter_context(_adding(block, halves.branches, begun, change))
+        yield
+
+
+@contextmanager
+def _adding(block: nn.Module, branches: tuple[Tap, ...], begun: list[Tensor], change: Change) -> Iterator[None]:
+    """Let the last of the attention half's additions lead to what `change` makes."""
+    with ExitStack() as undo:
+        for tap in branches:
+
+            def add(_module: nn.Module, _args: Any, output: Any, tap: Tap = tap) -> Any:
+                added = hidden_states(output)
+                start = begun[0].to(added.device)
+                stream = begun[-1].to(added.device)
+                middle = torch.add(stream, added.view_as(stream), alpha=tap.scale)
+                if tap is not branches[-1]:
+                    begun.append(middle)
+                    return output
+                other = (change(start, middle) - stream) / tap.scale
+                return with_hidden(output, other.to(added.dtype).view_as(added))
+
+            undo.enter_context(block.get_submodule(tap.path).register_forward_hook(add))
+        yield

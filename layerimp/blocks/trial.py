@@ -1,0 +1,243 @@
+"""Runs one block of each structure on a few tokens, and records what every submodule in it reads and puts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from torch.func import functional_call
+from torch.utils._pytree import tree_map, tree_map_only
+
+from layerimp.blocks.forward import block_input, called, computing, hidden_states, with_hidden, without_cache
+from layerimp.blocks.stack import probe_ids
+from layerimp.errors import LayerimpError, NonFiniteError
+from layerimp.stats import working_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor, nn
+
+    from layerimp.blocks.stack import BlockStack
+
+TRIAL_TOKENS = 8
+
+Found = TypeVar("Found")
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a block is called with."""
+Structure = tuple[tuple[object, ...], ...]
+
+
+@dataclass(eq=False)
+class Event:
+    """A tensor that a submodule read or put out: a copy [token, feature], and the tensor itself.
+
+    Attributes:
+        path: The submodule, relative to its block.
+        module: The submodule.
+        side: Which end of it.
+        rows: A copy of the tensor [token, feature].
+        borrowed: The tensor itself.
+        version: How often it had been written to.
+    """
+
+    path: str
+    module: nn.Module
+    side: Literal["input", "output"]
+    rows: Tensor
+    borrowed: Tensor
+    version: int
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether the block has changed the tensor since."""
+        return self.borrowed._version != self.version
+
+
+@dataclass
+class Record:
+    """What went on in a block while it ran once.
+
+    Attributes:
+        events: What submodules read and put out, in order: the first is the block's input, the last its output.
+        calls: For each submodule that was called, how many events there had been each time.
+        output: What the block put out.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    calls: dict[nn.Module, list[int]] = field(default_factory=dict)
+    output: Any = None
+
+
+class Trial:
+    """One block, and what it was called with; it can be run on that again and again.
+
+    A half-precision block is run in float32: small branches do not vanish.
+
+    Args:
+        block: The block.
+        args: What it was called with, by position.
+        kwargs: What it was called with, by name.
+    """
+
+    def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.block = block
+        # What a block reads may still lie on the device of the one before it.
+        self._device = next(block.parameters()).device
+        self._call: Call = (args, kwargs)
+        self._tensors: dict[str, Tensor] | None = tree_map(
+            _widened, dict(chain(block.named_parameters(), block.named_buffers()))
+        )
+
+    def run(self, *, changed: Iterable[str] = (), nudged: bool = False) -> Record:
+        """What goes on in the block.
+
+        Args:
+            changed: Parameters or buffers, by name, that have other values meanwhile.
+            nudged: Whether the block reads other hidden states than it was called with.
+        """
+        call = self._copied()
+        if nudged:
+            hidden = block_input(*call)
+            hidden.copy_(_other(hidden))
+        if self._tensors is not None:
+            tensors = self._tensors | {name: _other(self._tensors[name]) for name in changed}
+            try:
+                return self._record(tree_map_only(torch.Tensor, _widened, call), tensors)
+            except RuntimeError:  # an attention kernel that knows only half precision
+                self._tensors = None
+        return self._record(call, {name: _other(attrgetter(name)(self.block)) for name in changed})
+
+    def _copied(self) -> Call:
+        call: Call = tree_map_only(torch.Tensor, lambda tensor: tensor.to(self._device, copy=True), self._call)
+        return call
+
+    def _record(self, call: Call, tensors: dict[str, Tensor]) -> Record:
+        """What goes on in the block as it computes with other `tensors` in place of its own."""
+        record = Record()
+        events = record.events
+
+        def note(path: str, module: nn.Module, side: Literal["input", "output"], values: Iterable[Any]) -> None:
+            value = first_float(values)
+            if value is not None and value.numel() == TRIAL_TOKENS * value.shape[-1]:
+                rows = value.detach().reshape(TRIAL_TOKENS, -1).clone()
+                events.append(Event(path, module, side, rows, value, value._version))
+
+        def enter(path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            record.calls.setdefault(module, []).append(len(events))
+            note(path, module, "input", (*args, *kwargs.values()))
+
+        def leave(path: str, module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            note(path, module, "output", output if isinstance(output, tuple | list) else (output,))
+
+        with ExitStack() as hooks, torch.no_grad():
+            for path, module in self.block.named_modules():
+                hooks.enter_context(module.register_forward_pre_hook(partial(enter, path), with_kwargs=True))
+                hooks.enter_context(module.register_forward_hook(partial(leave, path)))
+            record.output = functional_call(self.block, tensors, *call)
+        return record
+
+
+def first_float(values: Iterable[Any]) -> Tensor | None:
+    """The first tensor of floating-point numbers among values; None where there is none."""
+    return next((v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point()), None)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.to(working_dtype(tensor.dtype)) if tensor.is_floating_point() else tensor
+
+
+def _other(tensor: Tensor) -> Tensor:
+    """A tensor that differs in every number."""
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor * 1.25 + torch.linspace(0.1, 0.3, tensor.numel(), device=tensor.device).view_as(tensor).to(tensor)
+
+
+def examined(stack: BlockStack, examine: Callable[[Trial, Record], Found | None]) -> list[Found | None]:
+    """What an examination finds in every block of `stack`.
+
+    One block of each structure is tried, and the pass ends when all are known. Where nothing is found in it, as in a
+    block whose branches put out nothing (all zeros), the next one of its structure is tried in its place.
+
+    Args:
+        stack: The model's blocks.
+        examine: Looks at what went on in a block; it may run the trial again. None where nothing is found.
+
+    Raises:
+        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
+    """
+    structures = {block: _structure(block) for block in stack}
+    found: dict[Structure, Found] = {}
+    # Mostly a block reads nothing of those before it but the hidden states; then none has to run but in the trial.
+    with suppress(LayerimpError):
+        _pass(stack, structures, found, examine, passing=True)
+    if found.keys() != set(structures.values()):
+        _pass(stack, structures, found, examine, passing=False)
+    return [found.get(structures[block]) for block in stack]
+
+
+def _pass(
+    stack: BlockStack,
+    structures: Mapping[nn.Module, Structure],
+    found: dict[Structure, Found],
+    examine: Callable[[Trial, Record], Found | None],
+    *,
+    passing: bool,
+) -> None:
+    """Add to `found` what is found in each structure in one pass through the backbone, which ends when all are known.
+
+    With `passing`, the hidden states pass by the blocks unchanged.
+    """
+    shown: dict[Structure, Any] = {}
+    trying = False
+
+    def step(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        nonlocal trying
+        structure = structures[block]
+        if not trying and structure not in found:  # the trial runs the block itself
+            trying, finite, new = True, True, None
+            try:
+                trial = Trial(block, args, kwargs)
+                record = trial.run()
+                finite = bool(hidden_states(record.output).isfinite().all())
+                shown[structure] = record.output
+                new = examine(trial, record) if finite else None
+            except Exception:  # whatever a block makes of running twice; then nothing is known of its inside
+                new = None
+            finally:
+                trying = False
+            if not finite:
+                which = f"block {list(stack).index(block)}"
+                raise NonFiniteError(f"{which} puts out a NaN or an infinity in the trial before batch 0")
+            if new is not None:
+                found[structure] = new
+            if found.keys() == set(structures.values()):
+                raise _AllKnownError
+        if passing and not trying and structure in shown:
+            return with_hidden(shown[structure], block_input(args, kwargs))
+        return forward(*args, **kwargs)
+
+    ids = probe_ids(stack, TRIAL_TOKENS)
+    with ExitStack() as undo, torch.no_grad(), suppress(_AllKnownError):
+        for block in structures:
+            undo.enter_context(computing(block, partial(step, block, block.forward)))
+        called(stack.backbone, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(stack.backbone))
+
+
+class _AllKnownError(LayerimpError):
+    """Ends a trial early."""
+
+
+def _structure(block: nn.Module) -> Structure:
+    """What decides how a block computes: the classes of its modules, and their switches, kinds and factors."""
+    return tuple(
+        (path, type(module), *sorted((k, v) for k, v in vars(module).items() if isinstance(v, bool | float | str)))
+        for path, module in block.named_modules()
+    )
