@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from layerimp.component import Component
 from layerimp.errors import NonFiniteError, PluginError
 from layerimp.progress import SILENT, Progress
+from layerimp.steps import Step, Sublayer, named, steps_of
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
@@ -21,7 +22,8 @@ class Writer:
     """What writes into the residual stream last before a gap: a linear map, and what stands between it and the stream.
 
     Attributes:
-        path: The linear map, by its path in the pruned model, such as `model.layers.11.mlp.down_proj`.
+        path: The linear map, by its path in the pruned model, such as `model.layers.11.mlp.down_proj`, or, where the
+            last sublayer before the gap is an attention, `model.layers.11.self_attn.o_proj`.
         norm: The norm between its output and the gap, by its path; None where there is none.
         scale: The constant that the model multiplies with before it adds; 1 in most.
         joined: Whether the norm reads the whole stream (post-norm), and not the map's output alone (sandwich norms).
@@ -39,25 +41,43 @@ class Writer:
 class Gap:
     """A place in the pruned model where something was removed. It lies between two sublayers.
 
+    Without the blocks 3 and 4 of 12 the gap is between `2.mlp` and `5.attn`, and its position in the pruned model is
+    `3.attn`. Without the seam 3/4 it is between `3.attn` and `4.mlp`, and its position is `3.mlp`.
+
     Attributes:
-        removed: The blocks that were there, by their indices in the intact model.
-        before: The last kept block before it, by its index in the intact model; None where there is none.
-        after: The first kept block after it; None at the end of the stack, where only the head comes after.
-        position: How many kept blocks come before it: the index of `after` in the pruned model.
+        removed: The sublayers that were there, in depth order, by their indices in the intact model.
+        before: The last kept sublayer before it, by its index in the intact model; None where there is none.
+        after: The first kept sublayer after it; None at the end of the stack, where only the head comes after.
+        position: Where it is in the pruned model: the sublayer that comes after it, by its index there. At the end of
+            the stack that is the attention of the block that would come next.
         writer: What writes into the stream last before it; None where no single linear map does.
         obstacle: Why there is no writer; empty where there is one.
     """
 
-    removed: tuple[int, ...]
-    before: int | None
-    after: int | None
-    position: int
+    removed: tuple[Sublayer, ...]
+    before: Sublayer | None
+    after: Sublayer | None
+    position: Sublayer
     writer: Writer | None
     obstacle: str = ""
 
+    @property
+    def end(self) -> Sublayer:
+        """Where it ends in the intact model: the sublayer that comes after those that were removed."""
+        return Sublayer.at(self.removed[-1].depth + 1)
+
+    @property
+    def steps(self) -> list[Step]:
+        """What was removed, as steps: blocks or seams, in depth order."""
+        return steps_of(self.removed)
+
     def __str__(self) -> str:
-        first, last = self.removed[0], self.removed[-1]
-        return f"block {first}" if first == last else f"blocks {first}-{last}"
+        steps = self.steps
+        if len(steps) == 1:
+            return named(steps)
+        if isinstance(steps[0], int):
+            return f"blocks {steps[0]}-{steps[-1]}"
+        return f"{self.removed[0]} to {self.removed[-1]}"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss, split
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import holds
+from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import prepare
 from layerimp.testing import batch, padded_batch
 
@@ -56,15 +57,19 @@ def healed(model: Any, gone: Sequence[int], what: Any, text: Any = None) -> Any:
     return heal_beside(intact, pruned, gone, text or [batch(8, 12, seed=3)], Doing(what))
 
 
+def sublayers(*blocks: int) -> tuple[Sublayer, ...]:
+    return tuple(sorted(removed_by(blocks)))
+
+
 def test_gaps_are_the_runs_of_removed_blocks() -> None:
     gaps = case_of(tiny("llama", num_hidden_layers=8), [6, 0, 2, 3, 7]).gaps
     assert [(gap.removed, gap.before, gap.after, gap.position) for gap in gaps] == [
-        ((0,), None, 1, 0),
-        ((2, 3), 1, 4, 1),
-        ((6, 7), 5, None, 3),
+        (sublayers(0), None, (1, "attn"), (0, "attn")),
+        (sublayers(2, 3), (1, "mlp"), (4, "attn"), (1, "attn")),
+        (sublayers(6, 7), (5, "mlp"), None, (3, "attn")),
     ]
     assert [str(gap) for gap in gaps] == ["block 0", "blocks 2-3", "blocks 6-7"]
-    assert (gaps[0].writer, gaps[0].obstacle) == (None, "no block is before it")
+    assert (gaps[0].writer, gaps[0].obstacle) == (None, "nothing is before it")
     assert [gap.writer.path for gap in gaps[1:] if gap.writer] == [
         "model.layers.0.mlp.down_proj",
         "model.layers.2.mlp.down_proj",
@@ -168,7 +173,7 @@ def test_what_cannot_be_scaled_is_refused() -> None:
     with pytest.raises(ModelError, match=r"shares .*down_proj"):
         scale_stream(shared.pruned, shared.gaps[0], 2.0)
     gap = case_of(model, [3]).gaps[0]
-    assert gap.writer is None or gap.before != 3
+    assert gap.writer is None or gap.before != (3, "mlp")
 
 
 def test_replacing_leaves_the_intact_model_and_keeps_ties() -> None:
@@ -328,7 +333,7 @@ def test_models_that_do_not_belong_together_are_refused() -> None:
 
 
 def test_a_repair_holds_finite_numbers() -> None:
-    gap = Gap((1,), 0, 2, 1, None, "")
+    gap = Gap(sublayers(1), None, None, Sublayer(1, "attn"), None, "")
     with pytest.raises(NonFiniteError, match="the factor at block 1 is nan"):
         Repair(gap, "x", numbers={"factor": float("nan")})
 

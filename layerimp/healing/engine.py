@@ -16,6 +16,7 @@ from layerimp.healing.loss import HeldOutLoss, split
 from layerimp.healing.parameters import changed, held_by, put
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing, named
+from layerimp.steps import Step, checked_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,7 +58,7 @@ class Healed:
 def heal_beside(
     intact: BlockStack,
     pruned: BlockStack,
-    removed: Sequence[int],
+    removed: Sequence[Step],
     calibration: Iterable[Batch],
     healer: Healer,
     *,
@@ -68,7 +69,7 @@ def heal_beside(
     Args:
         intact: The blocks of the intact model; left as it is, bit for bit.
         pruned: The blocks of the pruned model, which gets new parameters. It may share tensors with the intact one.
-        removed: The blocks that were removed, by their indices in the intact model.
+        removed: The steps that were taken, by the indices of the intact model.
         calibration: Batches of text, padded on either side. Of eight rows two are held out: one to choose by, and one
             to measure on.
         healer: The healer.
@@ -131,11 +132,12 @@ def _healed(case: Case, healer: Healer, progress: Progress) -> list[Repair]:
     return repairs
 
 
-def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[int]) -> None:
+def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> None:
     """Refuse a pruned model that is not the intact one without blocks.
 
     Raises:
         ModelError: it is another architecture, width, vocabulary or number of blocks.
+        OptionError: a step does not exist in the intact model, or overlaps with an earlier one.
     """
     ours, theirs = pruned.model, intact.model
     if type(ours) is not type(theirs):
@@ -146,12 +148,10 @@ def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[int]) -
         raise ModelError(
             f"the pruned model is {pruned.config.hidden_size} wide, and the intact one {intact.config.hidden_size}"
         )
-    for index in removed:
-        if not 0 <= index < len(intact):
-            raise ModelError(f"block {index} does not exist: the intact model has blocks 0 to {len(intact) - 1}")
-    left = len(intact) - len(set(removed))
+    checked_steps(removed, len(intact))
+    left = len(intact) - len(removed)
     if left != len(pruned):
         raise ModelError(
-            f"of {len(intact)} blocks {len(set(removed))} are said to be removed, which leaves {left}, and the pruned "
+            f"of {len(intact)} blocks {len(removed)} are said to be removed, which leaves {left}, and the pruned "
             f"model has {len(pruned)}"
         )

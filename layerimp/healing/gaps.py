@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -14,68 +14,67 @@ from transformers.pytorch_utils import Conv1D
 from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden
 from layerimp.blocks.forward import hidden_states
 from layerimp.blocks.sites import Taps, find_taps
+from layerimp.blocks.stream import watching
 from layerimp.errors import ModelError
 from layerimp.healer import Gap, Writer
+from layerimp.steps import Step, Sublayer, removed_by, runs_of
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
 
 
-def find_gaps(pruned: BlockStack, removed: Sequence[int]) -> list[Gap]:
+def find_gaps(pruned: BlockStack, removed: Sequence[Step]) -> list[Gap]:
     """The gaps of a pruned model, in depth order.
 
     Args:
         pruned: The blocks of the pruned model.
-        removed: The indices of the removed blocks in the intact model.
+        removed: The steps that were taken, by the indices of the intact model.
 
     Raises:
         ModelError: nothing was removed.
     """
-    gone = sorted(set(removed))
-    if not gone:
+    if not removed:
         raise ModelError("nothing was removed, so that there is nothing to heal")
-    count = len(pruned) + len(gone)
+    depth = 2 * (len(pruned) + len(removed))
     taps = find_taps(pruned)
-    found = []
-    for first, last in _runs(gone):
-        position = first - sum(index < first for index in gone)
-        before, after = (first - 1 if first else None), (last + 1 if last + 1 < count else None)
-        writer, obstacle = (None, "no block is before it")
+    found, gone = [], 0
+    for run in runs_of(removed_by(removed)):
+        first, last = run[0].depth, run[-1].depth
+        position = Sublayer.at(first - gone)
+        before = Sublayer.at(first - 1) if first else None
+        after = Sublayer.at(last + 1) if last + 1 < depth else None
+        writer, obstacle = (None, "nothing is before it")
         if before is not None:
-            writer, obstacle = _writer(pruned, position - 1, taps[position - 1], before)
-        found.append(Gap(tuple(range(first, last + 1)), before, after, position, writer, obstacle))
+            writer, obstacle = _writer(pruned, Sublayer.at(position.depth - 1), taps, before)
+        found.append(Gap(run, before, after, position, writer, obstacle))
+        gone += len(run)
     return found
 
 
-def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The first and the last of each run of neighbours in sorted indices."""
-    start = indices[0]
-    for one, following in zip(indices, [*indices[1:], -1], strict=True):
-        if following != one + 1:
-            yield start, one
-            start = following
-
-
-def _writer(stack: BlockStack, position: int, taps: Taps, named: int) -> tuple[Writer | None, str]:
-    """What writes last in a block; or None, and why."""
-    if "mlp_out" not in taps:
-        return None, f"it is not clear where block {named} adds to the residual stream"
-    if "mlp_act" not in taps:
-        return None, f"no single linear map ends the MLP of block {named}, as where it has experts"
-    prefix = f"{stack.path}.{position}."
-    path, out = prefix + taps["mlp_act"].path, prefix + taps["mlp_out"].path
+def _writer(
+    stack: BlockStack, last: Sublayer, taps_of: Sequence[Taps], known_as: Sublayer
+) -> tuple[Writer | None, str]:
+    """What writes last in a sublayer of the pruned model, `known_as` another in the intact one; or None, and why."""
+    taps, part = taps_of[last.block], last.part
+    of = f"the {'MLP' if part == 'mlp' else 'attention'} of block {known_as.block}"
+    if f"{part}_out" not in taps:
+        return None, f"it is not clear where {of} adds to the residual stream"
+    if f"{part}_act" not in taps:
+        return None, f"no single linear map ends {of}{', as where it has experts' if part == 'mlp' else ''}"
+    prefix = f"{stack.path}.{last.block}."
+    path, out = prefix + taps[f"{part}_act"].path, prefix + taps[f"{part}_out"].path
     linear, added = stack.model.get_submodule(path), stack.model.get_submodule(out)
     if not isinstance(linear, nn.Linear | Conv1D):
-        return None, f"the last map of block {named} is a {type(linear).__name__}, and no plain linear map"
-    if linear.weight in _elsewhere(stack, position):
-        return None, f"block {named} shares its last linear map with other parts of the model"
+        return None, f"the last map of {of} is a {type(linear).__name__}, and no plain linear map"
+    if linear.weight in _elsewhere(stack, last.block):
+        return None, f"{of} shares its last linear map with other parts of the model"
     norm = out if path != out and is_norm(added) else None
-    joined = norm is None and (end := _ending_norm(stack, position)) is not None
+    joined = norm is None and (end := _ending_norm(stack, last)) is not None
     norm = end if joined else norm
     offset = None if norm is None else offset_of(stack.model.get_submodule(norm))
     if norm is not None and offset is None:
         return None, f"what {norm} puts out does not scale with its weight"
-    return Writer(path, norm, taps["mlp_out"].scale, joined, offset or 0.0), ""
+    return Writer(path, norm, taps[f"{part}_out"].scale, joined, offset or 0.0), ""
 
 
 def _elsewhere(stack: BlockStack, position: int) -> set[nn.Parameter]:
@@ -111,18 +110,19 @@ def offset_of(norm: nn.Module) -> float | None:
     return None
 
 
-def _ending_norm(stack: BlockStack, position: int) -> str | None:
-    """The norm whose output is the block's own (post-norm), by its path; None where the block ends in a sum."""
+def _ending_norm(stack: BlockStack, last: Sublayer) -> str | None:
+    """The norm whose output is what a sublayer leaves (post-norm), by its path; None where it ends in a sum."""
     outputs: dict[str, torch.Tensor] = {}
+    ends: list[torch.Tensor] = []
     with ExitStack() as hooks:
-        for path, module in stack[position].named_modules():
-            if not path or is_norm(module):
+        for path, module in stack[last.block].named_modules():
+            if is_norm(module):
 
                 def take(_module: nn.Module, _args: object, output: object, path: str = path) -> None:
                     outputs[path] = hidden_states(output)
 
-                hooks.callback(module.register_forward_hook(take).remove)
+                hooks.enter_context(module.register_forward_hook(take))
+        hooks.enter_context(watching(stack, Sublayer.at(last.depth + 1), ends.append))
         last_hidden(stack)
-    end = outputs.pop("")
-    same = (path for path, output in outputs.items() if output.shape == end.shape and torch.equal(output, end))
-    return next((f"{stack.path}.{position}.{path}" for path in same), None)
+    same = (path for path, output in outputs.items() if output.shape == ends[0].shape and torch.equal(output, ends[0]))
+    return next((f"{stack.path}.{last.block}.{path}" for path in same), None)

@@ -10,8 +10,8 @@ stream that is scaled by a hook.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,9 @@ import torch
 from torch.func import functional_call
 
 from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden
-from layerimp.blocks.forward import block_input, hidden_states
+from layerimp.blocks.forward import hidden_states
 from layerimp.blocks.sites import find_taps
+from layerimp.blocks.stream import changing
 from layerimp.errors import ModelError
 from layerimp.healing.gaps import is_norm, offset_of
 from layerimp.healing.parameters import held_by, replace, trying
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import BlockStack
     from layerimp.healer import Gap
+    from layerimp.steps import Sublayer
 
 TRIAL = 2.0
 """The factor of the probe: a power of two, by which floating-point numbers are scaled without rounding."""
@@ -57,11 +59,11 @@ class Factored:
 
 
 def scale_stream(stack: BlockStack, gap: Gap, factor: float) -> None:
-    """Multiply the residual stream at a gap, and from there on, by replacing parameters of the blocks after it.
+    """Multiply the residual stream at a gap, and from there on, by replacing parameters of what comes after it.
 
     Args:
         stack: The blocks of the pruned model.
-        gap: The gap, with a block after it.
+        gap: The gap, with a sublayer after it.
         factor: A number above 0.
 
     Raises:
@@ -75,23 +77,9 @@ def _scale(stack: BlockStack, parts: Sequence[Factored], factor: float) -> None:
         replace(stack.model, part.path, part.scaled(stack.model.get_parameter(part.path), factor))
 
 
-@contextmanager
-def stream_scaled(stack: BlockStack, gap: Gap, factor: float) -> Iterator[None]:
+def stream_scaled(stack: BlockStack, gap: Gap, factor: float) -> AbstractContextManager[None]:
     """Let a hook multiply the residual stream at a gap while this lasts, to try a factor without changing a weight."""
-
-    def scale(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden = block_input(args, kwargs)
-        scaled = hidden * factor
-        return (
-            tuple(scaled if value is hidden else value for value in args),
-            {name: scaled if value is hidden else value for name, value in kwargs.items()},
-        )
-
-    handle = stack[gap.position].register_forward_pre_hook(scale, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return changing(stack, gap.position, lambda stream: stream * factor)
 
 
 def later_writers(stack: BlockStack, gap: Gap) -> list[Factored]:
@@ -180,15 +168,15 @@ def _base(path: str) -> str:
     return (owner if name in ("weight", "bias") else name).removesuffix("_bias")
 
 
-def _additions(stack: BlockStack, position: int) -> list[_Addition]:
-    """What is added to the stream from the block at `position` on, in order."""
+def _additions(stack: BlockStack, position: Sublayer) -> list[_Addition]:
+    """What is added to the stream from the sublayer at `position` on, in order."""
     found: list[_Addition] = []
     taps = find_taps(stack)
-    for index in range(position, len(stack)):
+    for index in range(position.block, len(stack)):
         sites = [site for site in ("attn_out", "mlp_out") if site in taps[index]]
         if len(sites) < 2:
             raise ModelError(f"it is not clear what block {index} of what is left adds to the residual stream")
-        for site in sites:
+        for site in sites[index == position.block and position.part == "mlp" :]:
             path = f"{stack.path}.{index}.{taps[index][site].path}"
             found.append(_Addition(path, stack.model.get_submodule(path)))
     with ExitStack() as hooks:

@@ -11,6 +11,7 @@ import torch
 
 from layerimp.blocks.forward import block_input, hidden_states, run
 from layerimp.blocks.modes import in_eval_mode
+from layerimp.blocks.stream import watching
 from layerimp.errors import LayerimpError, ModelError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.healer import Case, Gap
+    from layerimp.steps import Sublayer
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class State:
 
     Attributes:
         stream: What the pruned model's residual stream holds at the gap [token, hidden].
-        target: What the intact model's holds there, after the blocks that were removed [token, hidden].
+        target: What the intact model's holds there, after what was removed [token, hidden].
         read: What the last linear map before the gap reads [token, feature]; None where the gap has no writer.
         written: What that map puts out [token, hidden]; None where the gap has no writer.
         normed: What the norm between the map and the gap reads [token, hidden]; None where there is none.
@@ -55,7 +57,7 @@ def states(case: Case, gap: Gap, batches: Iterable[Batch]) -> Iterator[State]:
                     norm = case.pruned.model.get_submodule(gap.writer.norm)
                     hooks.enter_context(_hooked(norm, before=ours.taking("normed")))
             _stop_at(case.pruned, gap.position, batch, ours)
-        _stop_at(case.intact, gap.removed[-1] + 1, batch, theirs)
+        _stop_at(case.intact, gap.end, batch, theirs)
         inside = (ours.get(name) for name in ("read", "written", "normed"))
         yield State(ours["stream"], theirs["stream"].to(ours["stream"].device), *inside)
 
@@ -81,21 +83,17 @@ class _AtTheGapError(LayerimpError):
     """Ends a run: what comes after the gap is not wanted."""
 
 
-def _stop_at(stack: BlockStack, position: int, batch: Batch, taken: _Taken) -> None:
-    """Run a model up to before the block at `position`, or the end, and take what the stream holds there."""
+def _stop_at(stack: BlockStack, place: Sublayer, batch: Batch, taken: _Taken) -> None:
+    """Run a model up to before a sublayer, or the end of its blocks, and take what the stream holds there."""
     take = taken.taking("stream")
 
     def stop(value: Tensor) -> None:
         take(value)
         raise _AtTheGapError
 
-    with ExitStack() as hooks, in_eval_mode(stack.model), torch.no_grad(), suppress(_AtTheGapError):
-        if position:
-            hooks.enter_context(_hooked(stack[position - 1], after=stop))
-        else:
-            hooks.enter_context(_hooked(stack[0], before=stop))
+    with in_eval_mode(stack.model), torch.no_grad(), suppress(_AtTheGapError), watching(stack, place, stop):
         run(stack.backbone, batch)
-        raise ModelError(f"{type(stack.model).__name__} does not run block {max(position - 1, 0)} on text alone")
+        raise ModelError(f"{type(stack.model).__name__} does not run up to {place} on text alone")
 
 
 @contextmanager

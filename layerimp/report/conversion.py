@@ -73,7 +73,7 @@ def repaired(
         "gaps": [
             {
                 "gap": str(one.gap),
-                "removed": list(one.gap.removed),
+                "removed": one.gap.steps,
                 "done": one.done,
                 "why": one.why,
                 "numbers": dict(one.numbers),

@@ -18,8 +18,8 @@ class Healing:
         scorer: The label of the scorer whose plan pruned the model.
         healer: The label of the healer.
         repairs: What was done at each gap.
-        loss: The mean loss per prediction, in nats, of the `intact`, the `pruned` and the `healed` model, on rows of the
-            calibration text that neither the fit nor any choice has seen.
+        loss: The mean loss per prediction, in nats, of the `intact`, the `pruned` and the `healed` model, on rows of
+            the calibration text that neither the fit nor any choice has seen.
         accuracy: For a classifier, the share of these rows that each of the three labels right; else empty.
         recovered: The share of what the removal cost that came back, of the loss or of a classifier's accuracy; None
             where the pruned model had lost nothing.

@@ -16,6 +16,7 @@ import layerimp
 from layerimp.blocks import computing
 from layerimp.healer import Case, Gap, Writer
 from layerimp.healing import Healed, State
+from layerimp.steps import Sublayer, removed_by
 from layerimp.testing import batch, padded_batch, parametrize, tiny_classifier, tiny_model
 
 TEXT = [batch(8, 16, seed=1), padded_batch((16, 9, 12, 5), seed=2), batch(8, 16, seed=3)]
@@ -242,7 +243,7 @@ def test_factors_of_several_gaps_multiply() -> None:
 
 def test_the_fit_follows_the_writer() -> None:
     model = Holder(bias=False)
-    gap = Gap((1,), 0, 2, 1, Writer("down"))
+    gap = Gap(tuple(sorted(removed_by([1]))), None, None, Sublayer(1, "attn"), Writer("down"))
     case: Any = type("Case", (), {"pruned": type("Stack", (), {"model": model})})
     assert isinstance(fit_of(case, gap, 1.0), PlainFit)
     assert Case.__doc__
