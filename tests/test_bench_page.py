@@ -100,7 +100,7 @@ class World:
         if "healing" in cell.content:
             left += (1 - left) * draw.uniform(0.2, 0.5)
             gap = {"gap": "a gap", "removed": blocks, "done": "half", "why": "", "numbers": {}}
-            healing = {"healing": {"gaps": [gap], "loss": {}, "recovered": 0.3}}
+            healing = {"healing": {"gaps": [gap], "loss": {}, "accuracy": None, "recovered": 0.3}}
         task = cell.content["task"]
         right = round(800 * left**2)
         metrics = [

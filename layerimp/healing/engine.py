@@ -148,7 +148,7 @@ def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) 
         raise ModelError(
             f"the pruned model is {pruned.config.hidden_size} wide, and the intact one {intact.config.hidden_size}"
         )
-    checked_steps(removed, len(intact))
+    checked_steps(removed, len(intact), what="removed block")
     left = len(intact) - len(removed)
     if left != len(pruned):
         raise ModelError(
