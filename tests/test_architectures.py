@@ -103,7 +103,7 @@ class TestTheTrialCanFail:
 
     def test_a_stale_index(self, unproved: pytest.MonkeyPatch) -> None:
         """Seen by cached generation alone."""
-        unproved.setattr("layerimp.surgery.removal._set", lambda *_args: None)
+        unproved.setattr("layerimp.surgery.application._set", lambda *_args: None)
         case = self.outcome("llama")
         assert case.outcome == "wrong"
         assert "cached generation" in case.said
@@ -128,7 +128,7 @@ class TestTheTrialCanFail:
 
 def test_a_broken_removal_is_refused_by_layerimp_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same stale index, with the proofs at work."""
-    monkeypatch.setattr("layerimp.surgery.removal._set", lambda *_args: None)
+    monkeypatch.setattr("layerimp.surgery.application._set", lambda *_args: None)
     with pytest.raises(SurgeryError, match="with a cache without block 1"):
         layerimp.prune(zoo.build("llama", "causal"), [1])
 

@@ -31,10 +31,10 @@ Fields = dict[FieldPath, Any]
 
 @dataclass(frozen=True)
 class Rewrites:
-    """What fields may become for the kept blocks.
+    """What fields may become for the kept blocks, or for the kept attentions or MLPs.
 
     Attributes:
-        kept: The indices of the blocks that stay, in order.
+        kept: The indices of the blocks that stay, or of which that half stays, in order.
         count: How many there were.
         kinds: The blocks by what they are built of, where they differ.
     """
@@ -96,7 +96,13 @@ class Rewrites:
 
         A number does where it counts all blocks, or parts them just as one of the lists does.
         """
-        lists = [v for n, v in part.items() if isinstance(v, list | tuple) and self.listed(n, v) is not None]
+        lists = [
+            value
+            for name, value in part.items()
+            if isinstance(value, list | tuple)
+            and (new := self.listed(name, value)) is not None
+            and done.get((name,), new) == new
+        ]
         for name, value in part.items():
             if any(path[0] == name for path in done) or name in COMMON or not COUNTS_LAYERS.search(name):
                 continue

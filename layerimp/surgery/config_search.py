@@ -9,22 +9,24 @@ more like the kept blocks is taken. What stays different in the end is a refusal
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from layerimp.errors import SurgeryError
-from layerimp.surgery.config_edits import COMMON, COUNTS_LAYERS, Fields, Rewrites, leaves, write
+from layerimp.surgery.config_edits import COMMON, COUNTS_LAYERS, FieldPath, Fields, Rewrites, leaves, write
+from layerimp.surgery.kept import KeptBlocks, Pair, same
 from layerimp.surgery.meta_model import Builder, Facts, facts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import BlockStack
+    from layerimp.steps import Part
 
 _LIMIT = 400
 """Skeletons that are tried at most."""
@@ -37,7 +39,7 @@ class Shortened:
     Attributes:
         config: The whole model's configuration.
         meta_model: What stock code builds from it.
-        attributes: Plain attributes of the kept blocks that become others, by (old index, path): block indices mostly.
+        attributes: Plain attributes of the kept blocks that become others, by (new index, path): block indices mostly.
         outside: Plain attributes of the rest of the model that become others, by path.
         parallel: Lists of modules beside the blocks that have one for each of them.
         tables: Weights outside the blocks, by path, that have one slice per block along an axis.
@@ -60,20 +62,25 @@ class Shortened:
         return len(self.left) + len(self.beside)
 
 
-def shortened(stack: BlockStack, kept: Sequence[int]) -> Shortened:
+def shortened(stack: BlockStack, kept: Sequence[Pair], halves: Mapping[int, Halves]) -> Shortened:
     """A configuration from which stock code builds the kept blocks.
+
+    Args:
+        stack: The blocks of the intact model.
+        kept: The kept blocks.
+        halves: The halves of those that are kept in part, by index.
 
     Raises:
         SurgeryError: there is none; says what would be different.
     """
-    return _Search(stack, kept).run()
+    return _Search(stack, kept, halves).run()
 
 
 class _Search:
     """The search for a configuration of the kept blocks."""
 
-    def __init__(self, stack: BlockStack, kept: Sequence[int]) -> None:
-        self.stack, self.kept, self.count = stack, list(kept), len(stack)
+    def __init__(self, stack: BlockStack, kept: Sequence[Pair], halves: Mapping[int, Halves]) -> None:
+        self.stack, self.count = stack, len(stack)
         self.model, self.name = stack.model, type(stack.model).__name__
         self.builder = Builder(self.model)
         self.tries = 0
@@ -85,13 +92,18 @@ class _Search:
         blocks = _blocks_of(before, stack.path)
         if len(blocks) != self.count:
             raise SurgeryError(f"{self.name} is not built from its own configuration with {self.count} blocks")
-        self.before = [facts(block) for block in blocks]
+        self.kept = KeptBlocks(kept, [facts(block) for block in blocks], halves)
         self.rest = facts(before, without=stack.path)
         self.weights = {*before.state_dict(), *(f"{path}.class" for path, _ in before.named_modules())}
         self.lists = {path: m for path, m in before.named_modules() if isinstance(m, nn.ModuleList)}
         self.whole = self.model.config.to_dict()
         self.where = _location(self.model.config, stack.config, self.name)
-        self.rewrites = Rewrites(self.kept, self.count, self._kinds())
+        # What is one for each block follows the attention at first; and then the MLP, where that fits better.
+        self.rewrites = [Rewrites(self.kept.by[part], self.count, self.kept.kinds(part)) for part in self._parts()]
+
+    def _parts(self) -> tuple[Part, ...]:
+        """The halves that the configuration may follow: one for both, where whole blocks go."""
+        return ("attn",) if self.kept.by["attn"] == self.kept.by["mlp"] else ("attn", "mlp")
 
     def run(self) -> Shortened:
         fields, best = self._start()
@@ -104,7 +116,7 @@ class _Search:
     def _start(self) -> tuple[Fields, Shortened]:
         """The lists and mappings shortened, and the best of the fields that may count the blocks."""
         part = self._part(self.whole)
-        listed = {(name,): new for name, old in part.items() if (new := self.rewrites.listed(name, old)) is not None}
+        listed = {(name,): new for name, old in part.items() if (new := self.rewrites[0].listed(name, old)) is not None}
         found: list[tuple[Fields, Shortened]] = []
         for left_out, counted in product(((), *listed), list(self._counts())):
             if left_out and found:
@@ -136,32 +148,34 @@ class _Search:
 
     def _improved(self, fields: Fields, best: Shortened) -> tuple[Fields, Shortened] | None:
         """The first rewriting of one field that leaves less different."""
-        # What is likely first, of all fields, and of those first whose name speaks of layers.
-        fields_first = sorted(leaves(self._part(self.whole)), key=lambda one: not COUNTS_LAYERS.search(one[0][-1]))
-        for rewriting, (path, value) in product((self.rewrites.candidates, self.rewrites.periods), fields_first):
-            for candidate in rewriting(value):
-                if fields.get(path, value) == candidate or self.tries >= _LIMIT:
-                    continue
-                changed = {**fields, path: candidate}
-                tried = self._try(changed)
-                if tried is not None and tried.misfit < best.misfit:
-                    return changed, tried
+        for path, value, candidate in self._candidates():
+            if fields.get(path, value) == candidate or self.tries >= _LIMIT:
+                continue
+            changed = {**fields, path: candidate}
+            tried = self._try(changed)
+            if tried is not None and tried.misfit < best.misfit:
+                return changed, tried
         return None
 
-    def _kinds(self) -> list[frozenset[int]]:
-        """The blocks by the classes of their parts; none where all are alike."""
-        kinds: dict[object, list[int]] = {}
-        for index, known in enumerate(self.before):
-            classes = tuple(sorted((name, str(value)) for name, value in known.items() if name.endswith("class")))
-            kinds.setdefault(classes, []).append(index)
-        return [frozenset(blocks) for blocks in kinds.values()] if len(kinds) > 1 else []
+    def _candidates(self) -> Iterator[tuple[FieldPath, Any, Any]]:
+        """Fields, their values, and what these may become."""
+        # What is likely first, of all fields, and of those first whose name speaks of layers.
+        known = sorted(leaves(self._part(self.whole)), key=lambda one: not COUNTS_LAYERS.search(one[0][-1]))
+        for one, (path, value) in product(self.rewrites, known):
+            yield from ((path, value, candidate) for candidate in one.candidates(value))
+        for one, (path, value) in product(self.rewrites[1:], known):
+            if isinstance(value, dict) and (listed := one.listed(path[-1], value)) is not None:
+                yield path, value, listed
+        for path, value in known:
+            yield from ((path, value, candidate) for candidate in self.rewrites[0].periods(value))
 
     def _consistent(self, fields: Fields, best: Shortened) -> Shortened:
         """Fields that count layers and decide nothing, because a list does, follow nevertheless, for other readers.
 
         A meta model tells whether they decide nothing.
         """
-        for path, follower in self.rewrites.followers(self._part(self.whole), fields):
+        followers = (one.followers(self._part(self.whole), fields) for one in self.rewrites)
+        for path, follower in chain.from_iterable(followers):
             changed = {**fields, path: follower}
             tried = self._try(changed)
             if tried is None or tried.misfit or (tried.parallel, tried.tables) != (best.parallel, best.tables):
@@ -191,45 +205,14 @@ class _Search:
         return found
 
     def _compare_blocks(self, found: Shortened, after: list[Facts]) -> None:
-        for new, old in enumerate(self.kept):
-            for name in sorted(self.before[old].keys() | after[new].keys(), key=lambda n: (n.count("."), n)):
-                was, now = self.before[old].get(name), after[new].get(name)
-                if _same(was, now):
-                    continue
-                if self._refers(name, old, new, was, now):
-                    found.attributes[old, name] = now
-                else:
-                    found.left.append(
-                        f"block {old} cannot become block {new} of {self.name}: "
-                        f"its {name} would change from {was} to {now}"
-                    )
-
-    def _refers(self, name: str, old: int, new: int, was: object, now: object) -> bool:
-        """Whether an attribute tells a block's own place, that of another one, or the number of blocks."""
-        if isinstance(was, dict) and isinstance(now, dict):  # mappings from block indices
-            return True
-        if isinstance(was, tuple):
-            places = tuple(self.kept.index(index) for index in was if index in self.kept)
-            sliced = len(was) == self.count and now == tuple(was[index] for index in self.kept)
-            return sliced or now == places
-        if type(was) is not int or type(now) is not int:
-            return False
-        if (was == old and now == new) or (was == self.count and now == len(self.kept)):
-            return True
-        if 0 <= now < len(self.kept) and self.kept[now] == was:
-            return True
-        told = {index: known[name] for index, known in enumerate(self.before) if name in known}
-        values = [value for value in told.values() if isinstance(value, int)]
-        if len(values) < 2 or len(values) < len(told):
-            return False
-        if values == list(range(values[0], values[0] + len(values))):  # a count within the blocks of one kind
-            left = [index for index in told if index in self.kept]
-            if now == values[0] + left.index(old):
-                return True
-        (first, one), (second, two) = list(zip(told, values, strict=True))[:2]
-        slope = (two - one) // (second - first)
-        line = [one + slope * (index - first) for index in told]
-        return slope > 0 and values == line and now == one + slope * (new - first)
+        for new, name, was, now, follows in self.kept.compare(after):
+            if follows:
+                found.attributes[new, name] = now
+            else:
+                found.left.append(
+                    f"{self.kept.named(new)} cannot become block {new} of {self.name}: "
+                    f"its {name} would change from {was} to {now}"
+                )
 
     def _compare_rest(self, found: Shortened) -> None:
         """What changes outside the blocks: attributes, further lists of modules and tables follow; classes must not."""
@@ -244,7 +227,7 @@ class _Search:
         beside = tuple(f"{path}." for path in found.parallel)
         for name in sorted(self.rest.keys() | rest.keys()):
             was, now = self.rest.get(name), rest.get(name)
-            if _same(was, now) or (beside and name.startswith(beside)):
+            if same(was, now) or (beside and name.startswith(beside)):
                 continue
             axis = _sliced_axis(was, now, self.count, len(self.kept))
             if axis is not None:
@@ -289,12 +272,6 @@ def _blocks_of(model: nn.Module, path: str) -> list[nn.Module]:
     """The modules of the list at `path`; none where a model has no list there."""
     found = dict(model.named_modules(remove_duplicate=False)).get(path)
     return list(found) if isinstance(found, nn.ModuleList) else []
-
-
-def _same(was: object, now: object) -> bool:
-    if isinstance(was, float) and isinstance(now, float):
-        return math.isclose(was, now, rel_tol=1e-12) or (math.isnan(was) and math.isnan(now))
-    return type(was) is type(now) and was == now
 
 
 def _sliced_axis(was: object, now: object, count: int, kept: int) -> int | None:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
 from torch import nn
 
 from layerimp.blocks.equivalence import TOKENS, TOLERANCE, cached_logits, deviation, last_hidden, stored_tensors
+from layerimp.blocks.halves import halves_of
 from layerimp.blocks.stack import BlockStack
-from layerimp.errors import LayerimpError, SurgeryError, one_line
+from layerimp.errors import LayerimpError, ModelError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF
 from layerimp.pruner import PrunePlan
-from layerimp.steps import Step, checked_steps
+from layerimp.steps import Step, checked_steps, in_depth_order, kept_halves, named
+from layerimp.surgery.application import put_in_place
+from layerimp.surgery.composition import composed
 from layerimp.surgery.config_search import Shortened, shortened
-from layerimp.surgery.meta_model import facts
 from layerimp.surgery.precision import in_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
+
+    from layerimp.blocks.middle import Halves
+    from layerimp.surgery.kept import Pair
 
     Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -39,14 +42,14 @@ def prune(model: Model, blocks: Sequence[Step] | PrunePlan) -> Model:
 
     Args:
         model: The model; left as it was if the removal fails.
-        blocks: Indices, or a plan.
+        blocks: Steps, such as `[5, "17/18"]`: the indices of blocks, or seams; or a plan.
 
     Returns:
         The same object. A fresh model of its changed configuration has the same blocks.
 
     Raises:
-        OptionError: a block does not exist, or comes twice.
-        SurgeryError: the blocks cannot be removed exactly; says why.
+        OptionError: a block does not exist, or something would go twice.
+        SurgeryError: the steps cannot be taken exactly; says why.
     """
     steps = blocks.blocks if isinstance(blocks, PrunePlan) else blocks
     prepare(find_blocks(model), steps).apply()
@@ -61,19 +64,28 @@ def pruned(model: PreTrainedModel, blocks: Sequence[Step]) -> Iterator[PreTraine
 
 
 def prepare(stack: BlockStack, blocks: Sequence[Step]) -> Removal:
-    """Find the configuration of a model without `blocks`, and prove that stock code builds the kept blocks from it.
+    """Find the configuration of a model without `blocks`, and prove that stock code builds what is left from it.
 
     Nothing is changed yet. What takes long is done here, once; the result can be applied as often as needed.
 
+    Args:
+        stack: The blocks of the model.
+        blocks: The steps to take: the indices of blocks, or seams such as `17/18`.
+
     Raises:
-        OptionError: a block does not exist, or comes twice.
-        SurgeryError: stock code builds something else than the kept blocks; says what would be different.
+        OptionError: a block does not exist, or something would go twice.
+        SurgeryError: a block has no halves, or stock code builds something else than what is left; says what would be
+            different.
     """
-    gone = {step for step in checked_steps(blocks, len(stack)) if isinstance(step, int)}
-    kept = [index for index in range(len(stack)) if index not in gone]
+    steps = in_depth_order(checked_steps(blocks, len(stack)))
+    kept = kept_halves(steps, len(stack))
     if not kept:
         raise SurgeryError(f"removing all {len(stack)} blocks leaves no model")
-    return Removal(stack, sorted(gone), kept, shortened(stack, kept) if gone else None)
+    try:
+        halves = halves_of(stack, {index for pair in kept if len(set(pair)) > 1 for index in pair})
+    except ModelError as error:
+        raise SurgeryError(f"{named(steps)} cannot be removed: {error}") from error
+    return Removal(stack, steps, kept, halves, shortened(stack, kept, halves) if steps else None)
 
 
 @dataclass(frozen=True)
@@ -82,14 +94,16 @@ class Removal:
 
     Attributes:
         stack: The blocks of the intact model.
-        gone: The indices of the blocks that go, in depth order.
-        kept: The indices of those that stay.
+        gone: The steps that are taken, by the depth of what they remove first.
+        kept: The blocks that are left: of each, the block whose attention and the block whose MLP it has.
+        halves: The halves of those that are left in part, by index.
         shortened: The configuration of the kept blocks, and what follows from it; None where nothing goes.
     """
 
     stack: BlockStack
-    gone: Sequence[int]
-    kept: Sequence[int]
+    gone: Sequence[Step]
+    kept: Sequence[Pair]
+    halves: Mapping[int, Halves]
     shortened: Shortened | None
 
     @contextmanager
@@ -141,13 +155,35 @@ class Removal:
         if self.shortened is None:
             return True
         expected, cached = _past(self.stack, self.gone)
-        _apply(self.stack, self.shortened, self.kept, undo)
-        equal = _prove(self.stack, expected, cached, f"without {_named(self.gone)}")
-        return equal or expected.dtype not in HALF
+        # Beside the blocks, what is one for each of them may belong to their attention or to their MLP.
+        lists = [[pair[half] for pair in self.kept] for half in (0, 1)]
+        beside = bool(self.shortened.parallel or self.shortened.tables)
+        for rows in lists if beside and lists[0] != lists[1] else lists[:1]:
+            with ExitStack() as tried:
+                try:
+                    put_in_place(self.stack, self.shortened, list(map(self._block, self.kept)), rows, tried)
+                    equal = _prove(self.stack, expected, cached, f"without {named(self.gone)}")
+                except SurgeryError as error:
+                    wrong = error
+                else:
+                    undo.push(tried.pop_all())
+                    return equal or expected.dtype not in HALF
+        raise wrong
+
+    def _block(self, pair: Pair) -> nn.Module:
+        """A kept block: one of the model's own, or one that is composed."""
+        attention, mlp = pair
+        own: nn.Module = self.stack[attention]
+        if attention == mlp:
+            return own
+        try:
+            return composed(own, self.stack[mlp], (self.halves[attention], self.halves[mlp]))
+        except SurgeryError as error:
+            raise SurgeryError(f"{named(self.gone)} cannot be removed: blocks {attention} and {mlp} {error}") from error
 
 
-def _past(stack: BlockStack, gone: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-    """What a model puts out past blocks: the last hidden states, and logits with a cache, where it can use one."""
+def _past(stack: BlockStack, gone: Sequence[Step]) -> tuple[Tensor, Tensor | None]:
+    """What a model puts out past steps: the last hidden states, and logits with a cache, where it can use one."""
     try:
         with _short_windows(stack):
             expected = last_hidden(stack, gone)
@@ -161,7 +197,7 @@ def _past(stack: BlockStack, gone: Sequence[int]) -> tuple[Tensor, Tensor | None
 
 
 def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: str) -> bool:
-    """Compare what the model puts out now, without blocks, with what it put out past them: whether it is the very same.
+    """Compare what the model puts out without some steps with what it put out past them: whether it is the very same.
 
     Raises:
         SurgeryError: it is further off than roundings.
@@ -186,90 +222,6 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
     return equal
 
 
-def _named(blocks: Sequence[int]) -> str:
-    """Blocks by their index, as prose."""
-    return f"block{'s' if len(blocks) > 1 else ''} {', '.join(map(str, blocks))}"
-
-
-def _apply(stack: BlockStack, found: Shortened, kept: Sequence[int], undo: ExitStack) -> None:
-    """Let a model become what its shortened configuration describes."""
-    model, count = stack.model, len(stack)
-    for (old, name), value in found.attributes.items():
-        _set(stack[old], name, value, undo)
-    for old, name, new in _acquired(stack, kept, found):
-        _set(stack[old], name, new, undo)
-    for name, value in found.outside.items():
-        _set(model, name, value, undo)
-    for path, axis in found.tables.items():
-        _exchange(model, path, _sliced(attrgetter(path)(model), axis, kept, count), undo)
-    for path in (stack.path, *found.parallel):
-        modules = model.get_submodule(path)
-        assert isinstance(modules, nn.ModuleList)
-        _exchange(model, path, nn.ModuleList(modules[index] for index in kept), undo)
-    _describe(model, found, undo)
-
-
-def _acquired(stack: BlockStack, kept: Sequence[int], found: Shortened) -> Iterator[tuple[int, str, int]]:
-    """The indices in parts of blocks that the model exchanged since it was built: (old index, name, new index)."""
-    known = {name for _, name in found.attributes}
-    held = [facts(block) for block in stack]
-    names = {name for name in held[0] if name not in known and type(held[0][name]) is int}
-    own = [name for name in names if all(of.get(name) == index for index, of in enumerate(held))]
-    yield from ((old, name, new) for new, old in enumerate(kept) for name in own if old != new)
-
-
-def _set(module: nn.Module, name: str, value: object, undo: ExitStack) -> None:
-    """Set an attribute, such as a block's index: a stale one breaks cached generation."""
-    try:
-        before = attrgetter(name)(module)
-    except AttributeError:  # models may exchange a part while they run, and that one does not ask
-        return
-    _exchange(module, name, type(before)(value) if isinstance(value, tuple | dict) else value, undo)
-
-
-def _sliced(whole: Tensor, axis: int, kept: Sequence[int], count: int) -> Tensor:
-    """The kept blocks' slices of a weight that has one for each block."""
-    rows = torch.arange(whole.shape[axis], device=whole.device).view(count, -1)[list(kept)].flatten()
-    sliced = whole.detach().index_select(axis, rows)
-    return nn.Parameter(sliced, requires_grad=whole.requires_grad) if isinstance(whole, nn.Parameter) else sliced
-
-
-def _exchange(module: nn.Module, path: str, value: object, undo: ExitStack) -> None:
-    """Let a module hold something else at a path in it."""
-    parent, _, name = path.rpartition(".")
-    part = module.get_submodule(parent)
-    undo.callback(setattr, part, name, getattr(part, name))
-    setattr(part, name, value)
-
-
-def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None:
-    """Let every configuration in the model, and what it says of tied weights, be that of the meta model."""
-    for config, target in _pairs(model.config, found.config):
-        undo.callback(_restore, config, dict(vars(config)))
-        changed = {
-            name: value
-            for name, value in vars(target).items()
-            if (name[0] != "_" or name == "_heterogeneity_spec") and not hasattr(value, "to_diff_dict")
-        }
-        vars(config).update({n: v for n, v in changed.items() if n not in vars(config) or vars(config)[n] != v})
-    fresh = dict(found.meta_model.named_modules())
-    for path, module in model.named_modules():
-        for name in ("_tied_weights_keys", "all_tied_weights_keys"):
-            other = vars(fresh[path]).get(name) if path in fresh else None
-            if name in vars(module) and other is not None and vars(module)[name] != other:
-                _exchange(module, name, other, undo)
-
-
-def _pairs(old: PretrainedConfig, new: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, PretrainedConfig]]:
-    """A configuration and its parts, each with its new state."""
-    yield old, new
-    for name in list(vars(old)):
-        part: Any = vars(old)[name]
-        other: Any = vars(new).get(name)
-        if type(other) is type(part) and hasattr(part, "to_diff_dict"):
-            yield from _pairs(part, other)
-
-
 @contextmanager
 def _short_windows(stack: BlockStack) -> Iterator[None]:
     """Let local attention look back fewer tokens than a trial has, so that it is told from full attention."""
@@ -284,8 +236,3 @@ def _short_windows(stack: BlockStack) -> Iterator[None]:
         yield
     finally:
         vars(config).update(fields)
-
-
-def _restore(config: PretrainedConfig, fields: dict[str, Any]) -> None:
-    config.__dict__.clear()
-    config.__dict__.update(fields)

@@ -1,0 +1,91 @@
+"""Blocks that are composed: the attention half of one block and the MLP half of a later one."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from layerimp.errors import SurgeryError
+
+if TYPE_CHECKING:
+    from layerimp.blocks.middle import Halves
+
+_OWN = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+"""What a module that is a copy holds for itself."""
+
+
+def composed(attention: nn.Module, mlp: nn.Module, halves: tuple[Halves, Halves]) -> nn.Module:
+    """A block with the attention half of one block and the MLP half of another, which stay as they are.
+
+    Submodules are shared; what holds parts of both halves is copied from the block of the attention.
+
+    Args:
+        attention: The block whose attention half it gets.
+        mlp: The block whose MLP half it gets.
+        halves: The halves of both.
+
+    Raises:
+        SurgeryError: the two blocks are not divided in the same way, or lie on several devices.
+    """
+    old, new = (one.mlp for one in halves)
+    if any(parts_both(path, old | new) for path in old | new):
+        raise SurgeryError("hold their attention and their MLP in different forms")
+    if len(devices := {str(parameter.device) for block in (attention, mlp) for parameter in block.parameters()}) > 1:
+        raise SurgeryError(f"lie on several devices ({', '.join(sorted(devices))})")
+    copies = {"": _copied(attention)}
+    spanning = {above for path in old | new for above in _above(path)} - {""}
+    for path in sorted(spanning, key=lambda path: path.count(".")):
+        parent, _, name = path.rpartition(".")
+        copies[path] = copies[parent]._modules[name] = _copied(attention.get_submodule(path))
+    for path in old - new:
+        parent, _, name = path.rpartition(".")
+        _held(copies[parent], name).pop(name)
+    for path in sorted(new):
+        parent, _, name = path.rpartition(".")
+        donor = mlp.get_submodule(parent)
+        kept = _held(donor, name)
+        own: dict[str, Any] = vars(copies[parent])[next(kind for kind in _OWN if vars(donor)[kind] is kept)]
+        own[name] = kept[name]
+        if name in donor._non_persistent_buffers_set:
+            copies[parent]._non_persistent_buffers_set.add(name)
+    return copies[""]
+
+
+def parts_both(path: str, mlp: Collection[str]) -> bool:
+    """Whether a module, by its path in a block, holds parts of both halves: paths of the MLP half lie inside it."""
+    return any(path in _above(one) for one in mlp)
+
+
+def in_mlp(path: str, mlp: Collection[str]) -> bool:
+    """Whether a part of a block, by its path, belongs to the MLP half."""
+    return any(path == one or path.startswith(f"{one}.") for one in mlp)
+
+
+def _above(path: str) -> list[str]:
+    """The paths of all modules that hold what is at a path, the block's own, which is empty, among them."""
+    names = path.split(".")
+    return [".".join(names[:depth]) for depth in range(len(names))]
+
+
+def _held(module: nn.Module, name: str) -> dict[str, Any]:
+    """Which of a module's dictionaries holds a part."""
+    return next(held for kind in _OWN[:3] if name in (held := vars(module)[kind]))
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A module that shares all parts of another, and can get others without changing it."""
+    copied = type(module).__new__(type(module))
+    vars(copied).update(vars(module))
+    for kind in _OWN:
+        vars(copied)[kind] = vars(module)[kind].copy()
+    for name, value in vars(module).items():
+        if isinstance(value, types.MethodType) and value.__self__ is module:
+            vars(copied)[name] = types.MethodType(value.__func__, copied)
+        elif isinstance(value, functools.partial) and any(one is module for one in value.args):  # a hook of accelerate
+            args = (copied if one is module else one for one in value.args)
+            vars(copied)[name] = functools.update_wrapper(functools.partial(value.func, *args, **value.keywords), value)
+    return copied

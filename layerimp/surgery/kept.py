@@ -1,0 +1,133 @@
+"""What the kept blocks are built of, and what stock code would build in their place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from layerimp.surgery.composition import in_mlp, parts_both
+
+if TYPE_CHECKING:
+    from layerimp.blocks.middle import Halves
+    from layerimp.steps import Part
+    from layerimp.surgery.meta_model import Facts
+
+Pair = tuple[int, int]
+"""A kept block: the block whose attention it has, and the block whose MLP it has; mostly the same."""
+
+
+class KeptBlocks:
+    """The kept blocks, as facts.
+
+    Args:
+        pairs: The kept blocks, in depth order.
+        before: The facts of all blocks of the intact model.
+        halves: The halves of those that are kept in part, by index.
+
+    Attributes:
+        by: By half, the blocks whose half is kept, in depth order. Where whole blocks go both are the same.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], before: Sequence[Facts], halves: Mapping[int, Halves]) -> None:
+        self._pairs, self._before, self._halves = pairs, before, halves
+        self._count = len(before)
+        self.by: dict[Part, list[int]] = {"attn": [one for one, _ in pairs], "mlp": [other for _, other in pairs]}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def kinds(self, part: Part) -> list[frozenset[int]]:
+        """The blocks by the classes of their parts, or of those of a half; none where all are alike."""
+        mlp = frozenset[str]().union(*(halves.mlp for halves in self._halves.values()))
+        kinds: dict[object, list[int]] = {}
+        for index, known in enumerate(self._before):
+            classes = tuple(
+                sorted(
+                    (name, str(value))
+                    for name, value in known.items()
+                    if name.endswith("class") and (not mlp or in_mlp(name, mlp) == (part == "mlp"))
+                )
+            )
+            kinds.setdefault(classes, []).append(index)
+        return [frozenset(blocks) for blocks in kinds.values()] if len(kinds) > 1 else []
+
+    def compare(self, after: Sequence[Facts]) -> Iterator[tuple[int, str, object, object, bool]]:
+        """What is different in the blocks that stock code builds.
+
+        Args:
+            after: The facts of these blocks.
+
+        Yields:
+            The block's new index, the name of the fact, what it was, what it is now, and whether it can follow.
+        """
+        for new in range(len(self)):
+            names = self._names(new) | after[new].keys()
+            for name in sorted(names, key=lambda n: (n.count("."), n)):
+                now = after[new].get(name)
+                parts = self._parts(new, name)
+                held = [self._before[self.by[part][new]].get(name) for part in parts]
+                if not same(held[0], now):
+                    refers = (self._refers(name, part, new, was, now) for part, was in zip(parts, held, strict=True))
+                    settable = not name.endswith(("class", "(values)")) and not isinstance(now, tuple)
+                    other = settable and any(same(was, now) for was in held)
+                    yield new, name, held[0], now, other or any(refers)
+
+    def named(self, new: int) -> str:
+        """A kept block by its index, or by what it is composed of."""
+        attention, mlp = self._pairs[new]
+        return f"block {attention}" if attention == mlp else f"{attention}.attn with {mlp}.mlp"
+
+    def _names(self, new: int) -> set[str]:
+        """The names of a kept block's facts."""
+        attention, mlp = self._pairs[new]
+        if attention == mlp:
+            return set(self._before[attention])
+        found = {name for name in self._before[attention] if not in_mlp(name, self._halves[attention].mlp)}
+        return found | {name for name in self._before[mlp] if in_mlp(name, self._halves[mlp].mlp)}
+
+    def _parts(self, new: int, name: str) -> tuple[Part, ...]:
+        """The half that a fact of a kept block belongs to; both where a module holds parts of both."""
+        attention, mlp = self._pairs[new]
+        if attention == mlp:
+            return ("attn",)
+        paths = self._halves[mlp].mlp
+        if in_mlp(name, paths):
+            return ("mlp",)
+        return ("attn", "mlp") if parts_both(name.rpartition(".")[0], paths) else ("attn",)
+
+    def _refers(self, name: str, part: Part, new: int, was: object, now: object) -> bool:
+        """Whether an attribute tells a block's own place, that of another one, or the number of blocks."""
+        kept = self.by[part]
+        old = kept[new]
+        if isinstance(was, dict) and isinstance(now, dict):  # mappings from block indices
+            return True
+        if isinstance(was, tuple):
+            places = tuple(kept.index(index) for index in was if index in kept)
+            sliced = len(was) == self._count and now == tuple(was[index] for index in kept)
+            return sliced or now == places
+        if type(was) is not int or type(now) is not int:
+            return False
+        if (was == old and now == new) or (was == self._count and now == len(kept)):
+            return True
+        if 0 <= now < len(kept) and kept[now] == was:
+            return True
+        told = {index: known[name] for index, known in enumerate(self._before) if name in known}
+        values = [value for value in told.values() if isinstance(value, int)]
+        if len(values) < 2 or len(values) < len(told):
+            return False
+        if values == list(range(values[0], values[0] + len(values))):  # a count within the blocks of one kind
+            left = [index for index in told if index in kept]
+            if now == values[0] + left.index(old):
+                return True
+        (first, one), (second, two) = list(zip(told, values, strict=True))[:2]
+        slope = (two - one) // (second - first)
+        line = [one + slope * (index - first) for index in told]
+        return slope > 0 and values == line and now == one + slope * (new - first)
+
+
+def same(was: object, now: object) -> bool:
+    """Whether a fact is the same, but for the rounding of a number."""
+    if isinstance(was, float) and isinstance(now, float):
+        return math.isclose(was, now, rel_tol=1e-12) or (math.isnan(was) and math.isnan(now))
+    return type(was) is type(now) and was == now
