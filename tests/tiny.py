@@ -108,6 +108,8 @@ EAGER_ONLY = frozenset({"gemma2", "bloom", "gpt_neo", "gpt_oss", "deberta-v2"})
 POST_NORM = frozenset(ENCODERS)
 EXPERTS = frozenset({"mixtral", "qwen3_moe", "gpt_oss"})
 """Architectures whose MLP has no single down projection."""
+PARALLEL = frozenset({"phi", "stablelm:parallel", "cohere", "gptj", "gpt_neox", "falcon"})
+"""Architectures whose attention and MLP are parallel branches, which cannot be divided."""
 
 
 def tiny(

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden
 from layerimp.blocks.forward import hidden_states
 from layerimp.blocks.sites import Taps, find_taps
-from layerimp.blocks.stream import watching
+from layerimp.blocks.stream import Place
 from layerimp.errors import ModelError
 from layerimp.healer import Gap, Writer
 from layerimp.steps import Step, Sublayer, removed_by, runs_of
@@ -114,6 +114,7 @@ def _ending_norm(stack: BlockStack, last: Sublayer) -> str | None:
     """The norm whose output is what a sublayer leaves (post-norm), by its path; None where it ends in a sum."""
     outputs: dict[str, torch.Tensor] = {}
     ends: list[torch.Tensor] = []
+    place = Place(stack, Sublayer.at(last.depth + 1))
     with ExitStack() as hooks:
         for path, module in stack[last.block].named_modules():
             if is_norm(module):
@@ -122,7 +123,7 @@ def _ending_norm(stack: BlockStack, last: Sublayer) -> str | None:
                     outputs[path] = hidden_states(output)
 
                 hooks.enter_context(module.register_forward_hook(take))
-        hooks.enter_context(watching(stack, Sublayer.at(last.depth + 1), ends.append))
+        hooks.enter_context(place.watching(ends.append))
         last_hidden(stack)
     same = (path for path, output in outputs.items() if output.shape == ends[0].shape and torch.equal(output, ends[0]))
     return next((f"{stack.path}.{last.block}.{path}" for path in same), None)

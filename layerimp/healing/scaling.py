@@ -22,7 +22,7 @@ from torch.func import functional_call
 from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden
 from layerimp.blocks.forward import hidden_states
 from layerimp.blocks.sites import find_taps
-from layerimp.blocks.stream import changing
+from layerimp.blocks.stream import Place
 from layerimp.errors import ModelError
 from layerimp.healing.gaps import is_norm, offset_of
 from layerimp.healing.parameters import held_by, replace, trying
@@ -79,7 +79,7 @@ def _scale(stack: BlockStack, parts: Sequence[Factored], factor: float) -> None:
 
 def stream_scaled(stack: BlockStack, gap: Gap, factor: float) -> AbstractContextManager[None]:
     """Let a hook multiply the residual stream at a gap while this lasts, to try a factor without changing a weight."""
-    return changing(stack, gap.position, lambda stream: stream * factor)
+    return Place(stack, gap.position).changing(lambda stream: stream * factor)
 
 
 def later_writers(stack: BlockStack, gap: Gap) -> list[Factored]:

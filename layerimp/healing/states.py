@@ -11,7 +11,7 @@ import torch
 
 from layerimp.blocks.forward import block_input, hidden_states, run
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.blocks.stream import watching
+from layerimp.blocks.stream import Place
 from layerimp.errors import LayerimpError, ModelError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.healer import Case, Gap
-    from layerimp.steps import Sublayer
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ def states(case: Case, gap: Gap, batches: Iterable[Batch]) -> Iterator[State]:
 
     Neither model runs further than the gap.
     """
+    here, there = Place(case.pruned, gap.position), Place(case.intact, gap.end)
     for batch in batches:
         mask = batch["attention_mask"].bool()
         ours, theirs = _Taken(mask), _Taken(mask)
@@ -56,8 +56,8 @@ def states(case: Case, gap: Gap, batches: Iterable[Batch]) -> Iterator[State]:
                 if gap.writer.norm is not None:
                     norm = case.pruned.model.get_submodule(gap.writer.norm)
                     hooks.enter_context(_hooked(norm, before=ours.taking("normed")))
-            _stop_at(case.pruned, gap.position, batch, ours)
-        _stop_at(case.intact, gap.end, batch, theirs)
+            _stop_at(case.pruned, here, batch, ours)
+        _stop_at(case.intact, there, batch, theirs)
         inside = (ours.get(name) for name in ("read", "written", "normed"))
         yield State(ours["stream"], theirs["stream"].to(ours["stream"].device), *inside)
 
@@ -83,17 +83,17 @@ class _AtTheGapError(LayerimpError):
     """Ends a run: what comes after the gap is not wanted."""
 
 
-def _stop_at(stack: BlockStack, place: Sublayer, batch: Batch, taken: _Taken) -> None:
-    """Run a model up to before a sublayer, or the end of its blocks, and take what the stream holds there."""
+def _stop_at(stack: BlockStack, place: Place, batch: Batch, taken: _Taken) -> None:
+    """Run a model up to a place, and take what the stream holds there."""
     take = taken.taking("stream")
 
     def stop(value: Tensor) -> None:
         take(value)
         raise _AtTheGapError
 
-    with in_eval_mode(stack.model), torch.no_grad(), suppress(_AtTheGapError), watching(stack, place, stop):
+    with in_eval_mode(stack.model), torch.no_grad(), suppress(_AtTheGapError), place.watching(stop):
         run(stack.backbone, batch)
-        raise ModelError(f"{type(stack.model).__name__} does not run up to {place} on text alone")
+        raise ModelError(f"{type(stack.model).__name__} does not run up to the gap on text alone")
 
 
 @contextmanager
