@@ -124,6 +124,14 @@ def test_the_writer_is_what_the_stream_follows(name: str, gone: Step) -> None:
         assert torch.allclose(after.stream, before.stream, atol=1e-2, rtol=1e-2)
 
 
+def first_read(model: Any, module: torch.nn.Module, text: Any) -> torch.Tensor:
+    """What a module reads in a run of its model."""
+    read: list[torch.Tensor] = []
+    with module.register_forward_pre_hook(lambda _module, args: read.append(args[0])), torch.no_grad():
+        model(**text)
+    return read[0]
+
+
 def test_states_inside_blocks_are_those_of_the_two_models() -> None:
     """Against what the second norm of a block reads, which is the stream between its attention and its MLP."""
     model = tiny("llama", num_hidden_layers=6)
@@ -132,11 +140,8 @@ def test_states_inside_blocks_are_those_of_the_two_models() -> None:
         for text, state in zip(case.batches, states(case, gap, case.batches), strict=True):
             real = text["attention_mask"].bool()
             for found, whose, deep in ((state.target, model, intact), (state.stream, case.pruned.model, pruned)):
-                read: list[torch.Tensor] = []
-                norm = whose.model.layers[deep].post_attention_layernorm
-                with norm.register_forward_pre_hook(lambda _norm, args: read.append(args[0])), torch.no_grad():
-                    whose(**text)
-                assert torch.allclose(found, read[0][real], atol=1e-5)
+                read = first_read(whose, whose.model.layers[deep].post_attention_layernorm, text)
+                assert torch.allclose(found, read[real], atol=1e-5)
 
 
 def test_states_are_those_of_the_two_models() -> None:
