@@ -96,13 +96,15 @@ def main(
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     rows: Annotated[int, typer.Option(help="Rows to measure on, of each file.")] = 16,
     packing: Annotated[Literal["windows", "rows"], typer.Option(help="As in layerimp run.")] = "windows",
+    field: Annotated[str, typer.Option(help="JSON field that holds the text.")] = "text",
+    label_field: Annotated[str | None, typer.Option(help="JSON field that holds a classifier's label.")] = None,
 ) -> None:
     loaded, tokenizer = layerimp.load(model)
     stack = find_blocks(loaded)
 
     def drawn(source: str, amount: int, seed: int) -> CalibrationSet:
-        size = {"samples": amount, "max_length": max_length}
-        return load_calibration(source, tokenizer, **size, seed=seed, packing=packing)
+        form = {"field": field, "label_field": label_field, "packing": packing}
+        return load_calibration(source, tokenizer, samples=amount, max_length=max_length, seed=seed, **form)
 
     others = [drawn(str(path), rows, 0) for path in held_out]
     measures = [HeldOutLoss(stack, list(other)) for other in others]

@@ -19,6 +19,7 @@ from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
+from layerimp.steps import Step
 from layerimp.surgery.removal import prepare
 from layerimp.testing.assertions import leaving_the_generator, require, require_unharmed
 from layerimp.testing.tiny import batch, padded_batch, tiny_classifier, tiny_model
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import Batch, BlockStack
 
-GONE = (1, 3)
+GONE: tuple[Step, ...] = (1, 3)
 """The blocks that are removed: one gap inside, and one at the end."""
 TEXT = (batch(6, 16, seed=1), padded_batch((12, 5, 9), seed=2))
 
@@ -37,20 +38,21 @@ def _fresh(healer: Healer) -> Healer:
     return type(healer)(healer.config)
 
 
-def _parted(model: PreTrainedModel, gone: Sequence[int] = GONE) -> tuple[BlockStack, BlockStack]:
+def _parted(model: PreTrainedModel, gone: Sequence[Step] = GONE) -> tuple[BlockStack, BlockStack]:
     """The intact model, and beside it the one without blocks, which shares its tensors."""
     stack = find_blocks(model)
     return stack, find_blocks(prepare(stack, gone).beside())
 
 
-def _healed(healer: Healer, model: PreTrainedModel, gone: Sequence[int] = GONE) -> tuple[Healed, BlockStack]:
+def _healed(healer: Healer, model: PreTrainedModel, gone: Sequence[Step] = GONE) -> tuple[Healed, BlockStack]:
     intact, pruned = _parted(model, gone)
     return heal_beside(intact, pruned, gone, TEXT, _fresh(healer)), intact
 
 
 def every_gap_is_told_of(healer: Healer) -> None:
     """It says of each gap what was done there."""
-    for gone in ((1,), (0, 2), GONE):
+    others: tuple[tuple[Step, ...], ...] = ((1,), (0, 2), ("1/2",))
+    for gone in (*others, GONE):
         found, _ = _healed(healer, tiny_model(), gone)
         require(all(repair.done for repair in found.repairs), "a repair does not say what was done")
 
