@@ -18,6 +18,7 @@ from layerimp.healer import Case, Healer, Loss
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss
+from layerimp.healing.parameters import changed, held_by
 from layerimp.models.discovery import find_blocks
 from layerimp.steps import Step
 from layerimp.surgery.removal import prepare
@@ -49,6 +50,12 @@ def _healed(healer: Healer, model: PreTrainedModel, gone: Sequence[Step] = GONE)
     return heal_beside(intact, pruned, gone, TEXT, _fresh(healer)), intact
 
 
+def _case(intact: BlockStack, pruned: BlockStack) -> Case:
+    """What a healer is given, without the engine around it."""
+    loss = HeldOutLoss(intact, TEXT[1:])
+    return Case(intact, pruned, find_gaps(pruned, GONE), TEXT[:1], TEXT[1:], lambda: loss.of(pruned))
+
+
 def every_gap_is_told_of(healer: Healer) -> None:
     """It says of each gap what was done there."""
     others: tuple[tuple[Step, ...], ...] = ((1,), (0, 2), ("1/2",))
@@ -63,10 +70,8 @@ def intact_stays(healer: Healer) -> None:
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     snapshot = Snapshot.of(model)
     intact, pruned = _parted(model)
-    loss = HeldOutLoss(intact, TEXT[1:])
-    case = Case(intact, pruned, find_gaps(pruned, GONE), TEXT[:1], TEXT[1:], lambda: loss.of(pruned))
     with leaving_the_generator():
-        _fresh(healer).at_every_gap(case)
+        _fresh(healer).at_every_gap(_case(intact, pruned))
     require_unharmed(model, snapshot, weights)
 
 
@@ -116,11 +121,14 @@ def parameters_are_replaced(healer: Healer) -> None:
     """What is healed has new parameters in memory of their own, of the dtype of the old; what is tied stays tied."""
     for dtype in (torch.float32, torch.bfloat16):
         model = tiny_model(dtype=dtype, tie_word_embeddings=True)
-        found, intact = _healed(healer, model)
-        ours: Any = found.model
+        intact, pruned = _parted(model)
+        ours: Any = pruned.model
+        before = held_by(ours)
+        with leaving_the_generator():  # without the engine, which puts back what is no better
+            _fresh(healer).at_every_gap(_case(intact, pruned))
         require(ours.lm_head.weight is ours.model.embed_tokens.weight, "a tied weight is no longer tied")
         lent = {parameter.data_ptr(): path for path, parameter in intact.model.named_parameters()}
-        for path in found.changed:
+        for path in changed(before, ours):
             parameter = ours.get_parameter(path)
             require(parameter.dtype == dtype, f"{path} is in {parameter.dtype}, where the model is in {dtype}")
             require(parameter.data_ptr() not in lent, f"{path} lies in memory that the intact model uses")
