@@ -135,7 +135,9 @@ class Budget:
         return cls.exactly(total, num_blocks, protect=protect, forced=forced)
 
     @classmethod
-    def exactly(cls, count: int, num_blocks: int, *, protect: Sequence[int] = (), forced: Sequence[Step] = ()) -> Budget:
+    def exactly(
+        cls, count: int, num_blocks: int, *, protect: Sequence[int] = (), forced: Sequence[Step] = ()
+    ) -> Budget:
         """The budget for so many steps.
 
         Raises:
