@@ -29,9 +29,11 @@ from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.pruner import Budget
 from layerimp.registry.catalog import registry
+from layerimp.report.cuts import ranges
 from layerimp.report.statistics import interval
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import measure
+from layerimp.steps import Step, read_steps
 from layerimp.surgery.removal import prepare
 
 GREEDY = "greedy"
@@ -42,7 +44,7 @@ GREEDY = "greedy"
 class Found:
     """What came out for one scorer, by draw."""
 
-    blocks: list[tuple[int, ...]] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
     losses: dict[str, list[list[float]]] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
@@ -52,7 +54,7 @@ def main(
     held_out: Annotated[list[Path], typer.Option(help="Text to measure on; repeatable.")],
     calibration: Annotated[str, typer.Option(help="Text to score and to heal on.")],
     count: Annotated[int, typer.Option(help="How many blocks go.")] = 3,
-    blocks: Annotated[str, typer.Option(help="The blocks that go, such as 12,13, in place of scorers.")] = "",
+    blocks: Annotated[str, typer.Option(help="What goes, such as 12,17/18, in place of scorers.")] = "",
     scorer: Annotated[list[str] | None, typer.Option(help="Scorers, or greedy; repeatable.")] = None,
     healer: Annotated[list[str] | None, typer.Option(help="Healers; repeatable.")] = None,
     draws: Annotated[int, typer.Option()] = 5,
@@ -78,7 +80,7 @@ def main(
             raise typer.BadParameter("a document of the calibration text is also held out")
         for name, gone in _chosen(stack, text, blocks, scorer or [], count):
             one = found.setdefault(name, Found())
-            one.blocks.append(tuple(sorted(gone)))
+            one.gone.append(ranges(gone))
             for healing in ("", *(healer or ["rescale", "linear"])):
                 began = time.monotonic()
                 rest = find_blocks(prepare(stack, gone).beside())
@@ -88,7 +90,7 @@ def main(
                 one.losses.setdefault(healing, []).append([each.of(rest) for each in measures])
                 recovered = "" if not healing else f", recovered {_recovered(one, intact, healing, -1):.1%}"
                 print(
-                    f"draw {seed}, {name} {one.blocks[-1]} {healing or 'unhealed'}: perplexity "
+                    f"draw {seed}, {name} ({one.gone[-1]}) {healing or 'unhealed'}: perplexity "
                     f"{_perplexity(one.losses[healing][-1]):.2f}{recovered}, {one.seconds[healing][-1]:.0f} s",
                     flush=True,
                 )
@@ -97,10 +99,10 @@ def main(
 
 def _chosen(
     stack: BlockStack, text: CalibrationSet, blocks: str, scorers: Sequence[str], count: int
-) -> Iterator[tuple[str, list[int]]]:
-    """The blocks that go, by scorer."""
+) -> Iterator[tuple[str, list[Step]]]:
+    """What goes, by scorer."""
     if blocks:
-        yield f"blocks {blocks}", [int(block) for block in blocks.split(",")]
+        yield f"blocks {blocks}", read_steps(blocks)
         return
     plain = [name for name in scorers if name != GREEDY]
     made = {name: registry().create("scorer", name, {}, len(stack)) for name in plain}
@@ -109,7 +111,7 @@ def _chosen(
         yield name, importance[name].weakest_first()[:count]
     if GREEDY in scorers:
 
-        def scoring(removed: Sequence[int]) -> Importance:
+        def scoring(removed: Sequence[Step]) -> Importance:
             one = registry().create("scorer", "perplexity", {}, len(stack) - len(set(removed)))
             return measure(stack, text, {"one": one}, removed=removed)["one"]
 
@@ -128,7 +130,7 @@ def _recovered(one: Found, intact: Sequence[float], healing: str, draw: int) -> 
 
 def _show(found: dict[str, Found], intact: Sequence[float], draws: int) -> None:
     print(f"intact perplexity {_perplexity(intact):.2f}, {draws} draws")
-    table = Table("scorer", "healer", "perplexity", "recovered", "seconds", "blocks (times)")
+    table = Table("scorer", "healer", "perplexity", "recovered", "seconds", "removed (times)")
     for name, one in found.items():
         for healing, losses in one.losses.items():
             mean = interval([sum(each) / len(each) for each in losses]).mapped(math.exp)
@@ -136,7 +138,7 @@ def _show(found: dict[str, Found], intact: Sequence[float], draws: int) -> None:
             shares = [_recovered(one, intact, healing, draw) for draw in range(len(losses))]
             back = interval(shares)
             half = "" if back.high is None else f" ± {back.high - back.mean:.1%}"
-            went = "; ".join(f"{b} ({one.blocks.count(b)})" for b in dict.fromkeys(one.blocks)) if not healing else ""
+            went = "; ".join(f"{g} ({one.gone.count(g)})" for g in dict.fromkeys(one.gone)) if not healing else ""
             seconds = sum(one.seconds[healing]) / len(losses)
             table.add_row(
                 name if not healing else "",

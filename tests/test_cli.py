@@ -412,7 +412,7 @@ def test_a_checkpoint_by_count(layerimp_command: Run, scoring: list[object], tmp
     code, _, err = layerimp_command(
         "prune", *scoring[:2], "--plan", out_dir / "plan.json", "--count", 1, "--output", tmp_path / "by-plan"
     )
-    assert (code, err) == (2, "layerimp: a plan says which blocks go: --plan and --count contradict each other\n")
+    assert (code, err) == (2, "layerimp: a plan says what goes: --plan and --count contradict each other\n")
 
 
 def pickled(tmp_path: Path) -> Path:
@@ -495,7 +495,14 @@ WRONG = [
     (["--ratio", "0.05"], "ratio 0.05 of 4 blocks rounds to none"),
     (["--ratio", "0.95"], "leaves no model"),
     (["--ratio", "half"], "number"),
-    (["--blocks", "1,x"], "--blocks takes block indices"),
+    (["--blocks", "1,x"], "--blocks takes blocks and seams such as 5,17/18, got '1,x': 'x' is no block (5)"),
+    (["--blocks", "1/3"], "1/3 is no seam, which lies between neighbours such as 1/2"),
+    (["--blocks", "1.mlp"], "--blocks 1.mlp: without 1.mlp attention and MLP would not take turns"),
+    (["--blocks", "1,1/2"], "1 and 1/2 both remove 1.mlp"),
+    (["--blocks", "3/4"], "block 4 (3/4) does not exist: the model has blocks 0 to 3"),
+    (["--blocks", "1/2", "--protect", "2"], "2.attn is both to be removed and protected"),
+    (["--protect", "1/2"], "--protect takes whole blocks such as 0,17, got '1/2'"),
+    (["--blocks", "1/2", "--pruner", "window", "--count", "2"], "a window is a run of whole blocks, and 1/2 is none"),
     (["--blocks", "9"], "block 9 does not exist: the model has blocks 0 to 3"),
     (["--protect", "0,1,2,3"], "are not protected"),
     (["--blocks", "1", "--protect", "1"], "both to be removed and protected"),
@@ -527,7 +534,7 @@ WRONG = [
     (["--set", "harness.allow_task_code=true"], "cannot switch on allow_task_code"),
     (["--recipe", written("r.yaml", "modle: x")], "unknown recipe field 'modle'"),
     (["--recipe", written("o.yaml", "overwrite: true")], "cannot say overwrite"),
-    (["--blocks", ""], "--blocks takes block indices"),
+    (["--blocks", ""], "--blocks takes blocks and seams such as 5,17/18, got ''"),
     (["--calibration", written("upper.JSONL", "{text}")], "line 1: not JSON"),
     (["--calibration", written("json.txt", '{"text": "a"}')], "name it .jsonl"),
     (["--calibration", here("nowhere.csv")], "does not exist"),

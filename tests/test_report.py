@@ -201,7 +201,7 @@ def test_each_file_has_its_schema_version(tmp_path: Path) -> None:
     assert {name: content["schema_version"] for name, content in files.items()} == {
         "recipe.json": "layerimp.recipe/1",
         "scores.json": "layerimp.scores/1",
-        "plan.json": "layerimp.plans/1",
+        "plan.json": "layerimp.plans/2",
         "metrics.json": "layerimp.metrics/2",
     }
     assert make_recipe(files["recipe.json"]) == made.recipe
