@@ -196,7 +196,7 @@ class Pruner(Component):
 
     @abstractmethod
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Choose `budget.count` blocks.
+        """Choose `budget.count` steps.
 
         Args:
             scoring: Scores the model with the given steps taken. A one-shot pruner calls `scoring(())` once; a greedy
