@@ -31,10 +31,11 @@ from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.pruner import Budget
 from layerimp.registry.catalog import registry
+from layerimp.report.cuts import ranges
 from layerimp.report.statistics import interval
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import measure
-from layerimp.steps import Step, in_depth_order, read_steps, touched_by
+from layerimp.steps import Step, read_steps, touched_by
 from layerimp.surgery.removal import prepare
 from layerimp.sweep.cache import BlockCache
 
@@ -78,7 +79,7 @@ class Outcome:
 class Found:
     """What came out for one scorer, by draw."""
 
-    blocks: list[tuple[Step, ...]] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
 
 
@@ -118,7 +119,7 @@ def main(
         known: dict[tuple[frozenset[Step], str], Outcome] = {}
         for name, gone in _chosen(stack, text, few, blocks, scorer or [], count):
             one = found.setdefault(name, Found())
-            one.blocks.append(tuple(in_depth_order(gone)))
+            one.gone.append(ranges(gone))
             for healing in ("", *(healer or ["rescale", "linear"])):
                 key = frozenset(gone), healing
                 if key not in known:
@@ -130,7 +131,7 @@ def main(
                 one.outcomes.setdefault(healing, []).append(known[key])
                 recovered = "" if not healing else f", recovered {_recovered(one, intact, healing, -1):.1%}"
                 print(
-                    f"draw {seed}, {name} {', '.join(map(str, one.blocks[-1]))} {healing or 'unhealed'}: "
+                    f"draw {seed}, {name} ({one.gone[-1]}) {healing or 'unhealed'}: "
                     f"{known[key].shown:.2f}{recovered}, {known[key].seconds:.0f} s",
                     flush=True,
                 )
@@ -168,7 +169,7 @@ def _recovered(one: Found, intact: Outcome, healing: str, draw: int) -> float:
 def _show(found: dict[str, Found], intact: Outcome) -> None:
     quality = "accuracy, %" if intact.accuracy else "perplexity"
     print(f"intact {quality} {intact.shown:.2f}")
-    table = Table("scorer", "healer", quality, "recovered", "seconds", "blocks (times)")
+    table = Table("scorer", "healer", quality, "recovered", "seconds", "removed (times)")
     for name, one in found.items():
         for healing, outcomes in one.outcomes.items():
             mean = interval([outcome.shown if intact.accuracy else fmean(outcome.losses) for outcome in outcomes])
@@ -176,8 +177,7 @@ def _show(found: dict[str, Found], intact: Outcome) -> None:
             shown = "" if mean.low is None or mean.high is None else f" ({mean.low:.2f} to {mean.high:.2f})"
             back = interval([_recovered(one, intact, healing, draw) for draw in range(len(outcomes))])
             half = "" if back.high is None else f" ± {back.high - back.mean:.1%}"
-            times = {", ".join(map(str, steps)): one.blocks.count(steps) for steps in one.blocks}
-            went = "; ".join(f"{steps} ({count})" for steps, count in times.items())
+            went = "; ".join(f"{gone} ({one.gone.count(gone)})" for gone in dict.fromkeys(one.gone))
             table.add_row(
                 name if not healing else "",
                 healing or "none",

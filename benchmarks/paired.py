@@ -25,6 +25,7 @@ from layerimp.bench.commands import findings
 from layerimp.report.findings import Key, ModelFindings
 from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.statistics import LEVEL
+from layerimp.steps import removed_by
 
 
 def main(directories: Annotated[list[Path], typer.Argument(help="Outputs of layerimp bench.")]) -> None:
@@ -46,7 +47,7 @@ def _counted(model: ModelFindings, key: Key) -> tuple[str, ...]:
     for (_, ratio, _), found in model.pruned.items():
         for one in found:
             if key in one.metrics:
-                left[ratio, frozenset(one.blocks)] = Estimate.of([one.metrics[key]])
+                left[ratio, removed_by(one.blocks)] = Estimate.of([one.metrics[key]])
     pairs = [
         (left[one], left[other])
         for one, other in combinations(left, 2)

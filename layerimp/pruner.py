@@ -144,6 +144,8 @@ class Budget:
             OptionError: nothing or everything would go, or the steps contradict one another.
         """
         forced = checked_steps(forced, num_blocks)
+        if wrong := [block for block in protect if not isinstance(block, int)]:
+            raise OptionError(f"what is protected are whole blocks such as 5, got {wrong[0]!r}")
         protected = touched_by(checked_steps(protect, num_blocks, what="protected block"))
         if both := [part for part in sorted(removed_by(forced)) if part.block in protected]:
             part = f"block {both[0].block}" if both[0].block in forced else str(both[0])
@@ -194,7 +196,7 @@ class Pruner(Component):
 
     @abstractmethod
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Choose `budget.count` blocks.
+        """Choose `budget.count` steps.
 
         Args:
             scoring: Scores the model with the given steps taken. A one-shot pruner calls `scoring(())` once; a greedy
@@ -216,6 +218,7 @@ class Pruner(Component):
         if not isinstance(plan, PrunePlan):
             raise PluginError(f"plan() gives {type(plan).__name__}, not a PrunePlan")
         chosen = [step for step in plan.blocks if step not in budget.forced]
-        if len(plan.blocks) != budget.count or budget.protected & touched_by(chosen):
+        missing = set(budget.forced).difference(plan.blocks)
+        if len(plan.blocks) != budget.count or missing or budget.protected & touched_by(chosen):
             raise PluginError(f"it broke its budget: {counted(budget.count)}, got {plan.blocks}")
         return plan

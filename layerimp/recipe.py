@@ -21,6 +21,7 @@ from layerimp.defaults import (
 )
 from layerimp.errors import InputError, OptionError, unknown_name
 from layerimp.pruner import RATIO_OR_COUNT, checked_ratio
+from layerimp.steps import Step, read_steps
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,14 @@ class CalibrationSpec(Part):
     max_length: int | None = Field(None, ge=2, description="Tokens per row; default 256, or what the model takes.")
 
 
+def _steps(value: Any) -> Any:
+    """Accept one step, a list of them, and text as on the command line; all else is for pydantic to judge."""
+    parts = [value] if isinstance(value, int | str) else value
+    if not isinstance(parts, list | tuple):
+        return value
+    return read_steps(",".join(map(str, parts)), what="blocks") if parts else []
+
+
 def _ratio(value: Any) -> Any:
     """Refuse a number that is no share; all else is for pydantic to judge."""
     return checked_ratio(value, instead="count: {}") if isinstance(value, int | float) else value
@@ -194,7 +203,11 @@ class Recipe(Part):
         description="Share of the blocks to remove; default: 0.25 where neither count nor blocks is given.",
     )
     count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of ratio.")
-    blocks: tuple[int, ...] = Field((), description="Blocks to remove whatever their score.")
+    blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = Field(
+        (),
+        description="What to remove whatever its score: blocks, and seams between neighbours such as 17/18; a list, or "
+        "text such as 5,17/18.",
+    )
     protect: tuple[int, ...] = Field((), description="Blocks to keep whatever their score.")
     tasks: tuple[str, ...] | None = Field(
         None, description="lm-evaluation-harness tasks: names or YAML paths; default: those of the starter."

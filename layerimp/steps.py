@@ -167,6 +167,11 @@ def in_depth_order(steps: Iterable[Step]) -> list[Step]:
     return sorted(steps, key=sublayers_of)
 
 
+def simplest(steps: Iterable[Step]) -> list[Step]:
+    """The same removal as blocks, where whole ones go, and seams: in depth order, in which they can be removed."""
+    return [step for run in runs_of(removed_by(steps)) for step in steps_of(run)]
+
+
 def runs_of(sublayers: Collection[Sublayer]) -> Iterator[tuple[Sublayer, ...]]:
     """Sublayers as runs of neighbours, in depth order."""
     run: list[Sublayer] = []

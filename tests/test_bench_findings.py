@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from layerimp.bench.store import Store
 from layerimp.cli.tables import paper
 from layerimp.report import schema
 from layerimp.report.findings import Findings
+from layerimp.report.html.page import page
 from layerimp.report.json_export import as_document
 from layerimp.report.statistics import interval
 from layerimp.report.tables import as_csv, as_latex, as_markdown, number, paper_tables, summaries
@@ -259,6 +261,43 @@ def test_marks_in_every_format(tmp_path: Path) -> None:
     assert "<u>0.7000 (0.0010)</u>" in as_markdown(found)
     assert r"\textbf{0.8000 (0.0010)}" in as_latex(found)
     assert r"\underline{0.7000 (0.0010)}" in as_latex(found)
+
+
+def _with_seams(cell: Cell) -> Result:
+    """As always, but `avss` scores a seam as well, and least."""
+    if cell.kind == "scoring" and cell.content["scorer"] == "avss":
+        scores = [float(block) for block in range(BLOCKS)]
+        return dict(computed(cell)) | {"scores": [*scores, -1.0], "blocks": [*range(BLOCKS), "4/5"]}
+    if cell.kind == "evaluation" and "4/5" in cell.content["blocks"]:
+        content = dict(cell.content) | {"blocks": [4 if step == "4/5" else step for step in cell.content["blocks"]]}
+        return computed(replace(cell, content=content))
+    return computed(cell)
+
+
+def test_a_grid_holds_seams(tmp_path: Path) -> None:
+    found = findings(tmp_path, _with_seams, counts=[1, 2], ratios=[], repeats=2)
+    model = found.models["one"]
+    assert model.num_blocks == BLOCKS
+    assert [one.blocks for one in model.pruned["lowest", 2, "avss"]] == [("4/5", 0)] * 2
+    assert model.stability["lowest", 2, "avss"].same == 1
+    assert {len(scores) for one in model.scored.values() for scores in one.scores} == {BLOCKS}
+    assert row(found, "mood", 2).entries["avss"].values == pytest.approx([0.9 - 6 / 100] * 2)
+    document = json.dumps(as_document(found), allow_nan=False)
+    TypeAdapter(schema.DOCUMENTS["layerimp.findings/2"]).validate_json(document, strict=True)
+    assert '"blocks": [["4/5", 0], ["4/5", 0]]' in document
+    whole = page(found)
+    assert whole.count("A block of which a half goes, with a seam, counts half.") == 1
+    assert "avss, block 4: in 50% of repeats" in whole
+    with Store(tmp_path, write=False) as store:
+        names = {name for (name,) in store._connection.execute("SELECT name FROM cells WHERE kind = 'evaluation'")}
+    assert {"evaluate mood on one without seam 4/5", "evaluate mood on one without 0, 4/5"} < names
+
+
+def test_a_cell_is_named_by_what_is_gone(layout: Layout) -> None:
+    measure = layout.models["one"].measures[0]
+    keys = {layout.evaluation("one", steps, measure).key for steps in ((3, "1/2"), ("2.attn,1.mlp", 3), ("1/2", 3))}
+    assert len(keys) == 1
+    assert layout.evaluation("one", (3, 1), measure).content["blocks"] == [1, 3]  # as it always was
 
 
 def test_latex_is_plain_text(found: Findings) -> None:

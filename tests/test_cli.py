@@ -319,6 +319,9 @@ def test_the_intact_metrics_are_used_again(
     assert len(calls) == 3
 
 
+READ = "the versions that are read: layerimp.plans/1, layerimp.plans/2, layerimp.plan/1, layerimp.plan/2"
+
+
 def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
     code, out, _ = layerimp_command("score", *scoring, "--json")
     assert code == 0
@@ -348,6 +351,12 @@ def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object],
         ({"num_blocks": 4, "blocks": [1]}, ["--protect", "1"], "--plan and --protect contradict"),
         ([1], [], "not a JSON object"),
         ({"blocks": [1]}, [], "num_blocks"),
+        ({"num_blocks": 4, "blocks": ["1/3"]}, [], "plan.json is no plan: 1/3 is no seam"),
+        ({"num_blocks": 4, "blocks": [1, "1/2"]}, [], "plan.json is no plan: 1 and 1/2 both remove 1.mlp"),
+        ({"schema_version": "layerimp.plans/3", "plans": {}}, [], f"'layerimp.plans/3'; {READ}"),
+        ({"schema_version": "layerimp.plan/3", "num_blocks": 4, "blocks": [1]}, [], f"'layerimp.plan/3'; {READ}"),
+        ({"schema_version": "layerimp.plans/2", "plans": {"a": {"schema_version": "x"}}}, [], f"'x'; {READ}"),
+        ({"schema_version": "layerimp.report/2"}, [], f"the version 'layerimp.report/2'; {READ}"),
     ],
     ids=str,
 )
@@ -359,6 +368,41 @@ def test_bad_plans_are_one_line(
     code, _, err = layerimp_command("prune", *arguments)
     assert (code, said in err.splitlines()[-1]) == (2, True), err
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def plan_of(model: Path, version: int) -> dict[str, Any]:
+    """A plan as a version of layerimp wrote it."""
+    plan = {"num_blocks": 4, "blocks": [2], "reason": "why", "scorer": "avss", "pruner": "lowest"}
+    plan |= {"model": str(model)} if version > 1 else {}
+    return {"schema_version": f"layerimp.plan/{version}"} | plan
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("whole", [True, False])
+def test_plans_that_were_ever_written_are_read(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, version: int, whole: bool
+) -> None:
+    plan = plan_of(model_dir, version)
+    document = {"schema_version": f"layerimp.plans/{version}", "plans": {"avss": plan}} if whole else plan
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    arguments = ["--model", model_dir, "--plan", tmp_path / "plan.json", "--output", tmp_path / "out"]
+    code, _, err = layerimp_command("prune", *arguments)
+    assert code == 0, err
+    assert "was made for" not in err
+    written = json.loads((tmp_path / "out" / "plan.json").read_text())
+    now = plan_of(model_dir, 2) | ({} if version > 1 else {"model": None})
+    assert written == {"schema_version": "layerimp.plans/2", "plans": {"avss": now}}
+
+
+def test_a_plan_names_its_model(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    code, _, err = layerimp_command("prune", "--model", model_dir, "--blocks", 1, "--output", tmp_path / "a")
+    assert code == 0, err
+    assert json.loads((tmp_path / "a" / "plan.json").read_text())["plans"]["blocks"]["model"] == str(model_dir)
+    other = copied(tmp_path / "other")
+    arguments = ["--model", other, "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / "b"]
+    code, _, err = layerimp_command("prune", *arguments)
+    assert code == 0, err
+    assert f"note: the plan blocks was made for {model_dir}, and is applied to {other}" in err
 
 
 def test_evaluators_keep_apart_under_labels(layerimp_command: Run, model_dir: Path, task: Path) -> None:
@@ -412,7 +456,7 @@ def test_a_checkpoint_by_count(layerimp_command: Run, scoring: list[object], tmp
     code, _, err = layerimp_command(
         "prune", *scoring[:2], "--plan", out_dir / "plan.json", "--count", 1, "--output", tmp_path / "by-plan"
     )
-    assert (code, err) == (2, "layerimp: a plan says which blocks go: --plan and --count contradict each other\n")
+    assert (code, err) == (2, "layerimp: a plan says what goes: --plan and --count contradict each other\n")
 
 
 def pickled(tmp_path: Path) -> Path:
@@ -495,7 +539,14 @@ WRONG = [
     (["--ratio", "0.05"], "ratio 0.05 of 4 blocks rounds to none"),
     (["--ratio", "0.95"], "leaves no model"),
     (["--ratio", "half"], "number"),
-    (["--blocks", "1,x"], "--blocks takes block indices"),
+    (["--blocks", "1,x"], "--blocks takes blocks and seams such as 5,17/18, got '1,x': 'x' is no block (5)"),
+    (["--blocks", "1/3"], "1/3 is no seam, which lies between neighbours such as 1/2"),
+    (["--blocks", "1.mlp"], "--blocks 1.mlp: without 1.mlp attention and MLP would not take turns"),
+    (["--blocks", "1,1/2"], "1 and 1/2 both remove 1.mlp"),
+    (["--blocks", "3/4"], "block 4 (3/4) does not exist: the model has blocks 0 to 3"),
+    (["--blocks", "1/2", "--protect", "2"], "2.attn is both to be removed and protected"),
+    (["--protect", "1/2"], "--protect takes whole blocks such as 0,17, got '1/2'"),
+    (["--blocks", "1/2", "--pruner", "window", "--count", "2"], "a window is a run of whole blocks, and 1/2 is none"),
     (["--blocks", "9"], "block 9 does not exist: the model has blocks 0 to 3"),
     (["--protect", "0,1,2,3"], "are not protected"),
     (["--blocks", "1", "--protect", "1"], "both to be removed and protected"),
@@ -527,7 +578,7 @@ WRONG = [
     (["--set", "harness.allow_task_code=true"], "cannot switch on allow_task_code"),
     (["--recipe", written("r.yaml", "modle: x")], "unknown recipe field 'modle'"),
     (["--recipe", written("o.yaml", "overwrite: true")], "cannot say overwrite"),
-    (["--blocks", ""], "--blocks takes block indices"),
+    (["--blocks", ""], "--blocks takes blocks and seams such as 5,17/18, got ''"),
     (["--calibration", written("upper.JSONL", "{text}")], "line 1: not JSON"),
     (["--calibration", written("json.txt", '{"text": "a"}')], "name it .jsonl"),
     (["--calibration", here("nowhere.csv")], "does not exist"),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from layerimp_lowest import Lowest, layerimp_pruners
 from pydantic import ValidationError
 
-from layerimp.errors import LayerimpError, OptionError
-from layerimp.pruner import Budget, PrunePlan, checked_blocks
+from layerimp.errors import LayerimpError, OptionError, PluginError
+from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.scorer import Importance
 
 modest = settings(derandomize=True, max_examples=150, deadline=None, database=None)
@@ -101,6 +101,15 @@ def test_a_number_of_blocks_is_no_ratio(ratio: float, said: str) -> None:
         ({"ratio": 0.25, "blocks": [1, 2, 3]}, "removes 2 blocks, but 3 are named"),
         ({"ratio": 0.5, "protect": [0, 1, 2, 3, 4]}, "4 blocks are to go, but only 3 of 8 are not protected"),
         ({}, "nothing is to be removed: give a ratio, a count, or blocks"),
+        ({"blocks": ["6/7", "7/8"]}, r"block 8 \(7/8\) does not exist: the model has blocks 0 to 7"),
+        ({"blocks": [5, "5/6"]}, r"5 and 5/6 both remove 5\.mlp"),
+        ({"blocks": ["1/2", "2/3", "2/3"]}, r"2/3 and 2/3 both remove 2\.mlp"),
+        ({"blocks": ["4/6"]}, "4/6 is no seam, which lies between neighbours such as 4/5"),
+        ({"blocks": ["7.mlp"]}, "without 7.mlp attention and MLP would not take turns"),
+        ({"blocks": ["5/6"], "protect": [6]}, r"^6\.attn is both to be removed and protected$"),
+        ({"count": 2, "protect": ["5/6"]}, "^what is protected are whole blocks such as 5, got '5/6'$"),
+        ({"count": 1, "blocks": [1, "2/3"]}, "count 1 removes 1 block, but 2 are named"),
+        ({"count": 6, "blocks": ["1/2"], "protect": [0, 7]}, "6 blocks are to go, but only 5 of 8 are not protected"),
     ],
 )
 def test_a_contradiction_is_refused(asked: dict[str, Any], said: str) -> None:
@@ -116,7 +125,41 @@ def test_named_blocks_set_the_count_unless_a_ratio_or_a_count_does() -> None:
     assert Budget.of(8, count=2, blocks=[5, 3]) == Budget.of(8, blocks=[5, 3])
 
 
-def plan(scores: list[float], budget: Budget) -> list[int]:
+def test_a_seam_counts_as_one_and_protects_what_it_halves() -> None:
+    budget = Budget.of(8, count=3, blocks=["5/6", 1], protect=[0])
+    assert budget == Budget(8, 3, frozenset({0, 5, 6}), ("5/6", 1))
+    assert Budget.of(8, blocks=["6.attn , 5.mlp"]) == Budget(8, 1, frozenset({5, 6}), ("5/6",))
+    assert Budget.exactly(3, 4, forced=("1/2",)).count == 3  # 1/2, 0 and 3 leave one block
+    assert Budget.of(4, blocks=["1/2", "1.attn,2.mlp", 0]).protected == {1, 2}
+
+
+class Fixed(Pruner):
+    """Has one plan."""
+
+    name = "fixed"
+
+    def __init__(self, *blocks: int | str) -> None:
+        super().__init__()
+        self.blocks = blocks
+
+    def plan(self, scoring: Any, budget: Budget) -> PrunePlan:
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=list(self.blocks))
+
+
+@pytest.mark.parametrize("blocks", [("5/6", 1), (0, "5/6", 1), (1, "5/6", 4)])
+def test_a_plan_that_keeps_its_budget(blocks: tuple[int | str, ...]) -> None:
+    budget = Budget.of(8, count=len(blocks), blocks=["5/6"], protect=[7])
+    assert Fixed(*blocks).within_budget(lambda _: Importance([0.0] * 8), budget).blocks == list(blocks)
+
+
+@pytest.mark.parametrize("blocks", [(1, 2), ("5/6",), ("5/6", "5.attn,6.mlp"), ("5/6", 7), ("5/6", "3/4", 1)])
+def test_a_plan_that_breaks_its_budget_is_refused(blocks: tuple[int | str, ...]) -> None:
+    budget = Budget.of(8, count=2, blocks=["5/6"], protect=[7])
+    with pytest.raises(PluginError, match="it broke its budget: 2 blocks, got "):
+        Fixed(*blocks).within_budget(lambda _: Importance([0.0] * 8), budget)
+
+
+def plan(scores: list[float], budget: Budget) -> list[int | str]:
     calls: list[Sequence[int]] = []
 
     def scoring(removed: Sequence[int]) -> Importance:
@@ -141,6 +184,7 @@ def plan(scores: list[float], budget: Budget) -> list[int]:
         ([4, 1, 3, 2], {"ratio": 0.75, "blocks": [2, 0], "protect": [1]}, [2, 0, 3]),
         ([4, 1, 3, 2], {"blocks": [2, 0]}, [2, 0]),
         ([4, 1, 3, 2], {"blocks": [1]}, [1]),
+        ([4, 1, 3, 2], {"count": 2, "blocks": ["1/2"]}, ["1/2", 3]),
     ],
 )
 def test_the_lowest_go_first(scores: list[float], asked: dict[str, Any], expected: list[int]) -> None:
@@ -177,9 +221,10 @@ def test_the_plugin_ships_it() -> None:
 
 
 def test_a_plan_survives_a_file() -> None:
-    made = PrunePlan(num_blocks=6, blocks=[5, 0], reason="why", scorer="avss", pruner="lowest")
+    made = PrunePlan(num_blocks=6, blocks=[5, "2/3", 0], reason="why", scorer="avss", pruner="lowest", model="m")
     text = made.model_dump_json()
-    assert '"schema_version":"layerimp.plan/1"' in text
+    assert '"schema_version":"layerimp.plan/2"' in text
+    assert '"blocks":[5,"2/3",0]' in text
     assert PrunePlan.model_validate_json(text) == made
     with pytest.raises(ValidationError, match="frozen"):
         made.reason = "another"  # type: ignore[misc]
@@ -192,10 +237,15 @@ def test_a_plan_survives_a_file() -> None:
         ({"num_blocks": 4, "blocks": [1, 1]}, "named twice"),
         ({"num_blocks": 2, "blocks": [0, 1]}, "leaves no model"),
         ({"num_blocks": 0, "blocks": []}, "leaves no model"),
-        ({"num_blocks": 4, "blocks": ["x"]}, "integer"),
+        ({"num_blocks": 4, "blocks": ["x"]}, r"'x' is no block \(5\), no seam \(17/18\) and no sublayer \(7.mlp\)"),
+        ({"num_blocks": 4, "blocks": [1.5]}, "integer"),
+        ({"num_blocks": 4, "blocks": ["3/4"]}, r"block 4 \(3/4\) does not exist"),
+        ({"num_blocks": 4, "blocks": ["1/2", 2]}, "1/2 and 2 both remove 2.attn"),
+        ({"num_blocks": 4, "blocks": ["1.attn,2.mlp"]}, "would not take turns"),
+        ({"num_blocks": 3, "blocks": ["0/1", "1/2", "0.attn,2.mlp"]}, "leaves no model"),
         ({"num_blocks": 4}, "blocks"),
         ({"num_blocks": 4, "blocks": [1], "ratio": 0.5}, "ratio"),
-        ({"num_blocks": 4, "blocks": [1], "schema_version": "layerimp.plan/2"}, "layerimp.plan/1"),
+        ({"num_blocks": 4, "blocks": [1], "schema_version": "layerimp.plan/3"}, "layerimp.plan/2"),
     ],
 )
 def test_an_unsound_plan_is_refused(values: dict[str, Any], said: str) -> None:
@@ -203,6 +253,12 @@ def test_an_unsound_plan_is_refused(values: dict[str, Any], said: str) -> None:
         PrunePlan(**values)
 
 
-def test_checked_blocks_keep_their_order() -> None:
-    assert checked_blocks([3, 0, 2], 4) == (3, 0, 2)
-    assert checked_blocks([], 4) == ()
+def test_a_plan_of_the_first_version_is_read() -> None:
+    old = {"schema_version": "layerimp.plan/1", "num_blocks": 4, "blocks": [2, 0], "reason": "", "scorer": "avss"}
+    made = PrunePlan(**old, pruner=None)
+    assert (made.schema_version, made.blocks, made.model) == ("layerimp.plan/2", [2, 0], None)
+
+
+def test_steps_are_kept_as_they_are_written_best() -> None:
+    made = PrunePlan(num_blocks=9, blocks=["5", "1.mlp,2.attn", "3.attn,3.mlp", "2.mlp , 1.attn"])
+    assert made.blocks == [5, "1/2", 3, "1.attn,2.mlp"]

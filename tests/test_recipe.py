@@ -174,8 +174,11 @@ def test_a_label_may_hold_a_dot() -> None:
         ({"scorer": ["all"], "set_": ["all.window=2"]}, OptionError, "takes no label and no options"),
         ({"baselines": ["all"]}, OptionError, "'all' cannot be a baseline"),
         ({"baselines": ["original"]}, OptionError, "'original' cannot be a label"),
-        ({"blocks": "3,x"}, OptionError, "--blocks takes block indices such as 3,5, got '3,x'"),
-        ({"protect": "1.5"}, OptionError, "--protect takes block indices"),
+        ({"blocks": "3,x"}, OptionError, "--blocks takes blocks and seams such as 5,17/18, got '3,x': 'x' is no block"),
+        ({"blocks": "17/19"}, OptionError, "17/19 is no seam, which lies between neighbours such as 17/18"),
+        ({"blocks": "7.mlp"}, OptionError, "--blocks 7.mlp: without 7.mlp attention and MLP would not take turns"),
+        ({"protect": "1.5"}, OptionError, "--protect takes whole blocks such as 0,17, got '1.5'"),
+        ({"protect": "17/18"}, OptionError, "--protect takes whole blocks such as 0,17, got '17/18'"),
         ({"set_": ["avss.site"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
         ({"set_": ["site=x.y"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
         ({"set_": ["avs.site=x"]}, UnknownNameError, "unknown label 'avs' .*Did you mean 'avss'"),
@@ -224,7 +227,12 @@ def test_a_wrong_option_is_named(given: dict[str, Any], error: type[Exception], 
         ("model: m\nratio: 0.5\ncount: 1", "^ratio and count contradict each other; give one of them$"),
         ("model: m\ncount: 0.5", "count: .*integer.*got 0.5"),
         ("model: m\nlimit: 1.5", "limit: .*integer"),
-        ("model: m\nblocks: [a]", "blocks.0: .*integer"),
+        ("model: m\nblocks: [a]", "^blocks takes blocks and seams such as 5,17/18, got 'a': 'a' is no block"),
+        ("model: m\nblocks: [1.5]", "^blocks takes .* got '1.5'"),
+        ("model: m\nblocks: {1: 2}", "blocks: .*tuple"),
+        ("model: m\nblocks: 17/19", "^blocks takes .*17/19 is no seam"),
+        ("model: m\nblocks: [5, 7.mlp]", "^blocks 5,7.mlp: without 7.mlp attention and MLP would not take turns"),
+        ("model: m\nprotect: [5/6]", "protect.0: .*integer.*got '5/6'"),
         ("model: m\nscorers: avss", "scorers: .*dictionary"),
         ("model: m\nscorers: {a: [1]}", r"scorers\.a: "),
         ("model: m\nscorers: [{nam: avss}]", "scorers"),
@@ -274,6 +282,31 @@ def test_a_file_cannot_allow_code(tmp_path: Path, text: str, permission: str) ->
     path.write_text("model: m\n" + text.format(p=permission))
     with pytest.raises(InputError, match=f"cannot switch on {permission}; give the flag --"):
         recipe_from(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("[]", ()),
+        ("5", (5,)),
+        ("[5, 3]", (5, 3)),
+        ("[5, 17/18]", (5, "17/18")),
+        ('[5, "17/18"]', (5, "17/18")),
+        ("5,17/18", (5, "17/18")),
+        ("[7.mlp, 8.attn, 3]", ("7/8", 3)),
+        ("17/18, 17.attn, 18.mlp", ("17/18", "17.attn,18.mlp")),
+        ('["17/18", "17.attn,18.mlp"]', ("17/18", "17.attn,18.mlp")),
+    ],
+)
+def test_what_goes_can_be_said_in_several_ways(tmp_path: Path, said: str, expected: tuple[int | str, ...]) -> None:
+    (tmp_path / "r.yaml").write_text(f"model: m\nblocks: {said}\n")
+    made = recipe_from(tmp_path / "r.yaml")
+    assert made.blocks == expected
+    again = tmp_path / "again.json"
+    again.write_text(made.model_dump_json())
+    assert recipe_from(again) == made
+    if "[" not in said:
+        assert recipe_from(None, model="m", blocks=said) == made
 
 
 def test_a_recipe_does_not_change() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from layerimp import __version__
+from layerimp.cli import tables
 from layerimp.evaluator import Metric, retention
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
@@ -201,7 +202,7 @@ def test_each_file_has_its_schema_version(tmp_path: Path) -> None:
     assert {name: content["schema_version"] for name, content in files.items()} == {
         "recipe.json": "layerimp.recipe/1",
         "scores.json": "layerimp.scores/1",
-        "plan.json": "layerimp.plans/1",
+        "plan.json": "layerimp.plans/2",
         "metrics.json": "layerimp.metrics/2",
     }
     assert make_recipe(files["recipe.json"]) == made.recipe
@@ -299,6 +300,82 @@ def test_the_card_states_source_method_and_cost() -> None:
     assert "| wikitext | word\\_perplexity |  | 20 | 40 |  |" in card
     assert "- sst2: the evaluator gives no floor of acc" in card
     assert "first 20 documents" in card
+
+
+def with_a_seam() -> Report:
+    """A run of 6 blocks, of which one went, and a seam."""
+    made = report(limit=20)
+    made.num_blocks = 6
+    made.sizes = {"original": Size(6, 1200, 4800), "paper": Size(4, 800, 3200)}
+    made.importance = {"paper": Importance([0.6, 0.1, 0.2, 0.3, 0.4, 0.5])}
+    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=["1/2", 5], scorer="avss", pruner="lowest")}
+    return made
+
+
+def test_the_card_says_what_a_seam_cut() -> None:
+    card = model_card(with_a_seam(), "paper")
+    assert "# dir/tiny, 4 of 6 blocks left" in card
+    assert "blocks removed" not in card.lower()
+    assert "- **Removed:** 1/2, 5 (0-based indices in the source)\n" in card
+    told = "- Seam 1/2: the MLP of block 1 and the attention of block 2; "
+    assert f"{told}the attention of 1 and the MLP of 2 are one block now\n" in card
+    assert "- **Smaller by:** 2 blocks (33.33%), 400 parameters (33.33%), 1,600 bytes (33.33%)" in card
+    table = card.partition("## Where the blocks come from")[2]
+    assert table.split("\n")[2:] == [
+        "| block | attention of | MLP of |",
+        "|---|---|---|",
+        "| 0 | 0 | 0 |",
+        "| 1 | 1 | 2 |",
+        "| 2-3 | 3-4 | 3-4 |",
+        "",
+    ]
+    assert "come from" not in model_card(report(), "paper")
+
+
+def test_a_seam_that_leaves_nothing_of_its_blocks_is_no_seam() -> None:
+    made = with_a_seam()
+    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=["1/2", "1.attn,2.mlp"])}
+    card = model_card(made, "paper")
+    assert "# dir/tiny, 2 of 6 blocks removed" in card
+    assert "- **Blocks removed:** 1-2 (0-based" in card
+
+
+def test_tables_show_seams() -> None:
+    made = with_a_seam()
+    marks = [*tables.scores(made, "paper").columns[-1].cells]
+    assert marks == ["", "½ 1st (1/2)", "½ 1st (1/2)", "", "", "✗ 2nd"]
+    assert [*tables.removed(made, ["paper"]).columns[-1].cells] == ["1/2, 5"]
+    (told,) = tables.seams(made, ["paper", "paper"])
+    assert told.startswith("seam 1/2: the MLP of block 1 and")
+    (compared,) = tables.comparison(made, lambda _: True)
+    assert str(compared.title).startswith("comparison, 4 of 6 blocks left (± standard error")
+    assert str(compared.columns[1].header) == "removed"
+    assert [str(cell) for cell in compared.columns[1].cells] == ["", "1/2, 5"]
+    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=[5, 4])}
+    (compared,) = tables.comparison(made, lambda _: True)
+    assert str(compared.title).startswith("comparison, 2 of 6 blocks (33.33%) removed (± standard error")
+    assert list(tables.seams(made, ["paper"])) == []
+
+
+def test_scores_of_seams_stand_between_those_of_blocks() -> None:
+    made = with_a_seam()
+    steps = [*range(6), *(f"{n}/{n + 1}" for n in range(5))]
+    made.importance = {"paper": Importance([float(n) for n in range(11)], steps, columns={"std": [0.0] * 11})}
+    table = tables.scores(made, "paper")
+    assert str(table.title).startswith("paper: importance of 6 blocks and 5 seams (")
+    assert [*table.columns[0].cells][:4] == ["0", "0/1", "1", "1/2"]
+    assert [*table.columns[1].cells][:4] == ["0", "6", "1", "7"]
+    assert [*table.columns[-1].cells][:5] == ["", "", "½ 1st (1/2)", "✗ 1st", "½ 1st (1/2)"]
+    assert strict(made.to_dict())["scorers"]["paper"]["blocks"] == steps
+    assert "blocks" not in report().to_dict()["scorers"]["paper"]
+
+
+def test_equal_removals_are_one_model() -> None:
+    made = with_a_seam()
+    made.plans["twin"] = PrunePlan(num_blocks=6, blocks=[5, "2.attn,1.mlp"])
+    made.plans["block"] = PrunePlan(num_blocks=6, blocks=[5, 1])
+    assert made.same_model("paper", "twin")
+    assert not made.same_model("paper", "block")
 
 
 def test_the_card_of_an_unmeasured_checkpoint_has_no_table() -> None:

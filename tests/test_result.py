@@ -66,13 +66,13 @@ def test_a_grid(layerimp_command: Run, scoring: list[object], task: Path, tmp_pa
 
 
 def test_a_plan_is_written_whole() -> None:
-    plan = PrunePlan(num_blocks=4, blocks=[2, 0], reason="why", scorer="avss", pruner="lowest")
+    plan = PrunePlan(num_blocks=4, blocks=[3, "0/1"], reason="why", scorer="avss", pruner="lowest", model="m")
     assert conversion.plan(plan) == plan.model_dump(mode="json")
 
 
 def test_what_is_not_documented_is_found() -> None:
-    plan = {"num_blocks": 4, "blocks": [1], "reason": "", "scorer": None, "pruner": None}
-    document = {"schema_version": "layerimp.plans/1", "plans": {"a": {"schema_version": "layerimp.plan/1", **plan}}}
+    plan = {"num_blocks": 4, "blocks": [1, "2/3"], "reason": "", "scorer": None, "pruner": None, "model": None}
+    document = {"schema_version": "layerimp.plans/2", "plans": {"a": {"schema_version": "layerimp.plan/2", **plan}}}
     checked(json.dumps(document))
     with pytest.raises(ValidationError, match="colour"):
         checked(json.dumps(document | {"colour": "red"}))

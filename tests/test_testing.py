@@ -360,6 +360,23 @@ class Reckless(Deepest):
         return super().plan(scoring, type(budget)(budget.num_blocks, budget.count, frozenset(), budget.forced))
 
 
+class Numeric(Deepest):
+    """Takes every step for the index of a block."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        plan = super().plan(scoring, budget)
+        return plan.model_copy(update={"blocks": [int(block) for block in plan.blocks]})
+
+
+class Seamless(Deepest):
+    """Takes the blocks that a forced seam lies between in its place."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        forced = [int(str(step).partition("/")[0]) for step in budget.forced]
+        blocks = [*forced, *(block for block in reversed(range(budget.num_blocks)) if block not in budget.protected)]
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=list(dict.fromkeys(blocks))[: budget.count])
+
+
 class Planless(Deepest):
     """Gives a list of blocks."""
 
@@ -538,6 +555,8 @@ WRONG: list[tuple[type[Component], str, str]] = [
     (Depth, "an identity scores least", "block 2 adds nothing and scores 3, block 0 adds something and scores 1"),
     (Spendthrift, "the budget is kept", "2 blocks go where the budget says 1"),
     (Reckless, "the budget is kept", "a block goes that the budget protects"),
+    (Numeric, "the budget is kept", "ValueError.*'1/2'"),
+    (Seamless, "the budget is kept", "a block goes that the budget protects: .1, 5, 4."),
     (Planless, "the budget is kept", "gives list, not a PrunePlan"),
     (Moody, "plans are repeatable", "it plans"),
     (Sorting, "scores stay as they are", "have become"),

@@ -9,11 +9,12 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from layerimp.bench.cells import Cell, Result
+from layerimp.bench.cells import Cell, Result, block_scores
 from layerimp.bench.grid import RANDOM_DRAWS, Grid
 from layerimp.pruner import count_of
 from layerimp.recipe import ComponentSpec, Part, Recipe
 from layerimp.report.findings import Contender, contenders
+from layerimp.steps import Step, simplest
 
 Known = Callable[[str], Result | None]
 """What the cell under a key came to; None where that is not known."""
@@ -156,12 +157,12 @@ class Layout(Part):
         return Cell("planning", model, content, scorer, seed=scoring.seed)
 
     def evaluation(
-        self, model: str, blocks: tuple[int, ...], measure: Measure, healer: str = "", text: int = 0
+        self, model: str, blocks: tuple[Step, ...], measure: Measure, healer: str = "", text: int = 0
     ) -> Cell:
-        """What is left of one model without some blocks, as it is, or healed on the text of a repeat."""
+        """What is left of one model without what steps remove, as it is, or healed on the text of a repeat."""
         content: dict[str, Any] = {
             "model": self.models[model].identity,
-            "blocks": sorted(blocks),
+            "blocks": simplest(blocks),
             "task": Path(measure.task).stem if measure.task.endswith(".yaml") else measure.task,
             "evaluator": measure.evaluator,
             "tag": measure.tag,
@@ -177,8 +178,8 @@ class Layout(Part):
         }
         return Cell("evaluation", model, content, healer=healer, seed=seed)
 
-    def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[int, ...]:
-        """The blocks that go at a ratio, in order of removal, from the plan that serves it."""
+    def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[Step, ...]:
+        """The steps that are taken at a ratio, in their order, from the plan that serves it."""
         return tuple(plan["blocks"][: _count(ratio, num_blocks)])
 
     def cells(self, known: Known, model: str) -> dict[str, Cell]:
@@ -199,7 +200,7 @@ class Layout(Part):
                 scoring = self.scoring(model, scorer, draw)
                 yield scoring
                 if (scored := known(scoring.key)) is not None:
-                    yield from self._beyond(known, model, scorer, draw, len(scored["scores"]), measures)
+                    yield from self._beyond(known, model, scorer, draw, len(block_scores(scored)), measures)
 
     def _beyond(
         self, known: Known, model: str, scorer: str, draw: int, num_blocks: int, measures: list[Measure]

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from layerimp.pruner import counted
+from layerimp.steps import Step, named
 
 Kind = Literal["scoring", "planning", "evaluation", "costing"]
 Result = Mapping[str, Any]
@@ -56,11 +57,15 @@ class Cell:
         return what[self.kind]()
 
 
-def _without(blocks: Sequence[int]) -> str:
+def _without(steps: Sequence[Step]) -> str:
     """What an evaluation removes, in words."""
-    if not blocks:
-        return "(intact)"
-    return f"without block{'s' if len(blocks) > 1 else ''} {', '.join(map(str, blocks))}"
+    return f"without {named(steps)}" if steps else "(intact)"
+
+
+def block_scores(scoring: Result) -> list[float]:
+    """The scores of whole blocks, by depth, in what a scoring came to; a scorer may score seams as well."""
+    steps, scores = scoring["blocks"], scoring["scores"]
+    return [score for step, score in zip(steps, scores, strict=True) if isinstance(step, int)] if steps else scores
 
 
 def digest(content: Any) -> str:

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from layerimp.bench.cell_graph import Layout
-from layerimp.bench.cells import Cell, Result
+from layerimp.bench.cells import Cell, Result, block_scores
 from layerimp.bench.rows import Rows
 from layerimp.bench.store import Record
 from layerimp.evaluation.packing import unpacked
@@ -29,6 +29,7 @@ from layerimp.report.findings import (
 from layerimp.report.retained import Retained, counting
 from layerimp.report.statistics import Stability, interval, mean_tau, self_tau
 from layerimp.report.tables import named
+from layerimp.steps import Step, removed_by
 
 _ONE_DRAW = (
     "one draw of calibration text: what is compared are the models that it gave, and another draw may give others"
@@ -122,7 +123,7 @@ class _Model:
         stability = {
             key: one
             for key, found in pruned.items()
-            if (one := Stability.of([frozenset(each.blocks) for each in found]))
+            if (one := Stability.of([removed_by(each.blocks) for each in found]))
         }
         rows: list[Row] = []
         retained: dict[tuple[str, float, str], Retained] = {}
@@ -154,7 +155,7 @@ class _Model:
     def _scored(self, scorer: str) -> Scored | None:
         layout, label = self.layout, self.label
         found = [self._known(layout.scoring(label, scorer, draw)) for draw in layout.draws(scorer)]
-        scores = [one["scores"] for one in found if one is not None]
+        scores = [block_scores(one) for one in found if one is not None]
         if not scores:
             return None
         cost: float | None = 0.0
@@ -165,9 +166,9 @@ class _Model:
         return Scored(scores, blocks, self_tau(scores), cost)
 
     def _evaluated(
-        self, blocks: tuple[int, ...], healer: str = "", text: int = 0
+        self, blocks: tuple[Step, ...], healer: str = "", text: int = 0
     ) -> tuple[dict[Key, Metric], Size | None, Repaired | None]:
-        """All metrics without some blocks, the size, and what a healer did; what is missing is left out."""
+        """All metrics without what steps remove, the size, and what a healer did; what is missing is left out."""
         metrics: dict[Key, Metric] = {}
         size = healing = None
         for measure in self.layout.models[self.label].measures:

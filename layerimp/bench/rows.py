@@ -15,6 +15,7 @@ from layerimp.report.findings import RETAINED, Contender, Entry, Key, Pruned, Ro
 from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.retained import Retained, counting, summed_up
 from layerimp.report.statistics import LEVEL, Difference, Interval, holm, interval
+from layerimp.steps import Sublayer, removed_by
 
 Scale = Callable[[float], float]
 """From the scale on which figures are compared to that on which they are shown."""
@@ -172,10 +173,10 @@ class Rows:
         paired = paired and [v.draw for v in ours] == [v.draw for v in theirs]
         return difference(estimates[one], estimates[other], paired=paired)
 
-    def _models(self, label: str) -> set[tuple[frozenset[int], str, int]]:
+    def _models(self, label: str) -> set[tuple[frozenset[Sublayer], str, int]]:
         """What tells a contender's models apart; what is healed is another model on each text."""
         healer = self._contenders[label].healer
-        return {(frozenset(one.blocks), healer, one.draw if healer else 0) for one in self.pruned[label]}
+        return {(removed_by(one.blocks), healer, one.draw if healer else 0) for one in self.pruned[label]}
 
     def _reads(self, label: str) -> bool:
         """Whether a contender's repeats read text, by the scorer or by the healer."""

@@ -159,7 +159,8 @@ class Scheduler:
             return first
 
         try:
-            return cell, Outcome(cell.key, planned(cell, len(first.scores), scoring))
+            num_blocks = sum(isinstance(step, int) for step in first.blocks)
+            return cell, Outcome(cell.key, planned(cell, num_blocks, scoring))
         except _NeedsModelError:
             return None
         except Exception as error:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from layerimp.errors import InputError
+from layerimp.steps import Step
 
 FILE = "layerimp.json"
 """Where it lies in a checkpoint."""
@@ -23,7 +24,9 @@ class Record(BaseModel):
     )
     source: str = Field(description="The model that it was made from: a path as seen from anywhere, or a name.")
     num_blocks: int = Field(ge=1, description="How many blocks that one has.")
-    removed: tuple[int, ...] = Field(description="The blocks that are gone, by their indices there, in depth order.")
+    removed: tuple[Step, ...] = Field(
+        description="What is gone, in depth order: blocks by their indices there, and seams such as `17/18`."
+    )
     healers: tuple[str, ...] = Field(default=(), description="The healers that repaired it, in order.")
 
     def write(self, directory: Path) -> None:

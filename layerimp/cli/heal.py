@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layerimp.cli import options as o
-from layerimp.cli.requests import indices, permissions, recipe_from, setting
+from layerimp.cli.requests import permissions, recipe_from, setting
 from layerimp.defaults import HEALER
 from layerimp.errors import OptionError
 
@@ -23,7 +23,9 @@ Healer = Annotated[str, typer.Option(help="Healer.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="HEALER.OPTION=VALUE; repeatable.")]
 Removed = Annotated[
     str | None,
-    typer.Option(help="The blocks that are gone, such as 12,13. Default: what the checkpoint's layerimp.json says."),
+    typer.Option(
+        help="What is gone: blocks and seams, such as 12,17/18. Default: what the checkpoint's layerimp.json says."
+    ),
 ]
 Output = Annotated[str | None, typer.Option(help="Directory for the healed checkpoint; must not exist.")]
 
@@ -57,7 +59,6 @@ def heal(
     """
     given = dict(locals())
     options = _options(given.pop("set_") or [], given.pop("healer"))
-    gone = None if removed is None else indices(removed, "removed")
     if model is None:
         raise OptionError("heal repairs a pruned checkpoint: name it with --model")
     if output is None:
@@ -65,7 +66,9 @@ def heal(
     made, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.pipeline.healing import heal_checkpoint
+    from layerimp.steps import read_steps
 
+    gone = None if removed is None else read_steps(removed, what="--removed")
     screen = Screen(json=json)
     found = heal_checkpoint(
         made, teacher=teacher, removed=gone, healer=healer, options=options, permissions=allowed, progress=screen

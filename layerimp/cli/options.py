@@ -65,7 +65,10 @@ ratio = Annotated[
 ]
 count = Annotated[int | None, typer.Option(help="How many blocks to remove, in place of --ratio.")]
 plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
-blocks = Annotated[str | None, typer.Option(help="Blocks that go whatever their score, such as 3,5.")]
+blocks = Annotated[
+    str | None,
+    typer.Option(help="What goes whatever its score: blocks, and seams between neighbours, such as 3,17/18."),
+]
 protect = Annotated[str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,17.")]
 tasks = Annotated[
     str | None,

@@ -34,12 +34,13 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
         InputError: an option is malformed, or the whole makes no recipe.
     """
     from layerimp.recipe import Recipe, make_recipe
+    from layerimp.steps import read_steps
 
     values = _values(Recipe, recipe, given)
     if pruner := given.get("pruner"):
         values["pruner"] = {"name": pruner}
     if (blocks := given.get("blocks")) is not None:
-        values["blocks"] = indices(blocks, "blocks")
+        values["blocks"] = read_steps(blocks)
     ratio = given.get("ratio")
     values = _with_amounts(values, [] if ratio is None else [ratio], ratio=ratio, count=given.get("count"))
     if given.get("no_verify"):
@@ -99,7 +100,7 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
             raise OptionError(f"calibration is a mapping, got {before!r}")
         said["calibration"] = before | chosen
     if "protect" in said:
-        said["protect"] = indices(said["protect"], "protect")
+        said["protect"] = _protected(said["protect"])
     return values | said
 
 
@@ -139,12 +140,12 @@ def _labelled(kind: str, specs: list[str], option: str = "") -> dict[str, dict[s
     return found
 
 
-def indices(text: str, option: str) -> list[int]:
-    """The block indices in an option's text."""
+def _protected(text: str) -> list[int]:
+    """The blocks that an option protects, each with both of its halves."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise OptionError(f"--{option} takes block indices such as 3,5, got {text!r}") from None
+        raise OptionError(f"--protect takes whole blocks such as 0,17, got {text!r}") from None
 
 
 def setting(text: str, example: str) -> tuple[str, str, Any]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import permissions, recipe_from
 from layerimp.errors import OptionError
-
-if TYPE_CHECKING:
-    from layerimp.pruner import PrunePlan
 
 
 @o.taking(
@@ -44,13 +41,13 @@ def score(**given: Any) -> int:
     "recipe json"
 )
 def prune(*, plan: Path | None, **given: Any) -> int:
-    """Remove blocks from a model: those of a plan, those named, or those that score lowest.
+    """Remove blocks from a model, or seams between them: those of a plan, those named, or what scores lowest.
 
-    Example: layerimp prune --model DIR --blocks 3,5 --output OUT
+    Example: layerimp prune --model DIR --blocks 3,17/18 --output OUT
     """
     for name in ("blocks", "ratio", "count", "protect", "scorer", "calibration"):
         if plan is not None and given[name] is not None:
-            raise OptionError(f"a plan says which blocks go: --plan and --{name} contradict each other")
+            raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
     return _carried_out("prune_model", given, plan)
 
 
@@ -66,35 +63,11 @@ def evaluate(**given: Any) -> int:
 def _carried_out(name: str, given: Mapping[str, Any], plan: Path | None = None) -> int:
     """Do what a function of the pipeline does with the recipe that the options make; returns the exit code."""
     made = recipe_from(**given)
-    more = {} if plan is None else {"plans": _read_plans(plan)}
     from layerimp.cli.display import Screen
+    from layerimp.cli.plans import read_plans
     from layerimp.pipeline import commands
 
     screen = Screen(json=given["json"])
     function = getattr(commands, name)
+    more = {} if plan is None else {"plans": read_plans(plan)}
     return screen.show(function(made, permissions=permissions(**given), progress=screen, **more))
-
-
-def _read_plans(path: Path) -> dict[str, PrunePlan]:
-    """The plans of a file, by label: one plan, or a whole `plan.json`."""
-    import json
-
-    from pydantic import ValidationError
-
-    from layerimp.errors import InputError
-    from layerimp.pruner import PrunePlan
-
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(document, dict):
-            raise TypeError("it is not a JSON object")
-        plans = document["plans"] if "plans" in document else {document.get("scorer") or "plan": document}
-        return {label: PrunePlan(**plan) for label, plan in plans.items()}
-    except OSError as error:
-        raise InputError(f"cannot read the plan {path}: {error.strerror}") from None
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise InputError(f"{path} is no plan: {where} {problem['msg']}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no plan: {error}") from None

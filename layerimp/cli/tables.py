@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -13,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from layerimp.defaults import ORIGINAL
+from layerimp.report import cuts
 from layerimp.report.model_card import measured
 from layerimp.report.tables import percentage
+from layerimp.steps import sublayers_of
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from layerimp.report.data import Report
     from layerimp.report.paired_bootstrap import Estimate
     from layerimp.report.tables import PaperTable
+    from layerimp.steps import Step
 
 Fits = Callable[[Table], bool]
 """Whether the screen has room for a table."""
@@ -42,12 +44,13 @@ def shown(text: str, style: str = "") -> Text:
 
 
 def scores(report: Report, label: str) -> Table:
-    """All blocks by depth with every column, the removed ones marked."""
+    """All blocks by depth with every column; marked is what goes, in whole or by a half."""
     importance, plan = report.importance[label], report.plans.get(label)
-    removed = plan.blocks if plan else []
     text = report.calibration
     where = f" ({text['rows']} rows, {text['tokens']:,} tokens)" if text else ""
-    title = shown(f"{label}: importance of {report.num_blocks} blocks{where}")
+    seams = sum(isinstance(step, str) for step in importance.blocks)
+    what = f"{report.num_blocks} blocks" + (f" and {seams} seams" if seams else "")
+    title = shown(f"{label}: importance of {what}{where}")
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
     table.add_column("block", justify="right")
     columns = importance.columns or {"score": importance.scores}
@@ -55,18 +58,14 @@ def scores(report: Report, label: str) -> Table:
         columns = {"score": importance.scores, **columns}
     for name in columns:
         table.add_column(shown(name.replace("_", "\n")), justify="right")
-    if removed:
+    if plan:
         table.add_column("removed")
-    for row, block in enumerate(importance.blocks):
-        gone = [f"✗ {_ordinal(removed.index(block) + 1)}"] if block in removed else [""] if removed else []
+    for row in sorted(range(len(importance.blocks)), key=lambda row: sublayers_of(importance.blocks[row])):
+        mark = cuts.marked(importance.blocks[row], plan.blocks) if plan else ""
         numbers = (f"{values[row]:.4g}" for values in columns.values())
-        table.add_row(str(block), *numbers, *gone, style="red" if block in removed else "")
+        cells = (str(importance.blocks[row]), *numbers, *([mark] if plan else []))
+        table.add_row(*cells, style={"✗": "red", "½": "yellow"}.get(mark[:1], ""))
     return table
-
-
-def _ordinal(number: int) -> str:
-    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
 
 
 def metrics(report: Report, labels: list[str]) -> Table:
@@ -133,8 +132,13 @@ def removed(report: Report, labels: list[str]) -> Table:
         share = gone.share_of(report.sizes[ORIGINAL])
         counts = {"blocks": gone.blocks, "parameters": gone.parameters, "bytes": gone.bytes}
         cells = [f"{count:,} ({share[name]:.2%})" for name, count in counts.items()]
-        table.add_row(shown(label), *cells, ", ".join(map(str, sorted(report.plan_of(label).blocks))))
+        table.add_row(shown(label), *cells, cuts.ranges(report.plan_of(label).blocks))
     return table
+
+
+def seams(report: Report, labels: Sequence[str]) -> Iterator[str]:
+    """What goes where halves of two blocks become one, each once."""
+    yield from dict.fromkeys(line for label in labels for line in cuts.seams(report.plan_of(label).blocks))
 
 
 @dataclass(frozen=True)
@@ -154,17 +158,25 @@ def comparison(report: Report, fits: Fits) -> list[Table]:
     """
     found = report.comparison()
     gone = report.removed(found.labels[0]).blocks  # the budget of all
-    share = f"{gone} of {report.num_blocks} blocks ({gone / report.num_blocks:.2%})"
-    title, rows = f"comparison, {share} removed (± standard error{_limit(report)})", [ORIGINAL, *found.labels]
+    share = f"{gone} of {report.num_blocks} blocks ({gone / report.num_blocks:.2%}) removed"
+    if not _whole(report, found.labels):
+        share = f"{report.num_blocks - gone} of {report.num_blocks} blocks left"
+    title, rows = f"comparison, {share} (± standard error{_limit(report)})", [ORIGINAL, *found.labels]
     whole = _packed(title, rows, list(_comparison_columns(report, found, stacked=False)), fits)
     if len(whole) == 1:
         return whole
     return _packed(title, rows, list(_comparison_columns(report, found, stacked=True)), fits)
 
 
+def _whole(report: Report, labels: Sequence[str]) -> bool:
+    """Whether nothing but whole blocks went."""
+    return all(cuts.whole(report.plan_of(label).blocks) for label in labels)
+
+
 def _comparison_columns(report: Report, found: Comparison, *, stacked: bool) -> Iterator[_Column]:
-    blocks = ["", *(_runs(report.plan_of(label).blocks) for label in found.labels)]
-    yield _Column("removed\nblocks", blocks, "left", BLOCKS_WIDTH if stacked else None)
+    blocks = ["", *(cuts.ranges(report.plan_of(label).blocks) for label in found.labels)]
+    head = "removed\nblocks" if _whole(report, found.labels) else "removed"
+    yield _Column(head, blocks, "left", BLOCKS_WIDTH if stacked else None)
     tables = {label: {(m.task, m.name): m for m in metrics} for label, metrics in report.metrics.items()}
     for key, metric in tables[ORIGINAL].items():
         cells = [_cell(measured(metric), best=False, stacked=stacked)]
@@ -207,7 +219,7 @@ def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, re
     return f"{back} on the held-out rows ({shares and f'accuracy: {shares}; '}nats per prediction: {losses})"
 
 
-def gap_line(*, gap: str, done: str, why: str, numbers: Mapping[str, float], removed: Sequence[int] = ()) -> str:
+def gap_line(*, gap: str, done: str, why: str, numbers: Mapping[str, float], removed: Sequence[Step] = ()) -> str:
     """What was done at a gap."""
     told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
     return f"{gap}: {done}{told and f' ({told})'}{why and f'; {why}'}"
@@ -241,13 +253,6 @@ def legend(report: Report) -> Iterator[str]:
         yield "retained: 100 % is the intact model, 0 % a model that knows nothing; worst: the lower of the two means"
     if baselines := [label for label in found.labels if label in report.recipe.baselines]:
         yield f"baselines: {', '.join(baselines)}; a scorer that is not above them has shown nothing"
-
-
-def _runs(blocks: Iterable[int]) -> str:
-    """Block indices in depth order, neighbours as a range: 2, 7-9."""
-    runs = [list(run) for _, run in groupby(enumerate(sorted(blocks)), key=lambda pair: pair[1] - pair[0])]
-    ends = [(run[0][1], run[-1][1]) for run in runs]
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
 def _packed(title: str, rows: list[str], columns: list[_Column], fits: Fits) -> list[Table]:

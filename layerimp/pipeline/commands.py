@@ -11,7 +11,7 @@ from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
 from layerimp.pipeline.healing import check_text, configured, heal_pruned
-from layerimp.pipeline.resolve import anywhere, resolve, told
+from layerimp.pipeline.resolve import anywhere, model_anywhere, resolve, told
 from layerimp.pipeline.stages import (
     Loaded,
     check_calibration,
@@ -121,6 +121,7 @@ def prune_model(
             plans = {"blocks": _named_by_the_user(recipe, len(loaded.stack))}
         if not plans:
             raise OptionError("there is no plan in the file")
+        _note_other_models(recipe, plans, progress)
         for label, removal in prepare_removals(report, loaded, plans, selection, stage).items():
             with removal.applied():
                 write_checkpoint(loaded.model, loaded.tokenizer, report, label, stage, progress)
@@ -173,16 +174,25 @@ def _report(recipe: Recipe, loaded: Loaded, selection: Selection) -> Report:
 
 def _named_by_the_user(recipe: Recipe, num_blocks: int) -> PrunePlan:
     budget = Budget.of(num_blocks, blocks=recipe.blocks, protect=recipe.protect)
-    return PrunePlan(num_blocks=num_blocks, blocks=list(budget.forced), reason="named by the user")
+    model, blocks = model_anywhere(recipe.model), list(budget.forced)
+    return PrunePlan(num_blocks=num_blocks, blocks=blocks, reason="named by the user", model=model)
+
+
+def _note_other_models(recipe: Recipe, plans: Mapping[str, PrunePlan], progress: Progress) -> None:
+    """Say which plans were made for models of other names; that is allowed."""
+    here = model_anywhere(recipe.model)
+    for label, plan in plans.items():
+        if plan.model not in (None, here):
+            progress.note(f"the plan {label} was made for {plan.model}, and is applied to {here}")
 
 
 def _quality(
     report: Report, label: str, evaluation: Evaluation, evaluators: dict[str, Evaluator], progress: Progress
 ) -> list[Metric]:
-    """The quality of the model as it is, pruned by the plan under `label`; the same blocks are measured once."""
+    """The quality of the model as it is, pruned by the plan under `label`; equal models are measured once."""
     for other in report.metrics:
         if other != ORIGINAL and report.metrics[other] and report.same_model(label, other):
-            progress.note(f"{label} removes the same blocks as {other}, whose metrics stand for both")
+            progress.note(f"{label} removes the same as {other}, whose metrics stand for both")
             return report.metrics[other]
     return evaluation.of(evaluators, "quality", label)
 

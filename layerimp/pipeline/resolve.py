@@ -32,11 +32,16 @@ def anywhere(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             **{name: Path(place) for name, place in places.items()},
-            "model": absolute(recipe.model, assets().models),
+            "model": model_anywhere(recipe.model),
             "calibration": recipe.calibration.model_copy(update={"source": source}),
             "tasks": tuple(map(_task_anywhere, recipe.tasks or ())),
         }
     )
+
+
+def model_anywhere(model: str) -> str:
+    """A model, by a name that means the same wherever a process stands."""
+    return absolute(model, assets().models)
 
 
 def source_anywhere(source: str) -> str:

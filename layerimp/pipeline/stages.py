@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +21,18 @@ from layerimp.evaluation.selection import for_training
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load
 from layerimp.models.traits import classifies, longest_row
-from layerimp.pipeline.resolve import source_anywhere
-from layerimp.pruner import Budget, PrunePlan, Pruner, Scoring
+from layerimp.pipeline.rescoring import rescoring
+from layerimp.pipeline.resolve import model_anywhere, source_anywhere
+from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.recipe import check_label
-from layerimp.registry.assets import absolute, assets, located
+from layerimp.registry.assets import located
 from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.report.data import Size, why_not_ours
 from layerimp.report.model_card import model_card
-from layerimp.scoring.engine import fill, finished, measure
-from layerimp.steps import Step, in_depth_order
+from layerimp.scoring.engine import fill, finished
+from layerimp.steps import simplest
 from layerimp.surgery.removal import Removal, prepare
-from layerimp.sweep.cache import BlockCache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from layerimp.progress import Progress
     from layerimp.recipe import Permissions, Recipe
     from layerimp.report.data import Report
-    from layerimp.scorer import Importance, Scorer
+    from layerimp.scorer import Scorer
     from layerimp.scoring.selection import Selection
 
 
@@ -184,33 +184,14 @@ def plan_removals(
     name = recipe.pruner.name
     pruner = registry().create("pruner", name, recipe.pruner.options)
     assert isinstance(pruner, Pruner)
-    plans = {}
+    plans, model = {}, model_anywhere(recipe.model)
     for label in list(selection.specs):
         with selection.excusing(label), attributing("pruner", name, type(pruner), f"on the scores of {label}"):
             scoring = rescoring(stack, drawn, report.importance[label], selection, label, progress)
             plan = pruner.within_budget(scoring, budget)
-            plans[label] = plan.model_copy(update={"scorer": selection.specs[label].name, "pruner": name})
+            origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model}
+            plans[label] = plan.model_copy(update=origin)
     return plans
-
-
-def rescoring(
-    stack: BlockStack,
-    drawn: CalibrationSet,
-    first: Importance,
-    selection: Selection,
-    label: str,
-    progress: Progress,
-) -> Scoring:
-    """What a pruner asks for scores: the importance of the blocks that are left without those that it names."""
-    cache = BlockCache(stack)
-
-    def scoring(removed: Sequence[Step]) -> Importance:
-        if not removed:
-            return first
-        scorers = selection.made(len(stack) - len(set(removed)), label)
-        return measure(stack, drawn, scorers, removed=removed, progress=progress, cache=cache)[label]
-
-    return scoring
 
 
 def prepare_removals(
@@ -274,9 +255,9 @@ def write_checkpoint(
             verify=report.recipe.verify,
             card=model_card(report, label),
             record=Record(
-                source=absolute(report.recipe.model, assets().models),
+                source=model_anywhere(report.recipe.model),
                 num_blocks=report.num_blocks,
-                removed=tuple(in_depth_order(report.plan_of(label).blocks)),
+                removed=tuple(simplest(report.plan_of(label).blocks)),
                 healers=(report.recipe.healers[report.healed[label].healer].name,) if label in report.healed else (),
             ),
             max_shard_size=report.recipe.max_shard_size,

@@ -39,6 +39,8 @@ def scores(importance: Importance) -> Scores:
         "columns": dict(importance.columns),
         "notes": list(importance.notes),
     }
+    if list(importance.blocks) != list(range(len(importance.scores))):
+        entry["blocks"] = list(importance.blocks)
     if importance.spans:
         entry["spans"] = {str(length): list(spans) for length, spans in importance.spans.items()}
     return entry
@@ -89,12 +91,13 @@ def repaired(
 def plan(made: PrunePlan) -> Plan:
     """A plan."""
     return {
-        "schema_version": made.schema_version,
+        "schema_version": "layerimp.plan/2",
         "num_blocks": made.num_blocks,
         "blocks": made.blocks,
         "reason": made.reason,
         "scorer": made.scorer,
         "pruner": made.pruner,
+        "model": made.model,
     }
 
 

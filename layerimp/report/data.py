@@ -16,6 +16,7 @@ from layerimp.report import conversion, documents
 from layerimp.report.comparison import Comparison, small
 from layerimp.report.healing import Healing
 from layerimp.report.retained import counting
+from layerimp.steps import removed_by
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
@@ -112,9 +113,10 @@ class Report:
         return self.plans[self.healed[label].scorer if label in self.healed else label]
 
     def same_model(self, label: str, other: str) -> bool:
-        """Whether two pruned models lack the same blocks, and were repaired by the same healer, if any."""
+        """Whether two pruned models lack the same, and were repaired by the same healer, if any."""
         healers = [self.healed[one].healer if one in self.healed else None for one in (label, other)]
-        return healers[0] == healers[1] and set(self.plan_of(label).blocks) == set(self.plan_of(other).blocks)
+        gone = [removed_by(self.plan_of(one).blocks) for one in (label, other)]
+        return healers[0] == healers[1] and gone[0] == gone[1]
 
     def removed(self, label: str) -> Size:
         """What the plan under `label` removed."""
@@ -208,7 +210,7 @@ class Report:
         """The plans, with those of the baselines apart: applying the plans of a run does not apply these."""
         plans = {label: conversion.plan(plan) for label, plan in self.plans.items()}
         baselines = {label: plans.pop(label) for label in self.baselines}
-        file: documents.PlanFile = {"schema_version": "layerimp.plans/1", "plans": plans}
+        file: documents.PlanFile = {"schema_version": "layerimp.plans/2", "plans": plans}
         if baselines:
             file["baselines"] = baselines
         return file

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
 from layerimp.calibration.sampling import Calibration
+from layerimp.steps import Step
 
 closed = with_config(ConfigDict(extra="forbid"))
 
@@ -32,6 +33,12 @@ class Scores(TypedDict):
     """What a scorer said."""
 
     scores: Annotated[list[float], Field(description="One per block, by depth; higher means: keep.")]
+    blocks: NotRequired[
+        Annotated[
+            list[Step],
+            Field(description="What each score is of, where that is not all blocks in order."),
+        ]
+    ]
     columns: Annotated[dict[str, list[float]], Field(description="Further numbers per block, by name.")]
     notes: Annotated[list[str], Field(description="What a reader of the scores has to know.")]
     spans: NotRequired[
@@ -47,7 +54,7 @@ class RepairedGap(TypedDict):
     """What a healer did at one gap."""
 
     gap: Annotated[str, Field(description="The gap, by what was removed there, such as `blocks 6-9`.")]
-    removed: Annotated[list[int], Field(description="The blocks that were there.")]
+    removed: Annotated[list[Step], Field(description="What was there: blocks as numbers, other steps as text.")]
     done: Annotated[str, Field(description="What was done, in a word; `nothing` where it was left.")]
     why: Annotated[str, Field(description="Why, where that is not what was asked for; else empty.")]
     numbers: Annotated[dict[str, float], Field(description="What describes it, such as a factor or a ridge.")]
@@ -88,7 +95,10 @@ class Healed(Repaired):
 class Removal(TypedDict, total=False):
     """What a plan removed. A plan that was given to the command has no scores beside it."""
 
-    removed: Annotated[list[int], Field(description="The blocks that went, in order of removal.")]
+    removed: Annotated[
+        list[Step],
+        Field(description="What went, in order of removal: blocks as numbers, other steps as text, such as `17/18`."),
+    ]
     checkpoint: Annotated[
         str | None, Field(description="Where the pruned model is, below `output`; null if it was not kept.")
     ]
@@ -228,21 +238,27 @@ class ScoresFile(Header):
 
 @closed
 class Plan(TypedDict):
-    """Which blocks go."""
+    """What goes."""
 
-    schema_version: Annotated[Literal["layerimp.plan/1"], Field(description="The version of this format.")]
+    schema_version: Annotated[Literal["layerimp.plan/2"], Field(description="The version of this format.")]
     num_blocks: Annotated[int, Field(description="Blocks of the model that it is for.")]
-    blocks: Annotated[list[int], Field(description="The blocks to remove, in order of removal.")]
+    blocks: Annotated[
+        list[Step],
+        Field(description="What to remove, in order: blocks as numbers, other steps as text, such as `17/18`."),
+    ]
     reason: Annotated[str, Field(description="Why these, in words.")]
     scorer: Annotated[str | None, Field(description="The scorer that it comes from, if any.")]
     pruner: Annotated[str | None, Field(description="The pruner that made it, if any.")]
+    model: Annotated[
+        str | None, Field(description="The model that it was made for: a path as seen from anywhere, or a name.")
+    ]
 
 
 @closed
 class PlanFile(TypedDict):
     """What `plan.json` holds. `layerimp prune --plan` applies `plans`, and not those of the baselines."""
 
-    schema_version: Annotated[Literal["layerimp.plans/1"], Field(description="The version of this format.")]
+    schema_version: Annotated[Literal["layerimp.plans/2"], Field(description="The version of this format.")]
     plans: Annotated[dict[str, Plan], Field(description="By label.")]
     baselines: NotRequired[Annotated[dict[str, Plan], Field(description="Those of the baselines, by label.")]]
 
@@ -254,7 +270,10 @@ class HealingReport(Repaired):
     schema_version: Annotated[Literal["layerimp.healing/1"], Field(description="The version of this format.")]
     model: Annotated[str, Field(description="The pruned model, as it was named.")]
     teacher: Annotated[str, Field(description="The intact model.")]
-    removed: Annotated[list[int], Field(description="The blocks that are gone, by their indices in the intact model.")]
+    removed: Annotated[
+        list[Step],
+        Field(description="What is gone of the intact model: blocks as numbers, other steps as text, such as `17/18`."),
+    ]
     healer: Annotated[str, Field(description="The healer.")]
     options: Annotated[dict[str, Any], Field(description="Its options.")]
     calibration: Annotated[Calibration, Field(description="The text that drove it.")]

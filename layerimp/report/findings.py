@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from layerimp.report.documents import Repaired
     from layerimp.report.retained import Retained
     from layerimp.report.statistics import Difference, Interval, Stability
+    from layerimp.steps import Step
 
 Key = tuple[str, str]
 """A task and a metric."""
@@ -50,14 +51,14 @@ class Pruned:
 
     Attributes:
         draw: The number of the repeat.
-        blocks: In order of removal.
+        blocks: The steps that were taken, in order.
         size: What remains of the model; None as long as nothing is evaluated.
         metrics: By task and metric.
         healing: What was done to heal the model; None where nothing was, and as long as nothing is evaluated.
     """
 
     draw: int
-    blocks: tuple[int, ...]
+    blocks: tuple[Step, ...]
     size: Size | None
     metrics: Mapping[Key, Metric]
     healing: Repaired | None = None

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict  # typing's own lacks what pydantic need
 
 from layerimp.report import documents
 from layerimp.report.documents import Number, closed
+from layerimp.steps import Step
 
 ScorerLabel = Annotated[str, Field(description="The label of the scorer.")]
 PrunerLabel = Annotated[str, Field(description="The label of the pruner.")]
@@ -97,12 +98,15 @@ class Stability(TypedDict):
 
 @closed
 class Removed(TypedDict):
-    """The blocks that one pruner removed at one ratio, chosen by the scores of one scorer."""
+    """What one pruner removed at one ratio, chosen by the scores of one scorer."""
 
     pruner: PrunerLabel
     ratio: Ratio
     scorer: ScorerLabel
-    blocks: Annotated[list[list[int]], Field(description="By repeat, the blocks in order of removal.")]
+    blocks: Annotated[
+        list[list[Step]],
+        Field(description="By repeat, what went, in order of removal: blocks as numbers, other steps as text."),
+    ]
     stability: Annotated[Stability | None, Field(description="How far the repeats agree; null for a single repeat.")]
 
 

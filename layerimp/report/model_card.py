@@ -1,4 +1,4 @@
-"""The model card of a pruned checkpoint: source, method, blocks removed, what is left."""
+"""The model card of a pruned checkpoint: source, method, what was removed, what is left."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 
 from layerimp._version import __version__
 from layerimp.defaults import ORIGINAL
+from layerimp.pruner import counted
+from layerimp.report import cuts
 from layerimp.report.comparison import Comparison
 from layerimp.report.tables import around, percentage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from layerimp.evaluator import Metric
+    from layerimp.pruner import PrunePlan
     from layerimp.report.data import Report
+    from layerimp.steps import Step
 
 
 def escaped(text: str) -> str:
@@ -34,20 +40,22 @@ def model_card(report: Report, label: str) -> str:
     """The card of the checkpoint under `label`, in Markdown."""
     plan, removed = report.plan_of(label), report.removed(label)
     share = removed.share_of(report.sizes[ORIGINAL])
-    blocks = ", ".join(map(str, sorted(plan.blocks)))
+    blocks = f"{removed.blocks} of {report.num_blocks} blocks removed"
+    if not cuts.whole(plan.blocks):
+        blocks = f"{report.num_blocks - removed.blocks} of {report.num_blocks} blocks left"
     lines = [
         "---",
         "library_name: transformers",
         "tags: [layerimp, pruned]",
         "---",
         "",
-        f"# {escaped(report.recipe.model)}, {removed.blocks} of {report.num_blocks} blocks removed",
+        f"# {escaped(report.recipe.model)}, {blocks}",
         "",
         f"- **Source:** {escaped(report.recipe.model)}",
         f"- **Method:** scorer {escaped(plan.scorer or 'none')} (label {escaped(label)}), pruner "
         f"{escaped(plan.pruner or 'none')}, layerimp {__version__}",
-        f"- **Blocks removed:** {blocks} (0-based indices in the source)",
-        f"- **Removed:** {removed.blocks} blocks ({share['blocks']:.2%}), {removed.parameters:,} parameters "
+        *_removed(plan.blocks),
+        f"- **Smaller by:** {counted(removed.blocks)} ({share['blocks']:.2%}), {removed.parameters:,} parameters "
         f"({share['parameters']:.2%}), {removed.bytes:,} bytes ({share['bytes']:.2%})",
     ]
     if label in report.healed:
@@ -58,6 +66,26 @@ def model_card(report: Report, label: str) -> str:
             f"- **Calibration:** {report.calibration['rows']} rows, {report.calibration['tokens']:,} tokens of "
             f"{escaped(report.calibration['source'])} (fingerprint {report.calibration['fingerprint']})"
         )
+    return "\n".join([*lines, *_measured(report, label), *_sources(plan), ""])
+
+
+def _removed(steps: Sequence[Step]) -> Iterator[str]:
+    """What was removed: a list of blocks, and a sentence for each place where two halves were joined."""
+    what = "Blocks removed" if cuts.whole(steps) else "Removed"
+    yield f"- **{what}:** {cuts.ranges(steps)} (0-based indices in the source)"
+    yield from (f"- {sentence[0].upper()}{sentence[1:]}" for sentence in cuts.seams(steps))
+
+
+def _sources(plan: PrunePlan) -> Iterator[str]:
+    """Where the blocks of the result come from, where one is of two."""
+    if not cuts.whole(plan.blocks):
+        yield from ("", "## Where the blocks come from", "", "| block | attention of | MLP of |", "|---|---|---|")
+        yield from (f"| {' | '.join(line)} |" for line in cuts.sources(plan.blocks, plan.num_blocks))
+
+
+def _measured(report: Report, label: str) -> list[str]:
+    """What the evaluators measured, beside the source; nothing where they did not."""
+    lines: list[str] = []
     before = {(metric.task, metric.name): metric for metric in report.metrics.get(ORIGINAL, [])}
     after = [metric for metric in report.metrics.get(label, []) if (metric.task, metric.name) in before]
     if after:
@@ -74,4 +102,4 @@ def model_card(report: Report, label: str) -> str:
         lines += [f"- {escaped(note)}" for note in found.notes]
         if report.recipe.limit:
             lines += ["", f"Measured on the first {report.recipe.limit} documents of each task."]
-    return "\n".join([*lines, ""])
+    return lines

@@ -12,7 +12,7 @@ from layerimp.report import documents, grid_documents
 DOCUMENTS: dict[str, Any] = {
     "layerimp.report/2": documents.Report,
     "layerimp.scores/1": documents.ScoresFile,
-    "layerimp.plans/1": documents.PlanFile,
+    "layerimp.plans/2": documents.PlanFile,
     "layerimp.metrics/2": documents.MetricsFile,
     "layerimp.healing/1": documents.HealingReport,
     "layerimp.findings/2": grid_documents.Findings,

@@ -116,7 +116,7 @@ def holm(values: Mapping[Name, float]) -> dict[Name, float]:
     return corrected
 
 
-def jaccard(one: AbstractSet[int], other: AbstractSet[int]) -> float:
+def jaccard(one: AbstractSet[object], other: AbstractSet[object]) -> float:
     """How much of two sets is common to both: 1 for equal ones, 0 for disjoint ones."""
     return len(one & other) / len(one | other) if one | other else 1.0
 
@@ -134,7 +134,7 @@ class Stability:
     same: float
 
     @classmethod
-    def of(cls, sets: Sequence[AbstractSet[int]]) -> Stability | None:
+    def of(cls, sets: Sequence[AbstractSet[object]]) -> Stability | None:
         """The stability of the sets of several repeats; None for a single one."""
         pairs = list(combinations(sets, 2))
         if not pairs:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-from layerimp.errors import LayerimpError
+from layerimp.errors import LayerimpError, OptionError
 from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.scorer import Importance
-from layerimp.steps import Step
+from layerimp.steps import Step, checked_steps, touched_by
 from layerimp.testing.assertions import require
 
 NUM_BLOCKS = 6
@@ -22,6 +23,8 @@ BUDGETS = (
     Budget.exactly(2, NUM_BLOCKS, protect=(0, 5)),
     Budget.exactly(3, NUM_BLOCKS, forced=(0,)),
     Budget.exactly(3, NUM_BLOCKS, protect=(1,), forced=(4,)),
+    Budget.exactly(3, NUM_BLOCKS, forced=("1/2",)),
+    Budget.exactly(NUM_BLOCKS - 1, NUM_BLOCKS, forced=(0, "4/5")),
 )
 
 
@@ -29,13 +32,14 @@ class _Scoring:
     """Made-up scores, that change a little with what was removed; remembers what was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, ...]] = []
+        self.asked: list[tuple[Step, ...]] = []
         self.given: list[tuple[Importance, Importance]] = []
 
     def __call__(self, removed: Sequence[Step]) -> Importance:
         self.asked.append(tuple(removed))
-        blocks = [block for block in range(NUM_BLOCKS) if block not in removed]
-        scores = [SCORES[block] + 0.25 * sum(other < block for other in removed) for block in blocks]
+        gone = touched_by(removed)
+        blocks = [block for block in range(NUM_BLOCKS) if block not in gone]
+        scores = [SCORES[block] + 0.25 * sum(other < block for other in gone) for block in blocks]
         made = Importance(scores=scores, blocks=blocks)
         self.given.append((made, copy.deepcopy(made)))
         return made
@@ -53,15 +57,16 @@ def _plan(pruner: Pruner, budget: Budget, scoring: _Scoring | None = None) -> Pr
 
 
 def budget_is_kept(pruner: Pruner) -> None:
-    """As many blocks go as the budget says, the forced ones among them and the protected ones not."""
+    """As many go as the budget says, what is forced among them, and of what is protected no more than that."""
     for budget in BUDGETS:
         if (plan := _plan(pruner, budget)) is None:
             continue
         require(plan.num_blocks == NUM_BLOCKS, f"the plan is for {plan.num_blocks} blocks, the model has {NUM_BLOCKS}")
-        gone = set(plan.blocks)
+        gone, chosen = plan.blocks, set(plan.blocks).difference(budget.forced)
         require(len(gone) == budget.count, f"{len(gone)} blocks go where the budget says {budget.count}")
-        require(gone.isdisjoint(budget.protected), f"a block goes that the budget protects: {sorted(gone)}")
-        require(gone.issuperset(budget.forced), f"a block stays that the budget forces out: {sorted(gone)} go")
+        kept = budget.protected.isdisjoint(touched_by(chosen))
+        require(kept, f"a block goes that the budget protects: {_listed(gone)}")
+        require(set(gone).issuperset(budget.forced), f"a block stays that the budget forces out: {_listed(gone)} go")
 
 
 def plans_are_repeatable(pruner: Pruner) -> None:
@@ -86,14 +91,26 @@ def scoring_is_asked_soundly(pruner: Pruner) -> None:
         scoring = _Scoring()
         _plan(pruner, budget, scoring)
         for removed in scoring.asked:
-            sound = len(set(removed)) == len(removed) < NUM_BLOCKS and set(removed) <= set(range(NUM_BLOCKS))
-            require(sound, f"it asks for the scores without the blocks {list(removed)} of {NUM_BLOCKS}")
-            require(budget.protected.isdisjoint(removed), f"it asks for scores without a protected block: {removed}")
+            require(_is_sound(removed), f"it asks for the scores without the blocks {_listed(removed)} of {NUM_BLOCKS}")
+            chosen = set(removed).difference(budget.forced)
+            kept = budget.protected.isdisjoint(touched_by(chosen))
+            require(kept, f"it asks for scores without a protected block: {_listed(removed)}")
+
+
+def _is_sound(removed: Sequence[Step]) -> bool:
+    """Whether steps exist, can be taken one after the other, and leave a model."""
+    with suppress(OptionError):
+        return len(checked_steps(removed, NUM_BLOCKS)) < NUM_BLOCKS
+    return False
+
+
+def _listed(steps: Iterable[Step]) -> str:
+    return f"[{', '.join(map(str, steps))}]"
 
 
 def plans_are_nested(pruner: Pruner) -> None:
     """As `nested` declares, a plan for fewer blocks is the start of a plan for more."""
-    for forced in ((), (4,)):
+    for forced in ((), (4,), ("1/2",)):
         plans = [_plan(pruner, Budget.exactly(count, NUM_BLOCKS, forced=forced)) for count in range(1, NUM_BLOCKS)]
         orders = [plan.blocks for plan in plans if plan is not None]
         for fewer, more in pairwise(orders):

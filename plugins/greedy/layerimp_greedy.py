@@ -9,6 +9,7 @@ from pydantic import Field
 from layerimp import PrunePlan, Pruner, hookimpl
 from layerimp.component import Options
 from layerimp.errors import OptionError
+from layerimp.steps import touched_by
 
 if TYPE_CHECKING:
     from layerimp.pruner import Budget, Scoring
@@ -30,20 +31,20 @@ class Greedy(Pruner):
     Config = GreedyConfig
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Take the forced blocks first, then the weakest of those that are left and not protected.
+        """Take what is forced first, then the weakest of the blocks that are left and not protected.
 
         Raises:
-            OptionError: a protected end holds a forced block, or leaves too few others.
+            OptionError: something of a protected end is forced, or too few others are left.
         """
         blocks, config = range(budget.num_blocks), self.config
         ends = {*blocks[: config.protect_first], *blocks[len(blocks) - min(config.protect_last, len(blocks)) :]}
-        if both := ends.intersection(budget.forced):
-            raise OptionError(f"block {min(both)} is to be removed, and protected by protect_first or protect_last")
-        stay = ends | budget.protected
-        free = len(blocks) - len(stay)
+        if both := ends & touched_by(budget.forced):
+            what = f"block {min(both)}" if min(both) in budget.forced else f"a half of block {min(both)}"
+            raise OptionError(f"{what} is to be removed, and protected by protect_first or protect_last")
+        stay, removed = ends | budget.protected, list(budget.forced)
+        free = len(removed) + len(set(blocks) - stay - touched_by(removed))
         if budget.count > free:
             raise OptionError(f"{budget.count} blocks are to go, but only {free} of {len(blocks)} are not protected")
-        removed = list(budget.forced)
         while len(removed) < budget.count:
             removed.append(next(block for block in scoring(removed).weakest_first() if block not in stay))
         return PrunePlan(num_blocks=budget.num_blocks, blocks=removed, reason="lowest score after each removal")

@@ -85,3 +85,14 @@ def test_ends() -> None:
         both.plan(Asked(0, 0, 0, 0), Budget(BLOCKS, 1, forced=(3,)))
     with pytest.raises(OptionError, match="only 0 of 4"):
         Greedy(Greedy.Config(protect_last=9)).plan(Asked(0, 0, 0, 0), Budget(BLOCKS, 1))
+
+
+def test_a_forced_seam_goes_first_and_its_blocks_are_left_alone() -> None:
+    scoring = Asked(3, 0, 0, 1)
+    plan = Greedy().plan(scoring, Budget.exactly(3, 4, forced=("1/2",)))
+    assert plan.blocks == ["1/2", 3, 0]
+    assert scoring.calls == [["1/2"], ["1/2", 3]]
+    with pytest.raises(OptionError, match="3 blocks are to go, but only 2 of 4 are not protected"):
+        Greedy(Greedy.Config(protect_first=1)).plan(scoring, Budget.exactly(3, 4, forced=("1/2",)))
+    with pytest.raises(OptionError, match="a half of block 0 is to be removed, and protected by"):
+        Greedy(Greedy.Config(protect_first=1)).plan(scoring, Budget.exactly(2, 4, forced=("0/1",)))

@@ -26,6 +26,8 @@ def test_hook() -> None:
         (Budget.exactly(3, 4), [2, 3, 1]),  # of two equal scores the deeper goes first
         (Budget.exactly(2, 4, protect=(2,)), [3, 1]),
         (Budget.exactly(2, 4, forced=(0,)), [0, 2]),
+        (Budget.exactly(3, 4, forced=("1/2",)), ["1/2", 3, 0]),  # of its blocks nothing more may go
+        (Budget.exactly(3, 4, forced=("1/2", "1.attn,2.mlp")), ["1/2", "1.attn,2.mlp", 3]),
     ],
 )
 def test_the_lowest_go(budget: Budget, blocks: list[int]) -> None:

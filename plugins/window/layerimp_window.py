@@ -18,10 +18,17 @@ class Window(Pruner):
     reference = "Gromov et al. 2024, arXiv:2403.17887"
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Take the best run that holds every forced block and no protected one; of two equal ones the deeper."""
+        """Take the best run that holds every forced block and no protected one; of two equal ones the deeper.
+
+        Raises:
+            OptionError: there is none.
+        """
+        if seams := [step for step in budget.forced if isinstance(step, str)]:
+            raise OptionError(f"a window is a run of whole blocks, and {seams[0]} is none; choose another pruner")
         importance, length = scoring(()), budget.count
         runs = [range(start, start + length) for start in range(budget.num_blocks - length + 1)]
-        totals = importance.spans.get(length) or [sum(importance.scores[i] for i in run) for run in runs]
+        scores = dict(zip(importance.blocks, importance.scores, strict=True))
+        totals = importance.spans.get(length) or [sum(scores[block] for block in run) for run in runs]
         allowed = [
             (total, run)
             for total, run in zip(totals, runs, strict=True)

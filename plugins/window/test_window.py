@@ -47,3 +47,8 @@ def test_forced_blocks_are_inside() -> None:
     assert plan([1.0, 1.0, 9.0, 9.0, 9.0], Budget(5, 2, forced=(3,))) == [3, 4]
     with pytest.raises(OptionError, match="holds all that must go"):
         plan([1.0, 1.0, 9.0, 9.0], Budget(4, 2, forced=(0, 3)))
+
+
+def test_a_seam_is_in_no_window() -> None:
+    with pytest.raises(OptionError, match="a window is a run of whole blocks, and 0/1 is none; choose another pruner"):
+        plan([1.0, 1.0, 9.0, 9.0], Budget.exactly(2, 4, forced=("0/1",)))

@@ -23,7 +23,8 @@ from layerimp.evaluation.selection import fitting, prepared
 from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.healing import check_text, configured
-from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model, rescoring
+from layerimp.pipeline.rescoring import rescoring
+from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
 from layerimp.recipe import ComponentSpec

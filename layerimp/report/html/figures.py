@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -12,12 +13,14 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from layerimp.defaults import RANDOM
+from layerimp.report.cuts import whole
 from layerimp.report.html.format import listed, signed
 from layerimp.report.html.plots import Square, cell_width, costs, curves, dots, matrix
 from layerimp.report.html.svg import drawn
 from layerimp.report.html.view import View
 from layerimp.report.statistics import Interval
 from layerimp.report.tables import named, percent, plus_minus
+from layerimp.steps import removed_by
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,10 @@ class Figures:
         return self._drawn(figure, "importance", alt, note)
 
     def _shares(self, pruner: str, ratio: float, scorer: str) -> list[float]:
-        """The share of the repeats in which each block goes."""
+        """The share of the repeats in which each block goes; of a half that goes, half a repeat."""
         found = self.view.model.pruned.get((pruner, ratio, scorer), ())
-        return [sum(n in one.blocks for one in found) / max(len(found), 1) for n in range(self.view.model.num_blocks)]
+        gone = Counter(part.block for one in found for part in removed_by(one.blocks))
+        return [gone[n] / 2 / max(len(found), 1) for n in range(self.view.model.num_blocks)]
 
     @cached_property
     def agreement(self) -> Drawn:
@@ -195,7 +199,9 @@ class Figures:
             said.append(f"at {named(ratio)} block {top} goes most often, by {votes[top]} of {len(panel)} scorers")
         alt = f"Grid of dots: which blocks each scorer removes. In at least half of the repeats, {'; '.join(said)}."
         figure = dots(panels, self.view.model.num_blocks, self.view.styles)
-        return self._drawn(figure, "removed", alt, pruner=pruner)
+        plans = (one.blocks for key, found in self.view.model.pruned.items() if key[0] == pruner for one in found)
+        note = "" if all(map(whole, plans)) else "A block of which a half goes, with a seam, counts half. "
+        return self._drawn(figure, "removed", alt, note, pruner=pruner)
 
 
 def _valued(tau: float | None, pair: str) -> Square:

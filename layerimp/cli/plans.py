@@ -1,0 +1,55 @@
+"""Reading a file of plans."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from layerimp.errors import InputError, OptionError
+from layerimp.pruner import PrunePlan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = ("layerimp.plans/1", "layerimp.plans/2")
+PLANS = ("layerimp.plan/1", "layerimp.plan/2")
+"""The versions that are read."""
+
+
+def read_plans(path: Path) -> dict[str, PrunePlan]:
+    """The plans of a file, by label: one plan, or a whole `plan.json`.
+
+    Raises:
+        InputError: the file cannot be read, is of another version, or holds something that is no plan.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise TypeError("it is not a JSON object")
+        if "plans" not in document:
+            return {document.get("scorer") or "plan": _plan(path, document)}
+        _check_version(path, document, FILES)
+        return {label: _plan(path, plan) for label, plan in document["plans"].items()}
+    except OSError as error:
+        raise InputError(f"cannot read the plan {path}: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise InputError(f"{path} is no plan: {where} {problem['msg']}") from None
+    except (OptionError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no plan: {error}") from None
+
+
+def _plan(path: Path, document: Any) -> PrunePlan:
+    _check_version(path, document, PLANS)
+    return PrunePlan(**document)
+
+
+def _check_version(path: Path, document: Any, known: tuple[str, ...]) -> None:
+    """Refuse another version than those that are known; what was written by hand may say none."""
+    version = document.get("schema_version")
+    if version is not None and version not in known:
+        read = ", ".join((*FILES, *PLANS))
+        raise InputError(f"{path} is of the version {version!r}; the versions that are read: {read}")

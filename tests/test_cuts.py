@@ -1,0 +1,109 @@
+"""What a plan cuts, in words."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from layerimp.report import cuts
+from layerimp.steps import Step, Sublayer, kept_halves, simplest, steps_of
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([], ""),
+        ([5], "5"),
+        ([9, 2, 7, 8], "2, 7-9"),
+        ([19, "17/18", 3, 4], "3-4, 17/18, 19"),
+        (["5/6", "4/5"], "4/5, 5/6"),
+        ([5, "4.mlp,6.attn"], "4/5, 5/6"),  # the same removal
+        (["17/18", "17.attn,18.mlp"], "17-18"),  # nothing is left of either
+        (["17/18", 16], "16, 17/18"),
+    ],
+)
+def test_what_goes_is_said_in_depth_order(steps: list[Step], said: str) -> None:
+    assert cuts.ranges(steps) == said
+    assert cuts.whole(steps) == ("/" not in said)
+
+
+def test_what_joins_is_said() -> None:
+    assert list(cuts.seams([3, "17/18"])) == [
+        "seam 17/18: the MLP of block 17 and the attention of block 18; the attention of 17 and the MLP of 18 are one "
+        "block now"
+    ]
+    (one,) = cuts.seams(["17/18", "16/17"])
+    assert one.startswith(
+        "seams 16/17, 17/18: all from the MLP of block 16 to the attention of block 18; the attention"
+    )
+    assert one.endswith("attention of 16 and the MLP of 18 are one block now")
+    assert list(cuts.seams([3, "17/18", "17.attn,18.mlp"])) == []
+
+
+def test_where_blocks_come_from() -> None:
+    assert list(cuts.sources([12, "17/18"], 30)) == [
+        ("0-11", "0-11", "0-11"),
+        ("12-15", "13-16", "13-16"),
+        ("16", "17", "18"),
+        ("17-27", "19-29", "19-29"),
+    ]
+    assert list(cuts.sources(["0/1", "1/2"], 3)) == [("0", "0", "2")]
+    assert list(cuts.sources(["0/1", "2/3"], 4)) == [("0", "0", "1"), ("1", "2", "3")]
+
+
+@st.composite
+def removals(draw: Any) -> tuple[list[Step], int]:
+    """Steps that can go together, and the number of blocks."""
+    num_blocks = draw(st.integers(2, 9))
+    depths = [draw(st.booleans()) for _ in range(2 * num_blocks)]
+    steps: list[Step] = []
+    for run in re.finditer("1+", "".join("01"[gone] for gone in depths)):
+        end = run.end() - (run.end() - run.start()) % 2
+        steps += steps_of([Sublayer.at(depth) for depth in range(run.start(), end)])
+    return draw(st.permutations(steps)), num_blocks
+
+
+@settings(derandomize=True, max_examples=200, deadline=None, database=None)
+@given(removals())
+def test_words_say_what_the_steps_say(removal: tuple[list[Step], int]) -> None:
+    steps, num_blocks = removal
+    # The ranges name the same removal: a reader who types them out gets the same model.
+    spelled: list[Step] = []
+    for part in cuts.ranges(steps).split(", ") if steps else []:
+        first, _, last = part.partition("-")
+        spelled += [part] if "/" in part else range(int(first), int(last or first) + 1)
+    assert spelled == simplest(steps)
+    # So does the table of the sources.
+    found = []
+    for block, *sources in cuts.sources(steps, num_blocks):
+        ends = [tuple(map(int, (text if "-" in text else f"{text}-{text}").split("-"))) for text in (block, *sources)]
+        assert ends[0][0] == len(found)
+        found += list(zip(*(range(first, last + 1) for first, last in ends[1:]), strict=True))
+        assert ends[0][1] == len(found) - 1
+    assert found == kept_halves(steps, num_blocks)
+    joined = [(int(one), int(other)) for one, other in found if one != other]
+    said = re.findall(r"the attention of (\d+) and the MLP of (\d+) are", " ".join(cuts.seams(steps)))
+    assert [(int(one), int(other)) for one, other in said] == joined
+
+
+@pytest.mark.parametrize(
+    ("scored", "mark"),
+    [
+        (0, ""),
+        (3, "✗ 1st"),
+        (5, "½ 2nd (5/6)"),
+        (6, "½ 2nd (5/6)"),
+        (8, "½ 3rd (8/9)"),
+        (9, "✗ 3rd (8/9), 4th (9/10)"),
+        ("5/6", "✗ 2nd"),
+        ("6/7", ""),
+        ("2/3", "½ 1st (3)"),
+    ],
+)
+def test_marks(scored: Step, mark: str) -> None:
+    taken: list[Step] = [3, "5/6", "8/9", "9/10"]
+    assert cuts.marked(scored, taken) == mark
