@@ -27,7 +27,7 @@ from layerimp.registry.assets import absolute, assets
 from layerimp.registry.catalog import registry
 from layerimp.report import conversion
 from layerimp.report.healing import Healing
-from layerimp.steps import Step, checked_steps
+from layerimp.steps import Step, Sublayer, checked_steps, removed_by, simplest
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
@@ -118,10 +118,10 @@ def heal_pruned(
         The healed models by their labels, `SCORER+HEALER`, beside the intact one.
     """
     models: dict[str, PreTrainedModel] = {}
-    known: dict[tuple[frozenset[int], str], str] = {}
+    known: dict[tuple[frozenset[Sublayer], str], str] = {}
     for (scorer, removal), (name, healer) in product(removals.items(), healers.items()):
         label = f"{scorer}+{name}"
-        same = known.setdefault((frozenset(removal.gone), name), label)
+        same = known.setdefault((removed_by(removal.gone), name), label)
         if same in report.failed:
             report.failed[label] = report.failed[same]
             continue
@@ -146,7 +146,7 @@ def heal_checkpoint(
     asked: Recipe,
     *,
     teacher: str | None = None,
-    removed: Sequence[int] | None = None,
+    removed: Sequence[Step] | None = None,
     healer: str = HEALER,
     options: Mapping[str, Any] | None = None,
     permissions: Permissions,
@@ -157,7 +157,7 @@ def heal_checkpoint(
     Args:
         asked: The pruned model, the text and the output; of a recipe nothing else is read.
         teacher: The intact model; by default the one that the checkpoint's record names.
-        removed: The blocks that are gone; by default what the record says.
+        removed: What is gone; by default what the record says.
         healer: The name of a healer.
         options: Its options.
         permissions: What may run code.
@@ -223,7 +223,7 @@ def configured(healer: str, options: Mapping[str, Any]) -> Healer:
     return made
 
 
-def _record_of(model: str, teacher: str | None, removed: Sequence[int] | None) -> Record:
+def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) -> Record:
     """What was removed from what: as a checkpoint's record says, but for what is named."""
     record = read_record(Path(model).expanduser())
     if record is None and removed is None:
@@ -231,7 +231,7 @@ def _record_of(model: str, teacher: str | None, removed: Sequence[int] | None) -
     if record is None and teacher is None:
         raise ModelError(f"{model} has no layerimp.json that says what it was made from; name that with --teacher")
     known = record or Record(source="", num_blocks=1, removed=())
-    changed: dict[str, Any] = {} if removed is None else {"removed": tuple(sorted(removed))}
+    changed: dict[str, Any] = {} if removed is None else {"removed": tuple(simplest(removed))}
     if teacher is not None:
         changed["source"] = absolute(teacher, assets().models)
     return known.model_copy(update=changed)
