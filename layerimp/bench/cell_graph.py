@@ -126,6 +126,8 @@ class Layout(Part):
             "options": self.spec(scorer, seed).options,
             "code": entrant.code,
         }
+        if self.grid.cuts != "blocks":  # which had no name before there was anything else
+            content["cuts"] = self.grid.cuts
         return Cell("scoring", model, content, scorer, seed=seed)
 
     def _calibration(self, model: str, seed: int) -> dict[str, Any]:
