@@ -56,7 +56,7 @@ def as_importance(result: Result) -> Importance:
     return Importance(**parts, spans={int(length): scores for length, scores in result["spans"].items()})
 
 
-def planned(cell: Cell, num_blocks: int, scoring: Scoring, cuts: Cuts = "blocks") -> Result:
+def planned(cell: Cell, num_blocks: int, scoring: Scoring) -> Result:
     """The plan that a cell asks for.
 
     Raises:
@@ -65,7 +65,7 @@ def planned(cell: Cell, num_blocks: int, scoring: Scoring, cuts: Cuts = "blocks"
     content = cell.content
     pruner = registry().create("pruner", content["pruner"], content["options"])
     assert isinstance(pruner, Pruner)
-    budget = Budget.exactly(content["count"], num_blocks, protect=content["protect"], cuts=cuts)
+    budget = Budget.exactly(content["count"], num_blocks, protect=content["protect"])
     return {"blocks": pruner.within_budget(scoring, budget).blocks}
 
 
@@ -148,9 +148,8 @@ class Worker:
         first, text = as_importance(assignment.importance), drawn or self.draw(assignment)
         stack = self._opened(assignment).stack
         selection = Selection.of(assignment.recipe, SILENT)
-        cuts = assignment.recipe.cuts
-        scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT, cuts=cuts)
-        return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring, cuts))}
+        scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT, cuts=assignment.recipe.cuts)
+        return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
     def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         """Evaluations of one model; one that fails leaves the others as they are."""
