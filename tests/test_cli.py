@@ -699,10 +699,10 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
     """A real signal in the middle of a real run."""
     arguments = ["layerimp", "run", "--tasks", "none", *map(str, scoring), "--output", str(tmp_path / "out")]
     # Many short sleeps: a signal that arrives just before a sleep, or at another thread, does not wake the sleeper.
-    slow = "import time, layerimp.pipeline.stages as p; "
+    slow = "import time, layerimp.pipeline.scores as s, layerimp.pipeline.stages as p; "
     slow += "work = lambda: (print('now', flush=True), [time.sleep(0.01) for _ in range(6000)]); "
     slow += {
-        "score": "p.fill = lambda *a, **k: work()",
+        "score": "s.fill = lambda *a, **k: work()",
         "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), work())",
     }[stage]
     # Who starts the tests in the background of a shell has them ignore Ctrl-C.
