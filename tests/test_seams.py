@@ -23,9 +23,11 @@ from layerimp.blocks.equivalence import last_hidden
 from layerimp.blocks.halves import find_halves
 from layerimp.blocks.middle import Halves, Whole, changing_middle, watching_middle
 from layerimp.errors import ModelError, OptionError, SurgeryError
+from layerimp.registry.catalog import registry
+from layerimp.scoring.engine import measure
 from layerimp.steps import Step, Sublayer, removed_by, step_of
 from layerimp.surgery.removal import prepare, pruned
-from layerimp.testing import BLOCKS, batch
+from layerimp.testing import BLOCKS, batch, padded_batch
 
 MIXED = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
 CHANGES: dict[str, dict[str, Any]] = {
@@ -307,3 +309,20 @@ class TestBypass:
         """A decoder attends to its own text and to another's."""
         case = removal.try_removal(lambda: zoo.build("t5", "classifier"), "classifier", ["2/3"])
         assert (case.outcome, case.said) == ("exact", "")
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "bert", "bloom"])
+@pytest.mark.parametrize("scorer", ["block-influence", "taylor", "perplexity", "gbis", "lrp"])
+def test_past_a_seam_blocks_are_scored_as_without_it(name: str, scorer: str) -> None:
+    """Those of which nothing is removed: their scores are those of the model that the seam was removed from."""
+    if (name, scorer) == ("bert", "lrp"):
+        pytest.skip("LRP refuses BERT")
+    model, batches = stirred(name), [batch(2, 12), padded_batch((12, 5, 9), seed=1)]
+    stack = layerimp.find_blocks(model)
+    made: Any = registry().create("scorer", scorer, {}, BLOCKS - 2)
+    found = measure(stack, batches, {scorer: made}, removed=["1/2"])[scorer]
+    assert found.blocks == [0, 3]
+    with pruned(model, ["1/2"]):
+        short: Any = registry().create("scorer", scorer, {}, BLOCKS - 1)
+        expected = measure(stack, batches, {scorer: short})[scorer]
+    assert found.scores == pytest.approx([expected.scores[0], expected.scores[2]], rel=1e-4)

@@ -228,7 +228,7 @@ def _pass(
     with ExitStack() as undo, torch.no_grad(), suppress(_AllKnownError):
         for block in structures:
             undo.enter_context(computing(block, partial(step, block, block.forward)))
-        # The backbone of an encoder and a decoder may want the ids of both; the model makes those of the decoder itself.
+        # Of an encoder and a decoder the whole model is run: it makes the ids of the decoder itself.
         part = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
         called(part, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part))
 
