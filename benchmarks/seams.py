@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ADDITIONS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor})
+GIVERS = {"MiniMaxDecoderLayer": "post_attention_layernorm"}
+"""Blocks whose additions are to a norm of what they read: the module whose output is what the attention leaves."""
 NORM = torch.ops.aten.native_layer_norm.default
 
 
@@ -98,10 +100,14 @@ def without(blocks: Sequence[tuple[nn.Module, str]], learn: Callable[[], object]
     Raises:
         UnknownChainError: a chain is not understood.
     """
-    cuts = {block: _middle(block, learn, crossing) for block, _ in blocks}
+    cuts = {block: _middle(block, learn, crossing) for block, _ in blocks if type(block).__name__ not in GIVERS}
     with ExitStack() as undo:
         for block, half in blocks:
-            block.forward = _halved(block.forward, half, cuts[block])
+            if name := GIVERS.get(type(block).__name__):
+                _give(block, block.get_submodule(name), half)
+                undo.callback(delattr, block.get_submodule(name), "forward")
+            else:
+                block.forward = _halved(block.forward, half, cuts[block])
             undo.callback(delattr, block, "forward")
         yield
 
@@ -126,6 +132,23 @@ def _middle(block: nn.Module, learn: Callable[[], object], crossing: bool) -> tu
         raise UnknownChainError(f"{type(block).__name__} has a chain of {len(found[0]) if found else 0} links")
     at = len(found[0]) - 2 if crossing else 0
     return at, found[0][at].normed
+
+
+def _give(block: nn.Module, giver: nn.Module, half: str) -> None:
+    """Let a module in a block put out what the block reads, or the block what the module puts out."""
+    forward, give = block.forward, giver.forward
+    held: list[Tensor] = []
+
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        held[:] = [hidden_of(args, kwargs)]
+        output = forward(*args, **kwargs)
+        return output if half == "attn" else with_hidden(output, held[-1])
+
+    def given(hidden: Tensor) -> Tensor:
+        held.append(give(hidden))
+        return held[0] if half == "attn" else held[-1]
+
+    block.forward, giver.forward = compute, given
 
 
 def _halved(forward: Callable[..., Any], half: str, middle: tuple[int, bool]) -> Callable[..., Any]:

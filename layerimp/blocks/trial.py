@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch.func import functional_call
 from torch.utils._pytree import tree_map, tree_map_only
+from transformers import Cache
 
 from layerimp.blocks.forward import block_input, called, computing, hidden_states, with_hidden, without_cache
 from layerimp.blocks.stack import probe_ids
@@ -115,7 +117,14 @@ class Trial:
         return self._record(call, {name: _other(attrgetter(name)(self.block)) for name in changed})
 
     def _copied(self) -> Call:
-        call: Call = tree_map_only(torch.Tensor, lambda tensor: tensor.to(self._device, copy=True), self._call)
+        """What the block was called with, to be changed: a cache grows, and some blocks write into tensors."""
+
+        def copied(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return value.to(self._device, copy=True)
+            return copy.deepcopy(value) if isinstance(value, Cache) else value
+
+        call: Call = tree_map(copied, self._call)
         return call
 
     def _record(self, call: Call, tensors: dict[str, Tensor]) -> Record:

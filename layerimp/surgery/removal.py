@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
@@ -85,7 +85,10 @@ def prepare(stack: BlockStack, blocks: Sequence[Step]) -> Removal:
         halves = halves_of(stack, {index for pair in kept if len(set(pair)) > 1 for index in pair})
     except ModelError as error:
         raise SurgeryError(f"{named(steps)} cannot be removed: {error}") from error
-    return Removal(stack, steps, kept, halves, shortened(stack, kept, halves) if steps else None)
+    removal = Removal(stack, steps, kept, halves, None)
+    for pair in kept:
+        removal.block(pair)  # refused before anything long
+    return replace(removal, shortened=shortened(stack, kept, halves)) if steps else removal
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class Removal:
         for rows in lists if beside and lists[0] != lists[1] else lists[:1]:
             with ExitStack() as tried:
                 try:
-                    put_in_place(self.stack, self.shortened, list(map(self._block, self.kept)), rows, tried)
+                    put_in_place(self.stack, self.shortened, list(map(self.block, self.kept)), rows, tried)
                     equal = _prove(self.stack, expected, cached, f"without {named(self.gone)}")
                 except SurgeryError as error:
                     wrong = error
@@ -170,8 +173,12 @@ class Removal:
                     return equal or expected.dtype not in HALF
         raise wrong
 
-    def _block(self, pair: Pair) -> nn.Module:
-        """A kept block: one of the model's own, or one that is composed."""
+    def block(self, pair: Pair) -> nn.Module:
+        """A kept block: one of the model's own, or one that is composed anew.
+
+        Raises:
+            SurgeryError: the two blocks cannot be composed.
+        """
         attention, mlp = pair
         own: nn.Module = self.stack[attention]
         if attention == mlp:
