@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -198,9 +198,21 @@ def _past(stack: BlockStack, gone: Sequence[Step]) -> tuple[Tensor, Tensor | Non
         raise
     except Exception as error:  # whatever a model makes of a few tokens
         raise SurgeryError(f"{type(stack.model).__name__} cannot run on a few tokens: {one_line(error)}") from error
-    with suppress(Exception):  # whatever a model makes of its own cache; then there is nothing to keep exact
+    try:
         return expected, cached_logits(stack, gone)
-    return expected, None
+    except Exception as error:
+        if any(isinstance(step, str) for step in gone) and _can_generate(stack):
+            kind = type(stack.model).__name__
+            raise SurgeryError(f"{kind} cannot generate past {named(gone)}: {one_line(error)}") from error
+        return expected, None  # whatever a model makes of its own cache; then there is nothing to keep exact
+
+
+def _can_generate(stack: BlockStack) -> bool:
+    """Whether a model that nothing was removed from generates with a cache."""
+    try:
+        return cached_logits(stack) is not None
+    except Exception:  # whatever it makes of its own cache
+        return False
 
 
 def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: str) -> bool:
