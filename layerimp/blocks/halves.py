@@ -38,7 +38,7 @@ def find_halves(stack: BlockStack) -> list[Halves | Whole]:
     Raises:
         NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
     """
-    nothing = Whole("it does not add to the residual stream first an attention and then an MLP")
+    nothing = Whole("it does not add to the residual stream an attention first and then an MLP")
     examine: Callable[[Trial, Record], Halves | Whole | None] = partial(
         _halves, crossing=bool(stack.model.config.is_encoder_decoder)
     )
