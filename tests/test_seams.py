@@ -184,7 +184,7 @@ def test_dense_and_sparse_follow_the_mlp() -> None:
     assert kinds == ["Qwen3MoeMLP", "Qwen3MoeMLP", "Qwen3MoeSparseMoeBlock"]
 
 
-@pytest.mark.parametrize("name", PARALLEL)
+@pytest.mark.parametrize("name", sorted(PARALLEL))
 def test_parallel_branches_have_no_seams(name: str) -> None:
     model = tiny(name)
     before = logits(model, batch()["input_ids"])
@@ -351,7 +351,7 @@ class TestHalves:
         assert torch.equal(last_hidden(stack), before)
         assert not any("forward" in vars(block) for block in stack)
 
-    @pytest.mark.parametrize("name", PARALLEL)
+    @pytest.mark.parametrize("name", sorted(PARALLEL))
     def test_parallel_branches_have_none(self, name: str) -> None:
         assert set(find_halves(layerimp.find_blocks(tiny(name)))) == {Whole("the two are parallel branches")}
 
