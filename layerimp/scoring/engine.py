@@ -33,15 +33,18 @@ def score(
     calibration: Iterable[Batch],
     scorers: Sequence[str | Scorer] | Mapping[str, str | Scorer],
     *,
+    cuts: Cuts = "blocks",
     progress: Progress | None = None,
 ) -> dict[str, Importance]:
-    """Score every block of a model.
+    """Score every block of a model, and with the cuts `all` every seam between two blocks as well.
 
     Args:
         model: Any transformer of Hugging Face; left as it was.
         calibration: Batches of `input_ids` and `attention_mask` [batch, seq]; iterated once per pass.
         scorers: Names of registered scorers, or configured `Scorer`s for this model's block count; in a mapping,
             by the label that their result gets.
+        cuts: What is scored: `blocks`, or `all` for blocks and seams, which are two series in one result, each with
+            shares and windows of its own.
         progress: Where to report progress.
 
     Returns:
@@ -49,13 +52,19 @@ def score(
 
     Raises:
         UnknownNameError: no scorer has that name.
+        ModelError: a scorer does not fit the model, or cannot score seams.
         CalibrationError: a batch is empty, malformed or holds ids that the model has no embedding for.
         NonFiniteError: the model, or a scorer, yields a NaN or an infinity.
     """
     stack = find_blocks(model)
     labelled = scorers if isinstance(scorers, Mapping) else _by_name(scorers)
     ready = {label: _configured(item, len(stack)) for label, item in labelled.items()}
-    return measure(stack, calibration, ready, progress=progress or SILENT)
+    beside: dict[str, Scorer] = {}
+    if cuts == "all" and len(stack) > 1:
+        for label, scorer in ready.items():
+            with attributing("scorer", label, type(scorer)):
+                beside[label] = type(scorer)(len(stack) - 1, scorer.config)
+    return measure(stack, calibration, ready, seams=beside, progress=progress or SILENT)
 
 
 def _by_name(scorers: Sequence[str | Scorer]) -> dict[str, str | Scorer]:
