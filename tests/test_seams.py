@@ -16,7 +16,7 @@ from layerimp_baselines import Angular, BlockInfluence, Depth, Perplexity, Rando
 from layerimp_cim import CIM
 from layerimp_gbis import GBIS
 from layerimp_lrp import LRP, Relevance
-from tiny import ALL, PARALLEL, tiny
+from tiny import ALL, ENCODERS, EXPERTS, PARALLEL, tiny
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
@@ -24,8 +24,10 @@ import layerimp
 from layerimp.errors import ModelError, OptionError
 from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.engine import fill, finished, measure, measure_sublayers
+from layerimp.stats import Mean
 from layerimp.steps import Step, candidates, checked_steps, left, removed_by, sublayer_units, sublayers_of
 from layerimp.surgery.removal import pruned
+from layerimp.sweep import Ablation, Trace
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing import BLOCKS, batch, padded_batch
 
@@ -352,6 +354,45 @@ def test_an_attention_that_is_known_is_not_run_again() -> None:
         assert calls.count(("mlp", index)) == 1 + index + index
 
 
+@pytest.mark.parametrize("architecture", sorted(ALL.keys() - PARALLEL))
+def test_two_sweeps_agree_between_the_halves(architecture: str) -> None:
+    """In every architecture: the slope of the loss, from its gradient and from two changes of what a seam adds."""
+    single = architecture in EXPERTS
+    model = tiny(architecture, dtype=torch.float32 if single else torch.float64)
+    one = [batch(3, 12) | ({"labels": torch.tensor([0, 1, 1])} if architecture in ENCODERS else {})]
+    found = scored(model, GBIS, one)
+    step = 1e-6 if architecture == "opt" else 1e-3  # a rectifier has kinks; RMS norms compute in float32
+    seams = Slope(BLOCKS - 1, step=step)
+    measure(layerimp.find_blocks(model), one, {"slope": Slope(BLOCKS, step=step)}, seams={"slope": seams})
+    expected = torch.tensor(found.columns["slope"][1::2], dtype=torch.float64)
+    torch.testing.assert_close(
+        seams.slope.value(), expected, rtol=0.02 if single else 2e-3, atol=1e-3 if single else 1e-5
+    )
+
+
+class Slope(Scorer):
+    """Central differences of the loss in the factor on what a block adds."""
+
+    name = "slope"
+
+    def __init__(self, num_blocks: int, config: Any = None, step: float = 1e-3) -> None:
+        super().__init__(num_blocks, config)
+        self.sweep = Ablation(frozenset({1 - step, 1 + step}))
+        self.less, self.more = (Ablation.site(factor) for factor in (1 - step, 1 + step))
+        self.observes = frozenset({self.less, self.more})
+        self.step, self.slope = step, Mean(num_blocks)
+
+    def update(self, trace: Trace) -> None:
+        less, more = (trace.rows(site).double() for site in (self.less, self.more))
+        self.slope.add(trace.block, (less - more) / (2 * self.step))
+
+    def merge(self, other: Slope) -> None:
+        self.slope.merge(other.slope)
+
+    def compute(self) -> Importance:
+        return Importance(scores=self.slope.value().tolist())
+
+
 # Both series, and what is left after removals.
 
 EVERY: dict[str, tuple[type[Scorer], dict[str, Any]]] = {
@@ -556,6 +597,35 @@ def test_parallel_branches_have_no_seams(architecture: str, cls: type[Scorer]) -
     assert architecture in ALL
     with pytest.raises(ModelError, match=r"cannot be divided into attention and MLP: the two are parallel branches$"):
         scored(tiny(architecture), cls)
+
+
+def test_a_gradient_that_is_not_all_there_is_is_refused() -> None:
+    """The MLP half reads a copy of the middle, and adds to the middle itself."""
+    model = tiny("llama", dtype=torch.float64)
+    for block in model.model.layers:
+
+        def forward(x: Tensor, block: Any = block, **kwargs: Any) -> Tensor:
+            middle = x + block.self_attn(hidden_states=block.input_layernorm(x), **kwargs)[0]
+            return middle + block.mlp(block.post_attention_layernorm(middle.clone()))
+
+        block.forward = forward
+    assert scored(model, BlockInfluence) == scored(tiny("llama", dtype=torch.float64), BlockInfluence)
+    with pytest.raises(ModelError, match=r"block 0 of LlamaForCausalLM cannot be told: the MLP adds to another tensor"):
+        scored(model, GBIS)
+
+
+def test_a_middle_that_is_overwritten_is_refused() -> None:
+    model = tiny("llama", dtype=torch.float64)
+    for block in model.model.layers:
+
+        def forward(x: Tensor, block: Any = block, **kwargs: Any) -> Tensor:
+            middle = x + block.self_attn(hidden_states=block.input_layernorm(x), **kwargs)[0]
+            middle += block.mlp(block.post_attention_layernorm(middle))
+            return middle
+
+        block.forward = forward
+    with pytest.raises(ModelError, match="writes into the hidden states between its attention and its MLP"):
+        scored(model, BlockInfluence)
 
 
 def test_wrong_numbers_are_refused() -> None:

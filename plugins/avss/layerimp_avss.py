@@ -174,9 +174,10 @@ class AVSS(Scorer):
         }
         notes = []
         if floored := (share < self.config.sparsity_floor).nonzero().flatten().tolist():
+            where = ", ".join(str(self.steps[block]) for block in floored)
             notes.append(
                 f"sparsity was floored at {self.config.sparsity_floor:g} in {len(floored)} of {self.num_blocks} "
-                f"blocks ({', '.join(str(self.steps[block]) for block in floored)}): almost no activation is below epsilon there"
+                f"blocks ({where}): almost no activation is below epsilon there"
             )
         return Importance(
             scores=normalized_avss.tolist(),
