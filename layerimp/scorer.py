@@ -7,11 +7,14 @@ from abc import abstractmethod
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from layerimp.component import Component
 from layerimp.errors import NonFiniteError, PluginError, listing
 from layerimp.steps import Step, sublayers_of
+
+Kind = Literal["seam", "sublayer"]
+"""What may be scored beside whole blocks."""
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +30,11 @@ class Importance:
         scores: One finite number per scored block, in depth order.
         blocks: What each score is of, as a step: a block's index in the original model, or the text of a seam such as
             `17/18`. All blocks, where it is left empty.
-        columns: Further per-block numbers, by name; each as long as `scores`.
-        spans: For a window length n, the score of each window of n neighbouring blocks, by its first block.
+        columns: Further per-block numbers, by name; each as long as `scores`. Where blocks and seams are scored, each
+            of the two series has its own sums: shares of all blocks, and shares of all seams.
+        spans: For a window length n, the score of each window of n neighbouring blocks, by its first block. Where
+            blocks and seams are scored, of each 2n neighbours among the sublayers that are left, by the first one:
+            windows of blocks and windows of seams take turns.
         notes: Sentences that a reader of the scores has to know, such as a fallback that was taken.
 
     Raises:
@@ -115,7 +121,10 @@ class Scorer(Component):
             projections are zero, always gets the least score of all; where a block that does harm scores below 0,
             exactly 0. Like `sweep`, `observes` and `lookback` it may depend on the options: the class speaks for the
             default ones, an instance for its own.
-        num_blocks: How many blocks are scored. `Trace.block` counts from 0 to `num_blocks - 1`.
+        num_blocks: How many blocks are scored. `Trace.block` counts from 0 to `num_blocks - 1`. Seams are scored by an
+            instance of their own, which takes them for blocks; see `Trace` and `refusal`.
+        steps: What is scored, by `Trace.block`, to be named in a note: blocks by their index in the intact model,
+            seams as texts such as `17/18`.
     """
 
     sweep: Sweep | None
@@ -127,6 +136,34 @@ class Scorer(Component):
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(config)
         self.num_blocks = num_blocks
+        self.steps: Sequence[Step] = range(num_blocks)
+
+    @property
+    def scores_seams(self) -> bool:
+        """Whether what it scores are seams, and not blocks."""
+        return bool(self.steps) and sublayers_of(self.steps[0])[0].part == "mlp"
+
+    def refusal(self, kind: Kind) -> str | None:
+        """Why this scorer, with its options, cannot score seams, or attention and MLP apart; None where it can.
+
+        A scorer that reads what a block reads and puts out, or the gradients there, or what becomes of the prediction,
+        scores a seam as it scores a block. One that reads nothing but sites inside a block does not by default: the
+        neurons of block 17 are those of the seam 17/18 as well, and both would get the same score.
+
+        Args:
+            kind: `seam`, or `sublayer` for a single attention or MLP, of which none can be removed alone.
+        """
+        inner = sorted(self.observes & {"attn_out", "mlp_out", "mlp_act"})
+        if kind == "seam" and inner and len(inner) == len(self.observes):
+            return f"it reads {listing(inner)} alone, the same for a seam as for a block beside it"
+        if kind == "sublayer":
+            if self.sweep is None:
+                return "it looks at nothing"
+            if inner:
+                return f"it reads {listing(inner)}, which an attention or an MLP alone does not have"
+            if self.lookback:
+                return "it looks at several neighbours at once"
+        return None
 
     @classmethod
     def fault(cls) -> str | None:

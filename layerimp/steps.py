@@ -24,6 +24,8 @@ Part = Literal["attn", "mlp"]
 """Which half of a block."""
 Step = int | str
 """One step: a block's index, or the text of a seam or of two sublayers."""
+Cuts = Literal["blocks", "all"]
+"""Which steps may be taken: whole blocks alone, or seams as well."""
 
 _SEAM = re.compile(r"(\d+)\s*/\s*(\d+)")
 _SUBLAYER = re.compile(r"(\d+)\s*\.\s*(attn|mlp)")
@@ -162,9 +164,36 @@ def kept_halves(steps: Iterable[Step], num_blocks: int) -> list[tuple[int, int]]
     return list(zip(attention, mlp, strict=True))
 
 
-def in_depth_order(steps: Iterable[Step]) -> list[Step]:
-    """Steps by the depth of their first sublayer, which may not be an order in which they can be removed."""
-    return sorted(steps, key=sublayers_of)
+def left(removed: Iterable[Step], num_blocks: int) -> list[Sublayer]:
+    """The row of sublayers that is left without the steps `removed`, in depth order."""
+    gone = removed_by(removed)
+    return [one for one in map(Sublayer.at, range(2 * num_blocks)) if one not in gone]
+
+
+def candidates(removed: Iterable[Step], num_blocks: int, cuts: Cuts = "blocks") -> tuple[list[Step], list[Step]]:
+    """The steps that can be taken next, as two series in depth order: blocks, and seams.
+
+    With `blocks` these are the blocks of which nothing is removed, and no seams. With `all` they are the neighbours in
+    the row of sublayers that is left: at even places its blocks, at odd places its seams. After the seam 17/18 one of
+    the blocks is `17.attn,18.mlp`; after the block 18, one of the seams is `17.mlp,19.attn`.
+
+    Args:
+        removed: The steps that are taken already.
+        num_blocks: How many blocks the intact model has.
+        cuts: Which steps may be taken.
+    """
+    if cuts == "blocks":
+        return list(untouched(removed, num_blocks)), []
+    row = left(removed, num_blocks)
+    blocks, seams = ([step_of(row[at : at + 2]) for at in range(first, len(row) - 1, 2)] for first in (0, 1))
+    return blocks, seams
+
+
+def sublayer_units(removed: Iterable[Step], num_blocks: int) -> tuple[list[Step], list[Step]]:
+    """The attentions that are left, and the MLPs, such as `7.attn` and `7.mlp`. None of them can be removed alone."""
+    row = left(removed, num_blocks)
+    attention, mlp = ([str(one) for one in row if one.part == part] for part in ("attn", "mlp"))
+    return list(attention), list(mlp)
 
 
 def simplest(steps: Iterable[Step]) -> list[Step]:

@@ -20,7 +20,8 @@ from layerimp.blocks.sites import find_taps
 from layerimp.errors import ModelError, PluginWarning
 from layerimp.models import longest_row
 from layerimp.registry.loader import host
-from layerimp.sweep import Drive, Forward, Trace
+from layerimp.sweep import Drive, Forward, Series, Trace
+from layerimp.sweep.units import units_of
 from layerimp.testing import BLOCKS, batch, padded_batch
 
 KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
@@ -36,7 +37,8 @@ def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor], *bundles: 
 
     stack, sweep = layerimp.find_blocks(model), Forward()
     scouting = sweep.scout(stack, frozenset(sites))
-    sweep.drive(stack, [one], Drive(scouting, list(map(frozenset, bundles or [sites])), keep, lambda: None))
+    series = Series(units_of(range(len(stack))), list(map(frozenset, bundles or [sites])), keep)
+    sweep.drive(stack, [one], Drive(scouting, [series], lambda: None))
     return found
 
 

@@ -25,7 +25,7 @@ from layerimp.evaluation.cache import model_fingerprint
 from layerimp.models import loading as loading
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
-from layerimp.steps import untouched
+from layerimp.steps import candidates, untouched
 from layerimp.surgery.removal import pruned
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing import BLOCKS, VOCAB, padded_batch, tiny_tokenizer
@@ -201,6 +201,22 @@ def test_a_block_is_not_composed_of_halves_on_two_devices() -> None:
         with pytest.raises(SurgeryError, match=r"seam 1/2 cannot be removed: blocks 1 and 2 lie on several devices"):
             layerimp.prune(model, ["1/2"])
         assert len(layerimp.find_blocks(model)) == BLOCKS
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_seams_across_the_border(name: str) -> None:
+    def found(model: PreTrainedModel) -> list[float]:
+        stack, values = layerimp.find_blocks(model), []
+        cache = BlockCache(stack)
+        for removed in ([], ["0/1"], ["1/2"], [1, 2], ["2/3"]):
+            blocks, seams = candidates(removed, BLOCKS, "all")
+            for scorer in ("block-influence", "perplexity", "cim", "gbis", "lrp", "taylor"):
+                one, two = ({scorer: registry().get("scorer", scorer)(len(series))} for series in (blocks, seams))
+                values += measure(stack, [padded_batch()], one, seams=two, removed=removed, cache=cache)[scorer].scores
+        return values
+
+    plain, two = on_both(found, lambda: tiny(name))
+    assert two == pytest.approx(plain, rel=1e-4, abs=1e-6)
 
 
 def test_evaluation_on_two_devices() -> None:

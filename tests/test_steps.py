@@ -13,12 +13,12 @@ from layerimp.steps import (
     Step,
     Sublayer,
     checked_steps,
-    in_depth_order,
     kept_halves,
     named,
     read_steps,
     removed_by,
     runs_of,
+    simplest,
     step_of,
     steps_of,
     sublayers_of,
@@ -130,8 +130,9 @@ def test_runs_are_even_and_apart(found: tuple[int, list[Step]]) -> None:
     assert {one for run in runs for one in run} == removed_by(steps)
     assert all(len(run) % 2 == 0 for run in runs)
     assert all(first[-1].depth + 1 < second[0].depth for first, second in pairwise(runs))
-    assert removed_by(step for run in runs for step in steps_of(run)) == removed_by(steps)
-    assert in_depth_order(steps) == sorted(steps, key=lambda step: sublayers_of(step)[0].depth)
+    assert simplest(steps) == [step for run in runs for step in steps_of(run)]
+    assert removed_by(simplest(steps)) == removed_by(steps)
+    assert simplest(steps) == list(checked_steps(simplest(steps), 99))
 
 
 @pytest.mark.parametrize(

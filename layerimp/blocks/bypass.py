@@ -41,7 +41,7 @@ def bypassed(stack: BlockStack, steps: Sequence[Step], *, idle: bool = False) ->
         for index in sorted(whole):
             undo.enter_context(computing(stack[index], _passing_by(stack[index].forward, idle)))
         for index, halves in halved.items():
-            without = _without_attention if Sublayer(index, "attn") in gone else _without_mlp
+            without = without_attention if Sublayer(index, "attn") in gone else _without_mlp
             undo.enter_context(without(stack[index], halves))
         yield
 
@@ -76,7 +76,7 @@ def _without_mlp(block: nn.Module, halves: Halves) -> Iterator[None]:
 
 
 @contextmanager
-def _without_attention(block: nn.Module, halves: Halves) -> Iterator[None]:
+def without_attention(block: nn.Module, halves: Halves) -> Iterator[None]:
     """Let the MLP of a block read, and add to, the block's input."""
     with ExitStack() as undo:
         if halves.giver is not None:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -87,13 +88,22 @@ def computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def giving_back(outputs: Mapping[nn.Module, Any]) -> Iterator[None]:
-    """Let blocks give back what they gave in an earlier pass, without computing it again; their hooks are called."""
+def giving_back(
+    outputs: Mapping[nn.Module, Any], first: Mapping[nn.Module, Callable[[], None]] = MappingProxyType({})
+) -> Iterator[None]:
+    """Let blocks give back what they gave in an earlier pass, without computing it again; their hooks are called.
+
+    Args:
+        outputs: What they gave, by block.
+        first: What to call before a block does so.
+    """
     with ExitStack() as undo:
         for block, output in outputs.items():
-            undo.enter_context(computing(block, partial(_constant, output)))
+            undo.enter_context(computing(block, partial(_constant, output, first.get(block))))
         yield
 
 
-def _constant(output: Any, *_args: Any, **_kwargs: Any) -> Any:
+def _constant(output: Any, first: Callable[[], None] | None, *_args: Any, **_kwargs: Any) -> Any:
+    if first is not None:
+        first()
     return output

@@ -11,6 +11,7 @@ import torch
 
 from layerimp.blocks.forward import block_input, computing, hidden_states, with_hidden
 from layerimp.blocks.trial import first_float
+from layerimp.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,18 +54,31 @@ class Whole:
 
 @contextmanager
 def watching_middle(block: nn.Module, halves: Halves, see: Callable[[Tensor], None]) -> Iterator[None]:
-    """Show the middle of a block [batch, seq, hidden] each time that it runs."""
+    """Show the middle of a block [batch, seq, hidden] each time that it runs.
+
+    It is the very tensor that the MLP half reads, in autograd's graph as well, unless that has another shape.
+
+    Raises:
+        ModelError: while the block runs: it writes into its middle, so that what was shown is no longer true.
+    """
     begun: list[torch.Size] = []
+    shown: list[tuple[Tensor, int]] = []
     forward = block.forward
 
     def begin(*args: Any, **kwargs: Any) -> Any:
         begun[:] = [block_input(args, kwargs).shape]
-        return forward(*args, **kwargs)
+        output = forward(*args, **kwargs)
+        if shown and (kept := shown.pop())[0]._version != kept[1]:
+            raise ModelError(f"{type(block).__name__} writes into the hidden states between its attention and its MLP")
+        return output
 
     def read(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         middle = first_float((*args, *kwargs.values()))
         if begun and middle is not None:
-            see(middle.reshape(begun.pop()))
+            shape = begun.pop()
+            if not middle.is_inference():  # whose writes are not counted
+                shown[:] = [(middle, middle._version)]
+            see(middle if middle.shape == shape else middle.reshape(shape))
 
     with ExitStack() as undo:
         undo.enter_context(computing(block, begin))

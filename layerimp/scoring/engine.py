@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from layerimp.blocks.halves import halves_of
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.errors import LayerimpError, OptionError, PluginError
 from layerimp.models.discovery import find_blocks
@@ -13,8 +16,10 @@ from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance, Scorer
-from layerimp.scoring.passes import shared_passes
-from layerimp.steps import Step, in_depth_order, untouched
+from layerimp.scoring.passes import Scored, shared_passes
+from layerimp.scoring.series import ScoredSeries, joined
+from layerimp.steps import Cuts, Step, candidates, simplest, sublayer_units
+from layerimp.sweep.units import divided_by, units_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,15 +33,18 @@ def score(
     calibration: Iterable[Batch],
     scorers: Sequence[str | Scorer] | Mapping[str, str | Scorer],
     *,
+    cuts: Cuts = "blocks",
     progress: Progress | None = None,
 ) -> dict[str, Importance]:
-    """Score every block of a model.
+    """Score every block of a model, and with the cuts `all` every seam between two blocks as well.
 
     Args:
         model: Any transformer of Hugging Face; left as it was.
         calibration: Batches of `input_ids` and `attention_mask` [batch, seq]; iterated once per pass.
         scorers: Names of registered scorers, or configured `Scorer`s for this model's block count; in a mapping,
             by the label that their result gets.
+        cuts: What is scored: `blocks`, or `all` for blocks and seams, which are two series in one result, each with
+            shares and windows of its own.
         progress: Where to report progress.
 
     Returns:
@@ -44,13 +52,19 @@ def score(
 
     Raises:
         UnknownNameError: no scorer has that name.
+        ModelError: a scorer does not fit the model, or cannot score seams.
         CalibrationError: a batch is empty, malformed or holds ids that the model has no embedding for.
         NonFiniteError: the model, or a scorer, yields a NaN or an infinity.
     """
     stack = find_blocks(model)
     labelled = scorers if isinstance(scorers, Mapping) else _by_name(scorers)
     ready = {label: _configured(item, len(stack)) for label, item in labelled.items()}
-    return measure(stack, calibration, ready, progress=progress or SILENT)
+    beside: dict[str, Scorer] = {}
+    if cuts == "all" and len(stack) > 1:
+        for label, scorer in ready.items():
+            with attributing("scorer", label, type(scorer)):
+                beside[label] = type(scorer)(len(stack) - 1, scorer.config)
+    return measure(stack, calibration, ready, seams=beside, progress=progress or SILENT)
 
 
 def _by_name(scorers: Sequence[str | Scorer]) -> dict[str, str | Scorer]:
@@ -77,15 +91,19 @@ class Filled:
 
     Attributes:
         scorer: The scorer.
-        blocks: The indices of the blocks that it scored, in the original model.
+        blocks: What it scored, as steps.
         notes: What a reader of its scores has to know.
         error: Why it was set aside, if it was: it has not seen all.
+        beside: Where a second series was scored, such as the seams, the scorer that has seen that.
+        what: What it scored, as a word.
     """
 
     scorer: Scorer
-    blocks: Sequence[int]
+    blocks: Sequence[Step]
     notes: Sequence[str] = ()
     error: LayerimpError | None = None
+    beside: Filled | None = None
+    what: str = "blocks"
 
 
 def measure(
@@ -93,18 +111,33 @@ def measure(
     calibration: Iterable[Batch],
     scorers: Mapping[str, Scorer],
     *,
+    seams: Mapping[str, Scorer] = MappingProxyType({}),
     removed: Sequence[Step] = (),
+    cuts: Cuts | None = None,
     progress: Progress = SILENT,
     cache: BlockCache | None = None,
 ) -> dict[str, Importance]:
     """Run fresh scorers over the calibration set, with the steps `removed` bypassed; see `score`.
 
-    Scored are the blocks of which nothing is removed.
+    Scored are the steps that can be taken next: see `layerimp.steps.candidates`. A `cache` that is kept from call to
+    call, with one and the same set, saves the blocks before the first one in which two calls differ.
 
-    A `cache` that is kept from call to call, with one and the same set, saves the blocks before the first one in which
-    two calls differ.
+    Args:
+        stack: The model's blocks.
+        calibration: The calibration set.
+        scorers: The scorers of blocks, by label, made for their number.
+        seams: Those of seams, by the same labels, made for the number of seams. They share the passes of the others,
+            and one result holds both series, in depth order.
+        removed: The steps that are bypassed.
+        cuts: Whether the blocks are those that are untouched, or all in the row that is left; by default the latter
+            where `seams` are asked for.
+        progress: Where to report progress.
+        cache: What the blocks put out in earlier calls.
+
+    Raises:
+        ModelError: a scorer does not fit the model, or cannot score seams; or the model's blocks cannot be divided.
     """
-    filled = fill(stack, calibration, scorers, removed=removed, progress=progress, cache=cache)
+    filled = fill(stack, calibration, scorers, seams=seams, removed=removed, cuts=cuts, progress=progress, cache=cache)
     return {label: finished(label, [one]) for label, one in filled.items()}
 
 
@@ -113,30 +146,98 @@ def fill(
     calibration: Iterable[Batch],
     scorers: Mapping[str, Scorer],
     *,
+    seams: Mapping[str, Scorer] = MappingProxyType({}),
     removed: Sequence[Step] = (),
+    cuts: Cuts | None = None,
     progress: Progress = SILENT,
     cache: BlockCache | None = None,
 ) -> dict[str, Filled]:
-    """Run fresh scorers over a calibration set, or over a shard of it, without asking what they found.
+    """Run fresh scorers over a calibration set, or over a shard of it, without asking what they found; see `measure`.
 
     A scorer that fails is set aside, and the others go on.
     """
+    removed = simplest(removed)
+    steps = candidates(removed, len(stack), cuts or ("all" if seams else "blocks"))
+    series = (ScoredSeries("blocks", steps[0], scorers), ScoredSeries("seams", steps[1], seams, "seam"))
+    return _fill(stack, calibration, series, removed, progress, cache)
+
+
+def measure_sublayers(
+    stack: BlockStack,
+    calibration: Iterable[Batch],
+    attention: Mapping[str, Scorer],
+    mlp: Mapping[str, Scorer],
+    *,
+    removed: Sequence[Step] = (),
+    progress: Progress = SILENT,
+    cache: BlockCache | None = None,
+) -> dict[str, Importance]:
+    """Score the attentions and the MLPs apart, with the steps `removed` bypassed.
+
+    They are two series, each scored by itself, and in one result, in depth order: `0.attn`, `0.mlp`, `1.attn`. None of
+    them can be removed alone.
+
+    Args:
+        stack: The model's blocks.
+        calibration: The calibration set.
+        attention: The scorers of the attentions that are left, by label, made for their number.
+        mlp: Those of the MLPs, by the same labels.
+        removed: The steps that are bypassed.
+        progress: Where to report progress.
+        cache: What the blocks put out in earlier calls.
+
+    Raises:
+        ModelError: a scorer does not fit the model, or cannot score what is no block; or the model's blocks cannot be
+            divided.
+    """
+    removed = simplest(removed)
+    steps = sublayer_units(removed, len(stack))
+    series = (
+        ScoredSeries("attention", steps[0], attention, "sublayer"),
+        ScoredSeries("MLP", steps[1], mlp, "sublayer"),
+    )
+    filled = _fill(stack, calibration, series, removed, progress, cache)
+    return {label: finished(label, [one]) for label, one in filled.items()}
+
+
+def _fill(
+    stack: BlockStack,
+    calibration: Iterable[Batch],
+    series: Sequence[ScoredSeries],
+    removed: Sequence[Step],
+    progress: Progress,
+    cache: BlockCache | None,
+) -> dict[str, Filled]:
+    """Run the scorers of all series over a calibration set."""
+    if strange := sorted(series[1].scorers.keys() - series[0].scorers.keys()):
+        raise OptionError(f"scorer {strange[0]!r} is to score the {series[1].what}, and not the {series[0].what}")
+    for one in series:
+        one.check()
+    scorers = {(label, which): one for label in series[0].scorers for which, one in _both(series, label)}
     passes = shared_passes(scorers)
     if isinstance(calibration, Iterator):  # it could be gone through only once
         calibration = list(calibration)
-    removed = in_depth_order(set(removed))
-    kept = untouched(removed, len(stack))
-    found = {label: Filled(scorer, kept) for label, scorer in scorers.items()}
+    filled = {key: Filled(scorer, series[key[1]].steps, what=series[key[1]].what) for key, scorer in scorers.items()}
     with in_eval_mode(stack.model):
         if cache is not None:
             cache.begin(removed)
-        for one in passes:
-            one.scout(stack)
-        for one in passes:
-            one.run(stack, calibration, removed, progress, cache)
-            for label, scorer in one.scorers.items():
-                found[label] = Filled(scorer, kept, one.notes(stack, label), one.failed.get(label))
-    return found
+        units = [units_of(one.steps if one.scorers else [], removed) for one in series]
+        scored = Scored(removed, units, halves_of(stack, divided_by(chain(*units))) if passes else {})
+        for one_pass in passes:
+            one_pass.scout(stack)
+        for one_pass in passes:
+            one_pass.run(stack, calibration, scored, progress, cache)
+            for key, scorer in one_pass.scorers.items():
+                notes, error = one_pass.notes(stack, key), one_pass.failed.get(key)
+                filled[key] = replace(filled[key], scorer=scorer, notes=notes, error=error)
+    return {label: replace(filled[label, 0], beside=filled.get((label, 1))) for label in series[0].scorers}
+
+
+def _both(series: Sequence[ScoredSeries], label: str) -> Iterator[tuple[int, Scorer]]:
+    """The scorers of a label, each with the number of its series."""
+    for which, one in enumerate(series):
+        if label in one.scorers:
+            yield which, one.scorers[label]
 
 
 def finished(label: str, shards: Sequence[Filled]) -> Importance:
@@ -146,6 +247,15 @@ def finished(label: str, shards: Sequence[Filled]) -> Importance:
         PluginError: the scorer failed, or does not score every block.
         NonFiniteError: a score is a NaN or an infinity.
     """
+    importance = _computed(label, shards)
+    beside = [shard.beside for shard in shards if shard.beside is not None]
+    if not beside:
+        return importance
+    return joined(importance, _computed(label, beside), beside[0].what)
+
+
+def _computed(label: str, shards: Sequence[Filled]) -> Importance:
+    """What a scorer found in one series."""
     first = shards[0]
     for shard in shards:
         if shard.error:
@@ -157,5 +267,5 @@ def finished(label: str, shards: Sequence[Filled]) -> Importance:
         if not isinstance(importance, Importance):
             raise PluginError(f"compute() gives {type(importance).__name__}, not an Importance")
         if len(importance.scores) != len(first.blocks):
-            raise PluginError(f"it gave {len(importance.scores)} scores for {len(first.blocks)} blocks")
+            raise PluginError(f"it gave {len(importance.scores)} scores for {len(first.blocks)} {first.what}")
     return replace(importance, blocks=list(first.blocks), notes=(*first.notes, *importance.notes))

@@ -12,16 +12,18 @@ from layerimp.calibration.validation import Checked
 from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, listing
 from layerimp.registry.attribution import attributing, named
 from layerimp.registry.catalog import registry
-from layerimp.steps import Step, untouched
-from layerimp.sweep.base import Drive
+from layerimp.steps import Step
+from layerimp.steps import named as written
+from layerimp.sweep.base import Drive, Series
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.progress import Advance, Progress
     from layerimp.scorer import Scorer
-    from layerimp.sweep import Scouting, Sweep, Trace
+    from layerimp.sweep import Scouting, Sweep, Trace, Unit
     from layerimp.sweep.cache import BlockCache
 
 
@@ -33,23 +35,42 @@ class _NobodyLeftError(PluginError):
     """All scorers of a pass were set aside."""
 
 
+Key = tuple[str, int]
+"""A scorer in a pass: its label, and the series of units that it scores."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is scored in a pass.
+
+    Attributes:
+        removed: The steps that are bypassed.
+        series: The units, in one series or in two.
+        halves: The halves of every block that a unit divides, by its index.
+    """
+
+    removed: Sequence[Step]
+    series: Sequence[Sequence[Unit]]
+    halves: Mapping[int, Halves]
+
+
 @dataclass
 class Pass:
     """One sweep, and the scorers that share it. A scorer that fails is set aside, and the others go on.
 
     Attributes:
         sweep: The sweep that serves all of them.
-        scorers: The scorers, by label.
-        failed: Why some of them were set aside, by label.
+        scorers: The scorers, by label and series.
+        failed: Why some of them were set aside.
         scouting: Where the model has the sites that they read.
         renamed: For each scorer, the sites that the model lacks, and what is read in their place.
     """
 
     sweep: Sweep
-    scorers: dict[str, Scorer]
-    failed: dict[str, LayerimpError] = field(default_factory=dict)
+    scorers: dict[Key, Scorer]
+    failed: dict[Key, LayerimpError] = field(default_factory=dict)
     scouting: Scouting = field(init=False)
-    renamed: dict[str, dict[str, str]] = field(init=False)
+    renamed: dict[Key, dict[str, str]] = field(init=False)
 
     def scout(self, stack: BlockStack) -> None:
         """Find out, before anything long, whether the model has what the scorers read.
@@ -62,13 +83,13 @@ class Pass:
         substitutes = {scorer.fallbacks.get(site) for scorer in self.scorers.values() for site in scorer.observes}
         self.scouting = self.sweep.scout(stack, frozenset(wanted | {site for site in substitutes if site}))
         missing = self.scouting.missing
-        self.renamed = {label: _fallbacks(label, scorer, missing) for label, scorer in self.scorers.items()}
+        self.renamed = {key: _fallbacks(key[0], scorer, missing) for key, scorer in self.scorers.items()}
 
     def run(
         self,
         stack: BlockStack,
         calibration: Iterable[Batch],
-        removed: Sequence[Step],
+        scored: Scored,
         progress: Progress,
         cache: BlockCache | None,
     ) -> None:
@@ -77,93 +98,102 @@ class Pass:
         Args:
             stack: The model's blocks.
             calibration: The calibration set.
-            removed: The steps that are bypassed; the blocks of which they remove nothing are scored.
+            scored: What is scored, and what is bypassed.
             progress: Where to report progress.
             cache: What the blocks put out in earlier passes.
         """
         total = len(calibration) if isinstance(calibration, Sized) else None
-        who = " and ".join(named("scorer", label, type(scorer)) for label, scorer in self.scorers.items())
+        classes = {label: type(scorer) for (label, _), scorer in self.scorers.items()}
+        who = " and ".join(named("scorer", label, cls) for label, cls in classes.items())
         with (
             suppress(_NobodyLeftError),
             leaving_no_trace(stack.model, progress, f"the sweep of {who}"),
             _naming_those_without_prediction(),
         ):
             while True:
-                with suppress(HarmfulError), progress.stage(f"score {', '.join(self._attending())}", total) as advance:
-                    self.sweep.drive(stack, Checked(calibration, stack), self._drive(stack, removed, cache, advance))
-                    for label in self._attending():
-                        with self._setting_aside(label, "at the end of the text"):
-                            self.scorers[label].end_sweep()
+                labels = ", ".join(dict.fromkeys(label for label, _ in self._attending()))
+                with suppress(HarmfulError), progress.stage(f"score {labels}", total) as advance:
+                    self.sweep.drive(stack, Checked(calibration, stack), self._drive(scored, cache, advance))
+                    for key in self._attending():
+                        with self._setting_aside(key, "at the end of the text"):
+                            self.scorers[key].end_sweep()
                     return
                 self._renew()
                 cache = None  # it may hold what was harmed
 
-    def _drive(self, stack: BlockStack, removed: Sequence[Step], cache: BlockCache | None, advance: Advance) -> Drive:
+    def _drive(self, scored: Scored, cache: BlockCache | None, advance: Advance) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""
-        bundles = self._bundles()
-        kept = untouched(removed, len(stack))
-
-        def show(trace: Trace) -> None:
-            before, where = trace.versions(), f"at block {kept[trace.block]}, batch {trace.batch}"
-            for label in self._attending():
-                if not bundles[label] <= trace.acts.keys():
-                    continue
-                with self._setting_aside(label, where):
-                    self.scorers[label].update(_view(trace, self.scorers[label], self.renamed[label]))
-                    if written := [name for name, version in trace.versions().items() if version != before[name]]:
-                        raise HarmfulError(f"it wrote into {written[0]} {where}, which is borrowed; reduce a copy")
 
         def end_batch() -> None:
-            for label in self._attending():
-                with self._setting_aside(label, "at the end of a batch"):
-                    self.scorers[label].end_batch()
+            for key in self._attending():
+                with self._setting_aside(key, "at the end of a batch"):
+                    self.scorers[key].end_batch()
             advance(1)
 
+        present = sorted({which for _, which in self._attending()})
         return Drive(
             scouting=self.scouting,
-            bundles=set(bundles.values()),
-            emit=show,
+            series=[self._series(which, scored.series[which]) for which in present],
             end_batch=end_batch,
-            lookback=max(scorer.lookback for scorer in self.scorers.values()),
-            removed=removed,
+            removed=scored.removed,
+            halves=scored.halves,
             cache=cache,
         )
 
-    def _bundles(self) -> dict[str, frozenset[str]]:
-        """By label, the sites that one trace has to hold for a scorer: its own, or a larger set that holds them all."""
+    def _series(self, which: int, units: Sequence[Unit]) -> Series:
+        """What the sweep is to read of one series."""
+        bundles = self._bundles(which)
+
+        def show(trace: Trace) -> None:
+            before, where = trace.versions(), f"at {written([units[trace.block].step])}, batch {trace.batch}"
+            for key in self._attending():
+                if key not in bundles or not bundles[key] <= trace.acts.keys():
+                    continue
+                with self._setting_aside(key, where):
+                    self.scorers[key].update(_view(trace, self.scorers[key], self.renamed[key]))
+                    if changed := [name for name, version in trace.versions().items() if version != before[name]]:
+                        raise HarmfulError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
+
+        lookback = max(self.scorers[key].lookback for key in bundles)
+        return Series(units=units, bundles=set(bundles.values()), emit=show, lookback=lookback)
+
+    def _bundles(self, which: int) -> dict[Key, frozenset[str]]:
+        """The sites that one trace has to hold for each scorer of a series: its own, or more that hold them all."""
         own = {
-            label: frozenset(self.renamed[label].get(site, site) for site in scorer.observes)
-            for label, scorer in self.scorers.items()
+            key: frozenset(self.renamed[key].get(site, site) for site in scorer.observes)
+            for key, scorer in self.scorers.items()
+            if key[1] == which
         }
         largest = sorted(own.values(), key=lambda sites: (-len(sites), sorted(sites)))
-        return {label: next(other for other in largest if sites <= other) for label, sites in own.items()}
+        return {key: next(other for other in largest if sites <= other) for key, sites in own.items()}
 
-    def _attending(self) -> list[str]:
+    def _attending(self) -> list[Key]:
         """Who was not set aside."""
-        return [label for label in self.scorers if label not in self.failed]
+        return [key for key in self.scorers if key not in self.failed]
 
     def _renew(self) -> None:
         """Let fresh scorers take the place of those who saw what was harmed."""
-        for label in self._attending():
-            scorer = self.scorers[label]
-            self.scorers[label] = type(scorer)(scorer.num_blocks, scorer.config)
+        for key in self._attending():
+            scorer = self.scorers[key]
+            self.scorers[key] = type(scorer)(scorer.num_blocks, scorer.config)
+            self.scorers[key].steps = scorer.steps
 
     @contextmanager
-    def _setting_aside(self, label: str, where: str) -> Iterator[None]:
+    def _setting_aside(self, key: Key, where: str) -> Iterator[None]:
         try:
-            with attributing("scorer", label, type(self.scorers[label]), where):
+            with attributing("scorer", key[0], type(self.scorers[key]), where):
                 yield
         except LayerimpError as error:
-            self.failed[label] = error
+            self.failed[key] = error
             if not self._attending():
                 raise _NobodyLeftError from error
             if isinstance(error, HarmfulError):
                 raise
 
-    def notes(self, stack: BlockStack, label: str) -> list[str]:
+    def notes(self, stack: BlockStack, key: Key) -> list[str]:
         """What a reader of a scorer's scores has to know: which sites were read in place of others."""
         found = []
-        for site, other in self.renamed[label].items():
+        for site, other in self.renamed[key].items():
             blocks = self.scouting.missing[site]
             where = "no block has" if len(blocks) == len(stack) else f"{len(blocks)} of {len(stack)} blocks have no"
             kind = type(stack[blocks[0]]).__name__
@@ -171,19 +201,19 @@ class Pass:
         return found
 
 
-def shared_passes(scorers: Mapping[str, Scorer]) -> list[Pass]:
-    """As few passes as serve all scorers, by label; scorers whose sweeps can be joined share one."""
+def shared_passes(scorers: Mapping[Key, Scorer]) -> list[Pass]:
+    """As few passes as serve all scorers; scorers whose sweeps can be joined share one."""
     passes: list[Pass] = []
-    for label, scorer in scorers.items():
+    for key, scorer in scorers.items():
         if scorer.sweep is None:
             continue
         for existing in passes:
             if joint := existing.sweep.union(scorer.sweep):
                 existing.sweep = joint
-                existing.scorers[label] = scorer
+                existing.scorers[key] = scorer
                 break
         else:
-            passes.append(Pass(scorer.sweep, {label: scorer}))
+            passes.append(Pass(scorer.sweep, {key: scorer}))
     return passes
 
 

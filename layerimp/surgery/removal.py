@@ -18,7 +18,7 @@ from layerimp.errors import LayerimpError, ModelError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF
 from layerimp.pruner import PrunePlan
-from layerimp.steps import Step, checked_steps, in_depth_order, kept_halves, named
+from layerimp.steps import Step, checked_steps, kept_halves, named, simplest
 from layerimp.surgery.application import put_in_place
 from layerimp.surgery.composition import composed
 from layerimp.surgery.config_search import Shortened, shortened
@@ -77,7 +77,7 @@ def prepare(stack: BlockStack, blocks: Sequence[Step]) -> Removal:
         SurgeryError: a block has no halves, or stock code builds something else than what is left; says what would be
             different.
     """
-    steps = in_depth_order(checked_steps(blocks, len(stack)))
+    steps = simplest(checked_steps(blocks, len(stack)))
     kept = kept_halves(steps, len(stack))
     if not kept:
         raise SurgeryError(f"removing all {len(stack)} blocks leaves no model")
@@ -97,7 +97,7 @@ class Removal:
 
     Attributes:
         stack: The blocks of the intact model.
-        gone: The steps that are taken, by the depth of what they remove first.
+        gone: What is removed, as blocks and seams in depth order.
         kept: The blocks that are left: of each, the block whose attention and the block whose MLP it has.
         halves: The halves of those that are left in part, by index.
         shortened: The configuration of the kept blocks, and what follows from it; None where nothing goes.

@@ -4,7 +4,21 @@ from layerimp.blocks.head import Quantity
 from layerimp.blocks.stack import Batch
 from layerimp.sweep.ablation import Ablation
 from layerimp.sweep.backward import Backward
-from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
+from layerimp.sweep.base import Drive, Scouting, Series, Sweep, Trace
 from layerimp.sweep.forward import Forward
+from layerimp.sweep.units import Point, Unit
 
-__all__ = ["Ablation", "Backward", "Batch", "Drive", "Forward", "Quantity", "Scouting", "Sweep", "Trace"]
+__all__ = [
+    "Ablation",
+    "Backward",
+    "Batch",
+    "Drive",
+    "Forward",
+    "Point",
+    "Quantity",
+    "Scouting",
+    "Series",
+    "Sweep",
+    "Trace",
+    "Unit",
+]

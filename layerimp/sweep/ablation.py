@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -12,9 +13,10 @@ from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.head import Head
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, NonFiniteError
+from layerimp.steps import named
 from layerimp.sweep.base import Drive, Sweep, Trace
-from layerimp.sweep.cache import BlockCache, remembered
-from layerimp.sweep.replay import Replay
+from layerimp.sweep.cache import remembered
+from layerimp.sweep.replay import Recorded, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from layerimp.blocks.stack import BlockStack
+    from layerimp.sweep.units import Unit
 
 Probe = float | Literal["mean"]
 """A change of a block: the factor on what it adds, or what it adds replaced by its mean over the calibration set."""
@@ -33,7 +36,8 @@ class Ablation(Sweep):
 
     A block that puts out h + D puts out h + a D under the probe a: 0 skips it, 1 is the intact model. Under the
     probe "mean" it puts out h + the mean of D over the real tokens of the whole set, for which a pass is made first.
-    The blocks before the changed one are not run again: they give back what they gave in the intact pass.
+    The blocks before the changed one are not run again: they give back what they gave in the intact pass. A seam ends
+    inside a block, which is then run from its middle on.
 
     Sites: `Ablation.site(probe)` for each probe and for the intact model (`Ablation.INTACT`), [batch, position] as in
     `layerimp.blocks.head.Targets`, where the trace's mask tells the positions that have a target.
@@ -74,31 +78,37 @@ class Ablation(Sweep):
             CalibrationError: nothing in the whole set is to be predicted.
             NonFiniteError: the model puts out a NaN or an infinity; names the block and the batch.
         """
-        kept = drive.kept(stack)
         with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
             head = Head(stack)
             undo.enter_context(bypassed(stack, drive.removed, idle=True))
-            replay = Replay(stack, head.backbone, kept)
-            means = _means(replay, batches, drive.cache) if "mean" in self.probes else []
+            replay = Replay(stack, head.backbone, drive.blocks(stack), drive.middles)
+            means = _means(replay, batches, drive) if "mean" in self.probes else {}
             seen = 0
             for number, batch in enumerate(batches):
-                with remembered(drive.cache, number):
-                    passed = replay.record(batch, f"in batch {number}")
+                passed = _recorded(replay, batch, number, drive)
                 targets = head.targets(batch, passed.output)
                 seen += int(targets.mask.sum())
                 intact = _finite(head.log_probs(passed.output, targets), "the intact model", number)
                 mask, padded = targets.mask.to(intact.device), not bool(targets.mask.all())
-                for position, index in enumerate(kept):
-                    acts = {self.INTACT: intact}
-                    for probe in self.probes - {1}:
-                        by = means[position] if isinstance(probe, str) else probe
-                        output = replay.resume(passed, position, passed.changed(position, by))
-                        what = f"with block {index} changed ({self.site(probe)}), the model"
-                        acts[self.site(probe)] = _finite(head.log_probs(output, targets), what, number)
-                    drive.emit(Trace(position, number, acts, mask, padded))
+                for series in drive.series:
+                    for position, unit in enumerate(series.units):
+                        acts = {self.INTACT: intact}
+                        for probe in self.probes - {1}:
+                            if (site := self.site(probe)) not in series.sites:
+                                continue
+                            by = means[unit] if isinstance(probe, str) else probe
+                            output = replay.resume(passed, unit.end, passed.changed(unit, by))
+                            what = f"with {named([unit.step])} changed ({site}), the model"
+                            acts[site] = _finite(head.log_probs(output, targets), what, number)
+                        series.emit(Trace(position, number, acts, mask, padded))
                 drive.end_batch()
         if not seen:
             raise CalibrationError("the calibration set holds nothing to predict: every row is a single token")
+
+
+def _recorded(replay: Replay, batch: Batch, number: int, drive: Drive) -> Recorded:
+    """What the intact model does in a batch, as far as it is not known already."""
+    return replay.record(batch, f"in batch {number}", partial(remembered, drive.cache, number, drive.middles))
 
 
 def _finite(log_probs: Tensor, what: str, number: int) -> Tensor:
@@ -107,16 +117,16 @@ def _finite(log_probs: Tensor, what: str, number: int) -> Tensor:
     return log_probs
 
 
-def _means(replay: Replay, batches: Iterable[Batch], cache: BlockCache | None) -> list[Tensor]:
-    """The mean over all real tokens of what each block adds [hidden], in float64."""
-    totals: list[Tensor] = []
+def _means(replay: Replay, batches: Iterable[Batch], drive: Drive) -> dict[Unit, Tensor]:
+    """The mean over all real tokens of what each unit adds [hidden], in float64."""
+    totals: dict[Unit, Tensor] = {}
     count = 0
     for number, batch in enumerate(batches):
         mask = batch["attention_mask"].bool()
-        with remembered(cache, number):
-            passed = replay.record(batch, f"in batch {number}")
-        added = map(passed.added, range(len(passed.inputs)))
-        sums = [one[mask.to(one.device)].sum(dim=0, dtype=torch.float64) for one in added]
-        totals = [total + new for total, new in zip(totals, sums, strict=True)] if totals else sums
+        passed = _recorded(replay, batch, number, drive)
+        for unit in drive.units:
+            added = passed.added(unit)
+            new = added[mask.to(added.device)].sum(dim=0, dtype=torch.float64)
+            totals[unit] = totals[unit] + new if unit in totals else new
         count += int(mask.sum())
-    return [total / count for total in totals]
+    return {unit: total / count for unit, total in totals.items()}

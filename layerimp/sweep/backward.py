@@ -1,25 +1,24 @@
-"""One pass through the backbone and back, and the recorder of what its blocks do and what that is worth."""
+"""One pass through the backbone and back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from layerimp.blocks.bypass import bypassed
-from layerimp.blocks.forward import block_input, run
+from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head, Quantity
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError
-from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
-from layerimp.sweep.finite import Watch
+from layerimp.sweep.base import Drive, Scouting, Sweep
+from layerimp.sweep.gradients import BackwardRecorder, owners_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from torch import Tensor, nn
 
@@ -97,16 +96,17 @@ class Backward(Sweep):
             CalibrationError: nothing in the whole set is to be predicted.
             NonFiniteError: a block or the target is a NaN or an infinity, or a gradient is.
         """
-        kept = drive.kept(stack)
         head = Head(stack)
         targets_seen = 0
         with ExitStack() as undo, torch.inference_mode(False), torch.enable_grad():
             undo.enter_context(bypassed(stack, drive.removed, idle=drive.cache is not None and drive.cache.apart))
-            owners = _owners(stack, kept) if self.parameters else {}
+            recorder = BackwardRecorder(stack, drive)
+            owners = owners_of(stack, drive) if self.parameters else {}
             undo.enter_context(_frozen_but(stack.model, owners))
-            extras = undo.enter_context(self.rules(stack))
-            recorder = _Recorder(kept, drive, extras)
-            recorder.attach(stack, owners, undo)
+            recorder.extras = undo.enter_context(self.rules(stack))
+            recorder.begin_at_the_first_unit(stack, undo)
+            recorder.attach(stack, drive.middles, undo)
+            recorder.take_gradients(owners, undo)
             for number, batch in enumerate(batches):
                 for part in _parts(batch):
                     recorder.begin(number, part["attention_mask"].bool())
@@ -116,7 +116,7 @@ class Backward(Sweep):
         if not targets_seen:
             raise CalibrationError("the calibration set holds nothing to predict: every row is a single token")
 
-    def _there_and_back(self, head: Head, batch: Batch, recorder: _Recorder) -> None:
+    def _there_and_back(self, head: Head, batch: Batch, recorder: BackwardRecorder) -> None:
         output = run(head.backbone, batch)
         recorder.check_outputs(f"in batch {recorder.number}")
         with torch.no_grad():
@@ -136,20 +136,6 @@ def _parts(batch: Batch) -> Iterator[Batch]:
         yield {name: value[start : start + rows] for name, value in batch.items()}
 
 
-Owners = dict["nn.Parameter", tuple[int, str]]
-"""For each parameter, the position of its block and its name there."""
-
-
-def _owners(stack: BlockStack, kept: Sequence[int]) -> Owners:
-    """The parameters of the kept blocks with two dimensions or more; one that several blocks share is the first's."""
-    owners: Owners = {}
-    for position, index in enumerate(kept):
-        for name, parameter in stack[index].named_parameters():
-            if parameter.ndim >= 2 and parameter.is_floating_point():
-                owners.setdefault(parameter, (position, name))
-    return owners
-
-
 @contextmanager
 def _frozen_but(model: nn.Module, wanted: Iterable[nn.Parameter]) -> Iterator[None]:
     """Let the `wanted` parameters and no others take gradients; flags and gradients are as before in the end."""
@@ -166,96 +152,3 @@ def _frozen_but(model: nn.Module, wanted: Iterable[nn.Parameter]) -> Iterator[No
         for parameter, flag, gradient in before:
             parameter.requires_grad_(flag)
             parameter.grad = gradient
-
-
-class _Recorder(Watch):
-    """Holds what the blocks did on the way there, and emits a block's trace as soon as its input's gradient is there.
-
-    The sooner, the better: what the trace held is then free.
-    """
-
-    targets: Tensor
-
-    def __init__(self, kept: Sequence[int], drive: Drive, extras: dict[str, Tensor]) -> None:
-        super().__init__(kept)
-        self.drive, self.sites, self.extras = drive, drive.sites, extras
-
-    def begin(self, number: int, mask: Tensor) -> None:
-        self.watch(mask)
-        self.number = number
-        self.acts: dict[int, dict[str, Tensor]] = {position: {} for position in range(len(self.blocks))}
-        self.gradients: dict[int, dict[str, tuple[Tensor, Tensor]]] = {position: {} for position in self.acts}
-        self.gradient_spreads: dict[int, Tensor] = {}
-        self.extras.clear()
-
-    def attach(self, stack: BlockStack, owners: Owners, undo: ExitStack) -> None:
-        for position, block in enumerate(stack[index] for index in self.blocks):
-            undo.callback(block.register_forward_pre_hook(partial(self._enter, position), with_kwargs=True).remove)
-            undo.callback(block.register_forward_hook(partial(self._leave, position)).remove)
-        for parameter, (position, name) in owners.items():
-            hook = partial(self._take_gradient, position, name)
-            undo.callback(parameter.register_post_accumulate_grad_hook(hook).remove)
-
-    def _enter(self, position: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden = block_input(args, kwargs)
-        if position == 0:
-            # Gradients begin here. Autograd serves leaves first, before parameters of this block: this is no leaf.
-            leaf = hidden.detach().requires_grad_()
-            first = leaf.view_as(leaf)
-            args = tuple(first if value is hidden else value for value in args)
-            kwargs = {name: first if value is hidden else value for name, value in kwargs.items()}
-            hidden = first
-        self._follow(position, "block_in", hidden)
-        return args, kwargs
-
-    def _leave(self, position: int, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        self._follow(position, "block_out", self.put_out(output))
-
-    def _follow(self, position: int, site: str, hidden: Tensor) -> None:
-        self.acts[position][site] = hidden.detach()
-        if not hidden.requires_grad:
-            end = "input" if site == "block_in" else "output"
-            raise ModelError(f"no gradient flows back from the {end} of block {self.blocks[position]}")
-        hidden.register_hook(partial(self._arrive, position, f"{site}_grad"))
-
-    def _arrive(self, position: int, site: str, gradient: Tensor) -> None:
-        self.acts[position][site] = gradient
-        if site == "block_in_grad" and self.sites <= self.acts[position].keys():
-            self.gradient_spreads[position] = self.spread(gradient)
-            held, gradients = self.acts.pop(position), self.gradients.pop(position)
-            before = range(max(0, position - self.drive.lookback), position)
-            device = gradient.device  # what a block reads may lie on the device of the one before it
-            self.drive.emit(
-                Trace(
-                    block=position,
-                    batch=self.number,
-                    acts={site: held[site].to(device) for site in self.sites},
-                    mask=self.mask.to(device),
-                    padded=self.padded,
-                    inputs={at: self.acts[at]["block_in"].to(device) for at in before},
-                    targets=self.targets,
-                    extras=dict(self.extras),
-                    gradients=gradients,
-                )
-            )
-
-    def _take_gradient(self, position: int, name: str, parameter: nn.Parameter) -> None:
-        """Take a parameter's gradient away. Autograd computes it before that of the block's input."""
-        gradient, parameter.grad = parameter.grad, None
-        assert gradient is not None
-        if position not in self.gradients:
-            raise ModelError(
-                f"the gradient of {name} in block {self.blocks[position]} comes after that of the block's input"
-            )
-        self.gradients[position][name] = (parameter.detach(), gradient)
-
-    def check_gradients(self) -> None:
-        """Whether every block had its gradient, and a finite one."""
-        if self.acts:
-            raise ModelError(f"no gradient reaches block {self.blocks[max(self.acts)]}")
-        finite = torch.stack([value.to(self.mask.device) for value in self.gradient_spreads.values()]).isfinite()
-        for position, good in zip(self.gradient_spreads, finite.tolist(), strict=True):
-            if not good:
-                raise NonFiniteError(
-                    f"the gradient at block {self.blocks[position]} is a NaN or an infinity in batch {self.number}"
-                )

@@ -6,36 +6,43 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from layerimp.steps import untouched
+from layerimp.steps import left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
+    from layerimp.blocks.middle import Halves
     from layerimp.blocks.sites import Taps
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.steps import Step
     from layerimp.sweep.cache import BlockCache
+    from layerimp.sweep.units import Unit
 
 
 @dataclass(frozen=True)
 class Trace:
     """What one block did in one batch, or in some rows of one.
 
+    A seam is shown as a block: its input is the residual stream after the attention of one block, its output that after
+    the attention of the next; `attn_out` is of the attention in it, `mlp_out` and `mlp_act` are of the MLP in it. So is
+    a single attention or MLP, which has the sites of its own half alone.
+
     Attributes:
-        block: The block's position among the scored ones.
+        block: The block's position among the scored ones, or the seam's among the seams.
         batch: The batch's position in the calibration set.
         acts: By site, [batch, seq, features], or as the sweep says, on the device of the mask. Borrowed: reduce, never
             keep or change.
         mask: [batch, seq]; False where there is padding, or in the sweep `Ablation` no target.
         padded: Whether the mask is False anywhere.
         inputs: The inputs of up to `lookback` blocks before this one, by position. Borrowed as well, and on the same
-            device.
+            device. Before a seam, those of earlier seams.
         targets: What the sweep's target is for each thing that the model predicts in the batch [target], float64; None
             where the sweep has no target.
         extras: What else a sweep has to tell at this block, by name.
-        gradients: By the name of a parameter in the block, the parameter and its gradient in this batch. Borrowed.
+        gradients: By the name of a parameter in the block, the parameter and its gradient in this batch. Borrowed. For
+            what lies in two blocks, the name begins with the block's index.
     """
 
     block: int
@@ -87,38 +94,68 @@ class Scouting:
 
 
 @dataclass(frozen=True)
-class Drive:
-    """What a sweep is to read while it drives a model, and who takes it.
+class Series:
+    """Units that are scored side by side, and who takes their traces.
 
     Attributes:
-        scouting: What `Sweep.scout` found for the sites that are read, or for more.
+        units: The units, in depth order, none of which shares a sublayer with another. `Trace.block` counts them.
         bundles: The sets of sites that are read together, none of which holds another. A sweep may emit one trace for
             each bundle as soon as its sites are known, so that memory is held for less long; otherwise each trace holds
             all sites.
-        emit: Takes a trace per block and batch, or several, each of some rows of the batch or of one bundle.
-        end_batch: Called when a batch is through.
-        lookback: How many earlier blocks' inputs the traces have to hold.
-        removed: Steps to bypass, such as `[5, "17/18"]`. Blocks that they touch emit no trace, and the others are
-            counted without them.
-        cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
+        emit: Takes a trace per unit and batch, or several, each of some rows of the batch or of one bundle.
+        lookback: How many earlier units' inputs the traces have to hold.
     """
 
-    scouting: Scouting
+    units: Sequence[Unit]
     bundles: Collection[frozenset[str]]
     emit: Callable[[Trace], None]
-    end_batch: Callable[[], None]
     lookback: int = 0
-    removed: Sequence[Step] = ()
-    cache: BlockCache | None = None
 
     @property
     def sites(self) -> frozenset[str]:
         """All sites that are read."""
         return frozenset().union(*self.bundles)
 
-    def kept(self, stack: BlockStack) -> list[int]:
-        """The indices of the blocks of which nothing is bypassed."""
-        return untouched(self.removed, len(stack))
+
+@dataclass(frozen=True)
+class Drive:
+    """What a sweep is to read while it drives a model, and who takes it.
+
+    Attributes:
+        scouting: What `Sweep.scout` found for the sites that are read, or for more.
+        series: The series of units that are read in one pass, such as the blocks and the seams.
+        end_batch: Called when a batch is through.
+        removed: Steps to bypass, such as `[5, "17/18"]`. No unit holds anything of them.
+        halves: The halves of every block that a unit divides, by its index.
+        cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
+    """
+
+    scouting: Scouting
+    series: Sequence[Series]
+    end_batch: Callable[[], None]
+    removed: Sequence[Step] = ()
+    halves: Mapping[int, Halves] = field(default_factory=dict)
+    cache: BlockCache | None = None
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """All sites that are read."""
+        return frozenset().union(*(one.sites for one in self.series))
+
+    @property
+    def units(self) -> list[Unit]:
+        """The units of all series."""
+        return [unit for one in self.series for unit in one.units]
+
+    @property
+    def middles(self) -> dict[int, Halves]:
+        """The halves of the blocks in whose middle a unit begins or ends, by index."""
+        points = {point for unit in self.units for point in (unit.begin, unit.end)}
+        return {point.block: self.halves[point.block] for point in sorted(points) if point.side == "middle"}
+
+    def blocks(self, stack: BlockStack) -> list[int]:
+        """The indices of the blocks of which something is left, in depth order."""
+        return sorted({one.block for one in left(self.removed, len(stack))})
 
 
 class Sweep(ABC):

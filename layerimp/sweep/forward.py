@@ -11,12 +11,13 @@ import torch
 
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import block_input, hidden_states, run
-from layerimp.blocks.sites import Tap, find_taps
+from layerimp.blocks.sites import Tap, Taps, find_taps
 from layerimp.blocks.stack import Batch
 from layerimp.errors import ModelError
-from layerimp.sweep.base import Drive, Scouting, Sweep, Trace
+from layerimp.steps import Part, named
+from layerimp.sweep.base import Drive, Scouting, Series, Sweep, Trace
 from layerimp.sweep.cache import remembered
-from layerimp.sweep.finite import Watch
+from layerimp.sweep.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,56 +45,73 @@ class Forward(Sweep):
 
     def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
         """Run every batch through the backbone; see `Sweep.drive`."""
-        kept = drive.kept(stack)
         for site, blocks in drive.scouting.missing.items():
             if site in drive.sites:
                 raise ModelError(f"block {blocks[0]} of {type(stack.model).__name__} has no site {site!r}")
         with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
             undo.enter_context(bypassed(stack, drive.removed, idle=drive.cache is not None and drive.cache.apart))
-            recorder = _Recorder(kept, drive)
-            for position, index in enumerate(kept):
-                recorder.attach(position, stack[index], drive.scouting.taps[index], undo)
+            readers = [_Reader(series) for series in drive.series]
+            recorder = Recorder(drive.blocks(stack), readers)
+            for reader in readers:
+                reader.tap(stack, drive.scouting.taps, undo)
+            recorder.attach(stack, middles := drive.middles, undo)
+            cache = None if drive.sites - self.ENDS else drive.cache
             for number, batch in enumerate(batches):
-                recorder.begin(number, batch["attention_mask"].bool())
-                with remembered(None if drive.sites - self.ENDS else drive.cache, number):
+                recorder.watch(batch["attention_mask"].bool())
+                for reader in readers:
+                    reader.begin(number, recorder.mask, recorder.padded)
+                with remembered(cache, number, middles, recorder.show_middle):
                     run(stack.backbone, batch)
                 recorder.check_outputs(f"in batch {number}")
                 drive.end_batch()
 
 
-class _Recorder(Watch):
-    """Collects the sites of one block at a time, and emits the trace of a bundle of them as soon as it is whole.
+PARTS: dict[str, Part] = {"attn_out": "attn", "mlp_out": "mlp", "mlp_act": "mlp"}
+"""In which half of a block a site is."""
+
+
+class _Reader:
+    """Collects the sites of one unit at a time, and emits the trace of a bundle of them as soon as it is whole.
 
     The sooner, the better: what was just computed is still in the cache, and memory is not held for longer.
     """
 
-    def __init__(self, kept: Sequence[int], drive: Drive) -> None:
-        super().__init__(kept)
-        self.drive, self.sites, self.lookback = drive, drive.sites, drive.lookback
+    mask: Tensor
+
+    def __init__(self, series: Series) -> None:
+        self.series, self.units, self.sites = series, series.units, series.sites
+        self.reads_input = "block_in" in self.sites or bool(series.lookback)
         self.acts: dict[str, Tensor] = {}
         self.missing: list[frozenset[str]] = []
 
-    def begin(self, number: int, mask: Tensor) -> None:
-        self.watch(mask)
-        self.number = number
+    def begin(self, number: int, mask: Tensor, padded: bool) -> None:
+        """A batch begins."""
+        self.number, self.mask, self.padded = number, mask, padded
         self.inputs: dict[int, Tensor] = {}
 
-    def attach(self, position: int, block: nn.Module, taps: Mapping[str, Tap], undo: ExitStack) -> None:
-        if "block_in" in self.sites or self.lookback:
-            undo.callback(block.register_forward_pre_hook(partial(self._enter, position), with_kwargs=True).remove)
-        for site in self.sites & taps.keys():
-            module, hook = block.get_submodule(taps[site].path), partial(self._tapped, position, site, taps[site])
-            if taps[site].side == "input":
-                undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-            else:
-                undo.callback(module.register_forward_hook(hook).remove)
-        undo.callback(block.register_forward_hook(partial(self._leave, position)).remove)
+    def tap(self, stack: BlockStack, taps: Sequence[Taps], undo: ExitStack) -> None:
+        """Hook the sites inside the blocks, until `undo` ends.
 
-    def _enter(self, position: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = block_input(args, kwargs)
-        if self.lookback:
+        Raises:
+            ModelError: a unit lacks the half in which a site is.
+        """
+        for position, unit in enumerate(self.units):
+            owners = {one.part: one.block for one in unit.sublayers}
+            for site in self.sites & PARTS.keys():
+                if PARTS[site] not in owners:
+                    raise ModelError(f"{named([unit.step])} has no site {site!r}")
+                index = owners[PARTS[site]]
+                tap = taps[index][site]
+                module, hook = stack[index].get_submodule(tap.path), partial(self._tapped, position, site, tap)
+                if tap.side == "input":
+                    undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+                else:
+                    undo.callback(module.register_forward_hook(hook).remove)
+
+    def enter(self, position: int, hidden: Tensor) -> None:
+        if self.series.lookback:
             self.inputs[position] = hidden
-            self.inputs.pop(position - self.lookback - 1, None)
+            self.inputs.pop(position - self.series.lookback - 1, None)
         if "block_in" in self.sites:
             self._take(position, "block_in", hidden)
 
@@ -109,16 +127,15 @@ class _Recorder(Watch):
         # Some modules see the tokens of a batch in one row.
         self._take(position, site, act.reshape(*self.mask.shape, act.shape[-1]))
 
-    def _leave(self, position: int, _block: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        out = self.put_out(output)
+    def leave(self, position: int, hidden: Tensor) -> None:
         if "block_out" in self.sites:
-            self._take(position, "block_out", out)
+            self._take(position, "block_out", hidden)
         elif not self.sites:  # a scorer that reads nothing but the inputs of earlier blocks, or counts
-            self._emit(position, out.device, frozenset(), {})
+            self._emit(position, hidden.device, frozenset(), {})
 
     def _take(self, position: int, site: str, act: Tensor) -> None:
         self.acts[site] = act
-        self.missing = self.missing or list(self.drive.bundles)
+        self.missing = self.missing or list(self.series.bundles)
         whole = [bundle for bundle in self.missing if bundle <= self.acts.keys()]
         if not whole:
             return
@@ -132,4 +149,4 @@ class _Recorder(Watch):
         # What a block reads may still lie on the device of the one before it.
         read = {site: acts[site].to(device) for site in bundle}
         inputs = {at: value.to(device) for at, value in self.inputs.items()}
-        self.drive.emit(Trace(position, self.number, read, self.mask.to(device), self.padded, inputs))
+        self.series.emit(Trace(position, self.number, read, self.mask.to(device), self.padded, inputs))

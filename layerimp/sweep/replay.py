@@ -3,19 +3,25 @@
 Embeddings, masks and position tables are still made by the model itself, whatever its architecture. What has to hold
 is that a block reads the residual stream and nothing else of the blocks before it. Where blocks share keys and values,
 it does not; such a model is refused, since the result would not be that of removing a block either.
+
+It may begin inside a block as well, between its attention and its MLP; that this can be done is proved in the same way.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layerimp.blocks.equivalence import TOLERANCE, deviation
 from layerimp.blocks.forward import block_input, giving_back, hidden_states, run, with_hidden
+from layerimp.blocks.middle import watching_middle
+from layerimp.blocks.restart import Restart
 from layerimp.blocks.stack import probe_ids
 from layerimp.errors import ModelError, one_line
 from layerimp.stats import working_dtype
@@ -26,9 +32,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import Batch, BlockStack
+    from layerimp.sweep.units import Point, Unit
 
 TRIAL_TOKENS = 8
+
+Show = Callable[[int, "Tensor"], None]
+"""Looks at the middle of a block [batch, seq, hidden], which it gets after the block's index."""
+Within = Callable[[Show], AbstractContextManager[None]]
+"""Makes the context of a run, which shows the middles of blocks that are not computed in it."""
 
 
 @dataclass
@@ -37,90 +50,121 @@ class Recorded:
 
     Attributes:
         batch: The batch.
-        inputs: What each block read [batch, seq, hidden], by position.
-        outputs: What each block put out, in its own form, by position.
+        inputs: What each block read [batch, seq, hidden], by its index.
+        middles: What lay between its attention and its MLP [batch, seq, hidden], where that was asked for.
+        outputs: What each block put out, in its own form.
         output: What the backbone put out.
     """
 
     batch: Batch
     inputs: dict[int, Tensor] = field(default_factory=dict)
+    middles: dict[int, Tensor] = field(default_factory=dict)
     outputs: dict[int, Any] = field(default_factory=dict)
     output: Any = None
 
-    def added(self, position: int) -> Tensor:
-        """What a block added to the residual stream [batch, seq, hidden], at least in float32."""
-        before, after = self.inputs[position], hidden_states(self.outputs[position])
+    def state(self, point: Point) -> Tensor:
+        """The residual stream [batch, seq, hidden] at a point."""
+        if point.side == "output":
+            return hidden_states(self.outputs[point.block])
+        return (self.inputs if point.side == "input" else self.middles)[point.block]
+
+    def added(self, unit: Unit) -> Tensor:
+        """What a unit added to the residual stream [batch, seq, hidden], at least in float32."""
+        after = self.state(unit.end)
+        before = self.state(unit.begin).to(after.device)  # it may still lie on the device of the block before
         dtype = working_dtype(before.dtype)
         return after.to(dtype) - before.to(dtype)
 
-    def changed(self, position: int, by: float | Tensor) -> Tensor:
-        """What a block puts out [batch, seq, hidden] when what it adds is scaled, or is `by` [hidden] instead."""
-        before = self.inputs[position]
-        added = by * self.added(position) if not isinstance(by, torch.Tensor) else by.to(before.device)
+    def changed(self, unit: Unit, by: float | Tensor) -> Tensor:
+        """What a unit puts out [batch, seq, hidden] when what it adds is scaled, or is `by` [hidden] instead."""
+        before = self.state(unit.begin).to(self.state(unit.end).device)
+        added = by * self.added(unit) if not isinstance(by, torch.Tensor) else by.to(before.device)
         return (before.to(added.dtype) + added).to(before.dtype)
 
 
 class Replay:
-    """Runs a backbone over a batch, and again from any of its blocks.
+    """Runs a backbone over a batch, and again from the end of any of its blocks, or from the middle of some.
 
     Args:
         stack: The model's blocks.
         backbone: The part of the model to run.
-        indices: The blocks that are recorded and run again. Positions below count these alone.
+        indices: The blocks that are recorded and run again.
+        halves: The halves of those whose middle is recorded as well, by index.
 
     Raises:
         ModelError: one of them reads more than the residual stream.
         NonFiniteError: one of them puts out a NaN or an infinity.
     """
 
-    def __init__(self, stack: BlockStack, backbone: nn.Module, indices: Sequence[int]) -> None:
+    def __init__(
+        self,
+        stack: BlockStack,
+        backbone: nn.Module,
+        indices: Sequence[int],
+        halves: Mapping[int, Halves] = MappingProxyType({}),
+    ) -> None:
         self._backbone, self._indices, self._name = backbone, indices, type(stack.model).__name__
-        self._blocks = [stack[index] for index in indices]
+        self._blocks = {index: stack[index] for index in indices}
+        self._halves = halves
+        self._restarts = {index: Restart(stack[index], one) for index, one in halves.items()}
         self._prove(stack)
 
-    def record(self, batch: Batch, when: str) -> Recorded:
+    def record(self, batch: Batch, when: str, within: Within | None = None) -> Recorded:
         """Run a batch through the intact model.
+
+        Args:
+            batch: The batch.
+            when: When that is, for an error.
+            within: The context of the run. It may give back blocks that it knows, and then shows their middles.
 
         Raises:
             NonFiniteError: a block puts out a NaN or an infinity; names it, and `when` that was.
         """
-        passed = self._run(batch)
-        for position, read in passed.inputs.items():
-            if read.shape[:-1] != batch["input_ids"].shape:
-                raise ModelError(
-                    f"block {self._indices[position]} of {self._name} reads hidden states {list(read.shape)}, and not "
-                    "[batch, seq, hidden]"
-                )
+        return self._checked(self._run(batch, within), when)
+
+    def resume(self, passed: Recorded, point: Point, state: Tensor) -> Any:
+        """What the backbone puts out when the residual stream is `state` [batch, seq, hidden] at a middle or an end."""
+        given = {self._blocks[before]: passed.outputs[before] for before in self._indices if before < point.block}
+        with ExitStack() as undo:
+            if point.side == "middle":
+                undo.enter_context(self._restarts[point.block].at(state))
+            else:
+                given[self._blocks[point.block]] = with_hidden(passed.outputs[point.block], state)
+            undo.enter_context(giving_back(given))
+            return run(self._backbone, passed.batch)
+
+    def _run(self, batch: Batch, within: Within | None = None) -> Recorded:
+        passed = Recorded(batch)
+
+        def record(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            # What a block reads may still lie on the device of the one before it.
+            passed.inputs[index] = block_input(args, kwargs).to(hidden_states(output).device)
+            passed.outputs[index] = output
+
+        with ExitStack() as hooks:
+            for index, block in self._blocks.items():
+                if index in self._halves:
+                    show = partial(passed.middles.__setitem__, index)
+                    hooks.enter_context(watching_middle(block, self._halves[index], show))
+                hooks.callback(block.register_forward_hook(partial(record, index), with_kwargs=True).remove)
+            if within is not None:
+                hooks.enter_context(within(passed.middles.__setitem__))
+            passed.output = run(self._backbone, batch)
+        if idle := sorted(set(self._indices) - passed.outputs.keys()):
+            raise ModelError(f"block {idle[0]} of {self._name} does not run on text alone")
+        return passed
+
+    def _checked(self, passed: Recorded, when: str) -> Recorded:
+        """What was recorded, if all of it can be worked with."""
+        for index, read in passed.inputs.items():
+            if read.shape[:-1] != passed.batch["input_ids"].shape:
+                shape = f"{list(read.shape)}, and not [batch, seq, hidden]"
+                raise ModelError(f"block {index} of {self._name} reads hidden states {shape}")
         watch = Watch(self._indices)
-        watch.watch(batch["attention_mask"].bool())
+        watch.watch(passed.batch["attention_mask"].bool())
         for output in passed.outputs.values():
             watch.put_out(output)
         watch.check_outputs(when)
-        return passed
-
-    def resume(self, passed: Recorded, position: int, state: Tensor) -> Any:
-        """What the backbone puts out when the block at `position` puts out `state` [batch, seq, hidden]."""
-        given = {self._blocks[before]: passed.outputs[before] for before in range(position)}
-        given[self._blocks[position]] = with_hidden(passed.outputs[position], state)
-        with giving_back(given):
-            return run(self._backbone, passed.batch)
-
-    def _run(self, batch: Batch) -> Recorded:
-        passed = Recorded(batch)
-
-        def record(
-            position: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-        ) -> None:
-            # What a block reads may still lie on the device of the one before it.
-            passed.inputs[position] = block_input(args, kwargs).to(hidden_states(output).device)
-            passed.outputs[position] = output
-
-        with ExitStack() as hooks:
-            for position, block in enumerate(self._blocks):
-                hooks.callback(block.register_forward_hook(partial(record, position), with_kwargs=True).remove)
-            passed.output = run(self._backbone, batch)
-        if idle := sorted(set(range(len(self._blocks))) - passed.outputs.keys()):
-            raise ModelError(f"block {self._indices[idle[0]]} of {self._name} does not run on text alone")
         return passed
 
     def _prove(self, stack: BlockStack) -> None:
@@ -128,27 +172,39 @@ class Replay:
         ids = probe_ids(stack, 2 * TRIAL_TOKENS).view(2, TRIAL_TOKENS)
         mask = torch.ones_like(ids)
         mask[1, TRIAL_TOKENS // 2 :] = 0
-        passed = self.record({"input_ids": ids, "attention_mask": mask}, "in the trial before batch 0")
+        with ExitStack() as learning:
+            for restart in self._restarts.values():
+                learning.enter_context(restart.learning())
+            passed = self._run({"input_ids": ids, "attention_mask": mask})
+        self._checked(passed, "in the trial before batch 0")
         # What a model keeps beside the residual stream is now that of other tokens, and from the last block to the
         # first each finds it so.
         self._run({"input_ids": ids.flip(0, 1), "attention_mask": mask})
-        for position in reversed(range(len(self._indices))):
-            if reason := self._why_not(passed, position):
+        for index in reversed(self._indices):
+            reason = self._why_not(passed, index)
+            if not reason and index in self._restarts and self._why_not(passed, index, self._restarts[index]):
+                self._restarts[index].forget()
+                reason = self._why_not(passed, index, self._restarts[index])
+            if reason:
                 raise ModelError(
-                    f"block {self._indices[position]} of {self._name} {reason}; the effect of one "
-                    "block on the predictions cannot be told apart there"
+                    f"block {index} of {self._name} {reason}; the effect of one block on the predictions cannot be "
+                    "told apart there"
                 )
 
-    def _why_not(self, passed: Recorded, position: int) -> str:
-        """Why a block cannot be run without those before it; empty where it can."""
-        others = {self._blocks[other]: output for other, output in passed.outputs.items() if other != position}
+    def _why_not(self, passed: Recorded, index: int, restart: Restart | None = None) -> str:
+        """Why a block cannot be run without those before it, or from its middle; empty where it can."""
+        others = {self._blocks[other]: output for other, output in passed.outputs.items() if other != index}
         try:
-            with giving_back(others):
+            with ExitStack() as undo:
+                if restart is not None:
+                    undo.enter_context(restart.at(passed.middles[index]))
+                undo.enter_context(giving_back(others))
                 alone = self._run(passed.batch)
         except Exception as error:  # whatever a block makes of what is missing
             return f"reads more than the residual stream: it fails without the other blocks ({one_line(error)})"
-        pairs = [(passed.outputs[position], alone.outputs[position])]
+        pairs = [(passed.outputs[index], alone.outputs[index])]
         pairs.append((passed.output, alone.output))
         if any(deviation(hidden_states(one), hidden_states(other)) > TOLERANCE for one, other in pairs):
-            return "reads more than the residual stream: it computes something else without the other blocks"
+            where = " and its own attention" if restart else ""
+            return f"reads more than the residual stream: it computes something else without the other blocks{where}"
         return ""

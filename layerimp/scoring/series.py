@@ -1,0 +1,77 @@
+"""A series of units, such as the blocks or the seams: its scorers, and its importance beside that of another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from layerimp.errors import ModelError, OptionError
+from layerimp.registry.attribution import attributing
+from layerimp.scorer import Importance, Kind, Scorer
+from layerimp.steps import sublayers_of
+
+if TYPE_CHECKING:
+    from layerimp.steps import Step
+
+
+@dataclass(frozen=True)
+class ScoredSeries:
+    """A series of units and the scorers of it.
+
+    Attributes:
+        what: What the units are, as a word.
+        steps: The units, as steps.
+        scorers: The scorers, by label.
+        kind: What the scorers have to be able to score, where that is no block.
+    """
+
+    what: str
+    steps: Sequence[Step]
+    scorers: Mapping[str, Scorer]
+    kind: Kind | None = None
+
+    def check(self) -> None:
+        """Whether the scorers can score the units.
+
+        Raises:
+            ModelError: one of them cannot.
+            OptionError: one of them was made for another number of them.
+        """
+        for label, scorer in self.scorers.items():
+            with attributing("scorer", label, type(scorer)):
+                reason = scorer.refusal(self.kind) if self.kind else None
+            if reason:
+                whom = "seams" if self.kind == "seam" else "attention and MLP apart"
+                raise ModelError(f"scorer {label!r} cannot score {whom}: {reason}")
+            if scorer.num_blocks != len(self.steps):
+                found = f"there are {len(self.steps)} ({self.what})"
+                raise OptionError(f"scorer {label!r} was made for {scorer.num_blocks} blocks; {found}")
+            scorer.steps = self.steps
+
+
+def joined(one: Importance, other: Importance, what: str) -> Importance:
+    """The importance of two series as one, in depth order."""
+    steps = [*one.blocks, *other.blocks]
+    order = sorted(range(len(steps)), key=lambda at: sublayers_of(steps[at]))
+
+    def merged(first: Sequence[float], second: Sequence[float]) -> list[float]:
+        values = [*first, *second]
+        return [values[at] for at in order]
+
+    windows = {n: (one.spans[n], other.spans[n]) for n in one.spans.keys() & other.spans.keys()}
+    return Importance(
+        scores=merged(one.scores, other.scores),
+        blocks=[steps[at] for at in order],
+        columns={
+            name: merged(values, other.columns[name]) for name, values in one.columns.items() if name in other.columns
+        },
+        spans={n: _in_turns(*pair) for n, pair in sorted(windows.items()) if len(pair[0]) == len(pair[1]) + 1},
+        notes=(*one.notes, *(f"{what}: {note}" for note in other.notes if note not in one.notes)),
+    )
+
+
+def _in_turns(even: Sequence[float], odd: Sequence[float]) -> list[float]:
+    """Values at even places and at odd ones; of the former there is one more."""
+    return [value for pair in zip(even, [*odd, math.nan], strict=True) for value in pair][:-1]

@@ -1,0 +1,254 @@
+"""Records what units do on the way through a model, and what that is worth on the way back."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerimp.blocks.forward import block_input
+from layerimp.errors import ModelError, NonFiniteError
+from layerimp.steps import named
+from layerimp.sweep.base import Drive, Series, Trace
+from layerimp.sweep.recorder import Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor, nn
+    from torch.autograd.graph import Node
+
+    from layerimp.blocks.middle import Halves
+    from layerimp.blocks.stack import BlockStack
+    from layerimp.sweep.units import Unit
+
+Owners = dict["nn.Parameter", list[tuple[int, int, str]]]
+"""For each parameter, the units that it belongs to: the series, the position in it, and its name there."""
+
+
+def owners_of(stack: BlockStack, drive: Drive) -> Owners:
+    """The parameters of units with two dimensions or more; one that units of a series share is the first one's."""
+    owners: Owners = {}
+    for which, series in enumerate(drive.series):
+        for position, unit in enumerate(series.units):
+            for name, parameter in _parameters(stack, unit, drive):
+                known = owners.setdefault(parameter, [])
+                if all(which != other for other, _, _ in known):
+                    known.append((which, position, name))
+    return owners
+
+
+def _parameters(stack: BlockStack, unit: Unit, drive: Drive) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of a unit with two dimensions or more, by name."""
+    blocks = sorted({one.block for one in unit.sublayers})
+    for index in blocks:
+        parts = {one.part for one in unit.sublayers if one.block == index}
+        for name, parameter in stack[index].named_parameters():
+            if parameter.ndim < 2 or not parameter.is_floating_point():
+                continue
+            if index not in unit.divided or _half(drive.halves[index], name) in parts:
+                yield (name if len(blocks) == 1 else f"{index}.{name}"), parameter
+
+
+def _half(halves: Halves, name: str) -> str:
+    """In which half of a block a parameter is."""
+    return "mlp" if any(name == part or name.startswith(f"{part}.") for part in halves.mlp) else "attn"
+
+
+class BackwardRecorder(Recorder):
+    """Holds what units did on the way there, and emits a unit's trace as soon as the gradient where it begins is there.
+
+    The sooner, the better: what the trace held is then free.
+
+    Args:
+        stack: The model's blocks.
+        drive: What the traces have to hold, and where they go.
+
+    Attributes:
+        number: The batch.
+        targets: What the target is for each thing that the model predicts [target].
+        extras: What else a sweep has to tell, by name.
+    """
+
+    number: int
+    targets: Tensor
+    extras: dict[str, Tensor]
+
+    def __init__(self, stack: BlockStack, drive: Drive) -> None:
+        self._readers = [_Reader(series, self) for series in drive.series]
+        super().__init__(drive.blocks(stack), self._readers)
+        self._first = min(unit.begin.block for unit in drive.units)
+        self._model = type(stack.model).__name__
+        self._nodes: dict[int, list[Node | None]] = {}
+        self._proved: set[int] = set()
+
+    def begin(self, number: int, mask: Tensor) -> None:
+        """A batch begins, or some rows of one."""
+        self.watch(mask)
+        self.number = number
+        for reader in self._readers:
+            reader.begin()
+        self.extras.clear()
+
+    def begin_at_the_first_unit(self, stack: BlockStack, undo: ExitStack) -> None:
+        """Let gradients begin at the input of the first block of which something is scored."""
+
+        def enter(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden = block_input(args, kwargs)
+            # Autograd serves leaves first, before parameters of this block: this is no leaf.
+            leaf = hidden.detach().requires_grad_()
+            first = leaf.view_as(leaf)
+            return (
+                tuple(first if value is hidden else value for value in args),
+                {name: first if value is hidden else value for name, value in kwargs.items()},
+            )
+
+        undo.callback(stack[self._first].register_forward_pre_hook(enter, with_kwargs=True).remove)
+
+    def attach(self, stack: BlockStack, halves: Mapping[int, Halves], undo: ExitStack) -> None:
+        """Hook the blocks, until `undo` ends; of those whose middle is shown, note where they begin as well."""
+
+        def note(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._nodes[index] = [block_input(args, kwargs).grad_fn]
+
+        for index in halves:
+            undo.callback(stack[index].register_forward_pre_hook(partial(note, index), with_kwargs=True).remove)
+        super().attach(stack, halves, undo)
+
+    def show_middle(self, index: int, hidden: Tensor) -> None:
+        """What lies in the middle of a block [batch, seq, hidden]."""
+        self._nodes[index].append(source_of(hidden).grad_fn)
+        super().show_middle(index, hidden)
+
+    def leave(self, index: int, hidden: Tensor) -> None:
+        """What a block puts out [batch, seq, hidden].
+
+        Raises:
+            ModelError: something leads from its input past its middle, whose gradient then is not all there is.
+        """
+        super().leave(index, hidden)
+        nodes = self._nodes.pop(index, [])
+        if len(nodes) == 2 and index not in self._proved:
+            self._proved.add(index)
+            if leads_past(hidden.grad_fn, *nodes):
+                raise ModelError(
+                    f"the gradient between the attention and the MLP of block {index} of {self._model} cannot be told: "
+                    "the MLP adds to another tensor than it reads"
+                )
+
+    def take_gradients(self, owners: Owners, undo: ExitStack) -> None:
+        """Take the gradients of parameters away, for the traces of their owners, until `undo` ends.
+
+        Autograd computes them before that of the place where the unit begins.
+        """
+
+        def take(parameter: nn.Parameter) -> None:
+            gradient, parameter.grad = parameter.grad, None
+            assert gradient is not None
+            for which, position, name in owners[parameter]:
+                self._readers[which].take_gradient(position, name, parameter, gradient)
+
+        for parameter in owners:
+            undo.callback(parameter.register_post_accumulate_grad_hook(take).remove)
+
+    def check_gradients(self) -> None:
+        """Whether every unit had its gradient, and a finite one.
+
+        Raises:
+            ModelError: a unit had none.
+            NonFiniteError: one holds a NaN or an infinity.
+        """
+        for reader in self._readers:
+            reader.check(self.mask.device)
+
+
+def source_of(middle: Tensor) -> Tensor:
+    """What a middle is a view of, if that holds the same numbers: all that is computed from it comes after that."""
+    base = middle._base
+    same = base is not None and base.numel() == middle.numel() and base.is_contiguous() and middle.is_contiguous()
+    return base if base is not None and same else middle
+
+
+def leads_past(end: Node | None, start: Node | None, middle: Node | None) -> bool:
+    """Whether a path in autograd's graph leads from the node `start` to the node `end` without `middle`."""
+    seen: set[Node] = set()
+    following = [end]
+    while following:
+        node = following.pop()
+        if node is None or node is middle or node in seen:
+            continue
+        if node is start:
+            return True
+        seen.add(node)
+        following += [earlier for earlier, _ in node.next_functions]
+    return False
+
+
+class _Reader:
+    """Reads the units of one series on the way there, and emits their traces on the way back."""
+
+    reads_input = True
+
+    def __init__(self, series: Series, recorder: BackwardRecorder) -> None:
+        self.series, self.units, self._recorder, self._sites = series, series.units, recorder, series.sites
+
+    def begin(self) -> None:
+        self._acts: dict[int, dict[str, Tensor]] = {position: {} for position in range(len(self.units))}
+        self._gradients: dict[int, dict[str, tuple[Tensor, Tensor]]] = {position: {} for position in self._acts}
+        self._spreads: dict[int, Tensor] = {}
+
+    def enter(self, position: int, hidden: Tensor) -> None:
+        self._follow(position, "block_in", hidden)
+
+    def leave(self, position: int, hidden: Tensor) -> None:
+        self._follow(position, "block_out", hidden)
+
+    def _follow(self, position: int, site: str, hidden: Tensor) -> None:
+        self._acts[position][site] = hidden.detach()
+        if not hidden.requires_grad:
+            end = "input" if site == "block_in" else "output"
+            raise ModelError(f"no gradient flows back from the {end} of {named([self.units[position].step])}")
+        unit = self.units[position]
+        inside = (unit.begin if site == "block_in" else unit.end).side == "middle"
+        source = source_of(hidden) if inside else hidden
+        source.register_hook(partial(self._arrive, position, f"{site}_grad", hidden.shape))
+
+    def _arrive(self, position: int, site: str, shape: torch.Size, gradient: Tensor) -> None:
+        self._acts[position][site] = gradient if gradient.shape == shape else gradient.reshape(shape)
+        if site != "block_in_grad" or not self._sites <= self._acts[position].keys():
+            return
+        recorder = self._recorder
+        self._spreads[position] = recorder.spread(gradient)
+        held, gradients = self._acts.pop(position), self._gradients.pop(position)
+        before = range(max(0, position - self.series.lookback), position)
+        device = gradient.device  # what a block reads may lie on the device of the one before it
+        self.series.emit(
+            Trace(
+                block=position,
+                batch=recorder.number,
+                acts={site: held[site].to(device) for site in self._sites},
+                mask=recorder.mask.to(device),
+                padded=recorder.padded,
+                inputs={at: self._acts[at]["block_in"].to(device) for at in before},
+                targets=recorder.targets,
+                extras=dict(recorder.extras),
+                gradients=gradients,
+            )
+        )
+
+    def take_gradient(self, position: int, name: str, parameter: nn.Parameter, gradient: Tensor) -> None:
+        if position not in self._gradients:
+            where = named([self.units[position].step])
+            raise ModelError(f"the gradient of {name} in {where} comes after that of the block's input")
+        self._gradients[position][name] = (parameter.detach(), gradient)
+
+    def check(self, device: torch.device) -> None:
+        if self._acts:
+            raise ModelError(f"no gradient reaches {named([self.units[max(self._acts)].step])}")
+        finite = torch.stack([value.to(device) for value in self._spreads.values()]).isfinite()
+        for position, good in zip(self._spreads, finite.tolist(), strict=True):
+            if not good:
+                where, number = named([self.units[position].step]), self._recorder.number
+                raise NonFiniteError(f"the gradient at {where} is a NaN or an infinity in batch {number}")

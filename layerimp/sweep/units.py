@@ -1,0 +1,70 @@
+"""What is scored as one: a block, a seam, or a single sublayer, and where in the residual stream it begins and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from layerimp.steps import Step, Sublayer, removed_by, sublayers_of
+
+
+class Point(NamedTuple):
+    """A place in the residual stream, as a block shows it.
+
+    Attributes:
+        block: The block's index.
+        side: What the block reads, what lies between its attention and its MLP, or what it puts out.
+    """
+
+    block: int
+    side: Literal["input", "middle", "output"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is scored as one: sublayers that are neighbours in what is left of the model.
+
+    Attributes:
+        step: How it is written: a block's index, a seam such as `17/18`, or a single sublayer such as `7.attn`.
+        begin: Where in the residual stream it begins.
+        end: Where it ends.
+    """
+
+    step: Step
+    begin: Point
+    end: Point
+
+    @property
+    def sublayers(self) -> tuple[Sublayer, ...]:
+        """The sublayers, in depth order."""
+        return sublayers_of(self.step)
+
+    @property
+    def divided(self) -> set[int]:
+        """The blocks of which only one half is in the unit."""
+        return set() if isinstance(self.step, int) else {one.block for one in self.sublayers}
+
+
+def units_of(steps: Iterable[Step], removed: Iterable[Step] = ()) -> list[Unit]:
+    """Steps, or single sublayers, as units of a model without the steps `removed`.
+
+    A block that has lost one half shows the end of the other as its own end, so that nothing inside it has to be seen.
+    """
+    gone = removed_by(removed)
+    return [Unit(step, _begin(sublayers_of(step)[0], gone), _end(sublayers_of(step)[-1], gone)) for step in steps]
+
+
+def divided_by(units: Iterable[Unit]) -> set[int]:
+    """The blocks that units divide."""
+    return {block for unit in units for block in unit.divided}
+
+
+def _begin(first: Sublayer, gone: Collection[Sublayer]) -> Point:
+    inside = first.part == "mlp" and Sublayer(first.block, "attn") not in gone
+    return Point(first.block, "middle" if inside else "input")
+
+
+def _end(last: Sublayer, gone: Collection[Sublayer]) -> Point:
+    inside = last.part == "attn" and Sublayer(last.block, "mlp") not in gone
+    return Point(last.block, "middle" if inside else "output")
