@@ -329,7 +329,7 @@ class TestHalves:
 
     @pytest.mark.parametrize("kind", ["ibert", "mobilebert"])
     def test_a_norm_at_the_end_is_no_mlp(self, kind: str) -> None:
-        """Of these one addition is seen, and what reads it is the norm of the attention, or the last norm of the block."""
+        """Of these one addition is seen, and a norm reads it: that of the attention, or the last one."""
         assert {type(one) for one in find_halves(layerimp.find_blocks(zoo.build(kind, "classifier")))} == {Whole}
 
     @pytest.mark.parametrize("name", SERIAL)
