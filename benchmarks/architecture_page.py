@@ -23,7 +23,8 @@ computed without layerimp. Logits, keys, generation with and without a cache, an
 *Wrong*: something differs, and layerimp did not notice. *Not built*: there is no tiny model to try.
 
 To tell where in a block the attention ends, the trial follows the arithmetic and knows no module: what a block does is
-a chain of additions, each of which has the sum before it, or the layer norm of that, as an operand.
+a chain of additions, each of which has the sum before it, or the layer norm of that, as an operand. Of `deberta`,
+`ibert` and `minimax`, whose norms are of another kind, the module is named whose output the attention leaves.
 """
 NOTES = """
 A refusal is one line, and leaves the model as it was; of the few that come when the checkpoint is loaded back, nothing

@@ -19,8 +19,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ADDITIONS = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor})
-GIVERS = {"MiniMaxDecoderLayer": "post_attention_layernorm"}
-"""Blocks whose additions are to a norm of what they read: the module whose output is what the attention leaves."""
+GIVERS = {
+    "MiniMaxDecoderLayer": "post_attention_layernorm",
+    "DebertaLayer": "attention",
+    "IBertLayer": "attention.output.output_activation",
+}
+"""Blocks that add to norms which are no layer norm of torch's: the module whose output is what the attention leaves."""
 NORM = torch.ops.aten.native_layer_norm.default
 
 
@@ -144,9 +148,10 @@ def _give(block: nn.Module, giver: nn.Module, half: str) -> None:
         output = forward(*args, **kwargs)
         return output if half == "attn" else with_hidden(output, held[-1])
 
-    def given(hidden: Tensor) -> Tensor:
-        held.append(give(hidden))
-        return held[0] if half == "attn" else held[-1]
+    def given(*args: Any, **kwargs: Any) -> Any:
+        output = give(*args, **kwargs)
+        held.append(output if isinstance(output, Tensor) else output[0])
+        return with_hidden(output, held[0]) if half == "attn" else output
 
     block.forward, giver.forward = compute, given
 

@@ -326,6 +326,11 @@ class TestHalves:
         assert isinstance(halves, Halves)
         assert {"mlp", "per_layer_projection"} <= halves.mlp
 
+    @pytest.mark.parametrize("kind", ["ibert", "mobilebert"])
+    def test_a_norm_at_the_end_is_no_mlp(self, kind: str) -> None:
+        """Of these one addition is seen, and a norm reads it: that of the attention, or the last one."""
+        assert {type(one) for one in find_halves(layerimp.find_blocks(zoo.build(kind, "classifier")))} == {Whole}
+
     @pytest.mark.parametrize("name", SERIAL)
     def test_half_precision_finds_the_same(self, name: str) -> None:
         wide, narrow = (find_halves(layerimp.find_blocks(tiny(name, dtype=d))) for d in (torch.float32, torch.bfloat16))
