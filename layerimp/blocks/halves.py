@@ -85,8 +85,10 @@ def _halves(trial: Trial, record: Record, *, crossing: bool = False) -> Halves |
         else:
             reasons.append(halves.reason)
     if not found:
-        parallel = not reasons and Branches(record.events).parallel()
-        return Whole(_PARALLEL) if parallel else Whole(reasons[0]) if reasons else None
+        parallel = [] if reasons else Branches(record.events).parallel()
+        if parallel and all(bool(one.event.rows.any()) for one in parallel):
+            return Whole(_PARALLEL)
+        return Whole(reasons[0]) if reasons else None
     if crossing or len(found) == 1:
         return found[-1]
     return next((halves for halves in found if not _attends(trial, halves)), found[-1])
