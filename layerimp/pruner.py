@@ -7,17 +7,21 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from layerimp.component import Component
 from layerimp.errors import OptionError, PluginError
 from layerimp.scorer import Importance
-from layerimp.steps import Step, checked_steps, removed_by, touched_by
+from layerimp.steps import Cuts, Step, checked_steps, removed_by, touched_by
 
 Scoring = Callable[[Sequence[Step]], Importance]
-"""Scores the model with the given steps, such as `[5, "17/18"]`, already taken: their sublayers are bypassed."""
+"""Scores the model with the given steps, such as `[5, "17/18"]`, already taken: their sublayers are bypassed.
+
+What is scored are the steps that can be taken next (see `layerimp.steps.candidates`): blocks, and with `--cuts all`
+seams as well.
+"""
 
 RATIO_OR_COUNT = "ratio and count contradict each other; give one of them"
 """What is said where both are given."""
@@ -92,7 +96,8 @@ class Budget:
     Attributes:
         num_blocks: The model's block count.
         count: How many steps to take in all, the forced ones among them: by so many blocks the model gets shorter.
-        protected: Blocks of which nothing more may go: those that stay, and those of which a forced seam takes a half.
+        protected: Blocks of which nothing more may go: those that stay, and where whole blocks alone are cut those of
+            which a forced seam takes a half.
         forced: Steps that are taken whatever their score: blocks, or seams such as `17/18`.
     """
 
@@ -110,8 +115,17 @@ class Budget:
         count: int | None = None,
         blocks: Sequence[Step] = (),
         protect: Sequence[int] = (),
+        cuts: Cuts = "blocks",
     ) -> Budget:
         """The budget for a pruning ratio or a count, for given steps, or for both (the steps are part of the count).
+
+        Args:
+            num_blocks: The model's block count.
+            ratio: The share of the blocks that goes.
+            count: How many steps are taken, in place of a ratio.
+            blocks: The steps that are taken whatever their score.
+            protect: The blocks that stay.
+            cuts: Whether whole blocks alone are chosen, or seams as well.
 
         Raises:
             OptionError: nothing or everything would go, or what is given contradicts itself.
@@ -132,13 +146,19 @@ class Budget:
         if len(forced) > total:
             asked = f"count {count}" if ratio is None else f"ratio {ratio}"
             raise OptionError(f"{asked} removes {counted(total)}, but {len(forced)} are named")
-        return cls.exactly(total, num_blocks, protect=protect, forced=forced)
+        return cls.exactly(total, num_blocks, protect=protect, forced=forced, cuts=cuts)
 
     @classmethod
     def exactly(
-        cls, count: int, num_blocks: int, *, protect: Sequence[int] = (), forced: Sequence[Step] = ()
+        cls,
+        count: int,
+        num_blocks: int,
+        *,
+        protect: Sequence[int] = (),
+        forced: Sequence[Step] = (),
+        cuts: Cuts = "blocks",
     ) -> Budget:
-        """The budget for so many steps.
+        """The budget for so many steps; see `of`.
 
         Raises:
             OptionError: nothing or everything would go, or the steps contradict one another.
@@ -155,8 +175,9 @@ class Budget:
         if count >= num_blocks:
             most = min(num_blocks - 1, num_blocks - len(protected))
             raise OptionError(f"removing {count} of {num_blocks} blocks leaves no model; at most {most} can go")
-        halved = touched_by(step for step in forced if isinstance(step, str))
-        free = num_blocks - len(protected | halved) + sum(isinstance(step, str) for step in forced)
+        seams = [step for step in forced if isinstance(step, str) and cuts == "blocks"]
+        halved = touched_by(seams)
+        free = num_blocks - len(protected | halved) + len(seams)
         if count > free:
             raise OptionError(
                 f"{counted(count)} {'is' if count == 1 else 'are'} to go, but only {free} of {num_blocks} are not "
@@ -166,7 +187,7 @@ class Budget:
 
 
 class Pruner(Component):
-    """Chooses what goes: whole blocks, and with a scorer that scores them seams.
+    """Chooses what goes: whole blocks, and seams as well where it says that it can.
 
     A whole plugin with one:
 
@@ -190,9 +211,13 @@ class Pruner(Component):
 
     Attributes:
         nested: Whether a plan for fewer blocks is always the start of a plan for more, so that one plan serves both.
+        cuts_seams: Whether it can choose among blocks and seams, which overlap: what it takes next has to be among
+            the steps that `scoring` scores without those that it took. Others are refused with `--cuts all`. Like
+            `nested` it may depend on the options: the class speaks for the default ones, an instance for its own.
     """
 
-    nested: ClassVar[bool] = False
+    nested: bool = False
+    cuts_seams: bool = False
 
     @abstractmethod
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:

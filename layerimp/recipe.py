@@ -21,7 +21,7 @@ from layerimp.defaults import (
 )
 from layerimp.errors import InputError, OptionError, unknown_name
 from layerimp.pruner import RATIO_OR_COUNT, checked_ratio
-from layerimp.steps import Step, read_steps
+from layerimp.steps import Cuts, Step, read_steps
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,10 @@ class Recipe(Part):
     baselines: Baselines = Field(
         default_factory=lambda: {name: ComponentSpec(name=name) for name in BASELINES},
         description="Scorers, by label, that a run with quality metrics evaluates beside the others.",
+    )
+    cuts: Cuts = Field(
+        "blocks",
+        description="What may go: whole `blocks`, or `all`, which is blocks and the seams between them.",
     )
     pruner: ComponentSpec = Field(ComponentSpec(name=PRUNER), description="The pruner.")
     healers: Healers = Field(

@@ -107,7 +107,7 @@ def read_steps(text: str, *, what: str = "--blocks") -> list[Step]:
         if overlap := gone.intersection(single):
             raise OptionError(_overlap(str(part).strip(), steps, min(overlap)))
         if len(set(single)) == len(single) and _takes_turns(gone | set(single)):
-            steps += _paired(single, gone)
+            steps += paired(single, after=steps)
             single = []
     if single:
         raise OptionError(f"{what} {text}: {_unpaired(single)}")
@@ -218,6 +218,28 @@ def steps_of(run: Sequence[Sublayer]) -> list[Step]:
     return [step_of(run[index : index + 2]) for index in range(0, len(run), 2)]
 
 
+def paired(sublayers: Collection[Sublayer], after: Iterable[Step] = ()) -> list[Step]:
+    """Sublayers as steps that can be taken one after the other, each of two that are neighbours by then.
+
+    Args:
+        sublayers: What is to go.
+        after: The steps that are taken before.
+
+    Raises:
+        OptionError: there are no such steps.
+    """
+    missing, out = sorted(sublayers), set(removed_by(after))
+    steps: list[Step] = []
+    while missing:
+        pair = next((pair for pair in pairwise(missing) if _takes_turns({*out, *pair})), None)
+        if pair is None:
+            raise OptionError(_unpaired(missing))
+        steps.append(step_of(pair))
+        out.update(pair)
+        missing = [one for one in missing if one not in pair]
+    return steps
+
+
 def named(steps: Sequence[Step]) -> str:
     """Steps as prose: `block 5`, `blocks 5, 6`, `seam 17/18`, `5, 17/18`."""
     written = ", ".join(map(str, steps))
@@ -247,18 +269,6 @@ def _read(text: str) -> list[Sublayer]:
 def _takes_turns(gone: Collection[Sublayer]) -> bool:
     """Whether attention and MLP take turns in what is left, whatever the number of blocks."""
     return all(len(run) % 2 == 0 for run in runs_of(gone))
-
-
-def _paired(sublayers: Sequence[Sublayer], gone: Collection[Sublayer]) -> list[Step]:
-    """Sublayers as steps, each of two that are neighbours once `gone` and the earlier steps are out."""
-    left, out = sorted(sublayers), set(gone)
-    steps: list[Step] = []
-    while left:
-        pair = next(pair for pair in pairwise(left) if _takes_turns({*out, *pair}))
-        steps.append(step_of(pair))
-        out.update(pair)
-        left = [one for one in left if one not in pair]
-    return steps
 
 
 def _unpaired(parts: Sequence[Sublayer]) -> str:

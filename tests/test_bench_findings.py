@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -233,7 +234,7 @@ def test_stability_and_agreement(found: Findings, layout: Layout) -> None:
     assert model.agreement["avss", "gbis"] == pytest.approx(sum(taus) / len(taus))
     assert model.scored["avss"].cost == 1.5
     assert model.scored["depth"].cost == 0
-    assert list(model.scored["avss"].blocks) == [interval(values) for values in zip(*scores, strict=True)]
+    assert list(model.scored["avss"].means) == [interval(values) for values in zip(*scores, strict=True)]
 
 
 def test_the_tables_have_the_layout_of_the_paper(found: Findings) -> None:
@@ -357,3 +358,38 @@ def test_repeats_that_read_the_same_text_are_said(tmp_path: Path) -> None:
     note = findings(tmp_path / "little", little, repeats=3).notes[0]
     assert "3 draws of calibration text gave 2 different ones" in note
     assert findings(tmp_path / "enough", little, repeats=2).notes == []
+
+
+def _all_cuts(cell: Cell) -> Result:
+    """As always, but every scorer scores all seams as well, and most of all but one; no seam costs anything."""
+    if cell.kind == "scoring":
+        assert cell.content["cuts"] == "all"
+        found = dict(computed(cell))
+        steps = [step for block in range(BLOCKS) for step in (block, f"{block}/{block + 1}")][:-1]
+        scores = [found["scores"][step] if isinstance(step, int) else 20.0 for step in steps]
+        scores[steps.index("4/5")] = -1.0
+        return found | {"scores": scores, "blocks": steps}
+    content = dict(cell.content)
+    if cell.kind == "evaluation":
+        content["blocks"] = [step for step in content["blocks"] if isinstance(step, int)]
+    return computed(replace(cell, content=content))
+
+
+def test_a_grid_of_all_cuts(tmp_path: Path) -> None:
+    found = findings(tmp_path, _all_cuts, counts=[1, 2], ratios=[], repeats=2, cuts="all")
+    model = found.models["one"]
+    steps = model.scored["avss"].steps
+    assert (model.num_blocks, len(steps), steps[:3]) == (BLOCKS, 2 * BLOCKS - 1, [0, "0/1", 1])
+    assert {len(scores) for one in model.scored.values() for scores in one.scores} == {len(steps)}
+    assert [one.blocks[0] for one in model.pruned["lowest", 2, "avss"]] == ["4/5"] * 2
+    document = as_document(found)
+    text = json.dumps(document, allow_nan=False)
+    TypeAdapter(schema.DOCUMENTS["layerimp.findings/2"]).validate_json(text, strict=True)
+    assert document["models"]["one"]["scorers"]["avss"]["steps"] == list(steps)
+    assert document["grid"]["cuts"] == "all"
+    whole = page(found)
+    assert re.search(r"avss, seam 4/5: score -1[^,]*, rank 0.00, removed in 100% of repeats", whole)
+    assert re.search(r"avss, block 4: score [^,]*, rank [^,]*, removed in 0% of repeats", whole)
+    assert "Heat map of the importance of 8 blocks and 7 seams" in whole
+    assert "Between two blocks stands the seam that lies there. Crossed: blocks and seams that go" in whole
+    assert "<dt>Cuts</dt>" in whole

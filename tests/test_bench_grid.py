@@ -207,3 +207,23 @@ def test_an_importance_survives_its_store(scores: list[float]) -> None:
     again = as_importance(json.loads(json.dumps(asdict(one))))
     assert (again.scores, dict(again.columns), dict(again.spans)) == (one.scores, dict(one.columns), dict(one.spans))
     assert list(again.notes) == list(one.notes)
+
+
+def test_what_may_go_is_part_of_the_cells_where_it_is_more_than_blocks() -> None:
+    plain, seams = layout(counts=[1]), layout(counts=[1], cuts="all")
+    for one in (plain, seams):
+        scoring = one.scoring("one", "random", 0)
+        assert scoring.content.get("cuts") == (None if one is plain else "all")
+        assert one.models["one"].recipe.cuts == one.grid.cuts
+    assert plain.scoring("one", "avss", 0).key != seams.scoring("one", "avss", 0).key
+    measure = plain.models["one"].measures[0]
+    keys = {one.evaluation("one", (3, "1/2"), measure).key for one in (plain, seams)}
+    assert len(keys) == 1  # a model is the same, however it was found
+
+
+def test_a_store_from_before_there_were_seams_is_read() -> None:
+    document = layout(counts=[1]).model_dump(mode="json")
+    del document["grid"]["cuts"]
+    for subject in document["models"].values():
+        del subject["recipe"]["cuts"]
+    assert Layout.model_validate(document) == layout(counts=[1])

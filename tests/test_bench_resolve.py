@@ -103,3 +103,13 @@ def test_what_a_model_computes_in_is_decided_once_and_names_its_cells(
     assert settled(models={"tiny": {"model": "model", "dtype": "float32"}}).models["tiny"].identity == (
         computed.models["tiny"].identity
     )
+
+
+def test_whether_plans_are_nested_depends_on_the_options(place: Path) -> None:
+    exchanging = {"name": "greedy", "options": {"exchange": 1}}
+    found = settled(pruners={"greedy": {}, "exchanging": exchanging, "window": {}}).pruners
+    assert {label: one.nested for label, one in found.items()} == {
+        "greedy": True,
+        "exchanging": False,
+        "window": False,
+    }

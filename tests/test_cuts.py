@@ -101,7 +101,8 @@ def test_words_say_what_the_steps_say(removal: tuple[list[Step], int]) -> None:
         (9, "✗ 3rd (8/9), 4th (9/10)"),
         ("5/6", "✗ 2nd"),
         ("6/7", ""),
-        ("2/3", "½ 1st (3)"),
+        ("9/10", "✗ 4th"),
+        ("2/3", ""),  # it cannot go any more, which the mark of block 3 says
     ],
 )
 def test_marks(scored: Step, mark: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from layerimp import __version__
-from layerimp.cli import tables
+from layerimp.cli import score_tables, tables
 from layerimp.evaluator import Metric, retention
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
@@ -342,7 +342,7 @@ def test_a_seam_that_leaves_nothing_of_its_blocks_is_no_seam() -> None:
 
 def test_tables_show_seams() -> None:
     made = with_a_seam()
-    marks = [*tables.scores(made, "paper").columns[-1].cells]
+    marks = [*score_tables.scores(made, "paper").columns[-1].cells]
     assert marks == ["", "½ 1st (1/2)", "½ 1st (1/2)", "", "", "✗ 2nd"]
     assert [*tables.removed(made, ["paper"]).columns[-1].cells] == ["1/2, 5"]
     (told,) = tables.seams(made, ["paper", "paper"])
@@ -361,13 +361,28 @@ def test_scores_of_seams_stand_between_those_of_blocks() -> None:
     made = with_a_seam()
     steps = [*range(6), *(f"{n}/{n + 1}" for n in range(5))]
     made.importance = {"paper": Importance([float(n) for n in range(11)], steps, columns={"std": [0.0] * 11})}
-    table = tables.scores(made, "paper")
+    table = score_tables.scores(made, "paper")
     assert str(table.title).startswith("paper: importance of 6 blocks and 5 seams (")
-    assert [*table.columns[0].cells][:4] == ["0", "0/1", "1", "1/2"]
-    assert [*table.columns[1].cells][:4] == ["0", "6", "1", "7"]
+    assert [*table.columns[0].cells][:4] == ["0", "", "1", ""]
+    assert [*table.columns[1].cells][:4] == ["", "0/1", "", "1/2"]
+    assert [*table.columns[2].cells][:4] == ["0", "6", "1", "7"]
     assert [*table.columns[-1].cells][:5] == ["", "", "½ 1st (1/2)", "✗ 1st", "½ 1st (1/2)"]
     assert strict(made.to_dict())["scorers"]["paper"]["blocks"] == steps
     assert "blocks" not in report().to_dict()["scorers"]["paper"]
+
+
+def test_attention_and_mlp_stand_side_by_side() -> None:
+    made = with_a_seam()
+    made.plans = {}
+    steps = [f"{n}.{part}" for n in range(6) for part in ("attn", "mlp")]
+    scores = [float(n) for n in range(12)]
+    made.importance = {"paper": Importance(scores, steps, columns={"std_dev": [0.5] * 12})}
+    table = score_tables.scores(made, "paper")
+    assert str(table.title).startswith("paper: importance of attention and MLP in 6 blocks (")
+    heads = [str(column.header) for column in table.columns]
+    assert heads == ["block", "attention\nscore", "MLP\nscore", "attention\nstd dev", "MLP\nstd dev"]
+    assert [[*column.cells][2] for column in table.columns] == ["2", "4", "5", "0.5", "0.5"]
+    assert strict(made.to_dict())["scorers"]["paper"]["blocks"] == steps
 
 
 def test_equal_removals_are_one_model() -> None:

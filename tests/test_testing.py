@@ -22,6 +22,7 @@ from layerimp.errors import ModelError, PluginError
 from layerimp.registry.catalog import Registry
 from layerimp.registry.loader import PluginHost
 from layerimp.stats import Mean
+from layerimp.steps import touched_by
 from layerimp.sweep import Backward, Forward
 from layerimp.testing import (
     ContractError,
@@ -426,6 +427,30 @@ class Fickle(Deepest):
         return plan.model_copy(update={"blocks": plan.blocks[::-1]})
 
 
+class Overlapping(Deepest):
+    """Takes the weakest of one scoring, whatever they share."""
+
+    cuts_seams = True
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        weakest = [step for step in scoring(()).weakest_first() if budget.protected.isdisjoint(touched_by([step]))]
+        blocks = list(dict.fromkeys([*budget.forced, *weakest]))[: budget.count]
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=blocks)
+
+
+class Seams(Deepest):
+    """Asks what comes next, and takes the deepest."""
+
+    name = "seams"
+    cuts_seams = True
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        taken = list(budget.forced)
+        while len(taken) < budget.count:
+            taken.append([s for s in scoring(taken).blocks if budget.protected.isdisjoint(touched_by([s]))][-1])
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=taken)
+
+
 class Parameters(Evaluator):
     """Counts the parameters."""
 
@@ -580,6 +605,7 @@ WRONG: list[tuple[type[Component], str, str]] = [
     (Sorting, "scores stay as they are", "have become"),
     (Asking, "scoring is asked soundly", "without a protected block"),
     (Fickle, "plans are nested", "does not begin with"),
+    (Overlapping, "seams are cut", "refuses to remove 2 of 6 blocks: .* both remove"),
     (Empty, "metrics are sound", "no metrics"),
     (Numbers, "metrics are sound", "a list with float in it, not Metric"),
     (NotANumber, "metrics are sound", "parameters of model is NaN"),
@@ -604,13 +630,13 @@ def test_a_broken_contract_is_told(component: type[Component], contract: str, sa
         check()
 
 
-@parametrize(Step, Deepest, Idle, Parameters)
+@parametrize(Step, Deepest, Seams, Idle, Parameters)
 def test_what_is_right_passes(check: Any) -> None:
     check()
 
 
 def test_every_check_can_fail_and_is_explained() -> None:
-    names = {check.name for good in (Step, Deepest, Idle, Parameters) for check in checks_of(good)}
+    names = {check.name for good in (Step, Seams, Idle, Parameters) for check in checks_of(good)}
     assert {contract for _, contract, _ in WRONG} == names
     page = (ROOT / "docs" / "reference" / "testing.md").read_text()
     headings = {heading.lower() for heading in re.findall(r"^### (.*)$", page, re.MULTILINE)}

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from layerimp.bench.cells import Cell, Result, block_scores
+from layerimp.bench.cells import Cell, Result, blocks_in
 from layerimp.bench.grid import RANDOM_DRAWS, Grid
 from layerimp.pruner import count_of
 from layerimp.recipe import ComponentSpec, Part, Recipe
@@ -126,6 +126,8 @@ class Layout(Part):
             "options": self.spec(scorer, seed).options,
             "code": entrant.code,
         }
+        if self.grid.cuts != "blocks":  # which had no name before there was anything else
+            content["cuts"] = self.grid.cuts
         return Cell("scoring", model, content, scorer, seed=seed)
 
     def _calibration(self, model: str, seed: int) -> dict[str, Any]:
@@ -200,7 +202,7 @@ class Layout(Part):
                 scoring = self.scoring(model, scorer, draw)
                 yield scoring
                 if (scored := known(scoring.key)) is not None:
-                    yield from self._beyond(known, model, scorer, draw, len(block_scores(scored)), measures)
+                    yield from self._beyond(known, model, scorer, draw, blocks_in(scored), measures)
 
     def _beyond(
         self, known: Known, model: str, scorer: str, draw: int, num_blocks: int, measures: list[Measure]

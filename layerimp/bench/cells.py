@@ -62,10 +62,15 @@ def _without(steps: Sequence[Step]) -> str:
     return f"without {named(steps)}" if steps else "(intact)"
 
 
-def block_scores(scoring: Result) -> list[float]:
-    """The scores of whole blocks, by depth, in what a scoring came to; a scorer may score seams as well."""
-    steps, scores = scoring["blocks"], scoring["scores"]
-    return [score for step, score in zip(steps, scores, strict=True) if isinstance(step, int)] if steps else scores
+def score_by_step(scoring: Result) -> dict[Step, float]:
+    """What a scoring came to: the score of each block, and of each seam where seams were scored."""
+    scores = scoring["scores"]
+    return dict(zip(scoring["blocks"] or range(len(scores)), scores, strict=True))
+
+
+def blocks_in(scoring: Result) -> int:
+    """How many blocks a scoring is of."""
+    return sum(isinstance(step, int) for step in score_by_step(scoring))
 
 
 def digest(content: Any) -> str:

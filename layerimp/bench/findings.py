@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from layerimp.bench.cell_graph import Layout
-from layerimp.bench.cells import Cell, Result, block_scores
+from layerimp.bench.cells import Cell, Result, blocks_in, score_by_step
 from layerimp.bench.rows import Rows
 from layerimp.bench.store import Record
 from layerimp.evaluation.packing import unpacked
@@ -29,7 +29,7 @@ from layerimp.report.findings import (
 from layerimp.report.retained import Retained, counting
 from layerimp.report.statistics import Stability, interval, mean_tau, self_tau
 from layerimp.report.tables import named
-from layerimp.steps import Step, removed_by
+from layerimp.steps import Step, removed_by, sublayers_of
 
 _ONE_DRAW = (
     "one draw of calibration text: what is compared are the models that it gave, and another draw may give others"
@@ -72,6 +72,7 @@ def _design(layout: Layout) -> Design:
         ratios=grid.amounts,
         repeats=grid.repeats,
         seed=grid.seed,
+        cuts=grid.cuts,
         protect=grid.protect,
         limit=grid.limit,
         num_fewshot=grid.num_fewshot,
@@ -92,6 +93,12 @@ def _same_text(layout: Layout, label: str, results: Mapping[str, Result]) -> str
     return ""
 
 
+def _in_all(scorings: Mapping[str, Sequence[Result]]) -> list[Step]:
+    """The blocks and seams that all scorers have scored, in depth order."""
+    scored = [set(score_by_step(one)) for found in scorings.values() for one in found]
+    return sorted(set.intersection(*scored), key=sublayers_of)
+
+
 @dataclass
 class _Model:
     """One model of the layout, and all results."""
@@ -105,10 +112,12 @@ class _Model:
 
     def findings(self) -> ModelFindings | None:
         layout, label = self.layout, self.label
-        scored = {scorer: each for scorer in layout.scorers if (each := self._scored(scorer))}
-        if not scored:
+        scorings = {scorer: each for scorer in layout.scorers if (each := self._scorings(scorer))}
+        if not scorings:
             return None
-        num_blocks = len(next(iter(scored.values())).blocks)
+        num_blocks = blocks_in(next(iter(scorings.values()))[0])
+        steps = _in_all(scorings)
+        scored = {scorer: self._scored(scorer, each, steps) for scorer, each in scorings.items()}
         scores = {scorer: one.scores for scorer, one in scored.items()}
         agreement = {(a, b): mean_tau(scores[a], scores[b]) for a, b in product(scored, scored) if a != b}
         intact, size, _ = self._evaluated(())
@@ -152,18 +161,21 @@ class _Model:
             [f"{label}: {n}" for n in notes],
         )
 
-    def _scored(self, scorer: str) -> Scored | None:
+    def _scorings(self, scorer: str) -> list[Result]:
+        """What is known of a scorer's repeats."""
+        layout = self.layout
+        found = (self._known(layout.scoring(self.label, scorer, draw)) for draw in layout.draws(scorer))
+        return [one for one in found if one is not None]
+
+    def _scored(self, scorer: str, scorings: Sequence[Result], steps: Sequence[Step]) -> Scored:
         layout, label = self.layout, self.label
-        found = [self._known(layout.scoring(label, scorer, draw)) for draw in layout.draws(scorer)]
-        scores = [block_scores(one) for one in found if one is not None]
-        if not scores:
-            return None
+        scores = [[found[step] for step in steps] for found in map(score_by_step, scorings)]
         cost: float | None = 0.0
         if not layout.scorers[scorer].blind:
             timed = self._known(layout.costing(label, scorer))
             cost = timed and timed["bare_passes"]
-        blocks = [interval(values) for values in zip(*scores, strict=True)]
-        return Scored(scores, blocks, self_tau(scores), cost)
+        means = [interval(values) for values in zip(*scores, strict=True)]
+        return Scored(steps, scores, means, self_tau(scores), cost)
 
     def _evaluated(
         self, blocks: tuple[Step, ...], healer: str = "", text: int = 0

@@ -21,6 +21,7 @@ from layerimp.recipe import (
     Scorers,
     check_label,
 )
+from layerimp.steps import Cuts
 
 RANDOM_DRAWS = 5
 """Scorers that look at nothing and have a seed are drawn at least so often: it costs no scoring."""
@@ -106,6 +107,10 @@ class Grid(Part):
         default_factory=lambda: {name: ComponentSpec(name=name) for name in GRID_BASELINES},
         description="Scorers, by label, that keep the others company.",
     )
+    cuts: Cuts = Field(
+        "blocks",
+        description="What may go: whole `blocks`, or `all`, which is blocks and the seams between them.",
+    )
     pruners: Components = Field(
         default_factory=lambda: {PRUNER: ComponentSpec(name=PRUNER)}, description="Pruners, by label."
     )
@@ -166,6 +171,7 @@ class Grid(Part):
         shared = {
             "healers",
             "allow_overlap",
+            "cuts",
             "protect",
             "task_path",
             "data_dir",

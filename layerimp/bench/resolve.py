@@ -17,9 +17,8 @@ from layerimp.evaluation.selection import for_training, prepared
 from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import configuration, float32_stands_in, stored_in
-from layerimp.pipeline.resolve import anywhere
+from layerimp.pipeline.resolve import anywhere, made_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe
-from layerimp.pruner import Pruner
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
 from layerimp.registry.assets import located
 from layerimp.registry.catalog import registry
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from layerimp.bench.grid import Grid
     from layerimp.bench.store import Store
     from layerimp.progress import Progress
+    from layerimp.steps import Cuts
 
 
 def resolve(
@@ -56,7 +56,7 @@ def resolve(
         InputError: something that the grid names does not exist, or does not fit.
     """
     scorers = _entrants(grid, progress)
-    pruners = {label: _chooser(spec) for label, spec in grid.pruners.items()}
+    pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.pruners.items()}
     healers = {label: _mender(spec) for label, spec in grid.healers.items()}
     models = {}
     for label in grid.models:
@@ -116,11 +116,9 @@ def _shards(spec: ComponentSpec, cls: type[Scorer]) -> bool:
     return sweep is not None and not sweep.whole
 
 
-def _chooser(spec: ComponentSpec) -> Chooser:
-    registry().options("pruner", spec.name, spec.options)
-    cls = registry().get("pruner", spec.name)
-    assert issubclass(cls, Pruner)
-    return Chooser(spec=spec, nested=cls.nested, code=_code(cls))
+def _chooser(spec: ComponentSpec, cuts: Cuts) -> Chooser:
+    pruner = made_pruner(spec, cuts)
+    return Chooser(spec=spec, nested=pruner.nested, code=_code(type(pruner)))
 
 
 def _mender(spec: ComponentSpec) -> Mender:

@@ -41,6 +41,7 @@ def bench(
     pruner: Annotated[
         list[str] | None, typer.Option(help="Pruner, or LABEL=PRUNER; repeatable. Default: lowest.")
     ] = None,
+    cuts: o.cuts = None,
     heal: o.heal = None,
     allow_overlap: o.allow_overlap = None,
     ratio: Annotated[

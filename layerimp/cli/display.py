@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from layerimp.cli import tables
+from layerimp.cli import score_tables, tables
 from layerimp.cli.grid_progress import span
 from layerimp.cli.tables import shown
 from layerimp.defaults import ORIGINAL
@@ -81,7 +81,7 @@ class Screen:
     def _show_tables(self, report: Report) -> None:
         for label in report.importance:
             if label not in report.baselines:
-                self._print_whole([tables.scores(report, label)])
+                self._print_whole([score_tables.scores(report, label)])
                 for note in report.importance[label].notes:
                     self.out.print(shown(f"note: {note}", style="yellow"))
         labels = [label for label in report.sizes if label != ORIGINAL]

@@ -58,6 +58,14 @@ samples = Annotated[int | None, typer.Option(help="Calibration rows. Default: 64
 max_length = Annotated[int | None, typer.Option(help="Tokens per row. Default: 256, or what the model takes.")]
 batch_size = Annotated[int | None, typer.Option(help="Rows per batch. Default: 8.")]
 seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0.")]
+cuts = Annotated[
+    str | None,
+    typer.Option(help="What may go: blocks, or all, which is blocks and the seams between them. Default: blocks."),
+]
+by = Annotated[
+    str | None,
+    typer.Option(help="What is scored: block, or sublayer, which is attention and MLP apart. Default: block."),
+]
 pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.")]
 ratio = Annotated[
     float | None,

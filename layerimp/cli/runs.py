@@ -12,7 +12,7 @@ from layerimp.errors import OptionError
 
 
 @o.taking(
-    "model scorer no_baselines calibration tasks ratio count output pruner heal allow_overlap blocks protect set_ "
+    "model scorer no_baselines calibration tasks ratio count output cuts pruner heal allow_overlap blocks protect set_ "
     f"{o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size no_verify recipe json"
 )
 def run(**given: Any) -> int:
@@ -24,19 +24,21 @@ def run(**given: Any) -> int:
 
 
 @o.taking(
-    f"model scorer calibration output set_ {o.TEXT} batch_size seed task_path data_dir allow_task_code {o.MODEL} "
-    "overwrite recipe json"
+    f"model scorer calibration output cuts by set_ {o.TEXT} batch_size seed task_path data_dir allow_task_code "
+    f"{o.MODEL} overwrite recipe json"
 )
-def score(**given: Any) -> int:
-    """Score every block of a model.
+def score(*, by: str | None, **given: Any) -> int:
+    """Score every block of a model, and the seams between them with --cuts all.
 
     Example: layerimp score --model DIR --scorer avss --calibration FILE.jsonl
     """
-    return _carried_out("score_model", given)
+    if by is not None and by not in ("block", "sublayer"):
+        raise OptionError(f"--by takes block or sublayer, got {by!r}")
+    return _carried_out("score_model", given, by=by or "block")
 
 
 @o.taking(
-    "model plan blocks scorer calibration ratio count output pruner protect set_ "
+    "model plan blocks scorer calibration ratio count output cuts pruner protect set_ "
     f"{o.TEXT} batch_size seed task_path data_dir allow_task_code {o.MODEL} overwrite max_shard_size no_verify "
     "recipe json"
 )
@@ -45,10 +47,12 @@ def prune(*, plan: Path | None, **given: Any) -> int:
 
     Example: layerimp prune --model DIR --blocks 3,17/18 --output OUT
     """
-    for name in ("blocks", "ratio", "count", "protect", "scorer", "calibration"):
+    for name in ("blocks", "ratio", "count", "protect", "scorer", "calibration", "cuts"):
         if plan is not None and given[name] is not None:
             raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
-    return _carried_out("prune_model", given, plan)
+    from layerimp.cli.plans import read_plans
+
+    return _carried_out("prune_model", given, **({} if plan is None else {"plans": read_plans(plan)}))
 
 
 @o.taking(f"model tasks output evaluator set_ {o.TASKS} batch_size seed {o.MODEL} overwrite recipe json")
@@ -60,14 +64,12 @@ def evaluate(**given: Any) -> int:
     return _carried_out("evaluate_model", given)
 
 
-def _carried_out(name: str, given: Mapping[str, Any], plan: Path | None = None) -> int:
+def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
     """Do what a function of the pipeline does with the recipe that the options make; returns the exit code."""
     made = recipe_from(**given)
     from layerimp.cli.display import Screen
-    from layerimp.cli.plans import read_plans
     from layerimp.pipeline import commands
 
     screen = Screen(json=given["json"])
     function = getattr(commands, name)
-    more = {} if plan is None else {"plans": read_plans(plan)}
     return screen.show(function(made, permissions=permissions(**given), progress=screen, **more))

@@ -15,7 +15,6 @@ from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
 from layerimp.report.model_card import measured
 from layerimp.report.tables import percentage
-from layerimp.steps import sublayers_of
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
@@ -41,31 +40,6 @@ BLOCKS_WIDTH = 18
 def shown(text: str, style: str = "") -> Text:
     """A name or a sentence from outside, as it is: no markup is read in it, and no control character left in it."""
     return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style=style)
-
-
-def scores(report: Report, label: str) -> Table:
-    """All blocks by depth with every column; marked is what goes, in whole or by a half."""
-    importance, plan = report.importance[label], report.plans.get(label)
-    text = report.calibration
-    where = f" ({text['rows']} rows, {text['tokens']:,} tokens)" if text else ""
-    seams = sum(isinstance(step, str) for step in importance.blocks)
-    what = f"{report.num_blocks} blocks" + (f" and {seams} seams" if seams else "")
-    title = shown(f"{label}: importance of {what}{where}")
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
-    table.add_column("block", justify="right")
-    columns = importance.columns or {"score": importance.scores}
-    if not any(values == importance.scores for values in columns.values()):
-        columns = {"score": importance.scores, **columns}
-    for name in columns:
-        table.add_column(shown(name.replace("_", "\n")), justify="right")
-    if plan:
-        table.add_column("removed")
-    for row in sorted(range(len(importance.blocks)), key=lambda row: sublayers_of(importance.blocks[row])):
-        mark = cuts.marked(importance.blocks[row], plan.blocks) if plan else ""
-        numbers = (f"{values[row]:.4g}" for values in columns.values())
-        cells = (str(importance.blocks[row]), *numbers, *([mark] if plan else []))
-        table.add_row(*cells, style={"✗": "red", "½": "yellow"}.get(mark[:1], ""))
-    return table
 
 
 def metrics(report: Report, labels: list[str]) -> Table:

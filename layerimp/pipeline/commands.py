@@ -11,7 +11,8 @@ from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
 from layerimp.pipeline.healing import check_text, configured, heal_pruned
-from layerimp.pipeline.resolve import anywhere, model_anywhere, resolve, told
+from layerimp.pipeline.resolve import anywhere, made_pruner, model_anywhere, resolve, told
+from layerimp.pipeline.scores import Unit, score_blocks
 from layerimp.pipeline.stages import (
     Loaded,
     check_calibration,
@@ -20,13 +21,11 @@ from layerimp.pipeline.stages import (
     plan_removals,
     prepare_removals,
     read_text,
-    score_blocks,
     write_checkpoint,
 )
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import Budget, PrunePlan
 from layerimp.recipe import Permissions, Recipe
-from layerimp.registry.catalog import registry
 from layerimp.report.data import Report, Size
 from layerimp.scoring.selection import Selection
 
@@ -82,15 +81,31 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     return report.placed()
 
 
-def score_model(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
-    """Score a model, no more; see `run`."""
+def score_model(
+    recipe: Recipe,
+    *,
+    by: Unit = "block",
+    permissions: Permissions | None = None,
+    progress: Progress = SILENT,
+) -> Report:
+    """Score a model, no more; see `run`.
+
+    Args:
+        recipe: The run.
+        by: What is scored: blocks, with seams where the recipe cuts them, or attention and MLP apart.
+        permissions: What may run code.
+        progress: Where to report progress.
+    """
+    if by == "sublayer" and recipe.cuts == "all":
+        raise OptionError("--by sublayer scores what cannot go alone, and contradicts --cuts all")
     allowed = permissions or Permissions()
     recipe, selection = _begun(recipe, progress, "calibration")
     with output_directory(recipe) as stage:
         trained_on = check_calibration(recipe, allowed, progress)
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
-        score_blocks(report, loaded, read_text(report, loaded, trained_on, progress), selection, progress)
+        drawn = read_text(report, loaded, trained_on, progress)
+        score_blocks(report, loaded.stack, drawn, selection, progress, by=by)
         if stage:
             report.write(stage)
     return report.placed()
@@ -151,7 +166,7 @@ def _begun(asked: Recipe, progress: Progress, *reads: str) -> tuple[Recipe, Sele
     recipe = resolve(asked)
     if by_default := told(asked, recipe, reads):
         progress.note(by_default)
-    registry().options("pruner", recipe.pruner.name, recipe.pruner.options)
+    made_pruner(recipe.pruner, recipe.cuts)
     return recipe, Selection.of(recipe, progress)
 
 
@@ -173,7 +188,7 @@ def _report(recipe: Recipe, loaded: Loaded, selection: Selection) -> Report:
 
 
 def _named_by_the_user(recipe: Recipe, num_blocks: int) -> PrunePlan:
-    budget = Budget.of(num_blocks, blocks=recipe.blocks, protect=recipe.protect)
+    budget = Budget.of(num_blocks, blocks=recipe.blocks, protect=recipe.protect, cuts=recipe.cuts)
     model, blocks = model_anywhere(recipe.model), list(budget.forced)
     return PrunePlan(num_blocks=num_blocks, blocks=blocks, reason="named by the user", model=model)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from layerimp.pipeline.scores import scorers_of
 from layerimp.scoring.engine import measure
-from layerimp.steps import Step, untouched
+from layerimp.steps import Cuts, Step, candidates
 from layerimp.sweep.cache import BlockCache
 
 if TYPE_CHECKING:
@@ -25,14 +26,18 @@ def rescoring(
     selection: Selection,
     label: str,
     progress: Progress,
+    *,
+    cuts: Cuts = "blocks",
 ) -> Scoring:
-    """What a pruner asks for scores: the importance of what is left without the steps that it names."""
+    """What a pruner asks for scores: the importance of what can be taken next, without the steps that it names."""
     cache = BlockCache(stack)
 
     def scoring(removed: Sequence[Step]) -> Importance:
         if not removed:
             return first
-        scorers = selection.made(len(untouched(removed, len(stack))), label)
-        return measure(stack, drawn, scorers, removed=removed, progress=progress, cache=cache)[label]
+        scorers, seams = scorers_of(candidates(removed, len(stack), cuts), selection, label)
+        return measure(stack, drawn, scorers, seams=seams, removed=removed, cuts=cuts, progress=progress, cache=cache)[
+            label
+        ]
 
     return scoring

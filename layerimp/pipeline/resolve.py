@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 from layerimp.calibration.documents import TASK, task_of
 from layerimp.defaults import PROSE, STARTER, STARTER_TASKS
+from layerimp.errors import OptionError, listing
 from layerimp.evaluation.selection import reads_tasks
+from layerimp.pruner import Pruner
 from layerimp.registry.assets import absolute, assets
+from layerimp.registry.catalog import registry
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from layerimp.recipe import Recipe
+    from layerimp.recipe import ComponentSpec, Recipe
+    from layerimp.steps import Cuts
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -52,6 +56,25 @@ def source_anywhere(source: str) -> str:
 
 def _task_anywhere(task: str) -> str:
     return absolute(task) if task.endswith(".yaml") else task
+
+
+def made_pruner(spec: ComponentSpec, cuts: Cuts) -> Pruner:
+    """A pruner that can choose among all that may be cut.
+
+    Raises:
+        UnknownNameError: there is no such pruner.
+        OptionError: an option is wrong, or the pruner chooses among whole blocks alone.
+    """
+    pruner = registry().create("pruner", spec.name, spec.options)
+    assert isinstance(pruner, Pruner)
+    if cuts == "all" and not pruner.cuts_seams:
+        names = registry().names("pruner")
+        able = [name for name in names if getattr(registry().get("pruner", name), "cuts_seams", False)]
+        raise OptionError(
+            f"the pruner {spec.name!r} chooses among whole blocks alone, and --cuts all offers seams as well; pruners "
+            f"that choose among both: {listing(able)}"
+        )
+    return pruner
 
 
 def told(asked: Recipe, resolved: Recipe, reads: Collection[str]) -> str:

@@ -15,22 +15,21 @@ from layerimp.calibration.sampling import CalibrationSet, draw_calibration, load
 from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import check_memory, write
 from layerimp.checkpoint.staging import staged
-from layerimp.defaults import ALL, LENGTH, RATIO
+from layerimp.defaults import LENGTH, RATIO
 from layerimp.errors import OptionError, OutputError
 from layerimp.evaluation.selection import for_training
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load
 from layerimp.models.traits import classifies, longest_row
 from layerimp.pipeline.rescoring import rescoring
-from layerimp.pipeline.resolve import model_anywhere, source_anywhere
-from layerimp.pruner import Budget, PrunePlan, Pruner
+from layerimp.pipeline.resolve import made_pruner, model_anywhere, source_anywhere
+from layerimp.pipeline.scores import score_blocks
+from layerimp.pruner import Budget, PrunePlan
 from layerimp.recipe import check_label
 from layerimp.registry.assets import located
 from layerimp.registry.attribution import attributing
-from layerimp.registry.catalog import registry
 from layerimp.report.data import Size, why_not_ours
 from layerimp.report.model_card import model_card
-from layerimp.scoring.engine import fill, finished
 from layerimp.steps import simplest
 from layerimp.surgery.removal import Removal, prepare
 
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from layerimp.progress import Progress
     from layerimp.recipe import Permissions, Recipe
     from layerimp.report.data import Report
-    from layerimp.scorer import Scorer
     from layerimp.scoring.selection import Selection
 
 
@@ -148,26 +146,6 @@ def read_text(report: Report, loaded: Loaded, trained_on: Evaluator | None, prog
     return drawn
 
 
-def score_blocks(
-    report: Report, loaded: Loaded, drawn: CalibrationSet, selection: Selection, progress: Progress
-) -> None:
-    """Score the blocks into the report, by every scorer that takes part, in shared sweeps; those that fail leave the
-    selection."""
-    stack = loaded.stack
-    selection.try_out(stack, next(iter(drawn)))
-    scorers: dict[str, Scorer] = {}
-    for label in list(selection.specs):
-        with selection.excusing(label):
-            scorers |= selection.made(len(stack), label)
-    for label, filled in fill(stack, drawn, scorers, progress=progress).items():
-        with selection.excusing(label):
-            report.importance[label] = finished(label, [filled])
-    selection.need_any()
-    if ALL in report.recipe.scorers:
-        took_part = {label: spec for label, spec in selection.specs.items() if label not in selection.baselines}
-        report.resolved["scorers"] = {label: spec.model_dump() for label, spec in took_part.items()}
-
-
 def plan_removals(
     report: Report, loaded: Loaded, drawn: CalibrationSet, selection: Selection, progress: Progress
 ) -> dict[str, PrunePlan]:
@@ -177,17 +155,23 @@ def plan_removals(
     """
     recipe, stack = report.recipe, loaded.stack
     ratio = RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
-    budget = Budget.of(len(stack), ratio=ratio, count=recipe.count, blocks=recipe.blocks, protect=recipe.protect)
+    budget = Budget.of(
+        len(stack),
+        ratio=ratio,
+        count=recipe.count,
+        blocks=recipe.blocks,
+        protect=recipe.protect,
+        cuts=recipe.cuts,
+    )
     if ratio is not None:
         report.resolved["ratio"] = ratio
-    score_blocks(report, loaded, drawn, selection, progress)
-    name = recipe.pruner.name
-    pruner = registry().create("pruner", name, recipe.pruner.options)
-    assert isinstance(pruner, Pruner)
+    score_blocks(report, loaded.stack, drawn, selection, progress)
+    name, pruner = recipe.pruner.name, made_pruner(recipe.pruner, recipe.cuts)
     plans, model = {}, model_anywhere(recipe.model)
     for label in list(selection.specs):
         with selection.excusing(label), attributing("pruner", name, type(pruner), f"on the scores of {label}"):
-            scoring = rescoring(stack, drawn, report.importance[label], selection, label, progress)
+            first = report.importance[label]
+            scoring = rescoring(stack, drawn, first, selection, label, progress, cuts=recipe.cuts)
             plan = pruner.within_budget(scoring, budget)
             origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model}
             plans[label] = plan.model_copy(update=origin)

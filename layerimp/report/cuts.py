@@ -50,10 +50,14 @@ def sources(steps: Iterable[Step], num_blocks: int) -> Iterator[tuple[str, str, 
 def marked(scored: Step, taken: Sequence[Step]) -> str:
     """What a plan does to a block: `✗ 2nd` where it goes, `½ 1st (17/18)` where a half goes; empty where it stays.
 
+    A seam is marked where it is taken itself, and not where a block beside it goes.
+
     Args:
         scored: The block, or another step that was scored.
         taken: The steps of the plan, in order.
     """
+    if not isinstance(scored, int):
+        return f"✗ {_ordinal(taken.index(scored) + 1)}" if scored in taken else ""
     parts = set(sublayers_of(scored))
     touching = [(place, step) for place, step in enumerate(taken, 1) if parts.intersection(sublayers_of(step))]
     if not touching:

@@ -32,19 +32,28 @@ class Sizes(TypedDict):
 class Scores(TypedDict):
     """What a scorer said."""
 
-    scores: Annotated[list[float], Field(description="One per block, by depth; higher means: keep.")]
+    scores: Annotated[
+        list[float],
+        Field(description="One per block, or whatever `blocks` names, by depth; higher means: keep."),
+    ]
     blocks: NotRequired[
         Annotated[
             list[Step],
-            Field(description="What each score is of, where that is not all blocks in order."),
+            Field(
+                description="What each score is of, where that is not all blocks in order: blocks as numbers, and as "
+                "text seams such as `17/18`, or attention and MLP such as `7.mlp`."
+            ),
         ]
     ]
-    columns: Annotated[dict[str, list[float]], Field(description="Further numbers per block, by name.")]
+    columns: Annotated[dict[str, list[float]], Field(description="Further numbers, by name, one for each score.")]
     notes: Annotated[list[str], Field(description="What a reader of the scores has to know.")]
     spans: NotRequired[
         Annotated[
             dict[str, list[float]],
-            Field(description="Scores of windows of so many blocks, by their first one."),
+            Field(
+                description="Scores of windows of so many blocks, by their first one; with seams, windows that begin "
+                "with a block and those that begin with a seam take turns."
+            ),
         ]
     ]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from layerimp.report.documents import Repaired
     from layerimp.report.retained import Retained
     from layerimp.report.statistics import Difference, Interval, Stability
-    from layerimp.steps import Step
+    from layerimp.steps import Cuts, Step
 
 Key = tuple[str, str]
 """A task and a metric."""
@@ -144,14 +144,16 @@ class Scored:
     """What one scorer says of one model.
 
     Attributes:
-        scores: By repeat, by block.
-        blocks: By block, the mean and the interval of its score.
+        steps: What is scored, in depth order: blocks, and seams where they may be cut.
+        scores: By repeat, by step.
+        means: By step, the mean and the interval of its score.
         tau: Kendall's tau between the repeats.
         cost: In bare passes of the backbone; 0 for a scorer that looks at nothing, None where it was not timed.
     """
 
+    steps: Sequence[Step]
     scores: Sequence[Sequence[float]]
-    blocks: Sequence[Interval]
+    means: Sequence[Interval]
     tau: float | None
     cost: float | None
 
@@ -216,6 +218,7 @@ class Design:
         ratios: The shares, or the numbers, of the blocks that go.
         repeats: How often each scoring was done.
         seed: The seed of the first repeat.
+        cuts: What may go: whole blocks, or seams as well.
         protect: The blocks that stay whatever their score.
         limit: The most documents of a task; None for all.
         num_fewshot: Examples in each prompt; None for as many as the task says.
@@ -232,6 +235,7 @@ class Design:
     ratios: Sequence[float]
     repeats: int
     seed: int
+    cuts: Cuts
     protect: Sequence[int]
     limit: int | None
     num_fewshot: int | None

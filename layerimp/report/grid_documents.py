@@ -59,8 +59,17 @@ class Difference(TypedDict):
 class ScorerFindings(TypedDict):
     """How one scorer scored one model."""
 
-    scores: Annotated[list[list[float]], Field(description="By repeat, one score per block; higher means: keep.")]
-    blocks: Annotated[list[Interval], Field(description="By block, the mean of its scores.")]
+    scores: Annotated[
+        list[list[float]],
+        Field(description="By repeat, one score per block, or whatever `steps` names, by depth; higher means: keep."),
+    ]
+    blocks: Annotated[list[Interval], Field(description="By block, or whatever `steps` names, the mean of its scores.")]
+    steps: NotRequired[
+        Annotated[
+            list[Step],
+            Field(description="What each score is of, where seams such as `17/18` are scored beside the blocks."),
+        ]
+    ]
     tau_between_repeats: Annotated[
         float | None,
         Field(description="Kendall's tau between repeats, averaged over their pairs; null for a single repeat."),

@@ -85,12 +85,15 @@ def _size(size: data.Size | None) -> Size | None:
 
 
 def _scorer(scored: findings.Scored) -> ScorerFindings:
-    return {
+    entry: ScorerFindings = {
         "scores": [list(scores) for scores in scored.scores],
-        "blocks": [_interval(block) for block in scored.blocks],
+        "blocks": [_interval(mean) for mean in scored.means],
         "tau_between_repeats": scored.tau,
         "cost_in_bare_passes": scored.cost,
     }
+    if list(scored.steps) != list(range(len(scored.steps))):
+        entry["steps"] = list(scored.steps)
+    return entry
 
 
 def _stability(found: statistics.Stability | None) -> Stability | None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from layerimp.errors import LayerimpError, OptionError
 from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.scorer import Importance
-from layerimp.steps import Step, checked_steps, touched_by
+from layerimp.steps import Cuts, Step, candidates, checked_steps, sublayers_of, touched_by
 from layerimp.testing.assertions import require
 
 NUM_BLOCKS = 6
 SCORES = (5.0, 1.0, 3.0, 2.0, 4.0, 0.5)
+SEAM = 0.05
+"""By how much a seam scores more than the weaker block beside it: weak steps overlap."""
 BUDGETS = (
     Budget.exactly(1, NUM_BLOCKS),
     Budget.exactly(2, NUM_BLOCKS),
@@ -28,38 +31,61 @@ BUDGETS = (
 )
 
 
+SEAM_BUDGETS = (
+    *(Budget.exactly(budget.count, NUM_BLOCKS, forced=budget.forced, cuts="all") for budget in BUDGETS[:3]),
+    Budget.exactly(2, NUM_BLOCKS, protect=(0, 5), cuts="all"),
+    Budget.exactly(4, NUM_BLOCKS, protect=(2,), cuts="all"),
+    Budget.exactly(3, NUM_BLOCKS, protect=(1,), forced=(4,), cuts="all"),
+    Budget.exactly(3, NUM_BLOCKS, forced=("1/2",), cuts="all"),
+    Budget.exactly(NUM_BLOCKS - 1, NUM_BLOCKS, forced=(0, "4/5"), cuts="all"),
+)
+CASES: Mapping[Cuts, Sequence[Budget]] = {"blocks": BUDGETS, "all": SEAM_BUDGETS}
+"""The budgets that are tried, by what is scored."""
+
+
 class _Scoring:
     """Made-up scores, that change a little with what was removed; remembers what was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, cuts: Cuts) -> None:
+        self.cuts = cuts
         self.asked: list[tuple[Step, ...]] = []
         self.given: list[tuple[Importance, Importance]] = []
 
     def __call__(self, removed: Sequence[Step]) -> Importance:
         self.asked.append(tuple(removed))
         gone = touched_by(removed)
-        blocks = [block for block in range(NUM_BLOCKS) if block not in gone]
-        scores = [SCORES[block] + 0.25 * sum(other < block for other in gone) for block in blocks]
-        made = Importance(scores=scores, blocks=blocks)
+        steps = sorted((step for series in candidates(removed, NUM_BLOCKS, self.cuts) for step in series), key=_depth)
+        scores = [_score(step) + 0.25 * sum(other < sublayers_of(step)[0].block for other in gone) for step in steps]
+        made = Importance(scores=scores, blocks=steps)
         self.given.append((made, copy.deepcopy(made)))
         return made
 
 
-def _plan(pruner: Pruner, budget: Budget, scoring: _Scoring | None = None) -> PrunePlan | None:
+def _depth(step: Step) -> int:
+    return sublayers_of(step)[0].depth
+
+
+def _score(step: Step) -> float:
+    first, second = (SCORES[part.block] for part in sublayers_of(step))
+    return first if isinstance(step, int) else min(first, second) + SEAM
+
+
+def _plan(pruner: Pruner, budget: Budget, scoring: _Scoring) -> PrunePlan | None:
     """A plan, or None where the pruner says that there is none."""
     try:
-        plan = type(pruner)(pruner.config).plan(scoring or _Scoring(), budget)
+        plan = type(pruner)(pruner.config).plan(scoring, budget)
     except LayerimpError as error:
-        require(budget not in BUDGETS[:2], f"it refuses to remove {budget.count} of {NUM_BLOCKS} blocks: {error}")
+        easy = not budget.forced and not budget.protected and budget.count < 3
+        require(not easy, f"it refuses to remove {budget.count} of {NUM_BLOCKS} blocks: {error}")
         return None
     require(isinstance(plan, PrunePlan), f"plan() gives {type(plan).__name__}, not a PrunePlan")
     return plan
 
 
-def budget_is_kept(pruner: Pruner) -> None:
+def budget_is_kept(pruner: Pruner, cuts: Cuts) -> None:
     """As many go as the budget says, what is forced among them, and of what is protected no more than that."""
-    for budget in BUDGETS:
-        if (plan := _plan(pruner, budget)) is None:
+    for budget in CASES[cuts]:
+        if (plan := _plan(pruner, budget, _Scoring(cuts))) is None:
             continue
         require(plan.num_blocks == NUM_BLOCKS, f"the plan is for {plan.num_blocks} blocks, the model has {NUM_BLOCKS}")
         gone, chosen = plan.blocks, set(plan.blocks).difference(budget.forced)
@@ -69,26 +95,26 @@ def budget_is_kept(pruner: Pruner) -> None:
         require(set(gone).issuperset(budget.forced), f"a block stays that the budget forces out: {_listed(gone)} go")
 
 
-def plans_are_repeatable(pruner: Pruner) -> None:
+def plans_are_repeatable(pruner: Pruner, cuts: Cuts) -> None:
     """Same scores, same budget, same plan."""
-    for budget in BUDGETS[:3]:
-        first, second = _plan(pruner, budget), _plan(pruner, budget)
+    for budget in CASES[cuts][:3]:
+        first, second = (_plan(pruner, budget, _Scoring(cuts)) for _ in range(2))
         require(first == second, f"removing {budget.count} blocks it plans {second} after {first}")
 
 
-def scores_stay(pruner: Pruner) -> None:
+def scores_stay(pruner: Pruner, cuts: Cuts) -> None:
     """What a scoring gave is read, and not changed: a report shows it."""
-    for budget in BUDGETS[:3]:
-        scoring = _Scoring()
+    for budget in CASES[cuts][:3]:
+        scoring = _Scoring(cuts)
         _plan(pruner, budget, scoring)
         for given, copied in scoring.given:
             require(given == copied, f"the scores {copied.scores} have become {given.scores}")
 
 
-def scoring_is_asked_soundly(pruner: Pruner) -> None:
+def scoring_is_asked_soundly(pruner: Pruner, cuts: Cuts) -> None:
     """A scoring is asked for blocks that exist, that may go, and that leave a model."""
-    for budget in BUDGETS:
-        scoring = _Scoring()
+    for budget in CASES[cuts]:
+        scoring = _Scoring(cuts)
         _plan(pruner, budget, scoring)
         for removed in scoring.asked:
             require(_is_sound(removed), f"it asks for the scores without the blocks {_listed(removed)} of {NUM_BLOCKS}")
@@ -108,18 +134,25 @@ def _listed(steps: Iterable[Step]) -> str:
     return f"[{', '.join(map(str, steps))}]"
 
 
-def plans_are_nested(pruner: Pruner) -> None:
+def plans_are_nested(pruner: Pruner, cuts: Cuts) -> None:
     """As `nested` declares, a plan for fewer blocks is the start of a plan for more."""
     for forced in ((), (4,), ("1/2",)):
-        plans = [_plan(pruner, Budget.exactly(count, NUM_BLOCKS, forced=forced)) for count in range(1, NUM_BLOCKS)]
+        budgets = [Budget.exactly(count, NUM_BLOCKS, forced=forced, cuts=cuts) for count in range(1, NUM_BLOCKS)]
+        plans = [_plan(pruner, budget, _Scoring(cuts)) for budget in budgets]
         orders = [plan.blocks for plan in plans if plan is not None]
         for fewer, more in pairwise(orders):
             require(more[: len(fewer)] == fewer, f"the plan {more} does not begin with the plan {fewer}")
 
 
-def pruner_contracts(pruner: Pruner) -> dict[str, Callable[[Any], None]]:
-    """The contracts that a pruner has to keep, by name."""
-    chosen: dict[str, Callable[[Any], None]] = {
+def seams_are_cut(pruner: Pruner) -> None:
+    """As `cuts_seams` declares, all that holds for blocks holds where seams can be taken as well."""
+    for contract in _contracts(pruner).values():
+        contract(pruner, "all")
+
+
+def _contracts(pruner: Pruner) -> dict[str, Callable[[Pruner, Cuts], None]]:
+    """The contracts that a pruner has to keep, whatever is cut."""
+    chosen: dict[str, Callable[[Pruner, Cuts], None]] = {
         "the budget is kept": budget_is_kept,
         "plans are repeatable": plans_are_repeatable,
         "scores stay as they are": scores_stay,
@@ -128,3 +161,17 @@ def pruner_contracts(pruner: Pruner) -> dict[str, Callable[[Any], None]]:
     if pruner.nested:
         chosen["plans are nested"] = plans_are_nested
     return chosen
+
+
+def _on_blocks(contract: Callable[[Pruner, Cuts], None], pruner: Pruner) -> None:
+    contract(pruner, "blocks")
+
+
+def pruner_contracts(pruner: Pruner) -> dict[str, Callable[[Any], None]]:
+    """The contracts that a pruner has to keep, by name."""
+    named: dict[str, Callable[[Any], None]] = {
+        name: partial(_on_blocks, contract) for name, contract in _contracts(pruner).items()
+    }
+    if pruner.cuts_seams:
+        named["seams are cut"] = seams_are_cut
+    return named

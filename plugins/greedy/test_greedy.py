@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from damages import Damage
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from layerimp_baselines import Perplexity
-from layerimp_greedy import Greedy
+from layerimp_greedy import Greedy, Search
 from tiny import tiny
 from torch.nn.functional import cross_entropy
 
@@ -17,8 +21,9 @@ from layerimp import Importance
 from layerimp.errors import OptionError
 from layerimp.pruner import Budget
 from layerimp.scoring.engine import measure
+from layerimp.steps import Cuts, Step, Sublayer, checked_steps, removed_by, runs_of, touched_by
 from layerimp.surgery.removal import pruned
-from layerimp.testing import BLOCKS, padded_batch
+from layerimp.testing import BLOCKS, Check, padded_batch, parametrize
 
 
 def loss(model: Any, one: dict[str, torch.Tensor]) -> float:
@@ -96,3 +101,113 @@ def test_a_forced_seam_goes_first_and_its_blocks_are_left_alone() -> None:
         Greedy(Greedy.Config(protect_first=1)).plan(scoring, Budget.exactly(3, 4, forced=("1/2",)))
     with pytest.raises(OptionError, match="a half of block 0 is to be removed, and protected by"):
         Greedy(Greedy.Config(protect_first=1)).plan(scoring, Budget.exactly(2, 4, forced=("0/1",)))
+
+
+modest = settings(derandomize=True, max_examples=60, deadline=None, database=None)
+
+
+def searched(scoring: Damage, budget: Budget, **options: float) -> list[Step]:
+    return Greedy(Greedy.Config(**options)).within_budget(scoring, budget).blocks
+
+
+@modest
+@given(seed=st.integers(0, 10**6), cuts=st.sampled_from(["all", "blocks"]), count=st.integers(1, 3))
+def test_each_step_is_the_best_of_all_legal_ones(seed: int, cuts: Cuts, count: int) -> None:
+    scoring = Damage(4, seed=seed, cuts=cuts)
+    found = searched(scoring, Budget.exactly(count, 4, cuts=cuts))
+    for end in range(count):
+        rises = {way[end]: scoring.of(way) for way in scoring.sequences(end + 1, tuple(found[:end]))}
+        assert found[end] == min(rises, key=lambda step: rises[step])
+
+
+@modest
+@given(seed=st.integers(0, 10**6), cuts=st.sampled_from(["all", "blocks"]), tried=st.integers(1, 9))
+def test_an_exchange_is_never_worse_than_none_and_never_better_than_the_best(seed: int, cuts: Cuts, tried: int) -> None:
+    scoring, budget = Damage(4, seed=seed, cuts=cuts), Budget.exactly(3, 4, cuts=cuts)
+    costs = [scoring.of(searched(scoring, budget, exchange=exchange)) for exchange in (0, tried)]
+    best = min(map(scoring.of, scoring.sequences(3)))
+    assert costs[0] >= costs[1] - 1e-9
+    assert costs[1] >= best - 1e-9
+
+
+def test_an_exchange_finds_what_one_step_at_a_time_misses() -> None:
+    first, pair = removed_by([2]), removed_by(["0/1", 4])
+
+    def cost(gone: frozenset[Sublayer]) -> float:
+        if gone == pair:
+            return 0.5
+        return len(gone) - (1.5 if gone == first else 0.0)
+
+    scoring, budget = Damage(5, cost), Budget.exactly(2, 5, cuts="all")
+    assert scoring.of(searched(scoring, budget)) == 4.0
+    assert min(map(scoring.of, scoring.sequences(2))) == 0.5
+    made = Greedy(Greedy.Config(exchange=9)).plan(scoring, budget)
+    assert set(made.blocks) == {"0/1", 4}
+    assert made.reason == "lowest score after each removal, with 1 exchange"
+
+
+def test_a_step_inside_a_gap_can_be_undone() -> None:
+    dug, best = removed_by([1, 2, 3]), removed_by([1, 3, 5, 6])
+
+    def cost(gone: frozenset[Sublayer]) -> float:
+        if gone == best:
+            return 0.0
+        return 1.0 + len(gone) - (0.9 * len(gone) if gone <= dug else 0.0)
+
+    scoring, budget = Damage(8, cost), Budget.exactly(4, 8, forced=(1,), cuts="all")
+    assert removed_by(searched(scoring, budget, exchange=99)) == best
+
+
+def test_what_is_forced_is_not_undone() -> None:
+    for forced in ((1,), ("1/2",), ("1/2", "1.attn,2.mlp"), (0, "1/2")):
+        for seed in range(10):
+            scoring, budget = Damage(5, seed=seed), Budget.exactly(4, 5, forced=forced, cuts="all")
+            assert tuple(searched(scoring, budget, exchange=2)[: len(forced)]) == forced
+
+
+@modest
+@given(
+    seed=st.integers(0, 10**6),
+    cuts=st.sampled_from(["all", "blocks"]),
+    exchange=st.integers(0, 2),
+    penalty=st.sampled_from([0.0, 0.3, 5.0]),
+    data=st.data(),
+)
+def test_every_plan_takes_turns_and_keeps_to_its_budget(
+    seed: int, cuts: Cuts, exchange: int, penalty: float, data: st.DataObject
+) -> None:
+    size = data.draw(st.integers(3, 7))
+    protect = data.draw(st.sets(st.integers(0, size - 1), max_size=1))
+    scoring = Damage(size, seed=seed, cuts=cuts)
+    budget = Budget.exactly(data.draw(st.integers(1, size - 1)), size, protect=sorted(protect), cuts=cuts)
+    found = searched(scoring, budget, exchange=exchange, gap_penalty=penalty)
+    assert len(checked_steps(found, size)) == budget.count
+    assert protect.isdisjoint(touched_by(found))
+    asked = [removed_by(one) for one in scoring.asked]
+    assert len(set(asked)) == len(asked)  # nothing is scored twice
+
+
+def test_plans_are_nested_without_an_exchange_alone() -> None:
+    assert Greedy.nested
+    assert Greedy(Greedy.Config(gap_penalty=1)).nested
+    assert not Greedy(Greedy.Config(exchange=1)).nested
+    scoring = Damage(6, seed=3)
+    plans = [searched(scoring, Budget.exactly(count, 6, cuts="all"), gap_penalty=0.2) for count in range(1, 6)]
+    assert all(more[:-1] == fewer for fewer, more in pairwise(plans))
+
+
+def test_a_penalty_on_long_gaps() -> None:
+    scoring = Damage(6, lambda gone: float(sum(abs(part.block - 2) for part in gone)))
+    three = Budget.exactly(3, 6, cuts="all")
+    assert removed_by(searched(scoring, three)) == removed_by([1, 2, 3])
+    apart = searched(scoring, three, gap_penalty=100)
+    assert all(len(run) == 2 for run in runs_of(removed_by(apart)))
+    # Two steps that are joined by a third share a gap with it and with each other.
+    assert Search(scoring, three, frozenset(), 1.0)._costs((1, 3))[2] == 3.0
+    assert Search(scoring, three, frozenset(), 1.0)._costs((1, 3))[4] == 5.0
+    assert Search(scoring, three, frozenset(), 1.0)._costs((1,))[2] == 1.0
+
+
+@parametrize(Greedy(Greedy.Config(exchange=2)), Greedy(Greedy.Config(gap_penalty=0.5, protect_first=1)))
+def test_contract(check: Check) -> None:
+    check()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layerimp import PrunePlan, Pruner, hookimpl
+from layerimp.errors import OptionError
+from layerimp.steps import Step, removed_by, sublayers_of, touched_by
 
 if TYPE_CHECKING:
     from layerimp.pruner import Budget, Scoring
@@ -15,13 +17,40 @@ class Lowest(Pruner):
 
     name = "lowest"
     nested = True
+    cuts_seams = True
     reference = "one-shot removal, as in Song et al. 2024, arXiv:2411.02117"
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Take the forced blocks, then the weakest that are not protected."""
-        ranked = dict.fromkeys([*budget.forced, *scoring(()).weakest_first()])
-        chosen = [block for block in ranked if block not in budget.protected][: budget.count]
-        return PrunePlan(num_blocks=budget.num_blocks, blocks=chosen, reason="lowest scores first")
+        """Take what is forced, then the weakest that may go and of which an earlier step has taken no part.
+
+        Many seams can leave nothing more that was scored. Then what is left is scored again.
+
+        Raises:
+            OptionError: too little may go.
+        """
+        taken, passed_over = list(budget.forced), list[Step]()
+        ranked = scoring(()).weakest_first()
+        while len(taken) < budget.count:
+            before = len(taken)
+            gone = set(removed_by(taken))
+            for step in ranked:
+                if len(taken) == budget.count:
+                    break
+                if budget.protected & touched_by([step]) or step in taken:
+                    continue
+                if gone.isdisjoint(parts := sublayers_of(step)):
+                    taken.append(step)
+                    gone.update(parts)
+                else:
+                    passed_over.append(step)
+            if len(taken) == before:
+                raise OptionError(f"{budget.count} blocks are to go, but only {before} are not protected")
+            if len(taken) < budget.count:
+                ranked = scoring(taken).weakest_first()
+        reason = "lowest scores first"
+        if passed_over:
+            reason += f"; passed over, since a part of them had gone: {', '.join(map(str, passed_over))}"
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=taken, reason=reason)
 
 
 @hookimpl

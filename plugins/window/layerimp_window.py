@@ -6,39 +6,62 @@ from typing import TYPE_CHECKING
 
 from layerimp import PrunePlan, Pruner, hookimpl
 from layerimp.errors import OptionError
+from layerimp.steps import Sublayer, paired, removed_by, steps_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layerimp import Importance
     from layerimp.pruner import Budget, Scoring
+
+Run = tuple[Sublayer, ...]
+"""Neighbouring sublayers of an even number."""
 
 
 class Window(Pruner):
     """Removes the neighbouring blocks with the least total score, or the least window that the scorer scored."""
 
     name = "window"
+    cuts_seams = True
     reference = "Gromov et al. 2024, arXiv:2403.17887"
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Take the best run that holds every forced block and no protected one; of two equal ones the deeper.
+        """Take the best run that holds all that is forced and nothing protected; of two equal ones the deeper.
 
         Raises:
             OptionError: there is none.
         """
-        if seams := [step for step in budget.forced if isinstance(step, str)]:
-            raise OptionError(f"a window is a run of whole blocks, and {seams[0]} is none; choose another pruner")
         importance, length = scoring(()), budget.count
-        runs = [range(start, start + length) for start in range(budget.num_blocks - length + 1)]
-        scores = dict(zip(importance.blocks, importance.scores, strict=True))
-        totals = importance.spans.get(length) or [sum(scores[block] for block in run) for run in runs]
+        seams = any(isinstance(step, str) for step in importance.blocks)
+        if not seams and (halves := [step for step in budget.forced if isinstance(step, str)]):
+            raise OptionError(f"a window is a run of whole blocks, and {halves[0]} is none; choose another pruner")
+        runs = _runs(length, budget.num_blocks, seams=seams)
+        forced = removed_by(budget.forced)
         allowed = [
             (total, run)
-            for total, run in zip(totals, runs, strict=True)
-            if budget.protected.isdisjoint(run) and set(budget.forced) <= set(run)
+            for total, run in zip(_totals(importance, runs, length), runs, strict=True)
+            if forced <= set(run) and budget.protected.isdisjoint(part.block for part in run)
         ]
         if not allowed:
             raise OptionError(f"no run of {length} neighbouring blocks holds all that must go and none that must stay")
-        total, run = min(allowed, key=lambda pair: (pair[0], -pair[1].start))
+        total, run = min(allowed, key=lambda pair: (pair[0], -pair[1][0].depth))
         kind = "least window of the scorer" if length in importance.spans else "least total score of a run"
-        return PrunePlan(num_blocks=budget.num_blocks, blocks=list(run), reason=f"{kind}: {total:.6g}")
+        steps = [*budget.forced, *paired(set(run) - forced, budget.forced)] if forced else steps_of(run)
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=steps, reason=f"{kind}: {total:.6g}")
+
+
+def _runs(length: int, num_blocks: int, *, seams: bool) -> list[Run]:
+    """All runs of so many blocks, in depth order; with seams also those from an MLP to an attention."""
+    starts = range(0, 2 * (num_blocks - length) + 1, 1 if seams else 2)
+    return [tuple(map(Sublayer.at, range(start, start + 2 * length))) for start in starts]
+
+
+def _totals(importance: Importance, runs: Sequence[Run], length: int) -> Sequence[float]:
+    """The scores of runs: as windows, if the scorer scored them, or as the sums of their blocks or seams."""
+    if length in importance.spans:
+        return importance.spans[length]
+    scores = dict(zip(importance.blocks, importance.scores, strict=True))
+    return [sum(scores[step] for step in steps_of(run)) for run in runs]
 
 
 @hookimpl

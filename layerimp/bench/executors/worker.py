@@ -24,6 +24,7 @@ from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.healing import check_text, configured
 from layerimp.pipeline.rescoring import rescoring
+from layerimp.pipeline.scores import scorers_of
 from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
@@ -34,6 +35,7 @@ from layerimp.report.data import Size
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import Filled, fill, finished, measure
 from layerimp.scoring.selection import Selection
+from layerimp.steps import candidates
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator
+    from layerimp.steps import Cuts
 
 TIMINGS, LONG = 3, 5.0
 """A scorer's cost is the median of so many ratios, after a first that warms up; of one only, if that took so long."""
@@ -128,7 +131,7 @@ class Worker:
         outcomes = {label: Outcome(cells[label].key, error=reason) for label, reason in selection.left_out.items()}
         shared = {} if text is None else {"calibration": text.description}
         for label, filled in _together_or_alone(
-            stack, selection, () if text is None else text.shard(*assignment.shard)
+            stack, selection, () if text is None else text.shard(*assignment.shard), assignment.recipe.cuts
         ):
             key = cells[label].key
             if isinstance(filled, Exception):
@@ -145,7 +148,7 @@ class Worker:
         first, text = as_importance(assignment.importance), drawn or self.draw(assignment)
         stack = self._opened(assignment).stack
         selection = Selection.of(assignment.recipe, SILENT)
-        scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT)
+        scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT, cuts=assignment.recipe.cuts)
         return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
     def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
@@ -200,7 +203,8 @@ class Worker:
 
         def timing() -> tuple[float, float]:
             unit = _timed(bare)
-            seconds = _timed(lambda: measure(stack, batch, selection.made(len(stack))))
+            scorers, seams = scorers_of(candidates((), len(stack), assignment.recipe.cuts), selection)
+            seconds = _timed(lambda: measure(stack, batch, scorers, seams=seams))
             return seconds / unit, seconds
 
         bare()
@@ -212,14 +216,15 @@ class Worker:
 
 
 def _together_or_alone(
-    stack: BlockStack, selection: Selection, text: Iterable[Any]
+    stack: BlockStack, selection: Selection, text: Iterable[Any], cuts: Cuts
 ) -> Iterator[tuple[str, Filled | Exception]]:
     """The scorers after shared sweeps; where that fails, after sweeps of their own, so that who is to blame fails."""
     scorers = list(selection.specs)
     groups = [scorers] if len(scorers) < 2 else [scorers, *([label] for label in scorers)]
     for group in groups:
         try:
-            found = fill(stack, text, selection.made(len(stack), *group))
+            fresh, seams = scorers_of(candidates((), len(stack), cuts), selection, *group)
+            found = fill(stack, text, fresh, seams=seams)
         except Exception as error:
             if len(group) == 1:
                 yield group[0], error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -20,7 +21,8 @@ from layerimp.report.html.svg import drawn
 from layerimp.report.html.view import View
 from layerimp.report.statistics import Interval
 from layerimp.report.tables import named, percent, plus_minus
-from layerimp.steps import removed_by
+from layerimp.steps import Step, removed_by, sublayers_of
+from layerimp.steps import named as steps_named
 
 
 @dataclass(frozen=True)
@@ -81,40 +83,51 @@ class Figures:
 
     @cached_property
     def importance(self) -> Drawn:
-        """The ranks that each scorer gives to the blocks."""
+        """The ranks that each scorer gives to the blocks, and to the seams between them where those were scored."""
         counts = self.view.counts(self.view.pruners[0]) if self.view.pruners else {}
         middle = list(counts)[len(counts) // 2] if counts else None
-        blocks = range(self.view.model.num_blocks)
+        scored = self.view.model.scored
+        steps = next(iter(scored.values())).steps
         ranks = {
-            scorer: np.mean([(rankdata(scores) - 1) / max(len(blocks) - 1, 1) for scores in scored.scores], axis=0)
-            for scorer, scored in self.view.model.scored.items()
+            scorer: np.mean([(rankdata(scores) - 1) / max(len(steps) - 1, 1) for scores in one.scores], axis=0)
+            for scorer, one in scored.items()
         }
         rows = {}
         for scorer, shares in ranks.items():
-            going = [0.0] * len(blocks) if middle is None else self._shares(self.view.pruners[0], middle, scorer)
-            scores = [plus_minus(block) for block in self.view.model.scored[scorer].blocks]
+            going = [0.0] * len(steps) if middle is None else self._going(self.view.pruners[0], middle, scorer, steps)
+            scores = [plus_minus(mean) for mean in scored[scorer].means]
             tips = [
-                f"{scorer}, block {n}: score {scores[n]}, rank {shares[n]:.2f}, removed in {going[n]:.0%} of repeats"
-                for n in blocks
+                f"{scorer}, {steps_named([step])}: score {scores[n]}, rank {shares[n]:.2f}, removed in "
+                f"{going[n]:.0%} of repeats"
+                for n, step in enumerate(steps)
             ]
-            rows[scorer] = [Square(float(shares[n]), marked=going[n] >= 0.5, tip=tips[n]) for n in blocks]
+            rows[scorer] = [Square(float(shares[n]), marked=going[n] >= 0.5, tip=tips[n]) for n in range(len(steps))]
+        seams = len(steps) - self.view.model.num_blocks
+        what = f"blocks{' and seams' if seams else ''}"
         legend = [(Square(0.0), "least important"), (Square(1.0), "most important")]
-        note = ""
+        note = "Between two blocks stands the seam that lies there. " if seams else ""
         if middle is not None:
             legend.append((Square(0.0, marked=True), f"removed at {named(middle)}"))
-            note = f"Crossed: blocks that go at {named(middle)} in at least half of the repeats"
+            note += f"Crossed: {what} that go at {named(middle)} in at least half of the repeats"
             note += f" (pruner {self.view.pruners[0]})." if len(self.view.pruners) > 1 else "."
         seeing = [scorer for scorer in ranks if scorer not in self.view.found.design.blind]
         overall = np.mean([ranks[scorer] for scorer in seeing or ranks], axis=0)
         low, high = int(overall.argmin()), int(overall.argmax())
+        many = f"{self.view.model.num_blocks} blocks" + (f" and {seams} seams" if seams else "")
         alt = (
-            f"Heat map of the importance of {len(blocks)} blocks by {len(rows)} scorers. On average over the scorers "
-            f"that look at text, block {high} ranks highest ({overall[high]:.2f} of 1) and block {low} lowest "
-            f"({overall[low]:.2f})."
+            f"Heat map of the importance of {many} by {len(rows)} scorers. On average over the scorers "
+            f"that look at text, {steps_named([steps[high]])} ranks highest ({overall[high]:.2f} of 1) and "
+            f"{steps_named([steps[low]])} lowest ({overall[low]:.2f})."
         )
-        size = cell_width(len(blocks)), 28.0
-        figure = matrix(rows, [str(n) for n in blocks], size=size, strength=0.9, legend=legend)
+        columns = [str(step) if isinstance(step, int) else "" for step in steps]
+        figure = matrix(rows, columns, size=(cell_width(len(steps)), 28.0), strength=0.9, legend=legend)
         return self._drawn(figure, "importance", alt, note)
+
+    def _going(self, pruner: str, ratio: float, scorer: str, steps: Sequence[Step]) -> list[float]:
+        """The share of the repeats in which nothing is left of each block or seam."""
+        found = self.view.model.pruned.get((pruner, ratio, scorer), ())
+        gone = [removed_by(one.blocks) for one in found]
+        return [sum(each.issuperset(sublayers_of(step)) for each in gone) / max(len(gone), 1) for step in steps]
 
     def _shares(self, pruner: str, ratio: float, scorer: str) -> list[float]:
         """The share of the repeats in which each block goes; of a half that goes, half a repeat."""

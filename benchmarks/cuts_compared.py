@@ -1,0 +1,107 @@
+"""Models without whole blocks and models without blocks or seams, compared document by document: for `seams_worth`."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from layerimp.evaluator import Likelihood, Metric
+from layerimp.report.cuts import ranges
+from layerimp.report.paired_bootstrap import Estimate, difference
+from layerimp.report.statistics import LEVEL, Difference, holm
+from layerimp.steps import Cuts, Step
+
+CUTS: tuple[Cuts, Cuts] = ("blocks", "all")
+"""What is compared: the second against the first."""
+Line = dict[str, Any]
+"""What is known of one draw and method, with one kind of cuts."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Models with whole blocks removed, and with all cuts, in the same draws.
+
+    Attributes:
+        lines: For each draw the steps and the outcomes of both.
+        healer: The healer.
+        apart: The difference of the losses, in nats per token.
+    """
+
+    lines: Sequence[tuple[tuple[list[Step], dict[str, Any]], ...]]
+    healer: str
+    apart: Difference
+
+    @classmethod
+    def of(cls, lines: Sequence[Line], method: str, count: str, healer: str) -> Pair | None:
+        """What is known of a method at a count; None where a model cannot be made, or nothing is known."""
+        by_place = {(line["draw"], line["cuts"]): line for line in lines if line["method"] == method}
+        draws = sorted(draw for draw, cuts in by_place if cuts == CUTS[0] and (draw, CUTS[1]) in by_place)
+        both = [[by_place[draw, cuts] for cuts in CUTS] for draw in draws]
+        found = [tuple((one["steps"][count], one["found"][count][healer]) for one in pair) for pair in both]
+        if not found or any("error" in outcome for pair in found for _, outcome in pair):
+            return None
+        blocks, seams = (_estimate([pair[which][1] for pair in found]) for which in (0, 1))
+        return cls(found, healer, difference(seams, blocks, paired=True))
+
+    def perplexity(self, which: int) -> float:
+        """The geometric mean over the draws."""
+        losses = (sum(pair[which][1]["totals"]) / sum(pair[which][1]["counts"]) for pair in self.lines)
+        return math.exp(statistics.fmean(losses))
+
+    def cost(self, name: str, how: str) -> str:
+        """A cost with blocks and with all cuts, as means over the draws; empty for what is healed: it costs as much."""
+        if self.healer:
+            return ""
+        means = [statistics.fmean(pair[which][1][name] for pair in self.lines) for which in (0, 1)]
+        return f"{means[0]:{how}} → {means[1]:{how}}"
+
+    def removed(self) -> str:
+        """What went with all cuts, and in how many draws."""
+        went = [ranges(pair[1][0]) for pair in self.lines]
+        return "; ".join(f"{one} ({went.count(one)})" for one in dict.fromkeys(went)) if not self.healer else ""
+
+
+def _estimate(outcomes: Sequence[Mapping[str, Any]]) -> Estimate:
+    """The loss per token, by draw, and on resamples of the documents."""
+    likelihoods = [Likelihood(tuple(-t for t in one["totals"]), tuple(map(float, one["counts"]))) for one in outcomes]
+    return Estimate.of([Metric("held-out", "loss", one.loss, likelihood=one) for one in likelihoods])
+
+
+def show(methods: Sequence[str], counts: Sequence[str], healers: Sequence[str], lines: Sequence[Line]) -> None:
+    """The comparisons of one model."""
+    places = [(method, count, healer) for method in methods for count in counts for healer in healers]
+    pairs = {place: Pair.of(lines, *place) for place in places}
+    told = {place: pair.apart.p for place, pair in pairs.items() if pair and pair.apart.p is not None}
+    corrected = holm({place: p for place, p in told.items() if p is not None})
+    head = "method", "removed", "healer", "blocks", "all cuts", "nats per token (95 %)", "p", "all cuts are"
+    table = Table(*head, "parameters", "cache/token", "latency", "what went, of all cuts (draws)")
+    for place, pair in pairs.items():
+        method, count, healer = place
+        if pair is None:
+            table.add_row(method, count, healer or "none", "failed")
+            continue
+        apart = pair.apart
+        ends = "" if apart.low is None or apart.high is None else f" ({apart.low:+.3f} to {apart.high:+.3f})"
+        table.add_row(
+            *(method, count, healer or "none", f"{pair.perplexity(0):.2f}", f"{pair.perplexity(1):.2f}"),
+            f"{apart.mean:+.3f}{ends}",
+            "-" if apart.p is None else f"{apart.p:.3g}",
+            _verdict(apart, corrected.get(place)),
+            *(pair.cost("parameters", ",.0f"), pair.cost("cache", ",.0f"), pair.cost("latency", ".2f")),
+            pair.removed(),
+        )
+    Console(width=210).print(table)
+
+
+def _verdict(apart: Difference, corrected: float | None) -> str:
+    """Whether seams are significantly better or worse; with a star where that holds among all comparisons."""
+    if not apart.tells or not apart.mean:
+        return "the same" if apart.mean == 0 and apart.p == 1 else "not told apart"
+    star = "*" if corrected is not None and corrected < 1 - LEVEL else ""
+    return ("better" if apart.mean < 0 else "worse") + star

@@ -1,0 +1,244 @@
+"""Blocks only against all cuts: what a search loses when seams are among what it may take.
+
+    python benchmarks/seams_worth.py --model starter --model SMOLLM2 --model GEMMA \
+        --calibration FILE --held-out FILE --results seams_worth.jsonl
+
+Each draw of calibration text plans twice by each method, with whole blocks alone and with seams as well, and both
+models are measured on the same held-out documents, unhealed and healed. A method is a scorer, and may name a pruner
+with options: `perplexity:greedy,exchange=2`. The starter reads its own text, the other models the files that are given.
+
+Shown are means over the draws. The difference of the losses (below 0: seams are better) has a 95 % interval of two
+sources of chance, the draws and the documents, both paired; *better* and *worse* are significant at the 5 % level by
+themselves, and with a star after Holm's correction over all comparisons of the model. What is finished is kept in
+--results, a JSON line for each draw and method: the same command goes on there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import layerimp_starter
+import torch
+import typer
+import yaml
+from cuts_compared import CUTS, Line, show
+
+import layerimp
+from layerimp.calibration.sampling import CalibrationSet, load_calibration
+from layerimp.defaults import STARTER
+from layerimp.errors import LayerimpError
+from layerimp.healing.engine import heal_beside
+from layerimp.healing.loss import HeldOutLoss
+from layerimp.models.discovery import find_blocks
+from layerimp.pipeline.rescoring import rescoring
+from layerimp.pipeline.resolve import made_pruner
+from layerimp.pipeline.scores import scorers_of
+from layerimp.progress import SILENT
+from layerimp.pruner import Budget, Scoring, count_of
+from layerimp.recipe import ComponentSpec, make_recipe
+from layerimp.registry.catalog import registry
+from layerimp.scorer import Importance
+from layerimp.scoring.engine import measure
+from layerimp.scoring.selection import Selection
+from layerimp.steps import Cuts, Step, candidates, removed_by
+from layerimp.surgery.removal import prepare
+
+STARTER_DOCUMENTS = Path(layerimp_starter.__file__).parent / "data" / "stories.jsonl"
+KEPT = 8
+"""Tokens of which the cache is measured."""
+
+
+@dataclass
+class Bench:
+    """One model with its text.
+
+    Attributes:
+        name: The model, as it was named.
+        model: It, loaded.
+        counts: How many steps to take, by what they are called.
+        held_out: The text to measure on, a document a row.
+    """
+
+    name: str
+    model: Any
+    counts: Mapping[str, int]
+    held_out: list[Any]
+    known: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.stack = find_blocks(self.model)
+
+    def line(self, text: CalibrationSet, draw: int, method: str, cuts: Cuts, healers: Sequence[str]) -> Line:
+        """What comes of one method on one draw, at every count."""
+        began = time.monotonic()
+        plans = dict(self._plans(text, method, cuts))
+        seconds = time.monotonic() - began
+        found = {
+            count: {healer: self._outcome(text, draw, steps, healer) for healer in ("", *healers)}
+            for count, steps in plans.items()
+        }
+        steps = {count: list(taken) for count, taken in plans.items()}
+        return {"draw": draw, "method": method, "cuts": cuts, "seconds": seconds, "steps": steps, "found": found}
+
+    def _plans(self, text: CalibrationSet, method: str, cuts: Cuts) -> Iterator[tuple[str, list[Step]]]:
+        """The steps that a method takes, by count; of nested plans the longest serves all counts."""
+        scorer, pruner_spec = read_method(method)
+        pruner = made_pruner(pruner_spec, cuts)
+        scoring = self._scoring(text, scorer, cuts)
+        budgets = {name: Budget.exactly(count, len(self.stack), cuts=cuts) for name, count in self.counts.items()}
+        longest = pruner.within_budget(scoring, max(budgets.values(), key=lambda budget: budget.count))
+        for name, budget in budgets.items():
+            short = budget.count < len(longest.blocks) and not pruner.nested
+            plan = pruner.within_budget(scoring, budget) if short else longest
+            yield name, plan.blocks[: budget.count]
+
+    def _scoring(self, text: CalibrationSet, scorer: str, cuts: Cuts) -> Scoring:
+        """The scores that a pruner asks for, each asked of the model once."""
+        selection = Selection.of(make_recipe({"scorers": [scorer]}), SILENT)
+        scorers, seams = scorers_of(candidates((), len(self.stack), cuts), selection, scorer)
+        first = measure(self.stack, text, scorers, seams=seams)[scorer]
+        asked = rescoring(self.stack, text, first, selection, scorer, SILENT, cuts=cuts)
+        known: dict[Any, Importance] = {}
+
+        def scoring(removed: Sequence[Step]) -> Importance:
+            gone = removed_by(removed)
+            if gone not in known:
+                known[gone] = asked(removed)
+            return known[gone]
+
+        return scoring
+
+    def _outcome(self, text: CalibrationSet, draw: int, steps: Sequence[Step], healer: str) -> dict[str, Any]:
+        """A model without steps, as it is or healed: its loss by document, and what it costs."""
+        key = removed_by(steps), healer, draw if healer else None
+        if key not in self.known:
+            try:
+                self.known[key] = self._measured(text, steps, healer)
+            except LayerimpError as error:
+                self.known[key] = {"error": str(error)}
+        return self.known[key]
+
+    def _measured(self, text: CalibrationSet, steps: Sequence[Step], healer: str) -> dict[str, Any]:
+        rest = find_blocks(prepare(self.stack, steps).beside())
+        if healer:
+            heal_beside(self.stack, rest, steps, text, registry().create("healer", healer, {}))
+        loss = HeldOutLoss(self.stack, self.held_out).of(rest)
+        found = {"totals": list(loss.totals), "counts": list(loss.counts)}
+        return found if healer else {**found, **self._costs(rest.model)}
+
+    def _costs(self, model: Any) -> dict[str, float]:
+        """Parameters, bytes of the cache for each token, and the latency as a share of the intact model's."""
+        evaluator = registry().create("evaluator", "footprint", {})
+        before, after = ({one.name: one.value for one in evaluator.evaluate(m, None)} for m in (self.model, model))
+        return {
+            "parameters": after["parameters"],
+            "cache": cache_per_token(model),
+            "latency": after["latency_ms"] / before["latency_ms"],
+        }
+
+
+def cache_per_token(model: Any) -> float:
+    """How many bytes of keys and values a model keeps of each token; NaN where it keeps none."""
+    with torch.no_grad():
+        ids = torch.arange(KEPT, device=model.device)[None] + 1
+        cache = getattr(model(input_ids=ids, use_cache=True), "past_key_values", None)
+    layers = getattr(cache, "layers", ())
+    return sum(part.nbytes for layer in layers for part in (layer.keys, layer.values)) / KEPT if layers else math.nan
+
+
+def read_method(method: str) -> tuple[str, ComponentSpec]:
+    """The scorer of a method, and its pruner: `SCORER`, or `SCORER:PRUNER,OPTION=VALUE`."""
+    scorer, _, rest = method.partition(":")
+    name, *options = (rest or "lowest").split(",")
+    values = (one.partition("=") for one in options)
+    return scorer, ComponentSpec(name=name, options={option: yaml.safe_load(value) for option, _, value in values})
+
+
+def read_results(path: Path, setting: str) -> dict[tuple[str, int, str, str], Line]:
+    """The finished lines of a file that belong to a setting; one that was cut off is left out."""
+    found: dict[tuple[str, int, str, str], Line] = {}
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if line["setting"] == setting:
+            found[line["model"], line["draw"], line["method"], line["cuts"]] = line
+    return found
+
+
+def keep(path: Path, line: Line) -> None:
+    """Add a line to a file, whose last one may have been cut off."""
+    torn = path.exists() and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * torn + json.dumps(line) + "\n")
+
+
+def main(
+    model: Annotated[list[str], typer.Option(help="Models; repeatable.")],
+    results: Annotated[Path, typer.Option(help="JSON lines of what is finished.")],
+    calibration: Annotated[str, typer.Option(help="Text to score and heal on; not for the starter.")] = "prose",
+    held_out: Annotated[list[Path] | None, typer.Option(help="Text to measure on; repeatable.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="SCORER[:PRUNER[,OPTION=VALUE]]; repeatable.")] = None,
+    count: Annotated[list[int] | None, typer.Option(help="Steps to take; repeatable. Default: 1, 2, 3.")] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="Shares; repeatable. Default: 0.12, 0.25.")] = None,
+    healer: Annotated[list[str] | None, typer.Option(help="Healers; repeatable. Default: linear.")] = None,
+    draws: Annotated[int, typer.Option()] = 5,
+    samples: Annotated[int, typer.Option(help="Rows of a draw.")] = 64,
+    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
+    documents: Annotated[int, typer.Option(help="Documents to measure on, of each file.")] = 100,
+) -> None:
+    methods, healers = method or ["perplexity:greedy", "block-influence", "lrp"], healer or ["linear"]
+    for name in model:
+        own = name == STARTER
+        source, others = (STARTER, [STARTER_DOCUMENTS]) if own else (calibration, held_out or [])
+        if not others:
+            raise typer.BadParameter(f"{name} needs text to measure on (--held-out)")
+        loaded, tokenizer = layerimp.load(name)
+        form: dict[str, Any] = {"max_length": max_length}
+        texts = [load_calibration(str(o), tokenizer, samples=documents, packing="rows", **form) for o in others]
+        bench = Bench(name, loaded, {}, [batch for text in texts for batch in text])
+        bench.counts = _counts(len(bench.stack), count or [1, 2, 3], ratio or [0.12, 0.25])
+        asked = [source, *map(str, others), samples, max_length, documents, bench.counts, healers]
+        setting = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
+        known = read_results(results, setting)
+        for draw in range(draws):
+            text = load_calibration(source, tokenizer, samples=samples, seed=draw, **form)
+            if any(text.documents & other.documents for other in texts):
+                raise typer.BadParameter("a document of the calibration text is also held out")
+            for one in methods:
+                for cuts in CUTS:
+                    if (name, draw, one, cuts) in known:
+                        continue
+                    line = {"setting": setting, "model": name, **bench.line(text, draw, one, cuts, healers)}
+                    known[name, draw, one, cuts] = line
+                    keep(results, line)
+                    print(f"{name}, draw {draw}, {one}, {cuts}: {line['seconds']:.0f} s to plan", flush=True)
+        lines = [line for (its, draw, one, _), line in known.items() if its == name and draw < draws and one in methods]
+        intact = HeldOutLoss(bench.stack, bench.held_out).of(bench.stack)
+        print(
+            f"{name}: {len(bench.stack)} blocks, {sum(p.numel() for p in loaded.parameters()):,} parameters, "
+            f"{cache_per_token(loaded):,.0f} bytes of cache per token; perplexity {math.exp(intact.mean):.2f} on "
+            f"{len(intact.totals)} documents"
+        )
+        show(methods, list(bench.counts), ("", *healers), lines)
+
+
+def _counts(num_blocks: int, counts: Sequence[int], ratios: Sequence[float]) -> dict[str, int]:
+    """How many steps to take, each number once, by what it is called."""
+    found = {str(count): count for count in counts}
+    for ratio in ratios:
+        if (count := count_of(ratio, num_blocks)) not in found.values():
+            found[f"{count} ({ratio:.0%})"] = count
+    return found
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,66 @@
+"""Scoring what may be cut of a model, into a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from layerimp.defaults import ALL
+from layerimp.scoring.engine import fill, finished, measure_sublayers
+from layerimp.scoring.series import ScoredSeries
+from layerimp.steps import candidates, sublayer_units
+
+if TYPE_CHECKING:
+    from layerimp.blocks.stack import BlockStack
+    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.progress import Progress
+    from layerimp.report.data import Report
+    from layerimp.scorer import Scorer
+    from layerimp.scoring.selection import Selection
+    from layerimp.steps import Step
+
+Unit = Literal["block", "sublayer"]
+"""What is scored: whole blocks, with seams where they may be cut, or attention and MLP apart."""
+Series = tuple[list["Step"], list["Step"]]
+"""What is scored, as two series: blocks and seams, or attentions and MLPs. The second one may be empty."""
+
+
+def score_blocks(
+    report: Report,
+    stack: BlockStack,
+    drawn: CalibrationSet,
+    selection: Selection,
+    progress: Progress,
+    *,
+    by: Unit = "block",
+) -> None:
+    """Score the blocks, and the seams where the recipe cuts them, into the report; with `by`, attention and MLP apart.
+
+    All scorers that take part share the sweeps; those that fail leave the selection.
+    """
+    selection.try_out(stack, next(iter(drawn)))
+    apart = by == "sublayer"
+    steps = sublayer_units((), len(stack)) if apart else candidates((), len(stack), report.recipe.cuts)
+    first: dict[str, Scorer] = {}
+    second: dict[str, Scorer] = {}
+    for label in list(selection.specs):
+        with selection.excusing(label):
+            one, other = scorers_of(steps, selection, label)
+            ScoredSeries("", steps[1], other, "sublayer" if apart else "seam").check()
+            first |= one
+            second |= other
+    if apart:
+        report.importance |= measure_sublayers(stack, drawn, first, second, progress=progress)
+    else:
+        for label, filled in fill(stack, drawn, first, seams=second, progress=progress).items():
+            with selection.excusing(label):
+                report.importance[label] = finished(label, [filled])
+    selection.need_any()
+    if ALL in report.recipe.scorers:
+        took_part = {label: spec for label, spec in selection.specs.items() if label not in selection.baselines}
+        report.resolved["scorers"] = {label: spec.model_dump() for label, spec in took_part.items()}
+
+
+def scorers_of(steps: Series, selection: Selection, *labels: str) -> tuple[dict[str, Scorer], dict[str, Scorer]]:
+    """Fresh scorers of both series; those of `labels`, or all."""
+    first, second = steps
+    return selection.made(len(first), *labels), selection.made(len(second), *labels) if second else {}

@@ -1,0 +1,80 @@
+"""The benchmark of seams: what is finished stays, and what is compared is paired."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cuts_compared import Line, Pair, show
+from seams_worth import cache_per_token, keep, main, read_method, read_results
+from tiny import tiny
+
+from layerimp.recipe import ComponentSpec
+
+
+def test_methods() -> None:
+    assert read_method("lrp") == ("lrp", ComponentSpec(name="lowest"))
+    greedy = ComponentSpec(name="greedy", options={"exchange": 2, "gap_penalty": 0.5})
+    assert read_method("perplexity:greedy,exchange=2,gap_penalty=0.5") == ("perplexity", greedy)
+
+
+def line(draw: int, cuts: str, *, worse: float, error: bool = False) -> Line:
+    totals = [10.0 + document + worse * (1 + 0.1 * document) for document in range(20)]
+    costs = {"parameters": 10, "cache": 5.0, "latency": 0.5}
+    outcome: dict[str, Any] = {"error": "no"} if error else {"totals": totals, "counts": [10] * 20, **costs}
+    steps = {"1": [2] if cuts == "blocks" else ["2/3"]}
+    return {"draw": draw, "method": "m", "cuts": cuts, "steps": steps, "found": {"1": {"": outcome}}}
+
+
+def test_both_are_compared_on_the_same_documents(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        line(draw, cuts, worse=worse + draw / 9) for draw in range(3) for cuts, worse in (("blocks", 3), ("all", 1))
+    ]
+    pair = Pair.of(lines, "m", "1", "")
+    assert pair is not None
+    assert pair.apart.mean == pytest.approx(-2 * sum(1 + 0.1 * document for document in range(20)) / 200)
+    assert pair.apart.tells
+    assert pair.removed() == "2/3 (3)"
+    assert pair.cost("latency", ".2f") == "0.50 → 0.50"
+    show(["m"], ["1"], [""], lines)
+    assert "better*" in capsys.readouterr().out
+    assert Pair.of(lines[:1], "m", "1", "") is None
+    assert Pair.of([*lines, line(3, "blocks", worse=1), line(3, "all", worse=1, error=True)], "m", "1", "") is None
+
+
+def test_what_is_finished_is_read_and_what_was_cut_off_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    assert read_results(path, "s") == {}
+    lines = [
+        {"setting": setting, "model": "m", **line(0, cuts, worse=1)} for setting in "st" for cuts in ("blocks", "all")
+    ]
+    text = "\n".join(map(json.dumps, lines))
+    path.write_text(text[:-10])
+    assert set(read_results(path, "s")) == {("m", 0, "m", "blocks"), ("m", 0, "m", "all")}
+    assert set(read_results(path, "t")) == {("m", 0, "m", "blocks")}
+    keep(path, lines[-1])
+    assert set(read_results(path, "t")) == set(read_results(path, "s"))
+
+
+def test_the_cache_of_each_token() -> None:
+    model = tiny("llama")
+    config = model.config
+    head = config.hidden_size // config.num_attention_heads
+    each = 2 * config.num_key_value_heads * head * next(model.parameters()).element_size()
+    assert cache_per_token(model) == config.num_hidden_layers * each
+
+
+def test_it_goes_on_where_it_stopped(
+    model_dir: Path, calibration_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out, results = tmp_path / "held.jsonl", tmp_path / "results.jsonl"
+    documents = [json.dumps({"text": f"the cat was {word} and it"}) for word in ("big", "small", "good", "bad")]
+    held_out.write_text("\n".join(documents))
+    asked: dict[str, Any] = {"calibration": str(calibration_file), "held_out": [held_out], "method": ["depth"]}
+    asked |= {"count": [1, 2], "ratio": [0.5], "samples": 8, "max_length": 16, "documents": 4, "healer": ["rescale"]}
+    for draws, lines in ((1, 2), (2, 4), (2, 4)):
+        main([str(model_dir)], results, draws=draws, **asked)
+        assert len(results.read_text().splitlines()) == lines
+    assert "4 blocks" in capsys.readouterr().out
