@@ -14,12 +14,17 @@ Every type that Transformers has for causal language modelling and for sequence 
 `python benchmarks/architectures.py` on {date} with Transformers {transformers} and torch {torch}. Of each type a tiny
 random model of about six blocks is built, with weights, biases, norms and buffers off their initial values, and windows
 shorter than the text. Its blocks are found, all shipped scorers score it, and blocks are removed: the first, a middle
-one, the last, all three, all but one. Each result is saved, loaded back with the stock class, and compared with what is
-expected: the original model with the hidden states led past these blocks, computed without layerimp. Logits, keys,
-generation with and without a cache, and the configuration have to agree.
+one, the last, all three, all but one. Then seams are: the first, two that touch in the middle, the last one with a
+block. Each result is saved, loaded back with the stock class, and compared with what is expected: the original model
+with the hidden states led past these blocks, and of a seam past the MLP of one block and the attention of the next,
+computed without layerimp. Logits, keys, generation with and without a cache, and the configuration have to agree.
 
 *Exact*: all removals are. *In part*: some are, the others are refused. *Refused*: all are, with the reason below.
 *Wrong*: something differs, and layerimp did not notice. *Not built*: there is no tiny model to try.
+
+To tell where in a block the attention ends, the trial follows the arithmetic and knows no module: what a block does is
+a chain of additions, each of which has the sum before it, or the layer norm of that, as an operand. Of `deberta`,
+`ibert` and `minimax`, whose norms are of another kind, the module is named whose output the attention leaves.
 """
 NOTES = """
 A refusal is one line, and leaves the model as it was; of the few that come when the checkpoint is loaded back, nothing
@@ -39,38 +44,45 @@ def page(results: dict[str, Any]) -> str:
     for head, ours in heads.items():
         lines += [f"## {TITLES[head]}\n", _table(ours), ""]
         lines += [f"### {TITLES[head]}: what is refused\n", _refusals(ours), ""]
+        lines += [f"### {TITLES[head]}: seams that are refused\n", _seam_refusals(ours), ""]
     lines += ["## What scorers say\n", _scorers(trials), ""]
     return "\n".join(lines)
 
 
-def counts(trials: list[dict[str, Any]]) -> Counter[str]:
-    """How many trials came out how."""
-    return Counter(trial["outcome"] for trial in trials)
+def counts(trials: list[dict[str, Any]], what: str = "outcome") -> Counter[str]:
+    """How many trials came out how; with `seam_outcome`, those of seams."""
+    return Counter(trial[what] for trial in trials)
 
 
 def _counts(heads: dict[str, list[dict[str, Any]]]) -> str:
     rows = ["| | " + " | ".join(OUTCOMES) + " | types |", "|---|" + "---:|" * (len(OUTCOMES) + 1)]
     for head, trials in heads.items():
-        found = counts(trials)
-        numbers = " | ".join(str(found[outcome]) for outcome in OUTCOMES)
-        rows.append(f"| {TITLES[head].lower()} | {numbers} | {len(trials)} |")
+        for removed, what in (("blocks", "outcome"), ("seams", "seam_outcome")):
+            found = counts(trials, what)
+            numbers = " | ".join(str(found[outcome]) for outcome in OUTCOMES)
+            rows.append(f"| {TITLES[head].lower()}, {removed} | {numbers} | {len(trials)} |")
     return "\n".join(rows)
 
 
 def _table(trials: list[dict[str, Any]]) -> str:
     """What is exact in all and scored by all as one list, and a table of the rest."""
-    whole, rest = [], ["| type | removals | scorers that refuse |", "|---|---|---|"]
+    whole, rest = [], ["| type | blocks | seams | scorers that refuse |", "|---|---|---|---|"]
     for trial in trials:
-        cases = [case for case in trial["cases"] if case["blocks"]]
-        exact = sum(case["outcome"] == "exact" for case in cases)
         refusing = ", ".join(name for name, said in sorted(trial["scorers"].items()) if said.startswith("refuses"))
-        if trial["outcome"] == "exact" and not refusing:
+        if trial["outcome"] == trial["seam_outcome"] == "exact" and not refusing:
             whole.append(f"`{trial['kind']}`")
             continue
-        tried = f", {exact} of {len(cases)} exact" if trial["outcome"] == "in part" else ""
-        rest.append(f"| `{trial['kind']}` | {trial['outcome']}{tried} | {refusing} |")
-    told = f"All removals are exact, and no scorer refuses ({len(whole)} types): {', '.join(whole)}."
+        blocks, seams = _tried(trial["outcome"], trial["cases"]), _tried(trial["seam_outcome"], trial["seams"])
+        rest.append(f"| `{trial['kind']}` | {blocks} | {seams} | {refusing} |")
+    told = f"All removals, of seams too, are exact, and no scorer refuses ({len(whole)} types): {', '.join(whole)}."
     return "\n".join([told, "", f"The other {len(trials) - len(whole)}:", "", *rest])
+
+
+def _tried(outcome: str, cases: list[dict[str, Any]]) -> str:
+    """How removals came out, and how many of them are exact where some are."""
+    tried = [case for case in cases if case["blocks"]]
+    exact = sum(case["outcome"] == "exact" for case in tried)
+    return f"{outcome}, {exact} of {len(tried)} exact" if outcome == "in part" else outcome
 
 
 def _refusals(trials: list[dict[str, Any]]) -> str:
@@ -92,15 +104,36 @@ def _refusals(trials: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _seam_refusals(trials: list[dict[str, Any]]) -> str:
+    """Each reason once, with the types that give it; class names and numbers left out."""
+    told: dict[str, set[str]] = defaultdict(set)
+    for trial in trials:
+        for case in trial["seams"]:
+            if case["outcome"] != "exact":
+                said = re.sub(
+                    r"^.* cannot be removed: (block \d+ of \w+ cannot be divided into \w+ and \w+: )?", "", case["said"]
+                )
+                told[_plain(_general(said))].add(trial["kind"])
+    if not told:
+        return "None, but where blocks are refused as well."
+    return "\n".join(
+        f"- {said}\n  ({', '.join(f'`{kind}`' for kind in sorted(kinds))})" for said, kinds in sorted(told.items())
+    )
+
+
+def _general(said: str) -> str:
+    """A reason without class names and numbers."""
+    said = re.sub(r"(this )?\b\w*(For[A-Z]\w+|Model\w*|LMHead\w*|Wrapper)\b", "the model", said)
+    said = re.sub(r" ?\([A-Za-z0-9_]+\)", "", said)
+    return re.sub(r"\[[\d, ]+\]|\b\d[\d.e+%-]*", "…", said)
+
+
 def _scorers(trials: list[dict[str, Any]]) -> str:
     """Each reason once, with the types that give it; class names and numbers left out."""
     told: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for trial in trials:
         for name, said in trial["scorers"].items():
-            general = re.sub(r"(this )?\b\w*(For[A-Z]\w+|Model\w*|LMHead\w*|Wrapper)\b", "the model", said)
-            general = re.sub(r" ?\([A-Za-z0-9_]+\)", "", general)
-            general = re.sub(r"\[[\d, ]+\]|\b\d[\d.e+%-]*", "…", general)
-            told[_plain(general)][name].add(trial["kind"])
+            told[_plain(_general(said))][name].add(trial["kind"])
     lines = []
     for said, names in sorted(told.items()):
         kinds = sorted(set().union(*names.values()))

@@ -1,4 +1,4 @@
-"""Every architecture that Transformers has for text: is its removal exact, refused, or wrong?
+"""Every architecture that Transformers has for text: is the removal of blocks and seams exact, refused, or wrong?
 
     python benchmarks/architectures.py                      # all types; goes on where it was stopped
     python benchmarks/architectures.py --only llama --only bert
@@ -81,9 +81,9 @@ def main(
                 process.kill()
             process.join()
             running.remove(entry)
-            known[f"{one}:{kind}"] = asdict(trial) | {"outcome": trial.outcome}
+            known[f"{one}:{kind}"] = asdict(trial) | {"outcome": trial.outcome, "seam_outcome": trial.seam_outcome}
             results.write_text(json.dumps(known, indent=1, sort_keys=True))
-            print(f"{one:10} {kind:26} {trial.outcome:10} {_why(trial)}", flush=True)
+            print(f"{one:10} {kind:26} {trial.outcome:10} {trial.seam_outcome:10} {_why(trial)}", flush=True)
 
 
 def _child(kind: str, head: str, scoring: bool, sender: Any) -> None:
@@ -100,14 +100,14 @@ def _received(receiver: Any, kind: str, head: str, otherwise: str) -> Trial:
     try:
         if receiver.poll():
             values = receiver.recv()
-            return Trial(**values | {"cases": [Case(**case) for case in values["cases"]]})
+            return Trial(**values | {part: [Case(**case) for case in values[part]] for part in ("cases", "seams")})
     except EOFError:
         pass
     return Trial(kind, head, cases=[Case([], "wrong", otherwise)])
 
 
 def _why(trial: Trial) -> str:
-    told = [f"{case.blocks}: {case.said}" for case in trial.cases if case.outcome != "exact"]
+    told = [f"{case.blocks}: {case.said}" for case in [*trial.cases, *trial.seams] if case.outcome != "exact"]
     told += [f"{name}: {said}" for name, said in trial.scorers.items() if said.startswith("crash")]
     return trial.built or " | ".join(dict.fromkeys(told))
 

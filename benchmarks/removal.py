@@ -1,7 +1,8 @@
-"""One architecture on trial: are its blocks found, scored and removed exactly?
+"""One architecture on trial: are its blocks found, scored and removed exactly, and its seams?
 
 What is expected is computed without layerimp: the original model, with hooks that let the hidden states pass by the
-removed blocks. What is compared is what a stranger gets: the checkpoint, loaded with the stock class.
+removed blocks, and of a seam by one half of two blocks, as `seams` tells these apart. What is compared is what a
+stranger gets: the checkpoint, loaded with the stock class.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import seams
 import torch
 import transformers
 import zoo
@@ -38,7 +40,7 @@ UNSTABLE = frozenset({"_name_or_path", "transformers_version", "architectures", 
 class Case:
     """One removal and what came of it."""
 
-    blocks: list[int]
+    blocks: list[int | str]
     outcome: Kind
     said: str = ""
 
@@ -53,7 +55,8 @@ class Trial:
         built: Why no tiny model of it could be built; empty where one was.
         path: Where its blocks are.
         blocks: How many.
-        cases: The removals.
+        cases: The removals of blocks.
+        seams: The removals of seams.
         scorers: What each scorer says that does not score it, or falls back; by scorer.
     """
 
@@ -63,19 +66,32 @@ class Trial:
     path: str = ""
     blocks: int = 0
     cases: list[Case] = field(default_factory=list)
+    seams: list[Case] = field(default_factory=list)
     scorers: dict[str, str] = field(default_factory=dict)
 
     @property
     def outcome(self) -> str:
         if self.built:
             return "not built"
-        kinds = {case.outcome for case in self.cases}
-        if "wrong" in kinds or not kinds or any(said.startswith("crash") for said in self.scorers.values()):
+        if any(said.startswith("crash") for said in self.scorers.values()):
             return "wrong"
-        return "in part" if len(kinds) == 2 else kinds.pop()
+        return _outcome(self.cases)
+
+    @property
+    def seam_outcome(self) -> str:
+        return "not built" if self.built else _outcome(self.seams or self.cases)
 
 
-def try_all(kind: str, head: str, *, scorers: Sequence[str] | None = None, cases: Sequence[list[int]] = ()) -> Trial:
+def _outcome(cases: Sequence[Case]) -> str:
+    kinds = {case.outcome for case in cases}
+    if "wrong" in kinds or not kinds:
+        return "wrong"
+    return "in part" if len(kinds) == 2 else kinds.pop()
+
+
+def try_all(
+    kind: str, head: str, *, scorers: Sequence[str] | None = None, cases: Sequence[list[int | str]] = ()
+) -> Trial:
     """Put an architecture on trial: all scorers and all removals, or those that are named."""
     trial = Trial(kind, head)
     try:
@@ -97,15 +113,25 @@ def try_all(kind: str, head: str, *, scorers: Sequence[str] | None = None, cases
             trial.scorers[name] = said
     if off(before, logits(model)):
         trial.cases.append(Case([], "wrong", "scoring changed the model"))
-    for blocks in cases or removals(len(stack)):
-        trial.cases.append(try_removal(lambda: zoo.build(kind, head), head, blocks))
+    for blocks in cases or [*removals(len(stack)), *seam_removals(len(stack))]:
+        case = try_removal(lambda: zoo.build(kind, head), head, blocks)
+        (trial.seams if any(isinstance(step, str) for step in blocks) else trial.cases).append(case)
     return trial
 
 
-def removals(count: int) -> list[list[int]]:
+def seam_removals(count: int) -> list[list[int | str]]:
+    """The first seam, two that touch in the middle, and the last one with a block."""
+    middle = count // 2
+    if count < 4:
+        return [["0/1"]] if count > 1 else []
+    return [["0/1"], [f"{middle - 1}/{middle}", f"{middle}/{middle + 1}"], [1, f"{count - 2}/{count - 1}"]]
+
+
+def removals(count: int) -> list[list[int | str]]:
     """The first block, a middle one, the last, several, all but one."""
     middle = count // 2
-    cases = [[0], [middle], [count - 1], [0, middle, count - 1], [i for i in range(count) if i != middle - 1]]
+    cases: list[list[int | str]] = [[0], [middle], [count - 1], [0, middle, count - 1]]
+    cases.append([i for i in range(count) if i != middle - 1])
     return [case for i, case in enumerate(cases) if case not in cases[:i] and 0 < len(case) < count]
 
 
@@ -130,13 +156,13 @@ def _finite(value: float) -> bool:
     return value == value and abs(value) != float("inf")
 
 
-def try_removal(build: Callable[[], PreTrainedModel], head: str, blocks: list[int]) -> Case:
-    """Remove blocks, save, load with the stock class, and compare with what is expected."""
+def try_removal(build: Callable[[], PreTrainedModel], head: str, blocks: list[int | str]) -> Case:
+    """Remove blocks and seams, save, load with the stock class, and compare with what is expected."""
     model = build()
     stack = layerimp.find_blocks(model)
     count, path = len(stack), stack.path
     expected = None
-    with bypassing([stack[index] for index in blocks]), suppress(Exception):  # no hook goes past some blocks
+    with suppress(Exception), past(model, stack, blocks):  # no hook goes past some blocks
         expected = Observed.of(model)
     original = model.config.to_dict()
     with tempfile.TemporaryDirectory() as folder:
@@ -308,6 +334,21 @@ def generated(model: PreTrainedModel, *, use_cache: bool) -> Tensor:
         output_logits=True,
     )
     return torch.cat(found.logits)
+
+
+@contextmanager
+def past(model: PreTrainedModel, blocks: Sequence[torch.nn.Module], steps: Sequence[int | str]) -> Iterator[None]:
+    """Let the hidden states pass by blocks, and by the halves that seams such as `2/3` name."""
+    gone: dict[int, set[str]] = {}
+    for step in steps:
+        first, second = (step, step) if isinstance(step, int) else map(int, step.split("/"))
+        gone.setdefault(first, set()).add("mlp")
+        gone.setdefault(second, set()).add("attn")
+    whole = [blocks[index] for index, halves in gone.items() if len(halves) == 2]
+    halved = [(blocks[index], *halves) for index, halves in gone.items() if len(halves) == 1]
+    crossing = bool(model.config.is_encoder_decoder)
+    with seams.without(halved, lambda: logits(model), crossing=crossing), bypassing(whole):
+        yield
 
 
 @contextmanager

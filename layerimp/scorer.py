@@ -138,6 +138,11 @@ class Scorer(Component):
         self.num_blocks = num_blocks
         self.steps: Sequence[Step] = range(num_blocks)
 
+    @property
+    def scores_seams(self) -> bool:
+        """Whether what it scores are seams, and not blocks."""
+        return bool(self.steps) and sublayers_of(self.steps[0])[0].part == "mlp"
+
     def refusal(self, kind: Kind) -> str | None:
         """Why this scorer, with its options, cannot score seams, or attention and MLP apart; None where it can.
 

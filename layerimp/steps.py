@@ -196,11 +196,6 @@ def sublayer_units(removed: Iterable[Step], num_blocks: int) -> tuple[list[Step]
     return list(attention), list(mlp)
 
 
-def in_depth_order(steps: Iterable[Step]) -> list[Step]:
-    """Steps by the depth of their first sublayer, which may not be an order in which they can be removed."""
-    return sorted(steps, key=sublayers_of)
-
-
 def simplest(steps: Iterable[Step]) -> list[Step]:
     """The same removal as blocks, where whole ones go, and seams: in depth order, in which they can be removed."""
     return [step for run in runs_of(removed_by(steps)) for step in steps_of(run)]

@@ -20,11 +20,12 @@ import layerimp
 from layerimp import Recipe
 from layerimp.checkpoint import saving as checkpoint
 from layerimp.checkpoint.saving import check_checkpoint, check_memory
-from layerimp.errors import ModelError, OptionError, OutputError
+from layerimp.errors import ModelError, OptionError, OutputError, SurgeryError
 from layerimp.evaluation.cache import model_fingerprint
 from layerimp.models import loading as loading
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
+from layerimp.steps import candidates, untouched
 from layerimp.surgery.removal import pruned
 from layerimp.sweep.cache import BlockCache
 from layerimp.testing import BLOCKS, VOCAB, padded_batch, tiny_tokenizer
@@ -173,6 +174,51 @@ def test_blocks_are_bypassed_and_removed_at_the_border(name: str) -> None:
     assert two == pytest.approx(plain, rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_seams_are_bypassed_and_removed_on_each_side_of_the_border(name: str) -> None:
+    def found(model: PreTrainedModel) -> list[float]:
+        stack, values = layerimp.find_blocks(model), []
+        cache = BlockCache(stack)
+        for removed in (["0/1"], ["2/3"], ["2/3", "0/1"], ["1/2"]):
+            for scorer in ("block-influence", "perplexity", "gbis"):
+                made = registry().get("scorer", scorer)(len(untouched(removed, BLOCKS)))
+                if made.num_blocks:
+                    values += measure(stack, [padded_batch()], {scorer: made}, removed=removed, cache=cache)[
+                        scorer
+                    ].scores
+            if "1/2" not in removed:
+                with pruned(model, removed):
+                    values += scores(model, "perplexity")["perplexity"][0]
+        return values
+
+    plain, two = on_both(found, lambda: tiny(name))
+    assert two == pytest.approx(plain, rel=1e-5, abs=1e-9)
+
+
+def test_a_block_is_not_composed_of_halves_on_two_devices() -> None:
+    with two_devices():
+        model = spread(tiny(), 2)
+        with pytest.raises(SurgeryError, match=r"seam 1/2 cannot be removed: blocks 1 and 2 lie on several devices"):
+            layerimp.prune(model, ["1/2"])
+        assert len(layerimp.find_blocks(model)) == BLOCKS
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_seams_across_the_border(name: str) -> None:
+    def found(model: PreTrainedModel) -> list[float]:
+        stack, values = layerimp.find_blocks(model), []
+        cache = BlockCache(stack)
+        for removed in ([], ["0/1"], ["1/2"], [1, 2], ["2/3"]):
+            blocks, seams = candidates(removed, BLOCKS, "all")
+            for scorer in ("block-influence", "perplexity", "cim", "gbis", "lrp", "taylor"):
+                one, two = ({scorer: registry().get("scorer", scorer)(len(series))} for series in (blocks, seams))
+                values += measure(stack, [padded_batch()], one, seams=two, removed=removed, cache=cache)[scorer].scores
+        return values
+
+    plain, two = on_both(found, lambda: tiny(name))
+    assert two == pytest.approx(plain, rel=1e-4, abs=1e-6)
+
+
 def test_evaluation_on_two_devices() -> None:
     """Likelihoods, generated text, speed, and the name under which metrics are kept."""
     tokenizer = tiny_tokenizer()
@@ -249,6 +295,8 @@ def test_hooks_of_accelerate_stay_and_do_nothing_else(tmp_path: Path) -> None:
     forwards = {name: module.forward for name, module in model.named_modules() if hasattr(module, "_hf_hook")}
     assert {"", "model.layers.1", "model.layers.1.mlp.down_proj", "lm_head"} <= forwards.keys()
     assert scores(model) == scores(plain)
+    with pruned(model, ["1/2"]), pruned(plain, ["1/2"]):
+        assert scores(model) == scores(plain)
     with pruned(model, [1]), pruned(plain, [1]):
         assert scores(model) == scores(plain)
         layerimp.save(model, None, tmp_path / "hooked")

@@ -11,6 +11,9 @@ import torch
 import transformers
 from tiny import tiny
 
+import layerimp
+from layerimp.blocks.bypass import bypassed
+from layerimp.errors import SurgeryError
 from layerimp.pipeline.commands import run
 from layerimp.recipe import make_recipe
 from layerimp.testing import BLOCKS, batch, tiny_tokenizer
@@ -74,3 +77,26 @@ def test_a_family_goes_through_a_run(family: str, tmp_path: Path, monkeypatch: p
         assert model.config.num_labels == 2
         with torch.no_grad():
             assert torch.isfinite(model(**batch()).logits).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_has_seams_unless_its_branches_are_parallel(family: str, tmp_path: Path) -> None:
+    name, changes = FAMILIES[family]
+    model: Any = tiny(name, **changes)
+    if changes.get("use_parallel_residual"):
+        with pytest.raises(SurgeryError, match="the two are parallel branches"):
+            layerimp.prune(model, ["0/1"])
+        return
+    with bypassed(layerimp.find_blocks(model), ["0/1", "2/3"]), torch.no_grad():
+        expected = model(**batch()).logits
+    layerimp.prune(model, ["0/1", "2/3"])
+    layerimp.save(model, None, tmp_path / "out")
+    auto = (
+        transformers.AutoModelForSequenceClassification
+        if "num_labels" in changes
+        else (transformers.AutoModelForCausalLM)
+    )
+    reloaded = auto.from_pretrained(tmp_path / "out").eval()
+    assert reloaded.config.num_hidden_layers == BLOCKS - 2
+    with torch.no_grad():
+        torch.testing.assert_close(reloaded(**batch()).logits, expected, rtol=1e-4, atol=1e-4)

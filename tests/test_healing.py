@@ -94,6 +94,15 @@ def test_gaps_of_seams_lie_inside_blocks() -> None:
     ]
 
 
+def test_steps_that_touch_are_one_gap() -> None:
+    """A seam, and then the block that it left, are the blocks 1 and 2, whichever way they are written."""
+    model = tiny("llama")
+    removal = prepare(find_blocks(model), ["1/2", "1.attn,2.mlp"])
+    assert removal.gone == [1, 2]
+    found = layerimp.heal(model, ["1/2", "1.attn,2.mlp"], [batch(8, 12, seed=3)], "rescale")
+    assert [str(repair.gap) for repair in found.repairs] == ["blocks 1-2"]
+
+
 @pytest.mark.parametrize("gone", GONE)
 @pytest.mark.parametrize("name", ALL)
 def test_the_writer_is_what_the_stream_follows(name: str, gone: Step) -> None:

@@ -332,6 +332,13 @@ class Depth(Step):
         return Importance(scores=[float(block + 1) for block in range(self.num_blocks)])
 
 
+class Indexed(Step):
+    """Weighs a block by its index, which a seam does not have."""
+
+    def norms(self, trace: Any) -> Any:
+        return super().norms(trace) * (1 + self.steps[trace.block])  # type: ignore[operator]
+
+
 class Deepest(Pruner):
     """Removes the deepest blocks that may go."""
 
@@ -548,6 +555,11 @@ class Tokenizing(Parameters):
         return super().evaluate(model, tokenizer)
 
 
+def louder(self: Step, trace: Any) -> Any:
+    """Ten times as much for a seam."""
+    return Step.norms(self, trace) * (10 if self.scores_seams else 1)
+
+
 WRONG: list[tuple[type[Component], str, str]] = [
     (Undescribed, "it is described", "no docstring"),
     (type("Silent", (Step,), {"__doc__": "A doc.", "Config": Undescribed.Config}), "it is described", "'width' has no"),
@@ -577,6 +589,12 @@ WRONG: list[tuple[type[Component], str, str]] = [
     (Reseeds, "the model stays as it is", "random generator"),
     (StatelessPickle, "it pickles with what it has seen", "after pickling"),
     (Parochial, "other architectures are scored or refused", "failed at block 0"),
+    (Indexed, "seams are scored like blocks", "failed at seam 1/2"),
+    (
+        type("Louder", (Step,), {"__doc__": "A doc.", "norms": louder}),
+        "seams are scored like blocks",
+        "as the seam that",
+    ),
     (Depth, "an identity scores least", "block 2 adds nothing and scores 3, block 0 adds something and scores 1"),
     (Spendthrift, "the budget is kept", "2 blocks go where the budget says 1"),
     (Reckless, "the budget is kept", "a block goes that the budget protects"),

@@ -29,7 +29,7 @@ from layerimp.report.findings import (
 from layerimp.report.retained import Retained, counting
 from layerimp.report.statistics import Stability, interval, mean_tau, self_tau
 from layerimp.report.tables import named
-from layerimp.steps import Step, in_depth_order, removed_by
+from layerimp.steps import Step, removed_by, sublayers_of
 
 _ONE_DRAW = (
     "one draw of calibration text: what is compared are the models that it gave, and another draw may give others"
@@ -96,7 +96,7 @@ def _same_text(layout: Layout, label: str, results: Mapping[str, Result]) -> str
 def _in_all(scorings: Mapping[str, Sequence[Result]]) -> list[Step]:
     """The blocks and seams that all scorers have scored, in depth order."""
     scored = [set(score_by_step(one)) for found in scorings.values() for one in found]
-    return in_depth_order(set.intersection(*scored))
+    return sorted(set.intersection(*scored), key=sublayers_of)
 
 
 @dataclass

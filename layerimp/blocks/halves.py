@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
 
 _PARALLEL = "the two are parallel branches"
+_NO_ORDER = "it does not add to the residual stream an attention first and then an MLP"
 
 
 def find_halves(stack: BlockStack) -> list[Halves | Whole]:
@@ -38,7 +39,7 @@ def find_halves(stack: BlockStack) -> list[Halves | Whole]:
     Raises:
         NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
     """
-    nothing = Whole("it does not add to the residual stream first an attention and then an MLP")
+    nothing = Whole(_NO_ORDER)
     examine: Callable[[Trial, Record], Halves | Whole | None] = partial(
         _halves, crossing=bool(stack.model.config.is_encoder_decoder)
     )
@@ -76,27 +77,33 @@ def _halves(trial: Trial, record: Record, *, crossing: bool = False) -> Halves |
     """
     found: list[Halves] = []
     reasons: list[str] = []
-    for middle, attention in _middles(record):
+    for middle, attention, added_to in _middles(record):
         halves = _around(trial, record, middle, tuple(one.tap for one in attention))
         if isinstance(halves, Halves):
-            found.append(halves)
+            if added_to or _carries(trial, halves, middle):
+                found.append(halves)
         else:
             reasons.append(halves.reason)
     if not found:
-        parallel = not reasons and Branches(record.events).parallel()
-        return Whole(_PARALLEL) if parallel else Whole(reasons[0]) if reasons else None
+        parallel = [] if reasons else Branches(record.events).parallel()
+        if parallel and all(bool(one.event.rows.any()) for one in parallel):
+            return Whole(_PARALLEL)
+        return Whole(reasons[0]) if reasons else None
     if crossing or len(found) == 1:
         return found[-1]
     return next((halves for halves in found if not _attends(trial, halves)), found[-1])
 
 
-def _middles(record: Record) -> Iterator[tuple[Tensor, list[Addition]]]:
-    """What may be the middle of a block [token, feature], in order, and the additions that lead to it."""
+def _middles(record: Record) -> Iterator[tuple[Tensor, list[Addition], bool]]:
+    """What may be the middle of a block [token, feature], in order.
+
+    With it come the additions that lead to it, and whether another one is seen to be made to it.
+    """
     additions = Branches(record.events).additions
     for count in range(1, len(additions)):
-        yield additions[count].residual, additions[:count]
-    if len(additions) == 1 and additions[0].target is not record.events[-1]:  # the MLP adds several outputs at once
-        yield additions[0].target.rows, additions
+        yield additions[count].residual, additions[:count], True
+    if len(additions) == 1 and additions[0].target is not record.events[-1]:  # the MLP may add several outputs at once
+        yield additions[0].target.rows, additions, False
 
 
 def _around(trial: Trial, record: Record, middle: Tensor, branches: tuple[Tap, ...]) -> Halves | Whole:
@@ -111,6 +118,8 @@ def _around(trial: Trial, record: Record, middle: Tensor, branches: tuple[Tap, .
     sides.part(trial.block, "", record)
     if sides.shared:
         return Whole(f"{sides.shared} is used in both")
+    if not sides.both_have_matrices():
+        return Whole(_NO_ORDER)
     givers = [event.path for at, event in shows if event.side == "output" and at < reads[0]]
     for giver in (*givers[-1:], None):
         halves = Halves(frozenset(sides.mlp), record.events[reads[0]].path, giver, branches)
@@ -138,6 +147,16 @@ def _attends(trial: Trial, halves: Halves) -> bool:
         with _starting_from(trial, halves, middle):
             ends.append(_end(trial.run()))
     return not _close(*(end[1:] for end in ends))
+
+
+def _carries(trial: Trial, halves: Halves, middle: Tensor) -> bool:
+    """Whether a block puts out its middle, and not only a norm of that, which is the same for twice as much."""
+    one = _made_up(middle)
+    ends = []
+    for start in (one, 2 * one):
+        with _starting_from(trial, halves, start):
+            ends.append(_end(trial.run()))
+    return float((ends[1] - ends[0]).norm()) > 0.1 * float(one.norm())
 
 
 def _starting_from(trial: Trial, halves: Halves, middle: Tensor) -> AbstractContextManager[None]:
@@ -197,6 +216,12 @@ class _Sides:
             self.mlp += [name for each in own if self._after_the_middle([name := _joined(path, each)])]
             for name, child in module.named_children():
                 self.part(child, _joined(path, name), record)
+
+    def both_have_matrices(self) -> bool:
+        """Whether each half has a parameter with two dimensions or more, as a norm has none."""
+        matrices = [name for name, parameter in self._trial.block.named_parameters() if parameter.ndim > 1]
+        inside = sum(any(name == one or name.startswith(f"{one}.") for one in self.mlp) for name in matrices)
+        return 0 < inside < len(matrices)
 
     def _after_the_middle(self, names: list[str]) -> bool:
         """Whether another value of tensors changes what the block puts out, and not its middle."""

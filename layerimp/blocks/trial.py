@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch.func import functional_call
 from torch.utils._pytree import tree_map, tree_map_only
+from transformers import Cache
 
 from layerimp.blocks.forward import block_input, called, computing, hidden_states, with_hidden, without_cache
 from layerimp.blocks.stack import probe_ids
@@ -115,7 +117,14 @@ class Trial:
         return self._record(call, {name: _other(attrgetter(name)(self.block)) for name in changed})
 
     def _copied(self) -> Call:
-        call: Call = tree_map_only(torch.Tensor, lambda tensor: tensor.to(self._device, copy=True), self._call)
+        """What the block was called with, to be changed: a cache grows, and some blocks write into tensors."""
+
+        def copied(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return value.to(self._device, copy=True)
+            return copy.deepcopy(value) if isinstance(value, Cache) else value
+
+        call: Call = tree_map(copied, self._call)
         return call
 
     def _record(self, call: Call, tensors: dict[str, Tensor]) -> Record:
@@ -228,7 +237,9 @@ def _pass(
     with ExitStack() as undo, torch.no_grad(), suppress(_AllKnownError):
         for block in structures:
             undo.enter_context(computing(block, partial(step, block, block.forward)))
-        called(stack.backbone, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(stack.backbone))
+        # Of an encoder and a decoder the whole model is run: it makes the ids of the decoder itself.
+        part = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
+        called(part, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part))
 
 
 class _AllKnownError(LayerimpError):

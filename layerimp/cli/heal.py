@@ -14,54 +14,41 @@ from layerimp.errors import OptionError
 if TYPE_CHECKING:
     from layerimp.report.documents import HealingReport
 
-Pruned = Annotated[str | None, typer.Option(help="Pruned model: a directory.")]
-Teacher = Annotated[
-    str | None,
-    typer.Option(help="The intact model. Default: the one that the checkpoint's layerimp.json names."),
-]
-Healer = Annotated[str, typer.Option(help="Healer.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="HEALER.OPTION=VALUE; repeatable.")]
-Removed = Annotated[
-    str | None,
-    typer.Option(
-        help="What is gone: blocks and seams, such as 12,17/18. Default: what the checkpoint's layerimp.json says."
-    ),
-]
-Output = Annotated[str | None, typer.Option(help="Directory for the healed checkpoint; must not exist.")]
+_OWN: dict[str, Any] = {
+    "model": Annotated[str | None, typer.Option(help="Pruned model: a directory.")],
+    "teacher": Annotated[
+        str | None,
+        typer.Option(help="The intact model. Default: the one that the checkpoint's layerimp.json names."),
+    ],
+    "healer": Annotated[str | None, typer.Option(help=f"Healer. Default: {HEALER}.")],
+    "set_": Annotated[list[str] | None, typer.Option("--set", help="HEALER.OPTION=VALUE; repeatable.")],
+    "removed": Annotated[
+        str | None,
+        typer.Option(
+            help="What is gone: blocks and seams, such as 12,17/18. Default: what the checkpoint's layerimp.json says."
+        ),
+    ],
+    "output": Annotated[str | None, typer.Option(help="Directory for the healed checkpoint; must not exist.")],
+}
 
 
+@o.taking(
+    f"model teacher healer set_ removed output calibration {o.TEXT} batch_size seed {o.MODEL} overwrite max_shard_size "
+    "no_verify json",
+    **_OWN,
+)
 def heal(
-    model: Pruned = None,
-    teacher: Teacher = None,
-    healer: Healer = HEALER,
-    set_: Set = None,
-    removed: Removed = None,
-    output: Output = None,
-    calibration: o.calibration = None,
-    field: o.field = None,
-    packing: o.packing = None,
-    label_field: o.label_field = None,
-    samples: o.samples = None,
-    max_length: o.max_length = None,
-    batch_size: o.batch_size = None,
-    seed: o.seed = None,
-    dtype: o.dtype = None,
-    device: o.device = None,
-    trust_remote_code: o.trust_remote_code = False,
-    overwrite: o.overwrite = None,
-    max_shard_size: o.max_shard_size = None,
-    no_verify: o.no_verify = False,
-    json: o.json = False,
+    *, teacher: str | None, healer: str | None, set_: list[str] | None, removed: str | None, json: bool, **given: Any
 ) -> int:
     """Repair a pruned checkpoint with the intact model beside it, without training.
 
     Example: layerimp heal --model DIR --calibration FILE --output OUT
     """
-    given = dict(locals())
-    options = _options(given.pop("set_") or [], given.pop("healer"))
-    if model is None:
+    healer = healer or HEALER
+    options = _options(set_ or [], healer)
+    if given["model"] is None:
         raise OptionError("heal repairs a pruned checkpoint: name it with --model")
-    if output is None:
+    if given["output"] is None:
         raise OptionError("heal writes a checkpoint: name a directory with --output")
     made, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen

@@ -130,13 +130,14 @@ TASKS = "task_path data_dir limit num_fewshot allow_task_code"
 """Names of options that commands take together."""
 
 
-def taking(names: str) -> Callable[[Command], Command]:
+def taking(names: str, **own: Any) -> Callable[[Command], Command]:
     """Declare which options a function takes as keywords, for typer to find as if its signature listed them.
 
     Args:
-        names: Of options in this module, in the order of `--help`. Flags are off by default, and all else is None.
+        names: The options, in the order of `--help`. Flags are off by default, and all else is None.
+        own: Options that the command has to itself, or that mean something else there; all others are this module's.
     """
-    options: dict[str, Any] = {name: globals()[name] for name in names.split()}
+    options: dict[str, Any] = {name: own.get(name) or globals()[name] for name in names.split()}
     parameters = [
         Parameter(name, Parameter.KEYWORD_ONLY, annotation=option, default=False if option.__origin__ is bool else None)
         for name, option in options.items()

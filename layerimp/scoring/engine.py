@@ -18,7 +18,7 @@ from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.passes import Scored, shared_passes
 from layerimp.scoring.series import ScoredSeries, joined
-from layerimp.steps import Cuts, Step, candidates, in_depth_order, sublayer_units
+from layerimp.steps import Cuts, Step, candidates, simplest, sublayer_units
 from layerimp.sweep.units import divided_by, units_of
 
 if TYPE_CHECKING:
@@ -33,15 +33,18 @@ def score(
     calibration: Iterable[Batch],
     scorers: Sequence[str | Scorer] | Mapping[str, str | Scorer],
     *,
+    cuts: Cuts = "blocks",
     progress: Progress | None = None,
 ) -> dict[str, Importance]:
-    """Score every block of a model.
+    """Score every block of a model, and with the cuts `all` every seam between two blocks as well.
 
     Args:
         model: Any transformer of Hugging Face; left as it was.
         calibration: Batches of `input_ids` and `attention_mask` [batch, seq]; iterated once per pass.
         scorers: Names of registered scorers, or configured `Scorer`s for this model's block count; in a mapping,
             by the label that their result gets.
+        cuts: What is scored: `blocks`, or `all` for blocks and seams, which are two series in one result, each with
+            shares and windows of its own.
         progress: Where to report progress.
 
     Returns:
@@ -49,13 +52,19 @@ def score(
 
     Raises:
         UnknownNameError: no scorer has that name.
+        ModelError: a scorer does not fit the model, or cannot score seams.
         CalibrationError: a batch is empty, malformed or holds ids that the model has no embedding for.
         NonFiniteError: the model, or a scorer, yields a NaN or an infinity.
     """
     stack = find_blocks(model)
     labelled = scorers if isinstance(scorers, Mapping) else _by_name(scorers)
     ready = {label: _configured(item, len(stack)) for label, item in labelled.items()}
-    return measure(stack, calibration, ready, progress=progress or SILENT)
+    beside: dict[str, Scorer] = {}
+    if cuts == "all" and len(stack) > 1:
+        for label, scorer in ready.items():
+            with attributing("scorer", label, type(scorer)):
+                beside[label] = type(scorer)(len(stack) - 1, scorer.config)
+    return measure(stack, calibration, ready, seams=beside, progress=progress or SILENT)
 
 
 def _by_name(scorers: Sequence[str | Scorer]) -> dict[str, str | Scorer]:
@@ -147,7 +156,7 @@ def fill(
 
     A scorer that fails is set aside, and the others go on.
     """
-    removed = in_depth_order(set(removed))
+    removed = simplest(removed)
     steps = candidates(removed, len(stack), cuts or ("all" if seams else "blocks"))
     series = (ScoredSeries("blocks", steps[0], scorers), ScoredSeries("seams", steps[1], seams, "seam"))
     return _fill(stack, calibration, series, removed, progress, cache)
@@ -181,7 +190,7 @@ def measure_sublayers(
         ModelError: a scorer does not fit the model, or cannot score what is no block; or the model's blocks cannot be
             divided.
     """
-    removed = in_depth_order(set(removed))
+    removed = simplest(removed)
     steps = sublayer_units(removed, len(stack))
     series = (
         ScoredSeries("attention", steps[0], attention, "sublayer"),

@@ -12,8 +12,8 @@ from layerimp.errors import CalibrationError, ModelError, NonFiniteError, Option
 from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
-from layerimp.scorer import Scorer
-from layerimp.scoring.engine import measure
+from layerimp.scorer import Kind, Scorer
+from layerimp.scoring.engine import measure, measure_sublayers
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
@@ -105,17 +105,32 @@ class Selection:
                 self.baselines.remove(label)
             self.progress.note(f"the scorer {label} is left out: {error}")
 
-    def try_out(self, stack: BlockStack, batch: Batch) -> None:
-        """Leave out the unnamed scorers that cannot run on a model, as a trial on a few tokens of `batch` shows."""
+    def try_out(self, stack: BlockStack, batch: Batch, kind: Kind | None = None) -> None:
+        """Leave out the unnamed scorers that cannot run on a model, as a trial on a few tokens of `batch` shows.
+
+        Args:
+            stack: The model's blocks.
+            batch: The text.
+            kind: What they have to score: `seam` for blocks and seams, `sublayer` for attention and MLP apart; blocks
+                alone, where it is left out.
+        """
         few = {name: part[:1, :TRIAL_TOKENS] if part.ndim > 1 else part[:1] for name, part in batch.items()}
         if trying := [label for label in self.specs if label in self.unnamed]:
             with self.progress.stage(f"try {', '.join(trying)} on a few tokens", len(trying)) as advance:
                 for label in trying:
                     # Too few tokens, or a NaN, is for the whole set to judge.
                     with self.excusing(label), suppress(CalibrationError, NonFiniteError):
-                        measure(stack, [few], self.made(len(stack), label))
+                        self._try(stack, few, label, kind)
                     advance(1)
         self.need_any()
+
+    def _try(self, stack: BlockStack, few: Batch, label: str, kind: Kind | None) -> None:
+        scorers = self.made(len(stack), label)
+        if kind == "sublayer":
+            measure_sublayers(stack, [few], scorers, self.made(len(stack), label))
+        else:
+            seams = self.made(len(stack) - 1, label) if kind == "seam" and len(stack) > 1 else {}
+            measure(stack, [few], scorers, seams=seams)
 
     def need_any(self) -> None:
         """Refuse to go on when nobody but baselines is left.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Collection
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -32,7 +33,8 @@ def composed(attention: nn.Module, mlp: nn.Module, halves: tuple[Halves, Halves]
         SurgeryError: the two blocks are not divided in the same way, or lie on several devices.
     """
     old, new = (one.mlp for one in halves)
-    if any(parts_both(path, old | new) for path in old | new):
+    taken = {path for path in new if not in_mlp(path, old) and _has(attention, path)}
+    if taken or any(parts_both(path, old | new) for path in old | new):
         raise SurgeryError("hold their attention and their MLP in different forms")
     if len(devices := {str(parameter.device) for block in (attention, mlp) for parameter in block.parameters()}) > 1:
         raise SurgeryError(f"lie on several devices ({', '.join(sorted(devices))})")
@@ -69,6 +71,14 @@ def _above(path: str) -> list[str]:
     """The paths of all modules that hold what is at a path, the block's own, which is empty, among them."""
     names = path.split(".")
     return [".".join(names[:depth]) for depth in range(len(names))]
+
+
+def _has(block: nn.Module, path: str) -> bool:
+    """Whether a block has anything at a path."""
+    try:
+        return attrgetter(path)(block) is not None
+    except AttributeError:
+        return False
 
 
 def _held(module: nn.Module, name: str) -> dict[str, Any]:

@@ -161,9 +161,9 @@ class _Search:
         """Fields, their values, and what these may become."""
         # What is likely first, of all fields, and of those first whose name speaks of layers.
         known = sorted(leaves(self._part(self.whole)), key=lambda one: not COUNTS_LAYERS.search(one[0][-1]))
-        for one, (path, value) in product(self.rewrites, known):
+        for (path, value), one in product(known, self.rewrites):
             yield from ((path, value, candidate) for candidate in one.candidates(value))
-        for one, (path, value) in product(self.rewrites[1:], known):
+        for (path, value), one in product(known, self.rewrites[1:]):
             if isinstance(value, dict) and (listed := one.listed(path[-1], value)) is not None:
                 yield path, value, listed
         for path, value in known:

@@ -66,7 +66,7 @@ class KeptBlocks:
             for name in sorted(names, key=lambda n: (n.count("."), n)):
                 now = after[new].get(name)
                 parts = self._parts(new, name)
-                held = [self._before[self.by[part][new]].get(name) for part in parts]
+                held = [self._held(new, part, name) for part in parts]
                 if not same(held[0], now):
                     refers = (self._refers(name, part, new, was, now) for part, was in zip(parts, held, strict=True))
                     settable = not name.endswith(("class", "(values)")) and not isinstance(now, tuple)
@@ -95,6 +95,13 @@ class KeptBlocks:
         if in_mlp(name, paths):
             return ("mlp",)
         return ("attn", "mlp") if parts_both(name.rpartition(".")[0], paths) else ("attn",)
+
+    def _held(self, new: int, part: Part, name: str) -> object:
+        """A fact of the block that a kept block has a half of; None where the other half of that block is not kept."""
+        index, other = self.by[part][new], self._pairs[new][part == "attn"]
+        if part == "attn" and index != other and in_mlp(name, self._halves[index].mlp):
+            return None
+        return self._before[index].get(name)
 
     def _refers(self, name: str, part: Part, new: int, was: object, now: object) -> bool:
         """Whether an attribute tells a block's own place, that of another one, or the number of blocks."""

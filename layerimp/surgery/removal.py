@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
@@ -18,7 +18,7 @@ from layerimp.errors import LayerimpError, ModelError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF
 from layerimp.pruner import PrunePlan
-from layerimp.steps import Step, checked_steps, in_depth_order, kept_halves, named
+from layerimp.steps import Step, checked_steps, kept_halves, named, simplest
 from layerimp.surgery.application import put_in_place
 from layerimp.surgery.composition import composed
 from layerimp.surgery.config_search import Shortened, shortened
@@ -77,7 +77,7 @@ def prepare(stack: BlockStack, blocks: Sequence[Step]) -> Removal:
         SurgeryError: a block has no halves, or stock code builds something else than what is left; says what would be
             different.
     """
-    steps = in_depth_order(checked_steps(blocks, len(stack)))
+    steps = simplest(checked_steps(blocks, len(stack)))
     kept = kept_halves(steps, len(stack))
     if not kept:
         raise SurgeryError(f"removing all {len(stack)} blocks leaves no model")
@@ -85,7 +85,10 @@ def prepare(stack: BlockStack, blocks: Sequence[Step]) -> Removal:
         halves = halves_of(stack, {index for pair in kept if len(set(pair)) > 1 for index in pair})
     except ModelError as error:
         raise SurgeryError(f"{named(steps)} cannot be removed: {error}") from error
-    return Removal(stack, steps, kept, halves, shortened(stack, kept, halves) if steps else None)
+    removal = Removal(stack, steps, kept, halves, None)
+    for pair in kept:
+        removal.block(pair)  # refused before anything long
+    return replace(removal, shortened=shortened(stack, kept, halves)) if steps else removal
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Removal:
 
     Attributes:
         stack: The blocks of the intact model.
-        gone: The steps that are taken, by the depth of what they remove first.
+        gone: What is removed, as blocks and seams in depth order.
         kept: The blocks that are left: of each, the block whose attention and the block whose MLP it has.
         halves: The halves of those that are left in part, by index.
         shortened: The configuration of the kept blocks, and what follows from it; None where nothing goes.
@@ -161,7 +164,7 @@ class Removal:
         for rows in lists if beside and lists[0] != lists[1] else lists[:1]:
             with ExitStack() as tried:
                 try:
-                    put_in_place(self.stack, self.shortened, list(map(self._block, self.kept)), rows, tried)
+                    put_in_place(self.stack, self.shortened, list(map(self.block, self.kept)), rows, tried)
                     equal = _prove(self.stack, expected, cached, f"without {named(self.gone)}")
                 except SurgeryError as error:
                     wrong = error
@@ -170,8 +173,12 @@ class Removal:
                     return equal or expected.dtype not in HALF
         raise wrong
 
-    def _block(self, pair: Pair) -> nn.Module:
-        """A kept block: one of the model's own, or one that is composed."""
+    def block(self, pair: Pair) -> nn.Module:
+        """A kept block: one of the model's own, or one that is composed anew.
+
+        Raises:
+            SurgeryError: the two blocks cannot be composed.
+        """
         attention, mlp = pair
         own: nn.Module = self.stack[attention]
         if attention == mlp:
@@ -191,9 +198,21 @@ def _past(stack: BlockStack, gone: Sequence[Step]) -> tuple[Tensor, Tensor | Non
         raise
     except Exception as error:  # whatever a model makes of a few tokens
         raise SurgeryError(f"{type(stack.model).__name__} cannot run on a few tokens: {one_line(error)}") from error
-    with suppress(Exception):  # whatever a model makes of its own cache; then there is nothing to keep exact
+    try:
         return expected, cached_logits(stack, gone)
-    return expected, None
+    except Exception as error:
+        if any(isinstance(step, str) for step in gone) and _can_generate(stack):
+            kind = type(stack.model).__name__
+            raise SurgeryError(f"{kind} cannot generate past {named(gone)}: {one_line(error)}") from error
+        return expected, None  # whatever a model makes of its own cache; then there is nothing to keep exact
+
+
+def _can_generate(stack: BlockStack) -> bool:
+    """Whether a model that nothing was removed from generates with a cache."""
+    try:
+        return cached_logits(stack) is not None
+    except Exception:  # whatever it makes of its own cache
+        return False
 
 
 def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: str) -> bool:

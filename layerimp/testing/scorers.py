@@ -188,6 +188,37 @@ def identity_scores_least(scorer: Scorer) -> None:
         )
 
 
+def seams_are_scored_like_blocks(scorer: Scorer) -> None:
+    """What adds the same to the same stream gets the same score, whether it is a block or a seam.
+
+    Where attention adds nothing, the seam 1/2 does what the block 1 does. The last block adds nothing at all, and the
+    first one, which is left out, shows what the halves of a block are.
+    """
+    last = BLOCKS
+    model = tiny_model(dtype=torch.float64, num_hidden_layers=last + 1)
+    for index, layer in enumerate(model.model.layers[1:], 1):
+        for path in SILENT_PROJECTIONS if index == last else SILENT_PROJECTIONS[:1]:
+            nn.init.zeros_(layer.get_submodule(path).weight)
+    stack, text = find_blocks(model), [padded_batch(LENGTHS)]
+    blocks, seams = (type(scorer)(BLOCKS - 1, scorer.config) for _ in range(2))
+    expected = measure(stack, text, {scorer.name: blocks}, removed=[0, last])[scorer.name]
+    every = {scorer.name: _fresh(scorer)}
+    filled = fill(stack, text, every, seams={scorer.name: seams}, removed=[0])[scorer.name]
+    assert filled.beside is not None
+    require_same(finished(scorer.name, [filled.beside]), expected, "as the seam that does the same")
+
+
+def _takes_seams(scorer: Scorer) -> bool:
+    """Whether a scorer reads what a seam has, and no weights, which are others than a block's."""
+    if scorer.sweep is None or getattr(scorer.sweep, "parameters", False) or scorer.refusal("seam"):
+        return False
+    try:
+        type(scorer)(BLOCKS - 1, scorer.config)
+    except LayerimpError:  # its options ask for more blocks
+        return False
+    return True
+
+
 def scorer_contracts(scorer: Scorer) -> dict[str, Callable[[Any], None]]:
     """The contracts that a scorer has to keep, by name."""
     chosen: dict[str, Callable[[Any], None]] = {
@@ -204,6 +235,8 @@ def scorer_contracts(scorer: Scorer) -> dict[str, Callable[[Any], None]]:
     }
     if scorer.sweep is None or not scorer.sweep.whole:
         chosen["shards merge"] = shards_merge
+    if _takes_seams(scorer):
+        chosen["seams are scored like blocks"] = seams_are_scored_like_blocks
     if scorer.identity_scores_least:
         chosen["an identity scores least"] = identity_scores_least
     return chosen

@@ -15,6 +15,7 @@ from layerimp.sweep import Forward
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from layerimp.scorer import Kind
     from layerimp.sweep import Trace
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -74,6 +75,11 @@ class AVSS(Scorer):
         self._sample_variance = Mean(num_blocks)
         self._inactive = Mean(num_blocks)
         self._workspace = Workspace()
+
+    def refusal(self, kind: Kind) -> str | None:
+        """Sites inside a block are refused: a block and the seam beside it share them."""
+        reason = super().refusal(kind)
+        return reason and f"{reason}; site=block_out and site=block_delta serve"
 
     def update(self, trace: Trace) -> None:
         """Take in one block's activations [batch, seq, features] in one batch."""
@@ -168,9 +174,10 @@ class AVSS(Scorer):
         }
         notes = []
         if floored := (share < self.config.sparsity_floor).nonzero().flatten().tolist():
+            where = ", ".join(str(self.steps[block]) for block in floored)
             notes.append(
                 f"sparsity was floored at {self.config.sparsity_floor:g} in {len(floored)} of {self.num_blocks} "
-                f"blocks ({', '.join(map(str, floored))}): almost no activation is below epsilon there"
+                f"blocks ({where}): almost no activation is below epsilon there"
             )
         return Importance(
             scores=normalized_avss.tolist(),

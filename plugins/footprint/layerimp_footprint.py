@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_CACHE = ("cache", "past_key_values")  # transformers' name for it, and the one before
+
 
 class Footprint(Evaluator):
-    """Parameters, bytes, and the latency and throughput of one forward.
+    """Parameters, bytes, those of the cache, and the latency and throughput of one forward.
 
-    The forward is that of the whole model, head included, on one batch of arbitrary tokens without a cache.
+    The forward is that of the whole model, head included, on one batch of arbitrary tokens. Timed it runs without a
+    cache.
     """
 
     name = "footprint"
@@ -44,7 +47,9 @@ class Footprint(Evaluator):
 
         Returns:
             `parameters` (distinct ones, so tied weights count once), `bytes` (theirs, as they are stored),
-            `latency_ms` (median of one forward) and `tokens_per_second`.
+            `kv_bytes_per_token` (of what generation keeps of the batch, such as keys and values, in the dtype that the
+            weights are stored in; not for models that keep nothing), `latency_ms` (median of one forward) and
+            `tokens_per_second`.
 
         Raises:
             ModelError: the model takes no token ids.
@@ -52,7 +57,9 @@ class Footprint(Evaluator):
         from layerimp.models import longest_row, stored_bytes
 
         batch, length = self.config.sequences, min(self.config.seq_length, longest_row(model) or self.config.seq_length)
-        seconds = self._time(model, _tokens(model, batch, length))
+        tokens = _tokens(model, batch, length)
+        kept = _cached_bytes(model, tokens)
+        seconds = self._time(model, tokens)
         latency, error = statistics.median(seconds), _error_of_median(seconds)
         speed = batch * length / latency
 
@@ -62,6 +69,7 @@ class Footprint(Evaluator):
         return [
             metric("parameters", sum(parameter.numel() for parameter in model.parameters())),
             metric("bytes", stored_bytes(model)),
+            *([] if not kept else [metric("kv_bytes_per_token", kept / tokens.numel())]),
             metric("latency_ms", 1000 * latency, None if error is None else 1000 * error),
             metric("tokens_per_second", speed, None if error is None else speed * error / latency, better=True),
         ]
@@ -89,6 +97,27 @@ class Footprint(Evaluator):
                 seconds.append(time.perf_counter() - start)
                 advance(1)
         return seconds[warmup:]
+
+
+def _cached_bytes(model: PreTrainedModel, tokens: torch.Tensor) -> int:
+    """What the cache takes after `tokens` [batch, seq], in the dtype that the weights are stored in; 0 without one."""
+    import torch
+
+    from layerimp.blocks import in_eval_mode
+    from layerimp.models import stored_dtype
+
+    if not model.can_generate() or "use_cache" not in inspect.signature(model.forward).parameters:
+        return 0
+    with in_eval_mode(model), torch.inference_mode():
+        output = model(input_ids=tokens, use_cache=True)
+    cache = next((output[name] for name in _CACHE if name in output), None)
+    held = [value for layer in getattr(cache, "layers", ()) for value in vars(layer).values()]
+    width = stored_dtype(model).itemsize
+    return sum(
+        value.numel() * (width if value.dtype == model.dtype else value.itemsize)
+        for value in held
+        if isinstance(value, torch.Tensor) and value.numel() > 1  # a single number counts the tokens
+    )
 
 
 def _wait_for(device: torch.device) -> None:

@@ -31,14 +31,14 @@ class RandomConfig(Options):
 
 
 class Random(_Prior):
-    """A random number per block."""
+    """A random number per block; seams have draws of their own."""
 
     name = "random"
     Config = RandomConfig
 
     def compute(self) -> Importance:
         """The draw."""
-        draw = random.Random(self.config.seed)
+        draw = random.Random(f"seams {self.config.seed}" if self.scores_seams else self.config.seed)
         return Importance(scores=[draw.random() for _ in range(self.num_blocks)])
 
 

@@ -82,9 +82,11 @@ class LRP(Scorer):
         notes = []
         missing = self.missing()
         if self.config.rule == "cp" and max(missing) > self._tolerance:
+            step = self.steps[missing.index(max(missing))]
+            where = f"block {step}" if isinstance(step, int) else step
             notes.append(
-                f"relevance is not conserved: {max(missing):.2%} of the logits is unaccounted for at block "
-                f"{missing.index(max(missing))}; the model computes something that no rule knows"
+                f"relevance is not conserved: {max(missing):.2%} of the logits is unaccounted for at {where}; the "
+                "model computes something that no rule knows"
             )
         columns = {"signed_relevance": share["signed"], "input_relevance": share["input"]}
         return Importance(scores=share["branch"], columns=columns, notes=notes)

@@ -1,0 +1,149 @@
+"""How steps are written, read and checked, and what they leave."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from layerimp.errors import OptionError
+from layerimp.steps import (
+    Step,
+    Sublayer,
+    checked_steps,
+    kept_halves,
+    named,
+    read_steps,
+    removed_by,
+    runs_of,
+    simplest,
+    step_of,
+    steps_of,
+    sublayers_of,
+    touched_by,
+    untouched,
+)
+
+modest = settings(derandomize=True, max_examples=200, deadline=None, database=None)
+
+
+@st.composite
+def removals(draw: st.DrawFn) -> tuple[int, list[Step]]:
+    """A number of blocks, and steps that can be taken one after another."""
+    count = draw(st.integers(2, 9))
+    row = [Sublayer.at(depth) for depth in range(2 * count)]
+    steps: list[Step] = []
+    for _ in range(draw(st.integers(0, count - 1))):
+        at = draw(st.integers(0, len(row) - 2))
+        steps.append(step_of(row[at : at + 2]))
+        del row[at : at + 2]
+    return count, steps
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("5", [5]),
+        ("5,17/18", [5, "17/18"]),
+        (" 5 , 17 / 18 ", [5, "17/18"]),
+        ("7.mlp,8.attn", ["7/8"]),
+        ("8.attn,7.mlp", ["7/8"]),
+        ("7.attn,7.mlp", [7]),
+        ("17/18,17.attn,18.mlp", ["17/18", "17.attn,18.mlp"]),
+        ("17.attn,18.mlp,17.mlp,18.attn", [17, 18]),
+        ("7.mlp,8.attn,2", ["7/8", 2]),
+    ],
+)
+def test_steps_are_read_as_people_write_them(text: str, steps: list[Step]) -> None:
+    assert read_steps(text) == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("five", "'five' is no block .5., no seam .17/18. and no sublayer .7.mlp."),
+        ("5/7", "5/7 is no seam, which lies between neighbours such as 5/6"),
+        ("7.mlp", "without 7.mlp attention and MLP would not take turns"),
+        ("7.mlp,9.attn", "without 7.mlp and 9.attn attention and MLP would not take turns"),
+        ("", "'' is no block"),
+        ("-1", "'-1' is no block"),
+    ],
+)
+def test_what_is_no_step_is_named(text: str, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        read_steps(text)
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([4], "block 4 does not exist: the model has blocks 0 to 3"),
+        (["3/4"], "block 4 .3/4. does not exist"),
+        ([1, 1], "blocks named twice: 1, 1"),
+        (["1/2", 2], "1/2 and 2 both remove 2.attn"),
+        (["1.attn,2.mlp"], "without 1.attn and 2.mlp attention and MLP would not take turns"),
+        (["1.attn,2.attn"], "would not take turns"),
+        (["1.attn,1.attn"], "would not take turns"),
+    ],
+)
+def test_steps_that_cannot_be_taken_are_named(steps: list[Step], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        checked_steps(steps, 4)
+
+
+def test_each_step_has_one_spelling() -> None:
+    assert checked_steps(["1.mlp,2.attn", "3.attn,3.mlp", "1.attn,2.mlp"], 4) == ("1/2", 3, "1.attn,2.mlp")
+
+
+@modest
+@given(removals())
+def test_what_is_left_takes_turns(found: tuple[int, list[Step]]) -> None:
+    count, steps = found
+    assert list(checked_steps(steps, count)) == steps
+    gone = removed_by(steps)
+    kept = [one for depth in range(2 * count) if (one := Sublayer.at(depth)) not in gone]
+    assert [one.part for one in kept] == ["attn", "mlp"] * (count - len(steps))
+    assert kept_halves(steps, count) == [(a.block, m.block) for a, m in zip(kept[::2], kept[1::2], strict=True)]
+    assert all(attention <= mlp for attention, mlp in kept_halves(steps, count))
+    assert sorted(untouched(steps, count) + list(touched_by(steps))) == list(range(count))
+
+
+@modest
+@given(removals())
+def test_what_is_written_is_read_again(found: tuple[int, list[Step]]) -> None:
+    count, steps = found
+    if steps:
+        read = read_steps(",".join(map(str, steps)))
+        assert removed_by(read) == removed_by(steps)
+        assert removed_by(checked_steps(read, count)) == removed_by(steps)
+    for step in steps:
+        assert step_of(sublayers_of(step)) == step
+
+
+@modest
+@given(removals())
+def test_runs_are_even_and_apart(found: tuple[int, list[Step]]) -> None:
+    _, steps = found
+    runs = list(runs_of(removed_by(steps)))
+    assert {one for run in runs for one in run} == removed_by(steps)
+    assert all(len(run) % 2 == 0 for run in runs)
+    assert all(first[-1].depth + 1 < second[0].depth for first, second in pairwise(runs))
+    assert simplest(steps) == [step for run in runs for step in steps_of(run)]
+    assert removed_by(simplest(steps)) == removed_by(steps)
+    assert simplest(steps) == list(checked_steps(simplest(steps), 99))
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([5], "block 5"),
+        ([5, 6], "blocks 5, 6"),
+        (["17/18"], "seam 17/18"),
+        (["1/2", "2/3"], "seams 1/2, 2/3"),
+        ([5, "17/18"], "5, 17/18"),
+    ],
+)
+def test_steps_are_named_in_prose(steps: list[Step], said: str) -> None:
+    assert named(steps) == said
