@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import layerimp_starter
-import torch
 import typer
 import yaml
 from cuts_compared import CUTS, Line, show
@@ -51,8 +50,7 @@ from layerimp.steps import Cuts, Step, candidates, removed_by
 from layerimp.surgery.removal import prepare
 
 STARTER_DOCUMENTS = Path(layerimp_starter.__file__).parent / "data" / "stories.jsonl"
-KEPT = 8
-"""Tokens of which the cache is measured."""
+CACHE = "kv_bytes_per_token"
 
 
 @dataclass
@@ -135,22 +133,18 @@ class Bench:
 
     def _costs(self, model: Any) -> dict[str, float]:
         """Parameters, bytes of the cache for each token, and the latency as a share of the intact model's."""
-        evaluator = registry().create("evaluator", "footprint", {})
-        before, after = ({one.name: one.value for one in evaluator.evaluate(m, None)} for m in (self.model, model))
+        before, after = costs_of(self.model), costs_of(model)
         return {
             "parameters": after["parameters"],
-            "cache": cache_per_token(model),
+            "cache": after.get(CACHE, math.nan),
             "latency": after["latency_ms"] / before["latency_ms"],
         }
 
 
-def cache_per_token(model: Any) -> float:
-    """How many bytes of keys and values a model keeps of each token; NaN where it keeps none."""
-    with torch.no_grad():
-        ids = torch.arange(KEPT, device=model.device)[None] + 1
-        cache = getattr(model(input_ids=ids, use_cache=True), "past_key_values", None)
-    layers = getattr(cache, "layers", ())
-    return sum(part.nbytes for layer in layers for part in (layer.keys, layer.values)) / KEPT if layers else math.nan
+def costs_of(model: Any) -> dict[str, float]:
+    """What a model costs, by name."""
+    evaluator = registry().create("evaluator", "footprint", {})
+    return {one.name: one.value for one in evaluator.evaluate(model, None)}
 
 
 def read_method(method: str) -> tuple[str, ComponentSpec]:
@@ -225,7 +219,7 @@ def main(
         intact = HeldOutLoss(bench.stack, bench.held_out).of(bench.stack)
         print(
             f"{name}: {len(bench.stack)} blocks, {sum(p.numel() for p in loaded.parameters()):,} parameters, "
-            f"{cache_per_token(loaded):,.0f} bytes of cache per token; perplexity {math.exp(intact.mean):.2f} on "
+            f"{costs_of(loaded).get(CACHE, math.nan):,.0f} bytes of cache per token; perplexity {math.exp(intact.mean):.2f} on "
             f"{len(intact.totals)} documents"
         )
         show(methods, list(bench.counts), ("", *healers), lines)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.progress import Progress
     from layerimp.report.data import Report
-    from layerimp.scorer import Scorer
+    from layerimp.scorer import Kind, Scorer
     from layerimp.scoring.selection import Selection
     from layerimp.steps import Step
 
@@ -37,15 +37,16 @@ def score_blocks(
 
     All scorers that take part share the sweeps; those that fail leave the selection.
     """
-    selection.try_out(stack, next(iter(drawn)))
     apart = by == "sublayer"
+    kind: Kind | None = "sublayer" if apart else "seam" if report.recipe.cuts == "all" else None
+    selection.try_out(stack, next(iter(drawn)), kind)
     steps = sublayer_units((), len(stack)) if apart else candidates((), len(stack), report.recipe.cuts)
     first: dict[str, Scorer] = {}
     second: dict[str, Scorer] = {}
     for label in list(selection.specs):
         with selection.excusing(label):
             one, other = scorers_of(steps, selection, label)
-            ScoredSeries("", steps[1], other, "sublayer" if apart else "seam").check()
+            ScoredSeries("", steps[1], other, kind).check()
             first |= one
             second |= other
     if apart:

@@ -124,7 +124,7 @@ class Worker:
         selection.unnamed |= selection.specs.keys()
         if text is not None:
             try:
-                selection.try_out(stack, next(iter(text)))
+                selection.try_out(stack, next(iter(text)), "seam" if assignment.recipe.cuts == "all" else None)
             except ModelError:
                 if selection.specs:
                     raise
