@@ -217,9 +217,10 @@ def main(
                     print(f"{name}, draw {draw}, {one}, {cuts}: {line['seconds']:.0f} s to plan", flush=True)
         lines = [line for (its, draw, one, _), line in known.items() if its == name and draw < draws and one in methods]
         intact = HeldOutLoss(bench.stack, bench.held_out).of(bench.stack)
+        costs = costs_of(loaded)
         print(
-            f"{name}: {len(bench.stack)} blocks, {sum(p.numel() for p in loaded.parameters()):,} parameters, "
-            f"{costs_of(loaded).get(CACHE, math.nan):,.0f} bytes of cache per token; perplexity {math.exp(intact.mean):.2f} on "
+            f"{name}: {len(bench.stack)} blocks, {costs['parameters']:,.0f} parameters, "
+            f"{costs.get(CACHE, math.nan):,.0f} bytes of cache per token; perplexity {math.exp(intact.mean):.2f} on "
             f"{len(intact.totals)} documents"
         )
         show(methods, list(bench.counts), ("", *healers), lines)
