@@ -214,7 +214,7 @@ class Stumbling(Pruner):
 @pytest.mark.parametrize(
     ("cls", "said"),
     [
-        (Spendthrift, ": it broke its budget: 1 blocks, got [0, 1]"),
+        (Spendthrift, ": it broke its budget: 1 block, got [0, 1]"),
         (Planless, ": plan() gives list, not a PrunePlan"),
         (Stumbling, " failed on the scores of step: IndexError: list index out of range"),
     ],
