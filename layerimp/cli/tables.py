@@ -187,15 +187,15 @@ def healing(report: Report) -> Iterator[str]:
 def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:
     """What healing brought, on text that no choice has seen."""
     lost = "accuracy" if accuracy else "loss"
-    back = f"no {lost} was lost" if recovered is None else f"{recovered:.1%} of the lost {lost} came back"
-    losses = ", ".join(f"{name} {value:.4f}" for name, value in loss.items())
+    back = f"no {lost} was lost" if recovered is None else f"{recovered:.0%} of the lost {lost} came back"
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in loss.items())
     shares = ", ".join(f"{name} {value:.1%}" for name, value in (accuracy or {}).items())
     return f"{back} on the held-out rows ({shares and f'accuracy: {shares}; '}nats per prediction: {losses})"
 
 
 def gap_line(*, gap: str, done: str, why: str, numbers: Mapping[str, float], removed: Sequence[Step] = ()) -> str:
     """What was done at a gap."""
-    told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in numbers.items())
     return f"{gap}: {done}{told and f' ({told})'}{why and f'; {why}'}"
 
 
