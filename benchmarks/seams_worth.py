@@ -30,7 +30,7 @@ import yaml
 from cuts_compared import CUTS, Line, show
 
 import layerimp
-from layerimp.calibration.sampling import CalibrationSet, load_calibration
+from layerimp.calibration.sampling import CalibrationSet, Packing, load_calibration
 from layerimp.defaults import STARTER
 from layerimp.errors import LayerimpError
 from layerimp.healing.engine import heal_beside
@@ -200,11 +200,12 @@ def main(
         texts = [load_calibration(str(o), tokenizer, samples=documents, packing="rows", **form) for o in others]
         bench = Bench(name, loaded, {}, [batch for text in texts for batch in text])
         bench.counts = _counts(len(bench.stack), count or [1, 2, 3], ratio or [0.12, 0.25])
-        asked = [source, *map(str, others), samples, max_length, documents, bench.counts, healers]
+        asked = [source, own, *map(str, others), samples, max_length, documents, bench.counts, healers]
         setting = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
         known = read_results(results, setting)
         for draw in range(draws):
-            text = load_calibration(source, tokenizer, samples=samples, seed=draw, **form)
+            packing: Packing = "rows" if own else "windows"  # the starter knows single documents alone
+            text = load_calibration(source, tokenizer, samples=samples, seed=draw, packing=packing, **form)
             if any(text.documents & other.documents for other in texts):
                 raise typer.BadParameter("a document of the calibration text is also held out")
             for one in methods:
