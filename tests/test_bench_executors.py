@@ -39,9 +39,12 @@ class Size(Evaluator):
         return [Metric("size", "parameters", sum(part.numel() for part in model.parameters()))]
 
 
+NOWHERE = str(Path(__file__).with_name("nowhere"))
+
+
 def assignment() -> Assignment:
     """A scoring of a model that does not exist: the quickest thing that a worker can be asked for."""
-    made = layout(models={"one": "/nowhere"})
+    made = layout(models={"one": NOWHERE})
     recipe = made.models["one"].recipe.model_copy(update={"scorers": {"avss": made.scorers["avss"].spec}})
     return Assignment((made.scoring("one", "avss", 0),), recipe, Permissions())
 
@@ -58,14 +61,14 @@ def test_what_goes_wrong_is_an_outcome_here() -> None:
     executor.start(assignment())
     _, (outcome,) = executor.finished()
     assert outcome.result is None
-    assert "the model directory '/nowhere' does not exist" in outcome.error
+    assert f"the model directory '{NOWHERE}' does not exist" in outcome.error
 
 
 def test_what_goes_wrong_is_an_outcome_elsewhere(local: Processes) -> None:
     local.start(assignment())
     done, (outcome,) = local.finished()
     assert done.cells == assignment().cells
-    assert "the model directory '/nowhere' does not exist" in outcome.error
+    assert f"the model directory '{NOWHERE}' does not exist" in outcome.error
 
 
 def test_a_worker_that_dies_is_replaced(local: Processes) -> None:
