@@ -60,8 +60,10 @@ def sublayers_of(step: Step) -> tuple[Sublayer, ...]:
     """The sublayers of a step, in depth order.
 
     Raises:
-        OptionError: the text is no step; says how one is written.
+        OptionError: this is no step; says how one is written.
     """
+    if isinstance(step, bool) or not isinstance(step, int | str):
+        raise OptionError(f"{step!r} is no step: write a block as a number, and a seam as a text such as '17/18'")
     if isinstance(step, int):
         return Sublayer(step, "attn"), Sublayer(step, "mlp")
     found: list[Sublayer] = []
@@ -99,7 +101,9 @@ def read_steps(text: str, *, what: str = "--blocks") -> list[Step]:
             read = _read(part)
         except OptionError as error:
             raise OptionError(f"{what} takes blocks and seams such as 5,17/18, got {text!r}: {error}") from None
-        if len(read) == 2 and not single:
+        if len(read) == 2:
+            if single:
+                raise OptionError(f"{what} {text}: {_unpaired(single)}")
             steps.append(step_of(read))
             continue
         single += read
@@ -122,8 +126,10 @@ def checked_steps(steps: Iterable[Step], num_blocks: int, *, what: str = "block"
     """
     found: list[Step] = []
     gone: set[Sublayer] = set()
-    for step in steps:
+    for step in read_steps(steps, what=f"{what}s") if isinstance(steps, str) else steps:
         parts = sublayers_of(step)
+        if len(parts) > 2:
+            raise OptionError(f"{step!r} is more than one step: write each as an entry of its own")
         for part in parts:
             if not 0 <= part.block < num_blocks:
                 where = "" if isinstance(step, int) else f" ({step})"

@@ -369,6 +369,35 @@ def test_a_healer_that_breaks_its_contract_is_named(what: Any, error: type[Excep
     assert {path: id(value) for path, value in stored_tensors(pruned.model).items()} == shared
 
 
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ([1], [2]),
+        ([1], ["1/2"]),
+        (["1/2"], [1]),
+        (["1/2"], [2]),
+        (["1/2"], ["0/1"]),
+        ([2], ["1/2"]),
+        ([0, "2/3"], [1, 2]),
+    ],
+)
+def test_what_is_said_to_be_removed_is_compared_with_the_weights(gone: list[Step], said: list[Step]) -> None:
+    intact = find_blocks(tiny("llama"))
+    pruned = find_blocks(prepare(intact, gone).beside())
+    with pytest.raises(ModelError, match=r"of block \d of the intact one, and not of \d: something else was removed"):
+        heal_beside(intact, pruned, said, [batch(4, 8)], Doing(lambda case: None))
+    trained = pruned[0].mlp.down_proj
+    trained.weight = torch.nn.Parameter(trained.weight + 1)  # none of the intact model's: it tells nothing
+    heal_beside(intact, pruned, gone, [batch(4, 8)], Doing(lambda case: None))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_no_reason_against_scaling(dtype: torch.dtype) -> None:
+    for gone in (1, "1/2", "2/3"):
+        case = case_of(tiny("llama", dtype=dtype), [gone])
+        scale_stream(case.pruned, case.gaps[0], 1.5)
+
+
 def test_models_that_do_not_belong_together_are_refused() -> None:
     model = tiny("llama")
     pruned = prepare(find_blocks(model), [1]).beside()

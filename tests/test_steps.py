@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -147,3 +149,23 @@ def test_runs_are_even_and_apart(found: tuple[int, list[Step]]) -> None:
 )
 def test_steps_are_named_in_prose(steps: list[Step], said: str) -> None:
     assert named(steps) == said
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([5.0], "5.0 is no step: write a block as a number"),
+        ([None], "None is no step"),
+        ([True], "True is no step"),
+        (["5,7/8"], "'5,7/8' is more than one step: write each as an entry of its own"),
+    ],
+)
+def test_what_is_no_step_is_refused(steps: Any, said: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(said)):
+        checked_steps(steps, 12)
+
+
+def test_a_text_of_steps_is_read() -> None:
+    assert checked_steps("5,7/8", 12) == (5, "7/8")
+    with pytest.raises(OptionError, match=r"without 3\.mlp attention and MLP would not take turns"):
+        read_steps("2,3.mlp,6")

@@ -29,6 +29,8 @@ def read_plans(path: Path) -> dict[str, PrunePlan]:
         if not isinstance(document, dict):
             raise TypeError("it is not a JSON object")
         if "plans" not in document:
+            if document.get("schema_version") in FILES:
+                raise TypeError("it holds no plans")
             return {document.get("scorer") or "plan": _plan(path, document)}
         _check_version(path, document, FILES)
         return {label: _plan(path, plan) for label, plan in document["plans"].items()}

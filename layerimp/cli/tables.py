@@ -187,7 +187,12 @@ def healing(report: Report) -> Iterator[str]:
 def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:
     """What healing brought, on text that no choice has seen."""
     lost = "accuracy" if accuracy else "loss"
-    back = f"no {lost} was lost" if recovered is None else f"{recovered:.0%} of the lost {lost} came back"
+    if recovered is None:
+        back = f"pruning did not {'lower the accuracy' if accuracy else 'raise the loss'}"
+    elif recovered < 0:
+        back = f"healing lost {-recovered:.0%} more of the {lost}"
+    else:
+        back = f"{recovered:.0%} of the lost {lost} came back"
     losses = ", ".join(f"{name} {value:.3f}" for name, value in loss.items())
     shares = ", ".join(f"{name} {value:.1%}" for name, value in (accuracy or {}).items())
     return f"{back} on the held-out rows ({shares and f'accuracy: {shares}; '}nats per prediction: {losses})"

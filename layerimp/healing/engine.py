@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
+from layerimp.blocks.halves import halves_of
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.validation import Checked
 from layerimp.errors import ModelError, NonFiniteError, PluginError
@@ -16,9 +19,10 @@ from layerimp.healing.loss import HeldOutLoss, split
 from layerimp.healing.parameters import changed, held_by, put
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing, named
-from layerimp.steps import Step, checked_steps
+from layerimp.steps import Step, checked_steps, kept_halves
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
     from layerimp.blocks.stack import Batch, BlockStack
@@ -136,7 +140,8 @@ def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) 
     """Refuse a pruned model that is not the intact one without blocks.
 
     Raises:
-        ModelError: it is another architecture, width, vocabulary or number of blocks.
+        ModelError: it is another architecture, width, vocabulary or number of blocks, or has other blocks than are said
+            to be left.
         OptionError: a step does not exist in the intact model, or overlaps with an earlier one.
     """
     ours, theirs = pruned.model, intact.model
@@ -148,10 +153,43 @@ def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) 
         raise ModelError(
             f"the pruned model is {pruned.config.hidden_size} wide, and the intact one {intact.config.hidden_size}"
         )
-    checked_steps(removed, len(intact), what="removed block")
+    steps = checked_steps(removed, len(intact), what="removed block")
     left = len(intact) - len(removed)
     if left != len(pruned):
         raise ModelError(
             f"of {len(intact)} blocks {len(removed)} are said to be removed, which leaves {left}, and the pruned "
             f"model has {len(pruned)}"
         )
+    _check_origin(intact, pruned, kept_halves(steps, len(intact)))
+
+
+def _check_origin(intact: BlockStack, pruned: BlockStack, pairs: Sequence[tuple[int, int]]) -> None:
+    """Refuse a block that holds a matrix of another block of the intact model than the one that it is said to be of.
+
+    A matrix that was healed or trained since is none of the intact model's, and tells nothing.
+
+    Args:
+        intact: The blocks of the intact model.
+        pruned: The blocks of the pruned model.
+        pairs: Of each of these, the block whose attention and the block whose MLP it is said to have.
+    """
+    composed = halves_of(pruned, {new for new, pair in enumerate(pairs) if len(set(pair)) > 1})
+    for new, (attention, mlp) in enumerate(pairs):
+        for name, value in pruned[new].named_parameters():
+            in_mlp = new in composed and any(f"{name}.".startswith(f"{path}.") for path in composed[new].mlp)
+            said = mlp if in_mlp else attention
+            if value.ndim < 2 or _holds(intact[said], name, value):
+                continue
+            if (other := next((i for i, block in enumerate(intact) if _holds(block, name, value)), None)) is not None:
+                raise ModelError(
+                    f"block {new} of the pruned model has {name} of block {other} of the intact one, and not of "
+                    f"{said}: something else was removed than is said"
+                )
+
+
+def _holds(block: nn.Module, name: str, value: Tensor) -> bool:
+    """Whether a block has the same parameter, bit for bit."""
+    own = dict(block.named_parameters()).get(name)
+    if own is None or own.dtype != value.dtype:
+        return False
+    return own is value or torch.equal(own.to(value.device), value)
