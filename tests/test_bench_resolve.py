@@ -16,6 +16,7 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
 from layerimp.bench.store import Store
+from layerimp.errors import OptionError
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
 
@@ -113,3 +114,12 @@ def test_whether_plans_are_nested_depends_on_the_options(place: Path) -> None:
         "exchanging": False,
         "window": False,
     }
+
+
+def test_scorers_that_cannot_score_seams_are_left_out_before_anything_long(place: Path) -> None:
+    both = settled(cuts="all", scorers={"avss": {"name": "avss"}, "block-influence": {"name": "block-influence"}})
+    assert "avss" not in both.scorers
+    assert "block-influence" in both.scorers
+    with pytest.raises(OptionError, match=r"scorer 'avss' cannot score seams: it reads mlp_act alone"):
+        settled(cuts="all", scorers={"avss": {"name": "avss"}})
+    assert "avss" in settled(scorers={"avss": {"name": "avss"}}).scorers

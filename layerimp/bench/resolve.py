@@ -94,7 +94,23 @@ def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:
     specs = {label: spec for label, spec in grid.scorers.items() if label != ALL}
     invited = {name: ComponentSpec(name=name) for name in installed(progress)} if ALL in grid.scorers else {}
     specs |= {label: spec for label, spec in (invited | grid.baselines).items() if label not in specs}
-    return {label: _entrant(label, spec) for label, spec in specs.items()}
+    refused = {label: reason for label, spec in specs.items() if grid.cuts == "all" and (reason := _refusal(spec))}
+    left = {label: _entrant(label, spec) for label, spec in specs.items() if label not in refused}
+    if refused and ALL not in grid.scorers and left.keys().isdisjoint(grid.scorers):
+        raise OptionError("; ".join(f"scorer {label!r} cannot score seams: {why}" for label, why in refused.items()))
+    for label, reason in refused.items():
+        progress.note(f"the scorer {label} is left out: it cannot score seams, since {reason}")
+    return left
+
+
+def _refusal(spec: ComponentSpec) -> str | None:
+    """Why a scorer cannot score seams; None where it can, or where that is not known without a model."""
+    try:
+        made = registry().create("scorer", spec.name, spec.options, 1)
+    except LayerimpError:
+        return None
+    assert isinstance(made, Scorer)
+    return made.refusal("seam")
 
 
 def _entrant(label: str, spec: ComponentSpec) -> Entrant:
