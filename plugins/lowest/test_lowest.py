@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+
 import pytest
-from damages import Damage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerimp_lowest import Lowest, layerimp_pruners
@@ -11,7 +13,7 @@ from layerimp_lowest import Lowest, layerimp_pruners
 from layerimp import Importance
 from layerimp.errors import OptionError
 from layerimp.pruner import Budget
-from layerimp.steps import Step, checked_steps, sublayers_of, touched_by
+from layerimp.steps import Step, candidates, checked_steps, sublayers_of, touched_by
 from layerimp.testing import Check, parametrize
 
 
@@ -75,7 +77,12 @@ def test_every_plan_takes_turns_keeps_to_its_budget_and_begins_longer_ones(
     seed: int, size: int, data: st.DataObject
 ) -> None:
     protect = data.draw(st.sets(st.integers(0, size - 1), max_size=1))
-    scoring = Damage(size, seed=seed)
+
+    def scoring(removed: Sequence[Step]) -> Importance:
+        blocks, seams = candidates(removed, size, "all")
+        steps = sorted([*blocks, *seams], key=sublayers_of)
+        return Importance([random.Random(f"{seed} {removed} {step}").random() for step in steps], steps)
+
     plans = [
         Lowest().within_budget(scoring, Budget.exactly(count, size, protect=sorted(protect), cuts="all")).blocks
         for count in range(1, size)
