@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydantic import ValidationError
+
 
 class LayerimpError(Exception):
     """Base of every error that layerimp raises on purpose. Its text is one line, fit for a user.
@@ -106,6 +108,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") ->
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     owner = f" of {of}" if of else ""
     return UnknownNameError(f"unknown {kind} {name!r}{owner}.{hint} Known: {listing(known)}.")
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong in a document, and where it stands there, in one line."""
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))} {problem['msg'].removeprefix('Value error, ')}".strip()
 
 
 def one_line(error: BaseException) -> str:

@@ -7,9 +7,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from layerimp.component import Component
 from layerimp.errors import OptionError, PluginError
@@ -51,13 +51,21 @@ class PrunePlan(BaseModel):
     pruner: str | None = None
     model: str | None = None
 
-    @model_validator(mode="after")
-    def _sound(self) -> PrunePlan:
-        self.blocks[:] = checked_steps(self.blocks, self.num_blocks)
-        if len(self.blocks) >= self.num_blocks:
-            raise ValueError(f"a plan that removes all {self.num_blocks} blocks leaves no model")
-        object.__setattr__(self, "schema_version", "layerimp.plan/2")
-        return self
+    @field_validator("schema_version")
+    @classmethod
+    def _written_anew(cls, _read: str) -> str:
+        return "layerimp.plan/2"
+
+    @field_validator("blocks", mode="before")
+    @classmethod
+    def _sound(cls, blocks: Any, info: ValidationInfo) -> Any:
+        count = info.data.get("num_blocks")
+        if count is None or not isinstance(blocks, list | tuple):
+            return blocks  # which pydantic refuses
+        steps = list(checked_steps(blocks, count))
+        if len(steps) >= count:
+            raise ValueError(f"a plan that removes all {count} blocks leaves no model")
+        return steps
 
 
 def checked_ratio(ratio: float, *, name: str = "ratio", instead: str = "count={}") -> float:

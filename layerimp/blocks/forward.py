@@ -73,6 +73,15 @@ def block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.is_floating_point())
 
 
+def with_input(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a block was called with, with other hidden states in it."""
+    old = block_input(args, kwargs)
+    return (
+        tuple(hidden if value is old else value for value in args),
+        {name: hidden if value is old else value for name, value in kwargs.items()},
+    )
+
+
 @contextmanager
 def computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Let `module` compute `forward` in place of its own; its hooks stay, and on leaving it is as it was."""

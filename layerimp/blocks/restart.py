@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp.blocks.bypass import without_attention
-from layerimp.blocks.forward import block_input, computing, hidden_states, with_hidden
+from layerimp.blocks.forward import block_input, computing, hidden_states, with_hidden, with_input
 from layerimp.blocks.trial import first_float
 
 if TYPE_CHECKING:
@@ -82,12 +82,7 @@ class Restart:
         """Let the block run from a middle [batch, seq, hidden], whatever it is called with."""
 
         def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            hidden = block_input(args, kwargs)
-            other = middle.to(hidden.device)
-            return (
-                tuple(other if value is hidden else value for value in args),
-                {name: other if value is hidden else value for name, value in kwargs.items()},
-            )
+            return with_input(args, kwargs, middle.to(block_input(args, kwargs).device))
 
         giver = self._halves.giver
         with ExitStack() as undo:

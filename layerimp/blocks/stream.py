@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from layerimp.blocks.forward import block_input, hidden_states
+from layerimp.blocks.forward import block_input, hidden_states, with_input
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.middle import changing_middle, watching_middle
 
@@ -54,12 +54,7 @@ class Place:
         """Let the stream [batch, seq, hidden] be what `change` makes of it; not for the end of the stack."""
 
         def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            hidden = block_input(args, kwargs)
-            other = change(hidden)
-            return (
-                tuple(other if value is hidden else value for value in args),
-                {name: other if value is hidden else value for name, value in kwargs.items()},
-            )
+            return with_input(args, kwargs, change(block_input(args, kwargs)))
 
         with ExitStack() as undo:
             if self._halves is not None:

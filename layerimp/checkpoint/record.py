@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from layerimp.errors import InputError
+from layerimp.errors import InputError, first_problem
 from layerimp.steps import Step
 
 FILE = "layerimp.json"
@@ -48,8 +48,6 @@ def read_record(directory: Path) -> Record | None:
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise InputError(f"{file} is no record of a checkpoint: {where} {problem['msg']}") from None
+        raise InputError(f"{file} is no record of a checkpoint: {first_problem(error)}") from None
     except ValueError as error:
         raise InputError(f"{file} is no record of a checkpoint: {error}") from None

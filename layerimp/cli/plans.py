@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from layerimp.errors import InputError, OptionError
+from layerimp.errors import InputError, OptionError, first_problem
 from layerimp.pruner import PrunePlan
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def read_plans(path: Path) -> dict[str, PrunePlan]:
     except OSError as error:
         raise InputError(f"cannot read the plan {path}: {error.strerror}") from None
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise InputError(f"{path} is no plan: {where} {problem['msg']}") from None
+        raise InputError(f"{path} is no plan: {first_problem(error)}") from None
     except (OptionError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no plan: {error}") from None
 

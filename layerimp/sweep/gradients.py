@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layerimp.blocks.forward import block_input
+from layerimp.blocks.forward import block_input, with_input
 from layerimp.errors import ModelError, NonFiniteError
 from layerimp.steps import named
 from layerimp.sweep.base import Drive, Series, Trace
@@ -96,14 +96,9 @@ class BackwardRecorder(Recorder):
         """Let gradients begin at the input of the first block of which something is scored."""
 
         def enter(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            hidden = block_input(args, kwargs)
-            # Autograd serves leaves first, before parameters of this block: this is no leaf.
-            leaf = hidden.detach().requires_grad_()
-            first = leaf.view_as(leaf)
-            return (
-                tuple(first if value is hidden else value for value in args),
-                {name: first if value is hidden else value for name, value in kwargs.items()},
-            )
+            # Autograd serves leaves first, before parameters of this block: what the block reads is no leaf.
+            leaf = block_input(args, kwargs).detach().requires_grad_()
+            return with_input(args, kwargs, leaf.view_as(leaf))
 
         undo.callback(stack[self._first].register_forward_pre_hook(enter, with_kwargs=True).remove)
 
