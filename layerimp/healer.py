@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -163,6 +164,8 @@ class Case:
         loss: Measures the pruned model as it is now on `held_out`. The targets are the text's own next tokens; for a
             classifier its labels, or where nobody knows them what the intact model says.
         progress: Where to report progress.
+        rerun: Lets one of both models run a batch of the case inside what it gives, from the first block that has
+            changed since it last ran it; used by `loss` and `layerimp.healing.states`.
     """
 
     intact: BlockStack
@@ -172,6 +175,7 @@ class Case:
     held_out: Sequence[Batch]
     loss: Callable[[], Loss]
     progress: Progress = SILENT
+    rerun: Callable[[BlockStack, Batch], AbstractContextManager[None]] = lambda _stack, _batch: nullcontext()
 
 
 class Healer(Component):

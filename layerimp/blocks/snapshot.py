@@ -57,6 +57,11 @@ class Snapshot:
             model.config.to_dict(),
         )
 
+    def changed(self, now: Snapshot) -> list[str]:
+        """The modules and weights that are not now what they were, by their paths."""
+        pairs = ((self.hooks, now.hooks), (self.patches, now.patches), (self.weights, now.weights))
+        return [*(path for pair in pairs for path in _changed(*pair)), *sorted(self.training ^ now.training)]
+
     def traces(self, now: Snapshot) -> list[str]:
         """What was left behind on the model until `now`, and can be taken away: hooks, patches, modes."""
         return [

@@ -17,6 +17,7 @@ from layerimp.healer import Case, Healer, Repair
 from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss, split
 from layerimp.healing.parameters import changed, held_by, put
+from layerimp.healing.reruns import Reruns
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing, named
 from layerimp.steps import Step, checked_steps, kept_halves
@@ -91,11 +92,21 @@ def heal_beside(
     text = split(Checked(calibration, intact))
     choosing, measuring = HeldOutLoss(intact, text.choosing), HeldOutLoss(intact, text.measuring)
     found = {"intact": measuring.of(intact), "pruned": measuring.of(pruned)}
-    case = Case(intact, pruned, gaps, text.healing, text.choosing, partial(choosing.of, pruned), progress)
+    ours, theirs = Reruns(pruned, [*text.choosing, *text.healing]), Reruns(intact, text.healing)
+    case = Case(
+        intact,
+        pruned,
+        gaps,
+        text.healing,
+        text.choosing,
+        loss=partial(choosing.of, pruned, ours),
+        progress=progress,
+        rerun=lambda stack, batch: (theirs if stack is intact else ours).of(batch),
+    )
     start, before = case.loss(), held_by(pruned.model)
     try:
         repairs = _healed(case, healer, progress)
-        end = case.loss()
+        end = choosing.of(pruned)
     except BaseException:
         put(before)
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from layerimp.healer import Loss
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
+    from layerimp.healing.reruns import Reruns
 
 ONE_IN = 8
 """Of so many rows one is held out to choose by, and one to measure on."""
@@ -87,8 +89,12 @@ class HeldOutLoss:
         if not sum(self._counts):
             raise CalibrationError("the text that is held out has nothing to predict: every row is a single token")
 
-    def of(self, stack: BlockStack) -> Loss:
+    def of(self, stack: BlockStack, reruns: Reruns | None = None) -> Loss:
         """The loss of a model as it is now.
+
+        Args:
+            stack: The model's blocks.
+            reruns: What is remembered of its earlier runs on this text; the rest alone is computed.
 
         Raises:
             NonFiniteError: it is a NaN or an infinity.
@@ -98,7 +104,8 @@ class HeldOutLoss:
         hits = 0
         with torch.no_grad(), in_eval_mode(stack.model):
             for targets in self._targets:
-                output = run(head.backbone, targets.batch)
+                with nullcontext() if reruns is None else reruns.of(targets.batch):
+                    output = run(head.backbone, targets.batch)
                 totals += (-head.log_probs(output, targets).double().sum(dim=1)).tolist()
                 if head.kind == "label":
                     hits += int(head.hits(output, targets).sum())

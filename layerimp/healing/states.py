@@ -56,8 +56,8 @@ def states(case: Case, gap: Gap, batches: Iterable[Batch]) -> Iterator[State]:
                 if gap.writer.norm is not None:
                     norm = case.pruned.model.get_submodule(gap.writer.norm)
                     hooks.enter_context(_hooked(norm, before=ours.taking("normed")))
-            _stop_at(case.pruned, here, batch, ours)
-        _stop_at(case.intact, there, batch, theirs)
+            _stop_at(case, case.pruned, here, batch, ours)
+        _stop_at(case, case.intact, there, batch, theirs)
         inside = (ours.get(name) for name in ("read", "written", "normed"))
         yield State(ours["stream"], theirs["stream"].to(ours["stream"].device), *inside)
 
@@ -83,7 +83,7 @@ class _AtTheGapError(LayerimpError):
     """Ends a run: what comes after the gap is not wanted."""
 
 
-def _stop_at(stack: BlockStack, place: Place, batch: Batch, taken: _Taken) -> None:
+def _stop_at(case: Case, stack: BlockStack, place: Place, batch: Batch, taken: _Taken) -> None:
     """Run a model up to a place, and take what the stream holds there."""
     take = taken.taking("stream")
 
@@ -91,8 +91,9 @@ def _stop_at(stack: BlockStack, place: Place, batch: Batch, taken: _Taken) -> No
         take(value)
         raise _AtTheGapError
 
-    with in_eval_mode(stack.model), torch.no_grad(), suppress(_AtTheGapError), place.watching(stop):
-        run(stack.backbone, batch)
+    with in_eval_mode(stack.model), torch.no_grad(), suppress(_AtTheGapError):
+        with place.watching(stop), case.rerun(stack, batch):
+            run(stack.backbone, batch)
         raise ModelError(f"{type(stack.model).__name__} does not run up to the gap on text alone")
 
 

@@ -73,6 +73,10 @@ class BlockCache:
         gone = removed_by(removed)
         first = min((block for block, _ in self._removed ^ gone), default=len(self._stack))
         self._removed = gone
+        self.forget_from(first)
+
+    def forget_from(self, first: int) -> None:
+        """Forget what the block `first` and those after it put out."""
         for blocks in self._known.values():
             for index in [index for index in blocks if index >= first]:
                 self._room += blocks.pop(index).nbytes
