@@ -27,7 +27,10 @@ Step = int | str
 Cuts = Literal["blocks", "all"]
 """Which steps may be taken: whole blocks alone, or seams as well."""
 
+_RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 _SEAM = re.compile(r"(\d+)\s*/\s*(\d+)")
+_MOST_IN_A_RANGE = 10_000
+"""More blocks than any model has: a range that names more is a slip, and would fill the memory."""
 _SUBLAYER = re.compile(r"(\d+)\s*\.\s*(attn|mlp)")
 
 
@@ -83,9 +86,9 @@ def step_of(sublayers: Iterable[Sublayer]) -> Step:
 
 
 def read_steps(text: str, *, what: str = "--blocks") -> list[Step]:
-    """The steps in a text such as `5,17/18` or `7.mlp,8.attn`.
+    """The steps in a text such as `5,17/18`, `8-10` or `7.mlp,8.attn`.
 
-    Sublayers that are spelled out are taken together until attention and MLP take turns in what is left.
+    A range stands for its blocks, the last one among them. Sublayers that are spelled out are taken together until attention and MLP take turns in what is left.
 
     Args:
         text: The text.
@@ -96,11 +99,7 @@ def read_steps(text: str, *, what: str = "--blocks") -> list[Step]:
     """
     steps: list[Step] = []
     single: list[Sublayer] = []
-    for part in text.split(","):
-        try:
-            read = _read(part)
-        except OptionError as error:
-            raise OptionError(f"{what} takes blocks and seams such as 5,17/18, got {text!r}: {error}") from None
+    for part, read in _parts(text, what):
         if len(read) == 2:
             if single:
                 raise OptionError(f"{what} {text}: {_unpaired(single)}")
@@ -109,7 +108,7 @@ def read_steps(text: str, *, what: str = "--blocks") -> list[Step]:
         single += read
         gone = removed_by(steps)
         if overlap := gone.intersection(single):
-            raise OptionError(_overlap(str(part).strip(), steps, min(overlap)))
+            raise OptionError(_overlap(part, steps, min(overlap)))
         if len(set(single)) == len(single) and _takes_turns(gone | set(single)):
             steps += paired(single, after=steps)
             single = []
@@ -257,6 +256,23 @@ def named(steps: Sequence[Step]) -> str:
     return written
 
 
+def _parts(text: str, what: str) -> Iterator[tuple[str, list[Sublayer]]]:
+    """The parts of a text with the sublayers of each; a range has a part for each of its blocks."""
+    try:
+        for part in map(str.strip, text.split(",")):
+            if ends := _RANGE.fullmatch(part):
+                first, last = int(ends[1]), int(ends[2])
+                if first > last:
+                    raise OptionError(f"the range {part} runs backwards")
+                if last - first >= _MOST_IN_A_RANGE:
+                    raise OptionError(f"no model has as many blocks as the range {part} names")
+                yield from ((str(block), _read(str(block))) for block in range(first, last + 1))
+            else:
+                yield part, _read(part)
+    except OptionError as error:
+        raise OptionError(f"{what} takes blocks and seams such as 5,8-10,17/18, got {text!r}: {error}") from None
+
+
 def _read(text: str) -> list[Sublayer]:
     """The sublayers in one part of a text."""
     part = text.strip()
@@ -269,7 +285,7 @@ def _read(text: str) -> list[Sublayer]:
         return [Sublayer(first, "mlp"), Sublayer(second, "attn")]
     if one := _SUBLAYER.fullmatch(part):
         return [Sublayer(int(one[1]), "attn" if one[2] == "attn" else "mlp")]
-    raise OptionError(f"{text!r} is no block (5), no seam (17/18) and no sublayer (7.mlp)")
+    raise OptionError(f"{text!r} is no block (5), no range (8-10), no seam (17/18) and no sublayer (7.mlp)")
 
 
 def _takes_turns(gone: Collection[Sublayer]) -> bool:

@@ -121,7 +121,7 @@ def test_another_teacher_is_refused(
         (("--set", "linear.ridge=1"), "unknown option 'ridge' of healer 'linear'"),
         (("--set", "rescale.shares=[1]"), "there is only the healer 'linear' here"),
         (("--set", "ridges"), "--set takes LABEL.OPTION=VALUE, such as linear.ridges=[0.1]"),
-        (("--removed", "one"), "--removed takes blocks and seams such as 5,17/18, got 'one'"),
+        (("--removed", "one"), "--removed takes blocks and seams such as 5,8-10,17/18, got 'one'"),
         (("--removed", "1,9"), "removed block 9 does not exist: the model has blocks 0 to 3"),
         (("--samples", 2), "at least three rows"),
     ],

@@ -49,6 +49,8 @@ def removals(draw: st.DrawFn) -> tuple[int, list[Step]]:
     [
         ("5", [5]),
         ("5,17/18", [5, "17/18"]),
+        ("8-10", [8, 9, 10]),
+        ("0, 8 - 9,4-4,17/18", [0, 8, 9, 4, "17/18"]),
         (" 5 , 17 / 18 ", [5, "17/18"]),
         ("7.mlp,8.attn", ["7/8"]),
         ("8.attn,7.mlp", ["7/8"]),
@@ -65,7 +67,9 @@ def test_steps_are_read_as_people_write_them(text: str, steps: list[Step]) -> No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("five", "'five' is no block .5., no seam .17/18. and no sublayer .7.mlp."),
+        ("five", "'five' is no block .5., no range .8-10., no seam .17/18. and no sublayer .7.mlp."),
+        ("10-8", "the range 10-8 runs backwards"),
+        ("0-99999999999", "no model has as many blocks as the range 0-99999999999 names"),
         ("5/7", "5/7 is no seam, which lies between neighbours such as 5/6"),
         ("7.mlp", "without 7.mlp attention and MLP would not take turns"),
         ("7.mlp,9.attn", "without 7.mlp and 9.attn attention and MLP would not take turns"),

@@ -75,9 +75,9 @@ count = Annotated[int | None, typer.Option(help="How many blocks to remove, in p
 plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
 blocks = Annotated[
     str | None,
-    typer.Option(help="What goes whatever its score: blocks, and seams between neighbours, such as 3,17/18."),
+    typer.Option(help="What goes whatever its score: blocks, and seams between neighbours, such as 3,8-10,17/18."),
 ]
-protect = Annotated[str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,17.")]
+protect = Annotated[str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,15-17.")]
 tasks = Annotated[
     str | None,
     typer.Option(

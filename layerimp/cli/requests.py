@@ -142,10 +142,17 @@ def _labelled(kind: str, specs: list[str], option: str = "") -> dict[str, dict[s
 
 def _protected(text: str) -> list[int]:
     """The blocks that an option protects, each with both of its halves."""
+    from layerimp.steps import read_steps
+
+    wrong = OptionError(f"--protect takes whole blocks such as 0,15-17, got {text!r}")
     try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise OptionError(f"--protect takes whole blocks such as 0,17, got {text!r}") from None
+        steps = read_steps(text)
+    except OptionError:
+        raise wrong from None
+    blocks = [step for step in steps if isinstance(step, int)]
+    if len(blocks) < len(steps):
+        raise wrong
+    return blocks
 
 
 def setting(text: str, example: str) -> tuple[str, str, Any]:
