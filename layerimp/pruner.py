@@ -39,6 +39,7 @@ class PrunePlan(BaseModel):
         scorer: The scorer's name.
         pruner: The pruner's name.
         model: The model that the plan was made for.
+        nested: Whether its first few steps are what the pruner would take for a smaller budget; None where nobody says.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +51,7 @@ class PrunePlan(BaseModel):
     scorer: str | None = None
     pruner: str | None = None
     model: str | None = None
+    nested: bool | None = None
 
     @field_validator("schema_version")
     @classmethod
@@ -66,6 +68,21 @@ class PrunePlan(BaseModel):
         if len(steps) >= count:
             raise ValueError(f"a plan that removes all {count} blocks leaves no model")
         return steps
+
+    def shortened(self, count: int) -> PrunePlan:
+        """The plan for fewer steps: the first `count` of this one.
+
+        Raises:
+            OptionError: there are not as many, or the first ones are not what the pruner would take.
+        """
+        if not 0 < count <= len(self.blocks):
+            raise OptionError(f"count {count} is not between 1 and {len(self.blocks)}, the number of steps of the plan")
+        if self.nested is False and count < len(self.blocks):
+            raise OptionError(
+                f"the plan removes {counted(len(self.blocks))}, and for {count} the pruner {self.pruner} would choose "
+                f"anew; run it with --count {count}"
+            )
+        return self.model_copy(update={"blocks": self.blocks[:count]})
 
 
 def checked_ratio(ratio: float, *, name: str = "ratio", instead: str = "count={}") -> float:

@@ -88,7 +88,8 @@ def step_of(sublayers: Iterable[Sublayer]) -> Step:
 def read_steps(text: str, *, what: str = "--blocks") -> list[Step]:
     """The steps in a text such as `5,17/18`, `8-10` or `7.mlp,8.attn`.
 
-    A range stands for its blocks, the last one among them. Sublayers that are spelled out are taken together until attention and MLP take turns in what is left.
+    A range stands for its blocks, the last one among them. Sublayers that are spelled out are taken together until
+    attention and MLP take turns in what is left.
 
     Args:
         text: The text.

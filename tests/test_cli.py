@@ -453,10 +453,6 @@ def test_a_checkpoint_by_count(layerimp_command: Run, scoring: list[object], tmp
     code, _, err = layerimp_command("prune", *scoring, "--scorer", "avss", "--count", 1, "--output", out_dir)
     assert code == 0, err
     assert AutoModelForCausalLM.from_pretrained(out_dir / "checkpoints" / "avss").config.num_hidden_layers == BLOCKS - 1
-    code, _, err = layerimp_command(
-        "prune", *scoring[:2], "--plan", out_dir / "plan.json", "--count", 1, "--output", tmp_path / "by-plan"
-    )
-    assert (code, err) == (2, "layerimp: a plan says what goes: --plan and --count contradict each other\n")
 
 
 def pickled(tmp_path: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from layerimp._version import __version__
-from layerimp.cli import bench, heal, plugins, runs
+from layerimp.cli import bench, heal, plans, plugins, runs
 from layerimp.errors import LayerimpError, PluginWarning
 
 INTERRUPTED = 130
@@ -29,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 _MODELS = (runs.run, runs.score, runs.prune, heal.heal, runs.evaluate)
-for command in (*_MODELS, bench.bench, bench.report, plugins.plugins, plugins.scorers):
+for command in (*_MODELS, plans.plan, bench.bench, bench.report, plugins.plugins, plugins.scorers):
     app.command()(command)
 
 

@@ -27,11 +27,14 @@ from layerimp.cli import score_tables, tables
 from layerimp.cli.grid_progress import span
 from layerimp.cli.tables import shown
 from layerimp.defaults import ORIGINAL
+from layerimp.report import cuts
+from layerimp.report.conversion import plan_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from layerimp.progress import Advance
+    from layerimp.pruner import PrunePlan
     from layerimp.report.data import Report
     from layerimp.report.findings import Findings
 
@@ -158,6 +161,17 @@ class Screen:
             self.out.print(shown(f"    model = {report.loader}.from_pretrained({str(path)!r})"), soft_wrap=True)
         if report.output:
             self.out.print(shown(f"results: {report.output}", style="bold"), soft_wrap=True)
+
+    def show_plans(self, plans: Mapping[str, PrunePlan]) -> None:
+        """The plans of a file."""
+        if self.json:
+            self.print_json(plan_file(plans))
+            return
+        table = Table("plan", "removes", "of", "scorer", "pruner", "model", box=SIMPLE_HEAD)
+        for label, plan in plans.items():
+            told = (cuts.ranges(plan.blocks), f"{plan.num_blocks} blocks", plan.scorer, plan.pruner, plan.model)
+            table.add_row(shown(label), *(shown(text or "-") for text in told))
+        self.out.print(table)
 
     def show_plugins(self, rows: list[dict[str, Any]]) -> None:
         """The installed plugins."""

@@ -73,6 +73,14 @@ ratio = Annotated[
 ]
 count = Annotated[int | None, typer.Option(help="How many blocks to remove, in place of --ratio.")]
 plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
+label = Annotated[
+    list[str] | None,
+    typer.Option(help="Which plan of the file; repeatable. Default: all, but not those of the baselines."),
+]
+export = Annotated[
+    str | None,
+    typer.Option(help="mergekit: the YAML of a passthrough merge; llama.cpp: the list for --prune-layers."),
+]
 blocks = Annotated[
     str | None,
     typer.Option(help="What goes whatever its score: blocks, and seams between neighbours, such as 3,8-10,17/18."),

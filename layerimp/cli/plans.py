@@ -1,55 +1,39 @@
-"""Reading a file of plans."""
+"""`layerimp plan`: what a file of plans holds, and the same for another tool."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+import typer
 
-from layerimp.errors import InputError, OptionError, first_problem
-from layerimp.pruner import PrunePlan
+from layerimp.cli import options as o
+from layerimp.errors import OptionError, listing
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-FILES = ("layerimp.plans/1", "layerimp.plans/2")
-PLANS = ("layerimp.plan/1", "layerimp.plan/2")
-"""The versions that are read."""
+file = Annotated[Path, typer.Option(help="Plan file, such as plan.json of an earlier output.")]
+model = Annotated[str | None, typer.Option(help="The model to name to the other tool. Default: the plan's.")]
 
 
-def read_plans(path: Path) -> dict[str, PrunePlan]:
-    """The plans of a file, by label: one plan, or a whole `plan.json`.
+@o.taking("plan label count model export json", plan=file, model=model)
+def plan(*, plan: Path, **given: Any) -> int:
+    """Show the plans of a file, or print one for another tool.
 
-    Raises:
-        InputError: the file cannot be read, is of another version, or holds something that is no plan.
+    Example: layerimp plan --plan OUT/plan.json --export mergekit
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(document, dict):
-            raise TypeError("it is not a JSON object")
-        if "plans" not in document:
-            if document.get("schema_version") in FILES:
-                raise TypeError("it holds no plans")
-            return {document.get("scorer") or "plan": _plan(path, document)}
-        _check_version(path, document, FILES)
-        return {label: _plan(path, plan) for label, plan in document["plans"].items()}
-    except OSError as error:
-        raise InputError(f"cannot read the plan {path}: {error.strerror}") from None
-    except ValidationError as error:
-        raise InputError(f"{path} is no plan: {first_problem(error)}") from None
-    except (OptionError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no plan: {error}") from None
+    from layerimp.cli.display import Screen
+    from layerimp.cli.plan_files import read_plans
 
+    plans = read_plans(plan, given["label"], given["count"])
+    screen = Screen(json=given["json"])
+    if given["export"] is None:
+        screen.show_plans(plans)
+        return 0
+    if given["json"]:
+        raise OptionError("--export prints the text that another tool reads, and contradicts --json")
+    from layerimp.report.plan_exports import exported
 
-def _plan(path: Path, document: Any) -> PrunePlan:
-    _check_version(path, document, PLANS)
-    return PrunePlan(**document)
-
-
-def _check_version(path: Path, document: Any, known: tuple[str, ...]) -> None:
-    """Refuse another version than those that are known; what was written by hand may say none."""
-    version = document.get("schema_version")
-    if version is not None and version not in known:
-        read = ", ".join((*FILES, *PLANS))
-        raise InputError(f"{path} is of the version {version!r}; the versions that are read: {read}")
+    if len(plans) > 1:
+        raise OptionError(f"{plan} holds several plans; choose one with --label: {listing(plans)}")
+    (one,) = plans.values()
+    screen.print_text(exported(one, given["export"], model=given["model"]))
+    return 0

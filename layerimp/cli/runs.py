@@ -38,21 +38,26 @@ def score(*, by: str | None, **given: Any) -> int:
 
 
 @o.taking(
-    "model plan blocks scorer calibration ratio count output cuts pruner protect set_ "
+    "model plan label blocks scorer calibration ratio count output cuts pruner protect set_ "
     f"{o.TEXT} batch_size seed task_path data_dir allow_task_code {o.MODEL} overwrite max_shard_size no_verify "
     "recipe json"
 )
-def prune(*, plan: Path | None, **given: Any) -> int:
+def prune(*, plan: Path | None, label: list[str] | None, **given: Any) -> int:
     """Remove blocks from a model, or seams between them: those of a plan, those named, or what scores lowest.
 
     Example: layerimp prune --model DIR --blocks 3,17/18 --output OUT
     """
-    for name in ("blocks", "ratio", "count", "protect", "scorer", "calibration", "cuts"):
-        if plan is not None and given[name] is not None:
+    if plan is None:
+        if label is not None:
+            raise OptionError("--label chooses a plan of a file; name the file with --plan")
+        return _carried_out("prune_model", given)
+    for name in ("blocks", "ratio", "protect", "scorer", "calibration", "cuts"):
+        if given[name] is not None:
             raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
-    from layerimp.cli.plans import read_plans
+    from layerimp.cli.plan_files import read_plans
 
-    return _carried_out("prune_model", given, **({} if plan is None else {"plans": read_plans(plan)}))
+    count = given.pop("count")
+    return _carried_out("prune_model", given, plans=read_plans(plan, label, count))
 
 
 @o.taking(f"model tasks output evaluator set_ {o.TASKS} batch_size seed {o.MODEL} overwrite recipe json")

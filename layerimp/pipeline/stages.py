@@ -173,7 +173,7 @@ def plan_removals(
             first = report.importance[label]
             scoring = rescoring(stack, drawn, first, selection, label, progress, cuts=recipe.cuts)
             plan = pruner.within_budget(scoring, budget)
-            origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model}
+            origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model, "nested": pruner.nested}
             plans[label] = plan.model_copy(update=origin)
     return plans
 

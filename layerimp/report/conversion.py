@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from layerimp.report.documents import (
@@ -11,6 +11,7 @@ from layerimp.report.documents import (
     Measurements,
     Number,
     Plan,
+    PlanFile,
     Removal,
     Repaired,
     Retained,
@@ -98,7 +99,18 @@ def plan(made: PrunePlan) -> Plan:
         "scorer": made.scorer,
         "pruner": made.pruner,
         "model": made.model,
+        "nested": made.nested,
     }
+
+
+def plan_file(plans: Mapping[str, PrunePlan], baselines: Collection[str] = ()) -> PlanFile:
+    """What a file of plans holds: those of the baselines apart, since applying the file does not apply them."""
+    written = {label: plan(made) for label, made in plans.items()}
+    apart = {label: written.pop(label) for label in baselines}
+    file: PlanFile = {"schema_version": "layerimp.plans/2", "plans": written}
+    if apart:
+        file["baselines"] = apart
+    return file
 
 
 def by_task(metrics: Iterable[Metric]) -> dict[str, dict[str, Measured]]:

@@ -206,15 +206,6 @@ class Report:
             del file["baselines"]
         return file
 
-    def _plan_file(self) -> documents.PlanFile:
-        """The plans, with those of the baselines apart: applying the plans of a run does not apply these."""
-        plans = {label: conversion.plan(plan) for label, plan in self.plans.items()}
-        baselines = {label: plans.pop(label) for label in self.baselines}
-        file: documents.PlanFile = {"schema_version": "layerimp.plans/2", "plans": plans}
-        if baselines:
-            file["baselines"] = baselines
-        return file
-
     def placed(self) -> Report:
         """The report once its output directory has its name, with the paths of what lies there."""
         if self.recipe.output is not None:
@@ -229,7 +220,7 @@ class Report:
         if self.importance:
             write_json(directory / "scores.json", self._scores_file())
         if self.plans:
-            write_json(directory / "plan.json", self._plan_file())
+            write_json(directory / "plan.json", conversion.plan_file(self.plans, self.baselines))
         if self.metrics or self.sizes:
             metrics: documents.MetricsFile = {
                 "schema_version": "layerimp.metrics/2",

@@ -261,6 +261,10 @@ class Plan(TypedDict):
     model: Annotated[
         str | None, Field(description="The model that it was made for: a path as seen from anywhere, or a name.")
     ]
+    nested: Annotated[
+        bool | None,
+        Field(description="Whether its first few steps are the plan for fewer; null where nobody says."),
+    ]
 
 
 @closed

@@ -1,0 +1,76 @@
+"""Reading a file of plans."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from layerimp.errors import InputError, OptionError, first_problem, unknown_name
+from layerimp.pruner import PrunePlan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+FILES = ("layerimp.plans/1", "layerimp.plans/2")
+PLANS = ("layerimp.plan/1", "layerimp.plan/2")
+"""The versions that are read."""
+
+
+def read_plans(path: Path, labels: Sequence[str] | None = None, count: int | None = None) -> dict[str, PrunePlan]:
+    """The plans of a file, by label: one plan, or a whole `plan.json`.
+
+    Args:
+        path: The file.
+        labels: The plans to take; all of them where there are none.
+        count: How many steps to take of each, from the first on; None for all.
+
+    Raises:
+        OptionError: there is no plan under a label, or none for so few steps.
+        InputError: the file cannot be read, is of another version, or holds something that is no plan.
+    """
+    plans = _all_plans(path)
+    for label in labels or ():
+        if label not in plans:
+            raise unknown_name("label", label, plans, of=f"the plan {path}")
+    chosen = {label: plans[label] for label in labels or plans}
+    return chosen if count is None else {label: one.shortened(count) for label, one in chosen.items()}
+
+
+def _all_plans(path: Path) -> dict[str, PrunePlan]:
+    """All plans of a file.
+
+    Raises:
+        InputError: the file cannot be read, is of another version, or holds something that is no plan.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise TypeError("it is not a JSON object")
+        if "plans" not in document:
+            if document.get("schema_version") in FILES:
+                raise TypeError("it holds no plans")
+            return {document.get("scorer") or "plan": _plan(path, document)}
+        _check_version(path, document, FILES)
+        return {label: _plan(path, plan) for label, plan in document["plans"].items()}
+    except OSError as error:
+        raise InputError(f"cannot read the plan {path}: {error.strerror}") from None
+    except ValidationError as error:
+        raise InputError(f"{path} is no plan: {first_problem(error)}") from None
+    except (OptionError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no plan: {error}") from None
+
+
+def _plan(path: Path, document: Any) -> PrunePlan:
+    _check_version(path, document, PLANS)
+    return PrunePlan(**document)
+
+
+def _check_version(path: Path, document: Any, known: tuple[str, ...]) -> None:
+    """Refuse another version than those that are known; what was written by hand may say none."""
+    version = document.get("schema_version")
+    if version is not None and version not in known:
+        read = ", ".join((*FILES, *PLANS))
+        raise InputError(f"{path} is of the version {version!r}; the versions that are read: {read}")

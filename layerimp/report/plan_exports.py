@@ -1,0 +1,59 @@
+"""A plan in the words of other tools that remove blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import yaml
+
+from layerimp.errors import OptionError, unknown_name
+from layerimp.report.cuts import whole
+from layerimp.steps import touched_by, untouched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from layerimp.pruner import PrunePlan
+
+
+def exported(plan: PrunePlan, tool: str, *, model: str | None = None) -> str:
+    """A plan as text that another tool reads.
+
+    Args:
+        plan: The plan; of whole blocks, since no other tool knows seams.
+        tool: `mergekit`, or `llama.cpp`.
+        model: The model to name; None for the one that the plan was made for.
+
+    Raises:
+        UnknownNameError: plans are not written for this tool.
+        OptionError: the plan takes seams, or the tool has to be told a model and nobody names
+            one.
+    """
+    if tool not in EXPORTS:
+        raise unknown_name("tool", tool, EXPORTS)
+    if not whole(plan.blocks):
+        raise OptionError(f"{tool} removes whole blocks alone, and this plan takes seams")
+    return EXPORTS[tool](plan, model or plan.model)
+
+
+def _mergekit(plan: PrunePlan, model: str | None) -> str:
+    """A passthrough merge (mergekit's `MergeConfiguration`): a slice for each run of kept blocks, its end excluded."""
+    if model is None:
+        raise OptionError("the plan does not say which model it is for; name the model with --model")
+    slices: list[list[int]] = []
+    for block in untouched(plan.blocks, plan.num_blocks):
+        if slices and slices[-1][1] == block:
+            slices[-1][1] = block + 1
+        else:
+            slices.append([block, block + 1])
+    sources = [{"sources": [{"model": model, "layer_range": kept}]} for kept in slices]
+    return yaml.safe_dump({"slices": sources, "merge_method": "passthrough"}, sort_keys=False, default_flow_style=None)
+
+
+def _llama_cpp(plan: PrunePlan, _model: str | None) -> str:
+    """The list for `llama-quantize --prune-layers`: 0-based, as in the names of GGUF's tensors, and rising."""
+    return ",".join(map(str, sorted(touched_by(plan.blocks)))) + "\n"
+
+
+EXPORTS: dict[str, Callable[[PrunePlan, str | None], str]] = {"mergekit": _mergekit, "llama.cpp": _llama_cpp}
+"""How a plan is written for another tool, by its name."""
