@@ -13,7 +13,7 @@ from layerimp.errors import TaskError
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -202,6 +202,15 @@ class Evaluator(Component):
             TaskError: there is no such text.
         """
         raise TaskError(f"the evaluator {self.name!r} knows no training text")
+
+    def known_tasks(self, containing: str = "") -> Mapping[str, str]:
+        """The tasks that it can be asked for, by name, each with a line that says what it is. By default none.
+
+        Args:
+            containing: What the names hold. Without it, those that ship and those of the options alone may be named,
+                where there are too many others.
+        """
+        return {}
 
     def texts(self) -> Iterable[str]:
         """The texts that it measures on, each as a whole: healing on them is refused. By default none is known."""

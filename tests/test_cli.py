@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from mood import Run
 from safetensors.torch import load_file
 from tiny import tiny
 from transformers import AutoModelForCausalLM
+from typer.main import get_command
 
+from layerimp.cli import app
 from layerimp.errors import ModelError
 from layerimp.registry.catalog import registry
 from layerimp.registry.loader import PluginRecord
@@ -390,7 +393,7 @@ def test_plans_that_were_ever_written_are_read(
     assert code == 0, err
     assert "was made for" not in err
     written = json.loads((tmp_path / "out" / "plan.json").read_text())
-    now = plan_of(model_dir, 2) | ({} if version > 1 else {"model": None})
+    now = plan_of(model_dir, 2) | ({} if version > 1 else {"model": None}) | {"nested": None}
     assert written == {"schema_version": "layerimp.plans/2", "plans": {"avss": now}}
 
 
@@ -416,10 +419,11 @@ def test_narrow_terminals_lose_no_digit(
     layerimp_command: Run, scoring: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wide = layerimp_command("score", *scoring)[1]
-    monkeypatch.setattr("layerimp.cli.display.WIDTH_WITHOUT_TERMINAL", 60)
+    monkeypatch.setenv("COLUMNS", "60")
     narrow = layerimp_command("score", *scoring)[1]
     assert "…" not in narrow
-    assert narrow.split() == wide.split()
+    rules = {word for word in {*narrow.split(), *wide.split()} if set(word) == {"─"}}
+    assert set(narrow.split()) - rules == set(wide.split()) - rules
 
 
 def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
@@ -749,6 +753,20 @@ def test_every_command_has_help(layerimp_command: Run, command: str) -> None:
     code, out, _ = layerimp_command(command, "--help")
     assert code == 0
     assert "Usage:" in out
+
+
+def test_options_stand_under_headings(layerimp_command: Run) -> None:
+    """Each option of each command is shown exactly once, those that are used most before all headings."""
+    for name, command in get_command(app).commands.items():
+        code, out, _ = layerimp_command(name, "--help")
+        assert code == 0
+        described = re.findall(r"^  (?:-h, )?(--[a-z-]+)", out.partition("Options:")[2], re.MULTILINE)
+        declared = [option.opts[0] for option in command.params if option.param_type_name == "option"]
+        assert sorted(described) == sorted([*declared, "--help"]), f"an option of {name} has no heading"
+    out = layerimp_command("run", "--help")[1]
+    places = [out.index(text) for text in ("--model", "--scorer", "--calibration", "--tasks", "--output", "What goes:")]
+    assert places == sorted(places)
+    assert "Healing:" not in layerimp_command("plan", "--help")[1]
 
 
 def test_what_is_installed_is_listed(layerimp_command: Run) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from layerimp._version import __version__
 from layerimp.cli import bench, heal, plans, plugins, runs
+from layerimp.cli.help import GroupedCommand
 from layerimp.errors import LayerimpError, PluginWarning
 
 INTERRUPTED = 130
@@ -29,8 +30,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 _MODELS = (runs.run, runs.score, runs.prune, heal.heal, runs.evaluate)
-for command in (*_MODELS, plans.plan, bench.bench, bench.report, plugins.plugins, plugins.scorers):
-    app.command()(command)
+for command in (*_MODELS, plans.plan, bench.bench, bench.report):
+    app.command(cls=GroupedCommand)(command)
+for listing in (plugins.plugins, plugins.scorers, plugins.pruners, plugins.healers, plugins.evaluators, plugins.tasks):
+    app.command(cls=GroupedCommand)(listing)
 
 
 def _version(wanted: bool) -> None:

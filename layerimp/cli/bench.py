@@ -35,6 +35,10 @@ def bench(
         list[str] | None,
         typer.Option(help="Scorer, LABEL=SCORER, or all; repeatable. Default: gbis, lrp, cim, avss."),
     ] = None,
+    tasks: o.tasks = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Directory of the results; what is finished there is not computed again.")
+    ] = None,
     no_baselines: Annotated[
         bool, typer.Option("--no-baselines", help="Leave out random, depth and block-influence.")
     ] = False,
@@ -55,10 +59,6 @@ def bench(
         int | None, typer.Option(help="Scorings of each kind, with text of its own. Default: 5.")
     ] = None,
     calibration: o.calibration = None,
-    tasks: o.tasks = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Directory of the results; what is finished there is not computed again.")
-    ] = None,
     engine: Annotated[str, typer.Option(help="Where cells are computed: local, or ray (a cluster).")] = "local",
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster. Default: what RAY_ADDRESS names, else one on this machine.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,8 +26,8 @@ from rich.progress import (
 from rich.table import Table
 
 from layerimp.cli import score_tables, tables
+from layerimp.cli.columns import shown
 from layerimp.cli.grid_progress import span
-from layerimp.cli.tables import shown
 from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
 from layerimp.report.conversion import plan_file
@@ -84,24 +86,24 @@ class Screen:
     def _show_tables(self, report: Report) -> None:
         for label in report.importance:
             if label not in report.baselines:
-                self._print_whole([score_tables.scores(report, label)])
+                self._print_whole(score_tables.scores(report, label, self._fits, plain=self._plain))
                 for note in report.importance[label].notes:
                     self.out.print(shown(f"note: {note}", style="yellow"))
         labels = [label for label in report.sizes if label != ORIGINAL]
         quality = report.metrics.get(ORIGINAL)
         if quality and len(labels) < 2:
-            self._print_whole([tables.metrics(report, labels)])
+            self._print_whole(tables.metrics(report, labels, self._fits))
         elif not quality and ORIGINAL in report.metrics:
             reason = "no evaluator of quality was chosen" if report.recipe.tasks else "there are no tasks (--tasks)"
             self.out.print(f"quality was not measured: {reason}")
         if report.footprint.get(ORIGINAL):
             self._print_whole(tables.footprint(report, labels, self._fits))
         if quality and len(labels) > 1:
-            self._print_whole(tables.comparison(report, self._fits))
+            self._print_whole(tables.comparison(report, self._fits, plain=self._plain))
             for line in tables.legend(report):
                 self.out.print(shown(line))
         elif labels:
-            self._print_whole([tables.removed(report, labels)])
+            self._print_whole(tables.removed(report, labels, self._fits))
         for line in (*tables.seams(report, labels), *tables.healing(report)):
             self.out.print(shown(line))
         if quality:
@@ -141,6 +143,11 @@ class Screen:
 
     def _needed(self, table: Table) -> int:
         return Measurement.get(self.out, self.out.options.update(width=1000), table).maximum
+
+    @property
+    def _plain(self) -> bool:
+        """Whether stdout shows ASCII alone."""
+        return self.out.options.ascii_only or self.out.is_dumb_terminal
 
     def _fits(self, table: Table) -> bool:
         return self._needed(table) <= self.out.width
@@ -187,25 +194,37 @@ class Screen:
             table.add_row(*(shown(cell) for cell in cells), style=style)
         self.out.print(table)
 
-    def show_scorers(self, scorers: list[dict[str, Any]], *, details: bool) -> None:
-        """The scorers, or with `details` their options."""
+    def show_components(self, kind: str, components: list[dict[str, Any]], *, details: bool) -> None:
+        """The components of a kind, or with `details` their options."""
         if self.json:
-            self.print_json({"scorers": scorers})
+            self.print_json({f"{kind}s": components})
             return
-        if not details:
-            table = Table("scorer", "what it measures", "reference", "plugin", box=SIMPLE_HEAD)
-            for one in scorers:
-                table.add_row(*(shown(one[key]) for key in ("name", "summary", "reference", "plugin")))
-            self.out.print(table)
-            return
-        for one in scorers:
+        for one in components:
             self.out.print(shown(f"{one['name']}: {one['summary']}", style="bold"))
-            self.out.print(shown(f"reference: {one['reference'] or 'none'}; plugin: {one['plugin']}"))
-            table = Table("option", "type", "default", "description", box=SIMPLE_HEAD)
-            for option in one["options"]:
-                cells = (option["name"], option["type"], option["default"], option["description"])
-                table.add_row(*(shown(str(cell)) for cell in cells))
-            self.out.print(table if one["options"] else shown("no options"))
+            source = f"{one['reference']}; " if one["reference"] else ""
+            self._indented(f"{source}plugin {one['plugin']}")
+            for option in one["options"] if details else ():
+                self.out.print()
+                self._indented(f"{option['name']} ({option['type']}, default {option['default']})", style="bold")
+                self._indented(option["description"])
+            if details and not one["options"]:
+                self._indented("no options")
+
+    def show_tasks(self, tasks: Mapping[str, str], containing: str | None) -> None:
+        """Tasks with what they are; for `containing` see `layerimp tasks`."""
+        if self.json:
+            self.print_json({"tasks": dict(tasks)})
+            return
+        for name, summary in tasks.items():
+            self.out.print(shown(f"{name}: {summary}"))
+        if containing is None:
+            self.note("these ship; layerimp tasks TEXT searches all of lm-evaluation-harness as well")
+        elif not tasks:
+            self.note(f"no task has {containing!r} in its name")
+
+    def _indented(self, text: str, style: str = "") -> None:
+        """Text that is broken at words, a little to the right."""
+        self.out.print(Padding(shown(text, style=style), (0, 0, 0, 2), expand=False))
 
     def print_text(self, text: str) -> None:
         """Text on stdout, as it is."""
@@ -224,8 +243,10 @@ def _provided(plugin: dict[str, Any]) -> Iterator[str]:
 
 
 def _console(stream: Any) -> Console:
+    """A console as wide as its terminal, or as COLUMNS says."""
     console = Console(file=stream, highlight=False)
-    return console if console.is_terminal else Console(file=stream, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    known = console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
+    return console if known else Console(file=stream, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
 
 
 def _bar(console: Console, total: int | None) -> Progress:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from layerimp.cli.tables import shown
+from layerimp.cli.columns import shown
 
 if TYPE_CHECKING:
     from rich.console import Console

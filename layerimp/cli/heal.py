@@ -33,7 +33,7 @@ _OWN: dict[str, Any] = {
 
 
 @o.taking(
-    f"model teacher healer set_ removed output calibration {o.TEXT} batch_size seed {o.MODEL} overwrite max_shard_size "
+    f"model teacher healer calibration output removed set_ {o.TEXT} batch_size seed {o.MODEL} overwrite max_shard_size "
     "no_verify json",
     **_OWN,
 )

@@ -1,12 +1,15 @@
-"""`layerimp plugins` and `layerimp scorers`: what is installed."""
+"""What is installed: `layerimp plugins`, the components of each kind, and the tasks."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerimp.cli import options as o
+
+if TYPE_CHECKING:
+    from layerimp.registry.catalog import Kind
 
 
 def plugins(json: o.json = False) -> None:
@@ -31,24 +34,69 @@ def plugins(json: o.json = False) -> None:
     Screen(json=json).show_plugins(rows)
 
 
-def scorers(
-    name: Annotated[str | None, typer.Argument(help="A scorer, to see its options.")] = None, json: o.json = False
-) -> None:
+Named = Annotated[str | None, typer.Argument(help="One of them, to see its options.")]
+
+
+def scorers(name: Named = None, json: o.json = False) -> None:
     """List the scorers, or one scorer's options with their type, default and description."""
+    _list("scorer", name, json=json)
+
+
+def pruners(name: Named = None, json: o.json = False) -> None:
+    """List the pruners, or one pruner's options with their type, default and description."""
+    _list("pruner", name, json=json)
+
+
+def healers(name: Named = None, json: o.json = False) -> None:
+    """List the healers, or one healer's options with their type, default and description."""
+    _list("healer", name, json=json)
+
+
+def evaluators(name: Named = None, json: o.json = False) -> None:
+    """List the evaluators, or one evaluator's options with their type, default and description."""
+    _list("evaluator", name, json=json)
+
+
+def tasks(
+    containing: Annotated[
+        str | None, typer.Argument(help="A part of the name; with it, all of lm-evaluation-harness is searched.")
+    ] = None,
+    task_path: o.task_path = None,
+    json: o.json = False,
+) -> None:
+    """List the tasks that ship, or all tasks whose name contains a text.
+
+    Example: layerimp tasks arc
+    """
+    from layerimp.cli.display import Screen
+    from layerimp.evaluator import Evaluator
+    from layerimp.registry.catalog import registry
+
+    found: dict[str, str] = {}
+    for name in registry().names("evaluator"):
+        takes_path = "task_path" in registry().get("evaluator", name).Config.model_fields
+        evaluator = registry().create("evaluator", name, {"task_path": task_path} if takes_path else {})
+        assert isinstance(evaluator, Evaluator)
+        found |= evaluator.known_tasks(containing or "")
+    Screen(json=json).show_tasks(found, containing)
+
+
+def _list(kind: Kind, name: str | None, *, json: bool) -> None:
+    """Show the components of a kind, or the options of one."""
     from layerimp.cli.display import Screen
     from layerimp.registry.catalog import registry
 
-    names = registry().names("scorer") if name is None else [name]
-    Screen(json=json).show_scorers([_description(scorer) for scorer in names], details=name is not None)
+    names = registry().names(kind) if name is None else [name]
+    Screen(json=json).show_components(kind, [_description(kind, one) for one in names], details=name is not None)
 
 
-def _description(name: str) -> dict[str, Any]:
+def _description(kind: Kind, name: str) -> dict[str, Any]:
     from layerimp.registry.catalog import registry
 
-    cls = registry().get("scorer", name)
+    cls = registry().get(kind, name)
     return {
         "name": name,
-        "plugin": registry().origin("scorer", name),
+        "plugin": registry().origin(kind, name),
         "summary": cls.summary(),
         "reference": cls.reference,
         "options": [

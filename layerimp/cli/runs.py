@@ -12,7 +12,7 @@ from layerimp.errors import OptionError
 
 
 @o.taking(
-    "model scorer no_baselines calibration tasks ratio count output cuts pruner heal allow_overlap blocks protect set_ "
+    "model scorer calibration tasks output ratio count blocks cuts pruner protect no_baselines heal allow_overlap set_ "
     f"{o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size no_verify recipe json"
 )
 def run(**given: Any) -> int:
@@ -38,7 +38,7 @@ def score(*, by: str | None, **given: Any) -> int:
 
 
 @o.taking(
-    "model plan label blocks scorer calibration ratio count output cuts pruner protect set_ "
+    "model plan blocks scorer output label ratio count calibration cuts pruner protect set_ "
     f"{o.TEXT} batch_size seed task_path data_dir allow_task_code {o.MODEL} overwrite max_shard_size no_verify "
     "recipe json"
 )

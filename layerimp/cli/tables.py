@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
+from layerimp.cli.bars import AXIS, axis
+from layerimp.cli.columns import Column, Fits, packed, shown
 from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
 from layerimp.report.model_card import measured
@@ -24,43 +24,37 @@ if TYPE_CHECKING:
     from layerimp.report.tables import PaperTable
     from layerimp.steps import Step
 
-Fits = Callable[[Table], bool]
-"""Whether the screen has room for a table."""
-
 MARKS = {1: " *", 2: " +", None: ""}
 """What stands for bold and underlined where a terminal has neither."""
 REDUCTION = "parameter reduction"
 """The column of a grid's table that holds words and no numbers."""
 BEST = "*"
 """Marks the best value of a column, and what cannot be told from it."""
+AXIS_HEAD = f"0%{'100%':>{AXIS - 2}}"
+"""Above the picture of what is retained."""
 BLOCKS_WIDTH = 18
 """Where long lists of blocks are broken on a narrow screen."""
 
 
-def shown(text: str, style: str = "") -> Text:
-    """A name or a sentence from outside, as it is: no markup is read in it, and no control character left in it."""
-    return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style=style)
-
-
-def metrics(report: Report, labels: list[str]) -> Table:
-    """The intact model and the pruned ones, if any, side by side."""
-    table = Table(title=shown(f"quality (± standard error{_limit(report)})"), box=SIMPLE_HEAD)
-    for name in ("task", "metric", "better", "documents", ORIGINAL):
-        table.add_column(name, justify="right" if name in ("documents", ORIGINAL) else "left")
-    for label in labels:
-        table.add_column(shown(label), justify="right")
-        table.add_column("retained", justify="right")
+def metrics(report: Report, labels: list[str], fits: Fits) -> list[Table]:
+    """The intact model and the pruned ones, if any, side by side: a row for each metric."""
+    before = report.metrics[ORIGINAL]
     compared = report.comparison()
-    found = {label: {(m.task, m.name): m for m in report.metrics.get(label, [])} for label in labels}
-    for metric in report.metrics[ORIGINAL]:
-        better, count = "higher" if metric.higher_is_better else "lower", "-" if metric.count is None else metric.count
-        cells = [metric.task, metric.name, better, str(count), measured(metric)]
-        for label in labels:
-            after = found[label].get((metric.task, metric.name))
-            kept = compared.retained[label].tasks.get(metric.task) if compared.counts(metric) else None
-            cells += ["-" if after is None else measured(after), "" if kept is None else percentage(kept.mean)]
-        table.add_row(*(shown(cell) for cell in cells))
-    return table
+    columns = [Column(ORIGINAL, [measured(metric) for metric in before])]
+    for label in labels:
+        found = {(m.task, m.name): m for m in report.metrics.get(label, [])}
+        after = [found.get((metric.task, metric.name)) for metric in before]
+        kept = [compared.retained[label].tasks.get(m.task) if compared.counts(m) else None for m in before]
+        columns.append(Column(label, ["-" if metric is None else measured(metric) for metric in after]))
+        columns.append(Column("retained", ["" if share is None else percentage(share.mean) for share in kept]))
+    columns.append(Column("documents", ["-" if metric.count is None else str(metric.count) for metric in before]))
+    names = [f"{metric.task} {metric.name} {_better(metric)}" for metric in before]
+    return packed(f"quality (± standard error{_limit(report)})", Column("metric", names, "left"), columns, fits)
+
+
+def _better(metric: Metric) -> str:
+    """Which way a metric gets better."""
+    return "↑" if metric.higher_is_better else "↓"
 
 
 def _limit(report: Report) -> str:
@@ -75,8 +69,13 @@ def footprint(report: Report, labels: list[str], fits: Fits) -> list[Table]:
         for label in labels:
             after = next((m for m in report.footprint.get(label, []) if m.name == before.name), None)
             cells.append("-" if after is None else f"{_quantity(after)}{_factor(before, after)}")
-        columns.append(_Column(before.name, cells))
-    return _packed("footprint", [ORIGINAL, *labels], columns, fits)
+        columns.append(Column(before.name, cells))
+    return packed("footprint", _models(labels), columns, fits)
+
+
+def _models(labels: Sequence[str]) -> Column:
+    """The first column of a table with a row for each model."""
+    return Column("model", [ORIGINAL, *labels], "left")
 
 
 def _factor(before: Metric, after: Metric) -> str:
@@ -94,20 +93,15 @@ def _amount(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.3g}"
 
 
-def removed(report: Report, labels: list[str]) -> Table:
-    """Blocks, parameters and bytes removed, each as a count and a share."""
-    table = Table(title="removed", box=SIMPLE_HEAD)
-    table.add_column("by")
+def removed(report: Report, labels: list[str], fits: Fits) -> list[Table]:
+    """What is removed by each label: which blocks, and how much of the blocks, the parameters and the bytes."""
+    gone = [report.removed(label) for label in labels]
+    columns = [Column("which", [cuts.ranges(report.plan_of(label).blocks) for label in labels], "left")]
     for name in ("blocks", "parameters", "bytes"):
-        table.add_column(name, justify="right")
-    table.add_column("which")
-    for label in labels:
-        gone = report.removed(label)
-        share = gone.share_of(report.sizes[ORIGINAL])
-        counts = {"blocks": gone.blocks, "parameters": gone.parameters, "bytes": gone.bytes}
-        cells = [f"{count:,} ({share[name]:.2%})" for name, count in counts.items()]
-        table.add_row(shown(label), *cells, cuts.ranges(report.plan_of(label).blocks))
-    return table
+        shares = [one.share_of(report.sizes[ORIGINAL])[name] for one in gone]
+        counts = [getattr(one, name) for one in gone]
+        columns.append(Column(name, [f"{count:,} ({share:.2%})" for count, share in zip(counts, shares, strict=True)]))
+    return packed("removed", Column("by", labels, "left"), columns, fits)
 
 
 def seams(report: Report, labels: Sequence[str]) -> Iterator[str]:
@@ -115,31 +109,26 @@ def seams(report: Report, labels: Sequence[str]) -> Iterator[str]:
     yield from dict.fromkeys(line for label in labels for line in cuts.seams(report.plan_of(label).blocks))
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A column of a table that has one row per model."""
-
-    name: str
-    cells: list[str]
-    justify: Literal["left", "right"] = "right"
-    max_width: int | None = None
-
-
-def comparison(report: Report, fits: Fits) -> list[Table]:
+def comparison(report: Report, fits: Fits, *, plain: bool = False) -> list[Table]:
     """The intact and the pruned models side by side, as one table where the screen has room for it.
 
     Where it has not, errors go under their values, and then the columns into several parts.
+
+    Args:
+        report: The report.
+        fits: Whether the screen has room for a table.
+        plain: Whether it shows ASCII alone.
     """
     found = report.comparison()
     gone = report.removed(found.labels[0]).blocks  # the budget of all
     share = f"{gone} of {report.num_blocks} blocks ({gone / report.num_blocks:.2%}) removed"
     if not _whole(report, found.labels):
         share = f"{report.num_blocks - gone} of {report.num_blocks} blocks left"
-    title, rows = f"comparison, {share} (± standard error{_limit(report)})", [ORIGINAL, *found.labels]
-    whole = _packed(title, rows, list(_comparison_columns(report, found, stacked=False)), fits)
+    title, rows = f"comparison, {share} (± standard error{_limit(report)})", _models(found.labels)
+    whole = packed(title, rows, list(_comparison_columns(report, found, stacked=False, plain=plain)), fits)
     if len(whole) == 1:
         return whole
-    return _packed(title, rows, list(_comparison_columns(report, found, stacked=True)), fits)
+    return packed(title, rows, list(_comparison_columns(report, found, stacked=True, plain=plain)), fits)
 
 
 def _whole(report: Report, labels: Sequence[str]) -> bool:
@@ -147,10 +136,28 @@ def _whole(report: Report, labels: Sequence[str]) -> bool:
     return all(cuts.whole(report.plan_of(label).blocks) for label in labels)
 
 
-def _comparison_columns(report: Report, found: Comparison, *, stacked: bool) -> Iterator[_Column]:
+def _comparison_columns(report: Report, found: Comparison, *, stacked: bool, plain: bool) -> Iterator[Column]:
+    """What was removed, what is retained, and the metrics that this follows from."""
     blocks = ["", *(cuts.ranges(report.plan_of(label).blocks) for label in found.labels)]
     head = "removed\nblocks" if _whole(report, found.labels) else "removed"
-    yield _Column(head, blocks, "left", BLOCKS_WIDTH if stacked else None)
+    yield Column(head, blocks, "left", BLOCKS_WIDTH if stacked else None)
+    kinds = {
+        "worst": {label: found.retained[label].worst for label in found.labels},
+        "likelihood": {label: found.retained[label].likelihood for label in found.labels},
+        "accuracy": {label: found.retained[label].accuracy for label in found.labels},
+    }
+    known = [kind for kind, means in kinds.items() if any(means.values())]
+    for kind in known if len(known) == len(kinds) else known[-1:]:
+        deciding = kind == "worst" or len(known) < len(kinds)
+        cells = [""]
+        for label in found.labels:
+            best = deciding and label in found.best_retained
+            cells.append(_cell(_share(kinds[kind][label]), best=best, stacked=stacked))
+        yield Column(f"retained\n{kind}", cells)
+        if deciding:
+            shares = [kinds[kind][label] for label in found.labels]
+            drawn = ("" if one is None else axis(one.mean, one.error or 0, plain=plain) for one in shares)
+            yield Column(AXIS_HEAD, ["", *drawn], "left")
     tables = {label: {(m.task, m.name): m for m in metrics} for label, metrics in report.metrics.items()}
     for key, metric in tables[ORIGINAL].items():
         cells = [_cell(measured(metric), best=False, stacked=stacked)]
@@ -158,22 +165,9 @@ def _comparison_columns(report: Report, found: Comparison, *, stacked: bool) -> 
             told = "-" if (after := tables[label].get(key)) is None else measured(after)
             cells.append(_cell(told, best=label in found.best[key], stacked=stacked))
         count = "" if metric.count is None else f"\n{metric.count} documents"
-        yield _Column(f"{key[0]}\n{key[1]} {'↑' if metric.higher_is_better else '↓'}{count}", cells)
-    kinds = {
-        "likelihood": {label: found.retained[label].likelihood for label in found.labels},
-        "accuracy": {label: found.retained[label].accuracy for label in found.labels},
-        "worst": {label: found.retained[label].worst for label in found.labels},
-    }
-    known = [kind for kind, means in kinds.items() if any(means.values())]
-    for kind in known if len(known) == 3 else known[:1]:
-        last = kind == known[-1] or len(known) < 3
-        cells = [""]
-        for label in found.labels:
-            best = last and label in found.best_retained
-            cells.append(_cell(_share(kinds[kind][label]), best=best, stacked=stacked))
-        yield _Column(f"retained\n{kind}", cells)
+        yield Column(f"{key[0]}\n{key[1]} {_better(metric)}{count}", cells)
     gone = [report.removed(label).share_of(report.sizes[ORIGINAL])["parameters"] for label in found.labels]
-    yield _Column("parameters\nremoved", ["", *(f"{share:.2%}" for share in gone)])
+    yield Column("parameters\nremoved", ["", *(f"{share:.2%}" for share in gone)])
 
 
 def healing(report: Report) -> Iterator[str]:
@@ -232,29 +226,6 @@ def legend(report: Report) -> Iterator[str]:
         yield "retained: 100 % is the intact model, 0 % a model that knows nothing; worst: the lower of the two means"
     if baselines := [label for label in found.labels if label in report.recipe.baselines]:
         yield f"baselines: {', '.join(baselines)}; a scorer that is not above them has shown nothing"
-
-
-def _packed(title: str, rows: list[str], columns: list[_Column], fits: Fits) -> list[Table]:
-    """One table, or as many as it takes for each to fit; every one has at least one column, and begins with the rows'
-    names."""
-    parts: list[list[_Column]] = [[]]
-    for column in columns:
-        if parts[-1] and not fits(_table(rows, [*parts[-1], column])):
-            parts.append([])
-        parts[-1].append(column)
-    tables = [_table(rows, part) for part in parts]
-    tables[0].title = shown(title)
-    return tables
-
-
-def _table(rows: list[str], columns: list[_Column]) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
-    table.add_column("model")
-    for column in columns:
-        table.add_column(shown(column.name), justify=column.justify, max_width=column.max_width)
-    for row, name in enumerate(rows):
-        table.add_row(shown(name), *(shown(column.cells[row]) for column in columns))
-    return table
 
 
 def paper(table: PaperTable, fits: Fits) -> list[Table]:

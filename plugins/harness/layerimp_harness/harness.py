@@ -15,7 +15,7 @@ from layerimp.evaluator import Evaluator, Metric
 from layerimp_harness.isolation import contained, muted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,6 +70,16 @@ class Harness(Evaluator):
         super().__init__(config)
         self._loaded: TaskSet | None = None
         self._memory: TokenMemory | None = None
+
+    def known_tasks(self, containing: str = "") -> Mapping[str, str]:
+        """The tasks that ship and those of `task_path`; with a part of a name, all of lm-evaluation-harness as well.
+
+        Raises:
+            TaskError: `task_path` is no directory.
+        """
+        from layerimp_harness.tasks import described
+
+        return described(self.config.task_path, containing)
 
     def prepare(self) -> None:
         """Find, check and load the tasks and their data, so that wrong input fails before the model runs.

@@ -69,6 +69,27 @@ def load_tasks(config: Any) -> TaskSet:
     return TaskSet(loaded["tasks"], loaded["groups"], list(factory.files))
 
 
+def described(task_path: Path | None, containing: str) -> dict[str, str]:
+    """Tasks, groups and tags by name, each with what it is: its file's opening comment, or its kind.
+
+    Args:
+        task_path: A directory with more of them than those that ship.
+        containing: A part of the name; without one, those of lm-eval itself are left out, which are thousands.
+
+    Raises:
+        TaskError: the task path is no directory.
+    """
+    local = {**_index(_shipped()), **_local_index(task_path)}
+    found = {**(whole_index() if containing else {}), **local}
+    return {name: _summary(entry, own=name in local) for name, entry in sorted(found.items()) if containing in name}
+
+
+def _summary(entry: Any, *, own: bool) -> str:
+    """What a task is, in a line."""
+    comment = entry.yaml_path.read_text(encoding="utf-8").partition("\n")[0] if own and entry.yaml_path else ""
+    return comment.removeprefix("#").strip() if comment.startswith("#") else f"a {entry.kind.name.lower()}"
+
+
 def _distinct(built: list[Any]) -> list[Any]:
     seen: set[str] = set()
     for item in built:

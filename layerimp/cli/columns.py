@@ -1,0 +1,68 @@
+"""Tables that are cut between their columns where the screen is too narrow for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+Fits = Callable[[Table], bool]
+"""Whether the screen has room for a table."""
+
+
+def shown(text: str, style: str = "") -> Text:
+    """A name or a sentence from outside, as it is: no markup is read in it, and no control character left in it."""
+    return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style=style)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+        name: Its heading.
+        cells: What it says of each row.
+        justify: On which side its cells are in line.
+        max_width: Where its cells are broken at words.
+    """
+
+    name: str
+    cells: Sequence[str]
+    justify: Literal["left", "right"] = "right"
+    max_width: int | None = None
+
+
+def packed(
+    title: str, rows: Column, columns: Sequence[Column], fits: Fits, *, styles: Sequence[str] | None = None
+) -> list[Table]:
+    """One table, or as many as it takes for each to fit.
+
+    Args:
+        title: What stands above the first table.
+        rows: What each row is; every table begins with it.
+        columns: The others, those that matter most first. Every table has at least one of them.
+        fits: Whether the screen has room for a table.
+        styles: How each row is written.
+    """
+    parts: list[list[Column]] = [[]]
+    for column in columns:
+        if parts[-1] and not fits(_table(rows, [*parts[-1], column], styles)):
+            parts.append([])
+        parts[-1].append(column)
+    tables = [_table(rows, part, styles) for part in parts]
+    tables[0].title = shown(title)
+    return tables
+
+
+def _table(rows: Column, columns: Sequence[Column], styles: Sequence[str] | None) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    for column in (rows, *columns):
+        table.add_column(shown(column.name), justify=column.justify, max_width=column.max_width)
+    for row, name in enumerate(rows.cells):
+        cells = (shown(column.cells[row]) for column in columns)
+        table.add_row(shown(name), *cells, style=styles[row] if styles else "")
+    return table
