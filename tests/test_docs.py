@@ -40,7 +40,7 @@ FOLLOWED_ELSEWHERE = {"write-a-scorer.md"}
 """Pages whose commands need what they install; see test_third_party.py."""
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 LANGUAGES = {"bash", "python", "text", "toml", "yaml", "json"}
-FOREIGN = {"--no-deps", "--no-build-isolation", "--output", "--help", "--version"}
+FOREIGN = {"--no-deps", "--prune-layers", "--no-build-isolation", "--output", "--help", "--version"}
 """Options that pages mention and that are not layerimp's alone."""
 
 
