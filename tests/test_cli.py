@@ -779,6 +779,7 @@ def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
                 "baselines",
                 "cim",
                 "closedform",
+                "distill",
                 "footprint",
                 "gbis",
                 "greedy",
@@ -792,6 +793,7 @@ def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
         "ok",
     )
     components = {plugin["name"]: plugin["components"] for plugin in found}
+    assert components["distill"] == {"healer": ["distill"]}
     assert components["closedform"] == {"healer": ["linear", "rescale"]}
     assert components["prose"] == {}
     assert "healers linear, rescale" in layerimp_command("plugins")[1]

@@ -60,6 +60,7 @@ class Head:
         backbone: The part of the model that ends where the head begins; called like `BlockStack.backbone`. What it
             puts out is what the methods read.
         num_classes: How many tokens or labels there are to predict.
+        field: Which part of the backbone's output holds the last hidden state [batch, seq, hidden].
 
     Raises:
         PredictionError: the model predicts neither.
@@ -67,6 +68,7 @@ class Head:
 
     kind: Literal["next-token", "label"]
     backbone: nn.Module
+    field: str
 
     def __init__(self, stack: BlockStack) -> None:
         self._model, self._device = stack.model, stack.device
@@ -99,7 +101,7 @@ class Head:
         self.backbone, output = calls[-1] if calls else (self._model, None)
         if not isinstance(output, ModelOutput):
             raise PredictionError(f"{name} has no part that ends where its head begins")
-        self._field = next(field for field, value in output.items() if isinstance(value, Tensor))
+        self.field = next(field for field, value in output.items() if isinstance(value, Tensor))
         if not logits.isfinite().all():
             return  # nothing can be told; the sweep will name the block
         with in_eval_mode(self._model), torch.inference_mode():
@@ -125,7 +127,7 @@ class Head:
         if self.kind == "label":
             labels = batch.get("labels")
             if labels is None:
-                labels = self._label_logits(output, batch).argmax(dim=-1)
+                labels = self.label_logits(output, batch).argmax(dim=-1)
             return Targets(batch, labels[:, None], torch.ones_like(labels[:, None], dtype=torch.bool))
         following = mask.roll(-1, dims=1)
         following[:, -1] = False
@@ -142,11 +144,11 @@ class Head:
             Float32, or float64 where the model computes in it.
         """
         if self.kind == "label":
-            return _log_probs(self._label_logits(output, targets.batch), targets.ids[:, 0])[:, None]
-        hidden: Tensor = output[self._field]
+            return _log_probs(self.label_logits(output, targets.batch), targets.ids[:, 0])[:, None]
+        hidden: Tensor = output[self.field]
         found = hidden.new_zeros(targets.ids.shape, dtype=working_dtype(hidden.dtype))
         parts = [
-            _log_probs(self._token_logits(output, rows), ids) for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS)
+            _log_probs(self.token_logits(output, rows), ids) for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS)
         ]
         if parts:
             found[targets.mask.to(found.device)] = torch.cat(parts).to(found.device)
@@ -159,7 +161,7 @@ class Head:
             output: What the backbone puts out.
             targets: The labels.
         """
-        logits = self._label_logits(output, targets.batch)
+        logits = self.label_logits(output, targets.batch)
         return logits.argmax(dim=-1) == targets.ids[:, 0].to(logits.device)
 
     def gradient(
@@ -189,13 +191,13 @@ class Head:
                 if isinstance(value, Tensor) and value.requires_grad
             }
             with torch.enable_grad():
-                logits = self._label_logits(_with(output, leaves), targets.batch)
+                logits = self.label_logits(_with(output, leaves), targets.batch)
             values, slope = _outcome(logits, targets.ids[:, 0], quantity)
             found = torch.autograd.grad(logits, list(leaves.values()), slope, materialize_grads=True)
             return values, dict(zip(leaves, found, strict=True))
-        hidden: Tensor = output[self._field].detach()
+        hidden: Tensor = output[self.field].detach()
         values_of, parts = [hidden.new_zeros(0, dtype=torch.float64)], [hidden.new_zeros(0, hidden.shape[-1])]
-        unembedding = self._unembedding(output) if quantity == "logit" else None
+        unembedding = self.unembedding(output) if quantity == "logit" else None
         plain = self._plain(output) if quantity == "nll" else None
         for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS // 2):
             if plain:
@@ -204,7 +206,7 @@ class Head:
                 leaf = rows.requires_grad_()
                 with torch.enable_grad():  # for the rules of a sweep, which tell what a bias adds
                     if unembedding is None:
-                        logits = self._token_logits(output, leaf)
+                        logits = self.token_logits(output, leaf)
                     else:
                         logits, ids = _own_logits(unembedding, leaf, ids), torch.zeros_like(ids)
                 values, slope = _outcome(logits, ids, quantity)
@@ -214,16 +216,16 @@ class Head:
             parts.append(part.to(hidden.device))
         gradient = torch.zeros_like(hidden)
         gradient[targets.mask.to(hidden.device)] = torch.cat(parts)
-        return torch.cat(values_of), {self._field: gradient}
+        return torch.cat(values_of), {self.field: gradient}
 
-    def _unembedding(self, output: ModelOutput) -> nn.Linear:
+    def unembedding(self, output: ModelOutput) -> nn.Linear:
         """The module that turns the last hidden state into logits; that it does is seen on a token."""
         read: list[Tensor] = []
         module = self._model.get_output_embeddings()
-        hidden: Tensor = output[self._field].detach()[:1, :1]
+        hidden: Tensor = output[self.field].detach()[:1, :1]
         if isinstance(module, nn.Linear) and module.out_features == self.num_classes:
             with module.register_forward_pre_hook(lambda _module, args: read.append(args[0])), torch.no_grad():
-                self._token_logits(output, hidden[0])
+                self.token_logits(output, hidden[0])
             if len(read) == 1 and torch.equal(read[0].to(hidden.device), hidden):
                 return module
         raise ModelError(f"the logits of {type(self._model).__name__} are not its last hidden state times a matrix")
@@ -233,8 +235,8 @@ class Head:
         if self._is_plain is None:
             self._is_plain = False
             with suppress(ModelError), torch.no_grad():
-                module, hidden = self._unembedding(output), output[self._field].detach()[:1, :1]
-                logits = self._token_logits(output, hidden[0])
+                module, hidden = self.unembedding(output), output[self.field].detach()[:1, :1]
+                logits = self.token_logits(output, hidden[0])
                 self._is_plain = torch.equal(module(hidden.to(module.weight.device))[0].to(logits.device), logits)
         return self._model.get_output_embeddings() if self._is_plain else None
 
@@ -244,17 +246,17 @@ class Head:
         rows, ids = hidden[targets.mask.to(hidden.device)], targets.ids[targets.mask]
         return zip(rows.split(size), ids.split(size), strict=True) if len(ids) else iter(())
 
-    def _token_logits(self, output: ModelOutput, rows: Tensor) -> Tensor:
+    def token_logits(self, output: ModelOutput, rows: Tensor) -> Tensor:
         """The logits [token, vocabulary] after hidden states [token, hidden]."""
         inputs = {"input_ids": torch.zeros(1, len(rows), dtype=torch.long, device=self._device)}
-        return self._logits(_with(output, {self._field: rows[None]}), inputs)[0]
+        return self._logits(_with(output, {self.field: rows[None]}), inputs)[0]
 
-    def _label_logits(self, output: ModelOutput, batch: Batch) -> Tensor:
+    def label_logits(self, output: ModelOutput, batch: Batch) -> Tensor:
         """The logits [batch, class]; row by row, since some heads find the last token only where nothing is padded."""
         found = []
         for index, length in enumerate(batch["attention_mask"].sum(dim=1).tolist()):
             row = {field: value[index : index + 1] for field, value in output.items() if isinstance(value, Tensor)}
-            row[self._field] = row[self._field][:, :length]
+            row[self.field] = row[self.field][:, :length]
             inputs = {name: batch[name][index : index + 1, :length] for name in ("input_ids", "attention_mask")}
             found.append(self._logits(_with(output, row), inputs))
         return torch.cat(found)

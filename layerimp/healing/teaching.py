@@ -1,0 +1,196 @@
+"""A pruned model that learns from the intact one: both on the same text, and how far their predictions are apart."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from layerimp.blocks.forward import hidden_states, run
+from layerimp.blocks.head import Head
+from layerimp.blocks.modes import in_eval_mode
+from layerimp.stats import working_dtype
+from layerimp.steps import kept_halves
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from transformers.utils.generic import ModelOutput
+
+    from layerimp.blocks.head import Targets
+    from layerimp.blocks.stack import Batch
+    from layerimp.healer import Case
+
+CHUNK_LOGITS = 1 << 24
+"""Logits of each model that exist at once: 64 MiB in float32."""
+DRAWS = 8
+"""Tokens that are drawn from each prediction to estimate the metric of a head."""
+
+
+class Teaching:
+    """The two models of a healer's case as pupil and teacher.
+
+    Each method runs both on one batch: the pruned model, the pupil, with a graph for the gradient if that is enabled;
+    the intact one without. Neither of them drops anything out.
+
+    Args:
+        case: The case.
+
+    Raises:
+        PredictionError: the models predict neither the next token nor a label.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._ours, self._theirs = Head(case.pruned), Head(case.intact)
+        kept = kept_halves([step for gap in case.gaps for step in gap.steps], len(case.intact))
+        # After a kept block the stream should be what the next one reads in the intact model.
+        ends = [attention - 1 for attention, _ in kept[1:]] + [len(case.intact) - 1]
+        first = max(case.gaps[0].position.block - 1, 0)
+        self._ends = list(enumerate(ends))[first:]
+
+    @property
+    def predicts(self) -> str:
+        """What the models predict: `next-token`, or `label`."""
+        return self._ours.kind
+
+    def divergence(self, batch: Batch) -> tuple[Tensor, int]:
+        """The Kullback-Leibler divergence of the pupil's predictions from the teacher's, over a batch.
+
+        Returns:
+            The sum in nats, and the number of predictions. The logits of language models exist for a few tokens at a
+            time.
+        """
+        expected = self._taught(batch)
+        targets = self._theirs.targets(batch, expected)
+        with in_eval_mode(self._case.pruned.model):
+            output = run(self._ours.backbone, batch)
+            return _divergence(self._ours, output, self._theirs, expected, targets), int(targets.mask.sum())
+
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the heads of both read where a token is predicted: of the pupil, and of the teacher [token, hidden]."""
+        expected = self._taught(batch)
+        mask = self._theirs.targets(batch, expected).mask
+        with in_eval_mode(self._case.pruned.model):
+            found = run(self._ours.backbone, batch)[self._ours.field]
+        aim = expected[self._theirs.field]
+        return found[mask.to(found.device)], aim[mask.to(aim.device)].to(found.device)
+
+    def streams(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """The residual stream after each kept block from the first gap on: of the pupil, and of the teacher.
+
+        Before a gap, the teacher's is the stream after what was removed.
+
+        Returns:
+            Pairs of real tokens' states [token, hidden].
+        """
+        case, mask = self._case, batch["attention_mask"].bool()
+        ours: dict[int, Tensor] = {}
+        theirs: dict[int, Tensor] = {}
+        with ExitStack() as hooks:
+            for here, there in self._ends:
+                hooks.enter_context(_taking(case.pruned[here], ours, here))
+                hooks.enter_context(_taking(case.intact[there], theirs, there))
+            self._taught(batch)
+            with in_eval_mode(case.pruned.model):
+                run(self._ours.backbone, batch)
+        found = []
+        for here, there in self._ends:
+            state, aim = ours[here], theirs[there]
+            found.append((state[mask.to(state.device)], aim[mask.to(aim.device)].to(state.device)))
+        return found
+
+    def head_metric(self, batches: Iterable[Batch]) -> Tensor:
+        """How much a change of the last hidden state matters to a language model's predictions, in all directions.
+
+        To second order the divergence after a change x is x M x / 2, where M is the covariance of the unembedding's
+        rows under the predicted distribution (the Fisher matrix of the softmax, seen from the state). It is estimated
+        once, from tokens that are drawn from the teacher's predictions.
+
+        Returns:
+            M [hidden, hidden] in float32, the mean over the predictions of `batches`.
+
+        Raises:
+            ModelError: the logits are no product of the last hidden state and a matrix.
+        """
+        total: Tensor | None = None
+        count = 0
+        generator = torch.Generator().manual_seed(0)
+        for batch in batches:
+            expected = self._taught(batch)
+            targets = self._theirs.targets(batch, expected)
+            weight = self._theirs.unembedding(expected).weight
+            hidden = expected[self._theirs.field]
+            for rows in hidden[targets.mask.to(hidden.device)].split(max(1, CHUNK_LOGITS // self._theirs.num_classes)):
+                with torch.no_grad():
+                    probable = self._theirs.token_logits(expected, rows).float().softmax(dim=-1).cpu()
+                    drawn = torch.multinomial(probable, DRAWS, replacement=True, generator=generator)
+                    away = weight[drawn.to(weight.device)].float()  # [token, draw, hidden]
+                    away = (away - away.mean(dim=1, keepdim=True)).flatten(0, 1)
+                    part = away.T @ away * (1 / (DRAWS - 1))
+                total = part if total is None else total + part
+                count += len(rows)
+        assert total is not None
+        return total / count
+
+    def _taught(self, batch: Batch) -> ModelOutput:
+        """What the teacher's backbone puts out."""
+        with torch.no_grad(), in_eval_mode(self._case.intact.model):
+            output: ModelOutput = run(self._theirs.backbone, batch)
+        return output
+
+
+def _taking(block: torch.nn.Module, into: dict[int, Tensor], index: int) -> Any:
+    """Keep what a block puts out."""
+
+    def take(_module: torch.nn.Module, _args: Any, output: Any) -> None:
+        into[index] = hidden_states(output)
+
+    return block.register_forward_hook(take)
+
+
+def _divergence(ours: Head, output: ModelOutput, theirs: Head, expected: ModelOutput, targets: Targets) -> Tensor:
+    """The divergence summed over all predictions; the gradient goes to `output`."""
+    if ours.kind == "label":
+        with torch.no_grad():
+            aim = theirs.label_logits(expected, targets.batch)
+        return _between(ours.label_logits(output, targets.batch), aim)
+    hidden, aims = output[ours.field], expected[theirs.field]
+    rows, aims = hidden[targets.mask.to(hidden.device)], aims[targets.mask.to(aims.device)]
+    found: Tensor = _Chunked.apply(rows, ours, output, theirs, expected, aims)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _between(logits: Tensor, aim: Tensor) -> Tensor:
+    """The divergence between the distributions of logits [row, class], summed over rows, at least in float32."""
+    dtype = working_dtype(logits.dtype)
+    found, expected = (functional.log_softmax(one.to(dtype), dim=-1) for one in (logits, aim.to(logits.device)))
+    return functional.kl_div(found, expected, reduction="sum", log_target=True)
+
+
+class _Chunked(torch.autograd.Function):
+    """A divergence whose gradient is found on the way forward, so that no logits are kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ours: Head, output: Any, theirs: Head, expected: Any, aims: Tensor) -> Tensor:
+        size = max(1, CHUNK_LOGITS // ours.num_classes)
+        total = rows.new_zeros((), dtype=working_dtype(rows.dtype))
+        slopes = [torch.zeros_like(rows[:0])]
+        for part, aim in zip(rows.detach().split(size), aims.split(size), strict=True):
+            leaf = part.requires_grad_()
+            expecting = theirs.token_logits(expected, aim)
+            with torch.enable_grad():
+                lost = _between(ours.token_logits(output, leaf), expecting)
+            (slope,) = torch.autograd.grad(lost, leaf)
+            slopes.append(slope)
+            total += lost.detach()
+        ctx.save_for_backward(torch.cat(slopes))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return grads[0].to(slopes.dtype) * slopes, None, None, None, None, None

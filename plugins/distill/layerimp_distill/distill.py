@@ -1,0 +1,69 @@
+"""The healer `distill`: the blocks beside each gap are trained to do what the intact model does."""
+
+from __future__ import annotations
+
+from layerimp import Healer
+from layerimp.healer import Case, Repair
+from layerimp.healing import Teaching, replace, trying
+from layerimp.registry.catalog import registry
+from layerimp_distill.options import DistillConfig
+
+
+class Distill(Healer):
+    """Trains the blocks beside the gaps to do what the intact model does, where that lowers the held-out loss."""
+
+    name = "distill"
+    reference = (
+        "Hinton et al. 2015, arXiv:1503.02531; after pruning: Muralidharan et al. 2024 (Minitron), arXiv:2407.14679"
+    )
+    Config = DistillConfig
+
+    config: DistillConfig
+
+    def heal(self, case: Case) -> list[Repair]:
+        """Let another healer go first, if asked to, and train from there.
+
+        Raises:
+            OptionError: there is no limit.
+            PredictionError: the models predict neither the next token nor a label.
+        """
+        from layerimp_distill.learning import learning
+        from layerimp_distill.losses import loss_of
+        from layerimp_distill.training import Limits, train
+
+        config = self.config
+        limits = Limits(config.steps, config.tokens, config.minutes)
+        teaching = Teaching(case)
+        loss = loss_of(config.loss, teaching, case.batches)
+        done = _first(config.first, case)
+        before = case.loss()
+        with learning(case, config.learns, width=config.width, rank=config.rank) as learner:
+            outcome = train(case, learner, loss, limits, config, before=before.mean)
+            values = learner.values()
+        told = {"loss_before": before.mean, "steps": float(outcome.steps), "tokens": float(outcome.tokens)}
+        with trying(case.pruned.model) as keep:
+            if outcome.improved:
+                for path, value in values.items():
+                    replace(case.pruned.model, path, value)
+            after = case.loss()
+            if outcome.improved and after.is_clearly_below(before):
+                keep()
+                return [_taught(repair, told | {"loss_after": after.mean}) for repair in done]
+        why = "training did not clearly lower the held-out loss"
+        return [Repair(one.gap, one.done, "; ".join(filter(None, (one.why, why))), one.numbers) for one in done]
+
+
+def _first(name: str, case: Case) -> list[Repair]:
+    """What a healer that goes first did at each gap; nothing, where none does."""
+    if not name:
+        return [Repair(gap, "nothing") for gap in case.gaps]
+    healer = registry().create("healer", name, {})
+    assert isinstance(healer, Healer)
+    return healer.at_every_gap(case)
+
+
+def _taught(earlier: Repair, numbers: dict[str, float]) -> Repair:
+    """What was done at a gap, with what a healer that went first did."""
+    if earlier.done == "nothing":
+        return Repair(earlier.gap, "distill", earlier.why, numbers)
+    return Repair(earlier.gap, f"{earlier.done}, distill", earlier.why, {**earlier.numbers, **numbers})

@@ -1,0 +1,54 @@
+"""What is made small: how far the pruned model is from the intact one on a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layerimp.healing import Teaching
+    from layerimp.sweep import Batch
+
+Loss = Callable[["Batch"], "Tensor"]
+"""A number for a batch, with the graph that leads to what learns."""
+
+
+def loss_of(name: str, teaching: Teaching, batches: Iterable[Batch]) -> Loss:
+    """The loss of a name: `divergence`, `hidden` or `streams`. For a classifier `hidden` is the divergence too.
+
+    Args:
+        name: The name.
+        teaching: Both models.
+        batches: Text from which the metric of the head is estimated.
+    """
+    if name == "streams":
+        return lambda batch: _streams(teaching, batch)
+    if name == "divergence" or teaching.predicts == "label":
+        return lambda batch: _mean(*teaching.divergence(batch))
+    values, directions = torch.linalg.eigh(teaching.head_metric(batches).double())
+    root = (directions * values.clamp_min(0).sqrt()).float()  # root root' = M
+
+    def hidden(batch: Batch) -> Tensor:
+        ours, theirs = teaching.hidden(batch)
+        away = (ours.float() - theirs.float()) @ root.to(ours.device)
+        lost: Tensor = away.square().sum(dim=-1).mean() / 2
+        return lost
+
+    return hidden
+
+
+def _mean(total: Tensor, count: int) -> Tensor:
+    return total / max(count, 1)
+
+
+def _streams(teaching: Teaching, batch: Batch) -> Tensor:
+    """The squared distance of the streams, relative to the teacher's square, averaged over tokens and blocks."""
+    shares = []
+    for ours, theirs in teaching.streams(batch):
+        away, size = (ours.float() - theirs.float()).square().sum(dim=-1), theirs.float().square().sum(dim=-1)
+        shares.append((away / size.clamp_min(torch.finfo(torch.float32).tiny)).mean())
+    return torch.stack(shares).mean()

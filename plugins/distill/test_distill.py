@@ -1,0 +1,213 @@
+"""The healer `distill`: training that is within its limits, keeps the best step, and leaves the intact model alone."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace as replace_field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from layerimp_distill.distill import Distill
+from layerimp_distill.learning import learning
+from layerimp_distill.losses import loss_of
+from layerimp_distill.options import DistillConfig
+from layerimp_distill.training import Limits, _rate, train
+from transformers import PreTrainedModel
+
+import layerimp
+from layerimp.errors import OptionError, UnknownNameError
+from layerimp.healer import Case, Healer, Loss, Repair
+from layerimp.healing import Healed, Teaching, replace
+from layerimp.testing import batch, padded_batch, parametrize, tiny_classifier, tiny_model
+
+TEXT = [batch(8, 16, seed=seed) for seed in range(3)] + [padded_batch((16, 9, 12, 5), seed=4)]
+
+
+@parametrize(Distill(DistillConfig(steps=3, checks=3)))
+def test_contract(check: Any) -> None:
+    check()
+
+
+def sharp(model: PreTrainedModel) -> PreTrainedModel:
+    """A model whose predictions depend on its blocks: those of a random one hardly do."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim == 2 and "embed" not in name:
+                value.mul_(12)
+    return model
+
+
+def healed(model: PreTrainedModel, gone: list[Any] | None = None, **options: Any) -> Healed:
+    settings = {"steps": 40, "rate": 3e-3, "checks": 5} | options
+    return layerimp.heal(model, gone or [1], TEXT, Distill(DistillConfig(**settings)))
+
+
+class Notes:
+    """Hears of what is noted."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+    @contextmanager
+    def stage(self, *_args: Any) -> Iterator[Any]:
+        yield lambda _units: None
+
+
+class Seen(Healer):
+    """Shows a case to a test."""
+
+    name = "seen"
+
+    def __init__(self, look: Any) -> None:
+        super().__init__()
+        self._look = look
+
+    def heal(self, case: Case) -> list[Repair]:
+        self._look(case)
+        return [Repair(gap, "nothing") for gap in case.gaps]
+
+
+def divergence(pruned: PreTrainedModel, intact: PreTrainedModel) -> float:
+    """From whole logits, averaged over the predictions of the last part of the text."""
+    one = TEXT[2]
+    with torch.no_grad():
+        ours, theirs = (model.eval()(**one).logits[:, :-1].log_softmax(-1) for model in (pruned, intact))
+    return float((theirs.exp() * (theirs - ours)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("loss", ["divergence", "hidden", "streams"])
+@pytest.mark.parametrize("learns", ["beside", "lora", "all"])
+def test_what_is_left_comes_nearer_to_the_intact_model(loss: str, learns: str) -> None:
+    """Whatever the loss, the predictions of the healed model diverge less than those of the pruned one."""
+    model = sharp(tiny_model())
+    distances: list[float] = []
+
+    def look(case: Case) -> None:
+        distances.append(divergence(case.pruned.model, model))
+        loss_now = loss_of(loss, Teaching(case), case.batches)
+        with learning(case, learns, width=2, rank=4) as learner:
+            optimizer = torch.optim.AdamW(learner.parameters, lr=3e-3, weight_decay=0)
+            for step in range(40):
+                optimizer.zero_grad()
+                loss_now(case.batches[step % len(case.batches)]).backward()
+                optimizer.step()
+            distances.append(divergence(case.pruned.model, model))
+            values = learner.values()
+        assert divergence(case.pruned.model, model) == distances[0], "both models are what they were"
+        for path, value in values.items():
+            replace(case.pruned.model, path, value)
+        distances.append(divergence(case.pruned.model, model))
+
+    layerimp.heal(model, [1], TEXT, Seen(look))
+    before, learned, put = distances
+    assert learned < 0.9 * before
+    assert put == pytest.approx(learned, rel=1e-4), "the values are those that were learned"
+
+
+def test_the_best_step_is_kept() -> None:
+    """The held-out loss falls, and rises again: the values are those of the step where it was least."""
+    losses = iter([5.0, 3.0, 4.0, 2.5, 6.0, 7.0])
+    history: list[torch.Tensor] = []
+
+    def look(case: Case) -> None:
+        with learning(case, "beside", width=1, rank=1) as learner:
+
+            def loss() -> Loss:
+                history.append(learner.parameters[0].detach().clone())
+                return Loss([next(losses)], [1])
+
+            measured = replace_field(case, loss=loss)
+            config = DistillConfig(steps=6, checks=6, rate=1e-2)
+            teaching = loss_of("divergence", Teaching(case), case.batches)
+            outcome = train(measured, learner, teaching, Limits(6, None, None), config, before=4.5)
+            assert (outcome.steps, outcome.improved) == (4, True)
+            assert torch.equal(learner.parameters[0], history[3])
+            assert not torch.equal(history[3], history[5])
+
+    layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
+
+
+def test_healing_that_made_nothing_better_changes_nothing() -> None:
+    """A rate that is far too high ruins the model: in the end it is what was pruned, and the report says so."""
+    found = healed(sharp(tiny_model()), rate=100.0, steps=5, checks=1)
+    assert not found.changed
+    assert {repair.done for repair in found.repairs} == {"nothing"}
+    assert found.repairs[0].why == "training did not clearly lower the held-out loss"
+    assert found.loss["healed"] == found.loss["pruned"]
+
+
+def test_another_healer_goes_first() -> None:
+    found = healed(sharp(tiny_model()), steps=1, rate=1e-9, first="linear")
+    assert found.repairs[0].done in ("linear", "nothing", "rescale")
+    assert "training did not clearly lower" in found.repairs[0].why
+    with pytest.raises(UnknownNameError, match="unknown healer 'liner'"):
+        healed(tiny_model(), first="liner")
+
+
+def test_training_ends_at_the_first_limit() -> None:
+    """Steps of at most four rows: of 8 x 16 tokens these are 64 tokens each; the fifth reaches 300."""
+    counts: list[int] = []
+
+    def look(case: Case) -> None:
+        with learning(case, "beside", width=1, rank=1) as learner:
+            only = replace_field(case, batches=[batch(8, 16, seed=0)], loss=lambda: Loss([9.0 - len(counts)], [1]))
+            course = train(only, learner, counted, Limits(50, 300, None), DistillConfig(checks=100), before=10.0)
+            assert course.tokens == 320
+
+    def counted(one: Any) -> torch.Tensor:
+        counts.append(int(one["attention_mask"].sum()))
+        return torch.zeros((), requires_grad=True)
+
+    layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
+    assert counts == [64] * 5
+
+
+def test_a_loss_that_is_no_number_ends_it() -> None:
+    def look(case: Case) -> None:
+        with learning(case, "all", width=1, rank=1) as learner:
+            broken = torch.tensor(math.nan, requires_grad=True)
+            told = replace_field(case, progress=notes)
+            outcome = train(told, learner, lambda _batch: broken, Limits(5, None, None), DistillConfig(), before=1.0)
+            assert not outcome.improved
+
+    notes = Notes()
+    layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
+    assert notes.told == ["the loss of step 0 is nan; a lower rate may help; training ends there"]
+
+
+def test_the_random_generators_stay() -> None:
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    expected = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    healed(tiny_model(), steps=2)
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == expected
+
+
+def test_a_classifier_learns_from_its_teacher() -> None:
+    found = healed(tiny_classifier(), gone=[1, 2], steps=20, loss="hidden")
+    assert found.accuracy["healed"] >= found.accuracy["pruned"]
+
+
+def test_limits() -> None:
+    limits = Limits(steps=10, tokens=1000, minutes=2.0)
+    assert limits.spent(5, 100, 12.0) == 0.5
+    assert limits.spent(1, 900, 12.0) == 0.9
+    assert limits.spent(1, 100, 96.0) == 0.8
+    with pytest.raises(OptionError, match="distill needs a limit: minutes, steps or tokens"):
+        Limits(None, None, None)
+    with pytest.raises(OptionError, match="distill needs a limit"):
+        healed(tiny_model(), steps=None)
+
+
+def test_the_rate_rises_and_falls() -> None:
+    assert [round(_rate(spent), 3) for spent in (0.0, 0.025, 0.05, 0.5, 1.0)] == [0.2, 0.5, 0.994, 0.5, 0.0]
+    assert _rate(0.3) == 0.5 * (1 + math.cos(0.3 * math.pi))
