@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ONE_IN = 8
 """Of so many rows one is held out to choose by, and one to measure on."""
 MOST = 64
-"""So many rows are held out for each at most: more tell little more, and each value that is tried costs a run of them."""
+"""So many rows are held out for each at most: each value that is tried costs a run of them."""
 
 
 @dataclass(frozen=True)
