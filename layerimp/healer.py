@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -161,6 +161,8 @@ class Case:
         gaps: The places where something was removed, in depth order.
         batches: The text to heal on.
         held_out: Other text, to choose by; the loss is measured on it.
+        further: More text to heal on than `batches`, for healers that train: read anew each time, batch by batch. Empty
+            where none was named.
         loss: Measures the pruned model as it is now on `held_out`. The targets are the text's own next tokens; for a
             classifier its labels, or where nobody knows them what the intact model says.
         progress: Where to report progress.
@@ -175,6 +177,7 @@ class Case:
     held_out: Sequence[Batch]
     loss: Callable[[], Loss]
     progress: Progress = SILENT
+    further: Iterable[Batch] = ()
     rerun: Callable[[BlockStack, Batch], AbstractContextManager[None]] = lambda _stack, _batch: nullcontext()
 
 

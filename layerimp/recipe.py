@@ -190,6 +190,11 @@ class Recipe(Part):
     healers: Healers = Field(
         {}, description="Healers, by label; what each makes of every pruned model stands beside it as SCORER+HEALER."
     )
+    heal_text: str | None = Field(
+        None,
+        description="Further text for healers that train, streamed: a JSONL or text file, a text that a plugin ships, "
+        "or a data set id on the hub. Documents that were drawn for calibration are left out.",
+    )
     allow_overlap: bool = Field(
         False, description="Whether models may be healed on documents that a task measures them on."
     )

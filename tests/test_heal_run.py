@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from fake_plugins import Install
 from layerimp_closedform import Rescale
 from mood import Run
 from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM
 
+from layerimp import Healer
 from layerimp.checkpoint.record import read_record
+from layerimp.healer import Case, Repair
 from layerimp.report.schema import DOCUMENTS
 
 
@@ -148,3 +151,72 @@ def test_healing_on_what_is_measured_is_refused(
     assert not (tmp_path / "out").exists()
     code, _, err = layerimp_command(*asked, "--allow-overlap")
     assert code == 0, err
+
+
+def written(path: Path, *texts: str) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+def test_healers_that_train_get_further_text(
+    layerimp_command: Run,
+    command: tuple[Any, ...],
+    tmp_path: Path,
+    calibration_file: Path,
+    plugged: Any,
+    install: Install,
+) -> None:
+    """All of it, streamed, but for documents that were drawn for calibration."""
+    seen: list[int] = []
+
+    class Reading(Healer):
+        """Counts the further text."""
+
+        name = "reading"
+
+        def heal(self, case: Case) -> list[Repair]:
+            seen.extend(sum(int(batch["attention_mask"].sum()) for batch in case.further) for _ in range(2))
+            return [Repair(gap, "nothing") for gap in case.gaps]
+
+    plugged(install("reading", layerimp_healers=lambda: [Reading]))
+    drawn = json.loads(calibration_file.read_text().splitlines()[0])["text"]
+    words = [f"the dog number {number} ran far away from the small house and came back" for number in range(6)]
+    file = written(tmp_path / "more.jsonl", *words, drawn, drawn.upper())
+    asked = ("--heal", "reading", "--no-baselines", "--packing", "rows", "--heal-text", file)
+    code, _, err = layerimp_command(*command, *asked)
+    assert code == 0, err
+    assert seen[0] == seen[1] > 6 * 10
+    everything = seen[0]
+    written(file, *words)
+    assert layerimp_command(*command, *asked)[0] == 0
+    assert seen[2] == everything, "what was drawn for calibration is no part of it, in capitals or not"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "the calibration file '{file}' does not exist"),
+        ("{}\n", "{file}, line 1: no field 'text'"),
+        ("", "{file} is empty"),
+    ],
+)
+def test_further_text_that_cannot_be_read(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, content: str | None, said: str
+) -> None:
+    file = tmp_path / "more.jsonl"
+    if content is not None:
+        file.write_text(content)
+    output = tmp_path / "out"
+    code, _, err = layerimp_command(*command, "--heal", "rescale", "--heal-text", file, "--output", output)
+    assert code == 2
+    assert said.format(file=file) in err.splitlines()[-1]
+    assert not output.exists()
+
+
+def test_further_text_may_hold_no_document_of_a_task(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, task: Path
+) -> None:
+    asked = [json.loads(line) for line in (task.parent / "docs.jsonl").read_text().splitlines()]
+    file = written(tmp_path / "more.jsonl", "something else", next(iter(asked[0].values())))
+    code, _, err = layerimp_command(*command, "--heal", "rescale", "--heal-text", file)
+    assert (code, "shares 1 of its 2 documents with the tasks" in err) == (2, True), err

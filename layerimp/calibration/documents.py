@@ -75,7 +75,7 @@ def task_of(source: str) -> str | None:
 
 
 def read_documents(source: str, reader: Reader, *, rows: int, characters: int) -> list[Document]:
-    """All documents of a file, or those of a data set that are needed.
+    """All documents of a file; of a data set ten times as many as are needed, or more where they are short.
 
     Args:
         source: A file, a text that a plugin ships, or the id of a data set on the hub, as `NAME`, `NAME:CONFIG` or
@@ -87,17 +87,43 @@ def read_documents(source: str, reader: Reader, *, rows: int, characters: int) -
     Raises:
         CalibrationError: the source, or a document, cannot be read.
     """
-    path = Path(os.path.expanduser(located("texts", source)))
-    if path.is_file():
-        try:
-            if path.suffix.lower() in _JSON_SUFFIXES:
-                return list(_jsonl(path, reader))
-            return [(paragraph, None) for paragraph in _paragraphs(path)]
-        except UnicodeDecodeError as error:
-            raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-        except OSError as error:
-            raise CalibrationError(f"cannot read the calibration file {path}: {error.strerror}") from None
-    return _dataset(source, reader, rows, characters)
+    documents: list[Document] = []
+    for document in documents_in(source, reader):
+        documents.append(document)
+        characters -= len(document[0])
+        if characters < 0 and len(documents) >= 10 * rows and not _file(source).is_file():
+            break
+    return documents
+
+
+def documents_in(source: str, reader: Reader) -> Iterator[Document]:
+    """The documents of a file or a data set, one after the other; none is kept.
+
+    Args:
+        source: As in `read_documents`.
+        reader: What to take out of a record.
+
+    Raises:
+        CalibrationError: the source, or a document, cannot be read.
+    """
+    path = _file(source)
+    if not path.is_file():
+        yield from _dataset(source, reader)
+        return
+    try:
+        if path.suffix.lower() in _JSON_SUFFIXES:
+            yield from _jsonl(path, reader)
+        else:
+            yield from ((paragraph, None) for paragraph in _paragraphs(path))
+    except UnicodeDecodeError as error:
+        raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise CalibrationError(f"cannot read the calibration file {path}: {error.strerror}") from None
+
+
+def _file(source: str) -> Path:
+    """The file that a source names, or that a plugin ships under its name; it may not exist."""
+    return Path(os.path.expanduser(located("texts", source)))
 
 
 def check_source(source: str, *, packing: Packing | None = None, label_field: str | None = None) -> None:
@@ -110,7 +136,7 @@ def check_source(source: str, *, packing: Packing | None = None, label_field: st
         raise CalibrationError(
             f"{source} is known to the evaluators of a run only; name a file, or a data set on the hub"
         )
-    path = Path(os.path.expanduser(located("texts", source)))
+    path = _file(source)
     named_so = path.suffix.lower() in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
     if named_so and not path.exists():
         raise CalibrationError(f"the calibration file {source!r} does not exist")
@@ -164,27 +190,23 @@ def _paragraphs(path: Path) -> list[str]:
     return paragraphs
 
 
-def _dataset(source: str, reader: Reader, rows: int, characters: int) -> list[Document]:
-    """Documents of a data set on the hub (or in a local directory): ten times the `rows` that are needed, and at least
-    so many characters."""
+def _dataset(source: str, reader: Reader) -> Iterator[Document]:
+    """The documents of a data set on the hub, or in a local directory."""
     import datasets
 
     name, config, split, *_ = (*source.split(":"), "", "", "")
+    found = False
     try:
         stream = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
-        documents: list[Document] = []
         for number, record in enumerate(stream):
             text = record.get(reader.field, "")
             if reader.field not in record or (isinstance(text, str) and text.strip()):
-                documents.append(reader.read(record, f"{source}, row {number}"))
-                characters -= len(text)
-            if characters < 0 and len(documents) >= 10 * rows:
-                break
+                yield reader.read(record, f"{source}, row {number}")
+                found = True
     except CalibrationError:
         raise
     except Exception as error:
         cause = str(error).strip().split("\n")[0]
         raise CalibrationError(f"cannot read the data set {source!r}: {cause}") from error
-    if not documents:
+    if not found:
         raise CalibrationError(f"the data set {source!r} holds no text")
-    return documents

@@ -6,22 +6,21 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NotRequired
 
-import torch
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
 from layerimp.calibration.documents import Packing, Reader, check_source, read_documents
+from layerimp.calibration.rows import encoded, packed, padded, tensor
 from layerimp.errors import CalibrationError
 from layerimp.evaluator import Document
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import Batch
@@ -67,8 +66,8 @@ class CalibrationSet:
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self.rows), self.batch_size):
             part = slice(start, start + self.batch_size)
-            labels = {"labels": _tensor(self.labels[part])} if self.labels else {}
-            yield _padded(self.rows[part]) | labels
+            labels = {"labels": tensor(self.labels[part])} if self.labels else {}
+            yield padded(self.rows[part]) | labels
 
     def shard(self, index: int, count: int) -> CalibrationSet:
         """Every `count`-th batch, from number `index` on: all shards together are the set."""
@@ -102,20 +101,6 @@ class CalibrationSet:
         if not self.labels:
             del found["labels"]
         return found
-
-
-def _padded(rows: Iterable[tuple[int, ...]]) -> Batch:
-    rows = list(rows)
-    shape = (len(rows), max(map(len, rows)))
-    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = _tensor(row)
-        mask[index, : len(row)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-def _tensor(row: tuple[int, ...]) -> Tensor:
-    return torch.tensor(row, dtype=torch.long)
 
 
 def load_calibration(
@@ -188,23 +173,14 @@ def draw_calibration(
     labels: list[int | None] = []
     hashes: set[str] = set()
 
-    def encoded() -> Iterator[list[int]]:
+    def drawn_documents() -> Iterator[list[int]]:
         for index in order:
             text, label = documents[index]
             labels.append(label)
             hashes.add(document_hash(text))
-            yield _encode(tokenizer, text)
+            yield encoded(tokenizer, text)
 
-    before, after = _frame(tokenizer)
-    room = max_length - len(before) - len(after)
-    if room < 1:
-        raise CalibrationError(f"rows of {max_length} tokens have no room beside {len(before + after)} special ones")
-    if packing == "rows":
-        parts = _beginnings(encoded(), room)
-    else:
-        end = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) and not after else []
-        parts = _windows(encoded(), room, end)
-    drawn = tuple((*before, *part, *after) for part in islice(parts, samples))
+    drawn = tuple(islice(packed(drawn_documents(), tokenizer, max_length, packing), samples))
     if len(drawn) < samples:
         unit = f"windows of {max_length} tokens" if packing == "windows" else "documents"
         raise CalibrationError(
@@ -218,33 +194,3 @@ def draw_calibration(
 def document_hash(text: str) -> str:
     """A hash of a document that does not depend on white space and case."""
     return hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=16).hexdigest()
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The special tokens that the tokenizer puts before and after a text."""
-    inner = _encode(tokenizer, "a")
-    whole = list(tokenizer("a")["input_ids"])
-    for start in range(len(whole) - len(inner) + 1):
-        if inner and whole[start : start + len(inner)] == inner:
-            return tuple(whole[:start]), tuple(whole[start + len(inner) :])
-    return (), ()
-
-
-def _windows(documents: Iterable[list[int]], room: int, end: list[int]) -> Iterator[list[int]]:
-    pending: list[int] = []
-    for document in documents:
-        pending += document + end
-        while len(pending) >= room:
-            yield pending[:room]
-            del pending[:room]
-
-
-def _beginnings(documents: Iterable[list[int]], room: int) -> Iterator[list[int]]:
-    for document in documents:
-        if not document:
-            raise CalibrationError("a document holds no token that the tokenizer knows of")
-        yield document[:room]

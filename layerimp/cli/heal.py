@@ -33,8 +33,8 @@ _OWN: dict[str, Any] = {
 
 
 @o.taking(
-    f"model teacher healer calibration output removed set_ {o.TEXT} batch_size seed {o.MODEL} overwrite max_shard_size "
-    "no_verify json",
+    f"model teacher healer calibration output removed heal_text set_ {o.TEXT} batch_size seed {o.MODEL} overwrite "
+    "max_shard_size no_verify json",
     **_OWN,
 )
 def heal(

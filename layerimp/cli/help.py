@@ -12,7 +12,7 @@ FEW = 10
 """Up to so many options need no headings."""
 HEADINGS = {
     "What goes": "scorer no_baselines plan label blocks ratio count cuts by pruner protect removed",
-    "Healing": "teacher heal healer allow_overlap",
+    "Healing": "teacher heal healer heal_text allow_overlap",
     "Calibration text": "calibration field packing label_field samples max_length batch_size seed repeats",
     "Evaluation": "tasks evaluator limit num_fewshot task_path data_dir allow_task_code",
     "Model": "model dtype device device_map trust_remote_code",

@@ -96,6 +96,10 @@ heal = Annotated[
     list[str] | None,
     typer.Option(help="Healer, or LABEL=HEALER, that repairs every pruned model; repeatable. Default: none."),
 ]
+heal_text = Annotated[
+    str | None,
+    typer.Option("--heal-text", help="Further text for healers that train, such as distill: as --calibration."),
+]
 allow_overlap = Annotated[
     bool | None,
     typer.Option("--allow-overlap", help="Let models be healed on documents that a task measures them on."),

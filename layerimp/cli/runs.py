@@ -12,8 +12,9 @@ from layerimp.errors import OptionError
 
 
 @o.taking(
-    "model scorer calibration tasks output ratio count blocks cuts pruner protect no_baselines heal allow_overlap set_ "
-    f"{o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size no_verify recipe json"
+    "model scorer calibration tasks output ratio count blocks cuts pruner protect no_baselines heal heal_text "
+    f"allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size "
+    "no_verify recipe json"
 )
 def run(**given: Any) -> int:
     """Score every block, remove the least important ones, and measure what that costs.

@@ -67,6 +67,7 @@ def heal_beside(
     calibration: Iterable[Batch],
     healer: Healer,
     *,
+    further: Iterable[Batch] = (),
     progress: Progress = SILENT,
 ) -> Healed:
     """Heal a pruned model, a tree of modules of its own, with the intact one beside it.
@@ -78,6 +79,7 @@ def heal_beside(
         calibration: Batches of text, padded on either side. Of eight rows two are held out: one to choose by, and one
             to measure on.
         healer: The healer.
+        further: More text to heal on, for healers that train.
         progress: Where to report progress.
 
     Raises:
@@ -101,6 +103,7 @@ def heal_beside(
         text.choosing,
         loss=partial(choosing.of, pruned, ours),
         progress=progress,
+        further=() if further == () else Checked(further, pruned),
         rerun=lambda stack, batch: (theirs if stack is intact else ours).of(batch),
     )
     start, before = case.loss(), held_by(pruned.model)

@@ -10,7 +10,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
-from layerimp.pipeline.healing import check_text, configured, heal_pruned
+from layerimp.pipeline.healing import check_text, configured, further_text, heal_pruned
 from layerimp.pipeline.resolve import anywhere, made_pruner, model_anywhere, resolve, told
 from layerimp.pipeline.scores import Unit, score_blocks
 from layerimp.pipeline.stages import (
@@ -59,8 +59,9 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         report = _report(recipe, loaded, selection)
         evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
         drawn = read_text(report, loaded, trained_on, progress)
+        further = further_text(recipe, loaded, drawn) if healers else None
         if healers:
-            check_text(recipe, evaluators, drawn)
+            check_text(recipe, evaluators, drawn, further)
         plans = plan_removals(report, loaded, drawn, selection, progress)
         removals = prepare_removals(report, loaded, plans, selection, stage)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
@@ -70,7 +71,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
                 report.metrics[label] = _quality(report, label, evaluation, evaluators, progress)
                 if stage and label not in report.baselines:
                     write_checkpoint(loaded.model, loaded.tokenizer, report, label, stage, progress)
-        healed = heal_pruned(report, loaded, removals, healers, drawn, progress)
+        healed = heal_pruned(report, loaded, removals, healers, drawn, further, progress)
         for label, model in healed.items():
             report.metrics[label] = _quality(report, label, evaluation.beside(model), evaluators, progress)
             if stage and report.healed[label].scorer not in report.baselines:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp._version import __version__
 from layerimp.calibration.sampling import document_hash
+from layerimp.calibration.stream import TextStream
 from layerimp.checkpoint.record import Record, read_record
 from layerimp.checkpoint.saving import write
 from layerimp.defaults import HEALER
@@ -20,7 +21,7 @@ from layerimp.healing.loss import split
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import name_of
 from layerimp.pipeline.resolve import resolve, told
-from layerimp.pipeline.stages import check_calibration, draw, load_model, output_directory
+from layerimp.pipeline.stages import calibration_values, check_calibration, draw, load_model, output_directory
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.registry.assets import absolute, assets
@@ -50,6 +51,7 @@ def heal(
     healer: str | Healer = HEALER,
     *,
     pruned: PreTrainedModel | None = None,
+    further: Iterable[Batch] = (),
     progress: Progress | None = None,
 ) -> Healed:
     """Repair what is left of a model without blocks.
@@ -62,6 +64,7 @@ def heal(
         healer: The name of a registered healer, or a configured one.
         pruned: The model without the blocks, which gets new parameters; by default one is made beside the intact one,
             with which it shares every tensor that is not healed.
+        further: More text to heal on, for healers that train, such as a `layerimp.calibration.TextStream`.
         progress: Where to report progress.
 
     Returns:
@@ -80,26 +83,50 @@ def heal(
     if not isinstance(healer, Healer):
         healer = configured(healer, {})
     rest = find_blocks(prepare(stack, gone).beside() if pruned is None else pruned)
-    return heal_beside(stack, rest, gone, calibration, healer, progress=progress or SILENT)
+    return heal_beside(stack, rest, gone, calibration, healer, further=further, progress=progress or SILENT)
 
 
-def check_text(recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet) -> None:
+def further_text(recipe: Recipe, loaded: Loaded, drawn: CalibrationSet) -> TextStream | None:
+    """The text that a recipe names beyond the calibration set, without what was drawn for that; None where it does not.
+
+    Raises:
+        CalibrationError: it does not exist.
+    """
+    if recipe.heal_text is None:
+        return None
+    settled = calibration_values(recipe, loaded.model, None)
+    return TextStream(
+        recipe.heal_text,
+        loaded.tokenizer,
+        max_length=settled["max_length"],
+        batch_size=recipe.batch_size,
+        field=recipe.calibration.field,
+        packing=settled["packing"],
+        without=drawn.documents,
+    )
+
+
+def check_text(
+    recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet, further: TextStream | None = None
+) -> None:
     """Refuse text that is too little to heal on, or that holds documents which the healed models are measured on.
 
     Raises:
-        CalibrationError: there are not three rows.
+        CalibrationError: there are not three rows, or the further text cannot be read.
         OptionError: a document is shared, and the recipe does not allow that.
     """
     split(drawn)
     if recipe.allow_overlap:
         return
+    more = frozenset(further.hashes()) if further else frozenset()
     for evaluator in evaluators.values():
         measured = {document_hash(text) for text in evaluator.texts()}
-        if shared := len(measured & drawn.documents):
-            raise OptionError(
-                f"the text of {drawn.source} shares {shared} of its {len(drawn.documents)} documents with the tasks, "
-                "and healing on it would flatter the healed models; name other text, or allow it (--allow-overlap)"
-            )
+        for source, documents in ((drawn.source, drawn.documents), (recipe.heal_text, more)):
+            if shared := len(measured & documents):
+                raise OptionError(
+                    f"the text of {source} shares {shared} of its {len(documents)} documents with the tasks, and "
+                    "healing on it would flatter the healed models; name other text, or allow it (--allow-overlap)"
+                )
 
 
 def heal_pruned(
@@ -108,6 +135,7 @@ def heal_pruned(
     removals: Mapping[str, Removal],
     healers: Mapping[str, Healer],
     drawn: CalibrationSet,
+    further: TextStream | None,
     progress: Progress,
 ) -> dict[str, PreTrainedModel]:
     """Let every healer repair every pruned model, into the report; what cannot be healed is noted there as failed.
@@ -131,7 +159,9 @@ def heal_pruned(
             progress.note(f"heal {label}")
             try:
                 rest = find_blocks(removal.beside())
-                found = heal_beside(loaded.stack, rest, removal.gone, drawn, healer, progress=progress)
+                found = heal_beside(
+                    loaded.stack, rest, removal.gone, drawn, healer, further=further or (), progress=progress
+                )
             except (ModelError, PluginError, NonFiniteError) as error:
                 report.failed[label] = str(error)
                 progress.note(f"{label} is left out: {error}")
@@ -182,7 +212,10 @@ def heal_checkpoint(
         theirs = load_model(recipe.model_copy(update=same), permissions, progress)
         record = record.model_copy(update={"num_blocks": len(theirs.stack)})
         drawn = draw(recipe, ours, trained_on, progress)
-        found = heal_beside(theirs.stack, ours.stack, record.removed, drawn, repairer, progress=progress)
+        further = further_text(recipe, ours, drawn) or ()
+        found = heal_beside(
+            theirs.stack, ours.stack, record.removed, drawn, repairer, further=further, progress=progress
+        )
         with progress.stage("save"):
             _save(found, ours, stage, recipe, record, healer, drawn)
     return _document(recipe, record, found, healer, repairer, drawn)

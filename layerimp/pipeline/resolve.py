@@ -33,8 +33,10 @@ def anywhere(recipe: Recipe) -> Recipe:
     """The recipe with paths that mean the same wherever a process stands."""
     places = {name: absolute(path) for name in ("task_path", "data_dir") if (path := getattr(recipe, name)) is not None}
     source = source_anywhere(str(recipe.calibration.source))
+    heal_text = None if recipe.heal_text is None else source_anywhere(recipe.heal_text)
     return recipe.model_copy(
         update={
+            "heal_text": heal_text,
             **{name: Path(place) for name, place in places.items()},
             "model": model_anywhere(recipe.model),
             "calibration": recipe.calibration.model_copy(update={"source": source}),

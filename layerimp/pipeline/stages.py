@@ -87,6 +87,8 @@ def check_calibration(recipe: Recipe, permissions: Permissions, progress: Progre
         InputError: the text, or the task, does not exist, or does not go together with another option.
     """
     spec = recipe.calibration
+    if recipe.heal_text is not None:
+        check_source(recipe.heal_text)
     if (task := task_of(str(spec.source))) is None:
         check_source(str(spec.source), packing=spec.packing, label_field=spec.label_field)
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
@@ -103,7 +103,7 @@ def train(case: Case, learner: Learner, loss: Loss, limits: Limits, config: Dist
             disable_tqdm=True,
             use_cache=getattr(case.pruned.config, "use_cache", False),
         )
-        text = _Text(case.batches, config.rows, config.seed)
+        text = _Text(case.batches, case.further, config.rows, config.seed)
         try:
             _Teacher(case.pruned.model, settings, text, loss, course, (optimizer, schedule)).train()
         except NonFiniteError as error:
@@ -121,22 +121,28 @@ def _rate(spent: float) -> float:
 
 @dataclass
 class _Text:
-    """The rows of all batches, a few at a time, again and again, each time in another order."""
+    """The text, a few rows at a time, again and again.
+
+    First comes that of the calibration set, in another order each time, and then what is named besides.
+    """
 
     batches: Sequence[Batch]
+    further: Iterable[Batch]
     rows: int
     seed: int
 
     def __iter__(self) -> Iterator[Batch]:
-        parts = [
-            {name: value[start : start + self.rows] for name, value in batch.items()}
-            for batch in self.batches
-            for start in range(0, len(batch["input_ids"]), self.rows)
-        ]
+        own = list(self._parts(self.batches))
         order = random.Random(self.seed)
         while True:
-            order.shuffle(parts)
-            yield from parts
+            order.shuffle(own)
+            yield from own
+            yield from self._parts(self.further)
+
+    def _parts(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            for start in range(0, len(batch["input_ids"]), self.rows):
+                yield {name: value[start : start + self.rows] for name, value in batch.items()}
 
 
 @dataclass

@@ -1,0 +1,84 @@
+"""From documents to rows of token ids, and from rows to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from layerimp.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from layerimp.blocks.stack import Batch
+    from layerimp.calibration.documents import Packing
+
+
+def padded(rows: Iterable[tuple[int, ...]]) -> Batch:
+    """A batch of `input_ids` and `attention_mask` [row, token], padded on the right with zeros."""
+    rows = list(rows)
+    shape = (len(rows), max(map(len, rows)))
+    ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = tensor(row)
+        mask[index, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def tensor(row: tuple[int, ...]) -> Tensor:
+    """Whole numbers as a tensor."""
+    return torch.tensor(row, dtype=torch.long)
+
+
+def encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """A text as token ids, without special tokens."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens that the tokenizer puts before and after a text."""
+    inner = encoded(tokenizer, "a")
+    whole = list(tokenizer("a")["input_ids"])
+    for start in range(len(whole) - len(inner) + 1):
+        if inner and whole[start : start + len(inner)] == inner:
+            return tuple(whole[:start]), tuple(whole[start + len(inner) :])
+    return (), ()
+
+
+def packed(
+    documents: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, max_length: int, packing: Packing
+) -> Iterator[tuple[int, ...]]:
+    """Encoded documents as rows, each opened and closed with the tokenizer's special tokens.
+
+    Raises:
+        CalibrationError: there is no room beside these, or a document is empty.
+    """
+    before, after = _frame(tokenizer)
+    room = max_length - len(before) - len(after)
+    if room < 1:
+        raise CalibrationError(f"rows of {max_length} tokens have no room beside {len(before + after)} special ones")
+    if packing == "rows":
+        parts = _beginnings(documents, room)
+    else:
+        end = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) and not after else []
+        parts = _windows(documents, room, end)
+    return ((*before, *part, *after) for part in parts)
+
+
+def _windows(documents: Iterable[list[int]], room: int, end: list[int]) -> Iterator[list[int]]:
+    pending: list[int] = []
+    for document in documents:
+        pending += document + end
+        while len(pending) >= room:
+            yield pending[:room]
+            del pending[:room]
+
+
+def _beginnings(documents: Iterable[list[int]], room: int) -> Iterator[list[int]]:
+    for document in documents:
+        if not document:
+            raise CalibrationError("a document holds no token that the tokenizer knows of")
+        yield document[:room]

@@ -1,0 +1,63 @@
+"""Text beyond the calibration set, read as it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from layerimp.calibration.documents import Packing, Reader, check_source, documents_in
+from layerimp.calibration.rows import encoded, packed, padded
+from layerimp.calibration.sampling import document_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from layerimp.blocks.stack import Batch
+
+
+class TextStream:
+    """Text beyond the calibration set, for healers that train: read anew each time, in its order, and not kept.
+
+    Iterating yields batches as those of a `CalibrationSet`, without labels.
+
+    Args:
+        source: As in `load_calibration`.
+        tokenizer: The model's tokenizer.
+        max_length: Tokens per row.
+        batch_size: Rows per batch.
+        field: The JSON field that holds the text.
+        packing: How documents become rows; see `load_calibration`.
+        without: Documents that are left out, by their hash, such as those that a result is measured on.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        batch_size: int = 8,
+        field: str = "text",
+        packing: Packing = "windows",
+        without: frozenset[str] = frozenset(),
+    ) -> None:
+        check_source(source)
+        self.source = source
+        self._tokenizer, self._reader = tokenizer, Reader(field)
+        self._max_length, self._batch_size, self._packing, self._without = max_length, batch_size, packing, without
+
+    def __iter__(self) -> Iterator[Batch]:
+        rows = packed(
+            (encoded(self._tokenizer, text) for text in self._texts()), self._tokenizer, self._max_length, self._packing
+        )
+        while batch := list(islice(rows, self._batch_size)):
+            yield padded(batch)
+
+    def _texts(self) -> Iterator[str]:
+        texts = (text for text, _ in documents_in(self.source, self._reader))
+        return (text for text in texts if document_hash(text) not in self._without)
+
+    def hashes(self) -> Iterator[str]:
+        """A hash of each document; see `document_hash`."""
+        return map(document_hash, self._texts())
