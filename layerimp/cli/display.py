@@ -99,6 +99,7 @@ class Screen:
                 self.out.print(shown(line))
         elif labels:
             self._print_whole([tables.removed(report, labels)])
+        self._print_whole(list(tables.targets(report, labels)))
         for line in (*tables.seams(report, labels), *tables.healing(report)):
             self.out.print(shown(line))
         if quality:

@@ -12,8 +12,9 @@ from layerimp.errors import OptionError
 
 
 @o.taking(
-    "model scorer no_baselines calibration tasks ratio count output cuts pruner heal allow_overlap blocks protect set_ "
-    f"{o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size no_verify recipe json"
+    "model scorer no_baselines calibration tasks ratio count target output cuts pruner heal allow_overlap blocks "
+    f"protect set_ {o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size no_verify recipe "
+    "json"
 )
 def run(**given: Any) -> int:
     """Score every block, remove the least important ones, and measure what that costs.
@@ -38,7 +39,7 @@ def score(*, by: str | None, **given: Any) -> int:
 
 
 @o.taking(
-    "model plan blocks scorer calibration ratio count output cuts pruner protect set_ "
+    "model plan blocks scorer calibration ratio count target output cuts pruner protect set_ "
     f"{o.TEXT} batch_size seed task_path data_dir allow_task_code {o.MODEL} overwrite max_shard_size no_verify "
     "recipe json"
 )
@@ -47,7 +48,7 @@ def prune(*, plan: Path | None, **given: Any) -> int:
 
     Example: layerimp prune --model DIR --blocks 3,17/18 --output OUT
     """
-    for name in ("blocks", "ratio", "count", "protect", "scorer", "calibration", "cuts"):
+    for name in ("blocks", "ratio", "count", "target", "protect", "scorer", "calibration", "cuts"):
         if plan is not None and given[name] is not None:
             raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
     from layerimp.cli.plans import read_plans

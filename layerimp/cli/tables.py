@@ -13,6 +13,7 @@ from rich.text import Text
 
 from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
+from layerimp.report import targets as told
 from layerimp.report.model_card import measured
 from layerimp.report.tables import percentage
 
@@ -110,6 +111,20 @@ def removed(report: Report, labels: list[str]) -> Table:
     return table
 
 
+def targets(report: Report, labels: Sequence[str]) -> Iterator[Table]:
+    """A table for each size that was asked for: what each model reached, and what one step less or more would be."""
+    stood = {label: report.standing(label) for label in labels if label not in report.healed}
+    for place, first in enumerate(next(iter(stood.values()), ())):
+        table = Table(title=shown(f"target {told.asked(first)}"), box=SIMPLE_HEAD)
+        table.add_column("by")
+        for name in ("reached", "blocks removed", "with one less", "with one more", "intact"):
+            table.add_column(name, justify="right")
+        for label, one in ((label, each[place]) for label, each in stood.items()):
+            around = (told.amount(value) for value in (one.less, one.more, one.original))
+            table.add_row(*map(shown, (label, told.got(one), str(report.removed(label).blocks), *around)))
+        yield table
+
+
 def seams(report: Report, labels: Sequence[str]) -> Iterator[str]:
     """What goes where halves of two blocks become one, each once."""
     yield from dict.fromkeys(line for label in labels for line in cuts.seams(report.plan_of(label).blocks))
@@ -131,9 +146,12 @@ def comparison(report: Report, fits: Fits) -> list[Table]:
     Where it has not, errors go under their values, and then the columns into several parts.
     """
     found = report.comparison()
-    gone = report.removed(found.labels[0]).blocks  # the budget of all
+    counts = {report.removed(label).blocks for label in found.labels}
+    gone = max(counts)
     share = f"{gone} of {report.num_blocks} blocks ({gone / report.num_blocks:.2%}) removed"
-    if not _whole(report, found.labels):
+    if len(counts) > 1:
+        share = f"{min(counts)} to {gone} of {report.num_blocks} blocks removed"
+    elif not _whole(report, found.labels):
         share = f"{report.num_blocks - gone} of {report.num_blocks} blocks left"
     title, rows = f"comparison, {share} (± standard error{_limit(report)})", [ORIGINAL, *found.labels]
     whole = _packed(title, rows, list(_comparison_columns(report, found, stacked=False)), fits)
@@ -148,7 +166,9 @@ def _whole(report: Report, labels: Sequence[str]) -> bool:
 
 
 def _comparison_columns(report: Report, found: Comparison, *, stacked: bool) -> Iterator[_Column]:
-    blocks = ["", *(cuts.ranges(report.plan_of(label).blocks) for label in found.labels)]
+    plans = [report.plan_of(label).blocks for label in found.labels]
+    several = len(set(map(len, plans))) > 1
+    blocks = ["", *((f"{len(plan)}: " if several else "") + cuts.ranges(plan) for plan in plans)]
     head = "removed\nblocks" if _whole(report, found.labels) else "removed"
     yield _Column(head, blocks, "left", BLOCKS_WIDTH if stacked else None)
     tables = {label: {(m.task, m.name): m for m in metrics} for label, metrics in report.metrics.items()}

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from layerimp.models.traits import classifies, longest_row
 from layerimp.pipeline.rescoring import rescoring
 from layerimp.pipeline.resolve import made_pruner, model_anywhere, source_anywhere
 from layerimp.pipeline.scores import score_blocks
+from layerimp.pipeline.targets import Goal
 from layerimp.pruner import Budget, PrunePlan
 from layerimp.recipe import check_label
 from layerimp.registry.assets import located
@@ -151,20 +153,12 @@ def plan_removals(
 ) -> dict[str, PrunePlan]:
     """Score the blocks into the report, and let the pruner choose by each scorer; those that fail leave the selection.
 
-    Where the recipe names neither an amount nor blocks, a quarter goes.
+    Where the recipe names neither an amount nor blocks, a quarter goes. With targets each plan is as long as these
+    demand.
     """
     recipe, stack = report.recipe, loaded.stack
-    ratio = RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
-    budget = Budget.of(
-        len(stack),
-        ratio=ratio,
-        count=recipe.count,
-        blocks=recipe.blocks,
-        protect=recipe.protect,
-        cuts=recipe.cuts,
-    )
-    if ratio is not None:
-        report.resolved["ratio"] = ratio
+    goal = Goal.of(recipe, stack, loaded.tokenizer, progress) if recipe.targets else None
+    budget = goal.budget if goal else _budget(report, len(stack))
     score_blocks(report, loaded.stack, drawn, selection, progress)
     name, pruner = recipe.pruner.name, made_pruner(recipe.pruner, recipe.cuts)
     plans, model = {}, model_anywhere(recipe.model)
@@ -172,10 +166,30 @@ def plan_removals(
         with selection.excusing(label), attributing("pruner", name, type(pruner), f"on the scores of {label}"):
             first = report.importance[label]
             scoring = rescoring(stack, drawn, first, selection, label, progress, cuts=recipe.cuts)
-            plan = pruner.within_budget(scoring, budget)
+            ask = partial(pruner.within_budget, scoring)
+            if goal:
+                plan, report.reached[label] = goal.reached(ask)
+            else:
+                plan = ask(budget)
             origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model}
             plans[label] = plan.model_copy(update=origin)
     return plans
+
+
+def _budget(report: Report, num_blocks: int) -> Budget:
+    """The budget of a recipe without targets; what it comes to by default is noted in the report."""
+    recipe = report.recipe
+    ratio = RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
+    if ratio is not None:
+        report.resolved["ratio"] = ratio
+    return Budget.of(
+        num_blocks,
+        ratio=ratio,
+        count=recipe.count,
+        blocks=recipe.blocks,
+        protect=recipe.protect,
+        cuts=recipe.cuts,
+    )
 
 
 def prepare_removals(
