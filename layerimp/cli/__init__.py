@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from layerimp._version import __version__
-from layerimp.cli import bench, heal, plugins, runs
+from layerimp.cli import bench, heal, inspection, plugins, runs
 from layerimp.errors import LayerimpError, PluginWarning
 
 INTERRUPTED = 130
@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
-_MODELS = (runs.run, runs.score, runs.prune, heal.heal, runs.evaluate)
+_MODELS = (inspection.inspect, runs.run, runs.score, runs.prune, heal.heal, runs.evaluate)
 for command in (*_MODELS, bench.bench, bench.report, plugins.plugins, plugins.scorers):
     app.command()(command)
 

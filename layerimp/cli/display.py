@@ -152,6 +152,10 @@ class Screen:
             wide = Console(file=self.out.file, highlight=False, width=max(self._needed(table), self.out.width))
             wide.print(table)
 
+    def print_table(self, table: Table) -> None:
+        """A table on stdout, under its title."""
+        self._print_whole([table])
+
     def _show_output(self, report: Report) -> None:
         for label, path in report.checkpoints.items():
             self.out.print(shown(f"checkpoint of {label}: {path}", style="bold"), soft_wrap=True)

@@ -96,7 +96,12 @@ def remember_stored(model: PreTrainedModel, stored: torch.dtype | None) -> None:
     if stored is None or stored == compute or torch.promote_types(stored, compute) != compute:
         return
     if all(holds(stored, parameter) for parameter in model.parameters() if parameter.dtype == compute):
-        setattr(model, _STORED, stored)
+        note_stored(model, stored)
+
+
+def note_stored(model: PreTrainedModel, stored: torch.dtype) -> None:
+    """Note the dtype that a model is stored in, whatever its weights are now, such as none on the meta device."""
+    setattr(model, _STORED, stored)
 
 
 def holds(dtype: torch.dtype, tensor: Tensor) -> bool:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from layerimp.defaults import FOOTPRINT, ORIGINAL
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import prepared
+from layerimp.pipeline.outline import alike
 from layerimp.pruner import counted
 from layerimp.recipe import ComponentSpec, Permissions
 from layerimp.steps import removed_by
-from layerimp.surgery.meta_model import facts
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Clock:
         alone = recipe.model_copy(update={"evaluators": {FOOTPRINT: spec}})
         self._evaluators: dict[str, Evaluator] = prepared(alone, Permissions(), progress)
         self._evaluation = Evaluation(stack.model, tokenizer, progress, {})
-        self._stack, self._kinds = stack, _kinds(stack)
+        self._stack, self._kinds = stack, alike(stack)
         self._measured: dict[object, Metric] = {}
 
     def __call__(self, gone: Sequence[Step]) -> Metric:
@@ -67,11 +67,3 @@ class Clock:
 
     def _key(self, gone: Sequence[Step]) -> object:
         return tuple(sorted((part.part, self._kinds[part.block]) for part in removed_by(gone)))
-
-
-def _kinds(stack: BlockStack) -> list[int]:
-    """Of each block the first one that is built as it is, but for what tells its place."""
-    known = [facts(block) for block in stack]
-    places = {name for name in known[0] if all(of.get(name) == index for index, of in enumerate(known))}
-    plain = [{name: value for name, value in of.items() if name not in places} for of in known]
-    return [plain.index(of) for of in plain]
