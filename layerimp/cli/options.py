@@ -128,6 +128,12 @@ recipe = Annotated[
     Path | None,
     typer.Option("--recipe", help="YAML or JSON recipe; options given here win."),
 ]
+dry_run = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Say what would happen: sizes, passes, memory, an estimate of the time. Nothing is written."
+    ),
+]
 json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 
 

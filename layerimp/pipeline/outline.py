@@ -24,6 +24,7 @@ from layerimp.models.loading import auto_class, configuration, stored_in
 from layerimp.models.sizing import ledger_of
 from layerimp.models.unsupported import refuse_config
 from layerimp.registry.assets import located
+from layerimp.steps import kept_halves
 from layerimp.surgery.config_search import shortened
 from layerimp.surgery.meta_model import Builder, facts
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import BlockStack
     from layerimp.sizes.ledger import Ledger
+    from layerimp.steps import Step
 
 VOCABULARY = 64
 """Token ids of a model that is only tried: its table of embeddings need not be large."""
@@ -85,10 +87,28 @@ class Outline:
         """
         count = len(self.stack)
         tried = range(count) if len(set(self.alike)) > 1 else sorted({0, count // 2, count - 1})
-        found = {block: _refusal(self.stack, block) for block in tried}
+        found = {block: self.refusal([block]) for block in tried}
         if len(found) < count and len(set(found.values())) > 1:
-            found |= {block: _refusal(self.stack, block) for block in range(count) if block not in found}
+            found |= {block: self.refusal([block]) for block in range(count) if block not in found}
         return [found.get(block, found[0]) for block in range(count)]
+
+    def refusal(self, steps: Sequence[Step]) -> str:
+        """Why stock code does not build the model without some steps; empty where it does, or that is not known."""
+        kept = kept_halves(steps, len(self.stack))
+        if not kept:
+            return f"removing all {len(self.stack)} blocks leaves no model"
+        cut = sorted({index for pair in kept if len(set(pair)) > 1 for index in pair})
+        whole = {index: one.reason for index in cut if isinstance(one := self.halves[index], Whole)}
+        if UNKNOWN in whole.values():
+            return ""
+        for index, reason in whole.items():
+            return f"block {index} cannot be divided into attention and MLP: {reason}"
+        try:
+            with quiet():
+                shortened(self.stack, kept, {i: one for i in cut if isinstance(one := self.halves[i], Halves)})
+        except SurgeryError as error:
+            return str(error)
+        return ""
 
 
 def alike(stack: BlockStack) -> list[int]:
@@ -109,18 +129,6 @@ def _described(config: PretrainedConfig, trust_remote_code: bool, model: str) ->
     except Exception as error:  # whatever a configuration makes of being built
         raise ModelError(f"cannot build the model {model!r} without weights: {one_line(error)}") from error
     return made
-
-
-def _refusal(stack: BlockStack, block: int) -> str:
-    """Why stock code does not build the model without a block; empty where it does."""
-    if len(stack) == 1:
-        return "it is the only block"
-    try:
-        with quiet():
-            shortened(stack, [(index, index) for index in range(len(stack)) if index != block], {})
-    except SurgeryError as error:
-        return str(error)
-    return ""
 
 
 def _names(stack: BlockStack) -> list[str]:

@@ -15,7 +15,7 @@ from layerimp.calibration.documents import check_source, task_of
 from layerimp.calibration.sampling import CalibrationSet, draw_calibration, load_calibration
 from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import check_memory, write
-from layerimp.checkpoint.staging import staged
+from layerimp.checkpoint.staging import check_target, staged
 from layerimp.defaults import LENGTH, RATIO
 from layerimp.errors import OptionError, OutputError
 from layerimp.evaluation.selection import for_training
@@ -158,7 +158,9 @@ def plan_removals(
     """
     recipe, stack = report.recipe, loaded.stack
     goal = Goal.of(recipe, stack, loaded.tokenizer, progress) if recipe.targets else None
-    budget = goal.budget if goal else _budget(report, len(stack))
+    budget = goal.budget if goal else asked_budget(recipe, len(stack))
+    if not goal and (ratio := default_ratio(recipe)) is not None:
+        report.resolved["ratio"] = ratio
     score_blocks(report, loaded.stack, drawn, selection, progress)
     name, pruner = recipe.pruner.name, made_pruner(recipe.pruner, recipe.cuts)
     plans, model = {}, model_anywhere(recipe.model)
@@ -176,15 +178,20 @@ def plan_removals(
     return plans
 
 
-def _budget(report: Report, num_blocks: int) -> Budget:
-    """The budget of a recipe without targets; what it comes to by default is noted in the report."""
-    recipe = report.recipe
-    ratio = RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
-    if ratio is not None:
-        report.resolved["ratio"] = ratio
+def default_ratio(recipe: Recipe) -> float | None:
+    """The share of the blocks that goes; None where a recipe names another amount, or blocks."""
+    return RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
+
+
+def asked_budget(recipe: Recipe, num_blocks: int) -> Budget:
+    """The budget of a recipe without targets.
+
+    Raises:
+        OptionError: nothing or everything would go, or what is given contradicts itself.
+    """
     return Budget.of(
         num_blocks,
-        ratio=ratio,
+        ratio=default_ratio(recipe),
         count=recipe.count,
         blocks=recipe.blocks,
         protect=recipe.protect,
@@ -280,6 +287,18 @@ def output_directory(recipe: Recipe, why_not: Callable[[Path], str | None] = why
     _refuse_precious(target, recipe.model)
     with staged(target, why_not=why_not if recipe.overwrite else None) as stage:
         yield stage
+
+
+def check_output(recipe: Recipe) -> None:
+    """Refuse an output directory that could not be made; nothing is made.
+
+    Raises:
+        OutputError: it exists and must stay.
+    """
+    if recipe.output is not None:
+        target = recipe.output.expanduser().absolute()
+        _refuse_precious(target, recipe.model)
+        check_target(target, why_not=why_not_ours if recipe.overwrite else None)
 
 
 def _refuse_precious(target: Path, model: str) -> None:

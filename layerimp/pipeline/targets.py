@@ -75,6 +75,29 @@ class Goal:
         goal._refuse(type(stack.model).__name__)
         return goal
 
+    @classmethod
+    def by_arithmetic(cls, recipe: Recipe, ledger: Ledger, kind: str) -> Goal:
+        """The same of a model that nothing can be measured on; a latency is left out.
+
+        Raises:
+            ModelError: such a model keeps no cache whose size could be asked for.
+            OptionError: nothing has to go, or no removal goes far enough.
+        """
+        targets = [one for one in read_targets(recipe.targets) if one.quantity != LATENCY]
+        intact = {one.quantity: ledger.left(()).of(one.quantity) for one in targets}
+        limits = [one.limit(intact[one.quantity]) for one in targets]
+        budget = _budget(recipe, max(1, len(recipe.blocks)), ledger.num_blocks)
+        goal = cls(targets, limits, ledger, intact, budget, recipe, None)
+        goal._refuse(kind)
+        return goal
+
+    def fewest(self, *, lightest: bool = False) -> int:
+        """The smallest count that can do, by arithmetic; with `lightest` about the one with which every plan does."""
+        free = {one for one in self.ledger.sublayers if one.block not in self.budget.protected}
+        free |= removed_by(self.budget.forced)
+        counts = [self.ledger.fewest(t.quantity, limit, free, lightest=lightest) for t, limit in self._counted()]
+        return max(self.budget.count, *counts, 1)
+
     def _refuse(self, kind: str) -> None:
         """Refuse targets that no removal reaches, or for which nothing has to go."""
         for target, limit in self._counted():
@@ -92,7 +115,11 @@ class Goal:
                     f"no removal reaches {target} ({_told(limit)} {unit}): at least {_told(least.of(target.quantity))} "
                     f"stay, of which {_told(outside)} are embeddings, head and what else lies outside the blocks"
                 )
-        if not self.recipe.blocks and all(self.intact[t.quantity] <= limit for t, limit in self._all()):
+        if (
+            self.targets
+            and not self.recipe.blocks
+            and all(self.intact[t.quantity] <= limit for t, limit in self._all())
+        ):
             values = ", ".join(
                 f"{t} (it has {_told(self.intact[t.quantity])} {UNITS[t.quantity]})" for t in self.targets
             )
@@ -141,11 +168,7 @@ class Goal:
         Raises:
             OptionError: the pruner cannot go on before the targets hold, or no plan is fast enough.
         """
-        plans = _Plans(self, ask)
-        free = {one for one in self.ledger.sublayers if one.block not in self.budget.protected}
-        free |= removed_by(self.budget.forced)
-        fewest = [self.ledger.fewest(target.quantity, limit, free) for target, limit in self._counted()]
-        count = max(self.budget.count, *fewest, 1)
+        plans, count = _Plans(self, ask), self.fewest()
         while not self._holds(plans.of(count)):
             count += 1
         if self.clock is not None:

@@ -16,6 +16,7 @@ DOCUMENTS: dict[str, Any] = {
     "layerimp.metrics/2": documents.MetricsFile,
     "layerimp.healing/1": documents.HealingReport,
     "layerimp.inspection/1": forecast_documents.Inspection,
+    "layerimp.forecast/1": forecast_documents.Forecast,
     "layerimp.findings/2": grid_documents.Findings,
 }
 """The type of each document, by its `schema_version`."""

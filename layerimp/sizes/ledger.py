@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Owners = frozenset[Sublayer]
 """The sublayers that use a parameter, which goes once all of them are gone."""
+_PARTS = ("attn", "mlp")
 
 
 @dataclass(frozen=True)
@@ -78,25 +79,30 @@ class Ledger:
         own = frozenset(of)
         return sum((amounts for owners, amounts in self.parts.items() if owners <= own), Amounts())
 
-    def fewest(self, quantity: str, limit: float, free: Collection[Sublayer]) -> int:
+    def fewest(self, quantity: str, limit: float, free: Collection[Sublayer], *, lightest: bool = False) -> int:
         """A number of steps below which no removal brings a quantity down to a limit.
-
-        A part with several owners counts in equal shares: no removal takes more than the shares of what it removes.
 
         Args:
             quantity: The quantity.
             limit: The largest value that is allowed.
             free: The sublayers that may go.
+            lightest: Whether what amounts to least goes first: about the number with which every removal does.
+        """
+        excess = self.left(()).of(quantity) - limit
+        slack = 1e-9 * max(1.0, abs(excess))  # the shares are rounded
+        return sum(amount < excess - slack for amount in self.removable(quantity, free, lightest=lightest))
+
+    def removable(self, quantity: str, free: Collection[Sublayer], *, lightest: bool = False) -> list[float]:
+        """What 0, 1, 2 and more steps remove of a quantity at most, or with `lightest` about at least.
+
+        A part with several owners counts in equal shares: no removal takes more than the shares of what it removes.
         """
         shares: defaultdict[Sublayer, float] = defaultdict(float)
         for owners, amounts in self.parts.items():
             for owner in owners:
                 shares[owner] += amounts.of(quantity) / len(owners)
-        largest = (sorted((shares[one] for one in free if one.part == part), reverse=True) for part in ("attn", "mlp"))
-        excess = self.left(()).of(quantity) - limit
-        removed = accumulate((sum(pair) for pair in zip(*largest, strict=False)), initial=0.0)
-        slack = 1e-9 * max(1.0, abs(excess))  # the shares are rounded
-        return sum(amount < excess - slack for amount in removed)
+        halves = (sorted((shares[one] for one in free if one.part == part), reverse=not lightest) for part in _PARTS)
+        return list(accumulate((sum(pair) for pair in zip(*halves, strict=False)), initial=0.0))
 
     def least(self, quantity: str, stay: Collection[int], gone: Collection[Sublayer], cuts: Cuts) -> Amounts:
         """The least that a removal can leave, by one quantity.
