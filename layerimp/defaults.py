@@ -17,7 +17,9 @@ PRUNER = "lowest"
 HEALER = "linear"
 HARNESS = "harness"
 """The evaluator that reads tasks."""
-EVALUATORS = (HARNESS, "footprint")
+FOOTPRINT = "footprint"
+"""The evaluator that measures a latency."""
+EVALUATORS = (HARNESS, FOOTPRINT)
 RANDOM = "random"
 """The scorer that a metric has to beat to have shown anything."""
 BASELINES = (RANDOM, "depth")

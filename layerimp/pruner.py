@@ -131,6 +131,12 @@ class Budget:
     protected: frozenset[int] = frozenset()
     forced: tuple[Step, ...] = ()
 
+    @property
+    def most(self) -> int:
+        """The largest count that a budget with the same blocks to keep and the same forced steps can have."""
+        halved = [step for step in self.forced if touched_by([step]) <= self.protected]
+        return min(self.num_blocks - 1, self.num_blocks - len(self.protected) + len(halved))
+
     @classmethod
     def of(
         cls,

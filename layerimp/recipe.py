@@ -21,6 +21,7 @@ from layerimp.defaults import (
 )
 from layerimp.errors import InputError, OptionError, unknown_name
 from layerimp.pruner import RATIO_OR_COUNT, checked_ratio
+from layerimp.sizes.targets import CONTRADICTION, read_targets
 from layerimp.steps import Cuts, Step, read_steps
 
 
@@ -160,6 +161,11 @@ def _ratio(value: Any) -> Any:
     return checked_ratio(value, instead="count: {}") if isinstance(value, int | float) else value
 
 
+def _targets(value: dict[str, Any]) -> dict[str, Any]:
+    read_targets(value)
+    return value
+
+
 class Recipe(Part):
     """A run: which model, scored how, pruned how far, evaluated on what."""
 
@@ -209,9 +215,15 @@ class Recipe(Part):
         None,
         gt=0,
         lt=1,
-        description="Share of the blocks to remove; default: 0.25 where neither count nor blocks is given.",
+        description="Share of the blocks to remove; default: 0.25 where none of count, targets and blocks is given.",
     )
     count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of ratio.")
+    targets: Annotated[dict[str, str | int | float], AfterValidator(_targets)] = Field(
+        {},
+        description="What the pruned models must not exceed, in place of ratio: parameters, bytes, kv-cache or "
+        "latency, each as a size with a unit (200M, 6GB, 64KiB, 750ms) or as a factor of the intact model's, such as "
+        "0.7. As few blocks go as that takes.",
+    )
     blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = Field(
         (),
         description="What to remove whatever its score: blocks, and seams between neighbours such as 17/18; a list, or "
@@ -246,12 +258,19 @@ class Recipe(Part):
     def _one_amount(self) -> Recipe:
         if self.ratio is not None and self.count is not None:
             raise OptionError(RATIO_OR_COUNT)
+        if self.targets and self.amount is not None:
+            raise OptionError(CONTRADICTION)
         return self
 
     @property
     def amount(self) -> int | float | None:
         """How much to remove: a number of blocks (int), a share of them (float), or None where neither is given."""
         return self.count if self.ratio is None else self.ratio
+
+    @property
+    def names_all(self) -> bool:
+        """Whether the blocks that are named are all that is to go, so that none is chosen by its score."""
+        return bool(self.blocks) and self.amount is None and not self.targets
 
 
 PERMISSIONS = frozenset(Permissions.__dataclass_fields__)

@@ -34,7 +34,7 @@ def test_a_run_and_its_files(layerimp_command: Run, scoring: list[object], task:
     )
     assert code == 0, err
     document = checked(out)
-    everything = get_type_hints(documents.Report).keys() - {"left_out", "failed"}  # nothing was
+    everything = get_type_hints(documents.Report).keys() - {"left_out", "failed", "targets"}  # nothing was
     assert document.keys() == everything
     assert document["scorers"]["angular"]["spans"].keys() == {"2"}
     for name in ("scores", "plan", "metrics"):
@@ -71,7 +71,15 @@ def test_a_plan_is_written_whole() -> None:
 
 
 def test_what_is_not_documented_is_found() -> None:
-    plan = {"num_blocks": 4, "blocks": [1, "2/3"], "reason": "", "scorer": None, "pruner": None, "model": None}
+    plan = {
+        "num_blocks": 4,
+        "blocks": [1, "2/3"],
+        "reason": "",
+        "scorer": None,
+        "pruner": None,
+        "model": None,
+        "nested": None,
+    }
     document = {"schema_version": "layerimp.plans/2", "plans": {"a": {"schema_version": "layerimp.plan/2", **plan}}}
     checked(json.dumps(document))
     with pytest.raises(ValidationError, match="colour"):

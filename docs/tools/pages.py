@@ -27,7 +27,9 @@ ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r'^```(\w+)(?: title="([^"\n]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 OUTPUT = "Output"
 NEEDS = "Needs "
-COMMAND = re.compile(r"\blayerimp ((?:run|score|prune|heal|evaluate|bench|report|plugins|scorers)\b[^\n|;&>`]*)")
+COMMAND = re.compile(
+    r"\blayerimp ((?:inspect|run|score|prune|heal|evaluate|bench|report|plugins|scorers)\b[^\n|;&>`]*)"
+)
 _SETS_UP = re.compile(r"^(git clone|cd layerimp|make |pip install)", re.MULTILINE)
 """Commands that install; what they lead to is the environment that the blocks run in."""
 _OPERATORS = frozenset("|&;<>()$`*?~!")

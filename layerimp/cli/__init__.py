@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from layerimp._version import __version__
-from layerimp.cli import bench, heal, plans, plugins, runs
+from layerimp.cli import bench, heal, inspection, plans, plugins, runs
 from layerimp.cli.help import GroupedCommand
 from layerimp.errors import LayerimpError, PluginWarning
 
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
-_MODELS = (runs.run, runs.score, runs.prune, heal.heal, runs.evaluate)
+_MODELS = (inspection.inspect, runs.run, runs.score, runs.prune, heal.heal, runs.evaluate)
 for command in (*_MODELS, plans.plan, bench.bench, bench.report):
     app.command(cls=GroupedCommand)(command)
 for listing in (plugins.plugins, plugins.scorers, plugins.pruners, plugins.healers, plugins.evaluators, plugins.tasks):

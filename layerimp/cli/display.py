@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from layerimp.cli import score_tables, tables
-from layerimp.cli.columns import shown
+from layerimp.cli.columns import Column, packed, shown
 from layerimp.cli.grid_progress import span
 from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
@@ -104,6 +104,8 @@ class Screen:
                 self.out.print(shown(line))
         elif labels:
             self._print_whole(tables.removed(report, labels, self._fits))
+        for table in tables.targets(report, labels, self._fits):
+            self._print_whole(table)
         for line in (*tables.seams(report, labels), *tables.healing(report)):
             self.out.print(shown(line))
         if quality:
@@ -160,6 +162,10 @@ class Screen:
                 self.out.print(title)
             wide = Console(file=self.out.file, highlight=False, width=max(self._needed(table), self.out.width))
             wide.print(table)
+
+    def print_columns(self, title: str, rows: Column, columns: Sequence[Column]) -> None:
+        """A table, in parts where the screen is too narrow for all of its columns."""
+        self._print_whole(packed(title, rows, columns, self._fits))
 
     def _show_output(self, report: Report) -> None:
         for label, path in report.checkpoints.items():

@@ -11,12 +11,12 @@ FIRST = 5
 FEW = 10
 """Up to so many options need no headings."""
 HEADINGS = {
-    "What goes": "scorer no_baselines plan label blocks ratio count cuts by pruner protect removed",
+    "What goes": "scorer no_baselines plan label blocks ratio count target cuts by pruner protect removed",
     "Healing": "teacher heal healer heal_text allow_overlap",
     "Calibration text": "calibration field packing label_field samples max_length batch_size seed repeats",
     "Evaluation": "tasks evaluator limit num_fewshot task_path data_dir allow_task_code",
     "Model": "model dtype device device_map trust_remote_code",
-    "Work": "engine address workers retry_failed",
+    "Work": "engine address workers retry_failed dry_run",
     "Output": "output overwrite max_shard_size no_verify json",
     "General": "recipe schema set_ help",
 }

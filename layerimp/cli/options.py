@@ -69,9 +69,16 @@ by = Annotated[
 pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.")]
 ratio = Annotated[
     float | None,
-    typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --count or --blocks says."),
+    typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --count, --target or --blocks says."),
 ]
 count = Annotated[int | None, typer.Option(help="How many blocks to remove, in place of --ratio.")]
+target = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What must not be exceeded, in place of --ratio: parameters=200M, bytes=6GB, kv-cache=64KiB (per token), "
+        "latency=750ms, or a factor of the intact model's, such as latency=0.7; repeatable, all must hold."
+    ),
+]
 plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
 label = Annotated[
     list[str] | None,
@@ -132,6 +139,12 @@ max_shard_size = Annotated[
 recipe = Annotated[
     Path | None,
     typer.Option("--recipe", help="YAML or JSON recipe; options given here win."),
+]
+dry_run = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Say what would happen: sizes, passes, memory, an estimate of the time. Nothing is written."
+    ),
 ]
 json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
 

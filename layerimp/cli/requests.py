@@ -34,6 +34,7 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
         InputError: an option is malformed, or the whole makes no recipe.
     """
     from layerimp.recipe import Recipe, make_recipe
+    from layerimp.sizes.targets import split_targets
     from layerimp.steps import read_steps
 
     values = _values(Recipe, recipe, given)
@@ -41,8 +42,9 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
         values["pruner"] = {"name": pruner}
     if (blocks := given.get("blocks")) is not None:
         values["blocks"] = read_steps(blocks)
-    ratio = given.get("ratio")
-    values = _with_amounts(values, [] if ratio is None else [ratio], ratio=ratio, count=given.get("count"))
+    ratio, targets = given.get("ratio"), split_targets(given.get("target") or [])
+    amounts = {"ratio": ratio, "count": given.get("count"), "targets": targets or None}
+    values = _with_amounts(values, [] if ratio is None else [ratio], **amounts)
     if given.get("no_verify"):
         values["verify"] = False
     return _with_options(make_recipe(values), given.get("set_") or [])

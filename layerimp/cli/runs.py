@@ -12,16 +12,16 @@ from layerimp.errors import OptionError
 
 
 @o.taking(
-    "model scorer calibration tasks output ratio count blocks cuts pruner protect no_baselines heal heal_text "
+    "model scorer calibration tasks output ratio count target blocks cuts pruner protect no_baselines heal heal_text "
     f"allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size "
-    "no_verify recipe json"
+    "no_verify recipe dry_run json"
 )
-def run(**given: Any) -> int:
+def run(*, dry_run: bool, **given: Any) -> int:
     """Score every block, remove the least important ones, and measure what that costs.
 
     Example: layerimp run --model DIR --scorer avss --calibration FILE.jsonl --tasks wikitext --ratio 0.25 --output OUT
     """
-    return _carried_out("run", given)
+    return _foretold("run", given) if dry_run else _carried_out("run", given)
 
 
 @o.taking(
@@ -39,26 +39,26 @@ def score(*, by: str | None, **given: Any) -> int:
 
 
 @o.taking(
-    "model plan blocks scorer output label ratio count calibration cuts pruner protect set_ "
+    "model plan blocks scorer output label ratio count target calibration cuts pruner protect set_ "
     f"{o.TEXT} batch_size seed task_path data_dir allow_task_code {o.MODEL} overwrite max_shard_size no_verify "
-    "recipe json"
+    "recipe dry_run json"
 )
-def prune(*, plan: Path | None, label: list[str] | None, **given: Any) -> int:
+def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given: Any) -> int:
     """Remove blocks from a model, or seams between them: those of a plan, those named, or what scores lowest.
 
     Example: layerimp prune --model DIR --blocks 3,17/18 --output OUT
     """
-    if plan is None:
-        if label is not None:
-            raise OptionError("--label chooses a plan of a file; name the file with --plan")
-        return _carried_out("prune_model", given)
-    for name in ("blocks", "ratio", "protect", "scorer", "calibration", "cuts"):
-        if given[name] is not None:
+    plans: dict[str, Any] = {}
+    if plan is None and label is not None:
+        raise OptionError("--label chooses a plan of a file; name the file with --plan")
+    for name in ("blocks", "ratio", "target", "protect", "scorer", "calibration", "cuts"):
+        if plan is not None and given[name] is not None:
             raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
     from layerimp.cli.plan_files import read_plans
 
-    count = given.pop("count")
-    return _carried_out("prune_model", given, plans=read_plans(plan, label, count))
+    if plan is not None:
+        plans = {"plans": read_plans(plan, label, given.pop("count"))}
+    return _foretold("prune", given, **plans) if dry_run else _carried_out("prune_model", given, **plans)
 
 
 @o.taking(f"model tasks output evaluator set_ {o.TASKS} batch_size seed {o.MODEL} overwrite recipe json")
@@ -79,3 +79,16 @@ def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
     screen = Screen(json=given["json"])
     function = getattr(commands, name)
     return screen.show(function(made, permissions=permissions(**given), progress=screen, **more))
+
+
+def _foretold(command: str, given: Mapping[str, Any], **more: Any) -> int:
+    """Say what a command would do with the recipe that the options make; returns the exit code."""
+    made = recipe_from(**given)
+    from layerimp.cli.display import Screen
+    from layerimp.cli.forecast import show
+    from layerimp.pipeline.forecast import foretell
+
+    screen = Screen(json=given["json"])
+    found = foretell(command, made, permissions=permissions(**given), progress=screen, **more)  # type: ignore[arg-type]
+    show(found, screen)
+    return 0

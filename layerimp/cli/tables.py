@@ -13,6 +13,7 @@ from layerimp.cli.bars import AXIS, axis
 from layerimp.cli.columns import Column, Fits, packed, shown
 from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
+from layerimp.report import targets as told
 from layerimp.report.model_card import measured
 from layerimp.report.tables import percentage
 
@@ -104,6 +105,21 @@ def removed(report: Report, labels: list[str], fits: Fits) -> list[Table]:
     return packed("removed", Column("by", labels, "left"), columns, fits)
 
 
+def targets(report: Report, labels: Sequence[str], fits: Fits) -> Iterator[list[Table]]:
+    """For each size that was asked for, what each model reached, and what one step less or more would be."""
+    stood = {label: report.standing(label) for label in labels if label not in report.healed}
+    for place, first in enumerate(next(iter(stood.values()), ())):
+        here = [each[place] for each in stood.values()]
+        columns = [
+            Column("reached", [told.got(one) for one in here]),
+            Column("blocks\nremoved", [str(report.removed(label).blocks) for label in stood]),
+            Column("with one\nless", [told.amount(one.less) for one in here]),
+            Column("with one\nmore", [told.amount(one.more) for one in here]),
+            Column("intact", [told.amount(one.original) for one in here]),
+        ]
+        yield packed(f"target {told.asked(first)}", Column("by", list(stood), "left"), columns, fits)
+
+
 def seams(report: Report, labels: Sequence[str]) -> Iterator[str]:
     """What goes where halves of two blocks become one, each once."""
     yield from dict.fromkeys(line for label in labels for line in cuts.seams(report.plan_of(label).blocks))
@@ -120,9 +136,12 @@ def comparison(report: Report, fits: Fits, *, plain: bool = False) -> list[Table
         plain: Whether it shows ASCII alone.
     """
     found = report.comparison()
-    gone = report.removed(found.labels[0]).blocks  # the budget of all
+    counts = {report.removed(label).blocks for label in found.labels}
+    gone = max(counts)
     share = f"{gone} of {report.num_blocks} blocks ({gone / report.num_blocks:.2%}) removed"
-    if not _whole(report, found.labels):
+    if len(counts) > 1:
+        share = f"{min(counts)} to {gone} of {report.num_blocks} blocks removed"
+    elif not _whole(report, found.labels):
         share = f"{report.num_blocks - gone} of {report.num_blocks} blocks left"
     title, rows = f"comparison, {share} (± standard error{_limit(report)})", _models(found.labels)
     whole = packed(title, rows, list(_comparison_columns(report, found, stacked=False, plain=plain)), fits)
@@ -138,7 +157,9 @@ def _whole(report: Report, labels: Sequence[str]) -> bool:
 
 def _comparison_columns(report: Report, found: Comparison, *, stacked: bool, plain: bool) -> Iterator[Column]:
     """What was removed, what is retained, and the metrics that this follows from."""
-    blocks = ["", *(cuts.ranges(report.plan_of(label).blocks) for label in found.labels)]
+    plans = [report.plan_of(label).blocks for label in found.labels]
+    several = len(set(map(len, plans))) > 1
+    blocks = ["", *((f"{len(plan)}: " if several else "") + cuts.ranges(plan) for plan in plans)]
     head = "removed\nblocks" if _whole(report, found.labels) else "removed"
     yield Column(head, blocks, "left", BLOCKS_WIDTH if stacked else None)
     kinds = {

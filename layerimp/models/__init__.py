@@ -1,6 +1,7 @@
 """Models: loaded, understood, or refused."""
 
+from layerimp.models.cache import cached_bytes
 from layerimp.models.dtypes import stored_bytes, stored_dtype
 from layerimp.models.traits import classifies, longest_row
 
-__all__ = ["classifies", "longest_row", "stored_bytes", "stored_dtype"]
+__all__ = ["cached_bytes", "classifies", "longest_row", "stored_bytes", "stored_dtype"]

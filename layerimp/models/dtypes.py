@@ -96,7 +96,12 @@ def remember_stored(model: PreTrainedModel, stored: torch.dtype | None) -> None:
     if stored is None or stored == compute or torch.promote_types(stored, compute) != compute:
         return
     if all(holds(stored, parameter) for parameter in model.parameters() if parameter.dtype == compute):
-        setattr(model, _STORED, stored)
+        note_stored(model, stored)
+
+
+def note_stored(model: PreTrainedModel, stored: torch.dtype) -> None:
+    """Note the dtype that a model is stored in, whatever its weights are now, such as none on the meta device."""
+    setattr(model, _STORED, stored)
 
 
 def holds(dtype: torch.dtype, tensor: Tensor) -> bool:
@@ -113,6 +118,9 @@ def stored_dtype(model: PreTrainedModel) -> torch.dtype:
 
 def stored_bytes(model: PreTrainedModel) -> int:
     """What a model's parameters take on disk; tied ones count once."""
-    compute, stored = model.dtype, stored_dtype(model)
-    sizes = ((p.numel(), stored.itemsize if p.dtype == compute else p.itemsize) for p in model.parameters())
-    return sum(count * size for count, size in sizes)
+    return sum(parameter.numel() * stored_width(model, parameter) for parameter in model.parameters())
+
+
+def stored_width(model: PreTrainedModel, parameter: Tensor) -> int:
+    """What one number of a model's parameter takes on disk, in bytes."""
+    return stored_dtype(model).itemsize if parameter.dtype == model.dtype else parameter.itemsize

@@ -27,7 +27,7 @@ from layerimp.registry.assets import located
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-_SAFETENSORS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+SAFETENSORS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """The floating-point dtypes of safetensors files."""
 
 CLASSIFIER = "AutoModelForSequenceClassification"
@@ -172,7 +172,7 @@ def stored_in(source: str | Path, config: PretrainedConfig) -> torch.dtype | Non
     for file in sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else ():
         with safe_open(file, "pt") as opened:
             kinds = (opened.get_slice(name).get_dtype() for name in opened.keys())  # noqa: SIM118
-            if found := next((_SAFETENSORS[kind] for kind in kinds if kind in _SAFETENSORS), None):
+            if found := next((SAFETENSORS[kind] for kind in kinds if kind in SAFETENSORS), None):
                 return found
     return None
 

@@ -123,7 +123,7 @@ def prune_model(
     if recipe.output is None:
         raise OptionError("prune writes a checkpoint: name a directory with --output")
     allowed = permissions or Permissions()
-    by_score = plans is None and (recipe.amount is not None or not recipe.blocks)
+    by_score = plans is None and not recipe.names_all
     recipe, selection = _begun(recipe, progress, *(["calibration"] if by_score else []))
     with output_directory(recipe) as stage:
         assert stage is not None

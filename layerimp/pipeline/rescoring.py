@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from layerimp.pipeline.scores import scorers_of
 from layerimp.scoring.engine import measure
-from layerimp.steps import Cuts, Step, candidates
+from layerimp.steps import Cuts, Step, Sublayer, candidates, removed_by
 from layerimp.sweep.cache import BlockCache
 
 if TYPE_CHECKING:
@@ -29,15 +29,21 @@ def rescoring(
     *,
     cuts: Cuts = "blocks",
 ) -> Scoring:
-    """What a pruner asks for scores: the importance of what can be taken next, without the steps that it names."""
+    """What a pruner asks for scores: the importance of what can be taken next, without the steps that it names.
+
+    Each removal is scored once, so that asking for a longer plan costs what is new in it.
+    """
     cache = BlockCache(stack)
+    known = {frozenset[Sublayer](): first}
 
     def scoring(removed: Sequence[Step]) -> Importance:
-        if not removed:
-            return first
-        scorers, seams = scorers_of(candidates(removed, len(stack), cuts), selection, label)
-        return measure(stack, drawn, scorers, seams=seams, removed=removed, cuts=cuts, progress=progress, cache=cache)[
-            label
-        ]
+        gone = removed_by(removed)
+        if gone not in known:
+            scorers, seams = scorers_of(candidates(removed, len(stack), cuts), selection, label)
+            found = measure(
+                stack, drawn, scorers, seams=seams, removed=removed, cuts=cuts, progress=progress, cache=cache
+            )
+            known[gone] = found[label]
+        return known[gone]
 
     return scoring

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from layerimp.calibration.documents import check_source, task_of
 from layerimp.calibration.sampling import CalibrationSet, draw_calibration, load_calibration
 from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import check_memory, write
-from layerimp.checkpoint.staging import staged
+from layerimp.checkpoint.staging import check_target, staged
 from layerimp.defaults import LENGTH, RATIO
 from layerimp.errors import OptionError, OutputError
 from layerimp.evaluation.selection import for_training
@@ -24,6 +25,7 @@ from layerimp.models.traits import classifies, longest_row
 from layerimp.pipeline.rescoring import rescoring
 from layerimp.pipeline.resolve import made_pruner, model_anywhere, source_anywhere
 from layerimp.pipeline.scores import score_blocks
+from layerimp.pipeline.targets import Goal
 from layerimp.pruner import Budget, PrunePlan
 from layerimp.recipe import check_label
 from layerimp.registry.assets import located
@@ -153,19 +155,13 @@ def plan_removals(
 ) -> dict[str, PrunePlan]:
     """Score the blocks into the report, and let the pruner choose by each scorer; those that fail leave the selection.
 
-    Where the recipe names neither an amount nor blocks, a quarter goes.
+    Where the recipe names neither an amount nor blocks, a quarter goes. With targets each plan is as long as these
+    demand.
     """
     recipe, stack = report.recipe, loaded.stack
-    ratio = RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
-    budget = Budget.of(
-        len(stack),
-        ratio=ratio,
-        count=recipe.count,
-        blocks=recipe.blocks,
-        protect=recipe.protect,
-        cuts=recipe.cuts,
-    )
-    if ratio is not None:
+    goal = Goal.of(recipe, stack, loaded.tokenizer, progress) if recipe.targets else None
+    budget = goal.budget if goal else asked_budget(recipe, len(stack))
+    if not goal and (ratio := default_ratio(recipe)) is not None:
         report.resolved["ratio"] = ratio
     score_blocks(report, loaded.stack, drawn, selection, progress)
     name, pruner = recipe.pruner.name, made_pruner(recipe.pruner, recipe.cuts)
@@ -174,10 +170,35 @@ def plan_removals(
         with selection.excusing(label), attributing("pruner", name, type(pruner), f"on the scores of {label}"):
             first = report.importance[label]
             scoring = rescoring(stack, drawn, first, selection, label, progress, cuts=recipe.cuts)
-            plan = pruner.within_budget(scoring, budget)
+            ask = partial(pruner.within_budget, scoring)
+            if goal:
+                plan, report.reached[label] = goal.reached(ask)
+            else:
+                plan = ask(budget)
             origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model, "nested": pruner.nested}
             plans[label] = plan.model_copy(update=origin)
     return plans
+
+
+def default_ratio(recipe: Recipe) -> float | None:
+    """The share of the blocks that goes; None where a recipe names another amount, or blocks."""
+    return RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
+
+
+def asked_budget(recipe: Recipe, num_blocks: int) -> Budget:
+    """The budget of a recipe without targets.
+
+    Raises:
+        OptionError: nothing or everything would go, or what is given contradicts itself.
+    """
+    return Budget.of(
+        num_blocks,
+        ratio=default_ratio(recipe),
+        count=recipe.count,
+        blocks=recipe.blocks,
+        protect=recipe.protect,
+        cuts=recipe.cuts,
+    )
 
 
 def prepare_removals(
@@ -268,6 +289,18 @@ def output_directory(recipe: Recipe, why_not: Callable[[Path], str | None] = why
     _refuse_precious(target, recipe.model)
     with staged(target, why_not=why_not if recipe.overwrite else None) as stage:
         yield stage
+
+
+def check_output(recipe: Recipe) -> None:
+    """Refuse an output directory that could not be made; nothing is made.
+
+    Raises:
+        OutputError: it exists and must stay.
+    """
+    if recipe.output is not None:
+        target = recipe.output.expanduser().absolute()
+        _refuse_precious(target, recipe.model)
+        check_target(target, why_not=why_not_ours if recipe.overwrite else None)
 
 
 def _refuse_precious(target: Path, model: str) -> None:

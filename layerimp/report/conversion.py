@@ -17,8 +17,10 @@ from layerimp.report.documents import (
     Retained,
     Scorer,
     Scores,
+    Target,
 )
 from layerimp.report.statistics import times_stderr
+from layerimp.sizes.targets import UNITS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from layerimp.report.paired_bootstrap import Estimate
     from layerimp.report.retained import Retained as Known
     from layerimp.scorer import Importance
+    from layerimp.sizes.targets import Reached
 
 
 def scores(importance: Importance) -> Scores:
@@ -45,6 +48,27 @@ def scores(importance: Importance) -> Scores:
     if importance.spans:
         entry["spans"] = {str(length): list(spans) for length, spans in importance.spans.items()}
     return entry
+
+
+def targets(reached: Mapping[str, Sequence[Reached]]) -> dict[str, Target]:
+    """What was asked for, and how each pruned model stands to that, by label."""
+    found: dict[str, Target] = {}
+    for label, all_of_it in reached.items():
+        for one in all_of_it:
+            entry: Target = {
+                "asked": one.target.asked,
+                "unit": UNITS[one.target.quantity],
+                "limit": one.limit,
+                "original": one.original,
+                "reached": {},
+            }
+            found.setdefault(one.target.quantity, entry)["reached"][label] = {
+                "value": one.value,
+                "stderr": one.stderr,
+                "one_less": one.less,
+                "one_more": one.more,
+            }
+    return found
 
 
 def scorer(

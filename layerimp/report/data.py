@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from layerimp.report import conversion, documents
 from layerimp.report.comparison import Comparison, small
 from layerimp.report.healing import Healing
 from layerimp.report.retained import counting
+from layerimp.sizes.targets import Reached
 from layerimp.steps import removed_by
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Report:
         sizes: By label; the intact model's under `original`.
         importance: By scorer label.
         plans: By scorer label.
+        reached: By scorer label, how the plan stands to the targets, where some were asked for.
         healed: By label of the healed model, which is `SCORER+HEALER`.
         checkpoints: By label.
         metrics: By label, those of kind `quality`; the intact model's under `original`.
@@ -81,6 +83,7 @@ class Report:
     sizes: dict[str, Size] = field(default_factory=dict)
     importance: dict[str, Importance] = field(default_factory=dict)
     plans: dict[str, PrunePlan] = field(default_factory=dict)
+    reached: dict[str, list[Reached]] = field(default_factory=dict)
     healed: dict[str, Healing] = field(default_factory=dict)
     checkpoints: dict[str, Path] = field(default_factory=dict)
     metrics: dict[str, list[Metric]] = field(default_factory=dict)
@@ -122,12 +125,22 @@ class Report:
         """What the plan under `label` removed."""
         return self.sizes[ORIGINAL] - self.sizes[label]
 
+    def standing(self, label: str) -> list[Reached]:
+        """How the pruned model under `label` stands to the targets; empty where none were asked for.
+
+        Parameters and bytes are those of the model itself, once it is pruned.
+        """
+        size, scorer = self.sizes.get(label), self.healed[label].scorer if label in self.healed else label
+        real = {} if size is None else {"parameters": size.parameters, "bytes": size.bytes}
+        return [replace(one, value=real.get(one.target.quantity, one.value)) for one in self.reached.get(scorer, ())]
+
     def to_dict(self) -> documents.Report:
         """The report as one JSON document."""
         return {
             "schema_version": "layerimp.report/2",
             **self._header(),
             **self._size_changes(),
+            **self._targets(),
             **self._scorer_results(),
             **self._measurements(),
             "output": None if self.output is None else str(self.output),
@@ -151,6 +164,10 @@ class Report:
             },
             "bytes": {"original": intact.bytes, "pruned": {label: size.bytes for label, size in pruned.items()}},
         }
+
+    def _targets(self) -> documents.Targets:
+        reached = {label: self.standing(label) for label in self.plans if label in self.reached}
+        return {"targets": conversion.targets(reached)} if reached else {}
 
     def _scorer_results(self) -> documents.ScorerResults:
         results: documents.ScorerResults = {}
@@ -225,6 +242,7 @@ class Report:
             metrics: documents.MetricsFile = {
                 "schema_version": "layerimp.metrics/2",
                 **self._size_changes(),
+                **self._targets(),
                 **self._measurements(),
             }
             write_json(directory / "metrics.json", metrics)

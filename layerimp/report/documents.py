@@ -172,6 +172,42 @@ class SizeChanges(TypedDict, total=False):
     bytes: Annotated[Sizes, Field(description="Bytes of the parameters.")]
 
 
+@closed
+class ReachedTarget(TypedDict):
+    """How a pruned model stands to a target."""
+
+    value: Annotated[Number, Field(description="The model's value, in the target's unit.")]
+    stderr: Annotated[Number, Field(description="Its standard error where it is measured; null where it is counted.")]
+    one_less: Annotated[
+        Number,
+        Field(
+            description="The value with one step less, of the intact model where one step goes; null where there is no "
+            "such plan, or where a latency was not measured."
+        ),
+    ]
+    one_more: Annotated[Number, Field(description="The same with one step more.")]
+
+
+@closed
+class Target(TypedDict):
+    """A size that was asked for."""
+
+    asked: Annotated[str, Field(description="The value as it was written.")]
+    unit: Annotated[str, Field(description="The unit of all numbers: parameters, bytes, bytes per token, or ms.")]
+    limit: Annotated[float, Field(description="The largest value that is allowed.")]
+    original: Annotated[float, Field(description="The intact model's value.")]
+    reached: Annotated[dict[str, ReachedTarget], Field(description="By label.")]
+
+
+class Targets(TypedDict, total=False):
+    """The sizes that were asked for."""
+
+    targets: Annotated[
+        dict[str, Target],
+        Field(description="By what was asked for (parameters, bytes, kv-cache, latency), where something was."),
+    ]
+
+
 class ScorerResults(TypedDict, total=False):
     """What each scorer found, and why some did not take part."""
 
@@ -228,7 +264,7 @@ class Measurements(Retained, total=False):
 
 
 @closed
-class Report(Header, SizeChanges, ScorerResults, Measurements):
+class Report(Header, SizeChanges, Targets, ScorerResults, Measurements):
     """What `run`, `score`, `prune` and `evaluate` print with `--json`. Parts that a command does not produce are
     missing."""
 
@@ -295,7 +331,7 @@ class HealingReport(Repaired):
 
 
 @closed
-class MetricsFile(SizeChanges, Measurements):
+class MetricsFile(SizeChanges, Targets, Measurements):
     """What `metrics.json` holds."""
 
     schema_version: Annotated[Literal["layerimp.metrics/2"], Field(description="The version of this format.")]

@@ -12,6 +12,7 @@ from layerimp.pruner import counted
 from layerimp.report import cuts
 from layerimp.report.comparison import Comparison
 from layerimp.report.tables import around, percentage
+from layerimp.report.targets import stood
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,6 +58,7 @@ def model_card(report: Report, label: str) -> str:
         *_removed(plan.blocks),
         f"- **Smaller by:** {counted(removed.blocks)} ({share['blocks']:.2%}), {removed.parameters:,} parameters "
         f"({share['parameters']:.2%}), {removed.bytes:,} bytes ({share['bytes']:.2%})",
+        *(f"- **Target:** {escaped(stood(one))}" for one in report.standing(label)),
     ]
     if label in report.healed:
         done = "; ".join(f"{one.gap}: {one.done}" for one in report.healed[label].repairs)

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from typing_extensions import is_typeddict
 
-from layerimp.report import documents, grid_documents
+from layerimp.report import documents, forecast_documents, grid_documents
 
 DOCUMENTS: dict[str, Any] = {
     "layerimp.report/2": documents.Report,
@@ -15,6 +15,8 @@ DOCUMENTS: dict[str, Any] = {
     "layerimp.plans/2": documents.PlanFile,
     "layerimp.metrics/2": documents.MetricsFile,
     "layerimp.healing/1": documents.HealingReport,
+    "layerimp.inspection/1": forecast_documents.Inspection,
+    "layerimp.forecast/1": forecast_documents.Forecast,
     "layerimp.findings/2": grid_documents.Findings,
 }
 """The type of each document, by its `schema_version`."""

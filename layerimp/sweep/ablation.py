@@ -14,7 +14,7 @@ from layerimp.blocks.head import Head
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, NonFiniteError
 from layerimp.steps import named
-from layerimp.sweep.base import Drive, Sweep, Trace
+from layerimp.sweep.base import Drive, Sweep, Trace, Work
 from layerimp.sweep.cache import remembered
 from layerimp.sweep.replay import Recorded, Replay
 
@@ -65,6 +65,11 @@ class Ablation(Sweep):
     def whole(self) -> bool:
         """The mean of what a block adds is one over the whole set."""
         return "mean" in self.probes
+
+    def work(self, num_units: int) -> Work:
+        """The intact pass, one more for a mean, and for each unit and probe half a pass: what comes before it stays."""
+        tried = num_units * len(self.probes - {1})
+        return Work(1 + self.whole + tried / 2, 1 + tried)
 
     def union(self, other: Sweep) -> Sweep | None:
         """The ablation with the probes of both."""

@@ -14,7 +14,7 @@ from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head, Quantity
 from layerimp.blocks.stack import Batch
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError
-from layerimp.sweep.base import Drive, Scouting, Sweep
+from layerimp.sweep.base import Drive, Scouting, Sweep, Work
 from layerimp.sweep.gradients import BackwardRecorder, owners_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,10 @@ class Backward(Sweep):
         if not isinstance(other, Backward) or replace(other, parameters=self.parameters) != self:
             return None
         return self if self.parameters else other
+
+    def work(self, num_units: int) -> Work:
+        """The way there, and the way back, which is another pass, or two with the gradients of parameters."""
+        return Work(2 + self.parameters, 2)
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
         """Nothing is looked for inside the blocks; see `Sweep.scout`.

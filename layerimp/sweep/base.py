@@ -158,6 +158,19 @@ class Drive:
         return sorted({one.block for one in left(self.removed, len(stack))})
 
 
+@dataclass(frozen=True)
+class Work:
+    """About how much a sweep has to compute, in forward passes over the text.
+
+    Attributes:
+        backbone: Passes of the blocks.
+        head: Passes of the head.
+    """
+
+    backbone: float
+    head: float = 0.0
+
+
 class Sweep(ABC):
     """A way of driving the model. Equal sweeps, and those that `union` joins, share one pass.
 
@@ -182,6 +195,10 @@ class Sweep(ABC):
     def union(self, other: Sweep) -> Sweep | None:
         """The sweep that serves both at once, or None if they have to run apart."""
         return self if self == other else None
+
+    def work(self, num_units: int) -> Work | None:
+        """About how much it computes for so many units, for estimates of the time; None where it cannot tell."""
+        return None
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
         """Find out where a model has `sites`, before it is driven.

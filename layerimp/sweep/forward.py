@@ -15,7 +15,7 @@ from layerimp.blocks.sites import Tap, Taps, find_taps
 from layerimp.blocks.stack import Batch
 from layerimp.errors import ModelError
 from layerimp.steps import Part, named
-from layerimp.sweep.base import Drive, Scouting, Series, Sweep, Trace
+from layerimp.sweep.base import Drive, Scouting, Series, Sweep, Trace, Work
 from layerimp.sweep.cache import remembered
 from layerimp.sweep.recorder import Recorder
 
@@ -37,6 +37,10 @@ class Forward(Sweep):
 
     ENDS: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out"})
     SITES: ClassVar[frozenset[str]] = ENDS | {"attn_out", "mlp_out", "mlp_act"}
+
+    def work(self, num_units: int) -> Work:
+        """One pass of the backbone."""
+        return Work(1)
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
         """Find the sites inside the blocks by a trial, where any is asked for."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_CACHE = ("cache", "past_key_values")  # transformers' name for it, and the one before
-
 
 class Footprint(Evaluator):
     """Parameters, bytes, those of the cache, and the latency and throughput of one forward.
@@ -54,11 +52,11 @@ class Footprint(Evaluator):
         Raises:
             ModelError: the model takes no token ids.
         """
-        from layerimp.models import longest_row, stored_bytes
+        from layerimp.models import cached_bytes, longest_row, stored_bytes
 
         batch, length = self.config.sequences, min(self.config.seq_length, longest_row(model) or self.config.seq_length)
         tokens = _tokens(model, batch, length)
-        kept = _cached_bytes(model, tokens)
+        kept = sum(cached_bytes(model, tokens))
         seconds = self._time(model, tokens)
         latency, error = statistics.median(seconds), _error_of_median(seconds)
         speed = batch * length / latency
@@ -97,27 +95,6 @@ class Footprint(Evaluator):
                 seconds.append(time.perf_counter() - start)
                 advance(1)
         return seconds[warmup:]
-
-
-def _cached_bytes(model: PreTrainedModel, tokens: torch.Tensor) -> int:
-    """What the cache takes after `tokens` [batch, seq], in the dtype that the weights are stored in; 0 without one."""
-    import torch
-
-    from layerimp.blocks import in_eval_mode
-    from layerimp.models import stored_dtype
-
-    if not model.can_generate() or "use_cache" not in inspect.signature(model.forward).parameters:
-        return 0
-    with in_eval_mode(model), torch.inference_mode():
-        output = model(input_ids=tokens, use_cache=True)
-    cache = next((output[name] for name in _CACHE if name in output), None)
-    held = [value for layer in getattr(cache, "layers", ()) for value in vars(layer).values()]
-    width = stored_dtype(model).itemsize
-    return sum(
-        value.numel() * (width if value.dtype == model.dtype else value.itemsize)
-        for value in held
-        if isinstance(value, torch.Tensor) and value.numel() > 1  # a single number counts the tokens
-    )
 
 
 def _wait_for(device: torch.device) -> None:

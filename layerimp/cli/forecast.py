@@ -1,0 +1,102 @@
+"""What `--dry-run` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from layerimp.cli.columns import Column, shown
+from layerimp.cli.grid_progress import span
+from layerimp.report.targets import amount
+
+if TYPE_CHECKING:
+    from layerimp.cli.display import Screen
+    from layerimp.report.forecast_documents import Forecast, Range, SizeForecast
+
+
+def show(found: Forecast, screen: Screen) -> None:
+    """Show a forecast, as a table and lines or as one document."""
+    if screen.json:
+        screen.print_json(found)
+        return
+    _sizes(found, screen)
+    for line in _lines(found):
+        screen.out.print(shown(line), soft_wrap=True)
+
+
+def _sizes(found: Forecast, screen: Screen) -> None:
+    """Show sizes before and after."""
+    sizes = {
+        "parameters": found["parameters"],
+        "bytes, stored": found["bytes"],
+        "cache, bytes per token": found["kv_bytes_per_token"],
+    }
+    known = {name: size for name, size in sizes.items() if size is not None and size["original"]}
+    columns = [
+        Column("intact", [amount(size["original"]) for size in known.values()]),
+        Column("pruned", [_range(size["pruned"]) for size in known.values()]),
+        Column("left", [_left(size) for size in known.values()]),
+    ]
+    title = f"{found['command']} {found['model']}: {_range(found['removed'])} of {found['num_blocks']} blocks would go"
+    screen.print_columns(title, Column("size", list(known), "left"), columns)
+
+
+def _left(size: SizeForecast) -> str:
+    """The share of a size that stays."""
+    ends = (size["pruned"]["least"] / size["original"], size["pruned"]["most"] / size["original"])
+    return " to ".join(dict.fromkeys(f"{end:.1%}" for end in ends))
+
+
+def _lines(found: Forecast) -> Iterator[str]:
+    """All else."""
+    if found["text"] is not None:
+        yield f"text: at most {found['tokens']:,} tokens of {found['text']}"
+    for one in found["passes"]:
+        work = "" if one["backbone"] is None else f": as much as {_passes(one['backbone'])} of the blocks"
+        work += f" and {one['head']:g} of the head" if one["head"] else ""
+        yield f"pass {one['sweep']} for {', '.join(one['scorers'])}{work}"
+    if found["rescorings"]:
+        times = "once" if found["rescorings"] == 1 else f"{found['rescorings']} times"
+        yield f"the pruner scores again what is left, {times} at most"
+    if found["tasks"]:
+        models = [*found["scorers"], *found["baselines"]]
+        healed = f", each healed by {', '.join(found['healers'])} as well" if found["healers"] else ""
+        yield f"quality: {', '.join(found['tasks'])}, of the intact model and those of {', '.join(models)}{healed}"
+    memory = found["memory"]
+    copy = f", and {_gib(memory['verifying'])} to verify a checkpoint" if memory["verifying"] else ""
+    yield (
+        f"memory on {memory['device']}: {_gib(memory['weights'])} of weights in {memory['dtype']}{copy}; "
+        f"{_gib(memory['free'])} are free"
+    )
+    yield from _times(found)
+    if found["writes"]:
+        yield "would be written:"
+    for file in found["writes"]:
+        size = "" if file["bytes"] is None else f" ({_range(file['bytes'])} bytes)"
+        yield f"  {file['path']}{size}"
+    yield from (f"note: {note}" for note in found["notes"])
+
+
+def _times(found: Forecast) -> Iterator[str]:
+    """The estimate of the time."""
+    times = found["time"]
+    if times["scoring_s"] is None:
+        if found["passes"]:
+            yield "time: no estimate, since no block could be timed, or a sweep does not say what it computes"
+        return
+    again = f", scoring again {span(times['rescoring_s'])} at most" if times["rescoring_s"] else ""
+    block = f"one block and batch: {times['block_ms']:,.3g} ms"
+    yield f"time, an estimate: scoring {span(times['scoring_s'])}{again} ({block})"
+
+
+def _passes(number: float) -> str:
+    return "1 forward pass" if number == 1 else f"{number:g} forward passes"
+
+
+def _range(value: Range) -> str:
+    ends = (value["least"], value["most"])
+    return " to ".join(dict.fromkeys(map(amount, ends)))
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

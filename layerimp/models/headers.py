@@ -1,0 +1,73 @@
+"""What the headers of safetensors files say: names, shapes and dtypes, without reading a weight."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from layerimp.errors import ModelError
+from layerimp.registry.assets import located
+
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
+"""The width of a number of each kind; others, such as F8_E4M3, take 8 bits."""
+
+
+@dataclass(frozen=True)
+class Headers:
+    """The weight files of a checkpoint, by their headers.
+
+    Attributes:
+        files: How many files there are.
+        numbers: How many numbers they hold of each kind, such as `BF16`. A tied weight may be in them twice.
+    """
+
+    files: int
+    numbers: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """What the weights take in the files."""
+        return sum(count * _BITS.get(kind, 8) for kind, count in self.numbers.items()) // 8
+
+
+def read_headers(model: str) -> Headers | None:
+    """The headers of a model's weight files; None for one that is not in a directory here.
+
+    Where a model is in one file and in several, Transformers reads the one.
+
+    Raises:
+        ModelError: a file cannot be read, or one that the index names is missing.
+    """
+    directory = Path(located("models", model)).expanduser()
+    if not directory.is_dir():
+        return None
+    numbers: Counter[str] = Counter()
+    names = _names(directory)
+    for name in names:
+        try:
+            with safe_open(directory / name, "pt") as file:
+                for key in file.keys():  # noqa: SIM118
+                    part = file.get_slice(key)
+                    numbers[part.get_dtype()] += math.prod(part.get_shape())
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"cannot read {directory / name}: {' '.join(str(error).split())}") from error
+    return Headers(len(names), dict(numbers))
+
+
+def _names(directory: Path) -> list[str]:
+    """The weight files that are read, of those in a directory."""
+    if (directory / _WHOLE).exists():
+        return [_WHOLE]
+    index = directory / _INDEX
+    if not index.exists():
+        return sorted(file.name for file in directory.glob("*.safetensors"))
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{index} is no index of weight files") from error

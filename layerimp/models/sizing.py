@@ -1,0 +1,73 @@
+"""What the parts of a model amount to, read from the model itself."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from layerimp.models.cache import cached_bytes
+from layerimp.models.dtypes import stored_width
+from layerimp.models.traits import longest_row
+from layerimp.sizes.ledger import Amounts, Ledger
+from layerimp.steps import Sublayer, sublayers_of
+
+if TYPE_CHECKING:
+    from layerimp.blocks.middle import Halves
+    from layerimp.blocks.stack import BlockStack
+
+CACHE_TOKENS = 128
+"""Tokens after which a cache is measured, where the model takes as many: what local attention keeps is bounded."""
+
+
+def ledger_of(stack: BlockStack, halves: Mapping[int, Halves]) -> Ledger:
+    """What the parts of a model amount to.
+
+    Args:
+        stack: The model's blocks.
+        halves: The halves of the blocks of which one may go alone, by index; all others count as whole.
+    """
+    return Ledger.collected(len(stack), [*_weights(stack, halves), *_cache(stack)])
+
+
+def _weights(stack: BlockStack, halves: Mapping[int, Halves]) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
+    """Every distinct parameter with its owners; one that is used outside the blocks as well has none."""
+    owners: defaultdict[int, set[Sublayer]] = defaultdict(set)
+    stays: set[int] = set()
+    distinct = {}
+    for name, parameter in stack.model.named_parameters(remove_duplicate=False):
+        distinct[id(parameter)] = parameter
+        inside = name.removeprefix(f"{stack.path}.")
+        if inside == name:
+            stays.add(id(parameter))
+            continue
+        number, _, path = inside.partition(".")
+        owners[id(parameter)].update(_users(int(number), path, halves.get(int(number))))
+    for key, parameter in distinct.items():
+        amounts = Amounts(parameter.numel(), parameter.numel() * stored_width(stack.model, parameter))
+        yield (() if key in stays else owners[key]), amounts
+
+
+def _users(block: int, path: str, halves: Halves | None) -> tuple[Sublayer, ...]:
+    """The sublayers of a block that a parameter belongs to, by its path in the block."""
+    if halves is None:
+        return sublayers_of(block)
+    in_mlp = any(path == one or path.startswith(f"{one}.") for one in halves.mlp)
+    return (Sublayer(block, "mlp" if in_mlp else "attn"),)
+
+
+def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
+    """What each attention keeps of a token; NaN for the whole, where that cannot be told by block."""
+    length = min(CACHE_TOKENS, longest_row(stack.model) or CACHE_TOKENS)
+    try:
+        kept = cached_bytes(stack.model, torch.ones((1, length), dtype=torch.long, device=stack.device))
+    except Exception:  # whatever a model makes of its own cache
+        kept = [0]
+    if kept and len(kept) != len(stack):
+        yield (), Amounts(cache=math.nan)
+        return
+    for block, size in enumerate(kept):
+        yield [Sublayer(block, "attn")], Amounts(cache=size / length)

@@ -1,0 +1,282 @@
+"""What a command would do, as far as that is known without a weight: counts, sizes, passes, memory, estimated times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from layerimp.blocks.memory import free_bytes
+from layerimp.defaults import LENGTH
+from layerimp.errors import OptionError, SurgeryError
+from layerimp.evaluation.selection import prepared
+from layerimp.models.dtypes import DTYPES, dtype_named, name_of
+from layerimp.models.loading import device_named, float32_stands_in
+from layerimp.models.traits import longest_row
+from layerimp.pipeline.outline import Outline
+from layerimp.pipeline.pace import block_seconds
+from layerimp.pipeline.resolve import made_pruner, resolve, told
+from layerimp.pipeline.stages import asked_budget, check_calibration, check_output
+from layerimp.pipeline.targets import LATENCY, Goal
+from layerimp.pruner import Budget
+from layerimp.report.conversion import finite
+from layerimp.report.data import MARKER
+from layerimp.scorer import Importance
+from layerimp.scoring.passes import Pass, shared_passes
+from layerimp.scoring.selection import Selection
+from layerimp.steps import candidates, named, removed_by
+
+if TYPE_CHECKING:
+    import torch
+
+    from layerimp.progress import Progress
+    from layerimp.pruner import PrunePlan, Pruner
+    from layerimp.recipe import Permissions, Recipe
+    from layerimp.report.forecast_documents import (
+        Forecast,
+        MemoryForecast,
+        PassForecast,
+        Range,
+        SizeForecast,
+        TimeForecast,
+        WrittenFile,
+    )
+    from layerimp.steps import Step, Sublayer
+
+Command = Literal["run", "prune"]
+
+
+def foretell(
+    command: Command,
+    asked: Recipe,
+    plans: Mapping[str, PrunePlan] | None = None,
+    *,
+    permissions: Permissions,
+    progress: Progress,
+) -> Forecast:
+    """What a command would do. Nothing is loaded, scored or written.
+
+    Args:
+        command: The command.
+        asked: Its recipe.
+        plans: Plans that are to be applied, where the recipe's scorers do not choose.
+        permissions: What may run code.
+        progress: Where to say what is used by default.
+
+    Raises:
+        InputError: something in the recipe is wrong, as far as that shows without the weights.
+    """
+    recipe = resolve(asked)
+    scored = command == "run" or (plans is None and not recipe.names_all)
+    reads = ["calibration"] * scored + ["tasks"] * (command == "run")
+    if by_default := told(asked, recipe, reads):
+        progress.note(by_default)
+    if command == "prune" and recipe.output is None:
+        raise OptionError("prune writes a checkpoint: name a directory with --output")
+    check_output(recipe)
+    if scored:
+        check_calibration(recipe, permissions, progress)
+    selection = Selection.of(recipe, progress)
+    if command == "run":
+        evaluators = prepared(recipe, permissions, progress)
+        if any(evaluator.kind == "quality" for evaluator in evaluators.values()):
+            selection.add_baselines(recipe)
+    outline = Outline.of(recipe.model, trust_remote_code=permissions.trust_remote_code)
+    return _Foretelling(command, recipe, plans, outline, selection, scored, permissions).document()
+
+
+@dataclass(frozen=True)
+class _Foretelling:
+    """All that a forecast is made of."""
+
+    command: Command
+    recipe: Recipe
+    plans: Mapping[str, PrunePlan] | None
+    outline: Outline
+    selection: Selection
+    scored: bool
+    permissions: Permissions
+
+    def document(self) -> Forecast:
+        """The forecast."""
+        recipe, outline = self.recipe, self.outline
+        gone, counts = self._gone()
+        passes = self._passes() if self.scored else []
+        rescorings = self._rescorings(counts[1]) if self.scored else 0
+        cache = self._size("kv-cache", gone, counts)
+        sizes = self._size("bytes", gone, counts)
+        assert sizes is not None
+        parameters = self._size("parameters", gone, counts)
+        assert parameters is not None
+        return {
+            "schema_version": "layerimp.forecast/1",
+            "command": self.command,
+            "model": recipe.model,
+            "num_blocks": len(outline.stack),
+            "scorers": [label for label in self.selection.specs if label not in self.selection.baselines]
+            if self.scored
+            else [],
+            "baselines": list(self.selection.baselines),
+            "healers": list(recipe.healers) if self.command == "run" else [],
+            "tasks": list(recipe.tasks or ()) if self.command == "run" else [],
+            "removed": {"least": counts[0], "most": counts[1]},
+            "parameters": parameters,
+            "bytes": sizes,
+            "kv_bytes_per_token": cache,
+            "text": recipe.calibration.source if self.scored else None,
+            "tokens": recipe.calibration.samples * self._length() if self.scored else 0,
+            "passes": [self._pass(one) for one in passes],
+            "rescorings": rescorings,
+            "memory": self._memory(),
+            "time": self._time(passes, rescorings),
+            "writes": self._writes(sizes["pruned"]),
+            "notes": self._notes(),
+        }
+
+    def _gone(self) -> tuple[list[frozenset[Sublayer]], tuple[int, int]]:
+        """What goes, as far as that is named, and how many steps that is, at least and at most."""
+        count, recipe = len(self.outline.stack), self.recipe
+        if self.plans is not None:
+            for label, plan in self.plans.items():
+                if plan.num_blocks != count:
+                    raise OptionError(f"plan {label!r} is for {plan.num_blocks} blocks; the model has {count}")
+                self._refuse(plan.blocks)
+            if not self.plans:
+                raise OptionError("there is no plan in the file")
+            lengths = [len(plan.blocks) for plan in self.plans.values()]
+            return [removed_by(plan.blocks) for plan in self.plans.values()], (min(lengths), max(lengths))
+        if recipe.targets:
+            goal = Goal.by_arithmetic(recipe, self.outline.ledger, type(self.outline.stack.model).__name__)
+            most = goal.budget.most if LATENCY in recipe.targets else min(goal.budget.most, goal.fewest(lightest=True))
+            return [], (goal.fewest(), most)
+        budget = asked_budget(recipe, count)
+        self._refuse(budget.forced)
+        known = [removed_by(budget.forced)] if len(budget.forced) == budget.count else []
+        return known, (budget.count, budget.count)
+
+    def _refuse(self, steps: Sequence[Step]) -> None:
+        """Refuse steps that cannot be taken, as far as that shows without the weights."""
+        if steps and (reason := self.outline.refusal(steps)):
+            raise SurgeryError(f"{named(steps)} cannot be removed: {reason}")
+
+    def _budget(self, count: int) -> Budget:
+        recipe = self.recipe
+        return Budget.exactly(
+            count, len(self.outline.stack), protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts
+        )
+
+    def _size(self, quantity: str, gone: Sequence[frozenset[Sublayer]], counts: tuple[int, int]) -> SizeForecast | None:
+        """A size before and after; None for a cache that is not known."""
+        ledger = self.outline.ledger
+        whole = ledger.left(()).of(quantity)
+        if finite(whole) is None:
+            return None
+        if gone:
+            left = [ledger.left(one).of(quantity) for one in gone]
+        else:
+            budget = self._budget(counts[1])
+            free = {one for one in ledger.sublayers if one.block not in budget.protected} | removed_by(budget.forced)
+            most = ledger.removable(quantity, free)[counts[1]]
+            left = [whole - most, whole - ledger.removable(quantity, free, lightest=True)[counts[0]]]
+        return {"original": whole, "pruned": {"least": round(min(left), 6), "most": round(max(left), 6)}}
+
+    def _passes(self) -> list[Pass]:
+        """The passes of one scoring."""
+        blocks, seams = candidates((), len(self.outline.stack), self.recipe.cuts)
+        scorers = {(label, 0): one for label, one in self.selection.made(len(blocks)).items()}
+        if seams:
+            scorers |= {(label, 1): one for label, one in self.selection.made(len(seams)).items()}
+        return shared_passes(scorers)
+
+    def _pass(self, one: Pass) -> PassForecast:
+        units = sum(map(len, candidates((), len(self.outline.stack), self.recipe.cuts)))
+        work = one.sweep.work(units)
+        passes = (None, None) if work is None else (work.backbone, work.head)
+        return {
+            "sweep": type(one.sweep).__name__,
+            "scorers": list(dict.fromkeys(label for label, _ in one.scorers)),
+            "backbone": passes[0],
+            "head": passes[1],
+        }
+
+    def _rescorings(self, count: int) -> int:
+        """How often the pruner would score what is left, for all scorers: it is shown scores that are all equal."""
+        num_blocks, cuts = len(self.outline.stack), self.recipe.cuts
+        pruner: Pruner = made_pruner(self.recipe.pruner, cuts)
+        seen: set[frozenset[Sublayer]] = set()
+
+        def scoring(removed: Sequence[Step]) -> Importance:
+            seen.add(removed_by(removed))
+            steps = sorted((s for series in candidates(removed, num_blocks, cuts) for s in series), key=_depth)
+            return Importance([0.0] * len(steps), steps)
+
+        pruner.within_budget(scoring, self._budget(count))
+        return len(seen - {frozenset()}) * len(self.selection.specs)
+
+    def _length(self) -> int:
+        longest = longest_row(self.outline.stack.model) or LENGTH
+        return self.recipe.calibration.max_length or min(LENGTH, longest)
+
+    def _computed_in(self) -> tuple[torch.device, torch.dtype]:
+        """Where the model is to lie, and the dtype that it is to compute in."""
+        recipe, outline = self.recipe, self.outline
+        place, wanted = device_named(recipe.device), dtype_named(recipe.dtype)
+        if recipe.dtype is not None:
+            return place, wanted
+        trusted = self.permissions.trust_remote_code
+        widened = float32_stands_in(recipe.model, outline.stack.model.config, place, trust_remote_code=trusted)
+        return place, DTYPES["float32"] if widened else outline.stored
+
+    def _memory(self) -> MemoryForecast:
+        place, dtype = self._computed_in()
+        weights = self.outline.ledger.left(()).parameters * dtype.itemsize
+        copied = self.recipe.output is not None and self.recipe.verify
+        return {
+            "device": str(place),
+            "dtype": name_of(dtype),
+            "weights": weights,
+            "verifying": weights if copied else 0,
+            "free": free_bytes(place),
+        }
+
+    def _time(self, passes: Sequence[Pass], rescorings: int) -> TimeForecast:
+        """The time of a block, and scorings as so many of them; the head takes as long for each of its weights."""
+        spec, batch = self.recipe.calibration, min(self.recipe.batch_size, self.recipe.calibration.samples)
+        work = [self._pass(one) for one in passes]
+        seconds = block_seconds(self.outline, batch, self._length()) if passes else None
+        if seconds is None or any(one["backbone"] is None for one in work):
+            return {"block_ms": finite(seconds and 1000 * seconds), "scoring_s": None, "rescoring_s": None}
+        ledger, blocks, batches = self.outline.ledger, len(self.outline.stack), -(-spec.samples // batch)
+        head = self.outline.stack.model.get_output_embeddings()
+        of_head = sum(p.numel() for p in head.parameters()) if head is not None else 0
+        of_head /= max(1, ledger.inside(ledger.sublayers).parameters)
+        passed = sum((one["backbone"] or 0) + of_head * (one["head"] or 0) for one in work)
+        scoring = passed * seconds * blocks * batches
+        again = scoring * rescorings / max(1, len(self.selection.specs))
+        return {"block_ms": 1000 * seconds, "scoring_s": scoring, "rescoring_s": again}
+
+    def _writes(self, weights: Range) -> list[WrittenFile]:
+        """What would be written, with the weights' sizes."""
+        if self.recipe.output is None:
+            return []
+        output = self.recipe.output.expanduser().absolute()
+        files = [MARKER, *(["scores.json"] if self.scored else []), "plan.json", "metrics.json"]
+        labels = [label for label in self.selection.specs if label not in self.selection.baselines]
+        if not self.scored:
+            labels = ["blocks"] if self.plans is None else list(self.plans)
+        healers = self.recipe.healers if self.command == "run" else {}
+        labels += [f"{label}+{healer}" for label in labels for healer in healers]
+        small: list[WrittenFile] = [{"path": str(output / name), "bytes": None} for name in files]
+        return small + [{"path": str(output / "checkpoints" / label), "bytes": weights} for label in labels]
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if LATENCY in self.recipe.targets:
+            notes.append("how many blocks a latency takes is measured on the loaded model, and not known before")
+        if not self.scored:
+            return notes
+        return [*notes, "the times are estimates from one block with random weights; evaluation is not in them"]
+
+
+def _depth(step: Step) -> Sublayer:
+    return min(removed_by([step]))

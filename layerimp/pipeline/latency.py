@@ -1,0 +1,69 @@
+"""Measures how fast a model is without some of its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from layerimp.defaults import FOOTPRINT, ORIGINAL
+from layerimp.evaluation.runner import Evaluation
+from layerimp.evaluation.selection import prepared
+from layerimp.pipeline.outline import alike
+from layerimp.pruner import counted
+from layerimp.recipe import ComponentSpec, Permissions
+from layerimp.steps import removed_by
+from layerimp.surgery.removal import prepare
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from layerimp.blocks.stack import BlockStack
+    from layerimp.evaluator import Evaluator, Metric
+    from layerimp.progress import Progress
+    from layerimp.recipe import Recipe
+    from layerimp.steps import Step
+
+
+class Clock:
+    """Measures the latency of a model without some of its blocks, as the evaluator `footprint` does.
+
+    Blocks that are built alike take equally long. So it is measured once for each number of blocks of every kind that
+    are gone, and plans of equal length are not told apart by the noise.
+
+    Args:
+        recipe: The recipe, whose options of that evaluator count.
+        stack: The model's blocks.
+        tokenizer: Its tokenizer.
+        progress: Where to report progress.
+    """
+
+    def __init__(
+        self, recipe: Recipe, stack: BlockStack, tokenizer: PreTrainedTokenizerBase, progress: Progress
+    ) -> None:
+        spec = next((one for one in recipe.evaluators.values() if one.name == FOOTPRINT), ComponentSpec(name=FOOTPRINT))
+        alone = recipe.model_copy(update={"evaluators": {FOOTPRINT: spec}})
+        self._evaluators: dict[str, Evaluator] = prepared(alone, Permissions(), progress)
+        self._evaluation = Evaluation(stack.model, tokenizer, progress, {})
+        self._stack, self._kinds = stack, alike(stack)
+        self._measured: dict[object, Metric] = {}
+
+    def __call__(self, gone: Sequence[Step]) -> Metric:
+        """The latency in milliseconds, once some steps are taken.
+
+        Raises:
+            SurgeryError: they cannot be taken exactly.
+        """
+        if (known := self.known(gone)) is not None:
+            return known
+        with prepare(self._stack, gone).applied():
+            who = f"without {counted(len(gone))}" if gone else ORIGINAL
+            metrics = self._evaluation.of(self._evaluators, "cost", who)
+        metric = self._measured[self._key(gone)] = next(one for one in metrics if one.name == "latency_ms")
+        return metric
+
+    def known(self, gone: Sequence[Step]) -> Metric | None:
+        """What was measured without as many blocks of the same kinds; None where nothing was."""
+        return self._measured.get(self._key(gone))
+
+    def _key(self, gone: Sequence[Step]) -> object:
+        return tuple(sorted((part.part, self._kinds[part.block]) for part in removed_by(gone)))

@@ -1,0 +1,190 @@
+"""A model as its configuration describes it: blocks, sizes and halves are known before a weight is read."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import nn
+
+from layerimp.blocks.halves import find_halves
+from layerimp.blocks.memory import free_bytes
+from layerimp.blocks.middle import Halves, Whole
+from layerimp.blocks.modes import quiet
+from layerimp.errors import ModelError, SurgeryError, one_line
+from layerimp.models.discovery import find_blocks
+from layerimp.models.dtypes import note_stored
+from layerimp.models.headers import Headers, read_headers
+from layerimp.models.loading import auto_class, configuration, stored_in
+from layerimp.models.sizing import ledger_of
+from layerimp.models.unsupported import refuse_config
+from layerimp.registry.assets import located
+from layerimp.steps import kept_halves
+from layerimp.surgery.config_search import shortened
+from layerimp.surgery.meta_model import Builder, facts
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from layerimp.blocks.stack import BlockStack
+    from layerimp.sizes.ledger import Ledger
+    from layerimp.steps import Step
+
+VOCABULARY = 64
+"""Token ids of a model that is only tried: its table of embeddings need not be large."""
+UNKNOWN = "not known until the model is loaded"
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A model without its weights.
+
+    Attributes:
+        stack: The blocks of a model on the meta device.
+        stored: The dtype that the weights are stored in.
+        headers: What the weight files say; None where these are not here.
+        halves: The halves of each block, or why it has none.
+        ledger: What the parts amount to, by halves where these are known.
+        alike: Of each block, the first one that is built as it is.
+        names: What the configuration calls the kind of each block, such as `sliding_attention`; empty without a name.
+    """
+
+    stack: BlockStack
+    stored: torch.dtype
+    headers: Headers | None
+    halves: Sequence[Halves | Whole]
+    ledger: Ledger
+    alike: Sequence[int]
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, model: str, *, trust_remote_code: bool = False) -> Outline:
+        """The outline of a model; of its files only the configuration and the headers of the weights are read.
+
+        Raises:
+            ModelError: the model cannot be understood, or is none that blocks can be removed from.
+        """
+        config = configuration(model, trust_remote_code=trust_remote_code)
+        refuse_config(config, f"the model {model!r}")
+        headers = read_headers(model)
+        stored = stored_in(located("models", model), config) or torch.float32
+        stack = find_blocks(_described(config, trust_remote_code, model))
+        halves = _halves(stack)
+        nn.Module.to(stack.model, torch.bfloat16)  # some kernels of experts take no other dtype on the meta device
+        note_stored(stack.model, stored)
+        known = {index: one for index, one in enumerate(halves) if isinstance(one, Halves)}
+        return cls(stack, stored, headers, halves, ledger_of(stack, known), alike(stack), _names(stack))
+
+    def removable(self) -> list[str]:
+        """Of each block, why stock code does not build the model without it; empty where it does.
+
+        That is one half of the proof. The other one, that the same is computed, needs the weights.
+        """
+        count = len(self.stack)
+        tried = range(count) if len(set(self.alike)) > 1 else sorted({0, count // 2, count - 1})
+        found = {block: self.refusal([block]) for block in tried}
+        if len(found) < count and len(set(found.values())) > 1:
+            found |= {block: self.refusal([block]) for block in range(count) if block not in found}
+        return [found.get(block, found[0]) for block in range(count)]
+
+    def refusal(self, steps: Sequence[Step]) -> str:
+        """Why stock code does not build the model without some steps; empty where it does, or that is not known."""
+        kept = kept_halves(steps, len(self.stack))
+        if not kept:
+            return f"removing all {len(self.stack)} blocks leaves no model"
+        cut = sorted({index for pair in kept if len(set(pair)) > 1 for index in pair})
+        whole = {index: one.reason for index in cut if isinstance(one := self.halves[index], Whole)}
+        if UNKNOWN in whole.values():
+            return ""
+        for index, reason in whole.items():
+            return f"block {index} cannot be divided into attention and MLP: {reason}"
+        try:
+            with quiet():
+                shortened(self.stack, kept, {i: one for i in cut if isinstance(one := self.halves[i], Halves)})
+        except SurgeryError as error:
+            return str(error)
+        return ""
+
+
+def alike(stack: BlockStack) -> list[int]:
+    """Of each block, the first one that is built as it is, but for what tells its place."""
+    known = [facts(block) for block in stack]
+    places = {name for name in known[0] if all(of.get(name) == index for index, of in enumerate(known))}
+    plain = [{name: value for name, value in of.items() if name not in places} for of in known]
+    return [plain.index(of) for of in plain]
+
+
+def _described(config: PretrainedConfig, trust_remote_code: bool, model: str) -> PreTrainedModel:
+    """What a configuration describes, on the meta device."""
+    auto: Any = getattr(transformers, auto_class(config))
+    try:
+        with quiet(), torch.device("meta"):
+            made: PreTrainedModel = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
+            made.eval()
+    except Exception as error:  # whatever a configuration makes of being built
+        raise ModelError(f"cannot build the model {model!r} without weights: {one_line(error)}") from error
+    return made
+
+
+def _names(stack: BlockStack) -> list[str]:
+    """What a configuration calls the kind of each block."""
+    names = getattr(stack.config, "layer_types", None)
+    listed = isinstance(names, list | tuple) and len(names) == len(stack)
+    return list(map(str, names)) if listed else [""] * len(stack)  # type: ignore[arg-type]
+
+
+def _halves(stack: BlockStack) -> list[Halves | Whole]:
+    """The halves of each block, as a trial of one block of each structure with random weights shows them."""
+    unknown: list[Halves | Whole] = [Whole(UNKNOWN)] * len(stack)
+    try:
+        with quiet():
+            tried = stand_in(stack)
+            return unknown if tried is None else find_halves(tried)
+    except Exception:  # whatever a model makes of weights that were never trained
+        return unknown
+
+
+def stand_in(stack: BlockStack) -> BlockStack | None:
+    """A model with random weights in one block of each kind, in float32, and a small vocabulary; else without weights.
+
+    None where the memory is not there, or the model cannot be built so.
+
+    Args:
+        stack: The blocks of the model, on the meta device.
+    """
+    config = copy.deepcopy(stack.model.config)
+    text = config.get_text_config()
+    text.vocab_size = VOCABULARY
+    if (getattr(text, "pad_token_id", None) or 0) >= VOCABULARY:
+        text.pad_token_id = None
+    built = find_blocks(Builder(stack.model).build(config).eval())
+    kinds = [built[index] for index in sorted(set(alike(built)))]
+    inside = {module for block in built for module in block.modules()}
+    filled = [module for module in built.model.modules() if module not in inside]
+    filled += [module for block in kinds for module in block.modules()]
+    needed = sum(parameter.numel() for module in filled for parameter in module.parameters(recurse=False))
+    if 1.5 * needed * torch.float32.itemsize > free_bytes(torch.device("cpu")):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for module in filled:
+            for name, parameter in _without_values(module):
+                setattr(module, name, nn.Parameter(_drawn(parameter.shape), requires_grad=False))
+    return built
+
+
+def _without_values(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """A module's own parameters that lie on the meta device."""
+    yield from [(name, one) for name, one in module.named_parameters(recurse=False) if one.is_meta]
+
+
+def _drawn(shape: torch.Size) -> torch.Tensor:
+    """Random weights that keep activations in bounds; factors of norms are near one."""
+    if len(shape) < 2:
+        return 1 + 0.1 * torch.randn(shape)
+    return torch.randn(shape) / math.sqrt(shape[-1])

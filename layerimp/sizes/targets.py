@@ -1,0 +1,143 @@
+"""The sizes that can be asked for, such as `bytes=6GB` or `latency=0.7`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+from layerimp.errors import OptionError, unknown_name
+
+Quantity = Literal["parameters", "bytes", "kv-cache", "latency"]
+"""What can be asked for."""
+
+_BYTES = {
+    "": 1,
+    "B": 1,
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate(("k", "M", "G", "T"), 1)},
+    "KB": 1000,
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate(("K", "M", "G", "T"), 1)},
+}
+_UNITS: dict[str, dict[str, int]] = {
+    "parameters": {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12},
+    "bytes": _BYTES,
+    "kv-cache": _BYTES,
+    "latency": {"ms": 1, "s": 1000},
+}
+"""How many of its own unit each unit of a quantity is; one without a name is the quantity's own."""
+UNITS: dict[str, str] = {
+    "parameters": "parameters",
+    "bytes": "bytes",
+    "kv-cache": "bytes per token",
+    "latency": "ms",
+}
+"""The unit in which a quantity is told."""
+_EXAMPLES = {
+    "parameters": "200M, 1.5B or 200000000",
+    "bytes": "6GB (10^9 bytes each) or 6GiB (2^30 bytes each)",
+    "kv-cache": "64KiB (2^10 bytes each, per token)",
+    "latency": "750ms or 0.75s",
+}
+_NUMBER = re.compile(r"(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([^\d\s.]*)")
+CONTRADICTION = "targets contradict a ratio and a count, since the count follows from them; give one of the three"
+"""What is said where a size is asked for beside another amount."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A size that a pruned model must not exceed.
+
+    Attributes:
+        quantity: What is asked for.
+        asked: The value as it was written.
+        value: The value: of the intact model's where `factor` is set, else in the unit of `UNITS`.
+        factor: Whether the value is a factor of the intact model's.
+    """
+
+    quantity: Quantity
+    asked: str
+    value: Fraction
+    factor: bool
+
+    def __str__(self) -> str:
+        return f"{self.quantity}={self.asked}"
+
+    def limit(self, intact: float) -> float:
+        """The largest value that is allowed, for a model that amounts to `intact`, in the unit of `UNITS`."""
+        return float(self.value * Fraction(intact)) if self.factor else float(self.value)
+
+
+def read_targets(values: Mapping[str, Any]) -> list[Target]:
+    """Targets from plain values, such as `{"bytes": "6GB", "latency": 0.7}`.
+
+    Raises:
+        UnknownNameError: there is no such quantity.
+        OptionError: a value is no size, has an unknown unit, or is a factor that is not between 0 and 1.
+    """
+    return [_target(name, value) for name, value in values.items()]
+
+
+def _target(name: str, value: Any) -> Target:
+    if name not in get_args(Quantity):
+        raise unknown_name("target", name, get_args(Quantity))
+    asked = str(value).strip()
+    written = None if isinstance(value, bool) else _NUMBER.fullmatch(asked)
+    if not written:
+        raise OptionError(f"target {name}={asked} is no size; give a factor between 0 and 1, or {_EXAMPLES[name]}")
+    number, unit = Fraction(written[1]), written[2]
+    quantity: Quantity = next(known for known in get_args(Quantity) if known == name)
+    if not unit and 0 < number < 1:
+        return Target(quantity, asked, number, factor=True)
+    if not number:
+        raise OptionError(f"target {name}={asked} leaves no model; give a factor between 0 and 1, or {_EXAMPLES[name]}")
+    units = _UNITS[name]
+    if unit and unit not in units:
+        raise OptionError(f"target {name}={asked} has the unknown unit {unit!r}; give {_EXAMPLES[name]}")
+    if not unit and (number == 1 or number % 1 or "" not in units):
+        raise OptionError(
+            f"target {name}={asked} is no factor between 0 and 1, and has no unit; with one it is {_EXAMPLES[name]}"
+        )
+    return Target(quantity, asked, number * units[unit], factor=False)
+
+
+def split_targets(texts: list[str]) -> dict[str, str]:
+    """The targets of a command line, each NAME=VALUE, as plain values.
+
+    Raises:
+        OptionError: one has no value, or a quantity comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise OptionError(f"--target takes NAME=VALUE, such as bytes=6GB or latency=0.7, got {text!r}")
+        if name in found:
+            raise OptionError(f"the target {name} comes twice: {found[name]} and {value}")
+        found[name] = value
+    return found
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How a pruned model stands to a target; values are in the unit of `UNITS`.
+
+    Attributes:
+        target: What was asked for.
+        limit: The largest value that is allowed.
+        original: The intact model's value.
+        value: The pruned model's value.
+        stderr: Its standard error, where it is measured; None where it is counted.
+        less: What one step less leaves: the intact model's value where one step goes. None where there is no such plan,
+            or a latency was not measured.
+        more: What one step more leaves, or None in the same way.
+    """
+
+    target: Target
+    limit: float
+    original: float
+    value: float
+    stderr: float | None = None
+    less: float | None = None
+    more: float | None = None
