@@ -20,7 +20,7 @@ from layerimp.defaults import (
     STARTER,
 )
 from layerimp.errors import InputError, OptionError, unknown_name
-from layerimp.pruner import RATIO_OR_COUNT, checked_ratio
+from layerimp.pruner import checked_ratio
 from layerimp.steps import Cuts, Step, read_steps
 
 
@@ -160,6 +160,26 @@ def _ratio(value: Any) -> Any:
     return checked_ratio(value, instead="count: {}") if isinstance(value, int | float) else value
 
 
+def checked_keep(keep: float, *, name: str = "keep") -> float:
+    """A share of what a model knows.
+
+    Args:
+        keep: The share.
+        name: What holds the share where it was given.
+
+    Raises:
+        OptionError: it is not between 0 and 1.
+    """
+    if 0 < keep < 1:
+        return keep
+    raise OptionError(f"{name} {keep:g} is not between 0 and 1; it is a share such as 0.95")
+
+
+def _keep(value: Any) -> Any:
+    """Refuse a number that is no share; all else is for pydantic to judge."""
+    return checked_keep(value) if isinstance(value, int | float) else value
+
+
 class Recipe(Part):
     """A run: which model, scored how, pruned how far, evaluated on what."""
 
@@ -204,9 +224,16 @@ class Recipe(Part):
         None,
         gt=0,
         lt=1,
-        description="Share of the blocks to remove; default: 0.25 where neither count nor blocks is given.",
+        description="Share of the blocks to remove; default: 0.25 where neither count, keep nor blocks is given.",
     )
     count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of ratio.")
+    keep: Annotated[float | None, BeforeValidator(_keep)] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of what the model knows that has to be retained, in place of ratio: a run then removes as "
+        "many blocks as that allows.",
+    )
     blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = Field(
         (),
         description="What to remove whatever its score: blocks, and seams between neighbours such as 17/18; a list, or "
@@ -239,8 +266,9 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _one_amount(self) -> Recipe:
-        if self.ratio is not None and self.count is not None:
-            raise OptionError(RATIO_OR_COUNT)
+        given = [name for name in ("ratio", "count", "keep") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise OptionError(f"{given[0]} and {given[1]} contradict each other; give one of them")
         return self
 
     @property

@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from layerimp.cli import score_tables, tables
+from layerimp.cli import score_tables, search_tables, tables
 from layerimp.cli.grid_progress import span
 from layerimp.cli.tables import shown
 from layerimp.defaults import ORIGINAL
@@ -86,6 +86,11 @@ class Screen:
                     self.out.print(shown(f"note: {note}", style="yellow"))
         labels = [label for label in report.sizes if label != ORIGINAL]
         quality = report.metrics.get(ORIGINAL)
+        if report.search is not None:
+            self._print_whole([search_tables.removable(report, report.search)])
+            for line in search_tables.legend(report, report.search):
+                self.out.print(shown(line))
+            self.out.print()
         if quality and len(labels) < 2:
             self._print_whole([tables.metrics(report, labels)])
         elif not quality and ORIGINAL in report.metrics:

@@ -72,6 +72,10 @@ ratio = Annotated[
     typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --count or --blocks says."),
 ]
 count = Annotated[int | None, typer.Option(help="How many blocks to remove, in place of --ratio.")]
+keep = Annotated[
+    float | None,
+    typer.Option(help="Share of what the model knows to keep, such as 0.95: removes as many blocks as that allows."),
+]
 plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
 blocks = Annotated[
     str | None,

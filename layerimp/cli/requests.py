@@ -33,7 +33,7 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
     Raises:
         InputError: an option is malformed, or the whole makes no recipe.
     """
-    from layerimp.recipe import Recipe, make_recipe
+    from layerimp.recipe import Recipe, checked_keep, make_recipe
     from layerimp.steps import read_steps
 
     values = _values(Recipe, recipe, given)
@@ -41,8 +41,10 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
         values["pruner"] = {"name": pruner}
     if (blocks := given.get("blocks")) is not None:
         values["blocks"] = read_steps(blocks)
-    ratio = given.get("ratio")
-    values = _with_amounts(values, [] if ratio is None else [ratio], ratio=ratio, count=given.get("count"))
+    ratio, keep = given.get("ratio"), given.get("keep")
+    if keep is not None:
+        checked_keep(keep, name="--keep")
+    values = _with_amounts(values, [] if ratio is None else [ratio], ratio=ratio, count=given.get("count"), keep=keep)
     if given.get("no_verify"):
         values["verify"] = False
     return _with_options(make_recipe(values), given.get("set_") or [])

@@ -12,8 +12,8 @@ from layerimp.errors import OptionError
 
 
 @o.taking(
-    "model scorer no_baselines calibration tasks ratio count output cuts pruner heal allow_overlap blocks protect set_ "
-    f"{o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size no_verify recipe json"
+    "model scorer no_baselines calibration tasks ratio count keep output cuts pruner heal allow_overlap blocks protect "
+    f"set_ {o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size no_verify recipe json"
 )
 def run(**given: Any) -> int:
     """Score every block, remove the least important ones, and measure what that costs.

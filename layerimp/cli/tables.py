@@ -135,6 +135,8 @@ def comparison(report: Report, fits: Fits) -> list[Table]:
     share = f"{gone} of {report.num_blocks} blocks ({gone / report.num_blocks:.2%}) removed"
     if not _whole(report, found.labels):
         share = f"{report.num_blocks - gone} of {report.num_blocks} blocks left"
+    if report.search is not None:
+        share = "on the documents that confirm"
     title, rows = f"comparison, {share} (± standard error{_limit(report)})", [ORIGINAL, *found.labels]
     whole = _packed(title, rows, list(_comparison_columns(report, found, stacked=False)), fits)
     if len(whole) == 1:
@@ -170,7 +172,7 @@ def _comparison_columns(report: Report, found: Comparison, *, stacked: bool) -> 
         cells = [""]
         for label in found.labels:
             best = last and label in found.best_retained
-            cells.append(_cell(_share(kinds[kind][label]), best=best, stacked=stacked))
+            cells.append(_cell(share_and_error(kinds[kind][label]), best=best, stacked=stacked))
         yield _Column(f"retained\n{kind}", cells)
     gone = [report.removed(label).share_of(report.sizes[ORIGINAL])["parameters"] for label in found.labels]
     yield _Column("parameters\nremoved", ["", *(f"{share:.2%}" for share in gone)])
@@ -204,7 +206,7 @@ def gap_line(*, gap: str, done: str, why: str, numbers: Mapping[str, float], rem
     return f"{gap}: {done}{told and f' ({told})'}{why and f'; {why}'}"
 
 
-def _share(estimate: Estimate | None) -> str:
+def share_and_error(estimate: Estimate | None) -> str:
     """A share and its standard error."""
     if estimate is None:
         return "-"

@@ -16,6 +16,8 @@ from layerimp.report import conversion, documents
 from layerimp.report.comparison import Comparison, small
 from layerimp.report.healing import Healing
 from layerimp.report.retained import counting
+from layerimp.report.search import Search
+from layerimp.report.search_documents import SearchResults
 from layerimp.steps import removed_by
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Report:
         checkpoints: By label.
         metrics: By label, those of kind `quality`; the intact model's under `original`.
         footprint: By label, those of kind `cost`.
+        search: What a search for the most blocks that may go has found; None where none was made.
         resolved: Recipe fields as the run settled them: absolute paths, and what defaults came to.
         baselines: The labels of those that were measured only to keep the scorers company.
         left_out: By label, why a scorer that nobody named takes no part.
@@ -85,6 +88,7 @@ class Report:
     checkpoints: dict[str, Path] = field(default_factory=dict)
     metrics: dict[str, list[Metric]] = field(default_factory=dict)
     footprint: dict[str, list[Metric]] = field(default_factory=dict)
+    search: Search | None = None
     resolved: dict[str, Any] = field(default_factory=dict)
     baselines: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -110,6 +114,8 @@ class Report:
 
     def plan_of(self, label: str) -> PrunePlan:
         """The plan by which a pruned model, healed or not, was made."""
+        if self.search is not None and (found := self.search.removable[label].plan) is not None:
+            return found
         return self.plans[self.healed[label].scorer if label in self.healed else label]
 
     def same_model(self, label: str, other: str) -> bool:
@@ -130,6 +136,7 @@ class Report:
             **self._size_changes(),
             **self._scorer_results(),
             **self._measurements(),
+            **self._search(),
             "output": None if self.output is None else str(self.output),
         }
 
@@ -173,6 +180,9 @@ class Report:
         if self.failed:
             results["failed"] = dict(self.failed)
         return results
+
+    def _search(self) -> SearchResults:
+        return {} if self.search is None else {"search": conversion.search(self.search)}
 
     def _measurements(self) -> documents.Measurements:
         found: documents.Measurements = {}
@@ -235,6 +245,7 @@ class Report:
                 "schema_version": "layerimp.metrics/2",
                 **self._size_changes(),
                 **self._measurements(),
+                **self._search(),
             }
             write_json(directory / "metrics.json", metrics)
 

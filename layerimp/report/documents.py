@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import Field
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
 from layerimp.calibration.sampling import Calibration
+from layerimp.report.json_types import Number, closed
+from layerimp.report.search_documents import SearchResults
 from layerimp.steps import Step
-
-closed = with_config(ConfigDict(extra="forbid"))
-
-Number = float | None
-"""A number; null where it is infinite."""
 
 
 @closed
@@ -228,7 +225,7 @@ class Measurements(Retained, total=False):
 
 
 @closed
-class Report(Header, SizeChanges, ScorerResults, Measurements):
+class Report(Header, SizeChanges, ScorerResults, Measurements, SearchResults):
     """What `run`, `score`, `prune` and `evaluate` print with `--json`. Parts that a command does not produce are
     missing."""
 
@@ -291,7 +288,7 @@ class HealingReport(Repaired):
 
 
 @closed
-class MetricsFile(SizeChanges, Measurements):
+class MetricsFile(SizeChanges, Measurements, SearchResults):
     """What `metrics.json` holds."""
 
     schema_version: Annotated[Literal["layerimp.metrics/2"], Field(description="The version of this format.")]

@@ -12,7 +12,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
 from layerimp.report import documents
-from layerimp.report.documents import Number, closed
+from layerimp.report.json_types import Number, closed
 from layerimp.steps import Step
 
 ScorerLabel = Annotated[str, Field(description="The label of the scorer.")]
