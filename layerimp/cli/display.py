@@ -120,11 +120,11 @@ class Screen:
             self.print_json(as_document(found) | {"output": str(directory.absolute())})
             return
         from layerimp.bench.commands import PAGE
-        from layerimp.report.tables import legend, paper_tables, summaries
+        from layerimp.report.tables import legend, paper_tables, removables, summaries
 
         for table in paper_tables(found):
             self._print_whole(tables.paper(table, self._fits))
-        self._print_whole([tables.summary(table) for table in summaries(found)])
+        self._print_whole([tables.summary(table) for table in (*summaries(found), *removables(found))])
         shown_any = any(model.rows for model in found.models.values())
         for line in legend(found) if shown_any else ("nothing is evaluated",):
             self.out.print(

@@ -14,7 +14,7 @@ from rich.text import Text
 from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
 from layerimp.report.model_card import measured
-from layerimp.report.tables import percentage
+from layerimp.report.tables import REDUCTION, percentage
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
@@ -29,8 +29,6 @@ Fits = Callable[[Table], bool]
 
 MARKS = {1: " *", 2: " +", None: ""}
 """What stands for bold and underlined where a terminal has neither."""
-REDUCTION = "parameter reduction"
-"""The column of a grid's table that holds words and no numbers."""
 BEST = "*"
 """Marks the best value of a column, and what cannot be told from it."""
 BLOCKS_WIDTH = 18

@@ -8,11 +8,17 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from layerimp.evaluator import Metric
 from layerimp.report.findings import Entry, Findings, ModelFindings, Row
+from layerimp.report.removable import LEVELS, Level
 from layerimp.report.statistics import Interval
 
+REDUCTION = "parameter reduction"
+"""The last column of a grid's table, which holds words and no numbers."""
+_DECIDING = (0.95, 0.9, 0.99)
+"""The levels by which scorers are ordered, the first one first."""
 _NOT_ZERO = re.compile("[1-9]")
 _ALIKE = 0.05
 """Two sides of an interval that differ by less are said as one."""
@@ -39,11 +45,13 @@ class PaperTable:
         title: What was done, such as `lowest, 25%`.
         head: The names of the columns.
         rows: The cells.
+        place: How many of the columns say what a row is.
     """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[Shown]]
+    place: int = 3
 
 
 def paper_tables(found: Findings) -> list[PaperTable]:
@@ -62,7 +70,7 @@ def paper_tables(found: Findings) -> list[PaperTable]:
 
 def _table(pruner: str, ratio: float, rows: Sequence[Row], labels: Sequence[str]) -> PaperTable:
     present = [label for label in labels if any(label in row.entries for row in rows)]
-    head = ["data set", "model", "metric", "original", *present, "parameter reduction"]
+    head = ["data set", "model", "metric", "original", *present, REDUCTION]
     return PaperTable(f"{pruner}, {named(ratio)}", head, [_row(row, present) for row in rows])
 
 
@@ -97,6 +105,34 @@ def summaries(found: Findings) -> list[PaperTable]:
                 PaperTable(f"what is retained of {label} ({pruner}), measured on {measured_on(model)}", head, lines)
             )
     return tables
+
+
+def removables(found: Findings) -> list[PaperTable]:
+    """How many blocks may go, a table for each model and pruner; by whom most may go at the middle level is first."""
+    tables = []
+    for label, model in found.models.items():
+        for pruner in dict.fromkeys(pruner for pruner, _ in model.removable):
+            here = {one: each for (p, one), each in model.removable.items() if p == pruner}
+            order = sorted(here, key=lambda one: [-here[one].levels[level].mean.mean for level in _DECIDING])
+            lines = [[Shown(one), *(Shown(removable_at(here[one].levels[level])) for level in LEVELS)] for one in order]
+            counts = sorted({count for one in here.values() for count in one.measured})
+            tried = ", ".join(map(str, counts))
+            title = f"removable blocks of {label} ({pruner}), of {model.num_blocks}; measured without {tried}"
+            tables.append(PaperTable(title, ["scorer", *(f"{level:.0%} retained" for level in LEVELS)], lines, place=1))
+    return tables
+
+
+def removable_at(level: Level) -> str:
+    """How many blocks may go at a level, with the interval over the repeats; a lower bound has none."""
+    mean = f"{level.mean.mean:.3g}"
+    if level.at_least:
+        return f"≥ {mean}"
+    low, high = level.mean.low, level.mean.high
+    return (
+        mean
+        if low is None or high is None
+        else f"{mean} {around(level.mean.mean, low, high, '{:.2g}'.format)}".rstrip()
+    )
 
 
 def measured_on(model: ModelFindings) -> str:
@@ -191,8 +227,16 @@ _LEGEND = (
 
 def legend(found: Findings) -> Sequence[str]:
     """What has to be known to read the tables."""
-    healed = "SCORER+HEALER: the same models, healed on the text of the repeat"
-    return (*_LEGEND, healed) if found.design.healers else _LEGEND
+    lines = list(_LEGEND)
+    if any(model.removable for model in found.models.values()):
+        lines.append(
+            "removable: the largest number of blocks that was measured such that every smaller one that was retains as "
+            "much, by the worst; mean ± half of its 95 % interval over the repeats; ≥ where all that was measured "
+            "holds in some repeat"
+        )
+    if found.design.healers:
+        lines.append("SCORER+HEALER: the same models, healed on the text of the repeat")
+    return lines
 
 
 def as_markdown(found: Findings) -> str:
@@ -218,7 +262,8 @@ def as_latex(found: Findings) -> str:
 
 def _latex(table: PaperTable) -> str:
     marks = {1: "\\textbf{{{}}}", 2: "\\underline{{{}}}", None: "{}"}
-    columns = "lll" + "r" * (len(table.head) - 4) + "l"
+    last = "l" if table.head[-1] == REDUCTION else "r"
+    columns = "l" * table.place + "r" * (len(table.head) - table.place - 1) + last
     head = " & ".join(_escaped(name) for name in table.head)
     rows = [" & ".join(marks[cell.rank].format(_escaped(cell.text)) for cell in row) for row in table.rows]
     body = " \\\\\n".join(rows)
@@ -250,7 +295,7 @@ def as_csv(found: Findings) -> str:
     its models, the mean and its interval.
 
     `_low` and `_high` are the 95 % interval over the repeats, `_documents_low` and `_documents_high` one standard error
-    over the documents; those of the original are the latter.
+    over the documents; those of the original are the latter. Rows of removable blocks come last: numbers of blocks.
     """
     labels = list(found.design.contenders)
     head = ["pruner", "ratio", "data set", "documents", "model", "metric", "better"]
@@ -272,6 +317,13 @@ def as_csv(found: Findings) -> str:
             entry = row.entries.get(label)
             cells += [None] * len(parts) if entry is None else [*_numbers(entry.value), *(entry.ends or (None, None))]
         writer.writerow([*cells, row.removed_blocks, *row.removed_parameters])
+    for name, model in found.models.items():
+        for pruner, level in product(dict.fromkeys(pruner for pruner, _ in model.removable), LEVELS):
+            cells = [pruner, None, "removable blocks", None, name, f"{level:.0%} retained", "higher", None, None, None]
+            for label in labels:
+                one = model.removable.get((pruner, label))
+                cells += [None] * len(parts) if one is None else [*_numbers(one.levels[level].mean), None, None]
+            writer.writerow([*cells, None, None, None])
     return file.getvalue()
 
 
@@ -280,7 +332,7 @@ def _numbers(value: Interval) -> tuple[float | None, ...]:
 
 
 def _document(found: Findings, render: Callable[[PaperTable], str], words: str) -> str:
-    return "\n".join([*map(render, paper_tables(found)), words])
+    return "\n".join([*map(render, [*paper_tables(found), *removables(found)]), words])
 
 
 FORMATS: Mapping[str, Callable[[Findings], str]] = {"markdown": as_markdown, "csv": as_csv, "latex": as_latex}
