@@ -25,9 +25,9 @@ from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
 from layerimp.report.findings import Contender, Findings
+from layerimp.report.formats import as_csv
 from layerimp.report.html.page import page
 from layerimp.report.html.svg import looks
-from layerimp.report.tables import as_csv
 
 BASELINES = ("random", "depth", "block-influence")
 SECTIONS = (

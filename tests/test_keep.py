@@ -231,7 +231,9 @@ def test_each_healer_has_a_number_of_its_own(
     told = searched(layerimp_command, *command, "--keep", 0.95, "--heal", "rescale", "--output", out)
     removable = told["search"]["removable"]
     assert {label: one["count"] for label, one in removable.items()} == {"depth": 1, "depth+rescale": 4}
-    assert told["search"]["order"] == ["depth+rescale", "depth"]
+    assert told["search"]["order"] == told["comparison"]["order"] == ["depth+rescale", "depth"]
+    # By the documents they are not rivals: one lacks three blocks more.
+    assert told["comparison"]["best_retained"] == told["comparison"]["best"]["curve"]["acc"] == []
     for label, count in (("depth", 1), ("depth+rescale", 4)):
         model = AutoModelForCausalLM.from_pretrained(out / "checkpoints" / label)
         assert model.config.num_hidden_layers == BLOCKS - count

@@ -17,11 +17,12 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.findings import find
 from layerimp.bench.store import Store
 from layerimp.report.findings import Findings
+from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.html.page import page
 from layerimp.report.json_export import as_document
 from layerimp.report.removable import removable
 from layerimp.report.schema import DOCUMENTS
-from layerimp.report.tables import as_csv, as_latex, as_markdown, legend, removable_at, removables
+from layerimp.report.tables import legend, removable_at, removables
 
 
 def test_the_largest_number_up_to_which_all_that_was_measured_holds() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +102,15 @@ class Report:
         return {key: retention(before[key], after[key]) for key in before if key in after}
 
     def comparison(self) -> Comparison:
-        """The pruned models side by side."""
-        return Comparison.of(self.metrics)
+        """The pruned models side by side; of a search, as many as may go first, and none called the best.
+
+        Models that lack different numbers of blocks are no rivals by what they retain.
+        """
+        found = Comparison.of(self.metrics)
+        if self.search is None:
+            return found
+        order = [label for label in self.search.order if label in found.labels]
+        return replace(found, labels=order, best=dict.fromkeys(found.best, frozenset()), best_retained=frozenset())
 
     @property
     def notes(self) -> list[str]:

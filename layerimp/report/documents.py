@@ -146,10 +146,19 @@ class Measured(TypedDict):
 class Comparison(TypedDict):
     """The pruned models side by side."""
 
-    order: Annotated[list[str], Field(description="The labels, from the most retained to the least.")]
+    order: Annotated[
+        list[str],
+        Field(
+            description="The labels, from the most retained to the least; after a search, from the one by which most "
+            "may go."
+        ),
+    ]
     best: Annotated[
         dict[str, dict[str, list[str]]],
-        Field(description="By task and metric, the labels that are best or cannot be told from the best."),
+        Field(
+            description="By task and metric, the labels that are best or cannot be told from the best; empty after a "
+            "search, whose models lack different numbers of blocks."
+        ),
     ]
     best_retained: Annotated[list[str], Field(description="The same by `retained_worst`.")]
 

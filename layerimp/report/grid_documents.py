@@ -235,7 +235,7 @@ class RemovableAtLevel(TypedDict):
 
 
 @closed
-class Removable(TypedDict):
+class RemovableBlocks(TypedDict):
     """How many blocks may go by one pruner and one scorer's choice, healed or not."""
 
     pruner: PrunerLabel
@@ -257,7 +257,7 @@ class ModelFindings(TypedDict):
     retained: Annotated[list[Retained], Field(description="One for each pruner and ratio.")]
     rows: Annotated[list[Row], Field(description="The rows of the tables.")]
     removable: Annotated[
-        list[Removable],
+        list[RemovableBlocks],
         Field(description="How many blocks may go, where several numbers were measured."),
     ]
 
