@@ -460,6 +460,7 @@ def test_a_group_sums_up_the_floors_of_its_tasks(folder, model, tokenizer):
     assert found["three", "acc"].members == ()
     assert found["all", "acc"].count == 14
     assert sum(found["all", "acc"].documents) / 14 == pytest.approx(found["all", "acc"].value)
+    assert found["all", "acc"].hashes == found["choice", "acc"].hashes + found["three", "acc"].hashes
 
 
 @contextmanager

@@ -82,8 +82,8 @@ def collect(
             floor = chance(task, metric, own, _aggregation(aggregation))
             floors[name][f"{metric},{chosen}"] = math.nan if floor is None else floor
             hashes = tuple(int(sample["doc_hash"][:_HASH], 16) for sample in own if metric in sample["metrics"])
-            details[f"{metric},{chosen}"] = {"floor": floor, **_by_document(aggregation, items, nothing)}
-            details[f"{metric},{chosen}"]["hashes"] = hashes
+            documents = _by_document(aggregation, items, nothing)
+            details[f"{metric},{chosen}"] = {"floor": floor, "hashes": hashes, **documents}
         metrics += _row_metrics(name, rows[name], directions.get(name) or {}, details)
     for name, group in groups.items():
         if group.has_aggregation:
@@ -113,7 +113,7 @@ def _of_group(key: str, value: Any, floor: Any, tasks: Sequence[Metric]) -> dict
             kept = tuple(w * one for w, each in zip(weights, documents, strict=True) for one in each)
             if math.isclose(sum(kept) / total, value, abs_tol=1e-9):
                 hashes = tuple(one for metric in own for one in metric.hashes or ())
-            return found | {"documents": kept, "hashes": hashes if len(hashes) == total else None}
+                return found | {"documents": kept, "hashes": hashes if len(hashes) == total else None}
     return found
 
 
