@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -31,8 +32,8 @@ class Likelihood:
         totals: The log-likelihood of each document, in nats [document].
         units: How many units each document has, such as words, bytes or tokens [document].
         unigram: The log-likelihood of each document under a model that only knows how frequent the model's own tokens
-            are in the other documents, in nats [document]: what knowing nothing of the context costs. None where that
-            is not known.
+            are in the other documents, in nats [document]: what knowing nothing of the context costs (see `unigram`).
+            None where that is not known.
         bits: Whether the metric is the loss in bits per unit, and not a perplexity.
     """
 
@@ -86,6 +87,9 @@ class Metric:
             [document].
         likelihood: For a perplexity, the log-likelihoods that it is made of.
         members: For the average of several tasks that are measured beside it, their names: they count once, by it.
+        hashes: A whole number below 2^53 for each document, made of its content: equal documents have equal numbers. It
+            says which part of a task a document falls into where one part chooses and the other confirms. None where
+            documents are told apart by their place alone [document].
     """
 
     task: str
@@ -97,6 +101,7 @@ class Metric:
     documents: tuple[float, ...] | None = None
     likelihood: Likelihood | None = None
     members: tuple[str, ...] = ()
+    hashes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", float(self.value))
@@ -137,6 +142,42 @@ def retention(original: Metric, pruned: Metric) -> float | None:
     above, below = (pruned, original) if original.higher_is_better else (original, pruned)
     share = above.value / below.value if below.value else math.nan
     return share if math.isfinite(share) else None
+
+
+def unigram(documents: Sequence[Sequence[int]], vocabulary: int) -> tuple[float, ...]:
+    """The log-likelihood of each document under a model of token frequencies, in nats [document].
+
+    A token's probability is a mixture of its share in all *other* documents and of 1 / `vocabulary`. One weight serves
+    all documents: the one that makes their total loss least, so that nothing is left to choose.
+
+    Args:
+        documents: The tokens of each document that the model predicts.
+        vocabulary: How many tokens there are.
+    """
+    import numpy as np
+    from scipy.optimize import minimize_scalar
+
+    counts = [Counter(tokens) for tokens in documents]
+    copies = Counter(map(tuple, documents))  # a document says nothing of its own copies
+    total: Counter[int] = Counter()
+    for each in counts:
+        total.update(each)
+    times, shares = [], []
+    for tokens, own in zip(documents, counts, strict=True):
+        many = copies[tuple(tokens)]
+        others = np.array([total[token] - many * often for token, often in own.items()], dtype=np.float64)
+        times.append(np.array(list(own.values()), dtype=np.float64))
+        shares.append(others / max(total.total() - many * len(tokens), 1))
+
+    def log_likelihoods(uniform: float) -> list[float]:
+        return [
+            float(np.sum(often * np.log((1 - uniform) * share + uniform / vocabulary)))
+            for often, share in zip(times, shares, strict=True)
+        ]
+
+    # The loss is convex in the weight, and infinite at 0 where a document has a token of its own.
+    best = minimize_scalar(lambda uniform: -sum(log_likelihoods(uniform)), bounds=(0.0, 1.0), method="bounded").x
+    return tuple(log_likelihoods(float(best)))
 
 
 class Evaluator(Component):

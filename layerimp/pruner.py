@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -215,6 +215,19 @@ class Budget:
                 "protected"
             )
         return cls(num_blocks, count, protected | halved, forced)
+
+    @classmethod
+    def greatest(
+        cls, num_blocks: int, *, protect: Sequence[int] = (), forced: Sequence[Step] = (), cuts: Cuts = "blocks"
+    ) -> Budget:
+        """The budget for as many steps as may go; see `of`.
+
+        Raises:
+            OptionError: none may go, or the steps contradict one another.
+        """
+        least = cls.exactly(max(1, len(forced)), num_blocks, protect=protect, forced=forced, cuts=cuts)
+        seams = sum(isinstance(step, str) for step in least.forced) if cuts == "blocks" else 0
+        return replace(least, count=min(num_blocks - 1, num_blocks - len(least.protected) + seams))
 
 
 class Pruner(Component):

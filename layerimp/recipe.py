@@ -20,8 +20,8 @@ from layerimp.defaults import (
     STARTER,
 )
 from layerimp.errors import InputError, OptionError, unknown_name
-from layerimp.pruner import RATIO_OR_COUNT, checked_ratio
-from layerimp.sizes.targets import CONTRADICTION, read_targets
+from layerimp.pruner import checked_ratio
+from layerimp.sizes.targets import read_targets
 from layerimp.steps import Cuts, Step, read_steps
 
 
@@ -166,6 +166,26 @@ def _targets(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def checked_keep(keep: float, *, name: str = "keep") -> float:
+    """A share of what a model knows.
+
+    Args:
+        keep: The share.
+        name: What holds the share where it was given.
+
+    Raises:
+        OptionError: it is not between 0 and 1.
+    """
+    if 0 < keep < 1:
+        return keep
+    raise OptionError(f"{name} {keep:g} is not between 0 and 1; it is a share such as 0.95")
+
+
+def _keep(value: Any) -> Any:
+    """Refuse a number that is no share; all else is for pydantic to judge."""
+    return checked_keep(value) if isinstance(value, int | float) else value
+
+
 class Recipe(Part):
     """A run: which model, scored how, pruned how far, evaluated on what."""
 
@@ -215,7 +235,7 @@ class Recipe(Part):
         None,
         gt=0,
         lt=1,
-        description="Share of the blocks to remove; default: 0.25 where none of count, targets and blocks is given.",
+        description="Share of the blocks to remove; default: 0.25 where no other amount and no blocks are given.",
     )
     count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of ratio.")
     targets: Annotated[dict[str, str | int | float], AfterValidator(_targets)] = Field(
@@ -223,6 +243,13 @@ class Recipe(Part):
         description="What the pruned models must not exceed, in place of ratio: parameters, bytes, kv-cache or "
         "latency, each as a size with a unit (200M, 6GB, 64KiB, 750ms) or as a factor of the intact model's, such as "
         "0.7. As few blocks go as that takes.",
+    )
+    keep: Annotated[float | None, BeforeValidator(_keep)] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of what the model knows that has to be retained, in place of ratio: a run then removes as "
+        "many blocks as that allows.",
     )
     blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = Field(
         (),
@@ -256,10 +283,9 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _one_amount(self) -> Recipe:
-        if self.ratio is not None and self.count is not None:
-            raise OptionError(RATIO_OR_COUNT)
-        if self.targets and self.amount is not None:
-            raise OptionError(CONTRADICTION)
+        given = [name for name in ("ratio", "count", "keep", "targets") if getattr(self, name) not in (None, {})]
+        if len(given) > 1:
+            raise OptionError(f"{given[0]} and {given[1]} contradict each other; give one of them")
         return self
 
     @property

@@ -25,10 +25,11 @@ from layerimp.bench.store import Store
 from layerimp.cli.tables import paper
 from layerimp.report import schema
 from layerimp.report.findings import Findings
+from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.html.page import page
 from layerimp.report.json_export import as_document
 from layerimp.report.statistics import interval
-from layerimp.report.tables import as_csv, as_latex, as_markdown, number, paper_tables, summaries
+from layerimp.report.tables import number, paper_tables, summaries
 
 RATIO = 0.25
 REMOVED = BLOCKS // 4

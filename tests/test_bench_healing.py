@@ -39,8 +39,9 @@ from layerimp.recipe import Permissions, made
 from layerimp.registry.catalog import registry
 from layerimp.report import schema
 from layerimp.report.findings import Contender, Findings, Row
+from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.json_export import as_document
-from layerimp.report.tables import as_csv, as_latex, as_markdown, paper_tables, summaries
+from layerimp.report.tables import paper_tables, summaries
 
 HEALED: dict[str, Any] = {"healers": ["linear"], "counts": [2], "ratios": []}
 

@@ -25,14 +25,15 @@ from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
 from layerimp.report.findings import Contender, Findings
+from layerimp.report.formats import as_csv
 from layerimp.report.html.page import page
 from layerimp.report.html.svg import looks
-from layerimp.report.tables import as_csv
 
 BASELINES = ("random", "depth", "block-influence")
 SECTIONS = (
     "Quality of the pruned model",
     "What is retained",
+    "How many blocks may go",
     "Importance of each block",
     "Rank agreement",
     "Stability",
@@ -182,7 +183,7 @@ def test_each_model_has_every_section_in_order(document: str) -> None:
 
 def test_pictures_say_in_words_what_they_show(found: Findings, document: str) -> None:
     shown = pictures(document)
-    assert len(shown) == 2 * 6
+    assert len(shown) == 2 * 7
     assert all(re.search(r"\d", alt) and len(alt) > 60 and alt.endswith(".") for alt, _ in shown)
     row = next(r for r in found.models["tiny"].headlines if r.ratio == 0.5)
     best = max(row.entries.values(), key=lambda entry: entry.value.mean)
@@ -246,6 +247,7 @@ def test_names_cannot_act() -> None:
         label=evil,
         scored={evil: model.scored["avss"]},
         pruned={(p, r, evil): each for (p, r, s), each in model.pruned.items() if s == "avss"},
+        removable={(p, evil): each for (p, s), each in model.removable.items() if s == "avss"},
         stability={(p, r, evil): each for (p, r, s), each in model.stability.items() if s == "avss"},
         rows=[
             replace(
@@ -280,8 +282,10 @@ def test_healed_models_are_told_from_the_others() -> None:
     assert words(table).count("30.0%") >= 3 * 2 * len(found.design.scorers)
     assert pictures(document)[0][0].startswith("Line chart of what 7 scorers, healed and not, retain: ")
     assert "avss+linear" in pictures(document)[0][1]
+    assert pictures(document)[1][0].startswith("Bars of how many of 12 blocks may go. While 95% is retained: ")
+    assert "avss+linear" in pictures(document)[1][1]
     # Scores are of scorers alone, and so are the blocks that go.
-    assert all("+" not in picture for _, picture in pictures(document)[1:])
+    assert all("+" not in picture for _, picture in pictures(document)[2:])
     assert "heal" not in words(page(found_of())).lower()
 
 

@@ -34,7 +34,7 @@ def test_a_run_and_its_files(layerimp_command: Run, scoring: list[object], task:
     )
     assert code == 0, err
     document = checked(out)
-    everything = get_type_hints(documents.Report).keys() - {"left_out", "failed", "targets"}  # nothing was
+    everything = get_type_hints(documents.Report).keys() - {"left_out", "failed", "targets", "search"}  # nothing was
     assert document.keys() == everything
     assert document["scorers"]["angular"]["spans"].keys() == {"2"}
     for name in ("scores", "plan", "metrics"):

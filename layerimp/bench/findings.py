@@ -26,6 +26,7 @@ from layerimp.report.findings import (
     Row,
     Scored,
 )
+from layerimp.report.removable import Removable, removable, worst_by_repeat
 from layerimp.report.retained import Retained, counting
 from layerimp.report.statistics import Stability, interval, mean_tau, self_tau
 from layerimp.report.tables import named
@@ -158,8 +159,29 @@ class _Model:
             stability,
             retained,
             rows,
+            self._removable(compared, left, retained),
             [f"{label}: {n}" for n in notes],
         )
+
+    def _removable(
+        self,
+        compared: Sequence[Contender],
+        left: Mapping[tuple[str, float, Contender], Sequence[Pruned]],
+        retained: Mapping[tuple[str, float, str], Retained],
+    ) -> dict[tuple[str, str], Removable]:
+        """How many blocks may go by each contender's choice; of what is known at several numbers of them."""
+        found = {}
+        for pruner, one in product(self.layout.pruners, compared):
+            curves: dict[int, dict[int, float]] = {}
+            for ratio in self.layout.grid.amounts:
+                models, known = left.get((pruner, ratio, one), ()), retained.get((pruner, ratio, one.label))
+                shares = None if known is None else worst_by_repeat(known)
+                for model, share in zip(models, shares or (), strict=False):
+                    curves.setdefault(model.draw, {})[len(model.blocks)] = share
+            made = removable(list(curves.values()))
+            if made is not None and len(made.measured) > 1:
+                found[pruner, one.label] = made
+        return found
 
     def _scorings(self, scorer: str) -> list[Result]:
         """What is known of a scorer's repeats."""

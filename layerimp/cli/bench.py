@@ -159,6 +159,6 @@ def report(
     elif format_ in (Format.terminal, Format.json):
         screen.show_findings(found, directory)
     else:
-        from layerimp.report.tables import FORMATS
+        from layerimp.report.formats import FORMATS
 
         screen.print_text(FORMATS[format_.value](found))

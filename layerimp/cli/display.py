@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from layerimp.cli import score_tables, tables
+from layerimp.cli import score_tables, search_tables, tables
 from layerimp.cli.columns import Column, packed, shown
 from layerimp.cli.grid_progress import span
 from layerimp.defaults import ORIGINAL
@@ -91,6 +91,11 @@ class Screen:
                     self.out.print(shown(f"note: {note}", style="yellow"))
         labels = [label for label in report.sizes if label != ORIGINAL]
         quality = report.metrics.get(ORIGINAL)
+        if report.search is not None:
+            self._print_whole(search_tables.removable(report, report.search, self._fits))
+            for line in search_tables.legend(report, report.search):
+                self.out.print(shown(line))
+            self.out.print()
         if quality and len(labels) < 2:
             self._print_whole(tables.metrics(report, labels, self._fits))
         elif not quality and ORIGINAL in report.metrics:
@@ -122,11 +127,11 @@ class Screen:
             self.print_json(as_document(found) | {"output": str(directory.absolute())})
             return
         from layerimp.bench.commands import PAGE
-        from layerimp.report.tables import legend, paper_tables, summaries
+        from layerimp.report.tables import legend, paper_tables, removables, summaries
 
         for table in paper_tables(found):
             self._print_whole(tables.paper(table, self._fits))
-        self._print_whole([tables.summary(table) for table in summaries(found)])
+        self._print_whole([tables.summary(table) for table in (*summaries(found), *removables(found))])
         shown_any = any(model.rows for model in found.models.values())
         for line in legend(found) if shown_any else ("nothing is evaluated",):
             self.out.print(

@@ -11,7 +11,7 @@ FIRST = 5
 FEW = 10
 """Up to so many options need no headings."""
 HEADINGS = {
-    "What goes": "scorer no_baselines plan label blocks ratio count target cuts by pruner protect removed",
+    "What goes": "scorer no_baselines plan label blocks ratio count target keep cuts by pruner protect removed",
     "Healing": "teacher heal healer heal_text allow_overlap",
     "Calibration text": "calibration field packing label_field samples max_length batch_size seed repeats",
     "Evaluation": "tasks evaluator limit num_fewshot task_path data_dir allow_task_code",

@@ -79,6 +79,10 @@ target = Annotated[
         "latency=750ms, or a factor of the intact model's, such as latency=0.7; repeatable, all must hold."
     ),
 ]
+keep = Annotated[
+    float | None,
+    typer.Option(help="Share of what the model knows to keep, such as 0.95: removes as many blocks as that allows."),
+]
 plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
 label = Annotated[
     list[str] | None,

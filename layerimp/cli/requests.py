@@ -33,7 +33,7 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
     Raises:
         InputError: an option is malformed, or the whole makes no recipe.
     """
-    from layerimp.recipe import Recipe, make_recipe
+    from layerimp.recipe import Recipe, checked_keep, make_recipe
     from layerimp.sizes.targets import split_targets
     from layerimp.steps import read_steps
 
@@ -42,8 +42,10 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
         values["pruner"] = {"name": pruner}
     if (blocks := given.get("blocks")) is not None:
         values["blocks"] = read_steps(blocks)
-    ratio, targets = given.get("ratio"), split_targets(given.get("target") or [])
-    amounts = {"ratio": ratio, "count": given.get("count"), "targets": targets or None}
+    ratio, keep, targets = given.get("ratio"), given.get("keep"), split_targets(given.get("target") or [])
+    if keep is not None:
+        checked_keep(keep, name="--keep")
+    amounts = {"ratio": ratio, "count": given.get("count"), "keep": keep, "targets": targets or None}
     values = _with_amounts(values, [] if ratio is None else [ratio], **amounts)
     if given.get("no_verify"):
         values["verify"] = False

@@ -12,8 +12,8 @@ from layerimp.errors import OptionError
 
 
 @o.taking(
-    "model scorer calibration tasks output ratio count target blocks cuts pruner protect no_baselines heal heal_text "
-    f"allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size "
+    "model scorer calibration tasks output ratio count target keep blocks cuts pruner protect no_baselines heal "
+    f"heal_text allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size "
     "no_verify recipe dry_run json"
 )
 def run(*, dry_run: bool, **given: Any) -> int:

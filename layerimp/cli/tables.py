@@ -15,7 +15,7 @@ from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
 from layerimp.report import targets as told
 from layerimp.report.model_card import measured
-from layerimp.report.tables import percentage
+from layerimp.report.tables import REDUCTION, percentage
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 MARKS = {1: " *", 2: " +", None: ""}
 """What stands for bold and underlined where a terminal has neither."""
-REDUCTION = "parameter reduction"
-"""The column of a grid's table that holds words and no numbers."""
 BEST = "*"
 """Marks the best value of a column, and what cannot be told from it."""
 AXIS_HEAD = f"0%{'100%':>{AXIS - 2}}"
@@ -143,6 +141,8 @@ def comparison(report: Report, fits: Fits, *, plain: bool = False) -> list[Table
         share = f"{min(counts)} to {gone} of {report.num_blocks} blocks removed"
     elif not _whole(report, found.labels):
         share = f"{report.num_blocks - gone} of {report.num_blocks} blocks left"
+    if report.search is not None:
+        share = "on the documents that confirm"
     title, rows = f"comparison, {share} (± standard error{_limit(report)})", _models(found.labels)
     whole = packed(title, rows, list(_comparison_columns(report, found, stacked=False, plain=plain)), fits)
     if len(whole) == 1:
@@ -173,7 +173,7 @@ def _comparison_columns(report: Report, found: Comparison, *, stacked: bool, pla
         cells = [""]
         for label in found.labels:
             best = deciding and label in found.best_retained
-            cells.append(_cell(_share(kinds[kind][label]), best=best, stacked=stacked))
+            cells.append(_cell(share_and_error(kinds[kind][label]), best=best, stacked=stacked))
         yield Column(f"retained\n{kind}", cells)
         if deciding:
             shares = [kinds[kind][label] for label in found.labels]
@@ -219,7 +219,7 @@ def gap_line(*, gap: str, done: str, why: str, numbers: Mapping[str, float], rem
     return f"{gap}: {done}{told and f' ({told})'}{why and f'; {why}'}"
 
 
-def _share(estimate: Estimate | None) -> str:
+def share_and_error(estimate: Estimate | None) -> str:
     """A share and its standard error."""
     if estimate is None:
         return "-"

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator, Metric
 
 CACHE_VARIABLE = "LAYERIMP_CACHE"
-FORMAT = "documents"
-"""In every key: what was kept without its documents is measured again."""
+FORMAT = "hashes"
+"""In every key: what was kept without its documents and their hashes is measured again."""
 
 
 def kept_as(evaluator: Evaluator, who: str) -> str | None:

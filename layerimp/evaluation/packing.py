@@ -31,8 +31,8 @@ def packed(metrics: Sequence[Metric]) -> dict[str, Any]:
 
     records = []
     for metric in metrics:
-        record = asdict(replace(metric, documents=None, likelihood=None))
-        record["documents"] = number(metric.documents)
+        record = asdict(replace(metric, documents=None, likelihood=None, hashes=None))
+        record |= {"documents": number(metric.documents), "hashes": number(metric.hashes)}
         if (likelihood := metric.likelihood) is not None:
             record["likelihood"] = {name: number(getattr(likelihood, name)) for name in ARRAYS}
             record["likelihood"]["bits"] = likelihood.bits
@@ -41,7 +41,7 @@ def packed(metrics: Sequence[Metric]) -> dict[str, Any]:
 
 
 def unpacked(content: Mapping[str, Any]) -> list[Metric]:
-    """Metrics from plain data; those from before documents were kept have none.
+    """Metrics from plain data; those from before documents, or their hashes, were kept have none.
 
     Raises:
         ValueError, TypeError, KeyError, IndexError: it is something else.
@@ -58,6 +58,8 @@ def unpacked(content: Mapping[str, Any]) -> list[Metric]:
     for record in content["metrics"]:
         fields = dict(record)
         fields["documents"] = values(fields.get("documents"))
+        hashes = values(fields.get("hashes"))
+        fields["hashes"] = None if hashes is None else tuple(map(int, hashes))
         fields["members"] = tuple(fields.get("members", ()))
         if (likelihood := fields.get("likelihood")) is not None:
             fields["likelihood"] = Likelihood(

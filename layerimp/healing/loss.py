@@ -76,6 +76,10 @@ class HeldOutLoss:
         intact: The blocks of the intact model. Where a classifier's text has no labels, it says what they are.
         batches: The text.
 
+    Attributes:
+        kind: What is predicted: the next token, or a label.
+        num_classes: How many tokens or labels there are to predict.
+
     Raises:
         PredictionError: the model predicts neither.
         CalibrationError: there is nothing to predict in the text.
@@ -89,9 +93,19 @@ class HeldOutLoss:
             for batch in batches:
                 output = run(head.backbone, batch) if head.kind == "label" else ModelOutput()
                 self._targets.append(head.targets(batch, output))
+        self.kind, self.num_classes = head.kind, head.num_classes
         self._counts = [count for targets in self._targets for count in targets.mask.sum(dim=1).tolist()]
         if not sum(self._counts):
             raise CalibrationError("the text that is held out has nothing to predict: every row is a single token")
+
+    @property
+    def wanted(self) -> list[tuple[int, ...]]:
+        """What is to be predicted in each row: the ids of its tokens, or its label."""
+        return [
+            tuple(ids[chosen].tolist())
+            for targets in self._targets
+            for ids, chosen in zip(targets.ids, targets.mask, strict=True)
+        ]
 
     def of(self, stack: BlockStack, reruns: Reruns | None = None) -> Loss:
         """The loss of a model as it is now.

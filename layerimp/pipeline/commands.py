@@ -10,7 +10,8 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
-from layerimp.pipeline.healing import check_text, configured, further_text, heal_pruned
+from layerimp.pipeline.healing import HealerSet, check_text, configured, further_text, heal_pruned
+from layerimp.pipeline.keeping import prune_to_quality, with_quality
 from layerimp.pipeline.resolve import anywhere, made_pruner, model_anywhere, resolve, told
 from layerimp.pipeline.scores import Unit, score_blocks
 from layerimp.pipeline.stages import (
@@ -31,9 +32,11 @@ from layerimp.scoring.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from transformers import PreTrainedModel
 
+    from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator, Metric
     from layerimp.surgery.removal import Removal
 
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
     """Score a model, prune it by each scorer, and evaluate the intact and the pruned models.
 
-    Where an evaluator measures quality, the recipe's baselines are measured beside the scorers, and not saved.
+    Where quality is measured, the recipe's baselines are measured beside the scorers, and not saved.
 
     Raises:
         InputError: something in the recipe is wrong; found before any long work where it can be.
@@ -52,34 +55,54 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     with output_directory(recipe) as stage:
         trained_on = check_calibration(recipe, allowed, progress)
         evaluators = prepared(recipe, allowed, progress)
-        healers = {label: configured(spec.name, spec.options) for label, spec in recipe.healers.items()}
-        if any(evaluator.kind == "quality" for evaluator in evaluators.values()):
+        made = {label: configured(spec.name, spec.options) for label, spec in recipe.healers.items()}
+        if recipe.keep is not None or any(evaluator.kind == "quality" for evaluator in evaluators.values()):
             selection.add_baselines(recipe)
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
         evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
         drawn = read_text(report, loaded, trained_on, progress)
-        further = further_text(recipe, loaded, drawn) if healers else None
-        if healers:
-            check_text(recipe, evaluators, drawn, further)
-        plans = plan_removals(report, loaded, drawn, selection, progress)
-        removals = prepare_removals(report, loaded, plans, selection, stage)
+        if recipe.keep is not None:
+            drawn, evaluators = with_quality(report, loaded, drawn, evaluators, progress)
+        healers = HealerSet(made, further_text(recipe, loaded, drawn) if made else None)
+        if made:
+            check_text(recipe, evaluators, drawn, healers.further)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
-        report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
-        for label, removal in removals.items():
-            with removal.applied():
-                report.metrics[label] = _quality(report, label, evaluation, evaluators, progress)
-                if stage and label not in report.baselines:
-                    write_checkpoint(loaded.model, loaded.tokenizer, report, label, stage, progress)
-        healed = heal_pruned(report, loaded, removals, healers, drawn, further, progress)
-        for label, model in healed.items():
-            report.metrics[label] = _quality(report, label, evaluation.beside(model), evaluators, progress)
-            if stage and report.healed[label].scorer not in report.baselines:
-                write_checkpoint(model, loaded.tokenizer, report, label, stage, progress)
+        prune = _prune_by_amount if recipe.keep is None else prune_to_quality
+        removals, healed = prune(report, loaded, drawn, selection, healers, evaluation, evaluators, stage, progress)
         _evaluate_costs(report, evaluation, evaluators, removals, healed)
         if stage:
             report.write(stage)
     return report.placed()
+
+
+def _prune_by_amount(
+    report: Report,
+    loaded: Loaded,
+    drawn: CalibrationSet,
+    selection: Selection,
+    healers: HealerSet,
+    evaluation: Evaluation,
+    evaluators: dict[str, Evaluator],
+    stage: Path | None,
+    progress: Progress,
+) -> tuple[dict[str, Removal], dict[str, PreTrainedModel]]:
+    """Remove the amount that the recipe names by each scorer, and heal what is left by each healer; see
+    `prune_to_quality`."""
+    plans = plan_removals(report, loaded, drawn, selection, progress)
+    removals = prepare_removals(report, loaded, plans, selection, stage)
+    report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
+    for label, removal in removals.items():
+        with removal.applied():
+            report.metrics[label] = _quality(report, label, evaluation, evaluators, progress)
+            if stage and label not in report.baselines:
+                write_checkpoint(loaded.model, loaded.tokenizer, report, label, stage, progress)
+    healed = heal_pruned(report, loaded, removals, healers, drawn, progress)
+    for label, model in healed.items():
+        report.metrics[label] = _quality(report, label, evaluation.beside(model), evaluators, progress)
+        if stage and report.healed[label].scorer not in report.baselines:
+            write_checkpoint(model, loaded.tokenizer, report, label, stage, progress)
+    return removals, healed
 
 
 def score_model(
@@ -122,6 +145,8 @@ def prune_model(
     """Prune a model into checkpoints, without evaluating it: by given plans, by named blocks, or by scores."""
     if recipe.output is None:
         raise OptionError("prune writes a checkpoint: name a directory with --output")
+    if recipe.keep is not None:
+        raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
     allowed = permissions or Permissions()
     by_score = plans is None and not recipe.names_all
     recipe, selection = _begun(recipe, progress, *(["calibration"] if by_score else []))

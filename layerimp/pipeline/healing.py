@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from layerimp.surgery.removal import prepare
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from layerimp.blocks.stack import Batch
+    from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.stages import Loaded
@@ -106,6 +106,27 @@ def further_text(recipe: Recipe, loaded: Loaded, drawn: CalibrationSet) -> TextS
     )
 
 
+@dataclass(frozen=True)
+class HealerSet:
+    """The healers of a run.
+
+    Attributes:
+        healers: The healers, by label.
+        further: The text beyond the calibration set that they may train on, if any.
+    """
+
+    healers: Mapping[str, Healer]
+    further: TextStream | None = None
+
+    def heal(
+        self, label: str, intact: BlockStack, removal: Removal, drawn: CalibrationSet, progress: Progress
+    ) -> Healed:
+        """Repair what a removal leaves, beside the intact model; see `heal_beside`."""
+        rest, further = find_blocks(removal.beside()), self.further or ()
+        healer = self.healers[label]
+        return heal_beside(intact, rest, removal.gone, drawn, healer, further=further, progress=progress)
+
+
 def check_text(
     recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet, further: TextStream | None = None
 ) -> None:
@@ -133,9 +154,8 @@ def heal_pruned(
     report: Report,
     loaded: Loaded,
     removals: Mapping[str, Removal],
-    healers: Mapping[str, Healer],
+    healers: HealerSet,
     drawn: CalibrationSet,
-    further: TextStream | None,
     progress: Progress,
 ) -> dict[str, PreTrainedModel]:
     """Let every healer repair every pruned model, into the report; what cannot be healed is noted there as failed.
@@ -147,7 +167,7 @@ def heal_pruned(
     """
     models: dict[str, PreTrainedModel] = {}
     known: dict[tuple[frozenset[Sublayer], str], str] = {}
-    for (scorer, removal), (name, healer) in product(removals.items(), healers.items()):
+    for (scorer, removal), name in product(removals.items(), healers.healers):
         label = f"{scorer}+{name}"
         same = known.setdefault((removed_by(removal.gone), name), label)
         if same in report.failed:
@@ -158,10 +178,7 @@ def heal_pruned(
         else:
             progress.note(f"heal {label}")
             try:
-                rest = find_blocks(removal.beside())
-                found = heal_beside(
-                    loaded.stack, rest, removal.gone, drawn, healer, further=further or (), progress=progress
-                )
+                found = healers.heal(name, loaded.stack, removal, drawn, progress)
             except (ModelError, PluginError, NonFiniteError) as error:
                 report.failed[label] = str(error)
                 progress.note(f"{label} is left out: {error}")

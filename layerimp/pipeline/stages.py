@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.evaluator import Evaluator
     from layerimp.progress import Progress
+    from layerimp.pruner import Pruner
     from layerimp.recipe import Permissions, Recipe
     from layerimp.report.data import Report
     from layerimp.scoring.selection import Selection
@@ -164,19 +164,14 @@ def plan_removals(
     if not goal and (ratio := default_ratio(recipe)) is not None:
         report.resolved["ratio"] = ratio
     score_blocks(report, loaded.stack, drawn, selection, progress)
-    name, pruner = recipe.pruner.name, made_pruner(recipe.pruner, recipe.cuts)
-    plans, model = {}, model_anywhere(recipe.model)
+    plans, pruner = {}, made_pruner(recipe.pruner, recipe.cuts)
     for label in list(selection.specs):
-        with selection.excusing(label), attributing("pruner", name, type(pruner), f"on the scores of {label}"):
-            first = report.importance[label]
-            scoring = rescoring(stack, drawn, first, selection, label, progress, cuts=recipe.cuts)
-            ask = partial(pruner.within_budget, scoring)
+        with selection.excusing(label):
+            ask = planner(report, loaded, drawn, selection, label, pruner, progress)
             if goal:
-                plan, report.reached[label] = goal.reached(ask)
+                plans[label], report.reached[label] = goal.reached(ask)
             else:
-                plan = ask(budget)
-            origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model, "nested": pruner.nested}
-            plans[label] = plan.model_copy(update=origin)
+                plans[label] = ask(budget)
     return plans
 
 
@@ -199,6 +194,29 @@ def asked_budget(recipe: Recipe, num_blocks: int) -> Budget:
         protect=recipe.protect,
         cuts=recipe.cuts,
     )
+
+
+def planner(
+    report: Report,
+    loaded: Loaded,
+    drawn: CalibrationSet,
+    selection: Selection,
+    label: str,
+    pruner: Pruner,
+    progress: Progress,
+) -> Callable[[Budget], PrunePlan]:
+    """What makes plans by one scorer's scores, which are in the report."""
+    recipe, name = report.recipe, report.recipe.pruner.name
+    origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
+    first = report.importance[label]
+    scoring = rescoring(loaded.stack, drawn, first, selection, label, progress, cuts=recipe.cuts)
+
+    def plan(budget: Budget) -> PrunePlan:
+        with attributing("pruner", name, type(pruner), f"on the scores of {label}"):
+            made = pruner.within_budget(scoring, budget)
+            return made.model_copy(update={**origin, "nested": pruner.nested})
+
+    return plan
 
 
 def prepare_removals(
@@ -229,17 +247,34 @@ def prepare_removals(
             with removal.applied():
                 report.sizes[label] = Size.of(stack)
             report.plans[label], removals[label] = plan, removal
+    forget_dropped(report, selection)
+    if stage:
+        kept = sum(report.sizes[label].bytes for label in removals if label not in report.baselines)
+        check_room(report, loaded, stage, kept * (1 + len(report.recipe.healers)))
+    return removals
+
+
+def forget_dropped(report: Report, selection: Selection) -> None:
+    """Take the scorers out of the report that did not go on to the end.
+
+    Raises:
+        ModelError: no other is left.
+    """
     selection.need_any()
     for label in selection.left_out | selection.failed:
         report.importance.pop(label, None)
-    if stage:
-        kept = sum(report.sizes[label].bytes for label in removals if label not in report.baselines)
-        need = kept * (1 + len(report.recipe.healers))
-        if need > (free := shutil.disk_usage(stage).free):
-            raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
-        if report.recipe.verify:
-            check_memory(loaded.model)
-    return removals
+
+
+def check_room(report: Report, loaded: Loaded, stage: Path, need: int) -> None:
+    """Refuse to write checkpoints of so many bytes where there is no room for them, or for loading one back.
+
+    Raises:
+        OutputError: so it is.
+    """
+    if need > (free := shutil.disk_usage(stage).free):
+        raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
+    if report.recipe.verify:
+        check_memory(loaded.model)
 
 
 def write_checkpoint(

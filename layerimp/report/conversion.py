@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from layerimp.report.documents import (
     Measured,
     Measurements,
-    Number,
     Plan,
     PlanFile,
     Removal,
@@ -19,6 +18,8 @@ from layerimp.report.documents import (
     Scores,
     Target,
 )
+from layerimp.report.json_types import Number
+from layerimp.report.search_documents import Search, Share
 from layerimp.report.statistics import times_stderr
 from layerimp.sizes.targets import UNITS
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from layerimp.report.healing import Healing
     from layerimp.report.paired_bootstrap import Estimate
     from layerimp.report.retained import Retained as Known
+    from layerimp.report.search import Search as Searched
     from layerimp.scorer import Importance
     from layerimp.sizes.targets import Reached
 
@@ -186,6 +188,35 @@ def retained(found: Mapping[str, Known]) -> Retained:
 def mean(estimate: Estimate | None) -> Number:
     """A figure over its repeats, as a plain number."""
     return None if estimate is None else finite(estimate.mean)
+
+
+def search(found: Searched) -> Search:
+    """A search for the most blocks that may go."""
+    return {
+        "keep": found.keep,
+        "measured_on": list(found.measured_on),
+        "held_out": found.held_out,
+        "order": found.order,
+        "removable": {
+            label: {
+                "count": one.count,
+                "blocks": [] if one.plan is None else one.plan.blocks,
+                "retained": share(None if one.last is None else one.last.searched),
+                "confirmed": share(None if one.last is None else one.last.confirmed),
+                "before_confirmation": one.first,
+                "tried": [
+                    {"count": each.count, "retained": share(each.searched), "confirmed": share(each.confirmed)}
+                    for each in one.tried
+                ],
+            }
+            for label, one in found.removable.items()
+        },
+    }
+
+
+def share(estimate: Estimate | None) -> Share | None:
+    """What one model retains, with its error."""
+    return None if estimate is None else {"mean": finite(estimate.mean), "stderr": finite(estimate.error)}
 
 
 def costs(metrics: Iterable[Metric]) -> dict[str, Number]:

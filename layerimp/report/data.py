@@ -16,6 +16,8 @@ from layerimp.report import conversion, documents
 from layerimp.report.comparison import Comparison, small
 from layerimp.report.healing import Healing
 from layerimp.report.retained import counting
+from layerimp.report.search import Search
+from layerimp.report.search_documents import SearchResults
 from layerimp.sizes.targets import Reached
 from layerimp.steps import removed_by
 
@@ -69,6 +71,7 @@ class Report:
         checkpoints: By label.
         metrics: By label, those of kind `quality`; the intact model's under `original`.
         footprint: By label, those of kind `cost`.
+        search: What a search for the most blocks that may go has found; None where none was made.
         resolved: Recipe fields as the run settled them: absolute paths, and what defaults came to.
         baselines: The labels of those that were measured only to keep the scorers company.
         left_out: By label, why a scorer that nobody named takes no part.
@@ -88,6 +91,7 @@ class Report:
     checkpoints: dict[str, Path] = field(default_factory=dict)
     metrics: dict[str, list[Metric]] = field(default_factory=dict)
     footprint: dict[str, list[Metric]] = field(default_factory=dict)
+    search: Search | None = None
     resolved: dict[str, Any] = field(default_factory=dict)
     baselines: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -101,8 +105,15 @@ class Report:
         return {key: retention(before[key], after[key]) for key in before if key in after}
 
     def comparison(self) -> Comparison:
-        """The pruned models side by side."""
-        return Comparison.of(self.metrics)
+        """The pruned models side by side; of a search, as many as may go first, and none called the best.
+
+        Models that lack different numbers of blocks are no rivals by what they retain.
+        """
+        found = Comparison.of(self.metrics)
+        if self.search is None:
+            return found
+        order = [label for label in self.search.order if label in found.labels]
+        return replace(found, labels=order, best=dict.fromkeys(found.best, frozenset()), best_retained=frozenset())
 
     @property
     def notes(self) -> list[str]:
@@ -113,6 +124,8 @@ class Report:
 
     def plan_of(self, label: str) -> PrunePlan:
         """The plan by which a pruned model, healed or not, was made."""
+        if self.search is not None and (found := self.search.removable[label].plan) is not None:
+            return found
         return self.plans[self.healed[label].scorer if label in self.healed else label]
 
     def same_model(self, label: str, other: str) -> bool:
@@ -143,6 +156,7 @@ class Report:
             **self._targets(),
             **self._scorer_results(),
             **self._measurements(),
+            **self._search(),
             "output": None if self.output is None else str(self.output),
         }
 
@@ -190,6 +204,9 @@ class Report:
         if self.failed:
             results["failed"] = dict(self.failed)
         return results
+
+    def _search(self) -> SearchResults:
+        return {} if self.search is None else {"search": conversion.search(self.search)}
 
     def _measurements(self) -> documents.Measurements:
         found: documents.Measurements = {}
@@ -244,6 +261,7 @@ class Report:
                 **self._size_changes(),
                 **self._targets(),
                 **self._measurements(),
+                **self._search(),
             }
             write_json(directory / "metrics.json", metrics)
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import Field
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
 from layerimp.calibration.sampling import Calibration
+from layerimp.report.json_types import Number, closed
+from layerimp.report.search_documents import SearchResults
 from layerimp.steps import Step
-
-closed = with_config(ConfigDict(extra="forbid"))
-
-Number = float | None
-"""A number; null where it is infinite."""
 
 
 @closed
@@ -149,10 +146,19 @@ class Measured(TypedDict):
 class Comparison(TypedDict):
     """The pruned models side by side."""
 
-    order: Annotated[list[str], Field(description="The labels, from the most retained to the least.")]
+    order: Annotated[
+        list[str],
+        Field(
+            description="The labels, from the most retained to the least; after a search, from the one by which most "
+            "may go."
+        ),
+    ]
     best: Annotated[
         dict[str, dict[str, list[str]]],
-        Field(description="By task and metric, the labels that are best or cannot be told from the best."),
+        Field(
+            description="By task and metric, the labels that are best or cannot be told from the best; empty after a "
+            "search, whose models lack different numbers of blocks."
+        ),
     ]
     best_retained: Annotated[list[str], Field(description="The same by `retained_worst`.")]
 
@@ -264,7 +270,7 @@ class Measurements(Retained, total=False):
 
 
 @closed
-class Report(Header, SizeChanges, Targets, ScorerResults, Measurements):
+class Report(Header, SizeChanges, Targets, ScorerResults, Measurements, SearchResults):
     """What `run`, `score`, `prune` and `evaluate` print with `--json`. Parts that a command does not produce are
     missing."""
 
@@ -331,7 +337,7 @@ class HealingReport(Repaired):
 
 
 @closed
-class MetricsFile(SizeChanges, Targets, Measurements):
+class MetricsFile(SizeChanges, Targets, Measurements, SearchResults):
     """What `metrics.json` holds."""
 
     schema_version: Annotated[Literal["layerimp.metrics/2"], Field(description="The version of this format.")]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from layerimp.recipe import ComponentSpec, Recipe
     from layerimp.report.data import Size
     from layerimp.report.documents import Repaired
+    from layerimp.report.removable import Removable
     from layerimp.report.retained import Retained
     from layerimp.report.statistics import Difference, Interval, Stability
     from layerimp.steps import Cuts, Step
@@ -173,6 +174,7 @@ class ModelFindings:
         stability: How much the removed sets of the repeats agree, by pruner, ratio and scorer.
         retained: What is left of what the intact model knows, by pruner, ratio and label of the contender.
         rows: The tables.
+        removable: How many blocks may go, by pruner and label of the contender.
         notes: What a reader of the rows has to know.
     """
 
@@ -186,6 +188,7 @@ class ModelFindings:
     stability: Mapping[tuple[str, float, str], Stability]
     retained: Mapping[tuple[str, float, str], Retained]
     rows: Sequence[Row]
+    removable: Mapping[tuple[str, str], Removable]
     notes: Sequence[str] = ()
 
     @property

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
-from layerimp.report.documents import Number, closed
+from layerimp.report.json_types import Number, closed
 
 
 @closed

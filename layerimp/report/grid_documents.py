@@ -12,7 +12,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
 from layerimp.report import documents
-from layerimp.report.documents import Number, closed
+from layerimp.report.json_types import Number, closed
 from layerimp.steps import Step
 
 ScorerLabel = Annotated[str, Field(description="The label of the scorer.")]
@@ -217,6 +217,34 @@ class Retained(documents.Retained):
 
 
 @closed
+class RemovableAtLevel(TypedDict):
+    """How many blocks may go while a share is retained."""
+
+    keep: Annotated[float, Field(description="The share that has to be retained, by the lower of the two means.")]
+    counts: Annotated[
+        list[int],
+        Field(
+            description="By repeat, the largest number that was measured such that every smaller one that was holds as "
+            "well; 0 where the first does not."
+        ),
+    ]
+    value: Annotated[Interval, Field(description="Their mean.")]
+    at_least: Annotated[
+        bool, Field(description="Whether all that was measured holds in some repeat, so that the mean may be too low.")
+    ]
+
+
+@closed
+class RemovableBlocks(TypedDict):
+    """How many blocks may go by one pruner and one scorer's choice, healed or not."""
+
+    pruner: PrunerLabel
+    scorer: Annotated[str, Field(description="The label of the scorer; of what is healed SCORER+HEALER.")]
+    measured: Annotated[list[int], Field(description="The numbers of removed blocks at which it was measured.")]
+    levels: Annotated[list[RemovableAtLevel], Field(description="At 90, 95 and 99 %.")]
+
+
+@closed
 class ModelFindings(TypedDict):
     """What a grid found for one model."""
 
@@ -228,6 +256,10 @@ class ModelFindings(TypedDict):
     healed: Annotated[list[HealedModels], Field(description="One for each pruner, ratio, scorer and healer.")]
     retained: Annotated[list[Retained], Field(description="One for each pruner and ratio.")]
     rows: Annotated[list[Row], Field(description="The rows of the tables.")]
+    removable: Annotated[
+        list[RemovableBlocks],
+        Field(description="How many blocks may go, where several numbers were measured."),
+    ]
 
 
 @closed

@@ -75,6 +75,23 @@ def _model(model: findings.ModelFindings) -> ModelFindings:
             for pruner, ratio in dict.fromkeys((pruner, ratio) for pruner, ratio, _ in model.retained)
         ],
         "rows": [_row(row) for row in model.rows],
+        "removable": [
+            {
+                "pruner": pruner,
+                "scorer": label,
+                "measured": list(one.measured),
+                "levels": [
+                    {
+                        "keep": keep,
+                        "counts": list(level.counts),
+                        "value": _interval(level.mean),
+                        "at_least": level.at_least,
+                    }
+                    for keep, level in one.levels.items()
+                ],
+            }
+            for (pruner, label), one in model.removable.items()
+        ],
     }
 
 

@@ -102,6 +102,11 @@ def _measured(report: Report, label: str) -> list[str]:
             )
         lines += ["", "Retained: 100 % is the source, 0 % a model that knows nothing.", ""]
         lines += [f"- {escaped(note)}" for note in found.notes]
+        if report.search is not None:
+            lines += [
+                "",
+                f"The search for {report.search.keep:.4g} of what the source knows did not use these documents.",
+            ]
         if report.recipe.limit:
             lines += ["", f"Measured on the first {report.recipe.limit} documents of each task."]
     return lines

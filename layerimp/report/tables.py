@@ -1,18 +1,21 @@
-"""The tables of a comparison, in the layout of the AVSS paper's table 1, and their formats."""
+"""The tables of a comparison, in the layout of the AVSS paper's table 1."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from layerimp.evaluator import Metric
 from layerimp.report.findings import Entry, Findings, ModelFindings, Row
+from layerimp.report.removable import LEVELS, Level
 from layerimp.report.statistics import Interval
 
+REDUCTION = "parameter reduction"
+"""The last column of a grid's table, which holds words and no numbers."""
+_DECIDING = (0.95, 0.9, 0.99)
+"""The levels by which scorers are ordered, the first one first."""
 _NOT_ZERO = re.compile("[1-9]")
 _ALIKE = 0.05
 """Two sides of an interval that differ by less are said as one."""
@@ -39,11 +42,13 @@ class PaperTable:
         title: What was done, such as `lowest, 25%`.
         head: The names of the columns.
         rows: The cells.
+        place: How many of the columns say what a row is.
     """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[Shown]]
+    place: int = 3
 
 
 def paper_tables(found: Findings) -> list[PaperTable]:
@@ -62,7 +67,7 @@ def paper_tables(found: Findings) -> list[PaperTable]:
 
 def _table(pruner: str, ratio: float, rows: Sequence[Row], labels: Sequence[str]) -> PaperTable:
     present = [label for label in labels if any(label in row.entries for row in rows)]
-    head = ["data set", "model", "metric", "original", *present, "parameter reduction"]
+    head = ["data set", "model", "metric", "original", *present, REDUCTION]
     return PaperTable(f"{pruner}, {named(ratio)}", head, [_row(row, present) for row in rows])
 
 
@@ -97,6 +102,34 @@ def summaries(found: Findings) -> list[PaperTable]:
                 PaperTable(f"what is retained of {label} ({pruner}), measured on {measured_on(model)}", head, lines)
             )
     return tables
+
+
+def removables(found: Findings) -> list[PaperTable]:
+    """How many blocks may go, a table for each model and pruner; by whom most may go at the middle level is first."""
+    tables = []
+    for label, model in found.models.items():
+        for pruner in dict.fromkeys(pruner for pruner, _ in model.removable):
+            here = {one: each for (p, one), each in model.removable.items() if p == pruner}
+            order = sorted(here, key=lambda one: [-here[one].levels[level].mean.mean for level in _DECIDING])
+            lines = [[Shown(one), *(Shown(removable_at(here[one].levels[level])) for level in LEVELS)] for one in order]
+            counts = sorted({count for one in here.values() for count in one.measured})
+            tried = ", ".join(map(str, counts))
+            title = f"removable blocks of {label} ({pruner}), of {model.num_blocks}; measured without {tried}"
+            tables.append(PaperTable(title, ["scorer", *(f"{level:.0%} retained" for level in LEVELS)], lines, place=1))
+    return tables
+
+
+def removable_at(level: Level) -> str:
+    """How many blocks may go at a level, with the interval over the repeats; a lower bound has none."""
+    mean = f"{level.mean.mean:.3g}"
+    if level.at_least:
+        return f"≥ {mean}"
+    low, high = level.mean.low, level.mean.high
+    return (
+        mean
+        if low is None or high is None
+        else f"{mean} {around(level.mean.mean, low, high, '{:.2g}'.format)}".rstrip()
+    )
 
 
 def measured_on(model: ModelFindings) -> str:
@@ -191,96 +224,13 @@ _LEGEND = (
 
 def legend(found: Findings) -> Sequence[str]:
     """What has to be known to read the tables."""
-    healed = "SCORER+HEALER: the same models, healed on the text of the repeat"
-    return (*_LEGEND, healed) if found.design.healers else _LEGEND
-
-
-def as_markdown(found: Findings) -> str:
-    """The tables in Markdown."""
-    return _document(found, _markdown, "\n".join(f"- {line}" for line in legend(found)) + "\n")
-
-
-def _markdown(table: PaperTable) -> str:
-    marks = {1: "**{}**", 2: "<u>{}</u>", None: "{}"}
-    lines = [table.head, ["---"] * len(table.head)]
-    lines += [[marks[cell.rank].format(cell.text) if cell.rank else cell.text for cell in row] for row in table.rows]
-    return f"## {table.title}\n\n" + "".join(f"| {' | '.join(_piped(line))} |\n" for line in lines)
-
-
-def _piped(line: Sequence[str]) -> list[str]:
-    return [text.replace("|", "\\|") for text in line]
-
-
-def as_latex(found: Findings) -> str:
-    """The tables in LaTeX, for a document that uses `booktabs`."""
-    return _document(found, _latex, "".join(f"% {_escaped(line)}\n" for line in legend(found)))
-
-
-def _latex(table: PaperTable) -> str:
-    marks = {1: "\\textbf{{{}}}", 2: "\\underline{{{}}}", None: "{}"}
-    columns = "lll" + "r" * (len(table.head) - 4) + "l"
-    head = " & ".join(_escaped(name) for name in table.head)
-    rows = [" & ".join(marks[cell.rank].format(_escaped(cell.text)) for cell in row) for row in table.rows]
-    body = " \\\\\n".join(rows)
-    return (
-        f"\\begin{{table}}\n\\centering\n\\caption{{{_escaped(table.title)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
-        f"{head} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
-    )
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "∞": r"$\infty$",
-    "−": r"$-$",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-
-
-def _escaped(text: str) -> str:
-    return re.sub("|".join(map(re.escape, _TEX)), lambda match: _TEX[match[0]], text)
-
-
-def as_csv(found: Findings) -> str:
-    """The tables as one: a row for each data set, model and metric, and for each scorer, and what each healer makes of
-    its models, the mean and its interval.
-
-    `_low` and `_high` are the 95 % interval over the repeats, `_documents_low` and `_documents_high` one standard error
-    over the documents; those of the original are the latter.
-    """
-    labels = list(found.design.contenders)
-    head = ["pruner", "ratio", "data set", "documents", "model", "metric", "better"]
-    head += ["original", "original_low", "original_high"]
-    parts = ("", "_low", "_high", "_n", "_documents_low", "_documents_high")
-    head += [f"{label}{part}" for label in labels for part in parts]
-    head += ["blocks_removed", "parameters_removed_low", "parameters_removed_high"]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(head)
-    for row in (row for model in found.models.values() for row in model.rows):
-        better = "higher" if row.higher_is_better else "lower"
-        count, value, ends = None, None, None
-        if row.original is not None:
-            count, value, ends = row.original.count, row.original.value, row.original.ends(1.0)
-        cells: list[object] = [row.pruner, row.ratio, row.task, count, row.model, row.metric, better]
-        cells += [value, *(ends or (None, None))]
-        for label in labels:
-            entry = row.entries.get(label)
-            cells += [None] * len(parts) if entry is None else [*_numbers(entry.value), *(entry.ends or (None, None))]
-        writer.writerow([*cells, row.removed_blocks, *row.removed_parameters])
-    return file.getvalue()
-
-
-def _numbers(value: Interval) -> tuple[float | None, ...]:
-    return value.mean, value.low, value.high, value.count
-
-
-def _document(found: Findings, render: Callable[[PaperTable], str], words: str) -> str:
-    return "\n".join([*map(render, paper_tables(found)), words])
-
-
-FORMATS: Mapping[str, Callable[[Findings], str]] = {"markdown": as_markdown, "csv": as_csv, "latex": as_latex}
+    lines = list(_LEGEND)
+    if any(model.removable for model in found.models.values()):
+        lines.append(
+            "removable: the largest number of blocks that was measured such that every smaller one that was retains as "
+            "much, by the worst; mean ± half of its 95 % interval over the repeats; ≥ where all that was measured "
+            "holds in some repeat"
+        )
+    if found.design.healers:
+        lines.append("SCORER+HEALER: the same models, healed on the text of the repeat")
+    return lines

@@ -41,8 +41,6 @@ _EXAMPLES = {
     "latency": "750ms or 0.75s",
 }
 _NUMBER = re.compile(r"(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([^\d\s.]*)")
-CONTRADICTION = "targets contradict a ratio and a count, since the count follows from them; give one of the three"
-"""What is said where a size is asked for beside another amount."""
 
 
 @dataclass(frozen=True)

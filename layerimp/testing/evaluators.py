@@ -54,6 +54,10 @@ def _documents_fit(metric: Metric, what: str) -> None:
         require(len(set(lengths)) == 1 and lengths[0] > 0, f"the arrays of {what} have {lengths} documents")
         told = likelihood.metric(likelihood.loss)
         require(math.isclose(told, metric.value, rel_tol=1e-6), f"{what} is {metric.value}, its likelihood says {told}")
+    if (hashes := metric.hashes) is not None and metric.count is not None:
+        require(len(hashes) == metric.count, f"{what} has {len(hashes)} hashes for {metric.count} documents")
+        sound = all(isinstance(one, int) and 0 <= one < 1 << 53 for one in hashes)
+        require(sound, f"the hashes of {what} are not whole numbers from 0 up to 2^53")
     require(metric.floor is None or math.isfinite(metric.floor), f"the floor of {what} is {metric.floor}")
 
 

@@ -26,6 +26,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from layerimp.errors import ModelError, NonFiniteError, TaskError, UnknownNameError
+from layerimp.evaluator import unigram
 from layerimp.report.retained import counting
 
 WORDS = ["the", "a", "cat", "dog", "sat", "on", "mat", "good", "bad", "film", "was", "very", "so", "big", "red", "old"]
@@ -365,6 +366,20 @@ def test_the_metrics_follow_from_what_is_kept_of_the_documents(folder, model, to
     assert found["generate", "exact_match"].floor == 0.0
 
 
+def test_equal_documents_have_equal_hashes_whatever_is_asked_of_them(folder, model, tokenizer):
+    lines = (folder / "docs.jsonl").read_text().splitlines()
+    (folder / "docs.jsonl").write_text("\n".join([*lines, lines[0]]))
+    found = named(harness(folder, "choice", "rolling").evaluate(model, tokenizer))
+    kept = {metric.hashes for metric in found.values()}
+    assert len(kept) == 1
+    (hashes,) = kept
+    assert hashes[-1] == hashes[0]
+    assert len(set(hashes)) == len(set(lines))
+    assert all(0 <= each < 2**48 for each in hashes)
+    fewer = named(harness(folder, "choice", limit=2).evaluate(model, tokenizer))
+    assert fewer["choice", "acc"].hashes == hashes[:2]
+
+
 def naive_unigram(documents, vocabulary, share):
     totals = []
     for tokens in documents:
@@ -377,7 +392,7 @@ def naive_unigram(documents, vocabulary, share):
 @settings(derandomize=True, max_examples=30, deadline=None, database=None)
 @given(st.lists(st.lists(st.integers(0, 5), max_size=8), min_size=1, max_size=5))
 def test_the_unigram_model_leaves_out_its_document_and_has_the_best_share(documents):
-    found = sum(floors.unigram(documents, 9))
+    found = sum(unigram(documents, 9))
     shares = [step / 500 for step in range(1, 501)]
     naive = max(sum(naive_unigram(documents, 9, share)) for share in shares)
     assert found == pytest.approx(naive, abs=0.05)
@@ -388,7 +403,7 @@ def test_tokens_are_those_that_the_model_predicts(folder, model, tokenizer):
     found = named(harness(folder, "rolling").evaluate(model, tokenizer))["rolling", "word_perplexity"].likelihood
     texts = [json.loads(line)["text"] for line in (folder / "docs.jsonl").read_text().splitlines()]
     tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    assert found.unigram == floors.unigram(tokens, model.get_input_embeddings().num_embeddings)
+    assert found.unigram == unigram(tokens, model.get_input_embeddings().num_embeddings)
 
 
 def floor_of(metric, samples, *, kind="multiple_choice", own=None):
@@ -445,6 +460,7 @@ def test_a_group_sums_up_the_floors_of_its_tasks(folder, model, tokenizer):
     assert found["three", "acc"].members == ()
     assert found["all", "acc"].count == 14
     assert sum(found["all", "acc"].documents) / 14 == pytest.approx(found["all", "acc"].value)
+    assert found["all", "acc"].hashes == found["choice", "acc"].hashes + found["three", "acc"].hashes
 
 
 @contextmanager

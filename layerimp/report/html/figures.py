@@ -15,12 +15,14 @@ from scipy.stats import rankdata
 
 from layerimp.defaults import RANDOM
 from layerimp.report.cuts import whole
+from layerimp.report.html import plots
 from layerimp.report.html.format import listed, signed
 from layerimp.report.html.plots import Square, cell_width, costs, curves, dots, matrix
 from layerimp.report.html.svg import drawn
 from layerimp.report.html.view import View
+from layerimp.report.removable import LEVELS
 from layerimp.report.statistics import Interval
-from layerimp.report.tables import named, percent, plus_minus
+from layerimp.report.tables import named, percent, plus_minus, removable_at
 from layerimp.steps import Step, removed_by, sublayers_of
 from layerimp.steps import named as steps_named
 
@@ -80,6 +82,23 @@ class Figures:
         alt = f"Line chart of what {len(scorers)} scorers{healed} retain: {'; '.join(said)}."
         figure = curves(known, self.view.model.num_blocks, self.view.styles)
         return self._drawn(figure, "retained", alt, note, pruner=pruner)
+
+    @cached_property
+    def removable(self) -> list[Drawn]:
+        """How many blocks may go, for each pruner for which several numbers were measured."""
+        return [self._removable(p) for p in dict.fromkeys(pruner for pruner, _ in self.view.model.removable)]
+
+    def _removable(self, pruner: str) -> Drawn:
+        found = {label: one for (p, label), one in self.view.model.removable.items() if p == pruner}
+        middle = sorted(LEVELS)[len(LEVELS) // 2]
+        order = sorted(found, key=lambda label: -found[label].levels[middle].mean.mean)
+        said = [f"{label} {removable_at(found[label].levels[middle])}" for label in order]
+        many = f"Bars of how many of {self.view.model.num_blocks} blocks may go."
+        alt = f"{many} While {middle:.0%} is retained: {', '.join(said)}."
+        measured = sorted({count for one in found.values() for count in one.measured})
+        figure = plots.removable({label: found[label].levels for label in order}, measured, self.view.styles)
+        note = f"Measured without {listed(map(str, measured))} blocks."
+        return self._drawn(figure, "removable", alt, note, pruner=pruner)
 
     @cached_property
     def importance(self) -> Drawn:

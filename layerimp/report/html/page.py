@@ -9,12 +9,13 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 from layerimp.report.findings import Findings
+from layerimp.report.formats import as_csv
 from layerimp.report.html.figures import Figures
 from layerimp.report.html.format import count, duration, listed, unbroken
 from layerimp.report.html.svg import looks
 from layerimp.report.html.view import View
 from layerimp.report.json_export import as_document
-from layerimp.report.tables import as_csv, measured_on, number, percent
+from layerimp.report.tables import measured_on, number, percent
 
 TEMPLATE = "page.html.jinja"
 

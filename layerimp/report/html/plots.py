@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from layerimp.report.html.svg import ACCENT, CONTRARY, INK, LINE, MUTED, PAPER, TIP, Look
+from layerimp.report.removable import Level
 from layerimp.report.statistics import Interval
+from layerimp.report.tables import removable_at
 
 SMALL, TEXT = 11.5, 13.0
 """Sizes of type, in pixels."""
@@ -202,6 +204,33 @@ def _label_ends(
         axes.plot(sample, [y] * 3, color=look.colour, linestyle=look.dashes, linewidth=1.8, clip_on=False)
         axes.plot(sample[1:2], [y], look.marker, color=look.colour, markersize=6, markeredgecolor=PAPER, clip_on=False)
         _write(axes, edge + 58 * pixel, y, _short(label), color=look.colour)
+
+
+def removable(rows: Mapping[str, Mapping[float, Level]], measured: Sequence[int], styles: Mapping[str, Look]) -> Figure:
+    """How many blocks may go by each contender's choice, a line for each level, the strictest at the bottom."""
+    levels = list(next(iter(rows.values())))
+    left, row, top, span = _room([*rows, "blocks"]), 22.0 * len(levels) + 14, 30.0, 520.0
+    figure, axes = _canvas(left + span + 110, top + row * len(rows) + 6)
+    _write(axes, 1, top - 18, "blocks", fontsize=SMALL, color=MUTED)
+    scale = span / measured[-1]
+    for count in (0, *measured):
+        x = left + scale * count
+        axes.plot([x, x], [top - 8, top + row * len(rows)], color=LINE, linewidth=0.8, clip_on=False)
+        _write(axes, x, top - 18, str(count), "center", fontsize=SMALL, color=MUTED)
+    for n, (label, found) in enumerate(rows.items()):
+        _write(axes, 1, top + row * (n + 0.5), _short(label))
+        colour = styles[label].colour
+        for line, (share, level) in enumerate(found.items()):
+            y, x = top + row * n + 18 + 22 * line, left + scale * level.mean.mean
+            axes.plot([left, x], [y, y], color=colour, linewidth=2.2, alpha=0.3, clip_on=False)
+            end = x
+            if level.mean.low is not None and level.mean.high is not None and not level.at_least:
+                low, high = left + scale * level.mean.low, left + scale * min(level.mean.high, measured[-1])
+                axes.plot([low, high], [y, y], color=colour, linewidth=1.2, clip_on=False)
+                end = max(end, high)
+            axes.plot([x], [y], ">" if level.at_least else "o", color=colour, markersize=7, clip_on=False)
+            _write(axes, end + 11, y, f"{removable_at(level)}  at {share:.0%}", fontsize=SMALL)
+    return figure
 
 
 def costs(passes: Mapping[str, float | None], styles: Mapping[str, Look]) -> Figure:

@@ -12,7 +12,7 @@ from layerimp.report.findings import Contender, Entry, Findings, ModelFindings, 
 from layerimp.report.html.format import MINUS, listed, signed, unbroken
 from layerimp.report.html.svg import Look
 from layerimp.report.statistics import Difference, Interval, interval
-from layerimp.report.tables import PaperTable, number, paper_tables
+from layerimp.report.tables import PaperTable, number, paper_tables, removables
 
 _MOST = 700.0  # of which floating point has an exponential
 
@@ -140,6 +140,11 @@ class View:
         known = [share for share in shares if share is not None]
         before = row.entries.get(entry.contender.scorer)
         return HealedLine(entry, before, _contrast(entry.to_unhealed, row), interval(known) if known else None)
+
+    @cached_property
+    def removable(self) -> list[PaperTable]:
+        """How many blocks may go, by pruner."""
+        return removables(replace(self.found, models={self.model.label: self.model}))
 
     @cached_property
     def answers(self) -> dict[str, list[Place]]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy.optimize import minimize_scalar
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -65,36 +62,3 @@ def _options(sample: Mapping[str, Any]) -> int:
     """How many options a document has; without the requests that only ask how probable an option is by itself."""
     in_context = [arguments for arguments in sample["arguments"] if arguments[0]]
     return len(in_context or sample["arguments"])
-
-
-def unigram(documents: Sequence[Sequence[int]], vocabulary: int) -> tuple[float, ...]:
-    """The log-likelihood of each document under a model of token frequencies, in nats [document].
-
-    A token's probability is a mixture of its share in all *other* documents and of 1 / `vocabulary`. One weight serves
-    all documents: the one that makes their total loss least, so that nothing is left to choose.
-
-    Args:
-        documents: The tokens of each document that the model predicts.
-        vocabulary: How many tokens there are.
-    """
-    counts = [Counter(tokens) for tokens in documents]
-    copies = Counter(map(tuple, documents))  # a document says nothing of its own copies
-    total: Counter[int] = Counter()
-    for each in counts:
-        total.update(each)
-    times, shares = [], []
-    for tokens, own in zip(documents, counts, strict=True):
-        many = copies[tuple(tokens)]
-        others = np.array([total[token] - many * often for token, often in own.items()], dtype=np.float64)
-        times.append(np.array(list(own.values()), dtype=np.float64))
-        shares.append(others / max(total.total() - many * len(tokens), 1))
-
-    def log_likelihoods(uniform: float) -> list[float]:
-        return [
-            float(np.sum(often * np.log((1 - uniform) * share + uniform / vocabulary)))
-            for often, share in zip(times, shares, strict=True)
-        ]
-
-    # The loss is convex in the weight, and infinite at 0 where a document has a token of its own.
-    best = minimize_scalar(lambda uniform: -sum(log_likelihoods(uniform)), bounds=(0.0, 1.0), method="bounded").x
-    return tuple(log_likelihoods(float(best)))

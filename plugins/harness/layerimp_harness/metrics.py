@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerimp.errors import NonFiniteError
-from layerimp.evaluator import Likelihood, Metric
-from layerimp_harness.floors import chance, unigram
+from layerimp.evaluator import Likelihood, Metric, unigram
+from layerimp_harness.floors import chance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _CORPUS_SCORES = frozenset({"bleu", "chrf", "chrf++", "ter"})
 _CORPUS_DRAWS = 100  # lm-eval's own limit: each draw scores the whole corpus again
+_HASH = 12  # hexadecimal digits of a document's hash that are kept: 48 bits
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def collect(
             own = [sample for sample in samples if sample["filter"] == chosen]
             floor = chance(task, metric, own, _aggregation(aggregation))
             floors[name][f"{metric},{chosen}"] = math.nan if floor is None else floor
-            details[f"{metric},{chosen}"] = {"floor": floor, **_by_document(aggregation, items, nothing)}
+            hashes = tuple(int(sample["doc_hash"][:_HASH], 16) for sample in own if metric in sample["metrics"])
+            documents = _by_document(aggregation, items, nothing)
+            details[f"{metric},{chosen}"] = {"floor": floor, "hashes": hashes, **documents}
         metrics += _row_metrics(name, rows[name], directions.get(name) or {}, details)
     for name, group in groups.items():
         if group.has_aggregation:
@@ -109,7 +112,8 @@ def _of_group(key: str, value: Any, floor: Any, tasks: Sequence[Metric]) -> dict
             weights = [alike or total / len(documents) / len(each) for each in documents]
             kept = tuple(w * one for w, each in zip(weights, documents, strict=True) for one in each)
             if math.isclose(sum(kept) / total, value, abs_tol=1e-9):
-                return found | {"documents": kept}
+                hashes = tuple(one for metric in own for one in metric.hashes or ())
+                return found | {"documents": kept, "hashes": hashes if len(hashes) == total else None}
     return found
 
 

@@ -1,0 +1,108 @@
+"""By how much a model looks better on the documents by which its number of removed blocks was chosen.
+
+    python benchmarks/keep_flatters.py --documents 60 --draws 12
+
+The starter is pruned by several scorers and by draws of chance, without 1 to --most blocks, and measured on the first
+--documents of its tasks. The documents are then parted in two halves at random, many times: on one half the largest
+number of blocks is found such that it and all smaller ones retain --keep, and what is retained without so many blocks
+is compared with the other half, which chose nothing. Shown are means over partings and methods where at least one
+block goes: for each method by itself, and for the method by which most may go (of equal ones the one that retains
+most), as whoever compares methods reports.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+import typer
+
+import layerimp
+from layerimp.evaluator import Metric
+from layerimp.recipe import make_recipe
+from layerimp.report.retained import counting, kind_of
+
+SCORERS = ("avss", "block-influence", "relative-magnitude", "depth")
+Models = Mapping[str, Sequence[Mapping[str, Metric]]]
+"""By method, the metrics of each task without 1, 2, ... blocks."""
+
+
+def measured(documents: int, draws: int, most: int) -> tuple[Mapping[str, Metric], Models]:
+    """The metrics by which each task counts: of the intact model, and of the pruned ones."""
+    scorers = dict.fromkeys(SCORERS) | {f"random-{n}": {"name": "random", "options": {"seed": n}} for n in range(draws)}
+    intact: dict[str, Metric] = {}
+    models: dict[str, list[Mapping[str, Metric]]] = {}
+    for count in range(1, most + 1):
+        asked = {"scorers": scorers, "baselines": {}, "evaluators": ["harness"], "limit": documents, "count": count}
+        found = layerimp.run(make_recipe(asked)).metrics
+        intact = counting(found.pop("original"))
+        for label, metrics in found.items():
+            table = {(metric.task, metric.name): metric for metric in metrics}
+            models.setdefault(label, []).append({task: table[task, one.name] for task, one in intact.items()})
+    return intact, models
+
+
+def parting(intact: Mapping[str, Metric], rng: random.Random) -> dict[str, np.ndarray]:
+    """By task, whether each document is in the half that searches."""
+    found = {}
+    for task, metric in intact.items():
+        half = [number % 2 == 0 for number in range(metric.count or 0)]
+        rng.shuffle(half)
+        found[task] = np.array(half)
+    return found
+
+
+def share(intact: Mapping[str, Metric], pruned: Mapping[str, Metric], half: Mapping[str, np.ndarray]) -> float:
+    """What is retained on some documents: the lower of the two means."""
+    kinds: dict[str, list[float]] = {}
+    for task, metric in intact.items():
+        chosen = half[task]
+        if metric.likelihood is not None and metric.likelihood.unigram is not None:
+            after = pruned[task].likelihood
+            assert after is not None
+            nothing = np.array(metric.likelihood.unigram)
+            left, best = np.array(after.totals) - nothing, np.array(metric.likelihood.totals) - nothing
+        else:
+            floor = metric.floor or 0.0
+            left, best = np.array(pruned[task].documents) - floor, np.array(metric.documents) - floor
+        kinds.setdefault(kind_of(metric), []).append(max(0.0, left[chosen].sum() / best[chosen].sum()))
+    return min(sum(each) / len(each) for each in kinds.values())
+
+
+def main(
+    documents: Annotated[int, typer.Option(help="Documents of each task.")] = 60,
+    draws: Annotated[int, typer.Option(help="Methods that are draws of chance, beside the scorers.")] = 12,
+    most: Annotated[int, typer.Option(help="The most blocks that are removed.")] = 5,
+    keep: Annotated[float, typer.Option(help="The share to retain.")] = 0.95,
+    partings: Annotated[int, typer.Option(help="How often the documents are parted.")] = 400,
+) -> None:
+    """Print by how much choosing flatters."""
+    intact, models = measured(documents, draws, most)
+    rng = random.Random(0)
+    each: list[tuple[float, float]] = []
+    best: list[tuple[float, float]] = []
+    for _ in range(partings):
+        search = parting(intact, rng)
+        other = {task: ~half for task, half in search.items()}
+        found = {}
+        for label, pruned in models.items():
+            shares = [share(intact, one, search) for one in pruned]
+            count = next((n for n, one in enumerate(shares) if one < keep), len(shares))
+            if count:
+                found[label] = count, shares[count - 1], share(intact, pruned[count - 1], other)
+        each += [shares for _, *shares in found.values()]
+        if found:
+            best.append(max(found.values())[1:])
+    for name, pairs in (("each method", each), ("the method by which most may go", best)):
+        chosen, others = np.array(pairs).T
+        print(
+            f"{name}: {chosen.mean():.1%} retained on the half that chose, {others.mean():.1%} on the other, "
+            f"{100 * (chosen - others).mean():+.1f} points; the other half is below {keep:.0%} in "
+            f"{(others < keep).mean():.0%} of {len(pairs)} cases"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,289 @@
+"""As many blocks as may go while a share of what the model knows is retained: `layerimp run --keep`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from layerimp.defaults import ORIGINAL
+from layerimp.errors import ModelError, NonFiniteError, PluginError, SurgeryError
+from layerimp.pipeline.counting import confirmed, most_that_hold
+from layerimp.pipeline.held_out import HeldOut, hold_out
+from layerimp.pipeline.resolve import made_pruner
+from layerimp.pipeline.scores import score_blocks
+from layerimp.pipeline.stages import check_room, forget_dropped, planner, write_checkpoint
+from layerimp.pruner import Budget, PrunePlan, counted
+from layerimp.recipe import check_label
+from layerimp.report.data import Size
+from layerimp.report.findings import Contender, contenders
+from layerimp.report.halves import Halves, check_halves, kept
+from layerimp.report.healing import Healing
+from layerimp.report.retained import counting
+from layerimp.report.search import Removable, Search, Tried
+from layerimp.steps import Sublayer, removed_by
+from layerimp.surgery.removal import prepare
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.evaluation.runner import Evaluation
+    from layerimp.evaluator import Evaluator, Metric
+    from layerimp.healing.engine import Healed
+    from layerimp.pipeline.healing import HealerSet
+    from layerimp.pipeline.stages import Loaded
+    from layerimp.progress import Progress
+    from layerimp.report.data import Report
+    from layerimp.report.paired_bootstrap import Estimate
+    from layerimp.scoring.selection import Selection
+    from layerimp.surgery.removal import Removal
+
+ROUNDING = 1e-9
+"""By so much a share may lie below what has to be kept, since sums are rounded."""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A pruned or healed model, measured.
+
+    Attributes:
+        searched: What it retains on the documents that the search chooses by; None where it could not be measured.
+        confirmed: The same on the others.
+        metrics: What was measured on the others.
+        removal: What was removed.
+        healed: What a healer made of it; None where none did, and where the model does not keep enough.
+        why: Why it could not be measured; empty where it could.
+    """
+
+    searched: Estimate | None = None
+    confirmed: Estimate | None = None
+    metrics: tuple[Metric, ...] = ()
+    removal: Removal | None = None
+    healed: Healed | None = None
+    why: str = ""
+
+
+@dataclass
+class _Trials:
+    """Tries pruned and healed models, each once, whichever scorers choose it.
+
+    Attributes:
+        loaded: The intact model.
+        evaluation: Measures it, and what is left of it.
+        evaluators: Those of quality.
+        drawn: The text to heal on.
+        healers: The healers.
+        keep: The share that has to be retained.
+        progress: Where to report progress.
+        intact: What the intact model's metrics are.
+    """
+
+    loaded: Loaded
+    evaluation: Evaluation
+    evaluators: Mapping[str, Evaluator]
+    drawn: CalibrationSet
+    healers: HealerSet
+    keep: float
+    progress: Progress
+    intact: Halves
+    _removals: dict[frozenset[Sublayer], Removal] = field(default_factory=dict)
+    _known: dict[tuple[frozenset[Sublayer], str], _Trial] = field(default_factory=dict)
+
+    def keeps(self, share: Estimate | None) -> bool:
+        """Whether enough is retained."""
+        return share is not None and share.mean >= self.keep - ROUNDING
+
+    def of(self, plan: PrunePlan, who: Contender) -> _Trial:
+        """The model that a plan leaves, healed or not; what cannot be removed or measured keeps nothing."""
+        key = removed_by(plan.blocks), who.healer
+        if key not in self._known:
+            try:
+                self._known[key] = self._tried(plan, who.healer, f"{who.label}, {counted(len(plan.blocks))} gone")
+            except (SurgeryError, NonFiniteError) as error:
+                self.progress.note(f"{who.label} keeps nothing without {counted(len(plan.blocks))}: {error}")
+                self._known[key] = _Trial(why=str(error))
+        return self._known[key]
+
+    def _tried(self, plan: PrunePlan, healer: str, who: str) -> _Trial:
+        gone = removed_by(plan.blocks)
+        if gone not in self._removals:
+            self._removals[gone] = prepare(self.loaded.stack, plan.blocks)
+        removal, healed = self._removals[gone], None
+        if healer:
+            healed = self.healers.heal(healer, self.loaded.stack, removal, self.drawn, self.progress)
+            metrics = self.evaluation.beside(healed.model).of(dict(self.evaluators), "quality", who)
+        else:
+            with removal.applied():
+                metrics = self.evaluation.of(dict(self.evaluators), "quality", who)
+        halves = Halves.of(metrics)
+        searched = kept(self.intact.search, halves.search)
+        confirms = kept(self.intact.confirmation, halves.confirmation)
+        may_be_chosen = self.keeps(searched) and self.keeps(confirms)  # others need no memory for their weights
+        return _Trial(searched, confirms, tuple(halves.confirmation), removal, healed if may_be_chosen else None)
+
+    def most(
+        self, plan_of: Callable[[int], PrunePlan], who: Contender, span: tuple[int, int], *, nested: bool
+    ) -> Removable:
+        """The most blocks that may go.
+
+        Args:
+            plan_of: The plan for so many blocks.
+            who: The scorer, and the healer if there is one.
+            span: The least and the greatest number that may be tried.
+            nested: Whether the plan for fewer is the start of the plan for more.
+        """
+        tried: dict[int, _Trial] = {}
+
+        def trial(count: int) -> _Trial:
+            if count not in tried:
+                tried[count] = self.of(plan_of(count), who)
+            return tried[count]
+
+        def holds(count: int) -> bool:
+            return self.keeps(trial(count).searched)
+
+        first = most_that_hold(holds, *span, nested=nested)
+        count = confirmed(first, holds, lambda count: self.keeps(trial(count).confirmed), span[0])
+        known = [Tried(n, one.searched, one.confirmed, one.why) for n, one in sorted(tried.items())]
+        return Removable(who.scorer, who.healer, count, plan_of(count) if count else None, first, known)
+
+
+def with_quality(
+    report: Report,
+    loaded: Loaded,
+    drawn: CalibrationSet,
+    evaluators: Mapping[str, Evaluator],
+    progress: Progress,
+) -> tuple[CalibrationSet, dict[str, Evaluator]]:
+    """The text and the evaluators of a run that has to measure quality.
+
+    Where no evaluator does, a part of the text is held out, on which what the model knows is measured; scorers and
+    healers get the rest, which the report then describes.
+    """
+    if any(one.kind == "quality" for one in evaluators.values()):
+        return drawn, dict(evaluators)
+    rest, held = hold_out(drawn)
+    progress.note(f"no tasks: what is kept is measured on {len(held.rows)} held-out rows of {drawn.source}")
+    report.calibration = rest.description
+    return rest, {HeldOut.name: HeldOut(loaded.stack, held), **evaluators}
+
+
+def prune_to_quality(
+    report: Report,
+    loaded: Loaded,
+    drawn: CalibrationSet,
+    selection: Selection,
+    healers: HealerSet,
+    evaluation: Evaluation,
+    evaluators: Mapping[str, Evaluator],
+    stage: Path | None,
+    progress: Progress,
+) -> tuple[dict[str, Removal], dict[str, PreTrainedModel]]:
+    """Remove as many blocks by each scorer, and heal as many by each healer, as the recipe's `keep` allows.
+
+    The report then holds the plans, the sizes, the metrics on the documents that confirm, and what the search tried.
+
+    Returns:
+        The removals by label of the scorer, and the healed models by theirs; without those by which nothing may go.
+
+    Raises:
+        TaskError: nothing can be kept of a task, or nothing confirmed.
+        OptionError: a label cannot be one, or what is forced and protected leaves no choice.
+        OutputError: there is no room for the checkpoints.
+    """
+    recipe = report.recipe
+    assert recipe.keep is not None
+    quality = {label: one for label, one in evaluators.items() if one.kind == "quality"}
+    whole = evaluation.of(quality, "quality")
+    check_halves(whole)
+    intact = Halves.of(whole)
+    report.metrics[ORIGINAL] = list(intact.confirmation)
+    for label in selection.specs:
+        check_label(label)
+    budget = Budget.greatest(len(loaded.stack), protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts)
+    score_blocks(report, loaded.stack, drawn, selection, progress)
+    trials = _Trials(loaded, evaluation, quality, drawn, healers, recipe.keep, progress, intact)
+    found: dict[str, Removable] = {}
+    for label in list(selection.specs):
+        with selection.excusing(label):
+            found |= _by_scorer(report, trials, selection, label, budget)
+    forget_dropped(report, selection)
+    report.search = Search(recipe.keep, list(counting(whole)), HeldOut.name in quality, found)
+    removals, models = _settled(report, trials)
+    _write(report, loaded, removals, models, stage, progress)
+    return removals, models
+
+
+def _by_scorer(
+    report: Report, trials: _Trials, selection: Selection, label: str, budget: Budget
+) -> dict[str, Removable]:
+    """How many blocks may go by one scorer's choice, as it is and healed by each healer, by label."""
+    pruner = made_pruner(report.recipe.pruner, report.recipe.cuts)
+    make = planner(report, trials.loaded, trials.drawn, selection, label, pruner, trials.progress)
+    plans: dict[int, PrunePlan] = {}
+
+    def plan_of(count: int) -> PrunePlan:
+        size = budget.count if pruner.nested else count
+        if size not in plans:
+            plans[size] = make(replace(budget, count=size))
+        return plans[size].model_copy(update={"blocks": plans[size].blocks[:count]})
+
+    found = {}
+    span = max(1, len(budget.forced)), budget.count
+    for name, who in contenders([label], trials.healers.healers).items():
+        try:
+            found[name] = trials.most(plan_of, who, span, nested=pruner.nested)
+        except (ModelError, PluginError) as error:
+            if not who.healer:
+                raise
+            report.failed[name] = str(error)
+            trials.progress.note(f"{name} is left out: {error}")
+    return found
+
+
+def _settled(report: Report, trials: _Trials) -> tuple[dict[str, Removal], dict[str, PreTrainedModel]]:
+    """What was found, in the report: plans, sizes, metrics and repairs."""
+    removals: dict[str, Removal] = {}
+    models: dict[str, PreTrainedModel] = {}
+    assert report.search is not None
+    for who, one in report.search.removable.items():
+        if one.plan is None:
+            continue
+        trial = trials.of(one.plan, Contender(one.scorer, one.healer))
+        assert trial.removal is not None
+        with trial.removal.applied():
+            report.sizes[who] = Size.of(trials.loaded.stack)
+        report.metrics[who] = list(trial.metrics)
+        if trial.healed is None:
+            report.plans[who], removals[who] = one.plan, trial.removal
+        else:
+            models[who], done = trial.healed.model, trial.healed
+            report.healed[who] = Healing(one.scorer, one.healer, done.repairs, done.loss, done.accuracy, done.recovered)
+    return removals, models
+
+
+def _write(
+    report: Report,
+    loaded: Loaded,
+    removals: Mapping[str, Removal],
+    models: Mapping[str, PreTrainedModel],
+    stage: Path | None,
+    progress: Progress,
+) -> None:
+    """Write the checkpoints of what was found."""
+    if stage is None:
+        return
+    healed = [who for who in models if report.healed[who].scorer not in report.baselines]
+    wanted = [*(who for who in removals if who not in report.baselines), *healed]
+    check_room(report, loaded, stage, sum(report.sizes[who].bytes for who in wanted))
+    save = partial(write_checkpoint, tokenizer=loaded.tokenizer, report=report, stage=stage, progress=progress)
+    for who in wanted:
+        if who in models:
+            save(models[who], label=who)
+        else:
+            with removals[who].applied():
+                save(loaded.model, label=who)

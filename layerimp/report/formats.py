@@ -1,0 +1,113 @@
+"""The tables of a comparison for papers and programs: Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+
+from layerimp.report.findings import Findings
+from layerimp.report.removable import LEVELS
+from layerimp.report.statistics import Interval
+from layerimp.report.tables import REDUCTION, PaperTable, legend, paper_tables, removables
+
+
+def as_markdown(found: Findings) -> str:
+    """The tables in Markdown."""
+    return _document(found, _markdown, "\n".join(f"- {line}" for line in legend(found)) + "\n")
+
+
+def _markdown(table: PaperTable) -> str:
+    marks = {1: "**{}**", 2: "<u>{}</u>", None: "{}"}
+    lines = [table.head, ["---"] * len(table.head)]
+    lines += [[marks[cell.rank].format(cell.text) if cell.rank else cell.text for cell in row] for row in table.rows]
+    return f"## {table.title}\n\n" + "".join(f"| {' | '.join(_piped(line))} |\n" for line in lines)
+
+
+def _piped(line: Sequence[str]) -> list[str]:
+    return [text.replace("|", "\\|") for text in line]
+
+
+def as_latex(found: Findings) -> str:
+    """The tables in LaTeX, for a document that uses `booktabs`."""
+    return _document(found, _latex, "".join(f"% {_escaped(line)}\n" for line in legend(found)))
+
+
+def _latex(table: PaperTable) -> str:
+    marks = {1: "\\textbf{{{}}}", 2: "\\underline{{{}}}", None: "{}"}
+    last = "l" if table.head[-1] == REDUCTION else "r"
+    columns = "l" * table.place + "r" * (len(table.head) - table.place - 1) + last
+    head = " & ".join(_escaped(name) for name in table.head)
+    rows = [" & ".join(marks[cell.rank].format(_escaped(cell.text)) for cell in row) for row in table.rows]
+    body = " \\\\\n".join(rows)
+    return (
+        f"\\begin{{table}}\n\\centering\n\\caption{{{_escaped(table.title)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
+        f"{head} \\\\\n\\midrule\n{body} \\\\\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
+    )
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "∞": r"$\infty$",
+    "−": r"$-$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def _escaped(text: str) -> str:
+    return re.sub("|".join(map(re.escape, _TEX)), lambda match: _TEX[match[0]], text)
+
+
+def as_csv(found: Findings) -> str:
+    """The tables as one: a row for each data set, model and metric, and for each scorer, and what each healer makes of
+    its models, the mean and its interval.
+
+    `_low` and `_high` are the 95 % interval over the repeats, `_documents_low` and `_documents_high` one standard error
+    over the documents; those of the original are the latter. Rows of removable blocks come last: numbers of blocks.
+    """
+    labels = list(found.design.contenders)
+    head = ["pruner", "ratio", "data set", "documents", "model", "metric", "better"]
+    head += ["original", "original_low", "original_high"]
+    parts = ("", "_low", "_high", "_n", "_documents_low", "_documents_high")
+    head += [f"{label}{part}" for label in labels for part in parts]
+    head += ["blocks_removed", "parameters_removed_low", "parameters_removed_high"]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(head)
+    for row in (row for model in found.models.values() for row in model.rows):
+        better = "higher" if row.higher_is_better else "lower"
+        count, value, ends = None, None, None
+        if row.original is not None:
+            count, value, ends = row.original.count, row.original.value, row.original.ends(1.0)
+        cells: list[object] = [row.pruner, row.ratio, row.task, count, row.model, row.metric, better]
+        cells += [value, *(ends or (None, None))]
+        for label in labels:
+            entry = row.entries.get(label)
+            cells += [None] * len(parts) if entry is None else [*_numbers(entry.value), *(entry.ends or (None, None))]
+        writer.writerow([*cells, row.removed_blocks, *row.removed_parameters])
+    for name, model in found.models.items():
+        for pruner, level in product(dict.fromkeys(pruner for pruner, _ in model.removable), LEVELS):
+            cells = [pruner, None, "removable blocks", None, name, f"{level:.0%} retained", "higher", None, None, None]
+            for label in labels:
+                one = model.removable.get((pruner, label))
+                cells += [None] * len(parts) if one is None else [*_numbers(one.levels[level].mean), None, None]
+            writer.writerow([*cells, None, None, None])
+    return file.getvalue()
+
+
+def _numbers(value: Interval) -> tuple[float | None, ...]:
+    return value.mean, value.low, value.high, value.count
+
+
+def _document(found: Findings, render: Callable[[PaperTable], str], words: str) -> str:
+    return "\n".join([*map(render, [*paper_tables(found), *removables(found)]), words])
+
+
+FORMATS: Mapping[str, Callable[[Findings], str]] = {"markdown": as_markdown, "csv": as_csv, "latex": as_latex}
