@@ -239,6 +239,15 @@ def test_an_output_that_exists_and_a_seam_that_is_none_are_refused(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: Path) -> None:
+    """From nothing to all that is not protected may go."""
+    found = foretold("run", *scoring, "--tasks", task, "--keep", "0.9", "--protect", "0")
+    assert found["removed"] == {"least": 0, "most": 3}
+    size = found["parameters"]
+    assert size["pruned"]["most"] == size["original"] > size["pruned"]["least"]
+    assert "how many blocks may go is found by measuring a few numbers of them, and not known before" in found["notes"]
+
+
 def test_a_latency_is_not_foretold(foretold: Any, scoring: list[object]) -> None:
     found = foretold("run", *scoring, "--tasks", "none", "--target", "latency=0.7")
     assert found["removed"] == {"least": 1, "most": 3}

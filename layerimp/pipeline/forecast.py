@@ -149,6 +149,9 @@ class _Foretelling:
             goal = Goal.by_arithmetic(recipe, self.outline.ledger, type(self.outline.stack.model).__name__)
             most = goal.budget.most if LATENCY in recipe.targets else min(goal.budget.most, goal.fewest(lightest=True))
             return [], (goal.fewest(), most)
+        if recipe.keep is not None:
+            self._refuse(recipe.blocks)
+            return [], (0, self._budget(max(1, len(recipe.blocks))).most)
         budget = asked_budget(recipe, count)
         self._refuse(budget.forced)
         known = [removed_by(budget.forced)] if len(budget.forced) == budget.count else []
@@ -273,6 +276,8 @@ class _Foretelling:
         notes = []
         if LATENCY in self.recipe.targets:
             notes.append("how many blocks a latency takes is measured on the loaded model, and not known before")
+        if self.recipe.keep is not None:
+            notes.append("how many blocks may go is found by measuring a few numbers of them, and not known before")
         if not self.scored:
             return notes
         return [*notes, "the times are estimates from one block with random weights; evaluation is not in them"]
