@@ -700,7 +700,9 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
     arguments = ["layerimp", "run", "--tasks", "none", *map(str, scoring), "--output", str(tmp_path / "out")]
     # Many short sleeps: a signal that arrives just before a sleep, or at another thread, does not wake the sleeper.
     slow = "import time, layerimp.pipeline.scores as s, layerimp.pipeline.stages as p; "
-    slow += "work = lambda: (print('now', flush=True), [time.sleep(0.01) for _ in range(6000)]); "
+    # What is printed is for stderr; this is said on the real stdout.
+    slow += "import os; out = os.dup(1); "
+    slow += "work = lambda: (os.write(out, b'now\\n'), [time.sleep(0.01) for _ in range(6000)]); "
     slow += {
         "score": "s.fill = lambda *a, **k: work()",
         "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), work())",

@@ -25,7 +25,7 @@ KINDS: dict[Kind, str] = {
     "healer": "healers",
     "evaluator": "evaluators",
 }
-SCHEMAS = ("recipe", "grid", "report", "scores", "plans", "metrics", "healing", "findings")
+SCHEMAS = ("recipe", "grid", "report", "scores", "plans", "metrics", "healing", "error", "findings")
 """What has a JSON Schema: `reference/schemas/NAME.json` of the site."""
 
 

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from layerimp.cli import score_tables, tables
 from layerimp.cli.grid_progress import span
+from layerimp.cli.streams import results
 from layerimp.cli.tables import shown
 from layerimp.defaults import ORIGINAL
 
@@ -48,7 +49,7 @@ class Screen:
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
         # The streams as they are now: an evaluator may redirect the process's own while it works.
-        self.out = _console(sys.stdout)
+        self.out = _console(results())
         self.err = _console(sys.stderr)
 
     @contextmanager

@@ -57,7 +57,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
             selection.add_baselines(recipe)
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
-        evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
+        evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient, failed=report.failed)
         drawn = read_text(report, loaded, trained_on, progress)
         if healers:
             check_text(recipe, evaluators, drawn)
@@ -152,7 +152,7 @@ def evaluate_model(recipe: Recipe, *, permissions: Permissions | None = None, pr
         evaluators = prepared(recipe, allowed, progress)
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
-        evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
+        evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient, failed=report.failed)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
         report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
         _evaluate_costs(report, evaluation, evaluators, {}, {})

@@ -24,7 +24,7 @@ from layerimp.pipeline.stages import check_calibration, draw, load_model, output
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.registry.assets import absolute, assets
-from layerimp.registry.catalog import registry
+from layerimp.registry.attribution import attributing, create
 from layerimp.report import conversion
 from layerimp.report.healing import Healing
 from layerimp.steps import Step, Sublayer, checked_steps, removed_by, simplest
@@ -93,8 +93,9 @@ def check_text(recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: Calib
     split(drawn)
     if recipe.allow_overlap:
         return
-    for evaluator in evaluators.values():
-        measured = {document_hash(text) for text in evaluator.texts()}
+    for label, evaluator in evaluators.items():
+        with attributing("evaluator", label, type(evaluator)):
+            measured = {document_hash(text) for text in evaluator.texts()}
         if shared := len(measured & drawn.documents):
             raise OptionError(
                 f"the text of {drawn.source} shares {shared} of its {len(drawn.documents)} documents with the tasks, "
@@ -218,7 +219,7 @@ def configured(healer: str, options: Mapping[str, Any]) -> Healer:
     Raises:
         InputError: there is no such healer, or an option is wrong.
     """
-    made = registry().create("healer", healer, options)
+    made = create("healer", healer, options)
     assert isinstance(made, Healer)
     return made
 

@@ -15,6 +15,7 @@ DOCUMENTS: dict[str, Any] = {
     "layerimp.plans/2": documents.PlanFile,
     "layerimp.metrics/2": documents.MetricsFile,
     "layerimp.healing/1": documents.HealingReport,
+    "layerimp.error/1": documents.ErrorReport,
     "layerimp.findings/2": grid_documents.Findings,
 }
 """The type of each document, by its `schema_version`."""
