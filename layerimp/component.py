@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 
-class Options(BaseModel):
-    """Base of every component's `Config`: unknown options are refused, and values never change."""
+class Plain(BaseModel):
+    """Base of what users write: nothing unknown is in it, its values never change, and true is no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, read: Callable[[Any], Any]) -> Any:
+        found = read(value)
+        if (wrong := _taken_for_a_number(value, found)) is not None:
+            raise ValueError(f"a number is needed, and {str(wrong).lower()} is none")
+        return found
+
+
+def _taken_for_a_number(given: Any, read: Any) -> bool | None:
+    """A boolean in what was given that was read as a number; None where there is none."""
+    if isinstance(given, bool):
+        return given if isinstance(read, int | float) and not isinstance(read, bool) else None
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if isinstance(given, Mapping) and isinstance(read, Mapping):
+        pairs = ((given[key], read[key]) for key in given.keys() & read.keys())
+    elif isinstance(given, list | tuple) and isinstance(read, list | tuple) and len(given) == len(read):
+        pairs = zip(given, read, strict=True)
+    return next((wrong for pair in pairs if (wrong := _taken_for_a_number(*pair)) is not None), None)
+
+
+class Options(Plain):
+    """Base of every component's `Config`: unknown options are refused, and values never change."""
 
 
 class Component(ABC):

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
-from layerimp.component import Component
+from layerimp.component import Component, Plain
 from layerimp.errors import OptionError, PluginError
 from layerimp.scorer import Importance
 from layerimp.steps import Cuts, Step, checked_steps, removed_by, touched_by
@@ -27,7 +27,7 @@ RATIO_OR_COUNT = "ratio and count contradict each other; give one of them"
 """What is said where both are given."""
 
 
-class PrunePlan(BaseModel):
+class PrunePlan(Plain):
     """What goes, in order of removal. Plain data: it can be saved, read, edited and applied later.
 
     Attributes:
@@ -41,8 +41,6 @@ class PrunePlan(BaseModel):
         model: The model that the plan was made for.
         nested: Whether its first few steps are what the pruner would take for a smaller budget; None where nobody says.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal["layerimp.plan/1", "layerimp.plan/2"] = "layerimp.plan/2"
     num_blocks: int

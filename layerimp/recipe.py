@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
+from layerimp.component import Plain
 from layerimp.defaults import (
     ALL,
     BASELINES,
@@ -59,10 +60,8 @@ def checked_size(size: str) -> str:
     return size.replace(" ", "")
 
 
-class Part(BaseModel):
-    """A part of a recipe: nothing unknown is in it, and it stays as it is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Part(Plain):
+    """A part of a recipe."""
 
 
 class ComponentSpec(Part):
@@ -158,7 +157,8 @@ def _steps(value: Any) -> Any:
 
 def _ratio(value: Any) -> Any:
     """Refuse a number that is no share; all else is for pydantic to judge."""
-    return checked_ratio(value, instead="count: {}") if isinstance(value, int | float) else value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return checked_ratio(value, instead="count: {}") if number else value
 
 
 def _targets(value: dict[str, Any]) -> dict[str, Any]:
@@ -344,6 +344,26 @@ def _part_in(annotation: Any) -> type[Part] | None:
     return next(filter(None, map(_part_in, get_args(annotation))), None)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML would keep the last value without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping as Python has it."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(problem=f"{twice!r} is there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a text in YAML.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or has a key twice.
+    """
+    return yaml.load(text, _Loader)
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """The values of a recipe file in YAML or JSON.
 
@@ -351,7 +371,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, is no mapping, or asks for what only the command line may allow.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

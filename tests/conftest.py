@@ -29,6 +29,7 @@ from layerimp.hookspecs import PROJECT
 from layerimp.registry.assets import assets
 from layerimp.registry.catalog import registry
 from layerimp.registry.loader import host
+from layerimp.registry.process_state import say_once
 from layerimp.testing import tiny_tokenizer
 from layerimp.testing.tiny import WORDS
 
@@ -50,7 +51,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     installed = entry_points(group=PROJECT)
 
     def forget() -> None:
-        for cached in (host, registry, assets):
+        for cached in (host, registry, assets, say_once):
             cached.cache_clear()
 
     def plug(*points: EntryPoint) -> None:

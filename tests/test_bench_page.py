@@ -228,6 +228,34 @@ def test_failures_are_told_and_escaped(document: str) -> None:
     assert "8 failed" in said
 
 
+def test_no_folder_of_this_machine_is_shown(found: Findings) -> None:
+    home = "/home/ann/my work"
+    recipe = found.design.models["tiny"]
+    text = recipe.calibration.model_copy(update={"source": f"task:{home.replace(' ', '')}/mood.yaml"})
+    recipe = recipe.model_copy(update={"model": f"{home}/big-model", "calibration": text})
+    scorers = {"mine": ComponentSpec(name="mine", options={"file": "/home/ann/weights.pt"})}
+    told = replace(
+        found,
+        failures=[("score /home/ann/a/b by x", f"cannot read '{home}/x.bin' (/home/ann/lib/plugin.py, line 3)")],
+        notes=["the text /home/ann/text.jsonl is short"],
+        design=replace(
+            found.design,
+            models=found.design.models | {"tiny": recipe},
+            measured=found.design.measured | {"tiny": ["/home/ann/tasks/mood.yaml", "org/name"]},
+            scorers=found.design.scorers | scorers,
+        ),
+    )
+    document = page(told)
+    said = words(document)
+    assert "ann" not in re.findall(r"\w+", said)
+    assert "my work" not in said
+    for left in ("big-model", "task:mood.yaml", "cannot read", "x.bin", "(plugin.py, line 3)", "text.jsonl is short"):
+        assert left in said
+    for left in ("mood.yaml and org/name", "score b by x", "file weights.pt"):
+        assert left in said
+    assert f"{home}/x.bin" in downloads(document)["bench.json"].decode()  # the data say all
+
+
 def test_the_document_is_always_the_same(found: Findings, document: str) -> None:
     assert page(found) == document
 

@@ -322,6 +322,8 @@ def test_the_intact_metrics_are_used_again(
     assert len(calls) == 3
 
 
+ONE: dict[str, Any] = {"schema_version": "layerimp.plan/2", "num_blocks": 4, "blocks": [1]}
+OF_PLANS: dict[str, Any] = {"schema_version": "layerimp.plans/2"}
 READ = "the versions that are read: layerimp.plans/1, layerimp.plans/2, layerimp.plan/1, layerimp.plan/2"
 
 
@@ -345,17 +347,22 @@ def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object],
 @pytest.mark.parametrize(
     ("plan", "options", "said"),
     [
-        ({"plans": {"../../escaped": {"num_blocks": 4, "blocks": [1]}}}, [], "cannot be a label"),
-        ({"plans": {"original": {"num_blocks": 4, "blocks": [1]}}}, [], "cannot be a label"),
-        ({"plans": {}}, [], "no plan in the file"),
-        ({"num_blocks": 4, "blocks": []}, [], "removes nothing"),
-        ({"num_blocks": 5, "blocks": [1]}, [], "is for 5 blocks; the model has 4"),
-        ({"num_blocks": 4, "blocks": [7]}, [], "block 7 does not exist"),
+        (OF_PLANS | {"plans": {"../../escaped": ONE}}, [], "cannot be a label"),
+        (OF_PLANS | {"plans": {"original": ONE}}, [], "cannot be a label"),
+        (OF_PLANS | {"plans": {}}, [], "no plan in the file"),
+        (ONE | {"blocks": []}, [], "removes nothing"),
+        (ONE | {"num_blocks": 5}, [], "is for 5 blocks; the model has 4"),
+        (ONE | {"num_blocks": True}, [], "num_blocks a number is needed, and true is none"),
+        (ONE | {"blocks": [True]}, [], "True is no step"),
+        (ONE | {"blocks": [7]}, [], "block 7 does not exist"),
+        ({"num_blocks": 4, "blocks": [1]}, [], f"has no schema_version; {READ}"),
+        ({"plans": {"a": ONE}}, [], f"has no schema_version; {READ}"),
+        (OF_PLANS | {"plans": {"a": {"num_blocks": 4, "blocks": [1]}}}, [], f"has no schema_version; {READ}"),
         ({"num_blocks": 4, "blocks": [1]}, ["--protect", "1"], "--plan and --protect contradict"),
         ([1], [], "not a JSON object"),
-        ({"blocks": [1]}, [], "num_blocks"),
-        ({"num_blocks": 4, "blocks": ["1/3"]}, [], "plan.json is no plan: 1/3 is no seam"),
-        ({"num_blocks": 4, "blocks": [1, "1/2"]}, [], "plan.json is no plan: 1 and 1/2 both remove 1.mlp"),
+        ({"schema_version": "layerimp.plan/2", "blocks": [1]}, [], "num_blocks"),
+        (ONE | {"blocks": ["1/3"]}, [], "plan.json is no plan: 1/3 is no seam"),
+        (ONE | {"blocks": [1, "1/2"]}, [], "plan.json is no plan: 1 and 1/2 both remove 1.mlp"),
         ({"schema_version": "layerimp.plans/3", "plans": {}}, [], f"'layerimp.plans/3'; {READ}"),
         ({"schema_version": "layerimp.plan/3", "num_blocks": 4, "blocks": [1]}, [], f"'layerimp.plan/3'; {READ}"),
         ({"schema_version": "layerimp.plans/2", "plans": {"a": {"schema_version": "x"}}}, [], f"'x'; {READ}"),
@@ -371,6 +378,14 @@ def test_bad_plans_are_one_line(
     code, _, err = layerimp_command("prune", *arguments)
     assert (code, said in err.splitlines()[-1]) == (2, True), err
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_plan_that_says_something_twice_is_refused(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(ONE)[:-1] + ', "blocks": [2]}')
+    arguments = ["--model", model_dir, "--plan", tmp_path / "plan.json", "--output", tmp_path / "out"]
+    code, _, err = layerimp_command("prune", *arguments)
+    assert (code, "plan.json is no plan: 'blocks' is there twice" in err) == (2, True), err
+    assert not (tmp_path / "out").exists()
 
 
 def plan_of(model: Path, version: int) -> dict[str, Any]:
@@ -700,7 +715,9 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
     arguments = ["layerimp", "run", "--tasks", "none", *map(str, scoring), "--output", str(tmp_path / "out")]
     # Many short sleeps: a signal that arrives just before a sleep, or at another thread, does not wake the sleeper.
     slow = "import time, layerimp.pipeline.scores as s, layerimp.pipeline.stages as p; "
-    slow += "work = lambda: (print('now', flush=True), [time.sleep(0.01) for _ in range(6000)]); "
+    # What is printed is for stderr; this is said on the real stdout.
+    slow += "import os; out = os.dup(1); "
+    slow += "work = lambda: (os.write(out, b'now\\n'), [time.sleep(0.01) for _ in range(6000)]); "
     slow += {
         "score": "s.fill = lambda *a, **k: work()",
         "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), work())",

@@ -149,7 +149,17 @@ def test_a_nan_writes_nothing(layerimp_command: Run, pruned: Path, text: tuple[A
     assert not (tmp_path / "healed").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"source": "x"}', '{"schema_version": "layerimp.checkpoint/9"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"source": "x"}',
+        '{"schema_version": "layerimp.checkpoint/9"}',
+        '{"source": "x", "num_blocks": 4, "removed": [1]}',
+        '{"schema_version": "layerimp.checkpoint/1", "source": "x", "num_blocks": true, "removed": []}',
+    ],
+)
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(InputError, match=r"layerimp.json is no record of a checkpoint"):

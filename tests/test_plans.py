@@ -23,7 +23,8 @@ from layerimp.report.plan_exports import exported
 
 def written(path: Path, **plans: dict[str, Any]) -> Path:
     """A file with plans for a model of six blocks, unless they say something else."""
-    filled = {label: {"num_blocks": 6, **plan} for label, plan in plans.items()}
+    usual = {"schema_version": "layerimp.plan/2", "num_blocks": 6}
+    filled = {label: {**usual, **plan} for label, plan in plans.items()}
     path.write_text(json.dumps({"schema_version": "layerimp.plans/2", "plans": filled}))
     return path
 

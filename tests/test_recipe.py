@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from layerimp.assets import Assets
+from layerimp.bench.grid import Grid
 from layerimp.cli.requests import recipe_from
 from layerimp.errors import InputError, OptionError, UnknownNameError
 from layerimp.pipeline.resolve import resolve
-from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe, make_recipe, read_recipe
+from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe, made, make_recipe, read_recipe
+from layerimp.registry.catalog import registry
 
 
 @pytest.fixture
@@ -241,6 +243,15 @@ def test_a_wrong_option_is_named(given: dict[str, Any], error: type[Exception], 
         ("model: m\nscorers: {a: [1]}", r"scorers\.a: "),
         ("model: m\nscorers: [{nam: avss}]", "scorers"),
         ("model: m\n3: 4", "3"),
+        ("model: m\nseed: 1\nseed: 2", "is not YAML: .*'seed' is there twice"),
+        ("model: m\ncalibration: {source: t, samples: 3, source: u}", "'source' is there twice"),
+        ('{"model": "m", "model": "n"}', "'model' is there twice"),
+        ("model: m\ncount: true", "count: a number is needed, and true is none"),
+        ("model: m\nseed: no", "seed: a number is needed, and false is none"),
+        ("model: m\nratio: true", "^ratio: .*got True"),
+        ("model: m\nblocks: [true]", "'True' is no block"),
+        ("model: m\nprotect: [1, true]", "protect: a number is needed, and true is none"),
+        ("model: m\ncalibration: {samples: true}", "calibration.samples: a number is needed, and true is none"),
         ("model: 2024-13-45", "is not YAML|month"),
         ("model: m\ntasks: &a [*a]", "tasks|itself|YAML"),
     ],
@@ -259,6 +270,24 @@ def test_a_calibration_that_is_no_mapping_is_named(tmp_path: Path) -> None:
     for given in ({}, {"samples": 3}):
         with pytest.raises(OptionError, match="calibration"):
             recipe_from(path, **given)
+
+
+@pytest.mark.parametrize("value", ["true", "[true]", "{a: 1, a: 2}"])
+def test_a_setting_is_read_as_strictly_as_a_file(value: str) -> None:
+    recipe = recipe_from(set_=[f"avss.epsilon={value}"])
+    with pytest.raises(OptionError, match=r"option 'epsilon' of scorer 'avss': "):
+        registry().options("scorer", "avss", recipe.scorers["avss"].options)
+
+
+def test_a_grid_takes_no_boolean_for_a_number() -> None:
+    with pytest.raises(OptionError, match="counts: a number is needed, and true is none"):
+        made(Grid, {"models": ["m"], "counts": [True]})
+
+
+@pytest.mark.parametrize("tasks", [",", "", " , ,"])
+def test_tasks_that_name_none_are_refused(tasks: str) -> None:
+    with pytest.raises(OptionError, match="--tasks takes names with commas between, or none, got "):
+        recipe_from(tasks=tasks)
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ KINDS: dict[Kind, str] = {
     "healer": "healers",
     "evaluator": "evaluators",
 }
-SCHEMAS = ("recipe", "grid", "report", "scores", "plans", "metrics", "healing", "inspection", "forecast", "findings")
+SCHEMAS = (
+    *("recipe", "grid", "report", "scores", "plans", "metrics", "healing", "inspection", "forecast", "error"),
+    "findings",
+)
 """What has a JSON Schema: `reference/schemas/NAME.json` of the site."""
 
 

@@ -21,6 +21,7 @@ from layerimp.pipeline.resolve import anywhere, made_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
 from layerimp.registry.assets import located
+from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Scorer
 from layerimp.scoring.selection import check_spec, installed
@@ -106,11 +107,12 @@ def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:
 def _refusal(spec: ComponentSpec) -> str | None:
     """Why a scorer cannot score seams; None where it can, or where that is not known without a model."""
     try:
-        made = registry().create("scorer", spec.name, spec.options, 1)
+        made = create("scorer", spec.name, spec.options, 1)
     except LayerimpError:
         return None
     assert isinstance(made, Scorer)
-    return made.refusal("seam")
+    with attributing("scorer", spec.name, type(made)):
+        return made.refusal("seam")
 
 
 def _entrant(label: str, spec: ComponentSpec) -> Entrant:
@@ -126,7 +128,7 @@ def _entrant(label: str, spec: ComponentSpec) -> Entrant:
 def _shards(spec: ComponentSpec, cls: type[Scorer]) -> bool:
     """Whether a scorer's sweep can do without the whole set; one that needs more blocks than one is not asked."""
     try:
-        sweep = getattr(registry().create("scorer", spec.name, spec.options, 1), "sweep", None)
+        sweep = getattr(create("scorer", spec.name, spec.options, 1), "sweep", None)
     except LayerimpError:
         return False
     return sweep is not None and not sweep.whole
@@ -138,7 +140,7 @@ def _chooser(spec: ComponentSpec, cuts: Cuts) -> Chooser:
 
 
 def _mender(spec: ComponentSpec) -> Mender:
-    registry().options("healer", spec.name, spec.options)
+    create("healer", spec.name, spec.options)
     return Mender(spec=spec, code=_code(registry().get("healer", spec.name)))
 
 
@@ -160,7 +162,8 @@ def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> l
         for task in recipe.tasks or () if "tasks" in cls.Config.model_fields else (label,):
             one = Measure(evaluator=label, task=task, tag="")
             evaluator = prepared(one.within(recipe), permissions, progress)[label]
-            tag = evaluator.fingerprint() or digest([spec.model_dump(), recipe.limit, recipe.seed])
+            with attributing("evaluator", label, cls):
+                tag = evaluator.fingerprint() or digest([spec.model_dump(), recipe.limit, recipe.seed])
             found.append(one.model_copy(update={"tag": tag}))
     return found
 
@@ -189,7 +192,8 @@ def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, s
     source = str(spec.source)
     if (task := task_of(source)) is not None:
         evaluator = for_training(recipe, task, permissions, progress)
-        return digest([source, evaluator.fingerprint()])
+        with attributing("evaluator", evaluator.name, type(evaluator)):
+            return digest([source, evaluator.fingerprint()])
     check_source(source, packing=spec.packing, label_field=spec.label_field)
     place = Path(located("texts", source)).expanduser()
     return _file_digest(place, store) if place.is_file() else source

@@ -16,6 +16,7 @@ from layerimp.bench.executors.base import Assignment, Executor, WorkerError
 from layerimp.bench.executors.worker import Shard, as_importance, failure, from_bytes, planned, scored
 from layerimp.bench.store import Store
 from layerimp.bench.work_queue import Tally, WorkQueue
+from layerimp.errors import LayerimpError
 from layerimp.recipe import Permissions
 from layerimp.scorer import Importance
 from layerimp.steps import Step
@@ -50,7 +51,7 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _NeedsModelError(Exception):
+class _NeedsModelError(LayerimpError):
     """A pruner wants the model scored again."""
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -64,12 +64,13 @@ class Store:
         write: Whether to write, which takes the lock.
 
     Raises:
-        OutputError: the directory holds something else, cannot be written, or another process is at work there.
+        OutputError: the directory holds something else, cannot be written, or another process is at work there; or the
+            file is damaged. The methods raise it too, where the disk is full or the file was damaged meanwhile.
     """
 
     def __init__(self, directory: Path, *, write: bool = True) -> None:
         self.directory = directory
-        path = directory / FILE
+        self._path = path = directory / FILE
         if not path.exists() and (why_not := _why_not(directory, write=write)):
             raise OutputError(f"{directory} is no output of layerimp bench: it {why_not}")
         self._is_new = write and not path.exists()
@@ -77,13 +78,14 @@ class Store:
         if write:
             self._take_lock()
         try:
-            mode = "rwc" if write else "ro"
-            # The scheduler's threads share it; only one of them uses it at a time.
-            self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
-            self._check_format(write=write)
-        except sqlite3.DatabaseError as error:
-            self._lock.release()
-            raise OutputError(f"{path} is no store of layerimp bench: {error}") from error
+            with self._answered():
+                mode = "rwc" if write else "ro"
+                # The scheduler's threads share it; only one of them uses it at a time.
+                self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+                self._check_format(write=write)
+        except BaseException:
+            self._close(begun=not self._is_new)
+            raise
 
     def _take_lock(self) -> None:
         try:
@@ -94,14 +96,35 @@ class Store:
         except OSError as error:
             raise OutputError(f"cannot write in {self.directory}: {error.strerror}") from error
 
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        """Say in one line what keeps SQLite from doing what it is asked for in here."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code == sqlite3.SQLITE_FULL:
+                raise OutputError(f"cannot write {self._path}: no space is left") from error
+            if code == sqlite3.SQLITE_NOTADB:
+                raise OutputError(f"{self._path} is no store of layerimp bench: {error}") from error
+            raise OutputError(f"cannot use {self._path}: {error}") from error
+        except ValueError as error:
+            raise OutputError(f"cannot use {self._path}: it is damaged ({error})") from error
+
     def _check_format(self, *, write: bool) -> None:
         (found,) = self._connection.execute("PRAGMA user_version").fetchone()
         if found > FORMAT:
             raise OutputError(f"{self.directory} was written by a newer layerimp")
+        (state,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if state != "ok":
+            raise OutputError(f"cannot use {self._path}: it is damaged ({' '.join(state.split())})")
+        if not write and not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'layout'").fetchone():
+            raise OutputError(f"{self._path} holds no grid: it has no tables")
         if write:
             with self._connection:
                 self._connection.executescript(_TABLES)
-                self._connection.execute(f"PRAGMA user_version = {FORMAT}")
+                if found < FORMAT:
+                    self._connection.execute(f"PRAGMA user_version = {FORMAT}")
 
     def __enter__(self) -> Self:
         return self
@@ -109,11 +132,21 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        begun = error is None or not self._is_new or self.layout() is not None
-        self._connection.close()
+        self._close(begun=error is None or not self._is_new or self._holds_a_grid())
+
+    def _holds_a_grid(self) -> bool:
+        try:
+            return self.layout() is not None
+        except OutputError:  # it is damaged, and may hold one
+            return True
+
+    def _close(self, *, begun: bool) -> None:
+        """Let go of the store; of one in which nothing was begun nothing stays."""
+        if connection := vars(self).get("_connection"):
+            connection.close()
         self._lock.release()
-        if not begun:  # nothing was, and nothing stays
-            for name in (FILE, LOCK):
+        if not begun:
+            for name in (FILE, f"{FILE}-journal", LOCK):
                 (self.directory / name).unlink(missing_ok=True)
             with suppress(OSError):
                 self.directory.rmdir()
@@ -133,7 +166,7 @@ class Store:
             )
             for cell, outcome in outcomes
         ]
-        with self._connection:
+        with self._answered(), self._connection:
             self._connection.executemany(
                 "INSERT INTO cells (key, kind, name, content, result, error, seconds, attempts, versions)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?) ON CONFLICT (key) DO UPDATE SET result = excluded.result,"
@@ -144,31 +177,34 @@ class Store:
 
     def records(self) -> dict[str, Record]:
         """All cells by key."""
-        rows = self._connection.execute("SELECT key, result, error, seconds, attempts, versions FROM cells")
-        return {
-            key: Record(None if result is None else json.loads(result), error or "", *rest)
-            for key, result, error, *rest in rows
-        }
+        with self._answered():
+            rows = self._connection.execute("SELECT key, result, error, seconds, attempts, versions FROM cells")
+            return {
+                key: Record(None if result is None else json.loads(result), error or "", *rest)
+                for key, result, error, *rest in rows
+            }
 
     def keep_layout(self, document: Mapping[str, Any]) -> None:
         """Keep the grid as it was asked for last."""
-        with self._connection:
+        with self._answered(), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO layout VALUES (1, ?)", (json.dumps(document),))
 
     def layout(self) -> dict[str, Any] | None:
         """The grid as it was asked for last; None before."""
-        row = self._connection.execute("SELECT document FROM layout").fetchone()
-        return None if row is None else dict(json.loads(row[0]))
+        with self._answered():
+            row = self._connection.execute("SELECT document FROM layout").fetchone()
+            return None if row is None else dict(json.loads(row[0]))
 
     def known_digest(self, path: str, stamp: str) -> str | None:
         """The digest of a file that has not changed since it was kept."""
         query = "SELECT digest FROM files WHERE path = ? AND stamp = ?"
-        row = self._connection.execute(query, (path, stamp)).fetchone()
+        with self._answered():
+            row = self._connection.execute(query, (path, stamp)).fetchone()
         return None if row is None else str(row[0])
 
     def keep_digest(self, path: str, stamp: str, digest: str) -> None:
         """Keep the digest of a file."""
-        with self._connection:
+        with self._answered(), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (path, stamp, digest))
 
 

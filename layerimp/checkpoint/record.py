@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from layerimp.component import Plain
 from layerimp.errors import InputError, first_problem
 from layerimp.steps import Step
 
@@ -14,10 +15,8 @@ FILE = "layerimp.json"
 """Where it lies in a checkpoint."""
 
 
-class Record(BaseModel):
+class Record(Plain):
     """What was removed from what, and who healed it. It lies in each checkpoint as `layerimp.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal["layerimp.checkpoint/1"] = Field(
         default="layerimp.checkpoint/1", description="The version of this format."
@@ -42,7 +41,10 @@ def read_record(directory: Path) -> Record | None:
     """
     file = directory / FILE
     try:
-        return Record.model_validate_json(file.read_text(encoding="utf-8"))
+        record = Record.model_validate_json(file.read_text(encoding="utf-8"))
+        if "schema_version" not in record.model_fields_set:
+            raise ValueError("it has no schema_version")
+        return record
     except FileNotFoundError:
         return None
     except OSError as error:

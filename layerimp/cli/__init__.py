@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -14,7 +18,8 @@ import typer
 from layerimp._version import __version__
 from layerimp.cli import bench, heal, inspection, plans, plugins, runs
 from layerimp.cli.help import GroupedCommand
-from layerimp.errors import LayerimpError, PluginWarning
+from layerimp.cli.streams import for_results_alone, stdout_apart
+from layerimp.errors import LayerimpError, PluginWarning, one_line
 
 INTERRUPTED = 130
 FULL_COLLECTIONS = 1000
@@ -29,11 +34,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
-_MODELS = (inspection.inspect, runs.run, runs.score, runs.prune, heal.heal, runs.evaluate)
-for command in (*_MODELS, plans.plan, bench.bench, bench.report):
-    app.command(cls=GroupedCommand)(command)
-for listing in (plugins.plugins, plugins.scorers, plugins.pruners, plugins.healers, plugins.evaluators, plugins.tasks):
-    app.command(cls=GroupedCommand)(listing)
+_MODELS = (inspection.inspect, runs.run, runs.score, runs.prune, heal.heal, runs.evaluate, plans.plan)
+_LISTS = (plugins.plugins, plugins.scorers, plugins.pruners, plugins.healers, plugins.evaluators, plugins.tasks)
+for command in (*_MODELS, bench.bench, bench.report, *_LISTS):
+    app.command(cls=GroupedCommand)(for_results_alone(command))
 
 
 def _version(wanted: bool) -> None:
@@ -59,27 +63,49 @@ def main() -> None:
         # Full collections look through all that torch and transformers define, a second in all, and find nothing.
         gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTIONS)
         warnings.showwarning = partial(_warn, warnings.showwarning)
-        _run()
+        with stdout_apart():
+            _run()
 
 
 def _run() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to interrupt
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except LayerimpError as error:
-        _fail(str(error), error.exit_code)
+        _fail(type(error).__name__, str(error), error.exit_code)
     except UsageError as error:
-        _fail(str(getattr(error, "format_message", error.__str__)()).replace("Value error, ", ""), 2)
+        message = str(getattr(error, "format_message", error.__str__)())
+        _fail("UsageError", message.replace("Value error, ", ""), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Exception as error:
+        _print_error(type(error).__name__, one_line(error), 1)
+        raise
     if code == INTERRUPTED:
-        _fail("interrupted; nothing is left half-written", INTERRUPTED)
+        _fail("Interrupted", "interrupted; nothing is left half-written", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"layerimp: {_line(message)}\n")
+def _fail(kind: str, message: str, code: int) -> None:
+    line = _line(message)
+    _print_error(kind, line, code)
+    sys.stderr.write(f"layerimp: {line}\n")
     sys.exit(code)
+
+
+def _print_error(kind: str, message: str, code: int) -> None:
+    """Where one JSON document was asked for, print one that says what is wrong; see `documents.ErrorReport`."""
+    if _wants_json(sys.argv[1:]):
+        error = {"kind": kind, "message": message, "exit_code": code}
+        with suppress(LayerimpError):  # stdout itself may be what is wrong
+            sys.stdout.write(json.dumps({"schema_version": "layerimp.error/1", "error": error}, indent=2) + "\n")
+            sys.stdout.flush()
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON; it may be one that makes no sense otherwise."""
+    return bool({"--json", "--format=json"}.intersection(arguments)) or ("--format", "json") in pairwise(arguments)
 
 
 def _warn(others: Any, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -116,9 +114,8 @@ def bench(
     from layerimp.bench import commands as pipeline
     from layerimp.cli.grid_progress import watching
 
-    # What libraries print is for stderr: the screen has kept the true stdout.
     try:
-        with watching(screen.err) as watcher, redirect_stdout(sys.stderr):
+        with watching(screen.err) as watcher:
             found = pipeline.bench(
                 grid,
                 output,

@@ -28,6 +28,7 @@ from rich.table import Table
 from layerimp.cli import score_tables, search_tables, tables
 from layerimp.cli.columns import Column, packed, shown
 from layerimp.cli.grid_progress import span
+from layerimp.cli.streams import results
 from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
 from layerimp.report.conversion import plan_file
@@ -53,7 +54,7 @@ class Screen:
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
         # The streams as they are now: an evaluator may redirect the process's own while it works.
-        self.out = _console(sys.stdout)
+        self.out = _console(results())
         self.err = _console(sys.stderr)
 
     @contextmanager

@@ -46,7 +46,7 @@ def _all_plans(path: Path) -> dict[str, PrunePlan]:
         InputError: the file cannot be read, is of another version, or holds something that is no plan.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once_each)
         if not isinstance(document, dict):
             raise TypeError("it is not a JSON object")
         if "plans" not in document:
@@ -69,8 +69,17 @@ def _plan(path: Path, document: Any) -> PrunePlan:
 
 
 def _check_version(path: Path, document: Any, known: tuple[str, ...]) -> None:
-    """Refuse another version than those that are known; what was written by hand may say none."""
+    """Refuse another version than those that are known."""
     version = document.get("schema_version")
-    if version is not None and version not in known:
-        read = ", ".join((*FILES, *PLANS))
-        raise InputError(f"{path} is of the version {version!r}; the versions that are read: {read}")
+    if version not in known:
+        found = "has no schema_version" if version is None else f"is of the version {version!r}"
+        raise InputError(f"{path} {found}; the versions that are read: {', '.join((*FILES, *PLANS))}")
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which no key is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return found

@@ -94,6 +94,8 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
         said["evaluators"] = _labelled("evaluator", evaluator)
     if "tasks" in said:
         names = [task.strip() for task in said["tasks"].split(",") if task.strip()]
+        if not names:
+            raise OptionError(f"--tasks takes names with commas between, or none, got {said['tasks']!r}")
         said["tasks"] = [] if names == ["none"] else names
     if given.get("no_baselines"):
         said["baselines"] = {}
@@ -167,14 +169,14 @@ def setting(text: str, example: str) -> tuple[str, str, Any]:
     """
     import yaml
 
-    from layerimp.recipe import refuse_permissions
+    from layerimp.recipe import read_yaml, refuse_permissions
 
     target, equals, value = text.partition("=")
     label, dot, option = target.rpartition(".")
     if not (equals and dot and label and option):
         raise OptionError(f"--set takes LABEL.OPTION=VALUE, such as {example}, got {text!r}")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = read_yaml(value)
     except (yaml.YAMLError, ValueError):
         parsed = value
     refuse_permissions({option: parsed}, f"--set {text}")

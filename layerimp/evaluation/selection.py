@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import HARNESS
-from layerimp.errors import ModelError, OptionError, TaskError
+from layerimp.errors import ModelError, OptionError, PluginError, TaskError
 from layerimp.evaluator import Evaluator
 from layerimp.recipe import PERMISSIONS, ComponentSpec, Permissions, Recipe
-from layerimp.registry.attribution import attributing
+from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 
 if TYPE_CHECKING:
@@ -51,16 +51,21 @@ def _made(spec: ComponentSpec, recipe: Recipe, permissions: Permissions, progres
     if forbidden := PERMISSIONS.intersection(spec.options):
         raise OptionError(f"{min(forbidden)} is no option of an evaluator; give the flag on the command line")
     shared = {name: value for name, value in settings.items() if name in cls.Config.model_fields}
+    evaluator = create("evaluator", spec.name, shared | spec.options)
+    assert isinstance(evaluator, Evaluator)
+    evaluator.progress = progress
     with attributing("evaluator", spec.name, cls):
-        evaluator = registry().create("evaluator", spec.name, shared | spec.options)
-        assert isinstance(evaluator, Evaluator)
-        evaluator.progress = progress
         evaluator.prepare()
     return evaluator
 
 
 def fitting(
-    evaluators: dict[str, Evaluator], model: PreTrainedModel, progress: Progress, *, lenient: bool
+    evaluators: dict[str, Evaluator],
+    model: PreTrainedModel,
+    progress: Progress,
+    *,
+    lenient: bool,
+    failed: dict[str, str] | None = None,
 ) -> dict[str, Evaluator]:
     """The evaluators that a model suits.
 
@@ -69,19 +74,28 @@ def fitting(
         model: The model.
         progress: Where to say what is left out.
         lenient: Whether tasks that do not suit the model are left out, since nobody named them.
+        failed: Takes in why an evaluator that breaks was left out, by label, where there are others.
 
     Raises:
+        PluginError: an evaluator broke, and there is no other.
         ModelError: an evaluator that was asked for cannot measure this model.
         TaskError: an evaluator that was asked for cannot measure this model on one of its tasks.
     """
     found = {}
     for label, evaluator in evaluators.items():
         try:
-            evaluator.check(model)
+            with attributing("evaluator", label, type(evaluator)):
+                evaluator.check(model)
         except (ModelError, TaskError) as error:
             if not lenient or "tasks" not in evaluator.Config.model_fields:
                 raise
             progress.note(f"no tasks: {error}")
+            continue
+        except PluginError as error:
+            if failed is None or len(evaluators) == 1:
+                raise
+            failed[label] = str(error)
+            progress.note(f"the evaluator {label} is left out: {error}")
             continue
         found[label] = evaluator
     return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from layerimp.blocks.stack import BlockStack
-from layerimp.errors import LayerimpError, ModelError, listing, one_line
+from layerimp.errors import ModelError, PluginError, listing
 from layerimp.models.unsupported import refuse_unfit
 from layerimp.registry.loader import host
 
@@ -62,18 +62,15 @@ def _taught(model: PreTrainedModel) -> BlockStack | None:
     for implementation in reversed(host().manager.hook.layerimp_blocks.get_hookimpls()):
         plugin = implementation.plugin_name
         try:
-            stack = implementation.function(model)
+            with host().record(plugin).at_work():  # another error is a refusal: the plugin knows the model
+                stack = implementation.function(model)
             if isinstance(stack, BlockStack):
                 return stack
-            if stack is None:
-                continue
-            cause = f"layerimp_blocks gave {type(stack).__name__}, not a BlockStack"
-        except LayerimpError:  # it knows the model, and refuses it
-            raise
-        except (Exception, SystemExit) as error:
-            cause = f"layerimp_blocks: {one_line(error)}"
-        host().fail(plugin, cause)
-        host().tell_failures()
+            if stack is not None:
+                raise PluginError(f"returns {type(stack).__name__}, not a BlockStack")
+        except PluginError as error:
+            host().fail(plugin, f"layerimp_blocks: {error}")
+            host().tell_failures()
     return None
 
 

@@ -60,7 +60,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
             selection.add_baselines(recipe)
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
-        evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
+        evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient, failed=report.failed)
         drawn = read_text(report, loaded, trained_on, progress)
         if recipe.keep is not None:
             drawn, evaluators = with_quality(report, loaded, drawn, evaluators, progress)
@@ -178,7 +178,7 @@ def evaluate_model(recipe: Recipe, *, permissions: Permissions | None = None, pr
         evaluators = prepared(recipe, allowed, progress)
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
-        evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient)
+        evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient, failed=report.failed)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
         report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
         _evaluate_costs(report, evaluation, evaluators, {}, {})

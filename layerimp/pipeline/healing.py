@@ -25,7 +25,7 @@ from layerimp.pipeline.stages import calibration_values, check_calibration, draw
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.registry.assets import absolute, assets
-from layerimp.registry.catalog import registry
+from layerimp.registry.attribution import attributing, create
 from layerimp.report import conversion
 from layerimp.report.healing import Healing
 from layerimp.steps import Step, Sublayer, checked_steps, removed_by, simplest
@@ -140,8 +140,9 @@ def check_text(
     if recipe.allow_overlap:
         return
     more = frozenset(further.hashes()) if further else frozenset()
-    for evaluator in evaluators.values():
-        measured = {document_hash(text) for text in evaluator.texts()}
+    for label, evaluator in evaluators.items():
+        with attributing("evaluator", label, type(evaluator)):
+            measured = {document_hash(text) for text in evaluator.texts()}
         for source, documents in ((drawn.source, drawn.documents), (recipe.heal_text, more)):
             if shared := len(measured & documents):
                 raise OptionError(
@@ -268,7 +269,7 @@ def configured(healer: str, options: Mapping[str, Any]) -> Healer:
     Raises:
         InputError: there is no such healer, or an option is wrong.
     """
-    made = registry().create("healer", healer, options)
+    made = create("healer", healer, options)
     assert isinstance(made, Healer)
     return made
 

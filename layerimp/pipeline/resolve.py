@@ -11,6 +11,7 @@ from layerimp.errors import OptionError, listing
 from layerimp.evaluation.selection import reads_tasks
 from layerimp.pruner import Pruner
 from layerimp.registry.assets import absolute, assets
+from layerimp.registry.attribution import create
 from layerimp.registry.catalog import registry
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def made_pruner(spec: ComponentSpec, cuts: Cuts) -> Pruner:
         UnknownNameError: there is no such pruner.
         OptionError: an option is wrong, or the pruner chooses among whole blocks alone.
     """
-    pruner = registry().create("pruner", spec.name, spec.options)
+    pruner = create("pruner", spec.name, spec.options)
     assert isinstance(pruner, Pruner)
     if cuts == "all" and not pruner.cuts_seams:
         names = registry().names("pruner")

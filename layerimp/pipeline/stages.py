@@ -118,7 +118,8 @@ def draw(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, progress:
     amount |= {name: settled[name] for name in ("max_length", "packing")}
     with progress.stage(f"read {spec.source}"):
         if trained_on is not None:
-            documents = trained_on.training_documents(loaded.model, loaded.tokenizer)
+            with attributing("evaluator", trained_on.name, type(trained_on)):
+                documents = trained_on.training_documents(loaded.model, loaded.tokenizer)
             return draw_calibration(documents, loaded.tokenizer, source=source, **amount)
         label2id = {name: int(number) for name, number in (loaded.model.config.label2id or {}).items()}
         fields: dict[str, Any] = {"field": spec.field, "label_field": spec.label_field, "label2id": label2id}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from layerimp.assets import Assets
-from layerimp.errors import PluginError, one_line
-from layerimp.registry.loader import PluginHost, host
+from layerimp.errors import LayerimpError, PluginError
+from layerimp.registry.loader import PluginHost, cause_of, host
 
 
 def collected(plugins: PluginHost) -> Assets:
@@ -18,11 +18,12 @@ def collected(plugins: PluginHost) -> Assets:
     texts: dict[str, Path] = {}
     tasks: tuple[Path, ...] = ()
     for implementation in plugins.manager.hook.layerimp_assets.get_hookimpls():
+        plugin = implementation.plugin_name
         try:
-            found = _checked(implementation.function(), models, texts)
-        except (Exception, SystemExit) as error:
-            cause = str(error) if isinstance(error, PluginError) else one_line(error)
-            plugins.fail(implementation.plugin_name, f"layerimp_assets: {cause}")
+            with plugins.record(plugin).at_work():
+                found = _checked(implementation.function(), models, texts)
+        except LayerimpError as error:
+            plugins.fail(plugin, f"layerimp_assets: {cause_of(error)}")
             continue
         models |= found.models
         texts |= found.texts

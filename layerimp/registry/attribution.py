@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from layerimp.errors import LayerimpError, NonFiniteError, PluginError, one_line
-from layerimp.registry.catalog import registry
+from layerimp.registry.catalog import Kind, registry
+from layerimp.registry.process_state import ProcessState, tell_changes
 
 if TYPE_CHECKING:
     from layerimp.component import Component
@@ -24,18 +25,23 @@ def named(kind: str, label: str, cls: type[Component]) -> str:
 
 
 @contextmanager
-def attributing(kind: str, label: str, cls: type[Component], where: str = "") -> Iterator[None]:
+def attributing(kind: str, label: str, cls: type[Component], where: str = "", *, quick: bool = False) -> Iterator[None]:
     """Name a component, and the distribution that it comes from, in the error of what it does in here.
+
+    Whatever it raises is its fault, an exit among others; an interrupt by the user alone is not. What it changes of the
+    process is put back, and said.
 
     Args:
         kind: Scorer, pruner, healer or evaluator.
         label: What the run calls it.
         cls: Its class.
         where: At which point of the work, such as `at block 3, batch 0`.
+        quick: Whether of the process only what changes the numbers of others is looked at, for calls that come often.
 
     Raises:
         PluginError: it failed; names it. A refusal, any other `LayerimpError`, is passed on as it is.
     """
+    state = ProcessState(quick=quick)
     try:
         yield
     except (PluginError, NonFiniteError) as error:
@@ -44,16 +50,38 @@ def attributing(kind: str, label: str, cls: type[Component], where: str = "") ->
         told = type(error)(f"{named(kind, label, cls)}: {error}")
         told.names_plugin = True
         raise told from error
-    except (LayerimpError, torch.OutOfMemoryError):
+    except (LayerimpError, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         how = f"failed{where and ' '}{where}: {one_line(error)}{_line_of(cls, error)}"
         broken = PluginError(f"{named(kind, label, cls)} {how}")
         broken.names_plugin = True
         raise broken from error
+    finally:
+        if changed := state.restore():
+            tell_changes(named(kind, label, cls), changed)
 
 
-def _line_of(cls: type[Component], error: Exception) -> str:
+def create(kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any, label: str = "") -> Component:
+    """A component, configured, as by `Registry.create`; one that cannot be made is named.
+
+    Args:
+        kind: What it is.
+        name: What it is registered under.
+        options: Its options.
+        arguments: What it takes before its configuration.
+        label: What the run calls it; by default its name.
+
+    Raises:
+        UnknownNameError: there is no such component, or option.
+        OptionError: an option has a value of the wrong type.
+        PluginError: a plugin of that name failed to load, or the component cannot be made.
+    """
+    with attributing(kind, label or name, registry().get(kind, name)):
+        return registry().create(kind, name, options, *arguments)
+
+
+def _line_of(cls: type[Component], error: BaseException) -> str:
     """The last line of a component's own file that an error came through."""
     try:
         file = inspect.getfile(cls)

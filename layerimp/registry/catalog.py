@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from layerimp.errors import OptionError, PluginError, UnknownNameError, listing, one_line, unknown_name
+from layerimp.errors import LayerimpError, OptionError, PluginError, UnknownNameError, listing, unknown_name
 from layerimp.evaluator import Evaluator
 from layerimp.healer import Healer
 from layerimp.pruner import Pruner
-from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost, host
+from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost, cause_of, host
 from layerimp.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class Registry:
             for implementation in getattr(plugins.manager.hook, f"layerimp_{kind}s").get_hookimpls():
                 plugin = implementation.plugin_name
                 try:
-                    found = self._checked(kind, contract, implementation.function())
-                except (Exception, SystemExit) as error:
-                    cause = str(error) if isinstance(error, PluginError) else one_line(error)
-                    plugins.fail(plugin, f"layerimp_{kind}s: {cause}")
+                    with plugins.record(plugin).at_work():
+                        found = self._checked(kind, contract, implementation.function())
+                except LayerimpError as error:
+                    plugins.fail(plugin, f"layerimp_{kind}s: {cause_of(error)}")
                     self._forget(plugin)
                     continue
                 self._classes[kind] |= found

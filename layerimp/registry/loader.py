@@ -7,6 +7,7 @@ same name in silence and accepts a misspelt hook until somebody asks; hence this
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -19,10 +20,10 @@ from warnings import warn
 import pluggy
 
 from layerimp import hookspecs
-from layerimp.errors import PluginWarning, one_line
+from layerimp.errors import LayerimpError, PluginError, PluginWarning, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 DISABLE_VARIABLE = "LAYERIMP_DISABLE_PLUGINS"
 SLOW = 2.0
@@ -60,6 +61,25 @@ class PluginRecord:
         """The distribution and its version."""
         return f"{self.distribution} {self.version}"
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let code of the plugin run in here: while it is imported, and in its hooks.
+
+        Whatever it changes of the process is put back.
+
+        Raises:
+            PluginError: it failed, be it by an exit; a `LayerimpError` is passed on as it is.
+        """
+        from layerimp.registry.process_state import leaving_process  # which needs torch
+
+        with leaving_process(f"the plugin {self.name!r} ({self.source})"):
+            try:
+                yield
+            except (LayerimpError, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                raise PluginError(one_line(error)) from error
+
     @property
     def status(self) -> str:
         """`ok`, `failed` or `disabled`."""
@@ -96,11 +116,12 @@ class PluginHost:
             return
         start = perf_counter()
         try:
-            plugin = point.load()
-            record.seconds = perf_counter() - start
-            self.manager.register(plugin, name=point.name)
-        except (Exception, SystemExit) as error:
-            record.error = one_line(error)
+            with record.at_work():
+                plugin = point.load()
+                record.seconds = perf_counter() - start
+                self.manager.register(plugin, name=point.name)
+        except LayerimpError as error:
+            record.error = cause_of(error)
             self._forget(point.name)
             return
         callers = self.manager.get_hookcallers(plugin) or []
@@ -147,6 +168,11 @@ class PluginHost:
     def record(self, name: str) -> PluginRecord:
         """The record of the plugin that has the name `name`; others may have wanted it."""
         return max((record for record in self.records if record.name == name), key=lambda record: bool(record.hooks))
+
+
+def cause_of(error: LayerimpError) -> str:
+    """Why a plugin failed, in one line; what it raises by itself goes with its kind."""
+    return str(error) if isinstance(error, PluginError) else one_line(error)
 
 
 def _order(point: EntryPoint) -> tuple[bool, str, str, str]:

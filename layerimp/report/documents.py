@@ -341,3 +341,22 @@ class MetricsFile(SizeChanges, Targets, Measurements, SearchResults):
     """What `metrics.json` holds."""
 
     schema_version: Annotated[Literal["layerimp.metrics/2"], Field(description="The version of this format.")]
+
+
+@closed
+class Error(TypedDict):
+    """What went wrong."""
+
+    kind: Annotated[
+        str, Field(description="The name of the error, such as `OptionError`, `UsageError`, `Interrupted`.")
+    ]
+    message: Annotated[str, Field(description="What is wrong, where, and what would be right, in one line.")]
+    exit_code: Annotated[int, Field(description="What the command ends with.")]
+
+
+@closed
+class ErrorReport(TypedDict):
+    """What a command with `--json` prints where it fails as a whole."""
+
+    schema_version: Annotated[Literal["layerimp.error/1"], Field(description="The version of this format.")]
+    error: Annotated[Error, Field(description="What went wrong.")]

@@ -13,8 +13,7 @@ from layerimp.blocks.modes import in_eval_mode
 from layerimp.errors import LayerimpError, OptionError, PluginError
 from layerimp.models.discovery import find_blocks
 from layerimp.progress import SILENT, Progress
-from layerimp.registry.attribution import attributing
-from layerimp.registry.catalog import registry
+from layerimp.registry.attribution import attributing, create
 from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.passes import Scored, shared_passes
 from layerimp.scoring.series import ScoredSeries, joined
@@ -80,7 +79,7 @@ def _configured(item: str | Scorer, num_blocks: int) -> Scorer:
         if item.num_blocks != num_blocks:
             raise OptionError(f"scorer {item.name!r} was made for {item.num_blocks} blocks; the model has {num_blocks}")
         return item
-    made = registry().create("scorer", item, {}, num_blocks)
+    made = create("scorer", item, {}, num_blocks)
     assert isinstance(made, Scorer)
     return made
 

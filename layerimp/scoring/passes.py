@@ -7,11 +7,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.validation import Checked
-from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, listing
+from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, listing, one_line
 from layerimp.registry.attribution import attributing, named
 from layerimp.registry.catalog import registry
+from layerimp.registry.process_state import leaving_process
 from layerimp.steps import Step
 from layerimp.steps import named as written
 from layerimp.sweep.base import Drive, Series
@@ -108,6 +111,8 @@ class Pass:
         with (
             suppress(_NobodyLeftError),
             leaving_no_trace(stack.model, progress, f"the sweep of {who}"),
+            leaving_process(f"the sweep of {who}"),
+            self._failing_together(who),
             _naming_those_without_prediction(),
         ):
             while True:
@@ -149,7 +154,8 @@ class Pass:
             for key in self._attending():
                 if key not in bundles or not bundles[key] <= trace.acts.keys():
                     continue
-                with self._setting_aside(key, where):
+                # What a scorer does to the process, it does at once.
+                with self._setting_aside(key, where, quick=trace.batch > 0):
                     self.scorers[key].update(_view(trace, self.scorers[key], self.renamed[key]))
                     if changed := [name for name, version in trace.versions().items() if version != before[name]]:
                         raise HarmfulError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
@@ -175,13 +181,28 @@ class Pass:
         """Let fresh scorers take the place of those who saw what was harmed."""
         for key in self._attending():
             scorer = self.scorers[key]
-            self.scorers[key] = type(scorer)(scorer.num_blocks, scorer.config)
-            self.scorers[key].steps = scorer.steps
+            with self._setting_aside(key, "when it was made anew"):
+                self.scorers[key] = type(scorer)(scorer.num_blocks, scorer.config)
+                self.scorers[key].steps = scorer.steps
 
     @contextmanager
-    def _setting_aside(self, key: Key, where: str) -> Iterator[None]:
+    def _failing_together(self, who: str) -> Iterator[None]:
+        """Set aside all scorers of a sweep that a plugin brought along, and that breaks."""
         try:
-            with attributing("scorer", key[0], type(self.scorers[key]), where):
+            yield
+        except (LayerimpError, torch.OutOfMemoryError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if type(self.sweep).__module__.startswith("layerimp."):
+                raise
+            broken = PluginError(f"the sweep of {who} failed: {one_line(error)}")
+            broken.names_plugin = True
+            self.failed |= dict.fromkeys(self._attending(), broken)
+
+    @contextmanager
+    def _setting_aside(self, key: Key, where: str, *, quick: bool = False) -> Iterator[None]:
+        try:
+            with attributing("scorer", key[0], type(self.scorers[key]), where, quick=quick):
                 yield
         except LayerimpError as error:
             self.failed[key] = error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from layerimp.defaults import ALL
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
 from layerimp.recipe import ComponentSpec, Recipe
-from layerimp.registry.attribution import attributing
+from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Kind, Scorer
 from layerimp.scoring.engine import measure, measure_sublayers
@@ -147,8 +147,7 @@ class Selection:
         made = {}
         for label in labels or self.specs:
             spec = self.specs[label]
-            with attributing("scorer", label, registry().get("scorer", spec.name)):
-                scorer = registry().create("scorer", spec.name, spec.options, num_blocks)
+            scorer = create("scorer", spec.name, spec.options, num_blocks, label=label)
             assert isinstance(scorer, Scorer)
             made[label] = scorer
         return made
@@ -156,7 +155,8 @@ class Selection:
 
 def check_spec(label: str, spec: ComponentSpec) -> None:
     """Refuse a scorer that does not exist or whose options are wrong, and a label that is another scorer's name."""
-    registry().options("scorer", spec.name, spec.options)
+    with attributing("scorer", label, registry().get("scorer", spec.name)):
+        registry().options("scorer", spec.name, spec.options)
     if spec.name != label and label in registry().names("scorer"):
         raise OptionError(f"the label {label!r} is the name of another scorer than {spec.name!r}")
 

@@ -29,7 +29,7 @@ from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
 from layerimp.recipe import ComponentSpec
-from layerimp.registry.catalog import registry
+from layerimp.registry.attribution import attributing, create
 from layerimp.report import conversion
 from layerimp.report.data import Size
 from layerimp.scorer import Importance
@@ -63,10 +63,11 @@ def planned(cell: Cell, num_blocks: int, scoring: Scoring) -> Result:
         OptionError: no plan can keep to its budget.
     """
     content = cell.content
-    pruner = registry().create("pruner", content["pruner"], content["options"])
+    pruner = create("pruner", content["pruner"], content["options"])
     assert isinstance(pruner, Pruner)
     budget = Budget.exactly(content["count"], num_blocks, protect=content["protect"])
-    return {"blocks": pruner.within_budget(scoring, budget).blocks}
+    with attributing("pruner", content["pruner"], type(pruner)):
+        return {"blocks": pruner.within_budget(scoring, budget).blocks}
 
 
 class Worker:
@@ -92,7 +93,9 @@ class Worker:
         start = time.monotonic()
         try:
             found = ways[assignment.cells[0].kind](assignment, drawn)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             found = {cell.key: failure(cell.key, error) for cell in assignment.cells}
         seconds = (time.monotonic() - start) / len(assignment.cells)
         return [replace(outcome, seconds=seconds) for outcome in found.values()]
@@ -260,7 +263,7 @@ def from_bytes(content: bytes) -> Shard:
     return shard
 
 
-def failure(key: str, error: Exception) -> Outcome:
+def failure(key: str, error: BaseException) -> Outcome:
     """What came of a cell that went wrong; only an error that we raise on purpose is sure to come again."""
     ours = isinstance(error, LayerimpError)
     return Outcome(key, error=" ".join(str(error).split()) if ours else one_line(error), lasting=ours)

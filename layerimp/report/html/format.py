@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import PurePath
 
 from layerimp.report.tables import named
 
@@ -30,6 +32,19 @@ def listed(names: Iterable[str]) -> str:
 def unbroken(ratio: float) -> str:
     """A ratio as people say it, on one line."""
     return named(ratio).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+_FOLDERS = re.compile(r"""(?<=')/(?:[^'/]+/)*(?=[^'/])|(?<![\w.~</-])/(?:[^\s/'"`:;,()<>]+/)*(?=[^\s/])""")
+
+
+def without_folders(text: str) -> str:
+    """A text in which absolute paths are cut to their last part: a page is passed on, and need not tell of a home."""
+    return _FOLDERS.sub("", text)
+
+
+def last_part(path: str) -> str:
+    """An absolute path without its folders; any other name as it is."""
+    return PurePath(path).name if PurePath(path).is_absolute() else path
 
 
 def signed(value: float, how: str) -> str:

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from layerimp.report.findings import Findings
 from layerimp.report.formats import as_csv
 from layerimp.report.html.figures import Figures
-from layerimp.report.html.format import count, duration, listed, unbroken
+from layerimp.report.html.format import count, duration, last_part, listed, unbroken, without_folders
 from layerimp.report.html.svg import looks
 from layerimp.report.html.view import View
 from layerimp.report.json_export import as_document
@@ -29,6 +29,8 @@ def page(found: Findings) -> str:
         "share": "{:.1%}".format,
         "number": number,
         "measured_on": measured_on,
+        "last_part": last_part,
+        "without_folders": without_folders,
     }
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     design = found.design

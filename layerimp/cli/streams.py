@@ -1,0 +1,136 @@
+"""stdout is for results: whatever else a plugin or a library prints there goes to stderr."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, TextIO
+
+from layerimp.errors import OutputError
+
+_OUT, _ERR = 1, 2
+_RESULTS: ContextVar[TextIO | None] = ContextVar("results", default=None)
+
+
+def results() -> TextIO:
+    """Where a command's results go: stdout as it was when the command began."""
+    return _RESULTS.get() or sys.stdout
+
+
+def for_results_alone(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, whose `print`s go to stderr while it is at work; only `results` reaches stdout."""
+
+    @wraps(command)
+    def apart(*arguments: Any, **options: Any) -> Any:
+        before = _RESULTS.set(sys.stdout)
+        try:
+            with redirect_stdout(sys.stderr):
+                return command(*arguments, **options)
+        finally:
+            _RESULTS.reset(before)
+
+    return apart
+
+
+@contextmanager
+def stdout_apart() -> Iterator[None]:
+    """Let `sys.stdout` alone reach stdout in here; what is written to file descriptor 1 goes to stderr.
+
+    That holds for libraries in C, and for processes that are started. Whatever is still written when Python ends, by
+    somebody who waits for that, goes to stderr too. A stream that was closed when the program began leads nowhere, for
+    no file to get its number.
+    """
+    _open_what_is_closed()
+    stdout, kept = sys.stdout, os.dup(_OUT)
+    stdout.flush()
+    os.dup2(_ERR, _OUT)
+    if _is_on_stdout(stdout):
+        buffer = io.BufferedWriter(_Stdout(kept))
+        sys.stdout = io.TextIOWrapper(buffer, encoding=stdout.encoding, errors="backslashreplace")
+    try:
+        yield
+    finally:
+        with suppress(OutputError):
+            sys.stdout.flush()
+        sys.stdout = stdout
+        _flush_others(stdout)
+        os.dup2(kept, _OUT)
+        os.close(kept)
+        atexit.unregister(_end)
+        atexit.register(_end)
+
+
+class _Stdout(io.RawIOBase):
+    """A file descriptor whose failure is one line; after that it swallows all, for nobody else to stumble over it."""
+
+    def __init__(self, number: int) -> None:
+        self._number, self._failed = number, False
+
+    def fileno(self) -> int:
+        """The file descriptor."""
+        return self._number
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return os.isatty(self._number)
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Write bytes.
+
+        Raises:
+            OutputError: that fails.
+        """
+        if self._failed:
+            return memoryview(data).nbytes
+        try:
+            return os.write(self._number, data)
+        except OSError as error:
+            self._failed = True
+            raise OutputError(f"cannot write to stdout: {error.strerror}") from None
+
+
+def _open_what_is_closed() -> None:
+    """Let the standard streams that are closed lead nowhere."""
+    for number in (0, _OUT, _ERR):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process lives
+
+
+def _is_on_stdout(stream: TextIO) -> bool:
+    """Whether a stream is the real one, and not what somebody has put in its place, such as a test or a notebook."""
+    try:
+        return stream.fileno() == _OUT
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _flush_others(stdout: TextIO) -> None:
+    """Let go of what others have written to file descriptor 1 and still hold back."""
+    for stream in (stdout, sys.__stdout__):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()  # type: ignore[union-attr]
+    if os.name == "posix":
+        ctypes.CDLL(None).fflush(None)
+
+
+def _end() -> None:
+    """Send to stderr what is printed from now on."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        os.dup2(_ERR, _OUT)

@@ -1,0 +1,209 @@
+"""What of the process and of torch everybody shares, and a plugin has to leave as it is."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from warnings import warn
+
+import numpy as np
+import torch
+
+from layerimp.errors import PluginWarning
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One part of the state.
+
+    Attributes:
+        what: Its name in a message; of a mapping, with a place for the key.
+        get: Reads it; gives something that can be compared, or None where it cannot be known.
+        put: Puts back what was read.
+    """
+
+    what: str
+    get: Callable[[], Any]
+    put: Callable[[Any], object]
+
+    def changed(self, before: Any, now: Any) -> list[str]:
+        """What is not as it was, in words."""
+        if before is None or before == now:
+            return []
+        if isinstance(before, Mapping):
+            return [self.what.format(key) for key in {**before, **now} if before.get(key) != now.get(key)]
+        return [self.what]
+
+
+def _flags() -> tuple[Any, ...]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
+
+
+def _put_flags(flags: tuple[Any, ...]) -> None:
+    mode, warn_only, torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags
+    torch.use_deterministic_algorithms(mode, warn_only=warn_only)
+
+
+def _put_default_device(device: torch.device) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def _put_autocast(enabled: tuple[bool, bool]) -> None:
+    for device, value in zip(("cpu", "cuda"), enabled, strict=True):
+        torch.set_autocast_enabled(device, value)
+
+
+def _directory() -> str | None:
+    with suppress(OSError):  # somebody has removed it
+        return os.getcwd()
+    return None
+
+
+def _put_directory(path: str) -> None:
+    with suppress(OSError):
+        os.chdir(path)
+
+
+def _put_filters(filters: tuple[Any, ...]) -> None:
+    warnings.filters[:] = filters  # type: ignore[index]
+    with warnings.catch_warnings():  # whose end has Python forget what it made of the filters
+        pass
+
+
+def _handlers() -> dict[str, Any]:
+    return {number.name: signal.getsignal(number) for number in _SIGNALS}
+
+
+def _put_handlers(handlers: dict[str, Any]) -> None:
+    for name, handler in handlers.items():
+        if handler is not None and signal.getsignal(signal.Signals[name]) != handler:
+            with suppress(ValueError):  # only the main thread may
+                signal.signal(signal.Signals[name], handler)
+
+
+def _put_environment(variables: dict[str, str]) -> None:
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    for name, value in variables.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    kind, keys, *rest = np.random.get_state()
+    return (kind, np.asarray(keys).tobytes(), *rest)
+
+
+def _put_numpy_state(state: tuple[Any, ...]) -> None:
+    kind, keys, *rest = state
+    np.random.set_state((kind, np.frombuffer(keys, dtype=np.uint32), *rest))
+
+
+def _cuda_states() -> list[bytes] | None:
+    if not torch.cuda.is_initialized():
+        return None
+    return [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()]
+
+
+def _generator(state: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(state), dtype=torch.uint8)
+
+
+_SIGNALS = [number for number in signal.Signals if number in signal.valid_signals()]
+_QUICK = (
+    _Part("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
+    _Part("whether gradients are computed", torch.is_grad_enabled, torch.set_grad_enabled),
+    _Part("autocast", lambda: (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")), _put_autocast),
+    _Part("the number of threads", torch.get_num_threads, torch.set_num_threads),
+    _Part("whether algorithms are deterministic", _flags, _put_flags),
+    _Part("the precision of matrix products", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+)
+_ALL = (
+    *_QUICK,
+    _Part("the default device", torch.get_default_device, _put_default_device),
+    _Part("sys.stdout", lambda: sys.stdout, lambda stream: setattr(sys, "stdout", stream)),
+    _Part("sys.stderr", lambda: sys.stderr, lambda stream: setattr(sys, "stderr", stream)),
+    _Part("the working directory", _directory, _put_directory),
+    _Part("the filters of warnings", lambda: tuple(warnings.filters), _put_filters),
+    _Part("the handler of {}", _handlers, _put_handlers),
+    _Part("the environment variable {}", lambda: dict(os.environ), _put_environment),
+    _Part("Python's random numbers", random.getstate, random.setstate),
+    _Part("numpy's random numbers", _numpy_state, _put_numpy_state),
+    _Part(
+        "torch's random numbers",
+        lambda: torch.get_rng_state().numpy().tobytes(),
+        lambda state: torch.set_rng_state(_generator(state)),
+    ),
+    _Part(
+        "the random numbers of the GPU",
+        _cuda_states,
+        lambda states: torch.cuda.set_rng_state_all([_generator(state) for state in states]),
+    ),
+)
+
+
+class ProcessState:
+    """The state as it is now.
+
+    Args:
+        quick: Whether only those parts count that change what others compute, and that take no time to read.
+    """
+
+    def __init__(self, *, quick: bool = False) -> None:
+        self._parts = _QUICK if quick else _ALL
+        self._before = self._read()
+
+    def _read(self) -> list[Any]:
+        return [part.get() for part in self._parts]
+
+    def restore(self) -> list[str]:
+        """Put back what has changed since; returns that, in words."""
+        found: list[str] = []
+        if (now := self._read()) == self._before:
+            return found
+        for part, before, value in zip(self._parts, self._before, now, strict=True):
+            if changed := part.changed(before, value):
+                part.put(before)
+                found += changed
+        return found
+
+
+@contextmanager
+def leaving_process(who: str) -> Iterator[None]:
+    """Put back what is changed of the process in here, and say by whom.
+
+    Args:
+        who: A plugin or a component, as it is called in a message.
+    """
+    state = ProcessState()
+    try:
+        yield
+    finally:
+        tell_changes(who, state.restore())
+
+
+def tell_changes(who: str, changed: list[str]) -> None:
+    """Say in one line what somebody changed of the process, once."""
+    if not changed:
+        return
+    listed = f"{', '.join(changed[:-1])} and {changed[-1]}" if changed[1:] else changed[0]
+    say_once(f"{who} changed {listed}; put back")
+
+
+@cache
+def say_once(text: str) -> None:
+    """Say one line about a plugin, unless it was said before."""
+    warn(text, PluginWarning, stacklevel=3)
