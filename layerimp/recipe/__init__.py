@@ -1,0 +1,39 @@
+"""The description of a run, and reading it."""
+
+from layerimp.recipe.description import Recipe, checked_keep
+from layerimp.recipe.parts import (
+    PERMISSIONS,
+    Baselines,
+    CalibrationSpec,
+    Components,
+    ComponentSpec,
+    Healers,
+    Part,
+    Permissions,
+    Scorers,
+    check_label,
+    checked_size,
+)
+from layerimp.recipe.reading import Described, made, make_recipe, read_recipe, read_yaml, refuse_permissions
+
+__all__ = [
+    "PERMISSIONS",
+    "Baselines",
+    "CalibrationSpec",
+    "ComponentSpec",
+    "Components",
+    "Described",
+    "Healers",
+    "Part",
+    "Permissions",
+    "Recipe",
+    "Scorers",
+    "check_label",
+    "checked_keep",
+    "checked_size",
+    "made",
+    "make_recipe",
+    "read_recipe",
+    "read_yaml",
+    "refuse_permissions",
+]

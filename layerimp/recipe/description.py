@@ -1,0 +1,176 @@
+"""The description of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from layerimp.defaults import BASELINES, EVALUATORS, PRUNER, SCORER, STARTER
+from layerimp.errors import OptionError
+from layerimp.pruner import checked_ratio
+from layerimp.recipe.parts import (
+    Baselines,
+    CalibrationSpec,
+    Components,
+    ComponentSpec,
+    Healers,
+    Part,
+    Scorers,
+    checked_size,
+)
+from layerimp.sizes.targets import read_targets
+from layerimp.steps import Cuts, Step, read_steps
+
+
+def _steps(value: Any) -> Any:
+    """Accept one step, a list of them, and text as on the command line; all else is for pydantic to judge."""
+    parts = [value] if isinstance(value, int | str) else value
+    if not isinstance(parts, list | tuple):
+        return value
+    return read_steps(",".join(map(str, parts)), what="blocks") if parts else []
+
+
+def _ratio(value: Any) -> Any:
+    """Refuse a number that is no share; all else is for pydantic to judge."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return checked_ratio(value, instead="count: {}") if number else value
+
+
+def _targets(value: dict[str, Any]) -> dict[str, Any]:
+    read_targets(value)
+    return value
+
+
+def checked_keep(keep: float, *, name: str = "keep") -> float:
+    """A share of what a model knows.
+
+    Args:
+        keep: The share.
+        name: What holds the share where it was given.
+
+    Raises:
+        OptionError: it is not between 0 and 1.
+    """
+    if 0 < keep < 1:
+        return keep
+    raise OptionError(f"{name} {keep:g} is not between 0 and 1; it is a share such as 0.95")
+
+
+def _keep(value: Any) -> Any:
+    """Refuse a number that is no share; all else is for pydantic to judge."""
+    return checked_keep(value) if isinstance(value, int | float) else value
+
+
+class Recipe(Part):
+    """A run: which model, scored how, pruned how far, evaluated on what."""
+
+    schema_version: Literal["layerimp.recipe/1"] = Field("layerimp.recipe/1", description="The version of this format.")
+    model: str = Field(STARTER, description="A model directory, one that a plugin ships, or a model id on the hub.")
+    dtype: str | None = Field(
+        None,
+        description="What to compute in: float32, bfloat16, float16 or float64; default: as stored, but float32 where "
+        "the CPU only emulates that, and for the starter. Checkpoints are written as stored.",
+    )
+    device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")
+    device_map: Literal["auto"] | None = Field(
+        None, description="auto: spread the model over all GPUs, where one is too small; in place of device."
+    )
+    scorers: Scorers = Field(
+        default_factory=lambda: {SCORER: ComponentSpec(name=SCORER)},
+        description="Scorers, by label; `all` stands for every installed one that is not named beside it.",
+    )
+    baselines: Baselines = Field(
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in BASELINES},
+        description="Scorers, by label, that a run with quality metrics evaluates beside the others.",
+    )
+    cuts: Cuts = Field(
+        "blocks",
+        description="What may go: whole `blocks`, or `all`, which is blocks and the seams between them.",
+    )
+    pruner: ComponentSpec = Field(ComponentSpec(name=PRUNER), description="The pruner.")
+    healers: Healers = Field(
+        {}, description="Healers, by label; what each makes of every pruned model stands beside it as SCORER+HEALER."
+    )
+    heal_text: str | None = Field(
+        None,
+        description="Further text for healers that train, streamed: a JSONL or text file, a text that a plugin ships, "
+        "or a data set id on the hub. Documents that were drawn for calibration are left out.",
+    )
+    allow_overlap: bool = Field(
+        False, description="Whether models may be healed on documents that a task measures them on."
+    )
+    evaluators: Components = Field(
+        default_factory=lambda: {name: ComponentSpec(name=name) for name in EVALUATORS},
+        description="Evaluators, by label.",
+    )
+    calibration: CalibrationSpec = Field(
+        CalibrationSpec.model_validate({}), description="The text that drives scoring."
+    )
+    ratio: Annotated[float | None, BeforeValidator(_ratio)] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of the blocks to remove; default: 0.25 where no other amount and no blocks are given.",
+    )
+    count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of ratio.")
+    targets: Annotated[dict[str, str | int | float], AfterValidator(_targets)] = Field(
+        {},
+        description="What the pruned models must not exceed, in place of ratio: parameters, bytes, kv-cache or "
+        "latency, each as a size with a unit (200M, 6GB, 64KiB, 750ms) or as a factor of the intact model's, such as "
+        "0.7. As few blocks go as that takes.",
+    )
+    keep: Annotated[float | None, BeforeValidator(_keep)] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of what the model knows that has to be retained, in place of ratio: a run then removes as "
+        "many blocks as that allows.",
+    )
+    blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = Field(
+        (),
+        description="What to remove whatever its score: blocks, and seams between neighbours such as 17/18; a list, or "
+        "text such as 5,17/18.",
+    )
+    protect: tuple[int, ...] = Field((), description="Blocks to keep whatever their score.")
+    tasks: tuple[str, ...] | None = Field(
+        None, description="lm-evaluation-harness tasks: names or YAML paths; default: those of the starter."
+    )
+    task_path: Path | None = Field(None, description="A directory with further task YAMLs.")
+    data_dir: Path | None = Field(None, description="Where relative data files of local tasks are looked for first.")
+    limit: int | None = Field(None, ge=1, description="Documents per task.")
+    num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt.")
+    batch_size: int = Field(8, ge=1, description="Rows per batch, in scoring and evaluation.")
+    seed: int = Field(0, ge=0, description="For the calibration draw, few-shot examples and bootstraps.")
+    output: Path | None = Field(None, description="The directory for results and checkpoints.")
+    overwrite: bool = Field(False, description="Whether an output that layerimp made may be replaced.")
+    max_shard_size: Annotated[str, AfterValidator(checked_size)] | None = Field(
+        None,
+        description="How large a file of a checkpoint's weights gets, such as 5GB; default: as Transformers does, and "
+        "5GB for a model that lies on several devices.",
+    )
+    verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Recipe:
+        if self.device is not None and self.device_map is not None:
+            raise OptionError("device and device_map contradict each other; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Recipe:
+        given = [name for name in ("ratio", "count", "keep", "targets") if getattr(self, name) not in (None, {})]
+        if len(given) > 1:
+            raise OptionError(f"{given[0]} and {given[1]} contradict each other; give one of them")
+        return self
+
+    @property
+    def amount(self) -> int | float | None:
+        """How much to remove: a number of blocks (int), a share of them (float), or None where neither is given."""
+        return self.count if self.ratio is None else self.ratio
+
+    @property
+    def names_all(self) -> bool:
+        """Whether the blocks that are named are all that is to go, so that none is chosen by its score."""
+        return bool(self.blocks) and self.amount is None and not self.targets

@@ -1,0 +1,137 @@
+"""What a recipe is made of: components by label, the calibration text, and what may run code."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from layerimp.component import Plain
+from layerimp.defaults import ALL, ORIGINAL
+from layerimp.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """What may run code that came with data. Given on the command line or in Python, never by a recipe file.
+
+    Attributes:
+        trust_remote_code: Python that comes with a model.
+        allow_task_code: Python that an evaluation task given by path names (`!function`).
+    """
+
+    trust_remote_code: bool = False
+    allow_task_code: bool = False
+
+
+def check_label(label: str) -> None:
+    """Refuse a label that would be no plain directory name, or that the intact model has.
+
+    Raises:
+        OptionError: it is one.
+    """
+    if label == ORIGINAL or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", label):
+        raise OptionError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
+
+
+def checked_size(size: str) -> str:
+    """The size of a file, such as 5GB, as Transformers takes it.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size):
+        raise OptionError(f"max_shard_size {size!r} is no size; give one such as 5GB or 500MB")
+    return size.replace(" ", "")
+
+
+class Part(Plain):
+    """A part of a recipe."""
+
+
+class ComponentSpec(Part):
+    """A scorer, pruner or evaluator by name, with its options."""
+
+    name: str = Field(description="The registered name.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Its options.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+def _by_label(value: Any) -> Any:
+    """Accept a list of names, and labels without a name of their own."""
+    if isinstance(value, list | tuple):
+        if not all(isinstance(item, str) for item in value) or len(set(value)) < len(value):
+            raise ValueError("a list holds different names; use a mapping from labels for more")
+        return {item: {"name": item} for item in value}
+    if isinstance(value, dict):
+        return {
+            label: {"name": label, **(spec or {})} if isinstance(spec, dict | None) else spec
+            for label, spec in value.items()
+        }
+    return value
+
+
+def _any(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+    if not value:
+        raise ValueError("at least one is needed")
+    return value
+
+
+def _labels(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+    for label in value:
+        check_label(label)
+    return value
+
+
+def _scorer_labels(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+    for label, spec in _labels(value).items():
+        if ALL in (label, spec.name) and (label != spec.name or spec.options):
+            raise OptionError(f"{ALL!r} stands for every scorer, and takes no label and no options")
+    return value
+
+
+def _not_all(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
+    if ALL in value:
+        raise OptionError(f"{ALL!r} cannot be a baseline")
+    return value
+
+
+Components = Annotated[
+    dict[str, ComponentSpec],
+    BeforeValidator(_by_label, json_schema_input_type=list[str] | dict[str, str | dict[str, Any] | None]),
+]
+"""Components by label."""
+Scorers = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_any)]
+Healers = Annotated[Components, AfterValidator(_labels)]
+Baselines = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_not_all)]
+
+
+class CalibrationSpec(Part):
+    """Where the calibration text comes from, and how much of it is drawn."""
+
+    source: str | None = Field(
+        None,
+        description="A JSONL or text file, a text that a plugin ships, a data set id on the hub "
+        "(NAME[:CONFIG[:SPLIT]]), or task:NAME for the training split of a task; default: the starter's own text "
+        "for the starter, else prose.",
+    )
+    field: str = Field("text", description="The JSON field that holds the text.")
+    packing: Literal["windows", "rows"] | None = Field(
+        None,
+        description="windows: documents joined and cut into full rows; rows: one document a row. Default: rows for a "
+        "classifier on a task's training split, else windows.",
+    )
+    label_field: str | None = Field(
+        None, description="The JSON field that holds a classifier's label, as a number or by name; needs rows."
+    )
+    samples: int = Field(64, ge=1, description="Rows to draw.")
+    max_length: int | None = Field(None, ge=2, description="Tokens per row; default 256, or what the model takes.")
+
+
+PERMISSIONS = frozenset(Permissions.__dataclass_fields__)

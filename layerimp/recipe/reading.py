@@ -1,0 +1,116 @@
+"""From plain values, or a file, to a recipe; what is wrong is said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from layerimp.errors import InputError, OptionError, unknown_name
+from layerimp.recipe.description import Recipe
+from layerimp.recipe.parts import PERMISSIONS, Part
+
+Described = TypeVar("Described", bound=Part)
+
+
+def make_recipe(values: dict[str, Any]) -> Recipe:
+    """A recipe from plain values; see `made`."""
+    return made(Recipe, values)
+
+
+def made(kind: type[Described], values: dict[str, Any]) -> Described:
+    """A description from plain values.
+
+    Raises:
+        OptionError: a value is missing or wrong; names the first one.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "missing":
+            raise OptionError(f"{where} is missing from the recipe") from None
+        if problem["type"] == "extra_forbidden":
+            raise unknown_name("recipe field", where, _siblings(kind, problem["loc"])) from None
+        message = problem["msg"].removeprefix("Value error, ")
+        raise OptionError(f"{where}: {message}, got {problem['input']!r}") from None
+
+
+def _siblings(owner: type[Part], location: tuple[int | str, ...]) -> list[str]:
+    """The fields that exist where an unknown one was given, each with its whole path."""
+    for part in location[:-1]:
+        if field := owner.model_fields.get(str(part)):
+            owner = _part_in(field.annotation) or owner
+    return [".".join([*map(str, location[:-1]), name]) for name in owner.model_fields]
+
+
+def _part_in(annotation: Any) -> type[Part] | None:
+    """The description that a field holds, by itself or by label."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return annotation
+    return next(filter(None, map(_part_in, get_args(annotation))), None)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML would keep the last value without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping as Python has it."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(problem=f"{twice!r} is there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a text in YAML.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or has a key twice.
+    """
+    return yaml.load(text, _Loader)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The values of a recipe file in YAML or JSON.
+
+    Raises:
+        InputError: it cannot be read, is no mapping, or asks for what only the command line may allow.
+    """
+    try:
+        values = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"the recipe {path} is not a mapping of fields")
+    refuse_permissions(values, f"the recipe {path}")
+    if values.get("overwrite"):
+        raise InputError(f"the recipe {path} cannot say overwrite; give the flag --overwrite instead")
+    return values
+
+
+def refuse_permissions(values: Any, where: str) -> None:
+    """Refuse values that, at any depth, switch on what may run code.
+
+    Raises:
+        InputError: they do.
+    """
+    pending, seen = [values], set()
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:  # a YAML anchor may refer to itself
+            raise InputError(f"{where} refers to itself")
+        if isinstance(value, dict):
+            for key in value:
+                if key in PERMISSIONS:
+                    raise InputError(f"{where} cannot switch on {key}; give the flag --{key.replace('_', '-')} instead")
+            pending += value.values()
+            seen.add(id(value))
+        elif isinstance(value, list | tuple):
+            pending += value
+            seen.add(id(value))
