@@ -14,7 +14,7 @@ from pydantic import ValidationInfo, field_validator
 from layerimp.component import Component, Plain
 from layerimp.errors import OptionError, PluginError
 from layerimp.scorer import Importance
-from layerimp.steps import Cuts, Step, checked_steps, removed_by, touched_by
+from layerimp.steps import Cuts, Step, checked_cuts, checked_steps, removed_by, touched_by
 
 Scoring = Callable[[Sequence[Step]], Importance]
 """Scores the model with the given steps, such as `[5, "17/18"]`, already taken: their sublayers are bypassed.
@@ -169,7 +169,7 @@ class Budget:
         Raises:
             OptionError: nothing or everything would go, or the steps contradict one another.
         """
-        forced = checked_steps(forced, num_blocks)
+        cuts, forced = checked_cuts(cuts), checked_steps(forced, num_blocks)
         if wrong := [block for block in protect if not isinstance(block, int)]:
             raise OptionError(f"what is protected are whole blocks such as 5, got {wrong[0]!r}")
         protected = touched_by(checked_steps(protect, num_blocks, what="protected block"))
