@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from pydantic import ValidationInfo, field_validator
 from layerimp.component import Component, Plain
 from layerimp.errors import OptionError, PluginError
 from layerimp.scorer import Importance
-from layerimp.steps import Cuts, Step, checked_steps, removed_by, touched_by
+from layerimp.steps import Cuts, Step, checked_cuts, checked_steps, removed_by, touched_by
 
 Scoring = Callable[[Sequence[Step]], Importance]
 """Scores the model with the given steps, such as `[5, "17/18"]`, already taken: their sublayers are bypassed.
@@ -192,7 +192,7 @@ class Budget:
         Raises:
             OptionError: nothing or everything would go, or the steps contradict one another.
         """
-        forced = checked_steps(forced, num_blocks)
+        cuts, forced = checked_cuts(cuts), checked_steps(forced, num_blocks)
         if wrong := [block for block in protect if not isinstance(block, int)]:
             raise OptionError(f"what is protected are whole blocks such as 5, got {wrong[0]!r}")
         protected = touched_by(checked_steps(protect, num_blocks, what="protected block"))
@@ -213,19 +213,6 @@ class Budget:
                 "protected"
             )
         return cls(num_blocks, count, protected | halved, forced)
-
-    @classmethod
-    def greatest(
-        cls, num_blocks: int, *, protect: Sequence[int] = (), forced: Sequence[Step] = (), cuts: Cuts = "blocks"
-    ) -> Budget:
-        """The budget for as many steps as may go; see `of`.
-
-        Raises:
-            OptionError: none may go, or the steps contradict one another.
-        """
-        least = cls.exactly(max(1, len(forced)), num_blocks, protect=protect, forced=forced, cuts=cuts)
-        seams = sum(isinstance(step, str) for step in least.forced) if cuts == "blocks" else 0
-        return replace(least, count=min(num_blocks - 1, num_blocks - len(least.protected) + seams))
 
 
 class Pruner(Component):

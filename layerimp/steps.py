@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from layerimp.errors import OptionError
+from layerimp.errors import OptionError, unknown_name
 
 Part = Literal["attn", "mlp"]
 """Which half of a block."""
@@ -75,6 +75,17 @@ def sublayers_of(step: Step) -> tuple[Sublayer, ...]:
     return tuple(sorted(found))
 
 
+def checked_cuts(cuts: str) -> Cuts:
+    """What may be cut.
+
+    Raises:
+        UnknownNameError: it is neither `blocks` nor `all`.
+    """
+    if cuts not in (known := get_args(Cuts)):
+        raise unknown_name("cuts", str(cuts), known)
+    return "all" if cuts == "all" else "blocks"
+
+
 def step_of(sublayers: Iterable[Sublayer]) -> Step:
     """The step of an attention and an MLP, as it is written: a number for a block, a text for anything else."""
     first, second = sorted(sublayers)
@@ -124,6 +135,8 @@ def checked_steps(steps: Iterable[Step], num_blocks: int, *, what: str = "block"
     Raises:
         OptionError: otherwise, or after a step attention and MLP do not take turns in what is left.
     """
+    if not isinstance(steps, Iterable):
+        raise OptionError(f"steps are given as a list, such as [5, '17/18'], got {steps!r}")
     found: list[Step] = []
     gone: set[Sublayer] = set()
     for step in read_steps(steps, what=f"{what}s") if isinstance(steps, str) else steps:
@@ -188,7 +201,7 @@ def candidates(removed: Iterable[Step], num_blocks: int, cuts: Cuts = "blocks") 
         num_blocks: How many blocks the intact model has.
         cuts: Which steps may be taken.
     """
-    if cuts == "blocks":
+    if checked_cuts(cuts) == "blocks":
         return list(untouched(removed, num_blocks)), []
     row = left(removed, num_blocks)
     blocks, seams = ([step_of(row[at : at + 2]) for at in range(first, len(row) - 1, 2)] for first in (0, 1))

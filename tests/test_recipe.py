@@ -37,7 +37,7 @@ def test_a_model_is_enough() -> None:
     assert recipe.pruner == ComponentSpec(name="lowest")
     assert list(recipe.evaluators) == ["harness", "footprint"]
     assert list(recipe.baselines) == ["random", "depth"]
-    assert recipe.amount is None
+    assert not recipe.names_amount
     assert recipe.verify
     assert not recipe.overwrite
 
@@ -130,9 +130,9 @@ def test_the_command_line_wins(recipe_file: Path) -> None:
 
 
 def test_an_amount_of_the_command_line_replaces_that_of_a_file(recipe_file: Path, tmp_path: Path) -> None:
-    assert recipe_from(recipe_file).amount == 0.5
+    assert recipe_from(recipe_file).ratio == 0.5
     by_count = recipe_from(recipe_file, count=2)
-    assert (by_count.ratio, by_count.count, by_count.amount) == (None, 2, 2)
+    assert (by_count.ratio, by_count.count, by_count.names_amount) == (None, 2, True)
     written = tmp_path / "by-count.json"
     written.write_text(by_count.model_dump_json())
     assert recipe_from(written) == by_count

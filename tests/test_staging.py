@@ -41,7 +41,8 @@ def full(target: Path, text: str = "old") -> Path:
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+    """What a directory holds; nothing, where it is not there."""
+    return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
 
 def test_nothing_has_the_name_before_the_end(out: Path) -> None:
@@ -70,6 +71,7 @@ def test_a_failure_leaves_what_was(out: Path, error: type[BaseException], before
     with pytest.raises(error):
         fail()
     assert names(out.parent) == ([] if before == "absent" else ["out"])
+    assert out.parent.exists() == (before != "absent")
     if before == "full":
         assert (out / "file").read_text() == "old"
 

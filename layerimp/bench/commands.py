@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from layerimp.bench.cell_graph import Layout
-from layerimp.bench.executors.base import Executor
+from layerimp.bench.executors.base import NO_RAY, Executor
 from layerimp.bench.executors.in_process import InProcess
 from layerimp.bench.executors.processes import Processes, devices
 from layerimp.bench.findings import find
@@ -15,9 +16,13 @@ from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
 from layerimp.bench.scheduler import Scheduler, Watcher
 from layerimp.bench.store import FILE, Store
+from layerimp.checkpoint.staging import check_name
 from layerimp.errors import OptionError, OutputError, unknown_name
 from layerimp.models.loading import device_named
+from layerimp.pipeline.ahead import check_ahead
+from layerimp.pipeline.stages import refuse_precious
 from layerimp.progress import Progress
+from layerimp.pruner import Budget
 from layerimp.recipe import Permissions
 from layerimp.report.findings import Findings
 
@@ -59,6 +64,10 @@ def bench(
     """
     place = device_named(device)
     _check_engine(engine, address, workers, device)
+    check_name(output)
+    for spec in grid.models.values():
+        refuse_precious(output.expanduser().absolute(), spec.model)
+    _check_amounts(grid, permissions)
     with Store(output) as store:
         layout = resolve(grid, store, permissions, progress, place, copies=1 if engine == RAY else max(workers or 1, 1))
         store.keep_layout(layout.model_dump(mode="json"))
@@ -78,10 +87,30 @@ def _check_engine(engine: str, address: str | None, workers: int | None, device:
         raise unknown_name("engine", engine, ENGINES)
     if engine == RAY and device is not None:
         raise OptionError("--device is for the local engine; a Ray cluster gives out its GPUs and CPUs itself")
+    if engine == RAY and find_spec("ray") is None:
+        raise OptionError(NO_RAY)
     if engine == RAY and workers == 0:
         raise OptionError("--workers 0 computes in this process, which is for the local engine")
     if engine != RAY and address is not None:
         raise OptionError("--address is that of a Ray cluster; it needs --engine ray")
+
+
+def _check_amounts(grid: Grid, permissions: Permissions) -> None:
+    """Refuse a model of which no amount can go; where some can, the others fail as cells."""
+    for label, spec in grid.models.items():
+
+        def check(num_blocks: int, label: str = label) -> None:
+            reasons = []
+            for amount in grid.amounts:
+                share = {"count": amount} if isinstance(amount, int) else {"ratio": amount}
+                try:
+                    Budget.of(num_blocks, protect=grid.protect, cuts=grid.cuts, **share)
+                except OptionError as error:
+                    reasons.append(str(error))
+            if len(reasons) == len(grid.amounts):
+                raise OptionError(f"nothing can be removed from {label}: {'; '.join(reasons)}")
+
+        check_ahead(spec.model, permissions, check)
 
 
 def _executor(engine: str, address: str | None, workers: int | None, device: str | None) -> Executor:

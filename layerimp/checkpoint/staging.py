@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -34,6 +34,7 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
     """
     target = Path(target).expanduser().absolute()
     check_target(target, why_not=why_not)
+    missing = [place for place in target.parents if not place.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _reap(target)
@@ -51,6 +52,22 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
         raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        with suppress(OSError):  # the last one holds something: the output, or what others have put there
+            for place in missing:
+                place.rmdir()
+
+
+def check_name(target: Path) -> None:
+    """Refuse a path that the files of an output could not name.
+
+    Raises:
+        OutputError: it is no text in UTF-8, or holds a NUL.
+    """
+    shown = str(target).encode("utf-8", "backslashreplace").decode()
+    if shown != str(target):
+        raise OutputError(f"the output {shown} cannot be named in UTF-8; name another")
+    if "\0" in shown:
+        raise OutputError(f"the output {shown!r} holds a NUL, which no path can; name another")
 
 
 def check_target(target: Path, *, why_not: Callable[[Path], str | None] | None = None) -> None:

@@ -120,6 +120,35 @@ def configuration(model: str | Path, *, trust_remote_code: bool = False) -> Pret
     return config
 
 
+def blocks_stated(model: str | Path, *, trust_remote_code: bool = False) -> int | None:
+    """How many blocks a model's configuration says that there are; None where it does not say so plainly.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    config = configuration(model, trust_remote_code=trust_remote_code)
+    try:
+        count = getattr(config.get_text_config(), "num_hidden_layers", None)
+    except ValueError:  # several parts, each with blocks
+        return None
+    return count if isinstance(count, int) else None
+
+
+def count_blocks(model: str | Path, *, trust_remote_code: bool = False) -> int | None:
+    """How many blocks are found in a model that is built without its weights; None where it cannot be built so.
+
+    Raises:
+        ModelError: its configuration cannot be read.
+    """
+    config = configuration(model, trust_remote_code=trust_remote_code)
+    try:
+        with quiet(), torch.device("meta"):
+            auto = getattr(transformers, auto_class(config))
+            return len(find_blocks(auto.from_config(config, trust_remote_code=trust_remote_code)))
+    except Exception:  # whatever is wrong with it shows when it is loaded
+        return None
+
+
 def _unloadable(model: str | Path, error: Exception) -> ModelError:
     known = "" if Path(_source(model)).exists() else "no directory here has that name, and from the hub: "
     return ModelError(f"cannot load the model {str(model)!r}: {known}{_cause(error)}")

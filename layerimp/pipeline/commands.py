@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
@@ -10,6 +11,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
+from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.healing import HealerSet, check_text, configured, further_text, heal_pruned
 from layerimp.pipeline.keeping import prune_to_quality, with_quality
 from layerimp.pipeline.resolve import anywhere, made_pruner, model_anywhere, resolve, told
@@ -25,7 +27,7 @@ from layerimp.pipeline.stages import (
     write_checkpoint,
 )
 from layerimp.progress import SILENT, Progress
-from layerimp.pruner import Budget, PrunePlan
+from layerimp.pruner import PrunePlan
 from layerimp.recipe import Permissions, Recipe
 from layerimp.report.data import Report, Size
 from layerimp.scoring.selection import Selection
@@ -52,6 +54,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     """
     allowed, lenient = permissions or Permissions(), recipe.tasks is None
     recipe, selection = _begun(recipe, progress, "calibration", "tasks")
+    check_ahead(recipe.model, allowed, partial(budget_of, recipe))
     with output_directory(recipe) as stage:
         trained_on = check_calibration(recipe, allowed, progress)
         evaluators = prepared(recipe, allowed, progress)
@@ -150,6 +153,7 @@ def prune_model(
     allowed = permissions or Permissions()
     by_score = plans is None and not recipe.names_all
     recipe, selection = _begun(recipe, progress, *(["calibration"] if by_score else []))
+    check_ahead(recipe.model, allowed, partial(budget_of, recipe) if plans is None else partial(check_plans, plans))
     with output_directory(recipe) as stage:
         assert stage is not None
         trained_on = check_calibration(recipe, allowed, progress) if by_score else None
@@ -160,8 +164,6 @@ def prune_model(
             plans = plan_removals(report, loaded, drawn, selection, progress)
         elif plans is None:
             plans = {"blocks": _named_by_the_user(recipe, len(loaded.stack))}
-        if not plans:
-            raise OptionError("there is no plan in the file")
         _note_other_models(recipe, plans, progress)
         for label, removal in prepare_removals(report, loaded, plans, selection, stage).items():
             with removal.applied():
@@ -214,8 +216,7 @@ def _report(recipe: Recipe, loaded: Loaded, selection: Selection) -> Report:
 
 
 def _named_by_the_user(recipe: Recipe, num_blocks: int) -> PrunePlan:
-    budget = Budget.of(num_blocks, blocks=recipe.blocks, protect=recipe.protect, cuts=recipe.cuts)
-    model, blocks = model_anywhere(recipe.model), list(budget.forced)
+    model, blocks = model_anywhere(recipe.model), list(budget_of(recipe, num_blocks).forced)
     return PrunePlan(num_blocks=num_blocks, blocks=blocks, reason="named by the user", model=model)
 
 

@@ -13,10 +13,11 @@ from layerimp.evaluation.selection import prepared
 from layerimp.models.dtypes import DTYPES, dtype_named, name_of
 from layerimp.models.loading import device_named, float32_stands_in
 from layerimp.models.traits import longest_row
+from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.pace import block_seconds
 from layerimp.pipeline.resolve import made_pruner, resolve, told
-from layerimp.pipeline.stages import asked_budget, check_calibration, check_output
+from layerimp.pipeline.stages import check_calibration, check_output
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
 from layerimp.report.conversion import finite
@@ -151,8 +152,8 @@ class _Foretelling:
             return [], (goal.fewest(), most)
         if recipe.keep is not None:
             self._refuse(recipe.blocks)
-            return [], (0, self._budget(max(1, len(recipe.blocks))).most)
-        budget = asked_budget(recipe, count)
+            return [], (0, budget_of(recipe, count).most)
+        budget = budget_of(recipe, count)
         self._refuse(budget.forced)
         known = [removed_by(budget.forced)] if len(budget.forced) == budget.count else []
         return known, (budget.count, budget.count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.loss import split
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import name_of
+from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.resolve import resolve, told
 from layerimp.pipeline.stages import calibration_values, check_calibration, draw, load_model, output_directory
 from layerimp.progress import SILENT, Progress
@@ -222,7 +224,8 @@ def heal_checkpoint(
     if by_default := told(asked, recipe, ["calibration"]):
         progress.note(by_default)
     record = _record_of(recipe.model, teacher, removed)
-    with output_directory(recipe, _why_not_healed) as stage:
+    check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
+    with output_directory(recipe, _why_not_healed, [record.source]) as stage:
         assert stage is not None
         trained_on = check_calibration(recipe, permissions, progress)
         ours = load_model(recipe, permissions, progress)

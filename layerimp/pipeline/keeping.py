@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import ModelError, NonFiniteError, PluginError, SurgeryError
+from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.counting import confirmed, most_that_hold
 from layerimp.pipeline.held_out import HeldOut, hold_out
 from layerimp.pipeline.resolve import made_pruner
@@ -204,7 +205,8 @@ def prune_to_quality(
     report.metrics[ORIGINAL] = list(intact.confirmation)
     for label in selection.specs:
         check_label(label)
-    budget = Budget.greatest(len(loaded.stack), protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts)
+    least = budget_of(recipe, len(loaded.stack))
+    budget = replace(least, count=least.most)
     score_blocks(report, loaded.stack, drawn, selection, progress)
     trials = _Trials(loaded, evaluation, quality, drawn, healers, recipe.keep, progress, intact)
     found: dict[str, Removable] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from layerimp.defaults import ALL
-from layerimp.scoring.engine import fill, finished, measure_sublayers
+from layerimp.scoring.engine import fill, fill_sublayers, finished
 from layerimp.scoring.series import ScoredSeries
 from layerimp.steps import candidates, sublayer_units
 
@@ -50,11 +50,12 @@ def score_blocks(
             first |= one
             second |= other
     if apart:
-        report.importance |= measure_sublayers(stack, drawn, first, second, progress=progress)
+        found = fill_sublayers(stack, drawn, first, second, progress=progress)
     else:
-        for label, filled in fill(stack, drawn, first, seams=second, progress=progress).items():
-            with selection.excusing(label):
-                report.importance[label] = finished(label, [filled])
+        found = fill(stack, drawn, first, seams=second, progress=progress)
+    for label, filled in found.items():
+        with selection.excusing(label):
+            report.importance[label] = finished(label, [filled])
     selection.need_any()
     if ALL in report.recipe.scorers:
         took_part = {label: spec for label, spec in selection.specs.items() if label not in selection.baselines}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,14 @@ from layerimp.calibration.documents import check_source, task_of
 from layerimp.calibration.sampling import CalibrationSet, draw_calibration, load_calibration
 from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import check_memory, write
-from layerimp.checkpoint.staging import check_target, staged
-from layerimp.defaults import LENGTH, RATIO
+from layerimp.checkpoint.staging import check_name, check_target, staged
+from layerimp.defaults import LENGTH
 from layerimp.errors import OptionError, OutputError
 from layerimp.evaluation.selection import for_training
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load
 from layerimp.models.traits import classifies, longest_row
+from layerimp.pipeline.ahead import budget_of, check_plans, default_ratio
 from layerimp.pipeline.rescoring import rescoring
 from layerimp.pipeline.resolve import made_pruner, model_anywhere, source_anywhere
 from layerimp.pipeline.scores import score_blocks
@@ -161,7 +162,7 @@ def plan_removals(
     """
     recipe, stack = report.recipe, loaded.stack
     goal = Goal.of(recipe, stack, loaded.tokenizer, progress) if recipe.targets else None
-    budget = goal.budget if goal else asked_budget(recipe, len(stack))
+    budget = goal.budget if goal else budget_of(recipe, len(stack))
     if not goal and (ratio := default_ratio(recipe)) is not None:
         report.resolved["ratio"] = ratio
     score_blocks(report, loaded.stack, drawn, selection, progress)
@@ -174,27 +175,6 @@ def plan_removals(
             else:
                 plans[label] = ask(budget)
     return plans
-
-
-def default_ratio(recipe: Recipe) -> float | None:
-    """The share of the blocks that goes; None where a recipe names another amount, or blocks."""
-    return RATIO if recipe.amount is None and not recipe.blocks else recipe.ratio
-
-
-def asked_budget(recipe: Recipe, num_blocks: int) -> Budget:
-    """The budget of a recipe without targets.
-
-    Raises:
-        OptionError: nothing or everything would go, or what is given contradicts itself.
-    """
-    return Budget.of(
-        num_blocks,
-        ratio=default_ratio(recipe),
-        count=recipe.count,
-        blocks=recipe.blocks,
-        protect=recipe.protect,
-        cuts=recipe.cuts,
-    )
 
 
 def planner(
@@ -231,18 +211,16 @@ def prepare_removals(
         The removals, by label.
 
     Raises:
-        OptionError: a plan removes nothing, is for another number of blocks, or has a label that cannot be one.
+        OptionError: a plan removes nothing, is for another number of blocks, or has a label that cannot be one; or
+            there is none.
         SurgeryError: blocks cannot be removed exactly.
         OutputError: there is no room for the checkpoints, or for loading one back.
     """
     removals = {}
     stack = loaded.stack
+    check_plans(plans, len(stack))
     for label, plan in plans.items():
         check_label(label)
-        if not plan.blocks:
-            raise OptionError(f"plan {label!r} removes nothing")
-        if plan.num_blocks != len(stack):
-            raise OptionError(f"plan {label!r} is for {plan.num_blocks} blocks; the model has {len(stack)}")
         with selection.excusing(label):
             removal = prepare(stack, plan.blocks)
             with removal.applied():
@@ -308,12 +286,15 @@ def write_checkpoint(
 
 
 @contextmanager
-def output_directory(recipe: Recipe, why_not: Callable[[Path], str | None] = why_not_ours) -> Iterator[Path | None]:
+def output_directory(
+    recipe: Recipe, why_not: Callable[[Path], str | None] = why_not_ours, others: Sequence[str] = ()
+) -> Iterator[Path | None]:
     """The output directory in the making, or None where none is asked for; it appears under its name on leaving.
 
     Args:
         recipe: The recipe.
         why_not: Why a directory that exists may not be replaced, where the recipe allows that; None if it may.
+        others: Further models that are read, and left alone.
 
     Raises:
         OutputError: it exists and must stay, or nothing can be written there.
@@ -322,7 +303,9 @@ def output_directory(recipe: Recipe, why_not: Callable[[Path], str | None] = why
         yield None
         return
     target = recipe.output.expanduser().absolute()
-    _refuse_precious(target, recipe.model)
+    check_name(target)
+    for model in (recipe.model, *others):
+        refuse_precious(target, model)
     with staged(target, why_not=why_not if recipe.overwrite else None) as stage:
         yield stage
 
@@ -335,15 +318,24 @@ def check_output(recipe: Recipe) -> None:
     """
     if recipe.output is not None:
         target = recipe.output.expanduser().absolute()
-        _refuse_precious(target, recipe.model)
+        check_name(target)
+        refuse_precious(target, recipe.model)
         check_target(target, why_not=why_not_ours if recipe.overwrite else None)
 
 
-def _refuse_precious(target: Path, model: str) -> None:
-    """Never write into the model's own directory, one of its parents, or a home."""
+def refuse_precious(target: Path, model: str) -> None:
+    """Never write into a model's own directory, one of its parents, or a home.
+
+    Raises:
+        OutputError: the output would lie there.
+    """
     source = Path(located("models", model)).expanduser()
     resolved = target.resolve()
-    if source.exists() and (source.resolve() == resolved or resolved in source.resolve().parents):
-        raise OutputError(f"the output {target} is the model's own directory or holds it; name another")
+    if source.is_dir():
+        own = source.resolve()
+        if own == resolved or resolved in own.parents:
+            raise OutputError(f"the output {target} is the model's own directory or holds it; name another")
+        if own in resolved.parents:
+            raise OutputError(f"the output {target} lies in the directory of the model {model}; name another")
     if resolved == Path.home().resolve() or resolved in Path.home().resolve().parents:
         raise OutputError(f"the output {target} is a home directory or holds one; name another")

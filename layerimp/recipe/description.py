@@ -63,6 +63,10 @@ def _keep(value: Any) -> Any:
     return checked_keep(value) if isinstance(value, int | float) else value
 
 
+AMOUNTS = ("ratio", "count", "keep", "targets")
+"""The fields that say how much is to go, of which a recipe gives one at most."""
+
+
 class Recipe(Part):
     """A run: which model, scored how, pruned how far, evaluated on what."""
 
@@ -160,17 +164,17 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _one_amount(self) -> Recipe:
-        given = [name for name in ("ratio", "count", "keep", "targets") if getattr(self, name) not in (None, {})]
+        given = [name for name in AMOUNTS if getattr(self, name) not in (None, {})]
         if len(given) > 1:
             raise OptionError(f"{given[0]} and {given[1]} contradict each other; give one of them")
         return self
 
     @property
-    def amount(self) -> int | float | None:
-        """How much to remove: a number of blocks (int), a share of them (float), or None where neither is given."""
-        return self.count if self.ratio is None else self.ratio
+    def names_amount(self) -> bool:
+        """Whether it says how much is to go: as a share, a number, a size or a quality."""
+        return any(getattr(self, name) not in (None, {}) for name in AMOUNTS)
 
     @property
     def names_all(self) -> bool:
         """Whether the blocks that are named are all that is to go, so that none is chosen by its score."""
-        return bool(self.blocks) and self.amount is None and not self.targets
+        return bool(self.blocks) and not self.names_amount

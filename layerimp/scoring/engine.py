@@ -17,7 +17,7 @@ from layerimp.registry.attribution import attributing, create
 from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.passes import Scored, shared_passes
 from layerimp.scoring.series import ScoredSeries, joined
-from layerimp.steps import Cuts, Step, candidates, simplest, sublayer_units
+from layerimp.steps import Cuts, Step, candidates, checked_cuts, simplest, sublayer_units
 from layerimp.sweep.units import divided_by, units_of
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ def score(
         The importance by label: the scorer's name, where no label was given.
 
     Raises:
-        UnknownNameError: no scorer has that name.
+        UnknownNameError: no scorer has that name, or `cuts` is neither of both.
         ModelError: a scorer does not fit the model, or cannot score seams.
         CalibrationError: a batch is empty, malformed or holds ids that the model has no embedding for.
         NonFiniteError: the model, or a scorer, yields a NaN or an infinity.
     """
-    stack = find_blocks(model)
+    cuts, stack = checked_cuts(cuts), find_blocks(model)
     labelled = scorers if isinstance(scorers, Mapping) else _by_name(scorers)
     ready = {label: _configured(item, len(stack)) for label, item in labelled.items()}
     beside: dict[str, Scorer] = {}
@@ -189,14 +189,31 @@ def measure_sublayers(
         ModelError: a scorer does not fit the model, or cannot score what is no block; or the model's blocks cannot be
             divided.
     """
+    filled = fill_sublayers(stack, calibration, attention, mlp, removed=removed, progress=progress, cache=cache)
+    return {label: finished(label, [one]) for label, one in filled.items()}
+
+
+def fill_sublayers(
+    stack: BlockStack,
+    calibration: Iterable[Batch],
+    attention: Mapping[str, Scorer],
+    mlp: Mapping[str, Scorer],
+    *,
+    removed: Sequence[Step] = (),
+    progress: Progress = SILENT,
+    cache: BlockCache | None = None,
+) -> dict[str, Filled]:
+    """Run fresh scorers over a calibration set without asking what they found; see `measure_sublayers`.
+
+    A scorer that fails is set aside, and the others go on.
+    """
     removed = simplest(removed)
     steps = sublayer_units(removed, len(stack))
     series = (
         ScoredSeries("attention", steps[0], attention, "sublayer"),
         ScoredSeries("MLP", steps[1], mlp, "sublayer"),
     )
-    filled = _fill(stack, calibration, series, removed, progress, cache)
-    return {label: finished(label, [one]) for label, one in filled.items()}
+    return _fill(stack, calibration, series, removed, progress, cache)
 
 
 def _fill(

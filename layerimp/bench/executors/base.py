@@ -9,6 +9,9 @@ from layerimp.bench.cell_graph import Measure
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.recipe import Permissions, Recipe
 
+NO_RAY = "--engine ray needs Ray: pip install 'layerimp[ray]'"
+"""What is said where Ray is asked for and not installed."""
+
 
 @dataclass(frozen=True)
 class Assignment:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.bench.cells import Outcome
-from layerimp.bench.executors.base import Assignment, WorkerError
+from layerimp.bench.executors.base import NO_RAY, Assignment, WorkerError
 from layerimp.errors import OptionError
 from layerimp.registry.assets import located
 
@@ -60,7 +60,7 @@ class Ray:
         try:
             import ray
         except ImportError:
-            raise OptionError("--engine ray needs Ray: pip install 'layerimp[ray]'") from None
+            raise OptionError(NO_RAY) from None
         if self.address:
             _knock(self.address)
         started_here: dict[str, Any] = {} if self.address else {"include_dashboard": False}

@@ -1,0 +1,73 @@
+"""What is refused before weights are read, or anything is created: amounts that the number of blocks contradicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from layerimp.defaults import RATIO
+from layerimp.errors import OptionError
+from layerimp.models.loading import blocks_stated, count_blocks
+from layerimp.pruner import Budget, PrunePlan
+
+if TYPE_CHECKING:
+    from layerimp.recipe import Permissions, Recipe
+
+
+def default_ratio(recipe: Recipe) -> float | None:
+    """The share of the blocks that goes; None where a recipe names another amount, or blocks."""
+    return RATIO if not recipe.names_amount and not recipe.blocks else recipe.ratio
+
+
+def budget_of(recipe: Recipe, num_blocks: int) -> Budget:
+    """What a recipe removes of so many blocks; where it names a size or a quality, the least that can come of that.
+
+    Raises:
+        OptionError: nothing or everything would go, or what is given contradicts itself.
+    """
+    fixed: dict[str, Any] = {"protect": recipe.protect, "cuts": recipe.cuts}
+    if recipe.targets or recipe.keep is not None:
+        return Budget.exactly(max(1, len(recipe.blocks)), num_blocks, forced=recipe.blocks, **fixed)
+    ratio = default_ratio(recipe)
+    return Budget.of(num_blocks, ratio=ratio, count=recipe.count, blocks=recipe.blocks, **fixed)
+
+
+def check_plans(plans: Mapping[str, PrunePlan], num_blocks: int) -> None:
+    """Refuse plans that remove nothing, or that are for another number of blocks.
+
+    Raises:
+        OptionError: there is one, or there is no plan at all.
+    """
+    if not plans:
+        raise OptionError("there is no plan in the file")
+    for label, plan in plans.items():
+        if not plan.blocks:
+            raise OptionError(f"plan {label!r} removes nothing")
+        if plan.num_blocks != num_blocks:
+            raise OptionError(f"plan {label!r} is for {plan.num_blocks} blocks; the model has {num_blocks}")
+
+
+def check_ahead(model: str, permissions: Permissions, check: Callable[[int], object]) -> None:
+    """Let a check refuse what a model's number of blocks contradicts, as far as that is known without its weights.
+
+    The configuration states a number, which is cheap to read; where the check refuses that, the blocks are counted.
+
+    Args:
+        model: The model.
+        permissions: What may run code.
+        check: Takes the number of blocks, and refuses what does not go with it.
+
+    Raises:
+        ModelError: the configuration cannot be read.
+        OptionError: the check refuses.
+    """
+    trusted = permissions.trust_remote_code
+    stated = blocks_stated(model, trust_remote_code=trusted)
+    try:
+        if stated is not None:
+            check(stated)
+            return
+    except OptionError:
+        pass
+    if (counted := count_blocks(model, trust_remote_code=trusted)) is not None:
+        check(counted)
