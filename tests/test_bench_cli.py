@@ -140,12 +140,11 @@ def test_a_scorer_that_does_not_fit_fails_alone(layerimp_command: Run, grid: Pat
 
 
 def test_a_grid_of_which_nothing_works_exits_with_1(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
-    code, out, err = layerimp_command(
-        "bench", "--recipe", grid, "--output", tmp_path / "o", "--workers", 0, "--count", 9
-    )
+    far = ["--scorer", "far=angular", "--set", "far.window=9", "--no-baselines"]
+    code, out, err = layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "o", "--workers", 0, *far)
     assert code == 1
     assert "nothing is evaluated" in out
-    assert "removing 9 of 4 blocks leaves no model" in err
+    assert "failed: score tiny by far (seed 0)" in err
 
 
 @pytest.mark.parametrize(
