@@ -20,7 +20,7 @@ from layerimp.checkpoint.staging import check_name
 from layerimp.errors import OptionError, OutputError, unknown_name
 from layerimp.models.loading import device_named
 from layerimp.pipeline.ahead import check_ahead
-from layerimp.pipeline.stages import refuse_precious
+from layerimp.pipeline.output import refuse_precious
 from layerimp.progress import Progress
 from layerimp.pruner import Budget
 from layerimp.recipe import Permissions

@@ -52,7 +52,7 @@ def heal(
         raise OptionError("heal writes a checkpoint: name a directory with --output")
     made, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen
-    from layerimp.pipeline.healing import heal_checkpoint
+    from layerimp.pipeline.heal_checkpoint import heal_checkpoint
     from layerimp.steps import read_steps
 
     gone = None if removed is None else read_steps(removed, what="--removed")

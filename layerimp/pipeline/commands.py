@@ -14,18 +14,11 @@ from layerimp.models.loading import auto_class
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.healing import HealerSet, check_text, configured, further_text, heal_pruned
 from layerimp.pipeline.keeping import prune_to_quality, with_quality
+from layerimp.pipeline.output import output_directory, write_checkpoint
+from layerimp.pipeline.removals import plan_removals, prepare_removals
 from layerimp.pipeline.resolve import anywhere, made_pruner, model_anywhere, resolve, told
 from layerimp.pipeline.scores import Unit, score_blocks
-from layerimp.pipeline.stages import (
-    Loaded,
-    check_calibration,
-    load_model,
-    output_directory,
-    plan_removals,
-    prepare_removals,
-    read_text,
-    write_checkpoint,
-)
+from layerimp.pipeline.stages import Loaded, check_calibration, load_model, read_text
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import Permissions, Recipe

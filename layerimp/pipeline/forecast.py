@@ -15,9 +15,10 @@ from layerimp.models.loading import device_named, float32_stands_in
 from layerimp.models.traits import longest_row
 from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.outline import Outline
+from layerimp.pipeline.output import check_output
 from layerimp.pipeline.pace import block_seconds
 from layerimp.pipeline.resolve import made_pruner, resolve, told
-from layerimp.pipeline.stages import check_calibration, check_output
+from layerimp.pipeline.stages import check_calibration
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
 from layerimp.report.conversion import finite

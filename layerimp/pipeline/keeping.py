@@ -12,9 +12,10 @@ from layerimp.errors import ModelError, NonFiniteError, PluginError, SurgeryErro
 from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.counting import confirmed, most_that_hold
 from layerimp.pipeline.held_out import HeldOut, hold_out
+from layerimp.pipeline.output import write_checkpoint
+from layerimp.pipeline.removals import check_room, forget_dropped, planner
 from layerimp.pipeline.resolve import made_pruner
 from layerimp.pipeline.scores import score_blocks
-from layerimp.pipeline.stages import check_room, forget_dropped, planner, write_checkpoint
 from layerimp.pruner import Budget, PrunePlan, counted
 from layerimp.recipe import check_label
 from layerimp.report.data import Size

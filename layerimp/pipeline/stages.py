@@ -1,39 +1,21 @@
-"""The stages of a run, each a function of what it needs: load, draw, score, plan, remove, write."""
+"""The first stages of a run: loading the model, and reading the text."""
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.calibration.documents import check_source, task_of
 from layerimp.calibration.sampling import CalibrationSet, draw_calibration, load_calibration
-from layerimp.checkpoint.record import Record
-from layerimp.checkpoint.saving import check_memory, write
-from layerimp.checkpoint.staging import check_name, check_target, staged
 from layerimp.defaults import LENGTH
-from layerimp.errors import OptionError, OutputError
+from layerimp.errors import OptionError
 from layerimp.evaluation.selection import for_training
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load
 from layerimp.models.traits import classifies, longest_row
-from layerimp.pipeline.ahead import budget_of, check_plans, default_ratio
-from layerimp.pipeline.rescoring import rescoring
-from layerimp.pipeline.resolve import made_pruner, model_anywhere, source_anywhere
-from layerimp.pipeline.scores import score_blocks
-from layerimp.pipeline.targets import Goal
-from layerimp.pruner import Budget, PrunePlan
-from layerimp.recipe import check_label
-from layerimp.registry.assets import located
+from layerimp.pipeline.resolve import source_anywhere
 from layerimp.registry.attribution import attributing
-from layerimp.report.data import Size, why_not_ours
-from layerimp.report.model_card import model_card
-from layerimp.steps import simplest
-from layerimp.surgery.removal import Removal, prepare
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,10 +23,8 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.evaluator import Evaluator
     from layerimp.progress import Progress
-    from layerimp.pruner import Pruner
     from layerimp.recipe import Permissions, Recipe
     from layerimp.report.data import Report
-    from layerimp.scoring.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -150,192 +130,3 @@ def read_text(report: Report, loaded: Loaded, trained_on: Evaluator | None, prog
     report.calibration = drawn.description
     report.resolved["calibration"] = calibration_values(report.recipe, loaded.model, trained_on)
     return drawn
-
-
-def plan_removals(
-    report: Report, loaded: Loaded, drawn: CalibrationSet, selection: Selection, progress: Progress
-) -> dict[str, PrunePlan]:
-    """Score the blocks into the report, and let the pruner choose by each scorer; those that fail leave the selection.
-
-    Where the recipe names neither an amount nor blocks, a quarter goes. With targets each plan is as long as these
-    demand.
-    """
-    recipe, stack = report.recipe, loaded.stack
-    goal = Goal.of(recipe, stack, loaded.tokenizer, progress) if recipe.targets else None
-    budget = goal.budget if goal else budget_of(recipe, len(stack))
-    if not goal and (ratio := default_ratio(recipe)) is not None:
-        report.resolved["ratio"] = ratio
-    score_blocks(report, loaded.stack, drawn, selection, progress)
-    plans, pruner = {}, made_pruner(recipe.pruner, recipe.cuts)
-    for label in list(selection.specs):
-        with selection.excusing(label):
-            ask = planner(report, loaded, drawn, selection, label, pruner, progress)
-            if goal:
-                plans[label], report.reached[label] = goal.reached(ask)
-            else:
-                plans[label] = ask(budget)
-    return plans
-
-
-def planner(
-    report: Report,
-    loaded: Loaded,
-    drawn: CalibrationSet,
-    selection: Selection,
-    label: str,
-    pruner: Pruner,
-    progress: Progress,
-) -> Callable[[Budget], PrunePlan]:
-    """What makes plans by one scorer's scores, which are in the report."""
-    recipe, name = report.recipe, report.recipe.pruner.name
-    origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
-    first = report.importance[label]
-    scoring = rescoring(loaded.stack, drawn, first, selection, label, progress, cuts=recipe.cuts)
-
-    def plan(budget: Budget) -> PrunePlan:
-        with attributing("pruner", name, type(pruner), f"on the scores of {label}"):
-            made = pruner.within_budget(scoring, budget)
-            return made.model_copy(update={**origin, "nested": pruner.nested})
-
-    return plan
-
-
-def prepare_removals(
-    report: Report, loaded: Loaded, plans: Mapping[str, PrunePlan], selection: Selection, stage: Path | None
-) -> dict[str, Removal]:
-    """Prepare each plan's removal, and apply it once: what cannot be carried out is known before any long work.
-
-    The report then holds the plans that can be carried out, and the sizes of what they leave.
-
-    Returns:
-        The removals, by label.
-
-    Raises:
-        OptionError: a plan removes nothing, is for another number of blocks, or has a label that cannot be one; or
-            there is none.
-        SurgeryError: blocks cannot be removed exactly.
-        OutputError: there is no room for the checkpoints, or for loading one back.
-    """
-    removals = {}
-    stack = loaded.stack
-    check_plans(plans, len(stack))
-    for label, plan in plans.items():
-        check_label(label)
-        with selection.excusing(label):
-            removal = prepare(stack, plan.blocks)
-            with removal.applied():
-                report.sizes[label] = Size.of(stack)
-            report.plans[label], removals[label] = plan, removal
-    forget_dropped(report, selection)
-    if stage:
-        kept = sum(report.sizes[label].bytes for label in removals if label not in report.baselines)
-        check_room(report, loaded, stage, kept * (1 + len(report.recipe.healers)))
-    return removals
-
-
-def forget_dropped(report: Report, selection: Selection) -> None:
-    """Take the scorers out of the report that did not go on to the end.
-
-    Raises:
-        ModelError: no other is left.
-    """
-    selection.need_any()
-    for label in selection.left_out | selection.failed:
-        report.importance.pop(label, None)
-
-
-def check_room(report: Report, loaded: Loaded, stage: Path, need: int) -> None:
-    """Refuse to write checkpoints of so many bytes where there is no room for them, or for loading one back.
-
-    Raises:
-        OutputError: so it is.
-    """
-    if need > (free := shutil.disk_usage(stage).free):
-        raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
-    if report.recipe.verify:
-        check_memory(loaded.model)
-
-
-def write_checkpoint(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    report: Report,
-    label: str,
-    stage: Path,
-    progress: Progress,
-) -> None:
-    """Write a pruned model as it is now, with a card and a record, under its label, and note that in the report."""
-    relative = Path("checkpoints") / label
-    report.checkpoints[label] = relative
-    with progress.stage(f"save {relative}"):
-        (stage / relative).mkdir(parents=True)
-        write(
-            model,
-            tokenizer,
-            stage / relative,
-            verify=report.recipe.verify,
-            card=model_card(report, label),
-            record=Record(
-                source=model_anywhere(report.recipe.model),
-                num_blocks=report.num_blocks,
-                removed=tuple(simplest(report.plan_of(label).blocks)),
-                healers=(report.recipe.healers[report.healed[label].healer].name,) if label in report.healed else (),
-            ),
-            max_shard_size=report.recipe.max_shard_size,
-        )
-
-
-@contextmanager
-def output_directory(
-    recipe: Recipe, why_not: Callable[[Path], str | None] = why_not_ours, others: Sequence[str] = ()
-) -> Iterator[Path | None]:
-    """The output directory in the making, or None where none is asked for; it appears under its name on leaving.
-
-    Args:
-        recipe: The recipe.
-        why_not: Why a directory that exists may not be replaced, where the recipe allows that; None if it may.
-        others: Further models that are read, and left alone.
-
-    Raises:
-        OutputError: it exists and must stay, or nothing can be written there.
-    """
-    if recipe.output is None:
-        yield None
-        return
-    target = recipe.output.expanduser().absolute()
-    check_name(target)
-    for model in (recipe.model, *others):
-        refuse_precious(target, model)
-    with staged(target, why_not=why_not if recipe.overwrite else None) as stage:
-        yield stage
-
-
-def check_output(recipe: Recipe) -> None:
-    """Refuse an output directory that could not be made; nothing is made.
-
-    Raises:
-        OutputError: it exists and must stay.
-    """
-    if recipe.output is not None:
-        target = recipe.output.expanduser().absolute()
-        check_name(target)
-        refuse_precious(target, recipe.model)
-        check_target(target, why_not=why_not_ours if recipe.overwrite else None)
-
-
-def refuse_precious(target: Path, model: str) -> None:
-    """Never write into a model's own directory, one of its parents, or a home.
-
-    Raises:
-        OutputError: the output would lie there.
-    """
-    source = Path(located("models", model)).expanduser()
-    resolved = target.resolve()
-    if source.is_dir():
-        own = source.resolve()
-        if own == resolved or resolved in own.parents:
-            raise OutputError(f"the output {target} is the model's own directory or holds it; name another")
-        if own in resolved.parents:
-            raise OutputError(f"the output {target} lies in the directory of the model {model}; name another")
-    if resolved == Path.home().resolve() or resolved in Path.home().resolve().parents:
-        raise OutputError(f"the output {target} is a home directory or holds one; name another")

@@ -1,0 +1,151 @@
+"""Healing a pruned checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerimp._version import __version__
+from layerimp.checkpoint.record import Record, read_record
+from layerimp.checkpoint.saving import write
+from layerimp.defaults import HEALER
+from layerimp.errors import InputError, ModelError
+from layerimp.healer import Healer
+from layerimp.healing.engine import Healed, heal_beside
+from layerimp.models.dtypes import name_of
+from layerimp.pipeline.ahead import check_ahead
+from layerimp.pipeline.healing import configured, further_text
+from layerimp.pipeline.output import output_directory
+from layerimp.pipeline.resolve import resolve, told
+from layerimp.pipeline.stages import check_calibration, draw, load_model
+from layerimp.progress import SILENT, Progress
+from layerimp.registry.assets import absolute, assets
+from layerimp.report import conversion
+from layerimp.steps import Step, checked_steps, simplest
+
+if TYPE_CHECKING:
+    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.pipeline.stages import Loaded
+    from layerimp.recipe import Permissions, Recipe
+    from layerimp.report.documents import HealingReport
+
+
+def heal_checkpoint(
+    asked: Recipe,
+    *,
+    teacher: str | None = None,
+    removed: Sequence[Step] | None = None,
+    healer: str = HEALER,
+    options: Mapping[str, Any] | None = None,
+    permissions: Permissions,
+    progress: Progress = SILENT,
+) -> HealingReport:
+    """Repair a pruned checkpoint, and write what comes out as a checkpoint.
+
+    Args:
+        asked: The pruned model, the text and the output; of a recipe nothing else is read.
+        teacher: The intact model; by default the one that the checkpoint's record names.
+        removed: What is gone; by default what the record says.
+        healer: The name of a healer.
+        options: Its options.
+        permissions: What may run code.
+        progress: Where to report progress.
+
+    Returns:
+        What was done, as one JSON document.
+
+    Raises:
+        InputError: something is wrong with what was asked for, or there is no record of what is gone.
+        LayerimpError: healing failed; nothing is left under the output's name.
+    """
+    recipe, repairer = resolve(asked), configured(healer, options or {})
+    if by_default := told(asked, recipe, ["calibration"]):
+        progress.note(by_default)
+    record = _record_of(recipe.model, teacher, removed)
+    check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
+    with output_directory(recipe, _why_not_healed, [record.source]) as stage:
+        assert stage is not None
+        trained_on = check_calibration(recipe, permissions, progress)
+        ours = load_model(recipe, permissions, progress)
+        same = {"model": record.source, "dtype": name_of(ours.model.dtype)}
+        theirs = load_model(recipe.model_copy(update=same), permissions, progress)
+        record = record.model_copy(update={"num_blocks": len(theirs.stack)})
+        drawn = draw(recipe, ours, trained_on, progress)
+        further = further_text(recipe, ours, drawn) or ()
+        found = heal_beside(
+            theirs.stack, ours.stack, record.removed, drawn, repairer, further=further, progress=progress
+        )
+        with progress.stage("save"):
+            _save(found, ours, stage, recipe, record, healer, drawn)
+    return _document(recipe, record, found, healer, repairer, drawn)
+
+
+def _save(
+    found: Healed, ours: Loaded, stage: Path, recipe: Recipe, record: Record, healer: str, drawn: CalibrationSet
+) -> None:
+    """Write the healed model, with a card and a record that say by whom."""
+    write(
+        found.model,
+        ours.tokenizer,
+        stage,
+        verify=recipe.verify,
+        card=_card(Path(recipe.model), found, healer, drawn),
+        record=record.model_copy(update={"healers": (*record.healers, healer)}),
+        max_shard_size=recipe.max_shard_size,
+    )
+
+
+def _why_not_healed(directory: Path) -> str | None:
+    """Why a directory is no healed checkpoint; None if it is."""
+    try:
+        record = read_record(directory)
+    except InputError as error:
+        return str(error)
+    return None if record and record.healers else "it is no checkpoint that layerimp healed"
+
+
+def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) -> Record:
+    """What was removed from what: as a checkpoint's record says, but for what is named."""
+    record = read_record(Path(model).expanduser())
+    if record is None and removed is None:
+        raise ModelError(f"{model} has no layerimp.json that says which blocks are gone; name them with --removed")
+    if record is None and teacher is None:
+        raise ModelError(f"{model} has no layerimp.json that says what it was made from; name that with --teacher")
+    known = record or Record(source="", num_blocks=1, removed=())
+    changed: dict[str, Any] = {} if removed is None else {"removed": tuple(simplest(removed))}
+    if teacher is not None:
+        changed["source"] = absolute(teacher, assets().models)
+    return known.model_copy(update=changed)
+
+
+def _card(pruned: Path, found: Healed, healer: str, drawn: CalibrationSet) -> str:
+    """The pruned model's card, with what was done to it."""
+    before = pruned / "README.md"
+    card = before.read_text(encoding="utf-8") if before.exists() else "# A pruned model\n"
+    loss = ", ".join(f"{name} {value:.4f}" for name, value in found.loss.items())
+    done = "; ".join(f"{repair.gap}: {repair.done}" for repair in found.repairs)
+    return (
+        f"{card}\n## Healed\n\n- **Method:** healer {healer}, layerimp {__version__} ({done})\n- **Text:** "
+        f"{drawn.num_tokens:,} tokens (fingerprint {drawn.fingerprint})\n- **Held-out loss:** {loss}\n\n"
+        "What is measured above is the model before it was healed.\n"
+    )
+
+
+def _document(
+    recipe: Recipe, record: Record, found: Healed, healer: str, repairer: Healer, drawn: CalibrationSet
+) -> HealingReport:
+    """What was done, as JSON."""
+    return {
+        "schema_version": "layerimp.healing/1",
+        "model": recipe.model,
+        "teacher": record.source,
+        "removed": list(record.removed),
+        "healer": healer,
+        "options": repairer.config.model_dump(mode="json"),
+        "calibration": drawn.description,
+        **conversion.repaired(found.repairs, found.loss, found.accuracy, found.recovered),
+        "changed": list(found.changed),
+        "output": str(Path(recipe.output or "").expanduser().absolute()),
+    }
