@@ -227,7 +227,7 @@ def test_a_teacher_that_knows_nothing_is_passed_over(teach: Callable[[Any], None
     assert layerimp.find_blocks(tiny("llama")).path == "model.layers"
 
 
-@pytest.mark.parametrize(("answer", "said"), [(lambda _m: 1 / 0, "ZeroDivisionError"), (lambda _m: 5, "gave int")])
+@pytest.mark.parametrize(("answer", "said"), [(lambda _m: 1 / 0, "ZeroDivisionError"), (lambda _m: 5, "returns int")])
 def test_a_bad_teacher_is_named_and_left_out(teach: Callable[[Any], None], answer: Any, said: str) -> None:
     teach(answer)
     with pytest.warns(PluginWarning, match=rf"the plugin 'teacher' \(layerimp-teacher 1.2\) is left out: .*{said}"):

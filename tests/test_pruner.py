@@ -237,7 +237,10 @@ def test_a_plan_survives_a_file() -> None:
         ({"num_blocks": 4, "blocks": [1, 1]}, "named twice"),
         ({"num_blocks": 2, "blocks": [0, 1]}, "leaves no model"),
         ({"num_blocks": 0, "blocks": []}, "leaves no model"),
-        ({"num_blocks": 4, "blocks": ["x"]}, r"'x' is no block \(5\), no seam \(17/18\) and no sublayer \(7.mlp\)"),
+        (
+            {"num_blocks": 4, "blocks": ["x"]},
+            r"'x' is no block \(5\), no range \(8-10\), no seam \(17/18\) and no sublayer \(7.mlp\)",
+        ),
         ({"num_blocks": 4, "blocks": [1.5]}, "is no step"),
         ({"num_blocks": 4, "blocks": ["3/4"]}, r"block 4 \(3/4\) does not exist"),
         ({"num_blocks": 4, "blocks": ["1/2", 2]}, "1/2 and 2 both remove 2.attn"),

@@ -53,6 +53,10 @@ def packed(
         if parts[-1] and not fits(_table(rows, [*parts[-1], column], styles)):
             parts.append([])
         parts[-1].append(column)
+    if len(parts) > 1:  # a single column would look lost
+        *_, before, last = parts
+        while len(before) > len(last) + 1 and fits(_table(rows, [before[-1], *last], styles)):
+            last.insert(0, before.pop())
     tables = [_table(rows, part, styles) for part in parts]
     tables[0].title = shown(title)
     return tables

@@ -162,6 +162,8 @@ def _comparison_columns(report: Report, found: Comparison, *, stacked: bool, pla
     blocks = ["", *((f"{len(plan)}: " if several else "") + cuts.ranges(plan) for plan in plans)]
     head = "removed\nblocks" if _whole(report, found.labels) else "removed"
     yield Column(head, blocks, "left", BLOCKS_WIDTH if stacked else None)
+    gone = [report.removed(label).share_of(report.sizes[ORIGINAL])["parameters"] for label in found.labels]
+    yield Column("parameters\nremoved", ["", *(f"{share:.2%}" for share in gone)])
     kinds = {
         "worst": {label: found.retained[label].worst for label in found.labels},
         "likelihood": {label: found.retained[label].likelihood for label in found.labels},
@@ -187,8 +189,6 @@ def _comparison_columns(report: Report, found: Comparison, *, stacked: bool, pla
             cells.append(_cell(told, best=label in found.best[key], stacked=stacked))
         count = "" if metric.count is None else f"\n{metric.count} documents"
         yield Column(f"{key[0]}\n{key[1]} {_better(metric)}{count}", cells)
-    gone = [report.removed(label).share_of(report.sizes[ORIGINAL])["parameters"] for label in found.labels]
-    yield Column("parameters\nremoved", ["", *(f"{share:.2%}" for share in gone)])
 
 
 def healing(report: Report) -> Iterator[str]:

@@ -37,7 +37,7 @@ class Distill(Healer):
         loss = loss_of(config.loss, teaching, case.batches)
         done = _first(config.first, case)
         before = case.loss()
-        with learning(case, config.learns, width=config.width, rank=config.rank) as learner:
+        with learning(case, config.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
             outcome = train(case, learner, loss, limits, config, before=before.mean)
             values = learner.values()
         told = {"loss_before": before.mean, "steps": float(outcome.steps), "tokens": float(outcome.tokens)}

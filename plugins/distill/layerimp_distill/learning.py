@@ -39,7 +39,7 @@ class Learner:
 
 
 @contextmanager
-def learning(case: Case, what: str, *, width: int, rank: int) -> Iterator[Learner]:
+def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> Iterator[Learner]:
     """Let a part of the pruned model learn while this lasts; afterwards both models are what they were.
 
     Args:
@@ -47,13 +47,14 @@ def learning(case: Case, what: str, *, width: int, rank: int) -> Iterator[Learne
         what: `beside`, `lora` or `all`.
         width: With `beside`, how many blocks on either side of a gap.
         rank: With `lora`, the rank of a change.
+        seed: With `lora`, of what a change starts from.
 
     Raises:
         ModelError: there is nothing to learn by.
     """
     with _frozen(case), trying(case.pruned.model):
         if what == "lora":
-            with _adapted(case, rank) as learner:
+            with _adapted(case, rank, seed) as learner:
                 yield learner
         else:
             yield _own(case, _beside(case, width) if what == "beside" else range(len(case.pruned)))
@@ -104,7 +105,7 @@ def _wide(parameter: Tensor) -> torch.dtype:
 
 
 @contextmanager
-def _adapted(case: Case, rank: int) -> Iterator[Learner]:
+def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
     """Low-rank changes of all linear maps in blocks, by peft."""
     model: PreTrainedModel = case.pruned.model
     linear = {
@@ -117,7 +118,9 @@ def _adapted(case: Case, rank: int) -> Iterator[Learner]:
         raise ModelError(f"the blocks of {type(model).__name__} have no plain linear maps, which lora changes")
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(linear), fan_in_fan_out=_transposed(linear))
     try:
-        inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
         changed: dict[str, Any] = {path: model.get_submodule(path) for path in linear}
         parameters = [p for module in changed.values() for p in module.parameters() if p.requires_grad]
 
