@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -26,6 +26,7 @@ from rich.table import Table
 import layerimp
 from layerimp.blocks.stack import BlockStack
 from layerimp.calibration.sampling import CalibrationSet, load_calibration
+from layerimp.cli.requests import setting
 from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
@@ -90,7 +91,8 @@ def main(
     count: Annotated[int, typer.Option(help="How many blocks go.")] = 3,
     blocks: Annotated[str, typer.Option(help="The blocks that go, such as 12,13, in place of scorers.")] = "",
     scorer: Annotated[list[str] | None, typer.Option(help="Scorers, or greedy; repeatable.")] = None,
-    healer: Annotated[list[str] | None, typer.Option(help="Healers; repeatable.")] = None,
+    healer: Annotated[list[str] | None, typer.Option(help="HEALER, or LABEL=HEALER; repeatable.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="LABEL.OPTION=VALUE, for a healer.")] = None,
     draws: Annotated[int, typer.Option()] = 5,
     samples: Annotated[int, typer.Option(help="Rows to score and to heal on.")] = 64,
     greedy_samples: Annotated[int, typer.Option(help="Rows for the greedy search; 0: all.")] = 0,
@@ -107,6 +109,7 @@ def main(
         form = {"field": field, "label_field": label_field, "packing": packing}
         return load_calibration(source, tokenizer, samples=amount, max_length=max_length, seed=seed, **form)
 
+    healers = _healers(healer or ["rescale", "linear"], set_ or [])
     others = [drawn(str(path), rows, 0) for path in held_out]
     measures = [HeldOutLoss(stack, list(other)) for other in others]
     intact = Outcome.of(stack, measures)
@@ -120,13 +123,13 @@ def main(
         for name, gone in _chosen(stack, text, few, blocks, scorer or [], count):
             one = found.setdefault(name, Found())
             one.gone.append(ranges(gone))
-            for healing in ("", *(healer or ["rescale", "linear"])):
+            for healing in ("", *healers):
                 key = frozenset(gone), healing
                 if key not in known:
                     began = time.monotonic()
                     rest = find_blocks(prepare(stack, gone).beside())
                     if healing:
-                        heal_beside(stack, rest, gone, text, registry().create("healer", healing, {}))
+                        heal_beside(stack, rest, gone, text, registry().create("healer", *healers[healing]))
                     known[key] = Outcome.of(rest, measures, time.monotonic() - began)
                 one.outcomes.setdefault(healing, []).append(known[key])
                 recovered = "" if not healing else f", recovered {_recovered(one, intact, healing, -1):.1%}"
@@ -136,6 +139,18 @@ def main(
                     flush=True,
                 )
     _show(found, intact)
+
+
+def _healers(named: Sequence[str], settings: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The healers by label, each by its name and its options."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for one in named:
+        label, _, name = one.rpartition("=")
+        found[label or name] = name, {}
+    for text in settings:
+        label, option, value = setting(text, "distill.steps=60")
+        found[label][1][option] = value
+    return found
 
 
 def _chosen(
