@@ -35,6 +35,12 @@ from layerimp.testing.tiny import WORDS
 
 
 @pytest.fixture(autouse=True)
+def _own_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that run beside each other have COLUMNS of their own."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAYERIMP_CACHE", str(tmp_path_factory.mktemp("cache")))
 

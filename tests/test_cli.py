@@ -714,7 +714,7 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
     """A real signal in the middle of a real run."""
     arguments = ["layerimp", "run", "--tasks", "none", *map(str, scoring), "--output", str(tmp_path / "out")]
     # Many short sleeps: a signal that arrives just before a sleep, or at another thread, does not wake the sleeper.
-    slow = "import time, layerimp.pipeline.scores as s, layerimp.pipeline.stages as p; "
+    slow = "import time, layerimp.pipeline.scores as s, layerimp.pipeline.output as p; "
     # What is printed is for stderr; this is said on the real stdout.
     slow += "import os; out = os.dup(1); "
     slow += "work = lambda: (os.write(out, b'now\\n'), [time.sleep(0.01) for _ in range(6000)]); "
