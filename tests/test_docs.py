@@ -177,6 +177,13 @@ def test_outputs_are_compared_but_for_rounding_times_and_documents_that_tip_over
     assert not pages.same(text, text + "more\n")
 
 
+def test_bars_may_be_drawn_otherwise_and_numbers_may_not() -> None:
+    text = "s: importance of 2 blocks\n  block  score  log scale  removed\n      0  {}  {}  ✗ 1st\n\nretained {}\n"
+    shown = text.format("0.0187", "███▉", "···├─●─┤·")
+    assert pages.same(shown, text.format("0.0187", "████", "··├──●─┤·"))
+    assert not pages.same(shown, text.format("0.0197", "███▉", "···├─●─┤·"))
+
+
 def test_outputs_are_regenerated(tmp_path: Path) -> None:
     page = 'a\n\n```bash\nlayerimp --version\n```\n\n```text title="Output"\nlayerimp 7\n```\n\nb\n'
     assert regenerate.current(page, tmp_path) == page.replace("layerimp 7", f"layerimp {layerimp.__version__}")

@@ -178,6 +178,8 @@ def shown(markdown: str) -> list[tuple[Block, str]]:
     return [(first, second.code) for first, second in pairwise(found) if second.title == OUTPUT]
 
 
+_BARS = re.compile("[█▏▎▍▌▋▊▉]+|[·─├┤●]{9,}")
+"""A score as a bar, and a share on an axis."""
 _TIMES = re.compile(r"^footprint$.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 _SCORES = re.compile(r"^\S+: importance of .*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?%?")
@@ -193,11 +195,12 @@ def same(shown: str, printed: str, command: str = "") -> bool:
 
     The starter computes in float32 on every machine, so a number may differ by one unit of its last printed digit: it
     may lie on the border between two. Shares of documents, such as an accuracy, move by whole documents, and what is
-    computed from them moves as much. Scores of blocks have no such leave, and measured times are not compared at all.
+    computed from them moves as much. Scores of blocks have no such leave. Measured times are not compared at all, and
+    neither are bars, which draw the numbers beside them.
     """
     limit = _LIMIT.search(command)
     tipped = TIPPED / (int(limit[1]) if limit else DOCUMENTS)
-    texts = [_TIMES.sub("", text).rstrip() for text in (shown, printed)]
+    texts = [_BARS.sub("", _TIMES.sub("", text)).rstrip() for text in (shown, printed)]
     one, other = (" ".join(_SCORES.findall(text)) for text in texts)
     rest, further = (_SCORES.sub("", text) for text in texts)
     return _all_alike(one, other, 0.0) and _all_alike(rest, further, tipped)
