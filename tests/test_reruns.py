@@ -88,6 +88,22 @@ def test_what_comes_out_is_that_of_a_whole_run(name: str) -> None:
     assert not torch.equal(check()[0], third[0])
 
 
+def test_training_is_seen() -> None:
+    """An optimizer writes into parameters in place: after each step the blocks are computed again."""
+    stack = find_blocks(tiny("llama"))
+    reruns = Reruns(stack, TEXT)
+    optimizer = torch.optim.AdamW(stack[2].parameters(), lr=1e-2)
+    before = outputs(stack, reruns)
+    for _ in range(2):
+        optimizer.zero_grad()
+        stack.model(**TEXT[0]).logits.square().mean().backward()
+        optimizer.step()
+        now = outputs(stack, reruns)
+        assert not torch.equal(now[0], before[0])
+        assert all(map(torch.equal, now, outputs(stack)))
+        before = now
+
+
 def test_what_has_not_changed_is_not_computed() -> None:
     stack = find_blocks(tiny("llama"))
     reruns = Reruns(stack, TEXT[:1])

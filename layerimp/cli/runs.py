@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import permissions, recipe_from
 from layerimp.errors import OptionError
+
+if TYPE_CHECKING:
+    from layerimp.pipeline.forecast import Command
 
 
 @o.taking(
@@ -81,7 +84,7 @@ def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
     return screen.show(function(made, permissions=permissions(**given), progress=screen, **more))
 
 
-def _foretold(command: str, given: Mapping[str, Any], **more: Any) -> int:
+def _foretold(command: Command, given: Mapping[str, Any], **more: Any) -> int:
     """Say what a command would do with the recipe that the options make; returns the exit code."""
     made = recipe_from(**given)
     from layerimp.cli.display import Screen
@@ -89,6 +92,6 @@ def _foretold(command: str, given: Mapping[str, Any], **more: Any) -> int:
     from layerimp.pipeline.forecast import foretell
 
     screen = Screen(json=given["json"])
-    found = foretell(command, made, permissions=permissions(**given), progress=screen, **more)  # type: ignore[arg-type]
+    found = foretell(command, made, permissions=permissions(**given), progress=screen, **more)
     show(found, screen)
     return 0

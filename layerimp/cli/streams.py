@@ -122,9 +122,9 @@ def _is_on_stdout(stream: TextIO) -> bool:
 
 def _flush_others(stdout: TextIO) -> None:
     """Let go of what others have written to file descriptor 1 and still hold back."""
-    for stream in (stdout, sys.__stdout__):
-        with suppress(OSError, ValueError, AttributeError):
-            stream.flush()  # type: ignore[union-attr]
+    for stream in filter(None, (stdout, sys.__stdout__)):
+        with suppress(OSError, ValueError, AttributeError):  # what stands in for stdout may be no file
+            stream.flush()
     if os.name == "posix":
         ctypes.CDLL(None).fflush(None)
 

@@ -160,6 +160,7 @@ def _divergence(ours: Head, output: ModelOutput, theirs: Head, expected: ModelOu
         return _between(ours.label_logits(output, targets.batch), aim)
     hidden, aims = output[ours.field], expected[theirs.field]
     rows, aims = hidden[targets.mask.to(hidden.device)], aims[targets.mask.to(aims.device)]
+    # torch gives `apply` no types.
     found: Tensor = _Chunked.apply(rows, ours, output, theirs, expected, aims)  # type: ignore[no-untyped-call]
     return found
 

@@ -52,7 +52,7 @@ def read_headers(model: str) -> Headers | None:
     for name in names:
         try:
             with safe_open(directory / name, "pt") as file:
-                for key in file.keys():  # noqa: SIM118
+                for key in file.keys():  # noqa: SIM118 - the file is no mapping
                     part = file.get_slice(key)
                     numbers[part.get_dtype()] += math.prod(part.get_shape())
         except (OSError, SafetensorError) as error:
