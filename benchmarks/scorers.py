@@ -128,7 +128,7 @@ def main(
     held_out_samples: Annotated[int, typer.Option()] = 12,
     max_length: Annotated[int, typer.Option()] = 128,
     # typer takes lists only, and nobody changes this one.
-    remove: Annotated[list[int], typer.Option(help="How many blocks to remove.")] = [3, 4],  # noqa: B006
+    remove: Annotated[list[int], typer.Option(help="How many blocks to remove.")] = [3, 4],  # noqa: B006 - typer only reads it
     threads: Annotated[int, typer.Option()] = 2,
 ) -> None:
     torch.set_num_threads(threads)
