@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from layerimp.steps import Cuts, Step
 CUTS: tuple[Cuts, Cuts] = ("blocks", "all")
 """What is compared: the second against the first."""
 Line = dict[str, Any]
-"""What is known of one draw and method, with one kind of cuts."""
+"""What is known of one model: a draw, method, kind of cuts, count and healer, its steps and its outcome."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ class Pair:
     @classmethod
     def of(cls, lines: Sequence[Line], method: str, count: str, healer: str) -> Pair | None:
         """What is known of a method at a count; None where a model cannot be made, or nothing is known."""
-        by_place = {(line["draw"], line["cuts"]): line for line in lines if line["method"] == method}
+        place = method, count, healer
+        mine = [line for line in lines if (line["method"], line["count"], line["healer"]) == place]
+        by_place = {(line["draw"], line["cuts"]): (line["steps"], line["outcome"]) for line in mine}
         draws = sorted(draw for draw, cuts in by_place if cuts == CUTS[0] and (draw, CUTS[1]) in by_place)
-        both = [[by_place[draw, cuts] for cuts in CUTS] for draw in draws]
-        found = [tuple((one["steps"][count], one["found"][count][healer]) for one in pair) for pair in both]
+        found = [tuple(by_place[draw, cuts] for cuts in CUTS) for draw in draws]
         if not found or any("error" in outcome for pair in found for _, outcome in pair):
             return None
         blocks, seams = (_estimate([pair[which][1] for pair in found]) for which in (0, 1))
@@ -75,7 +77,8 @@ def _estimate(outcomes: Sequence[Mapping[str, Any]]) -> Estimate:
 
 def show(methods: Sequence[str], counts: Sequence[str], healers: Sequence[str], lines: Sequence[Line]) -> None:
     """The comparisons of one model."""
-    places = [(method, count, healer) for method in methods for count in counts for healer in healers]
+    known = {(line["method"], line["count"], line["healer"]) for line in lines}
+    places = [place for place in itertools.product(methods, counts, healers) if place in known]
     pairs = {place: Pair.of(lines, *place) for place in places}
     told = {place: pair.apart.p for place, pair in pairs.items() if pair and pair.apart.p is not None}
     corrected = holm({place: p for place, p in told.items() if p is not None})

@@ -7,10 +7,12 @@ without --blocks). The loss is measured on other files: *recovered* is the share
 healing brings back, over all tokens of them; the perplexity is the geometric mean over the files. For a classifier, the
 files need labels, and what is lost and recovered is accuracy. Shown are means over the draws with their 95 % intervals
 (Student's t). Scorers that remove the same blocks in a draw share the healed models.
+What is finished is kept in --results, a JSON line for each draw, scorer and healer: the same command goes on there.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from statistics import fmean
 from typing import Annotated, Any, Literal
 
 import typer
+from finished import Finished
 from rich.console import Console
 from rich.table import Table
 
@@ -78,10 +81,24 @@ class Outcome:
 
 @dataclass
 class Found:
-    """What came out for one scorer, by draw."""
+    """What came out for one scorer, by draw: the steps that are gone, and the outcomes by healer."""
 
-    gone: list[str] = field(default_factory=list)
-    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    gone: dict[int, list[Step]] = field(default_factory=dict)
+    outcomes: dict[str, dict[int, Outcome]] = field(default_factory=dict)
+
+    def of(self, draw: int, healing: str) -> Outcome | None:
+        """What is known of a draw."""
+        return self.outcomes.get(healing, {}).get(draw)
+
+    def put(self, draw: int, gone: list[Step], healing: str, outcome: Outcome) -> None:
+        """Note what came out."""
+        self.gone[draw] = gone
+        self.outcomes.setdefault(healing, {})[draw] = outcome
+
+    def recovered(self, intact: Outcome, healing: str, draw: int) -> float:
+        """The share of what the removal cost that a healer brings back."""
+        pruned, healed = self.outcomes[""][draw].cost, self.outcomes[healing][draw].cost
+        return (pruned - healed) / (pruned - intact.cost) if pruned > intact.cost else math.nan
 
 
 def main(
@@ -94,6 +111,7 @@ def main(
     healer: Annotated[list[str] | None, typer.Option(help="HEALER, or LABEL=HEALER; repeatable.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="LABEL.OPTION=VALUE, for a healer.")] = None,
     draws: Annotated[int, typer.Option()] = 5,
+    seed: Annotated[int, typer.Option(help="The first draw's seed.")] = 0,
     samples: Annotated[int, typer.Option(help="Rows to score and to heal on.")] = 64,
     greedy_samples: Annotated[int, typer.Option(help="Rows for the greedy search; 0: all.")] = 0,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
@@ -101,6 +119,7 @@ def main(
     packing: Annotated[Literal["windows", "rows"], typer.Option(help="As in layerimp run.")] = "windows",
     field: Annotated[str, typer.Option(help="JSON field that holds the text.")] = "text",
     label_field: Annotated[str | None, typer.Option(help="JSON field that holds a classifier's label.")] = None,
+    results: Annotated[Path | None, typer.Option(help="JSON lines of what is finished.")] = None,
 ) -> None:
     loaded, tokenizer = layerimp.load(model)
     stack = find_blocks(loaded)
@@ -113,17 +132,30 @@ def main(
     others = [drawn(str(path), rows, 0) for path in held_out]
     measures = [HeldOutLoss(stack, list(other)) for other in others]
     intact = Outcome.of(stack, measures)
-    found: dict[str, Found] = {}
-    for seed in range(draws):
-        text = drawn(calibration, samples, seed)
-        few = text if not greedy_samples else drawn(calibration, greedy_samples, seed)
+    names = [f"blocks {blocks}"] if blocks else (scorer or [])
+    texts = [Path(one).name for one in (model, calibration, *held_out)]  # where they lie decides nothing
+    finished = Finished(results, [*texts, count, samples, greedy_samples, max_length, rows, packing])
+    found = {name: Found() for name in names}
+    for line in finished.lines:
+        healing, *by = line["healer"]
+        asked_for = line["scorer"] in found and line["draw"] in range(seed, seed + draws)
+        if asked_for and by == list(healers.get(healing, ())):
+            found[line["scorer"]].put(line["draw"], line["gone"], healing, Outcome(**line["outcome"]))
+    for draw in range(seed, seed + draws):
+        lacking = [name for name in names if any(found[name].of(draw, healing) is None for healing in ("", *healers))]
+        if not lacking:
+            continue
+        text = drawn(calibration, samples, draw)
+        few = text if not greedy_samples else drawn(calibration, greedy_samples, draw)
         if any(text.documents & other.documents for other in others):
             raise typer.BadParameter("a document of the calibration text is also held out")
         known: dict[tuple[frozenset[Step], str], Outcome] = {}
-        for name, gone in _chosen(stack, text, few, blocks, scorer or [], count):
-            one = found.setdefault(name, Found())
-            one.gone.append(ranges(gone))
+        chosen = {name: found[name].gone[draw] for name in lacking if draw in found[name].gone}
+        chosen |= _chosen(stack, text, few, blocks, [name for name in lacking if name not in chosen], count)
+        for name, gone in chosen.items():
             for healing in ("", *healers):
+                if found[name].of(draw, healing):
+                    continue
                 key = frozenset(gone), healing
                 if key not in known:
                     began = time.monotonic()
@@ -131,11 +163,14 @@ def main(
                     if healing:
                         heal_beside(stack, rest, gone, text, registry().create("healer", *healers[healing]))
                     known[key] = Outcome.of(rest, measures, time.monotonic() - began)
-                one.outcomes.setdefault(healing, []).append(known[key])
-                recovered = "" if not healing else f", recovered {_recovered(one, intact, healing, -1):.1%}"
+                outcome = known[key]
+                found[name].put(draw, gone, healing, outcome)
+                line = {"draw": draw, "scorer": name, "gone": gone, "healer": [healing, *healers.get(healing, ())]}
+                finished.add({**line, "outcome": dataclasses.asdict(outcome)})
+                recovered = "" if not healing else f", recovered {found[name].recovered(intact, healing, draw):.1%}"
                 print(
-                    f"draw {seed}, {name} ({one.gone[-1]}) {healing or 'unhealed'}: "
-                    f"{known[key].shown:.2f}{recovered}, {known[key].seconds:.0f} s",
+                    f"draw {draw}, {name} ({ranges(gone)}) {healing or 'unhealed'}: "
+                    f"{outcome.shown:.2f}{recovered}, {outcome.seconds:.0f} s",
                     flush=True,
                 )
     _show(found, intact)
@@ -176,23 +211,20 @@ def _chosen(
         yield GREEDY, pruner.within_budget(scoring, Budget.exactly(count, len(stack))).blocks
 
 
-def _recovered(one: Found, intact: Outcome, healing: str, draw: int) -> float:
-    pruned, healed = one.outcomes[""][draw].cost, one.outcomes[healing][draw].cost
-    return (pruned - healed) / (pruned - intact.cost) if pruned > intact.cost else math.nan
-
-
 def _show(found: dict[str, Found], intact: Outcome) -> None:
     quality = "accuracy, %" if intact.accuracy else "perplexity"
     print(f"intact {quality} {intact.shown:.2f}")
     table = Table("scorer", "healer", quality, "recovered", "seconds", "removed (times)")
     for name, one in found.items():
-        for healing, outcomes in one.outcomes.items():
+        removed = [ranges(gone) for _, gone in sorted(one.gone.items())]
+        went = "; ".join(f"{gone} ({removed.count(gone)})" for gone in dict.fromkeys(removed))
+        for healing, by_draw in one.outcomes.items():
+            outcomes = [by_draw[draw] for draw in sorted(by_draw)]
             mean = interval([outcome.shown if intact.accuracy else fmean(outcome.losses) for outcome in outcomes])
             mean = mean if intact.accuracy else mean.mapped(math.exp)
             shown = "" if mean.low is None or mean.high is None else f" ({mean.low:.2f} to {mean.high:.2f})"
-            back = interval([_recovered(one, intact, healing, draw) for draw in range(len(outcomes))])
+            back = interval([one.recovered(intact, healing, draw) for draw in sorted(by_draw)])
             half = "" if back.high is None else f" ± {back.high - back.mean:.1%}"
-            went = "; ".join(f"{gone} ({one.gone.count(gone)})" for gone in dict.fromkeys(one.gone))
             table.add_row(
                 name if not healing else "",
                 healing or "none",

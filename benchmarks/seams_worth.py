@@ -10,13 +10,12 @@ with options: `perplexity:greedy,exchange=2`. The starter reads its own text, th
 Shown are means over the draws. The difference of the losses (below 0: seams are better) has a 95 % interval of two
 sources of chance, the draws and the documents, both paired; *better* and *worse* are significant at the 5 % level by
 themselves, and with a star after Holm's correction over all comparisons of the model. What is finished is kept in
---results, a JSON line for each draw and method: the same command goes on there.
+--results, a JSON line for each model: the same command goes on there.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ import layerimp_starter
 import typer
 import yaml
 from cuts_compared import CUTS, Line, show
+from finished import Finished
 
 import layerimp
 from layerimp.calibration.sampling import CalibrationSet, Packing, load_calibration
@@ -73,17 +73,21 @@ class Bench:
     def __post_init__(self) -> None:
         self.stack = find_blocks(self.model)
 
-    def line(self, text: CalibrationSet, draw: int, method: str, cuts: Cuts, healers: Sequence[str]) -> Line:
-        """What comes of one method on one draw, at every count."""
+    def unhealed(self, text: CalibrationSet, few: CalibrationSet, draw: int, method: str, cuts: Cuts) -> Iterator[Line]:
+        """What comes of one method on one draw, at every count; what searches looks at few rows of the text."""
         began = time.monotonic()
-        plans = dict(self._plans(text, method, cuts))
+        searches = method.partition(":")[2] not in ("", "lowest")
+        plans = dict(self._plans(few if searches else text, method, cuts))
         seconds = time.monotonic() - began
-        found = {
-            count: {healer: self._outcome(text, draw, steps, healer) for healer in ("", *healers)}
-            for count, steps in plans.items()
-        }
-        steps = {count: list(taken) for count, taken in plans.items()}
-        return {"draw": draw, "method": method, "cuts": cuts, "seconds": seconds, "steps": steps, "found": found}
+        for count, steps in plans.items():
+            line: Line = {"draw": draw, "method": method, "cuts": cuts, "count": count, "healer": "", "steps": steps}
+            yield {**line, "seconds": seconds, "outcome": self._outcome(text, draw, steps, "")}
+
+    def healed(self, text: CalibrationSet, line: Line, healer: str) -> Line:
+        """What comes of a model once it is healed."""
+        began = time.monotonic()
+        outcome = self._outcome(text, line["draw"], line["steps"], healer)
+        return {**line, "healer": healer, "outcome": outcome, "seconds": time.monotonic() - began}
 
     def _plans(self, text: CalibrationSet, method: str, cuts: Cuts) -> Iterator[tuple[str, list[Step]]]:
         """The steps that a method takes, by count; of nested plans the longest serves all counts."""
@@ -147,32 +151,16 @@ def costs_of(model: Any) -> dict[str, float]:
     return {one.name: one.value for one in evaluator.evaluate(model, None)}
 
 
+def _place(line: Line) -> tuple[int, str, str, str, str]:
+    return line["draw"], line["method"], line["cuts"], line["count"], line["healer"]
+
+
 def read_method(method: str) -> tuple[str, ComponentSpec]:
     """The scorer of a method, and its pruner: `SCORER`, or `SCORER:PRUNER,OPTION=VALUE`."""
     scorer, _, rest = method.partition(":")
     name, *options = (rest or "lowest").split(",")
     values = (one.partition("=") for one in options)
     return scorer, ComponentSpec(name=name, options={option: yaml.safe_load(value) for option, _, value in values})
-
-
-def read_results(path: Path, setting: str) -> dict[tuple[str, int, str, str], Line]:
-    """The finished lines of a file that belong to a setting; one that was cut off is left out."""
-    found: dict[tuple[str, int, str, str], Line] = {}
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if line["setting"] == setting:
-            found[line["model"], line["draw"], line["method"], line["cuts"]] = line
-    return found
-
-
-def keep(path: Path, line: Line) -> None:
-    """Add a line to a file, whose last one may have been cut off."""
-    torn = path.exists() and not path.read_bytes().endswith(b"\n")
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n" * torn + json.dumps(line) + "\n")
 
 
 def main(
@@ -183,13 +171,15 @@ def main(
     method: Annotated[list[str] | None, typer.Option(help="SCORER[:PRUNER[,OPTION=VALUE]]; repeatable.")] = None,
     count: Annotated[list[int] | None, typer.Option(help="Steps to take; repeatable. Default: 1, 2, 3.")] = None,
     ratio: Annotated[list[float] | None, typer.Option(help="Shares; repeatable. Default: 0.12, 0.25.")] = None,
-    healer: Annotated[list[str] | None, typer.Option(help="Healers; repeatable. Default: linear.")] = None,
+    healer: Annotated[list[str] | None, typer.Option(help="Healers; repeatable. Default: none.")] = None,
+    heal_count: Annotated[list[str] | None, typer.Option(help="Counts to heal at, as shown; default: all.")] = None,
     draws: Annotated[int, typer.Option()] = 5,
     samples: Annotated[int, typer.Option(help="Rows of a draw.")] = 64,
+    search_samples: Annotated[int, typer.Option(help="Rows for what searches; 0: all.")] = 0,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     documents: Annotated[int, typer.Option(help="Documents to measure on, of each file.")] = 100,
 ) -> None:
-    methods, healers = method or ["perplexity:greedy", "block-influence", "lrp"], healer or ["linear"]
+    methods, healers = method or ["perplexity:greedy", "block-influence", "lrp"], healer or []
     for name in model:
         own = name == STARTER
         source, others = (STARTER, [STARTER_DOCUMENTS]) if own else (calibration, held_out or [])
@@ -200,23 +190,31 @@ def main(
         texts = [load_calibration(str(o), tokenizer, samples=documents, packing="rows", **form) for o in others]
         bench = Bench(name, loaded, {}, [batch for text in texts for batch in text])
         bench.counts = _counts(len(bench.stack), count or [1, 2, 3], ratio or [0.12, 0.25])
-        asked = [source, own, *map(str, others), samples, max_length, documents, bench.counts, healers]
-        setting = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
-        known = read_results(results, setting)
+        used = [Path(one).name for one in (name, source, *others)]  # where they lie decides nothing
+        asked = [*used, samples, search_samples, max_length, documents]
+        finished = Finished(results, asked)
+        counts, heal_counts = list(bench.counts), heal_count or list(bench.counts)
         for draw in range(draws):
             packing: Packing = "rows" if own else "windows"  # the starter knows single documents alone
-            text = load_calibration(source, tokenizer, samples=samples, seed=draw, packing=packing, **form)
+            form |= {"seed": draw, "packing": packing}
+            text, few = (
+                load_calibration(source, tokenizer, samples=n, **form) for n in (samples, search_samples or samples)
+            )
             if any(text.documents & other.documents for other in texts):
                 raise typer.BadParameter("a document of the calibration text is also held out")
-            for one in methods:
-                for cuts in CUTS:
-                    if (name, draw, one, cuts) in known:
-                        continue
-                    line = {"setting": setting, "model": name, **bench.line(text, draw, one, cuts, healers)}
-                    known[name, draw, one, cuts] = line
-                    keep(results, line)
-                    print(f"{name}, draw {draw}, {one}, {cuts}: {line['seconds']:.0f} s to plan", flush=True)
-        lines = [line for (its, draw, one, _), line in known.items() if its == name and draw < draws and one in methods]
+            for place in itertools.product(methods, CUTS):
+                known = {_place(line): line for line in finished.lines}
+                if any((draw, *place, count, "") not in known for count in counts):
+                    for line in bench.unhealed(text, few, draw, *place):
+                        known[_place(line)] = line
+                        finished.add(line)
+                        print(f"{name}, draw {draw}, {place}, {line['count']}: {line['seconds']:.0f} s", flush=True)
+                for count, one in itertools.product(heal_counts, healers):
+                    if (draw, *place, count, one) not in known:
+                        line = bench.healed(text, known[draw, *place, count, ""], one)
+                        finished.add(line)
+                        print(f"{name}, draw {draw}, {place}, {count}, {one}: {line['seconds']:.0f} s", flush=True)
+        lines = [line for line in finished.lines if line["draw"] < draws and line["method"] in methods]
         intact = HeldOutLoss(bench.stack, bench.held_out).of(bench.stack)
         costs = costs_of(loaded)
         print(
@@ -224,7 +222,7 @@ def main(
             f"{costs.get(CACHE, math.nan):,.0f} bytes of cache per token; perplexity {math.exp(intact.mean):.2f} on "
             f"{len(intact.totals)} documents"
         )
-        show(methods, list(bench.counts), ("", *healers), lines)
+        show(methods, counts, ("", *healers), lines)
 
 
 def _counts(num_blocks: int, counts: Sequence[int], ratios: Sequence[float]) -> dict[str, int]:

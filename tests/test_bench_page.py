@@ -402,7 +402,7 @@ def test_a_browser_shows_it(browser: Any, document: str, tmp_path: Path, width: 
     shown.goto(address)
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
     boxes = shown.evaluate("[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().toJSON())")
-    assert len(boxes) == 12
+    assert len(boxes) == len(pictures(document))
     assert all(box["width"] > 200 and box["height"] > 80 for box in boxes)
     cut = """[...document.querySelectorAll('figure svg')].flatMap(s => {
         const frame = s.getBoundingClientRect();
