@@ -15,6 +15,8 @@ from layerimp.progress import SILENT, Progress
 from layerimp.steps import Step, Sublayer, named, steps_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from layerimp.blocks.stack import Batch, BlockStack
 
 
@@ -168,6 +170,8 @@ class Case:
         progress: Where to report progress.
         rerun: Lets one of both models run a batch of the case inside what it gives, from the first block that has
             changed since it last ran it; used by `loss` and `layerimp.healing.states`.
+        workspace: Gives a directory for the state of long work, which holds what an interrupted run of the same healing
+            has left there; None where there is none. It is removed once the command has succeeded.
     """
 
     intact: BlockStack
@@ -179,6 +183,7 @@ class Case:
     progress: Progress = SILENT
     further: Iterable[Batch] = ()
     rerun: Callable[[BlockStack, Batch], AbstractContextManager[None]] = lambda _stack, _batch: nullcontext()
+    workspace: Callable[[], Path | None] = lambda: None
 
 
 class Healer(Component):

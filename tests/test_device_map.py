@@ -21,8 +21,8 @@ from layerimp import Recipe
 from layerimp.checkpoint import saving as checkpoint
 from layerimp.checkpoint.saving import check_checkpoint, check_memory
 from layerimp.errors import ModelError, OptionError, OutputError, SurgeryError
-from layerimp.evaluation.cache import model_fingerprint
 from layerimp.models import loading as loading
+from layerimp.models.fingerprint import model_fingerprint
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
 from layerimp.steps import candidates, untouched

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 import layerimp
 from layerimp.errors import OptionError
-from layerimp.evaluation.cache import model_fingerprint
 from layerimp.models import stored_bytes
 from layerimp.models.dtypes import CPU_HALF_VARIABLE, is_native, stored_dtype
+from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import Silent
 from layerimp.testing import tiny_tokenizer
 

@@ -17,9 +17,11 @@ from tiny import tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerimp.blocks.modes import quiet
-from layerimp.evaluation.cache import CACHE_VARIABLE, MetricsCache, model_fingerprint
+from layerimp.cache.directory import CACHE_VARIABLE
+from layerimp.evaluation.cache import MetricsCache
 from layerimp.evaluation.packing import packed, unpacked
 from layerimp.evaluator import Likelihood, Metric
+from layerimp.models.fingerprint import model_fingerprint
 from layerimp.testing import tiny_tokenizer
 
 KEY = ("weights", "harness", "limit=3")

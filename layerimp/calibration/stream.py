@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.calibration.documents import Packing, Reader, check_source, documents_in
 from layerimp.calibration.rows import encoded, packed, padded
 from layerimp.calibration.sampling import document_hash
+from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,6 +49,14 @@ class TextStream:
         self.source = source
         self._tokenizer, self._reader = tokenizer, Reader(field)
         self._max_length, self._batch_size, self._packing, self._without = max_length, batch_size, packing, without
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is read, and how; of a file its place, size and time, not its content."""
+        path = Path(located("texts", self.source)).expanduser()
+        file = (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else self.source
+        form = (self._reader.field, self._max_length, self._batch_size, self._packing, sorted(self._without))
+        return hashlib.blake2b(repr((file, form)).encode(), digest_size=16).hexdigest()
 
     def __iter__(self) -> Iterator[Batch]:
         rows = packed(

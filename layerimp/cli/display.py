@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.filesize import decimal
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress import (
@@ -205,6 +206,25 @@ class Screen:
             cells = (row["name"], row["status"], source, seconds, told)
             table.add_row(*(shown(cell) for cell in cells), style=style)
         self.out.print(table)
+
+    def show_cache(self, directory: str, kept: list[dict[str, Any]], removed: list[dict[str, Any]] | None) -> None:
+        """What is kept between runs, and what was removed of it; None where nothing was to be."""
+        if self.json:
+            self.print_json({"directory": directory, "kept": kept, "removed": removed or []})
+            return
+        for title, rows in (("removed", removed), (f"kept in {directory}", kept)):
+            if rows is None:
+                continue
+            if not rows:
+                self.out.print(shown(f"{title}: nothing"), soft_wrap=True)
+                continue
+            table = Table("what", "entries", "size", "last written", title=title, title_justify="left", box=SIMPLE_HEAD)
+            for row in rows:
+                used = " (in use)" if row["in_use"] else ""
+                written = row["changed"][:16].replace("T", " ") + " UTC"
+                told = (row["about"] or "unknown") + used
+                table.add_row(shown(told), str(row["entries"]), decimal(row["bytes"]), written)
+            self.out.print(table)
 
     def show_components(self, kind: str, components: list[dict[str, Any]], *, details: bool) -> None:
         """The components of a kind, or with `details` their options."""

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import zlib
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from layerimp._version import __version__
+from layerimp.cache.directory import cache_directory
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluation.packing import packed, unpacked
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from layerimp.evaluator import Evaluator, Metric
 
-CACHE_VARIABLE = "LAYERIMP_CACHE"
 FORMAT = "hashes"
 """In every key: what was kept without its documents and their hashes is measured again."""
 
@@ -35,48 +28,15 @@ def kept_as(evaluator: Evaluator, who: str) -> str | None:
     return evaluator.fingerprint() if who == ORIGINAL and evaluator.kind == "quality" else None
 
 
-def model_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """A hash of the weights, the configuration, the tokenizer, the dtype, the kind of device, and the libraries."""
-    digest = hashlib.blake2b(digest_size=20)
-    facts: dict[str, Any] = {
-        "class": type(model).__name__,
-        "config": {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"},
-        "generation": generation.to_dict() if (generation := getattr(model, "generation_config", None)) else None,
-        "attention": getattr(model.config, "_attn_implementation", None),
-        "device": model.device.type,
-        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")}
-        | {"layerimp": __version__},
-    }
-    if tokenizer is not None:
-        facts["tokenizer"] = _tokenizer_facts(tokenizer)
-    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        rules: Any = sorted(tokenizer.get_vocab().items())
-    else:
-        # How it last padded and cut is no property of the tokenizer.
-        rules = {key: v for key, v in json.loads(backend.to_str()).items() if key not in ("padding", "truncation")}
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return [type(tokenizer).__name__, rules, special, tokenizer.chat_template, tokenizer.model_max_length]
-
-
 class MetricsCache:
     """Metrics of intact models, one JSON file per key.
 
     Args:
-        directory: Where they lie; by default `$LAYERIMP_CACHE`, else `~/.cache/layerimp`.
+        directory: Where they lie; by default those of `cache_directory`.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        default = os.environ.get(CACHE_VARIABLE) or "~/.cache/layerimp"
-        self.directory = Path(os.path.expanduser(directory or default)) / "metrics"
+        self.directory = cache_directory("metrics") if directory is None else directory.expanduser() / "metrics"
 
     def _path(self, *parts: str) -> Path:
         key = json.dumps((FORMAT, *parts)).encode()

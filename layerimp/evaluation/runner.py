@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import NonFiniteError, PluginError
-from layerimp.evaluation.cache import MetricsCache, kept_as, model_fingerprint
+from layerimp.evaluation.cache import MetricsCache, kept_as
 from layerimp.evaluator import Metric
+from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import About, Progress
 from layerimp.registry.attribution import attributing, named
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss, split
 from layerimp.healing.parameters import changed, held_by, put
 from layerimp.healing.reruns import Reruns
+from layerimp.healing.workspace import workspace
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.attribution import attributing, named
 from layerimp.steps import Step, checked_steps, kept_halves
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from layerimp.blocks.stack import Batch, BlockStack
+    from layerimp.cache.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def heal_beside(
     healer: Healer,
     *,
     further: Iterable[Batch] = (),
+    unfinished: Unfinished | None = None,
     progress: Progress = SILENT,
 ) -> Healed:
     """Heal a pruned model, a tree of modules of its own, with the intact one beside it.
@@ -80,6 +83,7 @@ def heal_beside(
             to measure on.
         healer: The healer.
         further: More text to heal on, for healers that train.
+        unfinished: Where healers that train keep their state, to go on with after an interruption; None: nowhere.
         progress: Where to report progress.
 
     Raises:
@@ -106,6 +110,8 @@ def heal_beside(
         further=() if further == () else Checked(further, pruned),
         rerun=lambda stack, batch: (theirs if stack is intact else ours).of(batch),
     )
+    if unfinished is not None:
+        case = replace(case, workspace=partial(workspace, unfinished, case, healer, further))
     start, before = case.loss(), held_by(pruned.model)
     try:
         repairs = _healed(case, healer, progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from layerimp.cache.unfinished import Unfinished
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import OptionError
 from layerimp.evaluation.runner import Evaluation
@@ -48,7 +49,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     allowed, lenient = permissions or Permissions(), recipe.tasks is None
     recipe, selection = _begun(recipe, progress, "calibration", "tasks")
     check_ahead(recipe.model, allowed, partial(budget_of, recipe))
-    with output_directory(recipe) as stage:
+    with Unfinished() as unfinished, output_directory(recipe) as stage:
         trained_on = check_calibration(recipe, allowed, progress)
         evaluators = prepared(recipe, allowed, progress)
         made = {label: configured(spec.name, spec.options) for label, spec in recipe.healers.items()}
@@ -60,7 +61,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         drawn = read_text(report, loaded, trained_on, progress)
         if recipe.keep is not None:
             drawn, evaluators = with_quality(report, loaded, drawn, evaluators, progress)
-        healers = HealerSet(made, further_text(recipe, loaded, drawn) if made else None)
+        healers = HealerSet(made, further_text(recipe, loaded, drawn) if made else None, unfinished)
         if made:
             check_text(recipe, evaluators, drawn, healers.further)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)

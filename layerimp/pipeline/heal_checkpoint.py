@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp._version import __version__
+from layerimp.cache.unfinished import Unfinished
 from layerimp.checkpoint.record import Record, read_record
 from layerimp.checkpoint.saving import write
 from layerimp.defaults import HEALER
@@ -65,7 +66,7 @@ def heal_checkpoint(
         progress.note(by_default)
     record = _record_of(recipe.model, teacher, removed)
     check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
-    with output_directory(recipe, _why_not_healed, [record.source]) as stage:
+    with Unfinished() as unfinished, output_directory(recipe, _why_not_healed, [record.source]) as stage:
         assert stage is not None
         trained_on = check_calibration(recipe, permissions, progress)
         ours = load_model(recipe, permissions, progress)
@@ -75,7 +76,10 @@ def heal_checkpoint(
         drawn = draw(recipe, ours, trained_on, progress)
         further = further_text(recipe, ours, drawn) or ()
         found = heal_beside(
-            theirs.stack, ours.stack, record.removed, drawn, repairer, further=further, progress=progress
+            *(theirs.stack, ours.stack, record.removed, drawn, repairer),
+            further=further,
+            unfinished=unfinished,
+            progress=progress,
         )
         with progress.stage("save"):
             _save(found, ours, stage, recipe, record, healer, drawn)

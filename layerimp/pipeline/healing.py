@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from layerimp.cache.unfinished import Unfinished
 from layerimp.calibration.sampling import document_hash
 from layerimp.calibration.stream import TextStream
 from layerimp.defaults import HEALER
@@ -74,7 +75,13 @@ def heal(
     if not isinstance(healer, Healer):
         healer = configured(healer, {})
     rest = find_blocks(prepare(stack, gone).beside() if pruned is None else pruned)
-    return heal_beside(stack, rest, gone, calibration, healer, further=further, progress=progress or SILENT)
+    with Unfinished() as unfinished:
+        return heal_beside(
+            *(stack, rest, gone, calibration, healer),
+            further=further,
+            unfinished=unfinished,
+            progress=progress or SILENT,
+        )
 
 
 def further_text(recipe: Recipe, loaded: Loaded, drawn: CalibrationSet) -> TextStream | None:
@@ -104,18 +111,27 @@ class HealerSet:
     Attributes:
         healers: The healers, by label.
         further: The text beyond the calibration set that they may train on, if any.
+        unfinished: Where they keep the state of long work.
     """
 
     healers: Mapping[str, Healer]
     further: TextStream | None = None
+    unfinished: Unfinished | None = None
 
     def heal(
         self, label: str, intact: BlockStack, removal: Removal, drawn: CalibrationSet, progress: Progress
     ) -> Healed:
         """Repair what a removal leaves, beside the intact model; see `heal_beside`."""
-        rest, further = find_blocks(removal.beside()), self.further or ()
-        healer = self.healers[label]
-        return heal_beside(intact, rest, removal.gone, drawn, healer, further=further, progress=progress)
+        return heal_beside(
+            intact,
+            find_blocks(removal.beside()),
+            removal.gone,
+            drawn,
+            self.healers[label],
+            further=self.further or (),
+            unfinished=self.unfinished,
+            progress=progress,
+        )
 
 
 def check_text(

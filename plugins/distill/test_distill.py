@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace as replace_field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,14 @@ import torch
 from layerimp_distill.distill import Distill
 from layerimp_distill.learning import learning
 from layerimp_distill.losses import loss_of
+from layerimp_distill.memory import Memory, State
 from layerimp_distill.options import DistillConfig
 from layerimp_distill.training import Limits, _rate, train
 from transformers import PreTrainedModel
 
 import layerimp
+from layerimp.cache.directory import CACHE_VARIABLE, entries
+from layerimp.cache.unfinished import in_use
 from layerimp.errors import OptionError, UnknownNameError
 from layerimp.healer import Case, Healer, Loss, Repair
 from layerimp.healing import Healed, Teaching, replace
@@ -127,12 +132,102 @@ def test_the_best_step_is_kept() -> None:
             measured = replace_field(case, loss=loss)
             config = DistillConfig(steps=6, checks=6, rate=1e-2)
             teaching = loss_of("divergence", Teaching(case), case.batches)
-            outcome = train(measured, learner, teaching, Limits(6, None, None), config, before=4.5)
+            outcome = train(measured, learner, teaching, Limits(6, None, None), config, Memory(None), before=4.5)
             assert (outcome.steps, outcome.improved) == (4, True)
             assert torch.equal(learner.parameters[0], history[3])
             assert not torch.equal(history[3], history[5])
 
     layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
+
+
+class Always(Memory):
+    """Keeps the state after every step."""
+
+    due = True
+
+
+@pytest.mark.parametrize("learns", ["beside", "lora"])
+def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) -> None:
+    """Interrupted at the fourth of seven steps, and run again: equal in every bit to one that was not."""
+    found: list[list[torch.Tensor]] = []
+    config = DistillConfig(steps=7, checks=3, rate=1e-2, rows=2)
+    outcomes, notes = [], Notes()
+
+    def trained(case: Case, memory: Memory, stop: int | None = None) -> None:
+        teaching, steps = loss_of("divergence", Teaching(case), case.batches), 0
+
+        def loss(inputs: Any) -> torch.Tensor:
+            nonlocal steps
+            steps += 1
+            if steps == stop:
+                raise KeyboardInterrupt
+            return teaching(inputs)
+
+        with learning(case, learns, width=1, rank=2) as learner:
+            outcomes.append(train(case, learner, loss, Limits(7, None, None), config, memory, before=math.inf))
+            found.append([parameter.detach().clone() for parameter in learner.parameters])
+
+    def look(case: Case) -> None:
+        noting = replace_field(case, progress=notes, further=[batch(4, 16, seed=9)])
+        trained(noting, Memory(None))
+        with pytest.raises(KeyboardInterrupt):
+            trained(noting, Always(tmp_path), stop=5)
+        trained(noting, Always(tmp_path))
+        trained(noting, Always(tmp_path), stop=1)  # nothing is left to do
+
+    layerimp.heal(sharp(tiny_model()), [1], TEXT, Seen(look))
+    whole, resumed, done = found
+    assert all(map(torch.equal, whole, resumed))
+    assert all(map(torch.equal, whole, done))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert [note for note in notes.told if "after 4 steps" in note]
+
+
+def test_a_state_that_cannot_be_read_starts_anew(tmp_path: Path) -> None:
+    state = State(1, 2, 3.0, 0.5, 1, 2.5, (1, 2, True), [torch.ones(2)], [], {})
+    memory = Memory(tmp_path)
+    assert memory.read([torch.ones(2)]) is None
+    memory.write(state)
+    read = memory.read([torch.ones(2)])
+    assert read is not None
+    assert (read.steps, read.best, read.least) == (1, (1, 2, True), 2.5)
+    assert memory.read([torch.ones(3)]) is None, "it is of another training"
+    (tmp_path / "training.pt").write_bytes((tmp_path / "training.pt").read_bytes()[:100])
+    assert memory.read([torch.ones(2)]) is None
+    shutil.rmtree(tmp_path)
+    memory.write(state)  # no place to write is no reason to stop
+    assert Memory(None).read([]) is None
+
+
+def test_a_command_that_is_interrupted_leaves_the_state_and_one_that_ends_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same command finds the state of the same healing; another healing has one of its own."""
+    model = sharp(tiny_model())
+    calls = 0
+
+    def interrupted(self: Any, batches: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return real(self, batches)
+
+    real = Teaching.divergence
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(Memory, "due", True)
+    monkeypatch.setattr(Teaching, "divergence", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        healed(model, steps=5)
+    (kept,) = entries("unfinished")
+    assert kept.about == "distill of LlamaForCausalLM without block 1"
+    assert not in_use(kept.path)
+    healed(model, steps=2)
+    assert [entry.path for entry in entries("unfinished")] == [kept.path], "another healing leaves it alone"
+    resumed = healed(model, steps=5)
+    assert entries("unfinished") == []
+    assert calls == 2 + 1 + 2 + 3, "the two steps of the first run are not taken again"
+    assert resumed.loss == healed(model, steps=5).loss
 
 
 def test_healing_that_made_nothing_better_changes_nothing() -> None:
@@ -159,7 +254,9 @@ def test_training_ends_at_the_first_limit() -> None:
     def look(case: Case) -> None:
         with learning(case, "beside", width=1, rank=1) as learner:
             only = replace_field(case, batches=[batch(8, 16, seed=0)], loss=lambda: Loss([9.0 - len(counts)], [1]))
-            course = train(only, learner, counted, Limits(50, 300, None), DistillConfig(checks=100), before=10.0)
+            course = train(
+                only, learner, counted, Limits(50, 300, None), DistillConfig(checks=100), Memory(None), before=10.0
+            )
             assert course.tokens == 320
 
     def counted(one: Any) -> torch.Tensor:
@@ -175,7 +272,9 @@ def test_a_loss_that_is_no_number_ends_it() -> None:
         with learning(case, "all", width=1, rank=1) as learner:
             broken = torch.tensor(math.nan, requires_grad=True)
             told = replace_field(case, progress=notes)
-            outcome = train(told, learner, lambda _batch: broken, Limits(5, None, None), DistillConfig(), before=1.0)
+            outcome = train(
+                told, learner, lambda _batch: broken, Limits(5, None, None), DistillConfig(), Memory(None), before=1.0
+            )
             assert not outcome.improved
 
     notes = Notes()

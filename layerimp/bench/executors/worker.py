@@ -14,6 +14,7 @@ import torch
 
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.blocks.forward import run
+from layerimp.cache.unfinished import Unfinished
 from layerimp.calibration.validation import Checked
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import LayerimpError, ModelError, one_line
@@ -182,9 +183,10 @@ class Worker:
             return
         healer = configured(content["healing"]["healer"], content["healing"]["options"])
         pruned = find_blocks(removal.beside())
-        found = heal_beside(stack, pruned, content["blocks"], text, healer)
-        done = conversion.repaired(found.repairs, found.loss, found.accuracy, found.recovered)
-        yield pruned, {"size": asdict(Size.of(pruned)), "healing": done}
+        with Unfinished() as unfinished:
+            found = heal_beside(stack, pruned, content["blocks"], text, healer, unfinished=unfinished)
+            done = conversion.repaired(found.repairs, found.loss, found.accuracy, found.recovered)
+            yield pruned, {"size": asdict(Size.of(pruned)), "healing": done}
 
     def _prepared(self, assignment: Assignment, measure: Measure) -> dict[str, Evaluator]:
         name = f"{measure.evaluator} {measure.tag}"

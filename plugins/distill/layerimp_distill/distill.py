@@ -29,16 +29,18 @@ class Distill(Healer):
         """
         from layerimp_distill.learning import learning
         from layerimp_distill.losses import loss_of
+        from layerimp_distill.memory import Memory
         from layerimp_distill.training import Limits, train
 
         config = self.config
         limits = Limits(config.steps, config.tokens, config.minutes)
+        memory = Memory(case.workspace())
         teaching = Teaching(case)
         loss = loss_of(config.loss, teaching, case.batches)
         done = _first(config.first, case)
         before = case.loss()
         with learning(case, config.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
-            outcome = train(case, learner, loss, limits, config, before=before.mean)
+            outcome = train(case, learner, loss, limits, config, memory, before=before.mean)
             values = learner.values()
         told = {"loss_before": before.mean, "steps": float(outcome.steps), "tokens": float(outcome.tokens)}
         with trying(case.pruned.model) as keep:

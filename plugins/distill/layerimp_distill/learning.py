@@ -136,6 +136,7 @@ def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
         for path, module in linear.items():
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, module)
+        vars(model).pop("peft_config", None)  # else peft takes the model for one that it changes already
 
 
 def _transposed(linear: Mapping[str, nn.Module]) -> bool:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from layerimp.errors import NonFiniteError, OptionError
+from layerimp_distill.memory import Memory, State
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.optim import Optimizer
+    from transformers import PreTrainedModel
 
     from layerimp.healer import Case
     from layerimp.sweep import Batch
@@ -72,8 +76,13 @@ class Outcome:
     improved: bool = False
 
 
-def train(case: Case, learner: Learner, loss: Loss, limits: Limits, config: DistillConfig, *, before: float) -> Outcome:
+def train(
+    case: Case, learner: Learner, loss: Loss, limits: Limits, config: DistillConfig, memory: Memory, *, before: float
+) -> Outcome:
     """Train what learns; in the end it has the values of the best step. A loss that is no number ends the training.
+
+    A training that was interrupted goes on where its state was last kept. Within limits of steps or tokens it comes to
+    what it would have come to without the interruption.
 
     Args:
         case: The models and the text.
@@ -81,35 +90,45 @@ def train(case: Case, learner: Learner, loss: Loss, limits: Limits, config: Dist
         loss: What is to become small.
         limits: How long.
         config: The rate, the rows of a step, how often to check, and the seed.
+        memory: Where the state is kept.
         before: The held-out loss of the model as it is.
     """
     optimizer = AdamW(learner.parameters, lr=config.rate, weight_decay=0.0)
-    course = _Course(case, learner, limits, config.checks, before)
+    course = _Course(case, learner, limits, config.checks, before, optimizer, memory)
+    rate = course.resume()
     schedule = LambdaLR(optimizer, lambda _step: _rate(course.spent))
-    device = case.pruned.device
-    with _own_randomness(), TemporaryDirectory() as nowhere, case.progress.stage("distill", PERCENT) as advance:
-        course.advance = advance
-        settings = TrainingArguments(
-            output_dir=nowhere,
-            max_steps=ENDLESS,
-            seed=config.seed,
-            use_cpu=device.type == "cpu",
-            bf16=case.pruned.model.dtype == torch.bfloat16,
-            fp16=case.pruned.model.dtype == torch.float16,
-            save_strategy="no",
-            logging_strategy="no",
-            eval_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            use_cache=getattr(case.pruned.config, "use_cache", False),
-        )
-        text = _Text(case.batches, case.further, config.rows, config.seed)
-        try:
-            _Teacher(case.pruned.model, settings, text, loss, course, (optimizer, schedule)).train()
-        except NonFiniteError as error:
-            case.progress.note(f"{error}; training ends there")
+    if rate is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+    text = _Text(case.batches, case.further, config.rows, config.seed, course.steps)
+    if course.spent < 1.0:
+        with _own_randomness(), TemporaryDirectory() as nowhere, case.progress.stage("distill", PERCENT) as advance:
+            course.advance = advance
+            settings = _settings(case.pruned.model, config, nowhere)
+            try:
+                _Teacher(case.pruned.model, settings, text, loss, course, (optimizer, schedule)).train()
+            except NonFiniteError as error:
+                case.progress.note(f"{error}; training ends there")
     course.take_best()
     return course.best
+
+
+def _settings(model: PreTrainedModel, config: DistillConfig, directory: str) -> TrainingArguments:
+    """What the Trainer is told."""
+    return TrainingArguments(
+        output_dir=directory,
+        max_steps=ENDLESS,
+        seed=config.seed,
+        use_cpu=model.device.type == "cpu",
+        bf16=model.dtype == torch.bfloat16,
+        fp16=model.dtype == torch.float16,
+        save_strategy="no",
+        logging_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cache=getattr(model.config, "use_cache", False),
+    )
 
 
 def _rate(spent: float) -> float:
@@ -123,15 +142,20 @@ def _rate(spent: float) -> float:
 class _Text:
     """The text, a few rows at a time, again and again.
 
-    First comes that of the calibration set, in another order each time, and then what is named besides.
+    First comes that of the calibration set, in another order each time, and then what is named besides. The first
+    `skipped` steps' text is left out, as read before an interruption.
     """
 
     batches: Sequence[Batch]
     further: Iterable[Batch]
     rows: int
     seed: int
+    skipped: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
+        return islice(self._all(), self.skipped, None)
+
+    def _all(self) -> Iterator[Batch]:
         own = list(self._parts(self.batches))
         order = random.Random(self.seed)
         while True:
@@ -147,14 +171,17 @@ class _Text:
 
 @dataclass
 class _Course(TrainerCallback):
-    """What happens between steps: counting, checking the held-out loss, and ending in time."""
+    """What happens between steps: counting, checking the held-out loss, keeping the state, and ending in time."""
 
     case: Case
     learner: Learner
     limits: Limits
     checks: int
     before: float
+    optimizer: Optimizer
+    memory: Memory
     tokens: int = 0
+    steps: int = 0
     spent: float = 0.0
     best: Outcome = field(default_factory=Outcome)
 
@@ -165,17 +192,49 @@ class _Course(TrainerCallback):
         self._least = self.before
         self._kept: list[Tensor] = []
 
+    def resume(self) -> float | None:
+        """Go on from what an interrupted training has kept, if anything; gives the learning rate of its next step."""
+        kept = self.memory.read(self.learner.parameters)
+        if kept is None:
+            return None
+        self.steps, self.tokens, self.spent, self._checked = kept.steps, kept.tokens, kept.spent, kept.checked
+        self._began -= kept.seconds
+        self._least, self.best, self._kept = kept.least, Outcome(*kept.best), kept.best_values
+        with torch.no_grad():
+            for parameter, value in zip(self.learner.parameters, kept.values, strict=True):
+                parameter.copy_(value)
+        self.optimizer.load_state_dict(kept.optimizer)
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.pop("initial_lr")
+        self.case.progress.note(f"goes on with the training that was interrupted after {self.steps} steps")
+        return rate
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
-        """See how far it is, and measure the held-out loss if it is time."""
-        self.spent = min(self.limits.spent(state.global_step, self.tokens, time.monotonic() - self._began), 1.0)
+        """See how far it is, measure the held-out loss if it is time, and keep the state now and then."""
+        self.steps += 1
+        seconds = time.monotonic() - self._began
+        self.spent = min(self.limits.spent(self.steps, self.tokens, seconds), 1.0)
         percent = int(self.spent * PERCENT)
         self.advance(percent - self._told)
         self._told = percent
         due = int(self.spent * self.checks)
         if due > self._checked:
             self._checked = due
-            self._check(state.global_step)
+            self._check(self.steps)
         control.should_training_stop = self.spent >= 1.0
+        if control.should_training_stop or self.memory.due:
+            self.memory.write(self._state(seconds))
+
+    def _state(self, seconds: float) -> State:
+        """What an interrupted training goes on from."""
+        return State(
+            *(self.steps, self.tokens, seconds, self.spent, self._checked, self._least),
+            best=(self.best.steps, self.best.tokens, self.best.improved),
+            values=[parameter.detach() for parameter in self.learner.parameters],
+            best_values=self._kept,
+            optimizer=self.optimizer.state_dict(),
+        )
 
     def _check(self, step: int) -> None:
         try:
@@ -215,7 +274,7 @@ class _Teacher(Trainer):
         """
         loss = self._loss(inputs)
         if not loss.isfinite():
-            raise NonFiniteError(f"the loss of step {self.state.global_step} is {loss.item()}; a lower rate may help")
+            raise NonFiniteError(f"the loss of step {self._course.steps} is {loss.item()}; a lower rate may help")
         self._course.tokens += int(inputs["attention_mask"].sum())
         return loss
 

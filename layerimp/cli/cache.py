@@ -1,0 +1,52 @@
+"""`layerimp cache`: what is kept between runs, and clearing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import typer
+
+from layerimp.cache import unfinished
+from layerimp.cache.directory import KINDS, Entry, Kind, cache_directory, clear, entries
+from layerimp.cli import options as o
+
+METRICS = "metrics of intact models"
+
+
+def cache(
+    clear_: Annotated[
+        Literal["metrics", "unfinished", "all"] | None,
+        typer.Option("--clear", help="Remove metrics, unfinished work, or all; not what a running command uses."),
+    ] = None,
+    json: o.json = False,
+) -> None:
+    """Show what is kept between runs, or clear it: metrics of intact models, and the state of interrupted training.
+
+    Example: layerimp cache --clear unfinished
+    """
+    from layerimp.cli.display import Screen
+
+    chosen = [kind for kind in KINDS if clear_ in (kind, "all")]
+    removed = [row for kind in chosen for row in _rows(kind, clear(kind, unless=unfinished.in_use))]
+    kept = [row for kind in KINDS for row in _rows(kind, entries(kind))]
+    directory = str(cache_directory(KINDS[0]).parent)
+    Screen(json=json).show_cache(directory, kept, removed if clear_ else None)
+
+
+def _rows(kind: Kind, found: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Entries as rows: metrics together, and each unfinished work by itself."""
+    groups = [(METRICS, found)] if kind == "metrics" else [(one.about, [one]) for one in found]
+    return [
+        {
+            "kind": kind,
+            "about": about,
+            "entries": len(group),
+            "bytes": sum(entry.size for entry in group),
+            "changed": datetime.fromtimestamp(max(entry.changed for entry in group), UTC).isoformat(timespec="seconds"),
+            "in_use": any(unfinished.in_use(entry.path) for entry in group),
+        }
+        for about, group in groups
+        if group
+    ]
