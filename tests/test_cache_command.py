@@ -37,6 +37,11 @@ def test_interrupted_work_is_found_again_and_removed_once_it_is_done() -> None:
         assert unfinished.directory(WORK, "again") == unfinished.directory(WORK, "again") == directory
         assert (directory / "state").exists()
     assert not directory.exists()
+    with suppress(KeyboardInterrupt), Unfinished() as unfinished:
+        directory = unfinished.directory(WORK, "nothing is kept")
+        raise KeyboardInterrupt
+    assert directory is not None
+    assert not directory.exists()
 
 
 def test_two_processes_do_not_write_into_each_other() -> None:

@@ -23,7 +23,8 @@ class Unfinished:
     """The directories in which the parts of a command keep their state; a context manager.
 
     Each is named by a hash of everything that decides what the work comes to, so that the same work finds it again.
-    All of them are removed when the context is left without an error: what was kept is only of use until then.
+    All of them are removed when the context is left without an error: what was kept is only of use until then. With an
+    error those are removed in which nothing was kept.
     """
 
     def __init__(self) -> None:
@@ -36,10 +37,9 @@ class Unfinished:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for directory in self._given:
-            if kind is None:
+            (directory / _OWNER).unlink(missing_ok=True)
+            if kind is None or [one.name for one in directory.iterdir()] == [ABOUT]:
                 shutil.rmtree(directory, ignore_errors=True)
-            else:
-                (directory / _OWNER).unlink(missing_ok=True)
 
     def directory(self, content: Mapping[str, Any], about: str) -> Path | None:
         """The directory of some work, which may hold what an earlier run has kept.

@@ -140,6 +140,29 @@ def test_the_best_step_is_kept() -> None:
     layerimp.heal(tiny_model(), [1], TEXT, Seen(look))
 
 
+@pytest.mark.parametrize("learns", ["beside", "lora"])
+def test_half_precision(learns: str) -> None:
+    """What learns is float32; what is measured is rounded, as what is kept; nothing of the Trainer's stays behind."""
+    notes, config = Notes(), DistillConfig(checks=2)
+
+    def look(case: Case) -> None:
+        model, loss = case.pruned.model, loss_of("divergence", Teaching(case), case.batches)
+        with learning(case, learns, width=1, rank=2) as learner:
+            outcome = train(case, learner, loss, Limits(4, None, None), config, Memory(None), before=math.inf)
+            assert outcome.improved
+            assert {parameter.dtype for parameter in learner.parameters} == {torch.float32}
+            with learner.settled():
+                assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+                measured = case.loss()
+            values = dict(learner.values())
+        for path, value in values.items():
+            replace(model, path, value)
+        assert case.loss() == measured
+
+    layerimp.heal(sharp(tiny_model()).to(torch.bfloat16), [1], TEXT, Seen(look), progress=notes)
+    assert not [told for told in notes.told if "left" in told]
+
+
 class Always(Memory):
     """Keeps the state after every step."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from layerimp.errors import ModelError
-from layerimp.healing import trying
+from layerimp.healing import replace, trying
+from layerimp.healing.parameters import held_by, put
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,10 +33,13 @@ class Learner:
     Attributes:
         parameters: What an optimizer changes, in float32.
         values: What parameters of the model are by now, by their path; to be asked for while learning lasts.
+        settled: While this context lasts, the model is what it would be if learning ended now, rounded to the dtype
+            that is stored.
     """
 
     parameters: list[nn.Parameter]
     values: Callable[[], Mapping[str, Tensor]]
+    settled: Callable[[], AbstractContextManager[None]]
 
 
 @contextmanager
@@ -93,10 +97,24 @@ def _own(case: Case, blocks: Any) -> Learner:
                 learned[f"{case.pruned.path}.{index}.{name}"] = nn.Parameter(old.detach().to(_wide(old), copy=True))
     if not learned:
         raise ModelError(f"no block of {type(model).__name__} has parameters of its own to train")
+    before = held_by(model)
     for path, parameter in learned.items():
         module, _, name = path.rpartition(".")
         setattr(model.get_submodule(module), name, parameter)
-    return Learner(list(learned.values()), lambda: {path: value.detach() for path, value in learned.items()})
+
+    @contextmanager
+    def settled() -> Iterator[None]:
+        with trying(model):
+            put(before)
+            _replace_all(model, learned)
+            yield
+
+    return Learner(list(learned.values()), lambda: learned, settled)
+
+
+def _replace_all(model: PreTrainedModel, values: Mapping[str, Tensor]) -> None:
+    for path, value in values.items():
+        replace(model, path, value)
 
 
 def _wide(parameter: Tensor) -> torch.dtype:
@@ -123,6 +141,8 @@ def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
             inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
         changed: dict[str, Any] = {path: model.get_submodule(path) for path in linear}
         parameters = [p for module in changed.values() for p in module.parameters() if p.requires_grad]
+        for parameter in parameters:
+            parameter.data = parameter.data.to(_wide(parameter))
 
         def values() -> dict[str, Tensor]:
             with torch.no_grad():
@@ -131,12 +151,28 @@ def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
                     for path, module in changed.items()
                 }
 
-        yield Learner(parameters, values)
+        @contextmanager
+        def settled() -> Iterator[None]:
+            merged = values()
+            _place(model, linear)
+            try:
+                with trying(model):
+                    _replace_all(model, merged)
+                    yield
+            finally:
+                _place(model, changed)
+
+        yield Learner(parameters, values, settled)
     finally:
-        for path, module in linear.items():
-            parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, module)
+        _place(model, linear)
         vars(model).pop("peft_config", None)  # else peft takes the model for one that it changes already
+
+
+def _place(model: PreTrainedModel, modules: Mapping[str, nn.Module]) -> None:
+    """Put modules where their paths say."""
+    for path, module in modules.items():
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, module)
 
 
 def _transposed(linear: Mapping[str, nn.Module]) -> bool:

@@ -18,6 +18,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from layerimp.blocks.snapshot import Snapshot
 from layerimp.errors import NonFiniteError, OptionError
 from layerimp_distill.memory import Memory, State
 
@@ -102,11 +103,16 @@ def train(
             group["lr"] = rate
     text = _Text(case.batches, case.further, config.rows, config.seed, course.steps)
     if course.spent < 1.0:
-        with _own_randomness(), TemporaryDirectory() as nowhere, case.progress.stage("distill", PERCENT) as advance:
+        model = case.pruned.model
+        with (
+            _left_as_it_was(model),
+            TemporaryDirectory() as nowhere,
+            case.progress.stage("distill", PERCENT) as advance,
+        ):
             course.advance = advance
-            settings = _settings(case.pruned.model, config, nowhere)
+            trainer = _Teacher(model, _settings(model, config, nowhere), text, loss, course, (optimizer, schedule))
             try:
-                _Teacher(case.pruned.model, settings, text, loss, course, (optimizer, schedule)).train()
+                trainer.train()
             except NonFiniteError as error:
                 case.progress.note(f"{error}; training ends there")
     course.take_best()
@@ -238,7 +244,8 @@ class _Course(TrainerCallback):
 
     def _check(self, step: int) -> None:
         try:
-            found = self.case.loss().mean
+            with self.learner.settled():
+                found = self.case.loss().mean
         except NonFiniteError:
             return
         if found < self._least:
@@ -272,7 +279,8 @@ class _Teacher(Trainer):
         Raises:
             NonFiniteError: it is a NaN or an infinity.
         """
-        loss = self._loss(inputs)
+        with self.accelerator.autocast():
+            loss = self._loss(inputs)
         if not loss.isfinite():
             raise NonFiniteError(f"the loss of step {self._course.steps} is {loss.item()}; a lower rate may help")
         self._course.tokens += int(inputs["attention_mask"].sum())
@@ -280,12 +288,14 @@ class _Teacher(Trainer):
 
 
 @contextmanager
-def _own_randomness() -> Iterator[None]:
-    """The Trainer seeds the random generators of the process: they are given back as they were."""
-    state, numbers = random.getstate(), np.random.get_state()
+def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
+    """Give back what the Trainer changes: the random generators of the process, and the model's modes and `forward`."""
+    state, numbers, snapshot = random.getstate(), np.random.get_state(), Snapshot.of(model)
     with torch.random.fork_rng():
         try:
             yield
         finally:
             random.setstate(state)
             np.random.set_state(numbers)
+            snapshot.restore(model)
+            vars(model).pop("_original_forward", None)
