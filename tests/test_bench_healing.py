@@ -338,6 +338,46 @@ def test_an_edited_healer_is_another_one(
     assert before["linear"].code != after["linear"].code
 
 
+def test_further_text_is_part_of_a_healed_cell_and_of_no_other(
+    model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
+) -> None:
+    """Healed on other text, a model is another one; what is only pruned stays what it was."""
+    more = tmp_path / "more.txt"
+
+    def cells(**changes: Any) -> set[str]:
+        grid = real(model_dir, calibration_file, [task], tmp_path / "out", **changes)
+        measure = grid.models["tiny"].measures[0]
+        return {grid.evaluation("tiny", (1,), measure, healer).key for healer in ("", "linear")}
+
+    without = cells()
+    with pytest.raises(InputError, match=r"more\.txt' does not exist"):
+        cells(heal_text=str(more))
+    more.write_text("one text\n")
+    first = cells(heal_text=str(more))
+    more.write_text("another text\n")
+    second = cells(heal_text=str(more))
+    assert len(without & first & second) == 1
+    assert len(without | first | second) == 4
+
+
+def test_further_text_reaches_the_healer(
+    model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more, true, read = tmp_path / "more.txt", worker.heal_beside, []
+    more.write_text("w1 w2 w3 w4 w5 w6 w7 w8 w9\n" * 9)
+
+    def reading(*arguments: Any, further: Any, **options: Any) -> Any:
+        read.append(sum(len(batch["input_ids"]) for batch in further))
+        return true(*arguments, further=further, **options)
+
+    monkeypatch.setattr(worker, "heal_beside", reading)
+    grid = real(model_dir, calibration_file, [task], tmp_path / "out", heal_text=str(more), repeats=1)
+    _, found = run(grid, tmp_path / "out")
+    assert found.failures == []
+    assert read
+    assert all(read)
+
+
 def real(model: Path, text: Path, tasks: list[Path], directory: Path, **changes: Any) -> Layout:
     """A small grid of a model that exists."""
     values = {
@@ -382,9 +422,9 @@ def test_a_model_is_healed_once_for_all_tasks(
     other.write_text(task.read_text().replace("task: mood", "task: other"))
     healed, true = [], worker.heal_beside
 
-    def counting(intact: Any, pruned: Any, removed: Any, *rest: Any) -> Any:
+    def counting(intact: Any, pruned: Any, removed: Any, *rest: Any, **options: Any) -> Any:
         healed.append(tuple(removed))
-        return true(intact, pruned, removed, *rest)
+        return true(intact, pruned, removed, *rest, **options)
 
     monkeypatch.setattr(worker, "heal_beside", counting)
     grid = real(model_dir, calibration_file, [task, other], tmp_path / "out")

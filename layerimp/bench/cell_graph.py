@@ -65,6 +65,7 @@ class Subject(Part):
     recipe: Recipe = Field(description="What is asked of it.")
     identity: str = Field(description="A digest of its files and of the dtype.")
     text: str = Field(description="A digest of its calibration text.")
+    heal_text: str | None = Field(None, description="A digest of the text beyond that; None where there is none.")
     measures: tuple[Measure, ...] = Field(description="What it is evaluated on.")
 
 
@@ -178,6 +179,8 @@ class Layout(Part):
             "code": mender.code,
             "calibration": self._calibration(model, seed),
         }
+        if further := self.models[model].heal_text:  # which had no name before there was any
+            content["healing"]["heal_text"] = further
         return Cell("evaluation", model, content, healer=healer, seed=seed)
 
     def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[Step, ...]:

@@ -117,6 +117,10 @@ class Grid(Part):
     healers: Healers = Field(
         {}, description="Healers, by label; what each makes of every pruned model stands beside it as SCORER+HEALER."
     )
+    heal_text: str | None = Field(
+        None,
+        description="Text beyond the calibration set, for healers that train; any calibration source.",
+    )
     allow_overlap: bool = Field(
         False, description="Whether models may be healed on documents that a task measures them on."
     )
@@ -170,6 +174,7 @@ class Grid(Part):
         spec = self.models[label]
         shared = {
             "healers",
+            "heal_text",
             "allow_overlap",
             "cuts",
             "protect",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
 
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
@@ -69,7 +70,8 @@ def resolve(
         with progress.stage(f"read the files of {label}"):
             identity = digest([_model_digest(recipe.model, store), dtype])
             text = _text_digest(recipe, permissions, progress, store)
-        models[label] = Subject(recipe=recipe, identity=identity, text=text, measures=measures)
+            further = None if recipe.heal_text is None else _source_digest(recipe.heal_text, store)
+        models[label] = Subject(recipe=recipe, identity=identity, text=text, heal_text=further, measures=measures)
     return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners, healers=healers)
 
 
@@ -194,7 +196,12 @@ def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, s
         evaluator = for_training(recipe, task, permissions, progress)
         with attributing("evaluator", evaluator.name, type(evaluator)):
             return digest([source, evaluator.fingerprint()])
-    check_source(source, packing=spec.packing, label_field=spec.label_field)
+    return _source_digest(source, store, packing=spec.packing, label_field=spec.label_field)
+
+
+def _source_digest(source: str, store: Store, **form: Any) -> str:
+    """Of a file, its content; of a text on the hub, its name."""
+    check_source(source, **form)
     place = Path(located("texts", source)).expanduser()
     return _file_digest(place, store) if place.is_file() else source
 

@@ -45,6 +45,7 @@ def bench(
     ] = None,
     cuts: o.cuts = None,
     heal: o.heal = None,
+    heal_text: o.heal_text = None,
     allow_overlap: o.allow_overlap = None,
     ratio: Annotated[
         list[float] | None,

@@ -23,7 +23,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.healing import check_text, configured
+from layerimp.pipeline.healing import check_text, configured, further_text
 from layerimp.pipeline.rescoring import rescoring
 from layerimp.pipeline.scores import scorers_of
 from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from layerimp.bench.executors.base import Assignment
     from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.calibration.stream import TextStream
     from layerimp.evaluator import Evaluator
     from layerimp.steps import Cuts
 
@@ -159,13 +160,14 @@ class Worker:
         """Evaluations of one model; one that fails leaves the others as they are."""
         first, outcomes = assignment.cells[0], {}
         text = (drawn or self.draw(assignment)) if "healing" in first.content else None
-        with self._left(assignment, text) as (stack, result):
+        further = None if text is None else further_text(assignment.recipe, self._opened(assignment), text)
+        with self._left(assignment, text, further) as (stack, result):
             evaluation = Evaluation(stack.model, self._opened(assignment).tokenizer, SILENT, {})
             for cell, measure in zip(assignment.cells, assignment.measures, strict=True):
                 try:
                     evaluators = fitting(self._prepared(assignment, measure), stack.model, SILENT, lenient=False)
                     if text is not None:
-                        check_text(assignment.recipe, evaluators, text)
+                        check_text(assignment.recipe, evaluators, text, further)
                     metrics = evaluation.of(evaluators, "quality", "pruned" if cell.content["blocks"] else ORIGINAL)
                     outcomes[cell.key] = Outcome(cell.key, {**packed(metrics), **result})
                 except Exception as error:
@@ -173,7 +175,9 @@ class Worker:
         return outcomes
 
     @contextmanager
-    def _left(self, assignment: Assignment, text: CalibrationSet | None) -> Iterator[tuple[BlockStack, Result]]:
+    def _left(
+        self, assignment: Assignment, text: CalibrationSet | None, further: TextStream | None
+    ) -> Iterator[tuple[BlockStack, Result]]:
         """What is left of the model for evaluations, healed on a text if there is one, and what results say of it."""
         stack, content = self._opened(assignment).stack, assignment.cells[0].content
         removal = prepare(stack, content["blocks"])
@@ -184,7 +188,9 @@ class Worker:
         healer = configured(content["healing"]["healer"], content["healing"]["options"])
         pruned = find_blocks(removal.beside())
         with Unfinished() as unfinished:
-            found = heal_beside(stack, pruned, content["blocks"], text, healer, unfinished=unfinished)
+            found = heal_beside(
+                stack, pruned, content["blocks"], text, healer, further=further or (), unfinished=unfinished
+            )
             done = conversion.repaired(found.repairs, found.loss, found.accuracy, found.recovered)
             yield pruned, {"size": asdict(Size.of(pruned)), "healing": done}
 
