@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
-from typing import Any
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import digest

@@ -15,7 +15,6 @@ from transformers.pytorch_utils import Conv1D
 
 from layerimp.errors import ModelError
 from layerimp.healing import replace, trying
-from layerimp.healing.parameters import held_by, put
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,22 +89,20 @@ def _own(case: Case, blocks: Any) -> Learner:
     """Copies of all parameters of some blocks, but for those that stand in other places too."""
     model = case.pruned.model
     places = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
-    learned: dict[str, nn.Parameter] = {}
+    own: dict[str, nn.Parameter] = {}
     for index in blocks:
         for name, old in case.pruned[index].named_parameters():
             if places[id(old)] == 1 and old.is_floating_point():
-                learned[f"{case.pruned.path}.{index}.{name}"] = nn.Parameter(old.detach().to(_wide(old), copy=True))
-    if not learned:
+                own[f"{case.pruned.path}.{index}.{name}"] = old
+    if not own:
         raise ModelError(f"no block of {type(model).__name__} has parameters of its own to train")
-    before = held_by(model)
-    for path, parameter in learned.items():
-        module, _, name = path.rpartition(".")
-        setattr(model.get_submodule(module), name, parameter)
+    learned = {path: nn.Parameter(old.detach().to(_wide(old), copy=True)) for path, old in own.items()}
+    _place(model, learned)
 
     @contextmanager
     def settled() -> Iterator[None]:
         with trying(model):
-            put(before)
+            _place(model, own)
             _replace_all(model, learned)
             yield
 
@@ -168,11 +165,11 @@ def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
         vars(model).pop("peft_config", None)  # else peft takes the model for one that it changes already
 
 
-def _place(model: PreTrainedModel, modules: Mapping[str, nn.Module]) -> None:
-    """Put modules where their paths say."""
-    for path, module in modules.items():
+def _place(model: PreTrainedModel, parts: Mapping[str, nn.Module | nn.Parameter]) -> None:
+    """Put modules or parameters where their paths say."""
+    for path, part in parts.items():
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, module)
+        setattr(model.get_submodule(parent), name, part)
 
 
 def _transposed(linear: Mapping[str, nn.Module]) -> bool:

@@ -18,7 +18,6 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from layerimp.blocks.snapshot import Snapshot
 from layerimp.errors import NonFiniteError, OptionError
 from layerimp_distill.memory import Memory, State
 
@@ -290,12 +289,15 @@ class _Teacher(Trainer):
 @contextmanager
 def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
     """Give back what the Trainer changes: the random generators of the process, and the model's modes and `forward`."""
-    state, numbers, snapshot = random.getstate(), np.random.get_state(), Snapshot.of(model)
+    state, numbers = random.getstate(), np.random.get_state()
+    modes, own = {module: module.training for module in model.modules()}, dict(vars(model))
     with torch.random.fork_rng():
         try:
             yield
         finally:
             random.setstate(state)
             np.random.set_state(numbers)
-            snapshot.restore(model)
-            vars(model).pop("_original_forward", None)
+            for module, mode in modes.items():
+                module.training = mode
+            for name in vars(model).keys() - own.keys():  # a wrapped forward, and flags
+                del vars(model)[name]
