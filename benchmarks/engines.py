@@ -67,7 +67,7 @@ def main(
     grid = made(Grid, GRID | {"counts": [1], "ratios": [0.25]})
 
     def timed(name: str, clock: Clock, **how: Any) -> float:
-        pipeline.bench(grid, output / name, permissions=Permissions(), progress=SILENT, watcher=clock, **how)
+        pipeline.run_grid(grid, output / name, permissions=Permissions(), progress=SILENT, watcher=clock, **how)
         assert clock.start
         assert clock.tally
         seconds = clock.end - clock.start

@@ -10,6 +10,7 @@ from layerimp._version import __version__ as __version__
 
 __all__ = [
     "Evaluator",
+    "Grid",
     "Healer",
     "Importance",
     "LayerimpError",
@@ -19,18 +20,21 @@ __all__ = [
     "Pruner",
     "Recipe",
     "Scorer",
+    "evaluate",
     "find_blocks",
     "heal",
     "hookimpl",
     "load",
     "prune",
     "run",
+    "run_grid",
     "save",
     "score",
 ]
 
 _HOME = {
     "Evaluator": "evaluator",
+    "Grid": "bench.grid",
     "Healer": "healer",
     "Importance": "scorer",
     "LayerimpError": "errors",
@@ -40,17 +44,21 @@ _HOME = {
     "Pruner": "pruner",
     "Recipe": "recipe",
     "Scorer": "scorer",
+    "evaluate": "pipeline.commands",
     "find_blocks": "models.discovery",
     "heal": "pipeline.healing",
     "hookimpl": "hookspecs",
     "load": "models.loading",
     "prune": "surgery.removal",
     "run": "pipeline.commands",
+    "run_grid": "bench.commands",
     "save": "checkpoint.saving",
     "score": "scoring.engine",
 }
 
 if TYPE_CHECKING:
+    from layerimp.bench.commands import run_grid
+    from layerimp.bench.grid import Grid
     from layerimp.checkpoint.saving import save
     from layerimp.errors import LayerimpError
     from layerimp.evaluator import Evaluator, Likelihood, Metric
@@ -58,7 +66,7 @@ if TYPE_CHECKING:
     from layerimp.hookspecs import hookimpl
     from layerimp.models.discovery import find_blocks
     from layerimp.models.loading import load
-    from layerimp.pipeline.commands import run
+    from layerimp.pipeline.commands import evaluate, run
     from layerimp.pipeline.healing import heal
     from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Recipe

@@ -48,6 +48,11 @@ class Importance:
     spans: Mapping[int, list[float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
+    def __repr__(self) -> str:
+        least = ", ".join(map(str, self.weakest_first()[:3]))
+        more = f"; columns {', '.join(self.columns)}" if self.columns else ""
+        return f"Importance({len(self.scores)} scores, the least of {least}{more})"
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", [float(score) for score in self.scores])
         columns = {name: [float(value) for value in values] for name, values in self.columns.items()}

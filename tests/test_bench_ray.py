@@ -59,7 +59,7 @@ def grid(model_dir: Path, calibration_file: Path, task: Path) -> Grid:
 
 
 def run(grid: Grid, output: Path, watcher: Watching, **how: Any) -> Findings:
-    return pipeline.bench(grid, output, permissions=Permissions(), progress=SILENT, watcher=watcher, **how)
+    return pipeline.run_grid(grid, output, permissions=Permissions(), progress=SILENT, watcher=watcher, **how)
 
 
 def without_times(found: Findings) -> dict[str, Any]:

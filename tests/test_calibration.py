@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny
 from tokenizers import normalizers, processors
 
+import layerimp
 from layerimp.calibration import CalibrationSet, load_calibration
 from layerimp.errors import CalibrationError
 from layerimp.testing import tiny_tokenizer
@@ -40,6 +43,23 @@ def tokenizer(frame: str = "bos and eos") -> Any:
             single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)]
         )
     return made
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (["text"], "batch 0 is text, not token ids: pass [tokenizer(texts, return_tensors='pt', padding=True)]"),
+        ("text", "batch 0 is text, not token ids"),
+        ([7], "batch 0 is a int without input_ids"),
+        ([{"ids": torch.ones(1, 2)}], "batch 0 is a dict without input_ids"),
+        ([{"input_ids": [[1, 2]]}], "batch 0: input_ids is a list, not a tensor; a tokenizer gives tensors with"),
+        ([{"input_ids": torch.ones(1, 2).long(), "labels": [1]}], "batch 0: labels is a list, not a tensor"),
+        ({"input_ids": torch.ones(1, 2).long()}, "a single batch, not a list of batches: pass [batch]"),
+    ],
+)
+def test_what_is_no_batch_is_told_how_to_become_one(text: Any, said: str) -> None:
+    with pytest.raises(CalibrationError, match=re.escape(said)):
+        layerimp.score(tiny("llama"), text, ["avss"])
 
 
 def write_jsonl(path: Path, texts: list[str], field: str = "text") -> Path:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.table import Table
 
-from layerimp import __version__
+import layerimp
+from layerimp import Recipe, __version__
 from layerimp.cli import score_tables, tables
 from layerimp.evaluator import Metric, retention
 from layerimp.pruner import PrunePlan
@@ -23,6 +24,7 @@ from layerimp.report import Report, Size
 from layerimp.report.data import why_not_ours, write_json
 from layerimp.report.model_card import escaped, model_card
 from layerimp.scorer import Importance
+from layerimp.testing import tiny_model
 
 INF, NAN = math.inf, math.nan
 
@@ -418,3 +420,16 @@ def test_every_outside_name_on_the_card_is_escaped() -> None:
     assert card.count(escaped(evil)) == 11
     assert not re.search(r"(?<!\\)<b>|\n# boo|(?<!\\)\[y", card)
     assert "| 0 | 0 |  |" in card
+
+
+def test_what_a_person_sees_of_a_result_is_short(model_dir: Path, calibration_file: Path) -> None:
+    """In a notebook a line says what an object is; all of it is in its attributes."""
+    text = {"source": str(calibration_file), "samples": 4, "max_length": 16}
+    recipe = Recipe.model_validate({"model": str(model_dir), "calibration": text, "tasks": [], "baselines": {}})
+    report = layerimp.run(recipe)
+    (gone,) = report.plans["avss"].blocks
+    assert repr(report) == f"Report({model_dir}, 4 blocks; avss without {gone})"
+    importance = report.importance["avss"]
+    assert repr(importance).startswith(f"Importance(4 scores, the least of {gone}, ")
+    assert len(repr(importance)) < 200
+    assert repr(layerimp.find_blocks(tiny_model())) == "BlockStack(4 blocks of LlamaForCausalLM at model.layers)"

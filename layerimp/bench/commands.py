@@ -14,14 +14,14 @@ from layerimp.bench.executors.processes import Processes, devices
 from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
-from layerimp.bench.scheduler import Scheduler, Watcher
+from layerimp.bench.scheduler import Scheduler, Unwatched, Watcher
 from layerimp.bench.store import FILE, Store
 from layerimp.checkpoint.staging import check_name
 from layerimp.errors import OptionError, OutputError, unknown_name
 from layerimp.models.loading import device_named
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.output import refuse_precious
-from layerimp.progress import Progress
+from layerimp.progress import SILENT, Progress
 from layerimp.pruner import Budget
 from layerimp.recipe import Permissions
 from layerimp.report.findings import Findings
@@ -31,13 +31,13 @@ LOCAL, RAY = "local", "ray"
 ENGINES = (LOCAL, RAY)
 
 
-def bench(
+def run_grid(
     grid: Grid,
     output: Path,
     *,
-    permissions: Permissions,
-    progress: Progress,
-    watcher: Watcher,
+    permissions: Permissions | None = None,
+    progress: Progress = SILENT,
+    watcher: Watcher | None = None,
     engine: str = LOCAL,
     address: str | None = None,
     workers: int | None = None,
@@ -49,9 +49,9 @@ def bench(
     Args:
         grid: The grid.
         output: The directory of the store; what was finished there stays.
-        permissions: What may run code.
+        permissions: What may run code; by default nothing.
         progress: Who hears of the preparations.
-        watcher: Who hears of the cells.
+        watcher: Who hears of the cells; by default nobody.
         engine: Where cells are computed: `local`, or `ray`.
         address: Of the Ray cluster; by default the one that the environment names, or else one on this machine.
         workers: How many processes compute; 0 for none but this one; by default one for each device, or as many as a
@@ -62,16 +62,16 @@ def bench(
     Raises:
         InputError: something in the grid is wrong, or the directory holds something else.
     """
-    place = device_named(device)
+    place, output, allowed = device_named(device), Path(output), permissions or Permissions()
     _check_engine(engine, address, workers, device)
     check_name(output)
     for spec in grid.models.values():
         refuse_precious(output.expanduser().absolute(), spec.model)
-    _check_amounts(grid, permissions)
+    _check_amounts(grid, allowed)
     with Store(output) as store:
-        layout = resolve(grid, store, permissions, progress, place, copies=1 if engine == RAY else max(workers or 1, 1))
+        layout = resolve(grid, store, allowed, progress, place, copies=1 if engine == RAY else max(workers or 1, 1))
         store.keep_layout(layout.model_dump(mode="json"))
-        scheduler = Scheduler(layout, store, permissions, watcher, retry=retry)
+        scheduler = Scheduler(layout, store, allowed, watcher or Unwatched(), retry=retry)
         try:
             if scheduler.wants_any():
                 scheduler.run(_executor(engine, address, workers, device))

@@ -37,6 +37,16 @@ class Watcher(Protocol):
         ...
 
 
+class Unwatched:
+    """A watcher that tells nobody."""
+
+    def update(self, tally: Tally) -> None:
+        """Say nothing."""
+
+    def failed(self, cell: Cell, error: str) -> None:
+        """Say nothing: the report names what failed."""
+
+
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """A second Ctrl-C does not interrupt what the first one began."""

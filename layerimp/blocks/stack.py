@@ -34,6 +34,9 @@ class BlockStack(Sequence[nn.Module]):
     config: PretrainedConfig
     backbone: nn.Module
 
+    def __repr__(self) -> str:
+        return f"BlockStack({len(self)} blocks of {type(self.model).__name__} at {self.path})"
+
     @property
     def modules(self) -> nn.ModuleList:
         """The list that holds the blocks now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ class Checked:
     stack: BlockStack
 
     def __iter__(self) -> Iterator[Batch]:
+        if isinstance(self.calibration, Mapping):
+            raise CalibrationError("the calibration text is a single batch, not a list of batches: pass [batch]")
         number = -1
         for number, batch in enumerate(self.calibration):
             yield _sound(batch, self.stack, number)
@@ -41,6 +43,7 @@ class Checked:
 
 
 def _sound(batch: Batch, stack: BlockStack, number: int) -> Batch:
+    _check_kind(batch, number)
     ids = batch["input_ids"]
     mask = batch.get("attention_mask")
     mask = torch.ones_like(ids) if mask is None else mask
@@ -62,6 +65,26 @@ def _sound(batch: Batch, stack: BlockStack, number: int) -> Batch:
     ids, mask = ids.gather(1, order).clamp(0, stack.vocab_size - 1), mask.gather(1, order)
     moved = {"input_ids": ids.to(stack.device), "attention_mask": mask.to(stack.device)}
     return moved | _labels(batch, stack, number)
+
+
+def _check_kind(batch: object, number: int) -> None:
+    """Refuse what is no batch, such as text, and say how it becomes one."""
+    if isinstance(batch, str):
+        raise CalibrationError(
+            f"batch {number} is text, not token ids: pass [tokenizer(texts, return_tensors='pt', padding=True)], or "
+            "what layerimp.calibration.load_calibration draws from a file"
+        )
+    if not isinstance(batch, Mapping) or "input_ids" not in batch:
+        raise CalibrationError(
+            f"batch {number} is a {type(batch).__name__} without input_ids: calibration text is a list of batches, "
+            "each with the tensors input_ids and attention_mask [batch, seq]"
+        )
+    for name in ("input_ids", "attention_mask", "labels"):
+        if not isinstance(value := batch.get(name), torch.Tensor | None):
+            raise CalibrationError(
+                f"batch {number}: {name} is a {type(value).__name__}, not a tensor; a tokenizer gives tensors with "
+                "return_tensors='pt'"
+            )
 
 
 def _labels(batch: Batch, stack: BlockStack, number: int) -> dict[str, Tensor]:

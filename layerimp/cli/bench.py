@@ -117,7 +117,7 @@ def bench(
 
     try:
         with watching(screen.err) as watcher:
-            found = pipeline.bench(
+            found = pipeline.run_grid(
                 grid,
                 output,
                 permissions=allowed,

@@ -70,7 +70,7 @@ def evaluate(**given: Any) -> int:
 
     Example: layerimp evaluate --model DIR --tasks wikitext --limit 50
     """
-    return _carried_out("evaluate_model", given)
+    return _carried_out("evaluate", given)
 
 
 def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:

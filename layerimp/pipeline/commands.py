@@ -166,8 +166,13 @@ def prune_model(
     return report.placed()
 
 
-def evaluate_model(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
-    """Evaluate a model as it is; see `run`."""
+def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
+    """Evaluate a model as it is.
+
+    Raises:
+        InputError: something in the recipe is wrong.
+        LayerimpError: a stage failed; nothing is left under the output's name.
+    """
     allowed, lenient = permissions or Permissions(), recipe.tasks is None
     recipe, selection = _begun(recipe, progress, "tasks")
     with output_directory(recipe) as stage:

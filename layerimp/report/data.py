@@ -12,7 +12,7 @@ from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric, retention
 from layerimp.models.dtypes import stored_bytes
 from layerimp.recipe import Recipe
-from layerimp.report import conversion, documents
+from layerimp.report import conversion, cuts, documents
 from layerimp.report.comparison import Comparison, small
 from layerimp.report.healing import Healing
 from layerimp.report.retained import counting
@@ -97,6 +97,13 @@ class Report:
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     output: Path | None = None
+
+    def __repr__(self) -> str:
+        found = {label: cuts.ranges(plan.blocks) for label, plan in self.plans.items()}
+        gone = "; ".join(f"{label} without {blocks or 'nothing'}" for label, blocks in found.items())
+        tasks = dict.fromkeys(metric.task for metric in self.metrics.get(ORIGINAL, []))
+        told = filter(None, (gone, f"measured on {', '.join(tasks)}" if tasks else ""))
+        return f"Report({'; '.join((f'{self.recipe.model}, {self.num_blocks} blocks', *told))})"
 
     def retention(self, label: str) -> dict[tuple[str, str], float | None]:
         """By task and metric, how much of the intact model's value `label` keeps."""
