@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +16,17 @@ from layerimp.cli import options as o
 METRICS = "metrics of intact models"
 
 
+class Clearing(StrEnum):
+    """What is to be removed."""
+
+    metrics = "metrics"
+    unfinished = "unfinished"
+    all = "all"
+
+
 def cache(
     clear_: Annotated[
-        Literal["metrics", "unfinished", "all"] | None,
+        Clearing | None,
         typer.Option("--clear", help="Remove metrics, unfinished work, or all; not what a running command uses."),
     ] = None,
     json: o.json = False,
@@ -28,7 +37,7 @@ def cache(
     """
     from layerimp.cli.display import Screen
 
-    chosen = [kind for kind in KINDS if clear_ in (kind, "all")]
+    chosen = [kind for kind in KINDS if clear_ in (kind, Clearing.all)]
     removed = [row for kind in chosen for row in _rows(kind, clear(kind, unless=unfinished.in_use))]
     kept = [row for kind in KINDS for row in _rows(kind, entries(kind))]
     directory = str(cache_directory(KINDS[0]).parent)
