@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
+from filelock import FileLock, Timeout
 
 from layerimp.cache.directory import ABOUT, cache_directory
 
-_OWNER = "owner.json"
+_LOCK = "lock"
 
 
 class Unfinished:
@@ -28,7 +26,7 @@ class Unfinished:
     """
 
     def __init__(self) -> None:
-        self._given: list[Path] = []
+        self._held: dict[Path, FileLock] = {}
 
     def __enter__(self) -> Unfinished:
         return self
@@ -36,10 +34,11 @@ class Unfinished:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for directory in self._given:
-            (directory / _OWNER).unlink(missing_ok=True)
-            if kind is None or [one.name for one in directory.iterdir()] == [ABOUT]:
+        for directory, lock in self._held.items():
+            if kind is None or {one.name for one in directory.iterdir()} <= {ABOUT, _LOCK}:
                 shutil.rmtree(directory, ignore_errors=True)
+            lock.release()
+        self._held.clear()
 
     def directory(self, content: Mapping[str, Any], about: str) -> Path | None:
         """The directory of some work, which may hold what an earlier run has kept.
@@ -53,37 +52,26 @@ class Unfinished:
         """
         key = json.dumps(content, sort_keys=True).encode()
         directory = cache_directory("unfinished") / hashlib.blake2b(key, digest_size=20).hexdigest()
-        if directory in self._given:
+        if directory in self._held:
             return directory
-        if in_use(directory):
-            return None
+        lock = FileLock(directory / _LOCK)
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
             (directory / ABOUT).write_text(about, encoding="utf-8")
-            (directory / _OWNER).write_text(json.dumps(_me()), encoding="utf-8")
-        except OSError:
+        except (OSError, Timeout):
+            lock.release()
             return None
-        self._given.append(directory)
+        self._held[directory] = lock
         return directory
 
 
 def in_use(directory: Path) -> bool:
-    """Whether a living process is at the work in a directory, this one among them.
-
-    A process of another machine that shares the directory counts as living: nobody here can know.
-    """
+    """Whether a process is at the work in a directory, this one among them."""
+    if not directory.is_dir():
+        return False  # a lock would make it
     try:
-        owner = json.loads((directory / _OWNER).read_text(encoding="utf-8"))
-        host, pid, started = owner["host"], owner["pid"], owner["started"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
-    if host != socket.gethostname():
+        with FileLock(directory / _LOCK).acquire(timeout=0):
+            return False
+    except Timeout:
         return True
-    try:
-        return bool(psutil.Process(pid).create_time() == started)
-    except (psutil.Error, ValueError, TypeError):
-        return False
-
-
-def _me() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
