@@ -1,0 +1,241 @@
+"""What endures: a grid under attack, the memory of a long run, and what many runs leave behind.
+
+    python benchmarks/endurance.py grid --output DIR --minutes 20
+    python benchmarks/endurance.py memory
+    python benchmarks/endurance.py leaks
+
+`grid`: the process that drives a grid of some 300 cells is killed (SIGKILL, which it cannot see coming) and stopped for
+a while (SIGSTOP), its disk fills up, and is mounted for reading alone; each time the same command goes on. For the last
+two the store lies on a small file system in memory, which needs the right to mount; without it, they are left out. At
+the end every cell must be there, computed once, and with the result of the undisturbed grid; the times that cells of
+kind `costing` hold are left out. A grid that is through before the time is over is followed by another one.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import torch
+import typer
+
+import layerimp
+from layerimp import Recipe
+from layerimp.bench.store import FILE
+
+GRID: dict[str, Any] = {
+    "scorers": ["avss", "block-influence", "relative-magnitude", "gbis", "lrp"],
+    "counts": [1, 2],
+    "ratios": [0.25, 0.5],
+    "repeats": 5,
+    "limit": 10,
+    "calibration": {"samples": 8, "max_length": 64},
+}
+SIZE = "64m"
+"""The file system in memory: room for a store, and little to fill up."""
+MIB = 1 << 20
+
+app = typer.Typer()
+
+
+def results(directory: Path) -> dict[str, Any]:
+    """Key -> result; without times."""
+    with sqlite3.connect(f"file:{directory / FILE}?mode=ro", uri=True) as connection:
+        rows = connection.execute("SELECT key, kind, result FROM cells").fetchall()
+    return {key: None if kind == "costing" else json.loads(result) for key, kind, result in rows}
+
+
+def count(directory: Path) -> int:
+    try:
+        return len(results(directory))
+    except sqlite3.Error:  # there is no store yet
+        return 0
+
+
+class Attack:
+    """Disturbances of a grid.
+
+    Args:
+        place: A directory of its own, on a file system of its own if that can be mounted.
+        recipe: The grid.
+        rng: When, and which.
+    """
+
+    def __init__(self, place: Path, recipe: Path, rng: random.Random) -> None:
+        self._place, self._recipe, self._rng = place, recipe, rng
+        self.done: Counter[str] = Counter()
+        place.mkdir()
+        self.mounted = mounted("-t", "tmpfs", "-o", f"size={SIZE}", "none", str(place))
+        self.directory = place / "store"
+
+    def ways(self) -> list[Callable[[psutil.Process], None]]:
+        """How a grid may be disturbed here."""
+        return [self.kill, self.stop, *([self.fill, self.read_only] if self.mounted else [])]
+
+    def start(self) -> psutil.Process:
+        """The command, from the start or from where it was."""
+        return psutil.Process(launched(self._recipe, self.directory).pid)
+
+    def disturb(self) -> None:
+        """Let the grid go on for a moment, and disturb it in one way."""
+        driver = self.start()
+        time.sleep(self._rng.uniform(0, 12))
+        way = self._rng.choice(self.ways())
+        if is_running(driver):
+            way(driver)
+            self.done[way.__name__] += 1
+        self.kill(driver)
+
+    def kill(self, driver: psutil.Process) -> None:
+        """SIGKILL to the driver; its workers have to be gone by themselves."""
+        workers = driver.children(recursive=True) if is_running(driver) else []
+        if is_running(driver):
+            driver.kill()
+        driver.wait()
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        if alive:
+            raise SystemExit(f"{len(alive)} of {len(workers)} workers outlive the driver")
+
+    def stop(self, driver: psutil.Process) -> None:
+        """SIGSTOP for a few seconds."""
+        driver.suspend()
+        time.sleep(self._rng.uniform(1, 5))
+        driver.resume()
+        time.sleep(self._rng.uniform(1, 5))
+
+    def fill(self, driver: psutil.Process) -> None:
+        """No space is left for a while; the command may end, with one line."""
+        ballast = self._place / "ballast"
+        with suppress(OSError):
+            ballast.write_bytes(bytes(psutil.disk_usage(str(self._place)).free))
+        self._wait_for_the_end(driver)
+        ballast.unlink()
+
+    def read_only(self, driver: psutil.Process) -> None:
+        """Nothing can be written for a while; while a file is open for writing, the system refuses to remount."""
+        if mounted("-o", "remount,ro", str(self._place)):
+            self._wait_for_the_end(driver)
+            mounted("-o", "remount,rw", str(self._place))
+
+    def _wait_for_the_end(self, driver: psutil.Process) -> None:
+        try:
+            code = driver.wait(timeout=15)
+        except psutil.TimeoutExpired:
+            return
+        if code not in (0, 1, 2):
+            raise SystemExit(f"the command ended with {code} where it could not write")
+
+    def finish(self) -> None:
+        """Let the grid come to its end."""
+        if launched(self._recipe, self.directory).wait():
+            raise SystemExit("the last run failed")
+
+    def close(self) -> None:
+        """Give the file system back."""
+        if self.mounted:
+            subprocess.run(["umount", str(self._place)], check=True)
+
+
+def mounted(*arguments: str) -> bool:
+    """Whether a mount succeeds."""
+    return subprocess.run(["mount", *arguments], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def is_running(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def launched(recipe: Path, directory: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "layerimp", "bench", "--recipe", str(recipe), "--output", str(directory)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@app.command()
+def grid(
+    output: Annotated[Path, typer.Option(help="A new directory.")],
+    minutes: Annotated[float, typer.Option()] = 20,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Disturb grids for a while, and compare each end with a grid that nobody disturbed."""
+    output.mkdir(parents=True)
+    recipe, calm = output / "grid.json", output / "calm"
+    recipe.write_text(json.dumps(GRID))
+    began = time.monotonic()
+    if launched(recipe, calm).wait():
+        raise SystemExit("the undisturbed grid failed")
+    print(f"undisturbed: {count(calm)} cells in {time.monotonic() - began:.0f} s", flush=True)
+    rng, began, number = random.Random(seed), time.monotonic(), 0
+    while (time.monotonic() - began) / 60 < minutes:
+        attack = Attack(output / f"disturbed {number}", recipe, rng)
+        try:
+            while count(attack.directory) < count(calm) and (time.monotonic() - began) / 60 < minutes:
+                attack.disturb()
+            attack.finish()
+            with sqlite3.connect(attack.directory / FILE) as connection:
+                ((here, attempts),) = connection.execute("SELECT count(*), sum(attempts) FROM cells").fetchall()
+            same = results(attack.directory) == results(calm)
+            told = ", ".join(f"{way} {times}" for way, times in sorted(attack.done.items()))
+            print(f"grid {number}: {told}; {here} cells, computed {attempts} times; equal: {same}", flush=True)
+            if not same:
+                raise SystemExit("the disturbed grid differs from the undisturbed one")
+        finally:
+            attack.close()
+        number += 1
+
+
+@app.command()
+def memory(batches: Annotated[int, typer.Option()] = 2000) -> None:
+    """The resident memory of one scoring over many batches, after the first hundred and at the end."""
+    model, _ = layerimp.load("starter")
+    process, sizes = psutil.Process(), {}
+
+    def text() -> Iterator[dict[str, torch.Tensor]]:
+        generator = torch.Generator().manual_seed(0)
+        for number in range(batches):
+            if number in (100, batches - 1):
+                gc.collect()
+                sizes[number] = process.memory_info().rss
+            ids = torch.randint(3, 1000, (4, 32), generator=generator)
+            yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    layerimp.score(model, text(), ["avss", "block-influence", "gbis", "lrp"])
+    grown = (sizes[batches - 1] - sizes[100]) / MIB
+    print(f"{batches} batches: {sizes[100] / MIB:.0f} MiB after 100, {grown:+.1f} MiB at the end")
+
+
+@app.command()
+def leaks(runs: Annotated[int, typer.Option()] = 50) -> None:
+    """File descriptors, threads and temporary files after the third and after the last of many runs in one process."""
+    calibration = {"samples": 4, "max_length": 64, "packing": "rows"}
+    process, found = psutil.Process(), {}
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["TMPDIR"] = tempfile.tempdir = place
+        for number in range(1, runs + 1):
+            recipe = Recipe.model_validate({"calibration": calibration, "tasks": ["starter_stories"], "limit": 4})
+            layerimp.run(recipe.model_copy(update={"output": Path(place, "out"), "overwrite": True}))
+            if number in (3, runs):
+                gc.collect()
+                files = sum(len(names) for _, _, names in os.walk(place))
+                found[number] = process.num_fds(), threading.active_count(), files
+    for number, (descriptors, threads, files) in found.items():
+        print(f"after {number} runs: {descriptors} file descriptors, {threads} threads, {files} files")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    app()
