@@ -192,10 +192,20 @@ def test_a_report_of_nothing(layerimp_command: Run, tmp_path: Path) -> None:
     assert (code, err) == (2, f"layerimp: {tmp_path / 'nothing'} is no output of layerimp bench: it does not exist\n")
 
 
-def test_the_schema_is_for_editors(layerimp_command: Run) -> None:
-    code, out, _ = layerimp_command("bench", "--schema")
+def test_every_schema_is_printed(layerimp_command: Run) -> None:
+    """What validates the printed schema of a grid is what a recipe file may hold."""
+    code, out, _ = layerimp_command("schema", "--json")
     assert code == 0
-    assert json.loads(out)["title"] == "Grid"
+    names = json.loads(out)["schemas"]
+    assert {"recipe", "grid", "report", "scores", "plans", "metrics", "findings", "error"} <= names.keys()
+    for name in names:
+        code, out, _ = layerimp_command("schema", name)
+        assert code == 0
+        assert json.loads(out)["properties"]["schema_version"]["const"].startswith(f"layerimp.{name}/")
+    assert layerimp_command("schema")[1].splitlines()[1].startswith("grid: Models x scorers")
+    code, _, err = layerimp_command("schema", "gird")
+    assert code == 2
+    assert "grid" in err
 
 
 def test_a_kill_and_a_second_start(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from cuts_compared import Line, Pair, show
-from seams_worth import keep, main, read_method, read_results
+from finished import Finished
+from seams_worth import main, read_method
 
 from layerimp.recipe import ComponentSpec
 
@@ -23,8 +24,8 @@ def line(draw: int, cuts: str, *, worse: float, error: bool = False) -> Line:
     totals = [10.0 + document + worse * (1 + 0.1 * document) for document in range(20)]
     costs = {"parameters": 10, "cache": 5.0, "latency": 0.5}
     outcome: dict[str, Any] = {"error": "no"} if error else {"totals": totals, "counts": [10] * 20, **costs}
-    steps = {"1": [2] if cuts == "blocks" else ["2/3"]}
-    return {"draw": draw, "method": "m", "cuts": cuts, "steps": steps, "found": {"1": {"": outcome}}}
+    place = {"draw": draw, "method": "m", "cuts": cuts, "count": "1", "healer": ""}
+    return {**place, "steps": [2] if cuts == "blocks" else ["2/3"], "outcome": outcome}
 
 
 def test_both_are_compared_on_the_same_documents(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,16 +46,17 @@ def test_both_are_compared_on_the_same_documents(capsys: pytest.CaptureFixture[s
 
 def test_what_is_finished_is_read_and_what_was_cut_off_is_not(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    assert read_results(path, "s") == {}
-    lines = [
-        {"setting": setting, "model": "m", **line(0, cuts, worse=1)} for setting in "st" for cuts in ("blocks", "all")
-    ]
-    text = "\n".join(map(json.dumps, lines))
-    path.write_text(text[:-10])
-    assert set(read_results(path, "s")) == {("m", 0, "m", "blocks"), ("m", 0, "m", "all")}
-    assert set(read_results(path, "t")) == {("m", 0, "m", "blocks")}
-    keep(path, lines[-1])
-    assert set(read_results(path, "t")) == set(read_results(path, "s"))
+    assert Finished(path, "s").lines == []
+    for asked in "st":
+        for cuts in ("blocks", "all"):
+            Finished(path, asked).add(line(0, cuts, worse=1))
+    path.write_text(path.read_text()[:-10])
+    assert [one["cuts"] for one in Finished(path, "s").lines] == ["blocks", "all"]
+    cut_off = Finished(path, "t")
+    assert [one["cuts"] for one in cut_off.lines] == ["blocks"]
+    cut_off.add(line(0, "all", worse=1))
+    assert Finished(path, "t").lines == cut_off.lines
+    assert len(Finished(path, "t").lines) == 2
 
 
 def test_it_goes_on_where_it_stopped(
@@ -64,10 +66,11 @@ def test_it_goes_on_where_it_stopped(
     documents = [json.dumps({"text": f"the cat was {word} and it"}) for word in ("big", "small", "good", "bad")]
     held_out.write_text("\n".join(documents))
     asked: dict[str, Any] = {"calibration": str(calibration_file), "held_out": [held_out], "method": ["depth"]}
-    asked |= {"count": [1, 2], "ratio": [0.5], "samples": 8, "max_length": 16, "documents": 4, "healer": ["rescale"]}
-    for draws, lines in ((1, 2), (2, 4), (2, 4)):
-        main([str(model_dir)], results, draws=draws, **asked)
+    asked |= {"count": [1, 2], "ratio": [0.5], "samples": 8, "max_length": 16, "documents": 4}
+    healed = {"healer": ["rescale"], "heal_count": ["2"]}
+    for draws, heal, lines in ((1, {}, 4), (2, {}, 8), (2, {}, 8), (2, healed, 12)):
+        main([str(model_dir)], results, draws=draws, **asked, **heal)
         assert len(results.read_text().splitlines()) == lines
-    last = [json.loads(text) for text in results.read_text().splitlines()][-1]
-    assert last["found"]["1"][""]["cache"] > last["found"]["2"][""]["cache"] > 0
+    one, two = [json.loads(text)["outcome"]["cache"] for text in results.read_text().splitlines()][:2]
+    assert one > two > 0
     assert "4 blocks" in capsys.readouterr().out

@@ -22,8 +22,8 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the JSON Schemas."""
-    for name in reference.SCHEMAS:
-        files.append(File.generated(config, f"reference/schemas/{name}.json", content=reference.schema_file(name)))
+    for name, content in reference.schema_files().items():
+        files.append(File.generated(config, f"reference/schemas/{name}.json", content=content))
     return files
 
 

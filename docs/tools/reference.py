@@ -25,11 +25,6 @@ KINDS: dict[Kind, str] = {
     "healer": "healers",
     "evaluator": "evaluators",
 }
-SCHEMAS = (
-    *("recipe", "grid", "report", "scores", "plans", "metrics", "healing", "inspection", "forecast", "error"),
-    "findings",
-)
-"""What has a JSON Schema: `reference/schemas/NAME.json` of the site."""
 
 
 def expanded(markdown: str) -> str:
@@ -81,16 +76,6 @@ def described_models() -> dict[str, type[BaseModel]]:
     }
 
 
-def schema(name: str) -> dict[str, Any]:
-    """A JSON Schema."""
-    from pydantic import TypeAdapter
-
-    models = described_models()
-    if name in models:
-        return models[name].model_json_schema()
-    return TypeAdapter(_document(name)).json_schema()
-
-
 def _document(name: str) -> Any:
     """The type of a document, whatever its version."""
     from layerimp.report.schema import DOCUMENTS
@@ -98,9 +83,11 @@ def _document(name: str) -> Any:
     return next(document for version, document in DOCUMENTS.items() if version.startswith(f"layerimp.{name}/"))
 
 
-def schema_file(name: str) -> str:
-    """A JSON Schema as the site serves it."""
-    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema(name), indent=2) + "\n"
+def schema_files() -> dict[str, str]:
+    """The JSON Schemas as the site serves them, by their name: `reference/schemas/NAME.json`."""
+    from layerimp.cli.schema import schemas
+
+    return {name: json.dumps(make(), indent=2) + "\n" for name, make in schemas().items()}
 
 
 def _command_list() -> str:

@@ -92,7 +92,6 @@ def bench(
     dtype: o.dtype = None,
     device: o.device = None,
     trust_remote_code: o.trust_remote_code = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a recipe, for editors.")] = False,
     json: o.json = False,
 ) -> None:
     """Compare scorers over models, ratios, tasks and repeats, with error bars; goes on where it stopped.
@@ -103,11 +102,6 @@ def bench(
     from layerimp.cli.display import Screen
 
     screen = Screen(json=json)
-    if schema:
-        from layerimp.bench.grid import Grid
-
-        screen.print_json(Grid.model_json_schema())
-        return
     grid = grid_from(**given)
     if output is None:
         raise OptionError("bench keeps what it computes: name a directory with --output")

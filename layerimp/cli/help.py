@@ -18,7 +18,7 @@ HEADINGS = {
     "Model": "model dtype device device_map trust_remote_code",
     "Work": "engine address workers retry_failed dry_run",
     "Output": "output overwrite max_shard_size no_verify json",
-    "General": "recipe schema set_ clear_ help",
+    "General": "recipe set_ clear_ help",
 }
 """Options by what they are about, in the order of `--help`."""
 
