@@ -71,6 +71,6 @@ def test_it_goes_on_where_it_stopped(
     for draws, heal, lines in ((1, {}, 4), (2, {}, 8), (2, {}, 8), (2, healed, 12)):
         main([str(model_dir)], results, draws=draws, **asked, **heal)
         assert len(results.read_text().splitlines()) == lines
-    one, two = [json.loads(text)["outcome"]["cache"] for text in results.read_text().splitlines()][:2]
+    one, two = (json.loads(text)["outcome"]["cache"] for text in results.read_text().splitlines()[:2])
     assert one > two > 0
     assert "4 blocks" in capsys.readouterr().out
