@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from layerimp.report.statistics import Interval, interval, self_tau
+
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.recipe import ComponentSpec, Recipe
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from layerimp.report.documents import Repaired
     from layerimp.report.removable import Removable
     from layerimp.report.retained import Retained
-    from layerimp.report.statistics import Difference, Interval, Stability
+    from layerimp.report.statistics import Difference, Stability
     from layerimp.steps import Cuts, Step
 
 Key = tuple[str, str]
@@ -157,6 +159,11 @@ class Scored:
     means: Sequence[Interval]
     tau: float | None
     cost: float | None
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], scores: Sequence[Sequence[float]], cost: float | None) -> Scored:
+        """What one scorer says, from its scores by repeat and by step; see the attributes."""
+        return cls(steps, scores, [interval(values) for values in zip(*scores, strict=True)], self_tau(scores), cost)
 
 
 @dataclass(frozen=True)
