@@ -128,7 +128,7 @@ def _notes(report: Report, design: Design) -> Iterator[str]:
     if recipe.blocks:
         yield f"asked for by number, and removed whatever the scores: {named(recipe.blocks)}"
     if report.search is not None and not report.search.held_out:
-        yield "what stands below is measured on the documents that confirm how many blocks may go, and that chose nothing"
+        yield "what stands below is measured on the documents that confirm how many may go, and that chose nothing"
     for n in range(len(recipe.targets)):
         stands = {label: report.reached[label][n] for label in report.plans if label in report.reached}
         if stands:
