@@ -20,11 +20,11 @@ from scipy import stats
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result
-from layerimp.bench.findings import Row, find
+from layerimp.bench.findings import find
 from layerimp.bench.store import Store
 from layerimp.cli.tables import paper
 from layerimp.report import schema
-from layerimp.report.findings import Findings
+from layerimp.report.findings import Findings, Row
 from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.html.page import page
 from layerimp.report.json_export import as_document

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import signal
@@ -60,8 +61,14 @@ def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, t
         "scores.json",
         "plan.json",
         "metrics.json",
+        "report.html",
         "checkpoints",
     }
+    page = (out_dir / "report.html").read_text()
+    downloads = [base64.b64decode(one).decode() for one in re.findall(r'base64,([^"]*)"', page)]
+    assert json.loads(downloads[1])["scorers"]["avss"]["checkpoint"] == "checkpoints/avss"
+    assert not any(str(tmp_path.parent) in text for text in (page, *downloads))
+    assert f"report: {out_dir / 'report.html'}" in out.replace("\n", "")
     for name in ("recipe", "scores", "plan", "metrics"):
         assert json.loads((out_dir / f"{name}.json").read_text())["schema_version"].startswith("layerimp.")
     lines = [line.strip() for line in out.splitlines() if "import AutoModel" in line or ".from_pretrained(" in line]

@@ -26,7 +26,6 @@ from layerimp.pruner import Budget
 from layerimp.recipe import Permissions
 from layerimp.report.findings import Findings
 
-PAGE = "report.html"
 LOCAL, RAY = "local", "ray"
 ENGINES = (LOCAL, RAY)
 
@@ -141,12 +140,6 @@ def findings(directory: Path) -> Findings:
 
 def write_page(found: Findings, directory: Path) -> Path:
     """Write the report as one HTML file, and return its path."""
-    from layerimp.report.html.page import page
+    from layerimp.report.html.page import page, write
 
-    path, unfinished = directory / PAGE, directory / f".{PAGE}"
-    try:
-        unfinished.write_text(page(found), encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    return path
+    return write(page(found), directory)

@@ -9,32 +9,14 @@ from typing import Any
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result, blocks_in, score_by_step
-from layerimp.bench.rows import Rows
 from layerimp.bench.store import Record
 from layerimp.evaluation.packing import unpacked
 from layerimp.evaluator import Metric
-from layerimp.report.comparison import above_the_intact, unknown
 from layerimp.report.data import Size
 from layerimp.report.documents import Repaired
-from layerimp.report.findings import (
-    Contender,
-    Design,
-    Findings,
-    Key,
-    ModelFindings,
-    Pruned,
-    Row,
-    Scored,
-)
-from layerimp.report.removable import Removable, removable, worst_by_repeat
-from layerimp.report.retained import Retained, counting
-from layerimp.report.statistics import Stability, interval, mean_tau, self_tau
-from layerimp.report.tables import named
-from layerimp.steps import Step, removed_by, sublayers_of
-
-_ONE_DRAW = (
-    "one draw of calibration text: what is compared are the models that it gave, and another draw may give others"
-)
+from layerimp.report.findings import Contender, Design, Findings, Key, ModelFindings, Pruned, Scored
+from layerimp.report.model_findings import ONE_DRAW, common_steps, model_findings
+from layerimp.steps import Step
 
 
 def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
@@ -44,16 +26,17 @@ def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
     own = {key: records[key] for key in cells if key in records}
     failed = [(str(cells[key]), record.error) for key, record in own.items() if record.result is None]
     done = len(own) - len(failed)
-    found = {label: _Model(layout, label, results).findings() for label in layout.models}
+    design = _design(layout)
+    found = {label: _Model(layout, label, results).findings(design) for label in layout.models}
     return Findings(
-        design=_design(layout),
+        design=design,
         models={label: one for label, one in found.items() if one is not None},
         cells={"done": done, "failed": len(failed), "open": len(cells) - len(own)},
         failures=sorted(failed),
         seconds=sum(record.seconds for record in own.values()),
         versions=sorted({record.versions for record in own.values()}),
         notes=[
-            *([_ONE_DRAW] if layout.grid.repeats == 1 else []),
+            *([ONE_DRAW] if layout.grid.repeats == 1 else []),
             *(note for label in layout.models if (note := _same_text(layout, label, results))),
             *(note for one in found.values() if one for note in one.notes),
         ],
@@ -94,12 +77,6 @@ def _same_text(layout: Layout, label: str, results: Mapping[str, Result]) -> str
     return ""
 
 
-def _in_all(scorings: Mapping[str, Sequence[Result]]) -> list[Step]:
-    """The blocks and seams that all scorers have scored, in depth order."""
-    scored = [set(score_by_step(one)) for found in scorings.values() for one in found]
-    return sorted(set.intersection(*scored), key=sublayers_of)
-
-
 @dataclass
 class _Model:
     """One model of the layout, and all results."""
@@ -111,77 +88,29 @@ class _Model:
     def _known(self, cell: Cell) -> Any:
         return self.results.get(cell.key)
 
-    def findings(self) -> ModelFindings | None:
-        layout, label = self.layout, self.label
+    def findings(self, design: Design) -> ModelFindings | None:
+        """What the results show of the model; None where it is not scored yet."""
+        layout = self.layout
         scorings = {scorer: each for scorer in layout.scorers if (each := self._scorings(scorer))}
         if not scorings:
             return None
         num_blocks = blocks_in(next(iter(scorings.values()))[0])
-        steps = _in_all(scorings)
-        scored = {scorer: self._scored(scorer, each, steps) for scorer, each in scorings.items()}
-        scores = {scorer: one.scores for scorer, one in scored.items()}
-        agreement = {(a, b): mean_tau(scores[a], scores[b]) for a, b in product(scored, scored) if a != b}
+        steps = common_steps(score_by_step(one) for found in scorings.values() for one in found)
         intact, size, _ = self._evaluated(())
-        compared = [one for one in layout.contenders.values() if one.scorer in scored]
-        left = {
-            (pruner, ratio, one): found
-            for pruner, ratio, one in product(layout.pruners, layout.grid.amounts, compared)
-            if (found := list(self._pruned(pruner, ratio, one, num_blocks)))
-        }
-        pruned = {(pruner, ratio, one.label): found for (pruner, ratio, one), found in left.items() if not one.healer}
-        healed = {key: found for key, found in left.items() if key[2].healer}
-        stability = {
-            key: one
-            for key, found in pruned.items()
-            if (one := Stability.of([removed_by(each.blocks) for each in found]))
-        }
-        rows: list[Row] = []
-        retained: dict[tuple[str, float, str], Retained] = {}
-        notes = list(unknown(intact, counting(intact.values()))) if size else []
-        for pruner, ratio in product(layout.pruners, layout.grid.amounts):
-            here = {one.label: left[pruner, ratio, one] for one in compared if (pruner, ratio, one) in left}
-            if size is None or not any(one.size for found in here.values() for one in found):
-                continue
-            made = Rows(layout, label, pruner, ratio, intact, size, here)
-            rows += made.made()
-            retained |= {(pruner, ratio, name): one for name, one in made.retained.items()}
-            tables = {f"{name} at {named(ratio)}": [one.metrics for one in found] for name, found in here.items()}
-            known = dict(zip(tables, made.retained.values(), strict=True))
-            notes += above_the_intact(counting(intact.values()), tables, known)
-        return ModelFindings(
-            label,
-            num_blocks,
-            size,
-            scored,
-            agreement,
-            pruned,
-            healed,
-            stability,
-            retained,
-            rows,
-            self._removable(compared, left, retained),
-            [f"{label}: {n}" for n in notes],
+        compared = [one for one in layout.contenders.values() if one.scorer in scorings]
+        return model_findings(
+            design,
+            self.label,
+            num_blocks=num_blocks,
+            size=size,
+            intact=intact,
+            scored={scorer: self._scored(scorer, each, steps) for scorer, each in scorings.items()},
+            left={
+                (pruner, ratio, one): found
+                for pruner, ratio, one in product(layout.pruners, layout.grid.amounts, compared)
+                if (found := list(self._pruned(pruner, ratio, one, num_blocks)))
+            },
         )
-
-    def _removable(
-        self,
-        compared: Sequence[Contender],
-        left: Mapping[tuple[str, float, Contender], Sequence[Pruned]],
-        retained: Mapping[tuple[str, float, str], Retained],
-    ) -> dict[tuple[str, str], Removable]:
-        """How many blocks may go by each contender's choice; of what is known at several numbers of them."""
-        found = {}
-        for pruner, one in product(self.layout.pruners, compared):
-            curves: dict[int, dict[int, float]] = {}
-            for ratio in self.layout.grid.amounts:
-                models, known = left.get((pruner, ratio, one), ()), retained.get((pruner, ratio, one.label))
-                shares = None if known is None else worst_by_repeat(known)
-                for model, share in zip(models, shares or (), strict=False):
-                    curves.setdefault(model.draw, {})[len(model.blocks)] = share
-            made = removable(list(curves.values()))
-            if made is not None and len(made.measured) > 1:
-                found[pruner, one.label] = made
-        return found
 
     def _scorings(self, scorer: str) -> list[Result]:
         """What is known of a scorer's repeats."""
@@ -196,8 +125,7 @@ class _Model:
         if not layout.scorers[scorer].blind:
             timed = self._known(layout.costing(label, scorer))
             cost = timed and timed["bare_passes"]
-        means = [interval(values) for values in zip(*scores, strict=True)]
-        return Scored(steps, scores, means, self_tau(scores), cost)
+        return Scored.of(steps, scores, cost)
 
     def _evaluated(
         self, blocks: tuple[Step, ...], healer: str = "", text: int = 0

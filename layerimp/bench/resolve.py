@@ -24,7 +24,7 @@ from layerimp.registry.assets import located
 from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Scorer
-from layerimp.scoring.selection import check_spec, installed
+from layerimp.scoring.selection import check_spec, installed, is_blind
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +122,7 @@ def _entrant(label: str, spec: ComponentSpec) -> Entrant:
     check_spec(label, spec)
     cls = registry().get("scorer", spec.name)
     assert issubclass(cls, Scorer)
-    blind, seeded = getattr(cls, "sweep", cls) is None, "seed" in cls.Config.model_fields
+    blind, seeded = is_blind(spec.name), "seed" in cls.Config.model_fields
     return Entrant(spec=spec, blind=blind, seeded=seeded, shards=not blind and _shards(spec, cls), code=_code(cls))
 
 

@@ -7,16 +7,15 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from layerimp._version import __version__
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.errors import OutputError
+from layerimp.report.versions import versions
 
 FILE, LOCK = "bench.sqlite", "bench.lock"
 FORMAT = 2
@@ -162,7 +161,7 @@ class Store:
                 None if outcome.result is None else json.dumps(outcome.result),
                 outcome.error if outcome.result is None else None,
                 outcome.seconds,
-                _versions(),
+                versions(),
             )
             for cell, outcome in outcomes
         ]
@@ -217,8 +216,3 @@ def _why_not(directory: Path, *, write: bool) -> str:
     if any(directory.iterdir()):
         return "holds other files"
     return "" if write else "is empty"
-
-
-def _versions() -> str:
-    names = ("torch", "transformers", "lm_eval")
-    return ", ".join([f"layerimp {__version__}", *(f"{name} {version(name)}" for name in names)])

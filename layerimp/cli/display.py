@@ -128,7 +128,6 @@ class Screen:
 
             self.print_json(as_document(found) | {"output": str(directory.absolute())})
             return
-        from layerimp.bench.commands import PAGE
         from layerimp.report.tables import legend, paper_tables, removables, summaries
 
         for table in paper_tables(found):
@@ -147,6 +146,11 @@ class Screen:
                 self.out.print(shown(f"  {cell}: {error}", style="yellow"), soft_wrap=True)
         counts = ", ".join(f"{count} {state}" for state, count in found.cells.items() if count)
         self.out.print(shown(f"\ncells: {counts or 'none'}; {span(found.seconds)} of work"))
+        self._show_page(directory)
+
+    def _show_page(self, directory: Path) -> None:
+        from layerimp.report.data import PAGE
+
         if (directory / PAGE).exists():
             self.out.print(shown(f"report: {directory / PAGE}", style="bold"), soft_wrap=True)
 
@@ -181,6 +185,7 @@ class Screen:
             self.out.print(shown(f"    model = {report.loader}.from_pretrained({str(path)!r})"), soft_wrap=True)
         if report.output:
             self.out.print(shown(f"results: {report.output}", style="bold"), soft_wrap=True)
+            self._show_page(report.output)
 
     def show_plans(self, plans: Mapping[str, PrunePlan]) -> None:
         """The plans of a file."""

@@ -15,7 +15,7 @@ from layerimp.models.loading import auto_class
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.healing import HealerSet, check_text, configured, further_text, heal_pruned
 from layerimp.pipeline.keeping import prune_to_quality, with_quality
-from layerimp.pipeline.output import output_directory, write_checkpoint
+from layerimp.pipeline.output import output_directory, write_checkpoint, write_page
 from layerimp.pipeline.removals import plan_removals, prepare_removals
 from layerimp.pipeline.resolve import anywhere, made_pruner, model_anywhere, resolve, told
 from layerimp.pipeline.scores import Unit, score_blocks
@@ -70,6 +70,8 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         _evaluate_costs(report, evaluation, evaluators, removals, healed)
         if stage:
             report.write(stage)
+    if recipe.output:  # what was computed is in its place before it is drawn
+        write_page(report, selection, recipe.output.expanduser().absolute())
     return report.placed()
 
 

@@ -22,7 +22,7 @@ from layerimp.pipeline.stages import check_calibration
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
 from layerimp.report.conversion import finite
-from layerimp.report.data import MARKER
+from layerimp.report.data import MARKER, PAGE
 from layerimp.scorer import Importance
 from layerimp.scoring.passes import Pass, shared_passes
 from layerimp.scoring.selection import Selection
@@ -266,6 +266,7 @@ class _Foretelling:
             return []
         output = self.recipe.output.expanduser().absolute()
         files = [MARKER, *(["scores.json"] if self.scored else []), "plan.json", "metrics.json"]
+        files += [PAGE] if self.command == "run" else []
         labels = [label for label in self.selection.specs if label not in self.selection.baselines]
         if not self.scored:
             labels = ["blocks"] if self.plans is None else list(self.plans)

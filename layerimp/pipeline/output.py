@@ -15,6 +15,7 @@ from layerimp.pipeline.resolve import model_anywhere
 from layerimp.registry.assets import located
 from layerimp.report.data import why_not_ours
 from layerimp.report.model_card import model_card
+from layerimp.scoring.selection import is_blind
 from layerimp.steps import simplest
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from layerimp.progress import Progress
     from layerimp.recipe import Recipe
     from layerimp.report.data import Report
+    from layerimp.scoring.selection import Selection
 
 
 def write_checkpoint(
@@ -52,6 +54,17 @@ def write_checkpoint(
             ),
             max_shard_size=report.recipe.max_shard_size,
         )
+
+
+def write_page(report: Report, selection: Selection, directory: Path) -> None:
+    """Write what a run found as a page, which names no folder of this machine."""
+    from layerimp.report.html.format import tree_without_folders
+    from layerimp.report.html.page import page, write
+    from layerimp.report.run_findings import run_findings
+
+    blind = [label for label, spec in selection.specs.items() if is_blind(spec.name)]
+    found = run_findings(report, selection.specs, blind)
+    write(page(found, command="run", data=tree_without_folders(report.to_dict())), directory)
 
 
 @contextmanager

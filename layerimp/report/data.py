@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from layerimp.scorer import Importance
 
 MARKER = "recipe.json"
-ENTRIES = frozenset({MARKER, "scores.json", "plan.json", "metrics.json", "checkpoints"})
+PAGE = "report.html"
+ENTRIES = frozenset({MARKER, "scores.json", "plan.json", "metrics.json", PAGE, "checkpoints"})
 """What an output directory can hold."""
 
 

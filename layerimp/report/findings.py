@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from layerimp.report.statistics import Interval, interval, self_tau
+
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.recipe import ComponentSpec, Recipe
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from layerimp.report.documents import Repaired
     from layerimp.report.removable import Removable
     from layerimp.report.retained import Retained
-    from layerimp.report.statistics import Difference, Interval, Stability
+    from layerimp.report.statistics import Difference, Stability
     from layerimp.steps import Cuts, Step
 
 Key = tuple[str, str]
@@ -158,6 +160,11 @@ class Scored:
     tau: float | None
     cost: float | None
 
+    @classmethod
+    def of(cls, steps: Sequence[Step], scores: Sequence[Sequence[float]], cost: float | None) -> Scored:
+        """What one scorer says, from its scores by repeat and by step; see the attributes."""
+        return cls(steps, scores, [interval(values) for values in zip(*scores, strict=True)], self_tau(scores), cost)
+
 
 @dataclass(frozen=True)
 class ModelFindings:
@@ -176,6 +183,7 @@ class ModelFindings:
         rows: The tables.
         removable: How many blocks may go, by pruner and label of the contender.
         notes: What a reader of the rows has to know.
+        answer: What was asked for besides who retains most, and leads the page in its place; empty where nothing was.
     """
 
     label: str
@@ -190,11 +198,17 @@ class ModelFindings:
     rows: Sequence[Row]
     removable: Mapping[tuple[str, str], Removable]
     notes: Sequence[str] = ()
+    answer: str = ""
 
     @property
     def documents(self) -> dict[str, int | None]:
         """How many documents each task has; None where that is not known."""
         return {row.task: row.original.count for row in self.rows if row.original is not None}
+
+    @property
+    def repeated(self) -> bool:
+        """Whether any scorer scored more than once, so that there is something to say over the repeats."""
+        return any(len(one.scores) > 1 for one in self.scored.values())
 
     @property
     def headlines(self) -> list[Row]:
@@ -252,12 +266,12 @@ class Design:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a grid shows.
+    """What a grid, or a run, shows.
 
     Attributes:
         design: What was compared.
         models: What the grid shows, by label of the model; without models of which nothing is known yet.
-        cells: How many cells there are, by state: `done`, `failed`, `open`.
+        cells: How many cells there are, by state: `done`, `failed`, `open`; empty for a run, which has none.
         failures: What failed, and why.
         seconds: What all cells took.
         versions: Of the libraries that computed them; several where they were changed on the way.
@@ -271,3 +285,8 @@ class Findings:
     seconds: float
     versions: Sequence[str] = ()
     notes: Sequence[str] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing that was asked for is missing."""
+        return not (self.failures or self.cells.get("failed") or self.cells.get("open"))

@@ -166,4 +166,9 @@ def installed(progress: Progress) -> list[str]:
     if failed := [record.name for record in registry().plugins.records if record.error]:
         progress.note(f"left out of {ALL}: what failed to load ({', '.join(failed)}); layerimp plugins says why")
     names = registry().names("scorer")
-    return sorted(names, key=lambda name: (getattr(registry().get("scorer", name), "sweep", name) is None, name))
+    return sorted(names, key=lambda name: (is_blind(name), name))
+
+
+def is_blind(name: str) -> bool:
+    """Whether a scorer looks at nothing, so that no text changes its scores."""
+    return getattr(registry().get("scorer", name), "sweep", name) is None

@@ -74,12 +74,14 @@ class Figures:
             shares = {line.entry.label: percent(line.entry.value) for line in place.lines}
             (best, most), *_, (worst, least) = [*shares.items()] * 2
             chance = f", random {shares[RANDOM]}" if RANDOM in shares else ""
-            said.append(f"at {named(place.row.ratio)} from {best} with {most} to {worst} with {least}{chance}")
+            span = f"from {best} with {most} to {worst} with {least}{chance}" if len(shares) > 1 else f"{best} {most}"
+            said.append(f"at {named(place.row.ratio)} {span}")
         missing = [label for label in lines if label not in known]
         note = f"Of {listed(missing)} nothing is known to be retained. " if missing else ""
         healed = ", healed and not," if self.view.found.design.healers else ""
         scorers = {self.view.found.design.contenders[label].scorer for label in known}
-        alt = f"Line chart of what {len(scorers)} scorers{healed} retain: {'; '.join(said)}."
+        plural = "s" * (len(scorers) > 1)
+        alt = f"Line chart of what {len(scorers)} scorer{plural}{healed} retain: {'; '.join(said)}."
         figure = curves(known, self.view.model.num_blocks, self.view.styles)
         return self._drawn(figure, "retained", alt, note, pruner=pruner)
 
@@ -103,9 +105,7 @@ class Figures:
     @cached_property
     def importance(self) -> Drawn:
         """The ranks that each scorer gives to the blocks, and to the seams between them where those were scored."""
-        counts = self.view.counts(self.view.pruners[0]) if self.view.pruners else {}
-        middle = list(counts)[len(counts) // 2] if counts else None
-        scored = self.view.model.scored
+        scored, middles = self.view.model.scored, self._middles
         steps = next(iter(scored.values())).steps
         ranks = {
             scorer: np.mean([(rankdata(scores) - 1) / max(len(steps) - 1, 1) for scores in one.scores], axis=0)
@@ -113,11 +113,10 @@ class Figures:
         }
         rows = {}
         for scorer, shares in ranks.items():
-            going = [0.0] * len(steps) if middle is None else self._going(self.view.pruners[0], middle, scorer, steps)
+            going = self._going(scorer, steps)
             scores = [plus_minus(mean) for mean in scored[scorer].means]
             tips = [
-                f"{scorer}, {steps_named([step])}: score {scores[n]}, rank {shares[n]:.2f}, removed in "
-                f"{going[n]:.0%} of repeats"
+                f"{scorer}, {steps_named([step])}: score {scores[n]}, rank {shares[n]:.2f}, {self._often(going[n])}"
                 for n, step in enumerate(steps)
             ]
             rows[scorer] = [Square(float(shares[n]), marked=going[n] >= 0.5, tip=tips[n]) for n in range(len(steps))]
@@ -125,9 +124,10 @@ class Figures:
         what = f"blocks{' and seams' if seams else ''}"
         legend = [(Square(0.0), "least important"), (Square(1.0), "most important")]
         note = "Between two blocks stands the seam that lies there. " if seams else ""
-        if middle is not None:
-            legend.append((Square(0.0, marked=True), f"removed at {named(middle)}"))
-            note += f"Crossed: {what} that go at {named(middle)} in at least half of the repeats"
+        if middles:
+            at = f" at {named(next(iter(middles.values())))}" if len(set(middles.values())) == 1 else ""
+            legend.append((Square(0.0, marked=True), f"removed{at}"))
+            note += f"Crossed: {what} that go{at}{self._mostly}"
             note += f" (pruner {self.view.pruners[0]})." if len(self.view.pruners) > 1 else "."
         seeing = [scorer for scorer in ranks if scorer not in self.view.found.design.blind]
         overall = np.mean([ranks[scorer] for scorer in seeing or ranks], axis=0)
@@ -142,10 +142,31 @@ class Figures:
         figure = matrix(rows, columns, size=(cell_width(len(steps)), 28.0), strength=0.9, legend=legend)
         return self._drawn(figure, "importance", alt, note)
 
-    def _going(self, pruner: str, ratio: float, scorer: str, steps: Sequence[Step]) -> list[float]:
-        """The share of the repeats in which nothing is left of each block or seam."""
-        found = self.view.model.pruned.get((pruner, ratio, scorer), ())
-        gone = [removed_by(one.blocks) for one in found]
+    @cached_property
+    def _middles(self) -> dict[str, float]:
+        """By scorer, the middle one of the ratios at which its choice by the first pruner is known."""
+        found = {}
+        for scorer in self.view.model.scored if self.view.pruners else ():
+            pruner = self.view.pruners[0]
+            ratios = [r for r in self.view.counts(pruner) if (pruner, r, scorer) in self.view.model.pruned]
+            if ratios:
+                found[scorer] = ratios[len(ratios) // 2]
+        return found
+
+    def _often(self, share: float) -> str:
+        """In which share of the repeats something is removed, in words."""
+        if self.view.model.repeated:
+            return f"removed in {share:.0%} of repeats"
+        return "removed" if share else "kept"
+
+    @property
+    def _mostly(self) -> str:
+        return " in at least half of the repeats" if self.view.model.repeated else ""
+
+    def _going(self, scorer: str, steps: Sequence[Step]) -> list[float]:
+        """The share of the repeats in which nothing is left of each block or seam, at the scorer's middle ratio."""
+        places = [(self.view.pruners[0], ratio, scorer) for one, ratio in self._middles.items() if one == scorer]
+        gone = [removed_by(one.blocks) for place in places for one in self.view.model.pruned[place]]
         return [sum(each.issuperset(sublayers_of(step)) for each in gone) / max(len(gone), 1) for step in steps]
 
     def _shares(self, pruner: str, ratio: float, scorer: str) -> list[float]:
@@ -202,17 +223,19 @@ class Figures:
         return self._drawn(figure, "stability", alt, pruner=pruner)
 
     @cached_property
-    def cost(self) -> Drawn:
-        """What each scorer costs."""
+    def cost(self) -> list[Drawn]:
+        """What each scorer costs; nothing where no scorer was timed."""
         passes = {scorer: scored.cost for scorer, scored in self.view.model.scored.items()}
+        if not any(passes.values()):
+            return []
         order = sorted(passes, key=lambda scorer: (passes[scorer] is None, passes[scorer] or 0))
         timed = [f"{scorer} {cost:.3g}" for scorer in order if (cost := passes[scorer])]
-        parts = [f"Cost in bare passes: {listed(timed)}." if timed else "No cost is known."]
+        parts = [f"Cost in bare passes: {listed(timed)}."]
         free, untimed = ([s for s in order if passes[s] == 0], [s for s in order if passes[s] is None])
         parts += [f"Without a look at text: {listed(free)}."] if free else []
         parts += [f"Not timed: {listed(untimed)}."] if untimed else []
         figure = costs({scorer: passes[scorer] for scorer in order}, self.view.styles)
-        return self._drawn(figure, "cost", " ".join(parts))
+        return [self._drawn(figure, "cost", " ".join(parts))]
 
     @cached_property
     def removed(self) -> list[Drawn]:
@@ -229,7 +252,7 @@ class Figures:
             votes = [sum(shares[n] >= 0.5 for shares in panel.values()) for n in range(self.view.model.num_blocks)]
             top = votes.index(max(votes))
             said.append(f"at {named(ratio)} block {top} goes most often, by {votes[top]} of {len(panel)} scorers")
-        alt = f"Grid of dots: which blocks each scorer removes. In at least half of the repeats, {'; '.join(said)}."
+        alt = f"Grid of dots: which blocks each scorer removes{self._mostly}: {'; '.join(said)}."
         figure = dots(panels, self.view.model.num_blocks, self.view.styles)
         plans = (one.blocks for key, found in self.view.model.pruned.items() if key[0] == pruner for one in found)
         note = "" if all(map(whole, plans)) else "A block of which a half goes, with a seam, counts half. "

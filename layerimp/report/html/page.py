@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from layerimp.errors import OutputError
+from layerimp.report.data import PAGE
 from layerimp.report.findings import Findings
 from layerimp.report.formats import as_csv
 from layerimp.report.html.figures import Figures
@@ -20,8 +25,14 @@ from layerimp.report.tables import measured_on, number, percent
 TEMPLATE = "page.html.jinja"
 
 
-def page(found: Findings) -> str:
-    """The report as one HTML document."""
+def page(found: Findings, *, command: str = "bench", data: Mapping[str, Any] | None = None) -> str:
+    """The report as one HTML document.
+
+    Args:
+        found: What it shows.
+        command: What computed that.
+        data: What it offers for download as JSON, beside the tables as CSV; by default the findings.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     filters = {"named": unbroken, "duration": duration, "count": count, "listed": listed}
     environment.filters |= filters | {
@@ -40,11 +51,28 @@ def page(found: Findings) -> str:
         for n, label in enumerate(design.models)
     }
     downloads = {
-        "bench.csv": _data_uri("text/csv", as_csv(found).encode()),
-        "bench.json": _data_uri("application/json", json.dumps(as_document(found)).encode()),
+        f"{command}.csv": _data_uri("text/csv", as_csv(found).encode()),
+        f"{command}.json": _data_uri("application/json", json.dumps(data or as_document(found)).encode()),
     }
     figures = {label: Figures(view) for label, view in views.items() if view}
-    return template.render(found=found, design=design, views=views, figures=figures, downloads=downloads)
+    return template.render(
+        found=found, design=design, views=views, figures=figures, downloads=downloads, command=command
+    )
+
+
+def write(document: str, directory: Path) -> Path:
+    """Write a page into a directory, in place of an older one, and return its path.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    path, unfinished = directory / PAGE, directory / f".{PAGE}"
+    try:
+        unfinished.write_text(document, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    return path
 
 
 def _data_uri(kind: str, content: bytes) -> str:

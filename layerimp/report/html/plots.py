@@ -278,7 +278,7 @@ def dots(panels: Mapping[str, Mapping[str, Sequence[float]]], num_blocks: int, s
             _dots(axes, empty, y + row / 2, 1.4, LINE)
             for block, share in enumerate(shares):
                 if share:
-                    tip = f"{label}, block {block}: in {share:.0%} of repeats"
+                    tip = f"{label}, block {block}: {share:.0%} removed"
                     size = max(radius * math.sqrt(share), 2.2)
                     _dots(axes, places[block : block + 1], y + row / 2, size, styles[label].colour, gid=TIP + tip)
             y += row

@@ -75,6 +75,11 @@ class Place:
     baseline: str | None
 
     @property
+    def compared(self) -> bool:
+        """Whether there is more than one to compare."""
+        return len(self.lines) > 1
+
+    @property
     def who(self) -> str:
         """The leaders in words."""
         return "all scorers" if 1 < len(self.leaders) == len(self.lines) else listed(self.leaders)

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from layerimp.bench.cell_graph import Layout
 from layerimp.defaults import RANDOM
 from layerimp.evaluator import Metric, retention
 from layerimp.report.data import Size
-from layerimp.report.findings import RETAINED, Contender, Entry, Key, Pruned, Row
+from layerimp.report.findings import RETAINED, Contender, Design, Entry, Key, Pruned, Row
 from layerimp.report.paired_bootstrap import Estimate, difference
 from layerimp.report.retained import Retained, counting, summed_up
 from layerimp.report.statistics import LEVEL, Difference, Interval, holm, interval
@@ -26,7 +25,7 @@ class Rows:
     """The rows of one model at one pruner and ratio.
 
     Attributes:
-        layout: The grid.
+        design: What is compared.
         model: The label of the model.
         pruner: The label of the pruner.
         ratio: The share or the number of the blocks that go.
@@ -35,7 +34,7 @@ class Rows:
         pruned: What each contender's repeats removed, and what is left, by label.
     """
 
-    layout: Layout
+    design: Design
     model: str
     pruner: str
     ratio: float
@@ -54,7 +53,7 @@ class Rows:
 
     @cached_property
     def _contenders(self) -> Mapping[str, Contender]:
-        return self.layout.contenders
+        return self.design.contenders
 
     def made(self) -> Iterator[Row]:
         """A row for each metric, and for what is retained; none before a pruned model is evaluated."""
@@ -146,7 +145,7 @@ class Rows:
         """The label of the best baseline by healer: what is healed has to beat what is healed in the same way."""
         found: dict[str, str] = {}
         for label in order:
-            if self._contenders[label].scorer in self.layout.grid.baselines:
+            if self._contenders[label].scorer in self.design.baselines:
                 found.setdefault(self._contenders[label].healer, label)
         return found
 
@@ -181,7 +180,7 @@ class Rows:
     def _reads(self, label: str) -> bool:
         """Whether a contender's repeats read text, by the scorer or by the healer."""
         contender = self._contenders[label]
-        return bool(contender.healer) or not self.layout.scorers[contender.scorer].blind
+        return bool(contender.healer) or contender.scorer not in self.design.blind
 
     def _retained(self, original: Metric, label: str) -> Interval | None:
         """What a contender retains of a task, where that counts by this metric."""

@@ -1,0 +1,100 @@
+"""What is known of one model, as findings: rows, agreement, stability, and what a reader has to know."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+from layerimp.report.comparison import above_the_intact, unknown
+from layerimp.report.findings import Contender, Design, Key, ModelFindings, Pruned, Row, Scored
+from layerimp.report.removable import Removable, removable, worst_by_repeat
+from layerimp.report.retained import Retained, counting
+from layerimp.report.rows import Rows
+from layerimp.report.statistics import Stability, mean_tau
+from layerimp.report.tables import named
+from layerimp.steps import Step, removed_by, sublayers_of
+
+if TYPE_CHECKING:
+    from layerimp.evaluator import Metric
+    from layerimp.report.data import Size
+
+ONE_DRAW = (
+    "one draw of calibration text: what is compared are the models that it gave, and another draw may give others"
+)
+Left = Mapping[tuple[str, float, Contender], Sequence[Pruned]]
+"""What contenders' repeats removed and what is left, by pruner, ratio and contender."""
+
+
+def common_steps(scored: Iterable[Collection[Step]]) -> list[Step]:
+    """The blocks and seams that all scorings are of, in depth order."""
+    return sorted(set.intersection(*map(set, scored)), key=sublayers_of)
+
+
+def model_findings(
+    design: Design,
+    label: str,
+    *,
+    num_blocks: int,
+    size: Size | None,
+    intact: Mapping[Key, Metric],
+    scored: Mapping[str, Scored],
+    left: Left,
+) -> ModelFindings:
+    """What is known of a model, put together.
+
+    Args:
+        design: What is compared.
+        label: The label of the model.
+        num_blocks: How many blocks the intact model has.
+        size: The intact model's; None as long as nothing is evaluated.
+        intact: What the intact model's metrics are.
+        scored: By label of the scorer.
+        left: What the contenders' repeats removed and what is left.
+    """
+    scores = {scorer: one.scores for scorer, one in scored.items()}
+    pruned = {(pruner, ratio, one.label): found for (pruner, ratio, one), found in left.items() if not one.healer}
+    gone = {key: [removed_by(each.blocks) for each in found] for key, found in pruned.items()}
+    rows: list[Row] = []
+    retained: dict[tuple[str, float, str], Retained] = {}
+    notes = list(unknown(intact, counting(intact.values()))) if size else []
+    for pruner, ratio in dict.fromkeys((pruner, ratio) for pruner, ratio, _ in left):
+        here = {one.label: found for (p, r, one), found in left.items() if (p, r) == (pruner, ratio)}
+        if size is None or not any(one.size for found in here.values() for one in found):
+            continue
+        made = Rows(design, label, pruner, ratio, intact, size, here)
+        rows += made.made()
+        retained |= {(pruner, ratio, name): one for name, one in made.retained.items()}
+        tables = {f"{name} at {named(ratio)}": [one.metrics for one in found] for name, found in here.items()}
+        known = dict(zip(tables, made.retained.values(), strict=True))
+        notes += above_the_intact(counting(intact.values()), tables, known)
+    return ModelFindings(
+        label=label,
+        num_blocks=num_blocks,
+        size=size,
+        scored=scored,
+        agreement={(a, b): mean_tau(scores[a], scores[b]) for a, b in product(scored, scored) if a != b},
+        pruned=pruned,
+        healed={key: found for key, found in left.items() if key[2].healer},
+        stability={key: one for key, sets in gone.items() if (one := Stability.of(sets))},
+        retained=retained,
+        rows=rows,
+        removable=_removable(left, retained),
+        notes=[f"{label}: {note}" for note in notes],
+    )
+
+
+def _removable(left: Left, retained: Mapping[tuple[str, float, str], Retained]) -> dict[tuple[str, str], Removable]:
+    """How many blocks may go by each contender's choice; of what is known at several numbers of them."""
+    found = {}
+    for pruner, one in dict.fromkeys((pruner, one) for pruner, _, one in left):
+        curves: dict[int, dict[int, float]] = {}
+        for (p, ratio, each), models in left.items():
+            known = retained.get((p, ratio, each.label)) if (p, each) == (pruner, one) else None
+            shares = None if known is None else worst_by_repeat(known)
+            for model, share in zip(models, shares or (), strict=False):
+                curves.setdefault(model.draw, {})[len(model.blocks)] = share
+        made = removable(list(curves.values()))
+        if made is not None and len(made.measured) > 1:
+            found[pruner, one.label] = made
+    return found

@@ -1,0 +1,13 @@
+"""The versions of the libraries that a result depends on."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from layerimp._version import __version__
+
+
+def versions() -> str:
+    """This library's version, and those of the libraries that compute and evaluate, in words."""
+    names = ("torch", "transformers", "lm_eval")
+    return ", ".join([f"layerimp {__version__}", *(f"{name} {version(name)}" for name in names)])

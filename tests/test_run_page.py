@@ -1,0 +1,150 @@
+"""The page of a run: its numbers are the run's, and what one scoring cannot show is left out with a word."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from layerimp.evaluator import Metric
+from layerimp.pruner import PrunePlan
+from layerimp.recipe import ComponentSpec, make_recipe
+from layerimp.report.data import Report, Size
+from layerimp.report.findings import Findings
+from layerimp.report.healing import Healing
+from layerimp.report.html.page import page
+from layerimp.report.run_findings import run_findings
+from layerimp.report.search import Removable, Search
+from layerimp.scorer import Importance
+from layerimp.sizes.targets import Reached, read_targets
+from layerimp.steps import Step
+
+BLOCKS = 6
+PLANS: dict[str, list[Step]] = {"avss": [2, 3], "gbis": [4, 1], "random": [1, 5], "depth": [4, 3]}
+
+
+def measured(right: int) -> list[Metric]:
+    documents = (1.0,) * right + (0.0,) * (200 - right)
+    return [Metric("mood", "acc", right / 200, 0.02, floor=0.5, documents=documents)]
+
+
+def plan(blocks: Sequence[Step]) -> PrunePlan:
+    return PrunePlan(num_blocks=BLOCKS, blocks=list(blocks), scorer="avss", pruner="lowest", reason="why")
+
+
+def report(**recipe: Any) -> Report:
+    made = Report(make_recipe({"model": "/home/ann/tiny", "scorers": ["avss", "gbis"], **recipe}), BLOCKS, "AutoModel")
+    made.calibration = {"source": "/home/ann/text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"}
+    settled = {"source": "/home/ann/text.jsonl", "max_length": 8, "packing": "windows"}
+    made.resolved = {"dtype": "bfloat16", "calibration": settled}
+    made.importance = {label: Importance([float(7 * n % 5) for n in range(BLOCKS)]) for label in PLANS}
+    made.plans = {label: plan(blocks) for label, blocks in PLANS.items()}
+    made.sizes = {"original": Size(6, 1000, 4000)} | {
+        label: Size(6 - len(blocks), 1000 - 100 * len(blocks), 2400) for label, blocks in PLANS.items()
+    }
+    made.metrics = {"original": measured(190), "avss": measured(180)}
+    made.metrics |= {"gbis": measured(150), "random": measured(120), "depth": measured(110)}
+    made.baselines = ["random", "depth"]
+    return made
+
+
+def findings(made: Report) -> Findings:
+    specs = {label: ComponentSpec(name=label) for label in PLANS}
+    return run_findings(made, specs, blind=["random", "depth"])
+
+
+def words(found: Findings) -> str:
+    text = re.sub(r"<style.*?</style>|<[^>]*>", " ", page(found, command="run", data={}), flags=re.S)
+    return " ".join(html.unescape(text).split())
+
+
+def test_the_page_says_what_the_run_found() -> None:
+    made = report()
+    found = findings(made)
+    (model,) = found.models.values()
+    kept = made.comparison().retained
+    (row,) = model.headlines
+    assert row.ratio == 2
+    assert {label: entry.value.mean for label, entry in row.entries.items()} == {
+        label: pytest.approx(one.worst.mean) for label, one in kept.items() if one.worst is not None
+    }
+    said = words(found)
+    assert "avss retains most at 2 blocks. That is significantly better than random and than the best baseline" in said
+    assert "Calibration: 3 rows of text.jsonl, 8 tokens each" in said
+    assert "tiny, bfloat16" in said
+    assert "ann" not in re.findall(r"\w+", said)
+    for single in ("At least two repeats are needed", "The scorers were not timed", "Each scorer scores once"):
+        assert single in said
+    for repeated in ("over the repeats", "repeat with", "of repeats", "cells"):
+        assert repeated not in said
+
+
+def test_only_what_lacks_as_many_blocks_is_compared() -> None:
+    made = report()
+    made.plans["avss"] = plan([2])
+    made.sizes["avss"] = Size(5, 900, 3000)
+    found = findings(made)
+    (model,) = found.models.values()
+    assert {row.ratio: set(row.entries) for row in model.headlines} == {1: {"avss"}, 2: {"gbis", "random", "depth"}}
+    said = words(found)
+    assert "gbis retains most at 2 blocks" in said
+    assert "scorers that remove different numbers of blocks are not compared with each other" in said
+    apart = {label: plan(range(n)) for n, label in enumerate(PLANS, 1)}
+    sizes = made.sizes | {label: Size(6 - n, 1000 - n, 2400) for n, label in enumerate(PLANS, 1)}
+    assert "Nothing can be compared" in words(findings(replace(made, plans=apart, sizes=sizes)))
+
+
+def test_a_baseline_that_leads_is_called_one() -> None:
+    made = report()
+    made.metrics["random"] = measured(189)
+    assert "random retains most at 2 blocks. A baseline leads: no other scorer retains more." in words(findings(made))
+
+
+def test_healed_models_stand_beside_the_others() -> None:
+    made = report(healers=["linear"])
+    for label in PLANS:
+        made.healed[f"{label}+linear"] = Healing(label, "linear", [], {"intact": 1.0}, {}, 0.5)
+        made.sizes[f"{label}+linear"] = made.sizes[label]
+        made.metrics[f"{label}+linear"] = measured(185)
+    said = words(findings(made))
+    assert "avss+linear 50.0%" in said
+    assert "Recovered is the share of the loss that came back" in said
+
+
+def test_a_search_leads_with_how_many_blocks_may_go() -> None:
+    made = report(keep=0.9)
+    found = {label: Removable(label, "", 2, one, 2, []) for label, one in made.plans.items() if label != "depth"}
+    made.search = Search(0.9, ["mood"], False, found | {"depth": Removable("depth", "", 0, None, 0, [])})
+    del made.plans["depth"], made.metrics["depth"], made.sizes["depth"]
+    said = words(findings(made))
+    assert "While 90% is retained, so many of 6 blocks may go: 2 by avss, gbis, random; 0 by depth." in said
+    assert "measured on the documents that confirm how many may go" in said
+
+
+def test_what_was_asked_for_and_what_is_missing_is_told() -> None:
+    made = report(targets={"parameters": 850}, blocks=[2])
+    (target,) = read_targets({"parameters": 850})
+    made.reached = {label: [Reached(target, 850.0, 1000.0, 800.0, 900.0, None)] for label in PLANS}
+    made.left_out = {"lrp": "it does not fit"}
+    made.failed = {"mine": "ValueError at /home/ann/mine.py"}
+    said = words(findings(made))
+    assert "asked for by number, and removed whatever the scores: block 2" in said
+    assert "as few blocks go as it takes for parameters=850: at most 850 parameters; reached: avss 800" in said
+    assert "the scorer lrp is left out: it does not fit" in said
+    assert "This report is not complete." in said
+    assert "mine ValueError at mine.py" in said
+
+
+def test_a_run_that_measured_nothing_shows_what_it_scored_and_removed() -> None:
+    made = report()
+    made.metrics = {"original": []}
+    said = words(findings(made))
+    assert "The lowest-rated blocks are removed. Each scorer scores once." in said
+    assert "Quality was not measured, so the scorers cannot be compared." in said
+    assert "Importance of each block" in said
+    assert "Removed blocks" in said
+    assert "Evaluation: none" in said
