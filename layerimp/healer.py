@@ -192,7 +192,7 @@ class Healer(Component):
 
 
         class Louder(Healer):
-            \"\"\"Scales the last map before each gap, for the stream to come as near as it can to what it was.\"\"\"
+            \"\"\"Scales the last map before each gap, so that the stream comes as near as possible to what it was.\"\"\"
 
             name = "louder"
 
