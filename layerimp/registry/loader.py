@@ -176,8 +176,8 @@ def cause_of(error: LayerimpError) -> str:
 
 
 def _order(point: EntryPoint) -> tuple[bool, str, str, str]:
-    """The order of loading: plugins that come with layerimp first, so that their names cannot be taken, then by
-    name.""" distribution = point.dist.name if point.dist else ""
+    """The order of loading: plugins that come with layerimp first, which keep their names; then by name."""
+    distribution = point.dist.name if point.dist else ""
     return distribution != hookspecs.PROJECT, point.name, point.value, distribution
 
 

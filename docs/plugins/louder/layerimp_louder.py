@@ -4,7 +4,7 @@ from layerimp.healing import replace, states
 
 
 class Louder(Healer):
-    """Scales the last map before each gap, so that the stream comes as near as possible to what it was."""
+    """Scales the last map before each gap, to bring the stream close to what it was."""
 
     name = "louder"
 

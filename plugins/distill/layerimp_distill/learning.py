@@ -27,11 +27,11 @@ ADAPTER = "distill"
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns.
+    """The part of the model that learns.
 
     Attributes:
-        parameters: What an optimizer changes, in float32.
-        values: What parameters of the model are by now, by their path; to be asked for while learning lasts.
+        parameters: The parameters that an optimizer changes, in float32.
+        values: Gives the current values of the model's parameters, by path; only to be called while learning lasts.
     """
 
     parameters: list[nn.Parameter]
@@ -40,7 +40,7 @@ class Learner:
 
 @contextmanager
 def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> Iterator[Learner]:
-    """Let a part of the pruned model learn while this lasts; afterwards both models are what they were.
+    """Let a part of the pruned model learn inside this context; afterwards both models are as before.
 
     Args:
         case: The models.
@@ -50,7 +50,7 @@ def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> 
         seed: With `lora`, of what a change starts from.
 
     Raises:
-        ModelError: there is nothing to learn by.
+        ModelError: no parameter of the part can be trained.
     """
     with _frozen(case), trying(case.pruned.model):
         if what == "lora":
