@@ -10,28 +10,32 @@ OUTCOMES = ("exact", "in part", "refused", "wrong", "not built")
 TITLES = {"causal": "Causal language models", "classifier": "Sequence classifiers"}
 OPENING = """# Architectures
 
-Every type that Transformers has for causal language modelling and for sequence classification, tried by
-`python benchmarks/architectures.py` on {date} with Transformers {transformers} and torch {torch}. Of each type a tiny
-random model of about six blocks is built, with weights, biases, norms and buffers off their initial values, and windows
-shorter than the text. Its blocks are found, all shipped scorers score it, and blocks are removed: the first, a middle
-one, the last, all three, all but one. Then seams are: the first, two that touch in the middle, the last one with a
-block. Each result is saved, loaded back with the stock class, and compared with what is expected: the original model
-with the hidden states led past these blocks, and of a seam past the MLP of one block and the attention of the next,
-computed without layerimp. Logits, keys, generation with and without a cache, and the configuration have to agree.
+This page lists every type that Transformers has for causal language modelling and for sequence classification, as
+tried by `python benchmarks/architectures.py` on {date} with Transformers {transformers} and torch {torch}. For each
+type a tiny random model of about six blocks is built. Its weights, biases, norms and buffers differ from their
+initial values, and its windows are shorter than the text. All scorers that come with layerimp score the model. Then
+blocks are removed: the first, a middle one, the last, these three together, all but one. After that seams are
+removed: the first, two that touch in the middle, the last one together with a block. Each result is saved, loaded
+back with the stock class, and compared with a computation without layerimp: the original model with the hidden states
+led past the removed blocks, or for a seam past the MLP of one block and the attention of the next. Logits, keys,
+generation with and without a cache, and the configuration must agree.
 
-*Exact*: all removals are. *In part*: some are, the others are refused. *Refused*: all are, with the reason below.
-*Wrong*: something differs, and layerimp did not notice. *Not built*: there is no tiny model to try.
+*Exact*: all removals are exact. *In part*: some are exact, and the others are refused. *Refused*: all are refused,
+with the reason below. *Wrong*: something differs, and layerimp did not notice. *Not built*: there is no tiny model to
+try.
 
-To tell where in a block the attention ends, the trial follows the arithmetic and knows no module: what a block does is
-a chain of additions, each of which has the sum before it, or the layer norm of that, as an operand. Of `deberta`,
-`ibert` and `minimax`, whose norms are of another kind, the module is named whose output the attention leaves.
+To find where the attention ends in a block, the trial follows the arithmetic and not the names of modules: a block is
+a chain of additions, and an operand of each addition is the sum before it, or the layer norm of that sum. For
+`deberta`, `ibert` and `minimax`, whose norms are of another kind, the script names the module whose output is the
+stream after the attention.
 """
 NOTES = """
-A refusal is one line, and leaves the model as it was; of the few that come when the checkpoint is loaded back, nothing
-is left on the disk. Mostly the reason is that a block's place decides what it does:
-it is the first or the last one, its depth is a constant in it, or it makes the keys and values of others. A hybrid that
-is left without any block of attention is refused because Transformers cannot count the tokens in its cache then (the
-hybrids here have two such blocks). [How removal stays exact](../explanation/exactness.md) tells how that is known.
+A refusal is one line and leaves the model as it was. A few refusals come only when the checkpoint is loaded back;
+then nothing is left on the disk. The most frequent reason is that a block's position decides what the block does: it
+is the first or the last one, its depth is a constant in its code, or it makes the keys and values of other blocks. A
+hybrid that is left without any attention block is refused because Transformers then cannot count the tokens in its
+cache (the hybrids here have two attention blocks). [How removal stays exact](../explanation/exactness.md) explains
+how this is found out.
 """
 
 
@@ -87,7 +91,7 @@ def _tried(outcome: str, cases: list[dict[str, Any]]) -> str:
 
 def _refusals(trials: list[dict[str, Any]]) -> str:
     """Each type's reasons; of those that differ in numbers alone, the first."""
-    lines = ["Of a type's reasons that differ in their numbers alone, the first is shown.\n"]
+    lines = ["If several reasons of a type differ only in their numbers, the first one is shown.\n"]
     for trial in trials:
         if trial["built"]:
             lines.append(f"- `{trial['kind']}`, not built: {_plain(trial['built'])}")

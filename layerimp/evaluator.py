@@ -203,12 +203,12 @@ class Evaluator(Component):
         def layerimp_evaluators():
             return [Parameters]
 
-    An evaluator whose `Config` has a field named like one of the run's own settings (`tasks`, `limit`,
-    `num_fewshot`, `batch_size`, `seed`, `task_path`, `data_dir`, `allow_task_code`) receives the run's value.
+    If the `Config` of an evaluator has a field with the name of one of the run's settings (`tasks`, `limit`,
+    `num_fewshot`, `batch_size`, `seed`, `task_path`, `data_dir`, `allow_task_code`), the field gets the run's value.
 
     Attributes:
-        kind: `quality` for what a model can do, of which pruned models retain some; `cost` for time and space.
-        progress: Where to report progress; set by whoever runs the evaluator.
+        kind: `quality` for what a model can do, so that a retained share can be computed; `cost` for time and space.
+        progress: Where to report progress; set before the evaluator runs.
     """
 
     kind: ClassVar[Literal["quality", "cost"]] = "quality"
@@ -218,17 +218,17 @@ class Evaluator(Component):
         self.progress: Progress = SILENT
 
     def prepare(self) -> None:
-        """Find whatever is wrong with the options before any long work starts.
+        """Check the options before any long work starts.
 
         Raises:
-            InputError: something is.
+            InputError: an option is wrong, such as a task that does not exist.
         """
 
     def check(self, model: PreTrainedModel) -> None:
         """Refuse a model that cannot be measured, before any long work starts.
 
         Raises:
-            ModelError: it cannot.
+            ModelError: the model cannot be measured.
         """
 
     @abstractmethod
@@ -237,29 +237,29 @@ class Evaluator(Component):
         raise NotImplementedError
 
     def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
-        """What its one task trains on, as text to calibrate with; for a classifier with labels.
+        """The training split of the evaluator's one task, as text to calibrate with; with labels for a classifier.
 
         Raises:
-            TaskError: there is no such text.
+            TaskError: the evaluator or the task has no training text.
         """
         raise TaskError(f"the evaluator {self.name!r} knows no training text")
 
     def known_tasks(self, containing: str = "") -> Mapping[str, str]:
-        """The tasks that it can be asked for, by name, each with a line that says what it is. By default none.
+        """The tasks that this evaluator knows, by name, each with a line that describes it. By default none.
 
         Args:
-            containing: What the names hold. Without it, those that ship and those of the options alone may be named,
-                where there are too many others.
+            containing: Only tasks whose names contain this text. If it is empty and there are too many tasks, an
+                evaluator may leave out all but those that come with layerimp and those in its options.
         """
         return {}
 
     def texts(self) -> Iterable[str]:
-        """The texts that it measures on, each as a whole: healing on them is refused. By default none is known."""
+        """The texts on which this evaluator measures, each as a whole; healing on them is refused. By default none."""
         return ()
 
     def fingerprint(self) -> str | None:
         """A text that changes with everything, besides the model and its tokenizer, that can change the metrics.
 
-        With it the metrics of an intact model are kept and used again. None: never.
+        The metrics of an intact model are stored under this text and used again. With None they are not stored.
         """
         return None

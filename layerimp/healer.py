@@ -1,4 +1,4 @@
-"""The contract of a healer: what it is given, and what it says of its work."""
+"""The contract of a healer: what a healer is given, and how it reports its work."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Writer:
-    """What writes into the residual stream last before a gap: a linear map, and what stands between it and the stream.
+    """The last linear map that writes into the residual stream before a gap, and what lies between map and stream.
 
     Attributes:
-        path: The linear map, by its path in the pruned model, such as `model.layers.11.mlp.down_proj`, or, where the
-            last sublayer before the gap is an attention, `model.layers.11.self_attn.o_proj`.
-        norm: The norm between its output and the gap, by its path; None where there is none.
-        scale: The constant that the model multiplies with before it adds; 1 in most.
-        joined: Whether the norm reads the whole stream (post-norm), and not the map's output alone (sandwich norms).
-        offset: What the norm adds to its weight before it multiplies with it: 1 in Gemma, 0 in most.
+        path: The linear map, by its path in the pruned model, such as `model.layers.11.mlp.down_proj`. If the last
+            sublayer before the gap is an attention, it is `model.layers.11.self_attn.o_proj`.
+        norm: The norm between the map's output and the gap, by its path; None if there is no norm.
+        scale: The constant by which the model multiplies the output before adding it; 1 in most models.
+        joined: Whether the norm reads the whole stream (post-norm) rather than only the map's output (sandwich norms).
+        offset: The constant that the norm adds to its weight before multiplying: 1 in Gemma, 0 in most models.
     """
 
     path: str
@@ -49,12 +49,12 @@ class Gap:
 
     Attributes:
         removed: The sublayers that were there, in depth order, by their indices in the intact model.
-        before: The last kept sublayer before it, by its index in the intact model; None where there is none.
-        after: The first kept sublayer after it; None at the end of the stack, where only the head comes after.
-        position: Where it is in the pruned model: the sublayer that comes after it, by its index there. At the end of
-            the stack that is the attention of the block that would come next.
-        writer: What writes into the stream last before it; None where no single linear map does.
-        obstacle: Why there is no writer; empty where there is one.
+        before: The last kept sublayer before the gap, by its index in the intact model; None at the start of the stack.
+        after: The first kept sublayer after the gap; None at the end of the stack, where only the head comes after.
+        position: Where the gap is in the pruned model: the sublayer after the gap, by its index in the pruned model. At
+            the end of the stack this is the attention of the block that would come next.
+        writer: The last linear map before the gap; None if no single linear map writes there.
+        obstacle: Why there is no writer; empty if there is one.
     """
 
     removed: tuple[Sublayer, ...]
@@ -66,7 +66,7 @@ class Gap:
 
     @property
     def end(self) -> Sublayer:
-        """Where it ends in the intact model: the sublayer that comes after those that were removed."""
+        """Where the gap ends in the intact model: the sublayer after the removed ones."""
         return Sublayer.at(self.removed[-1].depth + 1)
 
     @property
@@ -89,8 +89,8 @@ class Repair:
 
     Attributes:
         gap: The gap.
-        done: What was done, in a word that users can look up, such as `linear`; `nothing` where it was left.
-        why: What a reader has to know of it, such as why something else than was asked for was done.
+        done: What was done, in a word that users can look up, such as `linear`; `nothing` if the gap was left as it is.
+        why: What a reader has to know about the repair, such as why another method than the requested one was used.
         numbers: Finite numbers that describe it, by name, such as a factor or a ridge.
 
     Raises:
@@ -110,7 +110,7 @@ class Repair:
 
 @dataclass(frozen=True)
 class Loss:
-    """What a model loses on text that was held out.
+    """The loss of a model on held-out text.
 
     Attributes:
         totals: The loss of each row, in nats, summed over its predictions.
@@ -133,9 +133,9 @@ class Loss:
         return None if self.hits is None else self.hits / len(self.totals)
 
     def gain_over(self, other: Loss) -> tuple[float, float]:
-        """How much less this one is than another on the same rows, in nats per prediction, and the standard error.
+        """How much lower this loss is than another on the same rows, in nats per prediction, and the standard error.
 
-        The rows are paired. The error is that of a ratio, to first order; 0 where there is a single row.
+        The rows are paired. The error is that of a ratio, to first order; 0 for a single row.
         """
         predictions, rows = sum(self.counts), len(self.counts)
         gains = [theirs - ours for ours, theirs in zip(self.totals, other.totals, strict=True)]
@@ -144,7 +144,7 @@ class Loss:
         return gain, math.sqrt(off * rows / max(rows - 1, 1)) / predictions if rows > 1 else 0.0
 
     def is_clearly_below(self, other: Loss) -> bool:
-        """Whether it is less by more than one standard error of the difference.
+        """Whether this loss is lower by more than one standard error of the difference.
 
         The rule of one standard error (Breiman et al. 1984, section 3.4.3) keeps a choice from following noise.
         """
@@ -158,20 +158,20 @@ class Case:
 
     Attributes:
         intact: The blocks of the intact model, which stays as it is, bit for bit.
-        pruned: The blocks of the pruned model, a tree of modules of its own that may share every tensor with the intact
-            one: parameters are replaced, with `layerimp.healing.replace`, and never written into.
+        pruned: The blocks of the pruned model. It is a separate tree of modules that may share every tensor with the
+            intact model, so replace parameters with `layerimp.healing.replace`, and never write into them.
         gaps: The places where something was removed, in depth order.
         batches: The text to heal on.
-        held_out: Other text, to choose by; the loss is measured on it.
+        held_out: Other text, on which the loss is measured to choose between options.
         further: More text to heal on than `batches`, for healers that train: read anew each time, batch by batch. Empty
-            where none was named.
-        loss: Measures the pruned model as it is now on `held_out`. The targets are the text's own next tokens; for a
-            classifier its labels, or where nobody knows them what the intact model says.
+            if no such text was given.
+        loss: Measures the current pruned model on `held_out`. The targets are the text's own next tokens. For a
+            classifier they are its labels, or without labels the predictions of the intact model.
         progress: Where to report progress.
-        rerun: Lets one of both models run a batch of the case inside what it gives, from the first block that has
-            changed since it last ran it; used by `loss` and `layerimp.healing.states`.
-        workspace: Gives a directory for the state of long work, which holds what an interrupted run of the same healing
-            has left there; None where there is none. It is removed once the command has succeeded.
+        rerun: Gives a context in which a model runs a batch of the case from the first block that has changed since the
+            model last ran this batch; used by `loss` and `layerimp.healing.states`.
+        workspace: Gives a directory for the state of long work. It holds what an interrupted run of the same healing
+            has left there, and is removed once the command has succeeded. None if there is no such directory.
     """
 
     intact: BlockStack
@@ -197,7 +197,8 @@ class Healer(Component):
 
 
         class Louder(Healer):
-            \"\"\"Scales the last map before each gap, for the stream to come as near as it can to what it was.\"\"\"
+            \"\"\"Scales the last map before each gap, so that the stream comes as near as possible to what it
+            was.\"\"\"
 
             name = "louder"
 

@@ -34,50 +34,50 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def layerimp_scorers() -> list[type[Scorer]]:
-    """Scorers: importance metrics.
+    """Return the scorers of this plugin: importance metrics.
 
     Returns:
-        The scorer classes of this plugin.
+        The scorer classes.
     """
     raise NotImplementedError
 
 
 @hookspec
 def layerimp_pruners() -> list[type[Pruner]]:
-    """Pruners: ways to choose the blocks that go.
+    """Return the pruners of this plugin: ways to choose the blocks to remove.
 
     Returns:
-        The pruner classes of this plugin.
+        The pruner classes.
     """
     raise NotImplementedError
 
 
 @hookspec
 def layerimp_healers() -> list[type[Healer]]:
-    """Healers: ways to repair what is left of a pruned model.
+    """Return the healers of this plugin: ways to repair a pruned model.
 
     Returns:
-        The healer classes of this plugin.
+        The healer classes.
     """
     raise NotImplementedError
 
 
 @hookspec
 def layerimp_evaluators() -> list[type[Evaluator]]:
-    """Evaluators: ways to measure a model before and after.
+    """Return the evaluators of this plugin: ways to measure a model before and after pruning.
 
     Returns:
-        The evaluator classes of this plugin.
+        The evaluator classes.
     """
     raise NotImplementedError
 
 
 @hookspec
 def layerimp_assets() -> Assets:
-    """Models, calibration texts and evaluation tasks that come with a plugin, for use by name.
+    """Return the models, calibration texts and evaluation tasks that come with this plugin, for use by name.
 
     Returns:
-        Where they lie.
+        The names, with the paths of the files.
     """
     raise NotImplementedError
 
@@ -90,6 +90,6 @@ def layerimp_blocks(model: PreTrainedModel) -> BlockStack | None:
         model: The loaded model.
 
     Returns:
-        Its stack, or None to leave the model to the next plugin and at last to the generic finder.
+        The model's stack, or None. If every plugin returns None, the generic finder is used.
     """
     raise NotImplementedError

@@ -24,22 +24,22 @@ seams as well.
 """
 
 RATIO_OR_COUNT = "ratio and count contradict each other; give one of them"
-"""What is said where both are given."""
+"""The error message if both are given."""
 
 
 class PrunePlan(Plain):
-    """What goes, in order of removal. Plain data: it can be saved, read, edited and applied later.
+    """What to remove, in order of removal. A plan is plain data: it can be saved, read, edited and applied later.
 
     Attributes:
-        schema_version: The version of this format. Version 1, which knew whole blocks alone, is read too.
+        schema_version: The version of this format. Version 1, which has only whole blocks, is read too.
         num_blocks: The model's block count.
         blocks: The steps: the index of a block, or the text of a seam such as `17/18`; see `layerimp.steps`. The first
             few of them are a plan too.
-        reason: Why, for people.
+        reason: Why these steps were chosen, for a human reader.
         scorer: The scorer's name.
         pruner: The pruner's name.
         model: The model that the plan was made for.
-        nested: Whether its first few steps are what the pruner would take for a smaller budget; None where nobody says.
+        nested: Whether the first few steps are what the pruner would choose for a smaller budget; None if not known.
     """
 
     schema_version: Literal["layerimp.plan/1", "layerimp.plan/2"] = "layerimp.plan/2"
@@ -71,7 +71,7 @@ class PrunePlan(Plain):
         """The plan for fewer steps: the first `count` of this one.
 
         Raises:
-            OptionError: there are not as many, or the first ones are not what the pruner would take.
+            OptionError: the plan has fewer steps, or its first steps are not what the pruner would choose for `count`.
         """
         if not 0 < count <= len(self.blocks):
             raise OptionError(f"count {count} is not between 1 and {len(self.blocks)}, the number of steps of the plan")
@@ -84,12 +84,12 @@ class PrunePlan(Plain):
 
 
 def checked_ratio(ratio: float, *, name: str = "ratio", instead: str = "count={}") -> float:
-    """A share of the blocks.
+    """The ratio, if it is a valid share of the blocks.
 
     Args:
         ratio: The share.
-        name: What holds the share where it was given.
-        instead: How a number of blocks is given there.
+        name: The name of the option or field that holds the share.
+        instead: How to give a number of blocks in its place.
 
     Raises:
         OptionError: the ratio is not between 0 and 1; for a whole number the text says how to give a number of blocks.
@@ -103,7 +103,7 @@ def checked_ratio(ratio: float, *, name: str = "ratio", instead: str = "count={}
 
 
 def count_of(ratio: float, num_blocks: int) -> int:
-    """Ratio x num_blocks, rounded to the nearest whole; a tie goes to the smaller count."""
+    """Ratio x num_blocks, rounded to the nearest whole number; of two equally near numbers the smaller one."""
     return math.ceil(Fraction(str(ratio)) * num_blocks - Fraction(1, 2))
 
 
@@ -114,13 +114,13 @@ def counted(count: int) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much goes, which blocks must not, and what must.
+    """How many steps to take, which blocks must stay, and which steps must be taken.
 
     Attributes:
         num_blocks: The model's block count.
-        count: How many steps to take in all, the forced ones among them: by so many blocks the model gets shorter.
-        protected: Blocks of which nothing more may go: those that stay, and where whole blocks alone are cut those of
-            which a forced seam takes a half.
+        count: How many steps to take in all, including the forced ones. Each step makes the model one block shorter.
+        protected: Blocks from which nothing may be chosen: those that must stay and, if only whole blocks may be
+            chosen, those that lose a half to a forced seam.
         forced: Steps that are taken whatever their score: blocks, or seams such as `17/18`.
     """
 
@@ -150,14 +150,14 @@ class Budget:
 
         Args:
             num_blocks: The model's block count.
-            ratio: The share of the blocks that goes.
+            ratio: The share of the blocks to remove.
             count: How many steps are taken, in place of a ratio.
             blocks: The steps that are taken whatever their score.
             protect: The blocks that stay.
-            cuts: Whether whole blocks alone are chosen, or seams as well.
+            cuts: Whether only whole blocks may be chosen (`blocks`), or seams as well (`all`).
 
         Raises:
-            OptionError: nothing or everything would go, or what is given contradicts itself.
+            OptionError: no block or every block would be removed, or the arguments contradict one another.
         """
         forced = checked_steps(blocks, num_blocks)
         if ratio is not None and count is not None:
@@ -187,10 +187,10 @@ class Budget:
         forced: Sequence[Step] = (),
         cuts: Cuts = "blocks",
     ) -> Budget:
-        """The budget for so many steps; see `of`.
+        """The budget for `count` steps; see `of`.
 
         Raises:
-            OptionError: nothing or everything would go, or the steps contradict one another.
+            OptionError: no block or every block would be removed, or the steps contradict one another.
         """
         cuts, forced = checked_cuts(cuts), checked_steps(forced, num_blocks)
         if wrong := [block for block in protect if not isinstance(block, int)]:
@@ -216,7 +216,7 @@ class Budget:
 
 
 class Pruner(Component):
-    """Chooses what goes: whole blocks, and seams as well where it says that it can.
+    """Chooses what to remove: whole blocks and, if it declares `cuts_seams`, seams as well.
 
     A whole plugin with one:
 
@@ -240,9 +240,10 @@ class Pruner(Component):
 
     Attributes:
         nested: Whether a plan for fewer blocks is always the start of a plan for more, so that one plan serves both.
-        cuts_seams: Whether it can choose among blocks and seams, which overlap: what it takes next has to be among
-            the steps that `scoring` scores without those that it took. Others are refused with `--cuts all`. Like
-            `nested` it may depend on the options: the class speaks for the default ones, an instance for its own.
+        cuts_seams: Whether the pruner can choose among blocks and seams, which overlap. Each step that it takes must be
+            among those that `scoring` scores once the earlier steps are taken. A pruner without `cuts_seams` is refused
+            with `--cuts all`. Like `nested`, it may depend on the options: the class attribute holds for the default
+            options, the attribute of an instance for the options of that instance.
     """
 
     nested: bool = False
@@ -255,7 +256,7 @@ class Pruner(Component):
         Args:
             scoring: Scores the model with the given steps taken. A one-shot pruner calls `scoring(())` once; a greedy
                 one calls it again after each removal. `Importance.weakest_first` breaks ties.
-            budget: How many steps to take, and what must or must not go.
+            budget: How many steps to take, which ones must be taken, and which blocks must stay.
 
         Returns:
             The plan: the steps in order of removal.
@@ -263,10 +264,10 @@ class Pruner(Component):
         raise NotImplementedError
 
     def within_budget(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """The plan, held against its budget.
+        """The plan, after a check that it keeps to the budget.
 
         Raises:
-            PluginError: it does not keep to it.
+            PluginError: the plan does not keep to the budget, or is no `PrunePlan`.
         """
         plan = self.plan(scoring, budget)
         if not isinstance(plan, PrunePlan):

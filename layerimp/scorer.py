@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Importance:
-    """What a scorer found: one score per scored block. A higher score means: keep this block.
+    """The result of a scorer: one score per scored block. A higher score means: keep this block.
 
     Attributes:
         scores: One finite number per scored block, in depth order.
-        blocks: What each score is of, as a step: a block's index in the original model, or the text of a seam such as
-            `17/18`. All blocks, where it is left empty.
-        columns: Further per-block numbers, by name; each as long as `scores`. Where blocks and seams are scored, each
+        blocks: For each score, the step that it belongs to: a block's index in the original model, or the text of a
+            seam such as `17/18`. If left empty, all blocks in order.
+        columns: Further per-block numbers, by name; each as long as `scores`. If blocks and seams are scored, each
             of the two series has its own sums: shares of all blocks, and shares of all seams.
-        spans: For a window length n, the score of each window of n neighbouring blocks, by its first block. Where
-            blocks and seams are scored, of each 2n neighbours among the sublayers that are left, by the first one:
-            windows of blocks and windows of seams take turns.
+        spans: For a window length n, the score of each window of n neighbouring blocks, ordered by first block. If
+            blocks and seams are scored, the score of each window of 2n neighbouring sublayers among those that are
+            left, so that windows of blocks and windows of seams alternate.
         notes: Sentences that a reader of the scores has to know, such as a fallback that was taken.
 
     Raises:
-        PluginError: lengths do not agree.
+        PluginError: a column, or `blocks`, is not as long as `scores`.
         NonFiniteError: a score or a column holds a NaN or an infinity.
     """
 
@@ -72,7 +72,7 @@ class Importance:
                     raise NonFiniteError(f"the {name} of block {block} is {value}")
 
     def weakest_first(self) -> list[Step]:
-        """What was scored, by rising score; of two equal ones the deeper comes first."""
+        """The scored steps, from the lowest score to the highest; of two equal scores the deeper step comes first."""
         order = zip(self.scores, self.blocks, strict=True)
         return [step for _, step in sorted(order, key=lambda pair: (pair[0], -sublayers_of(pair[1])[0].depth))]
 
@@ -114,21 +114,21 @@ class Scorer(Component):
         def layerimp_scorers():
             return [Step]
 
-    It sees each block in each row once, some rows at a time, in no promised order. Tensors in a trace are borrowed:
-    reduce them, never keep or change them.
+    A scorer sees each block in each row once, some rows at a time; blocks and rows may come in any order. Tensors in a
+    trace are borrowed: reduce them, never keep or change them.
 
     Attributes:
-        sweep: The way of driving the model that this scorer needs; None where it looks at nothing.
-        observes: The sites that it reads, of those that its sweep offers.
-        lookback: How many earlier blocks' inputs it needs in `Trace.inputs`.
+        sweep: The way of driving the model that this scorer needs; None if the scorer does not look at the model.
+        observes: The sites that the scorer reads, out of those that its sweep offers.
+        lookback: The number of earlier blocks whose inputs the scorer needs in `Trace.inputs`.
         fallbacks: For a site that some models do not have, the site to read in its place.
         identity_scores_least: Whether a block that adds exactly nothing to the residual stream, because its output
-            projections are zero, always gets the least score of all; where a block that does harm scores below 0,
-            exactly 0. Like `sweep`, `observes` and `lookback` it may depend on the options: the class speaks for the
-            default ones, an instance for its own.
-        num_blocks: How many blocks are scored. `Trace.block` counts from 0 to `num_blocks - 1`. Seams are scored by an
-            instance of their own, which takes them for blocks; see `Trace` and `refusal`.
-        steps: What is scored, by `Trace.block`, to be named in a note: blocks by their index in the intact model,
+            projections are zero, always gets the lowest score of all (or exactly 0, if harmful blocks score below 0).
+            Like `sweep`, `observes` and `lookback`, it may depend on the options: the class attribute holds for the
+            default options, the attribute of an instance for the options of that instance.
+        num_blocks: The number of scored blocks. `Trace.block` counts from 0 to `num_blocks - 1`. Seams are scored by a
+            separate instance, which sees each seam as a block; see `Trace` and `refusal`.
+        steps: The scored steps, by `Trace.block`, for use in notes: blocks by their index in the intact model,
             seams as texts such as `17/18`.
     """
 
@@ -145,18 +145,18 @@ class Scorer(Component):
 
     @property
     def scores_seams(self) -> bool:
-        """Whether what it scores are seams, and not blocks."""
+        """Whether this instance scores seams rather than blocks."""
         return bool(self.steps) and sublayers_of(self.steps[0])[0].part == "mlp"
 
     def refusal(self, kind: Kind) -> str | None:
-        """Why this scorer, with its options, cannot score seams, or attention and MLP apart; None where it can.
+        """Why this scorer, with its options, cannot score seams, or attention and MLP apart; None if it can.
 
-        A scorer that reads what a block reads and puts out, or the gradients there, or what becomes of the prediction,
-        scores a seam as it scores a block. One that reads nothing but sites inside a block does not by default: the
-        neurons of block 17 are those of the seam 17/18 as well, and both would get the same score.
+        A scorer that reads the inputs and outputs of blocks, their gradients, or predictions scores a seam as it scores
+        a block. A scorer that reads only sites inside blocks is refused by default: block 17 and the seam 17/18 have
+        the same neurons, so both would get the same score.
 
         Args:
-            kind: `seam`, or `sublayer` for a single attention or MLP, of which none can be removed alone.
+            kind: `seam`, or `sublayer` for a single attention or MLP, which can be scored but not removed alone.
         """
         inner = sorted(self.observes & {"attn_out", "mlp_out", "mlp_act"})
         if kind == "seam" and inner and len(inner) == len(self.observes):
@@ -198,7 +198,7 @@ class Scorer(Component):
         """Called when a batch has passed through all blocks."""
 
     def end_sweep(self) -> None:
-        """Called when the calibration set has passed, or the shard of it that this scorer is to see."""
+        """Called at the end of the calibration set, or of the shard that this scorer sees."""
 
     @abstractmethod
     def merge(self, other: Self) -> None:
@@ -207,5 +207,5 @@ class Scorer(Component):
 
     @abstractmethod
     def compute(self) -> Importance:
-        """The importance from all that was seen so far. Calling it twice gives the same."""
+        """The importance from all traces so far. Calling it twice gives the same result."""
         raise NotImplementedError

@@ -40,8 +40,8 @@ def span(seconds: float) -> str:
 
 
 class Teller:
-    """Tells a console what failed, and how far a grid is: by a bar, and where nobody can see it move, by a line now and
-    then.
+    """Reports on a console what failed and how far a grid is: by a bar on a terminal, and by a line now and then
+    elsewhere.
 
     Args:
         console: Where.
@@ -69,7 +69,7 @@ class Teller:
 
 @contextmanager
 def watching(console: Console) -> Iterator[Watcher]:
-    """Somebody who tells a console how far a grid is."""
+    """A teller that reports on a console how far a grid is, for as long as the context lasts."""
     columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     progress = Progress(*columns, console=console)
     with progress if console.is_terminal else nullcontext():

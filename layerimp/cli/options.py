@@ -15,8 +15,8 @@ model = Annotated[str | None, typer.Option(help="Model directory, or hub id. Def
 dtype = Annotated[
     str | None,
     typer.Option(
-        help="What to compute in: float32, bfloat16, float16 or float64. Default: as stored, but float32 where the CPU "
-        "only emulates that, and for the starter. Checkpoints are written as stored."
+        help="Dtype to compute in: float32, bfloat16, float16 or float64. Default: the stored dtype; float32 for the "
+        "starter, and if the CPU only emulates the stored dtype. Checkpoints are written in the stored dtype."
     ),
 ]
 device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.")]
@@ -35,7 +35,7 @@ no_baselines = Annotated[
 ]
 set_ = Annotated[
     list[str] | None,
-    typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, the pruner or an evaluator; repeatable."),
+    typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, pruner, healer or evaluator; repeatable."),
 ]
 calibration = Annotated[
     str | None,
@@ -60,11 +60,11 @@ batch_size = Annotated[int | None, typer.Option(help="Rows per batch. Default: 8
 seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0.")]
 cuts = Annotated[
     str | None,
-    typer.Option(help="What may go: blocks, or all, which is blocks and the seams between them. Default: blocks."),
+    typer.Option(help="What may be removed: blocks, or all (blocks and the seams between them). Default: blocks."),
 ]
 by = Annotated[
     str | None,
-    typer.Option(help="What is scored: block, or sublayer, which is attention and MLP apart. Default: block."),
+    typer.Option(help="What to score: block, or sublayer (attention and MLP separately). Default: block."),
 ]
 pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.")]
 ratio = Annotated[
@@ -75,13 +75,13 @@ count = Annotated[int | None, typer.Option(help="How many blocks to remove, in p
 target = Annotated[
     list[str] | None,
     typer.Option(
-        help="What must not be exceeded, in place of --ratio: parameters=200M, bytes=6GB, kv-cache=64KiB (per token), "
-        "latency=750ms, or a factor of the intact model's, such as latency=0.7; repeatable, all must hold."
+        help="Size not to exceed, in place of --ratio: parameters=200M, bytes=6GB, kv-cache=64KiB (per token), "
+        "latency=750ms, or a factor of the intact model's size, such as latency=0.7; repeatable, all must hold."
     ),
 ]
 keep = Annotated[
     float | None,
-    typer.Option(help="Share of what the model knows to keep, such as 0.95: removes as many blocks as that allows."),
+    typer.Option(help="Share of what the model knows to keep, such as 0.95; removes as many blocks as possible."),
 ]
 plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
 label = Annotated[
@@ -94,7 +94,7 @@ export = Annotated[
 ]
 blocks = Annotated[
     str | None,
-    typer.Option(help="What goes whatever its score: blocks, and seams between neighbours, such as 3,8-10,17/18."),
+    typer.Option(help="What to remove whatever its score: blocks, and seams between neighbours, such as 3,8-10,17/18."),
 ]
 protect = Annotated[str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,15-17.")]
 tasks = Annotated[
@@ -109,7 +109,7 @@ heal = Annotated[
 ]
 heal_text = Annotated[
     str | None,
-    typer.Option("--heal-text", help="Further text for healers that train, such as distill: as --calibration."),
+    typer.Option("--heal-text", help="More text for healers that train, such as distill; given like --calibration."),
 ]
 allow_overlap = Annotated[
     bool | None,
@@ -147,7 +147,7 @@ recipe = Annotated[
 dry_run = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Say what would happen: sizes, passes, memory, an estimate of the time. Nothing is written."
+        "--dry-run", help="Say what the command would do: sizes, passes, memory, estimated time. Nothing is written."
     ),
 ]
 json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]

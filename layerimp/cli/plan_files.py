@@ -28,7 +28,7 @@ def read_plans(path: Path, labels: Sequence[str] | None = None, count: int | Non
         count: How many steps to take of each, from the first on; None for all.
 
     Raises:
-        OptionError: there is no plan under a label, or none for so few steps.
+        OptionError: there is no plan under a label, or a plan cannot be shortened to so few steps.
         InputError: the file cannot be read, is of another version, or holds something that is no plan.
     """
     plans = _all_plans(path)

@@ -31,7 +31,7 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
     """The recipe of a file (if any) with the command line's options over it.
 
     Raises:
-        InputError: an option is malformed, or the whole makes no recipe.
+        InputError: an option is malformed, or file and options together are no valid recipe.
     """
     from layerimp.recipe import Recipe, checked_keep, make_recipe
     from layerimp.sizes.targets import split_targets
@@ -56,7 +56,7 @@ def grid_from(recipe: Path | None = None, **given: Any) -> Grid:
     """The grid of a file (if any) with the command line's options over it.
 
     Raises:
-        InputError: an option is malformed, or the whole makes no grid.
+        InputError: an option is malformed, or file and options together are no valid grid.
     """
     from layerimp.bench.grid import Grid
     from layerimp.recipe import made
@@ -111,7 +111,7 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
 
 
 def _models(specs: list[str]) -> dict[str, str] | list[str]:
-    """Models by label, or just their names where none has a label."""
+    """Models by label, or only their names if no model has a label."""
     if not any("=" in spec for spec in specs):
         return specs
     found: dict[str, str] = {}
@@ -126,7 +126,7 @@ def _models(specs: list[str]) -> dict[str, str] | list[str]:
 
 
 def _with_amounts(values: dict[str, Any], shares: Iterable[float], **amounts: Any) -> dict[str, Any]:
-    """The amounts of the command line take the place of all those in a file; shares that are none are refused."""
+    """Use the amounts of the command line, if any, in place of all amounts in a file; refuse invalid shares."""
     from layerimp.pruner import checked_ratio
 
     for share in shares:
@@ -165,7 +165,7 @@ def setting(text: str, example: str) -> tuple[str, str, Any]:
     """The label, the option and the value of one `--set`.
 
     Raises:
-        OptionError: it is malformed, or gives a permission.
+        OptionError: the text is not LABEL.OPTION=VALUE, or it gives a permission, which only a flag can give.
     """
     import yaml
 
@@ -196,7 +196,7 @@ def _with_options(recipe: Described, settings: list[str]) -> Described:
     for text in settings:
         label, option, parsed = setting(text, "avss.site=block_out")
         if label not in homes and ALL in document["scorers"] and label in registry().names("scorer"):
-            # Who gives one of them an option names it.
+            # An option for one of the scorers of `all` counts as naming that scorer.
             homes[label] = document["scorers"][label] = {"name": label, "options": {}}
         if label not in homes:
             raise unknown_name("label", label, homes, of=f"--set {text}")

@@ -68,7 +68,7 @@ def stdout_apart() -> Iterator[None]:
 
 
 class _Stdout(io.RawIOBase):
-    """A file descriptor whose failure is one line; after that it swallows all, for nobody else to stumble over it."""
+    """A file descriptor. Its first failed write is an error of one line; later writes are dropped in silence."""
 
     def __init__(self, number: int) -> None:
         self._number, self._failed = number, False
@@ -89,7 +89,7 @@ class _Stdout(io.RawIOBase):
         """Write bytes.
 
         Raises:
-            OutputError: that fails.
+            OutputError: the bytes cannot be written.
         """
         if self._failed:
             return memoryview(data).nbytes
@@ -113,7 +113,7 @@ def _open_what_is_closed() -> None:
 
 
 def _is_on_stdout(stream: TextIO) -> bool:
-    """Whether a stream is the real one, and not what somebody has put in its place, such as a test or a notebook."""
+    """Whether a stream is the real one, and not a replacement such as that of a test or a notebook."""
     try:
         return stream.fileno() == _OUT
     except (OSError, ValueError, AttributeError):
@@ -121,7 +121,7 @@ def _is_on_stdout(stream: TextIO) -> bool:
 
 
 def _flush_others(stdout: TextIO) -> None:
-    """Let go of what others have written to file descriptor 1 and still hold back."""
+    """Flush what plugins and libraries have written to file descriptor 1 and still buffer."""
     for stream in filter(None, (stdout, sys.__stdout__)):
         with suppress(OSError, ValueError, AttributeError):  # what stands in for stdout may be no file
             stream.flush()

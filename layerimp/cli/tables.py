@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MARKS = {1: " *", 2: " +", None: ""}
 """What stands for bold and underlined where a terminal has neither."""
 BEST = "*"
-"""Marks the best value of a column, and what cannot be told from it."""
+"""Marks the best value of a column, and every value that does not differ from it significantly."""
 AXIS_HEAD = f"0%{'100%':>{AXIS - 2}}"
 """Above the picture of what is retained."""
 BLOCKS_WIDTH = 18

@@ -26,20 +26,21 @@ def named(kind: str, label: str, cls: type[Component]) -> str:
 
 @contextmanager
 def attributing(kind: str, label: str, cls: type[Component], where: str = "", *, quick: bool = False) -> Iterator[None]:
-    """Name a component, and the distribution that it comes from, in the error of what it does in here.
+    """If a component fails inside this context, name the component and its distribution in the error.
 
-    Whatever it raises is its fault, an exit among others; an interrupt by the user alone is not. What it changes of the
-    process is put back, and said.
+    Every exception counts as the component's fault, including an exit, except an interrupt by the user. If the
+    component changes the state of the process, the state is restored and a line says so.
 
     Args:
         kind: Scorer, pruner, healer or evaluator.
         label: What the run calls it.
         cls: Its class.
         where: At which point of the work, such as `at block 3, batch 0`.
-        quick: Whether of the process only what changes the numbers of others is looked at, for calls that come often.
+        quick: Whether to check only the state that changes the numbers of others, for calls that are made often.
 
     Raises:
-        PluginError: it failed; names it. A refusal, any other `LayerimpError`, is passed on as it is.
+        PluginError: the component failed; the text names it. Any other `LayerimpError` is a refusal, and is passed on
+            as it is.
     """
     state = ProcessState(quick=quick)
     try:
@@ -63,17 +64,17 @@ def attributing(kind: str, label: str, cls: type[Component], where: str = "", *,
 
 
 def create(kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any, label: str = "") -> Component:
-    """A component, configured, as by `Registry.create`; one that cannot be made is named.
+    """A configured component, as by `Registry.create`. If it cannot be made, the error names it.
 
     Args:
-        kind: What it is.
-        name: What it is registered under.
+        kind: Scorer, pruner, healer or evaluator.
+        name: The name under which it is registered.
         options: Its options.
-        arguments: What it takes before its configuration.
+        arguments: The arguments before its configuration.
         label: What the run calls it; by default its name.
 
     Raises:
-        UnknownNameError: there is no such component, or option.
+        UnknownNameError: the component, or one of the options, does not exist.
         OptionError: an option has a value of the wrong type.
         PluginError: a plugin of that name failed to load, or the component cannot be made.
     """

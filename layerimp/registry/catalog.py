@@ -98,7 +98,7 @@ class Registry:
         """The class registered under `name`.
 
         Raises:
-            UnknownNameError: nothing is; says what is, and what was probably meant.
+            UnknownNameError: no component has this name; the text lists the names, and the one that was probably meant.
             PluginError: a plugin of that name exists but failed to load; says why.
         """
         classes = self._classes[kind]
@@ -149,7 +149,7 @@ class Registry:
 
 @cache
 def registry() -> Registry:
-    """The components of this process's plugins; who is left out is said once."""
+    """The components of this process's plugins. One line names each plugin that is left out, once."""
     found = Registry(host())
     found.plugins.tell_failures()
     return found

@@ -44,7 +44,7 @@ class PluginRecord:
         error: Why it is left out, or None.
         blocked: Whether the user disabled it.
         seconds: How long its own imports took.
-        told: Whether it was said that it is left out.
+        told: Whether a line has said that the plugin is left out.
     """
 
     name: str
@@ -65,10 +65,10 @@ class PluginRecord:
     def at_work(self) -> Iterator[None]:
         """Let code of the plugin run in here: while it is imported, and in its hooks.
 
-        Whatever it changes of the process is put back.
+        If the code changes the state of the process, the state is restored.
 
         Raises:
-            PluginError: it failed, be it by an exit; a `LayerimpError` is passed on as it is.
+            PluginError: the code failed, or tried to exit. A `LayerimpError` is passed on as it is.
         """
         from layerimp.registry.process_state import leaving_process  # which needs torch
 
@@ -176,7 +176,7 @@ def cause_of(error: LayerimpError) -> str:
 
 
 def _order(point: EntryPoint) -> tuple[bool, str, str, str]:
-    """What ships comes first, so that nobody takes its names; then by name."""
+    """The order of loading: plugins that come with layerimp first, which keep their names; then by name."""
     distribution = point.dist.name if point.dist else ""
     return distribution != hookspecs.PROJECT, point.name, point.value, distribution
 

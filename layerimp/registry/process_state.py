@@ -1,4 +1,4 @@
-"""What of the process and of torch everybody shares, and a plugin has to leave as it is."""
+"""The global state of the process and of torch, which a plugin must not change."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class ProcessState:
     """The state as it is now.
 
     Args:
-        quick: Whether only those parts count that change what others compute, and that take no time to read.
+        quick: Whether to read only the parts that change what others compute and that are quick to read.
     """
 
     def __init__(self, *, quick: bool = False) -> None:
@@ -183,10 +183,10 @@ class ProcessState:
 
 @contextmanager
 def leaving_process(who: str) -> Iterator[None]:
-    """Put back what is changed of the process in here, and say by whom.
+    """Restore the state of the process that is changed inside this context, and name in a line what changed it.
 
     Args:
-        who: A plugin or a component, as it is called in a message.
+        who: The plugin or component, as it is named in a message.
     """
     state = ProcessState()
     try:
@@ -196,7 +196,7 @@ def leaving_process(who: str) -> Iterator[None]:
 
 
 def tell_changes(who: str, changed: list[str]) -> None:
-    """Say in one line what somebody changed of the process, once."""
+    """Say in one line, once, which state of the process a plugin or component changed."""
     if not changed:
         return
     listed = f"{', '.join(changed[:-1])} and {changed[-1]}" if changed[1:] else changed[0]

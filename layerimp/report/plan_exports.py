@@ -1,4 +1,4 @@
-"""A plan in the words of other tools that remove blocks."""
+"""A plan in the format of other tools that remove blocks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ def exported(plan: PrunePlan, tool: str, *, model: str | None = None) -> str:
     """A plan as text that another tool reads.
 
     Args:
-        plan: The plan; of whole blocks, since no other tool knows seams.
+        plan: The plan; only whole blocks, since no other tool can cut seams.
         tool: `mergekit`, or `llama.cpp`.
         model: The model to name; None for the one that the plan was made for.
 
     Raises:
-        UnknownNameError: plans are not written for this tool.
-        OptionError: the plan takes seams, or the tool has to be told a model and nobody names
-            one.
+        UnknownNameError: plans cannot be exported for this tool.
+        OptionError: the plan has seams, or the tool needs the name of a model and neither `model` nor the plan has one.
     """
     if tool not in EXPORTS:
         raise unknown_name("tool", tool, EXPORTS)

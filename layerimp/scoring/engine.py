@@ -50,7 +50,7 @@ def score(
         The importance by label: the scorer's name, where no label was given.
 
     Raises:
-        UnknownNameError: no scorer has that name, or `cuts` is neither of both.
+        UnknownNameError: no scorer has that name, or `cuts` is neither `blocks` nor `all`.
         ModelError: a scorer does not fit the model, or cannot score seams.
         CalibrationError: a batch is empty, malformed or holds ids that the model has no embedding for.
         NonFiniteError: the model, or a scorer, yields a NaN or an infinity.
@@ -92,9 +92,9 @@ class Filled:
         scorer: The scorer.
         blocks: What it scored, as steps.
         notes: What a reader of its scores has to know.
-        error: Why it was set aside, if it was: it has not seen all.
-        beside: Where a second series was scored, such as the seams, the scorer that has seen that.
-        what: What it scored, as a word.
+        error: The error with which it failed, so that it has not seen the whole text; None if it did not fail.
+        beside: The scorer of the second series, such as the seams; None if there is only one series.
+        what: What it scored, in a word such as `seams`.
     """
 
     scorer: Scorer
@@ -118,15 +118,15 @@ def measure(
 ) -> dict[str, Importance]:
     """Run fresh scorers over the calibration set, with the steps `removed` bypassed; see `score`.
 
-    Scored are the steps that can be taken next: see `layerimp.steps.candidates`. A `cache` that is kept from call to
-    call, with one and the same set, saves the blocks before the first one in which two calls differ.
+    The steps that can be taken next are scored; see `layerimp.steps.candidates`. If the same `cache` is passed to
+    several calls with the same set, blocks before the first difference between two calls are not run again.
 
     Args:
         stack: The model's blocks.
         calibration: The calibration set.
-        scorers: The scorers of blocks, by label, made for their number.
-        seams: Those of seams, by the same labels, made for the number of seams. They share the passes of the others,
-            and one result holds both series, in depth order.
+        scorers: The scorers of blocks, by label, made for the number of blocks.
+        seams: The scorers of seams, by the same labels, made for the number of seams. They share the passes of the
+            other scorers, and one result holds both series, in depth order.
         removed: The steps that are bypassed.
         cuts: Whether the blocks are those that are untouched, or all in the row that is left; by default the latter
             where `seams` are asked for.
@@ -153,7 +153,7 @@ def fill(
 ) -> dict[str, Filled]:
     """Run fresh scorers over a calibration set, or over a shard of it, without asking what they found; see `measure`.
 
-    A scorer that fails is set aside, and the others go on.
+    If a scorer fails, the others go on without it.
     """
     removed = simplest(removed)
     steps = candidates(removed, len(stack), cuts or ("all" if seams else "blocks"))
@@ -173,20 +173,20 @@ def measure_sublayers(
 ) -> dict[str, Importance]:
     """Score the attentions and the MLPs apart, with the steps `removed` bypassed.
 
-    They are two series, each scored by itself, and in one result, in depth order: `0.attn`, `0.mlp`, `1.attn`. None of
-    them can be removed alone.
+    Attentions and MLPs are two series, each scored by itself. One result holds both, in depth order: `0.attn`, `0.mlp`,
+    `1.attn`. None of them can be removed alone.
 
     Args:
         stack: The model's blocks.
         calibration: The calibration set.
-        attention: The scorers of the attentions that are left, by label, made for their number.
-        mlp: Those of the MLPs, by the same labels.
+        attention: The scorers of the attentions that are left, by label, made for the number of these attentions.
+        mlp: The scorers of the MLPs, by the same labels.
         removed: The steps that are bypassed.
         progress: Where to report progress.
         cache: What the blocks put out in earlier calls.
 
     Raises:
-        ModelError: a scorer does not fit the model, or cannot score what is no block; or the model's blocks cannot be
+        ModelError: a scorer does not fit the model or cannot score single sublayers, or the model's blocks cannot be
             divided.
     """
     filled = fill_sublayers(stack, calibration, attention, mlp, removed=removed, progress=progress, cache=cache)
@@ -205,7 +205,7 @@ def fill_sublayers(
 ) -> dict[str, Filled]:
     """Run fresh scorers over a calibration set without asking what they found; see `measure_sublayers`.
 
-    A scorer that fails is set aside, and the others go on.
+    If a scorer fails, the others go on without it.
     """
     removed = simplest(removed)
     steps = sublayer_units(removed, len(stack))
@@ -257,7 +257,7 @@ def _both(series: Sequence[ScoredSeries], label: str) -> Iterator[tuple[int, Sco
 
 
 def finished(label: str, shards: Sequence[Filled]) -> Importance:
-    """What a scorer found in the shards of a calibration set, of which the first one absorbs the others.
+    """The importance from the shards of a calibration set; the first scorer absorbs the others.
 
     Raises:
         PluginError: the scorer failed, or does not score every block.

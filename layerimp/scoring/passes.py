@@ -35,7 +35,7 @@ class HarmfulError(PluginError):
 
 
 class _NobodyLeftError(PluginError):
-    """All scorers of a pass were set aside."""
+    """All scorers of a pass have failed."""
 
 
 Key = tuple[str, int]
@@ -59,14 +59,14 @@ class Scored:
 
 @dataclass
 class Pass:
-    """One sweep, and the scorers that share it. A scorer that fails is set aside, and the others go on.
+    """One sweep, and the scorers that share it. If a scorer fails, the others go on without it.
 
     Attributes:
-        sweep: The sweep that serves all of them.
+        sweep: The sweep that serves all scorers.
         scorers: The scorers, by label and series.
-        failed: Why some of them were set aside.
-        scouting: Where the model has the sites that they read.
-        renamed: For each scorer, the sites that the model lacks, and what is read in their place.
+        failed: For each scorer that failed, its error.
+        scouting: Where the model has the sites that the scorers read.
+        renamed: For each scorer, the sites that the model lacks, and the sites that are read in their place.
     """
 
     sweep: Sweep
@@ -76,10 +76,10 @@ class Pass:
     renamed: dict[Key, dict[str, str]] = field(init=False)
 
     def scout(self, stack: BlockStack) -> None:
-        """Find out, before anything long, whether the model has what the scorers read.
+        """Check, before any long work, that the model has the sites that the scorers read.
 
         Raises:
-            ModelError: it has not.
+            ModelError: the model lacks a site that a scorer reads, and the scorer has no fallback for it.
         """
         wanted = {site for scorer in self.scorers.values() for site in scorer.observes}
         # The sites that stand in for others are looked for as well, since the trial is made once.
@@ -96,7 +96,7 @@ class Pass:
         progress: Progress,
         cache: BlockCache | None,
     ) -> None:
-        """Drive the model over the set; and once more, where a scorer harmed what the others were to see.
+        """Drive the model over the set. If a scorer changed a tensor that others read, repeat the pass without it.
 
         Args:
             stack: The model's blocks.
@@ -124,7 +124,7 @@ class Pass:
                             self.scorers[key].end_sweep()
                     return
                 self._renew()
-                cache = None  # it may hold what was harmed
+                cache = None  # it may hold a tensor that was changed
 
     def _drive(self, scored: Scored, cache: BlockCache | None, advance: Advance) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""
@@ -154,7 +154,7 @@ class Pass:
             for key in self._attending():
                 if key not in bundles or not bundles[key] <= trace.acts.keys():
                     continue
-                # What a scorer does to the process, it does at once.
+                # A scorer that changes the state of the process does so in its first batch.
                 with self._setting_aside(key, where, quick=trace.batch > 0):
                     self.scorers[key].update(_view(trace, self.scorers[key], self.renamed[key]))
                     if changed := [name for name, version in trace.versions().items() if version != before[name]]:
@@ -164,7 +164,7 @@ class Pass:
         return Series(units=units, bundles=set(bundles.values()), emit=show, lookback=lookback)
 
     def _bundles(self, which: int) -> dict[Key, frozenset[str]]:
-        """The sites that one trace has to hold for each scorer of a series: its own, or more that hold them all."""
+        """For each scorer of a series, the sites that its traces hold: at least those that the scorer observes."""
         own = {
             key: frozenset(self.renamed[key].get(site, site) for site in scorer.observes)
             for key, scorer in self.scorers.items()
@@ -174,11 +174,11 @@ class Pass:
         return {key: next(other for other in largest if sites <= other) for key, sites in own.items()}
 
     def _attending(self) -> list[Key]:
-        """Who was not set aside."""
+        """The scorers that have not failed."""
         return [key for key in self.scorers if key not in self.failed]
 
     def _renew(self) -> None:
-        """Let fresh scorers take the place of those who saw what was harmed."""
+        """Replace all remaining scorers by fresh ones, since they may have read a tensor that was changed."""
         for key in self._attending():
             scorer = self.scorers[key]
             with self._setting_aside(key, "when it was made anew"):
@@ -187,7 +187,7 @@ class Pass:
 
     @contextmanager
     def _failing_together(self, who: str) -> Iterator[None]:
-        """Set aside all scorers of a sweep that a plugin brought along, and that breaks."""
+        """If a sweep that a plugin defines fails, mark all scorers of the sweep as failed."""
         try:
             yield
         except (LayerimpError, torch.OutOfMemoryError, KeyboardInterrupt):
@@ -223,7 +223,7 @@ class Pass:
 
 
 def shared_passes(scorers: Mapping[Key, Scorer]) -> list[Pass]:
-    """As few passes as serve all scorers; scorers whose sweeps can be joined share one."""
+    """The fewest passes that serve all scorers: scorers whose sweeps can be joined share a pass."""
     passes: list[Pass] = []
     for key, scorer in scorers.items():
         if scorer.sweep is None:
@@ -239,7 +239,7 @@ def shared_passes(scorers: Mapping[Key, Scorer]) -> list[Pass]:
 
 
 def _fallbacks(label: str, scorer: Scorer, missing: Mapping[str, list[int]]) -> dict[str, str]:
-    """For each site that the model lacks, the one that the scorer reads in its place, in all blocks alike."""
+    """For each site that the model lacks, the site that the scorer reads in its place, in every block."""
     renamed = {}
     for site in sorted(scorer.observes & missing.keys()):
         other = scorer.fallbacks.get(site)
@@ -251,7 +251,7 @@ def _fallbacks(label: str, scorer: Scorer, missing: Mapping[str, list[int]]) -> 
 
 @contextmanager
 def _naming_those_without_prediction() -> Iterator[None]:
-    """Where a model's predictions cannot be read, name the scorers that need none."""
+    """If a model's predictions cannot be read, name in the error the scorers that need none."""
     try:
         yield
     except PredictionError as error:
@@ -261,7 +261,7 @@ def _naming_those_without_prediction() -> Iterator[None]:
 
 
 class _Observed(dict[str, "Tensor"]):
-    """The sites that a scorer observes; who reads another one is told."""
+    """The sites that a scorer observes; reading any other site raises an error that names it."""
 
     def __missing__(self, site: str) -> Tensor:
         raise PluginError(f"it reads the site {site!r}, which is not in its `observes` ({listing(self)})")

@@ -24,15 +24,18 @@ TRIAL_TOKENS = 8
 
 @dataclass
 class Selection:
-    """The scorers of a run, by label. Who came along unnamed is left out, with a word, where it cannot take part.
+    """The scorers of a run, by label.
+
+    A scorer that was not requested by name is left out if it cannot run, and a note says so. For example, `all` leaves
+    out a scorer that does not fit the model.
 
     Attributes:
-        progress: Who hears that word.
-        specs: What takes part, in the order of the results.
-        unnamed: The labels that nobody named, which may drop out.
-        baselines: Those of them that only keep the others company: they are measured, and not saved.
-        left_out: Why others take no part, by label.
-        failed: Why some that were named did not go on to the end, by label.
+        progress: Where notes are reported.
+        specs: The scorers that take part, in the order of the results.
+        unnamed: The labels that were not requested by name; these scorers may be left out.
+        baselines: The unnamed labels that are baselines: their models are measured, but not saved.
+        left_out: By label, why an unnamed scorer was left out.
+        failed: By label, why a named scorer failed before the end.
     """
 
     progress: Progress
@@ -63,7 +66,7 @@ class Selection:
         return selection
 
     def add_baselines(self, recipe: Recipe) -> None:
-        """Let the recipe's baselines keep the others company, but for those that take part already.
+        """Add the recipe's baselines, except those that take part already.
 
         Raises:
             UnknownNameError: a baseline, or one of its options, does not exist.
@@ -85,10 +88,10 @@ class Selection:
 
     @contextmanager
     def excusing(self, label: str) -> Iterator[None]:
-        """Go on without a scorer that fails here.
+        """Go on without the scorer if it fails inside this context, where that is allowed.
 
-        One that nobody named may fail because the model does not fit it, or its plugin is broken; one that was named
-        only because its plugin is to blame, and where others that were named are left.
+        An unnamed scorer may fail because it does not fit the model or because its plugin is broken. A named scorer
+        may fail only because its plugin is broken, and only if another named scorer is left.
         """
         try:
             yield
@@ -111,8 +114,8 @@ class Selection:
         Args:
             stack: The model's blocks.
             batch: The text.
-            kind: What they have to score: `seam` for blocks and seams, `sublayer` for attention and MLP apart; blocks
-                alone, where it is left out.
+            kind: What the scorers have to score: `seam` for blocks and seams, `sublayer` for attention and MLP apart,
+                None for blocks only.
         """
         few = {name: part[:1, :TRIAL_TOKENS] if part.ndim > 1 else part[:1] for name, part in batch.items()}
         if trying := [label for label in self.specs if label in self.unnamed]:
@@ -133,17 +136,17 @@ class Selection:
             measure(stack, [few], scorers, seams=seams)
 
     def need_any(self) -> None:
-        """Refuse to go on when nobody but baselines is left.
+        """Refuse to go on if no scorer other than the baselines is left.
 
         Raises:
-            ModelError: so it is.
+            ModelError: only baselines are left, or no scorer at all.
         """
         if not self.specs.keys() - set(self.baselines):
             reasons = "; ".join(f"{label}: {reason}" for label, reason in self.left_out.items())
             raise ModelError(f"no scorer is left ({reasons or 'none is installed'})")
 
     def made(self, num_blocks: int, *labels: str) -> dict[str, Scorer]:
-        """Fresh scorers for so many blocks; those of `labels`, or all."""
+        """Fresh scorers for `num_blocks` blocks: those of `labels`, or all of them if no label is given."""
         made = {}
         for label in labels or self.specs:
             spec = self.specs[label]
@@ -162,7 +165,7 @@ def check_spec(label: str, spec: ComponentSpec) -> None:
 
 
 def installed(progress: Progress) -> list[str]:
-    """The names of all scorers; those that look at nothing come last."""
+    """The names of all scorers; those that do not look at the model come last."""
     if failed := [record.name for record in registry().plugins.records if record.error]:
         progress.note(f"left out of {ALL}: what failed to load ({', '.join(failed)}); layerimp plugins says why")
     names = registry().names("scorer")

@@ -1,4 +1,4 @@
-"""A series of units, such as the blocks or the seams: its scorers, and its importance beside that of another."""
+"""A series of units, such as the blocks or the seams: its scorers, and how the scores of two series are joined."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredSeries:
-    """A series of units and the scorers of it.
+    """A series of units and its scorers.
 
     Attributes:
-        what: What the units are, as a word.
+        what: What the units are, in a word such as `seams`.
         steps: The units, as steps.
         scorers: The scorers, by label.
-        kind: What the scorers have to be able to score, where that is no block.
+        kind: The kind of unit, which the scorers have to support; None for blocks.
     """
 
     what: str
@@ -33,11 +33,11 @@ class ScoredSeries:
     kind: Kind | None = None
 
     def check(self) -> None:
-        """Whether the scorers can score the units.
+        """Check that the scorers can score the units.
 
         Raises:
-            ModelError: one of them cannot.
-            OptionError: one of them was made for another number of them.
+            ModelError: a scorer cannot score units of this kind.
+            OptionError: a scorer was made for another number of units.
         """
         for label, scorer in self.scorers.items():
             with attributing("scorer", label, type(scorer)):
@@ -73,5 +73,5 @@ def joined(one: Importance, other: Importance, what: str) -> Importance:
 
 
 def _in_turns(even: Sequence[float], odd: Sequence[float]) -> list[float]:
-    """Values at even places and at odd ones; of the former there is one more."""
+    """The values of two lists in turns, beginning with `even`, which has one value more than `odd`."""
     return [value for pair in zip(even, [*odd, math.nan], strict=True) for value in pair][:-1]

@@ -26,8 +26,8 @@ class CIMConfig(Options):
 
     probes: tuple[float | Literal["mean"], ...] = Field(
         (0.0, 0.5, 1.0, "mean"),
-        description="What a block may add: its contribution times a factor (0 skips the block), or the mean of its "
-        "contributions over the set (mean). The intact block, 1, is always among them. [0] is the cheapest.",
+        description="What a block adds instead: its contribution times a factor (0 skips the block), or the mean of "
+        "its contributions over the set (mean). The intact block, 1, is always included. [0] is the cheapest.",
     )
     scale: Literal["prob", "log"] = Field("prob", description="Compare the target's probability, or its logarithm.")
 

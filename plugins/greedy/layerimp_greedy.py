@@ -26,14 +26,15 @@ class GreedyConfig(Options):
     exchange: int = Field(
         0,
         ge=0,
-        description="Before each removal, try to undo an earlier one and to make two others in its place, of which the "
-        "first is among so many of the weakest; 0: nothing is undone.",
+        description="Before each removal, try to undo an earlier one and make two others in its place. This is how "
+        "many of the weakest steps are tried as the first of the two; 0: nothing is undone.",
     )
     gap_penalty: float = Field(
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="What is added to a score for each two removals that it brings into one gap, in the scorer's unit.",
+        description="Added to a step's score for each pair of removals that the step brings into one gap; in the "
+        "scorer's unit.",
     )
 
 
@@ -70,10 +71,10 @@ class Greedy(Pruner):
         self.nested = not self.config.exchange
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Take what is forced first, then the weakest of what is left and not protected.
+        """Take the forced steps first, then the weakest of those that are left and not protected.
 
         Raises:
-            OptionError: something of a protected end is forced, or too few others are left.
+            OptionError: a forced step takes from a protected end, or too few unprotected steps are left.
         """
         config: GreedyConfig = self.config
         search = Search(scoring, budget, self._stay(budget), config.gap_penalty)
@@ -101,8 +102,8 @@ class Search:
     Attributes:
         scoring: Scores what can be taken next.
         budget: How many steps to take, and which of them first.
-        stay: The blocks of which nothing more may go.
-        gap_penalty: What is added to a score for each two steps that it brings into one gap.
+        stay: The blocks from which nothing more may be removed.
+        gap_penalty: What is added to a step's score for each pair of steps that it brings into one gap.
     """
 
     scoring: Scoring
@@ -144,8 +145,8 @@ class Search:
     def _exchanges(self, path: Path, tried: int) -> Iterator[Path]:
         """The paths that undo one step of another and take two in its place.
 
-        What is undone gives back what taking it now would cost, and that is its score in the model that still has it.
-        So a scorer of the rise of the loss gives every path what all of its steps cost together, whatever their order.
+        Undoing a step takes off the cost of taking it now, which is its score in the model that still has it. So with
+        a scorer of the rise of the loss, the cost of a path is that of all its steps together, whatever their order.
         """
         for step, fewer in self._without_one(path.steps):
             costs = self._costs(fewer)

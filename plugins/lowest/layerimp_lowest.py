@@ -21,12 +21,12 @@ class Lowest(Pruner):
     reference = "one-shot removal, as in Song et al. 2024, arXiv:2411.02117"
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Take what is forced, then the weakest that may go and of which an earlier step has taken no part.
+        """Take the forced steps, then the weakest unprotected steps that do not overlap with an earlier one.
 
-        Many seams can leave nothing more that was scored. Then what is left is scored again.
+        After many seams, no scored step may be left whole. Then the remaining steps are scored again.
 
         Raises:
-            OptionError: too little may go.
+            OptionError: fewer steps may be removed than the budget asks for.
         """
         taken, passed_over = list(budget.forced), list[Step]()
         ranked = scoring(()).weakest_first()

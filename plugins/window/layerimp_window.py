@@ -26,10 +26,10 @@ class Window(Pruner):
     reference = "Gromov et al. 2024, arXiv:2403.17887"
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Take the best run that holds all that is forced and nothing protected; of two equal ones the deeper.
+        """Take the best run that holds every forced step and nothing protected; of two equal runs the deeper.
 
         Raises:
-            OptionError: there is none.
+            OptionError: no run of this length holds every forced step and nothing protected.
         """
         importance, length = scoring(()), budget.count
         seams = any(isinstance(step, str) for step in importance.blocks)

@@ -4,7 +4,7 @@ from layerimp.healing import replace, states
 
 
 class Louder(Healer):
-    """Scales the last map before each gap, for the stream to come as near as it can to what it was."""
+    """Scales the last map before each gap, to bring the stream close to what it was."""
 
     name = "louder"
 

@@ -1,4 +1,4 @@
-"""The figures of one model: what they show, and what they say to those who cannot see them."""
+"""The figures of one model, each with a text for readers who cannot see it."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ TYPES = frozenset({"albert"})
 
 
 def blocks(model: PreTrainedModel) -> BlockStack:
-    """None to remove.
+    """Refuse the model: its blocks cannot be removed.
 
     Raises:
-        ModelError: always; says why.
+        ModelError: always; the text says why.
     """
     raise ModelError(
         f"all layers of {type(model).__name__} are one block that runs {model.config.num_hidden_layers} times; lower "

@@ -1,4 +1,4 @@
-"""Between groups of blocks the sequence is pooled, and what is pooled depends on where a block is."""
+"""The sequence is pooled between groups of blocks, so what a block reads depends on its position."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TYPES = frozenset({"funnel"})
 
 
 def blocks(model: PreTrainedModel) -> BlockStack:
-    """None to remove.
+    """Refuse the model: its blocks cannot be removed.
 
     Raises:
-        ModelError: always; says why.
+        ModelError: always; the text says why.
     """
     raise ModelError(
         f"the blocks of {type(model).__name__} lie in groups with pooling between them, and those after the first read "

@@ -1,4 +1,4 @@
-"""Two stacks take turns several times, so that a block is passed more than once and not in one order."""
+"""Two stacks of blocks alternate several times, so each block runs more than once, and in no fixed order."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TYPES = frozenset({"hrm_text"})
 
 
 def blocks(model: PreTrainedModel) -> BlockStack:
-    """None to remove.
+    """Refuse the model: its blocks cannot be removed.
 
     Raises:
-        ModelError: always; says why.
+        ModelError: always; the text says why.
     """
     raise ModelError(
         f"{type(model).__name__} has two stacks of blocks that take turns, and no single order of blocks; removing one "

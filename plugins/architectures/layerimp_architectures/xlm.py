@@ -1,4 +1,4 @@
-"""A layer has no module of its own: its parts lie in lists side by side, and hidden states cannot be led past it."""
+"""A layer is not a module of its own: its parts lie in separate lists, so hidden states cannot be led past it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TYPES = frozenset({"xlm", "flaubert"})
 
 
 def blocks(model: PreTrainedModel) -> BlockStack:
-    """None to remove.
+    """Refuse the model: its blocks cannot be removed.
 
     Raises:
-        ModelError: always; says why.
+        ModelError: always; the text says why.
     """
     raise ModelError(
         f"the layers of {type(model).__name__} are no modules of their own: attention, norms and MLPs lie in lists "

@@ -21,10 +21,10 @@ class Distill(Healer):
     config: DistillConfig
 
     def heal(self, case: Case) -> list[Repair]:
-        """Let another healer go first, if asked to, and train from there.
+        """Run another healer first, if the option `first` names one, and train from its result.
 
         Raises:
-            OptionError: there is no limit.
+            OptionError: `steps`, `tokens` and `minutes` are all null.
             PredictionError: the models predict neither the next token nor a label.
         """
         from layerimp_distill.learning import learning

@@ -27,13 +27,13 @@ ADAPTER = "distill"
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns.
+    """The part of the model that learns.
 
     Attributes:
-        parameters: What an optimizer changes, in float32.
-        values: What parameters of the model are by now, by their path; to be asked for while learning lasts.
-        settled: While this context lasts, the model is what it would be if learning ended now, rounded to the dtype
-            that is stored.
+        parameters: The parameters that an optimizer changes, in float32.
+        values: Gives the current values of the model's parameters, by path; only to be called while learning lasts.
+        settled: Gives a context in which the model is what it would be if learning ended now, rounded to the dtype that
+            is stored.
     """
 
     parameters: list[nn.Parameter]
@@ -43,7 +43,7 @@ class Learner:
 
 @contextmanager
 def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> Iterator[Learner]:
-    """Let a part of the pruned model learn while this lasts; afterwards both models are what they were.
+    """Let a part of the pruned model learn inside this context; afterwards both models are as before.
 
     Args:
         case: The models.
@@ -53,7 +53,7 @@ def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> 
         seed: With `lora`, of what a change starts from.
 
     Raises:
-        ModelError: there is nothing to learn by.
+        ModelError: no parameter of the part can be trained.
     """
     with _frozen(case), trying(case.pruned.model):
         if what == "lora":

@@ -14,9 +14,9 @@ class DistillConfig(Options):
 
     loss: Literal["divergence", "hidden", "streams"] = Field(
         "divergence",
-        description="What is to become small: the `divergence` of the predictions; the distance of the last `hidden` "
-        "state, in the metric of the head, which needs no logits; or that of the `streams` after each kept block "
-        "from the first gap on.",
+        description="The training loss: the `divergence` of the predictions; the distance of the last `hidden` "
+        "states, in the metric of the head, which needs no logits; or the distance of the `streams` after each kept "
+        "block from the first gap on.",
     )
     learns: Literal["beside", "lora", "all"] = Field(
         "beside",
@@ -25,10 +25,12 @@ class DistillConfig(Options):
     )
     width: int = Field(2, ge=1, description="With `beside`: how many blocks on either side of a gap.")
     rank: int = Field(16, ge=1, description="With `lora`: the rank of a change.")
-    first: str = Field("", description="A healer that goes first, such as `linear`; it has its default options.")
-    steps: int | None = Field(200, ge=1, description="Train no more steps; null: as many as the other limits allow.")
-    minutes: float | None = Field(None, gt=0, description="Train no longer.")
-    tokens: int | None = Field(None, ge=1, description="Train on no more tokens, counted as often as they are read.")
+    first: str = Field("", description="A healer to run first, such as `linear`, with its default options.")
+    steps: int | None = Field(
+        200, ge=1, description="The most training steps; null: as many as the other limits allow."
+    )
+    minutes: float | None = Field(None, gt=0, description="The longest training time, in minutes.")
+    tokens: int | None = Field(None, ge=1, description="The most training tokens; a token counts each time it is read.")
     rate: float = Field(
         3e-4, gt=0, description="The greatest learning rate: it rises for a twentieth of the time, then falls."
     )

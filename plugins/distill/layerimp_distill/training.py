@@ -44,7 +44,7 @@ class Limits:
     """How long to train; the limit that is reached first counts.
 
     Raises:
-        OptionError: there is none.
+        OptionError: no limit is given.
     """
 
     steps: int | None
@@ -276,7 +276,7 @@ class _Teacher(Trainer):
         """The loss of a step; the Trainer asks for it.
 
         Raises:
-            NonFiniteError: it is a NaN or an infinity.
+            NonFiniteError: the loss is a NaN or an infinity.
         """
         with self.accelerator.autocast():
             loss = self._loss(inputs)

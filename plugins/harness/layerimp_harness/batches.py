@@ -48,7 +48,7 @@ class Batches:
             size: How many bytes a row of an item needs beside the weights.
 
         Raises:
-            TaskError: one row alone is too much.
+            TaskError: not even one row fits into memory.
         """
         done = 0
         while done < len(items):

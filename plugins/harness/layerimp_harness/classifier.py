@@ -61,7 +61,7 @@ def answering(
         limit: How many documents will be asked for; None for all.
 
     Raises:
-        TaskError: it cannot; says what would help.
+        TaskError: a classifier cannot answer the task; the text says what would help.
     """
     name = task.config.task
     if task.OUTPUT_TYPE != "multiple_choice":

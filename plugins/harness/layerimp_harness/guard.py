@@ -58,7 +58,7 @@ def read_chain(path: Path, _above: tuple[Path, ...] = ()) -> list[Path]:
     """A task file and the files that it includes, itself first.
 
     Raises:
-        TaskError: one of them cannot be read, is no YAML mapping, or includes itself.
+        TaskError: a file cannot be read, is no YAML mapping, or includes itself.
     """
     path = path.expanduser().resolve()
     if path in _above:
@@ -76,7 +76,7 @@ def read(path: Path) -> dict[str, Any]:
     """One task file as data, its includes not followed and its functions not imported.
 
     Raises:
-        TaskError: it cannot be read, or is no YAML mapping.
+        TaskError: the file cannot be read, or is no YAML mapping.
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 

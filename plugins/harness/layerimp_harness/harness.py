@@ -85,8 +85,8 @@ class Harness(Evaluator):
         """Find, check and load the tasks and their data, so that wrong input fails before the model runs.
 
         Raises:
-            UnknownNameError: a task that does not exist.
-            TaskError: a task that cannot be read, is not allowed, or whose data set cannot be loaded.
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
         """
         self._tasks()
 
@@ -94,8 +94,8 @@ class Harness(Evaluator):
         """Refuse a model that neither predicts the next token nor classifies what the tasks ask for.
 
         Raises:
-            ModelError: it does neither.
-            TaskError: it is a classifier, and a task asks for something else.
+            ModelError: the model neither predicts the next token nor classifies.
+            TaskError: the model is a classifier, and a task asks for something that a classifier cannot answer.
         """
         if not model.can_generate():
             self._answering(model)
@@ -104,7 +104,7 @@ class Harness(Evaluator):
         """Measure `model` on every task; nothing without tasks.
 
         Raises:
-            TaskError: as in `prepare`, and when a request fits not the tokenizer, the model or the memory.
+            TaskError: as in `prepare`; or a request does not fit the tokenizer, the model or the memory.
             ModelError: the model neither predicts the next token nor classifies.
             NonFiniteError: the logits, or a metric, are NaN.
         """

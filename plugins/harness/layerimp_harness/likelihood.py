@@ -87,7 +87,7 @@ class Likelihoods:
             greedy: Whether to find out which continuations are greedy; else none is reported to be.
 
         Raises:
-            TaskError: one row alone is too much for the memory.
+            TaskError: not even one row fits into memory.
         """
 
         def tell(answers: Answers) -> None:

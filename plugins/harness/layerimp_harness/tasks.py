@@ -46,8 +46,8 @@ def load_tasks(config: Any) -> TaskSet:
         config: The options of the harness.
 
     Raises:
-        UnknownNameError: a name that neither the local tasks nor lm-eval knows.
-        TaskError: a task that cannot be read, is not allowed, or whose data set cannot be loaded.
+        UnknownNameError: a name is neither a local task nor one of lm-eval's.
+        TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
     """
     from lm_eval.tasks import TaskManager
 
@@ -77,7 +77,7 @@ def described(task_path: Path | None, containing: str) -> dict[str, str]:
         containing: A part of the name; without one, those of lm-eval itself are left out, which are thousands.
 
     Raises:
-        TaskError: the task path is no directory.
+        TaskError: the task path is not a directory.
     """
     local = {**_index(_shipped()), **_local_index(task_path)}
     found = {**(whole_index() if containing else {}), **local}

@@ -24,7 +24,7 @@ class TrainingDocuments(Sequence["Document"]):
         config: The options of the harness.
 
     Raises:
-        TaskError: there is no training split; or, later, a document cannot be rendered.
+        TaskError: the task has no training split; or, while the documents are read, one cannot be rendered.
     """
 
     def __init__(self, task: Any, answering: Answering | None, separator: str, config: Any) -> None:

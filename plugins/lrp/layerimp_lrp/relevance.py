@@ -45,7 +45,7 @@ class Relevance(Backward):
         """Make sure, on a few tokens, that the rules see what the model computes.
 
         Raises:
-            ModelError: its normalizations or its attention are in kernels that the rules do not know.
+            ModelError: the model's normalizations or its attention are kernels that the rules cannot follow.
         """
         found = super().scout(stack, sites)
         kind, attention = type(stack.model).__name__, getattr(stack.config, "_attn_implementation", None)

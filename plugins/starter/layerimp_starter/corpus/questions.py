@@ -1,7 +1,8 @@
 """Passages of facts about people, things and places, and questions that need one to three of them.
 
 A thing is with a person, or in a container that is with a person; a person is at a place. Things change hands while
-the passage runs. "Where is the red key?" then needs who has it, or who has what it is in, and where that person is.
+the passage runs. To answer "Where is the red key?" one needs the person who has the key (or the container that it is
+in) and the place of that person.
 """
 
 from __future__ import annotations
