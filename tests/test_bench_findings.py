@@ -289,7 +289,7 @@ def test_a_grid_holds_seams(tmp_path: Path) -> None:
     assert '"blocks": [["4/5", 0], ["4/5", 0]]' in document
     whole = page(found)
     assert whole.count("A block of which a half goes, with a seam, counts half.") == 1
-    assert "avss, block 4: in 50% of repeats" in whole
+    assert "avss, block 4: 50% removed" in whole
     with Store(tmp_path, write=False) as store:
         names = {name for (name,) in store._connection.execute("SELECT name FROM cells WHERE kind = 'evaluation'")}
     assert {"evaluate mood on one without seam 4/5", "evaluate mood on one without 0, 4/5"} < names
