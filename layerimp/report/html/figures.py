@@ -76,7 +76,7 @@ class Figures:
             chance = f", random {shares[RANDOM]}" if RANDOM in shares else ""
             said.append(f"at {named(place.row.ratio)} from {best} with {most} to {worst} with {least}{chance}")
         missing = [label for label in lines if label not in known]
-        note = f"Of {listed(missing)} nothing is known to be retained. " if missing else ""
+        note = f"What {listed(missing)} retain is not known. " if missing else ""
         healed = ", healed and not," if self.view.found.design.healers else ""
         scorers = {self.view.found.design.contenders[label].scorer for label in known}
         alt = f"Line chart of what {len(scorers)} scorers{healed} retain: {'; '.join(said)}."
