@@ -242,7 +242,7 @@ class Evaluator(Component):
         Raises:
             TaskError: the evaluator or the task has no training text.
         """
-        raise TaskError(f"the evaluator {self.name!r} knows no training text")
+        raise TaskError(f"the evaluator {self.name!r} has no training text")
 
     def known_tasks(self, containing: str = "") -> Mapping[str, str]:
         """The tasks that this evaluator knows, by name, each with a line that describes it. By default none.

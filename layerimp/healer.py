@@ -197,8 +197,7 @@ class Healer(Component):
 
 
         class Louder(Healer):
-            \"\"\"Scales the last map before each gap, so that the stream comes as near as possible to what it
-            was.\"\"\"
+            \"\"\"Scales the last map before each gap, to bring the stream close to what it was.\"\"\"
 
             name = "louder"
 
@@ -224,7 +223,7 @@ class Healer(Component):
         def layerimp_healers():
             return [Louder]
 
-    It chooses by `Case.loss` where there is anything to choose, and takes what it needs from `layerimp.healing`.
+    A healer with options chooses between them by `Case.loss`. `layerimp.healing` has the functions that healers need.
     """
 
     @abstractmethod

@@ -194,13 +194,13 @@ class Budget:
         """
         cuts, forced = checked_cuts(cuts), checked_steps(forced, num_blocks)
         if wrong := [block for block in protect if not isinstance(block, int)]:
-            raise OptionError(f"what is protected are whole blocks such as 5, got {wrong[0]!r}")
+            raise OptionError(f"only whole blocks such as 5 can be protected, got {wrong[0]!r}")
         protected = touched_by(checked_steps(protect, num_blocks, what="protected block"))
         if both := [part for part in sorted(removed_by(forced)) if part.block in protected]:
             part = f"block {both[0].block}" if both[0].block in forced else str(both[0])
             raise OptionError(f"{part} is both to be removed and protected")
         if count < 1:
-            raise OptionError(f"of {num_blocks} blocks none would go; ask for more")
+            raise OptionError(f"of {num_blocks} blocks none would be removed; ask for more")
         if count >= num_blocks:
             most = min(num_blocks - 1, num_blocks - len(protected))
             raise OptionError(f"removing {count} of {num_blocks} blocks leaves no model; at most {most} can go")

@@ -139,7 +139,7 @@ def test_a_ratio_that_is_too_much_spoils_no_other(tmp_path: Path) -> None:
     made, watching = drive(tmp_path, Arithmetic(), counts=[1, BLOCKS], ratios=[0.01], repeats=1)
     assert {failure.split(": ")[-1] for failure in watching.failures} == {
         f"removing {BLOCKS} of {BLOCKS} blocks leaves no model; at most {BLOCKS - 1} can go",
-        f"of {BLOCKS} blocks none would go; ask for more",
+        f"of {BLOCKS} blocks none would be removed; ask for more",
     }
     assert good(made, tmp_path)
 

@@ -212,7 +212,7 @@ def test_all_is_every_scorer_that_works_and_fits(
     assert code == 0, err
     notes = [line for line in err.splitlines() if line.startswith("note: ")]
     assert notes == [
-        "note: left out of all: what failed to load (broken); layerimp plugins says why",
+        "note: left out of all: plugins that failed to load (broken); layerimp plugins says why",
         "note: the scorer picky is left out: LlamaForCausalLM has no parallel universe",
     ]
     found = json.loads(out)

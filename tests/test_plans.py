@@ -70,8 +70,8 @@ def test_llama_cpp_gets_a_rising_list() -> None:
     ("plan", "tool", "said"),
     [
         ({"blocks": [1]}, "mergekit", "the plan does not say which model it is for; name the model with --model"),
-        ({"blocks": ["1/2"], "model": "m"}, "mergekit", "mergekit removes whole blocks alone"),
-        ({"blocks": ["1/2"]}, "llama.cpp", "llama.cpp removes whole blocks alone, and this plan takes seams"),
+        ({"blocks": ["1/2"], "model": "m"}, "mergekit", "mergekit removes only whole blocks"),
+        ({"blocks": ["1/2"]}, "llama.cpp", "llama.cpp removes only whole blocks, and this plan has seams"),
         ({"blocks": [1]}, "mergekti", "unknown tool 'mergekti'. Did you mean 'mergekit'.* Known: llama.cpp, mergekit"),
     ],
 )

@@ -95,7 +95,7 @@ def _fail(kind: str, message: str, code: int) -> None:
 
 
 def _print_error(kind: str, message: str, code: int) -> None:
-    """Where one JSON document was asked for, print one that says what is wrong; see `documents.ErrorReport`."""
+    """If a JSON document was asked for, print one that says what is wrong; see `documents.ErrorReport`."""
     if _wants_json(sys.argv[1:]):
         error = {"kind": kind, "message": message, "exit_code": code}
         with suppress(LayerimpError):  # stdout itself may be what is wrong

@@ -21,13 +21,13 @@ def shown(text: str, style: str = "") -> Text:
 
 @dataclass(frozen=True)
 class Column:
-    """A column.
+    """A column of a table.
 
     Attributes:
-        name: Its heading.
-        cells: What it says of each row.
-        justify: On which side its cells are in line.
-        max_width: Where its cells are broken at words.
+        name: The heading.
+        cells: One cell for each row.
+        justify: The side on which the cells are aligned.
+        max_width: The width at which cells are broken at words.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Column:
 def packed(
     title: str, rows: Column, columns: Sequence[Column], fits: Fits, *, styles: Sequence[str] | None = None
 ) -> list[Table]:
-    """One table, or as many as it takes for each to fit.
+    """One table, or as many tables as are needed for each to fit the screen.
 
     Args:
-        title: What stands above the first table.
-        rows: What each row is; every table begins with it.
-        columns: The others, those that matter most first. Every table has at least one of them.
-        fits: Whether the screen has room for a table.
-        styles: How each row is written.
+        title: The title above the first table.
+        rows: The column that names the rows; every table begins with it.
+        columns: The other columns, the most important first. Every table has at least one of them.
+        fits: Whether a table fits the screen.
+        styles: The style of each row.
     """
     parts: list[list[Column]] = [[]]
     for column in columns:

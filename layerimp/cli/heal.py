@@ -40,7 +40,7 @@ _OWN: dict[str, Any] = {
 def heal(
     *, teacher: str | None, healer: str | None, set_: list[str] | None, removed: str | None, json: bool, **given: Any
 ) -> int:
-    """Repair a pruned checkpoint with the intact model beside it, without training.
+    """Repair a pruned checkpoint, so that it comes closer to the intact model.
 
     Example: layerimp heal --model DIR --calibration FILE --output OUT
     """

@@ -25,7 +25,7 @@ def inspect(
     trust_remote_code: o.trust_remote_code = False,
     json: o.json = False,
 ) -> None:
-    """Show a model's blocks, what each amounts to, and what can be removed, without reading its weights.
+    """Show a model's blocks, their sizes, and which ones can be removed, without reading its weights.
 
     Example: layerimp inspect DIR
     """
@@ -92,7 +92,7 @@ def _lines(found: Inspection) -> Iterator[str]:
 
 
 def _reasons(found: Inspection, which: str, fine: str) -> Iterator[str]:
-    """The blocks for which something is not possible, by the reason; or that it is for all of them."""
+    """The blocks for which something is not possible, by reason; or a line that it is possible for all blocks."""
     from layerimp.report import cuts
 
     reasons: dict[str, list[int]] = {}

@@ -75,10 +75,10 @@ def grid_from(recipe: Path | None = None, **given: Any) -> Grid:
 
 
 def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says (if there is one), and the command line over it, of all that a run and a grid have in common.
+    """The fields that a run and a grid have in common: those of a file (if any), with the command line's over them.
 
     Args:
-        kind: What is described, whose fields go by the names of the options.
+        kind: The class of the description, whose fields have the names of the options.
         file: The recipe.
         given: The options, by the names of the command's parameters.
     """

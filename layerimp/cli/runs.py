@@ -47,7 +47,7 @@ def score(*, by: str | None, **given: Any) -> int:
     "recipe dry_run json"
 )
 def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given: Any) -> int:
-    """Remove blocks from a model, or seams between them: those of a plan, those named, or what scores lowest.
+    """Remove blocks or seams from a model: those of a plan, those that you name, or those with the lowest scores.
 
     Example: layerimp prune --model DIR --blocks 3,17/18 --output OUT
     """

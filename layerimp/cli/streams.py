@@ -43,9 +43,8 @@ def for_results_alone(command: Callable[..., Any]) -> Callable[..., Any]:
 def stdout_apart() -> Iterator[None]:
     """Let `sys.stdout` alone reach stdout in here; what is written to file descriptor 1 goes to stderr.
 
-    That holds for libraries in C, and for processes that are started. Whatever is still written when Python ends, by
-    somebody who waits for that, goes to stderr too. A stream that was closed when the program began leads nowhere, for
-    no file to get its number.
+    This includes output of libraries in C and of child processes, and output that is written while Python exits. A
+    stream that was closed when the program began leads to the null device, so that no other file gets its number.
     """
     _open_what_is_closed()
     stdout, kept = sys.stdout, os.dup(_OUT)

@@ -1,4 +1,4 @@
-"""Pruned models side by side: what each retains, which cannot be told from the best, and what a reader has to know."""
+"""Pruned models side by side: what each retains, which are best, and what a reader has to know."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Comparison:
 
     Attributes:
         labels: The models, from the one that retains most to the one that retains least.
-        counting: By task, the intact model's metric by which it counts.
-        retained: By label.
-        best: By task and metric, the labels that no other beats: the best, and what cannot be told from it. Empty where
-            no errors are known, and where there is nothing to compare.
-        best_retained: The same of the lower of the two means that each retains.
+        counting: By task, the intact model's metric by which the task counts.
+        retained: By label, what the model retains.
+        best: By task and metric, the labels that no other model beats: the best, and those that do not differ from it
+            significantly. Empty if errors are not known, or if there is nothing to compare.
+        best_retained: The same for the lower of the two means that each model retains.
         notes: What a reader of the numbers has to know.
     """
 

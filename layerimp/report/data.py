@@ -35,7 +35,7 @@ ENTRIES = frozenset({MARKER, "scores.json", "plan.json", "metrics.json", PAGE, "
 
 @dataclass(frozen=True)
 class Size:
-    """What a model, or a part of one, amounts to; bytes are those of the weights as they are stored."""
+    """The size of a model, or of a part of one; bytes are those of the weights as they are stored."""
 
     blocks: int
     parameters: int
@@ -67,16 +67,16 @@ class Report:
         sizes: By label; the intact model's under `original`.
         importance: By scorer label.
         plans: By scorer label.
-        reached: By scorer label, how the plan stands to the targets, where some were asked for.
+        reached: By scorer label, the sizes that the plan reaches, if targets were asked for.
         healed: By label of the healed model, which is `SCORER+HEALER`.
         checkpoints: By label.
         metrics: By label, those of kind `quality`; the intact model's under `original`.
         footprint: By label, those of kind `cost`.
         search: What a search for the most blocks that may go has found; None where none was made.
         resolved: Recipe fields as the run settled them: absolute paths, and what defaults came to.
-        baselines: The labels of those that were measured only to keep the scorers company.
-        left_out: By label, why a scorer that nobody named takes no part.
-        failed: By label, why a scorer or an evaluator that was asked for did not go on, while the others did.
+        baselines: The labels of the baselines, which were measured only for comparison.
+        left_out: By label, why a scorer that was not requested by name was left out.
+        failed: By label, why a scorer or an evaluator that was requested failed while the others went on.
         output: The directory that holds all this.
     """
 
@@ -115,7 +115,7 @@ class Report:
     def comparison(self) -> Comparison:
         """The pruned models side by side; of a search, as many as may go first, and none called the best.
 
-        Models that lack different numbers of blocks are no rivals by what they retain.
+        Models with different numbers of blocks cannot be ranked by what they retain.
         """
         found = Comparison.of(self.metrics)
         if self.search is None:

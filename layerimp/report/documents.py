@@ -84,8 +84,8 @@ class Repaired(TypedDict):
     recovered: Annotated[
         Number,
         Field(
-            description="The share of what the removal cost that came back, of the loss or of a classifier's accuracy; "
-            "null where nothing was lost."
+            description="The share of the lost quality that healing brought back (loss, or a classifier's accuracy); "
+            "null if nothing was lost."
         ),
     ]
 
@@ -103,12 +103,12 @@ class Removal(TypedDict, total=False):
 
     removed: Annotated[
         list[Step],
-        Field(description="What went, in order of removal: blocks as numbers, other steps as text, such as `17/18`."),
+        Field(description="What was removed, in order: blocks as numbers, other steps as text, such as `17/18`."),
     ]
     checkpoint: Annotated[
         str | None, Field(description="Where the pruned model is, below `output`; null if it was not kept.")
     ]
-    healed: Annotated[dict[str, Healed], Field(description="What healers made of it, by their labels.")]
+    healed: Annotated[dict[str, Healed], Field(description="The healed models, by the healers' labels.")]
 
 
 @closed
@@ -149,15 +149,15 @@ class Comparison(TypedDict):
     order: Annotated[
         list[str],
         Field(
-            description="The labels, from the most retained to the least; after a search, from the one by which most "
-            "may go."
+            description="The labels, from the most retained to the least; after a search, from the largest number of "
+            "removable blocks to the smallest."
         ),
     ]
     best: Annotated[
         dict[str, dict[str, list[str]]],
         Field(
-            description="By task and metric, the labels that are best or cannot be told from the best; empty after a "
-            "search, whose models lack different numbers of blocks."
+            description="By task and metric, the labels that are best or do not differ significantly from the best; "
+            "empty after a search, whose models have different numbers of blocks."
         ),
     ]
     best_retained: Annotated[list[str], Field(description="The same by `retained_worst`.")]
@@ -219,9 +219,9 @@ class ScorerResults(TypedDict, total=False):
 
     scorers: Annotated[dict[str, Scorer | Removal], Field(description="By label.")]
     baselines: Annotated[dict[str, Scorer | Removal], Field(description="The same of the baselines, by label.")]
-    left_out: Annotated[dict[str, str], Field(description="By label, why a scorer that nobody named takes no part.")]
+    left_out: Annotated[dict[str, str], Field(description="By label, why a scorer that was not named was left out.")]
     failed: Annotated[
-        dict[str, str], Field(description="By label, why what was asked for did not go on while others did.")
+        dict[str, str], Field(description="By label, why a requested component failed while others went on.")
     ]
 
 
@@ -258,7 +258,7 @@ class Measurements(Retained, total=False):
         dict[str, dict[str, dict[str, Number]]],
         Field(
             description="By label, task and metric: pruned / original where higher is better, original / pruned "
-            "otherwise; null where a ratio says nothing."
+            "otherwise; null if a ratio makes no sense."
         ),
     ]
     comparison: Annotated[Comparison, Field(description="The pruned models side by side.")]
@@ -297,7 +297,7 @@ class Plan(TypedDict):
         list[Step],
         Field(description="What to remove, in order: blocks as numbers, other steps as text, such as `17/18`."),
     ]
-    reason: Annotated[str, Field(description="Why these, in words.")]
+    reason: Annotated[str, Field(description="Why these steps were chosen, in words.")]
     scorer: Annotated[str | None, Field(description="The scorer that it comes from, if any.")]
     pruner: Annotated[str | None, Field(description="The pruner that made it, if any.")]
     model: Annotated[
@@ -305,7 +305,7 @@ class Plan(TypedDict):
     ]
     nested: Annotated[
         bool | None,
-        Field(description="Whether its first few steps are the plan for fewer; null where nobody says."),
+        Field(description="Whether its first few steps are the plan for fewer; null if not known."),
     ]
 
 
@@ -327,7 +327,7 @@ class HealingReport(Repaired):
     teacher: Annotated[str, Field(description="The intact model.")]
     removed: Annotated[
         list[Step],
-        Field(description="What is gone of the intact model: blocks as numbers, other steps as text, such as `17/18`."),
+        Field(description="What was removed from the intact model: blocks as numbers, other steps as text (`17/18`)."),
     ]
     healer: Annotated[str, Field(description="The healer.")]
     options: Annotated[dict[str, Any], Field(description="Its options.")]
@@ -351,7 +351,7 @@ class Error(TypedDict):
         str, Field(description="The name of the error, such as `OptionError`, `UsageError`, `Interrupted`.")
     ]
     message: Annotated[str, Field(description="What is wrong, where, and what would be right, in one line.")]
-    exit_code: Annotated[int, Field(description="What the command ends with.")]
+    exit_code: Annotated[int, Field(description="The exit code of the command.")]
 
 
 @closed

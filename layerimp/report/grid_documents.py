@@ -36,7 +36,7 @@ class Interval(TypedDict):
     mean: Annotated[Number, Field(description="The mean; of perplexities the geometric mean.")]
     low: Annotated[Number, Field(description="The lower end; null where the interval is not known.")]
     high: Annotated[Number, Field(description="The upper end; null where the interval is not known.")]
-    n: Annotated[int, Field(description="How many values the mean is of.")]
+    n: Annotated[int, Field(description="The number of values in the mean.")]
 
 
 @closed
@@ -49,8 +49,8 @@ class Difference(TypedDict):
     p: Annotated[
         Number,
         Field(
-            description="How probable a difference as large is, either way, without a true one; corrected for the "
-            "number of scorers (Holm); null where it is not known."
+            description="The two-sided p-value: how probable so large a difference is by chance alone; corrected for "
+            "the number of scorers (Holm); null if it is not known."
         ),
     ]
 
@@ -114,7 +114,7 @@ class Removed(TypedDict):
     scorer: ScorerLabel
     blocks: Annotated[
         list[list[Step]],
-        Field(description="By repeat, what went, in order of removal: blocks as numbers, other steps as text."),
+        Field(description="By repeat, what was removed, in order: blocks as numbers, other steps as text."),
     ]
     stability: Annotated[Stability | None, Field(description="How far the repeats agree; null for a single repeat.")]
 
@@ -154,7 +154,7 @@ class Entry(TypedDict):
     high: Annotated[Number, Field(description="One standard error above.")]
     retention: Annotated[
         Interval | None,
-        Field(description="The plain ratio to the intact model's value; null where a ratio says nothing."),
+        Field(description="The plain ratio to the intact model's value; null if a ratio makes no sense."),
     ]
     retained: Annotated[
         Interval | None,

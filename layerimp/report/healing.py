@@ -1,4 +1,4 @@
-"""What a run tells of its healed models."""
+"""What a run reports about its healed models."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Healing:
         loss: The mean loss per prediction, in nats, of the `intact`, the `pruned` and the `healed` model, on rows of
             the calibration text that neither the fit nor any choice has seen.
         accuracy: For a classifier, the share of these rows that each of the three labels right; else empty.
-        recovered: The share of what the removal cost that came back, of the loss or of a classifier's accuracy; None
-            where the pruned model had lost nothing.
+        recovered: The share of the lost quality that healing brought back (loss, or a classifier's accuracy); None if
+            the pruned model had lost nothing.
     """
 
     scorer: str

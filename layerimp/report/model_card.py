@@ -86,7 +86,7 @@ def _sources(plan: PrunePlan) -> Iterator[str]:
 
 
 def _measured(report: Report, label: str) -> list[str]:
-    """What the evaluators measured, beside the source; nothing where they did not."""
+    """What the evaluators measured, beside the source; empty if nothing was measured."""
     lines: list[str] = []
     before = {(metric.task, metric.name): metric for metric in report.metrics.get(ORIGINAL, [])}
     after = [metric for metric in report.metrics.get(label, []) if (metric.task, metric.name) in before]

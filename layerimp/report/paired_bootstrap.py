@@ -111,8 +111,8 @@ def resampled(task: str, values: Array) -> Array:
 def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
     """How much greater the mean of `one` is.
 
-    Two sources of chance count, each by Student's t: the draws of calibration text, and the documents, by what both
-    models make of each. Whether two single models are right on different documents is said by McNemar's exact test.
+    Two sources of chance count, each by Student's t: the draws of calibration text, and the documents, on which the two
+    models are compared one by one. For accuracies of two single models McNemar's exact test is used.
 
     Args:
         one: A figure, by repeat.
@@ -176,9 +176,9 @@ def _mcnemar(one: Array, other: Array) -> Difference:
 
 
 def unbeaten(estimates: Mapping[str, Estimate], *, higher: bool) -> frozenset[str]:
-    """The labels that no other beats: the best, and what cannot be told from it; Holm's correction over all pairs.
+    """The labels that no other beats, with Holm's correction over all pairs: the best, and ties with it.
 
-    Empty where there is nothing to compare, and where some error is not known.
+    Empty if there is nothing to compare, or if an error is not known.
     """
     known = {label: one for label, one in estimates.items() if math.isfinite(one.mean)}
     if len(estimates) < 2 or not known:

@@ -31,7 +31,7 @@ def exported(plan: PrunePlan, tool: str, *, model: str | None = None) -> str:
     if tool not in EXPORTS:
         raise unknown_name("tool", tool, EXPORTS)
     if not whole(plan.blocks):
-        raise OptionError(f"{tool} removes whole blocks alone, and this plan takes seams")
+        raise OptionError(f"{tool} removes only whole blocks, and this plan has seams")
     return EXPORTS[tool](plan, model or plan.model)
 
 

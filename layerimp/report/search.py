@@ -72,7 +72,7 @@ class Search:
 
     @property
     def order(self) -> list[str]:
-        """The labels, from the one by which most may go; of equal ones, the one that retains more on the documents
+        """The labels, from the most removable blocks to the fewest; of equals, the one that retains more on documents
         that confirm."""
 
         def rank(label: str) -> tuple[float, float]:

@@ -24,9 +24,9 @@ class Interval:
 
     Attributes:
         mean: The mean.
-        low: The lower end; None where one value, or an infinite one, says nothing of it.
+        low: The lower end; None if it is not known, as for a single value or an infinite one.
         high: The upper end.
-        count: Of how many values.
+        count: The number of values.
     """
 
     mean: float
@@ -66,7 +66,7 @@ class Difference:
         mean: The difference.
         low: The lower end of its confidence interval; None where that is not known.
         high: The upper end.
-        p: How probable a difference as large is, either way, between models that differ by nothing; None where that is
+        p: The two-sided p-value: how probable so large a difference is between models that do not differ; None if it is
             not known.
     """
 

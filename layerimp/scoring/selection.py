@@ -167,7 +167,9 @@ def check_spec(label: str, spec: ComponentSpec) -> None:
 def installed(progress: Progress) -> list[str]:
     """The names of all scorers; those that do not look at the model come last."""
     if failed := [record.name for record in registry().plugins.records if record.error]:
-        progress.note(f"left out of {ALL}: what failed to load ({', '.join(failed)}); layerimp plugins says why")
+        progress.note(
+            f"left out of {ALL}: plugins that failed to load ({', '.join(failed)}); layerimp plugins says why"
+        )
     names = registry().names("scorer")
     return sorted(names, key=lambda name: (is_blind(name), name))
 

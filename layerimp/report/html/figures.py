@@ -77,7 +77,7 @@ class Figures:
             span = f"from {best} with {most} to {worst} with {least}{chance}" if len(shares) > 1 else f"{best} {most}"
             said.append(f"at {named(place.row.ratio)} {span}")
         missing = [label for label in lines if label not in known]
-        note = f"Of {listed(missing)} nothing is known to be retained. " if missing else ""
+        note = f"What {listed(missing)} retain is not known. " if missing else ""
         healed = ", healed and not," if self.view.found.design.healers else ""
         scorers = {self.view.found.design.contenders[label].scorer for label in known}
         plural = "s" * (len(scorers) > 1)

@@ -60,7 +60,7 @@ class Batches:
                 if not _out_of_memory(error):
                     raise
                 if rows == 1:
-                    raise TaskError("one sequence is too much for the memory; a lower max_length helps") from error
+                    raise TaskError("one sequence does not fit into memory; a lower max_length helps") from error
                 self._rows = rows // 2
             else:
                 done += len(batch)

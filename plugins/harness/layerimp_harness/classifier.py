@@ -67,7 +67,7 @@ def answering(
     if task.OUTPUT_TYPE != "multiple_choice":
         raise TaskError(f"task {name!r} is no multiple choice, and a classifier answers nothing else")
     if "acc_mutual_info" in task.aggregation():
-        raise TaskError(f"task {name!r} measures acc_mutual_info, which a classifier has not")
+        raise TaskError(f"task {name!r} measures acc_mutual_info, which a classifier does not have")
     if task.get_config("num_fewshot"):
         raise TaskError(f"task {name!r}: a classifier reads no examples; leave --num-fewshot out")
     choices: tuple[str, ...] = ()
