@@ -26,8 +26,8 @@ KINDS: dict[Kind, str] = {
     "evaluator": "evaluators",
 }
 SCHEMAS = (
-    *("recipe", "grid", "report", "scores", "plans", "metrics", "healing", "inspection", "forecast", "error"),
-    "findings",
+    *("recipe", "grid", "report", "scores", "plans", "metrics", "healing", "inspection", "forecast"),
+    *("healing-forecast", "error", "findings"),
 )
 """What has a JSON Schema: `reference/schemas/NAME.json` of the site."""
 
