@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 import torch
 from mood import Run
+from pydantic import TypeAdapter
 from tiny import tiny
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import layerimp
 from layerimp.checkpoint.record import FILE, Record, read_record
 from layerimp.errors import InputError
+from layerimp.report.forecast_documents import HealingForecast
 from layerimp.testing import tiny_tokenizer
 
 
 @pytest.fixture
 def pruned(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> Path:
-    """A checkpoint without blocks 1 and 2."""
+    """A checkpoint without blocks 1, 2."""
     code, _, err = layerimp_command("prune", "--model", model_dir, "--blocks", "2,1", "--output", tmp_path / "pruned")
     assert code == 0, err
     return tmp_path / "pruned" / "checkpoints" / "blocks"
@@ -164,3 +166,42 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(InputError, match=r"layerimp.json is no record of a checkpoint"):
         read_record(tmp_path)
+
+
+def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
+    layerimp_command: Run,
+    pruned: Path,
+    model_dir: Path,
+    text: tuple[Any, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["heal", "--model", pruned, *text, "--output", tmp_path / "out"]
+    with monkeypatch.context() as patched:
+        patched.setattr(PreTrainedModel, "from_pretrained", None)
+        code, out, err = layerimp_command(*command, "--dry-run", "--json")
+        assert code == 0, err
+        code, shown, err = layerimp_command(*command, "--dry-run")
+        assert code == 0, err
+        code, _, err = layerimp_command(*command, "--removed", 1, "--dry-run")
+        assert (code, "which leaves 3, and the pruned model has 2" in err) == (2, True)
+    assert not (tmp_path / "out").exists()
+    TypeAdapter(HealingForecast).validate_json(out, strict=True)
+    found = json.loads(out)
+    code, out, err = layerimp_command(*command, "--json")
+    assert code == 0, err
+    done = json.loads(out)
+    for name in ("model", "teacher", "removed", "healer", "options"):
+        assert found[name] == done[name]
+    assert found["tokens"] >= done["calibration"]["tokens"]
+    assert found["gaps"] == ["blocks 1, 2"]
+    assert [one["path"] for one in found["writes"]] == [done["output"]]
+    for name, directory in (("teacher", model_dir), ("pruned", tmp_path / "out")):
+        model = AutoModelForCausalLM.from_pretrained(directory)
+        assert found["sizes"][name]["blocks"] == model.config.num_hidden_layers
+        assert found["sizes"][name]["parameters"] == sum(one.numel() for one in model.parameters())
+    assert found["memory"]["weights"] == 4 * sum(one["parameters"] for one in found["sizes"].values())
+    for told in ("gaps: blocks 1, 2", f"beside {model_dir}, by linear", str(tmp_path / "out"), "an estimate"):
+        assert told in " ".join(shown.split())
+    code, _, err = layerimp_command(*command, "--dry-run")
+    assert (code, "exists" in err) == (2, True)

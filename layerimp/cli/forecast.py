@@ -11,7 +11,7 @@ from layerimp.report.targets import amount
 
 if TYPE_CHECKING:
     from layerimp.cli.display import Screen
-    from layerimp.report.forecast_documents import Forecast, Range, SizeForecast
+    from layerimp.report.forecast_documents import Forecast, HealingForecast, MemoryForecast, Range, SizeForecast
 
 
 def show(found: Forecast, screen: Screen) -> None:
@@ -62,19 +62,9 @@ def _lines(found: Forecast) -> Iterator[str]:
         models = [*found["scorers"], *found["baselines"]]
         healed = f", each healed by {', '.join(found['healers'])} as well" if found["healers"] else ""
         yield f"quality: {', '.join(found['tasks'])}, of the intact model and those of {', '.join(models)}{healed}"
-    memory = found["memory"]
-    copy = f", and {_gib(memory['verifying'])} to verify a checkpoint" if memory["verifying"] else ""
-    yield (
-        f"memory on {memory['device']}: {_gib(memory['weights'])} of weights in {memory['dtype']}{copy}; "
-        f"{_gib(memory['free'])} are free"
-    )
+    yield _memory(found["memory"])
     yield from _times(found)
-    if found["writes"]:
-        yield "would be written:"
-    for file in found["writes"]:
-        size = "" if file["bytes"] is None else f" ({_range(file['bytes'])} bytes)"
-        yield f"  {file['path']}{size}"
-    yield from (f"note: {note}" for note in found["notes"])
+    yield from _end(found)
 
 
 def _times(found: Forecast) -> Iterator[str]:
@@ -87,6 +77,53 @@ def _times(found: Forecast) -> Iterator[str]:
     again = f", scoring again {span(times['rescoring_s'])} at most" if times["rescoring_s"] else ""
     block = f"one block and batch: {times['block_ms']:,.3g} ms"
     yield f"time, an estimate: scoring {span(times['scoring_s'])}{again} ({block})"
+
+
+def _memory(memory: MemoryForecast) -> str:
+    copy = f", and {_gib(memory['verifying'])} to verify a checkpoint" if memory["verifying"] else ""
+    return (
+        f"memory on {memory['device']}: {_gib(memory['weights'])} of weights in {memory['dtype']}{copy}; "
+        f"{_gib(memory['free'])} are free"
+    )
+
+
+def _end(found: Forecast | HealingForecast) -> Iterator[str]:
+    """What would be written, and what a reader has to know."""
+    if found["writes"]:
+        yield "would be written:"
+    for file in found["writes"]:
+        size = "" if file["bytes"] is None else f" ({_range(file['bytes'])} bytes)"
+        yield f"  {file['path']}{size}"
+    yield from (f"note: {note}" for note in found["notes"])
+
+
+def show_healing(found: HealingForecast, screen: Screen) -> None:
+    """Show a forecast of `heal`, as a table and lines or as one document."""
+    if screen.json:
+        screen.print_json(found)
+        return
+    teacher, pruned = found["sizes"]["teacher"], found["sizes"]["pruned"]
+    rows = Column("size", ["blocks", "parameters", "bytes, stored"], "left")
+    columns = [
+        Column(name, [amount(one["blocks"]), amount(one["parameters"]), amount(one["bytes"])])
+        for name, one in (("intact", teacher), ("pruned", pruned))
+    ]
+    screen.print_columns(f"heal {found['model']} beside {found['teacher']}, by {found['healer']}", rows, columns)
+    for line in _healing_lines(found):
+        screen.out.print(shown(line), soft_wrap=True)
+
+
+def _healing_lines(found: HealingForecast) -> Iterator[str]:
+    yield f"gaps: {'; '.join(found['gaps'])}"
+    further = f", and further text of {found['further_text']}" if found["further_text"] else ""
+    yield f"text: at most {found['tokens']:,} tokens of {found['text']}{further}"
+    yield _memory(found["memory"])
+    if (seconds := found["time"]["pass_s"]) is None:
+        yield "time: no estimate, since no block could be timed"
+    else:
+        block = f"one block and batch: {found['time']['block_ms']:,.3g} ms"
+        yield f"time, an estimate: {span(seconds)} for each pass of both models over the text ({block})"
+    yield from _end(found)
 
 
 def _passes(number: float) -> str:

@@ -34,11 +34,18 @@ _OWN: dict[str, Any] = {
 
 @o.taking(
     f"model teacher healer calibration output removed heal_text set_ {o.TEXT} batch_size seed {o.MODEL} overwrite "
-    "max_shard_size no_verify json",
+    "max_shard_size no_verify dry_run json",
     **_OWN,
 )
 def heal(
-    *, teacher: str | None, healer: str | None, set_: list[str] | None, removed: str | None, json: bool, **given: Any
+    *,
+    teacher: str | None,
+    healer: str | None,
+    set_: list[str] | None,
+    removed: str | None,
+    dry_run: bool,
+    json: bool,
+    **given: Any,
 ) -> int:
     """Repair a pruned checkpoint, so that it comes closer to the intact model.
 
@@ -52,14 +59,18 @@ def heal(
         raise OptionError("heal writes a checkpoint: name a directory with --output")
     made, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen
+    from layerimp.cli.forecast import show_healing
     from layerimp.pipeline.heal_checkpoint import heal_checkpoint
+    from layerimp.pipeline.heal_forecast import foretell_healing
     from layerimp.steps import read_steps
 
     gone = None if removed is None else read_steps(removed, what="--removed")
     screen = Screen(json=json)
-    found = heal_checkpoint(
-        made, teacher=teacher, removed=gone, healer=healer, options=options, permissions=allowed, progress=screen
-    )
+    what: dict[str, Any] = {"teacher": teacher, "removed": gone, "healer": healer, "options": options}
+    if dry_run:
+        show_healing(foretell_healing(made, **what, permissions=allowed, progress=screen), screen)
+        return 0
+    found = heal_checkpoint(made, **what, permissions=allowed, progress=screen)
     if json:
         screen.print_json(found)
     else:

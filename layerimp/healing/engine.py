@@ -164,6 +164,12 @@ def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) 
             to be left.
         OptionError: a step does not exist in the intact model, or overlaps with an earlier one.
     """
+    check_shapes(intact, pruned, removed)
+    _check_origin(intact, pruned, kept_halves(removed, len(intact)))
+
+
+def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> None:
+    """The part of `check_pair` that needs no weights: all but which blocks are left."""
     ours, theirs = pruned.model, intact.model
     if type(ours) is not type(theirs):
         raise ModelError(f"the pruned model is a {type(ours).__name__}, and the intact one a {type(theirs).__name__}")
@@ -173,14 +179,13 @@ def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) 
         raise ModelError(
             f"the pruned model is {pruned.config.hidden_size} wide, and the intact one {intact.config.hidden_size}"
         )
-    steps = checked_steps(removed, len(intact), what="removed block")
+    checked_steps(removed, len(intact), what="removed block")
     left = len(intact) - len(removed)
     if left != len(pruned):
         raise ModelError(
             f"of {len(intact)} blocks {len(removed)} are said to be removed, which leaves {left}, and the pruned "
             f"model has {len(pruned)}"
         )
-    _check_origin(intact, pruned, kept_halves(steps, len(intact)))
 
 
 def _check_origin(intact: BlockStack, pruned: BlockStack, pairs: Sequence[tuple[int, int]]) -> None:

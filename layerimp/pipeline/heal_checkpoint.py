@@ -61,12 +61,9 @@ def heal_checkpoint(
         InputError: something is wrong with what was asked for, or there is no record of what is gone.
         LayerimpError: healing failed; nothing is left under the output's name.
     """
-    recipe, repairer = resolve(asked), configured(healer, options or {})
-    if by_default := told(asked, recipe, ["calibration"]):
-        progress.note(by_default)
-    record = _record_of(recipe.model, teacher, removed)
+    recipe, repairer, record = begun(asked, teacher, removed, healer, options or {}, progress)
     check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
-    with Unfinished() as unfinished, output_directory(recipe, _why_not_healed, [record.source]) as stage:
+    with Unfinished() as unfinished, output_directory(recipe, why_not_healed, [record.source]) as stage:
         assert stage is not None
         trained_on = check_calibration(recipe, permissions, progress)
         ours = load_model(recipe, permissions, progress)
@@ -86,6 +83,21 @@ def heal_checkpoint(
     return _document(recipe, record, found, healer, repairer, drawn)
 
 
+def begun(
+    asked: Recipe,
+    teacher: str | None,
+    removed: Sequence[Step] | None,
+    healer: str,
+    options: Mapping[str, Any],
+    progress: Progress,
+) -> tuple[Recipe, Healer, Record]:
+    """The recipe, resolved, the healer, and what was removed from what; see `heal_checkpoint`."""
+    recipe, repairer = resolve(asked), configured(healer, options)
+    if by_default := told(asked, recipe, ["calibration"]):
+        progress.note(by_default)
+    return recipe, repairer, _record_of(recipe.model, teacher, removed)
+
+
 def _save(
     found: Healed, ours: Loaded, stage: Path, recipe: Recipe, record: Record, healer: str, drawn: CalibrationSet
 ) -> None:
@@ -101,7 +113,7 @@ def _save(
     )
 
 
-def _why_not_healed(directory: Path) -> str | None:
+def why_not_healed(directory: Path) -> str | None:
     """Why a directory is no healed checkpoint; None if it is."""
     try:
         record = read_record(directory)

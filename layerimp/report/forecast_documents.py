@@ -5,12 +5,13 @@ See `report.documents` for what the types are for.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
 
 from layerimp.report.json_types import Number, closed
+from layerimp.steps import Step
 
 
 @closed
@@ -158,5 +159,58 @@ class Forecast(TypedDict):
     rescorings: Annotated[int, Field(description="How often pruners score again what is left, at most.")]
     memory: Annotated[MemoryForecast, Field(description="Memory.")]
     time: Annotated[TimeForecast, Field(description="Time. Reading the model, evaluation and healing are not in it.")]
+    writes: Annotated[list[WrittenFile], Field(description="What would be written; nothing was.")]
+    notes: Annotated[list[str], Field(description="What a reader has to know.")]
+
+
+@closed
+class ModelSize(TypedDict):
+    """The size of a model."""
+
+    blocks: Annotated[int, Field(description="Blocks.")]
+    parameters: Annotated[int, Field(description="Parameters; tied weights count once.")]
+    bytes: Annotated[int, Field(description="Theirs, as they are stored.")]
+
+
+@closed
+class HealedSizes(TypedDict):
+    """The sizes of the two models that healing takes."""
+
+    teacher: Annotated[ModelSize, Field(description="Of the intact model.")]
+    pruned: Annotated[ModelSize, Field(description="Of the pruned one, which the healed one has as well.")]
+
+
+@closed
+class PassTime(TypedDict):
+    """An estimate of the time, from one block of each kind with random weights; reality may be far off."""
+
+    block_ms: Annotated[
+        Number, Field(description="Measured: one block and one batch of the text, in milliseconds; null if unknown.")
+    ]
+    pass_s: Annotated[
+        Number,
+        Field(description="Estimated from it: one pass of both models over the text in seconds; null if unknown."),
+    ]
+
+
+@closed
+class HealingForecast(TypedDict):
+    """What `heal` prints with `--dry-run --json`."""
+
+    schema_version: Annotated[Literal["layerimp.healing-forecast/1"], Field(description="The version of this format.")]
+    model: Annotated[str, Field(description="The pruned model, as it was named.")]
+    teacher: Annotated[str, Field(description="The intact model.")]
+    removed: Annotated[list[Step], Field(description="What is gone of the intact model.")]
+    gaps: Annotated[list[str], Field(description="What is gone at each gap, in words.")]
+    healer: Annotated[str, Field(description="The healer.")]
+    options: Annotated[dict[str, Any], Field(description="Its options.")]
+    sizes: Annotated[HealedSizes, Field(description="The sizes of both models.")]
+    text: Annotated[str, Field(description="The text that drives healing.")]
+    further_text: Annotated[
+        str | None, Field(description="The text that a healer may train on besides; null for none.")
+    ]
+    tokens: Annotated[int, Field(description="How many tokens are drawn from the text, at most.")]
+    memory: Annotated[MemoryForecast, Field(description="Memory, of both models.")]
+    time: Annotated[PassTime, Field(description="Time of one pass. Reading the models is not in it.")]
     writes: Annotated[list[WrittenFile], Field(description="What would be written; nothing was.")]
     notes: Annotated[list[str], Field(description="What a reader has to know.")]

@@ -17,6 +17,7 @@ DOCUMENTS: dict[str, Any] = {
     "layerimp.healing/1": documents.HealingReport,
     "layerimp.inspection/1": forecast_documents.Inspection,
     "layerimp.forecast/1": forecast_documents.Forecast,
+    "layerimp.healing-forecast/1": forecast_documents.HealingForecast,
     "layerimp.error/1": documents.ErrorReport,
     "layerimp.findings/2": grid_documents.Findings,
 }

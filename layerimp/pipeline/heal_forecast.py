@@ -1,0 +1,108 @@
+"""What `layerimp heal` would do, as far as that is known without a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerimp.blocks.memory import free_bytes
+from layerimp.checkpoint.staging import check_target
+from layerimp.defaults import LENGTH
+from layerimp.healing.engine import check_shapes
+from layerimp.models.dtypes import DTYPES, dtype_named, name_of
+from layerimp.models.loading import device_named, float32_stands_in
+from layerimp.models.traits import longest_row
+from layerimp.pipeline.ahead import check_ahead
+from layerimp.pipeline.heal_checkpoint import begun, why_not_healed
+from layerimp.pipeline.outline import Outline
+from layerimp.pipeline.output import refuse_precious
+from layerimp.pipeline.pace import block_seconds
+from layerimp.pipeline.stages import check_calibration
+from layerimp.report.conversion import finite
+from layerimp.steps import checked_steps, named, removed_by, runs_of, steps_of
+
+if TYPE_CHECKING:
+    from layerimp.progress import Progress
+    from layerimp.recipe import Permissions, Recipe
+    from layerimp.report.forecast_documents import HealingForecast, MemoryForecast, ModelSize
+    from layerimp.steps import Step
+
+
+def foretell_healing(
+    asked: Recipe,
+    *,
+    teacher: str | None,
+    removed: Sequence[Step] | None,
+    healer: str,
+    options: Mapping[str, Any],
+    permissions: Permissions,
+    progress: Progress,
+) -> HealingForecast:
+    """What `heal_checkpoint` would do with the same arguments. Nothing is loaded, healed or written.
+
+    Raises:
+        InputError: something is wrong with what was asked for, as far as that shows without the weights.
+    """
+    recipe, repairer, record = begun(asked, teacher, removed, healer, options, progress)
+    check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
+    output = Path(recipe.output or "").expanduser().absolute()
+    for model in (recipe.model, record.source):
+        refuse_precious(output, model)
+    check_target(output, why_not=why_not_healed if recipe.overwrite else None)
+    check_calibration(recipe, permissions, progress)
+    trusted = permissions.trust_remote_code
+    theirs = Outline.of(record.source, trust_remote_code=trusted)
+    ours = Outline.of(recipe.model, trust_remote_code=trusted)
+    check_shapes(theirs.stack, ours.stack, record.removed)
+    spec, longest = recipe.calibration, longest_row(ours.stack.model) or LENGTH
+    rows, length = min(recipe.batch_size, spec.samples), spec.max_length or min(LENGTH, longest)
+    seconds = block_seconds(theirs, rows, length)
+    blocks, batches = len(theirs.stack) + len(ours.stack), -(-spec.samples // rows)
+    size = ours.ledger.left(())
+    return {
+        "schema_version": "layerimp.healing-forecast/1",
+        "model": recipe.model,
+        "teacher": record.source,
+        "removed": list(record.removed),
+        "gaps": [named(steps_of(run)) for run in runs_of(removed_by(record.removed))],
+        "healer": healer,
+        "options": repairer.config.model_dump(mode="json"),
+        "sizes": {"teacher": _size(theirs), "pruned": _size(ours)},
+        "text": str(spec.source),
+        "further_text": recipe.heal_text,
+        "tokens": spec.samples * length,
+        "memory": _memory(recipe, theirs, ours, permissions),
+        "time": {
+            "block_ms": finite(seconds and 1000 * seconds),
+            "pass_s": finite(seconds and seconds * blocks * batches),
+        },
+        "writes": [{"path": str(output), "bytes": {"least": size.bytes, "most": size.bytes}}],
+        "notes": [
+            "the time is an estimate from one block with random weights, of one pass of both models over the text; how "
+            "many a healer takes is its own affair, and one that trains takes many"
+        ],
+    }
+
+
+def _size(outline: Outline) -> ModelSize:
+    whole = outline.ledger.left(())
+    return {"blocks": len(outline.stack), "parameters": whole.parameters, "bytes": whole.bytes}
+
+
+def _memory(recipe: Recipe, theirs: Outline, ours: Outline, permissions: Permissions) -> MemoryForecast:
+    """The weights of both models, which compute in the dtype of the pruned one."""
+    place, dtype = device_named(recipe.device), dtype_named(recipe.dtype)
+    if recipe.dtype is None:
+        trusted = permissions.trust_remote_code
+        widened = float32_stands_in(recipe.model, ours.stack.model.config, place, trust_remote_code=trusted)
+        dtype = DTYPES["float32"] if widened else ours.stored
+    pruned, intact = (one.ledger.left(()).parameters * dtype.itemsize for one in (ours, theirs))
+    return {
+        "device": str(place),
+        "dtype": name_of(dtype),
+        "weights": pruned + intact,
+        "verifying": pruned if recipe.verify else 0,
+        "free": free_bytes(place),
+    }
