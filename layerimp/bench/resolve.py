@@ -194,7 +194,7 @@ def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, s
         evaluator = for_training(recipe, task, permissions, progress)
         with attributing("evaluator", evaluator.name, type(evaluator)):
             return digest([source, evaluator.fingerprint()])
-    check_source(source, packing=spec.packing, label_field=spec.label_field)
+    check_source(source, packing=spec.packing, label_field=spec.label_field, again=True)
     place = Path(located("texts", source)).expanduser()
     return _file_digest(place, store) if place.is_file() else source
 
