@@ -178,9 +178,7 @@ def test_a_block_that_is_bad_in_a_batch_is_named() -> None:
     model, clean, bad = tiny("llama"), batch(), batch()
     clean["input_ids"][clean["input_ids"] == 50] = 51
     bad["input_ids"][0, 3] = 50
-    model.model.embed_tokens.register_forward_hook(
-        lambda _m, a, out: out.masked_fill(a[0][..., None] == 50, torch.inf)
-    )
+    model.model.embed_tokens.register_forward_hook(lambda _m, a, out: out.masked_fill(a[0][..., None] == 50, torch.inf))
     with pytest.raises(NonFiniteError, match="block 0 puts out a NaN or an infinity in batch 1"):
         collect(model, [clean, bad])
 

@@ -133,7 +133,10 @@ def hot(model: Any) -> None:
     ("change", "said"),
     [
         (beyond_the_vocabulary, "does not load back: Padding_idx must be within num_embeddings"),
-        (another_vocabulary, r"2 mismatched keys, the first is lm_head.weight, which is \[97, 32\] in the files and \[10, 32\] by"),
+        (
+            another_vocabulary,
+            r"2 mismatched keys, the first is lm_head.weight, which is \[97, 32\] in the files and \[10, 32\] by",
+        ),
         (shared, "LlamaForCausalLM refuses to be saved: .*layers.0.mlp.up_proj"),
         (no_json, "LlamaForCausalLM refuses to be saved: .*not JSON serializable"),
         (hot, "LlamaForCausalLM refuses to be saved: GenerationConfig is invalid: - `temperature`"),

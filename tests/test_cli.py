@@ -606,12 +606,18 @@ WRONG = [
     (["--calibration", written("json.txt", '{"text": "a"}')], "name it .jsonl"),
     (["--calibration", here("nowhere.csv")], "does not exist"),
     (["--model", truncated], "cannot load the model"),
-    (["--model", with_fields(intermediate_size=60)], "which is [32, 64] in the files and [32, 60] by the configuration"),
+    (
+        ["--model", with_fields(intermediate_size=60)],
+        "which is [32, 64] in the files and [32, 60] by the configuration",
+    ),
     (["--model", with_fields(hidden_act="swoosh")], "KeyError: 'swoosh' (its configuration says hidden_act 'swoosh')"),
     (["--model", with_fields(dtype="float17")], "'float17' (its configuration says dtype 'float17')"),
     (["--model", with_fields(hidden_size="32")], "Field 'hidden_size' expected int, got str (value: '32')"),
     (["--model", with_fields(rms_norm_eps=math.nan)], "says rms_norm_eps nan, which must be a finite number"),
-    (["--model", with_fields(num_hidden_layers=0)], "(model.layers.0.input_layernorm.weight), but its configuration counts 0"),
+    (
+        ["--model", with_fields(num_hidden_layers=0)],
+        "(model.layers.0.input_layernorm.weight), but its configuration counts 0",
+    ),
     (["--model", without_a_block], "do not fit its configuration: 9 missing keys"),
     (["--model", with_a_block_more], "has weights of a block 3"),
     (["--dtype", "float12"], "unknown dtype 'float12'"),
@@ -722,7 +728,7 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
 
 
 @pytest.mark.parametrize(
-    ("stage", "number"), [("score", signal.SIGINT), ("save", signal.SIGINT), ("save", signal.SIGTERM)]
+    ("stage", "number"), [("score", signal.SIGINT), ("save", signal.SIGHUP), ("save", signal.SIGTERM)]
 )
 def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stage: str, number: signal.Signals) -> None:
     """A real signal in the middle of a real run."""

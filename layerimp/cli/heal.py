@@ -8,6 +8,7 @@ import typer
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import permissions, recipe_from, setting
+from layerimp.cli.streams import after_writing
 from layerimp.defaults import HEALER
 from layerimp.errors import OptionError
 
@@ -60,10 +61,11 @@ def heal(
     found = heal_checkpoint(
         made, teacher=teacher, removed=gone, healer=healer, options=options, permissions=allowed, progress=screen
     )
-    if json:
-        screen.print_json(found)
-    else:
-        screen.print_text("".join(f"{line}\n" for line in _lines(found)))
+    with after_writing(made.output):
+        if json:
+            screen.print_json(found)
+        else:
+            screen.print_text("".join(f"{line}\n" for line in _lines(found)))
     return 0
 
 
