@@ -14,7 +14,7 @@ The CLI prints an error's one line and exits with its `exit_code`.
     ├── PluginError           a plugin broke its contract
     ├── SurgeryError          blocks that cannot be removed exactly
     ├── CheckpointError       a saved checkpoint that is not what was in memory
-    └── NonFiniteError        a NaN or an infinity in activations, logits or scores
+    └── NonFiniteError        a NaN or an infinity in weights, activations, logits or scores
 """
 
 from __future__ import annotations
@@ -87,14 +87,18 @@ class CheckpointError(LayerimpError):
 
 
 class NonFiniteError(LayerimpError):
-    """A NaN or an infinity in activations, logits or scores; names where."""
+    """A NaN or an infinity in weights, activations, logits or scores; names where."""
 
 
 class PluginWarning(UserWarning):
     """A plugin that is slow, or was left out, while everything else goes on; names it, in one line."""
 
 
-def listing(names: Iterable[str], *, limit: int = 20) -> str:
+_LISTED, _NEAREST = 20, 10
+"""How many names are listed, and how many where there are more: those that are nearest to what was asked for."""
+
+
+def listing(names: Iterable[str], *, limit: int = _LISTED) -> str:
     """`names`, sorted and joined, cut after `limit`."""
     ordered = sorted(names)
     more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
@@ -102,12 +106,15 @@ def listing(names: Iterable[str], *, limit: int = 20) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") -> UnknownNameError:
-    """An error that says what exists, and what was probably meant."""
+    """An error that says what was probably meant, and what exists: all of it, or what is nearest where that is much."""
     known = sorted(known)
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     owner = f" of {of}" if of else ""
-    return UnknownNameError(f"unknown {kind} {name!r}{owner}.{hint} Known: {listing(known)}.")
+    exists = f"Known: {listing(known)}"
+    if len(known) > _LISTED:
+        exists = f"The nearest of {len(known):,}: {', '.join(get_close_matches(name, known, n=_NEAREST, cutoff=0))}"
+    return UnknownNameError(f"unknown {kind} {name!r}{owner}.{hint} {exists}.")
 
 
 def first_problem(error: ValidationError) -> str:
@@ -119,3 +126,16 @@ def first_problem(error: ValidationError) -> str:
 def one_line(error: BaseException) -> str:
     """The kind and the text of an error, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def cause(error: BaseException) -> str:
+    """What an error says in its first line, and in the next one where a colon at the end announces that.
+
+    A `KeyError` says nothing but the key, and some errors nothing at all: their kind goes before it.
+    """
+    said = []
+    for line in filter(None, map(str.strip, str(error).splitlines())):
+        said.append(line)
+        if not line.endswith(":"):
+            break
+    return " ".join(said) if said and not isinstance(error, KeyError) else one_line(error).rstrip(": ")

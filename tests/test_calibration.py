@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,7 +23,7 @@ from tiny import tiny
 from tokenizers import normalizers, processors
 
 import layerimp
-from layerimp.calibration import CalibrationSet, load_calibration
+from layerimp.calibration import CalibrationSet, TextStream, load_calibration
 from layerimp.errors import CalibrationError
 from layerimp.testing import tiny_tokenizer
 from layerimp.testing.tiny import WORDS
@@ -247,14 +250,20 @@ def test_labels_that_cannot_be_are_refused(labelled: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl", '{"body": "good"}\n\n{"body": "bad", "n": 1}\n'),
-        ("a.json", '{"body": "good"}\n{"body": "bad"}'),
-        ("a.txt", "good\r\n\r\n\r\n\r\nbad\r\n"),
-        ("plain", "good\n\nbad"),
+        ("a.jsonl", b'{"body": "good"}\n\n{"body": "bad", "n": 1}\n'),
+        ("a.json", b'{"body": "good"}\n{"body": "bad"}'),
+        ("a.txt", b"good\r\n\r\n\r\n\r\nbad\r\n"),
+        ("plain", b"good\n\nbad"),
+        ("marked.jsonl", b'\xef\xbb\xbf{"body": "good"}\n{"body": "bad"}\n'),
+        ("marked.txt", b"\xef\xbb\xbfgood\n\nbad"),
+        ("packed.jsonl.gz", gzip.compress(b'{"body": "good"}\n{"body": "bad"}\n')),
+        ("packed.txt.gz", gzip.compress(b"good\n\nbad")),
+        ("packed.jsonl", gzip.compress(b'\xef\xbb\xbf{"body": "good"}\n{"body": "bad"}\n')),
     ],
+    ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_files_of_each_kind(tmp_path: Path, name: str, content: str) -> None:
-    (tmp_path / name).write_bytes(content.encode())
+def test_files_of_each_kind(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
     drawn = load_calibration(tmp_path / name, tokenizer("neither"), samples=2, field="body", packing="rows")
     assert sorted(drawn.rows) == [(WORDS.index("good"),), (WORDS.index("bad"),)]
 
@@ -276,6 +285,8 @@ def test_files_of_each_kind(tmp_path: Path, name: str, content: str) -> None:
         ("a.txt", b"\n\n  \n", "is empty"),
         ("a.jsonl", b'{"text": "caf\xe9"}\n', "not UTF-8"),
         ("a.txt", b"caf\xe9", "not UTF-8"),
+        ("a.txt.gz", gzip.compress(b"good\n\nbad" * 99)[:30], "cannot read the calibration file .*end-of-stream"),
+        ("a.txt.gz", gzip.compress(b"good")[:-8] + b"12345678", "cannot read the calibration file .*CRC"),
         ("a.jsonl", b'{"text": "good \\ud800"}\n', "line 1"),
         ("a.jsonl", b'{"text": "good", "id": ' + b"1" * 5000 + b"}\n", "line 1"),
         ("a.jsonl", b"[" * 100_000, "line 1"),
@@ -289,7 +300,28 @@ def test_a_malformed_file_is_named(tmp_path: Path, name: str, content: bytes, sa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("source", ["absent.jsonl", "./absent", "/absent/text", "~/absent.txt"])
+@pytest.mark.parametrize(("name", "text"), [("pipe.jsonl", '{"text": "good"}\n'), ("pipe", "good")])
+def test_a_pipe_is_read_once(tmp_path: Path, name: str, text: str) -> None:
+    pipe = tmp_path / name
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(text,))
+    writer.start()
+    drawn = load_calibration(pipe, tokenizer("neither"), samples=1, packing="rows")
+    writer.join()
+    assert drawn.rows == ((WORDS.index("good"),),)
+    with pytest.raises(CalibrationError, match="is a pipe, which can be read only once; name a file"):
+        TextStream(str(pipe), tokenizer("neither"), max_length=8)
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts").mkdir()
+    Path("texts/train.jsonl").write_text('{"text": "good"}\n')
+    with pytest.raises(CalibrationError, match=r"cannot read the data set './texts::tset': .*tset.*train"):
+        load_calibration("./texts::tset", tokenizer(), samples=1)
+
+
+@pytest.mark.parametrize("source", ["absent.jsonl", "absent.txt.gz", "./absent", "/absent/text", "~/absent.txt"])
 def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CalibrationError, match=f"{source!r} does not exist"):

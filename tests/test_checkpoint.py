@@ -109,6 +109,48 @@ def test_what_does_not_load_back_is_not_there(
     layerimp.save(model, None, tmp_path / "unverified", verify=False)
 
 
+def beyond_the_vocabulary(model: Any) -> None:
+    model.config.pad_token_id = 5000
+
+
+def another_vocabulary(model: Any) -> None:
+    model.config.vocab_size = 10
+
+
+def shared(model: Any) -> None:
+    model.model.layers[0].mlp.up_proj.weight = model.model.layers[1].mlp.up_proj.weight
+
+
+def no_json(model: Any) -> None:
+    model.config.extra = object()
+
+
+def hot(model: Any) -> None:
+    model.generation_config.temperature = 0.3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (beyond_the_vocabulary, "does not load back: Padding_idx must be within num_embeddings"),
+        (
+            another_vocabulary,
+            r"2 mismatched keys, the first is lm_head.weight, which is \[97, 32\] in the files and \[10, 32\] by",
+        ),
+        (shared, "LlamaForCausalLM refuses to be saved: .*layers.0.mlp.up_proj"),
+        (no_json, "LlamaForCausalLM refuses to be saved: .*not JSON serializable"),
+        (hot, "LlamaForCausalLM refuses to be saved: GenerationConfig is invalid: - `temperature`"),
+    ],
+)
+def test_what_stock_code_refuses_is_one_line(tmp_path: Path, change: Any, said: str) -> None:
+    model = tiny("llama")
+    change(model)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        layerimp.save(model, None, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_whose_cache_is_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uncached logits agree, so only the cached ones can tell."""
     model, real = tiny("llama"), checkpoint.cached_logits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import signal
 import subprocess
@@ -517,6 +518,10 @@ def truncated(tmp_path: Path) -> Path:
     return directory
 
 
+def with_fields(**fields: Any) -> Callable[[Path], Path]:
+    return lambda tmp_path: copied(tmp_path / "changed", **fields)
+
+
 def without_a_block(tmp_path: Path) -> Path:
     return copied(tmp_path / "without", num_hidden_layers=BLOCKS + 1)
 
@@ -590,7 +595,10 @@ WRONG = [
     (["--tasks", "/nowhere/task.yaml"], "/nowhere/task.yaml"),
     (["--tasks", written("evil.yaml", CODE_TASK)], "--allow-task-code"),
     (["--tasks", written("broken.yaml", "task: [\n")], "broken.yaml"),
-    (["--task-path", here(""), "--tasks", "nothing_of_that_name"], "unknown task 'nothing_of_that_name'"),
+    (
+        ["--task-path", here(""), "--tasks", "nothing_of_that_name"],
+        "The nearest of ",
+    ),
     (["--recipe", here("nowhere.yaml")], "cannot read the recipe"),
     (["--recipe", written("r.yaml", "trust_remote_code: true")], "cannot switch on trust_remote_code"),
     (
@@ -605,6 +613,18 @@ WRONG = [
     (["--calibration", written("json.txt", '{"text": "a"}')], "name it .jsonl"),
     (["--calibration", here("nowhere.csv")], "does not exist"),
     (["--model", truncated], "cannot load the model"),
+    (
+        ["--model", with_fields(intermediate_size=60)],
+        "which is [32, 64] in the files and [32, 60] by the configuration",
+    ),
+    (["--model", with_fields(hidden_act="swoosh")], "KeyError: 'swoosh' (its configuration says hidden_act 'swoosh')"),
+    (["--model", with_fields(dtype="float17")], "'float17' (its configuration says dtype 'float17')"),
+    (["--model", with_fields(hidden_size="32")], "Field 'hidden_size' expected int, got str (value: '32')"),
+    (["--model", with_fields(rms_norm_eps=math.nan)], "says rms_norm_eps nan, which must be a finite number"),
+    (
+        ["--model", with_fields(num_hidden_layers=0)],
+        "(model.layers.0.input_layernorm.weight), but its configuration counts 0",
+    ),
     (["--model", without_a_block], "do not fit its configuration: 9 missing keys"),
     (["--model", with_a_block_more], "has weights of a block 3"),
     (["--dtype", "float12"], "unknown dtype 'float12'"),
@@ -645,7 +665,7 @@ def test_a_model_with_nan_is_one_line(layerimp_command: Run, scoring: list[objec
     tiny_tokenizer().save_pretrained(tmp_path / "nan")
     code, _, err = layerimp_command("score", *scoring, "--model", tmp_path / "nan")
     assert code == 2
-    assert "block 1 puts out a NaN" in err.splitlines()[-1]
+    assert "a NaN or an infinity in its weights: in model.layers.1.mlp.down_proj.weight" in err.splitlines()[-1]
 
 
 def test_what_may_be_overwritten(
@@ -715,7 +735,7 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
 
 
 @pytest.mark.parametrize(
-    ("stage", "number"), [("score", signal.SIGINT), ("save", signal.SIGINT), ("save", signal.SIGTERM)]
+    ("stage", "number"), [("score", signal.SIGINT), ("save", signal.SIGHUP), ("save", signal.SIGTERM)]
 )
 def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stage: str, number: signal.Signals) -> None:
     """A real signal in the middle of a real run."""

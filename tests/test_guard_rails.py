@@ -179,7 +179,7 @@ def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
 def test_what_the_model_does_is_not_a_scorers_fault(plugged: Plug, install: Install) -> None:
     plugged(install("bad", layerimp_scorers=lambda: [Raising]))
     model = tiny_model()
-    torch.nn.init.constant_(model.model.layers[1].mlp.down_proj.weight, float("nan"))
+    model.model.layers[1].mlp.register_forward_hook(lambda _m, _a, out: out * torch.nan)
     with pytest.raises(layerimp.LayerimpError, match=r"^block 1 puts out a NaN"):
         layerimp.score(model, TEXT[:1], ["bad", "block-influence"])
 

@@ -182,19 +182,18 @@ def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 def test_only_the_leavings_of_the_dead_are_reaped(out: Path, ended_pid: int) -> None:
     host = socket.gethostname()
-    dead = f".out.layerimp-{host}-{ended_pid}-abc"
-    kept = [
-        f".out.layerimp-{host}-{os.getppid()}-abc",
-        f".out.layerimp-{host}-{os.getpid()}-abc",
-        f".out.layerimp-{host}x-{ended_pid}-abc",
+    dead = [
+        f".out.layerimp-{host}-{ended_pid}-abc",
         f".another.layerimp-{host}-{ended_pid}-abc",
-        f"out.layerimp-{host}-{ended_pid}-abc",
+        f".out.layerimp-{host}-{os.getppid()}-abc",  # another process has the number now
     ]
-    for name in (dead, *kept):
+    kept = [f".out.layerimp-{host}x-{ended_pid}-abc", f"out.layerimp-{host}-{ended_pid}-abc"]
+    for name in (*dead, *kept):
         full(out.parent / name)
-    with staged(out):
-        assert dead not in names(out.parent)
-    assert names(out.parent) == sorted([*kept, "out"])
+    with staged(out.parent / "live") as live, staged(out):
+        assert live.exists()
+        assert not set(dead).intersection(names(out.parent))
+    assert names(out.parent) == sorted([*kept, "live", "out"])
 
 
 def test_an_absurd_process_id_is_no_error(out: Path) -> None:

@@ -165,3 +165,14 @@ def test_a_command_leaves_the_streams_as_they_are(layerimp_command: Run, capfd: 
     os.write(2, b"err")
     assert capfd.readouterr() == ("out", "err")
     assert registry().names("scorer")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+def test_a_full_stream_loses_no_output(model_dir: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "layerimp", "prune", "--model", str(model_dir), "--blocks", "1", "--output"]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        ran = subprocess.run([*command, tmp_path / "out"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        said = f"No space left on device; what was computed is written in {tmp_path / 'out'}"
+        assert (ran.returncode, ran.stderr.splitlines()[-1]) == (2, f"layerimp: cannot write to stdout: {said}")
+        assert (tmp_path / "out" / "plan.json").exists()
+        assert subprocess.run([sys.executable, "-m", "layerimp", "nosuch"], stderr=full, check=False).returncode == 2

@@ -200,7 +200,7 @@ def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, s
 
 def _source_digest(source: str, store: Store, **form: Any) -> str:
     """Of a file, its content; of a text on the hub, its name."""
-    check_source(source, **form)
+    check_source(source, again=True, **form)
     place = Path(located("texts", source)).expanduser()
     return _file_digest(place, store) if place.is_file() else source
 

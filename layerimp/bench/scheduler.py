@@ -24,6 +24,8 @@ from layerimp.steps import Step
 TRIES = 3
 """How often a cell may fall, by an error that need not last or with its worker, before it has failed."""
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Watcher(Protocol):
     """Somebody who wants to know how far a grid is."""
@@ -53,7 +55,7 @@ def _undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _INTERRUPTS}
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import hidden_states, without_cache
 from layerimp.blocks.modes import in_eval_mode, quiet
 from layerimp.blocks.stack import BlockStack, probe_ids
+from layerimp.errors import NonFiniteError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,6 +75,16 @@ def cached_logits(stack: BlockStack, skipped: Sequence[Step] = ()) -> Tensor | N
             output_logits=True,
         )
     return torch.stack(output.logits, dim=1)
+
+
+def require_finite(values: Tensor, whose: str) -> None:
+    """Refuse to compare with what is not finite.
+
+    Raises:
+        NonFiniteError: a value is a NaN or an infinity; says `whose`.
+    """
+    if not values.isfinite().all():
+        raise NonFiniteError(f"{whose} puts out a NaN or an infinity on a few tokens")
 
 
 def deviation(expected: Tensor, found: Tensor | None, dtype: torch.dtype | None = None) -> float:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
-from layerimp.errors import CalibrationError, listing
+from layerimp.errors import CalibrationError, cause, listing
 from layerimp.evaluator import Document
 from layerimp.registry.assets import located
 
 _JSON_SUFFIXES = frozenset({".jsonl", ".json", ".ndjson"})
+_GZIP = ".gz"
 _TEXT_SUFFIXES = frozenset({".txt", ".md", ".text", ".tokens", ".csv", ".tsv", ".parquet"})
 
 TASK = "task:"
@@ -91,7 +96,7 @@ def read_documents(source: str, reader: Reader, *, rows: int, characters: int) -
     for document in documents_in(source, reader):
         documents.append(document)
         characters -= len(document[0])
-        if characters < 0 and len(documents) >= 10 * rows and not _file(source).is_file():
+        if characters < 0 and len(documents) >= 10 * rows and not _is_read(_file(source)):
             break
     return documents
 
@@ -107,18 +112,17 @@ def documents_in(source: str, reader: Reader) -> Iterator[Document]:
         CalibrationError: the source, or a document, cannot be read.
     """
     path = _file(source)
-    if not path.is_file():
+    if not _is_read(path):
         yield from _dataset(source, reader)
         return
     try:
-        if path.suffix.lower() in _JSON_SUFFIXES:
-            yield from _jsonl(path, reader)
-        else:
-            yield from ((paragraph, None) for paragraph in _paragraphs(path))
+        with _opened(path) as text:
+            yield from _jsonl(path, text, reader) if _kind(path) in _JSON_SUFFIXES else _paragraphs(path, text)
     except UnicodeDecodeError as error:
         raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise CalibrationError(f"cannot read the calibration file {path}: {error.strerror}") from None
+    except (OSError, EOFError, zlib.error) as error:  # the last two of a broken archive
+        why = getattr(error, "strerror", None) or error
+        raise CalibrationError(f"cannot read the calibration file {path}: {why}") from None
 
 
 def _file(source: str) -> Path:
@@ -126,20 +130,49 @@ def _file(source: str) -> Path:
     return Path(os.path.expanduser(located("texts", source)))
 
 
-def check_source(source: str, *, packing: Packing | None = None, label_field: str | None = None) -> None:
+def _is_read(path: Path) -> bool:
+    """Whether a path is a file or a pipe, and no directory of files."""
+    return path.exists() and not path.is_dir()
+
+
+def _kind(path: Path) -> str:
+    """The suffix that says what a file holds, packed by gzip or not."""
+    return (path.with_suffix("") if path.suffix.lower() == _GZIP else path).suffix.lower()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """A file as text in UTF-8, unpacked where it begins as an archive of gzip does, without a byte order mark."""
+    with path.open("rb") as raw:
+        packed = raw.peek(2).startswith(b"\x1f\x8b")
+        with io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if packed else raw, encoding="utf-8-sig") as text:
+            yield text
+
+
+def check_source(
+    source: str, *, packing: Packing | None = None, label_field: str | None = None, again: bool = False
+) -> None:
     """Refuse what can only be a file and is none, and labels where there can be none.
 
+    Args:
+        source: As in `read_documents`.
+        packing: How documents become rows.
+        label_field: The field with the labels, where these are wanted.
+        again: Whether the text is read more than once.
+
     Raises:
-        CalibrationError: it is.
+        CalibrationError: it is, or a pipe would be read again.
     """
     if task_of(source) is not None:
         raise CalibrationError(
             f"{source} is known to the evaluators of a run only; name a file, or a data set on the hub"
         )
     path = _file(source)
-    named_so = path.suffix.lower() in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
-    if named_so and not path.exists():
+    named_so = _kind(path) in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))
+    if named_so and not path.exists() and not _file(source.split(":")[0]).is_dir():
         raise CalibrationError(f"the calibration file {source!r} does not exist")
+    if again and path.is_fifo():
+        raise CalibrationError(f"{source} is a pipe, which can be read only once; name a file")
     if label_field is None:
         return
     if packing != "rows":
@@ -147,23 +180,22 @@ def check_source(source: str, *, packing: Packing | None = None, label_field: st
             f"the label field {label_field!r} needs the packing rows (--packing rows): windows join documents, and "
             "have no label"
         )
-    if path.is_file() and path.suffix.lower() not in _JSON_SUFFIXES:
+    if _is_read(path) and _kind(path) not in _JSON_SUFFIXES:
         raise CalibrationError(f"{path} is plain text, which has no label field {label_field!r}; JSONL has")
 
 
-def _jsonl(path: Path, reader: Reader) -> Iterator[Document]:
-    with path.open(encoding="utf-8") as lines:
-        number = 0
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise CalibrationError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno})") from None
-            except (ValueError, RecursionError) as error:  # a number too long, lists too deep
-                raise CalibrationError(f"{path}, line {number}: not JSON ({error})") from None
-            yield reader.read(record, f"{path}, line {number}")
+def _jsonl(path: Path, lines: TextIO, reader: Reader) -> Iterator[Document]:
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise CalibrationError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno})") from None
+        except (ValueError, RecursionError) as error:  # a number too long, lists too deep
+            raise CalibrationError(f"{path}, line {number}: not JSON ({error})") from None
+        yield reader.read(record, f"{path}, line {number}")
     if number == 0:
         raise CalibrationError(f"{path} is empty")
 
@@ -180,14 +212,13 @@ def _text(value: object, where: str, field: str) -> str:
     return value
 
 
-def _paragraphs(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8")
-    paragraphs = [part.strip() for part in text.replace("\r\n", "\n").split("\n\n") if part.strip()]
+def _paragraphs(path: Path, text: TextIO) -> Iterator[Document]:
+    paragraphs = [part.strip() for part in text.read().split("\n\n") if part.strip()]
     if not paragraphs:
         raise CalibrationError(f"{path} is empty")
     if re.match(r'\{\s*"', paragraphs[0]):
         raise CalibrationError(f"{path} looks like JSON; name it .jsonl to have it read as such")
-    return paragraphs
+    yield from ((paragraph, None) for paragraph in paragraphs)
 
 
 def _dataset(source: str, reader: Reader) -> Iterator[Document]:
@@ -206,7 +237,6 @@ def _dataset(source: str, reader: Reader) -> Iterator[Document]:
     except CalibrationError:
         raise
     except Exception as error:
-        cause = str(error).strip().split("\n")[0]
-        raise CalibrationError(f"cannot read the data set {source!r}: {cause}") from error
+        raise CalibrationError(f"cannot read the data set {source!r}: {cause(error)}") from error
     if not found:
         raise CalibrationError(f"the data set {source!r} holds no text")

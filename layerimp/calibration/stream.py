@@ -45,7 +45,7 @@ class TextStream:
         packing: Packing = "windows",
         without: frozenset[str] = frozenset(),
     ) -> None:
-        check_source(source)
+        check_source(source, again=True)
         self.source = source
         self._tokenizer, self._reader = tokenizer, Reader(field)
         self._max_length, self._batch_size, self._packing, self._without = max_length, batch_size, packing, without

@@ -20,14 +20,16 @@ from layerimp.blocks.equivalence import (
     first_difference,
     last_hidden,
     logits,
+    require_finite,
     share_tensors,
 )
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.modes import quiet
 from layerimp.checkpoint.staging import staged
-from layerimp.errors import CheckpointError, OutputError, one_line
+from layerimp.errors import CheckpointError, OutputError, cause, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import holds, stored_dtype
+from layerimp.models.failures import unfit_keys
 from layerimp.models.loading import auto_class
 from layerimp.models.unsupported import refuse_unfit
 from layerimp.recipe import checked_size
@@ -95,16 +97,18 @@ def write(
     max_shard_size: int | str | None = None,
 ) -> None:
     """Write a checkpoint into an existing directory, with a record of what it was made from; see `save`."""
+    shards = _shards(model, max_shard_size)
     try:
         with quiet(), as_stored(model):
-            model.save_pretrained(directory, **_shards(model, max_shard_size))
+            model.save_pretrained(directory, **shards)
             if tokenizer is not None:
                 tokenizer.save_pretrained(directory)
     except SafetensorError as error:  # the disk is full, mostly; it comes as no OSError
         raise OutputError(f"cannot write the weights in {directory.name}: {error}") from error
-    except ValueError as error:
-        cause = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{type(model).__name__} refuses to be saved: {cause}") from error
+    except OSError:
+        raise
+    except Exception as error:  # whatever stock code has against this model or tokenizer
+        raise CheckpointError(f"{type(model).__name__} refuses to be saved: {cause(error)}") from error
     if card is not None:
         (directory / "README.md").write_text(card, encoding="utf-8")
     if record is not None:
@@ -152,16 +156,22 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
         raise CheckpointError(
             f"no stock Auto class loads a {model.config.model_type} checkpoint; only {type(model).__name__} itself does"
         )
-    with quiet():
-        reloaded, info = auto.from_pretrained(
-            directory,
-            dtype=model.dtype,
-            attn_implementation=model.config._attn_implementation,
-            device_map=_places(model),  # the same kernels on the same devices
-            output_loading_info=True,
-        )
+    try:
+        with quiet():
+            reloaded, info = auto.from_pretrained(
+                directory,
+                dtype=model.dtype,
+                attn_implementation=model.config._attn_implementation,
+                device_map=_places(model),  # the same kernels on the same devices
+                ignore_mismatched_sizes=True,  # for `info` to tell of them
+                output_loading_info=True,
+            )
+    except Exception as error:  # whatever stock code makes of it
+        raise CheckpointError(f"the checkpoint does not load back: {cause(error)}") from error
     reloaded.eval()
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+    if wrong := unfit_keys(info):
+        raise CheckpointError(f"the checkpoint does not load back whole: {wrong}")
+    for kind in ("unexpected_keys", "error_msgs"):
         if keys := info.get(kind):
             raise CheckpointError(f"the checkpoint loads back with {kind.replace('_', ' ')}: {sorted(keys)[0]}")
     if type(reloaded) is not type(model):
@@ -174,6 +184,7 @@ def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
 
     Raises:
         CheckpointError: a weight differs in any bit, or with equal weights something else is computed.
+        NonFiniteError: the model in memory puts out a NaN or an infinity.
     """
     intact, stack = find_blocks(model), find_blocks(reloaded)
     if len(stack) != len(intact):
@@ -186,6 +197,7 @@ def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
             expected, found = answer(intact), answer(stack)
         except Exception as error:  # whatever a model makes of a few tokens
             raise CheckpointError(f"{type(model).__name__} cannot run on a few tokens: {one_line(error)}") from error
+        require_finite(expected, type(model).__name__)
         if (off := deviation(expected, found)) > TOLERANCE:
             raise CheckpointError(f"the checkpoint's {what} are {off:.3g} roundings off those in memory")
     _check_cache(intact, stack)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ _REPLACED = "replaced"
 def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None = None) -> Iterator[Path]:
     """A temporary sibling of `target`, renamed to it on leaving without an error and removed otherwise.
 
-    Siblings that a killed process left behind are removed first.
+    Siblings that killed processes left behind are removed first, whatever the name of their output.
 
     Args:
         target: The directory that is to be.
@@ -37,8 +38,8 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
     missing = [place for place in target.parents if not place.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _reap(target)
-        stage = Path(tempfile.mkdtemp(prefix=_prefix(target, os.getpid()), dir=target.parent))
+        _reap(target.parent)
+        stage, lock = _held(target)
     except OSError as error:
         raise OutputError(f"cannot write in {target.parent}: {error.strerror}") from error
     try:
@@ -52,6 +53,7 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
         raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        os.close(lock)
         with suppress(OSError):  # the last one holds something: the output, or what others have put there
             for place in missing:
                 place.rmdir()
@@ -102,26 +104,57 @@ def _rename(stage: Path, target: Path) -> None:
     if not target.exists():
         stage.rename(target)
         return
-    prefix = _prefix(target, os.getpid())
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent, ignore_cleanup_errors=True) as old:
-        replaced = target.rename(Path(old, _REPLACED))
+    old, lock = _held(target)
+    try:
+        replaced = target.rename(old / _REPLACED)
         try:
             stage.rename(target)
         except OSError:
             replaced.rename(target)
             raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+        os.close(lock)
 
 
-def _prefix(target: Path, pid: int) -> str:
-    return f".{target.name}.layerimp-{socket.gethostname()}-{pid}-"
+def _held(target: Path) -> tuple[Path, int]:
+    """A new sibling of `target`, and the file descriptor that locks it for as long as this process lives."""
+    prefix = f".{target.name}.layerimp-{socket.gethostname()}-{os.getpid()}-"
+    while True:
+        sibling = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        lock = os.open(sibling, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if sibling.exists():
+            return sibling, lock
+        os.close(lock)  # another process took it for one that is left behind, before it was locked
 
 
-def _reap(target: Path) -> None:
-    """Remove what processes of this host that are no more left beside `target`, and put back what they moved away."""
-    pattern = re.compile(re.escape(f".{target.name}.layerimp-{socket.gethostname()}-") + r"(\d{1,9})-")
-    for sibling in target.parent.iterdir():
-        match = pattern.match(sibling.name)
-        if match and not psutil.pid_exists(int(match[1])):
-            if (sibling / _REPLACED).exists() and not target.exists():
-                (sibling / _REPLACED).rename(target)
-            shutil.rmtree(sibling, ignore_errors=True)
+def _reap(parent: Path) -> None:
+    """Remove what processes of this host that are no more left in a directory, and put back what they moved away."""
+    pattern = re.compile(r"\.(.+)\.layerimp-" + re.escape(socket.gethostname()) + r"-(\d{1,9})-")
+    for sibling in parent.iterdir():
+        if (match := pattern.match(sibling.name)) and sibling.is_dir() and not sibling.is_symlink():
+            with suppress(OSError), _left_behind(sibling, int(match[2])) as left:
+                target = parent / match[1]
+                if left and (sibling / _REPLACED).exists() and not target.exists():
+                    (sibling / _REPLACED).rename(target)
+                if left:
+                    shutil.rmtree(sibling, ignore_errors=True)
+
+
+@contextmanager
+def _left_behind(sibling: Path, pid: int) -> Iterator[bool]:
+    """Whether the process that made a sibling is no more, even where another one has its number; locked meanwhile."""
+    lock = os.open(sibling, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        except OSError:  # a file system without locks
+            yield not psutil.pid_exists(pid)
+        else:
+            yield True
+    finally:
+        os.close(lock)

@@ -69,6 +69,8 @@ def main() -> None:
 
 def _run() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to interrupt
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal is gone
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()

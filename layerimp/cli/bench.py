@@ -10,6 +10,7 @@ import typer
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import grid_from, permissions
+from layerimp.cli.streams import after_writing
 from layerimp.errors import OptionError
 
 
@@ -126,7 +127,8 @@ def bench(
     except KeyboardInterrupt:
         screen.note(f"what was finished is kept in {output}; the same command goes on")
         raise
-    screen.show_findings(found, output)
+    with after_writing(output):
+        screen.show_findings(found, output)
     if found.cells["failed"] and not any(model.rows for model in found.models.values()):
         raise typer.Exit(1)
 
@@ -147,7 +149,9 @@ def report(
     found = pipeline.findings(directory)
     screen = Screen(json=format_ == Format.json)
     if format_ == Format.html:
-        screen.print_text(str(pipeline.write_page(found, directory)) + "\n")
+        page = pipeline.write_page(found, directory)
+        with after_writing(page):
+            screen.print_text(f"{page}\n")
     elif format_ in (Format.terminal, Format.json):
         screen.show_findings(found, directory)
     else:

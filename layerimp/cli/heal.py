@@ -8,6 +8,7 @@ import typer
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import permissions, recipe_from, setting
+from layerimp.cli.streams import after_writing
 from layerimp.defaults import HEALER
 from layerimp.errors import OptionError
 
@@ -71,10 +72,11 @@ def heal(
         show_healing(foretell_healing(made, **what, permissions=allowed, progress=screen), screen)
         return 0
     found = heal_checkpoint(made, **what, permissions=allowed, progress=screen)
-    if json:
-        screen.print_json(found)
-    else:
-        screen.print_text("".join(f"{line}\n" for line in _lines(found)))
+    with after_writing(made.output):
+        if json:
+            screen.print_json(found)
+        else:
+            screen.print_text("".join(f"{line}\n" for line in _lines(found)))
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp.cli import options as o
 from layerimp.cli.requests import permissions, recipe_from
+from layerimp.cli.streams import after_writing
 from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
 
     screen = Screen(json=given["json"])
     function = getattr(commands, name)
-    return screen.show(function(made, permissions=permissions(**given), progress=screen, **more))
+    report = function(made, permissions=permissions(**given), progress=screen, **more)
+    with after_writing(report.output):
+        return int(screen.show(report))
 
 
 def _foretold(command: Command, given: Mapping[str, Any], **more: Any) -> int:

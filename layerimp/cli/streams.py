@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from functools import wraps
+from pathlib import Path
 from typing import Any, TextIO
 
 from layerimp.errors import OutputError
@@ -40,6 +41,20 @@ def for_results_alone(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
+def after_writing(path: Path | None) -> Iterator[None]:
+    """Results are printed in here that are written in `path` as well, which is said where they cannot be printed.
+
+    Raises:
+        OutputError: stdout takes no more.
+    """
+    try:
+        yield
+        results().flush()
+    except OutputError as error:
+        raise error if path is None else OutputError(f"{error}; what was computed is written in {path}") from None
+
+
+@contextmanager
 def stdout_apart() -> Iterator[None]:
     """Let `sys.stdout` alone reach stdout in here; what is written to file descriptor 1 goes to stderr.
 
@@ -47,18 +62,22 @@ def stdout_apart() -> Iterator[None]:
     stream that was closed when the program began leads to the null device, so that no other file gets its number.
     """
     _open_what_is_closed()
-    stdout, kept = sys.stdout, os.dup(_OUT)
+    stdout, stderr, kept = sys.stdout, sys.stderr, os.dup(_OUT)
     stdout.flush()
     os.dup2(_ERR, _OUT)
-    if _is_on_stdout(stdout):
-        buffer = io.BufferedWriter(_Stdout(kept))
+    if _is_on(stdout, _OUT):
+        buffer = io.BufferedWriter(_Descriptor(kept, needed=True))
         sys.stdout = io.TextIOWrapper(buffer, encoding=stdout.encoding, errors="backslashreplace")
+    if _is_on(stderr, _ERR):
+        shown = io.BufferedWriter(_Descriptor(_ERR, needed=False))
+        sys.stderr = io.TextIOWrapper(shown, encoding=stderr.encoding, errors="backslashreplace", line_buffering=True)
     try:
         yield
     finally:
         with suppress(OutputError):
             sys.stdout.flush()
-        sys.stdout = stdout
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = stdout, stderr
         _flush_others(stdout)
         os.dup2(kept, _OUT)
         os.close(kept)
@@ -66,11 +85,16 @@ def stdout_apart() -> Iterator[None]:
         atexit.register(_end)
 
 
-class _Stdout(io.RawIOBase):
-    """A file descriptor. Its first failed write is an error of one line; later writes are dropped in silence."""
+class _Descriptor(io.RawIOBase):
+    """A file descriptor. Its first failed write is an error of one line; later writes are dropped in silence.
 
-    def __init__(self, number: int) -> None:
-        self._number, self._failed = number, False
+    Args:
+        number: Its number.
+        needed: Whether its failure is an error; otherwise what is written there is lost in silence.
+    """
+
+    def __init__(self, number: int, *, needed: bool) -> None:
+        self._number, self._needed, self._failed = number, needed, False
 
     def fileno(self) -> int:
         """The file descriptor."""
@@ -96,6 +120,8 @@ class _Stdout(io.RawIOBase):
             return os.write(self._number, data)
         except OSError as error:
             self._failed = True
+            if not self._needed:
+                return memoryview(data).nbytes
             raise OutputError(f"cannot write to stdout: {error.strerror}") from None
 
 
@@ -111,10 +137,10 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process lives
 
 
-def _is_on_stdout(stream: TextIO) -> bool:
-    """Whether a stream is the real one, and not a replacement such as that of a test or a notebook."""
+def _is_on(stream: TextIO, number: int) -> bool:
+    """Whether a stream is the real one of that number, and not a replacement such as that of a test or a notebook."""
     try:
-        return stream.fileno() == _OUT
+        return stream.fileno() == number
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -39,7 +39,10 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
     counts = _counts(config)
     kind = type(model).__name__
     if not counts:
-        raise ModelError(f"the configuration of {kind} does not say how many blocks it has (num_hidden_layers)")
+        stated = getattr(config, "num_hidden_layers", None)
+        said = "does not say how many blocks it has (num_hidden_layers)"
+        said = said if stated is None else f"says num_hidden_layers {stated}, and there must be a block to look at"
+        raise ModelError(f"the configuration of {kind} {said}")
     lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     fitting = {path: module for path, module in lists.items() if len(module) in counts}
     outermost = {

@@ -17,9 +17,10 @@ from transformers.models.auto import modeling_auto
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
-from layerimp.errors import LayerimpError, ModelError, OptionError, listing
+from layerimp.errors import LayerimpError, ModelError, OptionError, cause, listing
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, is_native, name_of, remember_stored
+from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import located
@@ -63,6 +64,7 @@ def load(
 
     Raises:
         ModelError: it cannot be loaded, or does not fit on the GPUs that it is to be spread over; says why.
+        NonFiniteError: a number of its configuration is a NaN or an infinity; names the field.
         OptionError: there is no such dtype or device, or both `device` and `device_map` are given.
     """
     if device_map not in (None, "auto"):
@@ -89,19 +91,20 @@ def load(
                 device_map=parts,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # for `info` to tell of them
                 output_loading_info=True,
             )
     except LayerimpError:
         raise
     except Exception as error:  # whatever a broken file makes the libraries below raise
-        raise _unloadable(model, error) from error
-    _check_weights(model, loaded, info)
+        raise unloadable(model, error) from error
+    check_weights(model, loaded, info)
     remember_stored(loaded, stored)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise ModelError(f"cannot load the tokenizer of {str(model)!r}: {_cause(error)}") from error
+        raise ModelError(f"cannot load the tokenizer of {str(model)!r}: {cause(error)}") from error
     return (loaded if spread else loaded.to(place)).eval(), tokenizer
 
 
@@ -116,7 +119,7 @@ def configuration(model: str | Path, *, trust_remote_code: bool = False) -> Pret
         with quiet():
             config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise _unloadable(model, error) from error
+        raise unloadable(model, error) from error
     return config
 
 
@@ -131,7 +134,7 @@ def blocks_stated(model: str | Path, *, trust_remote_code: bool = False) -> int 
         count = getattr(config.get_text_config(), "num_hidden_layers", None)
     except ValueError:  # several parts, each with blocks
         return None
-    return count if isinstance(count, int) else None
+    return count if isinstance(count, int) and count > 0 else None
 
 
 def count_blocks(model: str | Path, *, trust_remote_code: bool = False) -> int | None:
@@ -147,11 +150,6 @@ def count_blocks(model: str | Path, *, trust_remote_code: bool = False) -> int |
             return len(find_blocks(auto.from_config(config, trust_remote_code=trust_remote_code)))
     except Exception:  # whatever is wrong with it shows when it is loaded
         return None
-
-
-def _unloadable(model: str | Path, error: Exception) -> ModelError:
-    known = "" if Path(_source(model)).exists() else "no directory here has that name, and from the hub: "
-    return ModelError(f"cannot load the model {str(model)!r}: {known}{_cause(error)}")
 
 
 def float32_stands_in(
@@ -226,23 +224,6 @@ def _spread(
     return parts
 
 
-def _check_weights(name: str | Path, model: PreTrainedModel, info: dict[str, Any]) -> None:
-    """Refuse a model part of which would be random, or blocks of which would be left out."""
-    for kind in ("missing_keys", "mismatched_keys"):
-        if keys := sorted(map(str, info.get(kind) or ())):
-            raise ModelError(
-                f"the weights of {str(name)!r} do not fit its configuration: {len(keys)} {kind.replace('_', ' ')}, "
-                f"the first is {keys[0]}"
-            )
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    for key in sorted(info.get("unexpected_keys") or ()):
-        numbers = [int(part) for part in key.split(".") if part.isdigit()]
-        if count is not None and numbers and numbers[0] >= count:
-            raise ModelError(
-                f"{str(name)!r} has weights of a block {numbers[0]} ({key}), but its configuration counts {count}"
-            )
-
-
 def auto_class(config: PretrainedConfig) -> str:
     """The name of the stock `Auto` class that loads checkpoints with this configuration."""
     architectures = config.architectures or []
@@ -306,10 +287,5 @@ def device_named(device: str | torch.device | None) -> torch.device:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"no device {str(device)!r} here: {_cause(error)}") from None
+        raise OptionError(f"no device {str(device)!r} here: {cause(error)}") from None
     return place
-
-
-def _cause(error: Exception) -> str:
-    """The first line of an error's text."""
-    return str(error).strip().split("\n")[0] or type(error).__name__

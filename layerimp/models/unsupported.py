@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from layerimp.errors import ModelError
+from layerimp.models.finite import refuse_non_finite_fields, refuse_non_finite_weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -19,6 +20,7 @@ def refuse_unfit(model: PreTrainedModel | Any) -> None:
 
     Raises:
         ModelError: it has unmerged adapters, quantised weights, or reads more than text; names the route that works.
+        NonFiniteError: a weight, or a number of its configuration, is a NaN or an infinity; names it.
     """
     kind = type(model).__name__
     if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
@@ -26,6 +28,7 @@ def refuse_unfit(model: PreTrainedModel | Any) -> None:
             f"{kind} has adapters that are not merged into its weights; merge them first: model.merge_and_unload()"
         )
     refuse_config(model.config, kind)
+    refuse_non_finite_weights(model)
 
 
 def refuse_config(config: PretrainedConfig, kind: str) -> None:
@@ -48,6 +51,7 @@ def refuse_config(config: PretrainedConfig, kind: str) -> None:
             f"{kind} reads more than text ({', '.join(others)}), and its language blocks are not removed within it; "
             "extract its language model first: build one from config.get_text_config(), and load its weights"
         )
+    refuse_non_finite_fields(config, kind)
 
 
 def _is_part(value: object) -> bool:

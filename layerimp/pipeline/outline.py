@@ -16,9 +16,10 @@ from layerimp.blocks.halves import find_halves
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Halves, Whole
 from layerimp.blocks.modes import quiet
-from layerimp.errors import ModelError, SurgeryError, one_line
+from layerimp.errors import SurgeryError
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import note_stored
+from layerimp.models.failures import unloadable
 from layerimp.models.headers import Headers, read_headers
 from layerimp.models.loading import auto_class, configuration, stored_in
 from layerimp.models.sizing import ledger_of
@@ -127,7 +128,7 @@ def _described(config: PretrainedConfig, trust_remote_code: bool, model: str) ->
             made: PreTrainedModel = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
             made.eval()
     except Exception as error:  # whatever a configuration makes of being built
-        raise ModelError(f"cannot build the model {model!r} without weights: {one_line(error)}") from error
+        raise unloadable(model, error, what="build") from error
     return made
 
 

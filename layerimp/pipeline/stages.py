@@ -71,7 +71,7 @@ def check_calibration(recipe: Recipe, permissions: Permissions, progress: Progre
     """
     spec = recipe.calibration
     if recipe.heal_text is not None:
-        check_source(recipe.heal_text)
+        check_source(recipe.heal_text, again=True)
     if (task := task_of(str(spec.source))) is None:
         check_source(str(spec.source), packing=spec.packing, label_field=spec.label_field)
         return None

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
-from layerimp.blocks.equivalence import TOKENS, TOLERANCE, cached_logits, deviation, last_hidden, stored_tensors
+from layerimp.blocks.equivalence import (
+    TOKENS,
+    TOLERANCE,
+    cached_logits,
+    deviation,
+    last_hidden,
+    require_finite,
+    stored_tensors,
+)
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.stack import BlockStack
 from layerimp.errors import LayerimpError, ModelError, SurgeryError, one_line
@@ -190,7 +198,13 @@ class Removal:
 
 
 def _past(stack: BlockStack, gone: Sequence[Step]) -> tuple[Tensor, Tensor | None]:
-    """What a model puts out past steps: the last hidden states, and logits with a cache, where it can use one."""
+    """What a model puts out past steps: the last hidden states, and logits with a cache, where it can use one.
+
+    Raises:
+        NonFiniteError: that is a NaN or an infinity.
+        SurgeryError: the model cannot run.
+    """
+    whose = f"{type(stack.model).__name__} past {named(gone)}"
     try:
         with _short_windows(stack):
             expected = last_hidden(stack, gone)
@@ -198,13 +212,17 @@ def _past(stack: BlockStack, gone: Sequence[Step]) -> tuple[Tensor, Tensor | Non
         raise
     except Exception as error:  # whatever a model makes of a few tokens
         raise SurgeryError(f"{type(stack.model).__name__} cannot run on a few tokens: {one_line(error)}") from error
+    require_finite(expected, whose)
     try:
-        return expected, cached_logits(stack, gone)
+        cached = cached_logits(stack, gone)
     except Exception as error:
         if any(isinstance(step, str) for step in gone) and _can_generate(stack):
             kind = type(stack.model).__name__
             raise SurgeryError(f"{kind} cannot generate past {named(gone)}: {one_line(error)}") from error
         return expected, None  # whatever a model makes of its own cache; then there is nothing to keep exact
+    if cached is not None:
+        require_finite(cached, whose)
+    return expected, cached
 
 
 def _can_generate(stack: BlockStack) -> bool:

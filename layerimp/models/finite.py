@@ -1,0 +1,72 @@
+"""Refuses a model that holds a NaN or an infinity, before anything is computed with it or copied from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerimp.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_CHECKED = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+"""The dtypes that have a NaN, and whose extremes torch computes."""
+
+
+def refuse_non_finite_weights(model: PreTrainedModel | Any) -> None:
+    """Refuse a model with a NaN or an infinity in a parameter, or a NaN in a buffer, which may be a mask of infinities.
+
+    That reads each number once, which takes less than a forward pass over one token.
+
+    Raises:
+        NonFiniteError: it has one; names the first such tensor.
+    """
+    parameters = (path for path, tensor in model.named_parameters() if not _extremes(torch.isfinite, tensor))
+    buffers = (path for path, tensor in model.named_buffers() if not _extremes(_is_number, tensor))
+    if bad := list(chain(parameters, buffers)):
+        source = f" ({model.name_or_path})" if model.name_or_path else ""
+        where = bad[0] if len(bad) == 1 else f"{len(bad)} tensors, the first is {bad[0]}"
+        raise NonFiniteError(f"{type(model).__name__}{source} holds a NaN or an infinity in its weights: in {where}")
+
+
+def refuse_non_finite_fields(config: PretrainedConfig, kind: str) -> None:
+    """Refuse a configuration of such a model in which a number is a NaN or an infinity.
+
+    In a list an infinity is let through: it stands for no bound, as in the `time_step_limit` of Mamba.
+
+    Raises:
+        NonFiniteError: one is; names the field.
+    """
+    if bad := next(_non_finite(config, ""), None):
+        field, value = bad
+        raise NonFiniteError(f"the configuration of {kind} says {field} {value}, which must be a finite number")
+
+
+def _extremes(test: Any, tensor: Tensor) -> bool:
+    """Whether the lowest and the highest number of a tensor pass a test; where one is a NaN, both are."""
+    if tensor.is_meta or tensor.dtype not in _CHECKED or not tensor.numel():
+        return True
+    return all(bool(test(extreme)) for extreme in tensor.detach().aminmax())
+
+
+def _is_number(value: Tensor) -> Tensor:
+    return ~value.isnan()
+
+
+def _non_finite(value: object, path: str, *, listed: bool = False) -> Iterator[tuple[str, float]]:
+    """The numbers in a part of a configuration that are not finite, each after its path."""
+    if isinstance(value, float):
+        if math.isnan(value) or (math.isinf(value) and not listed):
+            yield path, value
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _non_finite(item, f"{path}.{index}", listed=True)
+    elif isinstance(value, Mapping) or hasattr(value, "to_diff_dict"):
+        for name, item in (value if isinstance(value, Mapping) else vars(value)).items():
+            yield from _non_finite(item, f"{path}.{name}" if path else str(name))
