@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 import yaml
 from mood import Run
+from pydantic import TypeAdapter
 
 from layerimp.bench.store import FILE
+from layerimp.report.schema import DOCUMENTS
 
 
 @pytest.fixture
@@ -190,6 +192,34 @@ def test_bad_input_gets_one_line(
 def test_a_report_of_nothing(layerimp_command: Run, tmp_path: Path) -> None:
     code, _, err = layerimp_command("report", tmp_path / "nothing")
     assert (code, err) == (2, f"layerimp: {tmp_path / 'nothing'} is no output of layerimp bench: it does not exist\n")
+
+
+def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
+    layerimp_command: Run, grid: Path, tmp_path: Path
+) -> None:
+    """Before, there are at most so many cells; afterwards all of them are finished."""
+    asked = ("bench", "--recipe", grid, "--output", tmp_path / "out")
+
+    def foretold() -> dict[str, tuple[int, int]]:
+        code, out, err = layerimp_command(*asked, "--dry-run", "--json")
+        assert code == 0, err
+        found = json.loads(out)
+        TypeAdapter(DOCUMENTS["layerimp.grid-forecast/1"]).validate_json(out, strict=True)
+        (work,) = found["models"].values()
+        return {kind: (one["finished"], one["most"]) for kind, one in work["cells"].items()}
+
+    before = foretold()
+    assert not (tmp_path / "out").exists()
+    assert all(finished == 0 < most for finished, most in before.values())
+    assert layerimp_command(*asked, "--workers", 0)[0] == 0
+    stamp = (tmp_path / "out" / FILE).stat().st_mtime_ns
+    after = foretold()
+    assert all(finished == most <= before[kind][1] for kind, (finished, most) in after.items())
+    assert sum(finished for finished, _ in after.values()) == len(cells(tmp_path / "out"))
+    assert (tmp_path / "out" / FILE).stat().st_mtime_ns == stamp
+    code, out, _ = layerimp_command(*asked, "--dry-run")
+    assert code == 0
+    assert f"scoring{after['scoring'][0]}of{after['scoring'][1]}" in out.replace(" ", "")
 
 
 def test_every_schema_is_printed(layerimp_command: Run) -> None:

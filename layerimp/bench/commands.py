@@ -62,11 +62,7 @@ def run_grid(
         InputError: something in the grid is wrong, or the directory holds something else.
     """
     place, output, allowed = device_named(device), Path(output), permissions or Permissions()
-    _check_engine(engine, address, workers, device)
-    check_name(output)
-    for spec in grid.models.values():
-        refuse_precious(output.expanduser().absolute(), spec.model)
-    _check_amounts(grid, allowed)
+    check_grid(grid, output, allowed, engine=engine, address=address, workers=workers, device=device)
     with Store(output) as store:
         layout = resolve(grid, store, allowed, progress, place, copies=1 if engine == RAY else max(workers or 1, 1))
         store.keep_layout(layout.model_dump(mode="json"))
@@ -78,6 +74,28 @@ def run_grid(
             found = find(layout, store.records())
             write_page(found, output)
     return found
+
+
+def check_grid(
+    grid: Grid,
+    output: Path,
+    permissions: Permissions,
+    *,
+    engine: str = LOCAL,
+    address: str | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+) -> None:
+    """Refuse what cannot go well, before any model is read; see `run_grid`.
+
+    Raises:
+        InputError: something in the grid is wrong, or the directory holds something else.
+    """
+    _check_engine(engine, address, workers, device)
+    check_name(output)
+    for spec in grid.models.values():
+        refuse_precious(output.expanduser().absolute(), spec.model)
+    _check_amounts(grid, permissions)
 
 
 def _check_engine(engine: str, address: str | None, workers: int | None, device: str | None) -> None:

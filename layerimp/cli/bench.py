@@ -93,6 +93,7 @@ def bench(
     dtype: o.dtype = None,
     device: o.device = None,
     trust_remote_code: o.trust_remote_code = False,
+    dry_run: o.dry_run = False,
     json: o.json = False,
 ) -> None:
     """Compare scorers over models, ratios, tasks and repeats, with error bars; goes on where it stopped.
@@ -110,6 +111,13 @@ def bench(
     from layerimp.bench import commands as pipeline
     from layerimp.cli.grid_progress import watching
 
+    if dry_run:
+        from layerimp.bench.forecast import foretell_grid
+        from layerimp.cli.forecast import show_grid
+
+        pipeline.check_grid(grid, output, allowed, engine=engine, address=address, workers=workers, device=device)
+        show_grid(foretell_grid(grid, output, permissions=allowed, progress=screen, device=device), screen)
+        return
     try:
         with watching(screen.err) as watcher:
             found = pipeline.run_grid(

@@ -11,7 +11,16 @@ from layerimp.report.targets import amount
 
 if TYPE_CHECKING:
     from layerimp.cli.display import Screen
-    from layerimp.report.forecast_documents import Forecast, HealingForecast, MemoryForecast, Range, SizeForecast
+    from layerimp.report.forecast_documents import (
+        Forecast,
+        GridForecast,
+        HealingForecast,
+        MemoryForecast,
+        ModelWork,
+        PassForecast,
+        Range,
+        SizeForecast,
+    )
 
 
 def show(found: Forecast, screen: Screen) -> None:
@@ -51,10 +60,7 @@ def _lines(found: Forecast) -> Iterator[str]:
     """All else."""
     if found["text"] is not None:
         yield f"text: at most {found['tokens']:,} tokens of {found['text']}"
-    for one in found["passes"]:
-        work = "" if one["backbone"] is None else f": as much as {_passes(one['backbone'])} of the blocks"
-        work += f" and {one['head']:g} of the head" if one["head"] else ""
-        yield f"pass {one['sweep']} for {', '.join(one['scorers'])}{work}"
+    yield from map(_pass, found["passes"])
     if found["rescorings"]:
         times = "once" if found["rescorings"] == 1 else f"{found['rescorings']} times"
         yield f"the pruner scores again what is left, {times} at most"
@@ -65,6 +71,12 @@ def _lines(found: Forecast) -> Iterator[str]:
     yield _memory(found["memory"])
     yield from _times(found)
     yield from _end(found)
+
+
+def _pass(one: PassForecast) -> str:
+    work = "" if one["backbone"] is None else f": as much as {_passes(one['backbone'])} of the blocks"
+    work += f" and {one['head']:g} of the head" if one["head"] else ""
+    return f"pass {one['sweep']} for {', '.join(one['scorers'])}{work}"
 
 
 def _times(found: Forecast) -> Iterator[str]:
@@ -87,7 +99,7 @@ def _memory(memory: MemoryForecast) -> str:
     )
 
 
-def _end(found: Forecast | HealingForecast) -> Iterator[str]:
+def _end(found: Forecast | HealingForecast | GridForecast) -> Iterator[str]:
     """What would be written, and what a reader has to know."""
     if found["writes"]:
         yield "would be written:"
@@ -124,6 +136,36 @@ def _healing_lines(found: HealingForecast) -> Iterator[str]:
         block = f"one block and batch: {found['time']['block_ms']:,.3g} ms"
         yield f"time, an estimate: {span(seconds)} for each pass of both models over the text ({block})"
     yield from _end(found)
+
+
+def show_grid(found: GridForecast, screen: Screen) -> None:
+    """Show a forecast of `bench`, as a table and lines or as one document."""
+    if screen.json:
+        screen.print_json(found)
+        return
+    kinds = list(next(iter(found["models"].values()))["cells"])
+    rows = Column("cells", kinds, "left")
+    columns = [Column(label, [_cells(work, kind) for kind in kinds]) for label, work in found["models"].items()]
+    screen.print_columns(f"grid of {found['repeats']} repeats: finished, of at most", rows, columns)
+    for label, work in found["models"].items():
+        for line in _grid_lines(work):
+            screen.out.print(shown(f"{label}: {line}"), soft_wrap=True)
+    for line in _end(found):
+        screen.out.print(shown(line), soft_wrap=True)
+
+
+def _cells(work: ModelWork, kind: str) -> str:
+    return f"{work['cells'][kind]['finished']:,} of {work['cells'][kind]['most']:,}"
+
+
+def _grid_lines(work: ModelWork) -> Iterator[str]:
+    yield f"{work['num_blocks']} blocks; a repeat reads at most {work['tokens']:,} tokens"
+    yield from map(_pass, work["passes"])
+    yield _memory(work["memory"])
+    if (seconds := work["scoring_s"]) is None:
+        yield "time: no estimate, since no block could be timed"
+    else:
+        yield f"time, an estimate: {span(seconds)} to score (one block and batch: {work['block_ms']:,.3g} ms)"
 
 
 def _passes(number: float) -> str:

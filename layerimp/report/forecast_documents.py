@@ -164,6 +164,46 @@ class Forecast(TypedDict):
 
 
 @closed
+class CellForecast(TypedDict):
+    """How much there is to do of one kind."""
+
+    finished: Annotated[int, Field(description="Cells that are finished.")]
+    most: Annotated[int, Field(description="All that there can be, those that are finished among them.")]
+
+
+@closed
+class ModelWork(TypedDict):
+    """What a grid has to do for one model."""
+
+    model: Annotated[str, Field(description="The model.")]
+    num_blocks: Annotated[int, Field(description="How many blocks it has.")]
+    cells: Annotated[
+        dict[str, CellForecast],
+        Field(description="By kind: `scoring`, `planning`, `evaluation` (healed ones among them) and `costing`."),
+    ]
+    tokens: Annotated[int, Field(description="How many tokens a repeat draws for scoring, at most.")]
+    passes: Annotated[list[PassForecast], Field(description="The passes over the text, of one repeat.")]
+    memory: Annotated[MemoryForecast, Field(description="Memory.")]
+    block_ms: Annotated[
+        Number, Field(description="Measured: one block and one batch of the text, in milliseconds; null if unknown.")
+    ]
+    scoring_s: Annotated[
+        Number, Field(description="Estimated from it: all scorings that are left, in seconds; null if unknown.")
+    ]
+
+
+@closed
+class GridForecast(TypedDict):
+    """What `bench` prints with `--dry-run --json`."""
+
+    schema_version: Annotated[Literal["layerimp.grid-forecast/1"], Field(description="The version of this format.")]
+    models: Annotated[dict[str, ModelWork], Field(description="By label.")]
+    repeats: Annotated[int, Field(description="How often each scoring is done, each time with other text.")]
+    writes: Annotated[list[WrittenFile], Field(description="What would be written; nothing was.")]
+    notes: Annotated[list[str], Field(description="What a reader has to know.")]
+
+
+@closed
 class ModelSize(TypedDict):
     """The size of a model."""
 

@@ -18,6 +18,7 @@ DOCUMENTS: dict[str, Any] = {
     "layerimp.inspection/1": forecast_documents.Inspection,
     "layerimp.forecast/1": forecast_documents.Forecast,
     "layerimp.healing-forecast/1": forecast_documents.HealingForecast,
+    "layerimp.grid-forecast/1": forecast_documents.GridForecast,
     "layerimp.error/1": documents.ErrorReport,
     "layerimp.findings/2": grid_documents.Findings,
 }

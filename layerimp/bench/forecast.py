@@ -1,0 +1,101 @@
+"""What a grid would compute, before anything is loaded: its cells, those that are finished, and the time of scoring."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, get_args
+
+from layerimp.bench.cells import Kind
+from layerimp.bench.resolve import resolve
+from layerimp.bench.store import FILE, Store
+from layerimp.models.loading import device_named
+from layerimp.pipeline.forecast import foretell
+from layerimp.progress import SILENT
+from layerimp.report.conversion import finite
+from layerimp.report.data import PAGE
+
+if TYPE_CHECKING:
+    from layerimp.bench.cell_graph import Layout
+    from layerimp.bench.cells import Cell, Result
+    from layerimp.bench.grid import Grid
+    from layerimp.bench.store import Record
+    from layerimp.progress import Progress
+    from layerimp.recipe import Permissions
+    from layerimp.report.forecast_documents import CellForecast, GridForecast, ModelWork
+
+NOTES = (
+    "evaluations are the most there can be: scorers that remove the same blocks share them",
+    "the time is an estimate of scoring from one block with random weights; planning, evaluation and healing are not "
+    "in it",
+)
+
+
+def foretell_grid(
+    grid: Grid, output: Path, *, permissions: Permissions, progress: Progress, device: str | None = None
+) -> GridForecast:
+    """What `run_grid` would do. Nothing is loaded, scored or written.
+
+    Args:
+        grid: The grid.
+        output: The directory of its store, which may hold finished cells, and need not exist.
+        permissions: What may run code.
+        progress: Where to report progress.
+        device: Where models would be put.
+
+    Raises:
+        InputError: something in the grid is wrong, or the directory holds something else.
+    """
+    with TemporaryDirectory() as aside, Store(Path(aside, "digests")) as digests:
+        layout = resolve(grid, digests, permissions, progress, device_named(device))
+    known: Mapping[str, Record] = {}
+    if (output / FILE).exists():
+        with Store(output, write=False) as store:
+            known = store.records()
+    return {
+        "schema_version": "layerimp.grid-forecast/1",
+        "models": {label: _work(layout, label, known, permissions) for label in layout.models},
+        "repeats": grid.repeats,
+        "writes": [{"path": str(output / name), "bytes": None} for name in (FILE, PAGE)],
+        "notes": list(NOTES),
+    }
+
+
+def _work(layout: Layout, label: str, known: Mapping[str, Record], permissions: Permissions) -> ModelWork:
+    """What there is to do for one model."""
+    recipe = layout.models[label].recipe
+    scoring = foretell("run", recipe, permissions=permissions, progress=SILENT)
+    cells = _cells(layout, label, known, scoring["num_blocks"])
+    left = 1 - cells["scoring"]["finished"] / max(cells["scoring"]["most"], 1)
+    seconds = scoring["time"]["scoring_s"]
+    return {
+        "model": recipe.model,
+        "num_blocks": scoring["num_blocks"],
+        "cells": cells,
+        "tokens": scoring["tokens"],
+        "passes": scoring["passes"],
+        "memory": scoring["memory"],
+        "block_ms": scoring["time"]["block_ms"],
+        "scoring_s": finite(None if seconds is None else seconds * layout.grid.repeats * left),
+    }
+
+
+def _cells(layout: Layout, label: str, known: Mapping[str, Record], num_blocks: int) -> dict[str, CellForecast]:
+    """By kind, how many cells are finished, and how many there can be: as if no two scorings to come chose alike."""
+    others = count(1)
+
+    def imagined(cell: Cell) -> Result:
+        if cell.kind == "scoring":
+            return {"scores": [0.0] * num_blocks, "blocks": list(range(num_blocks))}
+        first = next(others) * num_blocks  # blocks that no model has, and no other plan removes
+        return {"blocks": list(range(first, first + cell.content.get("count", 0)))}
+
+    results = {key: record.result for key, record in known.items() if record.result is not None}
+    finished = Counter(cell.kind for key, cell in layout.cells(results.get, label).items() if key in results)
+    while fresh := {key: cell for key, cell in layout.cells(results.get, label).items() if key not in results}:
+        results |= {key: imagined(cell) for key, cell in fresh.items()}
+    most = Counter(cell.kind for cell in layout.cells(results.get, label).values())
+    return {kind: {"finished": finished[kind], "most": most[kind]} for kind in get_args(Kind)}
