@@ -239,8 +239,8 @@ def test_the_wheel_bundles_every_plugin() -> None:
 
 
 def test_the_public_names() -> None:
-    functions = "load find_blocks score prune heal save run hookimpl".split()
-    classes = "Scorer Pruner Healer Evaluator Importance Metric Likelihood PrunePlan Recipe LayerimpError".split()
+    functions = "load find_blocks score prune heal save run evaluate run_grid hookimpl".split()
+    classes = "Scorer Pruner Healer Evaluator Importance Metric Likelihood PrunePlan Recipe Grid LayerimpError".split()
     assert layerimp.__all__ == sorted([*functions, *classes])
     assert set(layerimp.__all__) <= set(dir(layerimp))
     assert SimpleNamespace(**{name: getattr(layerimp, name) for name in layerimp.__all__})
