@@ -144,8 +144,8 @@ class Layout(Part):
     def planning(self, model: str, scorer: str, draw: int, pruner: str, ratio: float, num_blocks: int) -> Cell:
         """The plan that serves a ratio."""
         scoring, chooser = self.scoring(model, scorer, draw), self.pruners[pruner]
-        protect, wanted = sorted(self.grid.protect), _count(ratio, num_blocks)
-        counts = {_count(each, num_blocks) for each in self.grid.amounts}
+        protect, wanted = sorted(self.grid.protect), count_at(ratio, num_blocks)
+        counts = {count_at(each, num_blocks) for each in self.grid.amounts}
         # What no budget allows must not spoil the plan that serves all others.
         possible = {count for count in counts if 0 < count < num_blocks - len(set(protect))}
         count = max(possible) if chooser.nested and wanted in possible else wanted
@@ -185,7 +185,7 @@ class Layout(Part):
 
     def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[Step, ...]:
         """The steps that are taken at a ratio, in their order, from the plan that serves it."""
-        return tuple(plan["blocks"][: _count(ratio, num_blocks)])
+        return tuple(plan["blocks"][: count_at(ratio, num_blocks)])
 
     def cells(self, known: Known, model: str) -> dict[str, Cell]:
         """All cells of a model that the known ones lead to, by key; more as more becomes known."""
@@ -229,5 +229,6 @@ class Layout(Part):
             yield from ((healer, text) for scoring, text in repeats if scoring == draw)
 
 
-def _count(ratio: float, num_blocks: int) -> int:
+def count_at(ratio: float, num_blocks: int) -> int:
+    """How many blocks go: a whole number is one, and any other a share of all."""
     return ratio if isinstance(ratio, int) else count_of(ratio, num_blocks)

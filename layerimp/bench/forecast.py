@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, get_args
 
+from layerimp.bench.cell_graph import count_at
 from layerimp.bench.cells import Kind
 from layerimp.bench.resolve import resolve
 from layerimp.bench.store import FILE, Store
@@ -74,6 +75,7 @@ def _work(layout: Layout, label: str, known: Mapping[str, Record], permissions: 
     return {
         "model": recipe.model,
         "num_blocks": scoring["num_blocks"],
+        "removed": sorted({count_at(amount, scoring["num_blocks"]) for amount in layout.grid.amounts}),
         "cells": cells,
         "tokens": scoring["tokens"],
         "passes": scoring["passes"],

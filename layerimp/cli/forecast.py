@@ -159,7 +159,8 @@ def _cells(work: ModelWork, kind: str) -> str:
 
 
 def _grid_lines(work: ModelWork) -> Iterator[str]:
-    yield f"{work['num_blocks']} blocks; a repeat reads at most {work['tokens']:,} tokens"
+    amounts = ", ".join(map(str, work["removed"]))
+    yield f"{amounts} of {work['num_blocks']} blocks go; a repeat reads at most {work['tokens']:,} tokens"
     yield from map(_pass, work["passes"])
     yield _memory(work["memory"])
     if (seconds := work["scoring_s"]) is None:

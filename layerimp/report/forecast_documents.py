@@ -177,6 +177,7 @@ class ModelWork(TypedDict):
 
     model: Annotated[str, Field(description="The model.")]
     num_blocks: Annotated[int, Field(description="How many blocks it has.")]
+    removed: Annotated[list[int], Field(description="How many blocks go, each number that is asked for.")]
     cells: Annotated[
         dict[str, CellForecast],
         Field(description="By kind: `scoring`, `planning`, `evaluation` (healed ones among them) and `costing`."),
