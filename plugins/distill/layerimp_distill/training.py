@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from layerimp.errors import NonFiniteError, OptionError
-from layerimp_distill.memory import Memory, State
+from layerimp_distill.memory import RARELY, Memory, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -228,7 +228,8 @@ class _Course(TrainerCallback):
             self._checked = due
             self._check(self.steps)
         control.should_training_stop = self.spent >= 1.0
-        if control.should_training_stop or self.memory.due:
+        # What is finished is kept too, for what comes after it in the command; but for what is soon done again.
+        if self.memory.due or (control.should_training_stop and seconds > RARELY):
             self.memory.write(self._state(seconds))
 
     def _state(self, seconds: float) -> State:
