@@ -20,9 +20,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # The tests are the same on every processor; those of the decision itself make it anew.
 os.environ["LAYERIMP_CPU_HALF"] = "stored"
 
-from fake_plugins import Install, installer
-from mood import Run, mood
-from tiny import tiny
+from support.fake_plugins import Install, installer
+from support.mood import Run, mood
+from support.tiny import tiny
 
 from layerimp.cli import main
 from layerimp.hookspecs import PROJECT

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from layerimp_baselines import Angular, BlockInfluence, RelativeMagnitude
 from layerimp_baselines.geometry import angle, one_minus_cosine
-from tiny import shut, tiny
+from support.tiny import shut, tiny
 
 import layerimp
 from layerimp.errors import OptionError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from layerimp_baselines import Perplexity
-from tiny import classifier, shut, tiny
+from support.tiny import classifier, shut, tiny
 from torch.nn.functional import cross_entropy
 
 import layerimp

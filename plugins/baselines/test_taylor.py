@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from layerimp_baselines import Taylor
-from tiny import EXPERTS, classifier, shut, tiny
+from support.tiny import EXPERTS, classifier, shut, tiny
 from torch.nn.functional import cross_entropy
 
 import layerimp

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from layerimp_cim import CIM, CIMConfig
 from pydantic import ValidationError
-from tiny import classifier, shut, tiny
+from support.tiny import classifier, shut, tiny
 
 import layerimp
 from layerimp.scoring.engine import measure

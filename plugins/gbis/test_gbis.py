@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from layerimp_gbis import GBIS, GBISConfig
-from tiny import classifier, shut, tiny
+from support.tiny import classifier, shut, tiny
 
 import layerimp
 from layerimp.blocks.forward import block_input, hidden_states, with_hidden

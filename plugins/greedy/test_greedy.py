@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from damages import Damage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerimp_baselines import Perplexity
 from layerimp_greedy import Greedy, Search
-from tiny import tiny
+from support.damages import Damage
+from support.tiny import tiny
 from torch.nn.functional import cross_entropy
 
 import layerimp

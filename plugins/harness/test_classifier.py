@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from layerimp_harness import Harness
-from tiny import ENCODERS, UNPRUNABLE, classifier, tiny
+from support.tiny import ENCODERS, UNPRUNABLE, classifier, tiny
 
 from layerimp.errors import LayerimpError, ModelError, NonFiniteError, TaskError
 from layerimp.testing import tiny_tokenizer

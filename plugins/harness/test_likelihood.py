@@ -15,7 +15,7 @@ from layerimp_harness.isolation import contained
 from layerimp_harness.likelihood import Likelihoods
 from layerimp_harness.rows import grouped, rows_of
 from lm_eval.models.huggingface import HFLM
-from tiny import DECODERS, tiny
+from support.tiny import DECODERS, tiny
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from layerimp.blocks.snapshot import Snapshot

@@ -10,7 +10,7 @@ import torch
 from layerimp_lrp import LRP, LRPConfig, Relevance
 from layerimp_lrp.activations import linear_activations
 from layerimp_lrp.rules import CONSTANTS, Rules
-from tiny import ALL, EAGER_ONLY, EXPERTS, UNPRUNABLE, classifier, shut, tiny
+from support.tiny import ALL, EAGER_ONLY, EXPERTS, UNPRUNABLE, classifier, shut, tiny
 from torch import nn
 from torch.nn import functional
 from torch.overrides import _get_current_function_mode_stack

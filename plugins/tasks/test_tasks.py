@@ -13,7 +13,7 @@ import pytest
 import torch
 from layerimp_harness import Harness
 from layerimp_harness.answers import scores
-from tiny import tiny
+from support.tiny import tiny
 from torchmetrics.functional.text import squad
 
 from layerimp.errors import TaskError

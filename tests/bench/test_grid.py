@@ -1,0 +1,229 @@
+"""The description of a grid, and the names of its cells."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.grids import BLOCKS, computed, layout
+
+from layerimp.bench.cell_graph import Layout
+from layerimp.bench.executors.worker import as_importance
+from layerimp.bench.grid import RANDOM_DRAWS, Grid
+from layerimp.errors import InputError
+from layerimp.recipe import made, read_recipe
+from layerimp.registry.catalog import registry
+from layerimp.report.tables import named
+from layerimp.scorer import Importance
+
+GRIDS = Path(__file__).parents[2] / "benchmarks" / "grids"
+
+
+def test_what_may_be_short_may_be_long() -> None:
+    short = made(Grid, {"models": ["a/b"], "scorers": ["avss"], "counts": 1, "ratios": 0.25})
+    long = made(
+        Grid,
+        {
+            "models": {"b": {"model": "a/b"}},
+            "scorers": {"avss": {"name": "avss", "options": {}}},
+            "counts": [1],
+            "ratios": [0.25],
+        },
+    )
+    assert short == long
+    assert Grid.model_validate_json(short.model_dump_json()) == short
+
+
+@pytest.mark.parametrize(
+    ("values", "amounts"),
+    [
+        ({}, (0.25,)),
+        ({"counts": []}, (0.25,)),
+        ({"counts": 2}, (2,)),
+        ({"counts": [2, 1], "ratios": []}, (1, 2)),
+        ({"ratios": [0.5, 0.25]}, (0.25, 0.5)),
+        ({"ratios": [0.5, 0.25], "counts": [4, 1]}, (1, 4, 0.25, 0.5)),
+    ],
+    ids=str,
+)
+def test_counts_come_before_ratios(values: dict[str, Any], amounts: tuple[int | float, ...]) -> None:
+    grid = made(Grid, values)
+    assert grid.amounts == amounts
+    again = Grid.model_validate_json(grid.model_dump_json())
+    assert [(each, type(each)) for each in again.amounts] == [(each, type(each)) for each in amounts]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"ratios": [0]}, r"^ratio 0\.0 is not between 0 and 1$"),
+        ({"ratios": [1.5]}, r"^ratio 1\.5 is not between 0 and 1$"),
+        ({"ratios": [1]}, "^ratio 1 is not between 0 and 1; a number of blocks is counts: 1$"),
+        ({"ratios": [0.5, 3]}, "^ratio 3 is not between 0 and 1; a number of blocks is counts: 3$"),
+        ({"ratios": 1.0, "counts": 1}, "^ratio 1 is not between 0 and 1; a number of blocks is counts: 1$"),
+        ({"ratios": [0.5, 0.5]}, "ratios: each is needed once"),
+        ({"counts": [1, 1]}, "counts: each is needed once"),
+        ({"counts": [0]}, r"counts\.0: Input should be greater than or equal to 1, got 0"),
+        ({"counts": 0.5}, r"counts\.0: Input should be a valid integer.*got 0\.5"),
+        ({"ratios": []}, "^nothing is to be removed: give ratios or counts$"),
+        ({"ratio": [0.25]}, "Did you mean 'ratios'"),
+        ({"count": 1}, "Did you mean 'counts'"),
+        ({"models": {}}, "at least one is needed"),
+        ({"models": ["a/x", "b/x"]}, "two models have one label"),
+        ({"models": {"original": "x"}}, "cannot be a label"),
+        ({"models": {"a": {"modle": "x"}}}, "models.a.modle"),
+        ({"scorers": []}, "at least one is needed"),
+        ({"baselines": ["all"]}, "cannot be a baseline"),
+        ({"repeats": 0}, "repeats"),
+        ({"calibration": {"sampels": 3}}, "calibration.sampels"),
+    ],
+)
+def test_what_is_wrong_is_said(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        made(Grid, values)
+
+
+def test_the_schema_knows_what_may_be_short() -> None:
+    schema = Grid.model_json_schema()
+    assert {"type": "array", "items": {"type": "string"}} in schema["properties"]["models"]["anyOf"]
+    assert {"type": "array", "items": {"type": "string"}} in schema["properties"]["scorers"]["anyOf"]
+    assert {"type": "integer"} in schema["properties"]["counts"]["anyOf"]
+    assert {"type": "number"} in schema["properties"]["ratios"]["anyOf"]
+    described = [*schema["properties"].values(), *schema["$defs"]["CalibrationSpec"]["properties"].values()]
+    assert all(field.get("description") for field in described)
+
+
+def test_ratios_in_words() -> None:
+    assert [named(ratio) for ratio in (1, 2, 0.25, 1 / 3)] == ["1 block", "2 blocks", "25%", "33.33%"]
+
+
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_of_the_published_grids_are_sound(path: Path) -> None:
+    grid = made(Grid, read_recipe(path))
+    assert grid.repeats >= 5
+    assert {"avss", "gbis", "lrp", "cim", "perplexity", "angular", "taylor"} <= grid.scorers.keys()
+    assert {"random", "depth", "block-influence"} == grid.baselines.keys()
+    for spec in grid.scorers.values():
+        registry().options("scorer", spec.name, spec.options)
+
+
+def test_a_model_of_its_own_mind() -> None:
+    grid = made(
+        Grid,
+        {
+            "models": {"a": None, "b": {"tasks": ["squad"], "calibration": {"source": "text.jsonl"}}},
+            "tasks": ["mood"],
+            "calibration": {"source": "other.jsonl"},
+        },
+    )
+    assert (grid.recipe("a").tasks, grid.recipe("a").calibration.source) == (("mood",), "other.jsonl")
+    assert (grid.recipe("b").tasks, grid.recipe("b").calibration.source) == (("squad",), "text.jsonl")
+
+
+def test_random_is_drawn_five_times_and_depth_once() -> None:
+    few, many = layout(repeats=1), layout(repeats=9)
+    assert len(few.draws("random")) == RANDOM_DRAWS == 5
+    assert len(many.draws("random")) == 9
+    assert len(few.draws("depth")) == len(many.draws("depth")) == 1
+    assert few.scoring("one", "random", 0).key != few.scoring("one", "random", 1).key
+
+
+def test_what_changes_a_score_changes_its_name() -> None:
+    base = layout().scoring("one", "avss", 0)
+    different = [
+        layout(seed=9).scoring("one", "avss", 0),
+        layout(calibration={"samples": 3}).scoring("one", "avss", 0),
+        layout(scorers={"avss": {"options": {"site": "block_out"}}}).scoring("one", "avss", 0),
+        layout().scoring("one", "avss", 1),
+        _with_subject(text="other").scoring("one", "avss", 0),
+        _with_subject(identity="other").scoring("one", "avss", 0),
+    ]
+    assert len({base.key, *(cell.key for cell in different)}) == 1 + len(different)
+    # The draw of one repeat under another seed is that of another repeat: it is computed once for both.
+    assert layout(seed=1).scoring("one", "avss", 0).key == layout().scoring("one", "avss", 1).key
+
+
+def _with_subject(**changes: Any) -> Layout:
+    made_layout = layout()
+    subjects = {label: one.model_copy(update=changes) for label, one in made_layout.models.items()}
+    return made_layout.model_copy(update={"models": subjects})
+
+
+def test_one_plan_serves_all_counts_where_plans_are_nested() -> None:
+    amounts: dict[str, Any] = {"counts": [1, 2], "ratios": [0.5]}
+    nested, other = layout(**amounts), layout(**amounts, pruners=["window"])
+    keys = {nested.planning("one", "avss", 0, "lowest", amount, BLOCKS).key for amount in nested.grid.amounts}
+    assert len(keys) == 1
+    keys = {other.planning("one", "avss", 0, "window", amount, BLOCKS).key for amount in other.grid.amounts}
+    assert len(keys) == 3
+    assert nested.removed({"blocks": [7, 5, 3, 1]}, 2, BLOCKS) == (7, 5)
+
+
+def test_a_count_and_the_ratio_that_comes_to_it_are_one_plan() -> None:
+    assert BLOCKS * 0.25 == 2
+    for pruner in ("lowest", "window"):
+        by_count, by_ratio = layout(counts=[2], pruners=[pruner]), layout(ratios=[0.25], pruners=[pruner])
+        keys = [
+            each.planning("one", "avss", 0, pruner, each.grid.amounts[0], BLOCKS).key for each in (by_count, by_ratio)
+        ]
+        assert keys[0] == keys[1]
+
+
+def test_cells_are_described_in_words() -> None:
+    one = layout(counts=[1])
+    measure = one.models["one"].measures[0]
+    found = [str(one.evaluation("one", blocks, measure)) for blocks in ((), (3,), (5, 3))]
+    assert found == [
+        "evaluate mood on one (intact)",
+        "evaluate mood on one without block 3",
+        "evaluate mood on one without blocks 3, 5",
+    ]
+    planning = one.planning("one", "avss", 0, "lowest", 1, BLOCKS)
+    assert str(planning) == "plan the removal of 1 block of one by avss"
+
+
+def test_a_store_whose_ratios_hold_numbers_of_blocks_is_read() -> None:
+    document = layout(counts=[1], ratios=[0.25]).model_dump(mode="json")
+    del document["grid"]["counts"]
+    document["grid"]["ratios"] = [1, 0.25]
+    assert Layout.model_validate(document) == layout(counts=[1], ratios=[0.25])
+
+
+def test_a_layout_survives_its_store() -> None:
+    one = layout(counts=[1], ratios=[0.25])
+    again = Layout.model_validate(one.model_dump(mode="json"))
+    known = {cell.key: computed(cell) for cell in one.cells({}.get, "one").values()}
+    assert again.cells(known.get, "one").keys() == one.cells(known.get, "one").keys()
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=5))
+def test_an_importance_survives_its_store(scores: list[float]) -> None:
+    one = Importance(scores=scores, columns={"twice": [2 * s for s in scores]}, spans={2: scores[1:]}, notes=["a note"])
+    again = as_importance(json.loads(json.dumps(asdict(one))))
+    assert (again.scores, dict(again.columns), dict(again.spans)) == (one.scores, dict(one.columns), dict(one.spans))
+    assert list(again.notes) == list(one.notes)
+
+
+def test_what_may_go_is_part_of_the_cells_where_it_is_more_than_blocks() -> None:
+    plain, seams = layout(counts=[1]), layout(counts=[1], cuts="all")
+    for one in (plain, seams):
+        scoring = one.scoring("one", "random", 0)
+        assert scoring.content.get("cuts") == (None if one is plain else "all")
+        assert one.models["one"].recipe.cuts == one.grid.cuts
+    assert plain.scoring("one", "avss", 0).key != seams.scoring("one", "avss", 0).key
+    measure = plain.models["one"].measures[0]
+    keys = {one.evaluation("one", (3, "1/2"), measure).key for one in (plain, seams)}
+    assert len(keys) == 1  # a model is the same, however it was found
+
+
+def test_a_store_from_before_there_were_seams_is_read() -> None:
+    document = layout(counts=[1]).model_dump(mode="json")
+    del document["grid"]["cuts"]
+    for subject in document["models"].values():
+        del subject["recipe"]["cuts"]
+    assert Layout.model_validate(document) == layout(counts=[1])

@@ -1,0 +1,132 @@
+"""The Ray engine, on a real cluster of two nodes on this machine, one of which is killed on the way."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.grids import Watching
+
+from layerimp.bench import commands as pipeline
+from layerimp.bench.grid import Grid
+from layerimp.bench.store import FILE
+from layerimp.bench.work_queue import Tally
+from layerimp.errors import InputError, OptionError
+from layerimp.progress import SILENT
+from layerimp.recipe import Permissions, made
+from layerimp.report.findings import Findings
+from layerimp.report.json_export import as_document
+
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+LOOPBACK = "127.0.0.2"
+"""Ray takes 127.0.0.1 for the machine's name on the network, and looks for it there."""
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Two nodes of one CPU each."""
+    alone = {"num_cpus": 1, "node_ip_address": LOOPBACK, "include_dashboard": False, "object_store_memory": 80 << 20}
+    made_cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=alone)
+    made_cluster.second = made_cluster.add_node(**alone)
+    made_cluster.wait_for_nodes()
+    yield made_cluster
+    made_cluster.shutdown()
+
+
+@pytest.fixture
+def grid(model_dir: Path, calibration_file: Path, task: Path) -> Grid:
+    return made(
+        Grid,
+        {
+            "models": {"tiny": str(model_dir)},
+            "scorers": ["avss", "lrp"],
+            "counts": [1],
+            "ratios": [0.5],
+            "healers": ["rescale"],
+            "repeats": 2,
+            "tasks": [str(task)],
+            "calibration": {"source": str(calibration_file), "samples": 16, "max_length": 16},
+            "batch_size": 4,
+        },
+    )
+
+
+def run(grid: Grid, output: Path, watcher: Watching, **how: Any) -> Findings:
+    return pipeline.run_grid(grid, output, permissions=Permissions(), progress=SILENT, watcher=watcher, **how)
+
+
+def without_times(found: Findings) -> dict[str, Any]:
+    document = as_document(found)
+    del document["seconds"]
+    for scored in document["models"]["tiny"]["scorers"].values():
+        del scored["cost_in_bare_passes"]
+    return document
+
+
+def close(one: Any, other: Any) -> bool:
+    """Whether two documents are equal, numbers to rounding: shards are summed in another order."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(close, one, other))
+    return bool(one == pytest.approx(other, rel=1e-6, abs=1e-9)) if isinstance(one, float) else bool(one == other)
+
+
+class Killing(Watching):
+    """Kills a node when some cells are done, and others are under way."""
+
+    def __init__(self, cluster: Any) -> None:
+        super().__init__()
+        self._cluster = cluster
+        self.killed = False
+
+    def update(self, tally: Tally) -> None:
+        super().update(tally)
+        if tally.done >= 12 and tally.running == 2 and not self.killed:
+            self._cluster.remove_node(self._cluster.second, allow_graceful=False)
+            self.killed = True
+
+
+def test_a_node_dies_and_the_tables_are_those_of_one_machine(cluster: Any, grid: Grid, tmp_path: Path) -> None:
+    watcher = Killing(cluster)
+    found = run(grid, tmp_path / "ray", watcher, engine="ray", address=cluster.address)
+    assert watcher.killed
+    assert watcher.failures == []
+    alone = run(grid, tmp_path / "alone", Watching(), workers=0)
+    assert close(without_times(found), without_times(alone))
+    with sqlite3.connect(tmp_path / "ray" / FILE) as connection:
+        assert connection.execute("SELECT max(attempts) FROM cells").fetchone() == (1,)
+    assert found.cells["open"] == 0
+
+
+def test_without_ray_the_extra_is_named(grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(OptionError, match=r"pip install 'layerimp\[ray\]'"):
+        run(grid, tmp_path / "out", Watching(), engine="ray")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"engine": "rai"}, "unknown engine 'rai'. Did you mean 'ray'"),
+        ({"engine": "ray", "device": "cpu"}, "--device is for the local engine"),
+        ({"engine": "ray", "workers": 0}, "--workers 0 computes in this process"),
+        ({"address": "somewhere:1"}, "needs --engine ray"),
+    ],
+)
+def test_what_does_not_go_together_is_said(grid: Grid, tmp_path: Path, how: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        run(grid, tmp_path / "out", Watching(), **how)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nobody_at_an_address_is_said(grid: Grid, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"no Ray cluster answers at 127\.0\.0\.2:9: Connection refused"):
+        run(grid, tmp_path / "out", Watching(), engine="ray", address=f"{LOOPBACK}:9")

@@ -1,0 +1,125 @@
+"""What names the cells of a grid: content, wherever it lies."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import layerimp_avss
+import pytest
+import torch
+from support.mood import mood
+from support.tiny import tiny
+
+from layerimp.bench.cell_graph import Layout
+from layerimp.bench.grid import Grid
+from layerimp.bench.resolve import resolve
+from layerimp.bench.store import Store
+from layerimp.errors import OptionError
+from layerimp.progress import SILENT
+from layerimp.recipe import Permissions, made
+
+
+@pytest.fixture
+def place(tmp_path: Path, model_dir: Path, calibration_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model, a text and a task, where the user stands."""
+    here = tmp_path / "here"
+    shutil.copytree(model_dir, here / "model")
+    shutil.copy(calibration_file, here / "text.jsonl")
+    mood(here)
+    monkeypatch.chdir(here)
+    return here
+
+
+def settled(**changes: Any) -> Layout:
+    values = {
+        "models": {"tiny": "model"},
+        "scorers": ["avss", "perplexity", "cim"],
+        "tasks": ["mood.yaml"],
+        "calibration": {"source": "text.jsonl", "samples": 4, "max_length": 16},
+    }
+    with Store(Path("../store")) as store:
+        return resolve(made(Grid, values | changes), store, Permissions(), SILENT, torch.device("cpu"))
+
+
+def keys(layout: Layout) -> list[str]:
+    (measure,) = layout.models["tiny"].measures
+    return [layout.scoring("tiny", "avss", 0).key, layout.evaluation("tiny", (1,), measure).key]
+
+
+def test_paths_hold_wherever_a_worker_is(place: Path) -> None:
+    recipe = settled(data_dir=".").models["tiny"].recipe
+    found = [recipe.model, recipe.calibration.source, *(recipe.tasks or ()), recipe.data_dir]
+    assert list(map(str, found)) == list(map(str, [place / "model", place / "text.jsonl", place / "mood.yaml", place]))
+
+
+def test_cells_go_by_content_and_not_by_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(settled())
+    shutil.copytree(place, place.parent / "there")
+    monkeypatch.chdir(place.parent / "there")
+    (Path("model") / "README.md").write_text("read me")
+    assert keys(settled()) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [("model/config.json", [True, True]), ("text.jsonl", [True, False]), ("docs.jsonl", [False, True])],
+)
+def test_what_changes_is_another_cell(place: Path, file: str, changed: list[bool]) -> None:
+    before = keys(settled())
+    path = place / file
+    if path.suffix == ".json":
+        path.write_text(path.read_text() + "\n")
+    else:
+        path.write_text(path.read_text().replace("the", "a", 1).replace("cat", "dog", 1))
+    assert [old != new for old, new in zip(before, keys(settled()), strict=True)] == changed
+
+
+def test_an_edited_plugin_is_another_scorer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(settled())
+    source = Path(str(layerimp_avss.__file__)).read_text()
+    (place / "layerimp_avss.py").write_text(source + "# edited\n")
+    monkeypatch.setattr(layerimp_avss, "__file__", str(place / "layerimp_avss.py"))
+    assert keys(settled())[0] != before[0]
+
+
+def test_what_is_known_of_the_scorers(place: Path) -> None:
+    found = settled().scorers
+    assert {label for label, one in found.items() if one.shards} == {"avss", "perplexity", "block-influence"}
+    assert {label for label, one in found.items() if one.blind} == {"random", "depth"}
+    assert {label for label, one in found.items() if one.seeded} == {"random"}
+
+
+def test_what_a_model_computes_in_is_decided_once_and_names_its_cells(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers of bfloat16 and of float32 never meet in one store, and workers do not choose between them."""
+    tiny("llama", dtype=torch.bfloat16).save_pretrained(place / "model")
+    stored = settled()
+    monkeypatch.setenv("LAYERIMP_CPU_HALF", "float32")
+    computed = settled()
+    assert (stored.models["tiny"].recipe.dtype, computed.models["tiny"].recipe.dtype) == ("bfloat16", "float32")
+    assert not set(keys(stored)) & set(keys(computed))
+    assert settled(models={"tiny": {"model": "model", "dtype": "float32"}}).models["tiny"].identity == (
+        computed.models["tiny"].identity
+    )
+
+
+def test_whether_plans_are_nested_depends_on_the_options(place: Path) -> None:
+    exchanging = {"name": "greedy", "options": {"exchange": 1}}
+    found = settled(pruners={"greedy": {}, "exchanging": exchanging, "window": {}}).pruners
+    assert {label: one.nested for label, one in found.items()} == {
+        "greedy": True,
+        "exchanging": False,
+        "window": False,
+    }
+
+
+def test_scorers_that_cannot_score_seams_are_left_out_before_anything_long(place: Path) -> None:
+    both = settled(cuts="all", scorers={"avss": {"name": "avss"}, "block-influence": {"name": "block-influence"}})
+    assert "avss" not in both.scorers
+    assert "block-influence" in both.scorers
+    with pytest.raises(OptionError, match=r"scorer 'avss' cannot score seams: it reads mlp_act alone"):
+        settled(cuts="all", scorers={"avss": {"name": "avss"}})
+    assert "avss" in settled(scorers={"avss": {"name": "avss"}}).scorers

@@ -1,0 +1,222 @@
+"""The store: one writer, nothing lost, nothing foreign touched."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from support.grids import computed, layout
+from support.mood import Run
+
+from layerimp.bench import commands as pipeline
+from layerimp.bench.cells import Cell, Outcome
+from layerimp.bench.store import FILE, Store
+from layerimp.errors import OutputError
+
+
+def cell() -> Cell:
+    return layout().scoring("one", "avss", 0)
+
+
+def test_what_is_kept_is_read(tmp_path: Path) -> None:
+    one = cell()
+    with Store(tmp_path / "out") as store:
+        store.put([(one, Outcome(one.key, computed(one), seconds=2.0))])
+    with Store(tmp_path / "out", write=False) as store:
+        (record,) = store.records().values()
+    assert record.result == computed(one)
+    assert (record.error, record.seconds, record.attempts) == ("", 2.0, 1)
+
+
+def test_infinite_numbers_are_kept(tmp_path: Path) -> None:
+    one = cell()
+    with Store(tmp_path) as store:
+        store.put([(one, Outcome(one.key, {"value": float("inf")}))])
+        assert store.records()[one.key].result == {"value": float("inf")}
+
+
+def test_all_cells_of_an_assignment_or_none(tmp_path: Path) -> None:
+    one = cell()
+    with Store(tmp_path) as store:
+        with pytest.raises(TypeError):
+            store.put([(one, Outcome(one.key, {})), (one, Outcome(one.key, {"value": object()}))])
+        assert store.records() == {}
+
+
+def _open(directory: str, said: multiprocessing.Queue[str]) -> None:
+    try:
+        with Store(Path(directory)):
+            said.put("open")
+    except OutputError as error:
+        said.put(str(error))
+
+
+def test_a_second_process_is_refused_in_one_line(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    said: multiprocessing.Queue[str] = context.Queue()
+
+    def second() -> str:
+        process = context.Process(target=_open, args=(str(tmp_path), said))
+        process.start()
+        answer = said.get(timeout=60)
+        process.join()
+        return answer
+
+    with Store(tmp_path):
+        assert "another process is at work" in second()
+        with Store(tmp_path, write=False) as reader:
+            assert reader.records() == {}
+    assert second() == "open"
+
+
+def test_a_directory_of_others_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match="holds other files"):
+        Store(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_a_broken_file_is_said(tmp_path: Path, write: bool) -> None:
+    (tmp_path / FILE).write_bytes(b"no data base at all, but long enough to be looked at" * 9)
+    with pytest.raises(OutputError, match="is no store"):
+        Store(tmp_path, write=write)
+
+
+def damaged(directory: Path, how: str) -> Path:
+    """A store of many cells, with a page in its middle, or its end, gone."""
+    with Store(directory) as store:
+        store.keep_layout(layout().model_dump(mode="json"))
+        for number in range(200):
+            one = layout().scoring("one", "avss", number)
+            store.put([(one, Outcome(one.key, computed(one) | {"notes": ["x" * 3000]}))])
+    file = directory / FILE
+    content = bytearray(file.read_bytes())
+    page = 4096
+    places = {
+        "middle": range(len(content) // page // 2, len(content) // page // 2 + 3),
+        "all": range(1, len(content) // page),
+    }
+    for number in places.get(how, ()):
+        content[number * page : (number + 1) * page] = b"\xff" * page
+    if how == "text":
+        at = content.index(b"x" * 3000)
+        content[at : at + 10] = b'\xff\xfe\xfd"' * 2 + b"\xff\xff"
+    file.write_bytes(content[: len(content) // 2] if how == "end" else content)
+    return file
+
+
+@pytest.mark.parametrize("how", ["middle", "all", "end", "text"])
+@pytest.mark.parametrize("write", [True, False])
+def test_a_damaged_file_is_said_in_one_line(tmp_path: Path, how: str, write: bool) -> None:
+    file = damaged(tmp_path / "out", how)
+    before = file.read_bytes()
+
+    def read() -> None:
+        with Store(tmp_path / "out", write=write) as store:
+            store.layout()
+            store.records()
+
+    with pytest.raises(OutputError, match=r"cannot use .*bench.sqlite: ") as caught:
+        read()
+    assert "\n" not in str(caught.value)
+    assert file.read_bytes() == before
+    with pytest.raises(OutputError, match=r"cannot use .*bench.sqlite: "):
+        pipeline.findings(tmp_path / "out")
+
+
+@pytest.mark.parametrize("how", ["empty", "no tables", "no grid"])
+def test_a_store_with_nothing_in_it_says_so(tmp_path: Path, layerimp_command: Run, how: str) -> None:
+    if how == "no grid":
+        Store(tmp_path).__exit__(None, None, None)
+    else:
+        (tmp_path / FILE).touch()
+        with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+            connection.execute(f"PRAGMA user_version = {int(how == 'no tables')}")
+            connection.commit()
+    code, out, err = layerimp_command("report", tmp_path)
+    assert (code, out) == (2, "")
+    assert "bench.sqlite holds no grid" in err.splitlines()[-1]
+
+
+def test_a_grid_of_which_nothing_is_known_has_a_report(tmp_path: Path, layerimp_command: Run) -> None:
+    with Store(tmp_path) as store:
+        store.keep_layout(layout().model_dump(mode="json"))
+    code, out, err = layerimp_command("report", tmp_path)
+    assert code == 0, err
+    assert "nothing is evaluated" in out
+
+
+@contextmanager
+def little_room(size: int) -> Iterator[None]:
+    """No file gets larger in here, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_nothing_of_a_new_store(tmp_path: Path) -> None:
+    with little_room(4096), pytest.raises(OutputError, match=r"^cannot (write|use) .*bench.sqlite: ") as caught:
+        Store(tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_keeps_what_is_there(tmp_path: Path) -> None:
+    one, other = cell(), layout().scoring("one", "avss", 1)
+
+    def fill() -> None:
+        with Store(tmp_path / "out") as store, little_room((tmp_path / "out" / FILE).stat().st_size + 4096):
+            store.put([(other, Outcome(other.key, {"notes": ["x" * 10**6]}))])
+
+    with Store(tmp_path / "out") as store:
+        store.put([(one, Outcome(one.key, computed(one)))])
+    with pytest.raises(OutputError, match=r"^cannot (write|use) .*bench.sqlite: "):
+        fill()
+    with Store(tmp_path / "out") as store:
+        assert set(store.records()) == {one.key}
+
+
+def test_a_store_that_cannot_be_opened_lets_go_of_its_lock(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store._connection.execute("PRAGMA user_version = 99")
+    for _ in range(2):
+        with pytest.raises(OutputError, match="newer"):
+            Store(tmp_path)
+    assert (tmp_path / FILE).exists()
+
+
+def test_a_missing_directory_has_no_report(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="does not exist"):
+        Store(tmp_path / "nothing", write=False)
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(("name", "why"), [("empty", "is empty"), ("file", "is a file")])
+def test_what_holds_no_report_is_said(tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=why):
+        Store(tmp_path / name, write=False)
+
+
+def test_a_grid_of_another_version_is_said(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.keep_layout(layout().model_dump(mode="json") | {"moons": 2})
+    with pytest.raises(OutputError, match="of another version of layerimp"):
+        pipeline.findings(tmp_path)
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store._connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(OutputError, match="newer"):
+        Store(tmp_path)

@@ -1,0 +1,242 @@
+"""The block finder, and the sites inside the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from support.fake_plugins import Install
+from support.tiny import ALL, EAGER_ONLY, EXPERTS, POST_NORM, tiny
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+import layerimp
+from layerimp.blocks import BlockStack
+from layerimp.blocks.forward import hidden_states
+from layerimp.blocks.sites import find_taps
+from layerimp.errors import ModelError, PluginWarning
+from layerimp.models import longest_row
+from layerimp.registry.loader import host
+from layerimp.sweep import Drive, Forward, Series, Trace
+from layerimp.sweep.units import units_of
+from layerimp.testing import BLOCKS, batch, padded_batch
+
+KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if name not in EAGER_ONLY]
+
+
+def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor], *bundles: set[str]) -> list[Trace]:
+    """One batch's traces, with copies of what they borrow."""
+    found: list[Trace] = []
+
+    def keep(trace: Trace) -> None:
+        acts = {site: act.clone() for site, act in trace.acts.items()}
+        found.append(Trace(trace.block, trace.batch, acts, trace.mask, trace.padded))
+
+    stack, sweep = layerimp.find_blocks(model), Forward()
+    scouting = sweep.scout(stack, frozenset(sites))
+    series = Series(units_of(range(len(stack))), list(map(frozenset, bundles or [sites])), keep)
+    sweep.drive(stack, [one], Drive(scouting, [series], lambda: None))
+    return found
+
+
+@pytest.mark.parametrize(("name", "attention"), KINDS)
+def test_branches_add_up(name: str, attention: str) -> None:
+    model = tiny(name, attention=attention)
+    stack = layerimp.find_blocks(model)
+    assert len(stack) == len(list(stack)) == BLOCKS
+    assert model.get_submodule(stack.path)[2] is stack[2]
+    for trace in traces(model, {"block_in", "block_out", "attn_out", "mlp_out"}, batch()):
+        acts = trace.acts
+        assert all(act.shape == (3, 12, 32) for act in acts.values())
+        if name in POST_NORM:
+            continue
+        torch.testing.assert_close(
+            acts["attn_out"] + acts["mlp_out"], acts["block_out"] - acts["block_in"], rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_only_attention_reads_other_tokens(name: str) -> None:
+    """Changing one token's input to a block changes other tokens' attention output."""
+    model = tiny(name)
+    stack = layerimp.find_blocks(model)
+    tap = find_taps(stack)[0]["attn_out"]
+    seen: list[torch.Tensor] = []
+    module = stack[0].get_submodule(tap.path)
+    module.register_forward_hook(lambda _m, _a, output: seen.append(hidden_states(output).reshape(3, 12, -1).clone()))
+    one = batch()
+    with torch.no_grad():
+        stack.backbone(**one, use_cache=False)
+        one["input_ids"][:, 0] = (one["input_ids"][:, 0] + 1) % 90 + 1
+        stack.backbone(**one, use_cache=False)
+    assert (seen[0][:, -1] - seen[1][:, -1]).abs().max() > 0
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in EXPERTS])
+def test_neurons_make_the_mlp_output(name: str) -> None:
+    """`mlp_act` through the last linear map, and any norm after it, is `mlp_out`."""
+    model = tiny(name)
+    stack = layerimp.find_blocks(model)
+    taps = find_taps(stack)
+    for trace, block, tap in zip(traces(model, {"mlp_act", "mlp_out"}, batch()), stack, taps, strict=True):
+        down = block.get_submodule(tap["mlp_act"].path)
+        width = next(size for size in down.weight.shape if size != 32)
+        assert trace.acts["mlp_act"].shape == (3, 12, width)
+        with torch.no_grad():
+            made = down(trace.acts["mlp_act"])
+            if isinstance(after := block.get_submodule(tap["mlp_out"].path), nn.Module) and after is not down:
+                made = after(made)
+        torch.testing.assert_close(made * tap["mlp_out"].scale, trace.acts["mlp_out"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_linear_map_ends_the_attention(name: str) -> None:
+    """What it puts out, through any norm after it, is `attn_out`."""
+    model = tiny(name)
+    stack = layerimp.find_blocks(model)
+    outputs: dict[int, torch.Tensor] = {}
+    for index, (block, tap) in enumerate(zip(stack, find_taps(stack), strict=True)):
+        out, after = block.get_submodule(tap["attn_act"].path), block.get_submodule(tap["attn_out"].path)
+        after = after if after is not out and _is_norm(after) else nn.Identity()
+
+        def take(_m: Any, _a: Any, made: Any, index: int = index, after: Any = after, tap: Any = tap) -> None:
+            with torch.no_grad():
+                outputs[index] = tap["attn_out"].scale * after(made)
+
+        out.register_forward_hook(take)
+    for trace in traces(model, {"attn_out"}, batch()):
+        made = outputs[trace.block].reshape(3, 12, -1)
+        torch.testing.assert_close(made, trace.acts["attn_out"], rtol=1e-4, atol=1e-4)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return all(parameter.ndim == 1 for parameter in module.parameters()) and not list(module.children())
+
+
+@pytest.mark.parametrize("name", sorted(EXPERTS))
+def test_experts_have_no_neurons(name: str) -> None:
+    model = tiny(name)
+    assert all("mlp_act" not in taps for taps in find_taps(layerimp.find_blocks(model)))
+    found = layerimp.score(model, [batch()], ["avss"])["avss"]
+    assert "mlp_out is read instead" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt_neox", "olmo2", "falcon", "qwen3_moe", "granite"])
+def test_half_precision_finds_the_same(name: str) -> None:
+    wide, narrow = (find_taps(layerimp.find_blocks(tiny(name, dtype=d))) for d in (torch.float32, torch.bfloat16))
+    assert [{s: t.path for s, t in taps.items()} for taps in wide] == [
+        {s: t.path for s, t in taps.items()} for taps in narrow
+    ]
+
+
+@pytest.mark.parametrize("zeroed", [("self_attn.o_proj", "mlp.down_proj"), ("self_attn.o_proj",), ("mlp.down_proj",)])
+def test_a_silent_block_borrows_its_sites(zeroed: tuple[str, ...]) -> None:
+    model = tiny("llama")
+    stack = layerimp.find_blocks(model)
+    expected = find_taps(stack)
+    for path in zeroed:
+        nn.init.zeros_(stack[1].get_submodule(path).weight)
+    assert find_taps(stack) == expected
+
+
+def test_a_search_for_sites_runs_no_block_but_in_the_probe() -> None:
+    model = tiny("gemma3_text")  # two kinds of attention
+    stack = layerimp.find_blocks(model)
+    runs: list[int] = []
+    for index, block in enumerate(stack):
+        block.mlp.register_forward_hook(lambda *_, index=index: runs.append(index))
+    taps = find_taps(stack)
+    kinds = [block.self_attn.is_sliding for block in stack]
+    assert all(site in each for each in taps for site in ("attn_out", "mlp_out", "mlp_act"))
+    assert sorted(runs) == sorted({kinds.index(kind) for kind in kinds})
+    assert not any("forward" in vars(block) for block in stack)
+
+
+def test_a_search_for_sites_runs_blocks_that_others_need() -> None:
+    """The last block is of a structure of its own, and fails unless the one before it has run."""
+    model = tiny("llama")
+    stack = layerimp.find_blocks(model)
+    expected = find_taps(stack)
+    ran: list[int] = []
+
+    def need(*_: Any) -> None:
+        if not ran:
+            raise RuntimeError("nothing was left by block 2")
+
+    stack[2].mlp.register_forward_hook(lambda *_: ran.append(1))
+    stack[3].register_forward_pre_hook(need)
+    stack[3].of_its_own = True
+    assert find_taps(stack) == expected
+    assert ran
+
+
+def test_bundles_come_as_soon_as_they_are_whole() -> None:
+    model, ends = tiny("llama"), {"block_in", "block_out"}
+    sites = {"attn_out", "mlp_act", *ends}
+    whole = traces(model, sites, padded_batch())
+    found = traces(model, sites, padded_batch(), ends, {"mlp_act", "block_in"}, {"attn_out", "mlp_act"})
+    assert [trace.block for trace in found] == [block for block in range(BLOCKS) for _ in range(3)]
+    for trace in found:
+        assert trace.padded
+        for site, act in trace.acts.items():
+            assert torch.equal(act, whole[trace.block].acts[site])
+    for first in range(0, len(found), 3):
+        inner, last = found[first : first + 2], found[first + 2]
+        assert {frozenset(trace.acts) for trace in inner} == {
+            frozenset({"mlp_act", "block_in"}),
+            frozenset({"attn_out", "mlp_act"}),
+        }
+        assert last.acts.keys() == ends
+
+
+def test_sites_see_padding_as_such() -> None:
+    one = padded_batch((12, 5, 9))
+    for trace in traces(tiny("opt"), {"mlp_act"}, one):
+        assert trace.padded
+        assert trace.rows("mlp_act").shape == (26, 64)
+
+
+def test_a_model_without_blocks_says_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    model.config.num_hidden_layers = 7
+    with pytest.raises(ModelError, match=r"no list of 7 blocks \(its lists: model.layers \(4\)\)"):
+        layerimp.find_blocks(model)
+    monkeypatch.setattr(model.config, "get_text_config", lambda: SimpleNamespace())
+    with pytest.raises(ModelError, match="num_hidden_layers"):
+        layerimp.find_blocks(model)
+
+
+@pytest.fixture
+def teach(plugged: Callable[..., None], install: Install) -> Callable[[Any], None]:
+    return lambda answer: plugged(install("teacher", layerimp_blocks=lambda model: answer(model)))
+
+
+def test_a_plugin_teaches_an_architecture(teach: Callable[[Any], None]) -> None:
+    model = tiny("llama")
+    model.model.twins = nn.ModuleList(nn.Identity() for _ in range(BLOCKS))
+    model.config.num_hidden_layers = 9
+    teach(lambda m: BlockStack(m, "model.twins", m.config, m.model))
+    assert layerimp.find_blocks(model).path == "model.twins"
+
+
+def test_a_teacher_that_knows_nothing_is_passed_over(teach: Callable[[Any], None]) -> None:
+    teach(lambda _model: None)
+    assert layerimp.find_blocks(tiny("llama")).path == "model.layers"
+
+
+@pytest.mark.parametrize(("answer", "said"), [(lambda _m: 1 / 0, "ZeroDivisionError"), (lambda _m: 5, "returns int")])
+def test_a_bad_teacher_is_named_and_left_out(teach: Callable[[Any], None], answer: Any, said: str) -> None:
+    teach(answer)
+    with pytest.warns(PluginWarning, match=rf"the plugin 'teacher' \(layerimp-teacher 1.2\) is left out: .*{said}"):
+        assert layerimp.find_blocks(tiny("llama")).path == "model.layers"
+    assert layerimp.find_blocks(tiny("llama")).path == "model.layers"
+    assert said in str(host().record("teacher").error)
+
+
+def test_the_longest_row_leaves_out_positions_for_padding() -> None:
+    assert longest_row(tiny("llama")) == 64
+    roberta = AutoConfig.for_model("roberta", **{**ALL["bert"], "pad_token_id": 1})
+    assert longest_row(AutoModelForSequenceClassification.from_config(roberta)) == 62

@@ -1,0 +1,268 @@
+"""`layerimp bench` and `layerimp report`, as a user meets them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import TypeAdapter
+from support.mood import Run
+
+from layerimp.bench.store import FILE
+from layerimp.report.schema import DOCUMENTS
+
+
+@pytest.fixture
+def grid(model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path) -> Path:
+    """A recipe of a small grid."""
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "models": {"tiny": str(model_dir)},
+                "scorers": ["avss", "lrp"],
+                "counts": [1],
+                "ratios": [0.5],
+                "repeats": 2,
+                "tasks": [str(task)],
+                "calibration": {"source": str(calibration_file), "samples": 4, "max_length": 16},
+            }
+        )
+    )
+    return path
+
+
+def cells(directory: Path) -> dict[str, Any]:
+    """Key -> result of all finished cells, without how long they took."""
+    with sqlite3.connect(f"file:{directory / FILE}?mode=ro", uri=True) as connection:
+        rows = connection.execute("SELECT key, kind, result FROM cells").fetchall()
+    return {key: json.loads(result) if kind != "costing" else None for key, kind, result in rows}
+
+
+def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    code, out, err = layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
+    assert code == 0, err
+    for said in ("lowest, 1 block", "lowest, 50%", "block-influence", "mood (n = ", "report.html"):
+        assert said in out
+    assert "failed" not in err
+    before = cells(output)
+
+    code, again, err = layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
+    assert (code, again) == (0, out)
+    assert cells(output) == before
+
+    code, terminal, _ = layerimp_command("report", output)
+    assert (code, terminal) == (0, out)
+    _, markdown, _ = layerimp_command("report", output, "--format", "markdown")
+    assert "| data set | model | metric | original | avss | lrp | random | depth | block-influence |" in markdown
+    _, latex, _ = layerimp_command("report", output, "--format", "latex")
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == 2
+    _, text, _ = layerimp_command("report", output, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert {row["data set"] for row in rows} == {"mood"}  # which a random model does not know
+    _, document, _ = layerimp_command("report", output, "--format", "json")
+    found = json.loads(document)
+    (row,) = [row for row in found["models"]["tiny"]["rows"] if row["task"] == "mood" and row["ratio"] == 1]
+    (line,) = [row for row in rows if row["data set"] == "mood" and row["ratio"] == "1"]
+    assert float(line["avss"]) == row["scorers"]["avss"]["value"]["mean"]
+    code, said, _ = layerimp_command("report", output, "--format", "html")
+    assert Path(said.strip()).read_text().startswith("<!doctype html>")
+
+
+def test_the_table_says_what_a_run_says(
+    layerimp_command: Run, grid: Path, task: Path, model_dir: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0)
+    _, document, _ = layerimp_command("report", tmp_path / "out", "--format", "json")
+    (removed,) = [
+        one
+        for one in json.loads(document)["models"]["tiny"]["removed"]
+        if (one["scorer"], one["ratio"]) == ("lrp", 0.5)
+    ]
+    for seed in (0, 1):
+        _, out, _ = layerimp_command(
+            *("run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16),
+            *("--tasks", task, "--scorer", "lrp", "--ratio", 0.5, "--seed", seed, "--no-baselines", "--json"),
+        )
+        assert json.loads(out)["scorers"]["lrp"]["removed"] == removed["blocks"][seed]
+
+
+def test_amounts_of_the_command_line_replace_those_of_a_recipe(
+    layerimp_command: Run, grid: Path, tmp_path: Path
+) -> None:
+    arguments = ("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1)
+    code, out, err = layerimp_command(*arguments, "--count", 2, "--count", 1, "--no-baselines")
+    assert code == 0, err
+    assert ("lowest, 2 blocks" in out, "lowest, 50%" in out) == (True, False)
+    _, document, _ = layerimp_command("report", tmp_path / "out", "--format", "json")
+    found = json.loads(document)
+    assert (found["grid"]["counts"], found["grid"]["ratios"]) == ([2, 1], [])
+    assert {row["ratio"] for row in found["models"]["tiny"]["rows"]} == {1, 2}
+    code, out, err = layerimp_command(*arguments, "--ratio", 0.5, "--no-baselines")
+    assert code == 0, err
+    assert ("lowest, 50%" in out, "lowest, 2 blocks" in out) == (True, False)
+
+
+def test_a_new_scorer_and_greedy_plans_join_what_is_there(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
+    before = cells(output)
+    code, out, err = layerimp_command(
+        *("bench", "--recipe", grid, "--output", output, "--workers", 0),
+        *("--scorer", "avss", "--scorer", "perplexity", "--pruner", "lowest", "--pruner", "greedy", "--set"),
+        "greedy.protect_first=1",
+    )
+    assert code == 0, err
+    assert "greedy, 50%" in out
+    after = cells(output)
+    assert {key: after[key] for key in before} == before
+    assert len(after) > len(before)
+
+
+def test_a_scorer_that_does_not_fit_fails_alone(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
+    code, out, err = layerimp_command(
+        *("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0, "--repeats", 1, "--count", 1),
+        *("--scorer", "avss", "--scorer", "far=angular", "--set", "far.window=9"),
+    )
+    assert code == 0
+    assert "failed: score tiny by far (seed 0)" in err
+    assert "avss" in out
+
+
+def test_a_grid_of_which_nothing_works_exits_with_1(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
+    far = ["--scorer", "far=angular", "--set", "far.window=9", "--no-baselines"]
+    code, out, err = layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "o", "--workers", 0, *far)
+    assert code == 1
+    assert "nothing is evaluated" in out
+    assert "failed: score tiny by far (seed 0)" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name a directory with --output"),
+        (("--output", "out", "--model", "nowhere/at-all"), "cannot load the model 'nowhere/at-all'"),
+        (("--output", "out", "--scorer", "avs"), "unknown scorer 'avs'. Did you mean 'avss'"),
+        (("--output", "out", "--pruner", "lowst"), "Did you mean 'lowest'"),
+        (("--output", "out", "--ratio", "half"), "--ratio"),
+        (("--output", "out", "--ratio", "1.5"), "--ratio 1.5 is not between 0 and 1"),
+        (
+            ("--output", "out", "--ratio", "1"),
+            "layerimp: --ratio 1 is not between 0 and 1; a number of blocks is --count 1\n",
+        ),
+        (
+            ("--output", "out", "--ratio", "0.5", "--ratio", "3"),
+            "layerimp: --ratio 3 is not between 0 and 1; a number of blocks is --count 3\n",
+        ),
+        (("--output", "out", "--count", "0"), "counts.0: Input should be greater than or equal to 1, got 0"),
+        (("--output", "out", "--evaluator", "footprint"), "measures costs"),
+        (("--output", "out", "--tasks", "none"), "nothing to evaluate"),
+        (("--output", "out", "--tasks", "no_such_task"), "no_such_task"),
+        (("--output", "out", "--calibration", "missing.jsonl"), "missing.jsonl"),
+        (("--output", "out", "--dtype", "float33"), "unknown dtype 'float33'"),
+        (("--output", "out", "--set", "random.seed=3"), "random"),
+        (("--output", "out", "--device", "cuda:99"), "no device 'cuda:99' here"),
+        (("--output", "out", "--model", "a=x", "--model", "y"), "give every model a label, or none"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    layerimp_command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = layerimp_command("bench", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.splitlines()[-1].startswith("layerimp: ")
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_of_nothing(layerimp_command: Run, tmp_path: Path) -> None:
+    code, _, err = layerimp_command("report", tmp_path / "nothing")
+    assert (code, err) == (2, f"layerimp: {tmp_path / 'nothing'} is no output of layerimp bench: it does not exist\n")
+
+
+def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
+    layerimp_command: Run, grid: Path, tmp_path: Path
+) -> None:
+    """Before, there are at most so many cells; afterwards all of them are finished."""
+    asked = ("bench", "--recipe", grid, "--output", tmp_path / "out")
+
+    def foretold() -> dict[str, tuple[int, int]]:
+        code, out, err = layerimp_command(*asked, "--dry-run", "--json")
+        assert code == 0, err
+        found = json.loads(out)
+        TypeAdapter(DOCUMENTS["layerimp.grid-forecast/1"]).validate_json(out, strict=True)
+        (work,) = found["models"].values()
+        return {kind: (one["finished"], one["most"]) for kind, one in work["cells"].items()}
+
+    before = foretold()
+    assert not (tmp_path / "out").exists()
+    assert all(finished == 0 < most for finished, most in before.values())
+    assert layerimp_command(*asked, "--workers", 0)[0] == 0
+    stamp = (tmp_path / "out" / FILE).stat().st_mtime_ns
+    after = foretold()
+    assert all(finished == most <= before[kind][1] for kind, (finished, most) in after.items())
+    assert sum(finished for finished, _ in after.values()) == len(cells(tmp_path / "out"))
+    assert (tmp_path / "out" / FILE).stat().st_mtime_ns == stamp
+    code, out, _ = layerimp_command(*asked, "--dry-run")
+    assert code == 0
+    assert "tiny: 1, 2 of 4 blocks go" in out
+    assert f"scoring{after['scoring'][0]}of{after['scoring'][1]}" in out.replace(" ", "")
+
+
+def test_every_schema_is_printed(layerimp_command: Run) -> None:
+    """What validates the printed schema of a grid is what a recipe file may hold."""
+    code, out, _ = layerimp_command("schema", "--json")
+    assert code == 0
+    names = json.loads(out)["schemas"]
+    assert {"recipe", "grid", "report", "scores", "plans", "metrics", "findings", "error"} <= names.keys()
+    for name in names:
+        code, out, _ = layerimp_command("schema", name)
+        assert code == 0
+        assert json.loads(out)["properties"]["schema_version"]["const"].startswith(f"layerimp.{name}/")
+    assert layerimp_command("schema")[1].splitlines()[1].startswith("grid: Models x scorers")
+    code, _, err = layerimp_command("schema", "gird")
+    assert code == 2
+    assert "grid" in err
+
+
+def test_a_kill_and_a_second_start(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
+    output, environment = tmp_path / "out", os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "layerimp", "bench", "--recipe", str(grid), "--output", str(output)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 120
+    while not _started(output):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = cells(output)
+    code, _, err = layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
+    assert code == 0, err
+    after = cells(output)
+    assert {key: after[key] for key in before} == before
+    layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "calm", "--workers", 0)
+    assert after == cells(tmp_path / "calm")
+    with sqlite3.connect(output / FILE) as connection:
+        assert connection.execute("SELECT max(attempts) FROM cells").fetchone() == (1,)
+
+
+def _started(output: Path) -> bool:
+    """Whether a first cell is finished."""
+    try:
+        return bool(cells(output))
+    except sqlite3.OperationalError:  # there is no store yet
+        return False

@@ -1,0 +1,207 @@
+"""`layerimp heal`, and the record in each checkpoint that it reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from support.mood import Run
+from support.tiny import tiny
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+import layerimp
+from layerimp.checkpoint.record import FILE, Record, read_record
+from layerimp.errors import InputError
+from layerimp.report.forecast_documents import HealingForecast
+from layerimp.testing import tiny_tokenizer
+
+
+@pytest.fixture
+def pruned(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> Path:
+    """A checkpoint without blocks 1, 2."""
+    code, _, err = layerimp_command("prune", "--model", model_dir, "--blocks", "2,1", "--output", tmp_path / "pruned")
+    assert code == 0, err
+    return tmp_path / "pruned" / "checkpoints" / "blocks"
+
+
+@pytest.fixture
+def text(calibration_file: Path) -> tuple[Any, ...]:
+    return ("--calibration", calibration_file, "--samples", 16, "--max-length", 16)
+
+
+def test_a_checkpoint_says_what_it_was_made_from(pruned: Path, model_dir: Path) -> None:
+    assert read_record(pruned) == Record(source=str(model_dir), num_blocks=4, removed=(1, 2))
+    assert json.loads((pruned / FILE).read_text())["schema_version"] == "layerimp.checkpoint/1"
+
+
+def test_run_writes_the_record_too(
+    layerimp_command: Run, model_dir: Path, text: tuple[Any, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, _, err = layerimp_command(
+        "run", "--model", model_dir, *text, "--count", 1, "--tasks", "none", "--evaluator", "footprint", "--output", out
+    )
+    assert code == 0, err
+    plan = json.loads((out / "plan.json").read_text())["plans"]["avss"]
+    record = read_record(out / "checkpoints" / "avss")
+    assert record is not None
+    assert list(record.removed) == plan["blocks"]
+
+
+def test_a_checkpoint_is_healed(layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path) -> None:
+    out = tmp_path / "healed"
+    command = ("heal", "--model", pruned, "--healer", "linear", "--set", "linear.ridges=[0.1, 1]", *text)
+    code, printed, err = layerimp_command(*command, "--output", out, "--json")
+    assert code == 0, err
+    told = json.loads(printed)
+    assert told["removed"] == [1, 2]
+    assert told["options"]["ridges"] == [0.1, 1.0]
+    (gap,) = told["gaps"]
+    assert gap["gap"] == "blocks 1-2"
+    assert set(told["loss"]) == {"intact", "pruned", "healed"}
+    record = read_record(out)
+    assert record is not None
+    assert record.healers == ("linear",)
+    healed = AutoModelForCausalLM.from_pretrained(out)
+    before = AutoModelForCausalLM.from_pretrained(pruned).state_dict()
+    changed = [path for path, value in healed.state_dict().items() if not torch.equal(value, before[path])]
+    assert sorted(changed) == sorted(told["changed"])
+    assert "## Healed" in (out / "README.md").read_text()
+    code, printed, err = layerimp_command(*command, "--output", out, "--overwrite")
+    assert code == 0, err
+    assert "on the held-out rows (nats per prediction: intact" in printed
+    assert f"checkpoint: {out}" in printed
+
+
+def test_without_a_record_the_blocks_are_named(
+    layerimp_command: Run, pruned: Path, model_dir: Path, text: tuple[Any, ...], tmp_path: Path
+) -> None:
+    (pruned / FILE).unlink()
+    command = ("heal", "--model", pruned, *text, "--output", tmp_path / "healed")
+    code, _, err = layerimp_command(*command)
+    assert (code, "no layerimp.json that says which blocks are gone; name them with --removed" in err) == (2, True)
+    code, _, err = layerimp_command(*command, "--removed", "1,2")
+    assert (code, "no layerimp.json that says what it was made from" in err) == (2, True)
+    assert not (tmp_path / "healed").exists()
+    code, _, err = layerimp_command(*command, "--removed", "1,2", "--teacher", model_dir, "--healer", "rescale")
+    assert code == 0, err
+    assert read_record(tmp_path / "healed") == Record(
+        source=str(model_dir), num_blocks=4, removed=(1, 2), healers=("rescale",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({"hidden_size": 64}, "the pruned model is 32 wide, and the intact one 64"),
+        ({"vocab_size": 103}, "the pruned model has 97 token ids, and the intact one 103"),
+        ({"num_hidden_layers": 5}, "leaves 3, and the pruned model has 2"),
+        ({"name": "mistral"}, "is a LlamaForCausalLM, and the intact one a MistralForCausalLM"),
+    ],
+    ids=str,
+)
+def test_another_teacher_is_refused(
+    layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, others: dict[str, Any], said: str
+) -> None:
+    tiny(**others).save_pretrained(tmp_path / "other")
+    tiny_tokenizer().save_pretrained(tmp_path / "other")
+    out = tmp_path / "healed"
+    code, _, err = layerimp_command("heal", "--model", pruned, "--teacher", tmp_path / "other", *text, "--output", out)
+    assert code == 2
+    assert said in err.splitlines()[-1]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--healer", "linea"), "unknown healer 'linea'. Did you mean 'linear'?"),
+        (("--set", "linear.ridge=1"), "unknown option 'ridge' of healer 'linear'"),
+        (("--set", "rescale.shares=[1]"), "there is only the healer 'linear' here"),
+        (("--set", "ridges"), "--set takes LABEL.OPTION=VALUE, such as linear.ridges=[0.1]"),
+        (("--removed", "one"), "--removed takes blocks and seams such as 5,8-10,17/18, got 'one'"),
+        (("--removed", "1,9"), "removed block 9 does not exist: the model has blocks 0 to 3"),
+        (("--samples", 2), "at least three rows"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line(
+    layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, options: tuple[Any, ...], said: str
+) -> None:
+    code, _, err = layerimp_command("heal", "--model", pruned, *text, *options, "--output", tmp_path / "healed")
+    assert code == 2
+    assert said in err.splitlines()[-1]
+    assert not (tmp_path / "healed").exists()
+
+
+def test_a_nan_writes_nothing(layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path) -> None:
+    model, tokenizer = layerimp.load(pruned)
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.mlp.down_proj.weight").fill_(torch.nan)
+    model.save_pretrained(tmp_path / "broken")
+    tokenizer.save_pretrained(tmp_path / "broken")
+    (tmp_path / "broken" / FILE).write_text((pruned / FILE).read_text())
+    code, _, err = layerimp_command("heal", "--model", tmp_path / "broken", *text, "--output", tmp_path / "healed")
+    assert code == 2
+    assert "NaN" in err.splitlines()[-1]
+    assert not (tmp_path / "healed").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"source": "x"}',
+        '{"schema_version": "layerimp.checkpoint/9"}',
+        '{"source": "x", "num_blocks": 4, "removed": [1]}',
+        '{"schema_version": "layerimp.checkpoint/1", "source": "x", "num_blocks": true, "removed": []}',
+    ],
+)
+def test_a_file_that_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(InputError, match=r"layerimp.json is no record of a checkpoint"):
+        read_record(tmp_path)
+
+
+def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
+    layerimp_command: Run,
+    pruned: Path,
+    model_dir: Path,
+    text: tuple[Any, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["heal", "--model", pruned, *text, "--output", tmp_path / "out"]
+    with monkeypatch.context() as patched:
+        patched.setattr(PreTrainedModel, "from_pretrained", None)
+        code, out, err = layerimp_command(*command, "--dry-run", "--json")
+        assert code == 0, err
+        code, shown, err = layerimp_command(*command, "--dry-run")
+        assert code == 0, err
+        code, _, err = layerimp_command(*command, "--removed", 1, "--dry-run")
+        assert (code, "which leaves 3, and the pruned model has 2" in err) == (2, True)
+    assert not (tmp_path / "out").exists()
+    TypeAdapter(HealingForecast).validate_json(out, strict=True)
+    found = json.loads(out)
+    code, out, err = layerimp_command(*command, "--json")
+    assert code == 0, err
+    done = json.loads(out)
+    for name in ("model", "teacher", "removed", "healer", "options"):
+        assert found[name] == done[name]
+    assert found["tokens"] >= done["calibration"]["tokens"]
+    assert found["gaps"] == ["blocks 1, 2"]
+    assert [one["path"] for one in found["writes"]] == [done["output"]]
+    for name, directory in (("teacher", model_dir), ("pruned", tmp_path / "out")):
+        model = AutoModelForCausalLM.from_pretrained(directory)
+        assert found["sizes"][name]["blocks"] == model.config.num_hidden_layers
+        assert found["sizes"][name]["parameters"] == sum(one.numel() for one in model.parameters())
+    assert found["memory"]["weights"] == 4 * sum(one["parameters"] for one in found["sizes"].values())
+    for told in ("gaps: blocks 1, 2", f"beside {model_dir}, by linear", str(tmp_path / "out"), "an estimate"):
+        assert told in " ".join(shown.split())
+    code, _, err = layerimp_command(*command, "--dry-run")
+    assert (code, "exists" in err) == (2, True)

@@ -1,0 +1,222 @@
+"""`layerimp run --heal`: healed models beside the unhealed ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from layerimp_closedform import Rescale
+from pydantic import TypeAdapter
+from support.fake_plugins import Install
+from support.mood import Run
+from transformers import AutoModelForCausalLM
+
+from layerimp import Healer
+from layerimp.checkpoint.record import read_record
+from layerimp.healer import Case, Repair
+from layerimp.report.schema import DOCUMENTS
+
+
+@pytest.fixture
+def command(model_dir: Path, calibration_file: Path, task: Path) -> tuple[Any, ...]:
+    text = ("--calibration", calibration_file, "--samples", 16, "--max-length", 16)
+    return ("run", "--model", model_dir, *text, "--tasks", task, "--count", 2, "--scorer", "block-influence")
+
+
+def test_healed_models_stand_beside_the_unhealed_ones(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    heal = ("--heal", "rescale", "--heal", "ls=linear", "--set", "ls.ridges=[0.1]")
+    code, printed, err = layerimp_command(*command, *heal, "--output", out, "--json")
+    assert code == 0, err
+    TypeAdapter(DOCUMENTS["layerimp.report/2"]).validate_json(printed, strict=True)
+    told = json.loads(printed)
+    scorers = ["block-influence", "random", "depth"]
+    labels = {"original", *scorers, *(f"{scorer}+{healer}" for scorer in scorers for healer in ("rescale", "ls"))}
+    for part in ("metrics", "footprint"):
+        assert told[part].keys() == labels
+    assert told["retained_worst"].keys() == labels - {"original"} == set(told["comparison"]["order"])
+    healed = told["scorers"]["block-influence"]["healed"]
+    assert healed.keys() == {"rescale", "ls"}
+    for name, one in healed.items():
+        assert one["checkpoint"] == str(out / "checkpoints" / f"block-influence+{name}")
+        assert sorted(block for gap in one["gaps"] for block in gap["removed"]) == sorted(
+            told["scorers"]["block-influence"]["removed"]
+        )
+        assert set(one["loss"]) == {"intact", "pruned", "healed"}
+        lost = one["loss"]["pruned"] - one["loss"]["intact"]
+        assert one["recovered"] is None or one["recovered"] == pytest.approx(
+            (one["loss"]["pruned"] - one["loss"]["healed"]) / lost
+        )
+    assert told["baselines"]["depth"]["healed"].keys() == {"rescale", "ls"}
+    assert told["baselines"]["depth"]["healed"]["ls"]["checkpoint"] is None  # baselines are not kept
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {
+        "block-influence", "block-influence+rescale", "block-influence+ls",
+    }  # fmt: skip
+    record = read_record(out / "checkpoints" / "block-influence+ls")
+    assert record
+    assert record.healers == ("linear",)
+    assert "**Healed:** by ls" in (out / "checkpoints" / "block-influence+ls" / "README.md").read_text()
+
+
+def test_what_is_measured_is_what_is_written(layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path) -> None:
+    """The healed checkpoint, evaluated by itself, has the metrics of the run; the unhealed one is left as it was."""
+    out = tmp_path / "out"
+    plain, healed = tmp_path / "plain", ("--heal", "linear", "--set", "linear.ridges=[0.1]")
+    layerimp_command(*command, "--output", plain)
+    code, printed, err = layerimp_command(*command, *healed, "--output", out, "--json")
+    assert code == 0, err
+    metrics = json.loads(printed)["metrics"]
+    for label in ("block-influence", "block-influence+linear"):
+        model = ("--model", out / "checkpoints" / label, "--tasks", command[command.index("--tasks") + 1])
+        _, alone, _ = layerimp_command("evaluate", *model, "--evaluator", "harness", "--json")
+        assert json.loads(alone)["metrics"]["original"] == metrics[label]
+    first, second = (
+        AutoModelForCausalLM.from_pretrained(where / "checkpoints" / "block-influence") for where in (plain, out)
+    )
+    for path, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[path])
+
+
+def test_plans_of_the_same_blocks_share_a_healed_model(
+    layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    heal = Rescale.heal
+    monkeypatch.setattr(Rescale, "heal", lambda self, case: calls.append(case) or heal(self, case))
+    twins = ("--scorer", "twin=block-influence", "--no-baselines", "--heal", "rescale")
+    code, printed, err = layerimp_command(*command, *twins, "--json")
+    assert code == 0, err
+    told = json.loads(printed)
+    assert len(calls) == 1
+    assert told["metrics"]["twin+rescale"] == told["metrics"]["block-influence+rescale"]
+    assert told["scorers"]["twin"]["healed"] == told["scorers"]["block-influence"]["healed"]
+
+
+def test_a_healer_that_fails_leaves_the_rest(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Rescale, case: Any) -> Any:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(Rescale, "heal", broken)
+    heal = ("--heal", "rescale", "--heal", "linear", "--no-baselines", "--output", tmp_path / "out")
+    code, printed, _ = layerimp_command(*command, *heal, "--json")
+    assert code == 1
+    told = json.loads(printed)
+    assert "healer 'rescale'" in told["failed"]["block-influence+rescale"]
+    assert "oops" in told["failed"]["block-influence+rescale"]
+    assert told["scorers"]["block-influence"]["healed"].keys() == {"linear"}
+    assert "block-influence+rescale" not in told["metrics"]
+    assert not (tmp_path / "out" / "checkpoints" / "block-influence+rescale").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--heal", "linea"), "unknown healer 'linea'. Did you mean 'linear'?"),
+        (("--heal", "linear", "--heal", "linear"), "give it a label: --heal LABEL=linear"),
+        (("--heal", "a+b=linear"), "'a+b' cannot be a label"),
+        (("--heal", "linear", "--set", "linear.ridge=1"), "unknown option 'ridge' of healer 'linear'"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, options: tuple[Any, ...], said: str
+) -> None:
+    code, _, err = layerimp_command(*command, *options, "--output", tmp_path / "out")
+    assert code == 2
+    assert said in err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_healing_on_what_is_measured_is_refused(
+    layerimp_command: Run, command: tuple[Any, ...], task: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    """One document of the text is one of the task's, but for its spaces and its case."""
+    document = json.loads((task.parent / "docs.jsonl").read_text().splitlines()[0])["text"]
+    lines = calibration_file.read_text().splitlines()
+    shared = tmp_path / "shared.jsonl"
+    shared.write_text("\n".join([*lines, json.dumps({"text": f"  {document.upper()} "})]) + "\n")
+    asked = (*command, "--calibration", shared, "--packing", "rows", "--samples", len(lines) + 1)
+    asked = (*asked, "--heal", "rescale", "--no-baselines")
+    code, _, err = layerimp_command(*asked, "--output", tmp_path / "out")
+    assert code == 2
+    assert "shares 1 of its" in err.splitlines()[-1]
+    assert "--allow-overlap" in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = layerimp_command(*asked, "--allow-overlap")
+    assert code == 0, err
+
+
+def written(path: Path, *texts: str) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+def test_healers_that_train_get_further_text(
+    layerimp_command: Run,
+    command: tuple[Any, ...],
+    tmp_path: Path,
+    calibration_file: Path,
+    plugged: Any,
+    install: Install,
+) -> None:
+    """All of it, streamed, but for documents that were drawn for calibration."""
+    seen: list[int] = []
+
+    class Reading(Healer):
+        """Counts the further text."""
+
+        name = "reading"
+
+        def heal(self, case: Case) -> list[Repair]:
+            seen.extend(sum(int(batch["attention_mask"].sum()) for batch in case.further) for _ in range(2))
+            return [Repair(gap, "nothing") for gap in case.gaps]
+
+    plugged(install("reading", layerimp_healers=lambda: [Reading]))
+    drawn = json.loads(calibration_file.read_text().splitlines()[0])["text"]
+    words = [f"the dog number {number} ran far away from the small house and came back" for number in range(6)]
+    file = written(tmp_path / "more.jsonl", *words, drawn, drawn.upper())
+    asked = ("--heal", "reading", "--no-baselines", "--packing", "rows", "--heal-text", file)
+    code, _, err = layerimp_command(*command, *asked)
+    assert code == 0, err
+    assert seen[0] == seen[1] > 6 * 10
+    everything = seen[0]
+    written(file, *words)
+    assert layerimp_command(*command, *asked)[0] == 0
+    assert seen[2] == everything, "what was drawn for calibration is no part of it, in capitals or not"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "the calibration file '{file}' does not exist"),
+        ("{}\n", "{file}, line 1: no field 'text'"),
+        ("", "{file} is empty"),
+    ],
+)
+def test_further_text_that_cannot_be_read(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, content: str | None, said: str
+) -> None:
+    file = tmp_path / "more.jsonl"
+    if content is not None:
+        file.write_text(content)
+    output = tmp_path / "out"
+    code, _, err = layerimp_command(*command, "--heal", "rescale", "--heal-text", file, "--output", output)
+    assert code == 2
+    assert said.format(file=file) in err.splitlines()[-1]
+    assert not output.exists()
+
+
+def test_further_text_may_hold_no_document_of_a_task(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, task: Path
+) -> None:
+    asked = [json.loads(line) for line in (task.parent / "docs.jsonl").read_text().splitlines()]
+    file = written(tmp_path / "more.jsonl", "something else", next(iter(asked[0].values())))
+    code, _, err = layerimp_command(*command, "--heal", "rescale", "--heal-text", file)
+    assert (code, "shares 1 of its 2 documents with the tasks" in err) == (2, True), err

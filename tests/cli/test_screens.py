@@ -1,0 +1,85 @@
+"""What a user sees on screens of any width: no table is broken by the terminal, and bars say what numbers say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.mood import Run
+
+from layerimp.cli.bars import AXIS, BAR, axis, bars
+
+modest = settings(derandomize=True, max_examples=100, deadline=None, database=None)
+numbers = st.floats(-1e6, 1e6, allow_nan=False)
+BIG = "▏▎▍▌▋▊▉█"
+
+
+def length(bar: str) -> float:
+    """How long a bar is, in characters."""
+    return sum((BIG.index(character) + 1) / 8 for character in bar)
+
+
+@modest
+@given(st.lists(numbers, min_size=1, max_size=40))
+def test_bars_keep_the_order_of_the_numbers(values: list[float]) -> None:
+    _, drawn = bars(values, plain=False)
+    pairs = sorted(zip(values, map(length, drawn), strict=True))
+    assert [size for _, size in pairs] == sorted(size for _, size in pairs)
+    assert max(map(length, drawn)) in (0, BAR)
+    assert all(set(bar) <= {"#"} and len(bar) <= BAR for bar in bars(values, plain=True)[1])
+
+
+def test_bars_are_in_proportion_unless_one_number_drowns_the_others() -> None:
+    assert bars([1.0, 2.0, 4.0], plain=True) == ("", ["#" * 3, "#" * 6, "#" * 12])
+    assert bars([-1.0, 0.0, 2.0], plain=True) == ("", ["", "#" * 4, "#" * 12]), "from the least on, where it is below 0"
+    scale, drawn = bars([1.0, 10.0, 1000.0], plain=True)
+    assert scale == "log scale"
+    lengths = [len(bar) for bar in drawn]  # 0.1 + 0, 1 and 3 decades of three, of 1.1 in all
+    assert lengths == [round(BAR * share / 1.1) for share in (0.1, 0.1 + 1 / 3, 1.1)]
+    assert bars([0.0, 0.0], plain=False) == ("", ["", ""])
+
+
+def test_a_share_is_drawn_with_its_error() -> None:
+    assert AXIS == 25  # a character for each 1/24
+    assert axis(0.5, 0.125, plain=True) == "." * 9 + "|--o--|" + "." * 9
+    assert axis(1.0, 0.0, plain=False) == "·" * 24 + "●"
+    assert axis(-0.2, 0.05, plain=True) == "o" + "." * 24, "below 0 it is drawn at 0"
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_no_table_is_wider_than_the_screen(
+    layerimp_command: Run,
+    model_dir: Path,
+    calibration_file: Path,
+    task: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+) -> None:
+    """COLUMNS counts where stdout is no terminal."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    scoring = ["--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16]
+    for command in (
+        ["run", *scoring, "--scorer", "avss", "--scorer", "perplexity", "--tasks", task],
+        ["run", *scoring, "--no-baselines", "--tasks", task],
+        ["score", *scoring, "--scorer", "block-influence", "--cuts", "all"],
+        ["score", *scoring, "--scorer", "block-influence", "--by", "sublayer"],
+        ["scorers"],
+        ["pruners", "greedy"],
+    ):
+        code, out, err = layerimp_command(*command)
+        assert code == 0, err
+        assert max(map(len, out.splitlines())) <= width, command
+    heads = [line for line in layerimp_command("score", *scoring)[1].splitlines() if re.match(r" *block ", line)]
+    assert heads[0].split()[1] == "avss", "what decides comes first"
+
+
+def test_without_columns_a_pipe_is_120_wide(
+    layerimp_command: Run, model_dir: Path, calibration_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    scoring = ["--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16]
+    longest = max(map(len, layerimp_command("score", *scoring)[1].splitlines()))
+    assert 80 < longest <= 120

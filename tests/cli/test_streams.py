@@ -1,0 +1,178 @@
+"""stdout holds results and nothing else, and with `--json` one document, whatever plugins and libraries print."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from layerimp_step import Step
+from pydantic import TypeAdapter
+from support.fake_plugins import Install
+from support.mood import Run
+
+from layerimp.errors import PluginError
+from layerimp.registry.catalog import registry
+from layerimp.report.schema import DOCUMENTS
+
+Plug = Callable[..., None]
+LOUD = """
+import atexit, ctypes, os, sys
+from sys import stdout
+from layerimp import hookimpl
+
+print("by print")
+os.write(1, b"by number\\n")
+sys.__stdout__.write("by the first stream\\n")
+ctypes.CDLL(None).printf(b"by C\\n")
+os.system("echo by a child")
+atexit.register(lambda: print("at the end", file=stdout))
+atexit.register(lambda: print("at the end as well"))
+atexit.register(lambda: os.write(1, b"and at last\\n"))
+
+
+@hookimpl
+def layerimp_assets():
+    print("by a hook")
+    os.write(1, b"by a hook's number\\n")
+"""
+SAID = ("by print", "by number", "by the first stream", "by C", "by a child", "at the end", "at the end as well")
+
+
+class Talking(Step):
+    """Prints at work."""
+
+    name = "talking"
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        print("when made")
+        super().__init__(num_blocks, config)
+
+    def update(self, trace: Any) -> None:
+        sys.stdout.write("at work\n")
+        os.write(1, b"at work by number\n")
+        super().update(trace)
+
+
+@pytest.fixture
+def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
+    amount = ["--samples", 4, "--batch-size", 2, "--max-length", 16]
+    return ["score", "--model", model_dir, "--calibration", calibration_file, *amount]
+
+
+def as_error(out: str) -> dict[str, Any]:
+    """The document that a failed command prints, which keeps to its schema."""
+    TypeAdapter(DOCUMENTS["layerimp.error/1"]).validate_json(out, strict=True)
+    return dict(json.loads(out)["error"])
+
+
+def test_what_a_plugin_prints_is_for_stderr(tmp_path: Path) -> None:
+    """In a process of its own, whose file descriptors are real, and which ends."""
+    place = tmp_path / "layerimp_loud-1.0.dist-info"
+    place.mkdir()
+    (tmp_path / "layerimp_loud.py").write_text(LOUD)
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: layerimp-loud\nVersion: 1.0\n")
+    (place / "entry_points.txt").write_text("[layerimp]\nloud = layerimp_loud\n")
+    paths = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "layerimp", "plugins", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, check=True)
+    assert "loud" in {plugin["name"] for plugin in json.loads(done.stdout)["plugins"]}
+    for line in (*SAID, "and at last"):
+        assert line in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("shown", ["--json", None])
+def test_what_a_component_prints_is_for_stderr(
+    plugged: Plug, install: Install, layerimp_command: Run, scoring: list[object], shown: str | None
+) -> None:
+    plugged(install("talking", layerimp_scorers=lambda: [print("in a hook"), [Talking]][1]))
+    code, out, err = layerimp_command(*scoring, "--scorer", "talking", *([shown] if shown else []))
+    assert code == 0, err
+    for line in ("in a hook", "when made", "at work", "at work by number"):
+        assert line not in out
+        assert line in err.splitlines()
+    assert "talking" in (json.loads(out)["scorers"] if shown else out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "said"),
+    [
+        (["score", "--scorer", "nosuch"], "UnknownNameError", "unknown scorer 'nosuch'"),
+        (["score", "--nosuch"], "UsageError", "No such option"),
+        (["score", "--samples", "many"], "UsageError", "--samples"),
+        (["prune", "--blocks", "1"], "OptionError", "--output"),
+        (["score", "--model", "/nowhere"], "ModelError", "/nowhere"),
+        (["heal", "--model", "x"], "OptionError", "--output"),
+        (["bench"], "OptionError", "--output"),
+        (["scorers", "nosuch"], "UnknownNameError", "nosuch"),
+        (["nosuch"], "UsageError", "nosuch"),
+    ],
+)
+def test_a_refusal_is_a_document_too(layerimp_command: Run, arguments: list[object], kind: str, said: str) -> None:
+    code, out, err = layerimp_command(*arguments, "--json")
+    found = as_error(out)
+    assert (code, found["exit_code"], found["kind"]) == (2, 2, kind)
+    assert said in found["message"]
+    assert err.splitlines()[-1] == f"layerimp: {found['message']}"
+    assert layerimp_command(*arguments) == (code, "", err)
+
+
+@pytest.mark.parametrize("shown", [["--format", "json"], ["--format=json"]])
+def test_a_report_that_is_refused_is_a_document_too(layerimp_command: Run, tmp_path: Path, shown: list[str]) -> None:
+    code, out, _ = layerimp_command("report", tmp_path / "nowhere", *shown)
+    assert code == as_error(out)["exit_code"] == 2
+
+
+@pytest.mark.parametrize(("cause", "kind", "code"), [(KeyboardInterrupt, "Interrupted", 130), (PluginError, "", 2)])
+def test_what_ends_a_command_is_in_its_document(
+    layerimp_command: Run, monkeypatch: pytest.MonkeyPatch, cause: type[BaseException], kind: str, code: int
+) -> None:
+    def failing() -> None:
+        raise cause("oops")
+
+    monkeypatch.setattr("layerimp.registry.catalog.registry", failing)
+    ended, out, _ = layerimp_command("plugins", "--json")
+    assert as_error(out)["kind"] == (kind or cause.__name__)
+    assert ended == as_error(out)["exit_code"] == code
+
+
+def test_a_fault_of_ours_is_in_its_document_and_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from layerimp.cli import main
+
+    monkeypatch.setattr("layerimp.registry.catalog.registry", lambda: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["layerimp", "plugins", "--json"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+    assert as_error(capfd.readouterr().out) == {
+        "kind": "ZeroDivisionError",
+        "message": "ZeroDivisionError: division by zero",
+        "exit_code": 1,
+    }
+
+
+def test_a_command_leaves_the_streams_as_they_are(layerimp_command: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout, sys.stderr
+    layerimp_command("scorers", "--json")
+    assert (sys.stdout, sys.stderr) == before
+    os.write(1, b"out")
+    os.write(2, b"err")
+    assert capfd.readouterr() == ("out", "err")
+    assert registry().names("scorer")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+def test_a_full_stream_loses_no_output(model_dir: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "layerimp", "prune", "--model", str(model_dir), "--blocks", "1", "--output"]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        ran = subprocess.run([*command, tmp_path / "out"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        said = f"No space left on device; what was computed is written in {tmp_path / 'out'}"
+        assert (ran.returncode, ran.stderr.splitlines()[-1]) == (2, f"layerimp: cannot write to stdout: {said}")
+        assert (tmp_path / "out" / "plan.json").exists()
+        assert subprocess.run([sys.executable, "-m", "layerimp", "nosuch"], stderr=full, check=False).returncode == 2

@@ -1,0 +1,288 @@
+"""Every code block of the README and the docs runs, what they show is current, and everything has its place in them."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import get_type_hints
+
+import layerimp_step
+import pages
+import pytest
+import reference
+import regenerate
+import torch
+import yaml
+from mathml import with_mathml
+from peft import LoraConfig, get_peft_model
+from support.fake_plugins import Install
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+import layerimp
+from layerimp import hookspecs
+from layerimp.registry.catalog import Registry, registry
+from layerimp.registry.loader import PluginHost
+from layerimp.report import schema
+
+ROOT = pages.ROOT
+DOCS = ROOT / "docs"
+PAGES = pages.pages()
+FOLLOWED_ELSEWHERE = {"write-a-scorer.md"}
+"""Pages whose commands need what they install; see test_third_party.py."""
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+LANGUAGES = {"bash", "python", "text", "toml", "yaml", "json"}
+FOREIGN = {"--no-deps", "--prune-layers", "--no-build-isolation", "--output", "--help", "--version"}
+"""Options that pages mention and that are not layerimp's alone."""
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the metrics of intact models are kept, for all pages."""
+    return tmp_path_factory.mktemp("docs-cache")
+
+
+@pytest.fixture
+def workshop(
+    tmp_path: Path, model_dir: Path, calibration_file: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> pages.Workshop:
+    """The folder that the pages speak of: my-model, text.jsonl and mood.yaml."""
+    shutil.copytree(model_dir, tmp_path / "my-model")
+    lines = calibration_file.read_text().splitlines()
+    (tmp_path / "text.jsonl").write_text("\n".join(lines * 40))  # enough for the defaults
+    own_tasks = pages.blocks((DOCS / "how-to" / "own-tasks.md").read_text())
+    (tmp_path / "mood.yaml").write_text(next(block.code for block in own_tasks if block.title == "mood.yaml"))
+    (tmp_path / "docs.jsonl").write_text(
+        "\n".join(f'{{"text": "the cat was {word}", "label": {i % 2}}}' for i, word in enumerate(["big", "small"] * 4))
+    )
+    monkeypatch.setenv("LAYERIMP_CACHE", str(shared_cache))
+    return pages.Workshop(tmp_path)
+
+
+def unusual_models(folder: Path) -> None:
+    """What how-to/unusual-models.md makes plain: a model that reads images as well, and an adapter."""
+    torch.manual_seed(0)
+    plain = AutoModelForCausalLM.from_pretrained(folder / "my-model")
+    sight = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=4, patch_size=2
+    )
+    both = LlavaForConditionalGeneration(LlavaConfig(vision_config=sight, text_config=plain.config))
+    both.save_pretrained(folder / "my-image-model")
+    AutoTokenizer.from_pretrained(folder / "my-model").save_pretrained(folder / "my-image-model")
+    changes = LoraConfig(target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(plain, changes).save_pretrained(folder / "my-adapter")
+
+
+@pytest.fixture
+def empty(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> pages.Workshop:
+    """Where a newcomer begins."""
+    monkeypatch.setenv("LAYERIMP_CACHE", str(shared_cache))
+    return pages.Workshop(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_code_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
+    if page.name in FOLLOWED_ELSEWHERE:
+        return
+    folder: pages.Workshop = request.getfixturevalue("empty" if page.parent.name == "tutorials" else "workshop")
+    if page.name == "unusual-models.md":
+        unusual_models(folder.folder)
+    printed = command = ""
+    for block in pages.blocks(page.read_text()):
+        assert block.language in LANGUAGES, f"a block in {block.language!r} that nothing checks"
+        if block.language == "yaml":
+            list(yaml.safe_load_all(block.code))
+        if block.title == pages.OUTPUT:
+            assert pages.same(block.code, printed, command), (
+                f"python docs/tools/regenerate.py {page} brings up to date:\n{printed}"
+            )
+        printed, command = (folder.run(block) if block.runs else ""), block.code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_and_options_exist(page: Path) -> None:
+    text = reference.expanded(page.read_text())
+    assert text.count("```") == 2 * len(pages.blocks(text)), "a block that nothing checks"
+    commands = reference.commands()
+    for block in pages.blocks(text):
+        usage = block.code.startswith("layerimp ") and "[OPTIONS]" in block.code
+        for name, *arguments in [] if usage else pages.command_lines(block.code):
+            with commands[name].make_context(name, arguments):
+                pass
+    known = {option for command in commands.values() for one in command.params for option in one.opts} | FOREIGN
+    for span in re.findall(r"`([^`\n]+)`", pages.FENCE.sub("", text)):
+        if span.startswith(("--", "layerimp ")):
+            assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", span)) <= known, span
+
+
+def test_a_command_that_does_not_exist_is_found(tmp_path: Path) -> None:
+    (line,) = pages.command_lines("srun layerimp run --scorer avss --colour red \\\n  --ratio 0.5\n")
+    assert line == ["run", "--scorer", "avss", "--colour", "red", "--ratio", "0.5"]
+    with pytest.raises(Exception, match="--colour"):
+        reference.commands()["run"].make_context("run", line[1:])
+    with pytest.raises(AssertionError, match="--colour"):
+        pages.Workshop(tmp_path).run(pages.Block("bash", "", "layerimp run --colour red\n"))
+
+
+def test_blocks_run_as_in_a_shell(tmp_path: Path) -> None:
+    folder = pages.Workshop(tmp_path)
+    assert (
+        folder.run(pages.Block("bash", "", "export A=1\nlayerimp --version\n")) == f"layerimp {layerimp.__version__}\n"
+    )
+    assert folder.run(pages.Block("bash", "", "layerimp --version | tr a-z A-Z\n")).startswith("LAYERIMP")
+    folder.run(pages.Block("yaml", "a.yaml", "a: 1\n"))
+    folder.run(pages.Block("python", "", "from pathlib import Path\ntext = Path('a.yaml').read_text()"))
+    assert folder.run(pages.Block("python", "", "print(text)")).strip() == "a: 1"
+    with pytest.raises(AssertionError):
+        folder.run(pages.Block("bash", "", "ls nowhere | cat; false\n"))
+
+
+@pytest.mark.parametrize(
+    ("score", "accuracy", "limit", "expected"),
+    [
+        ("0.0187", "0.7063", "", True),
+        ("0.01869", "0.7063", "", True),  # the last digit
+        ("0.01871", "0.7063", "", True),
+        ("0.01872", "0.7063", "", False),
+        ("0.0187", "0.7094", "", True),  # one document of 320
+        ("0.0187", "0.7125", "", True),  # two
+        ("0.0187", "0.7157", "", False),  # three
+        ("0.0187", "0.7313", "", False),
+        ("0.0187", "0.7313", "--limit 40", True),  # one of 40
+        ("0.0187", "0.7813", "--limit 40", False),  # three of 40
+        ("0.0187", "1.7063", "--limit 1", False),
+    ],
+)
+def test_outputs_are_compared_but_for_rounding_times_and_documents_that_tip_over(
+    score: str, accuracy: str, limit: str, expected: bool
+) -> None:
+    text = (
+        "avss: importance of 2 blocks\n\n  0  {}  ✗ 1st\n\n"
+        "footprint\n\n  model  latency\n  a      {}\n\ncomparison, 1 of 2\n"
+        "\n  avss  {} *  ± 0.01  2.281  1,031\n"
+    )
+    assert pages.same(text.format("0.0187", 8.2, "0.7063"), text.format(score, 9.9, accuracy), limit) == expected
+    assert not pages.same(text, text.replace("1st", "2nd"))
+    assert not pages.same(text, text.replace("2.281", "2.283"))
+    assert not pages.same(text, text.replace("1,031", "1,032"))
+    assert not pages.same(text, text + "more\n")
+
+
+def test_bars_may_be_drawn_otherwise_and_numbers_may_not() -> None:
+    text = "s: importance of 2 blocks\n  block  score  log scale  removed\n      0  {}  {}  ✗ 1st\n\nretained {}\n"
+    shown = text.format("0.0187", "███▉", "···├─●─┤·")
+    assert pages.same(shown, text.format("0.0187", "████", "··├──●─┤·"))
+    assert not pages.same(shown, text.format("0.0197", "███▉", "···├─●─┤·"))
+
+
+def test_outputs_are_regenerated(tmp_path: Path) -> None:
+    page = 'a\n\n```bash\nlayerimp --version\n```\n\n```text title="Output"\nlayerimp 7\n```\n\nb\n'
+    assert regenerate.current(page, tmp_path) == page.replace("layerimp 7", f"layerimp {layerimp.__version__}")
+
+
+def test_every_component_has_its_place_and_its_options_are_described() -> None:
+    for kind, overview in reference.KINDS.items():
+        listed = reference.expanded(f"<!-- generated: components {kind} -->")
+        assert f"<!-- generated: components {kind} -->" in (DOCS / "reference" / f"{overview}.md").read_text()
+        for name in reference.shipped(kind):
+            assert f"`{name}`" in listed
+            page = (DOCS / "reference" / reference.page_of(kind, name).split("#")[0]).read_text()
+            table = reference.expanded(
+                next(found[0] for found in reference.DIRECTIVE.finditer(page) if found[2].split() == [kind, name])
+            )
+            for option, field in registry().get(kind, name).Config.model_fields.items():
+                assert f"| `{option}` |" in table
+                assert field.description, f"{option} of {name}"
+
+
+def test_other_peoples_plugins_are_not_asked_to_have_a_page(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = install("theirs", layerimp_scorers=lambda: [type("Theirs", (layerimp_step.Step,), {"name": "theirs"})])
+    found = Registry(PluginHost([*entry_points(group="layerimp"), theirs]))
+    assert "theirs" in found.names("scorer")
+    monkeypatch.setattr("layerimp.registry.catalog.registry", lambda: found)
+    listed = reference.expanded("<!-- generated: components scorer -->")
+    assert "`avss`" in listed
+    assert "theirs" not in listed
+
+
+def test_every_command_and_option_has_its_place() -> None:
+    text = (DOCS / "reference" / "cli.md").read_text()
+    for name, command in reference.commands().items():
+        assert f"<!-- generated: command {name} -->" in text
+        table = reference.expanded(f"<!-- generated: command {name} -->")
+        for parameter in command.params:
+            assert parameter.help, f"{parameter.name} of {name}"
+            option = parameter.opts[0] if parameter.param_type_name == "option" else parameter.name.upper()
+            assert re.search(rf"^\| `\[?{option}\b", table, re.MULTILINE), option
+
+
+def test_every_field_has_its_place() -> None:
+    recipe, files, bench = ((DOCS / "reference" / f"{name}.md").read_text() for name in ("recipe", "files", "bench"))
+    for name, model in reference.described_models().items():
+        assert f"<!-- generated: fields {name} -->" in recipe
+        assert all(field.description for field in model.model_fields.values()), name
+    shown = [found for found in reference.DIRECTIVE.finditer(files + bench) if found[1] == "documents"]
+    names = [name for found in shown for name in found[2].split()]
+    assert names == [version.removeprefix("layerimp.").partition("/")[0] for version in schema.DOCUMENTS]
+    listed = "".join(reference.expanded(found[0]) for found in shown)
+    for document in schema.DOCUMENTS.values():
+        for part in schema.parts(document):
+            assert part.__doc__
+            table = listed.partition(f"### {part.__name__} {{")[2].partition("###")[0]
+            assert all(f"| `{field}` |" in table for field in get_type_hints(part)), part
+    for name, content in reference.schema_files().items():
+        assert f"schemas/{name}.json" in recipe + files + bench
+        assert '"properties"' in content
+
+
+def test_every_public_name_and_hook_has_its_place() -> None:
+    python, contracts = ((DOCS / "reference" / name).read_text() for name in ("python.md", "plugins.md"))
+    for name in layerimp.__all__:
+        assert re.search(rf"^::: layerimp\.{name}$", python, re.MULTILINE), name
+        assert getattr(layerimp, name).__doc__, name
+    hooks = {name for name in vars(hookspecs) if name.startswith("layerimp_")}
+    writing = (DOCS / "how-to" / "write-a-plugin.md").read_text()
+    for hook in hooks:
+        assert f"::: layerimp.hookspecs.{hook}\n" in contracts
+        assert getattr(hookspecs, hook).__doc__
+        assert hook in writing
+
+
+def test_every_name_that_is_documented_exists() -> None:
+    for page in PAGES:
+        for dotted in re.findall(r"^::: (layerimp\S*)$", page.read_text(), re.MULTILINE):
+            module, _, name = dotted.rpartition(".")
+            assert hasattr(importlib.import_module(module), name), dotted
+
+
+def test_formulas_become_mathml() -> None:
+    inline, block = r'<span class="arithmatex">\(S_l &lt; 1\)</span>', r'<div class="arithmatex">\[\frac{a}{b}\]</div>'
+    page = f"<p>a {inline}</p>{block}"
+    found = with_mathml(page)
+    assert found.count("<math") == 2
+    assert "<mfrac>" in found
+    assert "arithmatex" not in found
+    with pytest.raises(ValueError, match="nosuch"):
+        with_mathml(r'<span class="arithmatex">\(\begin{nosuch} a & b \end{nosuch}\)</span>')
+
+
+def test_every_page_is_in_the_menu() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES[1:]:
+        assert str(page.relative_to(DOCS)) in menu, page
+
+
+def test_nothing_is_fetched_from_elsewhere() -> None:
+    settings = (ROOT / "mkdocs.yml").read_text()
+    assert "font: false" in settings
+    for source in DOCS.rglob("*.css"):
+        assert "http" not in source.read_text()

@@ -1,0 +1,80 @@
+"""What is not taken as it is says so in one line, before any long work, and names the route that works."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from peft import LoraConfig, get_peft_model
+from support.tiny import tiny
+from transformers import AutoModelForCausalLM
+
+import layerimp
+from layerimp.errors import ModelError
+from layerimp.testing import batch
+
+QUANTISED: list[tuple[Any, str]] = [
+    ({"quant_method": "awq", "bits": 4}, r"quantised \(awq\); prune the unquantised model"),
+    ({"quant_method": "gptq", "bits": 4}, r"quantised \(gptq\).*model.dequantize\(\)"),
+    (SimpleNamespace(quant_method="bitsandbytes"), r"quantised \(bitsandbytes\)"),
+    ({"quant_method": "gguf"}, "comes from GGUF; make a plain model first.*without quantization_config"),
+]
+
+
+@pytest.mark.parametrize(("config", "said"), QUANTISED)
+def test_quantised_weights(config: Any, said: str, tmp_path: Path) -> None:
+    model = tiny("llama")
+    model.config.quantization_config = config
+    for work in (
+        lambda: layerimp.prune(model, [1]),
+        lambda: layerimp.score(model, [batch()], ["avss"]),
+        lambda: layerimp.save(model, None, tmp_path / "out"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            work()
+
+
+def test_a_quantised_checkpoint_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    tiny("llama").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"quantised \(awq\)"):
+        layerimp.load(tmp_path)
+
+
+def test_a_gguf_file(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="is a GGUF file; make a plain model first"):
+        layerimp.load(tmp_path / "model.gguf")
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_adapters_are_merged_first(tmp_path: Path) -> None:
+    wrapped: Any = get_peft_model(tiny("llama"), LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    with pytest.raises(ModelError, match="not merged into its weights; merge them first"):
+        layerimp.find_blocks(wrapped)
+    with pytest.raises(ModelError, match="merge"):
+        layerimp.save(wrapped, None, tmp_path / "out")
+    wrapped.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ModelError, match="holds an adapter and no model; merge it into its base first"):
+        layerimp.load(tmp_path / "adapter")
+    merged = wrapped.merge_and_unload()
+    assert len(layerimp.find_blocks(layerimp.prune(merged, [1]))) == 3
+
+
+def test_a_language_model_is_extracted_from_one_that_sees() -> None:
+    model: Any = zoo.build("gemma3", "causal")
+    with pytest.raises(ModelError, match=r"reads more than text \(vision_config\).*extract its language model first"):
+        layerimp.find_blocks(model)
+    text: Any = AutoModelForCausalLM.from_config(model.config.get_text_config()).eval()
+    text.base_model.load_state_dict(model.model.language_model.state_dict())
+    ids = batch()["input_ids"] % 70 + 3
+    with torch.no_grad():
+        torch.testing.assert_close(text(ids).logits, model(ids).logits, rtol=0, atol=0)
+    assert len(layerimp.find_blocks(layerimp.prune(text, [1]))) == zoo.BLOCKS - 1

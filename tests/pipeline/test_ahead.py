@@ -1,0 +1,214 @@
+"""What a configuration alone contradicts is refused before weights are read, and nothing is created."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from layerimp_step import Step
+from support.fake_plugins import Install
+from support.mood import Run
+
+import layerimp
+from layerimp.checkpoint.record import FILE
+from layerimp.errors import OptionError, OutputError, UnknownNameError
+from layerimp.models.loading import blocks_stated, count_blocks
+from layerimp.pipeline.ahead import check_ahead
+from layerimp.pipeline.commands import score_model
+from layerimp.recipe import Permissions, make_recipe
+from layerimp.testing import batch, tiny_model
+
+Plug = Callable[..., None]
+PLAN: dict[str, Any] = {"schema_version": "layerimp.plan/2", "num_blocks": 5, "blocks": [1]}
+
+
+@pytest.fixture
+def weightless(model_dir: Path, tmp_path: Path) -> Path:
+    """A model of four blocks whose weights nobody can read."""
+    place = tmp_path / "weightless"
+    shutil.copytree(model_dir, place)
+    for file in place.glob("*.safetensors"):
+        file.write_bytes(b"none of these are weights")
+    return place
+
+
+CONTRADICTIONS = [
+    (["--blocks", "1,1"], "named twice"),
+    (["--blocks", "1,1/2"], "1 and 1/2 both remove 1.mlp"),
+    (["--blocks", "7"], "block 7 does not exist: the model has blocks 0 to 3"),
+    (["--blocks", "3/4"], "block 4 (3/4) does not exist"),
+    (["--blocks", "0,1,2,3"], "leaves no model"),
+    (["--blocks", "1", "--protect", "1"], "block 1 is both to be removed and protected"),
+    (["--blocks", "0,1", "--count", "1"], "count 1 removes 1 block, but 2 are named"),
+    (["--ratio", "0.1"], "ratio 0.1 of 4 blocks rounds to none"),
+    (["--count", "4"], "removing 4 of 4 blocks leaves no model"),
+    (["--count", "3", "--protect", "0,1"], "only 2 of 4 are not protected"),
+    (["--count", "1", "--protect", "9"], "protected block 9 does not exist"),
+]
+
+
+@pytest.mark.parametrize("command", ["run", "prune"])
+@pytest.mark.parametrize(("options", "said"), CONTRADICTIONS)
+def test_contradictions_are_refused_before_weights_are_read(
+    layerimp_command: Run, weightless: Path, tmp_path: Path, command: str, options: list[str], said: str
+) -> None:
+    out = tmp_path / "new" / "folders" / "out"
+    code, _, err = layerimp_command(command, "--model", weightless, *options, "--output", out)
+    assert code == 2
+    assert said in err.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_plan_for_another_model_is_refused_before_weights_are_read(
+    layerimp_command: Run, weightless: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN))
+    arguments = ["--model", weightless, "--plan", tmp_path / "plan.json", "--output", tmp_path / "new" / "out"]
+    code, _, err = layerimp_command("prune", *arguments)
+    assert code == 2
+    assert "plan 'plan' is for 5 blocks; the model has 4" in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_heal_is_told_is_refused_before_weights_are_read(
+    layerimp_command: Run, weightless: Path, tmp_path: Path
+) -> None:
+    arguments = ["--model", weightless, "--teacher", weightless, "--removed", "9", "--output", tmp_path / "new" / "out"]
+    code, _, err = layerimp_command("heal", *arguments)
+    assert code == 2
+    assert "removed block 9 does not exist" in err.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_model_of_a_grid_from_which_nothing_can_go_is_refused(
+    layerimp_command: Run, weightless: Path, tmp_path: Path
+) -> None:
+    amounts = ["--ratio", "0.1", "--count", "4"]
+    code, _, err = layerimp_command("bench", "--model", weightless, *amounts, "--output", tmp_path / "new" / "out")
+    assert code == 2
+    assert "nothing can be removed from weightless: removing 4 of 4 blocks" in err.splitlines()[-1]
+    assert "; ratio 0.1 of 4 blocks rounds to none" in err.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
+
+
+def test_ray_that_is_not_installed_is_said_before_anything(
+    layerimp_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerimp.bench.commands.find_spec", lambda name: None)
+    code, _, err = layerimp_command("bench", "--engine", "ray", "--output", tmp_path / "new" / "out")
+    assert (code, err.splitlines()[-1]) == (2, "layerimp: --engine ray needs Ray: pip install 'layerimp[ray]'")
+    assert not (tmp_path / "new").exists()
+
+
+def test_where_the_configuration_states_another_number_blocks_are_counted(
+    plugged: Plug, install: Install, weightless: Path
+) -> None:
+    """A plugin may teach a stack that is no `num_hidden_layers` long."""
+
+    def half(model: Any) -> Any:
+        return layerimp.blocks.BlockStack(model, "model.layers", model.config, model.model)  # type: ignore[attr-defined]
+
+    config = json.loads((weightless / "config.json").read_text())
+    (weightless / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 6}))
+    plugged(install("half", layerimp_blocks=half))
+    assert (blocks_stated(weightless), count_blocks(weightless)) == (6, 6)
+    asked: list[int] = []
+
+    def check(num_blocks: int) -> None:
+        asked.append(num_blocks)
+        if num_blocks != 8:
+            raise OptionError(f"{num_blocks} are not 8")
+
+    with pytest.raises(OptionError, match="6 are not 8"):
+        check_ahead(str(weightless), Permissions(), check)
+    assert asked == [6, 6]
+
+
+def test_where_blocks_cannot_be_counted_the_loaded_model_decides(
+    weightless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerimp.pipeline.ahead.count_blocks", lambda *_args, **_options: None)
+
+    def check(_num_blocks: int) -> None:
+        raise OptionError("never")
+
+    check_ahead(str(weightless), Permissions(), check)
+
+
+@pytest.mark.parametrize("command", ["run", "score", "prune", "evaluate", "heal", "bench"])
+def test_no_output_lies_in_a_model(layerimp_command: Run, model_dir: Path, tmp_path: Path, command: str) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(model_dir, model)
+    more: dict[str, list[object]] = {
+        "prune": ["--blocks", 1],
+        "heal": ["--teacher", model_dir, "--removed", 1],
+    }
+    before = sorted(path.name for path in model.iterdir())
+    code, _, err = layerimp_command(
+        command, "--model", model, *more.get(command, []), "--output", model / "deep" / "out"
+    )
+    assert code == 2
+    assert f"lies in the directory of the model {model}; name another" in err.splitlines()[-1]
+    assert sorted(path.name for path in model.iterdir()) == before
+
+
+def test_no_output_lies_in_the_teacher(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_dir, tmp_path / "teacher")
+    asked = ["--model", model_dir, "--teacher", tmp_path / "teacher", "--removed", 1]
+    code, _, err = layerimp_command("heal", *asked, "--output", tmp_path / "teacher" / "out")
+    assert (code, "lies in the directory of the model" in err.splitlines()[-1]) == (2, True)
+    assert not (tmp_path / "teacher" / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a\ud800b", r"a\\ud800b cannot be named"), ("a\udcff", "cannot be named"), ("a\0b", "NUL")]
+)
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, model_dir: Path, name: str, said: str) -> None:
+    recipe = make_recipe({"model": str(model_dir), "output": str(tmp_path / "new" / name), "scorers": ["depth"]})
+    with pytest.raises(OutputError, match=said):
+        score_model(recipe)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_on_the_way_to_an_output_go_with_it(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    out = tmp_path / "there" / "new" / "folders" / "out"
+    code, _, _ = layerimp_command("score", "--model", model_dir, "--calibration", tmp_path / "nothing", "--output", out)
+    assert code == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+@pytest.mark.parametrize("call", [layerimp.prune, lambda model, blocks: layerimp.heal(model, blocks, [])])
+def test_a_number_in_place_of_a_list_is_refused(call: Callable[..., object]) -> None:
+    with pytest.raises(OptionError, match=r"^steps are given as a list, such as \[5, '17/18'\], got 5$"):
+        call(tiny_model(), 5)
+
+
+def test_cuts_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match=r"^unknown cuts 'seams'. Known: all, blocks"):
+        layerimp.score(tiny_model(), [batch()], ["step"], cuts="seams")  # type: ignore[arg-type]
+
+
+def test_one_that_breaks_by_sublayer_leaves_the_others(
+    plugged: Plug, install: Install, layerimp_command: Run, model_dir: Path, calibration_file: Path
+) -> None:
+    class Breaking(Step):
+        """Breaks."""
+
+        name = "bad"
+
+        def update(self, trace: Any) -> None:
+            raise KeyError("oops")
+
+    plugged(install("bad", dist="layerimp-b", layerimp_scorers=lambda: [Breaking]))
+    text = ["--calibration", calibration_file, "--samples", 4, "--max-length", 16]
+    asked = ["score", "--by", "sublayer", "--model", model_dir, *text, "--scorer", "block-influence", "--json"]
+    expected = json.loads(layerimp_command(*asked)[1])["scorers"]
+    code, out, err = layerimp_command(*asked, "--scorer", "bad")
+    assert code == 1, err
+    assert json.loads(out)["scorers"] == expected
+    assert json.loads(out)["failed"]["bad"].startswith("scorer 'bad' (layerimp-b 1.2) failed at 0.attn, batch 0")

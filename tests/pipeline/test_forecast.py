@@ -1,0 +1,270 @@
+"""What `--dry-run` says is what the command then does, and nothing is loaded or written for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from support.mood import Run
+from support.tiny import tiny
+from transformers import PreTrainedModel
+
+import layerimp
+from layerimp.pipeline import rescoring as rescored
+from layerimp.pipeline.outline import Outline
+from layerimp.pipeline.pace import block_seconds
+from layerimp.report.forecast_documents import Forecast
+from layerimp.scoring.engine import measure
+from layerimp.sweep import Ablation, Backward, Forward, Sweep, Work
+from layerimp.testing import tiny_tokenizer
+
+
+@pytest.fixture
+def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
+    where = ["--model", model_dir, "--calibration", calibration_file]
+    return [*where, "--samples", 8, "--max-length", 16, "--scorer", "block-influence"]
+
+
+@pytest.fixture
+def foretold(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Gives the document of a dry run, during which no weights are read."""
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("weights are read")
+
+    def document(*args: object) -> dict[str, Any]:
+        with monkeypatch.context() as patched:
+            patched.setattr(PreTrainedModel, "from_pretrained", refuse)
+            code, out, err = layerimp_command(*args, "--dry-run", "--json")
+        assert code == 0, err
+        TypeAdapter(Forecast).validate_json(out, strict=True)
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    return document
+
+
+def made(command: Run, *args: object) -> dict[str, Any]:
+    """The document of a command that is carried out."""
+    code, out, err = command(*args, "--json")
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+AMOUNTS = [
+    ["--count", 2],
+    ["--ratio", 0.25],
+    ["--target", "parameters=0.75"],
+    ["--target", "kv-cache=0.5", "--blocks", "1/2", "--cuts", "all"],
+    ["--count", 2, "--cuts", "all"],
+]
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_a_run_does_what_was_foretold(
+    layerimp_command: Run, foretold: Any, scoring: list[object], task: Path, tmp_path: Path, amount: list[object]
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["run", *scoring, "--tasks", task, *amount, "--output", output]
+    before = foretold(*arguments)
+    assert not output.exists()
+    assert list(tmp_path.glob(".out*")) == []
+    after = made(layerimp_command, *arguments)
+    removed = {len(one["removed"]) for one in (after["scorers"] | after["baselines"]).values()}
+    assert removed == {before["removed"]["least"]} == {before["removed"]["most"]}
+    for name in ("parameters", "bytes"):
+        assert before[name]["original"] == after[name]["original"]
+        assert set(after[name]["pruned"].values()) == set(before[name]["pruned"].values())
+    costs = after["footprint"]
+    assert before["kv_bytes_per_token"]["original"] == costs["original"]["kv_bytes_per_token"]
+    assert before["kv_bytes_per_token"]["pruned"]["most"] == costs["block-influence"]["kv_bytes_per_token"]
+    assert before["tokens"] == after["calibration"]["tokens"]
+    assert (before["scorers"], before["baselines"]) == (list(after["scorers"]), list(after["baselines"]))
+    assert {Path(one["path"]) for one in before["writes"]} == {
+        *(path for path in output.iterdir() if path.is_file()),
+        *(output / "checkpoints").iterdir(),
+    }
+    assert before["memory"]["weights"] == before["memory"]["verifying"] == 4 * before["parameters"]["original"]
+
+
+def test_sizes_of_plans_that_are_not_known_are_ranges(
+    layerimp_command: Run, foretold: Any, calibration_file: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "model"
+    tiny("qwen3_moe", mlp_only_layers=[1, 3], intermediate_size=256).save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    given = ["run", "--model", directory, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
+    given += ["--tasks", "none"]
+    named = [part for name in ("block-influence", "angular", "random", "depth") for part in ("--scorer", name)]
+    for amount in (["--count", 1], ["--count", 2], ["--target", "parameters=0.75"]):
+        before, after = foretold(*given, *named, *amount), made(layerimp_command, *given, *named, *amount)
+        assert before["removed"]["least"] < before["removed"]["most"] or "--count" in amount
+        size = before["parameters"]["pruned"]
+        assert size["least"] < size["most"]
+        for label, one in after["scorers"].items():
+            assert before["removed"]["least"] <= len(one["removed"]) <= before["removed"]["most"]
+            assert size["least"] <= after["parameters"]["pruned"][label] <= size["most"]
+
+
+def test_a_prune_does_what_was_foretold(layerimp_command: Run, foretold: Any, model_dir: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    arguments = ["prune", "--model", model_dir, "--blocks", "0,2/3", "--output", output]
+    before = foretold(*arguments)
+    assert not before["passes"]
+    assert before["time"]["scoring_s"] is None
+    after = made(layerimp_command, *arguments)
+    assert before["parameters"]["pruned"]["least"] == after["parameters"]["pruned"]["blocks"]
+    (checkpoint,) = [one for one in before["writes"] if one["bytes"]]
+    assert checkpoint["path"] == after["scorers"]["blocks"]["checkpoint"]
+    plans = foretold("prune", "--model", model_dir, "--plan", output / "plan.json", "--output", tmp_path / "again")
+    assert plans["parameters"] == before["parameters"]
+    assert plans["removed"] == {"least": 2, "most": 2}
+
+
+@pytest.mark.parametrize(("pruner", "times"), [("lowest", 0), ("window", 0), ("greedy", 2)])
+def test_the_pruner_is_asked_how_often_it_scores_again(
+    layerimp_command: Run,
+    foretold: Any,
+    scoring: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    pruner: str,
+    times: int,
+) -> None:
+    arguments = ["run", *scoring, "--tasks", "none", "--pruner", pruner, "--count", 3]
+    assert foretold(*arguments)["rescorings"] == times
+    measured: list[object] = []
+    monkeypatch.setattr(rescored, "measure", lambda *args, **more: (measured.append(1), measure(*args, **more))[1])
+    made(layerimp_command, *arguments)
+    assert len(measured) == times
+
+
+def test_passes_are_shared_as_in_the_run(foretold: Any, scoring: list[object]) -> None:
+    more = ["--scorer", "avss", "--scorer", "perplexity", "--scorer", "random"]
+    found = foretold("run", *scoring, *more, "--tasks", "none")["passes"]
+    assert [(one["sweep"], one["scorers"]) for one in found] == [
+        ("Forward", ["block-influence", "avss"]),
+        ("Ablation", ["perplexity"]),
+    ]
+    assert [(one["backbone"], one["head"]) for one in found] == [(1, 0), (1 + 4 / 2, 1 + 4)]
+
+
+def test_sweeps_say_what_they_compute() -> None:
+    assert Forward().work(7) == Work(1)
+    assert Backward().work(7) == Work(2, 2)
+    assert Backward(parameters=True).work(7) == Work(3, 2)
+    assert Ablation(frozenset({0.0, 0.5, 1.0})).work(6) == Work(7, 13)
+    assert Ablation(frozenset({0.0, "mean"})).work(6) == Work(8, 13)
+
+    class Theirs(Sweep):
+        def drive(self, *_args: Any) -> None: ...
+
+    assert Theirs().work(7) is None
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "mixtral", "gemma2"])
+def test_one_block_of_each_kind_is_timed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny(name).save_pretrained(tmp_path)
+    timed: list[tuple[int, ...]] = []
+
+    def clock(run: Any) -> tuple[float, Any]:
+        output = run()
+        first = output if isinstance(output, torch.Tensor) else output[0]
+        timed.append(tuple(first.shape))
+        return 0.001 * len(timed), output
+
+    monkeypatch.setattr("layerimp.pipeline.pace._timed", clock)
+    outline = Outline.of(str(tmp_path))
+    kinds = len(set(outline.alike))
+    mean = sum(0.001 * (1 + sorted(set(outline.alike)).index(kind)) for kind in outline.alike) / len(outline.alike)
+    assert block_seconds(outline, 2, 8) == pytest.approx(mean)
+    assert timed == [(2, 8, 32)] * kinds
+
+
+def test_an_estimate_adds_up_blocks_batches_and_passes(
+    foretold: Any, scoring: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerimp.pipeline.forecast.block_seconds", lambda *_args: 0.5)
+    times = foretold("run", *scoring, "--tasks", "none", "--batch-size", 3, "--pruner", "greedy", "--count", 2)["time"]
+    scoring_s = 0.5 * 4 * 3  # seconds a block, blocks, batches of 3 out of 8 rows; one pass
+    assert times == {"block_ms": 500, "scoring_s": scoring_s, "rescoring_s": scoring_s}
+    monkeypatch.setattr("layerimp.pipeline.forecast.block_seconds", lambda *_args: None)
+    times = foretold("run", *scoring, "--tasks", "none")["time"]
+    assert set(times.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--count", 4], "leaves no model"),
+        (["--target", "parameters=0.01"], "no removal reaches parameters=0.01"),
+        (["--target", "parameters=3B"], "nothing has to go"),
+        (["--calibration", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--pruner", "nobody"], "unknown pruner 'nobody'"),
+        (["--blocks", "7"], "block 7 does not exist"),
+        (["--pruner", "greedy", "--set", "greedy.protect_last=3", "--count", 2], "only 1 of 4 are not protected"),
+    ],
+)
+def test_what_is_wrong_shows_before_anything_is_loaded(
+    layerimp_command: Run, scoring: list[object], more: list[object], told: str
+) -> None:
+    code, out, err = layerimp_command("run", *scoring, "--tasks", "none", *more, "--dry-run")
+    assert (code, out) == (2, "")
+    assert told in err.splitlines()[-1]
+
+
+def test_an_output_that_exists_and_a_seam_that_is_none_are_refused(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    arguments = ["prune", "--blocks", "1/2", "--dry-run", "--output"]
+    code, _, err = layerimp_command(*arguments, tmp_path / "out", "--model", model_dir)
+    assert code == 2
+    assert "exists" in err
+    tiny("phi").save_pretrained(tmp_path / "phi")
+    code, _, err = layerimp_command(*arguments, tmp_path / "new", "--model", tmp_path / "phi")
+    assert code == 2
+    assert "seam 1/2 cannot be removed: block 1 cannot be divided into attention and MLP" in err
+    tiny("modernbert").save_pretrained(tmp_path / "modernbert")
+    code, _, err = layerimp_command(
+        "prune", "--blocks", 0, "--dry-run", "--output", tmp_path / "new", "--model", tmp_path / "modernbert"
+    )
+    assert code == 2
+    assert "block 0 cannot be removed" in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: Path) -> None:
+    """From nothing to all that is not protected may go."""
+    found = foretold("run", *scoring, "--tasks", task, "--keep", "0.9", "--protect", "0")
+    assert found["removed"] == {"least": 0, "most": 3}
+    size = found["parameters"]
+    assert size["pruned"]["most"] == size["original"] > size["pruned"]["least"]
+    assert "how many blocks may go is found by measuring a few numbers of them, and not known before" in found["notes"]
+
+
+def test_a_latency_is_not_foretold(foretold: Any, scoring: list[object]) -> None:
+    found = foretold("run", *scoring, "--tasks", "none", "--target", "latency=0.7")
+    assert found["removed"] == {"least": 1, "most": 3}
+    assert "measured on the loaded model" in found["notes"][0]
+
+
+def test_what_a_reader_sees(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
+    arguments = ["run", *scoring, "--tasks", task, "--count", 2, "--heal", "linear", "--pruner", "greedy"]
+    code, out, err = layerimp_command(*arguments, "--output", tmp_path / "out", "--dry-run")
+    assert code == 0, err
+    whole = sum(parameter.numel() for parameter in tiny("llama").parameters())
+    block = sum(parameter.numel() for parameter in layerimp.find_blocks(tiny("llama"))[0].parameters())
+    assert "2 of 4 blocks would go" in out
+    assert f"{whole:,}" in out
+    assert f"{whole - 2 * block:,}" in out
+    assert "pass Forward for block-influence: as much as 1 forward pass of the blocks" in out
+    assert "the pruner scores again what is left, 3 times at most" in out
+    assert "each healed by linear as well" in out
+    assert "time, an estimate" in out
+    assert "checkpoints/block-influence+linear" in out

@@ -1,0 +1,182 @@
+"""What is known of a model before its weights are read: it is what the loaded model shows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from layerimp_footprint import Footprint
+from pydantic import TypeAdapter
+from safetensors.torch import save_file
+from support.mood import Run
+from support.tiny import ALL, PARALLEL, UNPRUNABLE, tiny
+from transformers import PreTrainedModel
+
+import layerimp
+from layerimp.blocks.halves import find_halves
+from layerimp.blocks.middle import Halves
+from layerimp.errors import ModelError, SurgeryError
+from layerimp.models.sizing import ledger_of
+from layerimp.pipeline.inspection import inspect_model
+from layerimp.pipeline.outline import Outline, stand_in
+from layerimp.recipe import Permissions
+from layerimp.report.forecast_documents import Inspection
+from layerimp.steps import Sublayer
+from layerimp.surgery.removal import prepare
+
+MADE: dict[str, dict[str, Any]] = {
+    "llama:tied": {"tie_word_embeddings": True},
+    "llama:large-padding": {"vocab_size": 300, "pad_token_id": 299},
+    "qwen3_moe:uneven": {"mlp_only_layers": [1, 3], "intermediate_size": 256},
+}
+
+
+def made(name: str) -> PreTrainedModel:
+    changes = MADE.get(name, {})
+    return tiny(name.split(":")[0] if name in MADE else name, **changes)
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets no weights be loaded."""
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", refuse)
+
+
+@pytest.mark.parametrize("name", [*ALL, *MADE])
+def test_it_is_what_the_loaded_model_shows(name: str, tmp_path: Path, unread: None) -> None:
+    model = made(name)
+    model.save_pretrained(tmp_path, max_shard_size="40KB")
+    found = inspect_model(str(tmp_path), Permissions())
+    TypeAdapter(Inspection).validate_python(found, strict=True)
+    stack = layerimp.find_blocks(model)
+    measured = {one.name: one.value for one in Footprint(Footprint.Config(repeats=1)).evaluate(model, None)}
+    assert found["architecture"] == type(model).__name__
+    assert (found["parameters"], found["bytes"]) == (measured["parameters"], measured["bytes"])
+    assert found["kv_bytes_per_token"] == measured.get("kv_bytes_per_token", 0)
+    assert found["files"] is not None
+    assert found["files"]["files"] == len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert found["files"]["bytes"] == measured["bytes"]
+    assert not found["notes"]
+    halves = find_halves(stack)
+    ledger = ledger_of(stack, {index: one for index, one in enumerate(halves) if isinstance(one, Halves)})
+    for index, block in enumerate(found["blocks"]):
+        assert block["parameters"] == sum(parameter.numel() for parameter in stack[index].parameters())
+        assert block["bytes"] == 4 * block["parameters"]
+        assert not block["not_removed"]
+        assert bool(block["not_divided"]) == (name in PARALLEL)
+        if name not in PARALLEL:
+            assert block["attention"] is not None
+            assert block["mlp"] is not None
+            assert block["attention"]["parameters"] == ledger.inside([Sublayer(index, "attn")]).parameters
+            assert block["mlp"]["bytes"] == ledger.inside([Sublayer(index, "mlp")]).bytes
+            assert block["attention"]["parameters"] + block["mlp"]["parameters"] == block["parameters"]
+    inside = sum(block["parameters"] for block in found["blocks"])
+    assert inside + found["outside"]["parameters"] == found["parameters"]
+
+
+@pytest.mark.parametrize("name", [*UNPRUNABLE])
+def test_blocks_that_stock_code_cannot_do_without_are_named_with_the_reason(name: str, tmp_path: Path) -> None:
+    model = tiny(name)
+    model.save_pretrained(tmp_path)
+    stack = layerimp.find_blocks(model)
+    refused = {}
+    for block in range(len(stack)):
+        try:
+            prepare(stack, [block])
+        except SurgeryError as error:
+            refused[block] = str(error)
+    assert refused
+    found = inspect_model(str(tmp_path), Permissions())["blocks"]
+    assert {block["block"]: block["not_removed"] for block in found if block["not_removed"]} == refused
+
+
+def test_kinds_are_told_apart(tmp_path: Path) -> None:
+    made("qwen3_moe:uneven").save_pretrained(tmp_path)
+    found = inspect_model(str(tmp_path), Permissions())["blocks"]
+    assert [block["alike"] for block in found] == [0, 1, 0, 1]
+    tiny("gemma2").save_pretrained(tmp_path / "other")
+    kinds = [block["kind"] for block in inspect_model(str(tmp_path / "other"), Permissions())["blocks"]]
+    assert kinds == ["sliding_attention", "full_attention"] * 2
+
+
+def test_bytes_are_those_that_are_stored(tmp_path: Path) -> None:
+    tiny("mixtral", dtype=torch.bfloat16).save_pretrained(tmp_path)
+    found = inspect_model(str(tmp_path), Permissions())
+    assert found["stored_dtype"] == "bfloat16"
+    assert found["bytes"] == 2 * found["parameters"]
+    assert found["kv_bytes_per_token"] == 2 * 4 * 2 * 2 * 8  # keys and values of 4 blocks, each of 2 heads of 8
+
+
+def test_files_and_configuration_that_disagree_are_noted(tmp_path: Path) -> None:
+    tiny("llama").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5, "dtype": "bfloat16"}))
+    first, second = inspect_model(str(tmp_path), Permissions())["notes"]
+    assert "numbers, and the configuration describes" in first
+    assert second == "the configuration says bfloat16, and the weights in the files are float32"
+
+
+def test_only_the_files_that_are_read_count(tmp_path: Path) -> None:
+    tiny("llama").save_pretrained(tmp_path)
+    save_file({"twice": torch.zeros(7)}, tmp_path / "consolidated.safetensors")
+    files = inspect_model(str(tmp_path), Permissions())["files"]
+    assert files is not None
+    assert files["files"] == 1
+
+
+def test_what_is_broken_is_refused(tmp_path: Path) -> None:
+    tiny("llama").save_pretrained(tmp_path, max_shard_size="40KB")
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    shards[0].write_bytes(b"nothing")
+    with pytest.raises(ModelError, match=f"cannot read .*{shards[0].name}"):
+        inspect_model(str(tmp_path), Permissions())
+    shards[0].unlink()
+    with pytest.raises(ModelError, match=f"cannot read .*{shards[0].name}"):
+        inspect_model(str(tmp_path), Permissions())
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"is no index of weight files"):
+        inspect_model(str(tmp_path), Permissions())
+    shutil.rmtree(tmp_path)
+    with pytest.raises(ModelError, match="does not exist"):
+        inspect_model(str(tmp_path), Permissions())
+
+
+def test_where_the_memory_is_not_there_halves_stay_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny("llama").save_pretrained(tmp_path)
+    monkeypatch.setattr("layerimp.pipeline.outline.free_bytes", lambda _device: 1000)
+    for block in inspect_model(str(tmp_path), Permissions())["blocks"]:
+        assert block["attention"] is block["mlp"] is None
+        assert block["not_divided"] == "not known until the model is loaded"
+
+
+def test_of_a_model_that_is_tried_one_block_of_each_kind_has_weights(tmp_path: Path) -> None:
+    made("qwen3_moe:uneven").save_pretrained(tmp_path)
+    tried = stand_in(Outline.of(str(tmp_path)).stack)
+    assert tried is not None
+    assert [any(p.is_meta for p in block.parameters()) for block in tried] == [False, False, True, True]
+
+
+def test_the_command_shows_it(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    code, out, err = layerimp_command("inspect", model_dir)
+    assert code == 0, err
+    assert "LlamaForCausalLM, 4 blocks, stored in float32" in out
+    assert "0-3" in out
+    assert "every block can be divided" in out
+    assert max(map(len, out.splitlines())) <= 120
+    code, out, err = layerimp_command("inspect", model_dir, "--json")
+    assert code == 0, err
+    TypeAdapter(Inspection).validate_json(out, strict=True)
+    tiny("phi").save_pretrained(tmp_path / "phi")
+    code, out, err = layerimp_command("inspect", tmp_path / "phi")
+    assert "blocks 0-3 cannot be divided into attention and MLP: the two are parallel branches" in out
+    code, out, err = layerimp_command("inspect", tmp_path / "nothing")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1

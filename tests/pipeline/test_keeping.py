@@ -1,0 +1,335 @@
+"""`layerimp run --keep`: as many blocks go as a share of what the model knows allows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from support.fake_plugins import Install
+from support.mood import Run
+from support.tiny import tiny
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+import layerimp
+from layerimp import Evaluator, Metric, PrunePlan, Pruner
+from layerimp.errors import NonFiniteError
+from layerimp.recipe import make_recipe
+from layerimp.report.halves import Halves, kept
+from layerimp.report.schema import DOCUMENTS
+from layerimp.steps import removed_by
+from layerimp.testing import tiny_tokenizer
+
+Plug = Callable[..., None]
+BLOCKS = 9
+HALF = 20
+"""Documents in each half: the even ones search, the odd ones confirm."""
+
+
+class Curve(Evaluator):
+    """An accuracy that is written out: how many documents of each half are right, by the number of blocks gone."""
+
+    name = "curve"
+    kind = "quality"
+    right: Mapping[int, tuple[int, int]] = {}
+    measured: list[int] = []  # noqa: RUF012
+
+    def evaluate(self, model: PreTrainedModel, tokenizer: Any) -> list[Metric]:
+        gone = BLOCKS - model.config.num_hidden_layers
+        self.measured.append(gone)
+        if gone not in self.right and gone:
+            raise NonFiniteError("the logits hold a NaN")
+        search, confirmation = self.right.get(gone, (HALF, HALF))
+        documents = tuple(float(n // 2 < (confirmation if n % 2 else search)) for n in range(2 * HALF))
+        share = sum(documents) / len(documents)
+        return [Metric("curve", "acc", share, 0.01, floor=0.0, documents=documents, hashes=tuple(range(2 * HALF)))]
+
+
+class Shifting(Pruner):
+    """Takes other blocks for each number: no plan is the start of another."""
+
+    name = "shifting"
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        first = BLOCKS - 1 - budget.count
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=list(range(first, first + budget.count)))
+
+
+@pytest.fixture(scope="module")
+def nine_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model") / "nine"
+    tiny(num_hidden_layers=BLOCKS).save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def _plugged(install: Install, plugged: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugged(install("curve", layerimp_evaluators=lambda: [Curve], layerimp_pruners=lambda: [Shifting]))
+    monkeypatch.setattr(Curve, "measured", [])
+
+
+@pytest.fixture
+def command(nine_blocks: Path, calibration_file: Path) -> tuple[Any, ...]:
+    text = ("--calibration", calibration_file, "--samples", 16, "--max-length", 16)
+    return ("run", "--model", nine_blocks, *text, "--scorer", "depth", "--no-baselines", "--evaluator", "curve")
+
+
+def falling(*right: int, confirmed: tuple[int, ...] | None = None) -> dict[int, tuple[int, int]]:
+    """Right documents of the half that searches, and of the one that confirms, without 1, 2, ... blocks."""
+    pairs = zip(right, confirmed or right, strict=True)
+    return dict(enumerate(pairs, start=1))
+
+
+def searched(layerimp_command: Run, *arguments: Any) -> dict[str, Any]:
+    code, printed, err = layerimp_command(*arguments, "--json")
+    assert code == 0, err
+    TypeAdapter(DOCUMENTS["layerimp.report/2"]).validate_json(printed, strict=True)
+    told: dict[str, Any] = json.loads(printed)
+    return told
+
+
+CURVES = {
+    "all fail": ((18, 17, 16, 15, 14, 13, 12, 11), 0),
+    "one": ((19, 18, 17, 16, 15, 14, 13, 12), 1),
+    "exactly 95 % is enough": ((20, 20, 19, 18, 17, 16, 15, 14), 3),
+    "most": ((20, 20, 20, 20, 20, 20, 19, 0), 7),
+    "all hold": ((20,) * 8, 8),
+}
+
+
+@pytest.mark.parametrize(("right", "count"), CURVES.values(), ids=CURVES)
+def test_as_many_go_as_an_exhaustive_search_allows(
+    right: tuple[int, ...], count: int, layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Curve, "right", falling(*right))
+    told = searched(layerimp_command, *command, "--keep", 0.95)
+    found = told["search"]["removable"]["depth"]
+    assert found["count"] == found["before_confirmation"] == len(found["blocks"]) == count
+    assert Curve.measured[0] == 0
+    assert sorted(Curve.measured[1:]) == [one["count"] for one in found["tried"]]
+    assert len(found["tried"]) <= 4  # of eight numbers
+    if count:
+        assert found["confirmed"]["mean"] == pytest.approx(right[count - 1] / HALF)
+        assert told["parameters"]["pruned"].keys() == {"depth"}
+    else:
+        assert found["retained"] is found["confirmed"] is None
+
+
+def test_what_was_found_is_written_and_measured_on_the_documents_that_confirm(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(Curve, "right", falling(20, 19, 16, 15, 14, 13, 12, 11, confirmed=(20, 20, 20, 9, 9, 9, 9, 9)))
+    told = searched(layerimp_command, *command, "--keep", 0.9, "--output", out)
+    assert told["search"]["removable"]["depth"]["count"] == 2
+    assert told["search"]["removable"]["depth"]["retained"]["mean"] == pytest.approx(0.95)
+    assert told["metrics"]["depth"]["curve"]["acc"]["value"] == 1.0
+    assert told["metrics"]["depth"]["curve"]["acc"]["documents"] == HALF
+    assert told["retained_worst"]["depth"] == 1.0
+    model = AutoModelForCausalLM.from_pretrained(out / "checkpoints" / "depth")
+    assert model.config.num_hidden_layers == BLOCKS - 2
+    plan = json.loads((out / "plan.json").read_text())["plans"]["depth"]
+    assert plan["blocks"] == told["scorers"]["depth"]["removed"] == told["search"]["removable"]["depth"]["blocks"]
+    assert json.loads((out / "recipe.json").read_text())["keep"] == 0.9
+    assert json.loads((out / "metrics.json").read_text())["search"] == told["search"]
+
+
+def test_it_steps_down_where_other_documents_do_not_confirm(
+    layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches, confirms = (20, 20, 20, 20, 20, 12, 11, 10), (20, 20, 20, 18, 18, 12, 11, 10)
+    monkeypatch.setattr(Curve, "right", falling(*searches, confirmed=confirms))
+    found = searched(layerimp_command, *command, "--keep", 0.95)["search"]["removable"]["depth"]
+    assert (found["before_confirmation"], found["count"]) == (5, 3)
+    assert found["confirmed"]["mean"] == 1.0
+    assert len(Curve.measured) == len(set(Curve.measured))  # each once
+    _, printed, _ = layerimp_command(*command, "--keep", 0.95)
+    assert "depth: the search found 5, of which the other half confirmed 3" in printed
+
+
+def test_nothing_may_go(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Curve, "right", falling(*(10,) * 8))
+    out = tmp_path / "out"
+    code, printed, _ = layerimp_command(*command, "--keep", 0.95, "--output", out)
+    assert code == 0
+    assert "depth: nothing can go; 1 removed leaves 50.0%" in printed
+    assert not (out / "checkpoints").exists()
+    assert json.loads((out / "metrics.json").read_text())["search"]["removable"]["depth"]["count"] == 0
+
+
+def test_plans_that_are_not_nested_are_tried_upwards(
+    layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Curve, "right", falling(20, 20, 10, 20, 20, 20, 20, 20))
+    told = searched(layerimp_command, *command, "--keep", 0.95, "--pruner", "shifting")
+    found = told["search"]["removable"]["depth"]
+    assert [one["count"] for one in found["tried"]] == [1, 2, 3]
+    assert found["count"] == 2
+    assert found["blocks"] == [6, 7]
+
+
+def test_equal_removals_are_measured_once(
+    layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Curve, "right", falling(20, 20, 19, 10, 10, 10, 10, 10))
+    told = searched(layerimp_command, *command, "--scorer", "again=depth", "--keep", 0.95)
+    removable = told["search"]["removable"]
+    assert removable["again"] == removable["depth"]
+    assert len(Curve.measured) == 1 + len(removable["depth"]["tried"])
+
+
+def test_a_model_that_cannot_be_measured_keeps_nothing(
+    layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Curve, "right", falling(20, 20))  # NaN without three or more
+    code, printed, err = layerimp_command(*command, "--keep", 0.95, "--json")
+    assert code == 0
+    assert "depth keeps nothing without 4 blocks" in err
+    assert json.loads(printed)["search"]["removable"]["depth"]["count"] == 2
+
+
+def test_forced_blocks_are_the_least_and_protected_ones_the_most(
+    layerimp_command: Run, command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Curve, "right", falling(10, 10, 20, 20, 20, 20, 20, 20))
+    protect = ("--protect", "0,1,2,3")
+    found = searched(layerimp_command, *command, "--keep", 0.95, "--blocks", "4,5,6", *protect)["search"]["removable"]
+    assert found["depth"]["count"] == 5
+    assert {one["count"] for one in found["depth"]["tried"]} <= {3, 4, 5}
+    assert set(found["depth"]["blocks"]) >= {4, 5, 6}
+    monkeypatch.setattr(Curve, "right", falling(*(10,) * 8))
+    none = searched(layerimp_command, *command, "--keep", 0.95, "--blocks", "4,5")["search"]["removable"]
+    assert none["depth"]["count"] == 0
+    assert none["depth"]["tried"][0]["count"] == 2
+
+
+def test_each_healer_has_a_number_of_its_own(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The healed models are measured as trees of their own; here they keep more, by a curve of their own."""
+    plain, healed = falling(20, 10, 10, 10, 10, 10, 10, 10), falling(20, 20, 20, 19, 10, 10, 10, 10)
+    original = Curve.evaluate
+
+    def evaluate(self: Curve, model: PreTrainedModel, tokenizer: Any) -> list[Metric]:
+        monkeypatch.setattr(Curve, "right", plain if model is models[0] else healed)
+        return original(self, model, tokenizer)
+
+    models: list[PreTrainedModel] = []
+
+    def loaded(self: Curve, model: PreTrainedModel) -> None:
+        models.append(model)
+
+    monkeypatch.setattr(Curve, "check", loaded)
+    monkeypatch.setattr(Curve, "evaluate", evaluate)
+    out = tmp_path / "out"
+    told = searched(layerimp_command, *command, "--keep", 0.95, "--heal", "rescale", "--output", out)
+    removable = told["search"]["removable"]
+    assert {label: one["count"] for label, one in removable.items()} == {"depth": 1, "depth+rescale": 4}
+    assert told["search"]["order"] == told["comparison"]["order"] == ["depth+rescale", "depth"]
+    # By the documents they are not rivals: one lacks three blocks more.
+    assert told["comparison"]["best_retained"] == told["comparison"]["best"]["curve"]["acc"] == []
+    for label, count in (("depth", 1), ("depth+rescale", 4)):
+        model = AutoModelForCausalLM.from_pretrained(out / "checkpoints" / label)
+        assert model.config.num_hidden_layers == BLOCKS - count
+        record = json.loads((out / "checkpoints" / label / "layerimp.json").read_text())
+        assert removed_by(record["removed"]) == removed_by(removable[label]["blocks"])
+    gaps = told["scorers"]["depth"]["healed"]["rescale"]["gaps"]
+    assert sorted(block for gap in gaps for block in gap["removed"]) == sorted(removable["depth+rescale"]["blocks"])
+
+
+def test_without_tasks_a_model_that_knows_nothing_of_the_text_is_refused(
+    layerimp_command: Run, command: tuple[Any, ...]
+) -> None:
+    without = (*command[:-2], "--evaluator", "footprint", "--samples", 32, "--keep", 0.05)
+    code, _, err = layerimp_command(*without)
+    assert code == 2
+    assert "note: no tasks: what is kept is measured on 8 held-out rows" in err
+    assert "layerimp: held-out text: nothing can be retained of token_perplexity" in err
+
+
+def test_without_tasks_text_is_held_out(layerimp_command: Run) -> None:
+    text = ("--samples", 40, "--max-length", 64, "--tasks", "none", "--evaluator", "harness", "--no-baselines")
+    told = searched(layerimp_command, "run", "--scorer", "block-influence", *text, "--keep", 0.9, "--heal", "rescale")
+    search = told["search"]
+    assert search["held_out"]
+    assert search["measured_on"] == ["held-out text"]
+    assert told["calibration"]["rows"] == 30
+    assert told["metrics"]["original"]["held-out text"]["token_perplexity"]["documents"] == 5
+    for one in search["removable"].values():
+        assert one["count"] >= 1
+        assert min(one["retained"]["mean"], one["confirmed"]["mean"]) >= 0.9
+    _, printed, _ = layerimp_command("run", "--scorer", "block-influence", *text, "--keep", 0.9)
+    assert "searched: on the half of the rows of held-out calibration text that the number was chosen by" in printed
+
+
+@pytest.mark.slow
+def test_on_the_starter_the_number_holds_and_one_more_does_not_as_exhaustive_evaluation_says() -> None:
+    names = ["block-influence", "avss", "relative-magnitude", "random", "depth"]
+    asked: dict[str, Any] = {"scorers": names, "baselines": [], "evaluators": ["harness"], "limit": 60}
+    asked |= {"calibration": {"samples": 16, "max_length": 64}, "tasks": ["starter_stories", "starter_qa"]}
+    report = layerimp.run(make_recipe({**asked, "keep": 0.9}))
+    assert report.search is not None
+    curves: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in names}
+    for count in range(1, 12):
+        whole = layerimp.run(make_recipe({**asked, "count": count})).metrics
+        intact = Halves.of(whole["original"])
+        for name in names:
+            parts = Halves.of(whole[name])
+            found = kept(intact.search, parts.search), kept(intact.confirmation, parts.confirmation)
+            assert found[0] is not None
+            assert found[1] is not None
+            curves[name][count] = found[0].mean, found[1].mean
+    for name, one in report.search.removable.items():
+        held = [0, *(n for n, (share, _) in curves[name].items() if share >= 0.9)]
+        both = [0, *(n for n, shares in curves[name].items() if min(shares) >= 0.9)]
+        assert one.first in held
+        assert one.first + 1 not in held
+        assert one.count == max(n for n in both if n <= one.first)
+        for each in one.tried:
+            assert each.searched is not None
+            assert each.searched.mean == pytest.approx(curves[name][each.count][0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--keep", 1.2), "--keep 1.2 is not between 0 and 1; it is a share such as 0.95"),
+        (("--keep", 95), "--keep 95 is not between 0 and 1; it is a share such as 0.95"),
+        (("--keep", 0), "--keep 0 is not between 0 and 1; it is a share such as 0.95"),
+        (("--keep", "nan"), "--keep nan is not between 0 and 1; it is a share such as 0.95"),
+        (("--keep", 0.9, "--ratio", 0.5), "ratio and keep contradict each other; give one of them"),
+        (("--keep", 0.9, "--count", 2), "count and keep contradict each other; give one of them"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    arguments: tuple[Any, ...], said: str, layerimp_command: Run, command: tuple[Any, ...]
+) -> None:
+    code, _, err = layerimp_command(*command, *arguments)
+    assert code == 2
+    assert err == f"layerimp: {said}\n"
+
+
+def test_a_task_that_the_intact_model_cannot_do_is_refused_before_anything_is_scored(
+    layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Curve, "right", {0: (0, 0)})
+    out = tmp_path / "out"
+    code, _, err = layerimp_command(*command, "--keep", 0.95, "--output", out)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("layerimp: curve: nothing can be retained of acc, for the intact model is ")
+    assert "score" not in err
+    assert not out.exists()
+
+
+def test_prune_measures_nothing_that_could_be_kept(layerimp_command: Run, nine_blocks: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: {nine_blocks}\nkeep: 0.95\n")
+    code, _, err = layerimp_command("prune", "--recipe", recipe, "--output", tmp_path / "out")
+    assert code == 2
+    assert "prune measures nothing that could be kept: give a ratio or a count, or use layerimp run" in err

@@ -1,0 +1,72 @@
+"""What a pruner is offered, with some steps taken already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from layerimp_greedy import Greedy
+from layerimp_lowest import Lowest
+from support.tiny import tiny
+
+import layerimp
+from layerimp import Importance
+from layerimp.calibration.sampling import CalibrationSet
+from layerimp.pipeline.rescoring import rescoring
+from layerimp.pipeline.scores import scorers_of
+from layerimp.progress import SILENT
+from layerimp.pruner import Budget, Scoring
+from layerimp.recipe import make_recipe
+from layerimp.scoring.engine import measure
+from layerimp.scoring.selection import Selection
+from layerimp.steps import Cuts, Step, candidates
+from layerimp.testing import padded_batch
+
+
+def scoring_of(cuts: Cuts, scorer: str = "block-influence") -> Scoring:
+    """The scores of a random model of five blocks."""
+    stack = layerimp.find_blocks(tiny("llama", dtype=torch.float64, num_hidden_layers=5))
+    selection = Selection.of(make_recipe({"scorers": [scorer]}), SILENT)
+    text = [padded_batch()]
+    scorers, seams = scorers_of(candidates((), 5, cuts), selection, scorer)
+    first = measure(stack, text, scorers, seams=seams)[scorer]
+    drawn: CalibrationSet = text  # type: ignore[assignment]
+    return rescoring(stack, drawn, first, selection, scorer, SILENT, cuts=cuts)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "removed", "offered"),
+    [
+        ("blocks", [], [0, 1, 2, 3, 4]),
+        ("blocks", ["1/2"], [0, 3, 4]),  # what a seam has joined is no whole block
+        ("blocks", [3], [0, 1, 2, 4]),
+        ("all", [], [0, "0/1", 1, "1/2", 2, "2/3", 3, "3/4", 4]),
+        ("all", ["1/2"], [0, "0/1", "1.attn,2.mlp", "2/3", 3, "3/4", 4]),
+        ("all", [3, "1/2"], [0, "0/1", "1.attn,2.mlp", "2.mlp,4.attn", 4]),
+        ("all", [0, 1, 2, 3], [4]),
+    ],
+)
+def test_what_is_offered(cuts: Cuts, removed: Sequence[Step], offered: list[Step]) -> None:
+    found = scoring_of(cuts)(removed)
+    assert list(found.blocks) == offered
+
+
+def test_the_first_scores_are_those_that_are_known() -> None:
+    known = Importance([1.0])
+    stack = layerimp.find_blocks(tiny("llama"))
+    selection = Selection.of(make_recipe({"scorers": ["depth"]}), SILENT)
+    drawn: CalibrationSet = []  # type: ignore[assignment]
+    assert rescoring(stack, drawn, known, selection, "depth", SILENT)(()) is known
+
+
+@pytest.mark.parametrize("forced", [(), ("1/2",), (0, "2/3")])
+def test_pruners_go_through_seams(forced: tuple[Step, ...]) -> None:
+    budget = Budget.exactly(4, 5, forced=forced, cuts="all")
+    for pruner in (Lowest(), Greedy(), Greedy(Greedy.Config(exchange=1))):
+        assert pruner.within_budget(scoring_of("all", "perplexity"), budget).blocks[: len(forced)] == list(forced)
+
+
+def test_pruners_of_blocks_leave_joined_ones_alone() -> None:
+    budget = Budget.exactly(3, 5, forced=("1/2",), protect=(0,))
+    assert set(Greedy().within_budget(scoring_of("blocks"), budget).blocks) == {"1/2", 3, 4}

@@ -1,0 +1,131 @@
+"""How many blocks may go at 90, 95 and 99 %, against what is worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+from scipy import stats
+from support.grids import BLOCKS, Arithmetic, computed, drive, harm_of
+
+from layerimp.bench.cell_graph import Layout
+from layerimp.bench.findings import find
+from layerimp.bench.store import Store
+from layerimp.report.findings import Findings
+from layerimp.report.formats import as_csv, as_latex, as_markdown
+from layerimp.report.html.page import page
+from layerimp.report.json_export import as_document
+from layerimp.report.removable import removable
+from layerimp.report.schema import DOCUMENTS
+from layerimp.report.tables import legend, removable_at, removables
+
+
+def test_the_largest_number_up_to_which_all_that_was_measured_holds() -> None:
+    found = removable(
+        [{1: 0.995, 2: 0.96, 4: 0.94, 6: 0.97}, {1: 0.99, 2: 0.95, 4: 0.92, 6: 0.2}, {1: 0.5, 2: 1, 4: 1}]
+    )
+    assert found
+    assert found.measured == [1, 2, 4]  # 6 was not measured in every repeat
+    assert {level: list(one.counts) for level, one in found.levels.items()} == {
+        0.9: [4, 4, 0],  # a curve that rises again does not count from where it failed
+        0.95: [2, 2, 0],
+        0.99: [1, 1, 0],
+    }
+    assert [one.at_least for one in found.levels.values()] == [True, False, False]
+    two = found.levels[0.95].mean
+    half = float(stats.t.ppf(0.975, 2)) * float(stats.sem([2, 2, 0]))
+    assert two.mean == pytest.approx(4 / 3)
+    assert two.high == pytest.approx(4 / 3 + half)
+    assert two.low == 0.0  # no fewer than none
+
+
+def test_what_is_said() -> None:
+    found = removable([{1: 1.0, 2: 0.97}, {1: 1.0, 2: 0.93}])
+    assert found
+    assert removable_at(found.levels[0.9]) == "≥ 2"
+    assert removable_at(found.levels[0.95]).startswith("≥ 1.5")
+    assert removable_at(found.levels[0.99]) == "1"
+    (single,) = [removable([{1: 0.96, 2: 0.91, 3: 0.8}])]
+    assert single
+    assert [removable_at(one) for one in single.levels.values()] == ["2", "1", "0"]
+    assert removable([]) is removable([{}, {1: 0.9}]) is None
+
+
+def test_a_sum_that_is_rounded_still_holds() -> None:
+    found = removable([{1: 0.95 - 1e-12}])
+    assert found
+    assert list(found.levels[0.95].counts) == [1]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return drive(tmp_path, Arithmetic(), counts=[1, 2, 3, 5], ratios=[], repeats=3, healers=["linear"])[0]
+
+
+@pytest.fixture
+def found(layout: Layout, tmp_path: Path) -> Findings:
+    with Store(tmp_path, write=False) as store:
+        return find(layout, store.records())
+
+
+def kept(blocks: list[int]) -> float:
+    """The lower of what is retained of the accuracy and of the likelihood, in the world of these grids."""
+    harm = harm_of(blocks)
+    right = max(0.0, (0.9 - harm / 100 - 0.5) / 0.4)
+    informed = max(0.0, (math.log(100) - math.log(10 + harm)) / math.log(10))
+    return min(right, informed)
+
+
+def test_a_grid_says_how_many_may_go(found: Findings, layout: Layout) -> None:
+    told = found.models["one"].removable
+    for scorer in ("avss", "random", "depth"):
+        one = told["lowest", scorer]
+        assert one.measured == [1, 2, 3, 5]
+        for level, each in one.levels.items():
+            expected = []
+            for draw in layout.draws(scorer):
+                scores = computed(layout.scoring("one", scorer, draw))["scores"]
+                order = sorted(range(BLOCKS), key=lambda block: (scores[block], -block))
+                holding = [count for count in (1, 2, 3, 5) if kept(order[:count]) >= level]
+                expected.append(max(holding, default=0))  # in this world the curves fall
+            assert list(each.counts) == expected
+    assert any(sum(one.counts) for each in told.values() for one in each.levels.values())
+    assert ("lowest", "avss+linear") in told
+
+
+def test_it_is_in_every_format(found: Findings) -> None:
+    (table,) = removables(found)
+    assert table.head == ["scorer", "90% retained", "95% retained", "99% retained"]
+    first = {row[0].text: row[2].text for row in table.rows}
+    means = [found.models["one"].removable["lowest", label].levels[0.95].mean.mean for label in first]
+    assert means == sorted(means, reverse=True)
+    assert f"## {table.title}" in as_markdown(found)
+    assert "\\begin{tabular}{lrrr}" in as_latex(found)
+    assert "\\begin{tabular}{lll" in as_latex(found)
+    assert any(line.startswith("removable: ") for line in legend(found))
+    lines = [line for line in csv.DictReader(io.StringIO(as_csv(found))) if line["data set"] == "removable blocks"]
+    assert [line["metric"] for line in lines] == ["90% retained", "95% retained", "99% retained"]
+    middle = found.models["one"].removable["lowest", "avss"].levels[0.95]
+    assert float(lines[1]["avss"]) == middle.mean.mean
+    document = json.dumps(as_document(found))
+    TypeAdapter(DOCUMENTS["layerimp.findings/2"]).validate_json(document, strict=True)
+    entries = {one["scorer"]: one for one in json.loads(document)["models"]["one"]["removable"]}
+    assert entries["avss"]["levels"][1]["counts"] == list(middle.counts)
+    written = page(found)
+    assert "<h3>How many blocks may go</h3>" in written
+    assert f"avss {removable_at(middle)}" in written
+
+
+def test_a_single_number_says_nothing_of_how_many_may_go(tmp_path: Path) -> None:
+    layout, _ = drive(tmp_path, Arithmetic(), counts=[2], ratios=[], repeats=2)
+    with Store(tmp_path, write=False) as store:
+        found = find(layout, store.records())
+    assert not found.models["one"].removable
+    assert removables(found) == []
+    assert not any(line.startswith("removable") for line in legend(found))
+    assert "How many blocks may go" not in page(found)

@@ -1,0 +1,290 @@
+"""Scoring: shared passes, no logits, nothing left behind, sound input."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from layerimp_avss import AVSS, AVSSConfig
+from support.tiny import tiny
+
+import layerimp
+from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError, UnknownNameError
+from layerimp.scorer import Importance, Scorer
+from layerimp.scoring.engine import measure
+from layerimp.stats import Mean
+from layerimp.surgery.removal import pruned
+from layerimp.sweep import Ablation, Backward, Forward, Sweep, Trace
+from layerimp.testing import BLOCKS, batch, padded_batch
+
+
+class Step(Scorer):
+    """Mean L2 norm of what the block adds to the residual stream."""
+
+    name = "step"
+    sweep = Forward()
+    observes = frozenset({"block_in", "block_out"})
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.mean = Mean(num_blocks)
+
+    def update(self, trace: Trace) -> None:
+        step = (trace.acts["block_out"] - trace.acts["block_in"])[trace.mask]
+        self.mean.add(trace.block, step.norm(dim=-1))
+
+    def merge(self, other: Step) -> None:
+        self.mean.merge(other.mean)
+
+    def compute(self) -> Importance:
+        return Importance(scores=self.mean.value().tolist())
+
+
+def forwards(module: torch.nn.Module) -> list[int]:
+    calls: list[int] = []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def test_a_scorer_gets_what_the_blocks_did() -> None:
+    model, one = tiny("llama"), padded_batch()
+    with torch.no_grad():
+        states = model.model(**one, output_hidden_states=True, use_cache=False).hidden_states
+    mask = one["attention_mask"].bool()
+    expected = [float((b - a)[mask].norm(dim=-1).double().mean()) for a, b in pairwise(states[:-1])]
+    found = layerimp.score(model, [one], [Step(BLOCKS)])["step"]
+    assert found.scores[:-1] == pytest.approx(expected, rel=1e-6)
+    assert found.blocks == list(range(BLOCKS))
+
+
+def test_scorers_share_one_pass_without_the_head() -> None:
+    model = tiny("llama")
+    backbone, head = forwards(model.model), forwards(model.lm_head)
+    layerimp.score(model, [batch(), batch()], {"a": "avss", "b": "avss", "step": Step(BLOCKS)})
+    assert len(backbone) == 2
+    assert not head
+
+
+def test_sweeps_are_as_few_as_their_scorers_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass forward, one there and back for each set of rules, and one with blocks changed."""
+    driven: list[Sweep] = []
+    for cls in (Forward, Backward, Ablation):
+
+        def drive(self: Any, *args: Any, real: Any = cls.drive, **kwargs: Any) -> None:
+            driven.append(self)
+            real(self, *args, **kwargs)
+
+        monkeypatch.setattr(cls, "drive", drive)
+    names = "avss block-influence relative-magnitude angular gbis lrp taylor cim perplexity random depth".split()
+    assert list(layerimp.score(tiny("llama"), [batch()], names)) == names
+    assert [type(sweep).__name__ for sweep in driven] == ["Forward", "Backward", "Relevance", "Ablation"]
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = tiny("llama").train()
+    model.model.layers[1].eval()
+    modes = [module.training for module in model.modules()]
+    weights = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    layerimp.score(model, [batch()], ["avss"])
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_bypassed_blocks_are_as_if_removed() -> None:
+    model = tiny("llama")
+    stack = layerimp.find_blocks(model)
+    past = measure(stack, [batch()], {"step": Step(BLOCKS - 2)}, removed=(0, 2))["step"]
+    assert past.blocks == [1, 3]
+    with pruned(model, [0, 2]):
+        assert layerimp.score(model, [batch()], [Step(BLOCKS - 2)])["step"].scores == past.scores
+
+
+def test_a_generator_of_batches_will_do() -> None:
+    model = tiny("llama")
+    listed = layerimp.score(model, [batch(), batch(seed=1)], ["avss"])["avss"]
+    assert layerimp.score(model, (batch(seed=s) for s in (0, 1)), ["avss"])["avss"].scores == listed.scores
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_bad_activation_names_block_and_batch(value: float) -> None:
+    model = tiny("llama")
+    token = 50
+    clean, bad = batch(), batch()
+    clean["input_ids"][clean["input_ids"] == token] = token + 1
+    bad["input_ids"][0, 3] = token
+    model.model.embed_tokens.register_forward_hook(lambda _m, a, out: out.masked_fill(a[0][..., None] == token, value))
+    with pytest.raises(NonFiniteError, match="block 0 puts out a NaN or an infinity in batch 1"):
+        layerimp.score(model, [clean, bad], ["avss"])
+
+
+def test_a_bad_block_is_named() -> None:
+    model = tiny("llama")
+    model.model.layers[2].mlp.register_forward_hook(lambda _m, _a, out: out * torch.nan)
+    for scorer in ("avss", AVSS(BLOCKS, AVSSConfig(site="block_out"))):
+        with pytest.raises(NonFiniteError, match=r"block 2 puts out a NaN or an infinity .*batch 0"):
+            layerimp.score(model, [batch()], [scorer])
+
+
+def test_padding_may_hold_anything() -> None:
+    model, one = tiny("llama"), padded_batch()
+    expected = layerimp.score(model, [one], ["avss"])["avss"].scores
+    one["input_ids"][one["attention_mask"] == 0] = 10_000
+    assert layerimp.score(model, [one], ["avss"])["avss"].scores == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda b: b["input_ids"].__setitem__((0, 0), 97), "batch 0 holds token id 97.*ids 0 to 96"),
+        (lambda b: b["input_ids"].__setitem__((0, 0), -1), "token id -1"),
+        (lambda b: b["attention_mask"].__setitem__(1, 0), "row 1 holds no token"),
+        (lambda b: b.__setitem__("input_ids", b["input_ids"][0]), r"\[12\]"),
+    ],
+)
+def test_bad_batches_are_named(change: Any, said: str) -> None:
+    one = batch()
+    change(one)
+    with pytest.raises(CalibrationError, match=said):
+        layerimp.score(tiny("llama"), [one], ["avss"])
+
+
+def test_bad_requests_are_named() -> None:
+    model = tiny("llama")
+    with pytest.raises(CalibrationError, match="is empty"):
+        layerimp.score(model, [], ["avss"])
+    with pytest.raises(UnknownNameError, match=r"'avs'.*Did you mean 'avss'"):
+        layerimp.score(model, [batch()], ["avs"])
+    with pytest.raises(OptionError, match="comes twice"):
+        layerimp.score(model, [batch()], ["avss", "avss"])
+    with pytest.raises(OptionError, match="made for 7 blocks"):
+        layerimp.score(model, [batch()], [Step(7)])
+
+
+def test_a_site_that_is_missing_is_named() -> None:
+    class Neurons(Step):
+        name = "neurons"
+        observes = frozenset({"mlp_act"})
+
+    with pytest.raises(ModelError, match="'neurons' reads the site 'mlp_act', which block 0 does not have"):
+        layerimp.score(tiny("mixtral"), [batch()], [Neurons(BLOCKS)])
+
+
+def test_what_does_not_fit_is_refused_before_any_pass() -> None:
+    class Unasked(Step):
+        def update(self, trace: Trace) -> None:
+            pytest.fail("the model was driven")
+
+    model = tiny("llama")
+    model.model.layers[1].gradient_checkpointing = True
+    with pytest.raises(ModelError, match="gradient checkpointing is on"):
+        layerimp.score(model, [batch()], {"unasked": Unasked(BLOCKS), "gbis": "gbis"})
+
+
+def test_a_scorer_that_miscounts_is_named() -> None:
+    class Short(Step):
+        name = "short"
+
+        def compute(self) -> Importance:
+            return Importance(scores=[1.0])
+
+    with pytest.raises(PluginError, match=r"scorer 'short' \(of the .*\): it gave 1 scores for 4 blocks"):
+        layerimp.score(tiny("llama"), [batch()], [Short(BLOCKS)])
+
+
+def test_a_scorer_that_raises_is_named() -> None:
+    class Broken(Step):
+        name = "broken"
+
+        def update(self, trace: Trace) -> None:
+            raise KeyError("oops")
+
+    with pytest.raises(PluginError, match=r"scorer 'broken' .* failed at block 0, batch 0: KeyError: 'oops'"):
+        layerimp.score(tiny("llama"), [batch()], [Broken(BLOCKS)])
+
+
+def test_ties_go_to_the_deeper_block() -> None:
+    assert Importance(scores=[2.0, 1.0, 1.0, 3.0]).weakest_first() == [2, 1, 0, 3]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scores": [float("nan")]}, {"scores": [1.0], "columns": {"c": [float("inf")]}}], ids=str
+)
+def test_importance_is_finite(wrong: dict[str, Any]) -> None:
+    with pytest.raises(NonFiniteError, match="of block 0 is"):
+        Importance(**wrong)
+
+
+class Reader(Scorer):
+    """Notes the traces that it gets, and the sum of each site that it reads."""
+
+    name = "reader"
+    sweep = Forward()
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.seen: list[tuple[int, int, dict[str, float]]] = []
+
+    def update(self, trace: Trace) -> None:
+        read = {site: float(trace.rows(site).sum(dtype=torch.float64)) for site in sorted(self.observes)}
+        self.seen.append((trace.block, trace.batch, read))
+
+    def merge(self, other: Reader) -> None:
+        self.seen += other.seen
+
+    def compute(self) -> Importance:
+        return Importance(scores=[0.0] * self.num_blocks)
+
+
+def test_scorers_of_different_sites_see_each_block_once() -> None:
+    """Alone and together, whether their sites are apart, overlap, or hold one another."""
+    ends = frozenset({"block_in", "block_out"})
+    observed = [ends, frozenset({"block_out"}), frozenset({"mlp_act"}), frozenset({"mlp_act", "block_in"})]
+    observed += [frozenset({"attn_out", "mlp_act"}), frozenset({"mlp_out"})]
+
+    def reader(sites: frozenset[str]) -> Reader:
+        made = Reader(BLOCKS)
+        made.observes = sites
+        return made
+
+    model, batches = tiny("llama"), [batch(), padded_batch()]
+    together = {str(number): reader(sites) for number, sites in enumerate(observed)}
+    layerimp.score(model, batches, together)
+    for sites, one in zip(observed, together.values(), strict=True):
+        alone = reader(sites)
+        layerimp.score(model, batches, [alone])
+        assert [at[:2] for at in one.seen] == [(block, number) for number in range(2) for block in range(BLOCKS)]
+        assert one.seen == alone.seen
+
+
+class Counting(Scorer):
+    """Counts its traces; reads no site."""
+
+    name = "counting"
+    sweep = Forward()
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.seen = [0.0] * num_blocks
+
+    def update(self, trace: Trace) -> None:
+        assert not trace.acts
+        self.seen[trace.block] += 1
+
+    def merge(self, other: Any) -> None:
+        self.seen = [a + b for a, b in zip(self.seen, other.seen, strict=True)]
+
+    def compute(self) -> Importance:
+        return Importance(scores=self.seen)
+
+
+@pytest.mark.parametrize("company", [[], ["block-influence"], ["avss", "block-influence"]])
+def test_a_scorer_that_reads_no_site_sees_every_block_once(company: list[str]) -> None:
+    model = tiny("llama")
+    found = layerimp.score(model, [batch(), batch()], {"c": Counting(BLOCKS), **{name: name for name in company}})
+    assert found["c"].scores == [2.0] * BLOCKS

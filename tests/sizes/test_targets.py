@@ -1,0 +1,428 @@
+"""Sizes that are asked for: what they mean, what plans leave by arithmetic, and the shortest plan that holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import layerimp_footprint
+import pytest
+import torch
+from layerimp_footprint import Footprint
+from pydantic import TypeAdapter
+from safetensors import safe_open
+from support.mood import Run
+from support.tiny import PARALLEL, classifier, tiny
+from transformers import PreTrainedModel
+
+import layerimp
+from layerimp.blocks.halves import halves_of
+from layerimp.errors import InputError
+from layerimp.models.dtypes import remember_stored
+from layerimp.models.sizing import ledger_of
+from layerimp.pruner import Budget
+from layerimp.recipe import make_recipe
+from layerimp.report.documents import MetricsFile, Report
+from layerimp.sizes.ledger import Amounts, Ledger
+from layerimp.sizes.targets import read_targets, split_targets
+from layerimp.steps import Step, Sublayer, removed_by
+from layerimp.surgery.removal import pruned
+from layerimp.testing import tiny_tokenizer
+
+UNEVEN = {"mlp_only_layers": [1, 3], "intermediate_size": 256}
+"""Two blocks with small experts, and two large ones without."""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected", "factor"),
+    [
+        ("parameters", "200M", 200_000_000, False),
+        ("parameters", "1.5B", 1_500_000_000, False),
+        ("parameters", 2_000_000, 2_000_000, False),
+        ("parameters", 2e6, 2_000_000, False),
+        ("bytes", "6GB", 6 * 10**9, False),
+        ("bytes", "6GiB", 6 * 2**30, False),
+        ("bytes", "1.5 kB", 1500, False),
+        ("bytes", "4096", 4096, False),
+        ("kv-cache", "64KiB", 65536, False),
+        ("latency", "750ms", 750, False),
+        ("latency", "0.75s", 750, False),
+        ("latency", 0.7, Fraction(7, 10), True),
+        ("bytes", "0.6", Fraction(3, 5), True),
+    ],
+)
+def test_a_target_is_a_size_with_a_unit_or_a_factor(name: str, value: Any, expected: Any, factor: bool) -> None:
+    (target,) = read_targets({name: value})
+    assert (target.value, target.factor) == (expected, factor)
+    assert target.limit(1000) == float(expected * 1000 if factor else expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("bytes", "6gb", "unknown unit 'gb'; give 6GB (10^9 bytes each) or 6GiB (2^30 bytes each)"),
+        ("bytes", "6G", "unknown unit 'G'"),
+        ("parameters", "6GB", "unknown unit 'GB'"),
+        ("latency", "12", "no factor between 0 and 1, and has no unit"),
+        ("latency", "1.2", "no factor between 0 and 1"),
+        ("parameters", 1, "no factor between 0 and 1"),
+        ("parameters", "1.5", "no factor between 0 and 1"),
+        ("parameters", "0", "leaves no model"),
+        ("parameters", "-3", "is no size"),
+        ("parameters", "nan", "is no size"),
+        ("parameters", "", "is no size"),
+        ("parameters", True, "is no size"),
+        ("size", "3", "unknown target 'size'"),
+        ("byte", "3", "Did you mean 'bytes'?"),
+    ],
+)
+def test_what_is_no_target_is_refused_with_what_would_be_right(name: str, value: Any, told: str) -> None:
+    with pytest.raises(InputError) as refused:
+        read_targets({name: value})
+    assert told in str(refused.value)
+
+
+def test_a_command_line_names_a_target_once() -> None:
+    assert split_targets(["bytes=6GB", "latency=0.7"]) == {"bytes": "6GB", "latency": "0.7"}
+    for texts, told in ((["bytes"], "NAME=VALUE"), (["bytes=1GB", "bytes=2GB"], "comes twice: 1GB and 2GB")):
+        with pytest.raises(InputError, match=told):
+            split_targets(texts)
+
+
+@pytest.mark.parametrize("other", [{"ratio": 0.5}, {"count": 1}])
+def test_a_target_contradicts_another_amount(other: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="targets contradict"):
+        make_recipe({"targets": {"bytes": "1MB"}, **other})
+
+
+def stored(model: PreTrainedModel, directory: Path) -> tuple[int, int]:
+    """The parameters and bytes of a checkpoint in several files, by what these say."""
+    model.save_pretrained(directory, max_shard_size="40KB")
+    numbers = size = 0
+    for file in directory.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118
+                tensor = opened.get_tensor(name)
+                numbers, size = numbers + tensor.numel(), size + tensor.nbytes
+    return numbers, size
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"tie_word_embeddings": True}),
+        ("gpt2", {}),
+        ("gemma2", {}),
+        ("opt", {}),
+        ("falcon", {}),
+        ("mixtral", {}),
+        ("qwen3_moe", UNEVEN),
+        ("gpt_oss", {}),
+        ("gpt_neo", {}),
+        ("mistral", {"sliding_window": 8}),
+    ],
+)
+def test_arithmetic_is_what_a_checkpoint_holds(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    model = tiny(name, **changes)
+    stack = layerimp.find_blocks(model)
+    divided = [] if name in PARALLEL else range(len(stack))
+    ledger = ledger_of(stack, halves_of(stack, divided))
+    removals: list[list[Step]] = [[], [0], [1], [1, 2], [0, 1, 3]]
+    if divided:
+        removals += [["1/2"], [0, "2/3"]]
+    for number, steps in enumerate(removals):
+        found = ledger.left(removed_by(steps))
+        with pruned(model, steps) as rest:
+            measured = {one.name: one.value for one in Footprint(Footprint.Config(repeats=1)).evaluate(rest, None)}
+            assert (found.parameters, found.bytes) == stored(rest, tmp_path / str(number))
+        assert found.parameters == measured["parameters"]
+        assert found.bytes == measured["bytes"]
+        assert found.cache == measured["kv_bytes_per_token"]
+
+
+def test_bytes_are_those_that_are_stored_whatever_is_computed_in() -> None:
+    model = tiny("llama", dtype=torch.bfloat16).float()
+    remember_stored(model, torch.bfloat16)
+    stack = layerimp.find_blocks(model)
+    found = ledger_of(stack, {}).left(())
+    assert found.bytes == 2 * found.parameters
+    assert found.cache == 2 * 4 * 2 * 2 * 8  # bytes of keys and values of 4 blocks, each of 2 heads of 8
+
+
+def test_a_parameter_of_two_blocks_goes_with_the_last_of_them() -> None:
+    model = tiny("llama")
+    stack = layerimp.find_blocks(model)
+    stack[2].mlp.down_proj.weight = stack[1].mlp.down_proj.weight
+    ledger = ledger_of(stack, halves_of(stack, range(4)))
+    whole = ledger.left(()).parameters
+    block = sum(parameter.numel() for parameter in stack[0].parameters())
+    shared = stack[1].mlp.down_proj.weight.numel()
+    assert whole == sum(parameter.numel() for parameter in model.parameters())
+    assert whole - ledger.left(removed_by([1])).parameters == block - shared
+    assert whole - ledger.left(removed_by([1, 2])).parameters == 2 * block - shared
+
+
+def by_hand(*blocks: tuple[int, int], outside: int = 10) -> Ledger:
+    """A ledger of attentions and MLPs of so many parameters."""
+    entries: list[tuple[list[Sublayer], Amounts]] = [([], Amounts(outside))]
+    for index, (attention, mlp) in enumerate(blocks):
+        entries += [([Sublayer(index, "attn")], Amounts(attention)), ([Sublayer(index, "mlp")], Amounts(mlp))]
+    return Ledger.collected(len(blocks), entries)
+
+
+def test_no_removal_of_fewer_steps_reaches_a_limit() -> None:
+    ledger = by_hand((2, 7), (3, 1), (2, 5), (1, 9))
+    blocks = range(4)
+    for limit in range(10, 41):
+        fits = [
+            n for n in range(5) for gone in combinations(blocks, n) if ledger.left(removed_by(gone)).parameters <= limit
+        ]
+        fewest = ledger.fewest("parameters", limit, ledger.sublayers)
+        assert fewest <= min(fits, default=5)
+        if limit >= 38:
+            assert fewest == min(fits)
+
+
+def test_the_least_that_can_be_left() -> None:
+    ledger = by_hand((2, 7), (3, 1), (2, 5), (1, 9))
+    assert ledger.least("parameters", (), (), "blocks").parameters == 10 + 4  # block 1
+    assert ledger.least("parameters", (), (), "all").parameters == 10 + 3  # the attention of block 0, the MLP of 1
+    assert ledger.least("parameters", (0, 3), (), "blocks").parameters == 10 + 9 + 10
+    assert ledger.least("parameters", (), removed_by([1]), "blocks").parameters == 10 + 7
+
+
+@pytest.fixture(scope="module")
+def uneven_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with two large blocks and two small ones, as a checkpoint."""
+    directory = tmp_path_factory.mktemp("model") / "uneven"
+    tiny("qwen3_moe", **UNEVEN).save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def asking(uneven_dir: Path, calibration_file: Path) -> list[object]:
+    return ["--model", uneven_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
+
+
+SCORERS = ("block-influence", "angular", "relative-magnitude", "random", "depth")
+
+
+@pytest.mark.parametrize("pruner", ["lowest", "greedy", "window"])
+@pytest.mark.parametrize("share", [0.93, 0.75, 0.45])
+def test_each_plan_is_the_shortest_that_holds(
+    layerimp_command: Run, asking: list[object], uneven_dir: Path, pruner: str, share: float
+) -> None:
+    named = [part for name in SCORERS for part in ("--scorer", name)]
+    common = ["run", *asking, *named, "--pruner", pruner, "--tasks", "none", "--json"]
+    code, out, err = layerimp_command(*common, "--target", f"parameters={share}")
+    assert code == 0, err
+    found = json.loads(out)
+    target = found["targets"]["parameters"]
+    whole = found["parameters"]["original"]
+    assert target["limit"] == pytest.approx(share * whole)
+    for count in (1, 2, 3):
+        code, out, err = layerimp_command(*common, "--count", count)
+        assert code == 0, err
+        longer = json.loads(out)
+        for label in SCORERS:
+            removed, reached = found["scorers"][label]["removed"], target["reached"][label]
+            value = longer["parameters"]["pruned"][label]
+            if count < len(removed):
+                assert value > target["limit"]
+            if count == len(removed):
+                assert removed == longer["scorers"][label]["removed"]
+                assert reached["value"] == found["parameters"]["pruned"][label] == value <= target["limit"]
+            if count == len(removed) - 1:
+                assert reached["one_less"] == value
+            if count == len(removed) + 1:
+                assert reached["one_more"] == value
+            if len(removed) == 1:
+                assert reached["one_less"] == whole
+
+
+def test_scorers_end_at_different_counts(layerimp_command: Run, asking: list[object], task: Path) -> None:
+    named = [part for name in SCORERS for part in ("--scorer", name)]
+    arguments = ["run", *asking, *named, "--no-baselines"]
+    code, out, err = layerimp_command(*arguments, "--tasks", task, "--target", "parameters=0.75", "--json")
+    assert code == 0, err
+    counts = {label: len(one["removed"]) for label, one in json.loads(out)["scorers"].items()}
+    assert len(set(counts.values())) > 1
+    code, out, err = layerimp_command(*arguments, "--tasks", task, "--target", "parameters=0.75")
+    assert code == 0, err
+    least, most = min(counts.values()), max(counts.values())
+    assert f"comparison, {least} to {most} of 4 blocks removed" in out
+    assert "target parameters=0.75: at most" in out
+    assert f"{most}: " in out
+
+
+def test_a_run_tells_what_was_reached(
+    layerimp_command: Run, model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
+) -> None:
+    whole = sum(parameter.numel() for parameter in tiny("llama").parameters())
+    block = sum(parameter.numel() for parameter in layerimp.find_blocks(tiny("llama"))[0].parameters())
+    output = tmp_path / "out"
+    given = ["run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
+    sizes = ["--target", f"bytes={4 * (whole - block) - 1}", "--target", "kv-cache=0.75"]
+    code, out, err = layerimp_command(
+        *given, "--tasks", task, "--cuts", "all", *sizes, "--scorer", "block-influence", "--output", output, "--json"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    TypeAdapter(Report).validate_json(out, strict=True)
+    TypeAdapter(MetricsFile).validate_json((output / "metrics.json").read_text(), strict=True)
+    size = found["targets"]["bytes"]["reached"]["block-influence"]
+    assert size == {
+        "value": 4 * (whole - 2 * block),
+        "stderr": None,
+        "one_less": 4 * (whole - block),
+        "one_more": 4 * (whole - 3 * block),
+    }
+    cache = found["targets"]["kv-cache"]
+    assert (cache["original"], cache["limit"], cache["unit"]) == (512, 384, "bytes per token")
+    assert (
+        cache["reached"]["block-influence"]["value"]
+        == found["footprint"]["block-influence"]["kv_bytes_per_token"]
+        == 256
+    )
+    assert json.loads((output / "recipe.json").read_text())["targets"].keys() == {"bytes", "kv-cache"}
+    card = (output / "checkpoints" / "block-influence" / "README.md").read_text()
+    assert "**Target:** kv-cache=0.75: at most 384 bytes per token" in card
+
+
+def test_what_is_forced_is_part_of_a_target(layerimp_command: Run, asking: list[object]) -> None:
+    arguments = ["run", *asking, "--scorer", "depth", "--tasks", "none", "--json", "--protect", "3"]
+    for share, count in ((0.95, 1), (0.5, 2)):
+        code, out, err = layerimp_command(*arguments, "--target", f"kv-cache={share}", "--blocks", "1/2")
+        assert code == 0, err
+        found = json.loads(out)
+        assert found["scorers"]["depth"]["removed"] == ["1/2", 0][:count]
+        reached = found["targets"]["kv-cache"]["reached"]["depth"]
+        assert reached["value"] == 512 - 128 * count == found["footprint"]["depth"]["kv_bytes_per_token"]
+    code, _, err = layerimp_command(*arguments, "--target", "kv-cache=0.3", "--blocks", "1/2", "--protect", "0,3")
+    assert code == 2
+    assert "at least 384 stay" in err  # the protected blocks, and what the seam joins
+
+
+class Timed:
+    """Lets the latency be 2 ms and 1 ms for each block, and counts how often it is measured."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.blocks: list[int] = []
+
+        def seconds(_evaluator: Footprint, model: PreTrainedModel, _tokens: object) -> list[float]:
+            self.blocks.append(len(layerimp.find_blocks(model)))
+            return [0.002 + 0.001 * self.blocks[-1]] * 3
+
+        monkeypatch.setattr(layerimp_footprint.Footprint, "_time", seconds)
+
+
+@pytest.mark.parametrize(("asked", "count"), [("0.84", 1), ("5ms", 1), ("0.7", 2), ("3.5ms", 3)])
+def test_a_latency_is_measured_around_the_plan(
+    layerimp_command: Run,
+    model_dir: Path,
+    calibration_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    count: int,
+) -> None:
+    timed = Timed(monkeypatch)
+    given = ["run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
+    code, out, err = layerimp_command(
+        *given, "--scorer", "depth", "--scorer", "random", "--tasks", "none", "--target", f"latency={asked}", "--json"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    target = found["targets"]["latency"]
+    assert (target["unit"], target["original"]) == ("ms", 6)
+    for label in ("depth", "random"):
+        assert len(found["scorers"][label]["removed"]) == count
+        reached = target["reached"][label]
+        assert reached["value"] == pytest.approx(6 - count)
+        assert reached["value"] <= target["limit"] < reached["one_less"] == pytest.approx(7 - count)
+    searching = timed.blocks[:-3]  # the last ones are for the footprint
+    assert len(searching) == len(set(searching)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (["latency=2.5ms"], "without 3 blocks of 4 a forward takes 3 ms, of 6 ms intact"),
+        (["latency=1s"], "nothing has to go: the intact model is within latency=1s"),
+        (["parameters=3B"], "nothing has to go: the intact model is within parameters=3B"),
+        (["parameters=0.01"], "are embeddings, head and what else lies outside the blocks"),
+        (["kv-cache=0.2"], "no removal reaches kv-cache=0.2 (102 bytes per token): at least 128 stay, of which 0"),
+        (["bytes=6gb"], "unknown unit 'gb'"),
+        (["size=3"], "unknown target 'size'"),
+        (["bytes=1MB", "bytes=2MB"], "comes twice"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_line(
+    layerimp_command: Run,
+    model_dir: Path,
+    calibration_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    targets: Sequence[str],
+    told: str,
+) -> None:
+    Timed(monkeypatch)
+    asked = [part for target in targets for part in ("--target", target)]
+    code, out, err = layerimp_command(
+        "prune", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16, *asked,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 2
+    assert told in err.splitlines()[-1], err
+    assert not out
+    assert not (tmp_path / "out").exists()
+    assert "score avss" not in err
+
+
+def test_other_amounts_contradict_a_target(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    for more in (["--ratio", 0.5], ["--count", 1], ["--plan", tmp_path / "plan.json"]):
+        output = ["--output", tmp_path / "out"]
+        code, _, err = layerimp_command("prune", "--model", model_dir, "--target", "bytes=0.5", *more, *output)
+        assert code == 2
+        assert "contradict" in err
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: {model_dir}\ntargets: {{bytes: 0.001}}\ntasks: []\nscorers: [depth]\n")
+    code, out, err = layerimp_command("run", "--recipe", recipe, "--count", 2, "--json")
+    assert code == 0, err  # the amount of the command line takes the place of the one in the file
+    assert len(json.loads(out)["scorers"]["depth"]["removed"]) == 2
+
+
+def test_a_model_that_keeps_nothing_has_no_cache_to_ask_for(
+    layerimp_command: Run, calibration_file: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "model"
+    classifier("llama").float().save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    given = ["run", "--model", directory, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
+    code, _, err = layerimp_command(*given, "--tasks", "none", "--target", "kv-cache=0.5")
+    assert code == 2
+    assert "LlamaForSequenceClassification keeps nothing of the tokens that it has read" in err
+
+
+def test_a_pruner_that_cannot_go_on_is_told(layerimp_command: Run, asking: list[object]) -> None:
+    arguments = ["run", *asking, "--scorer", "depth", "--tasks", "none", "--pruner", "greedy"]
+    code, _, err = layerimp_command(*arguments, "--set", "greedy.protect_last=3", "--target", "kv-cache=0.5")
+    assert code == 2
+    assert "kv-cache=0.5 is not reached before 2 blocks would have to go" in err
+
+
+def test_the_most_that_a_budget_can_take() -> None:
+    assert Budget.exactly(1, 6).most == 5
+    assert Budget.exactly(1, 6, protect=(0, 5)).most == 4
+    assert Budget.exactly(1, 6, forced=["2/3"]).most == 5
+    assert (
+        Budget.exactly(2, 6, forced=["2/3"], protect=(0,)).most
+        == Budget.exactly(4, 6, forced=["2/3"], protect=(0,)).count
+    )
+    with pytest.raises(InputError):
+        Budget.exactly(5, 6, forced=["2/3"], protect=(0,))

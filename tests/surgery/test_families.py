@@ -1,0 +1,102 @@
+"""The model families of the AVSS paper, end to end: scored, pruned, measured and saved, on a task of the paper."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from support.tiny import tiny
+
+import layerimp
+from layerimp.blocks.bypass import bypassed
+from layerimp.errors import SurgeryError
+from layerimp.pipeline.commands import run
+from layerimp.recipe import make_recipe
+from layerimp.testing import BLOCKS, batch, tiny_tokenizer
+
+ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Llama 1 and 2 (7B, 13B)": ("llama", {"num_key_value_heads": 4}),
+    "Llama 2 (70B), grouped queries": ("llama", {"num_key_value_heads": 2}),
+    "Llama 3.1, rope scaling": ("llama", {"num_key_value_heads": 2, "rope_parameters": ROPE}),
+    "Llama 3.2 (1B), tied": ("llama", {"num_key_value_heads": 2, "rope_parameters": ROPE, "tie_word_embeddings": True}),
+    "StableLM 3B, partial rotary": ("stablelm", {"num_key_value_heads": 4, "partial_rotary_factor": 0.25}),
+    "StableLM 2 (1.6B), biases": ("stablelm", {"num_key_value_heads": 4, "use_qkv_bias": True}),
+    "StableLM 2 (12B), parallel": (
+        "stablelm",
+        {"use_parallel_residual": True, "qk_layernorm": True, "partial_rotary_factor": 0.25},
+    ),
+    "DistilBERT": ("distilbert", {"num_labels": 2}),
+}
+SENTENCES = ["a great film", "an awful film", "good and big", "the film was bad", "a good cat", "he was awful"] * 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_goes_through_a_run(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    name, changes = FAMILIES[family]
+    tiny(name, **changes).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "sst2").mkdir()
+    lines = [json.dumps({"sentence": text, "label": (number + 1) % 2}) for number, text in enumerate(SENTENCES)]
+    for split in ("train", "dev"):
+        (tmp_path / "sst2" / f"{split}.jsonl").write_text("\n".join(lines))
+    scorers = ["avss", "gbis", "lrp", "cim"]
+    values = {
+        "model": str(tmp_path / "model"),
+        "scorers": scorers,
+        "calibration": {"source": "task:layerimp_sst2", "samples": 6, "max_length": 16},
+        "tasks": ["layerimp_sst2"],
+        "data_dir": tmp_path,
+        "blocks": [BLOCKS - 1],
+        "ratio": 0.25,
+        "evaluators": ["harness"],
+        "baselines": [],
+        "output": tmp_path / "out",
+    }
+    report = run(make_recipe(values))
+    assert list(report.importance) == scorers
+    assert all(len(report.metrics[label]) == 1 for label in ["original", *scorers])
+    told = report.calibration["labels"] if name == "distilbert" else report.calibration.get("labels")
+    assert told == ({"0": 3, "1": 3} if name == "distilbert" else None)
+    auto = getattr(transformers, report.loader)
+    for label in scorers:
+        model = auto.from_pretrained(report.checkpoints[label]).eval()
+        assert model.config.num_hidden_layers == BLOCKS - 1
+        assert model.config.num_labels == 2
+        with torch.no_grad():
+            assert torch.isfinite(model(**batch()).logits).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_has_seams_unless_its_branches_are_parallel(family: str, tmp_path: Path) -> None:
+    name, changes = FAMILIES[family]
+    model: Any = tiny(name, **changes)
+    if changes.get("use_parallel_residual"):
+        with pytest.raises(SurgeryError, match="the two are parallel branches"):
+            layerimp.prune(model, ["0/1"])
+        return
+    with bypassed(layerimp.find_blocks(model), ["0/1", "2/3"]), torch.no_grad():
+        expected = model(**batch()).logits
+    layerimp.prune(model, ["0/1", "2/3"])
+    layerimp.save(model, None, tmp_path / "out")
+    auto = (
+        transformers.AutoModelForSequenceClassification
+        if "num_labels" in changes
+        else (transformers.AutoModelForCausalLM)
+    )
+    reloaded = auto.from_pretrained(tmp_path / "out").eval()
+    assert reloaded.config.num_hidden_layers == BLOCKS - 2
+    with torch.no_grad():
+        torch.testing.assert_close(reloaded(**batch()).logits, expected, rtol=1e-4, atol=1e-4)

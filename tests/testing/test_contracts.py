@@ -1,0 +1,36 @@
+"""Every component that ships keeps the contracts that third parties check theirs against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.mood import mood
+
+from layerimp.registry.catalog import registry
+from layerimp.testing import Check, checks_of, parametrize
+
+SHIPPED = {
+    kind: [registry().get(kind, name) for name in registry().names(kind)] for kind in ("scorer", "pruner", "healer")
+}
+CIM = registry().get("scorer", "cim")
+
+
+@parametrize(*SHIPPED["scorer"], *SHIPPED["pruner"], *SHIPPED["healer"], registry().get("evaluator", "footprint"))
+def test_what_ships_keeps_its_contracts(check: Check) -> None:
+    check()
+
+
+@pytest.mark.parametrize("probes", [(0.0,), (0.0, 0.5, 1.0)], ids=str)
+def test_cim_without_its_mean_merges(probes: tuple[float, ...]) -> None:
+    scorer = CIM(4, CIM.Config(probes=probes))
+    merging = [check for check in checks_of(scorer) if check.name == "shards merge"]
+    assert [check.name for check in checks_of(CIM)].count("shards merge") == 0
+    assert len(merging) == 1
+    merging[0]()
+
+
+def test_the_harness_keeps_its_contracts(tmp_path: Path) -> None:
+    harness = registry().get("evaluator", "harness")
+    for check in checks_of(harness(harness.Config(tasks=[str(mood(tmp_path))], limit=4))):
+        check()
