@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from layerimp.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+    from layerimp.blocks.residency import Residency
 
 Batch = dict[str, Tensor]
 """`input_ids` and `attention_mask`, both [batch, seq]; for a classifier also `labels` [batch], where they are known."""
@@ -27,12 +30,15 @@ class BlockStack(Sequence[nn.Module]):
         path: Where they are in it, such as `model.layers`.
         config: The (sub-)configuration that counts them in `num_hidden_layers`.
         backbone: The part of the model that runs from token ids to the last hidden state, without a head.
+        residency: What brings the weights of a block into memory when they are needed, for a model that is streamed
+            from its files; None for a model that lies in memory as a whole.
     """
 
     model: PreTrainedModel
     path: str
     config: PretrainedConfig
     backbone: nn.Module
+    residency: Residency | None = None
 
     def __repr__(self) -> str:
         return f"BlockStack({len(self)} blocks of {type(self.model).__name__} at {self.path})"
@@ -52,6 +58,20 @@ class BlockStack(Sequence[nn.Module]):
 
     def __iter__(self) -> Iterator[nn.Module]:
         return iter(self.modules)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the weights of the blocks come from files, one block after another."""
+        return self.residency is not None
+
+    def held(self, index: int, *, then: int | None = None) -> AbstractContextManager[None]:
+        """Keep the weights of one block in memory inside this context; see `Residency.held`."""
+        return nullcontext() if self.residency is None else self.residency.held(index, then=then)
+
+    def set_aside(self, hidden: Tensor) -> None:
+        """Let hidden states that wait lie elsewhere than in memory, if that was asked; see `Residency.set_aside`."""
+        if self.residency is not None:
+            self.residency.set_aside(hidden)
 
     @property
     def device(self) -> torch.device:

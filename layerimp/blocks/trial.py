@@ -205,6 +205,7 @@ def _pass(
     With `passing`, the hidden states pass by the blocks unchanged.
     """
     shown: dict[Structure, Any] = {}
+    indices = {block: index for index, block in enumerate(stack)}
     trying = False
 
     def step(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -212,26 +213,29 @@ def _pass(
         structure = structures[block]
         if not trying and structure not in found:  # the trial runs the block itself
             trying, finite, new = True, True, None
-            try:
-                trial = Trial(block, args, kwargs)
-                record = trial.run()
-                finite = bool(hidden_states(record.output).isfinite().all())
-                shown[structure] = record.output
-                new = examine(trial, record) if finite else None
-            except Exception:  # whatever a block makes of running twice; then nothing is known of its inside
-                new = None
-            finally:
-                trying = False
+            with stack.held(indices[block]):
+                try:
+                    trial = Trial(block, args, kwargs)
+                    record = trial.run()
+                    finite = bool(hidden_states(record.output).isfinite().all())
+                    shown[structure] = record.output
+                    new = examine(trial, record) if finite else None
+                except Exception:  # whatever a block makes of running twice; then nothing is known of its inside
+                    new = None
+                finally:
+                    trying = False
             if not finite:
-                which = f"block {list(stack).index(block)}"
-                raise NonFiniteError(f"{which} puts out a NaN or an infinity in the trial before batch 0")
+                raise NonFiniteError(
+                    f"block {indices[block]} puts out a NaN or an infinity in the trial before batch 0"
+                )
             if new is not None:
                 found[structure] = new
             if found.keys() == set(structures.values()):
                 raise _AllKnownError
         if passing and not trying and structure in shown:
             return with_hidden(shown[structure], block_input(args, kwargs))
-        return forward(*args, **kwargs)
+        with stack.held(indices[block]):
+            return forward(*args, **kwargs)
 
     ids = probe_ids(stack, TRIAL_TOKENS)
     with ExitStack() as undo, torch.no_grad(), suppress(_AllKnownError):

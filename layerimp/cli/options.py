@@ -24,6 +24,17 @@ device_map = Annotated[
     str | None,
     typer.Option(help="auto: spread the model over all GPUs. Default: one device."),
 ]
+stream = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream",
+        help="Read the model block by block, so that it need not fit into memory. Default: if it does not fit.",
+    ),
+]
+scratch = Annotated[
+    Path | None,
+    typer.Option(help="Directory for hidden states of a streamed model. Default: they stay in memory."),
+]
 trust_remote_code = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
 scorer = Annotated[
     list[str] | None,

@@ -30,7 +30,7 @@ def run(*, dry_run: bool, **given: Any) -> int:
 
 @o.taking(
     f"model scorer calibration output cuts by set_ {o.TEXT} batch_size seed task_path data_dir allow_task_code "
-    f"{o.MODEL} overwrite recipe json"
+    f"stream scratch {o.MODEL} overwrite recipe json"
 )
 def score(*, by: str | None, **given: Any) -> int:
     """Score every block of a model, and the seams between them with --cuts all.

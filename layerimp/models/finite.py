@@ -19,17 +19,22 @@ _CHECKED = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat1
 """The dtypes that have a NaN, and whose extremes torch computes."""
 
 
-def refuse_non_finite_weights(model: PreTrainedModel | Any) -> None:
+def refuse_non_finite_weights(model: PreTrainedModel | Any, *, inside: str = "") -> None:
     """Refuse a model with a NaN or an infinity in a parameter, or a NaN in a buffer, which may be a mask of infinities.
 
     That reads each number once, which takes less than a forward pass over one token.
 
+    Args:
+        model: The model. Tensors on the meta device are passed over.
+        inside: What the paths of the tensors that are looked at begin with, such as `model.layers.3.`; empty for all.
+
     Raises:
         NonFiniteError: it has one; names the first such tensor.
     """
-    parameters = (path for path, tensor in model.named_parameters() if not _extremes(torch.isfinite, tensor))
-    buffers = (path for path, tensor in model.named_buffers() if not _extremes(_is_number, tensor))
-    if bad := list(chain(parameters, buffers)):
+    parameters = ((path, torch.isfinite, tensor) for path, tensor in model.named_parameters())
+    buffers = ((path, _is_number, tensor) for path, tensor in model.named_buffers())
+    looked_at = (one for one in chain(parameters, buffers) if one[0].startswith(inside))
+    if bad := [path for path, test, tensor in looked_at if not _extremes(test, tensor)]:
         source = f" ({model.name_or_path})" if model.name_or_path else ""
         where = bad[0] if len(bad) == 1 else f"{len(bad)} tensors, the first is {bad[0]}"
         raise NonFiniteError(f"{type(model).__name__}{source} holds a NaN or an infinity in its weights: in {where}")

@@ -48,7 +48,7 @@ def read_headers(model: str) -> Headers | None:
     if not directory.is_dir():
         return None
     numbers: Counter[str] = Counter()
-    names = _names(directory)
+    names = weight_files(directory)
     for name in names:
         try:
             with safe_open(directory / name, "pt") as file:
@@ -60,8 +60,14 @@ def read_headers(model: str) -> Headers | None:
     return Headers(len(names), dict(numbers))
 
 
-def _names(directory: Path) -> list[str]:
-    """The weight files that are read, of those in a directory."""
+def weight_files(directory: Path) -> list[str]:
+    """The names of the weight files that are read, of those in a directory.
+
+    Where a model is in one file and in several, Transformers reads the one.
+
+    Raises:
+        ModelError: the index cannot be read.
+    """
     if (directory / _WHOLE).exists():
         return [_WHOLE]
     index = directory / _INDEX

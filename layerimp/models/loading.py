@@ -74,7 +74,7 @@ def load(
     place = device_named(device)
     spread = device_map is not None and place.type == "cuda"
     wanted = dtype_named(dtype)
-    source = _source(model)
+    source = source_of(model)
     config = configuration(model, trust_remote_code=trust_remote_code)
     try:
         with quiet():
@@ -100,12 +100,24 @@ def load(
         raise unloadable(model, error) from error
     check_weights(model, loaded, info)
     remember_stored(loaded, stored)
+    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
+    return (loaded if spread else loaded.to(place)).eval(), tokenizer
+
+
+def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model.
+
+    Raises:
+        ModelError: it cannot be loaded; says why.
+    """
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                source_of(model), trust_remote_code=trust_remote_code
+            )
     except Exception as error:
         raise ModelError(f"cannot load the tokenizer of {str(model)!r}: {cause(error)}") from error
-    return (loaded if spread else loaded.to(place)).eval(), tokenizer
+    return tokenizer
 
 
 def configuration(model: str | Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -114,7 +126,7 @@ def configuration(model: str | Path, *, trust_remote_code: bool = False) -> Pret
     Raises:
         ModelError: it cannot be read.
     """
-    source = _source(model)
+    source = source_of(model)
     try:
         with quiet():
             config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -169,7 +181,7 @@ def float32_stands_in(
     """
     if str(model) == STARTER:
         return True
-    stored = stored_in(_source(model), config)
+    stored = stored_in(source_of(model), config)
     if device.type != "cpu" or stored is None or is_native(stored):
         return False
     try:
@@ -241,7 +253,12 @@ def _added(auto: str, config: PretrainedConfig) -> str | None:
     return registered.__name__ if registered else beside and str(beside).rpartition(".")[2]
 
 
-def _source(model: str | Path) -> str:
+def source_of(model: str | Path) -> str:
+    """Where Transformers finds a model: its directory, or its name on the hub.
+
+    Raises:
+        ModelError: there is no such directory, or the directory holds no model that can be loaded; says why.
+    """
     model = located("models", model)
     path = Path(model).expanduser()
     if path.suffix == ".gguf":

@@ -20,6 +20,7 @@ from layerimp.pipeline.removals import plan_removals, prepare_removals
 from layerimp.pipeline.resolve import anywhere, made_pruner, model_anywhere, resolve, told
 from layerimp.pipeline.scores import Unit, score_blocks
 from layerimp.pipeline.stages import Loaded, check_calibration, load_model, read_text
+from layerimp.pipeline.streaming import is_streamed
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import Permissions, Recipe
@@ -122,10 +123,10 @@ def score_model(
     if by == "sublayer" and recipe.cuts == "all":
         raise OptionError("--by sublayer scores what cannot go alone, and contradicts --cuts all")
     allowed = permissions or Permissions()
-    recipe, selection = _begun(recipe, progress, "calibration")
+    recipe, selection = _begun(recipe, progress, "calibration", may_stream=True)
     with output_directory(recipe) as stage:
         trained_on = check_calibration(recipe, allowed, progress)
-        loaded = load_model(recipe, allowed, progress)
+        loaded = load_model(recipe, allowed, progress, streamed=is_streamed(recipe, progress))
         report = _report(recipe, loaded, selection)
         drawn = read_text(report, loaded, trained_on, progress)
         score_blocks(report, loaded.stack, drawn, selection, progress, by=by)
@@ -190,9 +191,11 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
     return report.placed()
 
 
-def _begun(asked: Recipe, progress: Progress, *reads: str) -> tuple[Recipe, Selection]:
+def _begun(asked: Recipe, progress: Progress, *reads: str, may_stream: bool = False) -> tuple[Recipe, Selection]:
     """The recipe, resolved, and its scorers; what is used by default is said, and a wrong option found."""
     recipe = resolve(asked)
+    if recipe.stream and not may_stream:
+        raise OptionError("only layerimp score reads a model block by block so far; leave out stream, or score first")
     if by_default := told(asked, recipe, reads):
         progress.note(by_default)
     made_pruner(recipe.pruner, recipe.cuts)

@@ -13,6 +13,7 @@ from layerimp.errors import OptionError
 from layerimp.evaluation.selection import for_training
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load
+from layerimp.models.streaming import load_streamed
 from layerimp.models.traits import classifies, longest_row
 from layerimp.pipeline.resolve import source_anywhere
 from layerimp.registry.attribution import attributing
@@ -42,12 +43,29 @@ class Loaded:
     stack: BlockStack
 
 
-def load_model(recipe: Recipe, permissions: Permissions, progress: Progress) -> Loaded:
+def load_model(recipe: Recipe, permissions: Permissions, progress: Progress, *, streamed: bool = False) -> Loaded:
     """Load a recipe's model, and find its blocks.
+
+    Args:
+        recipe: The recipe.
+        permissions: What may run code.
+        progress: Where to report progress.
+        streamed: Whether the weights of the blocks stay in their files until they are needed.
 
     Raises:
         ModelError: the model cannot be loaded or understood.
     """
+    if streamed:
+        with progress.stage(f"open {recipe.model}"):
+            stack, tokenizer = load_streamed(
+                recipe.model,
+                dtype=recipe.dtype,
+                device=recipe.device,
+                trust_remote_code=permissions.trust_remote_code,
+                scratch=recipe.scratch,
+                progress=progress,
+            )
+        return Loaded(stack.model, tokenizer, stack)
     with progress.stage(f"load {recipe.model}"):
         model, tokenizer = load(
             recipe.model,

@@ -81,6 +81,15 @@ class Recipe(Part):
     device_map: Literal["auto"] | None = Field(
         None, description="auto: spread the model over all GPUs, where one is too small; in place of device."
     )
+    stream: bool | None = Field(
+        None,
+        description="Whether scoring reads the blocks from their files one after another, so that the model need not "
+        "fit into memory; default: where it does not fit.",
+    )
+    scratch: Path | None = Field(
+        None,
+        description="A directory for the hidden states of a streamed model, which then take no memory while they wait.",
+    )
     scorers: Scorers = Field(
         default_factory=lambda: {SCORER: ComponentSpec(name=SCORER)},
         description="Scorers, by label; `all` stands for every installed one that is not named beside it.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionEr
 from layerimp.registry.attribution import attributing, named
 from layerimp.registry.catalog import registry
 from layerimp.registry.process_state import leaving_process
+from layerimp.scorer import Scorer
 from layerimp.steps import Step
 from layerimp.steps import named as written
 from layerimp.sweep.base import Drive, Series
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.progress import Advance, Progress
-    from layerimp.scorer import Scorer
     from layerimp.sweep import Scouting, Sweep, Trace, Unit
     from layerimp.sweep.cache import BlockCache
 
@@ -74,19 +75,36 @@ class Pass:
     failed: dict[Key, LayerimpError] = field(default_factory=dict)
     scouting: Scouting = field(init=False)
     renamed: dict[Key, dict[str, str]] = field(init=False)
+    _of_batch: dict[tuple[Key, int], Scorer] = field(init=False, default_factory=dict)
 
     def scout(self, stack: BlockStack) -> None:
         """Check, before any long work, that the model has the sites that the scorers read.
 
         Raises:
-            ModelError: the model lacks a site that a scorer reads, and the scorer has no fallback for it.
+            ModelError: the model lacks a site that a scorer reads, and the scorer has no fallback for it; or the model
+                is streamed, and the sweep needs all of its blocks at once.
         """
+        self.check_streaming(stack)
         wanted = {site for scorer in self.scorers.values() for site in scorer.observes}
         # The sites that stand in for others are looked for as well, since the trial is made once.
         substitutes = {scorer.fallbacks.get(site) for scorer in self.scorers.values() for site in scorer.observes}
         self.scouting = self.sweep.scout(stack, frozenset(wanted | {site for site in substitutes if site}))
         missing = self.scouting.missing
         self.renamed = {key: _fallbacks(key[0], scorer, missing) for key, scorer in self.scorers.items()}
+
+    def check_streaming(self, stack: BlockStack) -> None:
+        """Refuse a model that is streamed where the sweep needs all of its blocks in memory.
+
+        Raises:
+            ModelError: the sweep does; names the scorers.
+        """
+        if not stack.streamed or self.sweep.streams:
+            return
+        names = ", ".join(dict.fromkeys(repr(label) for label, _ in self.scorers))
+        raise ModelError(
+            f"{names} cannot score a streamed model: the sweep {type(self.sweep).__name__} goes through later blocks "
+            "again, or back through all of them, and needs them in memory together; --no-stream loads the whole model"
+        )
 
     def run(
         self,
@@ -105,12 +123,13 @@ class Pass:
             progress: Where to report progress.
             cache: What the blocks put out in earlier passes.
         """
-        total = len(calibration) if isinstance(calibration, Sized) else None
+        rounds = stack if stack.streamed else calibration
+        total = len(rounds) if isinstance(rounds, Sized) else None
         classes = {label: type(scorer) for (label, _), scorer in self.scorers.items()}
         who = " and ".join(named("scorer", label, cls) for label, cls in classes.items())
         with (
             suppress(_NobodyLeftError),
-            leaving_no_trace(stack.model, progress, f"the sweep of {who}"),
+            leaving_no_trace(stack.model, progress, f"the sweep of {who}", weights=stack.streamed),
             leaving_process(f"the sweep of {who}"),
             self._failing_together(who),
             _naming_those_without_prediction(),
@@ -118,7 +137,8 @@ class Pass:
             while True:
                 labels = ", ".join(dict.fromkeys(label for label, _ in self._attending()))
                 with suppress(HarmfulError), progress.stage(f"score {labels}", total) as advance:
-                    self.sweep.drive(stack, Checked(calibration, stack), self._drive(scored, cache, advance))
+                    drive = self._drive(scored, cache, advance, streamed=stack.streamed)
+                    self.sweep.drive(stack, Checked(calibration, stack), drive)
                     for key in self._attending():
                         with self._setting_aside(key, "at the end of the text"):
                             self.scorers[key].end_sweep()
@@ -126,26 +146,34 @@ class Pass:
                 self._renew()
                 cache = None  # it may hold a tensor that was changed
 
-    def _drive(self, scored: Scored, cache: BlockCache | None, advance: Advance) -> Drive:
+    def _drive(self, scored: Scored, cache: BlockCache | None, advance: Advance, *, streamed: bool) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""
+        numbers = count()
+        self._of_batch = {}
 
         def end_batch() -> None:
+            number = next(numbers)
             for key in self._attending():
                 with self._setting_aside(key, "at the end of a batch"):
-                    self.scorers[key].end_batch()
-            advance(1)
+                    scorer = self._of_batch.pop((key, number), self.scorers[key])
+                    scorer.end_batch()
+                    if scorer is not self.scorers[key]:
+                        self.scorers[key].merge(scorer)
+            if not streamed:
+                advance(1)
 
         present = sorted({which for _, which in self._attending()})
         return Drive(
             scouting=self.scouting,
-            series=[self._series(which, scored.series[which]) for which in present],
+            series=[self._series(which, scored.series[which], streamed=streamed) for which in present],
             end_batch=end_batch,
+            end_block=lambda: advance(1),
             removed=scored.removed,
             halves=scored.halves,
             cache=cache,
         )
 
-    def _series(self, which: int, units: Sequence[Unit]) -> Series:
+    def _series(self, which: int, units: Sequence[Unit], *, streamed: bool) -> Series:
         """What the sweep is to read of one series."""
         bundles = self._bundles(which)
 
@@ -156,12 +184,26 @@ class Pass:
                     continue
                 # A scorer that changes the state of the process does so in its first batch.
                 with self._setting_aside(key, where, quick=trace.batch > 0):
-                    self.scorers[key].update(_view(trace, self.scorers[key], self.renamed[key]))
+                    scorer = self._scorer_of_batch(key, trace.batch) if streamed else self.scorers[key]
+                    scorer.update(_view(trace, scorer, self.renamed[key]))
                     if changed := [name for name, version in trace.versions().items() if version != before[name]]:
                         raise HarmfulError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
 
         lookback = max(self.scorers[key].lookback for key in bundles)
         return Series(units=units, bundles=set(bundles.values()), emit=show, lookback=lookback)
+
+    def _scorer_of_batch(self, key: Key, batch: int) -> Scorer:
+        """The scorer that sees a batch of a streamed model.
+
+        A scorer that does something at the end of a batch has to see the batch as a whole. But all batches pass through
+        a block before any of them reaches the next one: so each batch gets a scorer of its own, and these are merged.
+        """
+        scorer = self.scorers[key]
+        if type(scorer).end_batch is Scorer.end_batch:
+            return scorer
+        if (key, batch) not in self._of_batch:
+            self._of_batch[key, batch] = _anew(scorer)
+        return self._of_batch[key, batch]
 
     def _bundles(self, which: int) -> dict[Key, frozenset[str]]:
         """For each scorer of a series, the sites that its traces hold: at least those that the scorer observes."""
@@ -180,10 +222,8 @@ class Pass:
     def _renew(self) -> None:
         """Replace all remaining scorers by fresh ones, since they may have read a tensor that was changed."""
         for key in self._attending():
-            scorer = self.scorers[key]
             with self._setting_aside(key, "when it was made anew"):
-                self.scorers[key] = type(scorer)(scorer.num_blocks, scorer.config)
-                self.scorers[key].steps = scorer.steps
+                self.scorers[key] = _anew(self.scorers[key])
 
     @contextmanager
     def _failing_together(self, who: str) -> Iterator[None]:
@@ -220,6 +260,13 @@ class Pass:
             kind = type(stack[blocks[0]]).__name__
             found.append(f"{where} site {site} ({kind}); {other} is read instead, in every block")
         return found
+
+
+def _anew(scorer: Scorer) -> Scorer:
+    """A scorer with the same options that has seen nothing."""
+    made = type(scorer)(scorer.num_blocks, scorer.config)
+    made.steps = scorer.steps
+    return made
 
 
 def shared_passes(scorers: Mapping[Key, Scorer]) -> list[Pass]:

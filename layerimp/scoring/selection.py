@@ -14,6 +14,7 @@ from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Kind, Scorer
 from layerimp.scoring.engine import measure, measure_sublayers
+from layerimp.scoring.passes import shared_passes
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
@@ -129,6 +130,10 @@ class Selection:
 
     def _try(self, stack: BlockStack, few: Batch, label: str, kind: Kind | None) -> None:
         scorers = self.made(len(stack), label)
+        if stack.streamed:  # a trial would read the whole model
+            for one_pass in shared_passes({(label, 0): scorers[label]}):
+                one_pass.check_streaming(stack)
+            return
         if kind == "sublayer":
             measure_sublayers(stack, [few], scorers, self.made(len(stack), label))
         else:

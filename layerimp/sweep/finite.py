@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,20 +16,49 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass
+class Watched:
+    """A batch, or some rows of one, on its way through the blocks.
+
+    Attributes:
+        mask: Which of its tokens are real [batch, seq].
+        padded: Whether any is not.
+        spreads: How far the values of what each block put out lie apart.
+    """
+
+    mask: Tensor
+    padded: bool
+    spreads: list[Tensor] = field(default_factory=list)
+
+
 class Watch:
-    """Watches what blocks put out, one batch after another.
+    """Watches what blocks put out, batch by batch.
 
     Args:
         blocks: The blocks' indices in the model.
+
+    Attributes:
+        batch: The batch that is on its way through the blocks.
     """
+
+    batch: Watched
 
     def __init__(self, blocks: Sequence[int]) -> None:
         self.blocks = blocks
 
     def watch(self, mask: Tensor) -> None:
         """A batch begins, or some rows of one; its `mask` [batch, seq] tells which tokens are real."""
-        self.mask, self.padded = mask, not bool(mask.all())
-        self._spreads: list[Tensor] = []
+        self.batch = Watched(mask, not bool(mask.all()))
+
+    @property
+    def mask(self) -> Tensor:
+        """Which tokens of the batch are real [batch, seq]."""
+        return self.batch.mask
+
+    @property
+    def padded(self) -> bool:
+        """Whether any token of the batch is not real."""
+        return self.batch.padded
 
     def spread(self, hidden: Tensor) -> Tensor:
         """How far the values of `hidden` [batch, seq, hidden] lie apart [], float64: finite only if every value is."""
@@ -44,7 +74,7 @@ class Watch:
         hidden, shape = hidden_states(output), self.mask.shape
         if hidden.shape[:-1].numel() != shape.numel() or (hidden.ndim == 3 and hidden.shape[:2] != shape):
             raise ModelError(f"a block puts out hidden states {list(hidden.shape)}, and not [batch, seq, hidden]")
-        self._spreads.append(self.spread(hidden.detach()))
+        self.batch.spreads.append(self.spread(hidden.detach()))
         return hidden
 
     def check_outputs(self, when: str) -> None:
@@ -54,8 +84,8 @@ class Watch:
             ModelError: the blocks ran, but not as modules.
             NonFiniteError: one is not finite; names the first such block, and `when` that was.
         """
-        if not self._spreads:
+        if not (spreads := self.batch.spreads):
             raise ModelError("no hook of a block is called: the model runs its blocks otherwise than as modules")
-        bad = (~torch.stack([value.to(self._spreads[0].device) for value in self._spreads]).isfinite()).nonzero()
+        bad = (~torch.stack([value.to(spreads[0].device) for value in spreads]).isfinite()).nonzero()
         if len(bad):
             raise NonFiniteError(f"block {self.blocks[int(bad[0])]} puts out a NaN or an infinity {when}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,11 +16,12 @@ from layerimp.blocks.stack import Batch
 from layerimp.errors import ModelError
 from layerimp.steps import Part, named
 from layerimp.sweep.base import Drive, Scouting, Series, Sweep, Trace, Work
+from layerimp.sweep.block_by_block import block_by_block
 from layerimp.sweep.cache import remembered
 from layerimp.sweep.recorder import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -37,6 +38,7 @@ class Forward(Sweep):
 
     ENDS: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out"})
     SITES: ClassVar[frozenset[str]] = ENDS | {"attn_out", "mlp_out", "mlp_act"}
+    streams: ClassVar[bool] = True
 
     def work(self, num_units: int) -> Work:
         """One pass of the backbone."""
@@ -58,20 +60,85 @@ class Forward(Sweep):
             recorder = Recorder(drive.blocks(stack), readers)
             for reader in readers:
                 reader.tap(stack, drive.scouting.taps, undo)
-            recorder.attach(stack, middles := drive.middles, undo)
+            recorder.attach(stack, drive.middles, undo)
+            course = _Course(drive, recorder, readers)
+            if stack.streamed:
+                block_by_block(stack, batches, course, drive.end_block)
+                return
             cache = None if drive.sites - self.ENDS else drive.cache
             for number, batch in enumerate(batches):
-                recorder.watch(batch["attention_mask"].bool())
-                for reader in readers:
-                    reader.begin(number, recorder.mask, recorder.padded)
-                with remembered(cache, number, middles, recorder.show_middle):
+                course.begin(number, batch)
+                with remembered(cache, number, drive.middles, recorder.show_middle):
                     run(stack.backbone, batch)
-                recorder.check_outputs(f"in batch {number}")
-                drive.end_batch()
+                course.check(number)
+                course.end()
+
+
+class _Course:
+    """What is known of each batch on its way through the blocks.
+
+    Args:
+        drive: What is read, and who takes it.
+        recorder: Shows where units begin and end.
+        readers: The readers of the series.
+    """
+
+    def __init__(self, drive: Drive, recorder: Recorder, readers: Sequence[_Reader]) -> None:
+        self._drive, self._recorder, self._readers = drive, recorder, readers
+
+    def begin(self, number: int, batch: Batch) -> None:
+        """A batch begins."""
+        self._recorder.watch(batch["attention_mask"].bool())
+        for reader in self._readers:
+            reader.begin(number, self._recorder.mask, self._recorder.padded)
+
+    def check(self, number: int) -> None:
+        """Look at what the blocks put out so far for the batch at hand.
+
+        Raises:
+            NonFiniteError: it holds a NaN or an infinity.
+        """
+        self._recorder.check_outputs(f"in batch {number}")
+
+    def end(self) -> None:
+        """The batch at hand is through."""
+        self._drive.end_batch()
+
+    def left(self) -> Callable[[], None]:
+        """Another batch goes on in place of this one: what is to be called before this one goes on."""
+        watched, read = self._recorder.batch, [reader.batch for reader in self._readers]
+
+        def resume() -> None:
+            self._recorder.batch = watched
+            for reader, batch in zip(self._readers, read, strict=True):
+                reader.batch = batch
+
+        return resume
 
 
 PARTS: dict[str, Part] = {"attn_out": "attn", "mlp_out": "mlp", "mlp_act": "mlp"}
 """In which half of a block a site is."""
+
+
+@dataclass
+class _Read:
+    """What a reader knows of one batch.
+
+    Attributes:
+        number: The batch's position in the calibration set.
+        mask: Which of its tokens are real [batch, seq].
+        padded: Whether any is not.
+        inputs: The inputs of earlier units that later ones ask for, by position.
+        acts: The sites of the unit at hand that some bundle still needs.
+        missing: The bundles of the unit at hand that are not yet whole.
+    """
+
+    number: int
+    mask: Tensor
+    padded: bool
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    acts: dict[str, Tensor] = field(default_factory=dict)
+    missing: list[frozenset[str]] = field(default_factory=list)
 
 
 class _Reader:
@@ -80,18 +147,15 @@ class _Reader:
     The sooner, the better: what was just computed is still in the cache, and memory is not held for longer.
     """
 
-    mask: Tensor
+    batch: _Read
 
     def __init__(self, series: Series) -> None:
         self.series, self.units, self.sites = series, series.units, series.sites
         self.reads_input = "block_in" in self.sites or bool(series.lookback)
-        self.acts: dict[str, Tensor] = {}
-        self.missing: list[frozenset[str]] = []
 
     def begin(self, number: int, mask: Tensor, padded: bool) -> None:
         """A batch begins."""
-        self.number, self.mask, self.padded = number, mask, padded
-        self.inputs: dict[int, Tensor] = {}
+        self.batch = _Read(number, mask, padded)
 
     def tap(self, stack: BlockStack, taps: Sequence[Taps], undo: ExitStack) -> None:
         """Hook the sites inside the blocks, until `undo` ends.
@@ -114,8 +178,8 @@ class _Reader:
 
     def enter(self, position: int, hidden: Tensor) -> None:
         if self.series.lookback:
-            self.inputs[position] = hidden
-            self.inputs.pop(position - self.series.lookback - 1, None)
+            self.batch.inputs[position] = hidden
+            self.batch.inputs.pop(position - self.series.lookback - 1, None)
         if "block_in" in self.sites:
             self._take(position, "block_in", hidden)
 
@@ -129,7 +193,7 @@ class _Reader:
         elif tap.overwritten:
             act = act.clone()
         # Some modules see the tokens of a batch in one row.
-        self._take(position, site, act.reshape(*self.mask.shape, act.shape[-1]))
+        self._take(position, site, act.reshape(*self.batch.mask.shape, act.shape[-1]))
 
     def leave(self, position: int, hidden: Tensor) -> None:
         if "block_out" in self.sites:
@@ -138,19 +202,20 @@ class _Reader:
             self._emit(position, hidden.device, frozenset(), {})
 
     def _take(self, position: int, site: str, act: Tensor) -> None:
-        self.acts[site] = act
-        self.missing = self.missing or list(self.series.bundles)
-        whole = [bundle for bundle in self.missing if bundle <= self.acts.keys()]
+        batch, acts = self.batch, self.batch.acts
+        acts[site] = act
+        batch.missing = batch.missing or list(self.series.bundles)
+        whole = [bundle for bundle in batch.missing if bundle <= acts.keys()]
         if not whole:
             return
-        acts = self.acts
-        self.missing = [bundle for bundle in self.missing if bundle not in whole]
-        self.acts = {site: value for site, value in acts.items() if any(site in bundle for bundle in self.missing)}
+        batch.missing = [bundle for bundle in batch.missing if bundle not in whole]
+        batch.acts = {site: value for site, value in acts.items() if any(site in bundle for bundle in batch.missing)}
         for bundle in whole:
             self._emit(position, act.device, bundle, acts)
 
     def _emit(self, position: int, device: torch.device, bundle: frozenset[str], acts: Mapping[str, Tensor]) -> None:
         # What a block reads may still lie on the device of the one before it.
         read = {site: acts[site].to(device) for site in bundle}
-        inputs = {at: value.to(device) for at, value in self.inputs.items()}
-        self.series.emit(Trace(position, self.number, read, self.mask.to(device), self.padded, inputs))
+        batch = self.batch
+        inputs = {at: value.to(device) for at, value in batch.inputs.items()}
+        self.series.emit(Trace(position, batch.number, read, batch.mask.to(device), batch.padded, inputs))

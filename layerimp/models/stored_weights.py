@@ -1,0 +1,178 @@
+"""The weights of a checkpoint, left in its files until some are asked for.
+
+Transformers knows how the tensors in the files become the parameters of a model: under other names, merged, split. Its
+functions for that are not public, so this module is the only one that calls them.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from layerimp.blocks.modes import quiet
+from layerimp.errors import ModelError, one_line
+from layerimp.models.failures import unfit_keys
+from layerimp.models.headers import weight_files
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor in a file.
+
+    Attributes:
+        file: The file.
+        begin: Where the tensor begins in it, in bytes.
+        end: Where the tensor ends.
+        targets: The parameters and buffers of the model that are made of the tensor, with others or alone.
+    """
+
+    file: Path
+    begin: int
+    end: int
+    targets: frozenset[str]
+
+
+class StoredWeights:
+    """The weights of a checkpoint, which are put into a model part by part.
+
+    In the dtype that they are stored in, and on a CPU, they are views of the mapped files: what is not read takes no
+    memory.
+
+    Args:
+        directory: The checkpoint.
+        model: The model that they are for, on the meta device.
+        dtype: What the model computes in.
+        device: Where the weights go.
+
+    Attributes:
+        tensors: The tensors in the files, by name.
+
+    Raises:
+        ModelError: a file cannot be read, or the installed Transformers loads weights otherwise.
+    """
+
+    def __init__(self, directory: Path, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
+        self._model, self._loader = model, _Loader(model, dtype, device)
+        self.tensors: dict[str, Stored] = {}
+        for name in weight_files(directory):
+            file = directory / name
+            for key, (begin, end) in _places(file).items():
+                self.tensors[key] = Stored(file, begin, end, self._loader.targets(key))
+
+    @property
+    def bytes(self) -> int:
+        """What the tensors take in the files."""
+        return sum(one.end - one.begin for one in self.tensors.values())
+
+    def keys(self, prefix: str) -> list[str]:
+        """The tensors of which a part of the model is made, by the prefix of its parameters, such as `model.norm.`."""
+        return [key for key, one in self.tensors.items() if any(name.startswith(prefix) for name in one.targets)]
+
+    def put(self, keys: Collection[str]) -> None:
+        """Put the tensors of those names into the model.
+
+        Raises:
+            ModelError: one cannot be read, or has another shape than the configuration says.
+        """
+        name = self._model.name_or_path
+        with ExitStack() as opened, quiet():
+            files = {file: opened.enter_context(_opened(file)) for file in {self.tensors[key].file for key in keys}}
+            try:
+                slices = {key: files[self.tensors[key].file].get_slice(key) for key in keys}
+                info = self._loader.load(slices)
+            except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+                raise ModelError(f"cannot read the weights of {name!r}: {one_line(error)}") from error
+        if wrong := unfit_keys({"mismatched_keys": info.mismatched_keys}):
+            raise ModelError(f"the weights of {name!r} do not fit its configuration: {wrong}")
+        for problem in (*info.error_msgs, *info.conversion_errors.values()):
+            raise ModelError(f"cannot convert the weights of {name!r}: {' '.join(str(problem).split())}")
+
+    def missing(self, names: Collection[str]) -> list[str]:
+        """Those of the named parameters that no tensor in the files becomes."""
+        found = {name for one in self.tensors.values() for name in one.targets}
+        return sorted(set(names) - found)
+
+
+class _Loader:
+    """What layerimp uses of the way in which Transformers loads weights."""
+
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
+        try:
+            from transformers import conversion_mapping, core_model_loading, modeling_utils
+
+            self._rename = core_model_loading.rename_source_key
+            self._convert = core_model_loading.convert_and_load_state_dict_in_model
+            mapping: Any = conversion_mapping.get_model_conversion_mapping(model)
+            self._renamings = [one for one in mapping if isinstance(one, core_model_loading.WeightRenaming)]
+            self._converters = [one for one in mapping if isinstance(one, core_model_loading.WeightConverter)]
+            plan: Mapping[str, Any] = getattr(model, "_get_dtype_plan", lambda _dtype: {})(dtype)
+            self._config = modeling_utils.LoadStateDictConfig(
+                dtype=dtype, dtype_plan=dict(plan), device_map={"": device}, weight_mapping=mapping
+            )
+        except (ImportError, AttributeError, TypeError) as error:
+            raise ModelError(
+                f"the installed Transformers loads weights in another way than layerimp knows ({one_line(error)}), so "
+                "that no model can be streamed; another version helps, or --no-stream"
+            ) from error
+        self._model, self._names = model, model.state_dict()
+        self._patterns = {pattern: one for one in self._converters for pattern in one.source_patterns}
+
+    def targets(self, key: str) -> frozenset[str]:
+        """The parameters that a tensor becomes; none for one that the model has no use for."""
+        prefix = self._model.base_model_prefix
+        name, pattern = self._rename(key, self._renamings, self._converters, prefix, self._names)
+        if name not in self._names and key in self._names:
+            name, pattern = self._rename(key, [], [], prefix, self._names)
+        if pattern is None:
+            return frozenset({name} & self._names.keys())
+        first, *_ = targets = self._patterns[pattern].target_patterns
+        return frozenset({name.replace(first, one) for one in targets} & self._names.keys())
+
+    def load(self, slices: Mapping[str, Any]) -> Any:
+        """Put tensors into the model; returns what Transformers says of it."""
+        info, _ = self._convert(self._model, dict(slices), self._config)
+        return info
+
+
+def _opened(file: Path) -> Any:
+    """A file of weights, opened.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        return safe_open(file, "pt")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot read {file}: {one_line(error)}") from error
+
+
+def _places(file: Path) -> dict[str, tuple[int, int]]:
+    """Where each tensor lies in a file: its first byte, and the one after its last.
+
+    The format: eight bytes say how long the header is, and the header, in JSON, where each tensor lies behind it.
+
+    Raises:
+        ModelError: the file cannot be read, or is shorter than its header says.
+    """
+    with _opened(file):  # checks the header against the length of the file
+        pass
+    with suppress(OSError, ValueError, KeyError), file.open("rb") as opened:
+        (length,) = struct.unpack("<Q", opened.read(8))
+        header: dict[str, Any] = json.loads(opened.read(length))
+        return {
+            name: (8 + length + one["data_offsets"][0], 8 + length + one["data_offsets"][1])
+            for name, one in header.items()
+            if name != "__metadata__"
+        }
+    raise ModelError(f"cannot read {file}: its header is broken")

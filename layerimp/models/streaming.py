@@ -1,0 +1,310 @@
+"""Loads a model whose blocks stay in their files until they are needed, so that it may be larger than memory."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from accelerate import init_empty_weights
+
+from layerimp.blocks.modes import quiet
+from layerimp.defaults import STARTER
+from layerimp.errors import ModelError, OptionError, one_line
+from layerimp.models.discovery import find_blocks
+from layerimp.models.dtypes import dtype_named, is_native, name_of, note_stored
+from layerimp.models.failures import unfit_keys, unloadable
+from layerimp.models.finite import refuse_non_finite_weights
+from layerimp.models.loading import auto_class, configuration, device_named, load_tokenizer, source_of, stored_in
+from layerimp.models.stored_weights import Stored, StoredWeights
+from layerimp.models.unsupported import refuse_config
+from layerimp.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp.blocks.stack import BlockStack
+
+_PIECE = 8 << 20
+"""How many bytes are read ahead at a time."""
+
+
+def load_streamed(
+    model: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+    scratch: Path | None = None,
+    progress: Progress = SILENT,
+) -> tuple[BlockStack, PreTrainedTokenizerBase]:
+    """Load a model without the weights of its blocks, and its tokenizer.
+
+    The stack that is returned brings the weights of a block into memory when they are needed; see `Residency`. Only
+    what a sweep `Forward` runs is there: the head of the model has no weights.
+
+    Args:
+        model: A directory, the name of a model on the hub, or of one that a plugin ships.
+        dtype: The dtype to compute in; by default as in `layerimp.load`.
+        device: Where to compute; by default the first GPU, else the CPU.
+        trust_remote_code: Whether Python that comes with the model may run.
+        scratch: A directory for the hidden states of batches that wait for a block; by default they stay in memory.
+        progress: Where to say that the model computes in another dtype than it is stored in.
+
+    Raises:
+        ModelError: the model cannot be loaded, or not block by block; says why.
+        NonFiniteError: a number of its configuration, or a weight outside the blocks, is a NaN or an infinity.
+        OptionError: there is no such dtype or device, or no such directory.
+    """
+    if scratch is not None and not scratch.is_dir():
+        raise OptionError(f"there is no directory {str(scratch)!r} for the hidden states (--scratch)")
+    place, wanted = device_named(device), dtype_named(dtype)
+    config = configuration(model, trust_remote_code=trust_remote_code)
+    refuse_config(config, f"the model {str(model)!r}")
+    directory = _directory(source_of(model))
+    stored = stored_in(directory, config)
+    computed_in = _default_dtype(model, stored, place, progress) if wanted == "auto" else wanted
+    stack = find_blocks(_without_weights(model, config, computed_in, trust_remote_code))
+    weights = StoredWeights(directory, stack.model, computed_in, place)
+    blocks = StreamedBlocks(stack, weights, scratch)
+    _put_the_rest(stack, weights, place)
+    if stored is not None and stored != computed_in == torch.promote_types(stored, computed_in):
+        note_stored(stack.model, stored)
+    return replace(stack, residency=blocks), load_tokenizer(model, trust_remote_code=trust_remote_code)
+
+
+def _directory(source: str) -> Path:
+    """The directory of a model; one on the hub is downloaded first, unless it was before."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        with quiet():
+            return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # whatever the hub says
+        raise unloadable(source, error) from error
+
+
+def _default_dtype(
+    model: str | Path, stored: torch.dtype | None, device: torch.device, progress: Progress
+) -> torch.dtype:
+    """What a model computes in where no dtype is named; see `float32_stands_in`, whose need of memory is none here."""
+    if stored is None or str(model) == STARTER:
+        return torch.float32
+    if device.type == "cpu" and not is_native(stored):
+        kind = name_of(stored)
+        progress.note(f"{model} computes in float32, since this CPU only emulates {kind} (--dtype {kind}: as stored)")
+        return torch.float32
+    return stored
+
+
+def _without_weights(
+    model: str | Path, config: PretrainedConfig, dtype: torch.dtype, trust_remote_code: bool
+) -> PreTrainedModel:
+    """A model whose parameters lie on the meta device. Its buffers, such as tables of positions, are computed."""
+    try:
+        with quiet(), init_empty_weights(include_buffers=False):
+            auto: Any = getattr(transformers, auto_class(config))
+            made: PreTrainedModel = auto.from_config(
+                copy.deepcopy(config), dtype=dtype, trust_remote_code=trust_remote_code
+            )
+        # Loading computes the buffers once more, in the default dtype, which shows in half precision.
+        for module in made.modules():
+            vars(module).pop("_is_hf_initialized", None)
+        with quiet(), torch.no_grad():
+            made.initialize_weights()
+    except Exception as error:  # whatever a configuration makes of being built
+        raise unloadable(model, error) from error
+    made.name_or_path = str(model)
+    made.requires_grad_(False).eval()
+    return made
+
+
+def _put_the_rest(stack: BlockStack, weights: StoredWeights, device: torch.device) -> None:
+    """Put what lies outside the blocks into a model: what its backbone runs, and no head that is apart from it.
+
+    Raises:
+        ModelError: a parameter is not in the files, or does not fit.
+        NonFiniteError: a weight is a NaN or an infinity.
+    """
+    model = stack.model
+    # Of an encoder and a decoder the whole model runs in a trial.
+    whole = stack.backbone is model or model.config.is_encoder_decoder
+    begin = "" if whole else f"{model.base_model_prefix}."
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+
+    def outside(name: str) -> bool:
+        return name.startswith(begin) and not name.startswith(f"{stack.path}.")
+
+    names = set(model.state_dict())
+    wanted = {name for name in names if outside(name)}
+    # Of two tied weights the files may hold either one.
+    wanted |= {one for pair in tied.items() if wanted.intersection(pair) for one in pair}
+    weights.put([key for key, one in weights.tensors.items() if one.targets & wanted])
+    with quiet():
+        model.tie_weights(missing_keys=set(weights.missing(names)), recompute_mapping=False)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
+    lacking = [name for name, one in model.named_parameters(remove_duplicate=False) if outside(name) and one.is_meta]
+    if wrong := unfit_keys({"missing_keys": lacking}):
+        raise ModelError(f"the weights of {model.name_or_path!r} do not fit its configuration: {wrong}")
+    refuse_non_finite_weights(model)
+
+
+class StreamedBlocks:
+    """The weights of the blocks of a model, each read from its files when it is needed. See `Residency`.
+
+    Args:
+        stack: The blocks, on the meta device.
+        weights: The weights of the model.
+        scratch: A directory for hidden states that wait; None to keep them in memory.
+
+    Attributes:
+        bytes: What the weights of each block take in the files.
+
+    Raises:
+        ModelError: a parameter of the blocks is not in the files.
+    """
+
+    def __init__(self, stack: BlockStack, weights: StoredWeights, scratch: Path | None = None) -> None:
+        self._stack, self._weights, self._scratch = stack, weights, scratch
+        self._keys = [weights.keys(self._prefix(index)) for index in range(len(stack))]
+        tensors = [[weights.tensors[key] for key in keys] for keys in self._keys]
+        self.bytes = [sum(one.end - one.begin for one in block) for block in tensors]
+        self._ahead = _ReadAhead(tensors)
+        self._meta = [dict(block.named_parameters(remove_duplicate=False)) for block in stack]
+        self._versions = [_versions(block) for block in stack]
+        self._holders: Counter[int] = Counter()
+        self._check_names()
+
+    def _prefix(self, index: int) -> str:
+        return f"{self._stack.path}.{index}."
+
+    def _check_names(self) -> None:
+        model, begin = self._stack.model, f"{self._stack.path}."
+        missing = self._weights.missing([name for name in model.state_dict() if name.startswith(begin)])
+        if tied := [name for name in missing if name in (getattr(model, "all_tied_weights_keys", None) or {})]:
+            raise ModelError(
+                f"blocks of {type(model).__name__} share weights ({tied[0]}), so that they cannot be read one by one: "
+                "--no-stream loads the whole model"
+            )
+        if wrong := unfit_keys({"missing_keys": missing}):
+            raise ModelError(f"the weights of {model.name_or_path!r} do not fit its configuration: {wrong}")
+
+    @contextmanager
+    def held(self, index: int, *, then: int | None = None) -> Iterator[None]:
+        """Keep the weights of one block in memory inside this context; see `Residency.held`."""
+        self._holders[index] += 1
+        try:
+            if self._holders[index] == 1:
+                self._take(index)
+            if then is not None:
+                self._ahead.begin(then)
+            yield
+            self._refuse_writing(index)
+        finally:
+            self._holders[index] -= 1
+            if not self._holders[index]:
+                self._release(index)
+
+    def set_aside(self, hidden: Tensor) -> None:
+        """Let hidden states that wait lie in a file, mapped into memory; see `Residency.set_aside`."""
+        alone = hidden.is_contiguous() and hidden.untyped_storage().nbytes() == hidden.nbytes
+        if self._scratch is None or hidden.device.type != "cpu" or not alone:
+            return
+        try:
+            with NamedTemporaryFile(
+                dir=self._scratch, prefix="layerimp-"
+            ) as file:  # gone when nothing maps it any more
+                file.write(hidden.view(torch.uint8).flatten().numpy().data)
+                file.flush()
+                mapped: Any = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=hidden.nbytes)
+        except OSError as error:
+            size = f"{hidden.nbytes / 2**20:.1f} MiB"
+            raise ModelError(f"cannot keep hidden states of {size} in {self._scratch}: {one_line(error)}") from error
+        hidden.set_(mapped, 0, hidden.shape, hidden.stride())
+
+    def _take(self, index: int) -> None:
+        """Bring the weights of a block into memory, where it lay on the meta device."""
+        self._refuse_writing(index)
+        self._ahead.wait(index)
+        block, model = self._stack[index], self._stack.model
+        try:
+            self._weights.put(self._keys[index])
+        finally:
+            self._versions[index] = _versions(block)
+        if lacking := [name for name, one in block.named_parameters() if one.is_meta]:
+            unread = unfit_keys({"missing_keys": [f"{self._prefix(index)}{name}" for name in lacking]})
+            raise ModelError(f"the weights of {model.name_or_path!r} do not fit its configuration: {unread}")
+        refuse_non_finite_weights(model, inside=self._prefix(index))
+
+    def _release(self, index: int) -> None:
+        """Let the weights of a block go."""
+        block = self._stack[index]
+        for path, parameter in self._meta[index].items():
+            parent, _, name = path.rpartition(".")
+            setattr(block.get_submodule(parent), name, parameter)
+        self._versions[index] = _versions(block)
+
+    def _refuse_writing(self, index: int) -> None:
+        """Refuse a model that changes weights while it runs: the change would be lost with them."""
+        now = _versions(self._stack[index])
+        if changed := [name for name, version in now.items() if version != self._versions[index][name]]:
+            raise ModelError(
+                f"{type(self._stack.model).__name__} writes into its weights while it runs "
+                f"({self._prefix(index)}{changed[0]}), so that it cannot be streamed: --no-stream loads the whole model"
+            )
+
+
+def _versions(block: nn.Module) -> dict[str, int]:
+    """How often each parameter of a block was written to."""
+    return {name: one._version for name, one in block.named_parameters(remove_duplicate=False)}
+
+
+class _ReadAhead:
+    """Reads the files of a block into the system's cache, in a thread, while another block is at work.
+
+    Args:
+        tensors: The tensors of each block, in their files.
+    """
+
+    def __init__(self, tensors: Sequence[Sequence[Stored]]) -> None:
+        self._tensors = tensors
+        self._thread: Thread | None = None
+        self._index = -1
+
+    def begin(self, index: int) -> None:
+        """Begin to read a block, once what was begun before is done."""
+        if self._thread is not None:
+            self._thread.join()
+        self._index = index
+        self._thread = Thread(target=self._read, args=(self._tensors[index],), daemon=True)
+        self._thread.start()
+
+    def wait(self, index: int) -> None:
+        """Wait until a block is read, if that was begun."""
+        if self._thread is not None and self._index == index:
+            self._thread.join()
+            self._thread = None
+
+    @staticmethod
+    def _read(tensors: Sequence[Stored]) -> None:
+        piece = bytearray(_PIECE)
+        for one in sorted(tensors, key=lambda tensor: (tensor.file, tensor.begin)):
+            with suppress(OSError), one.file.open("rb", buffering=0) as file:  # what is wrong shows when it is used
+                file.seek(one.begin)
+                left = one.end - one.begin
+                while left > 0 and (got := file.readinto(memoryview(piece)[: min(left, _PIECE)])):
+                    left -= got

@@ -1,0 +1,49 @@
+"""Whether a model is read block by block, since it does not fit into memory or since that was asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layerimp.blocks.memory import free_bytes
+from layerimp.errors import ModelError, OptionError
+from layerimp.models.dtypes import DTYPES
+from layerimp.models.headers import read_headers
+from layerimp.models.loading import device_named
+
+if TYPE_CHECKING:
+    from layerimp.progress import Progress
+    from layerimp.recipe import Recipe
+
+
+def is_streamed(recipe: Recipe, progress: Progress) -> bool:
+    """Whether the blocks of a recipe's model stay in their files, so that scoring reads one after another.
+
+    Where the recipe does not say, that is so for a model that the free memory of the device does not hold; a line says
+    so then.
+
+    Raises:
+        OptionError: the recipe asks for that and for what contradicts it.
+        ModelError: the recipe asks for the whole model, and memory does not hold it.
+    """
+    if (recipe.stream or recipe.scratch is not None) and recipe.device_map is not None:
+        raise OptionError("--stream and --scratch read a model block by block, and contradict --device-map")
+    if recipe.stream is False and recipe.scratch is not None:
+        raise OptionError("--scratch is where a streamed model keeps hidden states, and contradicts --no-stream")
+    if recipe.stream is False and (sizes := _lacking(recipe)):
+        raise ModelError(f"the weights of {recipe.model} take {sizes}; --stream reads them block by block")
+    if recipe.stream is not None or recipe.scratch is not None or recipe.device_map is not None:
+        return recipe.device_map is None and recipe.stream is not False
+    if sizes := _lacking(recipe):
+        progress.note(f"{recipe.model} is streamed, block by block: its weights take {sizes} (--no-stream refuses)")
+    return bool(sizes)
+
+
+def _lacking(recipe: Recipe) -> str:
+    """What a model's weights take and what is free, if they take more; empty if they fit, or that is not known."""
+    headers = read_headers(recipe.model)
+    if headers is None:
+        return ""
+    needed, free = headers.bytes, free_bytes(device_named(recipe.device))
+    if recipe.dtype in DTYPES:
+        needed = sum(headers.numbers.values()) * DTYPES[recipe.dtype].itemsize
+    return f"{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free" if needed > free else ""

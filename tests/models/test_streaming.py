@@ -1,0 +1,361 @@
+"""A model that is read block by block: the same numbers as in memory, one block at a time, or a refusal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.tiny import ALL, DECODERS, EAGER_ONLY, ENCODERS, EXPERTS, classifier, tiny
+from torch import nn
+
+import layerimp
+from layerimp import Importance, Scorer
+from layerimp.blocks import BlockStack
+from layerimp.errors import ModelError, NonFiniteError, OptionError
+from layerimp.models.streaming import load_streamed
+from layerimp.registry.attribution import create
+from layerimp.scoring.engine import measure
+from layerimp.stats import Mean
+from layerimp.steps import candidates
+from layerimp.sweep import Forward
+from layerimp.testing import BLOCKS, batch, padded_batch, tiny_tokenizer
+
+SCORERS = ("avss", "block-influence", "angular", "relative-magnitude")
+TEXT = [padded_batch((3, 7, 5)), batch(), padded_batch((6, 2))]
+
+
+def saved(model: Any, directory: Path, **options: Any) -> Path:
+    model.save_pretrained(directory, **options)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+class Busiest(Scorer):
+    """How often a block adds the most to a batch: what a batch adds is known only at its end."""
+
+    name = "busiest"
+    sweep = Forward()
+    observes = frozenset({"block_in", "block_out"})
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.steps_added, self.wins = [0.0] * num_blocks, [0] * num_blocks
+
+    def update(self, trace: Any) -> None:
+        added = trace.rows("block_out") - trace.rows("block_in")
+        self.steps_added[trace.block] += float(added.double().norm())
+
+    def end_batch(self) -> None:
+        self.wins[self.steps_added.index(max(self.steps_added))] += 1
+        self.steps_added = [0.0] * self.num_blocks
+
+    def merge(self, other: Any) -> None:
+        self.wins = [one + two for one, two in zip(self.wins, other.wins, strict=True)]
+
+    def compute(self) -> Importance:
+        return Importance(scores=[float(wins) for wins in self.wins])
+
+
+class Look(Scorer):
+    """How far a block is from the input of the block two before it."""
+
+    name = "look"
+    sweep = Forward()
+    observes = frozenset({"block_out"})
+    lookback = 2
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.mean = Mean(num_blocks)
+
+    def update(self, trace: Any) -> None:
+        before = trace.inputs[max(0, trace.block - 2)]
+        far = (trace.acts["block_out"] - before).norm(dim=-1)
+        self.mean.add(trace.block, far[trace.mask])
+
+    def merge(self, other: Any) -> None:
+        self.mean.merge(other.mean)
+
+    def compute(self) -> Importance:
+        return Importance(scores=self.mean.value().tolist())
+
+
+def scores(stack: BlockStack, names: Sequence[str] = SCORERS, text: Any = TEXT, **options: Any) -> dict[str, Any]:
+    scorers: dict[str, Any] = {name: create("scorer", name, {}, len(stack)) for name in names}
+    if set(names) == set(SCORERS):
+        scorers |= {"busiest": Busiest(len(stack)), "look": Look(len(stack))}
+    found = measure(stack, text, scorers, **options)
+    return {name: (one.scores, one.columns, one.spans, one.notes) for name, one in found.items()}
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_scores_are_those_in_memory_to_the_bit(name: str, tmp_path: Path) -> None:
+    """Dense and with experts, sandwich norms, parallel branches, sliding windows, tied heads and others."""
+    directory = saved(tiny(name), tmp_path / "model")
+    model, _ = layerimp.load(directory)
+    stack, _ = load_streamed(directory)
+    assert stack.streamed
+    assert scores(stack) == scores(layerimp.find_blocks(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, "bfloat16") for name in ("llama", "gptj", "gemma2", "mixtral", "bert")),
+        *((name, "float64") for name in ("llama", "gemma2")),
+    ],
+)
+def test_other_dtypes(name: str, dtype: str, tmp_path: Path) -> None:
+    directory = saved(tiny(name), tmp_path / "model")
+    model, _ = layerimp.load(directory, dtype=dtype)
+    stack, _ = load_streamed(directory, dtype=dtype)
+    assert scores(stack) == scores(layerimp.find_blocks(model))
+    for kept, streamed in zip(model.named_buffers(), stack.model.named_buffers(), strict=True):
+        assert kept[0] == streamed[0]
+        assert torch.equal(kept[1], streamed[1])
+
+
+def test_a_checkpoint_in_many_files(tmp_path: Path) -> None:
+    directory = saved(tiny("mixtral"), tmp_path / "model", max_shard_size="40KB")
+    assert len(list(directory.glob("*.safetensors"))) > 4
+    model, _ = layerimp.load(directory)
+    assert scores(load_streamed(directory)[0]) == scores(layerimp.find_blocks(model))
+
+
+def test_seams_and_what_is_removed(tmp_path: Path) -> None:
+    directory = saved(tiny("qwen3"), tmp_path / "model")
+    stacks = [layerimp.find_blocks(layerimp.load(directory)[0]), load_streamed(directory)[0]]
+    found = []
+    for stack in stacks:
+        blocks, seams = candidates([1], len(stack), "all")
+        make = [{"block-influence": create("scorer", "block-influence", {}, len(one))} for one in (blocks, seams)]
+        found.append(measure(stack, TEXT, make[0], seams=make[1], removed=[1], cuts="all"))
+    assert found[0] == found[1]
+
+
+def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    seen: list[list[int]] = []
+
+    def look(*_: Any) -> None:
+        seen.append([at for at, block in enumerate(stack) if not next(block.parameters()).is_meta])
+
+    hooks = [block.register_forward_pre_hook(look) for block in stack]
+    scores(stack, ["block-influence"])
+    for hook in hooks:
+        hook.remove()
+    assert seen == [[at] for at in range(BLOCKS) for _ in TEXT]
+    assert all(parameter.is_meta for block in stack for parameter in block.parameters())
+
+
+def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    weights = stack.residency._weights  # type: ignore[union-attr]
+    read: list[str] = []
+    put = weights.put
+    monkeypatch.setattr(weights, "put", lambda keys: (read.extend(keys), put(keys))[1])
+    scores(stack, ["block-influence", "relative-magnitude"])
+    inside = [key for key in weights.tensors if ".layers." in key]
+    assert sorted(read) == sorted(inside)
+
+
+def test_hidden_states_may_wait_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, scratch = saved(tiny("gemma2"), tmp_path / "model"), tmp_path / "scratch"
+    scratch.mkdir()
+    model, _ = layerimp.load(directory)
+    stack, _ = load_streamed(directory, scratch=scratch)
+    mapped: list[int] = []
+    from_file = torch.UntypedStorage.from_file
+
+    def counted(*args: Any, **options: Any) -> Any:
+        if Path(args[0]).parent == scratch:
+            mapped.append(options["nbytes"])
+        return from_file(*args, **options)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", counted)
+    assert scores(stack) == scores(layerimp.find_blocks(model))
+    hidden = [row["input_ids"].numel() * model.config.hidden_size * 4 for row in TEXT]
+    assert mapped == hidden * BLOCKS
+    assert not list(scratch.iterdir())
+
+
+def test_a_full_scratch_directory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("layerimp.models.streaming.NamedTemporaryFile", full)
+    with pytest.raises(ModelError, match=r"cannot keep hidden states of .* MiB in .*No space left"):
+        scores(stack, ["block-influence"])
+    assert all(parameter.is_meta for block in stack for parameter in block.parameters())
+
+
+def test_no_scratch_directory(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"there is no directory '.*nowhere'"):
+        load_streamed(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("scorer", ["gbis", "lrp", "taylor", "perplexity", "cim"])
+def test_what_needs_all_blocks_is_refused_by_name(scorer: str, tmp_path: Path) -> None:
+    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    with pytest.raises(ModelError, match=f"'{scorer}' cannot score a streamed model: .* needs them in memory"):
+        scores(stack, [scorer])
+
+
+def test_a_tied_head_and_one_of_its_own(tmp_path: Path) -> None:
+    for tied in (False, True):
+        directory = saved(tiny("llama", tie_word_embeddings=tied), tmp_path / str(tied))
+        stack, _ = load_streamed(directory)
+        assert stack.model.lm_head.weight.is_meta is not tied
+        assert scores(stack) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
+
+
+def test_the_embedding_stored_under_the_name_of_the_head(tmp_path: Path) -> None:
+    directory = saved(tiny("llama", tie_word_embeddings=True), tmp_path / "model")
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, file, {"format": "pt"})
+    assert scores(load_streamed(directory)[0]) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
+
+
+def changed(directory: Path, key: str, value: torch.Tensor | None) -> None:
+    """Put another tensor into a checkpoint, or take one out."""
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    tensors.pop(key)
+    save_file(tensors if value is None else tensors | {key: value}, file, {"format": "pt"})
+
+
+def test_a_nan_is_named_where_it_is(tmp_path: Path) -> None:
+    directory = saved(tiny("llama"), tmp_path / "model")
+    key = "model.layers.2.mlp.up_proj.weight"
+    value = load_file(directory / "model.safetensors")[key]
+    value[3, 4] = torch.nan
+    changed(directory, key, value)
+    stack, _ = load_streamed(directory)
+    with pytest.raises(NonFiniteError, match=rf"a NaN or an infinity in its weights: in {key}"):
+        scores(stack, ["block-influence"])
+
+
+@pytest.mark.parametrize("key", ["model.layers.2.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight"])
+def test_a_missing_tensor_is_named_before_anything_is_read(key: str, tmp_path: Path) -> None:
+    directory = saved(tiny("llama"), tmp_path / "model")
+    changed(directory, key, None)
+    with pytest.raises(ModelError, match=f"do not fit its configuration: 1 missing keys, the first is {key}"):
+        load_streamed(directory)
+
+
+def test_a_missing_expert(tmp_path: Path) -> None:
+    directory = saved(tiny("mixtral"), tmp_path / "model")
+    gone = next(key for key in load_file(directory / "model.safetensors") if "layers.1." in key and "experts.2" in key)
+    changed(directory, gone, None)
+    stack, _ = load_streamed(directory)
+    with pytest.raises(ModelError, match="cannot convert the weights"):
+        scores(stack, ["block-influence"])
+
+
+def test_another_shape(tmp_path: Path) -> None:
+    directory = saved(tiny("llama"), tmp_path / "model")
+    changed(directory, "model.layers.2.mlp.up_proj.weight", torch.ones(3, 5))
+    stack, _ = load_streamed(directory)
+    with pytest.raises(ModelError, match=r"model\.layers\.2\.mlp\.up_proj\.weight, which is \[3, 5\] in the files"):
+        scores(stack, ["block-influence"])
+
+
+def test_a_truncated_file(tmp_path: Path) -> None:
+    directory = saved(tiny("llama"), tmp_path / "model")
+    file = directory / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"cannot read .*model\.safetensors"):
+        load_streamed(directory)
+
+
+def test_a_file_that_the_index_names_is_missing(tmp_path: Path) -> None:
+    directory = saved(tiny("llama"), tmp_path / "model", max_shard_size="40KB")
+    index = json.loads((directory / "model.safetensors.index.json").read_text())
+    (directory / sorted(set(index["weight_map"].values()))[1]).unlink()
+    with pytest.raises(ModelError, match=r"cannot read .*00002"):
+        load_streamed(directory)
+
+
+def test_a_model_that_writes_into_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    projection = type(stack[0].mlp.down_proj)
+    forward = projection.forward
+
+    def writing(self: nn.Linear, value: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.weight.data = self.weight.data
+            self.weight.mul_(0.5)
+        return forward(self, value)
+
+    monkeypatch.setattr(projection, "forward", writing)
+    with pytest.raises(ModelError, match="LlamaForCausalLM writes into its weights while it runs"):
+        scores(stack, ["block-influence"])
+
+
+def test_a_model_that_runs_its_blocks_in_a_mode_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    forward = type(stack.backbone).forward
+
+    def cast(*args: Any, **options: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return forward(*args, **options)
+
+    monkeypatch.setattr(stack.backbone, "forward", cast.__get__(stack.backbone))
+    with pytest.raises(ModelError, match="runs its blocks inside a mode of torch such as autocast"):
+        scores(stack, ["block-influence"])
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+
+    class Interrupted(Busiest):
+        name = "interrupted"
+
+        def update(self, trace: Any) -> None:
+            if trace.block == 1 and trace.batch == 1:
+                raise KeyboardInterrupt
+
+    before = len(stack[0]._forward_pre_hooks)
+    with pytest.raises(KeyboardInterrupt):
+        measure(stack, TEXT, {"interrupted": Interrupted(len(stack))})
+    assert len(stack[0]._forward_pre_hooks) == before
+    assert all(parameter.is_meta for block in stack for parameter in block.parameters())
+    assert torch.is_grad_enabled()
+
+
+def test_a_failing_scorer_is_set_aside(tmp_path: Path) -> None:
+    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+
+    class Failing(Busiest):
+        name = "failing"
+
+        def update(self, trace: Any) -> None:
+            raise RuntimeError("oops")
+
+    from layerimp.scoring.engine import fill, finished
+
+    good = create("scorer", "block-influence", {}, len(stack))
+    filled = fill(stack, TEXT, {"bad": Failing(len(stack)), "good": good})  # type: ignore[dict-item]
+    assert "oops" in str(filled["bad"].error)
+    alone = scores(stack, ["block-influence"])["block-influence"]
+    assert finished("good", [filled["good"]]).scores == alone[0]
+
+
+def test_classifiers(tmp_path: Path) -> None:
+    directory = saved(classifier("qwen3").float(), tmp_path / "model")
+    assert scores(load_streamed(directory)[0]) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
+
+
+def test_the_families_that_are_compared_are_many() -> None:
+    assert len(ALL) >= 12
+    assert EXPERTS | set(ENCODERS) | set(DECODERS) | EAGER_ONLY <= set(ALL)
