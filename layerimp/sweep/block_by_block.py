@@ -109,8 +109,8 @@ def block_by_block(stack: BlockStack, batches: Iterable[Batch], course: Course, 
 
     travellers: list[_Traveller] = []
     with ExitStack() as undo:
-        for index, block in enumerate(stack):
-            hook = block.register_forward_pre_hook(partial(arrive, index), prepend=True, with_kwargs=True)
+        for at, block in enumerate(stack):
+            hook = block.register_forward_pre_hook(partial(arrive, at), prepend=True, with_kwargs=True)
             undo.callback(hook.remove)
         try:
             for number, batch in enumerate(batches):
