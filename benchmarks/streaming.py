@@ -2,11 +2,11 @@
 
     python benchmarks/streaming.py --directory DIR
 
-Writes a checkpoint of the shape of Llama 2 7B in bfloat16 with random weights (13.5 GB in 33 files; one that is in DIR
-already is used again). AVSS then scores it over 8 x 256 tokens, block by block, in a process of its own. Beside that time
-stand, measured in the same run, one reading of the files from the disk, and the forward passes of the blocks alone with
-their weights in memory. The peak of memory is that of what belongs to the process alone. Mapped pages of the files, which
-the system takes back when it needs them, are counted apart.
+Writes a checkpoint of the shape of Llama 2 7B in bfloat16 with random weights (13.5 GB in 33 files; one that is in
+DIR already is used again). AVSS then scores it over 8 x 256 tokens, block by block, in a process of its own. Beside
+that time stand, measured in the same run, one reading of the files from the disk, and the forward passes of the
+blocks alone with their weights in memory. The peak of memory is that of what belongs to the process alone. Mapped
+pages of the files, which the system takes back when it needs them, are counted apart.
 """
 
 from __future__ import annotations

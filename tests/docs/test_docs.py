@@ -118,7 +118,8 @@ def test_commands_and_options_exist(page: Path) -> None:
         for name, *arguments in [] if usage else pages.command_lines(block.code):
             with commands[name].make_context(name, arguments):
                 pass
-    known = {option for command in commands.values() for one in command.params for option in one.opts} | FOREIGN
+    params = [one for command in commands.values() for one in command.params]
+    known = {option for one in params for option in (*one.opts, *one.secondary_opts)} | FOREIGN
     for span in re.findall(r"`([^`\n]+)`", pages.FENCE.sub("", text)):
         if span.startswith(("--", "layerimp ")):
             assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", span)) <= known, span
