@@ -116,7 +116,7 @@ def _option_names(parameter: Any, kind: Any) -> str:
     if parameter.param_type_name == "argument":
         name = str(parameter.name.upper())
         return name if parameter.required else f"[{name}]"
-    return ", ".join(parameter.opts) + ("" if parameter.is_flag else f" {_metavar(kind)}")
+    return ", ".join([*parameter.opts, *parameter.secondary_opts]) + ("" if parameter.is_flag else f" {_metavar(kind)}")
 
 
 def _metavar(kind: Any) -> str:
