@@ -242,7 +242,7 @@ def test_a_scorer_of_all_that_breaks_is_left_out(
     code, out, err = layerimp_command("score", *scoring, "--scorer", "all", "--json")
     assert code == 0, err
     (told,) = json.loads(out)["left_out"].values()
-    assert told.startswith("scorer 'broken' (of the module tests.test_cli) failed: KeyError: 'oops'")
+    assert told.startswith(f"scorer 'broken' (of the module {__name__}) failed: KeyError: 'oops'")
 
 
 def test_all_prunes_once_per_scorer_and_can_be_repeated(

@@ -425,5 +425,5 @@ def test_the_line_of_the_fault_is_named(plugged: Plug, install: Install) -> None
     plugged(install("bad", layerimp_scorers=lambda: [Raising]))
     with pytest.raises(PluginError) as caught:
         layerimp.score(tiny_model(), TEXT, ["bad"])
-    (line,) = re.findall(r"KeyError: 'oops' \(test_guard_rails.py, line (\d+)\)$", str(caught.value))
+    (line,) = re.findall(rf"KeyError: 'oops' \({Path(__file__).name}, line (\d+)\)$", str(caught.value))
     assert 'raise KeyError("oops")' in Path(__file__).read_text().splitlines()[int(line) - 1]
