@@ -88,6 +88,12 @@ def calibration_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
+    """What a command is given to score the tiny Llama on 8 short rows."""
+    return ["--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16]
+
+
+@pytest.fixture
 def task(tmp_path: Path) -> Path:
     """A task of 12 documents: accuracy."""
     return mood(tmp_path)
