@@ -6,7 +6,7 @@ import json
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -20,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # The tests are the same on every processor; those of the decision itself make it anew.
 os.environ["LAYERIMP_CPU_HALF"] = "stored"
 
-from support.fake_plugins import Install, installer
+from support.fake_plugins import Install, Plug, installer
 from support.mood import Run, mood
 from support.tiny import tiny
 
@@ -52,7 +52,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
 
 
 @pytest.fixture
-def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
     """Adds entry points to those that are installed, for this whole process."""
     installed = entry_points(group=PROJECT)
 

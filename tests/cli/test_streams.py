@@ -6,21 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from layerimp_step import Step
 from pydantic import TypeAdapter
-from support.fake_plugins import Install
+from support.fake_plugins import Install, Plug
 from support.mood import Run
 
 from layerimp.errors import PluginError
 from layerimp.registry.catalog import registry
 from layerimp.report.schema import DOCUMENTS
 
-Plug = Callable[..., None]
 LOUD = """
 import atexit, ctypes, os, sys
 from sys import stdout

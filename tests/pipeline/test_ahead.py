@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from layerimp_step import Step
-from support.fake_plugins import Install
+from support.fake_plugins import Install, Plug
 from support.mood import Run
 
 import layerimp
@@ -22,7 +22,6 @@ from layerimp.pipeline.commands import score_model
 from layerimp.recipe import Permissions, make_recipe
 from layerimp.testing import batch, tiny_model
 
-Plug = Callable[..., None]
 PLAN: dict[str, Any] = {"schema_version": "layerimp.plan/2", "num_blocks": 5, "blocks": [1]}
 
 
