@@ -21,10 +21,12 @@ from support.seam_scores import (
     scored,
     text,
 )
+from support.stirred import stirred
 from support.tiny import tiny
 from torch import nn
 
 import layerimp
+from layerimp.registry.catalog import registry
 from layerimp.scorer import Scorer
 from layerimp.scoring.engine import fill, finished, measure
 from layerimp.steps import Step, candidates
@@ -166,3 +168,20 @@ def test_the_model_is_left_as_it_was(cls: type[Scorer]) -> None:
     assert [set(vars(module)) for module in model.modules()] == before
     assert all(module.training for module in model.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "bert", "bloom"])
+@pytest.mark.parametrize("scorer", ["block-influence", "taylor", "perplexity", "gbis", "lrp"])
+def test_past_a_seam_blocks_are_scored_as_without_it(name: str, scorer: str) -> None:
+    """Those of which nothing is removed: their scores are those of the model that the seam was removed from."""
+    if (name, scorer) == ("bert", "lrp"):
+        pytest.skip("LRP refuses BERT")
+    model, batches = stirred(name), [batch(2, 12), padded_batch((12, 5, 9), seed=1)]
+    stack = layerimp.find_blocks(model)
+    made: Any = registry().create("scorer", scorer, {}, BLOCKS - 2)
+    found = measure(stack, batches, {scorer: made}, removed=["1/2"])[scorer]
+    assert found.blocks == [0, 3]
+    with pruned(model, ["1/2"]):
+        short: Any = registry().create("scorer", scorer, {}, BLOCKS - 1)
+        expected = measure(stack, batches, {scorer: short})[scorer]
+    assert found.scores == pytest.approx([expected.scores[0], expected.scores[2]], rel=1e-4)
