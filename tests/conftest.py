@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from layerimp.registry import loader
+
 for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
     os.environ[variable] = "1"
 # Small models gain nothing from threads, and workers beside each other lose by them.
@@ -61,7 +63,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
             cached.cache_clear()
 
     def plug(*points: EntryPoint) -> None:
-        monkeypatch.setattr("layerimp.registry.loader.entry_points", lambda group: [*installed, *points])
+        monkeypatch.setattr(loader, "entry_points", lambda group: [*installed, *points])
         forget()
 
     yield plug

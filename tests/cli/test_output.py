@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from layerimp_harness import Harness
 from support.mood import Run
 from support.tiny import tiny
+from transformers import PreTrainedModel
 
 from layerimp.testing import tiny_tokenizer
 
@@ -60,7 +63,7 @@ def test_no_space_is_one_line(
     def full(*_args: object, **_kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
     code, _, err = layerimp_command("run", "--tasks", "none", *scoring, "--output", tmp_path / "out")
     assert code == 2
     assert "No space left on device" in err.splitlines()[-1]
@@ -70,13 +73,13 @@ def test_no_space_is_one_line(
 def test_what_cannot_be_done_is_known_before_the_long_work(
     layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layerimp_harness.Harness.evaluate", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(Harness, "evaluate", lambda *_: pytest.fail("too late"))
     arguments = ["run", "--tasks", "none", *scoring, "--tasks", task, "--output", tmp_path / "out"]
     tiny("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(tmp_path / "gpt2")
     tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
     code, _, err = layerimp_command(*arguments, "--model", tmp_path / "gpt2", "--blocks", 1)
     assert (code, "attn.scaling would change" in err) == (2, True)
-    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
     code, _, err = layerimp_command(*arguments)
     assert (code, "has 1,000 left" in err) == (2, True)
     assert not (tmp_path / "out").exists()

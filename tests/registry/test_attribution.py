@@ -12,6 +12,7 @@ from support.mood import Run
 import layerimp
 from layerimp import Pruner
 from layerimp.errors import PluginError, PluginWarning, UnknownNameError
+from layerimp.registry import loader
 from layerimp.registry.attribution import attributing
 from layerimp.registry.catalog import registry
 from layerimp.registry.loader import PluginHost
@@ -19,7 +20,7 @@ from layerimp.registry.loader import PluginHost
 
 def test_a_slow_plugin_is_named(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 0.1, 10.0, 13.5])
-    monkeypatch.setattr("layerimp.registry.loader.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(loader, "perf_counter", lambda: next(ticks))
     points = [install("quick", layerimp_scorers=lambda: []), install("slow", layerimp_scorers=lambda: [Step])]
     with pytest.warns(PluginWarning, match=r"^the plugin 'slow' \(layerimp-slow 1.2\) took 3.5 s to import; ") as told:
         host = PluginHost(points, blocked=())

@@ -17,7 +17,7 @@ import layerimp
 from layerimp.blocks.forward import block_input, hidden_states
 from layerimp.errors import PluginError
 from layerimp.surgery.removal import pruned
-from layerimp.sweep import Backward, Forward, Trace
+from layerimp.sweep import Backward, Forward, Trace, backward
 from layerimp.testing import BLOCKS, batch, padded_batch
 
 
@@ -146,7 +146,7 @@ def test_a_large_batch_goes_through_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     """So that what autograd keeps is bounded, whatever the batch size; every row is there once."""
     model, one = tiny("llama", dtype=torch.float64), padded_batch((12, 5, 9, 12, 7))
     (whole, *_), weights = collect(model, [one]), collect(model, [one], Backward(parameters=True))
-    monkeypatch.setattr("layerimp.sweep.backward.TOKENS_AT_ONCE", {"cpu": 24})
+    monkeypatch.setattr(backward, "TOKENS_AT_ONCE", {"cpu": 24})
     parts = [trace for trace in collect(model, [one]) if trace.block == whole.block]
     assert [len(trace.mask) for trace in parts] == [2, 2, 1]
     assert torch.equal(torch.cat([trace.mask for trace in parts]), whole.mask)
