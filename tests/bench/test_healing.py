@@ -13,6 +13,7 @@ import layerimp_closedform
 import pytest
 import torch
 from support.broken_healers import Idle
+from support.fake_plugins import Install, Plug
 from support.grids import Watching
 from support.mood import Run
 
@@ -30,7 +31,6 @@ from layerimp.errors import InputError
 from layerimp.healer import Repair
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
-from layerimp.registry.catalog import registry
 from layerimp.report.findings import Contender, Findings, Row
 
 
@@ -170,7 +170,7 @@ def _known(directory: Path) -> Callable[[str], Result | None]:
 
 
 def test_a_real_healer_that_fails_fails_its_cells_in_one_line(
-    model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path, plugged: Plug, install: Install
 ) -> None:
     class Ill(Idle):
         """Fails."""
@@ -180,7 +180,7 @@ def test_a_real_healer_that_fails_fails_its_cells_in_one_line(
         def heal(self, case: Any) -> list[Repair]:
             raise KeyError("a site\nthat is not there")
 
-    monkeypatch.setitem(registry()._classes["healer"], "ill", Ill)
+    plugged(install("ill", layerimp_healers=lambda: [Ill]))
     grid = real(model_dir, calibration_file, [task], tmp_path / "out", healers=["ill", "rescale"])
     _, found = run(grid, tmp_path / "out")
     assert found.failures

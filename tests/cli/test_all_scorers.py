@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fake_plugins import Install, Plug
 from support.mood import Run
 from support.tiny import tiny
 
 from layerimp.errors import ModelError
 from layerimp.registry.catalog import registry
-from layerimp.registry.loader import PluginRecord
+from layerimp.registry.loader import DISABLE_VARIABLE
 from layerimp.scorer import Scorer
 from layerimp.sweep import Forward, Trace
 from layerimp.testing import BLOCKS, tiny_tokenizer
@@ -42,12 +43,10 @@ class Picky(Scorer):
 
 
 def test_all_is_every_scorer_that_works_and_fits(
-    layerimp_command: Run, scoring: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layerimp_command: Run, scoring: list[object], plugged: Plug, install: Install
 ) -> None:
     whole = registry().names("scorer")
-    monkeypatch.setitem(registry()._classes["scorer"], "picky", Picky)
-    broken = PluginRecord("broken", "layerimp-broken", "1.0", error="ImportError: no module")
-    monkeypatch.setattr(registry().plugins, "records", [*registry().plugins.records, broken])
+    plugged(install("picky", layerimp_scorers=lambda: [Picky]), install("broken", "import no_such_module"))
     arguments = [*scoring, "--scorer", "paper=avss", "--set", "paper.variant=paper", "--scorer", "all", "--json"]
     code, out, err = layerimp_command("score", *arguments, "--set", "angular.window=2")
     assert code == 0, err
@@ -70,7 +69,7 @@ def test_all_is_every_scorer_that_works_and_fits(
 
 
 def test_a_scorer_of_all_that_breaks_is_left_out(
-    layerimp_command: Run, scoring: list[object], monkeypatch: pytest.MonkeyPatch
+    layerimp_command: Run, scoring: list[object], plugged: Plug, install: Install
 ) -> None:
     class Broken(Picky):
         name = "broken"
@@ -78,11 +77,11 @@ def test_a_scorer_of_all_that_breaks_is_left_out(
         def __init__(self, num_blocks: int, config: Any = None) -> None:
             raise KeyError("oops")
 
-    monkeypatch.setitem(registry()._classes["scorer"], "broken", Broken)
+    plugged(install("broken", layerimp_scorers=lambda: [Broken]))
     code, out, err = layerimp_command("score", *scoring, "--scorer", "all", "--json")
     assert code == 0, err
     (told,) = json.loads(out)["left_out"].values()
-    assert told.startswith(f"scorer 'broken' (of the module {__name__}) failed: KeyError: 'oops'")
+    assert told.startswith("scorer 'broken' (layerimp-broken 1.2) failed: KeyError: 'oops'")
 
 
 def test_all_prunes_once_per_scorer_and_can_be_repeated(
@@ -118,8 +117,12 @@ def test_a_choice_that_cannot_be_removed_exactly_is_left_out(
     assert (code, "no scorer is left" in said, "attn.scaling would change" in said) == (2, True, True)
 
 
-def test_nobody_left_is_an_error(layerimp_command: Run, scoring: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry(), "_classes", registry()._classes | {"scorer": {"picky": Picky}})
+def test_nobody_left_is_an_error(
+    layerimp_command: Run, scoring: list[object], plugged: Plug, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = [record.name for record in registry().plugins.records if "layerimp_scorers" in record.hooks]
+    monkeypatch.setenv(DISABLE_VARIABLE, ",".join(shipped))
+    plugged(install("picky", layerimp_scorers=lambda: [Picky]))
     code, _, err = layerimp_command("score", *scoring, "--scorer", "all")
     said = "layerimp: no scorer is left (picky: LlamaForCausalLM has no parallel universe)"
     assert (code, err.splitlines()[-1]) == (2, said)

@@ -10,13 +10,14 @@ from typing import Any
 
 import layerimp_harness
 import pytest
+from layerimp_baselines import Depth
 from safetensors.torch import load_file
+from support.fake_plugins import Install, Plug
 from support.mood import Run
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM
 
-from layerimp.registry.catalog import registry
-from layerimp.registry.loader import PluginRecord
+from layerimp.registry.loader import DISABLE_VARIABLE
 from layerimp.testing import BLOCKS, tiny_tokenizer
 
 
@@ -144,16 +145,21 @@ def test_baselines_keep_a_measured_run_company(
 
 
 def test_baselines_that_cannot_be_are_left_out_or_named(
-    layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layerimp_command: Run,
+    scoring: list[object],
+    task: Path,
+    tmp_path: Path,
+    plugged: Plug,
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "r.yaml").write_text("baselines: [rand]")
     code, _, err = layerimp_command(
         "run", "--tasks", "none", *scoring, "--tasks", task, "--recipe", tmp_path / "r.yaml"
     )
     assert (code, "unknown scorer 'rand'. Did you mean 'random'" in err) == (2, True)
-    monkeypatch.delitem(registry()._classes["scorer"], "random")
-    broken = PluginRecord("random", "layerimp-random", "1", error="ImportError: broken")
-    monkeypatch.setattr(registry().plugins, "records", [*registry().plugins.records, broken])
+    monkeypatch.setenv(DISABLE_VARIABLE, "baselines")
+    plugged(install("depth", layerimp_scorers=lambda: [Depth]), install("random", "raise ImportError('broken')"))
     code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--tasks", task, "--json")
     assert code == 0, err
     assert "note: the scorer random is left out: scorer 'random': its plugin" in err
