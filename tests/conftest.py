@@ -6,11 +6,13 @@ import json
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
+
+from layerimp.registry import loader
 
 for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
     os.environ[variable] = "1"
@@ -20,7 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # The tests are the same on every processor; those of the decision itself make it anew.
 os.environ["LAYERIMP_CPU_HALF"] = "stored"
 
-from support.fake_plugins import Install, installer
+from support.fake_plugins import Install, Plug, installer
 from support.mood import Run, mood
 from support.tiny import tiny
 
@@ -52,7 +54,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
 
 
 @pytest.fixture
-def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
     """Adds entry points to those that are installed, for this whole process."""
     installed = entry_points(group=PROJECT)
 
@@ -61,7 +63,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             cached.cache_clear()
 
     def plug(*points: EntryPoint) -> None:
-        monkeypatch.setattr("layerimp.registry.loader.entry_points", lambda group: [*installed, *points])
+        monkeypatch.setattr(loader, "entry_points", lambda group: [*installed, *points])
         forget()
 
     yield plug
@@ -85,6 +87,12 @@ def calibration_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "calibration.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@pytest.fixture
+def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
+    """What a command is given to score the tiny Llama on 8 short rows."""
+    return ["--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from layerimp_lowest import Lowest, layerimp_pruners
 from pydantic import ValidationError
 
-from layerimp.errors import LayerimpError, OptionError, PluginError
+from layerimp.errors import InputError, LayerimpError, OptionError, PluginError
 from layerimp.pruner import Budget, PrunePlan, Pruner
 from layerimp.scorer import Importance
 
@@ -265,3 +265,15 @@ def test_a_plan_of_the_first_version_is_read() -> None:
 def test_steps_are_kept_as_they_are_written_best() -> None:
     made = PrunePlan(num_blocks=9, blocks=["5", "1.mlp,2.attn", "3.attn,3.mlp", "2.mlp , 1.attn"])
     assert made.blocks == [5, "1/2", 3, "1.attn,2.mlp"]
+
+
+def test_the_most_that_a_budget_can_take() -> None:
+    assert Budget.exactly(1, 6).most == 5
+    assert Budget.exactly(1, 6, protect=(0, 5)).most == 4
+    assert Budget.exactly(1, 6, forced=["2/3"]).most == 5
+    assert (
+        Budget.exactly(2, 6, forced=["2/3"], protect=(0,)).most
+        == Budget.exactly(4, 6, forced=["2/3"], protect=(0,)).count
+    )
+    with pytest.raises(InputError):
+        Budget.exactly(5, 6, forced=["2/3"], protect=(0,))

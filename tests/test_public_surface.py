@@ -1,12 +1,16 @@
-"""What strangers may import is documented, and the shipped plugins import nothing else."""
+"""What strangers may import is documented and small, and the shipped plugins import nothing else."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,3 +64,21 @@ def test_the_root_is_small() -> None:
     modules = sorted((ROOT / "layerimp").glob("*.py"))
     assert len(modules) <= 16
     assert all(file.name == "__init__.py" or file.read_text().startswith('"""') for file in modules)
+
+
+def test_the_public_names() -> None:
+    functions = "load find_blocks score prune heal save run evaluate run_grid hookimpl".split()
+    classes = "Scorer Pruner Healer Evaluator Importance Metric Likelihood PrunePlan Recipe Grid LayerimpError".split()
+    assert layerimp.__all__ == sorted([*functions, *classes])
+    assert set(layerimp.__all__) <= set(dir(layerimp))
+    assert SimpleNamespace(**{name: getattr(layerimp, name) for name in layerimp.__all__})
+    with pytest.raises(AttributeError, match="no attribute 'scoer'"):
+        _ = layerimp.scoer
+
+
+def test_importing_it_imports_no_torch() -> None:
+    code = "import json, sys, layerimp, layerimp.cli, layerimp.registry.loader; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert "layerimp.hookspecs" in loaded
+    assert not loaded & {"torch", "transformers", "lm_eval", "datasets", "numpy"}

@@ -14,8 +14,10 @@ from layerimp.errors import OptionError
 from layerimp.steps import (
     Step,
     Sublayer,
+    candidates,
     checked_steps,
     kept_halves,
+    left,
     named,
     read_steps,
     removed_by,
@@ -23,6 +25,7 @@ from layerimp.steps import (
     simplest,
     step_of,
     steps_of,
+    sublayer_units,
     sublayers_of,
     touched_by,
     untouched,
@@ -173,3 +176,32 @@ def test_a_text_of_steps_is_read() -> None:
     assert checked_steps("5,7/8", 12) == (5, "7/8")
     with pytest.raises(OptionError, match=r"without 3\.mlp attention and MLP would not take turns"):
         read_steps("2,3.mlp,6")
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=60)
+@given(num_blocks=st.integers(1, 6), choices=st.lists(st.integers(0, 99), max_size=6))
+def test_candidates_are_the_neighbours_in_what_is_left(num_blocks: int, choices: list[int]) -> None:
+    removed: list[Step] = []
+    for choice in choices:
+        row = left(removed, num_blocks)
+        blocks, seams = candidates(removed, num_blocks, "all")
+        parts = [[part for step in series for part in sublayers_of(step)] for series in (blocks, seams)]
+        assert parts == [row, row[1:-1]]
+        attention, mlp = sublayer_units(removed, num_blocks)
+        assert {part for step in [*attention, *mlp] for part in sublayers_of(step)} == set(row)
+        for step in [*blocks, *seams]:
+            assert checked_steps([*removed, step], num_blocks)[-1] == step
+        whole, none = candidates(removed, num_blocks)
+        assert whole == [step for step in blocks if isinstance(step, int)]
+        assert none == []
+        if not row:
+            break
+        every = [*blocks, *seams]
+        removed.append(every[choice % len(every)])
+        assert len(removed_by(removed)) == 2 * len(removed)
+
+
+def test_what_is_left_is_written_as_it_is_removed() -> None:
+    assert candidates(["1/2"], 4, "all") == ([0, "1.attn,2.mlp", 3], ["0/1", "2/3"])
+    assert candidates([2], 4, "all") == ([0, 1, 3], ["0/1", "1.mlp,3.attn"])
+    assert sublayer_units([2], 3) == (["0.attn", "1.attn"], ["0.mlp", "1.mlp"])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from layerimp_avss import AVSS, AVSSConfig
 
 import layerimp
+from layerimp import stats
 from layerimp.errors import OptionError
 from layerimp.registry.catalog import registry
 from layerimp.sweep import Trace
@@ -124,7 +125,7 @@ def test_equals_a_naive_computation(options: dict[str, Any], dtype: torch.dtype,
 def test_streams_over_chunks_like_over_one(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(dtype=torch.float64)
     whole = score(model, [batch()])
-    monkeypatch.setattr("layerimp.stats.CHUNK_ELEMENTS", 200)
+    monkeypatch.setattr(stats, "CHUNK_ELEMENTS", 200)
     chunked = score(model, [batch()])
     for name, column in whole.columns.items():
         np.testing.assert_allclose(chunked.columns[name], column, rtol=1e-12)

@@ -32,9 +32,8 @@ metadata: {{classifier_fields: {fields}}}
 
 
 @pytest.fixture(autouse=True)
-def task_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def task_path(tmp_path: Path) -> Path:
     """Two tasks with three choices: of a text, and of a pair."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     words = torch.randint(4, len(WORDS), (12, 9), generator=torch.Generator().manual_seed(0)).tolist()
     rows = [
         {

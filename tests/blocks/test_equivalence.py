@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.tiny import ALL, ENCODERS, EXPERTS, tiny
 from transformers import PreTrainedModel
 
+from layerimp.blocks import equivalence
 from layerimp.blocks.equivalence import deviation, first_difference
 from layerimp.checkpoint.saving import require_equal
 from layerimp.errors import CheckpointError
@@ -40,8 +41,8 @@ def test_equal_weights_are_never_refused(name: str, data: st.DataObject) -> None
     torch.set_num_threads(data.draw(st.sampled_from([1, 2])))
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("layerimp.blocks.equivalence.TOKENS", max(tokens, 2))
-            patch.setattr("layerimp.blocks.equivalence.PROMPT", 1)
+            patch.setattr(equivalence, "TOKENS", max(tokens, 2))
+            patch.setattr(equivalence, "PROMPT", 1)
             require_equal(model, shifted(model, data.draw(st.integers(0, 17))))
     finally:
         torch.set_num_threads(threads)

@@ -51,16 +51,10 @@ def test_a_share_is_drawn_with_its_error() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_no_table_is_wider_than_the_screen(
-    layerimp_command: Run,
-    model_dir: Path,
-    calibration_file: Path,
-    task: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    width: int,
+    layerimp_command: Run, scoring: list[object], task: Path, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     """COLUMNS counts where stdout is no terminal."""
     monkeypatch.setenv("COLUMNS", str(width))
-    scoring = ["--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16]
     for command in (
         ["run", *scoring, "--scorer", "avss", "--scorer", "perplexity", "--tasks", task],
         ["run", *scoring, "--no-baselines", "--tasks", task],
@@ -77,9 +71,19 @@ def test_no_table_is_wider_than_the_screen(
 
 
 def test_without_columns_a_pipe_is_120_wide(
-    layerimp_command: Run, model_dir: Path, calibration_file: Path, monkeypatch: pytest.MonkeyPatch
+    layerimp_command: Run, scoring: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    scoring = ["--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16]
     longest = max(map(len, layerimp_command("score", *scoring)[1].splitlines()))
     assert 80 < longest <= 120
+
+
+def test_narrow_terminals_lose_no_digit(
+    layerimp_command: Run, scoring: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = layerimp_command("score", *scoring)[1]
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = layerimp_command("score", *scoring)[1]
+    assert "…" not in narrow
+    rules = {word for word in {*narrow.split(), *wide.split()} if set(word) == {"─"}}
+    assert set(narrow.split()) - rules == set(wide.split()) - rules

@@ -6,21 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from layerimp_step import Step
 from pydantic import TypeAdapter
-from support.fake_plugins import Install
+from support.fake_plugins import Install, Plug
 from support.mood import Run
 
 from layerimp.errors import PluginError
+from layerimp.registry import catalog
 from layerimp.registry.catalog import registry
 from layerimp.report.schema import DOCUMENTS
 
-Plug = Callable[..., None]
 LOUD = """
 import atexit, ctypes, os, sys
 from sys import stdout
@@ -135,7 +134,7 @@ def test_what_ends_a_command_is_in_its_document(
     def failing() -> None:
         raise cause("oops")
 
-    monkeypatch.setattr("layerimp.registry.catalog.registry", failing)
+    monkeypatch.setattr(catalog, "registry", failing)
     ended, out, _ = layerimp_command("plugins", "--json")
     assert as_error(out)["kind"] == (kind or cause.__name__)
     assert ended == as_error(out)["exit_code"] == code
@@ -146,7 +145,7 @@ def test_a_fault_of_ours_is_in_its_document_and_keeps_its_traceback(
 ) -> None:
     from layerimp.cli import main
 
-    monkeypatch.setattr("layerimp.registry.catalog.registry", lambda: 1 / 0)
+    monkeypatch.setattr(catalog, "registry", lambda: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["layerimp", "plugins", "--json"])
     with pytest.raises(ZeroDivisionError):
         main()

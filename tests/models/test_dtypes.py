@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import layerimp
 from layerimp.errors import OptionError
-from layerimp.models import stored_bytes
+from layerimp.models import loading, stored_bytes
 from layerimp.models.dtypes import CPU_HALF_VARIABLE, is_native, stored_dtype
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import Silent
@@ -60,7 +61,7 @@ def test_the_variable_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("answer", [True, False])
 def test_an_older_torch_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
     monkeypatch.delenv(CPU_HALF_VARIABLE)
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
@@ -83,7 +84,7 @@ def test_flags_decide_otherwise(
     monkeypatch: pytest.MonkeyPatch, machine: str, supported: bool, flags: dict[str, bool], expected: bool
 ) -> None:
     monkeypatch.delenv(CPU_HALF_VARIABLE)
-    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
     assert is_native(torch.bfloat16) == expected
@@ -119,7 +120,7 @@ def test_float32_stands_in_and_the_checkpoint_is_as_stored(half_dir: Path, tmp_p
 
 @pytest.mark.usefixtures("emulated")
 def test_where_memory_is_short_it_is_emulated(half_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layerimp.models.loading.free_bytes", lambda _device: 1000)
+    monkeypatch.setattr(loading, "free_bytes", lambda _device: 1000)
     notes = Notes()
     model, _ = layerimp.load(half_dir, progress=notes)
     assert model.dtype != torch.float32

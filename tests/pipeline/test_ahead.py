@@ -10,19 +10,20 @@ from typing import Any
 
 import pytest
 from layerimp_step import Step
-from support.fake_plugins import Install
+from support.fake_plugins import Install, Plug
 from support.mood import Run
 
 import layerimp
+from layerimp.bench import commands
 from layerimp.checkpoint.record import FILE
 from layerimp.errors import OptionError, OutputError, UnknownNameError
 from layerimp.models.loading import blocks_stated, count_blocks
+from layerimp.pipeline import ahead
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.commands import score_model
 from layerimp.recipe import Permissions, make_recipe
 from layerimp.testing import batch, tiny_model
 
-Plug = Callable[..., None]
 PLAN: dict[str, Any] = {"schema_version": "layerimp.plan/2", "num_blocks": 5, "blocks": [1]}
 
 
@@ -98,7 +99,7 @@ def test_a_model_of_a_grid_from_which_nothing_can_go_is_refused(
 def test_ray_that_is_not_installed_is_said_before_anything(
     layerimp_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layerimp.bench.commands.find_spec", lambda name: None)
+    monkeypatch.setattr(commands, "find_spec", lambda name: None)
     code, _, err = layerimp_command("bench", "--engine", "ray", "--output", tmp_path / "new" / "out")
     assert (code, err.splitlines()[-1]) == (2, "layerimp: --engine ray needs Ray: pip install 'layerimp[ray]'")
     assert not (tmp_path / "new").exists()
@@ -131,7 +132,7 @@ def test_where_the_configuration_states_another_number_blocks_are_counted(
 def test_where_blocks_cannot_be_counted_the_loaded_model_decides(
     weightless: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layerimp.pipeline.ahead.count_blocks", lambda *_args, **_options: None)
+    monkeypatch.setattr(ahead, "count_blocks", lambda *_args, **_options: None)
 
     def check(_num_blocks: int) -> None:
         raise OptionError("never")

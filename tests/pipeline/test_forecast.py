@@ -14,6 +14,7 @@ from support.tiny import tiny
 from transformers import PreTrainedModel
 
 import layerimp
+from layerimp.pipeline import forecast, pace
 from layerimp.pipeline import rescoring as rescored
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.pace import block_seconds
@@ -177,7 +178,7 @@ def test_one_block_of_each_kind_is_timed(name: str, tmp_path: Path, monkeypatch:
         timed.append(tuple(first.shape))
         return 0.001 * len(timed), output
 
-    monkeypatch.setattr("layerimp.pipeline.pace._timed", clock)
+    monkeypatch.setattr(pace, "_timed", clock)
     outline = Outline.of(str(tmp_path))
     kinds = len(set(outline.alike))
     mean = sum(0.001 * (1 + sorted(set(outline.alike)).index(kind)) for kind in outline.alike) / len(outline.alike)
@@ -188,11 +189,11 @@ def test_one_block_of_each_kind_is_timed(name: str, tmp_path: Path, monkeypatch:
 def test_an_estimate_adds_up_blocks_batches_and_passes(
     foretold: Any, scoring: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layerimp.pipeline.forecast.block_seconds", lambda *_args: 0.5)
+    monkeypatch.setattr(forecast, "block_seconds", lambda *_args: 0.5)
     times = foretold("run", *scoring, "--tasks", "none", "--batch-size", 3, "--pruner", "greedy", "--count", 2)["time"]
     scoring_s = 0.5 * 4 * 3  # seconds a block, blocks, batches of 3 out of 8 rows; one pass
     assert times == {"block_ms": 500, "scoring_s": scoring_s, "rescoring_s": scoring_s}
-    monkeypatch.setattr("layerimp.pipeline.forecast.block_seconds", lambda *_args: None)
+    monkeypatch.setattr(forecast, "block_seconds", lambda *_args: None)
     times = foretold("run", *scoring, "--tasks", "none")["time"]
     assert set(times.values()) == {None}
 

@@ -21,6 +21,7 @@ from layerimp.blocks.halves import find_halves
 from layerimp.blocks.middle import Halves
 from layerimp.errors import ModelError, SurgeryError
 from layerimp.models.sizing import ledger_of
+from layerimp.pipeline import outline
 from layerimp.pipeline.inspection import inspect_model
 from layerimp.pipeline.outline import Outline, stand_in
 from layerimp.recipe import Permissions
@@ -151,7 +152,7 @@ def test_what_is_broken_is_refused(tmp_path: Path) -> None:
 
 def test_where_the_memory_is_not_there_halves_stay_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny("llama").save_pretrained(tmp_path)
-    monkeypatch.setattr("layerimp.pipeline.outline.free_bytes", lambda _device: 1000)
+    monkeypatch.setattr(outline, "free_bytes", lambda _device: 1000)
     for block in inspect_model(str(tmp_path), Permissions())["blocks"]:
         assert block["attention"] is block["mlp"] is None
         assert block["not_divided"] == "not known until the model is loaded"

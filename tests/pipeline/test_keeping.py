@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
-from support.fake_plugins import Install
+from support.fake_plugins import Install, Plug
 from support.mood import Run
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -23,7 +23,6 @@ from layerimp.report.schema import DOCUMENTS
 from layerimp.steps import removed_by
 from layerimp.testing import tiny_tokenizer
 
-Plug = Callable[..., None]
 BLOCKS = 9
 HALF = 20
 """Documents in each half: the even ones search, the odd ones confirm."""

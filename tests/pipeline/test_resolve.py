@@ -1,4 +1,4 @@
-"""What is said of the defaults that a command uses."""
+"""What a recipe leaves open is settled, and what is used by default is said."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from layerimp.assets import Assets
+from layerimp.pipeline import resolve as resolving
 from layerimp.pipeline.resolve import resolve, told
 from layerimp.recipe import make_recipe
 
@@ -41,3 +43,19 @@ def test_what_a_command_does_not_read_is_not_said() -> None:
     assert told(asked, resolve(asked), ("calibration",)) == (
         "by default: model starter; calibration text starter (your own: --model DIR --calibration FILE)"
     )
+
+
+def test_what_is_left_open_is_settled() -> None:
+    everything = resolve(make_recipe({}))
+    assert (everything.model, everything.calibration.source) == ("starter", "starter")
+    assert everything.tasks == ("starter_stories", "starter_sentiment", "starter_qa")
+    own = resolve(make_recipe({"model": "m", "calibration": {"samples": 3}}))
+    assert (own.calibration.source, own.calibration.samples, own.tasks) == ("prose", 3, everything.tasks)
+    named = make_recipe({"model": "m", "calibration": {"source": "t.jsonl"}, "tasks": []})
+    assert resolve(named) == named
+
+
+def test_without_the_starter_there_are_no_tasks_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolving, "assets", Assets)
+    assert resolve(make_recipe({"model": "m"})).tasks == ()
+    assert resolve(make_recipe({"model": "m", "tasks": ["t"]})).tasks == ("t",)

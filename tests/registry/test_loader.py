@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -24,8 +21,6 @@ from layerimp.registry.catalog import Registry
 from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost
 
 ROOT = Path(layerimp.__file__).parents[1]
-
-
 WHOLE = {method: lambda *_: None for method in ("update", "merge", "compute", "plan", "heal", "evaluate")}
 
 
@@ -236,21 +231,3 @@ def test_the_wheel_bundles_every_plugin() -> None:
     assert entry_points(ROOT / "pyproject.toml") == union
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert {Path(package).stem for package in packages["packages"]} == {"layerimp", *union.values()}
-
-
-def test_the_public_names() -> None:
-    functions = "load find_blocks score prune heal save run evaluate run_grid hookimpl".split()
-    classes = "Scorer Pruner Healer Evaluator Importance Metric Likelihood PrunePlan Recipe Grid LayerimpError".split()
-    assert layerimp.__all__ == sorted([*functions, *classes])
-    assert set(layerimp.__all__) <= set(dir(layerimp))
-    assert SimpleNamespace(**{name: getattr(layerimp, name) for name in layerimp.__all__})
-    with pytest.raises(AttributeError, match="no attribute 'scoer'"):
-        _ = layerimp.scoer
-
-
-def test_importing_it_imports_no_torch() -> None:
-    code = "import json, sys, layerimp, layerimp.cli, layerimp.registry.loader; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(json.loads(done.stdout))
-    assert "layerimp.hookspecs" in loaded
-    assert not loaded & {"torch", "transformers", "lm_eval", "datasets", "numpy"}

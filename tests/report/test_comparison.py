@@ -202,7 +202,7 @@ def whole_report(tasks: int) -> Report:
 def test_the_comparison_fits_the_screen(
     width: int, tasks: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("layerimp.cli.display.WIDTH_WITHOUT_TERMINAL", width)
+    monkeypatch.setenv("COLUMNS", str(width))
     report = whole_report(tasks)
     Screen().show(report)
     out = capsys.readouterr().out

@@ -22,11 +22,6 @@ def checked(text: str) -> dict[str, Any]:
     return document
 
 
-@pytest.fixture
-def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
-    return ["--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16]
-
-
 def test_a_run_and_its_files(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
     angular = ["--scorer", "angular", "--set", "angular.window=2"]
     code, out, err = layerimp_command(

@@ -9,38 +9,16 @@ from typing import Any
 import pytest
 import torch
 from layerimp_avss import AVSS, AVSSConfig
+from layerimp_step import Step
 from support.tiny import tiny
 
 import layerimp
 from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError, UnknownNameError
 from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.engine import measure
-from layerimp.stats import Mean
 from layerimp.surgery.removal import pruned
 from layerimp.sweep import Ablation, Backward, Forward, Sweep, Trace
 from layerimp.testing import BLOCKS, batch, padded_batch
-
-
-class Step(Scorer):
-    """Mean L2 norm of what the block adds to the residual stream."""
-
-    name = "step"
-    sweep = Forward()
-    observes = frozenset({"block_in", "block_out"})
-
-    def __init__(self, num_blocks: int, config: Any = None) -> None:
-        super().__init__(num_blocks, config)
-        self.mean = Mean(num_blocks)
-
-    def update(self, trace: Trace) -> None:
-        step = (trace.acts["block_out"] - trace.acts["block_in"])[trace.mask]
-        self.mean.add(trace.block, step.norm(dim=-1))
-
-    def merge(self, other: Step) -> None:
-        self.mean.merge(other.mean)
-
-    def compute(self) -> Importance:
-        return Importance(scores=self.mean.value().tolist())
 
 
 def forwards(module: torch.nn.Module) -> list[int]:

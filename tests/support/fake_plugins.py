@@ -31,6 +31,9 @@ class FakeDist(Distribution):
 
 
 Install = Callable[..., EntryPoint]
+"""Makes an entry point for a module that holds given hooks, or a given source."""
+Plug = Callable[..., None]
+"""Adds entry points to those that are installed."""
 
 
 def installer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:

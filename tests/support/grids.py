@@ -11,6 +11,7 @@ from typing import Any
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.bench.executors.base import Assignment, WorkerError
+from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
 from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
@@ -19,12 +20,17 @@ from layerimp.evaluation.packing import packed
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import Permissions, made
+from layerimp.report.findings import Findings, Row
 
 BLOCKS = 8
 SCORERS = {"avss": False, "gbis": False, "random": True, "depth": True, "block-influence": False}
 """Whether each looks at nothing."""
 METRICS = ("mood", "prose")
 DOCUMENTS = 100
+RATIO = 0.25
+"""What a grid removes, unless it says something else."""
+HEALED: dict[str, Any] = {"healers": ["linear"], "counts": [2], "ratios": []}
+"""The changes that make it a grid with a healer, and with one size of removals."""
 
 
 def layout(**changes: Any) -> Layout:
@@ -152,3 +158,42 @@ def drive(directory: Path, executor: Arithmetic, *, retry: bool = False, **chang
         store.keep_layout(made_layout.model_dump(mode="json"))
         Scheduler(made_layout, store, Permissions(), watching, retry=retry).run(executor)
     return made_layout, watching
+
+
+def findings(directory: Path, what: Callable[[Cell], Result] = computed, **changes: Any) -> Findings:
+    """Run a grid in a directory; what is found in it."""
+    drive(directory, Arithmetic(what=what), **changes)
+    with Store(directory, write=False) as store:
+        layout = store.layout()
+        assert layout
+        return find(Layout.model_validate(layout), store.records())
+
+
+def row(found: Findings, task: str, ratio: float = RATIO) -> Row:
+    """The row of a task."""
+    (one,) = [each for each in found.models["one"].rows if (each.task, each.ratio) == (task, ratio)]
+    return one
+
+
+def harming(values: dict[str, float]) -> Callable[[Cell], Result]:
+    """An engine for which each scorer's first block does so much harm, and whose documents are without error."""
+
+    def what(cell: Cell) -> Result:
+        if cell.kind == "scoring":
+            first = list(values).index(cell.content["scorer"])
+            scores = [1.0 + (block != first) for block in range(BLOCKS)]
+            return {"scores": scores, "blocks": list(range(BLOCKS)), "columns": {}, "spans": {}, "notes": []}
+        if cell.kind == "evaluation":
+            names = [list(values)[block] for block in cell.content["blocks"]]
+            metric = {
+                "task": cell.content["task"],
+                "name": "acc",
+                "value": 0.9 - sum(values[name] for name in names),
+                "stderr": 0.001,
+                "higher_is_better": True,
+            }
+            left = BLOCKS - len(names)
+            return {"metrics": [metric], "size": {"blocks": left, "parameters": left, "bytes": left}}
+        return computed(cell)
+
+    return what

@@ -8,9 +8,13 @@ import pytest
 import removal
 import torch
 import zoo
+from support.broken_removals import with_stale_indices
 
 import layerimp
+from layerimp.checkpoint import saving
 from layerimp.errors import SurgeryError
+from layerimp.surgery import application
+from layerimp.surgery import removal as surgery
 from layerimp.surgery.removal import pruned
 
 CAUSAL = (
@@ -75,8 +79,8 @@ class TestTheTrialCanFail:
     @pytest.fixture
     def unproved(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         """No removal and no checkpoint is proved."""
-        monkeypatch.setattr("layerimp.surgery.removal._prove", lambda *_args: None)
-        monkeypatch.setattr("layerimp.checkpoint.saving.check_checkpoint", lambda *_args: None)
+        monkeypatch.setattr(surgery, "deviation", lambda *_args: 0.0)
+        monkeypatch.setattr(saving, "check_checkpoint", lambda *_args: None)
         return monkeypatch
 
     def outcome(self, kind: str = "gpt_oss", blocks: tuple[int, ...] = (1,)) -> removal.Case:
@@ -103,7 +107,7 @@ class TestTheTrialCanFail:
 
     def test_a_stale_index(self, unproved: pytest.MonkeyPatch) -> None:
         """Seen by cached generation alone."""
-        unproved.setattr("layerimp.surgery.application._set", lambda *_args: None)
+        unproved.setattr(layerimp, "prune", with_stale_indices(layerimp.prune))
         case = self.outcome("llama")
         assert case.outcome == "wrong"
         assert "cached generation" in case.said
@@ -128,7 +132,7 @@ class TestTheTrialCanFail:
 
 def test_a_broken_removal_is_refused_by_layerimp_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same stale index, with the proofs at work."""
-    monkeypatch.setattr("layerimp.surgery.application._set", lambda *_args: None)
+    monkeypatch.setattr(application, "_set", lambda *_args: None)
     with pytest.raises(SurgeryError, match="with a cache without block 1"):
         layerimp.prune(zoo.build("llama", "causal"), [1])
 

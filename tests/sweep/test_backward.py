@@ -9,61 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from support.collected import Batch, Collect, collect
 from support.tiny import EXPERTS, classifier, tiny
 from torch import nn
 
 import layerimp
 from layerimp.blocks.forward import block_input, hidden_states
-from layerimp.errors import CalibrationError, ModelError, NonFiniteError, PluginError
-from layerimp.scorer import Importance, Scorer
-from layerimp.scoring.engine import measure
+from layerimp.errors import PluginError
 from layerimp.surgery.removal import pruned
-from layerimp.sweep import Backward, Forward, Trace
+from layerimp.sweep import Backward, Forward, Trace, backward
 from layerimp.testing import BLOCKS, batch, padded_batch
-
-Batch = dict[str, torch.Tensor]
-
-
-class Collect(Scorer):
-    """Keeps copies of all that its traces hold, in the order in which they came."""
-
-    name = "collect"
-    observes = Backward.SITES
-
-    def __init__(self, num_blocks: int, sweep: Backward) -> None:
-        super().__init__(num_blocks)
-        self.sweep = sweep
-        self.traces: list[Trace] = []
-
-    def update(self, trace: Trace) -> None:
-        acts = {site: act.clone() for site, act in trace.acts.items()}
-        gradients = {name: (p.clone(), g.clone()) for name, (p, g) in trace.gradients.items()}
-        inputs = {at: act.clone() for at, act in trace.inputs.items()}
-        self.traces.append(
-            Trace(
-                trace.block,
-                trace.batch,
-                acts,
-                trace.mask,
-                trace.padded,
-                inputs,
-                trace.targets,
-                trace.extras,
-                gradients,
-            )
-        )
-
-    def merge(self, other: Collect) -> None:
-        raise NotImplementedError
-
-    def compute(self) -> Importance:
-        return Importance(scores=[0.0] * self.num_blocks)
-
-
-def collect(model: Any, batches: list[Batch], sweep: Backward | None = None, removed: tuple[int, ...] = ()) -> Any:
-    scorer = Collect(BLOCKS - len(removed), sweep or Backward())
-    measure(layerimp.find_blocks(model), batches, {"collect": scorer}, removed=removed)
-    return scorer.traces
 
 
 @contextmanager
@@ -191,7 +146,7 @@ def test_a_large_batch_goes_through_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     """So that what autograd keeps is bounded, whatever the batch size; every row is there once."""
     model, one = tiny("llama", dtype=torch.float64), padded_batch((12, 5, 9, 12, 7))
     (whole, *_), weights = collect(model, [one]), collect(model, [one], Backward(parameters=True))
-    monkeypatch.setattr("layerimp.sweep.backward.TOKENS_AT_ONCE", {"cpu": 24})
+    monkeypatch.setattr(backward, "TOKENS_AT_ONCE", {"cpu": 24})
     parts = [trace for trace in collect(model, [one]) if trace.block == whole.block]
     assert [len(trace.mask) for trace in parts] == [2, 2, 1]
     assert torch.equal(torch.cat([trace.mask for trace in parts]), whole.mask)
@@ -292,49 +247,6 @@ def test_a_subclass_has_its_own_rules() -> None:
         factor = 2 if one.block <= 2 else 1
         torch.testing.assert_close(other.acts["block_in_grad"], factor * one.acts["block_in_grad"])
         assert other.extras == ({"seen": torch.ones(())} if one.block <= 2 else {})
-
-
-def test_a_bad_activation_names_block_and_batch() -> None:
-    model = tiny("llama")
-    model.model.layers[2].mlp.register_forward_hook(lambda _m, _a, out: out * torch.nan)
-    with pytest.raises(NonFiniteError, match="block 2 puts out a NaN or an infinity in batch 0"):
-        collect(model, [batch()])
-
-
-def test_a_bad_gradient_names_block_and_batch() -> None:
-    model = tiny("llama")
-    # The square root of 0 adds nothing on the way there; its slope is infinite.
-    model.model.layers[2].mlp.register_forward_hook(lambda _m, _a, out: out + (0 * out).abs().sqrt())
-    with pytest.raises(NonFiniteError, match="the gradient at block 2 is a NaN or an infinity in batch 0"):
-        collect(model, [batch()])
-
-
-def test_bad_predictions_name_the_batch() -> None:
-    model = tiny("llama")
-    model.model.norm.register_forward_hook(lambda _m, _a, out: out * float("inf") if out.shape[0] == 3 else None)
-    with pytest.raises(NonFiniteError, match="what the model predicts is a NaN or an infinity in batch 1"):
-        collect(model, [batch(2), batch(3)])
-
-
-def test_what_does_not_fit_is_named() -> None:
-    model = tiny("llama")
-    with pytest.raises(CalibrationError, match="nothing to predict: every row is a single token"):
-        collect(model, [batch(2, 1)])
-    hook = model.model.layers[1].register_forward_hook(lambda _m, _a, out: out.detach())
-    with pytest.raises(ModelError, match="no gradient flows back from the output of block 1"):
-        collect(model, [batch()])
-    hook.remove()
-    model.model.layers[1].gradient_checkpointing = True
-    with pytest.raises(ModelError, match=r"gradient checkpointing is on in this LlamaForCausalLM.*turn it off"):
-        collect(model, [batch()])
-    model.model.layers[1].gradient_checkpointing = False
-    collect(model, [batch()])
-
-    class Neurons(Collect):
-        observes = frozenset({"mlp_act"})
-
-    with pytest.raises(ModelError, match="'collect' reads the site 'mlp_act', which block 0 does not have"):
-        layerimp.score(model, [batch()], [Neurons(BLOCKS, Backward())])
 
 
 def test_frozen_parameters_cost_no_gradient() -> None:

@@ -29,6 +29,7 @@ from transformers import (
 
 import layerimp
 from layerimp import hookspecs
+from layerimp.registry import catalog
 from layerimp.registry.catalog import Registry, registry
 from layerimp.registry.loader import PluginHost
 from layerimp.report import schema
@@ -209,7 +210,7 @@ def test_other_peoples_plugins_are_not_asked_to_have_a_page(install: Install, mo
     theirs = install("theirs", layerimp_scorers=lambda: [type("Theirs", (layerimp_step.Step,), {"name": "theirs"})])
     found = Registry(PluginHost([*entry_points(group="layerimp"), theirs]))
     assert "theirs" in found.names("scorer")
-    monkeypatch.setattr("layerimp.registry.catalog.registry", lambda: found)
+    monkeypatch.setattr(catalog, "registry", lambda: found)
     listed = reference.expanded("<!-- generated: components scorer -->")
     assert "`avss`" in listed
     assert "theirs" not in listed

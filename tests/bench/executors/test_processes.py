@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from support.fake_plugins import Install, Plug
 from support.grids import Arithmetic, Watching, drive, layout
 
 from layerimp.bench.executors.base import Assignment, WorkerError
@@ -26,7 +27,6 @@ from layerimp.evaluator import Evaluator, Metric
 from layerimp.models.loading import device_named
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
-from layerimp.registry.catalog import registry
 
 
 class Size(Evaluator):
@@ -119,7 +119,7 @@ class Many(InProcess):
 
 
 def test_a_scoring_in_shards_is_that_of_one_pass(
-    model_dir: Path, calibration_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_dir: Path, calibration_file: Path, tmp_path: Path, plugged: Plug, install: Install
 ) -> None:
     scorers = ["avss", "block-influence", "angular", "relative-magnitude", "gbis", "lrp", "taylor", "perplexity", "cim"]
     values = {
@@ -132,7 +132,7 @@ def test_a_scoring_in_shards_is_that_of_one_pass(
         "calibration": {"source": str(calibration_file), "samples": 14, "max_length": 16},
         "batch_size": 4,
     }
-    monkeypatch.setitem(registry()._classes["evaluator"], "size", Size)
+    plugged(install("size", layerimp_evaluators=lambda: [Size]))
     found = {}
     for executor in (Many(), InProcess("cpu")):
         with Store(tmp_path / type(executor).__name__) as store:

@@ -20,11 +20,6 @@ from layerimp.report import Size
 from layerimp.testing import BLOCKS, tiny_tokenizer
 
 
-@pytest.fixture
-def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
-    return ["--model", model_dir, "--calibration", calibration_file, "--samples", 8, "--max-length", 16]
-
-
 def left_of(model: Any, halves: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
     """The weights of a Llama whose blocks have the attention of one and the MLP of another, by their new names."""
     found = {}

@@ -1,3 +1,5 @@
+"""Families whose blocks cannot be removed are refused, each with its reason."""
+
 from __future__ import annotations
 
 from pathlib import Path

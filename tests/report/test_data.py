@@ -1,62 +1,26 @@
-"""What a run tells: JSON of a fixed shape, and a model card that nobody can inject into."""
+"""What a run tells: JSON of a fixed shape, in one document and in files."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from markdown_it import MarkdownIt
-from rich.table import Table
+from support.reports import acc, ppl, report, strict, with_a_seam
 
 import layerimp
-from layerimp import Recipe, __version__
-from layerimp.cli import score_tables, tables
+from layerimp import Recipe
 from layerimp.evaluator import Metric, retention
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.report import Report, Size
 from layerimp.report.data import why_not_ours, write_json
-from layerimp.report.model_card import escaped, model_card
 from layerimp.scorer import Importance
 from layerimp.testing import tiny_model
 
 INF, NAN = math.inf, math.nan
-
-
-def acc(value: float, stderr: float | None = None, task: str = "sst2") -> Metric:
-    return Metric(task, "acc", value, stderr)
-
-
-def ppl(value: float, task: str = "wikitext") -> Metric:
-    return Metric(task, "word_perplexity", value, higher_is_better=False)
-
-
-def report(**recipe: Any) -> Report:
-    """A whole run: 4 blocks, of which 2 went."""
-    made = Report(make_recipe({"model": "dir/tiny", **recipe}), num_blocks=4, loader="AutoModelForCausalLM")
-    made.calibration = {"source": "text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"}
-    made.sizes = {"original": Size(4, 1000, 4000), "paper": Size(2, 600, 2400)}
-    made.importance = {"paper": Importance([0.1, 0.4, 0.2, 0.3], columns={"std": [1.0, 2.0, 3.0, 4.0]}, notes=["n"])}
-    made.plans = {"paper": PrunePlan(num_blocks=4, blocks=[2, 0], scorer="avss", pruner="lowest", reason="why")}
-    made.metrics = {"original": [acc(0.8, 0.01), ppl(20.0)], "paper": [acc(0.6, 0.02), ppl(40.0)]}
-    made.footprint = {
-        "original": [Metric("model", "bytes", 4000, higher_is_better=False)],
-        "paper": [Metric("model", "bytes", 2400, higher_is_better=False)],
-    }
-    made.checkpoints = {"paper": Path("out/checkpoints/paper")}
-    made.output = Path("out")
-    return made
-
-
-def strict(document: Any) -> Any:
-    """Through JSON that has no NaN and no infinity."""
-    return json.loads(json.dumps(document, allow_nan=False))
 
 
 def written(value: float, stderr: float | None, higher: bool) -> dict[str, Any]:
@@ -248,178 +212,12 @@ def test_sizes() -> None:
     assert gone.share_of(Size(4, 1000, 4000)) == {"blocks": 0.5, "parameters": 0.4, "bytes": 0.4}
 
 
-HOSTILE = [
-    "[click](http://evil.example)",
-    "<script>alert(1)</script>",
-    "![x](y)",
-    "**bold** _it_ `code` ~~gone~~ $x$",
-    "a | b \\| c \\",
-    "# title\n\n---\n- item\n1. one",
-    "&lt;b&gt; <!-- x -->",
-]
-
-
-def rendered(name: str) -> list[Any]:
-    """What Markdown makes of a name in a heading, in a list item and in a table."""
-    text = escaped(name)
-    source = f"# {text}\n\n- **Source:** {text}\n\n| a | b |\n|---|---|\n| {text} | end |\n"
-    tokens = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(source)
-    return [token for token in tokens if token.type == "inline"]
-
-
-@settings(derandomize=True, max_examples=150, deadline=None, database=None)
-@given(
-    st.one_of(
-        st.sampled_from(HOSTILE), st.text("ab1 \n\t\r\u2028\\`*_{}[]()#+-.!|<>&;~$^=:/\"'@é", min_size=1, max_size=25)
-    )
-)
-def test_a_name_is_text_wherever_it_stands(name: str) -> None:
-    plain = " ".join(name.split())
-    heading, item, *cells = rendered(name)
-    assert {child.type for child in heading.children} <= {"text", "text_special"}
-    assert "".join(child.content for child in heading.children) == plain
-    assert "".join(child.content for child in item.children) == f"Source: {plain}".rstrip()
-    assert [cell.content for cell in cells[:2]] == ["a", "b"]
-    assert len(cells) == 4
-    assert "".join(child.content for child in cells[2].children) == plain
-    assert cells[3].content == "end"
-
-
-@pytest.mark.parametrize("name", ["https://evil.example/x", "http://evil.example", "www.evil.example"])
-def test_a_bare_address_is_no_link(name: str) -> None:
-    """GitHub's Markdown makes links of these; a backslash before `:` or `.` stops it."""
-    assert not re.search(r"https?://|www\.", escaped(name))
-
-
-def test_the_card_states_source_method_and_cost() -> None:
-    card = model_card(report(limit=20), "paper")
-    assert "# dir/tiny, 2 of 4 blocks removed" in card
-    assert "- **Source:** dir/tiny\n" in card
-    assert f"scorer avss (label paper), pruner lowest, layerimp {__version__}" in card
-    assert "- **Blocks removed:** 0, 2 (0-based" in card
-    assert "2 blocks (50.00%), 400 parameters (40.00%), 1,600 bytes (40.00%)" in card
-    assert "3 rows, 24 tokens of text.jsonl (fingerprint abc)" in card
-    assert "| sst2 | acc |  | 0.8 ± 0.01 | 0.6 ± 0.02 | 75.0% |" in card
-    assert "| wikitext | word\\_perplexity |  | 20 | 40 |  |" in card
-    assert "- sst2: the evaluator gives no floor of acc" in card
-    assert "first 20 documents" in card
-
-
-def with_a_seam() -> Report:
-    """A run of 6 blocks, of which one went, and a seam."""
-    made = report(limit=20)
-    made.num_blocks = 6
-    made.sizes = {"original": Size(6, 1200, 4800), "paper": Size(4, 800, 3200)}
-    made.importance = {"paper": Importance([0.6, 0.1, 0.2, 0.3, 0.4, 0.5])}
-    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=["1/2", 5], scorer="avss", pruner="lowest")}
-    return made
-
-
-def test_the_card_says_what_a_seam_cut() -> None:
-    card = model_card(with_a_seam(), "paper")
-    assert "# dir/tiny, 4 of 6 blocks left" in card
-    assert "blocks removed" not in card.lower()
-    assert "- **Removed:** 1/2, 5 (0-based indices in the source)\n" in card
-    told = "- Seam 1/2: the MLP of block 1 and the attention of block 2; "
-    assert f"{told}the attention of 1 and the MLP of 2 are one block now\n" in card
-    assert "- **Smaller by:** 2 blocks (33.33%), 400 parameters (33.33%), 1,600 bytes (33.33%)" in card
-    table = card.partition("## Where the blocks come from")[2]
-    assert table.split("\n")[2:] == [
-        "| block | attention of | MLP of |",
-        "|---|---|---|",
-        "| 0 | 0 | 0 |",
-        "| 1 | 1 | 2 |",
-        "| 2-3 | 3-4 | 3-4 |",
-        "",
-    ]
-    assert "come from" not in model_card(report(), "paper")
-
-
-def test_a_seam_that_leaves_nothing_of_its_blocks_is_no_seam() -> None:
-    made = with_a_seam()
-    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=["1/2", "1.attn,2.mlp"])}
-    card = model_card(made, "paper")
-    assert "# dir/tiny, 2 of 6 blocks removed" in card
-    assert "- **Blocks removed:** 1-2 (0-based" in card
-
-
-def shown_in(table: Table, heading: str) -> list[str]:
-    """The cells of a column."""
-    return [str(cell) for column in table.columns if str(column.header) == heading for cell in column.cells]
-
-
-def test_tables_show_seams() -> None:
-    made = with_a_seam()
-    (table,) = score_tables.scores(made, "paper", lambda _: True)
-    assert shown_in(table, "removed") == ["", "½ 1st (1/2)", "½ 1st (1/2)", "", "", "✗ 2nd"]
-    (table,) = tables.removed(made, ["paper"], lambda _: True)
-    assert shown_in(table, "which") == ["1/2, 5"]
-    (told,) = tables.seams(made, ["paper", "paper"])
-    assert told.startswith("seam 1/2: the MLP of block 1 and")
-    (compared,) = tables.comparison(made, lambda _: True)
-    assert str(compared.title).startswith("comparison, 4 of 6 blocks left (± standard error")
-    assert str(compared.columns[1].header) == "removed"
-    assert [str(cell) for cell in compared.columns[1].cells] == ["", "1/2, 5"]
-    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=[5, 4])}
-    (compared,) = tables.comparison(made, lambda _: True)
-    assert str(compared.title).startswith("comparison, 2 of 6 blocks (33.33%) removed (± standard error")
-    assert list(tables.seams(made, ["paper"])) == []
-
-
-def test_scores_of_seams_stand_between_those_of_blocks() -> None:
-    made = with_a_seam()
-    steps = [*range(6), *(f"{n}/{n + 1}" for n in range(5))]
-    made.importance = {"paper": Importance([float(n) for n in range(11)], steps, columns={"std": [0.0] * 11})}
-    (table,) = score_tables.scores(made, "paper", lambda _: True)
-    assert str(table.title).startswith("paper: importance of 6 blocks and 5 seams (")
-    assert [name.strip() for name in shown_in(table, "step")[:4]] == ["0", "0/1", "1", "1/2"]
-    assert shown_in(table, "score")[:4] == ["0", "6", "1", "7"]
-    assert shown_in(table, "removed")[:5] == ["", "", "½ 1st (1/2)", "✗ 1st", "½ 1st (1/2)"]
-    assert strict(made.to_dict())["scorers"]["paper"]["blocks"] == steps
-    assert "blocks" not in report().to_dict()["scorers"]["paper"]
-
-
-def test_attention_and_mlp_stand_side_by_side() -> None:
-    made = with_a_seam()
-    made.plans = {}
-    steps = [f"{n}.{part}" for n in range(6) for part in ("attn", "mlp")]
-    scores = [float(n) for n in range(12)]
-    made.importance = {"paper": Importance(scores, steps, columns={"std_dev": [0.5] * 12})}
-    (table,) = score_tables.scores(made, "paper", lambda _: True)
-    assert str(table.title).startswith("paper: importance of attention and MLP in 6 blocks (")
-    heads = [str(column.header) for column in table.columns]
-    assert heads == ["block", "attention\nscore", "MLP\nscore", "attention\nstd dev", "MLP\nstd dev"]
-    assert [str([*column.cells][2]) for column in table.columns] == ["2", "4", "5", "0.5", "0.5"]
-    assert strict(made.to_dict())["scorers"]["paper"]["blocks"] == steps
-
-
 def test_equal_removals_are_one_model() -> None:
     made = with_a_seam()
     made.plans["twin"] = PrunePlan(num_blocks=6, blocks=[5, "2.attn,1.mlp"])
     made.plans["block"] = PrunePlan(num_blocks=6, blocks=[5, 1])
     assert made.same_model("paper", "twin")
     assert not made.same_model("paper", "block")
-
-
-def test_the_card_of_an_unmeasured_checkpoint_has_no_table() -> None:
-    made = report()
-    made.metrics, made.calibration = {}, {}
-    card = model_card(made, "paper")
-    assert "|" not in card
-    assert "Calibration" not in card
-
-
-def test_every_outside_name_on_the_card_is_escaped() -> None:
-    evil = "x|<b>[y](z)\n# boo"
-    made = report(model=evil)
-    made.calibration = {**made.calibration, "source": evil}
-    made.plans = {"paper": PrunePlan(num_blocks=4, blocks=[2, 0], scorer=evil, pruner=evil)}
-    metric = Metric(evil, evil, 0.0)
-    made.metrics = {"original": [metric], "paper": [metric]}
-    card = model_card(made, "paper")
-    assert card.count(escaped(evil)) == 11
-    assert not re.search(r"(?<!\\)<b>|\n# boo|(?<!\\)\[y", card)
-    assert "| 0 | 0 |  |" in card
 
 
 def test_what_a_person_sees_of_a_result_is_short(model_dir: Path, calibration_file: Path) -> None:

@@ -1,0 +1,83 @@
+"""Grids whose models lack seams as well."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+from support.grids import BLOCKS, computed, findings, row
+
+from layerimp.bench.cells import Cell, Result
+from layerimp.bench.store import Store
+from layerimp.report import schema
+from layerimp.report.html.page import page
+from layerimp.report.json_export import as_document
+
+
+def _with_seams(cell: Cell) -> Result:
+    """As always, but `avss` scores a seam as well, and least."""
+    if cell.kind == "scoring" and cell.content["scorer"] == "avss":
+        scores = [float(block) for block in range(BLOCKS)]
+        return dict(computed(cell)) | {"scores": [*scores, -1.0], "blocks": [*range(BLOCKS), "4/5"]}
+    if cell.kind == "evaluation" and "4/5" in cell.content["blocks"]:
+        content = dict(cell.content) | {"blocks": [4 if step == "4/5" else step for step in cell.content["blocks"]]}
+        return computed(replace(cell, content=content))
+    return computed(cell)
+
+
+def test_a_grid_holds_seams(tmp_path: Path) -> None:
+    found = findings(tmp_path, _with_seams, counts=[1, 2], ratios=[], repeats=2)
+    model = found.models["one"]
+    assert model.num_blocks == BLOCKS
+    assert [one.blocks for one in model.pruned["lowest", 2, "avss"]] == [("4/5", 0)] * 2
+    assert model.stability["lowest", 2, "avss"].same == 1
+    assert {len(scores) for one in model.scored.values() for scores in one.scores} == {BLOCKS}
+    assert row(found, "mood", 2).entries["avss"].values == pytest.approx([0.9 - 6 / 100] * 2)
+    document = json.dumps(as_document(found), allow_nan=False)
+    TypeAdapter(schema.DOCUMENTS["layerimp.findings/2"]).validate_json(document, strict=True)
+    assert '"blocks": [["4/5", 0], ["4/5", 0]]' in document
+    whole = page(found)
+    assert whole.count("A block of which a half goes, with a seam, counts half.") == 1
+    assert "avss, block 4: 50% removed" in whole
+    with Store(tmp_path, write=False) as store:
+        names = {name for (name,) in store._connection.execute("SELECT name FROM cells WHERE kind = 'evaluation'")}
+    assert {"evaluate mood on one without seam 4/5", "evaluate mood on one without 0, 4/5"} < names
+
+
+def _all_cuts(cell: Cell) -> Result:
+    """As always, but every scorer scores all seams as well, and most of all but one; no seam costs anything."""
+    if cell.kind == "scoring":
+        assert cell.content["cuts"] == "all"
+        found = dict(computed(cell))
+        steps = [step for block in range(BLOCKS) for step in (block, f"{block}/{block + 1}")][:-1]
+        scores = [found["scores"][step] if isinstance(step, int) else 20.0 for step in steps]
+        scores[steps.index("4/5")] = -1.0
+        return found | {"scores": scores, "blocks": steps}
+    content = dict(cell.content)
+    if cell.kind == "evaluation":
+        content["blocks"] = [step for step in content["blocks"] if isinstance(step, int)]
+    return computed(replace(cell, content=content))
+
+
+def test_a_grid_of_all_cuts(tmp_path: Path) -> None:
+    found = findings(tmp_path, _all_cuts, counts=[1, 2], ratios=[], repeats=2, cuts="all")
+    model = found.models["one"]
+    steps = model.scored["avss"].steps
+    assert (model.num_blocks, len(steps), steps[:3]) == (BLOCKS, 2 * BLOCKS - 1, [0, "0/1", 1])
+    assert {len(scores) for one in model.scored.values() for scores in one.scores} == {len(steps)}
+    assert [one.blocks[0] for one in model.pruned["lowest", 2, "avss"]] == ["4/5"] * 2
+    document = as_document(found)
+    text = json.dumps(document, allow_nan=False)
+    TypeAdapter(schema.DOCUMENTS["layerimp.findings/2"]).validate_json(text, strict=True)
+    assert document["models"]["one"]["scorers"]["avss"]["steps"] == list(steps)
+    assert document["grid"]["cuts"] == "all"
+    whole = page(found)
+    assert re.search(r"avss, seam 4/5: score -1[^,]*, rank 0.00, removed in 100% of repeats", whole)
+    assert re.search(r"avss, block 4: score [^,]*, rank [^,]*, removed in 0% of repeats", whole)
+    assert "Heat map of the importance of 8 blocks and 7 seams" in whole
+    assert "Between two blocks stands the seam that lies there. Crossed: blocks and seams that go" in whole
+    assert "<dt>Cuts</dt>" in whole

@@ -1,0 +1,196 @@
+"""What a grid with healers shows, against arithmetic by hand: each healed model beside what it is compared with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+from scipy import stats
+from support.grids import BLOCKS, DOCUMENTS, HEALED, Arithmetic, computed, drive, harm_of
+
+from layerimp.bench.cell_graph import Layout
+from layerimp.bench.cells import Cell, Result
+from layerimp.bench.findings import find
+from layerimp.bench.store import Store
+from layerimp.report import schema
+from layerimp.report.findings import Contender, Findings, Row
+from layerimp.report.formats import as_csv, as_latex, as_markdown
+from layerimp.report.json_export import as_document
+from layerimp.report.tables import paper_tables, summaries
+
+
+def findings(directory: Path, what: Callable[[Cell], Result] = computed, **changes: Any) -> tuple[Findings, Layout]:
+    made_layout, _ = drive(directory, Arithmetic(what=what), **HEALED | changes)
+    with Store(directory, write=False) as store:
+        return find(made_layout, store.records()), made_layout
+
+
+def row(found: Findings, task: str = "mood") -> Row:
+    (one,) = [each for each in found.models["one"].rows if each.task == task]
+    return one
+
+
+def test_a_task_that_fails_leaves_the_others_of_its_model(tmp_path: Path) -> None:
+    def broken(cell: Cell) -> Result:
+        if cell.healer and cell.content["task"] == "prose" and cell.seed == 1:
+            raise MemoryError
+        return computed(cell)
+
+    found, _ = findings(tmp_path, broken, repeats=2)
+    assert {cell.partition(" on ")[0] for cell, _ in found.failures} == {"evaluate prose"}
+    assert row(found).entries.keys() > row(found, "prose").entries.keys()
+
+
+def test_healed_rows_by_hand(tmp_path: Path) -> None:
+    found, made_layout = findings(tmp_path, repeats=3)
+    pruned, entries = found.models["one"].pruned, row(found).entries
+    assert list(entries) == [
+        label
+        for scorer in ("avss", "gbis", "random", "depth", "block-influence")
+        for label in (scorer, f"{scorer}+linear")
+    ]
+    values: dict[str, list[float]] = {}
+    for label, contender in made_layout.contenders.items():
+        sets = [one.blocks for one in pruned["lowest", 2, contender.scorer]]
+        for draw, text in made_layout.repeats(contender):
+            healing = {"calibration": {"seed": text}} if contender.healer else None
+            values.setdefault(label, []).append(0.9 - harm_of(sets[draw], healing) / 100)
+        assert list(entries[label].values) == pytest.approx(values[label])
+    assert len(values["depth"]) == 1
+    assert len(values["depth+linear"]) == 3
+    assert entries["depth+linear"].value.low is not None
+    healed = found.models["one"].healed["lowest", 2, Contender("avss", "linear")]
+    assert [one.blocks for one in healed] == [one.blocks for one in pruned["lowest", 2, "avss"]]
+    assert [one.healing and one.healing["recovered"] for one in healed] == [0.5] * 3
+    assert all(one.healing is None for one in pruned["lowest", 2, "avss"])
+    kept = found.models["one"].retained["lowest", 2, "avss+linear"].tasks["mood"]
+    assert kept
+    assert kept.points.tolist() == pytest.approx([(value - 0.5) / 0.4 for value in values["avss+linear"]])
+
+
+def test_what_is_healed_is_compared_with_what_is_healed(tmp_path: Path) -> None:
+    found, _ = findings(tmp_path, repeats=5)
+    one = row(found)
+    for healer in ("", "linear"):
+        baselines = [Contender(scorer, healer).label for scorer in ("random", "depth", "block-influence")]
+        assert one.baselines[healer] == max(baselines, key=lambda label: one.entries[label].value.mean)
+    ours, theirs = one.entries["avss+linear"], one.entries["random+linear"]
+    assert ours.to_random
+    assert ours.to_random.mean == pytest.approx(ours.value.mean - theirs.value.mean)
+    assert theirs.to_random is None
+    assert one.entries["random"].to_random is None
+    assert one.entries["avss"].to_random
+    assert one.entries["avss"].to_random.mean == pytest.approx(
+        one.entries["avss"].value.mean - one.entries["random"].value.mean
+    )
+    best = one.entries[one.baselines["linear"]]
+    assert best.to_baseline is None
+    assert ours.to_baseline
+    assert ours.to_baseline.mean == pytest.approx(ours.value.mean - best.value.mean)
+
+
+def test_healed_blind_scorers_are_compared_repeat_by_repeat(tmp_path: Path) -> None:
+    """Both were healed on the same text: what it does to both is no error of their difference."""
+    found, _ = findings(tmp_path, repeats=5, baselines=["depth"], tasks=["mood"])
+    one = row(found)
+    ours, theirs = (np.array(one.entries[label].values) for label in ("avss+linear", "depth+linear"))
+    right = [
+        np.array([np.arange(DOCUMENTS) < round(100 * v) for v in values]).mean(axis=0) for values in (ours, theirs)
+    ]
+    paired = (right[0] - right[1]).std(ddof=1) / math.sqrt(DOCUMENTS) * stats.t.ppf(0.975, DOCUMENTS - 1)
+    text = stats.sem(ours - theirs) * stats.t.ppf(0.975, 4)
+    assert one.entries["avss+linear"].to_baseline
+    low, high = one.entries["avss+linear"].to_baseline.low, one.entries["avss+linear"].to_baseline.high
+    assert low is not None
+    assert high is not None
+    assert (high - low) / 2 == pytest.approx(math.hypot(paired, text), rel=0.03)
+
+
+def test_what_healing_brings_is_compared_with_the_same_models_unhealed(tmp_path: Path) -> None:
+    found, _ = findings(tmp_path, repeats=5, tasks=["mood"])
+    entries = row(found).entries
+    for scorer in ("avss", "random"):  # both remove the same blocks, healed or not, repeat by repeat
+        ours, theirs = (np.array(entries[label].values) for label in (f"{scorer}+linear", scorer))
+        right = [
+            np.array([np.arange(DOCUMENTS) < round(100 * v) for v in each]).mean(axis=0) for each in (ours, theirs)
+        ]
+        documents = (right[0] - right[1]).std(ddof=1) / math.sqrt(DOCUMENTS) * stats.t.ppf(0.975, DOCUMENTS - 1)
+        gain = entries[f"{scorer}+linear"].to_unhealed
+        assert gain
+        assert gain.mean == pytest.approx((ours - theirs).mean())
+        assert gain.high is not None
+        half = math.hypot(documents, stats.sem(ours - theirs) * stats.t.ppf(0.975, 4))
+        assert gain.high - gain.mean == pytest.approx(half, rel=0.03)
+        assert entries[scorer].to_unhealed is None
+    gain = entries["depth+linear"].to_unhealed  # one model against five
+    assert gain
+    assert gain.mean == pytest.approx(np.mean(entries["depth+linear"].values) - entries["depth"].values[0])
+
+
+def test_one_set_healed_on_several_texts_is_several_models(tmp_path: Path) -> None:
+    """By no scorer's choice do two of these differ, and yet their repeats do."""
+
+    def constant(cell: Cell) -> Result:
+        result = dict(computed(cell))
+        if cell.kind == "scoring":
+            result["scores"] = [float(BLOCKS - block) for block in range(BLOCKS)]
+        return result
+
+    found, _ = findings(tmp_path, constant, repeats=3, baselines=["random"])
+    entries = row(found).entries
+    assert entries["avss"].to_random == entries["gbis"].to_random
+    assert entries["avss"].to_random
+    assert entries["avss"].to_random.p == 1.0
+    assert len(set(entries["avss+linear"].values)) == 3
+    assert entries["avss+linear"].to_random
+    # Five texts against three: not the same, and not told apart.
+    assert entries["avss+linear"].to_random.low != entries["avss+linear"].to_random.high
+
+
+def test_a_healer_that_fails_takes_nothing_else_down(tmp_path: Path) -> None:
+    def broken(cell: Cell) -> Result:
+        if cell.healer == "linear":
+            raise ValueError("healer 'linear' fell ill")
+        return computed(cell)
+
+    found, _ = findings(tmp_path, broken, repeats=2, healers=["linear", "rescale"])
+    well, _ = findings(tmp_path / "well", repeats=2, healers=["rescale"])
+    assert as_markdown(found).replace("+rescale", "") == as_markdown(well).replace("+rescale", "")
+    assert {why for _, why in found.failures} == {"healer 'linear' fell ill"}
+    assert all("healed by linear" in cell for cell, _ in found.failures)
+    (healed,) = {
+        tuple(one["repeats"])
+        for one in as_document(found)["models"]["one"]["healed"]
+        if one["healer"] == "linear" and one["scorer"] == "avss"
+    }
+    assert healed == (None, None)
+
+
+def test_every_format_has_both(tmp_path: Path) -> None:
+    found, _ = findings(tmp_path, repeats=2, healers=["linear", "rescale"])
+    (table,) = paper_tables(found)
+    assert table.head[4:8] == ["avss", "avss+linear", "avss+rescale", "gbis"]
+    (summary,) = summaries(found)
+    assert {line[0].text for line in summary.rows} == set(found.design.contenders)
+    lines = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert float(lines[0]["avss+linear"]) == row(found).entries["avss+linear"].value.mean
+    assert "SCORER+HEALER: " in as_markdown(found)
+    assert as_latex(found).count("avss+rescale") == 1
+    assert "HEALER" not in as_markdown(findings(tmp_path / "none", healers=[])[0])
+    document = as_document(found)
+    TypeAdapter(schema.DOCUMENTS["layerimp.findings/2"]).validate_json(json.dumps(document), strict=True)
+    model = document["models"]["one"]
+    assert set(model["rows"][0]["scorers"]) == set(model["retained"][0]["retained"]) == set(found.design.contenders)
+    assert set(model["scorers"]) == {one["scorer"] for one in model["removed"]} == set(found.design.scorers)
+    assert model["rows"][0]["best_healed_baselines"].keys() == {"linear", "rescale"}
+    assert document["grid"]["healers"]["linear"] == {"name": "linear", "options": {}}
+    (one,) = [one for one in model["healed"] if (one["scorer"], one["healer"]) == ("depth", "rescale")]
+    assert [each and each["recovered"] for each in one["repeats"]] == [0.5, 0.5]

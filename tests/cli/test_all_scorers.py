@@ -1,0 +1,128 @@
+"""`--scorer all`: every scorer that works and fits the model, and a word about the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fake_plugins import Install, Plug
+from support.mood import Run
+from support.tiny import tiny
+
+from layerimp.errors import ModelError
+from layerimp.registry.catalog import registry
+from layerimp.registry.loader import DISABLE_VARIABLE
+from layerimp.scorer import Scorer
+from layerimp.sweep import Forward, Trace
+from layerimp.testing import BLOCKS, tiny_tokenizer
+
+
+class Picky(Scorer):
+    """Runs on no model of this world."""
+
+    name = "picky"
+
+    class Nowhere(Forward):
+        """A sweep that no model can make."""
+
+        def scout(self, stack: Any, sites: frozenset[str]) -> Any:
+            raise ModelError(f"{type(stack.model).__name__} has no parallel universe")
+
+    sweep = Nowhere()
+
+    def update(self, trace: Trace) -> None:
+        raise AssertionError
+
+    def merge(self, other: Any) -> None:
+        raise AssertionError
+
+    def compute(self) -> Any:
+        raise AssertionError
+
+
+def test_all_is_every_scorer_that_works_and_fits(
+    layerimp_command: Run, scoring: list[object], plugged: Plug, install: Install
+) -> None:
+    whole = registry().names("scorer")
+    plugged(install("picky", layerimp_scorers=lambda: [Picky]), install("broken", "import no_such_module"))
+    arguments = [*scoring, "--scorer", "paper=avss", "--set", "paper.variant=paper", "--scorer", "all", "--json"]
+    code, out, err = layerimp_command("score", *arguments, "--set", "angular.window=2")
+    assert code == 0, err
+    notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: left out of all: plugins that failed to load (broken); layerimp plugins says why",
+        "note: the scorer picky is left out: LlamaForCausalLM has no parallel universe",
+    ]
+    found = json.loads(out)
+    order = list(found["scorers"])
+    assert set(order) == {*whole, "paper"}
+    assert order[0] == "paper"
+    assert order[-3:] == ["depth", "random", "angular"]  # what looks at nothing comes last of all; angular was named
+    assert list(found["scorers"]["angular"]["spans"]) == ["2"]
+    assert found["left_out"] == {"picky": "LlamaForCausalLM has no parallel universe"}
+    code, _, err = layerimp_command("score", *scoring, "--scorer", "picky")
+    assert (code, err.splitlines()[-1]) == (2, "layerimp: LlamaForCausalLM has no parallel universe")
+    code, _, err = layerimp_command("score", *arguments, "--scorer", "picky")
+    assert code == 2
+
+
+def test_a_scorer_of_all_that_breaks_is_left_out(
+    layerimp_command: Run, scoring: list[object], plugged: Plug, install: Install
+) -> None:
+    class Broken(Picky):
+        name = "broken"
+
+        def __init__(self, num_blocks: int, config: Any = None) -> None:
+            raise KeyError("oops")
+
+    plugged(install("broken", layerimp_scorers=lambda: [Broken]))
+    code, out, err = layerimp_command("score", *scoring, "--scorer", "all", "--json")
+    assert code == 0, err
+    (told,) = json.loads(out)["left_out"].values()
+    assert told.startswith("scorer 'broken' (layerimp-broken 1.2) failed: KeyError: 'oops'")
+
+
+def test_all_prunes_once_per_scorer_and_can_be_repeated(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path
+) -> None:
+    code, out, err = layerimp_command(
+        "run", "--tasks", "none", *scoring, "--scorer", "all", "--output", tmp_path / "a", "--json"
+    )
+    assert code == 0, err
+    first = json.loads(out)["scorers"]
+    assert set(first) == set(registry().names("scorer"))
+    assert all(Path(one["checkpoint"]).is_dir() for one in first.values())
+    assert "all" not in json.loads((tmp_path / "a" / "recipe.json").read_text())["scorers"]
+    again = layerimp_command("score", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b", "--json")
+    assert list(json.loads(again[1])["scorers"]) == list(first)
+
+
+def test_a_choice_that_cannot_be_removed_exactly_is_left_out(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path
+) -> None:
+    tiny("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(tmp_path / "gpt2")
+    tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
+    arguments = ["run", "--tasks", "none", *scoring, "--model", tmp_path / "gpt2", "--scorer", "all", "--json"]
+    code, out, err = layerimp_command(*arguments)
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["left_out"]
+    assert all("attn.scaling would change" in reason for reason in found["left_out"].values())
+    assert all(one["removed"] == [BLOCKS - 1] for one in found["scorers"].values())
+    assert found["left_out"].keys() | found["scorers"].keys() == set(registry().names("scorer"))
+    code, _, err = layerimp_command(*arguments, "--protect", BLOCKS - 1)
+    said = err.splitlines()[-1]
+    assert (code, "no scorer is left" in said, "attn.scaling would change" in said) == (2, True, True)
+
+
+def test_nobody_left_is_an_error(
+    layerimp_command: Run, scoring: list[object], plugged: Plug, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = [record.name for record in registry().plugins.records if "layerimp_scorers" in record.hooks]
+    monkeypatch.setenv(DISABLE_VARIABLE, ",".join(shipped))
+    plugged(install("picky", layerimp_scorers=lambda: [Picky]))
+    code, _, err = layerimp_command("score", *scoring, "--scorer", "all")
+    said = "layerimp: no scorer is left (picky: LlamaForCausalLM has no parallel universe)"
+    assert (code, err.splitlines()[-1]) == (2, said)

@@ -1,0 +1,162 @@
+"""Bad input is one clear line, and nothing is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.broken_checkpoints import (
+    blockless,
+    empty,
+    pickled,
+    truncated,
+    with_a_block_more,
+    with_fields,
+    without_a_block,
+)
+from support.mood import Run
+from support.tiny import tiny
+
+from layerimp.testing import tiny_tokenizer
+
+
+def written(name: str, text: str) -> Callable[[Path], Path]:
+    def write(tmp_path: Path) -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def here(name: str) -> Callable[[Path], Path]:
+    return lambda tmp_path: tmp_path / name
+
+
+CODE_TASK = "task: evil\ndataset_path: json\nprocess_results: !function evil.run\n"
+WRONG = [
+    (["--scorer", "avs"], "unknown scorer 'avs'. Did you mean 'avss'?"),
+    (["--scorer", "all", "--scorer", "avs"], "unknown scorer 'avs'. Did you mean 'avss'?"),
+    (["--scorer", "x=all"], "'all' stands for every scorer"),
+    (["--pruner", "lowes"], "unknown pruner 'lowes'. Did you mean 'lowest'?"),
+    (["--evaluator", "harnes", "--tasks", "x"], "unknown evaluator 'harnes'. Did you mean 'harness'?"),
+    (["--set", "avss.sight=block_out"], "unknown option 'sight' of scorer 'avss'. Did you mean 'site'?"),
+    (["--set", "avss.epsilon=small"], "option 'epsilon' of scorer 'avss'"),
+    (["--set", "epsilon=1"], "--set takes LABEL.OPTION=VALUE"),
+    (["--set", "paper.epsilon=1"], "unknown label 'paper'"),
+    (["--ratio", "1.5"], "--ratio 1.5 is not between 0 and 1"),
+    (["--ratio", "0"], "--ratio 0.0 is not between 0 and 1"),
+    (["--ratio", "1"], "--ratio 1 is not between 0 and 1; a number of blocks is --count 1"),
+    (["--recipe", written("n.yaml", "ratio: 1")], "ratio 1 is not between 0 and 1; a number of blocks is count: 1"),
+    (["--ratio", "0.5", "--count", "1"], "ratio and count contradict each other; give one of them"),
+    (["--count", "0"], "count: Input should be greater than or equal to 1, got 0"),
+    (["--count", "0.5"], "integer"),
+    (["--count", "4"], "removing 4 of 4 blocks leaves no model; at most 3 can go"),
+    (["--count", "3", "--protect", "0,3"], "3 blocks are to go, but only 2 of 4 are not protected"),
+    (["--count", "1", "--blocks", "1,2"], "count 1 removes 1 block, but 2 are named"),
+    (["--ratio", "0.05"], "ratio 0.05 of 4 blocks rounds to none"),
+    (["--ratio", "0.95"], "leaves no model"),
+    (["--ratio", "half"], "number"),
+    (["--blocks", "1,x"], "--blocks takes blocks and seams such as 5,8-10,17/18, got '1,x': 'x' is no block (5)"),
+    (["--blocks", "1/3"], "1/3 is no seam, which lies between neighbours such as 1/2"),
+    (["--blocks", "1.mlp"], "--blocks 1.mlp: without 1.mlp attention and MLP would not take turns"),
+    (["--blocks", "1,1/2"], "1 and 1/2 both remove 1.mlp"),
+    (["--blocks", "3/4"], "block 4 (3/4) does not exist: the model has blocks 0 to 3"),
+    (["--blocks", "1/2", "--protect", "2"], "2.attn is both to be removed and protected"),
+    (["--protect", "1/2"], "--protect takes whole blocks such as 0,15-17, got '1/2'"),
+    (["--blocks", "1/2", "--pruner", "window", "--count", "2"], "a window is a run of whole blocks, and 1/2 is none"),
+    (["--blocks", "9"], "block 9 does not exist: the model has blocks 0 to 3"),
+    (["--protect", "0,1,2,3"], "are not protected"),
+    (["--blocks", "1", "--protect", "1"], "both to be removed and protected"),
+    (["--model", here("nowhere")], "does not exist"),
+    (["--model", "no-such-model"], "no directory here has that name, and from the hub"),
+    (["--model", empty], "is empty"),
+    (["--model", pickled], "pickled weights only"),
+    (["--model", blockless], "cannot load the model"),
+    (["--calibration", here("nowhere.jsonl")], "does not exist"),
+    (["--calibration", written("empty.jsonl", "")], "is empty"),
+    (["--calibration", written("bad.jsonl", '{"text": "a"}\n{text}\n')], "line 2: not JSON"),
+    (["--calibration", written("field.jsonl", '{"body": "a"}\n')], "line 1: no field 'text' (it holds: body)"),
+    (["--calibration", written("blank.jsonl", '{"text": "a"}\n{"text": " "}\n')], "line 2: the field 'text' is empty"),
+    (["--calibration", written("short.jsonl", '{"text": "the cat"}\n')], "holds 0 windows of 16 tokens"),
+    (["--samples", "0"], "samples"),
+    (["--label-field", "label"], "'label' needs the packing rows (--packing rows)"),
+    (["--label-field", "label", "--packing", "rows"], "labels ('label') are for classifiers; LlamaForCausalLM is none"),
+    (["--max-length", "65"], "beyond the model's 64 positions"),
+    (["--tasks", "/nowhere/task.yaml"], "/nowhere/task.yaml"),
+    (["--tasks", written("evil.yaml", CODE_TASK)], "--allow-task-code"),
+    (["--tasks", written("broken.yaml", "task: [\n")], "broken.yaml"),
+    (
+        ["--task-path", here(""), "--tasks", "nothing_of_that_name"],
+        "The nearest of ",
+    ),
+    (["--recipe", here("nowhere.yaml")], "cannot read the recipe"),
+    (["--recipe", written("r.yaml", "trust_remote_code: true")], "cannot switch on trust_remote_code"),
+    (
+        ["--recipe", written("e.yaml", "evaluators: {harness: {options: {allow_task_code: true}}}")],
+        "cannot switch on allow_task_code",
+    ),
+    (["--set", "harness.allow_task_code=true"], "cannot switch on allow_task_code"),
+    (["--recipe", written("r.yaml", "modle: x")], "unknown recipe field 'modle'"),
+    (["--recipe", written("o.yaml", "overwrite: true")], "cannot say overwrite"),
+    (["--blocks", ""], "--blocks takes blocks and seams such as 5,8-10,17/18, got ''"),
+    (["--calibration", written("upper.JSONL", "{text}")], "line 1: not JSON"),
+    (["--calibration", written("json.txt", '{"text": "a"}')], "name it .jsonl"),
+    (["--calibration", here("nowhere.csv")], "does not exist"),
+    (["--model", truncated], "cannot load the model"),
+    (
+        ["--model", with_fields(intermediate_size=60)],
+        "which is [32, 64] in the files and [32, 60] by the configuration",
+    ),
+    (["--model", with_fields(hidden_act="swoosh")], "KeyError: 'swoosh' (its configuration says hidden_act 'swoosh')"),
+    (["--model", with_fields(dtype="float17")], "'float17' (its configuration says dtype 'float17')"),
+    (["--model", with_fields(hidden_size="32")], "Field 'hidden_size' expected int, got str (value: '32')"),
+    (["--model", with_fields(rms_norm_eps=math.nan)], "says rms_norm_eps nan, which must be a finite number"),
+    (
+        ["--model", with_fields(num_hidden_layers=0)],
+        "(model.layers.0.input_layernorm.weight), but its configuration counts 0",
+    ),
+    (["--model", without_a_block], "do not fit its configuration: 9 missing keys"),
+    (["--model", with_a_block_more], "has weights of a block 3"),
+    (["--dtype", "float12"], "unknown dtype 'float12'"),
+    (["--device", "warp"], "no device 'warp' here"),
+    (["--device-map", "all"], "device_map: Input should be 'auto', got 'all'"),
+    (["--nonsense"], "No such option"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG, ids=lambda value: value if isinstance(value, str) else None)
+def test_bad_input_is_one_line(
+    layerimp_command: Run, scoring: list[object], tmp_path: Path, arguments: list[Any], said: str
+) -> None:
+    given = [argument(tmp_path) if callable(argument) else argument for argument in arguments]
+    before = set(tmp_path.iterdir())
+    code, out, err = layerimp_command("run", "--tasks", "none", *scoring, *given, "--output", tmp_path / "out")
+    last = err.splitlines()[-1]
+    assert code == 2, err
+    assert last.startswith("layerimp: ")
+    assert said in last
+    assert "Traceback" not in err
+    assert out == ""
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["run", "score", "prune", "evaluate"])
+def test_one_device_and_all_of_them_contradict_each_other(layerimp_command: Run, command: str) -> None:
+    code, out, err = layerimp_command(command, "--device", "cpu", "--device-map", "auto")
+    assert (code, out) == (2, "")
+    assert err == "layerimp: device and device_map contradict each other; give one of them\n"
+
+
+def test_a_model_with_nan_is_one_line(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "nan")
+    tiny_tokenizer().save_pretrained(tmp_path / "nan")
+    code, _, err = layerimp_command("score", *scoring, "--model", tmp_path / "nan")
+    assert code == 2
+    assert "a NaN or an infinity in its weights: in model.layers.1.mlp.down_proj.weight" in err.splitlines()[-1]

@@ -1,0 +1,46 @@
+"""Help is quick, whole and in order."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from support.mood import Run
+from typer.main import get_command
+
+from layerimp.cli import app
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import sys; sys.argv = ['layerimp', '--help']\n"
+        "from layerimp.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'pydantic'} & sys.modules.keys()\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", ["run", "score", "prune", "evaluate", "plugins", "scorers"])
+def test_every_command_has_help(layerimp_command: Run, command: str) -> None:
+    code, out, _ = layerimp_command(command, "--help")
+    assert code == 0
+    assert "Usage:" in out
+
+
+def test_options_stand_under_headings(layerimp_command: Run) -> None:
+    """Each option of each command is shown exactly once, those that are used most before all headings."""
+    for name, command in get_command(app).commands.items():
+        code, out, _ = layerimp_command(name, "--help")
+        assert code == 0
+        described = re.findall(r"^  (?:-h, )?(--[a-z-]+)", out.partition("Options:")[2], re.MULTILINE)
+        declared = [option.opts[0] for option in command.params if option.param_type_name == "option"]
+        assert sorted(described) == sorted([*declared, "--help"]), f"an option of {name} has no heading"
+    out = layerimp_command("run", "--help")[1]
+    places = [out.index(text) for text in ("--model", "--scorer", "--calibration", "--tasks", "--output", "What goes:")]
+    assert places == sorted(places)
+    assert "Healing:" not in layerimp_command("plan", "--help")[1]

@@ -1,0 +1,115 @@
+"""A plan that one command wrote is read by another one, whatever version wrote it, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.broken_checkpoints import (
+    copied,
+)
+from support.mood import Run
+from transformers import AutoModelForCausalLM
+
+ONE: dict[str, Any] = {"schema_version": "layerimp.plan/2", "num_blocks": 4, "blocks": [1]}
+OF_PLANS: dict[str, Any] = {"schema_version": "layerimp.plans/2"}
+READ = "the versions that are read: layerimp.plans/1, layerimp.plans/2, layerimp.plan/1, layerimp.plan/2"
+
+
+def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    code, out, _ = layerimp_command("score", *scoring, "--json")
+    assert code == 0
+    assert "removed" not in json.loads(out)["scorers"]["avss"]
+    code, out, err = layerimp_command("prune", *scoring[:2], "--blocks", "3,1", "--output", tmp_path / "a", "--json")
+    assert code == 0, err
+    found = json.loads(out)["scorers"]["blocks"]
+    assert found["removed"] == [3, 1]
+    expected = AutoModelForCausalLM.from_pretrained(found["checkpoint"]).state_dict()
+    code, out, err = layerimp_command(
+        "prune", *scoring[:2], "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / "b", "--json"
+    )
+    assert code == 0, err
+    again = AutoModelForCausalLM.from_pretrained(json.loads(out)["scorers"]["blocks"]["checkpoint"]).state_dict()
+    assert all(torch.equal(expected[name], tensor) for name, tensor in again.items())
+
+
+@pytest.mark.parametrize(
+    ("plan", "options", "said"),
+    [
+        (OF_PLANS | {"plans": {"../../escaped": ONE}}, [], "cannot be a label"),
+        (OF_PLANS | {"plans": {"original": ONE}}, [], "cannot be a label"),
+        (OF_PLANS | {"plans": {}}, [], "no plan in the file"),
+        (ONE | {"blocks": []}, [], "removes nothing"),
+        (ONE | {"num_blocks": 5}, [], "is for 5 blocks; the model has 4"),
+        (ONE | {"num_blocks": True}, [], "num_blocks a number is needed, and true is none"),
+        (ONE | {"blocks": [True]}, [], "True is no step"),
+        (ONE | {"blocks": [7]}, [], "block 7 does not exist"),
+        ({"num_blocks": 4, "blocks": [1]}, [], f"has no schema_version; {READ}"),
+        ({"plans": {"a": ONE}}, [], f"has no schema_version; {READ}"),
+        (OF_PLANS | {"plans": {"a": {"num_blocks": 4, "blocks": [1]}}}, [], f"has no schema_version; {READ}"),
+        ({"num_blocks": 4, "blocks": [1]}, ["--protect", "1"], "--plan and --protect contradict"),
+        ([1], [], "not a JSON object"),
+        ({"schema_version": "layerimp.plan/2", "blocks": [1]}, [], "num_blocks"),
+        (ONE | {"blocks": ["1/3"]}, [], "plan.json is no plan: 1/3 is no seam"),
+        (ONE | {"blocks": [1, "1/2"]}, [], "plan.json is no plan: 1 and 1/2 both remove 1.mlp"),
+        ({"schema_version": "layerimp.plans/3", "plans": {}}, [], f"'layerimp.plans/3'; {READ}"),
+        ({"schema_version": "layerimp.plan/3", "num_blocks": 4, "blocks": [1]}, [], f"'layerimp.plan/3'; {READ}"),
+        ({"schema_version": "layerimp.plans/2", "plans": {"a": {"schema_version": "x"}}}, [], f"'x'; {READ}"),
+        ({"schema_version": "layerimp.report/2"}, [], f"the version 'layerimp.report/2'; {READ}"),
+    ],
+    ids=str,
+)
+def test_bad_plans_are_one_line(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, plan: Any, options: list[str], said: str
+) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    arguments = ["--model", model_dir, "--plan", tmp_path / "plan.json", "--output", tmp_path / "out", *options]
+    code, _, err = layerimp_command("prune", *arguments)
+    assert (code, said in err.splitlines()[-1]) == (2, True), err
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_plan_that_says_something_twice_is_refused(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(ONE)[:-1] + ', "blocks": [2]}')
+    arguments = ["--model", model_dir, "--plan", tmp_path / "plan.json", "--output", tmp_path / "out"]
+    code, _, err = layerimp_command("prune", *arguments)
+    assert (code, "plan.json is no plan: 'blocks' is there twice" in err) == (2, True), err
+    assert not (tmp_path / "out").exists()
+
+
+def plan_of(model: Path, version: int) -> dict[str, Any]:
+    """A plan as a version of layerimp wrote it."""
+    plan = {"num_blocks": 4, "blocks": [2], "reason": "why", "scorer": "avss", "pruner": "lowest"}
+    plan |= {"model": str(model)} if version > 1 else {}
+    return {"schema_version": f"layerimp.plan/{version}"} | plan
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("whole", [True, False])
+def test_plans_that_were_ever_written_are_read(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, version: int, whole: bool
+) -> None:
+    plan = plan_of(model_dir, version)
+    document = {"schema_version": f"layerimp.plans/{version}", "plans": {"avss": plan}} if whole else plan
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    arguments = ["--model", model_dir, "--plan", tmp_path / "plan.json", "--output", tmp_path / "out"]
+    code, _, err = layerimp_command("prune", *arguments)
+    assert code == 0, err
+    assert "was made for" not in err
+    written = json.loads((tmp_path / "out" / "plan.json").read_text())
+    now = plan_of(model_dir, 2) | ({} if version > 1 else {"model": None}) | {"nested": None}
+    assert written == {"schema_version": "layerimp.plans/2", "plans": {"avss": now}}
+
+
+def test_a_plan_names_its_model(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    code, _, err = layerimp_command("prune", "--model", model_dir, "--blocks", 1, "--output", tmp_path / "a")
+    assert code == 0, err
+    assert json.loads((tmp_path / "a" / "plan.json").read_text())["plans"]["blocks"]["model"] == str(model_dir)
+    other = copied(tmp_path / "other")
+    arguments = ["--model", other, "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / "b"]
+    code, _, err = layerimp_command("prune", *arguments)
+    assert code == 0, err
+    assert f"note: the plan blocks was made for {model_dir}, and is applied to {other}" in err

@@ -1,0 +1,213 @@
+"""Options of the command line and a recipe file become one recipe, or one clear error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layerimp.cli.requests import recipe_from
+from layerimp.errors import InputError, OptionError, UnknownNameError
+from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe, make_recipe
+from layerimp.registry.catalog import registry
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "model: from-file\n"
+        "ratio: 0.5\n"
+        "scorers:\n  paper: {name: avss, options: {variant: paper, site: block_out}}\n  step:\n"
+        "pruner: lowest\n"
+        "tasks: [sst2]\n"
+        "calibration: {source: text.jsonl, samples: 3}\n"
+    )
+    return path
+
+
+def test_a_file_is_read(recipe_file: Path) -> None:
+    recipe = recipe_from(recipe_file)
+    assert recipe.model == "from-file"
+    assert recipe.scorers == {
+        "paper": ComponentSpec(name="avss", options={"variant": "paper", "site": "block_out"}),
+        "step": ComponentSpec(name="step"),
+    }
+    assert recipe.calibration == CalibrationSpec(source="text.jsonl", samples=3)
+    assert recipe.tasks == ("sst2",)
+
+
+def test_a_recipe_survives_its_own_file(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = recipe_from(recipe_file, task_path=Path("tasks"), output=Path("out"))
+    again = tmp_path / "again.json"
+    again.write_text(json.dumps(recipe.model_dump(mode="json"), allow_nan=False))
+    assert recipe_from(again) == recipe
+
+
+def test_an_option_of_one_of_all_names_it() -> None:
+    recipe = recipe_from(None, model="m", scorer=["all"], set_=["angular.window=2", "angular.tokens=all"])
+    assert recipe.scorers == {
+        "all": ComponentSpec(name="all"),
+        "angular": ComponentSpec(name="angular", options={"window": 2, "tokens": "all"}),
+    }
+    with pytest.raises(UnknownNameError, match="unknown label 'angulr'"):
+        recipe_from(None, model="m", scorer=["all"], set_=["angulr.window=2"])
+
+
+def test_the_command_line_wins(recipe_file: Path) -> None:
+    recipe = recipe_from(
+        recipe_file,
+        model="from-flag",
+        scorer=["mine=avss", "step"],
+        evaluator=["footprint"],
+        pruner="greedy",
+        ratio=0.25,
+        tasks="a, b.yaml,,",
+        blocks="3, 5",
+        protect="0",
+        samples=9,
+        seed=None,
+        overwrite=True,
+        no_verify=True,
+    )
+    assert recipe == Recipe(
+        model="from-flag",
+        scorers={"mine": {"name": "avss"}, "step": {}},
+        evaluators={"footprint": {}},
+        pruner={"name": "greedy"},
+        ratio=0.25,
+        tasks=("a", "b.yaml"),
+        blocks=(3, 5),
+        protect=(0,),
+        calibration={"source": "text.jsonl", "samples": 9},
+        overwrite=True,
+        verify=False,
+    )
+
+
+def test_an_amount_of_the_command_line_replaces_that_of_a_file(recipe_file: Path, tmp_path: Path) -> None:
+    assert recipe_from(recipe_file).ratio == 0.5
+    by_count = recipe_from(recipe_file, count=2)
+    assert (by_count.ratio, by_count.count, by_count.names_amount) == (None, 2, True)
+    written = tmp_path / "by-count.json"
+    written.write_text(by_count.model_dump_json())
+    assert recipe_from(written) == by_count
+    again = recipe_from(written, ratio=0.25)
+    assert (again.ratio, again.count) == (0.25, None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "home", "expected"),
+    [
+        ("paper.site=mlp_out", "scorers", {"variant": "paper", "site": "mlp_out"}),
+        ("paper.epsilon=0.5", "scorers", {"variant": "paper", "site": "block_out", "epsilon": 0.5}),
+        ("lowest.keep=[1, 2]", "pruner", {"keep": [1, 2]}),
+        ("harness.quick=true", "evaluators", {"quick": True}),
+        ("harness.text=a=b.c", "evaluators", {"text": "a=b.c"}),
+        ("harness.text=[", "evaluators", {"text": "["}),
+        ("harness.text=2024-13-45", "evaluators", {"text": "2024-13-45"}),
+    ],
+)
+def test_settings_find_their_home(recipe_file: Path, setting: str, home: str, expected: dict[str, Any]) -> None:
+    recipe = recipe_from(recipe_file, set_=[setting])
+    part = getattr(recipe, home)
+    assert (part if home == "pruner" else part[setting.split(".")[0]]).options == expected
+
+
+def test_a_label_may_hold_a_dot() -> None:
+    recipe = recipe_from(None, model="m", scorer=["v1.2=avss"], set_=["v1.2.site=mlp_out"])
+    assert recipe.scorers == {"v1.2": ComponentSpec(name="avss", options={"site": "mlp_out"})}
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"scorer": ["avss", "avss"]}, OptionError, "'avss' comes twice.*--scorer LABEL=avss"),
+        ({"evaluator": ["x=harness", "x=footprint"]}, OptionError, "evaluator 'x' comes twice"),
+        ({"scorer": ["original=avss"]}, OptionError, "'original' cannot be a label"),
+        ({"scorer": ["../up=avss"]}, OptionError, "'../up' cannot be a label"),
+        ({"scorer": ["..=avss"]}, OptionError, "'..' cannot be a label"),
+        ({"scorer": ["all=avss"]}, OptionError, "'all' stands for every scorer, and takes no label"),
+        ({"scorer": ["x=all"]}, OptionError, "'all' stands for every scorer, and takes no label"),
+        ({"scorer": ["all"], "set_": ["all.window=2"]}, OptionError, "takes no label and no options"),
+        ({"baselines": ["all"]}, OptionError, "'all' cannot be a baseline"),
+        ({"baselines": ["original"]}, OptionError, "'original' cannot be a label"),
+        (
+            {"blocks": "3,x"},
+            OptionError,
+            "--blocks takes blocks and seams such as 5,8-10,17/18, got '3,x': 'x' is no block",
+        ),
+        ({"blocks": "17/19"}, OptionError, "17/19 is no seam, which lies between neighbours such as 17/18"),
+        ({"blocks": "7.mlp"}, OptionError, "--blocks 7.mlp: without 7.mlp attention and MLP would not take turns"),
+        ({"protect": "1.5"}, OptionError, "--protect takes whole blocks such as 0,15-17, got '1.5'"),
+        ({"protect": "17/18"}, OptionError, "--protect takes whole blocks such as 0,15-17, got '17/18'"),
+        ({"set_": ["avss.site"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
+        ({"set_": ["site=x.y"]}, OptionError, "--set takes LABEL.OPTION=VALUE"),
+        ({"set_": ["avs.site=x"]}, UnknownNameError, "unknown label 'avs' .*Did you mean 'avss'"),
+        ({"set_": ["harness.allow_task_code=true"]}, InputError, "give the flag --allow-task-code"),
+        ({"set_": ["avss.x={a: [trust_remote_code: 1]}"]}, InputError, "give the flag --trust-remote-code"),
+        ({"ratio": 1.0}, OptionError, "^--ratio 1 is not between 0 and 1; a number of blocks is --count 1$"),
+        ({"ratio": 0.0}, OptionError, r"^--ratio 0\.0 is not between 0 and 1$"),
+        ({"ratio": float("nan")}, OptionError, "^--ratio nan is not between 0 and 1$"),
+        ({"ratio": 0.25, "count": 1}, OptionError, "^ratio and count contradict each other; give one of them$"),
+        ({"count": 0}, OptionError, "count: .*greater than or equal to 1, got 0"),
+        ({"batch_size": 0}, OptionError, "batch_size: "),
+        ({"limit": 0}, OptionError, "limit: "),
+        ({"seed": -1}, OptionError, "seed: "),
+        ({"calibration": {"source": "t", "samples": 0}}, OptionError, r"calibration\.samples: "),
+        ({"calibration": {"source": "t", "packing": "x"}}, OptionError, "calibration.packing: .*'windows' or 'rows'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_named(given: dict[str, Any], error: type[Exception], said: str) -> None:
+    model = {"model": "m"} if given else {}
+    fields = given.keys() & {"baselines", "calibration"}  # which no option sets as a whole
+    with pytest.raises(error, match=said) as caught:
+        make_recipe(model | given) if fields else recipe_from(None, **model, **given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["true", "[true]", "{a: 1, a: 2}"])
+def test_a_setting_is_read_as_strictly_as_a_file(value: str) -> None:
+    recipe = recipe_from(set_=[f"avss.epsilon={value}"])
+    with pytest.raises(OptionError, match=r"option 'epsilon' of scorer 'avss': "):
+        registry().options("scorer", "avss", recipe.scorers["avss"].options)
+
+
+@pytest.mark.parametrize("tasks", [",", "", " , ,"])
+def test_tasks_that_name_none_are_refused(tasks: str) -> None:
+    with pytest.raises(OptionError, match="--tasks takes names with commas between, or none, got "):
+        recipe_from(tasks=tasks)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("[]", ()),
+        ("5", (5,)),
+        ("[5, 3]", (5, 3)),
+        ("[5, 17/18]", (5, "17/18")),
+        ('[5, "17/18"]', (5, "17/18")),
+        ("5,17/18", (5, "17/18")),
+        ("[7.mlp, 8.attn, 3]", ("7/8", 3)),
+        ("17/18, 17.attn, 18.mlp", ("17/18", "17.attn,18.mlp")),
+        ('["17/18", "17.attn,18.mlp"]', ("17/18", "17.attn,18.mlp")),
+    ],
+)
+def test_what_goes_can_be_said_in_several_ways(tmp_path: Path, said: str, expected: tuple[int | str, ...]) -> None:
+    (tmp_path / "r.yaml").write_text(f"model: m\nblocks: {said}\n")
+    made = recipe_from(tmp_path / "r.yaml")
+    assert made.blocks == expected
+    again = tmp_path / "again.json"
+    again.write_text(made.model_dump_json())
+    assert recipe_from(again) == made
+    if "[" not in said:
+        assert recipe_from(None, model="m", blocks=said) == made
+
+
+def test_tasks_can_be_none() -> None:
+    assert recipe_from(None, tasks="none").tasks == ()
+    assert recipe_from(None, tasks="a, b").tasks == ("a", "b")
+    assert recipe_from(None).tasks is None

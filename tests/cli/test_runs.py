@@ -1,0 +1,268 @@
+"""`run`, `prune` and `evaluate`: what a user types, and what a user sees."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import layerimp_harness
+import pytest
+from layerimp_baselines import Depth
+from safetensors.torch import load_file
+from support.fake_plugins import Install, Plug
+from support.mood import Run
+from support.tiny import tiny
+from transformers import AutoModelForCausalLM
+
+from layerimp.registry.loader import DISABLE_VARIABLE
+from layerimp.testing import BLOCKS, tiny_tokenizer
+
+
+def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
+    out_dir = tmp_path / "out"
+    code, out, err = layerimp_command(
+        "run", "--tasks", "none", *scoring, "--scorer", "avss", "--tasks", task, "--ratio", 0.25, "--output", out_dir
+    )
+    assert code == 0, err
+    for stage in ("load", "read", "score avss", "original: evaluate", "avss: evaluate", "random: evaluate", "save"):
+        assert stage in err
+    for told in (
+        "normalized",
+        "cumulative",
+        "✗ 1st",
+        "mood",
+        "acc",
+        "retained",
+        "±",
+        "1 of 4 blocks (25.00%)",
+        str(out_dir),
+    ):
+        assert told in " ".join(out.split()), told
+    assert {path.name for path in out_dir.iterdir()} == {
+        "recipe.json",
+        "scores.json",
+        "plan.json",
+        "metrics.json",
+        "report.html",
+        "checkpoints",
+    }
+    page = (out_dir / "report.html").read_text()
+    downloads = [base64.b64decode(one).decode() for one in re.findall(r'base64,([^"]*)"', page)]
+    assert json.loads(downloads[1])["scorers"]["avss"]["checkpoint"] == "checkpoints/avss"
+    assert not any(str(tmp_path.parent) in text for text in (page, *downloads))
+    assert f"report: {out_dir / 'report.html'}" in out.replace("\n", "")
+    for name in ("recipe", "scores", "plan", "metrics"):
+        assert json.loads((out_dir / f"{name}.json").read_text())["schema_version"].startswith("layerimp.")
+    lines = [line.strip() for line in out.splitlines() if "import AutoModel" in line or ".from_pretrained(" in line]
+    scope: dict[str, Any] = {}
+    exec("\n".join(lines), scope)
+    assert scope["model"].config.num_hidden_layers == BLOCKS - 1
+    card = (out_dir / "checkpoints" / "avss" / "README.md").read_text()
+    assert "**Blocks removed:**" in card
+    assert "| mood | acc |" in card
+
+
+def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
+    arguments = [
+        "run",
+        "--tasks",
+        "none",
+        *scoring,
+        "--scorer",
+        "avss",
+        "--scorer",
+        "paper=avss",
+        "--set",
+        "paper.variant=paper",
+    ]
+    code, out, err = layerimp_command(*arguments, "--tasks", task, "--output", tmp_path / "out", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["num_blocks"] == BLOCKS
+    assert set(found["scorers"]) == {"avss", "paper"}
+    for label, one in found["scorers"].items():
+        assert len(one["scores"]) == BLOCKS
+        assert all(len(column) == BLOCKS for column in one["columns"].values())
+        lowest = min(range(BLOCKS), key=lambda block: (one["scores"][block], -block))
+        assert one["removed"] == [lowest]
+        weights = load_file(Path(one["checkpoint"]) / "model.safetensors")
+        assert found["parameters"]["pruned"][label] == sum(w.numel() for w in weights.values())
+        before, after = (found["metrics"][key]["mood"]["acc"] for key in ("original", label))
+        assert before.keys() == {"value", "stderr", "low", "high", "documents", "higher_is_better"}
+        kept = found["retention"][label]["mood"]["acc"]
+        assert kept == pytest.approx(after["value"] / before["value"])
+        assert found["retained"][label]["mood"] is None  # at chance, as a random model is
+        assert found["retained_worst"][label] is None
+        assert found["footprint"][label]["parameters"] == found["parameters"]["pruned"][label]
+    assert found["output"] == str(tmp_path / "out")
+
+
+def test_baselines_keep_a_measured_run_company(
+    layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    real = layerimp_harness.Harness.evaluate
+    monkeypatch.setattr(layerimp_harness.Harness, "evaluate", lambda *a: (measured.append(1), real(*a))[1])
+    arguments = [
+        "run",
+        "--tasks",
+        "none",
+        *scoring,
+        "--tasks",
+        task,
+        "--scorer",
+        "avss",
+        "--scorer",
+        "block-influence",
+        "--json",
+    ]
+    code, out, err = layerimp_command(*arguments, "--output", tmp_path / "out")
+    assert code == 0, err
+    assert "note: evaluated as well: random, depth (--no-baselines leaves them out)" in err
+    found = json.loads(out)
+    labels = {"avss", "block-influence", "random", "depth"}
+    assert set(found["scorers"]) == {"avss", "block-influence"}
+    assert {label: one["checkpoint"] for label, one in found["baselines"].items()} == {"random": None, "depth": None}
+    assert set(found["metrics"]) == set(found["footprint"]) == labels | {"original"}
+    assert set(found["comparison"]["order"]) == set(found["parameters"]["pruned"]) == labels
+    assert {path.name for path in (tmp_path / "out" / "checkpoints").iterdir()} == {"avss", "block-influence"}
+    # Who removes the same blocks shares one evaluation.
+    parts = found["scorers"] | found["baselines"]
+    assert len(measured) == 1 + len({frozenset(one["removed"]) for one in parts.values()})
+    recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    assert list(recipe["baselines"]) == ["random", "depth"]
+    code, out, err = layerimp_command(*arguments, "--no-baselines")
+    assert "evaluated as well" not in err
+    assert set(json.loads(out)["comparison"]["order"]) == {"avss", "block-influence"}
+    code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--scorer", "avss", "--json")
+    # Nothing is measured that they could be compared by.
+    assert not {"baselines", "comparison"} & json.loads(out).keys()
+    code, out, err = layerimp_command(*arguments, "--scorer", "depth")
+    assert set(json.loads(out)["baselines"]) == {"random"}
+
+
+def test_baselines_that_cannot_be_are_left_out_or_named(
+    layerimp_command: Run,
+    scoring: list[object],
+    task: Path,
+    tmp_path: Path,
+    plugged: Plug,
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "r.yaml").write_text("baselines: [rand]")
+    code, _, err = layerimp_command(
+        "run", "--tasks", "none", *scoring, "--tasks", task, "--recipe", tmp_path / "r.yaml"
+    )
+    assert (code, "unknown scorer 'rand'. Did you mean 'random'" in err) == (2, True)
+    monkeypatch.setenv(DISABLE_VARIABLE, "baselines")
+    plugged(install("depth", layerimp_scorers=lambda: [Depth]), install("random", "raise ImportError('broken')"))
+    code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--tasks", task, "--json")
+    assert code == 0, err
+    assert "note: the scorer random is left out: scorer 'random': its plugin" in err
+    assert set(json.loads(out)["baselines"]) == {"depth"}
+    assert "ImportError: broken" in json.loads(out)["left_out"]["random"]
+
+
+def test_labels_reach_a_classifier(layerimp_command: Run, tmp_path: Path) -> None:
+    tiny("bert", id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1}).save_pretrained(tmp_path / "bert")
+    tiny_tokenizer().save_pretrained(tmp_path / "bert")
+    (tmp_path / "t.jsonl").write_text('{"text": "a good film", "y": "good"}\n{"text": "a bad film", "y": "bad"}\n')
+    arguments = ["score", "--model", tmp_path / "bert", "--calibration", tmp_path / "t.jsonl", "--samples", 2, "--json"]
+    code, out, err = layerimp_command(*arguments, "--packing", "rows", "--label-field", "y")
+    assert code == 0, err
+    assert json.loads(out)["calibration"]["labels"] == {"0": 1, "1": 1}
+    (tmp_path / "t.jsonl").write_text('{"text": "a good film", "y": "great"}\n')
+    code, _, err = layerimp_command(*arguments, "--packing", "rows", "--label-field", "y")
+    assert code == 2
+    assert "'y' holds 'great', which is no label of the model; it knows: bad (0), good (1)" in err.splitlines()[-1]
+
+
+def test_a_task_brings_its_labels_to_a_classifier(layerimp_command: Run, tmp_path: Path) -> None:
+    tiny("distilbert", num_labels=2).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "sst2").mkdir()
+    lines = [json.dumps({"sentence": "a good film", "label": number % 2}) for number in range(6)]
+    for split in ("train", "dev"):
+        (tmp_path / "sst2" / f"{split}.jsonl").write_text("\n".join(lines))
+    arguments = ["--model", tmp_path / "model", "--calibration", "task:layerimp_sst2", "--data-dir", tmp_path]
+    code, out, err = layerimp_command("score", *arguments, "--samples", 6, "--max-length", 16, "--json")
+    assert code == 0, err
+    assert json.loads(out)["calibration"]["labels"] == {"0": 3, "1": 3}
+    code, _, err = layerimp_command("score", *arguments, "--field", "sentence")
+    assert (code, "says itself where its text and its labels are" in err.splitlines()[-1]) == (2, True)
+
+
+def test_the_intact_metrics_are_used_again(
+    layerimp_command: Run, model_dir: Path, task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = layerimp_harness.Harness.evaluate
+    monkeypatch.setattr(layerimp_harness.Harness, "evaluate", lambda *a: (calls.append(1), real(*a))[1])
+    arguments = ["evaluate", "--model", model_dir, "--tasks", task, "--evaluator", "harness", "--json"]
+    first, again = (layerimp_command(*arguments)[1] for _ in range(2))
+    assert json.loads(first)["metrics"] == json.loads(again)["metrics"]
+    assert len(calls) == 1
+    layerimp_command(*arguments, "--limit", 3)
+    (task.parent / "docs.jsonl").write_text((task.parent / "docs.jsonl").read_text().replace("cat", "dog"))
+    layerimp_command(*arguments)
+    assert len(calls) == 3
+
+
+def test_evaluators_keep_apart_under_labels(layerimp_command: Run, model_dir: Path, task: Path) -> None:
+    arguments = ["--evaluator", "harness", "--evaluator", "few=harness", "--set", "few.num_fewshot=2"]
+    code, out, err = layerimp_command("evaluate", "--model", model_dir, "--tasks", task, *arguments, "--json")
+    assert code == 0, err
+    assert set(json.loads(out)["metrics"]["original"]) == {"mood", "mood (few)"}
+
+
+def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    first = layerimp_command("run", "--tasks", "none", *scoring, "--protect", 0, "--output", tmp_path / "a", "--json")
+    assert first[0] == 0, first[2]
+    again = layerimp_command("run", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b", "--json")
+    assert again[0] == 0, again[2]
+    assert json.loads(first[1])["scorers"]["avss"]["scores"] == json.loads(again[1])["scorers"]["avss"]["scores"]
+
+
+def test_a_run_by_count(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    arguments = ["run", "--tasks", "none", *scoring, "--blocks", 2, "--protect", 0, "--json"]
+    code, out, err = layerimp_command(*arguments, "--count", 2, "--output", tmp_path / "count")
+    assert code == 0, err
+    removed = json.loads(out)["scorers"]["avss"]["removed"]
+    assert removed == json.loads(layerimp_command(*arguments, "--ratio", 0.5)[1])["scorers"]["avss"]["removed"]
+    assert (removed[0], len(removed), 0 in removed) == (2, 2, False)
+    recipe = tmp_path / "count" / "recipe.json"
+    assert {name: json.loads(recipe.read_text())[name] for name in ("count", "ratio")} == {"count": 2, "ratio": None}
+    code, out, err = layerimp_command("run", "--recipe", recipe, "--json", "--output", tmp_path / "again")
+    assert code == 0, err
+    assert json.loads(out)["scorers"]["avss"]["removed"] == removed
+    code, _, err = layerimp_command("run", "--recipe", recipe, "--ratio", 0.25, "--output", tmp_path / "ratio")
+    assert code == 0, err
+    written = json.loads((tmp_path / "ratio" / "recipe.json").read_text())
+    assert (written["count"], written["ratio"]) == (None, 0.25)
+
+
+def test_a_checkpoint_by_count(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    out_dir = tmp_path / "out"
+    code, _, err = layerimp_command("prune", *scoring, "--scorer", "avss", "--count", 1, "--output", out_dir)
+    assert code == 0, err
+    assert AutoModelForCausalLM.from_pretrained(out_dir / "checkpoints" / "avss").config.num_hidden_layers == BLOCKS - 1
+
+
+def test_names_from_outside_are_shown_as_they_are(
+    layerimp_command: Run, model_dir: Path, scoring: list[object], tmp_path: Path
+) -> None:
+    hostile = tmp_path / "[red]x|<b>"
+    hostile.symlink_to(model_dir)
+    code, out, err = layerimp_command(
+        "run", "--tasks", "none", *scoring, "--model", hostile, "--output", tmp_path / "[bold]out"
+    )
+    assert code == 0, err
+    assert "[red]x|<b>" in err
+    assert "[bold]out" in out
+    card = (tmp_path / "[bold]out" / "checkpoints" / "avss" / "README.md").read_text()
+    assert r"\[red\]x\|\<b\>" in card
+    assert "<b>" not in card

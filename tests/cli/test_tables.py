@@ -1,0 +1,60 @@
+"""The tables of a run: what a person sees of scores, removals and comparisons."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from support.reports import report, strict, with_a_seam
+
+from layerimp.cli import score_tables, tables
+from layerimp.pruner import PrunePlan
+from layerimp.scorer import Importance
+
+
+def shown_in(table: Table, heading: str) -> list[str]:
+    """The cells of a column."""
+    return [str(cell) for column in table.columns if str(column.header) == heading for cell in column.cells]
+
+
+def test_tables_show_seams() -> None:
+    made = with_a_seam()
+    (table,) = score_tables.scores(made, "paper", lambda _: True)
+    assert shown_in(table, "removed") == ["", "½ 1st (1/2)", "½ 1st (1/2)", "", "", "✗ 2nd"]
+    (table,) = tables.removed(made, ["paper"], lambda _: True)
+    assert shown_in(table, "which") == ["1/2, 5"]
+    (told,) = tables.seams(made, ["paper", "paper"])
+    assert told.startswith("seam 1/2: the MLP of block 1 and")
+    (compared,) = tables.comparison(made, lambda _: True)
+    assert str(compared.title).startswith("comparison, 4 of 6 blocks left (± standard error")
+    assert str(compared.columns[1].header) == "removed"
+    assert [str(cell) for cell in compared.columns[1].cells] == ["", "1/2, 5"]
+    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=[5, 4])}
+    (compared,) = tables.comparison(made, lambda _: True)
+    assert str(compared.title).startswith("comparison, 2 of 6 blocks (33.33%) removed (± standard error")
+    assert list(tables.seams(made, ["paper"])) == []
+
+
+def test_scores_of_seams_stand_between_those_of_blocks() -> None:
+    made = with_a_seam()
+    steps = [*range(6), *(f"{n}/{n + 1}" for n in range(5))]
+    made.importance = {"paper": Importance([float(n) for n in range(11)], steps, columns={"std": [0.0] * 11})}
+    (table,) = score_tables.scores(made, "paper", lambda _: True)
+    assert str(table.title).startswith("paper: importance of 6 blocks and 5 seams (")
+    assert [name.strip() for name in shown_in(table, "step")[:4]] == ["0", "0/1", "1", "1/2"]
+    assert shown_in(table, "score")[:4] == ["0", "6", "1", "7"]
+    assert shown_in(table, "removed")[:5] == ["", "", "½ 1st (1/2)", "✗ 1st", "½ 1st (1/2)"]
+    assert strict(made.to_dict())["scorers"]["paper"]["blocks"] == steps
+    assert "blocks" not in report().to_dict()["scorers"]["paper"]
+
+
+def test_attention_and_mlp_stand_side_by_side() -> None:
+    made = with_a_seam()
+    made.plans = {}
+    steps = [f"{n}.{part}" for n in range(6) for part in ("attn", "mlp")]
+    scores = [float(n) for n in range(12)]
+    made.importance = {"paper": Importance(scores, steps, columns={"std_dev": [0.5] * 12})}
+    (table,) = score_tables.scores(made, "paper", lambda _: True)
+    assert str(table.title).startswith("paper: importance of attention and MLP in 6 blocks (")
+    heads = [str(column.header) for column in table.columns]
+    assert heads == ["block", "attention\nscore", "MLP\nscore", "attention\nstd dev", "MLP\nstd dev"]
+    assert [str([*column.cells][2]) for column in table.columns] == ["2", "4", "5", "0.5", "0.5"]
+    assert strict(made.to_dict())["scorers"]["paper"]["blocks"] == steps

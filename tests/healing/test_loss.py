@@ -1,0 +1,76 @@
+"""The loss on held-out text, and whether it has clearly fallen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from support.tiny import classifier, tiny
+
+from layerimp.errors import CalibrationError
+from layerimp.healer import Loss
+from layerimp.healing.loss import HeldOutLoss, split
+from layerimp.models.discovery import find_blocks
+from layerimp.testing import batch, padded_batch
+
+
+def test_text_is_split_by_rows() -> None:
+    text = [batch(5, 6, seed=0), batch(6, 6, seed=1), batch(5, 6, seed=2)]
+    parts = split(text)
+    ids = torch.cat([one["input_ids"] for one in text])
+    chosen = {name: torch.cat([one["input_ids"] for one in part]) for name, part in vars(parts).items()}
+    assert torch.equal(chosen["choosing"], ids[[6, 14]])
+    assert torch.equal(chosen["measuring"], ids[[7, 15]])
+    assert torch.equal(chosen["healing"], ids[[*range(6), *range(8, 14)]])
+    assert [len(part[0]["input_ids"]) for part in vars(split([batch(4, 6)])).values()] == [2, 1, 1]
+    with pytest.raises(CalibrationError, match="at least three rows"):
+        split([batch(2, 6)])
+
+
+@pytest.mark.parametrize(("rows", "held_out"), [(512, 64), (513, 57), (2000, 62), (6400, 64)])
+def test_no_more_rows_are_held_out_than_are_worth_their_cost(rows: int, held_out: int) -> None:
+    """One in eight up to 512 rows; then one in nine, and so on."""
+    parts = split([batch(100, 3, seed=seed) for seed in range(rows // 100)] + [batch(rows % 100, 3)] * (rows % 100 > 0))
+    counts = {name: sum(len(one["input_ids"]) for one in part) for name, part in vars(parts).items()}
+    assert counts == {"healing": rows - 2 * held_out, "choosing": held_out, "measuring": held_out}
+
+
+@pytest.mark.parametrize("made", [tiny("gpt2"), classifier("bert").float()], ids=["next-token", "label"])
+def test_the_loss_is_that_of_the_model(made: Any) -> None:
+    text = [batch(3, 9, seed=4), padded_batch((7, 4))]
+    labels = [torch.tensor([0, 2, 1]), torch.tensor([1, 1])]
+    labelled = made.config.architectures is None and hasattr(made, "classifier")
+    if labelled:
+        text = [one | {"labels": label} for one, label in zip(text, labels, strict=True)]
+    stack = find_blocks(made)
+    losses, count, hits = 0.0, 0, 0
+    with torch.no_grad():
+        for one in text:
+            logits = made(input_ids=one["input_ids"], attention_mask=one["attention_mask"]).logits.double()
+            real = one["attention_mask"].bool()
+            if labelled:
+                found = -logits.log_softmax(-1).gather(1, one["labels"][:, None])
+                hits += int((logits.argmax(-1) == one["labels"]).sum())
+            else:
+                ids = one["input_ids"][:, 1:, None]
+                found = -logits[:, :-1].log_softmax(-1).gather(2, ids)[..., 0][real[:, 1:] & real[:, :-1]]
+            losses, count = losses + float(found.sum()), count + found.numel()
+    loss = HeldOutLoss(stack, text).of(stack)
+    assert loss.mean == pytest.approx(losses / count, rel=1e-5)
+    assert len(loss.totals) == 5
+    assert loss.accuracy == (hits / 5 if labelled else None)
+
+
+def test_a_gain_is_clear_by_a_paired_t_statistic() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(20):
+        before = torch.rand(9, generator=generator).mul(5)
+        after = before - 0.02 * (seed - 10) - 0.1 * torch.randn(9, generator=generator)
+        plain = Loss(after.tolist(), [1] * 9)
+        statistic = float((before - after).mean() / (before - after).std() * 3)
+        gain, error = plain.gain_over(Loss(before.tolist(), [1] * 9))
+        assert gain / error == pytest.approx(statistic, rel=1e-4)
+        assert plain.is_clearly_below(Loss(before.tolist(), [1] * 9)) == (statistic > 1)
+    assert Loss([3.0], [4]).is_clearly_below(Loss([3.1], [4]))  # a single row has no error
+    assert Loss([3.0, 6.0], [1, 2]).gain_over(Loss([4.0, 8.0], [1, 2])) == (1.0, 0.0)  # longer rows gain more

@@ -1,0 +1,239 @@
+"""A size that is asked for is reached by the shortest plan that holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import layerimp_footprint
+import pytest
+from layerimp_footprint import Footprint
+from pydantic import TypeAdapter
+from support.mood import Run
+from support.tiny import UNEVEN, classifier, tiny
+from transformers import PreTrainedModel
+
+import layerimp
+from layerimp.report.documents import MetricsFile, Report
+from layerimp.testing import tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def uneven_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with two large blocks and two small ones, as a checkpoint."""
+    directory = tmp_path_factory.mktemp("model") / "uneven"
+    tiny("qwen3_moe", **UNEVEN).save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def asking(uneven_dir: Path, calibration_file: Path) -> list[object]:
+    return ["--model", uneven_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
+
+
+SCORERS = ("block-influence", "angular", "relative-magnitude", "random", "depth")
+
+
+@pytest.mark.parametrize("pruner", ["lowest", "greedy", "window"])
+@pytest.mark.parametrize("share", [0.93, 0.75, 0.45])
+def test_each_plan_is_the_shortest_that_holds(
+    layerimp_command: Run, asking: list[object], uneven_dir: Path, pruner: str, share: float
+) -> None:
+    named = [part for name in SCORERS for part in ("--scorer", name)]
+    common = ["run", *asking, *named, "--pruner", pruner, "--tasks", "none", "--json"]
+    code, out, err = layerimp_command(*common, "--target", f"parameters={share}")
+    assert code == 0, err
+    found = json.loads(out)
+    target = found["targets"]["parameters"]
+    whole = found["parameters"]["original"]
+    assert target["limit"] == pytest.approx(share * whole)
+    for count in (1, 2, 3):
+        code, out, err = layerimp_command(*common, "--count", count)
+        assert code == 0, err
+        longer = json.loads(out)
+        for label in SCORERS:
+            removed, reached = found["scorers"][label]["removed"], target["reached"][label]
+            value = longer["parameters"]["pruned"][label]
+            if count < len(removed):
+                assert value > target["limit"]
+            if count == len(removed):
+                assert removed == longer["scorers"][label]["removed"]
+                assert reached["value"] == found["parameters"]["pruned"][label] == value <= target["limit"]
+            if count == len(removed) - 1:
+                assert reached["one_less"] == value
+            if count == len(removed) + 1:
+                assert reached["one_more"] == value
+            if len(removed) == 1:
+                assert reached["one_less"] == whole
+
+
+def test_scorers_end_at_different_counts(layerimp_command: Run, asking: list[object], task: Path) -> None:
+    named = [part for name in SCORERS for part in ("--scorer", name)]
+    arguments = ["run", *asking, *named, "--no-baselines"]
+    code, out, err = layerimp_command(*arguments, "--tasks", task, "--target", "parameters=0.75", "--json")
+    assert code == 0, err
+    counts = {label: len(one["removed"]) for label, one in json.loads(out)["scorers"].items()}
+    assert len(set(counts.values())) > 1
+    code, out, err = layerimp_command(*arguments, "--tasks", task, "--target", "parameters=0.75")
+    assert code == 0, err
+    least, most = min(counts.values()), max(counts.values())
+    assert f"comparison, {least} to {most} of 4 blocks removed" in out
+    assert "target parameters=0.75: at most" in out
+    assert f"{most}: " in out
+
+
+def test_a_run_tells_what_was_reached(
+    layerimp_command: Run, model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
+) -> None:
+    whole = sum(parameter.numel() for parameter in tiny("llama").parameters())
+    block = sum(parameter.numel() for parameter in layerimp.find_blocks(tiny("llama"))[0].parameters())
+    output = tmp_path / "out"
+    given = ["run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
+    sizes = ["--target", f"bytes={4 * (whole - block) - 1}", "--target", "kv-cache=0.75"]
+    code, out, err = layerimp_command(
+        *given, "--tasks", task, "--cuts", "all", *sizes, "--scorer", "block-influence", "--output", output, "--json"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    TypeAdapter(Report).validate_json(out, strict=True)
+    TypeAdapter(MetricsFile).validate_json((output / "metrics.json").read_text(), strict=True)
+    size = found["targets"]["bytes"]["reached"]["block-influence"]
+    assert size == {
+        "value": 4 * (whole - 2 * block),
+        "stderr": None,
+        "one_less": 4 * (whole - block),
+        "one_more": 4 * (whole - 3 * block),
+    }
+    cache = found["targets"]["kv-cache"]
+    assert (cache["original"], cache["limit"], cache["unit"]) == (512, 384, "bytes per token")
+    assert (
+        cache["reached"]["block-influence"]["value"]
+        == found["footprint"]["block-influence"]["kv_bytes_per_token"]
+        == 256
+    )
+    assert json.loads((output / "recipe.json").read_text())["targets"].keys() == {"bytes", "kv-cache"}
+    card = (output / "checkpoints" / "block-influence" / "README.md").read_text()
+    assert "**Target:** kv-cache=0.75: at most 384 bytes per token" in card
+
+
+def test_what_is_forced_is_part_of_a_target(layerimp_command: Run, asking: list[object]) -> None:
+    arguments = ["run", *asking, "--scorer", "depth", "--tasks", "none", "--json", "--protect", "3"]
+    for share, count in ((0.95, 1), (0.5, 2)):
+        code, out, err = layerimp_command(*arguments, "--target", f"kv-cache={share}", "--blocks", "1/2")
+        assert code == 0, err
+        found = json.loads(out)
+        assert found["scorers"]["depth"]["removed"] == ["1/2", 0][:count]
+        reached = found["targets"]["kv-cache"]["reached"]["depth"]
+        assert reached["value"] == 512 - 128 * count == found["footprint"]["depth"]["kv_bytes_per_token"]
+    code, _, err = layerimp_command(*arguments, "--target", "kv-cache=0.3", "--blocks", "1/2", "--protect", "0,3")
+    assert code == 2
+    assert "at least 384 stay" in err  # the protected blocks, and what the seam joins
+
+
+class Timed:
+    """Lets the latency be 2 ms and 1 ms for each block, and counts how often it is measured."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.blocks: list[int] = []
+
+        def seconds(_evaluator: Footprint, model: PreTrainedModel, _tokens: object) -> list[float]:
+            self.blocks.append(len(layerimp.find_blocks(model)))
+            return [0.002 + 0.001 * self.blocks[-1]] * 3
+
+        monkeypatch.setattr(layerimp_footprint.Footprint, "_time", seconds)
+
+
+@pytest.mark.parametrize(("asked", "count"), [("0.84", 1), ("5ms", 1), ("0.7", 2), ("3.5ms", 3)])
+def test_a_latency_is_measured_around_the_plan(
+    layerimp_command: Run,
+    model_dir: Path,
+    calibration_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    count: int,
+) -> None:
+    timed = Timed(monkeypatch)
+    given = ["run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
+    code, out, err = layerimp_command(
+        *given, "--scorer", "depth", "--scorer", "random", "--tasks", "none", "--target", f"latency={asked}", "--json"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    target = found["targets"]["latency"]
+    assert (target["unit"], target["original"]) == ("ms", 6)
+    for label in ("depth", "random"):
+        assert len(found["scorers"][label]["removed"]) == count
+        reached = target["reached"][label]
+        assert reached["value"] == pytest.approx(6 - count)
+        assert reached["value"] <= target["limit"] < reached["one_less"] == pytest.approx(7 - count)
+    searching = timed.blocks[:-3]  # the last ones are for the footprint
+    assert len(searching) == len(set(searching)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (["latency=2.5ms"], "without 3 blocks of 4 a forward takes 3 ms, of 6 ms intact"),
+        (["latency=1s"], "nothing has to go: the intact model is within latency=1s"),
+        (["parameters=3B"], "nothing has to go: the intact model is within parameters=3B"),
+        (["parameters=0.01"], "are embeddings, head and what else lies outside the blocks"),
+        (["kv-cache=0.2"], "no removal reaches kv-cache=0.2 (102 bytes per token): at least 128 stay, of which 0"),
+        (["bytes=6gb"], "unknown unit 'gb'"),
+        (["size=3"], "unknown target 'size'"),
+        (["bytes=1MB", "bytes=2MB"], "comes twice"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_line(
+    layerimp_command: Run,
+    model_dir: Path,
+    calibration_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    targets: Sequence[str],
+    told: str,
+) -> None:
+    Timed(monkeypatch)
+    asked = [part for target in targets for part in ("--target", target)]
+    code, out, err = layerimp_command(
+        "prune", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16, *asked,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 2
+    assert told in err.splitlines()[-1], err
+    assert not out
+    assert not (tmp_path / "out").exists()
+    assert "score avss" not in err
+
+
+def test_other_amounts_contradict_a_target(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    for more in (["--ratio", 0.5], ["--count", 1], ["--plan", tmp_path / "plan.json"]):
+        output = ["--output", tmp_path / "out"]
+        code, _, err = layerimp_command("prune", "--model", model_dir, "--target", "bytes=0.5", *more, *output)
+        assert code == 2
+        assert "contradict" in err
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: {model_dir}\ntargets: {{bytes: 0.001}}\ntasks: []\nscorers: [depth]\n")
+    code, out, err = layerimp_command("run", "--recipe", recipe, "--count", 2, "--json")
+    assert code == 0, err  # the amount of the command line takes the place of the one in the file
+    assert len(json.loads(out)["scorers"]["depth"]["removed"]) == 2
+
+
+def test_a_model_that_keeps_nothing_has_no_cache_to_ask_for(
+    layerimp_command: Run, calibration_file: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "model"
+    classifier("llama").float().save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    given = ["run", "--model", directory, "--calibration", calibration_file, "--samples", 4, "--max-length", 16]
+    code, _, err = layerimp_command(*given, "--tasks", "none", "--target", "kv-cache=0.5")
+    assert code == 2
+    assert "LlamaForSequenceClassification keeps nothing of the tokens that it has read" in err
+
+
+def test_a_pruner_that_cannot_go_on_is_told(layerimp_command: Run, asking: list[object]) -> None:
+    arguments = ["run", *asking, "--scorer", "depth", "--tasks", "none", "--pruner", "greedy"]
+    code, _, err = layerimp_command(*arguments, "--set", "greedy.protect_last=3", "--target", "kv-cache=0.5")
+    assert code == 2
+    assert "kv-cache=0.5 is not reached before 2 blocks would have to go" in err

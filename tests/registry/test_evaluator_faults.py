@@ -1,0 +1,130 @@
+"""An evaluator that breaks its contract is named in one line, and what it leaves behind is taken away."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from layerimp_parameters import Parameters
+from support.fake_plugins import Install, Plug
+from support.mood import Run
+
+from layerimp import Metric
+from layerimp.testing import BLOCKS
+
+
+class Falling(Parameters):
+    """Raises when blocks are gone."""
+
+    name = "bad"
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        if len(model.model.layers) < BLOCKS:
+            raise KeyError("oops")
+        return [Metric("model", "layers", BLOCKS)]
+
+
+class Numbers(Parameters):
+    """Gives a number."""
+
+    name = "bad"
+
+    def evaluate(self, model: Any, tokenizer: Any) -> Any:
+        return super().evaluate(model, tokenizer)[0].value
+
+
+class NotANumber(Parameters):
+    """Gives NaN."""
+
+    name = "bad"
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("model", "parameters", float("nan"))]
+
+
+@pytest.mark.parametrize(
+    ("cls", "said"),
+    [
+        (Falling, " failed on depth: KeyError: 'oops'"),
+        (Numbers, ": evaluate() gives no list of Metric"),
+        (NotANumber, ": parameters of model is NaN"),
+    ],
+)
+def test_an_evaluator_is_named_and_the_others_go_on(
+    plugged: Plug, install: Install, layerimp_command: Run, scoring: list[object], cls: Any, said: str
+) -> None:
+    plugged(
+        install("parameters", layerimp_evaluators=lambda: [Parameters]),
+        install("bad", dist="layerimp-b", layerimp_evaluators=lambda: [cls]),
+    )
+    asked = ["run", *scoring, "--scorer", "depth", "--evaluator", "bad"]
+    code, out, err = layerimp_command(*asked, "--evaluator", "parameters", "--json")
+    found = json.loads(out)
+    (told,) = found["failed"].values()
+    assert told.startswith(f"evaluator 'bad' (layerimp-b 1.2){said}")
+    assert (code, err.splitlines()[-1]) == (1, f"failed: bad: {told}")
+    assert set(found["footprint"]) == {"original", "depth"}
+    assert all(costs["parameters"] for costs in found["footprint"].values())
+    code, _, err = layerimp_command(*asked)
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"layerimp: evaluator 'bad' (layerimp-b 1.2){said}")
+
+
+class Hooking(Parameters):
+    """Leaves a hook, a patch and another mode behind."""
+
+    name = "bad"
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        model.lm_head.register_forward_hook(lambda _module, _args, output: output * 0)
+        model.model.norm.forward = lambda hidden: hidden
+        model.train()
+        return super().evaluate(model, tokenizer)
+
+
+class Rounding(Parameters):
+    """Changes the weights."""
+
+    name = "bad"
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        with torch.no_grad():
+            model.lm_head.weight.mul_(2)
+        return super().evaluate(model, tokenizer)
+
+
+def test_what_an_evaluator_leaves_behind_is_taken_away(
+    plugged: Plug, install: Install, layerimp_command: Run, scoring: list[object], task: Path
+) -> None:
+    plugged(install("bad", layerimp_evaluators=lambda: [Hooking]))
+    asked = ["run", *scoring, "--scorer", "depth", "--tasks", task, "--json", "--evaluator", "harness"]
+    code, clean, err = layerimp_command(*asked)
+    assert code == 0, err
+    code, out, err = layerimp_command(*asked, "--evaluator", "bad")
+    assert code == 0, err
+    assert "note: evaluator 'bad' (layerimp-bad 1.2) left a hook on lm_head behind and " in err
+    assert json.loads(out)["metrics"] == json.loads(clean)["metrics"]
+
+
+def test_a_changed_weight_ends_the_run(
+    plugged: Plug, install: Install, layerimp_command: Run, scoring: list[object], tmp_path: Path
+) -> None:
+    plugged(install("bad", layerimp_evaluators=lambda: [Rounding]))
+    code, _, err = layerimp_command(
+        "run",
+        *scoring,
+        "--scorer",
+        "depth",
+        "--evaluator",
+        "bad",
+        "--evaluator",
+        "footprint",
+        "--output",
+        tmp_path / "o",
+    )
+    said = "changed the weight lm_head.weight; no number after that could be trusted"
+    assert (code, err.splitlines()[-1]) == (2, f"layerimp: evaluator 'bad' (layerimp-bad 1.2) {said}")
+    assert not (tmp_path / "o").exists()

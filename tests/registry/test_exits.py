@@ -1,0 +1,128 @@
+"""What a plugin raises to end the process is its own fault, and ends nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from layerimp_parameters import Parameters
+from layerimp_step import Step
+from support.broken_healers import Idle
+from support.fake_plugins import Install, Plug
+from support.mood import Run
+
+import layerimp
+from layerimp.errors import PluginError, PluginWarning
+from layerimp.registry.assets import assets
+from layerimp.registry.attribution import attributing
+from layerimp.registry.catalog import registry
+from layerimp.sweep import Forward
+from layerimp.testing import batch, tiny_model
+
+EXITS = [SystemExit, GeneratorExit, BaseException, type("Odd", (BaseException,), {})]
+each_exit = pytest.mark.parametrize("kind", EXITS)
+
+
+@each_exit
+@pytest.mark.parametrize("when", ["__init__", "update", "end_batch", "end_sweep", "compute"])
+def test_an_exit_is_the_scorers_fault(
+    plugged: Plug,
+    install: Install,
+    layerimp_command: Run,
+    model_dir: Path,
+    calibration_file: Path,
+    kind: type[BaseException],
+    when: str,
+) -> None:
+    def leave(*_args: Any, **_kwargs: Any) -> None:
+        raise kind(0)
+
+    bad = type("Bad", (Step,), {"name": "bad", "__doc__": "Ends.", when: leave})
+    plugged(install("bad", dist="layerimp-b", layerimp_scorers=lambda: [bad]))
+    text = ["--calibration", calibration_file, "--samples", 4, "--max-length", 16, "--batch-size", 2]
+    asked = ["score", "--model", model_dir, *text, "--scorer", "gbis", "--json"]
+    expected = json.loads(layerimp_command(*asked)[1])["scorers"]
+    code, out, err = layerimp_command(*asked, "--scorer", "bad")
+    assert code == 1, err
+    found = json.loads(out)
+    assert found["scorers"] == expected
+    assert found["failed"]["bad"].startswith("scorer 'bad' (layerimp-b 1.2) failed")
+    assert f"{kind.__name__}: 0" in found["failed"]["bad"]
+
+
+@each_exit
+def test_an_exit_is_the_sweeps_fault(plugged: Plug, install: Install, kind: type[BaseException]) -> None:
+    class Leaving(Forward):
+        """Ends."""
+
+        def drive(self, *args: Any, **kwargs: Any) -> None:
+            raise kind(0)
+
+    bad = type("Bad", (Step,), {"name": "bad", "sweep": Leaving()})
+    plugged(install("bad", dist="layerimp-b", layerimp_scorers=lambda: [bad]))
+    said = rf"the sweep of scorer 'bad' \(layerimp-b 1.2\) failed: {kind.__name__}: 0"
+    with pytest.raises(PluginError, match=said):
+        layerimp.score(tiny_model(), [batch()], ["bad", "block-influence"])
+
+
+@each_exit
+@pytest.mark.parametrize("when", ["__init__", "prepare", "check", "evaluate"])
+def test_an_exit_is_the_evaluators_fault(
+    plugged: Plug, install: Install, layerimp_command: Run, model_dir: Path, kind: type[BaseException], when: str
+) -> None:
+    def leave(*_args: Any, **_kwargs: Any) -> None:
+        raise kind(0)
+
+    bad = type("Bad", (Parameters,), {"name": "bad", "__doc__": "Ends.", when: leave})
+    plugged(install("bad", dist="layerimp-b", layerimp_evaluators=lambda: [bad]))
+    code, out, err = layerimp_command(
+        "evaluate", "--model", model_dir, "--evaluator", "bad", "--evaluator", "footprint", "--json"
+    )
+    said = f"evaluator 'bad' (layerimp-b 1.2) failed{' on original' * (when == 'evaluate')}: {kind.__name__}: 0"
+    document = json.loads(out)
+    if when in ("__init__", "prepare"):  # before anything long, all stops
+        assert (code, document["error"]["kind"]) == (2, "PluginError")
+        assert document["error"]["message"].startswith(said)
+    else:
+        assert code == 1, err
+        assert document["failed"]["bad"].startswith(said)
+        assert document["footprint"]["original"]
+
+
+@each_exit
+@pytest.mark.parametrize("when", ["__init__", "heal"])
+def test_an_exit_is_the_healers_fault(plugged: Plug, install: Install, kind: type[BaseException], when: str) -> None:
+    def leave(*_args: Any, **_kwargs: Any) -> None:
+        raise kind(0)
+
+    bad = type("Bad", (Idle,), {"name": "bad", "__doc__": "Ends.", when: leave})
+    plugged(install("bad", dist="layerimp-b", layerimp_healers=lambda: [bad]))
+    with pytest.raises(PluginError, match=rf"^healer 'bad' \(layerimp-b 1.2\) failed: {kind.__name__}: 0"):
+        layerimp.heal(tiny_model(), [1], [batch(seed=1), batch(seed=2)], "bad")
+
+
+@each_exit
+@pytest.mark.parametrize("hook", ["layerimp_scorers", "layerimp_assets", "layerimp_blocks", "import"])
+def test_an_exit_is_the_plugins_fault(plugged: Plug, install: Install, kind: type[BaseException], hook: str) -> None:
+    def leave(*_args: Any, **_kwargs: Any) -> None:
+        raise kind(0)
+
+    if hook == "import":
+        plugged(install("bad", f"raise {'SystemExit' if kind.__name__ == 'Odd' else kind.__name__}(0)"))
+    else:
+        plugged(install("bad", **{hook: leave}))
+
+    def ask() -> None:
+        registry()
+        assets()
+        layerimp.find_blocks(tiny_model())
+
+    with pytest.warns(PluginWarning, match=r"the plugin 'bad' \(layerimp-bad 1.2\) is left out: .*: 0$"):
+        ask()
+
+
+def test_an_interrupt_is_nobodys_fault() -> None:
+    with pytest.raises(KeyboardInterrupt), attributing("scorer", "x", Step):
+        raise KeyboardInterrupt

@@ -1,0 +1,131 @@
+"""The page of a grid in all cases: healed, empty, broken, and with whatever names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.made_up_grids import found_of, pictures, words
+
+from layerimp.report.findings import Contender
+from layerimp.report.html.page import page
+from layerimp.report.html.svg import looks
+
+
+def test_names_cannot_act() -> None:
+    evil = '</title><script>alert("$x$")</script>&'
+    found = found_of(tasks=(evil,))
+    model = found.models["tiny"]
+    design = replace(
+        found.design,
+        models={evil: found.design.models["tiny"]},
+        measured={evil: [evil]},
+        scorers={evil: found.design.scorers["avss"]},
+    )
+    changed = replace(
+        model,
+        label=evil,
+        scored={evil: model.scored["avss"]},
+        pruned={(p, r, evil): each for (p, r, s), each in model.pruned.items() if s == "avss"},
+        removable={(p, evil): each for (p, s), each in model.removable.items() if s == "avss"},
+        stability={(p, r, evil): each for (p, r, s), each in model.stability.items() if s == "avss"},
+        rows=[
+            replace(
+                row,
+                task=evil,
+                entries={evil: replace(row.entries["avss"], contender=Contender(evil))},
+                baselines={"": evil},
+            )
+            for row in model.rows
+        ],
+    )
+    document = page(replace(found, design=design, models={evil: changed}, failures=[(evil, evil)], versions=[evil]))
+    assert "<script" not in document
+    assert document.count("&lt;script&gt;") > 20
+
+
+def test_healed_models_are_told_from_the_others() -> None:
+    found = found_of(healers=["linear", "rescale"])
+    styles = looks(list(found.design.scorers), found.design.baselines, found.design.healers)
+    assert list(styles) == list(found.design.contenders)
+    assert len(set(map(repr, styles.values()))) == len(styles)
+    assert styles["avss+linear"].colour == styles["avss"].colour != styles["gbis"].colour
+    document = page(found)
+    said = words(document)
+    assert "what is left is measured, as it is and healed by linear and rescale." in said
+    assert "best baselines: " in said
+    assert "What is healed is compared with what the same healer made of random and of the baselines." in said
+    assert re.search(r"(than|from) random\+(linear|rescale)", said)
+    assert "Healers linear rescale" in said
+    table = document.split("<h3>Healing</h3>")[1].split("</table>")[0]
+    assert table.count('<th scope="row">') == len(found.models["tiny"].headlines) * 2 * len(found.design.scorers)
+    assert words(table).count("30.0%") >= 3 * 2 * len(found.design.scorers)
+    assert pictures(document)[0][0].startswith("Line chart of what 7 scorers, healed and not, retain: ")
+    assert "avss+linear" in pictures(document)[0][1]
+    assert pictures(document)[1][0].startswith("Bars of how many of 12 blocks may go. While 95% is retained: ")
+    assert "avss+linear" in pictures(document)[1][1]
+    # Scores are of scorers alone, and so are the blocks that go.
+    assert all("+" not in picture for _, picture in pictures(document)[2:])
+    assert "heal" not in words(page(found_of())).lower()
+
+
+def answer(**grid: Any) -> str:
+    return words(page(found_of(**grid)).split('<section class="model"')[1].split("Quality of the pruned model")[0])
+
+
+def test_the_answer_says_who_and_whether_that_means_anything() -> None:
+    assert "one draw of calibration text" in words(page(found_of(repeats=1)))
+    said = answer(scorers=("gbis",))
+    assert re.search(r"retains? most at", said)
+    assert re.search(r"(Cannot be told apart from|Significantly better than) random \([+−][\d.]+ points, 95 % CI", said)
+    alone = answer(scorers=("gbis",), baselines=("depth",), tasks=("wikitext",), repeats=1)
+    assert "Significantly better than the best baseline, depth" in alone
+    assert "There is no random baseline to compare with." in alone
+    assert "all scorers retain the same at every ratio" in answer(infinite=True, tasks=("wikitext",))
+    nobody = answer(scorers=("gbis",), baselines=("random",), pruners=("lowest", "greedy"))
+    assert "With the pruner greedy, " in nobody
+    assert "No other baseline retains more than random." in nobody
+
+
+EMPTY: dict[str, dict[str, Any]] = {
+    "one repeat": {"repeats": 1},
+    "one ratio": {"counts": (), "ratios": (0.25,)},
+    "no baselines": {"scorers": ("avss",), "baselines": ()},
+    "infinite": {"infinite": True},
+    "all infinite": {"infinite": True, "tasks": ("wikitext",)},
+    "nothing": {"only": ()},
+    "nothing evaluated": {"only": ("scoring", "planning")},
+    "only scores": {"only": ("scoring",)},
+    "all failed": {"fails": " "},
+    "evaluation failed": {"fails": "evaluate"},
+    "few cells failed": {"fails": "without block 2", "num_blocks": 6},
+    "two blocks": {"num_blocks": 2, "ratios": ()},
+    "two healers": {"healers": ["linear", "rescale"]},
+    "healing failed": {"healers": ["linear"], "fails": "healed by linear"},
+    "healed partly": {"healers": ["linear"], "fails": "healed by linear (seed 1)"},
+    "same counts": {"ratios": (0.1,)},
+    "two pruners": {"pruners": ("lowest", "greedy")},
+    "many": {
+        "scorers": [f"scorer-{n}-with-a-rather-long-name" for n in range(12)],
+        "num_blocks": 40,
+        "counts": (),
+        "ratios": (0.25,),
+    },
+}
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_no_case_is_too_empty_or_too_full(case: str) -> None:
+    document = page(found_of(**EMPTY[case]))
+    assert all(alt for alt, _ in pictures(document))
+    assert not re.search(r"\b(nan|None|inf)\b", words(document))
+
+
+def test_a_model_without_findings_is_named() -> None:
+    assert "Nothing is known of this model yet." in words(page(found_of(only=())))
+    assert "It is not known yet what is retained" in words(page(found_of(only=("scoring", "planning"))))
+    assert "At least two repeats are needed" in words(
+        page(found_of(repeats=1, scorers=("avss",), ratios=(), only=("scoring",)))
+    )

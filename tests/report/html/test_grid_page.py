@@ -1,0 +1,172 @@
+"""The page of a grid: what it says, and that a browser shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.made_up_grids import downloads, found_of, pictures, words
+
+from layerimp.recipe import ComponentSpec
+from layerimp.report.findings import Findings
+from layerimp.report.formats import as_csv
+from layerimp.report.html.page import page
+
+SECTIONS = (
+    "Quality of the pruned model",
+    "What is retained",
+    "How many blocks may go",
+    "Importance of each block",
+    "Rank agreement",
+    "Stability",
+)
+SECTIONS += ("Cost", "Removed blocks", "Differences", "How this was made", "Data")
+
+
+@pytest.fixture(scope="module")
+def found() -> Findings:
+    return found_of(models=("tiny", "other"), fails="by lrp")
+
+
+@pytest.fixture(scope="module")
+def document(found: Findings) -> str:
+    return page(found)
+
+
+def test_each_model_has_every_section_in_order(document: str) -> None:
+    for part in document.split('<section class="model"')[1:]:
+        titles = re.findall(r"<h[23][^>]*>([^<]*)</h[23]>", part)
+        assert [title for title in titles if title in SECTIONS[:-2]] == list(SECTIONS[:-2])
+    assert document.count('<section class="model"') == 2
+    assert document.index("<h2>Failures") < document.index("<h2>How this was made") < document.index("<h2>Data")
+
+
+def test_pictures_say_in_words_what_they_show(found: Findings, document: str) -> None:
+    shown = pictures(document)
+    assert len(shown) == 2 * 7
+    assert all(re.search(r"\d", alt) and len(alt) > 60 and alt.endswith(".") for alt, _ in shown)
+    row = next(r for r in found.models["tiny"].headlines if r.ratio == 0.5)
+    best = max(row.entries.values(), key=lambda entry: entry.value.mean)
+    assert f"at 50% from {best.label} with {best.value.mean:.1%}" in shown[0][0]
+
+
+def test_pictures_share_no_ids_and_keep_no_fixed_colours(document: str) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', document)
+    assert len(ids) == len(set(ids))
+    for _, picture in pictures(document):
+        assert set(re.findall(r'(?:url\(|href=")#([^")]+)', picture)) <= set(ids)
+        assert not re.search(r"#[0-9a-f]{6}", re.sub(r"#m\d[^\")]*", "", picture))
+        assert "var(--ink)" in picture or "var(--muted)" in picture
+
+
+def test_nothing_is_fetched(document: str) -> None:
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', document)
+    assert all(address.startswith(("#", "data:")) for address in addresses)
+    assert not re.search(r"@import|url\((?!#)|<script", document)
+
+
+def test_downloads_are_the_tables_and_the_findings(found: Findings, document: str) -> None:
+    files = downloads(document)
+    assert files["bench.csv"].decode() == as_csv(found)
+    content = json.loads(files["bench.json"])
+    assert content["models"]["tiny"]["num_blocks"] == 12
+    assert content["models"]["tiny"]["scorers"]["depth"]["cost_in_bare_passes"] == 0
+    assert content["grid"]["repeats"] == 4
+
+
+def test_ranks_become_bold_and_underlined(found: Findings, document: str) -> None:
+    ranks = [entry.rank for model in found.models.values() for row in model.rows for entry in row.entries.values()]
+    tables = re.sub(r"<p class=.note.>.*?</p>", "", document)
+    assert tables.count('<span class="first">') == ranks.count(1)
+    assert tables.count('<span class="second">') == ranks.count(2)
+
+
+def test_failures_are_told_and_escaped(document: str) -> None:
+    said = words(document)
+    assert "&lt;script&gt;alert(&#39;reason&#39;)&lt;/script&gt; out of memory" in said
+    assert "score tiny by lrp (seed 0)" in said
+    assert "8 failed" in said
+
+
+def test_no_folder_of_this_machine_is_shown(found: Findings) -> None:
+    home = "/home/ann/my work"
+    recipe = found.design.models["tiny"]
+    text = recipe.calibration.model_copy(update={"source": f"task:{home.replace(' ', '')}/mood.yaml"})
+    recipe = recipe.model_copy(update={"model": f"{home}/big-model", "calibration": text})
+    scorers = {"mine": ComponentSpec(name="mine", options={"file": "/home/ann/weights.pt"})}
+    told = replace(
+        found,
+        failures=[("score /home/ann/a/b by x", f"cannot read '{home}/x.bin' (/home/ann/lib/plugin.py, line 3)")],
+        notes=["the text /home/ann/text.jsonl is short"],
+        design=replace(
+            found.design,
+            models=found.design.models | {"tiny": recipe},
+            measured=found.design.measured | {"tiny": ["/home/ann/tasks/mood.yaml", "org/name"]},
+            scorers=found.design.scorers | scorers,
+        ),
+    )
+    document = page(told)
+    said = words(document)
+    assert "ann" not in re.findall(r"\w+", said)
+    assert "my work" not in said
+    for left in ("big-model", "task:mood.yaml", "cannot read", "x.bin", "(plugin.py, line 3)", "text.jsonl is short"):
+        assert left in said
+    for left in ("mood.yaml and org/name", "score b by x", "file weights.pt"):
+        assert left in said
+    assert f"{home}/x.bin" in downloads(document)["bench.json"].decode()  # the data say all
+
+
+def test_the_document_is_always_the_same(found: Findings, document: str) -> None:
+    assert page(found) == document
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("needs chromium")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it(browser: Any, document: str, tmp_path: Path, width: int, scheme: str) -> None:
+    (tmp_path / "report.html").write_text(document, encoding="utf-8")
+    address = (tmp_path / "report.html").as_uri()
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, accept_downloads=True)
+    shown, troubles, asked = context.new_page(), [], []
+    shown.on("console", lambda message: troubles.append(message.text))
+    shown.on("pageerror", lambda error: troubles.append(str(error)))
+    shown.on("request", lambda request: asked.append(request.url))
+    shown.goto(address)
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = shown.evaluate("[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().toJSON())")
+    assert len(boxes) == len(pictures(document))
+    assert all(box["width"] > 200 and box["height"] > 80 for box in boxes)
+    cut = """[...document.querySelectorAll('figure svg')].flatMap(s => {
+        const frame = s.getBoundingClientRect();
+        return [...s.querySelectorAll('text')].filter(t => {
+            const b = t.getBoundingClientRect();
+            return b.left < frame.left - 1 || b.right > frame.right + 1
+                || b.top < frame.top - 1 || b.bottom > frame.bottom + 1;
+        }).map(t => t.textContent);
+    })"""
+    assert shown.evaluate(cut) == []
+    ink = shown.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
+    assert (sum(map(int, re.findall(r"\d+", ink))) > 380) == (scheme == "dark")
+    with shown.expect_download() as download:
+        shown.click("a[download='bench.csv']")
+    assert download.value.suggested_filename == "bench.csv"
+    context.close()
+    assert troubles == []
+    assert [url for url in asked if not url.startswith("data:")] == [address]

@@ -1,0 +1,122 @@
+"""The model card: it says what was done, and nobody can inject anything into it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from support.reports import report, with_a_seam
+
+from layerimp import __version__
+from layerimp.evaluator import Metric
+from layerimp.pruner import PrunePlan
+from layerimp.report.model_card import escaped, model_card
+
+HOSTILE = [
+    "[click](http://evil.example)",
+    "<script>alert(1)</script>",
+    "![x](y)",
+    "**bold** _it_ `code` ~~gone~~ $x$",
+    "a | b \\| c \\",
+    "# title\n\n---\n- item\n1. one",
+    "&lt;b&gt; <!-- x -->",
+]
+
+
+def rendered(name: str) -> list[Any]:
+    """What Markdown makes of a name in a heading, in a list item and in a table."""
+    text = escaped(name)
+    source = f"# {text}\n\n- **Source:** {text}\n\n| a | b |\n|---|---|\n| {text} | end |\n"
+    tokens = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(source)
+    return [token for token in tokens if token.type == "inline"]
+
+
+@settings(derandomize=True, max_examples=150, deadline=None, database=None)
+@given(
+    st.one_of(
+        st.sampled_from(HOSTILE), st.text("ab1 \n\t\r\u2028\\`*_{}[]()#+-.!|<>&;~$^=:/\"'@é", min_size=1, max_size=25)
+    )
+)
+def test_a_name_is_text_wherever_it_stands(name: str) -> None:
+    plain = " ".join(name.split())
+    heading, item, *cells = rendered(name)
+    assert {child.type for child in heading.children} <= {"text", "text_special"}
+    assert "".join(child.content for child in heading.children) == plain
+    assert "".join(child.content for child in item.children) == f"Source: {plain}".rstrip()
+    assert [cell.content for cell in cells[:2]] == ["a", "b"]
+    assert len(cells) == 4
+    assert "".join(child.content for child in cells[2].children) == plain
+    assert cells[3].content == "end"
+
+
+@pytest.mark.parametrize("name", ["https://evil.example/x", "http://evil.example", "www.evil.example"])
+def test_a_bare_address_is_no_link(name: str) -> None:
+    """GitHub's Markdown makes links of these; a backslash before `:` or `.` stops it."""
+    assert not re.search(r"https?://|www\.", escaped(name))
+
+
+def test_the_card_states_source_method_and_cost() -> None:
+    card = model_card(report(limit=20), "paper")
+    assert "# dir/tiny, 2 of 4 blocks removed" in card
+    assert "- **Source:** dir/tiny\n" in card
+    assert f"scorer avss (label paper), pruner lowest, layerimp {__version__}" in card
+    assert "- **Blocks removed:** 0, 2 (0-based" in card
+    assert "2 blocks (50.00%), 400 parameters (40.00%), 1,600 bytes (40.00%)" in card
+    assert "3 rows, 24 tokens of text.jsonl (fingerprint abc)" in card
+    assert "| sst2 | acc |  | 0.8 ± 0.01 | 0.6 ± 0.02 | 75.0% |" in card
+    assert "| wikitext | word\\_perplexity |  | 20 | 40 |  |" in card
+    assert "- sst2: the evaluator gives no floor of acc" in card
+    assert "first 20 documents" in card
+
+
+def test_the_card_says_what_a_seam_cut() -> None:
+    card = model_card(with_a_seam(), "paper")
+    assert "# dir/tiny, 4 of 6 blocks left" in card
+    assert "blocks removed" not in card.lower()
+    assert "- **Removed:** 1/2, 5 (0-based indices in the source)\n" in card
+    told = "- Seam 1/2: the MLP of block 1 and the attention of block 2; "
+    assert f"{told}the attention of 1 and the MLP of 2 are one block now\n" in card
+    assert "- **Smaller by:** 2 blocks (33.33%), 400 parameters (33.33%), 1,600 bytes (33.33%)" in card
+    table = card.partition("## Where the blocks come from")[2]
+    assert table.split("\n")[2:] == [
+        "| block | attention of | MLP of |",
+        "|---|---|---|",
+        "| 0 | 0 | 0 |",
+        "| 1 | 1 | 2 |",
+        "| 2-3 | 3-4 | 3-4 |",
+        "",
+    ]
+    assert "come from" not in model_card(report(), "paper")
+
+
+def test_a_seam_that_leaves_nothing_of_its_blocks_is_no_seam() -> None:
+    made = with_a_seam()
+    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=["1/2", "1.attn,2.mlp"])}
+    card = model_card(made, "paper")
+    assert "# dir/tiny, 2 of 6 blocks removed" in card
+    assert "- **Blocks removed:** 1-2 (0-based" in card
+
+
+def test_the_card_of_an_unmeasured_checkpoint_has_no_table() -> None:
+    made = report()
+    made.metrics, made.calibration = {}, {}
+    card = model_card(made, "paper")
+    assert "|" not in card
+    assert "Calibration" not in card
+
+
+def test_every_outside_name_on_the_card_is_escaped() -> None:
+    evil = "x|<b>[y](z)\n# boo"
+    made = report(model=evil)
+    made.calibration = {**made.calibration, "source": evil}
+    made.plans = {"paper": PrunePlan(num_blocks=4, blocks=[2, 0], scorer=evil, pruner=evil)}
+    metric = Metric(evil, evil, 0.0)
+    made.metrics = {"original": [metric], "paper": [metric]}
+    card = model_card(made, "paper")
+    assert card.count(escaped(evil)) == 11
+    assert not re.search(r"(?<!\\)<b>|\n# boo|(?<!\\)\[y", card)
+    assert "| 0 | 0 |  |" in card

@@ -1,0 +1,85 @@
+"""Attention and MLP, scored apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from layerimp_avss import AVSS
+from layerimp_baselines import Angular, BlockInfluence, Random
+from support.scored_by_hand import SILENT
+from support.seam_scores import (
+    all_of,
+    architectures,
+    close,
+    gradients,
+    made,
+    nll,
+    rows,
+    text,
+    without,
+)
+from support.tiny import tiny
+from torch import nn
+from torch.nn.functional import cosine_similarity
+
+import layerimp
+from layerimp.errors import ModelError
+from layerimp.scoring.engine import measure_sublayers
+from layerimp.testing import BLOCKS
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+@pytest.mark.parametrize("architecture", SILENT)
+def test_a_model_with_a_silent_half_is_divided(architecture: str, silent: int) -> None:
+    """Where the first block does not show what its halves are, another one does."""
+    model = tiny(architecture, dtype=torch.float64)
+    path = SILENT[architecture][silent]
+    for parameter in layerimp.find_blocks(model)[0].get_submodule(path).parameters():
+        nn.init.zeros_(parameter)
+    found = measure_sublayers(
+        layerimp.find_blocks(model), text(), {"b": BlockInfluence(BLOCKS)}, {"b": BlockInfluence(BLOCKS)}
+    )["b"]
+    assert [step for step, score in zip(found.blocks, found.scores, strict=True) if score == 0] == [
+        ("0.attn", "0.mlp")[silent]
+    ]
+
+
+@architectures
+def test_attention_and_mlp_apart(architecture: str) -> None:
+    model = tiny(architecture, dtype=torch.float64)
+    stack, at = layerimp.find_blocks(model), rows(model, architecture, text())
+    labels = ["block-influence", "relative-magnitude", "gbis", "lrp", "cim", "perplexity", "avss"]
+    attention, mlp = ({label: all_of(BLOCKS)[label] for label in labels} for _ in range(2))
+    found = measure_sublayers(stack, text(), attention, mlp)
+    for importance in found.values():
+        assert importance.blocks == [f"{block}.{part}" for block in range(BLOCKS) for part in ("attn", "mlp")]
+    ends = [(place, place + 1) for place in range(2 * BLOCKS)]
+    close(found["block-influence"].scores, [(1 - cosine_similarity(at[a], at[b])).mean() for a, b in ends])
+    if architecture != "bert":
+        with torch.no_grad():
+            intact = torch.cat([nll(model, one) for one in text()]).mean()
+        close(
+            found["perplexity"].scores,
+            [
+                torch.cat([without(model, architecture, a, b, 0, one) for one in text()]).mean() - intact
+                for a, b in ends
+            ],
+        )
+    total, count = torch.zeros(2 * BLOCKS, dtype=torch.float64), 0
+    for one in text():
+        states, slopes, targets = gradients(model, architecture, one)
+        count += targets
+        total += torch.stack([((states[b] - states[a]) * slopes[b]).abs().sum() for a, b in ends])
+    close(found["gbis"].scores, list(total / count))
+
+
+def test_what_is_not_in_a_sublayer_is_refused() -> None:
+    stack = layerimp.find_blocks(tiny("llama"))
+    for cls, options, said in (
+        (AVSS, {}, r"scorer 'x' cannot score attention and MLP apart: it reads mlp_act, which an attention or an MLP"),
+        (Angular, {"window": 2}, "several neighbours"),
+        (Random, {}, "it looks at nothing"),
+    ):
+        one, two = ({"x": made(cls, BLOCKS, options)} for _ in range(2))
+        with pytest.raises(ModelError, match=said):
+            measure_sublayers(stack, text(), one, two)

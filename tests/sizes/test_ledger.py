@@ -1,0 +1,119 @@
+"""What plans leave by arithmetic is what a checkpoint holds."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from layerimp_footprint import Footprint
+from safetensors import safe_open
+from support.tiny import PARALLEL, UNEVEN, tiny
+from transformers import PreTrainedModel
+
+import layerimp
+from layerimp.blocks.halves import halves_of
+from layerimp.models.dtypes import remember_stored
+from layerimp.models.sizing import ledger_of
+from layerimp.sizes.ledger import Amounts, Ledger
+from layerimp.steps import Step, Sublayer, removed_by
+from layerimp.surgery.removal import pruned
+
+
+def stored(model: PreTrainedModel, directory: Path) -> tuple[int, int]:
+    """The parameters and bytes of a checkpoint in several files, by what these say."""
+    model.save_pretrained(directory, max_shard_size="40KB")
+    numbers = size = 0
+    for file in directory.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118
+                tensor = opened.get_tensor(name)
+                numbers, size = numbers + tensor.numel(), size + tensor.nbytes
+    return numbers, size
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"tie_word_embeddings": True}),
+        ("gpt2", {}),
+        ("gemma2", {}),
+        ("opt", {}),
+        ("falcon", {}),
+        ("mixtral", {}),
+        ("qwen3_moe", UNEVEN),
+        ("gpt_oss", {}),
+        ("gpt_neo", {}),
+        ("mistral", {"sliding_window": 8}),
+    ],
+)
+def test_arithmetic_is_what_a_checkpoint_holds(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    model = tiny(name, **changes)
+    stack = layerimp.find_blocks(model)
+    divided = [] if name in PARALLEL else range(len(stack))
+    ledger = ledger_of(stack, halves_of(stack, divided))
+    removals: list[list[Step]] = [[], [0], [1], [1, 2], [0, 1, 3]]
+    if divided:
+        removals += [["1/2"], [0, "2/3"]]
+    for number, steps in enumerate(removals):
+        found = ledger.left(removed_by(steps))
+        with pruned(model, steps) as rest:
+            measured = {one.name: one.value for one in Footprint(Footprint.Config(repeats=1)).evaluate(rest, None)}
+            assert (found.parameters, found.bytes) == stored(rest, tmp_path / str(number))
+        assert found.parameters == measured["parameters"]
+        assert found.bytes == measured["bytes"]
+        assert found.cache == measured["kv_bytes_per_token"]
+
+
+def test_bytes_are_those_that_are_stored_whatever_is_computed_in() -> None:
+    model = tiny("llama", dtype=torch.bfloat16).float()
+    remember_stored(model, torch.bfloat16)
+    stack = layerimp.find_blocks(model)
+    found = ledger_of(stack, {}).left(())
+    assert found.bytes == 2 * found.parameters
+    assert found.cache == 2 * 4 * 2 * 2 * 8  # bytes of keys and values of 4 blocks, each of 2 heads of 8
+
+
+def test_a_parameter_of_two_blocks_goes_with_the_last_of_them() -> None:
+    model = tiny("llama")
+    stack = layerimp.find_blocks(model)
+    stack[2].mlp.down_proj.weight = stack[1].mlp.down_proj.weight
+    ledger = ledger_of(stack, halves_of(stack, range(4)))
+    whole = ledger.left(()).parameters
+    block = sum(parameter.numel() for parameter in stack[0].parameters())
+    shared = stack[1].mlp.down_proj.weight.numel()
+    assert whole == sum(parameter.numel() for parameter in model.parameters())
+    assert whole - ledger.left(removed_by([1])).parameters == block - shared
+    assert whole - ledger.left(removed_by([1, 2])).parameters == 2 * block - shared
+
+
+def by_hand(*blocks: tuple[int, int], outside: int = 10) -> Ledger:
+    """A ledger of attentions and MLPs of so many parameters."""
+    entries: list[tuple[list[Sublayer], Amounts]] = [([], Amounts(outside))]
+    for index, (attention, mlp) in enumerate(blocks):
+        entries += [([Sublayer(index, "attn")], Amounts(attention)), ([Sublayer(index, "mlp")], Amounts(mlp))]
+    return Ledger.collected(len(blocks), entries)
+
+
+def test_no_removal_of_fewer_steps_reaches_a_limit() -> None:
+    ledger = by_hand((2, 7), (3, 1), (2, 5), (1, 9))
+    blocks = range(4)
+    for limit in range(10, 41):
+        fits = [
+            n for n in range(5) for gone in combinations(blocks, n) if ledger.left(removed_by(gone)).parameters <= limit
+        ]
+        fewest = ledger.fewest("parameters", limit, ledger.sublayers)
+        assert fewest <= min(fits, default=5)
+        if limit >= 38:
+            assert fewest == min(fits)
+
+
+def test_the_least_that_can_be_left() -> None:
+    ledger = by_hand((2, 7), (3, 1), (2, 5), (1, 9))
+    assert ledger.least("parameters", (), (), "blocks").parameters == 10 + 4  # block 1
+    assert ledger.least("parameters", (), (), "all").parameters == 10 + 3  # the attention of block 0, the MLP of 1
+    assert ledger.least("parameters", (0, 3), (), "blocks").parameters == 10 + 9 + 10
+    assert ledger.least("parameters", (), removed_by([1]), "blocks").parameters == 10 + 7

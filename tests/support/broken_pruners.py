@@ -1,0 +1,134 @@
+"""Two pruners that keep their contracts, and one for each contract that breaks it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from layerimp import PrunePlan, Pruner
+from layerimp.steps import touched_by
+
+
+class Deepest(Pruner):
+    """Removes the deepest blocks that may go."""
+
+    name = "deepest"
+    nested = True
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        scoring(())
+        free = [b for b in reversed(range(budget.num_blocks)) if b not in budget.protected | set(budget.forced)]
+        blocks = [*budget.forced, *free][: budget.count]
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=blocks)
+
+
+class Spendthrift(Deepest):
+    """Removes a block more than it may."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        plan = super().plan(scoring, budget)
+        free = [block for block in range(budget.num_blocks) if block not in plan.blocks]
+        return plan.model_copy(update={"blocks": [*plan.blocks, free[0]]})
+
+
+class Reckless(Deepest):
+    """Knows of nothing protected."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        return super().plan(scoring, type(budget)(budget.num_blocks, budget.count, frozenset(), budget.forced))
+
+
+class Numeric(Deepest):
+    """Takes every step for the index of a block."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        plan = super().plan(scoring, budget)
+        return plan.model_copy(update={"blocks": [int(block) for block in plan.blocks]})
+
+
+class Seamless(Deepest):
+    """Takes the blocks that a forced seam lies between in its place."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        forced = [int(str(step).partition("/")[0]) for step in budget.forced]
+        blocks = [*forced, *(block for block in reversed(range(budget.num_blocks)) if block not in budget.protected)]
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=list(dict.fromkeys(blocks))[: budget.count])
+
+
+class Planless(Deepest):
+    """Gives a list of blocks."""
+
+    def plan(self, scoring: Any, budget: Any) -> Any:
+        return super().plan(scoring, budget).blocks
+
+
+class Moody(Deepest):
+    """Plans something else each time."""
+
+    turn: Literal[0, 1] = 0
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        Moody.turn = 1 - Moody.turn
+        plan = super().plan(scoring, budget)
+        return plan.model_copy(update={"blocks": plan.blocks[:: 1 if Moody.turn else -1], "reason": str(Moody.turn)})
+
+
+class Sorting(Deepest):
+    """Sorts the scores that it was given."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        scoring(()).scores.sort()
+        return super().plan(scoring, budget)
+
+
+class Asking(Deepest):
+    """Asks for the scores of what must not go."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        scoring((0, 5))
+        return super().plan(scoring, budget)
+
+
+class Fickle(Deepest):
+    """Says that its plans are nested, and turns them round."""
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        plan = super().plan(scoring, budget)
+        return plan.model_copy(update={"blocks": plan.blocks[::-1]})
+
+
+class Overlapping(Deepest):
+    """Takes the weakest of one scoring, whatever they share."""
+
+    cuts_seams = True
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        weakest = [step for step in scoring(()).weakest_first() if budget.protected.isdisjoint(touched_by([step]))]
+        blocks = list(dict.fromkeys([*budget.forced, *weakest]))[: budget.count]
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=blocks)
+
+
+class Seams(Deepest):
+    """Asks what comes next, and takes the deepest."""
+
+    name = "seams"
+    cuts_seams = True
+
+    def plan(self, scoring: Any, budget: Any) -> PrunePlan:
+        taken = list(budget.forced)
+        while len(taken) < budget.count:
+            taken.append([s for s in scoring(taken).blocks if budget.protected.isdisjoint(touched_by([s]))][-1])
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=taken)
+
+
+WRONG_PRUNERS: list[tuple[type[Pruner], str, str]] = [
+    (Spendthrift, "the budget is kept", "2 blocks go where the budget says 1"),
+    (Reckless, "the budget is kept", "a block goes that the budget protects"),
+    (Numeric, "the budget is kept", "ValueError.*'1/2'"),
+    (Seamless, "the budget is kept", "a block goes that the budget protects: .1, 5, 4."),
+    (Planless, "the budget is kept", "gives list, not a PrunePlan"),
+    (Moody, "plans are repeatable", "it plans"),
+    (Sorting, "scores stay as they are", "have become"),
+    (Asking, "scoring is asked soundly", "without a protected block"),
+    (Fickle, "plans are nested", "does not begin with"),
+    (Overlapping, "seams are cut", "refuses to remove 2 of 6 blocks: .* both remove"),
+]

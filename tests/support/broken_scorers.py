@@ -1,0 +1,348 @@
+"""For each contract of scorers one that breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from layerimp_step import Step
+from pydantic import BaseModel, Field
+from pydantic import ConfigDict as Settings
+
+from layerimp import Importance, Scorer
+from layerimp.component import Options
+from layerimp.stats import Mean
+from layerimp.sweep import Backward, Forward
+
+
+class Norms(Step):
+    """Takes the norms of what a block adds from a method, which others replace."""
+
+    def update(self, trace: Any) -> None:
+        self.mean.add(trace.block, self.norms(trace))
+
+    def norms(self, trace: Any) -> Any:
+        return (trace.rows("block_out") - trace.rows("block_in")).norm(dim=-1)
+
+
+class Undescribed(Step):
+    class Config(Options):
+        """Its options."""
+
+        width: int = 3
+
+
+class AnyOption(Step):
+    """Takes anything."""
+
+    class Config(Options):
+        """Its options."""
+
+        width: Any = Field(3, description="How wide.")
+
+
+class Careless(Step):
+    """Ignores what it does not know."""
+
+    class Config(Options):
+        """Its options."""
+
+        model_config = Settings(extra="ignore")
+
+
+class Unfixed(Step):
+    """Its options change under way."""
+
+    class Config(Options):
+        """Its options."""
+
+        model_config = Settings(frozen=False)
+
+
+class Loose(Step):
+    """Has a Config of its own kind."""
+
+    class Config(BaseModel):
+        """Its options."""
+
+    Config.model_config = Settings(extra="forbid", frozen=True)
+
+
+class Width(BaseModel):
+    """An option that JSON does not bring back as it was."""
+
+    model_config = Settings(arbitrary_types_allowed=True, extra="forbid", frozen=True)
+
+    value: int = 3
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = BaseModel.__hash__
+
+
+class Unwritable(Step):
+    """Has an option that is another after it was written."""
+
+    class Config(Options):
+        """Its options."""
+
+        width: Width = Field(Width(), description="How wide.")
+
+
+class Unpicklable(Step):
+    """Holds a function that was made on the spot."""
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.weigh = lambda value: value
+
+
+class OneShort(Step):
+    """Forgets the last block."""
+
+    def compute(self) -> Importance:
+        return Importance(scores=super().compute().scores[:-1])
+
+
+class Infinite(Step):
+    """Divides by zero."""
+
+    def compute(self) -> Importance:
+        return Importance(scores=[score / 0.0 if score else 0.0 for score in (torch.tensor(1.0),) * 4])
+
+
+class Consuming(Step):
+    """Adds to its sums whenever it is read."""
+
+    def compute(self) -> Importance:
+        self.mean.add(0, torch.full((5,), 100.0))
+        return super().compute()
+
+
+class Noisy(Norms):
+    """Draws from the global generator."""
+
+    def norms(self, trace: Any) -> Any:
+        norms = super().norms(trace)
+        return norms + torch.rand_like(norms)
+
+
+class Shared(Norms):
+    """All instances count in one place."""
+
+    seen: list[int] = []  # noqa: RUF012
+
+    def norms(self, trace: Any) -> Any:
+        self.seen.append(1)
+        return super().norms(trace) + len(self.seen)
+
+
+class PerBatch(Norms):
+    """A mean of means of batches."""
+
+    def norms(self, trace: Any) -> Any:
+        return super().norms(trace).mean()[None]
+
+
+class Padded(Norms):
+    """Counts the padding as well."""
+
+    def norms(self, trace: Any) -> Any:
+        return (trace.acts["block_out"] - trace.acts["block_in"]).norm(dim=-1).flatten()
+
+
+class Forgetful(Step):
+    """Keeps the other shard only."""
+
+    def merge(self, other: Any) -> None:
+        self.mean = other.mean
+
+
+class Ordered(Norms):
+    """Counts on the blocks' coming from the first to the last."""
+
+    def norms(self, trace: Any) -> Any:
+        if trace.block == 0:
+            self.first = super().norms(trace).mean()
+        return super().norms(trace) / getattr(self, "first", 1.0)
+
+
+class Changing(Norms):
+    """Subtracts in place."""
+
+    def norms(self, trace: Any) -> Any:
+        return trace.acts["block_out"].sub_(trace.acts["block_in"])[trace.mask].norm(dim=-1)
+
+
+class Keeping(Step):
+    """Puts the tensors by, and looks at them in the end."""
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.kept: list[Any] = []
+
+    def update(self, trace: Any) -> None:
+        self.kept.append((trace.block, trace.acts["block_out"], trace.mask))
+
+    def compute(self) -> Importance:
+        mean = Mean(self.num_blocks)
+        for block, act, mask in self.kept:
+            mean.add(block, act[mask].norm(dim=-1))
+        return Importance(scores=mean.value().tolist())
+
+
+class KeepingRows(Step):
+    """Keeps the rows, which are a view where nothing is padded."""
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.kept: list[Any] = []
+
+    def update(self, trace: Any) -> None:
+        self.kept.append((trace.block, trace.rows("block_out")))
+
+    def compute(self) -> Importance:
+        mean = Mean(self.num_blocks)
+        for block, rows in self.kept:
+            mean.add(block, rows.norm(dim=-1))
+        return Importance(scores=mean.value().tolist())
+
+
+class Hoarding(Step):
+    """Keeps copies that it never looks at."""
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.kept: list[Any] = []
+
+    def update(self, trace: Any) -> None:
+        self.kept.append(trace.rows("block_out").clone())
+        super().update(trace)
+
+
+class DividingRows(Norms):
+    """Divides the rows in place, which are a view where nothing is padded."""
+
+    def norms(self, trace: Any) -> Any:
+        rows = trace.rows("block_out")
+        rows /= rows.norm()
+        return rows.norm(dim=-1)
+
+
+class Hooking(Forward):
+    """Leaves a hook on the model."""
+
+    def drive(self, stack: Any, *args: Any, **kwargs: Any) -> None:
+        stack[0].register_forward_hook(lambda *_: None)
+        super().drive(stack, *args, **kwargs)
+
+
+class Writing(Backward):
+    """Changes a weight while it looks."""
+
+    @contextmanager
+    def rules(self, stack: Any) -> Iterator[dict[str, Any]]:
+        with torch.no_grad():
+            next(stack[0].parameters()).mul_(1.5)
+        yield {}
+
+
+class LeavesAHook(Step):
+    """Through its sweep."""
+
+    sweep = Hooking()
+
+
+class ChangesAWeight(Step):
+    """Through its sweep."""
+
+    sweep = Writing()
+    identity_scores_least = False
+
+
+class Reseeds(Step):
+    """Sets the global generator."""
+
+    def update(self, trace: Any) -> None:
+        torch.manual_seed(7)
+        super().update(trace)
+
+
+class StatelessPickle(Step):
+    """Forgets what it has seen on the way to another process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        mean = Mean(self.num_blocks)
+        for block in range(self.num_blocks):
+            mean.add(block, torch.ones(1))
+        return vars(self) | {"mean": mean}
+
+
+class Parochial(Norms):
+    """Knows decoders only, and fails on others."""
+
+    def norms(self, trace: Any) -> Any:
+        if trace.rows("block_out").mean(dim=-1).abs().max() < 1e-9:  # it ends in a layer norm
+            raise RuntimeError("what is this?")
+        return super().norms(trace)
+
+
+class Depth(Step):
+    """Says that an identity scores least, where the depth alone counts."""
+
+    def compute(self) -> Importance:
+        return Importance(scores=[float(block + 1) for block in range(self.num_blocks)])
+
+
+class Indexed(Norms):
+    """Weighs a block by its index, which a seam does not have."""
+
+    def norms(self, trace: Any) -> Any:
+        return super().norms(trace) * (1 + self.steps[trace.block])  # type: ignore[operator]
+
+
+def louder(self: Norms, trace: Any) -> Any:
+    """Ten times as much for a seam."""
+    return Norms.norms(self, trace) * (10 if self.scores_seams else 1)
+
+
+WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
+    (Undescribed, "it is described", "no docstring"),
+    (type("Silent", (Step,), {"__doc__": "A doc.", "Config": Undescribed.Config}), "it is described", "'width' has no"),
+    (type("Spaced", (Step,), {"__doc__": "A doc.", "name": "my step"}), "it is described", "'my step' cannot be"),
+    (Loose, "it is described", "no subclass of layerimp.component.Options"),
+    (AnyOption, "options are validated", "anything at all as 'width'"),
+    (Careless, "options are validated", "anything at all as 'no_such_option'"),
+    (Unfixed, "options are validated", "not frozen"),
+    (Unwritable, "options survive a recipe", "the options read"),
+    (Unpicklable, "it pickles", "pickle"),
+    (OneShort, "scores are whole and finite", "3 scores for 4 blocks"),
+    (Infinite, "scores are whole and finite", "inf"),
+    (Consuming, "computing changes nothing", "where it gave"),
+    (Noisy, "runs are repeatable", "in a second run"),
+    (Shared, "runs are repeatable", "in a second run"),
+    (PerBatch, "batch size changes nothing", "in batches of two"),
+    (Padded, "padding changes nothing", "with padding on the left"),
+    (Forgetful, "shards merge", "merged from two shards"),
+    (Ordered, "order changes nothing", "when the last block comes first"),
+    (Changing, "borrowed tensors stay as they are", r"changed acts\['block_out'\] of block 0; reduce a copy"),
+    (Keeping, "borrowed tensors stay as they are", "it keeps a tensor"),
+    (KeepingRows, "borrowed tensors stay as they are", "it keeps a tensor"),
+    (Hoarding, "borrowed tensors stay as they are", "it grows by .* bytes with each batch"),
+    (DividingRows, "borrowed tensors stay as they are", r"changed acts\['block_out'\] of block 0"),
+    (LeavesAHook, "the model stays as it is", "left a hook on model.layers.0 behind"),
+    (ChangesAWeight, "the model stays as it is", "the weight model.layers.0"),
+    (Reseeds, "the model stays as it is", "random generator"),
+    (StatelessPickle, "it pickles with what it has seen", "after pickling"),
+    (Parochial, "other architectures are scored or refused", "failed at block 0"),
+    (Indexed, "seams are scored like blocks", "failed at seam 1/2"),
+    (
+        type("Louder", (Norms,), {"__doc__": "A doc.", "norms": louder}),
+        "seams are scored like blocks",
+        "as the seam that",
+    ),
+    (Depth, "an identity scores least", "block 2 adds nothing and scores 3, block 0 adds something and scores 1"),
+]

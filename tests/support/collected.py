@@ -1,0 +1,58 @@
+"""A scorer that keeps all that its traces hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import layerimp
+from layerimp.scorer import Importance, Scorer
+from layerimp.scoring.engine import measure
+from layerimp.sweep import Backward, Trace
+from layerimp.testing import BLOCKS
+
+Batch = dict[str, torch.Tensor]
+
+
+class Collect(Scorer):
+    """Keeps copies of all that its traces hold, in the order in which they came."""
+
+    name = "collect"
+    observes = Backward.SITES
+
+    def __init__(self, num_blocks: int, sweep: Backward) -> None:
+        super().__init__(num_blocks)
+        self.sweep = sweep
+        self.traces: list[Trace] = []
+
+    def update(self, trace: Trace) -> None:
+        acts = {site: act.clone() for site, act in trace.acts.items()}
+        gradients = {name: (p.clone(), g.clone()) for name, (p, g) in trace.gradients.items()}
+        inputs = {at: act.clone() for at, act in trace.inputs.items()}
+        self.traces.append(
+            Trace(
+                trace.block,
+                trace.batch,
+                acts,
+                trace.mask,
+                trace.padded,
+                inputs,
+                trace.targets,
+                trace.extras,
+                gradients,
+            )
+        )
+
+    def merge(self, other: Collect) -> None:
+        raise NotImplementedError
+
+    def compute(self) -> Importance:
+        return Importance(scores=[0.0] * self.num_blocks)
+
+
+def collect(model: Any, batches: list[Batch], sweep: Backward | None = None, removed: tuple[int, ...] = ()) -> Any:
+    """The traces of a backward sweep, unless it is another one."""
+    scorer = Collect(BLOCKS - len(removed), sweep or Backward())
+    measure(layerimp.find_blocks(model), batches, {"collect": scorer}, removed=removed)
+    return scorer.traces

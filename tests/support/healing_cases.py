@@ -1,0 +1,36 @@
+"""Cases for healers: tiny models without some of their blocks and seams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from layerimp.healer import Case
+from layerimp.healing.gaps import find_gaps
+from layerimp.models.discovery import find_blocks
+from layerimp.steps import Step, Sublayer, removed_by
+from layerimp.surgery.removal import prepare
+from layerimp.testing import batch, padded_batch
+
+GONE: tuple[Step, ...] = (1, "1/2")
+"""A block and a seam: gaps before an attention, and before an MLP."""
+
+
+def case_of(model: Any, gone: Sequence[Step], batches: list[Any] | None = None) -> Case:
+    """The model without these steps, as a healer gets it."""
+    intact = find_blocks(model)
+    pruned = find_blocks(prepare(intact, gone).beside())
+    text = batches or [batch(4, 16, seed=1), padded_batch((12, 5, 9))]
+    return Case(intact, pruned, find_gaps(pruned, gone), text, text[:1], lambda: 0.0)
+
+
+def sublayers(*blocks: int) -> tuple[Sublayer, ...]:
+    """The attentions and MLPs of blocks, in order."""
+    return tuple(sorted(removed_by(blocks)))
+
+
+def rows(count: int, width: int, seed: int) -> torch.Tensor:
+    """Normally distributed numbers [count, width]."""
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,52 @@
+"""Models whose blocks differ in all that they hold, and what they compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from support.tiny import ALL, PARALLEL, tiny
+from transformers import PreTrainedModel
+
+from layerimp.steps import Step, Sublayer, removed_by
+from layerimp.testing import BLOCKS
+
+MIXED = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+CHANGES: dict[str, dict[str, Any]] = {
+    "gemma3_text": {"layer_types": MIXED, "sliding_window": 4},
+    "qwen3_moe": {"mlp_only_layers": [1, 3], "norm_topk_prob": True},
+}
+SETS: list[list[Step]] = [["1/2"], ["0/1", 3], ["1/2", "2/3"], ["0/1", "2/3"], ["1/2", "1.attn,2.mlp"], [0, "2/3"]]
+"""Removals of several kinds."""
+SERIAL = [name for name in ALL if name not in PARALLEL]
+"""The architectures that have seams."""
+
+
+def stirred(name: str, **changes: Any) -> PreTrainedModel:
+    """A tiny model whose norms and biases differ from block to block."""
+    model = tiny(name, **{**CHANGES.get(name, {}), **changes})
+    random = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=random))
+    return model
+
+
+def left(steps: list[Step]) -> list[Sublayer]:
+    """The sublayers that steps leave."""
+    gone = removed_by(steps)
+    return [one for depth in range(2 * BLOCKS) if (one := Sublayer.at(depth)) not in gone]
+
+
+def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """What a model makes of tokens without padding."""
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    return found
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal up to the rounding of float32, in units of the largest."""
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=2e-5)
