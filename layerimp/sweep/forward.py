@@ -1,4 +1,4 @@
-"""One pass through the backbone, and the recorder of what its blocks do."""
+"""The forward sweep: one pass through the backbone, and the recorder of what its blocks do."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 class Forward(Sweep):
     """One pass through the backbone, without the head: no logits are computed.
 
-    Sites: `block_in` and `block_out` [batch, seq, hidden]; `attn_out` and `mlp_out`, what each branch adds to the
-    residual stream; `mlp_act` [batch, seq, intermediate], the neurons: the input of the MLP's down projection.
+    Sites: `block_in` and `block_out` [batch, seq, hidden]; `attn_out` and `mlp_out` [batch, seq, hidden], what each
+    branch adds to the residual stream; `mlp_act` [batch, seq, intermediate], the neurons: the input of the MLP's down
+    projection.
     """
 
     ENDS: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out"})
@@ -43,7 +44,7 @@ class Forward(Sweep):
         return Work(1)
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
-        """Find the sites inside the blocks by a trial, where any is asked for."""
+        """Find the sites inside the blocks by a trial, if any of them is asked for."""
         inner = sites - self.ENDS
         return Scouting(inner, find_taps(stack) if inner else [{} for _ in stack])
 
@@ -52,7 +53,7 @@ class Forward(Sweep):
         for site, blocks in drive.scouting.missing.items():
             if site in drive.sites:
                 raise ModelError(f"block {blocks[0]} of {type(stack.model).__name__} has no site {site!r}")
-        with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
+        with ExitStack() as undo, torch.no_grad():  # unlike inference mode, it counts writes to a tensor
             undo.enter_context(bypassed(stack, drive.removed, idle=drive.cache is not None and drive.cache.apart))
             readers = [_Reader(series) for series in drive.series]
             recorder = Recorder(drive.blocks(stack), readers)
@@ -71,13 +72,13 @@ class Forward(Sweep):
 
 
 PARTS: dict[str, Part] = {"attn_out": "attn", "mlp_out": "mlp", "mlp_act": "mlp"}
-"""In which half of a block a site is."""
+"""The half of a block that has each inner site."""
 
 
 class _Reader:
-    """Collects the sites of one unit at a time, and emits the trace of a bundle of them as soon as it is whole.
+    """Collects the sites of one unit at a time, and emits the trace of a bundle as soon as the bundle is complete.
 
-    The sooner, the better: what was just computed is still in the cache, and memory is not held for longer.
+    An early trace is cheaper: what was just computed is still in the processor's cache, and memory is freed earlier.
     """
 
     mask: Tensor
@@ -89,7 +90,7 @@ class _Reader:
         self.missing: list[frozenset[str]] = []
 
     def begin(self, number: int, mask: Tensor, padded: bool) -> None:
-        """A batch begins."""
+        """Begin a batch."""
         self.number, self.mask, self.padded = number, mask, padded
         self.inputs: dict[int, Tensor] = {}
 
@@ -97,7 +98,7 @@ class _Reader:
         """Hook the sites inside the blocks, until `undo` ends.
 
         Raises:
-            ModelError: a unit lacks the half in which a site is.
+            ModelError: a unit lacks the half of a block that has the site.
         """
         for position, unit in enumerate(self.units):
             owners = {one.part: one.block for one in unit.sublayers}
@@ -122,13 +123,13 @@ class _Reader:
     def _tapped(
         self, position: int, site: str, tap: Tap, _module: nn.Module, args: tuple[Any, ...], other: Any
     ) -> None:
-        """A module was called: `other` is its keyword arguments where its input is read, and else its output."""
+        """Take a module's input or output; `other` is the keyword arguments if the input is read, else the output."""
         act = block_input(args, other) if tap.side == "input" else hidden_states(other)
         if tap.scale != 1.0:
             act = act * tap.scale
         elif tap.overwritten:
             act = act.clone()
-        # Some modules see the tokens of a batch in one row.
+        # Some modules get all tokens of a batch in a single row.
         self._take(position, site, act.reshape(*self.mask.shape, act.shape[-1]))
 
     def leave(self, position: int, hidden: Tensor) -> None:
@@ -150,7 +151,7 @@ class _Reader:
             self._emit(position, act.device, bundle, acts)
 
     def _emit(self, position: int, device: torch.device, bundle: frozenset[str], acts: Mapping[str, Tensor]) -> None:
-        # What a block reads may still lie on the device of the one before it.
+        # A block's input may still lie on the device of the previous block.
         read = {site: acts[site].to(device) for site in bundle}
         inputs = {at: value.to(device) for at, value in self.inputs.items()}
         self.series.emit(Trace(position, self.number, read, self.mask.to(device), self.padded, inputs))

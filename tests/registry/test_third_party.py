@@ -23,6 +23,7 @@ from layerimp_step import Step
 
 import layerimp
 from layerimp import Evaluator, Healer, Pruner, Scorer
+from layerimp.sweep import Ablation, Backward, Trace
 from layerimp.testing import Check, parametrize, tiny_tokenizer
 
 ROOT = Path(layerimp.__file__).parents[1]
@@ -188,6 +189,19 @@ def test_the_smallest_plugin_is_shown_whole() -> None:
 def test_the_contract_opens_with_a_whole_plugin(contract: type[Any], name: str) -> None:
     module = (PLUGINS / name / f"layerimp_{name}.py").read_text()
     assert textwrap.indent(module, "    ") in inspect.cleandoc(contract.__doc__ or "")
+
+
+@pytest.mark.parametrize("sweep", [Trace, Backward, Ablation], ids=lambda kind: kind.__name__)
+def test_the_example_in_a_docstring_is_one_that_the_guide_runs(sweep: type[Any]) -> None:
+    description = inspect.cleandoc(sweep.__doc__ or "").partition("Attributes:")[0]
+    example = [unindented(part) for part in description.split("\n\n") if part.startswith("    ")]
+    shown = unindented("\n".join(blocks_of(GUIDE, "python")))
+    assert example
+    assert all(part in shown for part in example)
+
+
+def unindented(code: str) -> str:
+    return re.sub(r"^ +", "", code, flags=re.MULTILINE)
 
 
 @parametrize(Step, Deepest, Louder, Parameters)
