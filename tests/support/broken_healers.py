@@ -108,7 +108,7 @@ class Parochial(Idle):
 
 
 WRONG_HEALERS: list[tuple[type[Healer], str, str]] = [
-    (Forgetful, "every gap is told of", "tells of 0 gaps"),
+    (Forgetful, "every gap is reported", "tells of 0 gaps"),
     (Reseeding, "the intact model stays", "random generator"),
     (Hooked, "the intact model stays", "a hook on"),
     (Trusting, "the intact model stays in a failure", "a hook on"),
