@@ -245,7 +245,7 @@ def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: P
     assert found["removed"] == {"least": 0, "most": 3}
     size = found["parameters"]
     assert size["pruned"]["most"] == size["original"] > size["pruned"]["least"]
-    assert "how many blocks may go is found by measuring a few numbers of them, and not known before" in found["notes"]
+    assert "how many blocks may go is found by measuring pruned models, and not known before" in found["notes"]
 
 
 def test_a_latency_is_not_foretold(foretold: Any, scoring: list[object]) -> None:
