@@ -24,7 +24,7 @@ class Record(Plain):
     source: str = Field(description="The model that the checkpoint was made from: an absolute path, or a name.")
     num_blocks: int = Field(ge=1, description="The number of blocks of that model.")
     removed: tuple[Step, ...] = Field(
-        description="The removed steps in depth order: blocks by their indices in that model, and seams such as `17/18`."
+        description="The removed steps in order: blocks by their indices in that model, and seams such as `17/18`."
     )
     healers: tuple[str, ...] = Field(default=(), description="The healers that repaired the model, in order.")
 

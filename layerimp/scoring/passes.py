@@ -103,7 +103,7 @@ class Pass:
             calibration: The calibration set.
             scored: What is scored, and what is bypassed.
             progress: Where to report progress.
-            cache: What the blocks put out in earlier passes.
+            cache: The outputs of blocks in earlier passes.
         """
         total = len(calibration) if isinstance(calibration, Sized) else None
         classes = {label: type(scorer) for (label, _), scorer in self.scorers.items()}
@@ -127,7 +127,7 @@ class Pass:
                 cache = None  # it may hold a tensor that was changed
 
     def _drive(self, scored: Scored, cache: BlockCache | None, advance: Advance) -> Drive:
-        """What the sweep is to read for the scorers, and how it reaches them."""
+        """Describe to the sweep what it has to read, and where the traces go."""
 
         def end_batch() -> None:
             for key in self._attending():
@@ -146,7 +146,7 @@ class Pass:
         )
 
     def _series(self, which: int, units: Sequence[Unit]) -> Series:
-        """What the sweep is to read of one series."""
+        """Describe to the sweep what it has to read for one series."""
         bundles = self._bundles(which)
 
         def show(trace: Trace) -> None:
@@ -174,11 +174,11 @@ class Pass:
         return {key: next(other for other in largest if sites <= other) for key, sites in own.items()}
 
     def _attending(self) -> list[Key]:
-        """The scorers that have not failed."""
+        """List the scorers that have not failed."""
         return [key for key in self.scorers if key not in self.failed]
 
     def _renew(self) -> None:
-        """Replace all remaining scorers by fresh ones, since they may have read a tensor that was changed."""
+        """Replace all remaining scorers by new ones, since they may have read a tensor that was changed."""
         for key in self._attending():
             scorer = self.scorers[key]
             with self._setting_aside(key, "when it was made anew"):
