@@ -150,7 +150,7 @@ def test_notes_say_what_the_numbers_cannot() -> None:
         }
     )
     assert found.notes == [
-        "few has 20 documents: under 30, only large differences can be told",
+        "few has 20 documents: under 30, only large differences can be detected",
         "chance: nothing can be retained of acc, for the intact model is not 2 standard errors above what chance gives "
         "(0.5)",
         "bare: the evaluator gives no floor of f1, so that what chance gives counts as retained",
