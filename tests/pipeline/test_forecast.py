@@ -260,11 +260,11 @@ def test_what_a_reader_sees(layerimp_command: Run, scoring: list[object], task: 
     assert code == 0, err
     whole = sum(parameter.numel() for parameter in tiny("llama").parameters())
     block = sum(parameter.numel() for parameter in layerimp.find_blocks(tiny("llama"))[0].parameters())
-    assert "2 of 4 blocks would go" in out
+    assert "2 of 4 blocks would be removed" in out
     assert f"{whole:,}" in out
     assert f"{whole - 2 * block:,}" in out
     assert "pass Forward for block-influence: as much as 1 forward pass of the blocks" in out
-    assert "the pruner scores again what is left, 3 times at most" in out
+    assert "the pruner scores the pruned model again, 3 times at most" in out
     assert "each healed by linear as well" in out
     assert "time, an estimate" in out
     assert "checkpoints/block-influence+linear" in out
