@@ -219,7 +219,7 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
     assert (tmp_path / "out" / FILE).stat().st_mtime_ns == stamp
     code, out, _ = layerimp_command(*asked, "--dry-run")
     assert code == 0
-    assert "tiny: 1, 2 of 4 blocks go" in out
+    assert "tiny: 1, 2 of 4 blocks are removed" in out
     assert f"scoring{after['scoring'][0]}of{after['scoring'][1]}" in out.replace(" ", "")
 
 
