@@ -34,7 +34,7 @@ class Workspace:
         self._memory: Tensor | None = None
 
     def like(self, chunk: Tensor) -> Tensor:
-        """Return a tensor like `chunk` in shape, dtype and device, with arbitrary values; the next call overwrites it."""
+        """Return a tensor like `chunk` in shape, dtype and device, with any values; the next call overwrites it."""
         kept = self._memory
         if kept is None or kept.numel() < chunk.numel() or (kept.dtype, kept.device) != (chunk.dtype, chunk.device):
             kept = self._memory = torch.empty(chunk.numel(), dtype=chunk.dtype, device=chunk.device)

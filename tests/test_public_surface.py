@@ -1,4 +1,4 @@
-"""What strangers may import is documented, and the shipped plugins import nothing else."""
+"""Everything that third parties may import is documented, and the shipped plugins import nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Healing as a dimension of a grid: its cells, its repeats, what is compared with what, and a small real grid."""
+"""Healing as a dimension of a grid: cells, repeats, comparisons, and a small real grid."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_what_is_healed_is_compared_with_what_is_healed(tmp_path: Path) -> None:
 
 
 def test_healed_blind_scorers_are_compared_repeat_by_repeat(tmp_path: Path) -> None:
-    """Both were healed on the same text: what it does to both is no error of their difference."""
+    """Both were healed on the same text, so its common effect is no error of their difference."""
     found, _ = findings(tmp_path, repeats=5, baselines=["depth"], tasks=["mood"])
     one = row(found)
     ours, theirs = (np.array(one.entries[label].values) for label in ("avss+linear", "depth+linear"))
@@ -341,7 +341,7 @@ def test_an_edited_healer_is_another_one(
 def test_further_text_is_part_of_a_healed_cell_and_of_no_other(
     model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
 ) -> None:
-    """Healed on other text, a model is another one; what is only pruned stays what it was."""
+    """Healing on different text gives a different model; unhealed models stay the same."""
     more = tmp_path / "more.txt"
 
     def cells(**changes: Any) -> set[str]:
@@ -396,7 +396,7 @@ def real(model: Path, text: Path, tasks: list[Path], directory: Path, **changes:
 
 
 class Remembering(InProcess):
-    """Computes here, and remembers what came."""
+    """Computes in this process, and records the outcomes."""
 
     def __init__(self) -> None:
         super().__init__("cpu")

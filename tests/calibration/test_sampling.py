@@ -1,4 +1,4 @@
-"""Text becomes the rows that it promises, or one clear error."""
+"""Text becomes rows as promised, or leads to one clear error."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FRAMES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
     "eos": ((), (), (EOS,)),
     "framed": ((BOS,), (EOS,), ()),
 }
-"""What opens and what closes each row, and what parts the documents."""
+"""The tokens at the beginning and the end of each row, and the separator of documents."""
 
 
 @cache
@@ -72,7 +72,7 @@ def write_jsonl(path: Path, texts: list[str], field: str = "text") -> Path:
 
 @pytest.fixture
 def numbered(tmp_path: Path) -> Path:
-    """Document i says `w<i>` i + 1 times."""
+    """Document i contains `w<i>` i + 1 times."""
     return write_jsonl(tmp_path / "numbered.jsonl", [" ".join([f"w{i}"] * (i + 1)) for i in range(12)])
 
 
@@ -170,7 +170,7 @@ def test_the_fingerprint_follows_the_tokens_only(numbered: Path) -> None:
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    """Document i says `w<i>`, has the number i % 3 and the name of that number."""
+    """Document i contains `w<i>`, and has the label i % 3 as a number and by name."""
     path = tmp_path / "labelled.jsonl"
     path.write_text(
         "".join(json.dumps({"text": f"w{i}", "number": i % 3, "name": "abc"[i % 3]}) + "\n" for i in range(12))

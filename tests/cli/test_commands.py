@@ -1,4 +1,4 @@
-"""The command line: what a user types, and what a user sees."""
+"""The command line: input by a user, and the output."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_baselines_keep_a_measured_run_company(
     assert set(found["metrics"]) == set(found["footprint"]) == labels | {"original"}
     assert set(found["comparison"]["order"]) == set(found["parameters"]["pruned"]) == labels
     assert {path.name for path in (tmp_path / "out" / "checkpoints").iterdir()} == {"avss", "block-influence"}
-    # Who removes the same blocks shares one evaluation.
+    # Scorers that remove the same blocks share one evaluation.
     parts = found["scorers"] | found["baselines"]
     assert len(measured) == 1 + len({frozenset(one["removed"]) for one in parts.values()})
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
@@ -154,7 +154,7 @@ def test_baselines_keep_a_measured_run_company(
     assert "evaluated as well" not in err
     assert set(json.loads(out)["comparison"]["order"]) == {"avss", "block-influence"}
     code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--scorer", "avss", "--json")
-    # Nothing is measured that they could be compared by.
+    # There are no measurements by which they could be compared.
     assert not {"baselines", "comparison"} & json.loads(out).keys()
     code, out, err = layerimp_command(*arguments, "--scorer", "depth")
     assert set(json.loads(out)["baselines"]) == {"random"}
@@ -179,12 +179,12 @@ def test_baselines_that_cannot_be_are_left_out_or_named(
 
 
 class Picky(Scorer):
-    """Runs on no model of this world."""
+    """Runs on no model at all."""
 
     name = "picky"
 
     class Nowhere(Forward):
-        """A sweep that no model can make."""
+        """A sweep that fails on every model."""
 
         def scout(self, stack: Any, sites: frozenset[str]) -> Any:
             raise ModelError(f"{type(stack.model).__name__} has no parallel universe")
@@ -220,7 +220,7 @@ def test_all_is_every_scorer_that_works_and_fits(
     order = list(found["scorers"])
     assert set(order) == {*whole, "paper"}
     assert order[0] == "paper"
-    assert order[-3:] == ["depth", "random", "angular"]  # what looks at nothing comes last of all; angular was named
+    assert order[-3:] == ["depth", "random", "angular"]  # of `all`, blind scorers come last; angular was named
     assert list(found["scorers"]["angular"]["spans"]) == ["2"]
     assert found["left_out"] == {"picky": "LlamaForCausalLM has no parallel universe"}
     code, _, err = layerimp_command("score", *scoring, "--scorer", "picky")
@@ -749,7 +749,7 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
         "score": "s.fill = lambda *a, **k: work()",
         "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), work())",
     }[stage]
-    # Who starts the tests in the background of a shell has them ignore Ctrl-C.
+    # If the tests are started in the background of a shell, they ignore Ctrl-C.
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = f"import sys; {heard}; {slow}; from layerimp.cli import main; sys.argv = {arguments!r}; main()"
     process = subprocess.Popen(
@@ -800,7 +800,7 @@ def test_every_command_has_help(layerimp_command: Run, command: str) -> None:
 
 
 def test_options_stand_under_headings(layerimp_command: Run) -> None:
-    """Each option of each command is shown exactly once, those that are used most before all headings."""
+    """Each option of each command is shown exactly once, and the most common options before all headings."""
     for name, command in get_command(app).commands.items():
         code, out, _ = layerimp_command(name, "--help")
         assert code == 0

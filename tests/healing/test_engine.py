@@ -1,4 +1,4 @@
-"""What healers work with, against computations of its own: gaps, states, sums, and the scaling of the stream."""
+"""The tools of healers, against independent computations: gaps, states, sums, and the scaling of the stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from layerimp.testing import batch, padded_batch
 GONE: tuple[Step, ...] = (1, "1/2")
 """A block and a seam: gaps before an attention, and before an MLP."""
 FREE_NORMS = frozenset({"olmo2"})
-"""Its norms come after the sublayers alone, so that attention reads the stream as it is."""
+"""A model with norms only after sublayers, so that attention reads the stream directly."""
 
 
 def case_of(model: Any, gone: Sequence[Step], batches: list[Any] | None = None) -> Case:
@@ -41,7 +41,7 @@ def case_of(model: Any, gone: Sequence[Step], batches: list[Any] | None = None) 
 
 
 class Doing(Healer):
-    """Does what a test says."""
+    """Calls a function that the test gives."""
 
     name = "doing"
 
@@ -95,7 +95,7 @@ def test_gaps_of_seams_lie_inside_blocks() -> None:
 
 
 def test_steps_that_touch_are_one_gap() -> None:
-    """A seam, and then the block that it left, are the blocks 1 and 2, whichever way they are written."""
+    """A seam and then the block that it left are together blocks 1 and 2, in either notation."""
     model = tiny("llama")
     removal = prepare(find_blocks(model), ["1/2", "1.attn,2.mlp"])
     assert removal.gone == [1, 2]
@@ -134,7 +134,7 @@ def test_the_writer_is_what_the_stream_follows(name: str, gone: Step) -> None:
 
 
 def first_read(model: Any, module: torch.nn.Module, text: Any) -> torch.Tensor:
-    """What a module reads in a run of its model."""
+    """The input of a module in a run of its model."""
     read: list[torch.Tensor] = []
     with module.register_forward_pre_hook(lambda _module, args: read.append(args[0])), torch.no_grad():
         model(**text)
@@ -142,7 +142,7 @@ def first_read(model: Any, module: torch.nn.Module, text: Any) -> torch.Tensor:
 
 
 def test_states_inside_blocks_are_those_of_the_two_models() -> None:
-    """Against what the second norm of a block reads, which is the stream between its attention and its MLP."""
+    """Against the input of the second norm of a block, which is the stream between attention and MLP."""
     model = tiny("llama", num_hidden_layers=6)
     case = case_of(model, ["1/2", "4/5"])
     for gap, intact, pruned in zip(case.gaps, (2, 5), (1, 3), strict=True):
@@ -154,7 +154,7 @@ def test_states_inside_blocks_are_those_of_the_two_models() -> None:
 
 
 def test_states_are_those_of_the_two_models() -> None:
-    """Against hidden states that transformers itself gives out, which hold no final norm before the last block."""
+    """Against the hidden states that Transformers itself returns, which have no final norm before the last block."""
     model = tiny("llama", num_hidden_layers=6)
     case = case_of(model, [1, 2, 4])
     for gap, intact, pruned in zip(case.gaps, (3, 5), (1, 2), strict=True):
@@ -173,7 +173,7 @@ def rows(count: int, width: int, seed: int) -> torch.Tensor:
 @settings(derandomize=True, max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 4), st.lists(st.integers(1, 20), min_size=1, max_size=4), st.booleans())
 def test_gram_is_least_squares(features: int, outputs: int, parts: list[int], weighted: bool) -> None:
-    """Against torch.linalg.lstsq on all rows at once, with the ridge as further rows; merged as at once."""
+    """Against torch.linalg.lstsq on all rows at once, with the ridge as further rows, with and without merging."""
     ridge = 0.1
     x, y = rows(sum(parts), features, 0), rows(sum(parts), outputs, 1)
     weight = rows(sum(parts), 1, 2)[:, 0].square() + 0.1 if weighted else torch.ones(sum(parts))
@@ -271,7 +271,7 @@ def test_text_is_split_by_rows() -> None:
 
 @pytest.mark.parametrize(("rows", "held_out"), [(512, 64), (513, 57), (2000, 62), (6400, 64)])
 def test_no_more_rows_are_held_out_than_are_worth_their_cost(rows: int, held_out: int) -> None:
-    """One in eight up to 512 rows; then one in nine, and so on."""
+    """One row in eight is held out for each purpose up to 512 rows, then one in nine, and so on."""
     parts = split([batch(100, 3, seed=seed) for seed in range(rows // 100)] + [batch(rows % 100, 3)] * (rows % 100 > 0))
     counts = {name: sum(len(one["input_ids"]) for one in part) for name, part in vars(parts).items()}
     assert counts == {"healing": rows - 2 * held_out, "choosing": held_out, "measuring": held_out}
@@ -395,7 +395,7 @@ def test_what_is_said_to_be_removed_is_compared_with_the_weights(gone: list[Step
     with pytest.raises(ModelError, match=r"of block \d of the intact one, and not of \d: something else was removed"):
         heal_beside(intact, pruned, said, [batch(4, 8)], Doing(lambda case: None))
     trained = pruned[0].mlp.down_proj
-    trained.weight = torch.nn.Parameter(trained.weight + 1)  # none of the intact model's: it tells nothing
+    trained.weight = torch.nn.Parameter(trained.weight + 1)  # matches no matrix of the intact model
     heal_beside(intact, pruned, gone, [batch(4, 8)], Doing(lambda case: None))
 
 
@@ -442,7 +442,7 @@ def test_what_is_tried_is_put_back_unless_it_is_kept() -> None:
 
 @pytest.mark.parametrize("healer", ["linear", "rescale"])
 def test_a_half_precision_checkpoint_stays_one(healer: str, tmp_path: Any) -> None:
-    """Computed in float32, healed, and written in bfloat16 with nothing lost: what was measured is what is saved."""
+    """Healed in float32 and saved in bfloat16 without loss: the measured model is the saved one."""
     tiny("gpt2", dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
     layerimp.testing.tiny_tokenizer().save_pretrained(tmp_path / "half")
     model, _ = layerimp.load(tmp_path / "half", dtype="float32")

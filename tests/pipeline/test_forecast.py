@@ -1,4 +1,4 @@
-"""What `--dry-run` says is what the command then does, and nothing is loaded or written for it."""
+"""`--dry-run` predicts what the command then does, and neither loads nor writes anything."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
 
 @pytest.fixture
 def foretold(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Gives the document of a dry run, during which no weights are read."""
+    """Returns the document of a dry run, in which reading weights is an error."""
 
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("weights are read")
@@ -49,7 +49,7 @@ def foretold(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def made(command: Run, *args: object) -> dict[str, Any]:
-    """The document of a command that is carried out."""
+    """The document of the actual command."""
     code, out, err = command(*args, "--json")
     assert code == 0, err
     found: dict[str, Any] = json.loads(out)
@@ -240,7 +240,7 @@ def test_an_output_that_exists_and_a_seam_that_is_none_are_refused(
 
 
 def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: Path) -> None:
-    """From nothing to all that is not protected may go."""
+    """The number of removed blocks may be anything from 0 to all that are not protected."""
     found = foretold("run", *scoring, "--tasks", task, "--keep", "0.9", "--protect", "0")
     assert found["removed"] == {"least": 0, "most": 3}
     size = found["parameters"]

@@ -1,4 +1,4 @@
-"""What is said of the defaults that a command uses."""
+"""The line that lists the defaults in use."""
 
 from __future__ import annotations
 

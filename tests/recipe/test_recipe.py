@@ -1,4 +1,4 @@
-"""Recipes: what a file and the command line say, or one clear error."""
+"""Recipes from files and the command line, or one clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plugin does to the process is named and put back, and whatever it raises is its own fault."""
+"""Changes of the process by a plugin are reported and undone, and any exception counts as the plugin's fault."""
 
 from __future__ import annotations
 
@@ -61,19 +61,19 @@ each_misdeed = pytest.mark.parametrize("misdeed", MISDEEDS)
 
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
-    """Whatever a test shows, the next one begins as this one did."""
+    """Restores the state of the process after each test."""
     state = ProcessState()
     yield
     state.restore()
 
 
 def told(who: str, misdeed: str) -> str:
-    """What is said of a misdeed."""
+    """The line that reports a misdeed."""
     return f"{who} changed {MISDEEDS[misdeed][1]}; put back"
 
 
 def is_as_it_was(state: ProcessState) -> bool:
-    """Whether nothing is to put back."""
+    """Whether nothing has to be restored."""
     return state.restore() == []
 
 
@@ -328,7 +328,7 @@ def test_an_exit_is_the_evaluators_fault(
     )
     said = f"evaluator 'bad' (layerimp-b 1.2) failed{' on original' * (when == 'evaluate')}: {kind.__name__}: 0"
     document = json.loads(out)
-    if when in ("__init__", "prepare"):  # before anything long, all stops
+    if when in ("__init__", "prepare"):  # everything stops before any long work
         assert (code, document["error"]["kind"]) == (2, "PluginError")
         assert document["error"]["message"].startswith(said)
     else:

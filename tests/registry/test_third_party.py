@@ -1,4 +1,4 @@
-"""A stranger's plugin: built as a wheel, installed beside layerimp's wheel into a clean environment, and used there."""
+"""A third party's plugin: built as a wheel, installed beside layerimp's wheel in a clean environment, and used."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GUIDE = ROOT / "docs" / "how-to" / "write-a-plugin.md"
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment in which the packages of this one are seen, but for layerimp itself."""
+    """A virtual environment with the packages of the current one, except layerimp itself."""
 
     bin: Path
 
@@ -48,12 +48,12 @@ class Environment:
         return cls(directory / "bin")
 
     def install(self, *folders: Path) -> None:
-        """Build wheels and install them, without looking at any index."""
+        """Build wheels and install them, without access to an index."""
         options = "--no-deps --no-build-isolation --no-index --force-reinstall --quiet --disable-pip-version-check"
         self("python", "-m", "pip", "install", *options.split(), *folders)
 
     def plugins(self) -> dict[str, dict[str, str]]:
-        """What `layerimp plugins` says, by the plugin's name."""
+        """The output of `layerimp plugins`, by the plugin's name."""
         return {plugin["name"]: plugin for plugin in json.loads(self("layerimp", "plugins", "--json"))["plugins"]}
 
     def __call__(self, command: str, *args: object, cwd: Path | None = None) -> str:
@@ -73,7 +73,7 @@ class Environment:
 
 
 def copied(folder: Path, place: Path) -> Path:
-    """A copy to build in: a build leaves its marks."""
+    """A copy to build in, since a build leaves files behind."""
     return Path(shutil.copytree(folder, place / folder.name, ignore=shutil.ignore_patterns("__pycache__", ".*")))
 
 

@@ -1,4 +1,4 @@
-"""The page of a run: its numbers are the run's, and what one scoring cannot show is left out with a word."""
+"""The page of a run: it shows the run's numbers, and says what a single scoring cannot show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seams, and sublayers apart: every scorer against what is computed by hand, and both series against each alone."""
+"""Scores of seams and of sublayers: every scorer against computations by hand, and two series against each alone."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def close(found: list[float], expected: list[Any]) -> None:
     )
 
 
-# What can be taken next.
+# Steps that can be taken next.
 
 
 @settings(derandomize=True, deadline=None, database=None, max_examples=60)
@@ -235,7 +235,7 @@ def test_weights_of_the_two_halves(architecture: str) -> None:
 
 @architectures
 def test_relevance_between_the_halves(architecture: str) -> None:
-    """The rules are the scorer's own; where the stream is read, and its gradient, is by hand."""
+    """The rules are those of the scorer; the stream and its gradient are read by hand."""
     model = tiny(architecture, dtype=torch.float64).requires_grad_(False)
     stack, found = layerimp.find_blocks(model), scored(model, LRP)
     totals, logits = torch.zeros(BOTH, dtype=torch.float64), 0.0
@@ -277,7 +277,7 @@ def test_relevance_is_conserved_inside_blocks(architecture: str) -> None:
 
 
 def without(model: Any, architecture: str, begin: int, end: int, factor: float | Tensor, one: Batch) -> Tensor:
-    """The loss when what lies between two places adds so many times of what it adds, or something else."""
+    """The loss if what is added between two places is multiplied by a factor, or replaced."""
     with written_out(model, architecture) as stream, torch.no_grad():
 
         def change(state: Tensor) -> Tensor:
@@ -339,7 +339,7 @@ def test_probes_of_seams(architecture: str) -> None:
 
 
 def test_an_attention_that_is_known_is_not_run_again() -> None:
-    """Blocks before the changed seam are given back, and in the block where it ends the attention is not computed."""
+    """Blocks before the changed seam return stored outputs; the attention of the block where it ends does not run."""
     model, one = tiny("llama"), batch(3, 12)
     calls: list[tuple[str, int]] = []
     for index, block in enumerate(model.model.layers):
@@ -348,7 +348,7 @@ def test_an_attention_that_is_known_is_not_run_again() -> None:
                 lambda _m, args, _out, call=(name, index): calls.append(call) if len(args[0]) == 3 else None
             )
     scored(model, Perplexity, [one])
-    # In full once; after block b those behind it; after the seam b/b+1 the MLP of b + 1, and the blocks behind that.
+    # All blocks once; after block b the later blocks; after the seam b/b+1 the MLP of b + 1 and the later blocks.
     for index in range(BLOCKS):
         assert calls.count(("attn", index)) == 1 + index + max(0, index - 1)
         assert calls.count(("mlp", index)) == 1 + index + index
@@ -422,7 +422,7 @@ def test_both_series_in_one_pass_are_each_alone(architecture: str) -> None:
     both = measure(stack, text(), all_of(BLOCKS), seams=all_of(BLOCKS - 1))
     for label in EVERY:
         blocks = measure(stack, text(), {label: all_of(BLOCKS)[label]})[label]
-        # A scorer that looks at nothing stands for the blocks, so that the seams are alone in their pass.
+        # Blocks are scored by a scorer that does not look at the model, so that the seams are alone in their pass.
         seams = measure(stack, text(), {label: Depth(BLOCKS)}, seams={label: all_of(BLOCKS - 1)[label]})[label]
         assert both[label].blocks == [0, "0/1", 1, "1/2", 2, "2/3", 3]
         assert both[label].scores[::2] == blocks.scores
@@ -485,13 +485,13 @@ def test_a_cache_changes_nothing() -> None:
     runs.clear()
     one, two = ({"b": BlockInfluence(count)} for count in (4, 3))
     measure(stack, batches, one, seams=two, removed=("4/5", "1/2"), cache=cache)
-    assert not runs  # block 0 is given back, and so is its middle
+    assert not runs  # block 0 is not computed: its output and its middle are known
     plain = measure(stack, batches, {"b": BlockInfluence(6)}, cache=BlockCache(stack))
     assert plain == measure(stack, batches, {"b": BlockInfluence(6)})
 
 
 def test_seams_after_a_pass_of_blocks_alone() -> None:
-    """A block that is remembered without its middle is computed where that is looked at."""
+    """A block that is stored without its middle is computed if the middle is read."""
     model = tiny("llama")
     stack, cache = layerimp.find_blocks(model), BlockCache(layerimp.find_blocks(model))
     measure(stack, text(), {"b": BlockInfluence(BLOCKS)}, cache=cache)
@@ -499,7 +499,7 @@ def test_seams_after_a_pass_of_blocks_alone() -> None:
     assert found == {"b": scored(model, BlockInfluence)}
 
 
-# What holds whatever the numbers are.
+# Properties that hold for any scores.
 
 
 @pytest.mark.parametrize("architecture", SILENT)
@@ -523,7 +523,7 @@ def test_a_seam_that_adds_nothing_scores_least(architecture: str, seam: int) -> 
 @pytest.mark.parametrize("silent", [0, 1])
 @pytest.mark.parametrize("architecture", SILENT)
 def test_a_model_with_a_silent_half_is_divided(architecture: str, silent: int) -> None:
-    """Where the first block does not show what its halves are, another one does."""
+    """If the halves of the first block cannot be found, another block of the same structure shows them."""
     model = tiny(architecture, dtype=torch.float64)
     path = SILENT[architecture][silent]
     for parameter in layerimp.find_blocks(model)[0].get_submodule(path).parameters():
@@ -550,7 +550,7 @@ def test_a_loss_moves_as_its_slope_says(architecture: str) -> None:
         assert found.columns["slope"][index] == pytest.approx(slope, rel=1e-3, abs=1e-5)
 
 
-# Attention and MLP apart.
+# Attention and MLP separately.
 
 
 @architectures

@@ -1,4 +1,4 @@
-"""Sizes that are asked for: what they mean, what plans leave by arithmetic, and the shortest plan that holds."""
+"""Target sizes: their meaning, the sizes that plans leave by arithmetic, and the shortest plan that meets them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_target_contradicts_another_amount(other: dict[str, Any]) -> None:
 
 
 def stored(model: PreTrainedModel, directory: Path) -> tuple[int, int]:
-    """The parameters and bytes of a checkpoint in several files, by what these say."""
+    """The parameters and bytes of a checkpoint in several files, read from the files."""
     model.save_pretrained(directory, max_shard_size="40KB")
     numbers = size = 0
     for file in directory.glob("*.safetensors"):
@@ -168,7 +168,7 @@ def test_a_parameter_of_two_blocks_goes_with_the_last_of_them() -> None:
 
 
 def by_hand(*blocks: tuple[int, int], outside: int = 10) -> Ledger:
-    """A ledger of attentions and MLPs of so many parameters."""
+    """A ledger of attentions and MLPs with given numbers of parameters."""
     entries: list[tuple[list[Sublayer], Amounts]] = [([], Amounts(outside))]
     for index, (attention, mlp) in enumerate(blocks):
         entries += [([Sublayer(index, "attn")], Amounts(attention)), ([Sublayer(index, "mlp")], Amounts(mlp))]
@@ -310,7 +310,7 @@ def test_what_is_forced_is_part_of_a_target(layerimp_command: Run, asking: list[
 
 
 class Timed:
-    """Lets the latency be 2 ms and 1 ms for each block, and counts how often it is measured."""
+    """Sets the latency to 2 ms plus 1 ms per block, and counts the measurements."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.blocks: list[int] = []
@@ -393,7 +393,7 @@ def test_other_amounts_contradict_a_target(layerimp_command: Run, model_dir: Pat
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {model_dir}\ntargets: {{bytes: 0.001}}\ntasks: []\nscorers: [depth]\n")
     code, out, err = layerimp_command("run", "--recipe", recipe, "--count", 2, "--json")
-    assert code == 0, err  # the amount of the command line takes the place of the one in the file
+    assert code == 0, err  # the amount on the command line replaces the one in the file
     assert len(json.loads(out)["scorers"]["depth"]["removed"]) == 2
 
 

@@ -1,4 +1,4 @@
-"""Tiny random models of many architectures, made on the spot."""
+"""Tiny random models of many architectures, made in memory."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ UNPRUNABLE: dict[str, dict[str, Any]] = {
 }
 """Architectures that can be scored, but whose blocks depend on their position."""
 EAGER_ONLY = frozenset({"gemma2", "bloom", "gpt_neo", "gpt_oss", "deberta-v2"})
-"""Architectures that refuse sdpa."""
+"""Architectures that do not support sdpa."""
 POST_NORM = frozenset(ENCODERS)
 EXPERTS = frozenset({"mixtral", "qwen3_moe", "gpt_oss"})
 """Architectures whose MLP has no single down projection."""

@@ -70,11 +70,11 @@ def test_tables_with_a_slice_per_block_follow() -> None:
 
 
 class TestTheTrialCanFail:
-    """Each of these breaks a removal in another way; the trial has to call it wrong."""
+    """Each of these breaks a removal in another way, which the trial has to detect."""
 
     @pytest.fixture
     def unproved(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-        """No removal and no checkpoint is proved."""
+        """Turns off the proofs of removals and checkpoints."""
         monkeypatch.setattr("layerimp.surgery.removal._prove", lambda *_args: None)
         monkeypatch.setattr("layerimp.checkpoint.saving.check_checkpoint", lambda *_args: None)
         return monkeypatch
@@ -86,7 +86,7 @@ class TestTheTrialCanFail:
         assert self.outcome().outcome == "exact"
 
     def test_stale_kinds(self, unproved: pytest.MonkeyPatch) -> None:
-        """Windows stay where they were: seen by tokens beyond the window alone."""
+        """Windows keep their old places, which shows only in tokens beyond the window."""
         real = layerimp.prune
 
         def prune(model: Any, blocks: Any) -> Any:
@@ -102,7 +102,7 @@ class TestTheTrialCanFail:
         assert (case.outcome, "logits in memory are off" in case.said) == ("wrong", True)
 
     def test_a_stale_index(self, unproved: pytest.MonkeyPatch) -> None:
-        """Seen by cached generation alone."""
+        """Shows only in generation with a cache."""
         unproved.setattr("layerimp.surgery.application._set", lambda *_args: None)
         case = self.outcome("llama")
         assert case.outcome == "wrong"
@@ -127,7 +127,7 @@ class TestTheTrialCanFail:
 
 
 def test_a_broken_removal_is_refused_by_layerimp_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same stale index, with the proofs at work."""
+    """The same stale index, with the proofs turned on."""
     monkeypatch.setattr("layerimp.surgery.application._set", lambda *_args: None)
     with pytest.raises(SurgeryError, match="with a cache without block 1"):
         layerimp.prune(zoo.build("llama", "causal"), [1])

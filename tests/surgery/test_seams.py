@@ -1,4 +1,4 @@
-"""Seams are removed exactly: what is left computes what its sublayers compute by hand."""
+"""Seams are removed exactly: the pruned model computes the same as its sublayers by hand."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def stirred(name: str, **changes: Any) -> PreTrainedModel:
 
 
 def left(steps: list[Step]) -> list[Sublayer]:
-    """The sublayers that steps leave."""
+    """The sublayers that are left after some steps."""
     gone = removed_by(steps)
     return [one for depth in range(2 * BLOCKS) if (one := Sublayer.at(depth)) not in gone]
 
@@ -110,7 +110,7 @@ def test_generation_with_a_cache_goes_on_as_by_hand(name: str) -> None:
 
 @st.composite
 def removals(draw: st.DrawFn) -> list[Step]:
-    """Any steps that can be taken one after another, each of two neighbours in what the earlier ones leave."""
+    """Any steps that can be taken one after another, each of two sublayers that are neighbours by then."""
     row = [Sublayer.at(depth) for depth in range(2 * BLOCKS)]
     steps: list[Step] = []
     for _ in range(draw(st.integers(1, BLOCKS - 1))):
@@ -248,7 +248,7 @@ def test_in_many_architectures_a_seam_is_exact_or_refused(kind: str) -> None:
 
 
 class TestTheTrialCanFail:
-    """Each of these breaks the removal of a seam in another way; the trial has to call it wrong."""
+    """Each of these breaks the removal of a seam in another way, which the trial has to detect."""
 
     @pytest.fixture(autouse=True)
     def _unproved(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ class TestTheTrialCanFail:
 
 
 class TestHalves:
-    """What belongs to which half, and the hidden states between them."""
+    """The halves of a block, and the hidden states between them."""
 
     @pytest.mark.parametrize(
         ("name", "mlp", "reader", "giver"),
@@ -321,14 +321,14 @@ class TestHalves:
         assert "layer_scalar" in halves.mlp
 
     def test_what_comes_after_the_mlp_belongs_to_it(self) -> None:
-        """Gemma 4 adds an embedding of each token to what the MLP has left."""
+        """Gemma 4 adds an embedding of each token after the MLP."""
         halves = find_halves(layerimp.find_blocks(zoo.build("gemma4_text", "causal")))[0]
         assert isinstance(halves, Halves)
         assert {"mlp", "per_layer_projection"} <= halves.mlp
 
     @pytest.mark.parametrize("kind", ["ibert", "mobilebert"])
     def test_a_norm_at_the_end_is_no_mlp(self, kind: str) -> None:
-        """Of these one addition is seen, and a norm reads it: that of the attention, or the last one."""
+        """Only one addition is visible in these blocks, and a norm reads it: that of the attention, or the last one."""
         assert {type(one) for one in find_halves(layerimp.find_blocks(zoo.build(kind, "classifier")))} == {Whole}
 
     @pytest.mark.parametrize("name", SERIAL)
@@ -369,7 +369,7 @@ class TestHalves:
 
 
 class TestBypass:
-    """The intact model past sublayers."""
+    """The intact model with sublayers bypassed."""
 
     @pytest.mark.parametrize("name", ARCHITECTURES)
     @pytest.mark.parametrize("steps", SETS, ids=str)
@@ -388,7 +388,7 @@ class TestBypass:
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "bert", "bloom"])
 @pytest.mark.parametrize("scorer", ["block-influence", "taylor", "perplexity", "gbis", "lrp"])
 def test_past_a_seam_blocks_are_scored_as_without_it(name: str, scorer: str) -> None:
-    """Those of which nothing is removed: their scores are those of the model that the seam was removed from."""
+    """Only untouched blocks are scored, in the model without the seam."""
     if (name, scorer) == ("bert", "lrp"):
         pytest.skip("LRP refuses BERT")
     model, batches = stirred(name), [batch(2, 12), padded_batch((12, 5, 9), seed=1)]

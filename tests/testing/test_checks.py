@@ -1,4 +1,4 @@
-"""The checks that third parties run can fail: for each there is a component that breaks that contract."""
+"""The checks that third parties run can fail: for each check there is a component that breaks the contract."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Step(Scorer):
 
 class Undescribed(Step):
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         width: int = 3
 
@@ -73,7 +73,7 @@ class AnyOption(Step):
     """Takes anything."""
 
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         width: Any = Field(3, description="How wide.")
 
@@ -82,7 +82,7 @@ class Careless(Step):
     """Ignores what it does not know."""
 
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         model_config = Settings(extra="ignore")
 
@@ -91,7 +91,7 @@ class Unfixed(Step):
     """Its options change under way."""
 
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         model_config = Settings(frozen=False)
 
@@ -100,7 +100,7 @@ class Loose(Step):
     """Has a Config of its own kind."""
 
     class Config(BaseModel):
-        """Its options."""
+        """The options."""
 
     Config.model_config = Settings(extra="forbid", frozen=True)
 
@@ -122,7 +122,7 @@ class Unwritable(Step):
     """Has an option that is another after it was written."""
 
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         width: Width = Field(Width(), description="How wide.")
 
@@ -197,7 +197,7 @@ class Forgetful(Step):
 
 
 class Ordered(Step):
-    """Counts on the blocks' coming from the first to the last."""
+    """Relies on blocks coming from the first to the last."""
 
     def norms(self, trace: Any) -> Any:
         if trace.block == 0:
@@ -213,7 +213,7 @@ class Changing(Step):
 
 
 class Keeping(Step):
-    """Puts the tensors by, and looks at them in the end."""
+    """Keeps the tensors, and reads them at the end."""
 
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(num_blocks, config)
@@ -317,7 +317,7 @@ class StatelessPickle(Step):
 
 
 class Parochial(Step):
-    """Knows decoders only, and fails on others."""
+    """Supports only decoders, and fails on other models."""
 
     def norms(self, trace: Any) -> Any:
         if trace.rows("block_out").mean(dim=-1).abs().max() < 1e-9:  # it ends in a layer norm
@@ -326,7 +326,7 @@ class Parochial(Step):
 
 
 class Depth(Step):
-    """Says that an identity scores least, where the depth alone counts."""
+    """Declares that an identity scores least, although only the depth counts."""
 
     def compute(self) -> Importance:
         return Importance(scores=[float(block + 1) for block in range(self.num_blocks)])
@@ -362,7 +362,7 @@ class Spendthrift(Deepest):
 
 
 class Reckless(Deepest):
-    """Knows of nothing protected."""
+    """Ignores protected blocks."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         return super().plan(scoring, type(budget)(budget.num_blocks, budget.count, frozenset(), budget.forced))
@@ -412,7 +412,7 @@ class Sorting(Deepest):
 
 
 class Asking(Deepest):
-    """Asks for the scores of what must not go."""
+    """Asks for scores without a protected block."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         scoring((0, 5))
@@ -420,7 +420,7 @@ class Asking(Deepest):
 
 
 class Fickle(Deepest):
-    """Says that its plans are nested, and turns them round."""
+    """Declares nested plans, but reverses them."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         plan = super().plan(scoring, budget)
@@ -428,7 +428,7 @@ class Fickle(Deepest):
 
 
 class Overlapping(Deepest):
-    """Takes the weakest of one scoring, whatever they share."""
+    """Takes the weakest steps of one scoring, even if they overlap."""
 
     cuts_seams = True
 
@@ -548,7 +548,7 @@ class Unprintable(Parameters):
 
 
 class Tokenizing(Parameters):
-    """Counts on a tokenizer."""
+    """Needs a tokenizer."""
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         len(tokenizer)
