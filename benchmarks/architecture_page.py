@@ -54,7 +54,7 @@ def page(results: dict[str, Any]) -> str:
 
 
 def counts(trials: list[dict[str, Any]], what: str = "outcome") -> Counter[str]:
-    """How many trials came out how; with `seam_outcome`, those of seams."""
+    """Count the trials by outcome; with `seam_outcome`, the trials of seams."""
     return Counter(trial[what] for trial in trials)
 
 
@@ -69,7 +69,7 @@ def _counts(heads: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _table(trials: list[dict[str, Any]]) -> str:
-    """What is exact in all and scored by all as one list, and a table of the rest."""
+    """Write the types that are exact and scored by all scorers as one list, and the rest as a table."""
     whole, rest = [], ["| type | blocks | seams | scorers that refuse |", "|---|---|---|---|"]
     for trial in trials:
         refusing = ", ".join(name for name, said in sorted(trial["scorers"].items()) if said.startswith("refuses"))
@@ -83,14 +83,14 @@ def _table(trials: list[dict[str, Any]]) -> str:
 
 
 def _tried(outcome: str, cases: list[dict[str, Any]]) -> str:
-    """How removals came out, and how many of them are exact where some are."""
+    """Describe the outcome of removals, with the number of exact ones if some are exact."""
     tried = [case for case in cases if case["blocks"]]
     exact = sum(case["outcome"] == "exact" for case in tried)
     return f"{outcome}, {exact} of {len(tried)} exact" if outcome == "in part" else outcome
 
 
 def _refusals(trials: list[dict[str, Any]]) -> str:
-    """Each type's reasons; of those that differ in numbers alone, the first."""
+    """Return the reasons of each type; of reasons that differ only in numbers, the first."""
     lines = ["If several reasons of a type differ only in their numbers, the first one is shown.\n"]
     for trial in trials:
         if trial["built"]:
@@ -126,7 +126,7 @@ def _seam_refusals(trials: list[dict[str, Any]]) -> str:
 
 
 def _general(said: str) -> str:
-    """A reason without class names and numbers."""
+    """Return a reason without class names and numbers."""
     said = re.sub(r"(this )?\b\w*(For[A-Z]\w+|Model\w*|LMHead\w*|Wrapper)\b", "the model", said)
     said = re.sub(r" ?\([A-Za-z0-9_]+\)", "", said)
     return re.sub(r"\[[\d, ]+\]|\b\d[\d.e+%-]*", "…", said)
@@ -146,5 +146,5 @@ def _scorers(trials: list[dict[str, Any]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text as it is, in Markdown."""
+    """Escape text for Markdown."""
     return re.sub(r"([*_<>|\[\]`])", r"\\\1", " ".join(text.split()))

@@ -1,10 +1,10 @@
 """Every architecture that Transformers has for text: is the removal of blocks and seams exact, refused, or wrong?
 
-    python benchmarks/architectures.py                      # all types; goes on where it was stopped
+    python benchmarks/architectures.py                      # all types; continues where it was stopped
     python benchmarks/architectures.py --only llama --only bert
     python benchmarks/architectures.py --page               # write docs/reference/architectures.md from the results
 
-Each type runs in a process of its own, within limits of time and memory. Results are kept in a JSON file.
+Each type runs in a separate process, within limits of time and memory. Results are kept in a JSON file.
 """
 
 from __future__ import annotations

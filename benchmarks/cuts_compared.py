@@ -1,4 +1,4 @@
-"""Models without whole blocks and models without blocks or seams, compared document by document: for `seams_worth`."""
+"""Compares models pruned by whole blocks with models pruned by blocks and seams, by document; for `seams_worth`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from layerimp.report.statistics import LEVEL, Difference, holm
 from layerimp.steps import Cuts, Step
 
 CUTS: tuple[Cuts, Cuts] = ("blocks", "all")
-"""What is compared: the second against the first."""
+"""The two kinds of cuts: the second is compared with the first."""
 Line = dict[str, Any]
-"""What is known of one model: a draw, method, kind of cuts, count and healer, its steps and its outcome."""
+"""The result for one model: draw, method, kind of cuts, count, healer, steps and outcome."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Pair:
 
     @classmethod
     def of(cls, lines: Sequence[Line], method: str, count: str, healer: str) -> Pair | None:
-        """What is known of a method at a count; None where a model cannot be made, or nothing is known."""
+        """Return the results of a method at a count; None if a model cannot be made, or if there are no results."""
         place = method, count, healer
         mine = [line for line in lines if (line["method"], line["count"], line["healer"]) == place]
         by_place = {(line["draw"], line["cuts"]): (line["steps"], line["outcome"]) for line in mine}
@@ -57,14 +57,14 @@ class Pair:
         return math.exp(statistics.fmean(losses))
 
     def cost(self, name: str, how: str) -> str:
-        """A cost with blocks and with all cuts, as means over the draws; empty for what is healed: it costs as much."""
+        """Show a cost with blocks and with all cuts, as means over the draws; empty for healed models."""
         if self.healer:
             return ""
         means = [statistics.fmean(pair[which][1][name] for pair in self.lines) for which in (0, 1)]
         return f"{means[0]:{how}} → {means[1]:{how}}"
 
     def removed(self) -> str:
-        """What went with all cuts, and in how many draws."""
+        """Show what was removed with all cuts, and in how many draws."""
         went = [ranges(pair[1][0]) for pair in self.lines]
         return "; ".join(f"{one} ({went.count(one)})" for one in dict.fromkeys(went)) if not self.healer else ""
 
@@ -103,7 +103,7 @@ def show(methods: Sequence[str], counts: Sequence[str], healers: Sequence[str], 
 
 
 def _verdict(apart: Difference, corrected: float | None) -> str:
-    """Whether seams are significantly better or worse; with a star where that holds among all comparisons."""
+    """Tell whether seams are significantly better or worse, with a star if this holds among all comparisons."""
     if not apart.tells or not apart.mean:
         return "the same" if apart.mean == 0 and apart.p == 1 else "not told apart"
     star = "*" if corrected is not None and corrected < 1 - LEVEL else ""

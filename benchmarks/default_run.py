@@ -1,9 +1,9 @@
-"""Where the CPU time of the default run goes: forward passes of the model by what they serve, imports, all else.
+"""The CPU time of the default run, divided into forward passes of the model by purpose, imports, and the rest.
 
     python benchmarks/default_run.py
 
-Runs `layerimp run --scorer avss` with an empty metrics cache, and asks at every outermost call of a module what it is
-for. The time is CPU time of the process, all its threads together; what Python does inside a module counts with it.
+Runs `layerimp run --scorer avss` with an empty metrics cache, and finds out the purpose of every outermost call of a
+module. The time is CPU time of the process with all threads, and includes the time of Python inside a module.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LIBRARIES = ("torch", "transformers", "datasets", "lm_eval.evaluator", "lm_eval.
 
 
 class Ledger:
-    """Books CPU time on what is going on."""
+    """Attributes CPU time to the current purpose."""
 
     def __init__(self) -> None:
         self.spent: Counter[str] = Counter()
         self._purpose, self._depth = "scoring and footprint", 0
 
     def forward(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """A module's call whose time is booked, where no other module's call is around it."""
+        """Wrap the call of a module so that its time is attributed, unless it is inside another module's call."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._depth += 1
@@ -46,7 +46,7 @@ class Ledger:
         return call
 
     def serving(self, purpose: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        """A function within which forwards serve a purpose."""
+        """Wrap a function so that forward passes inside it are attributed to a purpose."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             before, self._purpose = self._purpose, purpose

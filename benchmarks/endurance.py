@@ -1,14 +1,14 @@
-"""What endures: a grid under attack, the memory of a long run, and what many runs leave behind.
+"""Endurance: a grid under attack, the memory of a long run, and what many runs leave behind.
 
     python benchmarks/endurance.py grid --output DIR --minutes 20
     python benchmarks/endurance.py memory
     python benchmarks/endurance.py leaks
 
-`grid`: the process that drives a grid of some 300 cells is killed (SIGKILL, which it cannot see coming) and stopped for
-a while (SIGSTOP), its disk fills up, and is mounted for reading alone; each time the same command goes on. For the last
-two the store lies on a small file system in memory, which needs the right to mount; without it, they are left out. At
-the end every cell must be there, computed once, and with the result of the undisturbed grid; the times that cells of
-kind `costing` hold are left out. A grid that is through before the time is over is followed by another one.
+`grid`: the process that runs a grid of some 300 cells is killed (SIGKILL, which it cannot catch) and stopped for a
+while (SIGSTOP), its disk fills up, and becomes read-only; each time the same command continues. For the last two
+disturbances the store is on a small file system in memory, which needs permission to mount; without it they are
+skipped. At the end, every cell must have been computed once, and have the result of an undisturbed grid, except for the
+times in cells of kind `costing`. If a grid finishes early, another one is started.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ GRID: dict[str, Any] = {
     "calibration": {"samples": 8, "max_length": 64},
 }
 SIZE = "64m"
-"""The file system in memory: room for a store, and little to fill up."""
+"""The size of the file system in memory: enough for a store, and quickly filled up."""
 MIB = 1 << 20
 
 app = typer.Typer()
 
 
 def results(directory: Path) -> dict[str, Any]:
-    """Key -> result; without times."""
+    """Return the results by key, without times."""
     with sqlite3.connect(f"file:{directory / FILE}?mode=ro", uri=True) as connection:
         rows = connection.execute("SELECT key, kind, result FROM cells").fetchall()
     return {key: None if kind == "costing" else json.loads(result) for key, kind, result in rows}
@@ -71,9 +71,9 @@ class Attack:
     """Disturbances of a grid.
 
     Args:
-        place: A directory of its own, on a file system of its own if that can be mounted.
+        place: A separate directory, on a separate file system if one can be mounted.
         recipe: The grid.
-        rng: When, and which.
+        rng: The random generator that chooses disturbances and times.
     """
 
     def __init__(self, place: Path, recipe: Path, rng: random.Random) -> None:
@@ -84,15 +84,15 @@ class Attack:
         self.directory = place / "store"
 
     def ways(self) -> list[Callable[[psutil.Process], None]]:
-        """How a grid may be disturbed here."""
+        """The disturbances that are possible on this machine."""
         return [self.kill, self.stop, *([self.fill, self.read_only] if self.mounted else [])]
 
     def start(self) -> psutil.Process:
-        """The command, from the start or from where it was."""
+        """Start the command, which begins or continues the grid."""
         return psutil.Process(launched(self._recipe, self.directory).pid)
 
     def disturb(self) -> None:
-        """Let the grid go on for a moment, and disturb it in one way."""
+        """Let the grid run for a moment, and disturb it in one way."""
         driver = self.start()
         time.sleep(self._rng.uniform(0, 12))
         way = self._rng.choice(self.ways())
@@ -102,7 +102,7 @@ class Attack:
         self.kill(driver)
 
     def kill(self, driver: psutil.Process) -> None:
-        """SIGKILL to the driver; its workers have to be gone by themselves."""
+        """Send SIGKILL to the main process; the workers have to end by themselves."""
         workers = driver.children(recursive=True) if is_running(driver) else []
         if is_running(driver):
             driver.kill()
@@ -112,14 +112,14 @@ class Attack:
             raise SystemExit(f"{len(alive)} of {len(workers)} workers outlive the driver")
 
     def stop(self, driver: psutil.Process) -> None:
-        """SIGSTOP for a few seconds."""
+        """Stop the process for a few seconds by SIGSTOP."""
         driver.suspend()
         time.sleep(self._rng.uniform(1, 5))
         driver.resume()
         time.sleep(self._rng.uniform(1, 5))
 
     def fill(self, driver: psutil.Process) -> None:
-        """No space is left for a while; the command may end, with one line."""
+        """Fill the disk for a while; the command may end, with one line."""
         ballast = self._place / "ballast"
         with suppress(OSError):
             ballast.write_bytes(bytes(psutil.disk_usage(str(self._place)).free))
@@ -127,7 +127,7 @@ class Attack:
         ballast.unlink()
 
     def read_only(self, driver: psutil.Process) -> None:
-        """Nothing can be written for a while; while a file is open for writing, the system refuses to remount."""
+        """Make the disk read-only for a while. The system refuses to remount while a file is open for writing."""
         if mounted("-o", "remount,ro", str(self._place)):
             self._wait_for_the_end(driver)
             mounted("-o", "remount,rw", str(self._place))
@@ -141,12 +141,12 @@ class Attack:
             raise SystemExit(f"the command ended with {code} where it could not write")
 
     def finish(self) -> None:
-        """Let the grid come to its end."""
+        """Run the grid to its end."""
         if launched(self._recipe, self.directory).wait():
             raise SystemExit("the last run failed")
 
     def close(self) -> None:
-        """Give the file system back."""
+        """Unmount the file system."""
         if self.mounted:
             subprocess.run(["umount", str(self._place)], check=True)
 
@@ -171,7 +171,7 @@ def grid(
     minutes: Annotated[float, typer.Option()] = 20,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
-    """Disturb grids for a while, and compare each end with a grid that nobody disturbed."""
+    """Disturb grids for a while, and compare each result with an undisturbed grid."""
     output.mkdir(parents=True)
     recipe, calm = output / "grid.json", output / "calm"
     recipe.write_text(json.dumps(GRID))

@@ -3,8 +3,8 @@
     python benchmarks/engines.py --output DIR
 
 Each engine computes a part of the grid of benchmarks/kills.py on the starter in a new directory, with one thread per
-worker. Timed is the run from the first cell to the last one; a first run fills the caches of the disk. With --kill one
-of two nodes is killed when some cells are done.
+worker. The time is from the first to the last cell; a first run fills the disk's caches. With --kill, one of two nodes
+is killed when some cells are done.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NODE = {"num_cpus": 1, "node_ip_address": LOOPBACK, "include_dashboard": False, 
 
 
 class Clock:
-    """When the first and the last cell came; `when` is called with each tally."""
+    """Records when the first and the last cell finished; `when` is called with each tally."""
 
     def __init__(self, when: Callable[[Tally], None] = lambda _: None) -> None:
         self.start: float | None = None
@@ -62,7 +62,7 @@ def close(one: Any, other: Any) -> bool:
 
 def main(
     output: Annotated[Path, typer.Option(help="A new directory.")],
-    kill: Annotated[bool, typer.Option("--kill", help="Kill one of two nodes on the way.")] = False,
+    kill: Annotated[bool, typer.Option("--kill", help="Kill one of two nodes during the run.")] = False,
 ) -> None:
     grid = made(Grid, GRID | {"counts": [1], "ratios": [0.25]})
 

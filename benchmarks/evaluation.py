@@ -1,16 +1,16 @@
-"""What evaluation takes beside lm-evaluation-harness on the same model in memory, with the same batch size.
+"""The time of evaluation beside lm-evaluation-harness, on the same model in memory and with the same batch size.
 
     python benchmarks/evaluation.py --model DIR
 
 Both sides run the same two tasks, whose text is cut from the text `prose` that layerimp ships: multiple choice, where
-the right one of four options is how a passage goes on and the others are how other passages do; and the perplexity of
+the correct one of four options continues the passage and the others continue other passages; and the perplexity of
 longer texts. `lm_eval` is `simple_evaluate` with `HFLM` on the loaded model; `layerimp` is the evaluator `harness`, a
-new one in each round, so that nothing is remembered between rounds. Tasks are loaded, and their data read, within the
-time of both. After a warm-up the two sides take turns; the time is CPU time of the process, all its threads together.
+new one in each round, so that nothing is stored between rounds. The times of both include loading the tasks and reading
+their data. After a warm-up the two sides alternate; the time is CPU time of the process with all threads.
 
-Values have to be equal to the digits printed; they differ by rounding, as they do from one batch size to another. Only
-where a tokenizer puts BOS before a text by itself, perplexities differ: lm-eval puts a second one before it and scores
-the first (see the README of layerimp-harness).
+Values have to be equal to the printed digits; they differ by rounding, as between batch sizes. Perplexities differ only
+if a tokenizer itself puts BOS before a text: lm-eval then adds a second BOS and scores the first (see the README of
+layerimp-harness).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def write_tasks(args: argparse.Namespace, folder: Path) -> None:
 
 
 def sides(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[str], dict[str, float]]]:
-    """Ways to evaluate a task: from its name to its metrics by name."""
+    """The two ways to evaluate a task; each takes its name and returns metrics by name."""
     model, tokenizer = layerimp.load(args.model, dtype=args.dtype)
 
     def theirs(task: str) -> dict[str, float]:

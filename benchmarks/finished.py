@@ -1,4 +1,4 @@
-"""What a long benchmark has finished, as JSON lines in a file: the same command goes on there."""
+"""The finished work of a long benchmark, as JSON lines in a file, from which the same command continues."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Finished:
     """The finished lines of a file that belong to one setting; other settings may share the file.
 
     Attributes:
-        path: The file; None keeps nothing.
-        setting: A hash of what decides the figures besides what a line names itself.
-        lines: What is finished.
+        path: The file; None to keep nothing.
+        setting: A hash of everything that determines the figures and is not in a line itself.
+        lines: The finished lines.
     """
 
     def __init__(self, path: Path | None, asked: Any) -> None:
@@ -26,7 +26,7 @@ class Finished:
         self.lines = list(self._read())
 
     def _read(self) -> Iterator[Line]:
-        """The lines of this setting; one that was cut off is left out."""
+        """Read the lines of this setting, without a truncated one."""
         if self.path is None or not self.path.exists():
             return
         for text in self.path.read_text(encoding="utf-8").splitlines():
@@ -38,7 +38,7 @@ class Finished:
                 yield line
 
     def add(self, line: Line) -> None:
-        """Keep a line; the file's last one may have been cut off."""
+        """Append a line; the last line of the file may be truncated."""
         line = {"setting": self.setting, **line}
         self.lines.append(line)
         if self.path is None:

@@ -1,8 +1,8 @@
-"""What does not depend on the amount of text: 16-bit products, preparing and applying a removal, finding tasks by name.
+"""Costs that do not depend on the amount of text: 16-bit products, preparing and applying a removal, finding tasks.
 
     python benchmarks/fixed_costs.py --model DIR
 
-Each figure is the median of several rounds on the wall clock; leave the machine alone meanwhile.
+Each figure is the median wall-clock time of several rounds, so the machine should be idle.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from layerimp.surgery.removal import prepare
 
 
 def seconds(work: Callable[[], object], rounds: int = 5) -> float:
-    """The median time of some work, after once to warm up."""
+    """Return the median time of some work, after one round to warm up."""
     work()
     taken = []
     for _ in range(rounds):
@@ -35,7 +35,7 @@ def seconds(work: Callable[[], object], rounds: int = 5) -> float:
 
 
 def once(work: Callable[[], object]) -> float:
-    """The time of work that is faster the second time."""
+    """Return the time of work that is faster the second time."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

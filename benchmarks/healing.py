@@ -1,13 +1,13 @@
-"""What healing brings back, by scorer, over draws of text.
+"""How much of the loss healing recovers, by scorer, over draws of text.
 
     python benchmarks/healing.py --model DIR --calibration FILE --held-out FILE --held-out FILE --count 7
 
-Each draw of calibration text scores the blocks, and heals what is left without those that each scorer would remove (or
-without --blocks). The loss is measured on other files: *recovered* is the share of the loss that the removal cost and
-healing brings back, over all tokens of them; the perplexity is the geometric mean over the files. For a classifier, the
-files need labels, and what is lost and recovered is accuracy. Shown are means over the draws with their 95 % intervals
-(Student's t). Scorers that remove the same blocks in a draw share the healed models.
-What is finished is kept in --results, a JSON line for each draw, scorer and healer: the same command goes on there.
+For each draw of calibration text, the blocks are scored, and the models without the blocks that each scorer would
+remove (or without --blocks) are healed. The loss is measured on other files: *recovered* is the share of the added loss
+that healing takes away again, over all tokens of the files; the perplexity is the geometric mean over the files. For a
+classifier, the files need labels, and the figures are for accuracy. The output has means over the draws with their 95 %
+intervals (Student's t). Scorers that remove the same blocks in a draw share the healed models. Finished work is kept in
+--results, a JSON line for each draw, scorer and healer, so that the same command continues.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from layerimp.surgery.removal import prepare
 from layerimp.sweep.cache import BlockCache
 
 GREEDY = "greedy"
-"""The pruner of that name with the scorer `perplexity` (SLEB)."""
+"""The pruner `greedy` with the scorer `perplexity` (SLEB)."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one model loses.
+    """The losses of one model.
 
     Attributes:
         losses: Nats per prediction, by held-out file.
@@ -63,40 +63,40 @@ class Outcome:
 
     @classmethod
     def of(cls, stack: BlockStack, measures: Sequence[HeldOutLoss], seconds: float = 0.0) -> Outcome:
-        """A model as it is now."""
+        """Measure a model in its current state."""
         found = [measure.of(stack) for measure in measures]
         accuracy = tuple(one.accuracy for one in found if one.accuracy is not None)
         return cls(tuple(one.mean for one in found), accuracy, seconds)
 
     @property
     def cost(self) -> float:
-        """What should be small: the mean loss, or a classifier's mean error."""
+        """The figure to minimise: the mean loss, or a classifier's mean error rate."""
         return -fmean(self.accuracy) if self.accuracy else fmean(self.losses)
 
     @property
     def shown(self) -> float:
-        """What a reader wants: the perplexity, or a classifier's accuracy in per cent."""
+        """The figure to show: the perplexity, or a classifier's accuracy in per cent."""
         return 100 * fmean(self.accuracy) if self.accuracy else math.exp(fmean(self.losses))
 
 
 @dataclass
 class Found:
-    """What came out for one scorer, by draw: the steps that are gone, and the outcomes by healer."""
+    """The results for one scorer, by draw: the removed steps, and the outcomes by healer."""
 
     gone: dict[int, list[Step]] = field(default_factory=dict)
     outcomes: dict[str, dict[int, Outcome]] = field(default_factory=dict)
 
     def of(self, draw: int, healing: str) -> Outcome | None:
-        """What is known of a draw."""
+        """Return the results of a draw."""
         return self.outcomes.get(healing, {}).get(draw)
 
     def put(self, draw: int, gone: list[Step], healing: str, outcome: Outcome) -> None:
-        """Note what came out."""
+        """Record a result."""
         self.gone[draw] = gone
         self.outcomes.setdefault(healing, {})[draw] = outcome
 
     def recovered(self, intact: Outcome, healing: str, draw: int) -> float:
-        """The share of what the removal cost that a healer brings back."""
+        """Return the share of the removal's cost that a healer recovers."""
         pruned, healed = self.outcomes[""][draw].cost, self.outcomes[healing][draw].cost
         return (pruned - healed) / (pruned - intact.cost) if pruned > intact.cost else math.nan
 
@@ -105,8 +105,8 @@ def main(
     model: Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")],
     held_out: Annotated[list[Path], typer.Option(help="Text to measure on; repeatable.")],
     calibration: Annotated[str, typer.Option(help="Text to score and to heal on.")],
-    count: Annotated[int, typer.Option(help="How many blocks go.")] = 3,
-    blocks: Annotated[str, typer.Option(help="The blocks that go, such as 12,13, in place of scorers.")] = "",
+    count: Annotated[int, typer.Option(help="How many blocks to remove.")] = 3,
+    blocks: Annotated[str, typer.Option(help="The blocks to remove, such as 12,13, in place of scorers.")] = "",
     scorer: Annotated[list[str] | None, typer.Option(help="Scorers, or greedy; repeatable.")] = None,
     healer: Annotated[list[str] | None, typer.Option(help="HEALER, or LABEL=HEALER; repeatable.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="LABEL.OPTION=VALUE, for a healer.")] = None,
@@ -119,7 +119,7 @@ def main(
     packing: Annotated[Literal["windows", "rows"], typer.Option(help="As in layerimp run.")] = "windows",
     field: Annotated[str, typer.Option(help="JSON field that holds the text.")] = "text",
     label_field: Annotated[str | None, typer.Option(help="JSON field that holds a classifier's label.")] = None,
-    results: Annotated[Path | None, typer.Option(help="JSON lines of what is finished.")] = None,
+    results: Annotated[Path | None, typer.Option(help="The file for finished work, as JSON lines.")] = None,
 ) -> None:
     loaded, tokenizer = layerimp.load(model)
     stack = find_blocks(loaded)
@@ -191,7 +191,7 @@ def _healers(named: Sequence[str], settings: Sequence[str]) -> dict[str, tuple[s
 def _chosen(
     stack: BlockStack, text: CalibrationSet, few: CalibrationSet, blocks: str, scorers: Sequence[str], count: int
 ) -> Iterator[tuple[str, list[Step]]]:
-    """The steps that are taken, by scorer; the greedy search looks at few rows of the text."""
+    """Return the steps to take, by scorer; the greedy search reads only a few rows of the text."""
     if blocks:
         yield f"blocks {blocks}", read_steps(blocks)
         return

@@ -1,13 +1,13 @@
-"""By how much a model looks better on the documents by which its number of removed blocks was chosen.
+"""How much better a model looks on the documents that were used to choose the number of removed blocks.
 
     python benchmarks/keep_flatters.py --documents 60 --draws 12
 
-The starter is pruned by several scorers and by draws of chance, without 1 to --most blocks, and measured on the first
---documents of its tasks. The documents are then parted in two halves at random, many times: on one half the largest
-number of blocks is found such that it and all smaller ones retain --keep, and what is retained without so many blocks
-is compared with the other half, which chose nothing. Shown are means over partings and methods where at least one
-block goes: for each method by itself, and for the method by which most may go (of equal ones the one that retains
-most), as whoever compares methods reports.
+The starter is pruned by several scorers and by random draws, by 1 to --most blocks, and measured on the first
+--documents of its tasks. The documents are then divided into two random halves, many times: on one half, the largest
+number of blocks is found such that it and all smaller ones retain --keep, and what is retained at this number is
+compared with the other half, which was not used for the choice. The output has means over divisions and methods for
+which at least one block is removed: for each method separately, and for the method that can remove most blocks (among
+equal ones the one that retains most), as in a comparison of methods.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def parting(intact: Mapping[str, Metric], rng: random.Random) -> dict[str, np.nd
 
 
 def share(intact: Mapping[str, Metric], pruned: Mapping[str, Metric], half: Mapping[str, np.ndarray]) -> float:
-    """What is retained on some documents: the lower of the two means."""
+    """Return what is retained on some documents: the lower of the two means."""
     kinds: dict[str, list[float]] = {}
     for task, metric in intact.items():
         chosen = half[task]
@@ -73,12 +73,12 @@ def share(intact: Mapping[str, Metric], pruned: Mapping[str, Metric], half: Mapp
 
 def main(
     documents: Annotated[int, typer.Option(help="Documents of each task.")] = 60,
-    draws: Annotated[int, typer.Option(help="Methods that are draws of chance, beside the scorers.")] = 12,
-    most: Annotated[int, typer.Option(help="The most blocks that are removed.")] = 5,
+    draws: Annotated[int, typer.Option(help="Random draws, in addition to the scorers.")] = 12,
+    most: Annotated[int, typer.Option(help="The largest number of blocks to remove.")] = 5,
     keep: Annotated[float, typer.Option(help="The share to retain.")] = 0.95,
-    partings: Annotated[int, typer.Option(help="How often the documents are parted.")] = 400,
+    partings: Annotated[int, typer.Option(help="How often to divide the documents.")] = 400,
 ) -> None:
-    """Print by how much choosing flatters."""
+    """Print how much better models look because of the choice."""
     intact, models = measured(documents, draws, most)
     rng = random.Random(0)
     each: list[tuple[float, float]] = []

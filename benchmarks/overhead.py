@@ -1,21 +1,21 @@
-r"""What scoring costs beside a bare forward pass of the backbone over the same tokens, in the same run.
+r"""The cost of scoring relative to a bare forward pass of the backbone over the same tokens, in the same run.
 
     python benchmarks/overhead.py --model DIR --calibration FILE.jsonl
     python benchmarks/overhead.py --model DIR --calibration FILE.jsonl --each --clock cpu --threads 1 \
         --scorer avss --scorer block-influence --scorer angular --scorer relative-magnitude
 
-Several scorers are measured together (`scored`); with `--each` also one by one, and so is the search for the sites that
-they read (`scout`), which a run pays once, whatever the amount of text. To measure as on a CPU that has AVX2 and no
-more, set `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2`.
+Several scorers are measured together (`scored`), and with `--each` also one by one, as well as the search for the sites
+that they read (`scout`), which happens once per run for any amount of text. To measure as on a CPU with AVX2 only, set
+`ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2`.
 
-Beside the bare pass (`bare`), a scorer that looks at gradients is measured against the bare way there and back
-(`back`: parameters frozen, from the last hidden state), and one that looks at predictions against its head alone, once
+In addition to the bare pass (`bare`), a scorer that reads gradients is compared with a bare forward and backward pass
+(`back`: parameters frozen, from the last hidden state), and a scorer that reads predictions with the head alone, once
 over the tokens (`head`).
 
-Time: all kinds are interleaved after a warm-up; ratios are those of the medians, and the median and the range of the
-ratios within a round are shown with them. On a machine that other programs use as well, `--clock cpu` counts the time
-that this process computed, and not the time that it waited. Memory: each kind runs in a process of its own, and its
-peak is counted above what the process held when model and text were loaded and every weight had been touched.
+Time: all kinds are interleaved after a warm-up. Ratios are those of the medians; the median and the range of the ratios
+within a round are also shown. On a machine with other programs running, `--clock cpu` counts the time that this process
+computed, without waiting. Memory: each kind runs in a separate process, and the peak is counted above the memory of the
+process after model and text were loaded and every weight was read.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ PARSER.add_argument("--rounds", type=int, default=5)
 PARSER.add_argument("--threads", type=int, default=2)
 PARSER.add_argument("--dtype", default="float32")
 PARSER.add_argument("--each", action="store_true", help="measure each scorer alone as well, and the search for sites")
-PARSER.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: the time that all threads computed")
-PARSER.add_argument("--no-memory", action="store_true", help="leave out the peaks, for which each kind runs once more")
+PARSER.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: the computing time of all threads")
+PARSER.add_argument(
+    "--no-memory", action="store_true", help="do not measure memory, which needs another run of each kind"
+)
 PARSER.add_argument("--peak-of", help=argparse.SUPPRESS)
 
 
@@ -129,9 +131,9 @@ def timed(function: Callable[[], None], clock: Callable[[], float]) -> float:
 
 
 def peak_of(function: Callable[[], None]) -> float:
-    """How far this process's resident memory rises above where it is now, in MiB. Linux only."""
+    """Return how far this process's resident memory rises above its current value, in MiB. Linux only."""
     status = Path("/proc/self/status")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of loading the model, is forgotten
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak, which was reached while loading the model
 
     def kibibytes(name: str) -> int:
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
@@ -164,7 +166,7 @@ def main() -> None:
 
 
 def peak_apart(kind: str) -> float:
-    """`peak_of` one kind, in a process of its own."""
+    """Run `peak_of` for one kind in a separate process."""
     command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", kind]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

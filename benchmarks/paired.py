@@ -2,10 +2,10 @@
 
     python benchmarks/paired.py GRID_DIR [GRID_DIR ...]
 
-Each directory is the output of a finished `layerimp bench`. All pairs of models that its scorers left of one model are
-compared on each task, draw by draw, once as if they had read different documents and once by what both made of each.
-Shown is the number of pairs that are told apart at the 5 % level, without a correction, so that the two are alike but
-for the pairing; and by what factor the error of a difference falls at the median.
+Each directory is the output of a finished `layerimp bench`. All pairs of pruned models are compared on each task, draw
+by draw, once as if they had been measured on different documents, and once document by document. The output has the
+number of pairs that differ significantly at the 5 % level, without a correction, so that the two tests differ only in
+the pairing, and the median factor by which the error of a difference falls.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from layerimp.steps import removed_by
 
 
 def main(directories: Annotated[list[Path], typer.Argument(help="Outputs of layerimp bench.")]) -> None:
-    """Count what is told apart, unpaired and paired."""
+    """Count significant differences, unpaired and paired."""
     table = Table("model", "task", "metric", "documents", "pairs", "unpaired", "paired", "error falls by")
     for directory in directories:
         for model in findings(directory).models.values():
@@ -42,7 +42,7 @@ def main(directories: Annotated[list[Path], typer.Argument(help="Outputs of laye
 
 
 def _counted(model: ModelFindings, key: Key) -> tuple[str, ...]:
-    """The pairs of different models, how many of them are told apart either way, and the factor between the errors."""
+    """Return the number of pairs, how many differ significantly in either test, and the factor between the errors."""
     left = {}
     for (_, ratio, _), found in model.pruned.items():
         for one in found:

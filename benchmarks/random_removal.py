@@ -1,4 +1,4 @@
-"""How much of what a model knows goes with blocks that are drawn at random: `python benchmarks/random_removal.py`."""
+"""How much quality is lost with randomly drawn blocks: `python benchmarks/random_removal.py`."""
 
 from __future__ import annotations
 

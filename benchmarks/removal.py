@@ -1,8 +1,8 @@
 """One architecture on trial: are its blocks found, scored and removed exactly, and its seams?
 
-What is expected is computed without layerimp: the original model, with hooks that let the hidden states pass by the
-removed blocks, and of a seam by one half of two blocks, as `seams` tells these apart. What is compared is what a
-stranger gets: the checkpoint, loaded with the stock class.
+The expected result is computed without layerimp: by the original model, with hooks that bypass the removed blocks, or
+for a seam one half of each of two blocks, as found by `seams`. It is compared with the checkpoint, loaded with the
+stock class.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from layerimp.registry.catalog import registry
 
 Kind = Literal["exact", "refused", "wrong"]
 TOLERANCE = 2e-5
-"""Of logits, relative to the largest; float32, through six blocks."""
+"""The tolerance for logits, relative to the largest, in float32 after six blocks."""
 TOKENS, PROMPT, NEW = 24, 9, 6
 UNSTABLE = frozenset({"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"})
 """Fields of a configuration that say nothing about how the model computes."""
@@ -38,7 +38,7 @@ UNSTABLE = frozenset({"_name_or_path", "transformers_version", "architectures", 
 
 @dataclass
 class Case:
-    """One removal and what came of it."""
+    """A removal and its outcome."""
 
     blocks: list[int | str]
     outcome: Kind
@@ -47,17 +47,17 @@ class Case:
 
 @dataclass
 class Trial:
-    """What came of one architecture.
+    """The result for one architecture.
 
     Attributes:
         kind: The model type.
         head: `causal` or `classifier`.
-        built: Why no tiny model of it could be built; empty where one was.
-        path: Where its blocks are.
-        blocks: How many.
+        built: Why no tiny model could be built; empty if one was built.
+        path: The path of the blocks.
+        blocks: The number of blocks.
         cases: The removals of blocks.
         seams: The removals of seams.
-        scorers: What each scorer says that does not score it, or falls back; by scorer.
+        scorers: The message of each scorer that cannot score the model, or uses a fallback, by scorer.
     """
 
     kind: str
@@ -92,13 +92,13 @@ def _outcome(cases: Sequence[Case]) -> str:
 def try_all(
     kind: str, head: str, *, scorers: Sequence[str] | None = None, cases: Sequence[list[int | str]] = ()
 ) -> Trial:
-    """Put an architecture on trial: all scorers and all removals, or those that are named."""
+    """Try an architecture with all scorers and all removals, or with given ones."""
     trial = Trial(kind, head)
     try:
         with torch.no_grad():
             model = zoo.build(kind, head)
             logits(model)
-    except Exception as error:  # whatever a model makes of a tiny configuration
+    except Exception as error:  # building from a tiny configuration can fail in any way
         trial.built = first_line(error)
         return trial
     try:
@@ -136,7 +136,7 @@ def removals(count: int) -> list[list[int | str]]:
 
 
 def scored(model: PreTrainedModel, scorer: str) -> str:
-    """What a scorer says that cannot score the model, or reads another site; empty where all is well."""
+    """Return the message of a scorer that cannot score the model, or reads another site; empty if all is well."""
     ids, mask = batch(model)
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -157,12 +157,12 @@ def _finite(value: float) -> bool:
 
 
 def try_removal(build: Callable[[], PreTrainedModel], head: str, blocks: list[int | str]) -> Case:
-    """Remove blocks and seams, save, load with the stock class, and compare with what is expected."""
+    """Remove blocks and seams, save, load with the stock class, and compare with the expected result."""
     model = build()
     stack = layerimp.find_blocks(model)
     count, path = len(stack), stack.path
     expected = None
-    with suppress(Exception), past(model, stack, blocks):  # no hook goes past some blocks
+    with suppress(Exception), past(model, stack, blocks):  # some blocks cannot be bypassed by a hook
         expected = Observed.of(model)
     original = model.config.to_dict()
     with tempfile.TemporaryDirectory() as folder:
@@ -192,7 +192,7 @@ def differences(
     removed: int,
     path: str,
 ) -> str:
-    """What is wrong with a checkpoint; empty where nothing is."""
+    """Describe what is wrong with a checkpoint; empty if nothing is."""
     auto = getattr(transformers, zoo.HEADS[head][0])
     reloaded, info = auto.from_pretrained(directory, output_loading_info=True)
     reloaded.eval()
@@ -218,7 +218,7 @@ def differences(
 
 
 def stale_fields(original: dict[str, Any], saved: dict[str, Any], count: int) -> str:
-    """A per-layer list that nobody shortened; empty where none is left."""
+    """Name a per-layer list that was not shortened; empty if there is none."""
     for name, value in original.items():
         if isinstance(value, list | tuple) and len(value) == count and "layer" in name:
             left = saved.get(name)
@@ -240,12 +240,12 @@ def _stable(value: Any) -> Any:
 
 @dataclass
 class Observed:
-    """What a model puts out: logits of a padded batch, and greedy generation with and without a cache.
+    """The outputs of a model: logits of a padded batch, and greedy generation with and without a cache.
 
     Attributes:
         logits: [batch, seq, vocab], or [batch, class].
-        plain: The logits [step, vocab] of generated tokens, without a cache; None where the model generates nothing.
-        cached: The same with a cache; None where the model has none, or itself computes otherwise with it.
+        plain: The logits [step, vocab] of generated tokens, without a cache; None if the model does not generate.
+        cached: The same with a cache; None if the model has none, or gives other results with it.
     """
 
     logits: Tensor
@@ -268,10 +268,10 @@ class Observed:
         return cls(logits(model), plain, cached)
 
     def unlike(self, other: Observed, where: str) -> str:
-        """How another model differs from this, the expected one; empty where it does not.
+        """Describe how another model differs from this one, which is the expected result; empty if it does not.
 
-        The expected generation is the one without a cache, unless the original model itself generates otherwise
-        with one: then it is that.
+        The expected generation is the one without a cache, unless the original model itself gives other results with
+        a cache: then it is the one with a cache.
         """
         if difference := off(self.logits, other.logits):
             return f"logits {where} are off by {difference:.1e}"
@@ -290,7 +290,7 @@ class Observed:
 
 
 def off(expected: Tensor, found: Tensor) -> float:
-    """By how much logits differ, relative to the largest; 0 where that is rounding."""
+    """Return how much logits differ, relative to the largest; 0 if the difference is rounding."""
     if expected.shape != found.shape or not expected.isfinite().all():
         return float("inf")
     difference = float((expected - found).abs().max() / expected.abs().max())
@@ -310,7 +310,7 @@ def batch(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
 
 
 def logits(model: PreTrainedModel) -> Tensor:
-    """The logits of that batch at real tokens, or of its rows. Rows go one by one where padding is not supported."""
+    """Return the batch's logits at real tokens, or of its rows. Rows are run one by one if padding is not supported."""
     ids, mask = batch(model)
     cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     with torch.no_grad():
@@ -338,7 +338,7 @@ def generated(model: PreTrainedModel, *, use_cache: bool) -> Tensor:
 
 @contextmanager
 def past(model: PreTrainedModel, blocks: Sequence[torch.nn.Module], steps: Sequence[int | str]) -> Iterator[None]:
-    """Let the hidden states pass by blocks, and by the halves that seams such as `2/3` name."""
+    """A context in which the hidden states bypass blocks, and the halves of seams such as `2/3`."""
     gone: dict[int, set[str]] = {}
     for step in steps:
         first, second = (step, step) if isinstance(step, int) else map(int, step.split("/"))
@@ -353,7 +353,7 @@ def past(model: PreTrainedModel, blocks: Sequence[torch.nn.Module], steps: Seque
 
 @contextmanager
 def bypassing(blocks: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Let the hidden states pass by blocks, which run for nothing."""
+    """A context in which the hidden states bypass blocks, whose outputs are not used."""
 
     def past(forward: Callable[..., Any]) -> Callable[..., Any]:
         def pass_by(*args: Any, **kwargs: Any) -> Any:
@@ -375,5 +375,5 @@ def bypassing(blocks: Sequence[torch.nn.Module]) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
+    """Return the first line of an error's message."""
     return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]

@@ -1,13 +1,13 @@
-"""What each scorer costs, which blocks it removes first, and what perplexity they leave.
+"""The cost of each scorer, the blocks that it removes first, and the perplexity without them.
 
     python benchmarks/scorers.py --model DIR --calibration FILE.jsonl --held-out FILE.jsonl
 
-Each scorer has a pass of its own here, whose time is given in bare passes of the backbone over the same tokens, run
-just before; the head is in it where a scorer needs one. The perplexity is that of the held-out text. `random` is drawn
-five times. Block influence is compared with what follows from the hidden states that Transformers itself gives out.
+Each scorer has a separate pass here, whose time is given in bare passes of the backbone over the same tokens, run just
+before; it includes the head if a scorer needs it. The perplexity is that of the held-out text. `random` is drawn five
+times. Block influence is compared with a computation from the hidden states that Transformers itself returns.
 
-The last rows are greedy, by `perplexity`: as the pruner does it, and as a loop that removes every candidate
-for real and runs the whole model with Transformers' own loss.
+The last rows are for greedy removal by `perplexity`: by the pruner, and by a loop that actually removes every candidate
+and runs the whole model with the loss of Transformers.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def perplexity(stack: BlockStack, text: Any) -> float:
 
 
 def block_influence(stack: BlockStack, text: Any) -> torch.Tensor:
-    """Of all blocks but the last, whose output Transformers gives out only past the final norm."""
+    """The scores of all blocks but the last, whose output Transformers returns only after the final norm."""
     turned, count = torch.zeros(len(stack) - 1, dtype=torch.float64), 0
     with torch.inference_mode():
         for batch in Checked(text, stack):
@@ -77,7 +77,7 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def scorers(num_blocks: int) -> dict[str, Callable[[int], Scorer]]:
-    """How to make each scorer for so many blocks, by label."""
+    """The functions that make each scorer for a number of blocks, by label."""
     found: dict[str, Callable[[int], Any]] = {n: registry().get("scorer", n) for n in registry().names("scorer")}
     random = found.pop("random")
     for seed in range(DRAWS):
@@ -86,7 +86,7 @@ def scorers(num_blocks: int) -> dict[str, Callable[[int], Scorer]]:
 
 
 def greedily(stack: BlockStack, text: Any, count: int) -> list[int]:
-    """The pruner's own way."""
+    """Remove greedily by the pruner."""
     cache = BlockCache(stack)
 
     def scoring(removed: Sequence[int]) -> Importance:
@@ -97,7 +97,7 @@ def greedily(stack: BlockStack, text: Any, count: int) -> list[int]:
 
 
 def plain_loss(model: Any, text: Any, stack: BlockStack) -> float:
-    """The mean loss per token that Transformers itself computes."""
+    """Return the mean loss per token that Transformers itself computes."""
     total, count = 0.0, 0
     with torch.inference_mode():
         for batch in Checked(text, stack):
@@ -109,7 +109,7 @@ def plain_loss(model: Any, text: Any, stack: BlockStack) -> float:
 
 
 def naively(stack: BlockStack, text: Any, count: int) -> list[int]:
-    """Every candidate removed for real, and the whole model run."""
+    """Remove greedily by a loop that actually removes every candidate and runs the whole model."""
     removed: list[int] = []
     for _ in range(count):
         left: dict[int, float] = {}
@@ -127,7 +127,7 @@ def main(
     samples: Annotated[int, typer.Option(help="Rows of calibration text.")] = 6,
     held_out_samples: Annotated[int, typer.Option()] = 12,
     max_length: Annotated[int, typer.Option()] = 128,
-    # typer takes lists only, and nobody changes this one.
+    # typer accepts only lists, and this one is never changed.
     remove: Annotated[list[int], typer.Option(help="How many blocks to remove.")] = [3, 4],  # noqa: B006 - typer only reads it
     threads: Annotated[int, typer.Option()] = 2,
 ) -> None:

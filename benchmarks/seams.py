@@ -1,10 +1,10 @@
-"""What a model computes without an attention or an MLP in one of its blocks, told without layerimp.
+"""Computes a model without the attention or the MLP of some blocks, independently of layerimp.
 
-Nothing is known of modules: the arithmetic itself is followed. Whatever a block does, it adds to its input, and then to
-that sum, or to the layer norm of it, and so on: a chain of additions, each of which has the last link as one of its two
-operands, the very same tensor in memory. The first link is what the attention leaves, and the last one what the MLP
-leaves. A block without its attention gets its own input in place of the first link; one without its MLP puts that link
-out. Of a decoder that reads an encoder the attention leaves the last link but one.
+Nothing is known of modules: the arithmetic itself is followed. A block adds something to its input, then to that sum or
+to the layer norm of it, and so on. This is a chain of additions, in which each has the previous link, the very same
+tensor in memory, as one of its two operands. The first link is the stream after the attention, and the last link the
+stream after the MLP. A block without its attention gets its own input in place of the first link; a block without its
+MLP returns that link. In a decoder that reads an encoder, the stream after the attentions is the last link but one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GIVERS = {
     "DebertaLayer": "attention",
     "IBertLayer": "attention.output.output_activation",
 }
-"""Blocks that add to norms which are no layer norm of torch's: the module whose output is what the attention leaves."""
+"""For blocks that add to norms other than torch's layer norm: the module whose output is the stream after attention."""
 NORM = torch.ops.aten.native_layer_norm.default
 
 
@@ -39,7 +39,7 @@ class Link:
     total: Tensor
     norms: list[Tensor] = field(default_factory=list)
     normed: bool = False
-    """Whether the next addition was to the norm, and not to the sum."""
+    """Whether the next addition was to the norm rather than to the sum."""
 
     @property
     def value(self) -> Tensor:
@@ -47,7 +47,7 @@ class Link:
 
 
 class Chain(TorchDispatchMode):
-    """Follows the additions of a block from its input on; with `cut`, puts the input in place of a link."""
+    """Follows the additions of a block from its input on; with `cut`, replaces a link by the input."""
 
     def __init__(self, start: Tensor, cut: tuple[int, bool] | None = None) -> None:
         super().__init__()
@@ -80,13 +80,13 @@ class Chain(TorchDispatchMode):
 
 
 def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The hidden states [batch, seq, hidden] that a block was called with."""
+    """Return the hidden states [batch, seq, hidden] in the arguments of a block."""
     found: Tensor = args[0] if args else kwargs["hidden_states"]
     return found
 
 
 def with_hidden(output: Any, hidden: Tensor) -> Any:
-    """A block's output with other hidden states in it."""
+    """Return a block's output with the hidden states replaced."""
     if isinstance(output, dict):
         return {**output, next(iter(output)): hidden}
     return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
@@ -94,12 +94,12 @@ def with_hidden(output: Any, hidden: Tensor) -> Any:
 
 @contextmanager
 def without(blocks: Sequence[tuple[nn.Module, str]], learn: Callable[[], object], *, crossing: bool) -> Iterator[None]:
-    """Let blocks do without one half: `attn` or `mlp`.
+    """A context in which blocks lack one half: `attn` or `mlp`.
 
     Args:
-        blocks: The blocks, each with the half that it does without.
-        learn: Runs the model on plain text, so that the chains of the blocks are seen.
-        crossing: Whether they are of a decoder that reads an encoder.
+        blocks: The blocks, each with the half that it lacks.
+        learn: Runs the model on plain text, to find the chains of the blocks.
+        crossing: Whether the blocks belong to a decoder that reads an encoder.
 
     Raises:
         UnknownChainError: a chain is not understood.
@@ -117,7 +117,7 @@ def without(blocks: Sequence[tuple[nn.Module, str]], learn: Callable[[], object]
 
 
 def _middle(block: nn.Module, learn: Callable[[], object], crossing: bool) -> tuple[int, bool]:
-    """Which link of a block's chain the attention leaves, and whether it is a norm."""
+    """Find the link that is the stream after a block's attention, and whether it is a norm."""
     found: list[list[Link]] = []
     forward = block.forward
 
@@ -139,7 +139,7 @@ def _middle(block: nn.Module, learn: Callable[[], object], crossing: bool) -> tu
 
 
 def _give(block: nn.Module, giver: nn.Module, half: str) -> None:
-    """Let a module in a block put out what the block reads, or the block what the module puts out."""
+    """A context in which a module in a block returns the block's input, or the block returns the module's output."""
     forward, give = block.forward, giver.forward
     held: list[Tensor] = []
 
@@ -157,7 +157,7 @@ def _give(block: nn.Module, giver: nn.Module, half: str) -> None:
 
 
 def _halved(forward: Callable[..., Any], half: str, middle: tuple[int, bool]) -> Callable[..., Any]:
-    """What a block computes without one half."""
+    """Return the output of a block without one half."""
 
     def compute(*args: Any, **kwargs: Any) -> Any:
         start = hidden_of(args, kwargs)

@@ -1,16 +1,16 @@
-"""Blocks only against all cuts: what a search loses when seams are among what it may take.
+"""Blocks only against all cuts: the loss of a model if seams may be removed as well.
 
     python benchmarks/seams_worth.py --model starter --model SMOLLM2 --model GEMMA \
         --calibration FILE --held-out FILE --results seams_worth.jsonl
 
-Each draw of calibration text plans twice by each method, with whole blocks alone and with seams as well, and both
-models are measured on the same held-out documents, unhealed and healed. A method is a scorer, and may name a pruner
-with options: `perplexity:greedy,exchange=2`. The starter reads its own text, the other models the files that are given.
+For each draw of calibration text and each method there are two plans, with only whole blocks and with seams as well.
+Both models are measured on the same held-out documents, unhealed and healed. A method is a scorer, and may name a
+pruner with options: `perplexity:greedy,exchange=2`. The starter reads its own text, other models read the given files.
 
-Shown are means over the draws. The difference of the losses (below 0: seams are better) has a 95 % interval of two
-sources of chance, the draws and the documents, both paired; *better* and *worse* are significant at the 5 % level by
-themselves, and with a star after Holm's correction over all comparisons of the model. What is finished is kept in
---results, a JSON line for each model: the same command goes on there.
+The output has means over the draws. The difference of the losses (below 0: seams are better) has a 95 % interval for
+two sources of chance, the draws and the documents, both paired; *better* and *worse* are significant at the 5 % level
+as single comparisons, and with a star after Holm's correction over all comparisons of the model. Finished work is kept
+in --results, a JSON line for each model, so that the same command continues.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Bench:
 
     Attributes:
         name: The model, as it was named.
-        model: It, loaded.
-        counts: How many steps to take, by what they are called.
-        held_out: The text to measure on, a document a row.
+        model: The loaded model.
+        counts: How many steps to take, by label.
+        held_out: The text to measure on, one document per row.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Bench:
         self.stack = find_blocks(self.model)
 
     def unhealed(self, text: CalibrationSet, few: CalibrationSet, draw: int, method: str, cuts: Cuts) -> Iterator[Line]:
-        """What comes of one method on one draw, at every count; what searches looks at few rows of the text."""
+        """Return the results of one method on one draw, at every count; searches read only a few rows of the text."""
         began = time.monotonic()
         searches = method.partition(":")[2] not in ("", "lowest")
         plans = dict(self._plans(few if searches else text, method, cuts))
@@ -84,13 +84,13 @@ class Bench:
             yield {**line, "seconds": seconds, "outcome": self._outcome(text, draw, steps, "")}
 
     def healed(self, text: CalibrationSet, line: Line, healer: str) -> Line:
-        """What comes of a model once it is healed."""
+        """Return the results of a healed model."""
         began = time.monotonic()
         outcome = self._outcome(text, line["draw"], line["steps"], healer)
         return {**line, "healer": healer, "outcome": outcome, "seconds": time.monotonic() - began}
 
     def _plans(self, text: CalibrationSet, method: str, cuts: Cuts) -> Iterator[tuple[str, list[Step]]]:
-        """The steps that a method takes, by count; of nested plans the longest serves all counts."""
+        """Return the steps that a method takes, by count; the longest of nested plans serves all counts."""
         scorer, pruner_spec = read_method(method)
         pruner = made_pruner(pruner_spec, cuts)
         scoring = self._scoring(text, scorer, cuts)
@@ -102,7 +102,7 @@ class Bench:
             yield name, plan.blocks[: budget.count]
 
     def _scoring(self, text: CalibrationSet, scorer: str, cuts: Cuts) -> Scoring:
-        """The scores that a pruner asks for, each asked of the model once."""
+        """Gives a pruner scores, and computes each only once."""
         selection = Selection.of(make_recipe({"scorers": [scorer]}), SILENT)
         scorers, seams = scorers_of(candidates((), len(self.stack), cuts), selection, scorer)
         first = measure(self.stack, text, scorers, seams=seams)[scorer]
@@ -118,7 +118,7 @@ class Bench:
         return scoring
 
     def _outcome(self, text: CalibrationSet, draw: int, steps: Sequence[Step], healer: str) -> dict[str, Any]:
-        """A model without steps, as it is or healed: its loss by document, and what it costs."""
+        """A pruned model, unhealed or healed: its loss by document, and its costs."""
         key = removed_by(steps), healer, draw if healer else None
         if key not in self.known:
             try:
@@ -136,7 +136,7 @@ class Bench:
         return found if healer else {**found, **self._costs(rest.model)}
 
     def _costs(self, model: Any) -> dict[str, float]:
-        """Parameters, bytes of the cache for each token, and the latency as a share of the intact model's."""
+        """The costs: parameters, bytes of the cache per token, and the latency as a share of the intact model's."""
         before, after = costs_of(self.model), costs_of(model)
         return {
             "parameters": after["parameters"],
@@ -146,7 +146,7 @@ class Bench:
 
 
 def costs_of(model: Any) -> dict[str, float]:
-    """What a model costs, by name."""
+    """Return the costs of a model, by name."""
     evaluator = registry().create("evaluator", "footprint", {})
     return {one.name: one.value for one in evaluator.evaluate(model, None)}
 
@@ -156,7 +156,7 @@ def _place(line: Line) -> tuple[int, str, str, str, str]:
 
 
 def read_method(method: str) -> tuple[str, ComponentSpec]:
-    """The scorer of a method, and its pruner: `SCORER`, or `SCORER:PRUNER,OPTION=VALUE`."""
+    """Read the scorer and the pruner of a method: `SCORER`, or `SCORER:PRUNER,OPTION=VALUE`."""
     scorer, _, rest = method.partition(":")
     name, *options = (rest or "lowest").split(",")
     values = (one.partition("=") for one in options)
@@ -165,7 +165,7 @@ def read_method(method: str) -> tuple[str, ComponentSpec]:
 
 def main(
     model: Annotated[list[str], typer.Option(help="Models; repeatable.")],
-    results: Annotated[Path, typer.Option(help="JSON lines of what is finished.")],
+    results: Annotated[Path, typer.Option(help="The file for finished work, as JSON lines.")],
     calibration: Annotated[str, typer.Option(help="Text to score and heal on; not for the starter.")] = "prose",
     held_out: Annotated[list[Path] | None, typer.Option(help="Text to measure on; repeatable.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="SCORER[:PRUNER[,OPTION=VALUE]]; repeatable.")] = None,
@@ -175,7 +175,7 @@ def main(
     heal_count: Annotated[list[str] | None, typer.Option(help="Counts to heal at, as shown; default: all.")] = None,
     draws: Annotated[int, typer.Option()] = 5,
     samples: Annotated[int, typer.Option(help="Rows of a draw.")] = 64,
-    search_samples: Annotated[int, typer.Option(help="Rows for what searches; 0: all.")] = 0,
+    search_samples: Annotated[int, typer.Option(help="Rows for searches; 0: all.")] = 0,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     documents: Annotated[int, typer.Option(help="Documents to measure on, of each file.")] = 100,
 ) -> None:
@@ -195,7 +195,7 @@ def main(
         finished = Finished(results, asked)
         counts, heal_counts = list(bench.counts), heal_count or list(bench.counts)
         for draw in range(draws):
-            packing: Packing = "rows" if own else "windows"  # the starter knows single documents alone
+            packing: Packing = "rows" if own else "windows"  # the starter was trained on single documents
             form |= {"seed": draw, "packing": packing}
             text, few = (
                 load_calibration(source, tokenizer, samples=n, **form) for n in (samples, search_samples or samples)
@@ -226,7 +226,7 @@ def main(
 
 
 def _counts(num_blocks: int, counts: Sequence[int], ratios: Sequence[float]) -> dict[str, int]:
-    """How many steps to take, each number once, by what it is called."""
+    """Return how many steps to take, by label, each number once."""
     found = {str(count): count for count in counts}
     for ratio in ratios:
         if (count := count_of(ratio, num_blocks)) not in found.values():

@@ -2,11 +2,11 @@
 
     python benchmarks/sst2_encoder.py --encoder DIR --data-dir DIR --output DIR
 
-The encoder gets a fresh head and is fine-tuned on the training split, once: a second run finds it in the output
-directory. Then every scorer removes one block (16.67 % of them, as in the paper's row of DistilBERT) and two, each time
-for five calibration sets drawn from the training split by other seeds, with labels. The accuracy is that of
-`layerimp_sst2`, as layerimp measures it, over the whole validation split. Shown are the means over the seeds with their
-95 % confidence intervals (Student's t), and which blocks went how often.
+The encoder gets a new head and is fine-tuned on the training split, once: a second run finds it in the output
+directory. Then every scorer removes one block (16.67 %, as in the paper's row for DistilBERT) and two, each time for
+five calibration sets with labels, drawn from the training split with different seeds. The accuracy is that of
+`layerimp_sst2`, as measured by layerimp on the whole validation split. The output has the means over the seeds with
+their 95 % confidence intervals (Student's t), and how often each block was removed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from layerimp.surgery.removal import pruned
 TASK = "layerimp_sst2"
 BATCH, POOL, RATE, WARM_SHARE, REPORT_EVERY = 32, 50, 5e-5, 0.06, 200
 DECAY = 0.999
-"""Of the moving average."""
+"""The decay of the moving average."""
 ROWS, LENGTH = 64, 64
-"""Of a calibration set."""
+"""The number of rows of a calibration set."""
 
 
 def fine_tune(encoder: Path, documents: list[tuple[str, int]], output: Path, epochs: int, seed: int) -> None:
-    """A fresh head and all weights, by AdamW with a linear fall; kept is the moving average of the weights."""
+    """Train a new head and all weights by AdamW with linear decay, and keep the moving average of the weights."""
     torch.manual_seed(seed)
     names = {0: "negative", 1: "positive"}
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -75,7 +75,7 @@ def fine_tune(encoder: Path, documents: list[tuple[str, int]], output: Path, epo
 
 
 def batches(documents: list[tuple[str, int]], rng: random.Random) -> list[list[tuple[str, int]]]:
-    """All documents in new batches, each of much the same length, so that little is padding."""
+    """Yield all documents in new batches, each of similar lengths, to keep padding low."""
     rng.shuffle(documents)
     pools = [documents[start : start + POOL * BATCH] for start in range(0, len(documents), POOL * BATCH)]
     ordered = [document for pool in pools for document in sorted(pool, key=lambda one: len(one[0]))]

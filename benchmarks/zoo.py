@@ -1,8 +1,9 @@
-"""Tiny random models of every architecture that Transformers knows for text.
+"""Tiny random models of every text architecture in Transformers.
 
-A configuration is shrunk by what its fields mean: sizes, heads, experts, vocabularies and layers become small, whatever
-the architecture; windows become shorter than a trial. What a few types need beside that is in `ADJUSTED`. The weights
-are drawn wide, and biases, norms and buffers are off their initial values, so that no difference hides behind a zero.
+A configuration is reduced according to the meaning of its fields: sizes, heads, experts, vocabularies and layers become
+small in every architecture, and windows become shorter than a trial. A few types need further changes, which are in
+`ADJUSTED`. Weights are drawn from a wide distribution, and biases, norms and buffers differ from their initial values,
+so that no difference is hidden by a zero.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ HEADS = {
 BLOCKS = 6
 VOCAB = 99
 LARGEST = 20_000_000
-"""Parameters above which a model is no longer tiny."""
+"""The number of parameters above which a model is not tiny."""
 
 KV = "kv"
-"""As many heads of keys and values as there are of queries, where that is so by default; half of them otherwise."""
+"""The number of key-value heads: as many as query heads if that is the default; otherwise half of them."""
 
 SHRUNK: list[tuple[str, Any]] = [
     (r"(\w+_)?token_(id|index)|image_token|.*_pad_id", None),  # see `_token`
@@ -63,7 +64,7 @@ SHRUNK: list[tuple[str, Any]] = [
     (r"image_size", 32),
     (r"patch_size", 8),
 ]  # fmt: skip
-"""What a field becomes, by its name: the first pattern that fits; `...` leaves it."""
+"""The new value of a field, by the first pattern that matches its name; `...` keeps the value."""
 
 _HYBRID = ["full_attention" if index in (2, 4) else "linear_attention" for index in range(BLOCKS)]
 _INDEXED = [kind.replace("full", "indexed") for kind in _HYBRID]
@@ -153,16 +154,16 @@ ADJUSTED: dict[str, dict[str, Any]] = {
     },
 }
 ADJUSTED["qwen4_exp"] = {"text_config": ADJUSTED["qwen4_exp_text"]}
-"""What a type needs beside that, to be built small at all."""
+"""Further changes that a type needs to be built small."""
 
 
 def types(head: str) -> list[str]:
-    """Every type that the stock class of that head builds."""
+    """Return every type that the stock class of a head builds."""
     return sorted(HEADS[head][1])
 
 
 def config_of(kind: str, **changes: Any) -> PretrainedConfig:
-    """A tiny configuration of a type."""
+    """Make a tiny configuration of a type."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cls = type(AutoConfig.for_model(kind)) if kind not in NO_DEFAULT else NO_DEFAULT[kind]()
@@ -183,7 +184,7 @@ def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shrunk(config: PretrainedConfig) -> dict[str, Any]:
-    """The changed fields of a configuration, those of its parts in dictionaries of their own."""
+    """Return the changed fields of a configuration, with those of its parts in nested dictionaries."""
     values: dict[str, Any] = {}
     aliases = config.attribute_map
     for name, value in vars(config).items():
@@ -206,7 +207,7 @@ def _shrunk(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def _token(name: str, value: int | None) -> int | None:
-    """A token id inside the small vocabulary; only those of padding, beginning and end are ids that a text holds."""
+    """Return a token id inside the small vocabulary; only padding, beginning and end get ids that occur in a text."""
     if value is None:
         return 0 if name == "pad_token_id" else None
     known = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "sep_token_id": 2}
@@ -214,7 +215,7 @@ def _token(name: str, value: int | None) -> int | None:
 
 
 def build(kind: str, head: str, config: PretrainedConfig | None = None, **changes: Any) -> PreTrainedModel:
-    """A tiny random model of a type, the same each time."""
+    """Make a tiny random model of a type, the same each time."""
     config = config or config_of(kind, **changes)
     auto = getattr(transformers, HEADS[head][0])
     with torch.device("meta"):
@@ -228,7 +229,7 @@ def build(kind: str, head: str, config: PretrainedConfig | None = None, **change
 
 
 def stir(model: nn.Module) -> None:
-    """Move every weight off what it was initialised to, but for what stock code sets itself whenever it loads one."""
+    """Move every weight away from its initial value, except values that stock code sets on each loading."""
     random = torch.Generator().manual_seed(1)
     words = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     with torch.no_grad():

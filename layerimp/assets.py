@@ -11,12 +11,13 @@ from pathlib import Path
 class Assets:
     """Files that a plugin ships.
 
-    A name wins over a file or a directory of the same name: `./starter` means the directory.
+    A name takes precedence over a file or a directory of the same name; `./starter` means the directory.
 
     Attributes:
         models: By name, directories that `from_pretrained` loads.
-        texts: By name, JSONL files whose `text` is for calibration.
-        tasks: Directories with task YAMLs of lm-evaluation-harness. They may run code of their own: it was installed.
+        texts: By name, JSONL files whose field `text` is for calibration.
+        tasks: Directories with task YAMLs of lm-evaluation-harness. They may run code, since it was installed with the
+            plugin.
     """
 
     models: Mapping[str, Path] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What scorers, pruners, healers and evaluators have in common: a name and validated options."""
+"""The common base of scorers, pruners, healers and evaluators: a name and validated options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class Plain(BaseModel):
-    """Base of what users write: nothing unknown is in it, its values never change, and true is no number."""
+    """Base of values that users write. Unknown fields are refused, values are frozen, and booleans are not numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,7 +24,7 @@ class Plain(BaseModel):
 
 
 def _taken_for_a_number(given: Any, read: Any) -> bool | None:
-    """A boolean in what was given that was read as a number; None where there is none."""
+    """Return a boolean in the given value that was read as a number; None if there is none."""
     if isinstance(given, bool):
         return given if isinstance(read, int | float) and not isinstance(read, bool) else None
     pairs: Iterable[tuple[Any, Any]] = ()
@@ -43,9 +43,9 @@ class Component(ABC):
     """A named, configurable part that a plugin ships.
 
     Attributes:
-        name: What users type.
+        name: The name that users type.
         Config: The options, each with a type, a default and a description.
-        reference: Where the method comes from: paper and equation.
+        reference: The source of the method: paper and equation.
         config: This instance's options.
     """
 
@@ -58,7 +58,7 @@ class Component(ABC):
 
     @classmethod
     def fault(cls) -> str | None:
-        """What is wrong with the class as it is written, before it is used; None where nothing is."""
+        """Describe what is wrong with the class itself, before it is used; None if nothing is."""
         if missing := sorted(getattr(cls, "__abstractmethods__", ())):
             return f"{cls.__name__} lacks {', '.join(missing)}"
         name = getattr(cls, "name", None)

@@ -1,12 +1,12 @@
-"""What the core takes where nothing is named: labels, defaults, and the names of plugins that it mentions."""
+"""Labels, defaults, and the names of plugins' components that the core mentions."""
 
 ORIGINAL = "original"
 """The label of the intact model in results."""
 ALL = "all"
-"""What stands for every installed scorer."""
+"""The name that stands for every installed scorer."""
 
 STARTER = "starter"
-"""The model, and its calibration text, that everything runs on by default."""
+"""The default model, and the name of its calibration text."""
 PROSE = "prose"
 """The calibration text for all other models."""
 STARTER_TASKS = ("starter_stories", "starter_sentiment", "starter_qa")
@@ -21,9 +21,9 @@ FOOTPRINT = "footprint"
 """The evaluator that measures a latency."""
 EVALUATORS = (HARNESS, FOOTPRINT)
 RANDOM = "random"
-"""The scorer that a metric has to beat to have shown anything."""
+"""The scorer that a useful metric has to beat."""
 BASELINES = (RANDOM, "depth")
-"""The scorers that a run evaluates beside those that were asked for."""
+"""The scorers that a run evaluates beside the requested ones."""
 PAPER_SCORERS = ("gbis", "lrp", "cim", SCORER)
 """The scorers of the AVSS paper, in the order of its table."""
 GRID_BASELINES = (*BASELINES, "block-influence")
@@ -31,4 +31,4 @@ GRID_BASELINES = (*BASELINES, "block-influence")
 RATIO = 0.25
 """The share of the blocks that is removed."""
 LENGTH = 256
-"""Tokens in a row of calibration text, where the model takes as many."""
+"""The number of tokens in a row of calibration text, unless the model's limit is lower."""

@@ -4,9 +4,9 @@ The CLI prints an error's one line and exits with its `exit_code`.
 
     LayerimpError
     ├── InputError            what the user gave is wrong
-    │   ├── UnknownNameError  a name that nothing is registered under
+    │   ├── UnknownNameError  a name that does not exist
     │   ├── OptionError       an option that does not exist, or a value of the wrong type
-    │   ├── CalibrationError  text that cannot be read, or is too little
+    │   ├── CalibrationError  text that cannot be read, or is too short
     │   ├── ModelError        a model that cannot be loaded or understood
     │   │   └── PredictionError   a model whose predictions cannot be read
     │   ├── TaskError         an evaluation task that cannot be found, read or allowed
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 class LayerimpError(Exception):
-    """Base of every error that layerimp raises on purpose. Its text is one line, fit for a user.
+    """Base of every error that layerimp raises deliberately. The message is one line for users.
 
     Attributes:
-        exit_code: What a command ends with.
-        names_plugin: Whether the text names the plugin whose fault it is.
+        exit_code: The exit code of a command that ends with this error.
+        names_plugin: Whether the message names the plugin at fault.
     """
 
     exit_code: ClassVar[int] = 2
@@ -41,11 +41,11 @@ class LayerimpError(Exception):
 
 
 class InputError(LayerimpError):
-    """What the user gave is wrong."""
+    """Wrong input by the user."""
 
 
 class UnknownNameError(InputError):
-    """A name that nothing is registered under."""
+    """A name that does not exist."""
 
 
 class OptionError(InputError):
@@ -53,7 +53,7 @@ class OptionError(InputError):
 
 
 class CalibrationError(InputError):
-    """Calibration text that cannot be read, or is too little."""
+    """Calibration text that cannot be read, or is too short."""
 
 
 class ModelError(InputError):
@@ -61,7 +61,7 @@ class ModelError(InputError):
 
 
 class PredictionError(ModelError):
-    """A model whose predictions cannot be read: it makes none, or not from its blocks alone."""
+    """A model whose predictions cannot be read: it makes none, or they depend on more than its blocks."""
 
 
 class TaskError(InputError):
@@ -73,40 +73,40 @@ class OutputError(InputError):
 
 
 class PluginError(LayerimpError):
-    """A plugin that broke its contract; names the plugin."""
+    """A plugin that broke its contract. The message names the plugin."""
 
 
 class SurgeryError(LayerimpError):
-    """Blocks that cannot be removed exactly; the model is as it was."""
+    """Blocks that cannot be removed exactly. The model is unchanged."""
 
 
 class CheckpointError(LayerimpError):
-    """A saved checkpoint that does not load back as what was in memory."""
+    """A saved checkpoint that does not load back as the model in memory."""
 
     exit_code = 1
 
 
 class NonFiniteError(LayerimpError):
-    """A NaN or an infinity in weights, activations, logits or scores; names where."""
+    """A NaN or an infinity in weights, activations, logits or scores. The message says where."""
 
 
 class PluginWarning(UserWarning):
-    """A plugin that is slow, or was left out, while everything else goes on; names it, in one line."""
+    """A plugin that is slow, or was left out, while everything else goes on. The message names it, in one line."""
 
 
 _LISTED, _NEAREST = 20, 10
-"""How many names are listed, and how many where there are more: those that are nearest to what was asked for."""
+"""The largest number of names in a full list; with more names, the number of similar names that are listed instead."""
 
 
 def listing(names: Iterable[str], *, limit: int = _LISTED) -> str:
-    """`names`, sorted and joined, cut after `limit`."""
+    """List `names`, sorted and cut after `limit`."""
     ordered = sorted(names)
     more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
     return (", ".join(ordered[:limit]) or "none") + more
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") -> UnknownNameError:
-    """An error that says what was probably meant, and what exists: all of it, or what is nearest where that is much."""
+    """Make an error that suggests similar names and lists the names that exist: all, or only similar ones if many."""
     known = sorted(known)
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
@@ -118,20 +118,20 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") ->
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong in a document, and where it stands there, in one line."""
+    """Describe the first problem in a document, and its place, in one line."""
     problem = error.errors()[0]
     return f"{'.'.join(map(str, problem['loc']))} {problem['msg'].removeprefix('Value error, ')}".strip()
 
 
 def one_line(error: BaseException) -> str:
-    """The kind and the text of an error, in one line."""
+    """Return the class and the message of an error, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def cause(error: BaseException) -> str:
-    """What an error says in its first line, and in the next one where a colon at the end announces that.
+    """Return the first line of an error's message, and also the next line if the first one ends with a colon.
 
-    A `KeyError` says nothing but the key, and some errors nothing at all: their kind goes before it.
+    The class is put before the message of a `KeyError`, which is only the key, and of errors without a message.
     """
     said = []
     for line in filter(None, map(str.strip, str(error).splitlines())):

@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Document = tuple[str, int | None]
-"""A text to calibrate on, and its label where one is wanted."""
+"""A text to calibrate on, and its label if labels are needed."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The log-likelihood of a task's documents, which a perplexity tells in some unit.
+    """The log-likelihood of a task's documents, which a perplexity expresses in some unit.
 
-    All metrics of a task that carry one tell the same in different units, so that the task counts once.
+    All metrics of a task with a likelihood express the same quantity in different units, so that the task counts once.
 
     Attributes:
         totals: The log-likelihood of each document, in nats [document].
         units: How many units each document has, such as words, bytes or tokens [document].
         unigram: The log-likelihood of each document under a model that only knows how frequent the model's own tokens
             are in the other documents, in nats [document]: what knowing nothing of the context costs (see `unigram`).
-            None where that is not known.
-        bits: Whether the metric is the loss in bits per unit, and not a perplexity.
+            None if not known.
+        bits: Whether the metric is the loss in bits per unit rather than a perplexity.
     """
 
     totals: tuple[float, ...]
@@ -51,7 +51,7 @@ class Likelihood:
     def stderr(self) -> float | None:
         """The standard error of the loss over the documents, weighted by their units (Cochran 1977, 6.3).
 
-        None for a single document, and where a log-likelihood is infinite.
+        None for a single document, and if a log-likelihood is infinite.
         """
         count = len(self.totals)
         if count < 2 or not all(map(math.isfinite, self.totals)):
@@ -60,7 +60,7 @@ class Likelihood:
         return math.sqrt(count / (count - 1) * sum(each**2 for each in left)) / sum(self.units)
 
     def metric(self, loss: float) -> float:
-        """What the metric is at a loss in nats per unit."""
+        """Return the value of the metric at a loss in nats per unit."""
         if self.bits:
             return loss / math.log(2)
         try:
@@ -73,23 +73,23 @@ class Likelihood:
 class Metric:
     """One measured number, and what is needed to compare it fairly with that of another model.
 
-    What is optional makes a comparison sharper. Without `documents` or `likelihood` two models count as measured on
-    different documents; without a `floor`, what chance gives counts as retained.
+    Optional fields make comparisons more precise. Without `documents` or `likelihood`, two models are compared as if
+    measured on different documents; without a `floor`, right answers by chance count as retained.
 
     Attributes:
-        task: What was measured on.
+        task: The task that was measured.
         name: The metric's name, without a filter suffix.
         value: The number.
-        stderr: Its standard error over the documents, or None where there is none.
-        higher_is_better: The direction.
+        stderr: The standard error over the documents; None if there is none.
+        higher_is_better: Whether a higher value is better.
         floor: The value of a model that knows nothing, such as 0.5 for the accuracy of yes or no.
-        documents: The value of each document, in an order that is the same for all models, where `value` is their mean
-            [document].
-        likelihood: For a perplexity, the log-likelihoods that it is made of.
-        members: For the average of several tasks that are measured beside it, their names: they count once, by it.
-        hashes: A whole number below 2^53 for each document, made of its content: equal documents have equal numbers. It
-            says which part of a task a document falls into where one part chooses and the other confirms. None where
-            documents are told apart by their place alone [document].
+        documents: The value of each document [document], in the same order for all models, if `value` is their mean.
+        likelihood: For a perplexity, the log-likelihoods that it is computed from.
+        members: For the average of several tasks that are also measured, the names of these tasks, which then count
+            only through the average.
+        hashes: A whole number below 2^53 for each document [document], made from its content, so that equal documents
+            have equal numbers. It decides whether a document is used by a search or confirms the result. None if
+            documents are identified only by their position.
     """
 
     task: str
@@ -110,14 +110,14 @@ class Metric:
 
     @property
     def count(self) -> int | None:
-        """How many documents it was measured on; None where that is not known."""
+        """The number of documents that were measured; None if not known."""
         values = self.documents if self.likelihood is None else self.likelihood.totals
         return None if values is None else len(values)
 
     def ends(self, times: float) -> tuple[float, float] | None:
-        """The ends of an interval of so many standard errors to either side, which for a perplexity are of its loss.
+        """Return the ends of an interval of `times` standard errors to either side; for a perplexity, of its loss.
 
-        None where the error is not known.
+        None if the error is not known.
         """
         if self.likelihood is not None:
             loss, error = self.likelihood.loss, self.likelihood.stderr
@@ -130,12 +130,12 @@ class Metric:
 
 
 def retention(original: Metric, pruned: Metric) -> float | None:
-    """The plain ratio: pruned/original where higher is better, original/pruned otherwise.
+    """Return the plain ratio: pruned/original if higher is better, original/pruned otherwise.
 
-    For a perplexity it depends on the unit, and for an accuracy it counts what chance gives; what is retained without
-    either is in `layerimp.report.retained`.
+    For a perplexity it depends on the unit, and for an accuracy it counts right answers by chance. The measure without
+    these faults is in `layerimp.report.retained`.
 
-    None where that says nothing: a value is negative, the divisor is 0, or the dividend infinite.
+    None if the ratio makes no sense: a value is negative, the divisor is 0, or the dividend is infinite.
     """
     if min(original.value, pruned.value) < 0:
         return None
@@ -145,20 +145,20 @@ def retention(original: Metric, pruned: Metric) -> float | None:
 
 
 def unigram(documents: Sequence[Sequence[int]], vocabulary: int) -> tuple[float, ...]:
-    """The log-likelihood of each document under a model of token frequencies, in nats [document].
+    """Return the log-likelihood of each document under a model of token frequencies, in nats [document].
 
-    A token's probability is a mixture of its share in all *other* documents and of 1 / `vocabulary`. One weight serves
-    all documents: the one that makes their total loss least, so that nothing is left to choose.
+    A token's probability is a mixture of its share in all *other* documents and of 1 / `vocabulary`. All documents have
+    the same mixture weight, which minimises their total loss, so that nothing has to be chosen.
 
     Args:
         documents: The tokens of each document that the model predicts.
-        vocabulary: How many tokens there are.
+        vocabulary: The number of possible tokens.
     """
     import numpy as np
     from scipy.optimize import minimize_scalar
 
     counts = [Counter(tokens) for tokens in documents]
-    copies = Counter(map(tuple, documents))  # a document says nothing of its own copies
+    copies = Counter(map(tuple, documents))  # copies of a document do not count as other documents
     total: Counter[int] = Counter()
     for each in counts:
         total.update(each)
@@ -175,7 +175,7 @@ def unigram(documents: Sequence[Sequence[int]], vocabulary: int) -> tuple[float,
             for often, share in zip(times, shares, strict=True)
         ]
 
-    # The loss is convex in the weight, and infinite at 0 where a document has a token of its own.
+    # The loss is convex in the weight, and infinite at 0 if a document has a token that no other document has.
     best = minimize_scalar(lambda uniform: -sum(log_likelihoods(uniform)), bounds=(0.0, 1.0), method="bounded").x
     return tuple(log_likelihoods(float(best)))
 

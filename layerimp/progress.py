@@ -1,4 +1,4 @@
-"""How long work reports its progress, whoever is listening."""
+"""The interface through which long work reports its progress."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Advance = Callable[[int], None]
-"""Says that so many more units of a stage are done."""
+"""Reports that more units of a stage are done."""
 
 
 class Progress(Protocol):
-    """Somebody who wants to know how far the work is."""
+    """Receives reports on the progress of work."""
 
     def stage(self, description: str, total: int | None = None) -> AbstractContextManager[Advance]:
-        """Enter a stage of `total` units (None: unknown); what it yields is called as units finish."""
+        """Enter a stage of `total` units (None: unknown), which yields a function to call as units finish."""
         ...
 
     def note(self, text: str) -> None:
-        """Say one line that a user has to know now, such as what is left out."""
+        """Report one line that a user has to know immediately, such as what is left out."""
         ...
 
 
 class About:
-    """Passes on what is reported, and says of whom it is.
+    """Passes on reports, with the name of the component that they come from.
 
     Args:
-        progress: Who listens.
-        who: Of whom.
+        progress: Where to report progress.
+        who: The name of the component.
     """
 
     def __init__(self, progress: Progress, who: str) -> None:
         self._progress, self._who = progress, who
 
     def stage(self, description: str, total: int | None = None) -> AbstractContextManager[Advance]:
-        """Enter a stage of theirs."""
+        """Enter a stage of the component."""
         return self._progress.stage(f"{self._who}: {description}", total)
 
     def note(self, text: str) -> None:
-        """Say a line of theirs."""
+        """Report a line of the component."""
         self._progress.note(f"{self._who}: {text}")
 
 
@@ -51,7 +51,7 @@ class Silent:
         yield lambda _units: None
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Report nothing."""
 
 
 SILENT = Silent()

@@ -1,7 +1,7 @@
-"""Mergeable accumulators, one slot per block, in float64 on the device of what they are fed until they are read.
+"""Mergeable accumulators with one slot per block, in float64, on the device of the data until they are read.
 
-A fast statistic touches memory once: rows are taken in chunks that fit the cache, and inside a chunk every
-step works on one buffer that is used again.
+A fast statistic reads memory only once: rows are processed in chunks that fit the processor's cache, and within a chunk
+every operation reuses one buffer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 20
-"""Elements per chunk: 4 MiB in float32. It also keeps a float32 count of a chunk exact (below 2**24)."""
+"""Elements per chunk: 4 MiB in float32. This also keeps a float32 count within a chunk exact (below 2**24)."""
 
 
 def chunks(rows: Tensor) -> Iterator[Tensor]:
@@ -25,35 +25,35 @@ def chunks(rows: Tensor) -> Iterator[Tensor]:
 
 
 class Workspace:
-    """Memory to work in that is asked for once: to ask for it again for each chunk can cost more than the arithmetic.
+    """A buffer that is allocated once, since a new allocation for each chunk can cost more than the arithmetic.
 
-    A scorer keeps one, and lets go of it in `end_sweep`.
+    A scorer keeps a workspace, and releases it in `end_sweep`.
     """
 
     def __init__(self) -> None:
         self._memory: Tensor | None = None
 
     def like(self, chunk: Tensor) -> Tensor:
-        """A tensor of the shape, dtype and device of `chunk` with arbitrary values; the next call overwrites it."""
+        """Return a tensor like `chunk` in shape, dtype and device, with any values; the next call overwrites it."""
         kept = self._memory
         if kept is None or kept.numel() < chunk.numel() or (kept.dtype, kept.device) != (chunk.dtype, chunk.device):
             kept = self._memory = torch.empty(chunk.numel(), dtype=chunk.dtype, device=chunk.device)
         return kept[: chunk.numel()].view(chunk.shape)
 
     def release(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         self._memory = None
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype to do arithmetic in: float64 stays, everything shorter than float32 is widened to it."""
+    """Return the dtype for arithmetic: float64 for float64, float32 for everything else."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of the products of `x` and `y`, both [row, feature], and the sum of their magnitudes: two [], float64.
+    """Return the sum over rows of the inner products of `x` and `y`, both [row, feature], and of their magnitudes.
 
-    Products and sums over features are in the working dtype, sums over rows in float64.
+    Both sums are float64 []. Inner products are computed in the working dtype.
     """
     dtype = torch.promote_types(working_dtype(x.dtype), working_dtype(y.dtype))
     total, magnitude = (torch.zeros((), dtype=torch.float64, device=x.device) for _ in range(2))

@@ -1,8 +1,8 @@
-"""The steps of a plan: which sublayers can go together, how they are written, and what they leave.
+"""The steps of a plan: which sublayers can be removed together, how steps are written, and what they leave.
 
 A decoder or an encoder is a row of sublayers: `0.attn`, `0.mlp`, `1.attn`, `1.mlp`, and so on. A step removes one
-attention and one MLP, so that in what is left attention and MLP still take turns and every pair of them is an ordinary
-block. Written for people and in JSON, with 0-based blocks:
+attention and one MLP such that attention and MLP still alternate in the rest, and each pair is an ordinary block. Steps
+are written like this, with 0-based blocks:
 
     5                   block 5: 5.attn and 5.mlp
     "17/18"             the seam 17/18: 17.mlp and 18.attn; 17.attn and 18.mlp become one block
@@ -21,16 +21,16 @@ from typing import Literal, NamedTuple, get_args
 from layerimp.errors import OptionError, unknown_name
 
 Part = Literal["attn", "mlp"]
-"""Which half of a block."""
+"""A half of a block."""
 Step = int | str
 """One step: a block's index, or the text of a seam or of two sublayers."""
 Cuts = Literal["blocks", "all"]
-"""Which steps may be taken: whole blocks alone, or seams as well."""
+"""The steps that may be taken: only whole blocks, or seams as well."""
 
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 _SEAM = re.compile(r"(\d+)\s*/\s*(\d+)")
 _MOST_IN_A_RANGE = 10_000
-"""More blocks than any model has: a range that names more is a slip, and would fill the memory."""
+"""A number of blocks that no model has. A range with more blocks is a typing error, and would fill the memory."""
 _SUBLAYER = re.compile(r"(\d+)\s*\.\s*(attn|mlp)")
 
 
@@ -39,7 +39,7 @@ class Sublayer(NamedTuple):
 
     Attributes:
         block: The block's index.
-        part: Which half of it.
+        part: The half of the block.
     """
 
     block: int
@@ -55,15 +55,15 @@ class Sublayer(NamedTuple):
 
     @classmethod
     def at(cls, depth: int) -> Sublayer:
-        """The sublayer that has so many before it."""
+        """Return the sublayer with `depth` sublayers before it."""
         return cls(depth // 2, "mlp" if depth % 2 else "attn")
 
 
 def sublayers_of(step: Step) -> tuple[Sublayer, ...]:
-    """The sublayers of a step, in depth order.
+    """Return the sublayers of a step, in depth order.
 
     Raises:
-        OptionError: this is no step; says how one is written.
+        OptionError: the value is not a step; the error says how steps are written.
     """
     if isinstance(step, bool) or not isinstance(step, int | str):
         raise OptionError(f"{step!r} is no step: write a block as a number, and a seam as a text such as '17/18'")
@@ -76,10 +76,10 @@ def sublayers_of(step: Step) -> tuple[Sublayer, ...]:
 
 
 def checked_cuts(cuts: str) -> Cuts:
-    """What may be cut.
+    """Check the name of what may be cut.
 
     Raises:
-        UnknownNameError: it is neither `blocks` nor `all`.
+        UnknownNameError: the name is neither `blocks` nor `all`.
     """
     if cuts not in (known := get_args(Cuts)):
         raise unknown_name("cuts", str(cuts), known)
@@ -87,7 +87,7 @@ def checked_cuts(cuts: str) -> Cuts:
 
 
 def step_of(sublayers: Iterable[Sublayer]) -> Step:
-    """The step of an attention and an MLP, as it is written: a number for a block, a text for anything else."""
+    """Return the step of an attention and an MLP: a number for a block, a text for any other step."""
     first, second = sorted(sublayers)
     if first.block == second.block:
         return first.block
@@ -97,17 +97,17 @@ def step_of(sublayers: Iterable[Sublayer]) -> Step:
 
 
 def read_steps(text: str, *, what: str = "--blocks") -> list[Step]:
-    """The steps in a text such as `5,17/18`, `8-10` or `7.mlp,8.attn`.
+    """Read the steps in a text such as `5,17/18`, `8-10` or `7.mlp,8.attn`.
 
-    A range stands for its blocks, the last one among them. Sublayers that are spelled out are taken together until
-    attention and MLP take turns in what is left.
+    A range includes its last block. Sublayers that are spelled out are taken together until attention and MLP alternate
+    again in the rest.
 
     Args:
         text: The text.
-        what: What holds the text, for the error.
+        what: The option or field that holds the text, for the error.
 
     Raises:
-        OptionError: a part of the text is no step.
+        OptionError: a part of the text is not a step.
     """
     steps: list[Step] = []
     single: list[Sublayer] = []
@@ -130,10 +130,11 @@ def read_steps(text: str, *, what: str = "--blocks") -> list[Step]:
 
 
 def checked_steps(steps: Iterable[Step], num_blocks: int, *, what: str = "block") -> tuple[Step, ...]:
-    """Steps as they are written, all of which exist and none of which removes what an earlier one has removed.
+    """Check that steps exist and do not overlap, and return them in standard notation.
 
     Raises:
-        OptionError: otherwise, or after a step attention and MLP do not take turns in what is left.
+        OptionError: a step does not exist, or overlaps with an earlier step, or attention and MLP would no longer
+            alternate after it.
     """
     if not isinstance(steps, Iterable):
         raise OptionError(f"steps are given as a list, such as [5, '17/18'], got {steps!r}")
@@ -159,23 +160,23 @@ def checked_steps(steps: Iterable[Step], num_blocks: int, *, what: str = "block"
 
 
 def removed_by(steps: Iterable[Step]) -> frozenset[Sublayer]:
-    """All sublayers that steps remove."""
+    """Return all sublayers that steps remove."""
     return frozenset(part for step in steps for part in sublayers_of(step))
 
 
 def touched_by(steps: Iterable[Step]) -> frozenset[int]:
-    """The blocks that steps remove, whole or in part."""
+    """Return the blocks that steps remove completely or partly."""
     return frozenset(part.block for part in removed_by(steps))
 
 
 def untouched(steps: Iterable[Step], num_blocks: int) -> list[int]:
-    """The blocks of which steps remove nothing, in depth order."""
+    """Return the blocks of which steps remove nothing, in depth order."""
     touched = touched_by(steps)
     return [index for index in range(num_blocks) if index not in touched]
 
 
 def kept_halves(steps: Iterable[Step], num_blocks: int) -> list[tuple[int, int]]:
-    """The blocks that are left, each as (the block whose attention it has, the block whose MLP it has)."""
+    """Return the blocks that are left, each as the pair of blocks that its attention and its MLP come from."""
     gone = removed_by(steps)
     attention, mlp = (
         [index for index in range(num_blocks) if Sublayer(index, part) not in gone] for part in ("attn", "mlp")
@@ -184,22 +185,22 @@ def kept_halves(steps: Iterable[Step], num_blocks: int) -> list[tuple[int, int]]
 
 
 def left(removed: Iterable[Step], num_blocks: int) -> list[Sublayer]:
-    """The row of sublayers that is left without the steps `removed`, in depth order."""
+    """Return the sublayers that are left without the steps `removed`, in depth order."""
     gone = removed_by(removed)
     return [one for one in map(Sublayer.at, range(2 * num_blocks)) if one not in gone]
 
 
 def candidates(removed: Iterable[Step], num_blocks: int, cuts: Cuts = "blocks") -> tuple[list[Step], list[Step]]:
-    """The steps that can be taken next, as two series in depth order: blocks, and seams.
+    """Return the steps that can be taken next, as two series in depth order: blocks, and seams.
 
-    With `blocks` these are the blocks of which nothing is removed, and no seams. With `all` they are the neighbours in
-    the row of sublayers that is left: at even places its blocks, at odd places its seams. After the seam 17/18 one of
-    the blocks is `17.attn,18.mlp`; after the block 18, one of the seams is `17.mlp,19.attn`.
+    With `blocks` these are the blocks of which nothing is removed, and no seams. With `all` they are the pairs of
+    neighbours among the remaining sublayers: pairs at even places are blocks, pairs at odd places are seams. After the
+    seam 17/18 one of the blocks is `17.attn,18.mlp`; after block 18, one of the seams is `17.mlp,19.attn`.
 
     Args:
-        removed: The steps that are taken already.
-        num_blocks: How many blocks the intact model has.
-        cuts: Which steps may be taken.
+        removed: The steps that are already taken.
+        num_blocks: The number of blocks of the intact model.
+        cuts: The steps that may be taken.
     """
     if checked_cuts(cuts) == "blocks":
         return list(untouched(removed, num_blocks)), []
@@ -209,19 +210,19 @@ def candidates(removed: Iterable[Step], num_blocks: int, cuts: Cuts = "blocks") 
 
 
 def sublayer_units(removed: Iterable[Step], num_blocks: int) -> tuple[list[Step], list[Step]]:
-    """The attentions that are left, and the MLPs, such as `7.attn` and `7.mlp`. None of them can be removed alone."""
+    """Return the attentions and the MLPs that are left, such as `7.attn` and `7.mlp`. None can be removed alone."""
     row = left(removed, num_blocks)
     attention, mlp = ([str(one) for one in row if one.part == part] for part in ("attn", "mlp"))
     return list(attention), list(mlp)
 
 
 def simplest(steps: Iterable[Step]) -> list[Step]:
-    """The same removal as blocks, where whole ones go, and seams: in depth order, in which they can be removed."""
+    """Return the same removal as whole blocks as far as possible, and seams, in depth order, which is a valid order."""
     return [step for run in runs_of(removed_by(steps)) for step in steps_of(run)]
 
 
 def runs_of(sublayers: Collection[Sublayer]) -> Iterator[tuple[Sublayer, ...]]:
-    """Sublayers as runs of neighbours, in depth order."""
+    """Yield sublayers as runs of neighbours, in depth order."""
     run: list[Sublayer] = []
     for one in sorted(sublayers):
         if run and one.depth != run[-1].depth + 1:
@@ -233,19 +234,19 @@ def runs_of(sublayers: Collection[Sublayer]) -> Iterator[tuple[Sublayer, ...]]:
 
 
 def steps_of(run: Sequence[Sublayer]) -> list[Step]:
-    """Sublayers of an even number, in depth order, as steps of two neighbours each."""
+    """Return an even number of sublayers, in depth order, as steps of two neighbours each."""
     return [step_of(run[index : index + 2]) for index in range(0, len(run), 2)]
 
 
 def paired(sublayers: Collection[Sublayer], after: Iterable[Step] = ()) -> list[Step]:
-    """Sublayers as steps that can be taken one after the other, each of two that are neighbours by then.
+    """Return sublayers as steps that can be taken one after the other, each of two sublayers that are then neighbours.
 
     Args:
-        sublayers: What is to go.
+        sublayers: The sublayers to remove.
         after: The steps that are taken before.
 
     Raises:
-        OptionError: there are no such steps.
+        OptionError: the sublayers cannot be removed in such steps.
     """
     missing, out = sorted(sublayers), set(removed_by(after))
     steps: list[Step] = []
@@ -260,7 +261,7 @@ def paired(sublayers: Collection[Sublayer], after: Iterable[Step] = ()) -> list[
 
 
 def named(steps: Sequence[Step]) -> str:
-    """Steps as prose: `block 5`, `blocks 5, 6`, `seam 17/18`, `5, 17/18`."""
+    """Name steps in words: `block 5`, `blocks 5, 6`, `seam 17/18`, `5, 17/18`."""
     written = ", ".join(map(str, steps))
     many = "s" if len(steps) > 1 else ""
     if all(isinstance(step, int) for step in steps):
@@ -271,7 +272,7 @@ def named(steps: Sequence[Step]) -> str:
 
 
 def _parts(text: str, what: str) -> Iterator[tuple[str, list[Sublayer]]]:
-    """The parts of a text with the sublayers of each; a range has a part for each of its blocks."""
+    """Yield the parts of a text with their sublayers; a range is divided into its blocks."""
     try:
         for part in map(str.strip, text.split(",")):
             if ends := _RANGE.fullmatch(part):
@@ -288,7 +289,7 @@ def _parts(text: str, what: str) -> Iterator[tuple[str, list[Sublayer]]]:
 
 
 def _read(text: str) -> list[Sublayer]:
-    """The sublayers in one part of a text."""
+    """Read the sublayers in one part of a text."""
     part = text.strip()
     if part.isdecimal():
         return list(sublayers_of(int(part)))
@@ -303,12 +304,12 @@ def _read(text: str) -> list[Sublayer]:
 
 
 def _takes_turns(gone: Collection[Sublayer]) -> bool:
-    """Whether attention and MLP take turns in what is left, whatever the number of blocks."""
+    """Whether attention and MLP alternate in what is left, whatever the number of blocks."""
     return all(len(run) % 2 == 0 for run in runs_of(gone))
 
 
 def _unpaired(parts: Sequence[Sublayer]) -> str:
-    """Why sublayers cannot go together."""
+    """Say why sublayers cannot be removed together."""
     written = " and ".join(map(str, parts))
     return (
         f"without {written} attention and MLP would not take turns; remove whole blocks such as {parts[0].block}, or "
@@ -317,7 +318,7 @@ def _unpaired(parts: Sequence[Sublayer]) -> str:
 
 
 def _overlap(step: Step, earlier: Sequence[Step], part: Sublayer, *, what: str = "block") -> str:
-    """Why a step cannot follow others that have removed a part of it."""
+    """Say why a step cannot follow others that have removed a part of it."""
     if step in earlier and isinstance(step, int):
         return f"{what}s named twice: {', '.join(map(str, [*earlier, step]))}"
     first = next(one for one in earlier if part in sublayers_of(one))

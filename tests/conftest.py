@@ -16,10 +16,10 @@ from layerimp.registry import loader
 
 for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
     os.environ[variable] = "1"
-# Small models gain nothing from threads, and workers beside each other lose by them.
+# Small models do not gain from threads, and parallel test workers get slower with them.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# The tests are the same on every processor; those of the decision itself make it anew.
+# Tests must be the same on every processor; the tests of the decision itself set this variable again.
 os.environ["LAYERIMP_CPU_HALF"] = "stored"
 
 from support.fake_plugins import Install, Plug, installer
@@ -38,7 +38,7 @@ from layerimp.testing.tiny import WORDS
 
 @pytest.fixture(autouse=True)
 def _own_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that run beside each other have COLUMNS of their own."""
+    """Unset COLUMNS, which differs between parallel test workers."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
 

@@ -1,4 +1,4 @@
-"""How many blocks go, and which."""
+"""Budgets and plans: how many blocks are removed, and which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cells a grid has: a walk from what is known to what is wanted next. It needs no model and no plugin."""
+"""The cells of a grid, found by a walk from known results to the cells that they lead to, without model or plugin."""
 
 from __future__ import annotations
 
@@ -17,60 +17,60 @@ from layerimp.report.findings import Contender, contenders
 from layerimp.steps import Step, simplest
 
 Known = Callable[[str], Result | None]
-"""What the cell under a key came to; None where that is not known."""
+"""Gives the result of the cell with a key, or None if it is not known."""
 
 
 class Entrant(Part):
-    """A scorer that takes part."""
+    """A scorer of the grid."""
 
-    spec: ComponentSpec = Field(description="Its name and its options.")
-    blind: bool = Field(description="Whether it looks at nothing, so that no text changes its scores.")
-    seeded: bool = Field(description="Whether it has a seed, which each repeat then sets.")
-    shards: bool = Field(False, description="Whether parts of a calibration set can be scored apart.")
-    code: str = Field(description="A digest of its source.")
+    spec: ComponentSpec = Field(description="The scorer's name and options.")
+    blind: bool = Field(description="Whether the scorer ignores the model, so that no text changes its scores.")
+    seeded: bool = Field(description="Whether the scorer has a seed, which each repeat then sets.")
+    shards: bool = Field(False, description="Whether parts of a calibration set can be scored separately.")
+    code: str = Field(description="A digest of the scorer's source.")
 
 
 class Chooser(Part):
-    """A pruner that takes part."""
+    """A pruner of the grid."""
 
-    spec: ComponentSpec = Field(description="Its name and its options.")
+    spec: ComponentSpec = Field(description="The pruner's name and options.")
     nested: bool = Field(description="Whether one plan serves all counts.")
-    code: str = Field(description="A digest of its source.")
+    code: str = Field(description="A digest of the pruner's source.")
 
 
 class Mender(Part):
-    """A healer that takes part."""
+    """A healer of the grid."""
 
-    spec: ComponentSpec = Field(description="Its name and its options.")
-    code: str = Field(description="A digest of its source.")
+    spec: ComponentSpec = Field(description="The healer's name and options.")
+    code: str = Field(description="A digest of the healer's source.")
 
 
 class Measure(Part):
-    """One thing to evaluate."""
+    """One evaluation: an evaluator on one task."""
 
     evaluator: str = Field(description="The label of the evaluator.")
-    task: str = Field(description="The task; the evaluator's label where it reads none.")
-    tag: str = Field(description="A fingerprint of all that changes its metrics, besides the model.")
+    task: str = Field(description="The task, or the evaluator's label if the evaluator uses no tasks.")
+    tag: str = Field(description="A fingerprint of everything except the model that can change the metrics.")
 
     def within(self, recipe: Recipe) -> Recipe:
-        """The recipe with this evaluator alone, and with one task where it reads any."""
+        """Return the recipe with only this evaluator, and with only this task if the evaluator uses tasks."""
         tasks = (self.task,) if self.task in (recipe.tasks or ()) else ()
         evaluators = {self.evaluator: recipe.evaluators[self.evaluator]}
         return recipe.model_copy(update={"tasks": tasks, "evaluators": evaluators})
 
 
 class Subject(Part):
-    """A model that takes part."""
+    """A model of the grid."""
 
-    recipe: Recipe = Field(description="What is asked of it.")
-    identity: str = Field(description="A digest of its files and of the dtype.")
-    text: str = Field(description="A digest of its calibration text.")
-    heal_text: str | None = Field(None, description="A digest of the text beyond that; None where there is none.")
-    measures: tuple[Measure, ...] = Field(description="What it is evaluated on.")
+    recipe: Recipe = Field(description="The recipe of a run for this model.")
+    identity: str = Field(description="A digest of the model's files and of the dtype.")
+    text: str = Field(description="A digest of the model's calibration text.")
+    heal_text: str | None = Field(None, description="A digest of the further text for healing; None if there is none.")
+    measures: tuple[Measure, ...] = Field(description="The evaluations.")
 
 
 class Layout(Part):
-    """A grid, with all that names its cells."""
+    """A grid, with everything that determines its cells."""
 
     grid: Grid
     models: dict[str, Subject]
@@ -81,7 +81,7 @@ class Layout(Part):
     @model_validator(mode="before")
     @classmethod
     def _counts_apart(cls, value: Any) -> Any:
-        """Read a store from before `counts` was a field, when `ratios` held shares and numbers of blocks alike."""
+        """Read a store from before `counts` was a field, when `ratios` held both shares and numbers of blocks."""
         grid = value.get("grid") if isinstance(value, dict) else None
         if not isinstance(grid, dict) or "counts" in grid or "ratios" not in grid:
             return value
@@ -90,7 +90,7 @@ class Layout(Part):
         return value | {"grid": grid | {"counts": counts, "ratios": ratios}}
 
     def draws(self, scorer: str) -> range:
-        """The numbers of a scorer's repeats: one, where they would all be the same."""
+        """The numbers of a scorer's repeats; a single number if all repeats would be the same."""
         entrant = self.scorers[scorer]
         if not entrant.blind:
             return range(self.grid.repeats)
@@ -98,27 +98,27 @@ class Layout(Part):
 
     @property
     def contenders(self) -> dict[str, Contender]:
-        """What is compared, by label: each scorer's choice, as it is and healed by each healer."""
+        """The contenders, by label: each scorer without healing, and each scorer with each healer."""
         return contenders(self.scorers, self.healers)
 
     def repeats(self, contender: Contender) -> list[tuple[int, int]]:
-        """A contender's repeats, each as the numbers of its scoring and of the text that it is healed on.
+        """A contender's repeats, each as two numbers: of the scoring, and of the text for healing.
 
-        Where all scorings would be the same, what is healed is repeated nevertheless: on other text.
+        If all scorings would be the same, healing is still repeated, each time on different text.
         """
         scorings = len(self.draws(contender.scorer))
         count = max(scorings, self.grid.repeats) if contender.healer else scorings
         return [(number % scorings, number) for number in range(count)]
 
     def spec(self, scorer: str, seed: int) -> ComponentSpec:
-        """A scorer in the repeat with a seed."""
+        """A scorer with the seed of a repeat, if the scorer has a seed."""
         entrant = self.scorers[scorer]
         if not entrant.seeded:
             return entrant.spec
         return entrant.spec.model_copy(update={"options": entrant.spec.options | {"seed": seed}})
 
     def scoring(self, model: str, scorer: str, draw: int) -> Cell:
-        """One scoring of one model."""
+        """The cell of one scoring of a model."""
         entrant, subject, seed = self.scorers[scorer], self.models[model], self.grid.seed + draw
         content = {
             "model": subject.identity,
@@ -127,7 +127,7 @@ class Layout(Part):
             "options": self.spec(scorer, seed).options,
             "code": entrant.code,
         }
-        if self.grid.cuts != "blocks":  # which had no name before there was anything else
+        if self.grid.cuts != "blocks":  # older stores have no `cuts`; without seams, keys must stay the same
             content["cuts"] = self.grid.cuts
         return Cell("scoring", model, content, scorer, seed=seed)
 
@@ -136,17 +136,17 @@ class Layout(Part):
         return spec.model_dump(mode="json", exclude={"source"}) | {"text": text, "seed": seed}
 
     def costing(self, model: str, scorer: str) -> Cell:
-        """What one scorer costs on one model."""
+        """The cell that times a scorer on a model."""
         scoring = self.scoring(model, scorer, 0)
-        # Text of another draw costs the same.
+        # One draw of the text is enough: the others cost the same.
         return Cell("costing", model, {"scoring": scoring.key}, scorer, seed=scoring.seed)
 
     def planning(self, model: str, scorer: str, draw: int, pruner: str, ratio: float, num_blocks: int) -> Cell:
-        """The plan that serves a ratio."""
+        """The cell of the plan that is used at a ratio."""
         scoring, chooser = self.scoring(model, scorer, draw), self.pruners[pruner]
         protect, wanted = sorted(self.grid.protect), count_at(ratio, num_blocks)
         counts = {count_at(each, num_blocks) for each in self.grid.amounts}
-        # What no budget allows must not spoil the plan that serves all others.
+        # A count that no budget allows must not spoil the plan that serves all other counts.
         possible = {count for count in counts if 0 < count < num_blocks - len(set(protect))}
         count = max(possible) if chooser.nested and wanted in possible else wanted
         content = {
@@ -162,7 +162,7 @@ class Layout(Part):
     def evaluation(
         self, model: str, blocks: tuple[Step, ...], measure: Measure, healer: str = "", text: int = 0
     ) -> Cell:
-        """What is left of one model without what steps remove, as it is, or healed on the text of a repeat."""
+        """The cell of one evaluation of a model without some steps, unhealed or healed on the text of a repeat."""
         content: dict[str, Any] = {
             "model": self.models[model].identity,
             "blocks": simplest(blocks),
@@ -179,16 +179,16 @@ class Layout(Part):
             "code": mender.code,
             "calibration": self._calibration(model, seed),
         }
-        if further := self.models[model].heal_text:  # which had no name before there was any
+        if further := self.models[model].heal_text:  # older stores have no `heal_text`; see `scoring`
             content["healing"]["heal_text"] = further
         return Cell("evaluation", model, content, healer=healer, seed=seed)
 
     def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[Step, ...]:
-        """The steps that are taken at a ratio, in their order, from the plan that serves it."""
+        """The steps of a plan that are removed at a ratio, in order of removal."""
         return tuple(plan["blocks"][: count_at(ratio, num_blocks)])
 
     def cells(self, known: Known, model: str) -> dict[str, Cell]:
-        """All cells of a model that the known ones lead to, by key; more as more becomes known."""
+        """All cells of a model that the known results lead to, by key. More results lead to more cells."""
         found: dict[str, Cell] = {}
         for cell in self._walk(known, model):
             found.setdefault(cell.key, cell)
@@ -198,7 +198,7 @@ class Layout(Part):
         subject = self.models[model]
         intact = [self.evaluation(model, (), measure) for measure in subject.measures]
         yield from intact
-        # What the intact model cannot be measured on is not tried on the others.
+        # If the intact model cannot be evaluated on a task, pruned models are not tried on it.
         measures = [each for each, cell in zip(subject.measures, intact, strict=True) if known(cell.key)]
         for scorer in self.scorers:
             for draw in self.draws(scorer):
@@ -210,7 +210,7 @@ class Layout(Part):
     def _beyond(
         self, known: Known, model: str, scorer: str, draw: int, num_blocks: int, measures: list[Measure]
     ) -> Iterator[Cell]:
-        """The cells behind a scoring."""
+        """The cells that a finished scoring leads to."""
         for pruner, ratio in product(self.pruners, self.grid.amounts):
             planning = self.planning(model, scorer, draw, pruner, ratio, num_blocks)
             yield planning
@@ -223,12 +223,12 @@ class Layout(Part):
             yield self.costing(model, scorer)
 
     def _healings(self, scorer: str, draw: int) -> Iterator[tuple[str, int]]:
-        """The healers, and the texts that they heal on, of the models that one scoring leads to."""
+        """The pairs of a healer and the number of a text, for the models that one scoring leads to."""
         for healer in self.healers:
             repeats = self.repeats(Contender(scorer, healer))
             yield from ((healer, text) for scoring, text in repeats if scoring == draw)
 
 
 def count_at(ratio: float, num_blocks: int) -> int:
-    """How many blocks go: a whole number is one, and any other a share of all."""
+    """How many blocks to remove: an int is the number itself, a float is a share of all blocks."""
     return ratio if isinstance(ratio, int) else count_of(ratio, num_blocks)

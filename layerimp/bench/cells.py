@@ -1,4 +1,4 @@
-"""The cells of a grid: what is computed once, under a key that its content makes."""
+"""The cells of a grid. Each is computed once, and is identified by a hash of its content."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from layerimp.steps import Step, named
 
 Kind = Literal["scoring", "planning", "evaluation", "costing"]
 Result = Mapping[str, Any]
-"""What a finished cell came to, as plain data."""
+"""The result of a finished cell, as plain data."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to compute.
+    """One piece of a grid's work.
 
     Attributes:
-        kind: What sort of thing.
+        kind: The kind of work.
         model: The label of the model.
-        content: All that can change the result, as plain data; it makes the key. Labels are not in it, nor is what
-            only says how to get there: equal cells of two recipes are one.
-        scorer: The label of the scorer, where there is one.
-        healer: The label of the healer, where there is one.
-        seed: Of the calibration text, and of what is drawn beside it.
+        content: Everything that can change the result, as plain data, from which the key is made. Labels and settings
+            that cannot change the result are left out, so that equal cells of two grids are the same cell.
+        scorer: The label of the scorer; empty if there is none.
+        healer: The label of the healer; empty if there is none.
+        seed: The seed of the calibration text and of other random draws.
     """
 
     kind: Kind
@@ -58,38 +58,38 @@ class Cell:
 
 
 def _without(steps: Sequence[Step]) -> str:
-    """What an evaluation removes, in words."""
+    """Name the removed steps in words."""
     return f"without {named(steps)}" if steps else "(intact)"
 
 
 def score_by_step(scoring: Result) -> dict[Step, float]:
-    """What a scoring came to: the score of each block, and of each seam where seams were scored."""
+    """Return the score of each block in a scoring, and of each seam if seams were scored."""
     scores = scoring["scores"]
     return dict(zip(scoring["blocks"] or range(len(scores)), scores, strict=True))
 
 
 def blocks_in(scoring: Result) -> int:
-    """How many blocks a scoring is of."""
+    """Return the number of blocks that a scoring has scored."""
     return sum(isinstance(step, int) for step in score_by_step(scoring))
 
 
 def digest(content: Any) -> str:
-    """A hash of plain data."""
+    """Return a hash of plain data."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a cell.
+    """The outcome of a cell: a result, or an error.
 
     Attributes:
-        key: The cell's.
-        result: What it came to; None where it failed, and where only a shard of its text was scored.
-        error: Why it failed, in one line; empty where it did not.
+        key: The key of the cell.
+        result: The result; None if the cell failed, or if only a shard of its text was scored.
+        error: Why the cell failed, in one line; empty if it did not fail.
         lasting: Whether another try would fail for the same reason.
-        shard: What a scorer made of a shard of the text, as bytes.
-        seconds: How long it took.
+        shard: A scorer that has seen a shard of the text, as bytes.
+        seconds: How long the cell took.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""resolve -> compute -> find -> report: what `layerimp bench` and `layerimp report` do."""
+"""The commands `layerimp bench` and `layerimp report`: resolve -> compute -> find -> report."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def run_grid(
     device: str | None = None,
     retry: bool = False,
 ) -> Findings:
-    """Compute what the store in `output` does not yet know of a grid, and write the report.
+    """Compute the cells of a grid that are not yet in the store in `output`, and write the report.
 
     Args:
         grid: The grid.
-        output: The directory of the store; what was finished there stays.
-        permissions: What may run code; by default nothing.
-        progress: Who hears of the preparations.
-        watcher: Who hears of the cells; by default nobody.
+        output: The directory of the store. Finished cells in it are kept.
+        permissions: Which code that came with data may run; by default none.
+        progress: Where to report progress of the preparations.
+        watcher: Where to report progress of the cells; by default nowhere.
         engine: Where cells are computed: `local`, or `ray`.
-        address: Of the Ray cluster; by default the one that the environment names, or else one on this machine.
-        workers: How many processes compute; 0 for none but this one; by default one for each device, or as many as a
-            cluster has room for.
-        device: Where they put their models; by default all GPUs, else the CPU. A cluster gives out its own.
-        retry: Whether cells that failed before are tried again.
+        address: The address of the Ray cluster; by default the one in the environment, or else one on this machine.
+        workers: The number of worker processes; 0 to compute in this process; by default one for each device, or as
+            many as a cluster has room for.
+        device: The device of the workers' models; by default all GPUs, else the CPU. A cluster assigns devices itself.
+        retry: Whether to try cells again that failed before.
 
     Raises:
         InputError: something in the grid is wrong, or the directory holds something else.
@@ -86,7 +86,7 @@ def check_grid(
     workers: int | None = None,
     device: str | None = None,
 ) -> None:
-    """Refuse what cannot go well, before any model is read; see `run_grid`.
+    """Refuse a grid that cannot succeed, before any model is read; see `run_grid`.
 
     Raises:
         InputError: something in the grid is wrong, or the directory holds something else.
@@ -99,7 +99,7 @@ def check_grid(
 
 
 def _check_engine(engine: str, address: str | None, workers: int | None, device: str | None) -> None:
-    """Refuse what does not go together, before anything is begun."""
+    """Refuse options that contradict each other, before any work is done."""
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
     if engine == RAY and device is not None:
@@ -113,7 +113,7 @@ def _check_engine(engine: str, address: str | None, workers: int | None, device:
 
 
 def _check_amounts(grid: Grid, permissions: Permissions) -> None:
-    """Refuse a model of which no amount can go; where some can, the others fail as cells."""
+    """Refuse a model from which none of the amounts can be removed; if some can, the others fail as cells."""
     for label, spec in grid.models.items():
 
         def check(num_blocks: int, label: str = label) -> None:
@@ -139,10 +139,10 @@ def _executor(engine: str, address: str | None, workers: int | None, device: str
 
 
 def findings(directory: Path) -> Findings:
-    """What the store in a directory shows of the grid that was asked for last.
+    """Return the findings for the last requested grid, from the store in a directory.
 
     Raises:
-        OutputError: it holds none.
+        OutputError: the directory holds no grid, or one of another version of layerimp.
     """
     with Store(directory, write=False) as store:
         layout = store.layout()
@@ -157,7 +157,7 @@ def findings(directory: Path) -> Findings:
 
 
 def write_page(found: Findings, directory: Path) -> Path:
-    """Write the report as one HTML file, and return its path."""
+    """Write the report as a single HTML file, and return its path."""
     from layerimp.report.html.page import page, write
 
     return write(page(found), directory)

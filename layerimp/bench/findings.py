@@ -1,4 +1,4 @@
-"""What the cells of a grid show, as data: from the store alone, with no model and no plugin."""
+"""The findings of a grid as data, made from the store alone, without a model or a plugin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from layerimp.steps import Step
 
 
 def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
-    """What the cells show of a grid; those of other grids in the same store are left alone."""
+    """Make the findings of a grid from its cells; cells of other grids in the same store are ignored."""
     results = {key: record.result for key, record in records.items() if record.result is not None}
     cells = {key: cell for model in layout.models for key, cell in layout.cells(results.get, model).items()}
     own = {key: records[key] for key in cells if key in records}
@@ -65,7 +65,7 @@ def _design(layout: Layout) -> Design:
 
 
 def _same_text(layout: Layout, label: str, results: Mapping[str, Result]) -> str:
-    """A word on repeats that read one and the same text; empty where all differ."""
+    """Return a note about repeats that read the same text; empty if all texts differ."""
     for scorer in (name for name, entrant in layout.scorers.items() if not entrant.blind):
         found = [results.get(layout.scoring(label, scorer, draw).key) for draw in layout.draws(scorer)]
         texts = [one["calibration"]["fingerprint"] for one in found if one and one.get("calibration")]
@@ -79,7 +79,7 @@ def _same_text(layout: Layout, label: str, results: Mapping[str, Result]) -> str
 
 @dataclass
 class _Model:
-    """One model of the layout, and all results."""
+    """A model of the layout, with all results."""
 
     layout: Layout
     label: str
@@ -89,7 +89,7 @@ class _Model:
         return self.results.get(cell.key)
 
     def findings(self, design: Design) -> ModelFindings | None:
-        """What the results show of the model; None where it is not scored yet."""
+        """Return the findings for the model; None if it is not scored yet."""
         layout = self.layout
         scorings = {scorer: each for scorer in layout.scorers if (each := self._scorings(scorer))}
         if not scorings:
@@ -113,7 +113,7 @@ class _Model:
         )
 
     def _scorings(self, scorer: str) -> list[Result]:
-        """What is known of a scorer's repeats."""
+        """Return the results that are known of a scorer's repeats."""
         layout = self.layout
         found = (self._known(layout.scoring(self.label, scorer, draw)) for draw in layout.draws(scorer))
         return [one for one in found if one is not None]
@@ -130,7 +130,7 @@ class _Model:
     def _evaluated(
         self, blocks: tuple[Step, ...], healer: str = "", text: int = 0
     ) -> tuple[dict[Key, Metric], Size | None, Repaired | None]:
-        """All metrics without what steps remove, the size, and what a healer did; what is missing is left out."""
+        """Return the known metrics of a model without some steps, its size, and what a healer did."""
         metrics: dict[Key, Metric] = {}
         size = healing = None
         for measure in self.layout.models[self.label].measures:

@@ -1,4 +1,4 @@
-"""What a grid would compute, before anything is loaded: its cells, those that are finished, and the time of scoring."""
+"""The forecast of a grid, made before anything is loaded: all cells, the finished cells, and the time of scoring."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ NOTES = (
 def foretell_grid(
     grid: Grid, output: Path, *, permissions: Permissions, progress: Progress, device: str | None = None
 ) -> GridForecast:
-    """What `run_grid` would do. Nothing is loaded, scored or written.
+    """Forecast the work of `run_grid`. Nothing is loaded, scored or written.
 
     Args:
         grid: The grid.
-        output: The directory of its store, which may hold finished cells, and need not exist.
-        permissions: What may run code.
+        output: The directory of the store, which may hold finished cells, and need not exist.
+        permissions: Which code that came with data may run.
         progress: Where to report progress.
-        device: Where models would be put.
+        device: The device that models would be put on.
 
     Raises:
         InputError: something in the grid is wrong, or the directory holds something else.
@@ -66,7 +66,7 @@ def foretell_grid(
 
 
 def _work(layout: Layout, label: str, known: Mapping[str, Record], permissions: Permissions) -> ModelWork:
-    """What there is to do for one model."""
+    """Forecast the work for one model."""
     recipe = layout.models[label].recipe
     scoring = foretell("run", recipe, permissions=permissions, progress=SILENT)
     cells = _cells(layout, label, known, scoring["num_blocks"])
@@ -86,13 +86,13 @@ def _work(layout: Layout, label: str, known: Mapping[str, Record], permissions: 
 
 
 def _cells(layout: Layout, label: str, known: Mapping[str, Record], num_blocks: int) -> dict[str, CellForecast]:
-    """By kind, how many cells are finished, and how many there can be: as if no two scorings to come chose alike."""
+    """Count the finished cells and all possible ones, by kind, as if no two future scorings chose the same blocks."""
     others = count(1)
 
     def imagined(cell: Cell) -> Result:
         if cell.kind == "scoring":
             return {"scores": [0.0] * num_blocks, "blocks": list(range(num_blocks))}
-        first = next(others) * num_blocks  # blocks that no model has, and no other plan removes
+        first = next(others) * num_blocks  # indices beyond the model's own, and different in every plan
         return {"blocks": list(range(first, first + cell.content.get("count", 0)))}
 
     results = {key: record.result for key, record in known.items() if record.result is not None}

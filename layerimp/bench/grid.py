@@ -1,4 +1,4 @@
-"""The description of a grid: plain data, checked, readable from YAML or JSON."""
+"""The description of a grid: validated plain data, readable from YAML or JSON."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from layerimp.recipe import (
 from layerimp.steps import Cuts
 
 RANDOM_DRAWS = 5
-"""Scorers that look at nothing and have a seed are drawn at least so often: it costs no scoring."""
+"""The least number of repeats of a scorer that has a seed and ignores the model, since such repeats cost nothing."""
 
 
 class ModelSpec(Part):
-    """A model of the grid. What it leaves open is as the grid says."""
+    """A model of the grid. Fields that are not given have the grid's values."""
 
     model: str = Field(description="A model directory, one that a plugin ships, or a model id on the hub.")
     dtype: str | None = Field(
         None,
-        description="What to compute in: float32, bfloat16, float16 or float64; default: as stored, but float32 where "
-        "the CPU only emulates that, and for the starter.",
+        description="The dtype to compute in: float32, bfloat16, float16 or float64; default: the stored dtype, but "
+        "float32 for the starter and where the CPU only emulates the stored one.",
     )
-    calibration: CalibrationSpec | None = Field(None, description="The text that drives its scoring.")
-    tasks: tuple[str, ...] | None = Field(None, description="What it is evaluated on.")
+    calibration: CalibrationSpec | None = Field(None, description="The text that drives scoring.")
+    tasks: tuple[str, ...] | None = Field(None, description="The tasks to evaluate the model on.")
 
 
 def _by_label(value: Any) -> Any:
-    """Accept a name, a list of names (the label is the last part of a path), and labels for names."""
+    """Accept a name, a list of names (the label is the last part of a path), or a mapping from labels to names."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list | tuple):
@@ -70,7 +70,7 @@ def _labels(value: dict[str, ModelSpec]) -> dict[str, ModelSpec]:
 
 
 def _several(value: Any) -> Any:
-    """Accept a single one."""
+    """Accept a single value."""
     return (value,) if isinstance(value, int | float) else value
 
 
@@ -101,11 +101,11 @@ class Grid(Part):
     )
     scorers: Scorers = Field(
         default_factory=lambda: {name: ComponentSpec(name=name) for name in PAPER_SCORERS},
-        description="Scorers, by label; `all` stands for every installed one that is not named beside it.",
+        description="Scorers, by label; `all` stands for every installed scorer that is not listed by name.",
     )
     baselines: Baselines = Field(
         default_factory=lambda: {name: ComponentSpec(name=name) for name in GRID_BASELINES},
-        description="Scorers, by label, that keep the others company.",
+        description="Baseline scorers, by label, to compare the others with.",
     )
     cuts: Cuts = Field(
         "blocks",
@@ -115,14 +115,14 @@ class Grid(Part):
         default_factory=lambda: {PRUNER: ComponentSpec(name=PRUNER)}, description="Pruners, by label."
     )
     healers: Healers = Field(
-        {}, description="Healers, by label; what each makes of every pruned model stands beside it as SCORER+HEALER."
+        {}, description="Healers, by label; each heals every pruned model, and the result is named SCORER+HEALER."
     )
     heal_text: str | None = Field(
         None,
-        description="Text beyond the calibration set, for healers that train; any calibration source.",
+        description="Further text for healers that train; any calibration source.",
     )
     allow_overlap: bool = Field(
-        False, description="Whether models may be healed on documents that a task measures them on."
+        False, description="Whether models may be healed on documents that a task also measures them on."
     )
     counts: Annotated[
         tuple[Annotated[int, Field(ge=1)], ...],
@@ -136,8 +136,8 @@ class Grid(Part):
         AfterValidator(_once),
     ] = Field(
         default_factory=_default_ratios,
-        description="Shares of the blocks to remove, one or several, such as [0.25, 0.5], beside counts; "
-        "default: none where counts are given.",
+        description="Shares of the blocks to remove, one or several, such as [0.25, 0.5]; may be combined with counts. "
+        "Default: none if counts are given.",
     )
     tasks: tuple[str, ...] | None = Field(
         None, description="lm-evaluation-harness tasks: names or YAML paths; default: those of the starter."
@@ -146,17 +146,17 @@ class Grid(Part):
         default_factory=lambda: {HARNESS: ComponentSpec(name=HARNESS)},
         description="Evaluators of quality, by label.",
     )
-    repeats: int = Field(5, ge=1, description="How often each scoring is done, each time with text of its own.")
+    repeats: int = Field(5, ge=1, description="How often to repeat each scoring, each time with different text.")
     calibration: CalibrationSpec = Field(
         default_factory=lambda: CalibrationSpec.model_validate({}), description="The text that drives scoring."
     )
-    protect: tuple[int, ...] = Field((), description="Blocks to keep whatever their score.")
+    protect: tuple[int, ...] = Field((), description="Blocks to keep regardless of scores.")
     task_path: Path | None = Field(None, description="A directory with further task YAMLs.")
     data_dir: Path | None = Field(None, description="Where relative data files of local tasks are looked for first.")
     limit: int | None = Field(None, ge=1, description="Documents per task.")
     num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt.")
     batch_size: int = Field(8, ge=1, description="Rows per batch, in scoring and evaluation.")
-    seed: int = Field(0, ge=0, description="Repeat number n draws with the seed plus n; all else takes the seed.")
+    seed: int = Field(0, ge=0, description="The seed. Repeat number n draws text with the seed plus n.")
 
     @model_validator(mode="after")
     def _some_amount(self) -> Grid:
@@ -166,11 +166,11 @@ class Grid(Part):
 
     @property
     def amounts(self) -> tuple[int | float, ...]:
-        """How much to remove each time: numbers of blocks (int), then shares (float), each from few to many."""
+        """The amounts to remove: numbers of blocks (int), then shares (float), each in ascending order."""
         return (*sorted(self.counts), *sorted(self.ratios))
 
     def recipe(self, label: str) -> Recipe:
-        """What the grid asks of one model, as the recipe of a run."""
+        """Return the recipe of a run that does for one model what the grid asks for."""
         spec = self.models[label]
         shared = {
             "healers",

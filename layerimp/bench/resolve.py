@@ -1,4 +1,4 @@
-"""Resolves a grid before any long work: what takes part, what files hold, and what tasks measure."""
+"""Resolves a grid before any long work: its components and models, digests of files, and the tasks' fingerprints."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def resolve(
     device: torch.device,
     copies: int = 1,
 ) -> Layout:
-    """All that names the cells of a grid.
+    """Find everything that determines the cells of a grid.
 
     Args:
         grid: The grid.
         store: Where digests of files are kept.
-        permissions: What may run code.
+        permissions: Which code that came with data may run.
         progress: Where to report progress.
-        device: What models compute on. The dtype that they compute in is decided here, once for all workers.
+        device: The device that models compute on. The dtype is decided here, once for all workers.
         copies: How many workers hold a model in the memory of that device.
 
     Raises:
-        InputError: something that the grid names does not exist, or does not fit.
+        InputError: something that the grid names does not exist, or does not fit the rest of the grid.
     """
     scorers = _entrants(grid, progress)
     pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.pruners.items()}
@@ -77,9 +77,9 @@ def resolve(
 def _with_dtype(
     recipe: Recipe, permissions: Permissions, progress: Progress, device: torch.device, copies: int
 ) -> tuple[Recipe, str | None]:
-    """The recipe with the dtype that all workers compute in, and how cells are named by it.
+    """Return the recipe with the dtype that all workers compute in, and the dtype's name for the keys of cells.
 
-    The name is None where no dtype is asked for and models compute in the one that they are stored in.
+    The name is None if no dtype is asked for and the model computes in its stored dtype.
     """
     dtype_named(recipe.dtype)
     if recipe.dtype is not None:
@@ -106,7 +106,7 @@ def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:
 
 
 def _refusal(spec: ComponentSpec) -> str | None:
-    """Why a scorer cannot score seams; None where it can, or where that is not known without a model."""
+    """Tell why a scorer cannot score seams; None if it can, or if that is not known without a model."""
     try:
         made = create("scorer", spec.name, spec.options, 1)
     except LayerimpError:
@@ -127,7 +127,7 @@ def _entrant(label: str, spec: ComponentSpec) -> Entrant:
 
 
 def _shards(spec: ComponentSpec, cls: type[Scorer]) -> bool:
-    """Whether a scorer's sweep can do without the whole set; one that needs more blocks than one is not asked."""
+    """Whether a scorer's sweep works on parts of the set; False if the scorer cannot be made for a single block."""
     try:
         sweep = getattr(create("scorer", spec.name, spec.options, 1), "sweep", None)
     except LayerimpError:
@@ -146,7 +146,7 @@ def _mender(spec: ComponentSpec) -> Mender:
 
 
 def _code(cls: type) -> str:
-    """A digest of the module or the package that a component comes from: edited, it is another one."""
+    """Return a digest of the source of a component's module or package, which changes with every edit."""
     top = cls.__module__.partition(".")[0]
     place = Path(str(sys.modules[top].__file__ or ""))
     sources = sorted(place.parent.rglob("*.py")) if place.name == "__init__.py" else [place]
@@ -170,7 +170,7 @@ def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> l
 
 
 def _model_digest(model: str, store: Store) -> str:
-    """Of a directory's files; of a model on the hub, the revision that its name stands for here."""
+    """Return a digest of a directory's files, or for a model on the hub the revision in the local cache."""
     place = Path(located("models", model)).expanduser()
     if place.is_dir():
         files = [path for path in sorted(place.iterdir()) if path.is_file() and path.suffix != ".md"]
@@ -188,7 +188,7 @@ def _model_digest(model: str, store: Store) -> str:
 
 
 def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, store: Store) -> str:
-    """Of a file, its content; a text on the hub, and a task's training split, go by their names."""
+    """Return a digest of a text file's content, or the name of a text on the hub or of a task's training split."""
     spec = recipe.calibration
     source = str(spec.source)
     if (task := task_of(source)) is not None:
@@ -199,7 +199,7 @@ def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, s
 
 
 def _source_digest(source: str, store: Store, **form: Any) -> str:
-    """Of a file, its content; of a text on the hub, its name."""
+    """Return a digest of a text file's content, or the name of a text on the hub."""
     check_source(source, again=True, **form)
     place = Path(located("texts", source)).expanduser()
     return _file_digest(place, store) if place.is_file() else source

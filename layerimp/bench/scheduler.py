@@ -1,4 +1,4 @@
-"""Runs a grid: gives an executor what is wanted next, and keeps what comes of it. It alone writes the store."""
+"""The scheduler: it gives an executor the next cells and stores the results. Nothing else writes to the store."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from layerimp.scorer import Importance
 from layerimp.steps import Step
 
 TRIES = 3
-"""How often a cell may fall, by an error that need not last or with its worker, before it has failed."""
+"""How often a cell is tried. Only errors that may not recur, such as the death of a worker, lead to another try."""
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Watcher(Protocol):
-    """Somebody who wants to know how far a grid is."""
+    """Gets reports on the progress of a grid."""
 
     def update(self, tally: Tally) -> None:
-        """Something was started, or has come."""
+        """Take the new state: cells were started, or have finished."""
         ...
 
     def failed(self, cell: Cell, error: str) -> None:
-        """A cell failed."""
+        """Take the error of a cell that failed."""
         ...
 
 
 class Unwatched:
-    """A watcher that tells nobody."""
+    """A watcher that ignores all reports."""
 
     def update(self, tally: Tally) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def failed(self, cell: Cell, error: str) -> None:
-        """Say nothing: the report names what failed."""
+        """Do nothing: the report names the cells that failed."""
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C does not interrupt what the first one began."""
+    """Ignore further Ctrl-C while the first one is being handled."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -64,18 +64,18 @@ def _undisturbed() -> Iterator[None]:
 
 
 class _NeedsModelError(LayerimpError):
-    """A pruner wants the model scored again."""
+    """A pruner needs the model scored again."""
 
 
 class Scheduler:
-    """One grid at work.
+    """Runs one grid.
 
     Args:
         layout: The grid.
-        store: Where finished cells are.
-        permissions: What may run code.
-        watcher: Who is told.
-        retry: Whether cells that failed before are tried again.
+        store: The store of finished cells.
+        permissions: Which code that came with data may run.
+        watcher: Where to report progress.
+        retry: Whether to try cells again that failed before.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class Scheduler:
         self._plan_here()
 
     def wants_any(self) -> bool:
-        """Whether there is anything left to compute."""
+        """Whether any cells are left to compute."""
         return self._queue.waiting() > 0
 
     def run(self, executor: Executor) -> None:
         """Compute all cells that are wanted and not known.
 
-        Whatever ends this, an interrupt among others, what was finished is kept.
+        Finished cells are kept, however this ends, such as by an interrupt.
         """
         busy = 0
         try:
@@ -114,7 +114,7 @@ class Scheduler:
                 executor.stop()
 
     def _take(self, executor: Executor) -> None:
-        """Wait for something to come, and keep it."""
+        """Wait for an assignment to finish, and store its outcomes."""
         try:
             assignment, outcomes = executor.finished()
         except WorkerError as error:
@@ -124,17 +124,17 @@ class Scheduler:
         wholes = [(cells[each.key], self._whole(cells[each.key], each, assignment.shard)) for each in outcomes]
         kept = [(cell, whole) for cell, whole in wholes if whole]
         self._keep(kept)
-        # Of the evaluations only those of intact models lead on.
+        # Among evaluations, only those of intact models lead to further cells.
         leading = [cell for cell, _ in kept if cell.kind in ("scoring", "planning") or cell.content.get("blocks") == []]
         if leading:
             self._queue.look({cell.model for cell in leading})
             self._plan_here()
 
     def _whole(self, cell: Cell, outcome: Outcome, shard: tuple[int, int]) -> Outcome | None:
-        """What came of a cell; None where shards of it are missing, or where it is tried again."""
+        """Return the outcome of a whole cell; None if shards are missing, or if the cell is tried again."""
         number, count = shard
         if self._queue.is_settled(cell.key):
-            return None  # another shard has failed it
+            return None  # another shard has failed
         if outcome.shard:
             shards = self._shards[cell.key]
             shards[number] = from_bytes(outcome.shard)
@@ -157,13 +157,13 @@ class Scheduler:
                 self._watcher.failed(cell, outcome.error)
 
     def _plan_here(self) -> None:
-        """Make the plans that need no model."""
+        """Compute the plans that need no model."""
         while made := [pair for cell in self._queue.ready("planning") if (pair := self._planned(cell))]:
             self._keep(made)
             self._queue.look({cell.model for cell, _ in made})
 
     def _planned(self, cell: Cell) -> tuple[Cell, Outcome] | None:
-        """The plan, where one scoring is enough for it."""
+        """Return the outcome of a planning that needs only one scoring; None if it needs more."""
         first = as_importance(self._queue.results[cell.content["scoring"]])
 
         def scoring(removed: Sequence[Step]) -> Importance:
@@ -180,7 +180,7 @@ class Scheduler:
             return cell, failure(cell.key, error)
 
     def _next(self, idle: int) -> Assignment | None:
-        """What to do next."""
+        """Return the next assignment; None if no cell is ready."""
         if not self._split_off:
             ready = self._queue.ready()
             if not ready:
@@ -198,9 +198,10 @@ class Scheduler:
         return self._split_off.popleft()
 
     def _group(self, cell: Cell) -> tuple[str, ...]:
-        """What cells that are computed together have in common; one that has fallen is tried by itself.
+        """Return the group of a cell; the cells of a group are computed together.
 
-        These are the scorings that read the same text, and the evaluations of one healed model.
+        Scorings of the same text form a group, and so do evaluations of the same healed model. A cell that has failed
+        before is tried alone.
         """
         if self._falls[cell.key]:
             return (cell.key,)
@@ -209,7 +210,7 @@ class Scheduler:
         return (cell.model, "blind" if cell.content["calibration"] is None else str(cell.seed))
 
     def _split(self, cells: Sequence[Cell], spare: int) -> Iterable[Assignment]:
-        """Assignments of cells that belong together: several, where so many workers would be idle otherwise."""
+        """Make assignments of cells that belong together: several, if `spare` workers would otherwise be idle."""
         recipe = self._layout.models[cells[0].model].recipe
         count = min(spare, -(-recipe.calibration.samples // recipe.batch_size))
         apart = [cell for cell in cells if cell.kind == "scoring" and self._layout.scorers[cell.scorer].shards]

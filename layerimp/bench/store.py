@@ -1,4 +1,4 @@
-"""The finished cells of a grid, in SQLite: one transaction each, so that a kill loses only what is under way."""
+"""The store of a grid's finished cells, in SQLite, with a transaction each: a kill loses only cells in progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from layerimp.report.versions import versions
 
 FILE, LOCK = "bench.sqlite", "bench.lock"
 FORMAT = 2
-"""2: an evaluation keeps its documents. What was kept before stays readable, and is compared as far as it goes."""
+"""Since 2, an evaluation keeps its documents' values. Older stores stay readable, without comparisons by document."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS cells (
@@ -35,14 +35,14 @@ CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, di
 
 @dataclass(frozen=True)
 class Record:
-    """A cell that was computed, or failed.
+    """A stored cell.
 
     Attributes:
-        result: What it came to; None where it failed.
-        error: Why it failed; empty where it did not.
-        seconds: How long it took.
-        attempts: How often it was tried.
-        versions: Of the libraries that computed it.
+        result: The result; None if the cell failed.
+        error: Why the cell failed; empty if it did not fail.
+        seconds: How long the cell took.
+        attempts: How often the cell was tried.
+        versions: The versions of the libraries that computed the cell.
     """
 
     result: Result | None
@@ -53,18 +53,18 @@ class Record:
 
 
 class Store:
-    """The cells of one directory.
+    """The store in a directory.
 
-    Only one process at a time writes there: the operating system's lock on a file says who, and ends with its holder.
-    A new store in which no grid was begun, because of an error, leaves nothing behind.
+    Only one process at a time may write. It holds the operating system's lock on a file, which is released when the
+    process ends. If an error occurs before a grid was stored, a new store is removed again.
 
     Args:
-        directory: Where it lies; made if need be.
+        directory: The directory of the store; created if necessary.
         write: Whether to write, which takes the lock.
 
     Raises:
-        OutputError: the directory holds something else, cannot be written, or another process is at work there; or the
-            file is damaged. The methods raise it too, where the disk is full or the file was damaged meanwhile.
+        OutputError: the directory holds other files or cannot be written, another process is writing to it, or the
+            store's file is damaged. The methods also raise it if the disk is full or the file is damaged later.
     """
 
     def __init__(self, directory: Path, *, write: bool = True) -> None:
@@ -97,7 +97,7 @@ class Store:
 
     @contextmanager
     def _answered(self) -> Iterator[None]:
-        """Say in one line what keeps SQLite from doing what it is asked for in here."""
+        """Turn errors of SQLite in this context into an `OutputError` of one line."""
         try:
             yield
         except sqlite3.Error as error:
@@ -136,11 +136,11 @@ class Store:
     def _holds_a_grid(self) -> bool:
         try:
             return self.layout() is not None
-        except OutputError:  # it is damaged, and may hold one
+        except OutputError:  # the file is damaged, and may hold a grid
             return True
 
     def _close(self, *, begun: bool) -> None:
-        """Let go of the store; of one in which nothing was begun nothing stays."""
+        """Close the store, and remove it if it is new and no grid was begun."""
         if connection := vars(self).get("_connection"):
             connection.close()
         self._lock.release()
@@ -151,7 +151,7 @@ class Store:
                 self.directory.rmdir()
 
     def put(self, outcomes: Iterable[tuple[Cell, Outcome]]) -> None:
-        """Keep what came of cells that were computed together: all of them, or none."""
+        """Store the outcomes of cells that were computed together, either all of them or none."""
         rows = [
             (
                 cell.key,
@@ -175,7 +175,7 @@ class Store:
             )
 
     def records(self) -> dict[str, Record]:
-        """All cells by key."""
+        """Return all cells, by key."""
         with self._answered():
             rows = self._connection.execute("SELECT key, result, error, seconds, attempts, versions FROM cells")
             return {
@@ -184,31 +184,31 @@ class Store:
             }
 
     def keep_layout(self, document: Mapping[str, Any]) -> None:
-        """Keep the grid as it was asked for last."""
+        """Store the last requested grid."""
         with self._answered(), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO layout VALUES (1, ?)", (json.dumps(document),))
 
     def layout(self) -> dict[str, Any] | None:
-        """The grid as it was asked for last; None before."""
+        """Return the last requested grid; None if there is none yet."""
         with self._answered():
             row = self._connection.execute("SELECT document FROM layout").fetchone()
             return None if row is None else dict(json.loads(row[0]))
 
     def known_digest(self, path: str, stamp: str) -> str | None:
-        """The digest of a file that has not changed since it was kept."""
+        """Return the stored digest of a file; None if there is none, or if the file has changed since."""
         query = "SELECT digest FROM files WHERE path = ? AND stamp = ?"
         with self._answered():
             row = self._connection.execute(query, (path, stamp)).fetchone()
         return None if row is None else str(row[0])
 
     def keep_digest(self, path: str, stamp: str, digest: str) -> None:
-        """Keep the digest of a file."""
+        """Store the digest of a file."""
         with self._answered(), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (path, stamp, digest))
 
 
 def _why_not(directory: Path, *, write: bool) -> str:
-    """Why a directory without a store cannot be used; empty where one may be made there."""
+    """Tell why a directory without a store cannot be used; empty if a store may be created there."""
     if not directory.exists():
         return "" if write else "does not exist"
     if not directory.is_dir():

@@ -1,4 +1,4 @@
-"""Which cells of a grid are wanted, as more becomes known."""
+"""The work queue: the cells of a grid that are ready to be computed, updated as results arrive."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from layerimp.bench.cells import Cell, Kind, Outcome, Result
 from layerimp.bench.store import Record
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""In the order in which they are computed: scorings lead to all else."""
+"""The kinds of cells in the order of computing: scorings come first, since other cells depend on them."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How far a grid is.
+    """The progress of a grid.
 
     Attributes:
-        done: Cells that are finished, those of earlier runs among them.
-        failed: Cells that failed.
-        running: Cells that are under way.
-        known: All cells that are known of; what scorings lead to is not, before they are done.
-        seconds_left: An estimate, from the cells so far; None before there is one.
+        done: The number of finished cells, including those of earlier runs.
+        failed: The number of failed cells.
+        running: The number of cells in progress.
+        known: The number of all cells known so far. The cells that a scoring leads to are known once it is finished.
+        seconds_left: An estimate of the remaining time, from the cells so far; None if there is none yet.
     """
 
     done: int
@@ -36,12 +36,12 @@ class Tally:
 
 
 class WorkQueue:
-    """The cells of a grid between those that are known and those that nobody knows of yet.
+    """The cells of a grid that can be computed from the results so far.
 
     Args:
         layout: The grid.
-        records: What is known of earlier.
-        retry: Whether what failed then is wanted again.
+        records: The stored cells of earlier runs, by key.
+        retry: Whether to compute cells again that failed in earlier runs.
     """
 
     def __init__(self, layout: Layout, records: Mapping[str, Record], *, retry: bool) -> None:
@@ -60,7 +60,7 @@ class WorkQueue:
         self.look(layout.models)
 
     def look(self, models: Iterable[str]) -> None:
-        """Find the cells that what is known of some models leads to, also under other labels of theirs."""
+        """Find the cells that the known results of some models lead to, also for other labels of the same models."""
         subjects = self._layout.models
         alike = {subjects[model].identity for model in models}
         for model in (label for label, subject in subjects.items() if subject.identity in alike):
@@ -70,30 +70,30 @@ class WorkQueue:
                 self._seen.add(key)
 
     def ready(self, kind: Kind | None = None) -> Collection[Cell]:
-        """What is to be computed, of one kind; by default of the first kind of which there is any."""
+        """The cells of one kind that are ready to compute; by default those of the first kind that has any."""
         kinds = [kind] if kind else KINDS
         return next((self._ready[each].values() for each in kinds if self._ready[each]), ())
 
     def waiting(self) -> int:
-        """How many cells are to be computed, whatever their kind."""
+        """How many cells of any kind are ready to compute."""
         return sum(map(len, self._ready.values()))
 
     def start(self, cells: Iterable[Cell]) -> None:
-        """Some cells are under way."""
+        """Mark cells as in progress."""
         for cell in cells:
             self._running[cell.key] = self._ready[cell.kind].pop(cell.key)
 
     def again(self, cell: Cell) -> None:
-        """A cell that was under way is to be computed once more."""
+        """Put a cell in progress back into the queue."""
         if self._running.pop(cell.key, None):
             self._ready[cell.kind][cell.key] = cell
 
     def is_settled(self, key: str) -> bool:
-        """Whether it is known what came of a cell."""
+        """Whether the outcome of a cell is known."""
         return key in self.results or key in self._failed
 
     def settle(self, cell: Cell, outcome: Outcome) -> None:
-        """It is known what came of a cell."""
+        """Take the outcome of a cell."""
         self._running.pop(cell.key, None)
         self._ready[cell.kind].pop(cell.key, None)
         if outcome.result is None:
@@ -103,13 +103,17 @@ class WorkQueue:
             self._seconds[cell.kind].append(outcome.seconds)
 
     def tally(self, workers: int) -> Tally:
-        """How far the grid is, where so many cells are computed at once."""
+        """Return the progress of the grid.
+
+        Args:
+            workers: How many cells are computed at once, for the estimate of the time.
+        """
         left = Counter({kind: len(cells) for kind, cells in self._ready.items()})
         left.update(cell.kind for cell in self._running.values())
         known = {kind: fmean(seconds) for kind, seconds in self._seconds.items() if seconds}
         seconds = None
         if counted := sum(left[kind] for kind in known):
-            # Kinds of which nothing is timed yet take as long as the others do on average.
+            # A kind that was not timed yet is assumed to take as long as the others on average.
             seconds = sum(left[kind] * mean for kind, mean in known.items()) * left.total() / counted / workers
         done, failed = len(self._seen & self.results.keys()), len(self._seen & self._failed)
         return Tally(done, failed, len(self._running), len(self._seen), seconds)

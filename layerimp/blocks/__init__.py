@@ -1,4 +1,4 @@
-"""A model's stack of blocks: running it, reading it, and telling whether two models are the same."""
+"""A model's stack of blocks: running it, reading from it, and comparing it with another."""
 
 from layerimp.blocks.forward import computing, run
 from layerimp.blocks.modes import in_eval_mode

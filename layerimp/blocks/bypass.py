@@ -1,4 +1,4 @@
-"""Lets the hidden states pass by blocks, or by one half of them, while nothing is removed."""
+"""Bypasses blocks, or halves of blocks, without removing anything."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bypassed(stack: BlockStack, steps: Sequence[Step], *, idle: bool = False) -> Iterator[None]:
-    """Let the hidden states pass unchanged by the sublayers that steps remove; all others keep their index.
+    """A context in which the hidden states bypass the sublayers of some steps. All blocks keep their indices.
 
-    Without its MLP a block puts out what its attention leaves; without its attention, what its MLP makes of the block's
-    input. Both halves run all the same.
+    Without its MLP, a block returns its middle. Without its attention, it returns the output of its MLP for the block's
+    input. Both halves are still computed.
 
     Args:
         stack: The model's blocks.
-        steps: What to bypass, such as `[5, "17/18"]`.
-        idle: Whether whole blocks do not even run, but once to show the form of their output. Only for models whose
-            other blocks read nothing of them beside the hidden states.
+        steps: The steps to bypass, such as `[5, "17/18"]`.
+        idle: Whether bypassed whole blocks run only once, to show the form of their output. Allowed only if the other
+            blocks of the model read nothing of them but the hidden states.
 
     Raises:
-        ModelError: a block has no halves, and one of them is to be bypassed.
+        ModelError: one half of a block has to be bypassed, but the block cannot be divided.
         NonFiniteError: a block puts out a NaN or an infinity in the trial that looks for its halves.
     """
     gone = removed_by(steps)
@@ -47,7 +47,7 @@ def bypassed(stack: BlockStack, steps: Sequence[Step], *, idle: bool = False) ->
 
 
 def _passing_by(forward: Callable[..., Any], idle: bool) -> Callable[..., Any]:
-    """What returns the hidden states as they came, in the form in which `forward` returns others."""
+    """Return a function that returns the hidden states unchanged, in the same form as `forward`."""
     shown: list[Any] = []
 
     def passing(*args: Any, **kwargs: Any) -> Any:
@@ -61,7 +61,7 @@ def _passing_by(forward: Callable[..., Any], idle: bool) -> Callable[..., Any]:
 
 @contextmanager
 def _without_mlp(block: nn.Module, halves: Halves) -> Iterator[None]:
-    """Let a block put out its middle."""
+    """A context in which a block returns its middle."""
     seen: list[Tensor] = []
     with ExitStack() as undo:
         undo.enter_context(watching_middle(block, halves, seen.append))
@@ -77,7 +77,7 @@ def _without_mlp(block: nn.Module, halves: Halves) -> Iterator[None]:
 
 @contextmanager
 def without_attention(block: nn.Module, halves: Halves) -> Iterator[None]:
-    """Let the MLP of a block read, and add to, the block's input."""
+    """A context in which the MLP of a block reads the block's input and adds to it."""
     with ExitStack() as undo:
         if halves.giver is not None:
             undo.enter_context(changing_middle(block, halves, lambda start, _middle: start))
@@ -88,6 +88,6 @@ def without_attention(block: nn.Module, halves: Halves) -> Iterator[None]:
 
 
 def _nothing(_module: nn.Module, _args: Any, output: Any) -> Any:
-    """A module's output with zeros in place of its hidden states."""
+    """Return a module's output with zeros in place of its hidden states."""
     hidden = hidden_states(output)
     return with_hidden(output, hidden.new_zeros(hidden.shape))

@@ -1,7 +1,7 @@
-"""Whether two models are the same: weight by weight, and in what they put out for a few tokens.
+"""Compares two models: weight by weight, and by their outputs for a few tokens.
 
-What a product of matrices rounds to can depend on where its operands lie in memory. So two models are first compared
-weight by weight, bit for bit, and then compute with the very same tensors: equal models agree to the last bit.
+The rounding of a matrix product can depend on where its operands lie in memory. So two models are first compared weight
+by weight, bit for bit, and then compute with the very same tensors: equal models agree to the last bit.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ if TYPE_CHECKING:
 
 TOKENS = 12
 PROMPT = 8
-"""Tokens that a cache is filled with at once; the others come one by one."""
+"""The number of tokens with which a cache is filled at once; the other tokens follow one by one."""
 TOLERANCE = 8.0
-"""How many roundings two ways of computing the same with the same tensors may lie apart; most lie 0."""
+"""The largest difference, in roundings, between two ways to compute the same from the same tensors; usually it is 0."""
 
 
 def last_hidden(stack: BlockStack, skipped: Sequence[Step] = ()) -> Tensor:
-    """The last hidden states [1, seq, hidden], past the steps `skipped`; of an encoder and a decoder, the logits."""
-    # The backbone of an encoder and a decoder may want the ids of both; the model makes those of the decoder itself.
+    """Return the last hidden states [1, seq, hidden] with steps bypassed; for an encoder-decoder model, the logits."""
+    # The backbone of an encoder-decoder model may need the ids of both; the whole model makes the decoder's ids itself.
     with in_eval_mode(stack.model), bypassed(stack, skipped):
         return _answer(stack, stack.model if stack.model.config.is_encoder_decoder else stack.backbone)
 
 
 def logits(stack: BlockStack) -> Tensor:
-    """The logits [1, seq, vocab], or of a classifier [1, label], without a cache."""
+    """Return the logits [1, seq, vocab], or [1, label] for a classifier, without a cache."""
     return _answer(stack, stack.model)
 
 
 def _answer(stack: BlockStack, part: nn.Module) -> Tensor:
-    """The first tensor that a part of the model puts out."""
+    """Return the first tensor in the output of a part of the model."""
     ids = probe_ids(stack, TOKENS)
     with in_eval_mode(stack.model), torch.no_grad(), quiet():
         return hidden_states(part(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part)))
 
 
 def cached_logits(stack: BlockStack, skipped: Sequence[Step] = ()) -> Tensor | None:
-    """The logits [1, token, vocab] of the last tokens, as generation computes them with a cache, past steps `skipped`.
+    """Return the logits [1, token, vocab] of the last tokens, computed with a cache and with steps bypassed.
 
-    The tokens are given, whatever the model would say. None for a model that generates nothing.
+    The tokens are fixed, whatever the model would generate. None for a model that does not generate.
     """
     model = stack.model
     if not model.can_generate():
@@ -78,22 +78,26 @@ def cached_logits(stack: BlockStack, skipped: Sequence[Step] = ()) -> Tensor | N
 
 
 def require_finite(values: Tensor, whose: str) -> None:
-    """Refuse to compare with what is not finite.
+    """Refuse values that are not finite, and so cannot be compared.
+
+    Args:
+        values: The values.
+        whose: The model, for the error.
 
     Raises:
-        NonFiniteError: a value is a NaN or an infinity; says `whose`.
+        NonFiniteError: a value is a NaN or an infinity.
     """
     if not values.isfinite().all():
         raise NonFiniteError(f"{whose} puts out a NaN or an infinity on a few tokens")
 
 
 def deviation(expected: Tensor, found: Tensor | None, dtype: torch.dtype | None = None) -> float:
-    """The largest difference, in roundings at the scale of the largest value; infinite where there is a NaN.
+    """Return the largest difference, in roundings at the scale of the largest value; infinite if there is a NaN.
 
     Args:
-        expected: What should come out.
-        found: What came out; None where nothing did.
-        dtype: What was computed in; by default the dtype of `expected`, which generation widens to float32.
+        expected: The expected values.
+        found: The values found; None if there are none.
+        dtype: The dtype of the computation; by default that of `expected`. Generation widens logits to float32.
     """
     if found is None or expected.shape != found.shape:
         return math.inf
@@ -103,9 +107,9 @@ def deviation(expected: Tensor, found: Tensor | None, dtype: torch.dtype | None 
 
 
 def first_difference(model: PreTrainedModel, other: PreTrainedModel) -> str | None:
-    """The first weight or persistent buffer that differs in any bit, by its path; None where all are equal.
+    """Return the path of the first weight or persistent buffer that differs in any bit; None if all are equal.
 
-    A weight that the other model holds in a narrower dtype is compared as that dtype rounds it.
+    A weight that the other model holds in a narrower dtype is compared after rounding to that dtype.
     """
     ours, theirs = stored_tensors(model), stored_tensors(other)
     for path, tensor in ours.items():
@@ -116,18 +120,18 @@ def first_difference(model: PreTrainedModel, other: PreTrainedModel) -> str | No
 
 
 def share_tensors(owner: PreTrainedModel, borrower: PreTrainedModel) -> None:
-    """Let a model compute with another one's weights and persistent buffers, in place of equal ones of its own."""
+    """Let a model use the weights and persistent buffers of another model in place of its own, which are equal."""
     theirs = stored_tensors(owner)
     for path, tensor in stored_tensors(borrower).items():
         tensor.data = theirs[path].data
 
 
 def stored_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights and the buffers that a checkpoint holds, by their path; tied ones under each of their paths."""
+    """Return the weights and buffers that a checkpoint holds, by path; a tied weight under each of its paths."""
     return dict(model.state_dict(keep_vars=True))
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """A tensor's bits as whole numbers, so that -0 is not 0, and a NaN is itself."""
+    """Return a tensor's bits as integers, so that -0 differs from 0, and a NaN equals itself."""
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.detach().view(whole[tensor.itemsize]) if tensor.itemsize in whole else tensor.detach()

@@ -1,4 +1,4 @@
-"""Runs a backbone, whole or with other computations in place of its blocks' own."""
+"""Runs a backbone, as it is or with the computations of blocks replaced."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from layerimp.errors import LayerimpError, ModelError, one_line
 
 
 def run(backbone: nn.Module, batch: Mapping[str, Tensor]) -> Any:
-    """What a backbone puts out for a batch; without padding it gets no mask, and attention can take its fast path."""
+    """Return the output of a backbone for a batch. Without padding no mask is passed, so that attention can be fast."""
     mask = batch["attention_mask"]
     masked = {} if bool(mask.all()) else {"attention_mask": mask}
     return called(backbone, input_ids=batch["input_ids"], **masked, **without_cache(backbone))
 
 
 def called(module: nn.Module, **inputs: Any) -> Any:
-    """What a part of a model puts out.
+    """Return the output of a part of a model.
 
     Raises:
-        ModelError: it cannot; whatever the model says of it in one line.
+        ModelError: the call failed; the error gives the reason in one line.
     """
     try:
         return module(**inputs)
@@ -37,14 +37,14 @@ def called(module: nn.Module, **inputs: Any) -> Any:
 
 
 def without_cache(module: nn.Module) -> dict[str, bool]:
-    """What tells a model to do without a cache, where it knows one."""
+    """Return the arguments that turn off a model's cache; empty for a model without one."""
     return {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
 
 
 def hidden_states(output: Any) -> Tensor:
-    """The hidden states [batch, seq, hidden] that a block, or a part of one, returned.
+    """Return the hidden states [batch, seq, hidden] in the output of a block, or of a part of one.
 
-    Some architectures return them bare, some first in a tuple or a mapping.
+    Some architectures return them directly, others as the first item of a tuple or a mapping.
     """
     if isinstance(output, Tensor):
         return output
@@ -53,7 +53,7 @@ def hidden_states(output: Any) -> Tensor:
 
 
 def with_hidden(output: Any, hidden: Tensor) -> Any:
-    """A block's output with other hidden states in it."""
+    """Return a block's output with the hidden states replaced."""
     if isinstance(output, Tensor):
         return hidden
     if isinstance(output, Mapping):
@@ -65,7 +65,7 @@ def with_hidden(output: Any, hidden: Tensor) -> Any:
 
 
 def block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The hidden states [batch, seq, hidden] that a block was called with."""
+    """Return the hidden states [batch, seq, hidden] in the arguments of a block."""
     if args and isinstance(args[0], Tensor):
         return args[0]
     if isinstance(hidden := kwargs.get("hidden_states"), Tensor):
@@ -74,7 +74,7 @@ def block_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 def with_input(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a block was called with, with other hidden states in it."""
+    """Return the arguments of a block with the hidden states replaced."""
     old = block_input(args, kwargs)
     return (
         tuple(hidden if value is old else value for value in args),
@@ -84,7 +84,7 @@ def with_input(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor) ->
 
 @contextmanager
 def computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Let `module` compute `forward` in place of its own; its hooks stay, and on leaving it is as it was."""
+    """A context in which `module` computes `forward` in place of its own; its hooks stay in place."""
     own = vars(module).get("forward")
     vars(module)["forward"] = forward
     try:
@@ -100,11 +100,11 @@ def computing(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 def giving_back(
     outputs: Mapping[nn.Module, Any], first: Mapping[nn.Module, Callable[[], None]] = MappingProxyType({})
 ) -> Iterator[None]:
-    """Let blocks give back what they gave in an earlier pass, without computing it again; their hooks are called.
+    """A context in which blocks return outputs of an earlier pass without computing; their hooks are called.
 
     Args:
-        outputs: What they gave, by block.
-        first: What to call before a block does so.
+        outputs: The outputs, by block.
+        first: A function to call before a block returns its output, by block.
     """
     with ExitStack() as undo:
         for block, output in outputs.items():

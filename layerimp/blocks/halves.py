@@ -1,13 +1,12 @@
 """Finds the two halves of a block: its attention and its MLP, and the hidden states between them.
 
 Nothing is known by name. The *middle* of a block is the residual value that its last addition, the MLP's, adds to: in
-pre-norm the block's input plus what the attention put out, in post-norm the norm of that. Whatever is called from the
-first submodule on that reads the middle belongs to the MLP half, and all before it to the attention half. A parameter
-of which that does not tell, because no submodule that is called holds it, belongs to the MLP half if another value of
-it leaves the middle as it is, and not what the block puts out.
+pre-norm blocks the block's input plus the output of the attention, in post-norm blocks the norm of that. The first
+submodule that reads the middle, and everything called after it, belongs to the MLP half; everything called before
+belongs to the attention half. A parameter that is in no called submodule belongs to the MLP half if another value of it
+changes the block's output, but not the middle.
 
-That the middle can be replaced is tried: with other hidden states in its place, these are what the MLP half reads and
-adds to.
+A trial proves that the middle can be replaced: the MLP half must read and add to the hidden states put in its place.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ _NO_ORDER = "it does not add to the residual stream an attention first and then 
 
 
 def find_halves(stack: BlockStack) -> list[Halves | Whole]:
-    """The halves of every block of `stack`; or why a block has none.
+    """Find the halves of every block of `stack`, or why a block cannot be divided.
 
     Raises:
-        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
+        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be found out.
     """
     nothing = Whole(_NO_ORDER)
     examine: Callable[[Trial, Record], Halves | Whole | None] = partial(
@@ -48,11 +47,11 @@ def find_halves(stack: BlockStack) -> list[Halves | Whole]:
 
 
 def halves_of(stack: BlockStack, blocks: Collection[int]) -> dict[int, Halves]:
-    """The halves of some blocks, by their indices.
+    """Find the halves of some blocks, by their indices.
 
     Raises:
-        ModelError: one of them has none; says why.
-        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
+        ModelError: one of the blocks cannot be divided; the error says why.
+        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be found out.
     """
     if not blocks:
         return {}
@@ -70,10 +69,11 @@ def halves_of(stack: BlockStack, blocks: Collection[int]) -> dict[int, Halves]:
 
 
 def _halves(trial: Trial, record: Record, *, crossing: bool = False) -> Halves | Whole | None:
-    """The halves of a block, or why it has none; None where it shows no additions.
+    """Find the halves of a block, or why it cannot be divided; None if it shows no additions.
 
-    Of several places between its additions, the middle is the first one after which no token reads another: more than
-    one may come after the attention. It is the last one where `crossing`, since some attention may read another text.
+    Of several places between its additions, the middle is the first place after which no token reads another token,
+    since several additions may follow the attention. With `crossing` it is the last place, because a cross-attention
+    reads another text.
     """
     found: list[Halves] = []
     reasons: list[str] = []
@@ -95,9 +95,9 @@ def _halves(trial: Trial, record: Record, *, crossing: bool = False) -> Halves |
 
 
 def _middles(record: Record) -> Iterator[tuple[Tensor, list[Addition], bool]]:
-    """What may be the middle of a block [token, feature], in order.
+    """Yield what may be the middle of a block [token, feature], in order.
 
-    With it come the additions that lead to it, and whether another one is seen to be made to it.
+    Each comes with the additions that lead to it, and with whether a later addition to it was seen.
     """
     additions = Branches(record.events).additions
     for count in range(1, len(additions)):
@@ -107,7 +107,7 @@ def _middles(record: Record) -> Iterator[tuple[Tensor, list[Addition], bool]]:
 
 
 def _around(trial: Trial, record: Record, middle: Tensor, branches: tuple[Tap, ...]) -> Halves | Whole:
-    """The halves of a block around a middle [token, feature]; or why it is none."""
+    """Find the halves of a block around a middle [token, feature], or why this is not a middle."""
     if torch.equal(middle, record.events[0].rows):
         return Whole(_PARALLEL)
     shows = [(at, event) for at, event in enumerate(record.events) if torch.equal(event.rows, middle)]
@@ -129,7 +129,7 @@ def _around(trial: Trial, record: Record, middle: Tensor, branches: tuple[Tap, .
 
 
 def _divides(trial: Trial, halves: Halves, middle: Tensor) -> bool:
-    """Whether other hidden states in the middle of a block are all that decides what it puts out."""
+    """Whether a block's output depends on nothing but the hidden states in its middle."""
     other = _made_up(middle)
     with _starting_from(trial, halves, other):
         one, further = trial.run(), trial.run(nudged=True)
@@ -150,7 +150,7 @@ def _attends(trial: Trial, halves: Halves) -> bool:
 
 
 def _carries(trial: Trial, halves: Halves, middle: Tensor) -> bool:
-    """Whether a block puts out its middle, and not only a norm of that, which is the same for twice as much."""
+    """Whether a block's output contains its middle itself, not only a norm of it, which would cancel a factor of 2."""
     one = _made_up(middle)
     ends = []
     for start in (one, 2 * one):
@@ -160,37 +160,37 @@ def _carries(trial: Trial, halves: Halves, middle: Tensor) -> bool:
 
 
 def _starting_from(trial: Trial, halves: Halves, middle: Tensor) -> AbstractContextManager[None]:
-    """Let the MLP half go on from hidden states [token, feature], whatever the attention half has left."""
+    """A context in which the MLP half starts from given hidden states [token, feature], whatever the attention does."""
     return changing_middle(trial.block, halves, lambda start, _middle: middle.view_as(start).to(start))
 
 
 def _made_up(rows: Tensor) -> Tensor:
-    """Hidden states [token, feature] like those that are given."""
+    """Make up hidden states [token, feature] similar to the given ones."""
     wave = torch.sin(torch.arange(rows.numel(), device=rows.device)).view_as(rows)
     return (rows.abs().mean() + 1) * wave.to(rows.dtype)
 
 
 def _end(record: Record) -> Tensor:
-    """What a block put out [token, feature]."""
+    """Return a block's output [token, feature]."""
     return record.events[-1].rows
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same but for roundings on the way."""
+    """Whether two tensors are equal up to rounding."""
     allowed = 1e3 * torch.finfo(other.dtype).eps * one.abs().max()
     return bool(((one.to(other.dtype) - other).abs() <= allowed).all())
 
 
 class _Sides:
-    """Parts the submodules of a block between its halves.
+    """Divides the submodules of a block between its halves.
 
     Args:
         trial: The block.
         at: The number of the event at which the MLP half begins.
 
     Attributes:
-        mlp: What belongs to the MLP half, by path.
-        shared: A submodule with parameters that is called in both halves; empty where there is none.
+        mlp: The paths that belong to the MLP half.
+        shared: A submodule with parameters that is called in both halves; empty if there is none.
     """
 
     def __init__(self, trial: Trial, at: int) -> None:
@@ -200,7 +200,7 @@ class _Sides:
         self.shared = ""
 
     def part(self, module: nn.Module, path: str, record: Record) -> None:
-        """Part a submodule between the halves, as it was called."""
+        """Divide a submodule between the halves, according to its calls."""
         calls = [at for one in module.modules() for at in record.calls.get(one, [])]
         if not calls:
             names = [_joined(path, name) for name, _ in module.named_parameters()]
@@ -218,13 +218,13 @@ class _Sides:
                 self.part(child, _joined(path, name), record)
 
     def both_have_matrices(self) -> bool:
-        """Whether each half has a parameter with two dimensions or more, as a norm has none."""
+        """Whether each half has a parameter with two dimensions or more, and so more than a norm."""
         matrices = [name for name, parameter in self._trial.block.named_parameters() if parameter.ndim > 1]
         inside = sum(any(name == one or name.startswith(f"{one}.") for one in self.mlp) for name in matrices)
         return 0 < inside < len(matrices)
 
     def _after_the_middle(self, names: list[str]) -> bool:
-        """Whether another value of tensors changes what the block puts out, and not its middle."""
+        """Whether other values of tensors change the block's output, but not its middle."""
         self._plain = self._plain or self._trial.run()
         changed = self._trial.run(changed=names)
         middles, ends = ([record.events[at].rows for record in (self._plain, changed)] for at in (self._at, -1))

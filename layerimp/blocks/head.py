@@ -1,9 +1,9 @@
-"""From a backbone's last hidden state to what the model predicts, for any architecture and any vocabulary.
+"""The head: from a backbone's last hidden state to the predictions, for any architecture and vocabulary.
 
-Nothing is known by name: the whole model is called while its backbone gives back a stored output, so that
-everything that a model does after its backbone (a scale or a cap on the logits, biases, the pooling of a classifier)
-is done by the model itself. The logits of a language model come for a few tokens at a time, and only for those that
-have a target: the logits of a whole batch never exist at once.
+Nothing is known by name: the whole model is called while its backbone returns a stored output. So everything that a
+model does after its backbone (a scale or a cap on the logits, biases, the pooling of a classifier) is done by the model
+itself. The logits of a language model are computed for a few tokens at a time, and only for tokens with a target: the
+logits of a whole batch never exist at once.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch
 
 CHUNK_LOGITS = 1 << 25
-"""Logits, and their gradients, that exist at once: 128 MiB in float32. With fewer, reading the matrix takes longer than
-multiplying by it."""
+"""The number of logits and gradients of logits that exist at once: 128 MiB in float32. With fewer, reading the matrix
+would take longer than multiplying by it."""
 TRIAL_TOKENS = 8
 
 Quantity = Literal["nll", "logit"]
-"""What to take of each target: its negative log-likelihood, or its logit, before a scale or a cap."""
+"""A quantity of a target: its negative log-likelihood, or its logit before any scale or cap."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Head:
     """The part of a model after its backbone.
 
     Attributes:
-        kind: What it predicts: the next token, or a label.
-        backbone: The part of the model that ends where the head begins; called like `BlockStack.backbone`. What it
-            puts out is what the methods read.
-        num_classes: How many tokens or labels there are to predict.
-        field: Which part of the backbone's output holds the last hidden state [batch, seq, hidden].
+        kind: What the model predicts: the next token, or a label.
+        backbone: The part of the model that ends where the head begins; called like `BlockStack.backbone`. The methods
+            take its output.
+        num_classes: The number of possible tokens or labels.
+        field: The field of the backbone's output that holds the last hidden state [batch, seq, hidden].
 
     Raises:
-        PredictionError: the model predicts neither.
+        PredictionError: the model predicts neither the next token nor a label.
     """
 
     kind: Literal["next-token", "label"]
@@ -76,7 +76,7 @@ class Head:
         self._prove(stack)
 
     def _prove(self, stack: BlockStack) -> None:
-        """Find out what the model predicts, on a few tokens, and prove that this is how it does."""
+        """Find out on a few tokens what the model predicts, and prove that the head computes it."""
         ids = probe_ids(stack, TRIAL_TOKENS)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         name, labels = type(self._model).__name__, getattr(self._model.config, "num_labels", 0)
@@ -97,13 +97,13 @@ class Head:
         if self.kind == "label" and (labels < 2 or self._model.config.problem_type == "multi_label_classification"):
             raise PredictionError(f"{name} does not predict one label of several")
         self.num_classes = logits.shape[-1]
-        # The outermost part of those that hold the blocks returns last.
+        # Among the parts that hold the blocks, the outermost returns last.
         self.backbone, output = calls[-1] if calls else (self._model, None)
         if not isinstance(output, ModelOutput):
             raise PredictionError(f"{name} has no part that ends where its head begins")
         self.field = next(field for field, value in output.items() if isinstance(value, Tensor))
         if not logits.isfinite().all():
-            return  # nothing can be told; the sweep will name the block
+            return  # nothing can be found out; the sweep will name the block
         with in_eval_mode(self._model), torch.inference_mode():
             if (off := deviation(logits, self._logits(output, inputs))) > TOLERANCE:
                 raise PredictionError(
@@ -111,17 +111,17 @@ class Head:
                 )
 
     def _logits(self, output: ModelOutput, inputs: Batch) -> Tensor:
-        """What the model says when its backbone puts out `output`, whatever goes in."""
+        """Return the model's logits if its backbone returns `output`, whatever the input is."""
         with computing(self.backbone, lambda *_args, **_kwargs: output):
             logits: Tensor = called(self._model, **inputs).logits
         return logits
 
     def targets(self, batch: Batch, output: ModelOutput) -> Targets:
-        """What is to be predicted in a batch.
+        """Return the targets of a batch.
 
         Args:
             batch: The batch, padded on the right.
-            output: What the intact backbone puts out: without labels, a classifier's target is its own prediction.
+            output: The output of the intact backbone. Without labels, a classifier's targets are its own predictions.
         """
         mask = batch["attention_mask"].bool()
         if self.kind == "label":
@@ -134,14 +134,15 @@ class Head:
         return Targets(batch, batch["input_ids"].roll(-1, dims=1), mask & following)
 
     def log_probs(self, output: ModelOutput, targets: Targets) -> Tensor:
-        """The natural logarithm of each target's probability [batch, position], 0 where there is none.
+        """Return the natural logarithm of each target's probability.
 
         Args:
-            output: What the backbone puts out.
-            targets: What is to be predicted.
+            output: The output of the backbone.
+            targets: The targets.
 
         Returns:
-            Float32, or float64 where the model computes in it.
+            The values [batch, position], 0 at positions without a target; float64 if the model computes in float64,
+            else float32.
         """
         if self.kind == "label":
             return _log_probs(self.label_logits(output, targets.batch), targets.ids[:, 0])[:, None]
@@ -155,10 +156,10 @@ class Head:
         return found
 
     def hits(self, output: ModelOutput, targets: Targets) -> Tensor:
-        """Whether a classifier's label of each row [row] is its target.
+        """Return for each row [row] whether a classifier's prediction is the target.
 
         Args:
-            output: What the backbone puts out.
+            output: The output of the backbone.
             targets: The labels.
         """
         logits = self.label_logits(output, targets.batch)
@@ -167,22 +168,23 @@ class Head:
     def gradient(
         self, output: ModelOutput, targets: Targets, quantity: Quantity = "nll"
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A quantity of each target, and the gradient of their sum with respect to the backbone's output.
+        """Return a quantity of each target, and the gradient of the sum with respect to the backbone's output.
 
-        To go on into the backbone: `torch.autograd.backward([output[f] for f in fields], fields.values())`.
+        To continue into the backbone: `torch.autograd.backward([output[f] for f in fields], fields.values())`.
 
         Args:
-            output: What the backbone puts out; its own graph is neither read nor changed.
-            targets: What is to be predicted.
-            quantity: What to take of each target. For the logit of a token the logits of the others are not computed.
+            output: The output of the backbone; its graph is neither read nor changed.
+            targets: The targets.
+            quantity: The quantity. For the logit of a token, the logits of other tokens are not computed.
 
         Returns:
-            The quantities [target] in float64, and the gradient by field of the output, shaped as the field: the last
-            hidden state [batch, seq, hidden] for a language model; for a classifier, every field that requires grad.
+            The quantities [target] in float64, and the gradients by field of the output, each in the field's shape: the
+            last hidden state [batch, seq, hidden] for a language model; every field that requires grad for a
+            classifier.
 
         Raises:
-            ModelError: the logits of a language model are no product of the last hidden state and a matrix, and
-                logits are asked for.
+            ModelError: the quantity is the logit, and the logits of a language model are not a product of the last
+                hidden state and a matrix.
         """
         if self.kind == "label":
             leaves = {
@@ -204,14 +206,14 @@ class Head:
                 values, part = _through(plain, rows, ids)
             else:
                 leaf = rows.requires_grad_()
-                with torch.enable_grad():  # for the rules of a sweep, which tell what a bias adds
+                with torch.enable_grad():  # a sweep's rules need a graph to see what a bias adds
                     if unembedding is None:
                         logits = self.token_logits(output, leaf)
                     else:
                         logits, ids = _own_logits(unembedding, leaf, ids), torch.zeros_like(ids)
                 values, slope = _outcome(logits, ids, quantity)
                 (part,) = torch.autograd.grad(logits, [leaf], slope)
-                del logits, slope  # the next ones would come to exist beside them
+                del logits, slope  # so that they do not exist together with the next ones
             values_of.append(values.to(hidden.device))
             parts.append(part.to(hidden.device))
         gradient = torch.zeros_like(hidden)
@@ -219,7 +221,7 @@ class Head:
         return torch.cat(values_of), {self.field: gradient}
 
     def unembedding(self, output: ModelOutput) -> nn.Linear:
-        """The module that turns the last hidden state into logits; that it does is seen on a token."""
+        """Return the module that turns the last hidden state into logits, after checking this on a token."""
         read: list[Tensor] = []
         module = self._model.get_output_embeddings()
         hidden: Tensor = output[self.field].detach()[:1, :1]
@@ -231,7 +233,7 @@ class Head:
         raise ModelError(f"the logits of {type(self._model).__name__} are not its last hidden state times a matrix")
 
     def _plain(self, output: ModelOutput) -> nn.Linear | None:
-        """The module whose output is the logits, where nothing comes after it; that is seen on a token, once."""
+        """Return the module whose output is the logits, if nothing comes after it; this is checked once, on a token."""
         if self._is_plain is None:
             self._is_plain = False
             with suppress(ModelError), torch.no_grad():
@@ -241,18 +243,18 @@ class Head:
         return self._model.get_output_embeddings() if self._is_plain else None
 
     def _rows(self, hidden: Tensor, targets: Targets, logits: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The hidden states [token, hidden] that have a target, and the targets [token], so many `logits` at a time."""
+        """Yield hidden states [token, hidden] with their targets [token], in chunks of at most `logits` logits."""
         size = max(1, logits // self.num_classes)
         rows, ids = hidden[targets.mask.to(hidden.device)], targets.ids[targets.mask]
         return zip(rows.split(size), ids.split(size), strict=True) if len(ids) else iter(())
 
     def token_logits(self, output: ModelOutput, rows: Tensor) -> Tensor:
-        """The logits [token, vocabulary] after hidden states [token, hidden]."""
+        """Return the logits [token, vocabulary] for hidden states [token, hidden]."""
         inputs = {"input_ids": torch.zeros(1, len(rows), dtype=torch.long, device=self._device)}
         return self._logits(_with(output, {self.field: rows[None]}), inputs)[0]
 
     def label_logits(self, output: ModelOutput, batch: Batch) -> Tensor:
-        """The logits [batch, class]; row by row, since some heads find the last token only where nothing is padded."""
+        """Return the logits [batch, class], row by row, since some heads find the last token only without padding."""
         found = []
         for index, length in enumerate(batch["attention_mask"].sum(dim=1).tolist()):
             row = {field: value[index : index + 1] for field, value in output.items() if isinstance(value, Tensor)}
@@ -263,32 +265,32 @@ class Head:
 
 
 def _parts(stack: BlockStack) -> list[nn.Module]:
-    """The parts of the model that hold the blocks, without the model itself and the list of blocks."""
+    """Return the parts of the model that hold the blocks, without the model itself and the list of blocks."""
     names = stack.path.split(".")[:-1]
     return [stack.model.get_submodule(".".join(names[: depth + 1])) for depth in range(len(names))]
 
 
 def _with(output: ModelOutput, fields: Mapping[str, Tensor]) -> ModelOutput:
-    """An output of the same kind that holds other tensors in some of its fields."""
+    """Return an output of the same kind with other tensors in some fields."""
     return type(output)(**{**output, **fields})
 
 
 def _log_probs(logits: Tensor, ids: Tensor) -> Tensor:
-    """The log-probability [row] of `ids` [row] under `logits` [row, class]."""
+    """Return the log-probability [row] of `ids` [row] under `logits` [row, class]."""
     dtype, ids = working_dtype(logits.dtype), ids.to(logits.device)
     sums = torch.cat([torch.logsumexp(rows.to(dtype), dim=-1) for rows in chunks(logits)])
     return logits.gather(-1, ids[:, None])[:, 0].to(dtype) - sums
 
 
 def _own_logits(unembedding: nn.Linear, rows: Tensor, ids: Tensor) -> Tensor:
-    """The logit [token, 1] of each token's own target `ids` [token] after hidden states [token, hidden]."""
+    """Return the logit [token, 1] of each token's own target `ids` [token] for hidden states [token, hidden]."""
     rows, ids = (tensor.to(unembedding.weight.device) for tensor in (rows, ids))
     logits = (rows * unembedding.weight[ids]).sum(dim=-1)
     return (logits if unembedding.bias is None else logits + unembedding.bias[ids])[:, None]
 
 
 def _outcome(logits: Tensor, ids: Tensor, quantity: Quantity) -> tuple[Tensor, Tensor]:
-    """The quantity [row] of `ids` [row] under `logits` [row, class] in float64, and its gradient [row, class]."""
+    """Return a quantity [row] of `ids` [row] under `logits` [row, class] in float64, and its gradient [row, class]."""
     ids = ids.to(logits.device)
     if quantity == "nll":
         return -_log_probs(logits.detach(), ids).double(), _slope(logits, ids)
@@ -298,8 +300,18 @@ def _outcome(logits: Tensor, ids: Tensor, quantity: Quantity) -> tuple[Tensor, T
 
 
 def _through(unembedding: nn.Linear, rows: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The negative log-likelihoods [token] in float64 of `ids` [token] after hidden states [token, hidden], and their
-    gradient with respect to these, where the logits are a product: they and their own gradient are one buffer."""
+    """Return the negative log-likelihoods of targets in float64, and their gradient, for logits that are a product.
+
+    The logits and their own gradient share one buffer.
+
+    Args:
+        unembedding: The linear map from hidden states to logits.
+        rows: The hidden states [token, hidden].
+        ids: The targets [token].
+
+    Returns:
+        The values [token], and the gradient with respect to the hidden states [token, hidden].
+    """
     with torch.no_grad():
         logits = unembedding(rows.to(unembedding.weight.device))
         ids = ids.to(logits.device)
@@ -308,7 +320,7 @@ def _through(unembedding: nn.Linear, rows: Tensor, ids: Tensor) -> tuple[Tensor,
 
 
 def _slope(logits: Tensor, ids: Tensor, out: Tensor | None = None) -> Tensor:
-    """The gradient [row, class] of the negative log-likelihood of `ids` [row]: probabilities, less 1 at the target."""
+    """Return the gradient [row, class] of the negative log-likelihood of `ids` [row]: softmax - 1 at the target."""
     slope = torch.empty_like(logits, requires_grad=False) if out is None else out
     for rows, part in zip(chunks(logits.detach()), chunks(slope), strict=True):
         part.copy_(torch.softmax(rows.to(working_dtype(rows.dtype)), dim=-1))

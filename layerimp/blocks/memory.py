@@ -1,4 +1,4 @@
-"""How much memory is left."""
+"""The free memory of a device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that are free on a device now; for all but CUDA, those of the machine."""
+    """Return the free memory of a device in bytes; for devices other than CUDA, that of the machine."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)

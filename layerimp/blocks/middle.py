@@ -1,4 +1,4 @@
-"""The two halves of a block, and the hidden states between them: reading these, and putting others in their place."""
+"""The two halves of a block, and functions to read and to replace the hidden states between them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.sites import Tap
 
 Change = Callable[["Tensor", "Tensor"], "Tensor"]
-"""Makes other hidden states of a block's input and its middle, all [batch, seq, hidden]."""
+"""Takes a block's input and its middle, and returns the new middle, all [batch, seq, hidden]."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,11 @@ class Halves:
     """The two halves of a block. Paths are relative to the block.
 
     Attributes:
-        mlp: The largest submodules, and the single parameters and buffers beside them, that belong to the MLP half. All
-            else belongs to the attention half, or holds parts of both.
+        mlp: The MLP half, as its largest submodules and the single parameters and buffers beside them. Everything else
+            belongs to the attention half, or contains parts of both.
         reader: The first submodule of the MLP half, which reads the middle.
-        giver: The submodule that puts out the middle; None where the block itself adds what the attention puts out.
-        branches: What the attention half adds to the residual stream; mostly one addition, and two where there is
-            cross-attention.
+        giver: The submodule whose output is the middle; None if the block itself adds the attention's output.
+        branches: What the attention half adds to the residual stream: usually one addition, two with cross-attention.
     """
 
     mlp: frozenset[str]
@@ -43,7 +42,7 @@ class Halves:
 
 @dataclass(frozen=True)
 class Whole:
-    """A block that has no halves.
+    """A block that cannot be divided into halves.
 
     Attributes:
         reason: Why, such as `its attention and its MLP are parallel branches`.
@@ -54,12 +53,12 @@ class Whole:
 
 @contextmanager
 def watching_middle(block: nn.Module, halves: Halves, see: Callable[[Tensor], None]) -> Iterator[None]:
-    """Show the middle of a block [batch, seq, hidden] each time that it runs.
+    """A context in which a function is shown the middle of a block [batch, seq, hidden] on each run.
 
-    It is the very tensor that the MLP half reads, in autograd's graph as well, unless that has another shape.
+    It is the same tensor that the MLP half reads, also in autograd's graph, unless that tensor has another shape.
 
     Raises:
-        ModelError: while the block runs: it writes into its middle, so that what was shown is no longer true.
+        ModelError: while the block runs: the block writes into its middle, so that the shown tensor is wrong.
     """
     begun: list[torch.Size] = []
     shown: list[tuple[Tensor, int]] = []
@@ -76,7 +75,7 @@ def watching_middle(block: nn.Module, halves: Halves, see: Callable[[Tensor], No
         middle = first_float((*args, *kwargs.values()))
         if begun and middle is not None:
             shape = begun.pop()
-            if not middle.is_inference():  # whose writes are not counted
+            if not middle.is_inference():  # writes to inference tensors are not counted
                 shown[:] = [(middle, middle._version)]
             see(middle if middle.shape == shape else middle.reshape(shape))
 
@@ -88,10 +87,10 @@ def watching_middle(block: nn.Module, halves: Halves, see: Callable[[Tensor], No
 
 @contextmanager
 def changing_middle(block: nn.Module, halves: Halves, change: Change) -> Iterator[None]:
-    """Let the MLP half of a block go on from other hidden states than the attention half has left.
+    """A context in which the MLP half of a block starts from changed hidden states.
 
-    What an addition makes of them is rounded; where `change` gives back the block's input, and the attention half makes
-    one addition, the MLP half reads exactly that.
+    The new hidden states are rounded where they are the result of an addition. But if `change` returns the block's
+    input, and the attention half makes a single addition, the MLP half reads exactly that input.
     """
     begun: list[Tensor] = []
     forward = block.forward
@@ -117,7 +116,7 @@ def changing_middle(block: nn.Module, halves: Halves, change: Change) -> Iterato
 
 @contextmanager
 def _adding(block: nn.Module, branches: tuple[Tap, ...], begun: list[Tensor], change: Change) -> Iterator[None]:
-    """Let the last of the attention half's additions lead to what `change` makes."""
+    """A context in which the last addition of the attention half results in what `change` returns."""
     with ExitStack() as undo:
         for tap in branches:
 

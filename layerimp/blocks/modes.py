@@ -1,4 +1,4 @@
-"""The modes of a model and of Transformers for a while, and back as each was."""
+"""Contexts that change the modes of a model and of Transformers, and restore them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Put every module in evaluation mode, and back as each was."""
+    """A context in which every module is in evaluation mode."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -30,7 +30,7 @@ def in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the progress bars, log lines and warnings of transformers, and the hub's word of each retry."""
+    """A context without the progress bars, log lines and warnings of Transformers, and the hub's notes on retries."""
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     verbosity = transformers.logging.get_verbosity()
@@ -41,7 +41,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("default", PluginWarning)  # ours is meant for whoever called
+            warnings.simplefilter("default", PluginWarning)  # layerimp's own warning, which users have to see
             yield
     finally:
         transformers.logging.set_verbosity(verbosity)

@@ -1,4 +1,4 @@
-"""Runs a block from its middle on: the MLP half alone."""
+"""Runs a block from its middle on: only the MLP half."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 class Restart:
     """Runs a block from its middle on.
 
-    The block is called with the middle as its input, and its attention adds nothing to that: so what the MLP half reads
-    is the middle, bit for bit. What `learning` has seen to belong to the attention half is not computed.
+    The block is called with the middle as its input, and its attention adds nothing to that, so that the MLP half reads
+    the middle, bit for bit. Modules that `learning` has found to belong to the attention half are not computed.
 
     Args:
         block: The block.
-        halves: Its halves.
+        halves: The block's halves.
     """
 
     def __init__(self, block: nn.Module, halves: Halves) -> None:
@@ -36,7 +36,7 @@ class Restart:
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Learn, while the block runs in this, which of its parts need not be computed, and what they give back."""
+        """A context in which a run of the block shows which parts need not be computed, and what to return instead."""
         outputs: dict[str, Any] = {}
         calls: list[str] = []
         reads: list[torch.Size] = []
@@ -61,7 +61,7 @@ class Restart:
                 self._idle[child] = outputs[path]
 
     def _may_be_idle(self, path: str, outputs: dict[str, Any], shape: torch.Size) -> bool:
-        """Whether zeros may stand in for what a part of the attention half puts out, or the middle if it gives that."""
+        """Whether a part of the attention half may return zeros instead, or the middle if that is its output."""
         halves, inside = self._halves, f"{path}."
         if any(part.startswith(inside) for part in (*halves.mlp, halves.giver or "")):
             return False
@@ -74,12 +74,12 @@ class Restart:
         return len(branches) == 1 and torch.equal(hidden, hidden_states(outputs[branches[0]]).view_as(hidden))
 
     def forget(self) -> None:
-        """Compute the attention half all the same from now on; what it puts out is not used."""
+        """Compute the attention half again from now on, although its output is not used."""
         self._idle.clear()
 
     @contextmanager
     def at(self, middle: Tensor) -> Iterator[None]:
-        """Let the block run from a middle [batch, seq, hidden], whatever it is called with."""
+        """A context in which the block runs from a middle [batch, seq, hidden], whatever its input."""
 
         def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return with_input(args, kwargs, middle.to(block_input(args, kwargs).device))
@@ -95,7 +95,7 @@ class Restart:
 
 
 def _instead(output: Any, gives: Tensor | None, middle: Tensor) -> Callable[..., Any]:
-    """What gives back hidden states, or zeros in their place, in the form of an earlier `output`."""
+    """Return a function that returns hidden states, or zeros in their place, in the form of an earlier `output`."""
     earlier = hidden_states(output)
     shape = middle.shape if earlier.ndim == middle.ndim else (-1, middle.shape[-1])
     hidden = (torch.zeros_like(middle) if gives is None else gives).to(earlier.device, earlier.dtype).reshape(shape)

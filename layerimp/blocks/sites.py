@@ -1,12 +1,12 @@
 """Finds where, inside a block, the attention and the MLP add to the residual stream.
 
-Nothing is known by name. One trial on a few tokens records what every submodule of a block reads and puts out; a
-submodule's output is an *addition* when a residual value plus it (times a constant, in models that scale their
-branches) is, element by element, what a later submodule reads or what the block puts out. The first addition is the
-attention's (`attn_out`), the last one the MLP's (`mlp_out`); `attn_act` and `mlp_act` are the inputs of the linear maps
-whose outputs become them. Sandwich norms, post-norm encoders, parallel branches and modules that add the residual
-themselves all come out right, because only the numbers count; a block that computes otherwise simply has no such
-site.
+Nothing is known by name. One trial on a few tokens records the input and output of every submodule of a block. An
+output is an *addition* if the sum of a residual value and this output (times a constant, in models that scale their
+branches) equals, element by element, a later submodule's input or the block's output. The first addition is that of the
+attention (`attn_out`), the last one that of the MLP (`mlp_out`); `attn_act` and `mlp_act` are the inputs of the linear
+maps whose outputs become these additions. This works for sandwich norms, post-norm encoders, parallel branches and
+modules that add the residual themselves, because only the numbers count. A block that computes differently has no such
+sites.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Tap:
     """Where to read a site.
 
     Attributes:
-        path: The submodule, relative to its block.
-        side: Which end of it.
-        scale: What the tensor is multiplied with before it is added to the residual stream.
+        path: The path of the submodule in its block.
+        side: Whether to read the submodule's input or its output.
+        scale: The factor on the tensor before it is added to the residual stream.
         overwritten: Whether the block later changes the tensor in place, so that it has to be copied.
     """
 
@@ -54,9 +54,9 @@ class Addition:
 
     Attributes:
         event: The output.
-        scale: What it is multiplied with before that.
-        residual: What it is added to [token, feature].
-        target: Where the sum shows first: what a submodule reads, or the block's output.
+        scale: The factor on the output before it is added.
+        residual: The value that it is added to [token, feature].
+        target: The first place where the sum appears: a submodule's input, or the block's output.
     """
 
     event: Event
@@ -66,23 +66,23 @@ class Addition:
 
     @property
     def tap(self) -> Tap:
-        """Where to read it."""
+        """Return the tap that reads this output."""
         return Tap(self.event.path, "output", self.scale, self.event.overwritten)
 
 
 def find_taps(stack: BlockStack) -> list[Taps]:
-    """The taps of every block of `stack`.
+    """Find the taps of every block of `stack`.
 
     One block of each structure is tried; see `examined`.
 
     Raises:
-        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
+        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be found out.
     """
     return [taps or {} for taps in examined(stack, _taps)]
 
 
 def _taps(_trial: Trial, record: Record) -> Taps | None:
-    """The taps of a block; None where it has none."""
+    """Find the taps of a block; None if there are none."""
     branches = Branches(record.events)
     additions = branches.additions or branches.parallel()
     if len(additions) < 2:
@@ -99,15 +99,15 @@ def _taps(_trial: Trial, record: Record) -> Taps | None:
 
 
 class Branches:
-    """What a block's branches add to the residual stream, as the events in it show.
+    """What a block's branches add to the residual stream, according to the events in it.
 
     Args:
         events: The events, in order.
 
     Attributes:
-        additions: The additions, one after another, in order; empty where the branches are parallel.
+        additions: The sequential additions, in order; empty if the branches are parallel.
         outputs: The outputs that may be additions.
-        inputs: What each submodule read last, by its path.
+        inputs: The last input of each submodule, by path.
     """
 
     def __init__(self, events: list[Event]) -> None:
@@ -131,7 +131,7 @@ class Branches:
             self.outputs.append(event)
 
     def _match(self, target: Event) -> None:
-        """Note the addition that leads from a known residual value to what `target` shows, if one does."""
+        """Record the addition that leads from a known residual value to the value of `target`, if there is one."""
         if any(torch.equal(target.rows, known) for known in self._residuals):
             return
         pairs = [(residual, output) for residual in reversed(self._residuals) for output in self.outputs]
@@ -143,7 +143,7 @@ class Branches:
                     return
 
     def parallel(self) -> list[Addition]:
-        """The two outputs that together lead from the block's input to its output, if two do."""
+        """Return the two outputs that together lead from the block's input to its output, if there are two."""
         end, start = self._end.rows, self._start.rows
         for first, second in combinations(self.outputs, 2):
             error = (end - start - first.rows - second.rows).abs()
@@ -153,7 +153,7 @@ class Branches:
 
 
 def _last_linear(outputs: list[Event], addition: Event, inputs: Mapping[str, Event]) -> Event | None:
-    """The output of the linear map that becomes an addition, as it is or through one more module such as a norm."""
+    """Return the output of the linear map that becomes an addition, directly or through one module such as a norm."""
     for event in reversed(outputs):
         becomes_it = torch.equal(event.rows, addition.rows) or torch.equal(event.rows, inputs[addition.path].rows)
         if becomes_it and _is_linear(event.module):
@@ -162,19 +162,19 @@ def _last_linear(outputs: list[Event], addition: Event, inputs: Mapping[str, Eve
 
 
 def _plain(target: Tensor, residual: Tensor, output: Tensor) -> float:
-    """1 where residual + output == target, else 0."""
+    """Return 1 if residual + output == target, else 0."""
     return float(_explains((target - residual - output).abs(), target, residual, output))
 
 
 def _scaled(target: Tensor, residual: Tensor, output: Tensor) -> float:
-    """The constant c with residual + c x output == target, or 0 where there is none."""
+    """Return the constant c with residual + c x output == target, or 0 if there is none."""
     step, branch = (target - residual).double(), output.double()
     scale = float((step * branch).sum() / branch.square().sum().clamp_min(1e-300))
     return scale if _explains((step - scale * branch).abs(), target, residual, scale * output) else 0.0
 
 
 def _explains(error: Tensor, target: Tensor, residual: Tensor, *branches: Tensor) -> bool:
-    """Whether `error` is rounding alone, while the branches are more than rounding."""
+    """Whether `error` is only rounding, while the branches are more than rounding."""
     rounding = 4 * torch.finfo(target.dtype).eps * (target.abs() + residual.abs() + sum(b.abs() for b in branches))
     if not (error <= rounding).all():
         return False

@@ -1,4 +1,4 @@
-"""What a model is like in all that somebody who only looks at it must leave alone."""
+"""Snapshots of a model, which show whether code that may only read the model has changed anything."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 class Snapshot:
     """The hooks, modes, patches and weights of a model at one moment.
 
-    That costs no copy and no arithmetic: of a weight it is known which tensor it is, and how often it was written to.
+    Nothing is copied or computed: a weight is described by the identity of its tensor and the number of writes to it.
 
     Attributes:
-        hooks: For each module with hooks, by its path, those on it by the name of the list that holds them.
+        hooks: For each module with hooks, by path, the hooks by the name of the list that holds them.
         training: The modules in training mode.
-        patches: Each `forward` that is not that of its module's class, by path.
-        weights: For each parameter, by its path, which tensor it is, its version, and whether it wants a gradient.
+        patches: Each `forward` that is not the one of the module's class, by path.
+        weights: For each parameter, by path, the identity of its tensor, the version, and whether it requires grad.
         config: The fields of the configuration.
     """
 
@@ -40,7 +40,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Snapshot:
-        """The snapshot of a model as it is now."""
+        """Take a snapshot of a model."""
         modules = dict(model.named_modules())
         return cls(
             {
@@ -58,12 +58,12 @@ class Snapshot:
         )
 
     def changed(self, now: Snapshot) -> list[str]:
-        """The modules and weights that are not now what they were, by their paths."""
+        """Return the paths of the modules and weights that differ in the later snapshot `now`."""
         pairs = ((self.hooks, now.hooks), (self.patches, now.patches), (self.weights, now.weights))
         return [*(path for pair in pairs for path in _changed(*pair)), *sorted(self.training ^ now.training)]
 
     def traces(self, now: Snapshot) -> list[str]:
-        """What was left behind on the model until `now`, and can be taken away: hooks, patches, modes."""
+        """Describe the changes until `now` that can be undone: hooks, patches, modes."""
         return [
             *(f"a hook on {path or 'the model'}" for path in _changed(self.hooks, now.hooks)),
             *(f"another forward of {path or 'the model'}" for path in _changed(self.patches, now.patches)),
@@ -71,14 +71,14 @@ class Snapshot:
         ]
 
     def damage(self, now: Snapshot) -> list[str]:
-        """What was changed in the model until `now`, and cannot be taken back: weights, fields of the configuration."""
+        """Describe the changes until `now` that cannot be undone: weights, fields of the configuration."""
         return [
             *(f"the weight {path}" for path in _changed(self.weights, now.weights)),
             *(f"config.{name}" for name in _changed(self.config, now.config)),
         ]
 
     def restore(self, model: PreTrainedModel) -> None:
-        """Take away what was left behind."""
+        """Undo the changes of hooks, patches and modes."""
         for path, module in model.named_modules():
             for kind in _HOOKS:
                 vars(module)[kind].clear()
@@ -90,22 +90,22 @@ class Snapshot:
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The names under which two mappings do not hold the same."""
+    """Return the keys for which two mappings differ."""
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
 @contextmanager
 def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str, *, weights: bool = False) -> Iterator[None]:
-    """Take away what somebody leaves behind on a model in here, and say so.
+    """Undo changes that code in this context leaves behind on a model, and report them.
 
     Args:
         model: The model.
-        progress: Where it is said.
-        who: Of whom.
-        weights: Whether they may put other weights in place.
+        progress: Where to report what was undone.
+        who: The name of the code, for the report.
+        weights: Whether the code may replace weights.
 
     Raises:
-        PluginError: they changed a weight, or the configuration, which cannot be taken back.
+        PluginError: the code changed a weight or the configuration, which cannot be undone.
     """
     snapshot = Snapshot.of(model)
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.residency import Residency
 
 Batch = dict[str, Tensor]
-"""`input_ids` and `attention_mask`, both [batch, seq]; for a classifier also `labels` [batch], where they are known."""
+"""`input_ids` and `attention_mask`, both [batch, seq]; for a classifier also `labels` [batch], if they are known."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class BlockStack(Sequence[nn.Module]):
     """The blocks of a model, in depth order.
 
     Attributes:
-        model: The model that they belong to.
-        path: Where they are in it, such as `model.layers`.
-        config: The (sub-)configuration that counts them in `num_hidden_layers`.
+        model: The model that the blocks belong to.
+        path: The path of the blocks in the model, such as `model.layers`.
+        config: The (sub-)configuration that counts the blocks in `num_hidden_layers`.
         backbone: The part of the model that runs from token ids to the last hidden state, without a head.
         residency: What brings the weights of a block into memory when they are needed, for a model that is streamed
             from its files; None for a model that lies in memory as a whole.
@@ -45,7 +45,7 @@ class BlockStack(Sequence[nn.Module]):
 
     @property
     def modules(self) -> nn.ModuleList:
-        """The list that holds the blocks now."""
+        """The list that currently holds the blocks."""
         modules = self.model.get_submodule(self.path)
         assert isinstance(modules, nn.ModuleList)
         return modules
@@ -75,12 +75,12 @@ class BlockStack(Sequence[nn.Module]):
 
     @property
     def device(self) -> torch.device:
-        """Where token ids have to lie."""
+        """The device on which token ids have to be."""
         return self._embedding.device
 
     @property
     def vocab_size(self) -> int:
-        """How many token ids the model has an embedding for."""
+        """The number of token ids that the model has an embedding for."""
         return int(self._embedding.shape[0])
 
     @property
@@ -92,5 +92,5 @@ class BlockStack(Sequence[nn.Module]):
 
 
 def probe_ids(stack: BlockStack, tokens: int) -> Tensor:
-    """A row of token ids [1, seq] to try the model on."""
+    """Return a row of token ids [1, seq] to try the model on."""
     return torch.arange(1, 1 + tokens, device=stack.device)[None] % stack.vocab_size

@@ -1,4 +1,4 @@
-"""Shows the residual stream between any two sublayers, and puts another one in its place."""
+"""Reads and changes the residual stream between any two sublayers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Place:
 
     Args:
         stack: The model's blocks.
-        before: The sublayer. The attention of the block after the last one stands for the end of the stack.
+        before: The sublayer. The attention of a block after the last one stands for the end of the stack.
 
     Raises:
         ModelError: the place lies inside a block that cannot be divided.
@@ -35,7 +35,7 @@ class Place:
 
     @contextmanager
     def watching(self, see: Callable[[Tensor], None]) -> Iterator[None]:
-        """Show the stream [batch, seq, hidden] each time that the model runs; an error of `see` ends the run."""
+        """A context in which `see` is shown the stream [batch, seq, hidden] on each run; its errors end the run."""
 
         def read(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             see(block_input(args, kwargs))
@@ -51,7 +51,7 @@ class Place:
 
     @contextmanager
     def changing(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Let the stream [batch, seq, hidden] be what `change` makes of it; not for the end of the stack."""
+        """A context in which `change` replaces the stream [batch, seq, hidden]; not for the end of the stack."""
 
         def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return with_input(args, kwargs, change(block_input(args, kwargs)))

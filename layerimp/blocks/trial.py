@@ -1,4 +1,4 @@
-"""Runs one block of each structure on a few tokens, and records what every submodule in it reads and puts out."""
+"""Runs one block of each structure on a few tokens, and records the input and output of every submodule."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ TRIAL_TOKENS = 8
 
 Found = TypeVar("Found")
 Call = tuple[tuple[Any, ...], dict[str, Any]]
-"""What a block is called with."""
+"""The arguments of a call of a block."""
 Structure = tuple[tuple[object, ...], ...]
 
 
 @dataclass(eq=False)
 class Event:
-    """A tensor that a submodule read or put out: a copy [token, feature], and the tensor itself.
+    """An input or output of a submodule.
 
     Attributes:
-        path: The submodule, relative to its block.
+        path: The path of the submodule in its block.
         module: The submodule.
-        side: Which end of it.
+        side: Whether the tensor is the input or the output.
         rows: A copy of the tensor [token, feature].
         borrowed: The tensor itself.
-        version: How often it had been written to.
+        version: The number of writes to the tensor at that time.
     """
 
     path: str
@@ -64,12 +64,12 @@ class Event:
 
 @dataclass
 class Record:
-    """What went on in a block while it ran once.
+    """The record of one run of a block.
 
     Attributes:
-        events: What submodules read and put out, in order: the first is the block's input, the last its output.
-        calls: For each submodule that was called, how many events there had been each time.
-        output: What the block put out.
+        events: The inputs and outputs of submodules, in order; the first is the block's input, the last its output.
+        calls: For each submodule that was called, the number of earlier events at each call.
+        output: The output of the block.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -78,19 +78,19 @@ class Record:
 
 
 class Trial:
-    """One block, and what it was called with; it can be run on that again and again.
+    """A block and the arguments of one call, with which it can be run any number of times.
 
-    A half-precision block is run in float32: small branches do not vanish.
+    A half-precision block is run in float32, so that small branches do not vanish in rounding.
 
     Args:
         block: The block.
-        args: What it was called with, by position.
-        kwargs: What it was called with, by name.
+        args: The positional arguments of the call.
+        kwargs: The keyword arguments of the call.
     """
 
     def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.block = block
-        # What a block reads may still lie on the device of the one before it.
+        # A block's input may still lie on the device of the previous block.
         self._device = next(block.parameters()).device
         self._call: Call = (args, kwargs)
         self._tensors: dict[str, Tensor] | None = tree_map(
@@ -98,11 +98,11 @@ class Trial:
         )
 
     def run(self, *, changed: Iterable[str] = (), nudged: bool = False) -> Record:
-        """What goes on in the block.
+        """Run the block, and record what happens in it.
 
         Args:
-            changed: Parameters or buffers, by name, that have other values meanwhile.
-            nudged: Whether the block reads other hidden states than it was called with.
+            changed: The names of parameters or buffers that get other values for this run.
+            nudged: Whether the block reads other hidden states than in the original call.
         """
         call = self._copied()
         if nudged:
@@ -112,12 +112,12 @@ class Trial:
             tensors = self._tensors | {name: _other(self._tensors[name]) for name in changed}
             try:
                 return self._record(tree_map_only(torch.Tensor, _widened, call), tensors)
-            except RuntimeError:  # an attention kernel that knows only half precision
+            except RuntimeError:  # an attention kernel that supports only half precision
                 self._tensors = None
         return self._record(call, {name: _other(attrgetter(name)(self.block)) for name in changed})
 
     def _copied(self) -> Call:
-        """What the block was called with, to be changed: a cache grows, and some blocks write into tensors."""
+        """Copy the arguments, since a run may change them: a cache grows, and some blocks write into tensors."""
 
         def copied(value: Any) -> Any:
             if isinstance(value, torch.Tensor):
@@ -128,7 +128,7 @@ class Trial:
         return call
 
     def _record(self, call: Call, tensors: dict[str, Tensor]) -> Record:
-        """What goes on in the block as it computes with other `tensors` in place of its own."""
+        """Run the block with other `tensors` in place of its own, and record what happens in it."""
         record = Record()
         events = record.events
 
@@ -154,7 +154,7 @@ class Trial:
 
 
 def first_float(values: Iterable[Any]) -> Tensor | None:
-    """The first tensor of floating-point numbers among values; None where there is none."""
+    """Return the first floating-point tensor among values; None if there is none."""
     return next((v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point()), None)
 
 
@@ -163,28 +163,28 @@ def _widened(tensor: Tensor) -> Tensor:
 
 
 def _other(tensor: Tensor) -> Tensor:
-    """A tensor that differs in every number."""
+    """Return a tensor that differs in every number."""
     if not tensor.is_floating_point():
         return tensor
     return tensor * 1.25 + torch.linspace(0.1, 0.3, tensor.numel(), device=tensor.device).view_as(tensor).to(tensor)
 
 
 def examined(stack: BlockStack, examine: Callable[[Trial, Record], Found | None]) -> list[Found | None]:
-    """What an examination finds in every block of `stack`.
+    """Examine the blocks of `stack`, and return the result for every block.
 
-    One block of each structure is tried, and the pass ends when all are known. Where nothing is found in it, as in a
-    block whose branches put out nothing (all zeros), the next one of its structure is tried in its place.
+    One block of each structure is tried, and the pass ends when all structures are known. If nothing is found in a
+    block, such as one whose branches put out only zeros, the next block of its structure is tried.
 
     Args:
         stack: The model's blocks.
-        examine: Looks at what went on in a block; it may run the trial again. None where nothing is found.
+        examine: Examines the record of a block, and may run the trial again; returns None if nothing is found.
 
     Raises:
-        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be told.
+        NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be found out.
     """
     structures = {block: _structure(block) for block in stack}
     found: dict[Structure, Found] = {}
-    # Mostly a block reads nothing of those before it but the hidden states; then none has to run but in the trial.
+    # Usually a block reads nothing of earlier blocks but the hidden states, so that blocks run only in their trials.
     with suppress(LayerimpError):
         _pass(stack, structures, found, examine, passing=True)
     if found.keys() != set(structures.values()):
@@ -200,9 +200,9 @@ def _pass(
     *,
     passing: bool,
 ) -> None:
-    """Add to `found` what is found in each structure in one pass through the backbone, which ends when all are known.
+    """Add the result for each structure to `found`, in one pass through the backbone that ends when all are known.
 
-    With `passing`, the hidden states pass by the blocks unchanged.
+    With `passing`, the hidden states bypass the blocks.
     """
     shown: dict[Structure, Any] = {}
     indices = {block: index for index, block in enumerate(stack)}
@@ -241,7 +241,7 @@ def _pass(
     with ExitStack() as undo, torch.no_grad(), suppress(_AllKnownError):
         for block in structures:
             undo.enter_context(computing(block, partial(step, block, block.forward)))
-        # Of an encoder and a decoder the whole model is run: it makes the ids of the decoder itself.
+        # Of an encoder-decoder model the whole model is run, since it makes the decoder's ids itself.
         part = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
         called(part, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part))
 
@@ -251,7 +251,7 @@ class _AllKnownError(LayerimpError):
 
 
 def _structure(block: nn.Module) -> Structure:
-    """What decides how a block computes: the classes of its modules, and their switches, kinds and factors."""
+    """Return what determines how a block computes: the classes of its modules, and their flags, kinds and factors."""
     return tuple(
         (path, type(module), *sorted((k, v) for k, v in vars(module).items() if isinstance(v, bool | float | str)))
         for path, module in block.named_modules()

@@ -1,1 +1,1 @@
-"""What is kept on disk between runs: where it lies, and what an interrupted run goes on from."""
+"""Files that are kept between runs: cached results, and the state from which an interrupted run continues."""

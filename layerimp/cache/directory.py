@@ -1,4 +1,4 @@
-"""The directory of what is kept between runs, what lies there, and clearing it."""
+"""The cache directory: where it is, what it holds, and how it is cleared."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Literal
 CACHE_VARIABLE = "LAYERIMP_CACHE"
 Kind = Literal["metrics", "unfinished"]
 ABOUT = "about.txt"
-"""The file in a directory that says what is kept there."""
+"""The name of a file that describes the content of its directory."""
 KINDS: tuple[Kind, ...] = ("metrics", "unfinished")
 
 
 def cache_directory(kind: Kind) -> Path:
-    """Where one kind of what is kept lies: below `$LAYERIMP_CACHE`, or else `~/.cache/layerimp`."""
+    """Return the directory for one kind of content, in `$LAYERIMP_CACHE` or else in `~/.cache/layerimp`."""
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/layerimp").expanduser() / kind
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file or directory that is kept.
+    """A file or directory in the cache.
 
     Attributes:
-        kind: What it is.
-        path: Where it lies.
-        size: Bytes, of all its files.
-        changed: When it was last written, in seconds since 1970.
-        about: What it is, for a reader; empty where nothing says so.
+        kind: The kind of content.
+        path: The path.
+        size: The size in bytes, including all files of a directory.
+        changed: The time of the last write, in seconds since 1970.
+        about: A description of the content; empty if there is none.
     """
 
     kind: Kind
@@ -42,11 +42,11 @@ class Entry:
 
 
 def entries(kind: Kind) -> list[Entry]:
-    """What is kept, the oldest first."""
+    """List the cache entries of a kind, the oldest first."""
     found = []
     directory = cache_directory(kind)
     for path in directory.iterdir() if directory.is_dir() else ():
-        with suppress(OSError):  # another run may remove it meanwhile
+        with suppress(OSError):  # another run may remove it in the meantime
             stats = [one.stat() for one in (path, *path.rglob("*")) if one.is_file()]
             changed = max((stat.st_mtime for stat in stats), default=path.stat().st_mtime)
             found.append(Entry(kind, path, sum(stat.st_size for stat in stats), changed, _about(path)))
@@ -61,7 +61,7 @@ def _about(path: Path) -> str:
 
 
 def clear(kind: Kind, unless: Callable[[Path], bool] = lambda _path: False) -> list[Entry]:
-    """Remove what is kept, but for what is in use; gives what was removed."""
+    """Remove the cache entries of a kind that are not in use, and return the removed entries."""
     removed = [entry for entry in entries(kind) if not unless(entry.path)]
     for entry in removed:
         if entry.path.is_dir():

@@ -1,4 +1,4 @@
-"""Where long work keeps its state, so that the same command goes on with it after an interruption."""
+"""The state of unfinished work, from which the same command continues after an interruption."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LOCK = "lock"
 class Unfinished:
     """The directories in which the parts of a command keep their state; a context manager.
 
-    Each is named by a hash of everything that decides what the work comes to, so that the same work finds it again.
-    All of them are removed when the context is left without an error: what was kept is only of use until then. With an
-    error those are removed in which nothing was kept.
+    Each is named by a hash of everything that determines the result, so that the same work finds it again. At the end
+    of the context, all of them are removed if there was no error, because the state is no longer needed. After an error
+    only empty ones are removed.
     """
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class Unfinished:
         self._held.clear()
 
     def directory(self, content: Mapping[str, Any], about: str) -> Path | None:
-        """The directory of some work, which may hold what an earlier run has kept.
+        """Return the directory for some work, which may hold the state of an earlier run.
 
         Args:
-            content: All that decides what the work comes to, as plain data.
-            about: What a reader of `layerimp cache` sees.
+            content: Everything that determines the result of the work, as plain data.
+            about: The description that `layerimp cache` shows.
 
         Returns:
-            The directory; None where nothing can be written, or another process is at the same work.
+            The directory; None if it cannot be written, or if another process is doing the same work.
         """
         key = json.dumps(content, sort_keys=True).encode()
         directory = cache_directory("unfinished") / hashlib.blake2b(key, digest_size=20).hexdigest()
@@ -67,9 +67,9 @@ class Unfinished:
 
 
 def in_use(directory: Path) -> bool:
-    """Whether a process is at the work in a directory, this one among them."""
+    """Whether a process, possibly this one, is using a directory."""
     if not directory.is_dir():
-        return False  # a lock would make it
+        return False  # taking the lock would create the directory
     try:
         with FileLock(directory / _LOCK).acquire(timeout=0):
             return False

@@ -1,4 +1,4 @@
-"""The text that drives scoring: read, drawn, packed into rows, and checked."""
+"""The calibration text, which drives scoring: reading, sampling, packing into rows, and validation."""
 
 from layerimp.calibration.sampling import CalibrationSet, load_calibration
 from layerimp.calibration.stream import TextStream

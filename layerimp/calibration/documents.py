@@ -1,4 +1,4 @@
-"""Reads documents, and the labels of those that have one, from files and data sets."""
+"""Reads documents and their labels, if any, from files and data sets."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _GZIP = ".gz"
 _TEXT_SUFFIXES = frozenset({".txt", ".md", ".text", ".tokens", ".csv", ".tsv", ".parquet"})
 
 TASK = "task:"
-"""What opens the name of a task whose training split is meant."""
+"""The prefix of a source that stands for the training split of a task."""
 
 Packing = Literal["windows", "rows"]
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Takes a document out of a record.
+    """Reads a document from a record.
 
     Attributes:
-        field: Where its text is.
-        label_field: Where its label is, if labels are wanted.
-        label2id: The labels that there are, by name; None: any number.
+        field: The field that holds the text.
+        label_field: The field that holds the label; None if no labels are needed.
+        label2id: The labels that exist, by name; None if any number is a label.
     """
 
     field: str
@@ -43,10 +43,14 @@ class Reader:
     label2id: Mapping[str, int] | None = None
 
     def read(self, record: object, where: str) -> Document:
-        """The document in a record.
+        """Read the document in a record.
+
+        Args:
+            record: The record.
+            where: The place of the record, for errors.
 
         Raises:
-            CalibrationError: it holds no text, or no label that there is; names `where`.
+            CalibrationError: the record has no text, or no label that exists.
         """
         if not isinstance(record, dict):
             raise CalibrationError(f"{where}: no field {self.field!r} (it holds: a {type(record).__name__})")
@@ -75,19 +79,19 @@ class Reader:
 
 
 def task_of(source: str) -> str | None:
-    """The task whose training split is meant, by `task:NAME`; None for any other source."""
+    """Return the task of a source `task:NAME`, which stands for its training split; None for any other source."""
     return source.removeprefix(TASK) if source.startswith(TASK) else None
 
 
 def read_documents(source: str, reader: Reader, *, rows: int, characters: int) -> list[Document]:
-    """All documents of a file; of a data set ten times as many as are needed, or more where they are short.
+    """Read all documents of a file, or ten times as many as are needed from a data set, or more if they are short.
 
     Args:
         source: A file, a text that a plugin ships, or the id of a data set on the hub, as `NAME`, `NAME:CONFIG` or
             `NAME:CONFIG:SPLIT`.
-        reader: What to take out of a record.
-        rows: How many documents of a data set are needed at least.
-        characters: How much text of it is needed at least.
+        reader: Reads a document from a record.
+        rows: The least number of documents needed from a data set.
+        characters: The least amount of text needed from a data set, in characters.
 
     Raises:
         CalibrationError: the source, or a document, cannot be read.
@@ -102,11 +106,11 @@ def read_documents(source: str, reader: Reader, *, rows: int, characters: int) -
 
 
 def documents_in(source: str, reader: Reader) -> Iterator[Document]:
-    """The documents of a file or a data set, one after the other; none is kept.
+    """Yield the documents of a file or a data set one after the other, without keeping them.
 
     Args:
         source: As in `read_documents`.
-        reader: What to take out of a record.
+        reader: Reads a document from a record.
 
     Raises:
         CalibrationError: the source, or a document, cannot be read.
@@ -120,29 +124,29 @@ def documents_in(source: str, reader: Reader) -> Iterator[Document]:
             yield from _jsonl(path, text, reader) if _kind(path) in _JSON_SUFFIXES else _paragraphs(path, text)
     except UnicodeDecodeError as error:
         raise CalibrationError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except (OSError, EOFError, zlib.error) as error:  # the last two of a broken archive
+    except (OSError, EOFError, zlib.error) as error:  # the last two come from a broken archive
         why = getattr(error, "strerror", None) or error
         raise CalibrationError(f"cannot read the calibration file {path}: {why}") from None
 
 
 def _file(source: str) -> Path:
-    """The file that a source names, or that a plugin ships under its name; it may not exist."""
+    """Return the file that a source names, or that a plugin ships under this name. The file may not exist."""
     return Path(os.path.expanduser(located("texts", source)))
 
 
 def _is_read(path: Path) -> bool:
-    """Whether a path is a file or a pipe, and no directory of files."""
+    """Whether a path is a file or a pipe, and not a directory of files."""
     return path.exists() and not path.is_dir()
 
 
 def _kind(path: Path) -> str:
-    """The suffix that says what a file holds, packed by gzip or not."""
+    """Return the suffix that gives the format of a file, whether or not it is compressed by gzip."""
     return (path.with_suffix("") if path.suffix.lower() == _GZIP else path).suffix.lower()
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
-    """A file as text in UTF-8, unpacked where it begins as an archive of gzip does, without a byte order mark."""
+    """Open a file as UTF-8 text, decompressed if it begins like a gzip file, and without a byte order mark."""
     with path.open("rb") as raw:
         packed = raw.peek(2).startswith(b"\x1f\x8b")
         with io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if packed else raw, encoding="utf-8-sig") as text:
@@ -152,16 +156,17 @@ def _opened(path: Path) -> Iterator[TextIO]:
 def check_source(
     source: str, *, packing: Packing | None = None, label_field: str | None = None, again: bool = False
 ) -> None:
-    """Refuse what can only be a file and is none, and labels where there can be none.
+    """Refuse a source that cannot be read, or that cannot have labels.
 
     Args:
         source: As in `read_documents`.
         packing: How documents become rows.
-        label_field: The field with the labels, where these are wanted.
+        label_field: The field that holds the labels; None if no labels are needed.
         again: Whether the text is read more than once.
 
     Raises:
-        CalibrationError: it is, or a pipe would be read again.
+        CalibrationError: the source looks like a file but does not exist, is a pipe that would be read more than once,
+            or cannot have labels although a label field is given.
     """
     if task_of(source) is not None:
         raise CalibrationError(
@@ -193,7 +198,7 @@ def _jsonl(path: Path, lines: TextIO, reader: Reader) -> Iterator[Document]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise CalibrationError(f"{path}, line {number}: not JSON ({error.msg}, column {error.colno})") from None
-        except (ValueError, RecursionError) as error:  # a number too long, lists too deep
+        except (ValueError, RecursionError) as error:  # a number is too long, or lists are nested too deeply
             raise CalibrationError(f"{path}, line {number}: not JSON ({error})") from None
         yield reader.read(record, f"{path}, line {number}")
     if number == 0:
@@ -222,7 +227,7 @@ def _paragraphs(path: Path, text: TextIO) -> Iterator[Document]:
 
 
 def _dataset(source: str, reader: Reader) -> Iterator[Document]:
-    """The documents of a data set on the hub, or in a local directory."""
+    """Yield the documents of a data set on the hub or in a local directory."""
     import datasets
 
     name, config, split, *_ = (*source.split(":"), "", "", "")

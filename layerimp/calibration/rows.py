@@ -1,4 +1,4 @@
-"""From documents to rows of token ids, and from rows to batches."""
+"""Turns documents into rows of token ids, and rows into batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def padded(rows: Iterable[tuple[int, ...]]) -> Batch:
-    """A batch of `input_ids` and `attention_mask` [row, token], padded on the right with zeros."""
+    """Make a batch of `input_ids` and `attention_mask` [row, token], padded on the right with zeros."""
     rows = list(rows)
     shape = (len(rows), max(map(len, rows)))
     ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
@@ -29,17 +29,17 @@ def padded(rows: Iterable[tuple[int, ...]]) -> Batch:
 
 
 def tensor(row: tuple[int, ...]) -> Tensor:
-    """Whole numbers as a tensor."""
+    """Make a tensor of integers."""
     return torch.tensor(row, dtype=torch.long)
 
 
 def encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """A text as token ids, without special tokens."""
+    """Encode a text as token ids, without special tokens."""
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The special tokens that the tokenizer puts before and after a text."""
+    """Return the special tokens that the tokenizer puts before and after a text."""
     inner = encoded(tokenizer, "a")
     whole = list(tokenizer("a")["input_ids"])
     for start in range(len(whole) - len(inner) + 1):
@@ -51,10 +51,10 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[i
 def packed(
     documents: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase, max_length: int, packing: Packing
 ) -> Iterator[tuple[int, ...]]:
-    """Encoded documents as rows, each opened and closed with the tokenizer's special tokens.
+    """Pack encoded documents into rows, each with the tokenizer's special tokens at its beginning and end.
 
     Raises:
-        CalibrationError: there is no room beside these, or a document is empty.
+        CalibrationError: a row has no room for text beside the special tokens, or a document is empty.
     """
     before, after = _frame(tokenizer)
     room = max_length - len(before) - len(after)

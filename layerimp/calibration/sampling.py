@@ -1,4 +1,4 @@
-"""Turns text into re-iterable batches of token ids."""
+"""Draws calibration sets: text as batches of token ids, which can be iterated over more than once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
-from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
+from typing_extensions import TypedDict  # before Python 3.12, typing.TypedDict lacks what pydantic needs
 
 from layerimp.calibration.documents import Packing, Reader, check_source, read_documents
 from layerimp.calibration.rows import encoded, packed, padded, tensor
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Calibration(TypedDict):
     """The text that drove the scoring."""
 
-    source: Annotated[str, Field(description="The file, the data set or the task that it was drawn from.")]
-    rows: Annotated[int, Field(description="Rows that were drawn.")]
+    source: Annotated[str, Field(description="The file, data set or task that the text was drawn from.")]
+    rows: Annotated[int, Field(description="The number of rows drawn.")]
     tokens: Annotated[int, Field(description="Tokens in all rows, without padding.")]
     labels: NotRequired[
         Annotated[dict[str, int], Field(description="For a classifier: how many rows have each label.")]
@@ -43,14 +43,14 @@ class Calibration(TypedDict):
 class CalibrationSet:
     """The text that drives scoring, as rows of token ids.
 
-    Iterating yields batches of `input_ids` and `attention_mask` [batch, seq], padded on the right, in the same order
-    each time; and of `labels` [batch], where there are any.
+    Iterating yields batches of `input_ids` and `attention_mask` [batch, seq], padded on the right, and of `labels`
+    [batch] if there are any, in the same order each time.
 
     Attributes:
         rows: The token ids of each row.
         batch_size: Rows per batch.
         source: Where the text came from.
-        labels: What a classifier should say of each row; empty where nobody knows.
+        labels: The correct label of each row, for a classifier; empty if labels are not known.
         documents: A hash of each document that text was taken from; see `document_hash`.
     """
 
@@ -70,7 +70,7 @@ class CalibrationSet:
             yield padded(self.rows[part]) | labels
 
     def shard(self, index: int, count: int) -> CalibrationSet:
-        """Every `count`-th batch, from number `index` on: all shards together are the set."""
+        """Return every `count`-th batch, from number `index` on. All shards together are the whole set."""
         step, size = count * self.batch_size, self.batch_size
         starts = range(index * size, len(self.rows), step)
         rows = tuple(row for start in starts for row in self.rows[start : start + size])
@@ -84,13 +84,13 @@ class CalibrationSet:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the token ids and the labels. The batch size does not change it, as it changes no score."""
+        """A hash of the token ids and the labels. It does not depend on the batch size, and neither do scores."""
         content = (self.rows, self.labels) if self.labels else self.rows
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
     def description(self) -> Calibration:
-        """What a report says about the set; of labels, how many rows have each."""
+        """The description of the set in a report, with the number of rows for each label."""
         found: Calibration = {
             "source": self.source,
             "rows": len(self.rows),
@@ -119,23 +119,23 @@ def load_calibration(
     """Draw a calibration set from text.
 
     Args:
-        source: A JSONL file (`.jsonl` or `.json`, one object a line), a file of plain text (paragraphs parted by blank
-            lines), the name of a text that a plugin ships, such as `prose`, or the id of a data set on the hub, as
-            `NAME`, `NAME:CONFIG` or `NAME:CONFIG:SPLIT`.
+        source: A JSONL file (`.jsonl` or `.json`, one object per line), a plain text file (paragraphs separated by
+            blank lines), the name of a text that a plugin ships, such as `prose`, or the id of a data set on the hub,
+            as `NAME`, `NAME:CONFIG` or `NAME:CONFIG:SPLIT`.
         tokenizer: The model's tokenizer.
-        samples: Rows to draw.
-        max_length: Tokens per row; documents are cut there in `rows`.
+        samples: The number of rows to draw.
+        max_length: Tokens per row. With `rows`, longer documents are truncated.
         batch_size: Rows per batch.
-        seed: Which documents are drawn, and in what order.
+        seed: The seed, which determines which documents are drawn and in what order.
         field: The JSON field that holds the text.
-        packing: `windows` joins the documents and cuts full windows, each opened and closed with the tokenizer's own
-            special tokens; `rows` gives every document a row.
-        label_field: The JSON field that holds a document's label, for classifiers; only in `rows`.
-        label2id: A classifier's labels by name, as in its configuration. With it a label has to be one of them, by
-            name or by number; without it labels are numbers.
+        packing: `windows` joins the documents and cuts them into full windows, each with the tokenizer's special tokens
+            at its beginning and end; `rows` makes one row of each document.
+        label_field: The JSON field that holds a document's label, for classifiers; needs `rows`.
+        label2id: A classifier's labels by name, as in its configuration. If given, each label must be one of these, by
+            name or by number; otherwise labels are numbers.
 
     Raises:
-        CalibrationError: the text cannot be read, has an empty row, or is too little; a label is missing or unknown.
+        CalibrationError: the text cannot be read, has an empty row, or is too short; or a label is missing or unknown.
     """
     check_source(str(source), packing=packing, label_field=label_field)
     reader = Reader(field, label_field, label2id)
@@ -163,10 +163,10 @@ def draw_calibration(
     seed: int,
     packing: Packing,
 ) -> CalibrationSet:
-    """Draw a calibration set from documents, of which only those are read that are drawn; see `load_calibration`.
+    """Draw a calibration set from documents; only the drawn documents are read. See `load_calibration`.
 
     Raises:
-        CalibrationError: a document is empty, or they are too few.
+        CalibrationError: a document is empty, or there are too few documents.
     """
     order = list(range(len(documents)))
     random.Random(seed).shuffle(order)
@@ -192,5 +192,5 @@ def draw_calibration(
 
 
 def document_hash(text: str) -> str:
-    """A hash of a document that does not depend on white space and case."""
+    """Return a hash of a document that ignores white space and case."""
     return hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=16).hexdigest()

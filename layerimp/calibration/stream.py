@@ -1,4 +1,4 @@
-"""Text beyond the calibration set, read as it is needed."""
+"""Further text for healing, read as it is needed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 class TextStream:
-    """Text beyond the calibration set, for healers that train: read anew each time, in its order, and not kept.
+    """Text in addition to the calibration set, for healers that train.
 
-    Iterating yields batches as those of a `CalibrationSet`, without labels.
+    Iterating yields batches like those of a `CalibrationSet`, without labels. Each iteration reads the text again, in
+    its original order, and does not keep it in memory.
 
     Args:
         source: As in `load_calibration`.
@@ -31,7 +32,7 @@ class TextStream:
         batch_size: Rows per batch.
         field: The JSON field that holds the text.
         packing: How documents become rows; see `load_calibration`.
-        without: Documents that are left out, by their hash, such as those that a result is measured on.
+        without: The hashes of documents to leave out, such as those that a result is measured on.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class TextStream:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what is read, and how; of a file its place, size and time, not its content."""
+        """A hash of the source and the settings. For a file it covers the path, size and time, not the content."""
         path = Path(located("texts", self.source)).expanduser()
         file = (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else self.source
         form = (self._reader.field, self._max_length, self._batch_size, self._packing, sorted(self._without))
@@ -70,5 +71,5 @@ class TextStream:
         return (text for text in texts if document_hash(text) not in self._without)
 
     def hashes(self) -> Iterator[str]:
-        """A hash of each document; see `document_hash`."""
+        """Yield a hash of each document; see `document_hash`."""
         return map(document_hash, self._texts())

@@ -1,4 +1,4 @@
-"""Whether the batches of a calibration set are sound for a model."""
+"""Checks that the batches of a calibration set are valid for a model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checked:
-    """The batches of a calibration set, each of them sound, padded on the right and on the model's device.
+    """The batches of a calibration set, each of them checked, padded on the right, and on the model's device.
 
     Attributes:
-        calibration: The batches as they came.
-        stack: The blocks of the model that they are for.
+        calibration: The original batches.
+        stack: The blocks of the model that reads them.
 
     Raises:
-        CalibrationError: while iterating: there is no batch, a row without a token, an id beyond the embedding, or a
-            label that is no class of the model.
+        CalibrationError: during iteration: there is no batch, a row has no token, an id is beyond the embedding, or a
+            label is not a class of the model.
     """
 
     calibration: Iterable[Batch]
@@ -60,7 +60,7 @@ def _sound(batch: Batch, stack: BlockStack, number: int) -> Batch:
             f"batch {number} holds token id {int(real.max() if real.min() >= 0 else real.min())}, but the model "
             f"has embeddings for ids 0 to {stack.vocab_size - 1}; is this the model's own tokenizer?"
         )
-    # Padding goes to the right, where it shifts no position, and its ids, which may be any, into the vocabulary.
+    # Padding is moved to the right, where it shifts no position, and its ids, which may be anything, become valid ones.
     order = mask.bool().sort(dim=1, descending=True, stable=True).indices
     ids, mask = ids.gather(1, order).clamp(0, stack.vocab_size - 1), mask.gather(1, order)
     moved = {"input_ids": ids.to(stack.device), "attention_mask": mask.to(stack.device)}
@@ -68,7 +68,7 @@ def _sound(batch: Batch, stack: BlockStack, number: int) -> Batch:
 
 
 def _check_kind(batch: object, number: int) -> None:
-    """Refuse what is no batch, such as text, and say how it becomes one."""
+    """Refuse anything that is not a batch, such as text, and say how to make one."""
     if isinstance(batch, str):
         raise CalibrationError(
             f"batch {number} is text, not token ids: pass [tokenizer(texts, return_tensors='pt', padding=True)], or "
@@ -88,7 +88,7 @@ def _check_kind(batch: object, number: int) -> None:
 
 
 def _labels(batch: Batch, stack: BlockStack, number: int) -> dict[str, Tensor]:
-    """The class ids [batch] that came with a batch, sound; a model that generates text has none to predict."""
+    """Return the checked class ids [batch] of a batch, if any; labels are ignored for a model that generates text."""
     labels = batch.get("labels")
     if labels is None or stack.model.can_generate():
         return {}

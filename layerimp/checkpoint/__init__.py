@@ -1,1 +1,1 @@
-"""Writing a model as a stock checkpoint that has proved to load back."""
+"""Writing a model as a stock checkpoint, and verifying that it loads back."""

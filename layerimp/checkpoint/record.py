@@ -1,4 +1,4 @@
-"""What a checkpoint was made from: a file beside its weights that healing reads."""
+"""The record of a checkpoint: a file beside the weights that says what it was made from, and that healing reads."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from layerimp.errors import InputError, first_problem
 from layerimp.steps import Step
 
 FILE = "layerimp.json"
-"""Where it lies in a checkpoint."""
+"""The name of the file in a checkpoint."""
 
 
 class Record(Plain):
-    """What was removed from what, and who healed it. It lies in each checkpoint as `layerimp.json`."""
+    """What was removed from which model, and which healers repaired it. Each checkpoint has it as `layerimp.json`."""
 
     schema_version: Literal["layerimp.checkpoint/1"] = Field(
         default="layerimp.checkpoint/1", description="The version of this format."
     )
-    source: str = Field(description="The model that it was made from: a path as seen from anywhere, or a name.")
-    num_blocks: int = Field(ge=1, description="How many blocks that one has.")
+    source: str = Field(description="The model that the checkpoint was made from: an absolute path, or a name.")
+    num_blocks: int = Field(ge=1, description="The number of blocks of that model.")
     removed: tuple[Step, ...] = Field(
-        description="What is gone, in depth order: blocks by their indices there, and seams such as `17/18`."
+        description="The removed steps in order: blocks by their indices in that model, and seams such as `17/18`."
     )
-    healers: tuple[str, ...] = Field(default=(), description="The healers that repaired it, in order.")
+    healers: tuple[str, ...] = Field(default=(), description="The healers that repaired the model, in order.")
 
     def write(self, directory: Path) -> None:
-        """Put it into a checkpoint."""
+        """Write the record into a checkpoint."""
         (directory / FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(directory: Path) -> Record | None:
-    """What a checkpoint's record says; None where it has none.
+    """Read a checkpoint's record; None if it has none.
 
     Raises:
-        InputError: it cannot be read, or is no record.
+        InputError: the file cannot be read, or is not a record.
     """
     file = directory / FILE
     try:

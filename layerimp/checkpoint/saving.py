@@ -1,4 +1,4 @@
-"""Writes a model as a stock checkpoint, and reports success only once it has loaded back as what was in memory."""
+"""Writes a model as a stock checkpoint, and reports success only after loading it back and comparing both."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 SHARD = "5GB"
-"""How large a file of weights gets, of a model that lies on several devices: none has to hold it whole."""
+"""The default size of a weight file of a model on several devices, so that no device has to hold the whole model."""
 
 
 def save(
@@ -57,25 +57,27 @@ def save(
 ) -> Path:
     """Write a checkpoint that stock `from_pretrained` loads: safetensors, configuration, tokenizer.
 
-    It is written beside its target and renamed at the end, so that the target holds all of it or does not exist.
+    The checkpoint is written beside the target and renamed at the end, so that the target is complete or does not
+    exist.
 
     Args:
         model: The model, pruned or not.
-        tokenizer: Saved with it, where given.
-        directory: The target; must not exist.
-        verify: Load it back with the stock class first, and compare: keys, weights, logits, cached generation.
+        tokenizer: The tokenizer to save with the model, if any.
+        directory: The target, which must not exist.
+        verify: Whether to load the checkpoint back with the stock class before it is renamed, and to compare keys,
+            weights, logits and cached generation.
         card: The text of a model card (README.md).
-        max_shard_size: How large a file of weights gets, in bytes or such as `5GB`; by default as Transformers does,
-            and `SHARD` for a model that lies on several devices.
+        max_shard_size: The largest size of a weight file, in bytes or as a text such as `5GB`; by default as in
+            Transformers, or `SHARD` for a model spread over several devices.
 
     Returns:
         The directory.
 
     Raises:
         ModelError: the model has quantised weights or unmerged adapters, or reads more than text.
-        OptionError: that is no size.
-        OutputError: the directory exists or cannot be written, or the memory to verify it is not there.
-        CheckpointError: what was written does not load back as what is in memory.
+        OptionError: `max_shard_size` is not a size.
+        OutputError: the directory exists or cannot be written, or there is not enough memory to verify the checkpoint.
+        CheckpointError: the checkpoint does not load back as the model in memory.
     """
     refuse_unfit(model)
     target = Path(directory).expanduser().absolute()
@@ -103,11 +105,11 @@ def write(
             model.save_pretrained(directory, **shards)
             if tokenizer is not None:
                 tokenizer.save_pretrained(directory)
-    except SafetensorError as error:  # the disk is full, mostly; it comes as no OSError
+    except SafetensorError as error:  # usually a full disk, which safetensors does not report as an OSError
         raise OutputError(f"cannot write the weights in {directory.name}: {error}") from error
     except OSError:
         raise
-    except Exception as error:  # whatever stock code has against this model or tokenizer
+    except Exception as error:  # stock code may refuse a model or tokenizer in any way
         raise CheckpointError(f"{type(model).__name__} refuses to be saved: {cause(error)}") from error
     if card is not None:
         (directory / "README.md").write_text(card, encoding="utf-8")
@@ -119,9 +121,9 @@ def write(
 
 @contextmanager
 def as_stored(model: PreTrainedModel) -> Iterator[None]:
-    """Hold a model's weights in the dtype that they are stored in, and then as they were.
+    """A context in which a model's weights are held in the stored dtype.
 
-    Where that dtype cannot hold all parameters exactly, since they were trained meanwhile, all stay as they are.
+    If that dtype cannot hold all parameters exactly, because they have been trained since, all stay as they are.
     """
     compute, stored = model.dtype, stored_dtype(model)
     wide = [tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.dtype == compute]
@@ -129,14 +131,14 @@ def as_stored(model: PreTrainedModel) -> Iterator[None]:
         undo.callback(setattr, model.config, "dtype", model.config.dtype)
         if stored != compute and all(holds(stored, p) for p in model.parameters() if p.dtype == compute):
             for tensor in wide:
-                if holds(stored, tensor):  # constants that no checkpoint holds need not be
+                if holds(stored, tensor):  # constants that are not saved need not fit the stored dtype
                     undo.callback(setattr, tensor, "data", tensor.data)
                     tensor.data = tensor.data.to(stored)
         yield
 
 
 def _shards(model: PreTrainedModel, size: int | str | None) -> dict[str, Any]:
-    """The largest size of a file of weights, as Transformers takes it; empty where it decides itself."""
+    """Return the largest size of a weight file as an argument for Transformers; empty for its own default."""
     if isinstance(size, str):
         size = checked_size(size)
     if size is None and len({parameter.device for parameter in model.parameters()}) > 1:
@@ -148,8 +150,8 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
     """Load a checkpoint with the stock class, and compare it with the model in memory.
 
     Raises:
-        CheckpointError: keys are missing or unexpected, a weight differs in any bit, or with equal weights other
-            hidden states or logits come out, cached or not.
+        CheckpointError: keys are missing or unexpected, a weight differs in any bit, or with equal weights the hidden
+            states or the logits differ, with or without a cache.
     """
     auto = getattr(transformers, auto_class(model.config))
     if type(model.config) not in auto._model_mapping:
@@ -163,10 +165,10 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
                 dtype=model.dtype,
                 attn_implementation=model.config._attn_implementation,
                 device_map=_places(model),  # the same kernels on the same devices
-                ignore_mismatched_sizes=True,  # for `info` to tell of them
+                ignore_mismatched_sizes=True,  # so that `info` lists them
                 output_loading_info=True,
             )
-    except Exception as error:  # whatever stock code makes of it
+    except Exception as error:  # stock code may fail in any way
         raise CheckpointError(f"the checkpoint does not load back: {cause(error)}") from error
     reloaded.eval()
     if wrong := unfit_keys(info):
@@ -180,10 +182,10 @@ def check_checkpoint(model: PreTrainedModel, directory: Path) -> None:
 
 
 def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
-    """Compare a model that was loaded back with the one in memory; the former then computes with the latter's weights.
+    """Compare a reloaded model with the one in memory. Afterwards the reloaded model uses the tensors of the other.
 
     Raises:
-        CheckpointError: a weight differs in any bit, or with equal weights something else is computed.
+        CheckpointError: a weight differs in any bit, or with equal weights the models compute different values.
         NonFiniteError: the model in memory puts out a NaN or an infinity.
     """
     intact, stack = find_blocks(model), find_blocks(reloaded)
@@ -195,7 +197,7 @@ def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
     for what, answer in (("hidden states", last_hidden), ("logits", logits)):
         try:
             expected, found = answer(intact), answer(stack)
-        except Exception as error:  # whatever a model makes of a few tokens
+        except Exception as error:  # a model may fail in any way
             raise CheckpointError(f"{type(model).__name__} cannot run on a few tokens: {one_line(error)}") from error
         require_finite(expected, type(model).__name__)
         if (off := deviation(expected, found)) > TOLERANCE:
@@ -204,14 +206,14 @@ def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
 
 
 def _check_cache(intact: BlockStack, reloaded: BlockStack) -> None:
-    """Whether a checkpoint generates with a cache what the model in memory does; some stock models cannot use one."""
+    """Check that a checkpoint generates with a cache as the model in memory does, if that can use a cache at all."""
     try:
         expected = cached_logits(intact)
-    except Exception:  # then there is nothing to keep
+    except Exception:  # the model cannot use a cache: there is nothing to compare
         return
     try:
         found = cached_logits(reloaded)
-    except Exception as error:  # whatever a cache makes of the blocks that are left
+    except Exception as error:  # a cache may fail in any way
         raise CheckpointError(f"the checkpoint cannot run with a cache: {one_line(error)}") from error
     if expected is None:
         return
@@ -220,7 +222,7 @@ def _check_cache(intact: BlockStack, reloaded: BlockStack) -> None:
 
 
 def _places(module: nn.Module, path: str = "") -> dict[str, torch.device | int]:
-    """Where a model lies, as a device map: the device of each of its largest parts that lie on one device."""
+    """Return the device map of a model: the device of each largest part that is on a single device."""
     devices = {tensor.device for tensor in chain(module.parameters(), module.buffers())}
     if len(devices) < 2:
         return {path: _numbered(*devices)} if devices else {}
@@ -233,12 +235,16 @@ def _places(module: nn.Module, path: str = "") -> dict[str, torch.device | int]:
 
 
 def _numbered(device: torch.device) -> torch.device | int:
-    """A GPU by its number: accelerate gives inputs to the first of a set, which is GPU 0 only among numbers."""
+    """Return the number of a GPU. Accelerate puts inputs on the first of a set, which is GPU 0 only for numbers."""
     return device.index if device.type == "cuda" and device.index is not None else device
 
 
 def check_memory(model: PreTrainedModel) -> None:
-    """Verifying needs a second copy of the weights."""
+    """Refuse to verify a checkpoint without enough memory for a second copy of the weights.
+
+    Raises:
+        OutputError: there is not enough memory on a device.
+    """
     needs: Counter[torch.device] = Counter()
     for tensor in chain(model.parameters(), model.buffers()):
         needs[tensor.device] += tensor.nbytes

@@ -1,4 +1,4 @@
-"""Directories that appear whole under their final name, or not at all."""
+"""Output directories that appear complete under their final name, or not at all."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ _REPLACED = "replaced"
 
 @contextmanager
 def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None = None) -> Iterator[Path]:
-    """A temporary sibling of `target`, renamed to it on leaving without an error and removed otherwise.
+    """A temporary sibling of `target`, which is renamed to `target` if no error occurs, and removed otherwise.
 
-    Siblings that killed processes left behind are removed first, whatever the name of their output.
+    Temporary directories that killed processes left behind are removed first, whatever the name of their output.
 
     Args:
-        target: The directory that is to be.
-        why_not: Why an existing directory may not be replaced, or None if it may; by default none may.
+        target: The final directory.
+        why_not: Tells why an existing directory may not be replaced, or returns None if it may. By default no directory
+            may be replaced.
 
     Raises:
-        OutputError: the target exists and must stay, or nothing can be written there.
+        OutputError: the target exists and must not be replaced, or cannot be written.
     """
     target = Path(target).expanduser().absolute()
     check_target(target, why_not=why_not)
@@ -44,7 +45,7 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
         raise OutputError(f"cannot write in {target.parent}: {error.strerror}") from error
     try:
         yield stage
-        check_target(target, why_not=why_not)  # it may have appeared meanwhile
+        check_target(target, why_not=why_not)  # it may have been created in the meantime
         stage.chmod(0o777 & ~_umask())
         _rename(stage, target)
     except OSError as error:
@@ -54,7 +55,7 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         os.close(lock)
-        with suppress(OSError):  # the last one holds something: the output, or what others have put there
+        with suppress(OSError):  # a parent is not empty: it holds the output, or files of others
             for place in missing:
                 place.rmdir()
 
@@ -63,7 +64,7 @@ def check_name(target: Path) -> None:
     """Refuse a path that the files of an output could not name.
 
     Raises:
-        OutputError: it is no text in UTF-8, or holds a NUL.
+        OutputError: the path is not valid UTF-8, or holds a NUL.
     """
     shown = str(target).encode("utf-8", "backslashreplace").decode()
     if shown != str(target):
@@ -73,10 +74,10 @@ def check_name(target: Path) -> None:
 
 
 def check_target(target: Path, *, why_not: Callable[[Path], str | None] | None = None) -> None:
-    """Refuse a target that exists, unless `why_not` has nothing against replacing it.
+    """Refuse a target that exists, unless `why_not` allows replacing it.
 
     Raises:
-        OutputError: it must stay.
+        OutputError: the target exists and must not be replaced.
     """
     if not os.path.lexists(target) or (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
         return
@@ -87,7 +88,7 @@ def check_target(target: Path, *, why_not: Callable[[Path], str | None] | None =
 
 
 def _is_about(error: OSError, stage: Path, target: Path) -> bool:
-    """Whether an error is one of writing the output, and not of whatever else was done meanwhile."""
+    """Whether an error comes from writing the output, rather than from other work in the context."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return True
     places = (Path(str(name)).absolute() for name in (error.filename, error.filename2) if name is not None)
@@ -118,7 +119,7 @@ def _rename(stage: Path, target: Path) -> None:
 
 
 def _held(target: Path) -> tuple[Path, int]:
-    """A new sibling of `target`, and the file descriptor that locks it for as long as this process lives."""
+    """Create a sibling of `target`, and return it with the file descriptor that locks it while this process lives."""
     prefix = f".{target.name}.layerimp-{socket.gethostname()}-{os.getpid()}-"
     while True:
         sibling = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
@@ -127,11 +128,11 @@ def _held(target: Path) -> tuple[Path, int]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if sibling.exists():
             return sibling, lock
-        os.close(lock)  # another process took it for one that is left behind, before it was locked
+        os.close(lock)  # before it was locked, another process removed it as left behind
 
 
 def _reap(parent: Path) -> None:
-    """Remove what processes of this host that are no more left in a directory, and put back what they moved away."""
+    """Remove what dead processes of this host left in a directory, and put back the outputs that they moved away."""
     pattern = re.compile(r"\.(.+)\.layerimp-" + re.escape(socket.gethostname()) + r"-(\d{1,9})-")
     for sibling in parent.iterdir():
         if (match := pattern.match(sibling.name)) and sibling.is_dir() and not sibling.is_symlink():
@@ -145,7 +146,7 @@ def _reap(parent: Path) -> None:
 
 @contextmanager
 def _left_behind(sibling: Path, pid: int) -> Iterator[bool]:
-    """Whether the process that made a sibling is no more, even where another one has its number; locked meanwhile."""
+    """Yield whether the process that made a sibling is dead, even if its number was reused; locks the sibling."""
     lock = os.open(sibling, os.O_RDONLY)
     try:
         try:

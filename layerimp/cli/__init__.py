@@ -1,4 +1,4 @@
-"""The command line. Nothing here imports torch before a command needs it, so that `--help` is fast."""
+"""The command line. torch is imported only when a command needs it, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from layerimp.errors import LayerimpError, PluginWarning, one_line
 
 INTERRUPTED = 130
 FULL_COLLECTIONS = 1000
-"""How many collections of young objects come before one of all objects."""
+"""The number of collections of young objects before a collection of all objects."""
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""click's own, which newer typers carry inside."""
+"""click, which newer versions of typer include."""
 
 app = typer.Typer(
     name="layerimp",
@@ -57,10 +57,10 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line: exit code 0 done, 2 wrong input (one line), 130 interrupted, 1 anything else."""
+    """Run the command line. Exit codes: 0 done, 2 wrong input (one line), 130 interrupted, 1 anything else."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", PluginWarning)
-        # Full collections look through all that torch and transformers define, a second in all, and find nothing.
+        # Full collections go through everything that torch and transformers define, which takes a second for nothing.
         gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTIONS)
         warnings.showwarning = partial(_warn, warnings.showwarning)
         with stdout_apart():
@@ -69,8 +69,8 @@ def main() -> None:
 
 def _run() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to interrupt
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal is gone
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)  # the terminal was closed
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -97,21 +97,21 @@ def _fail(kind: str, message: str, code: int) -> None:
 
 
 def _print_error(kind: str, message: str, code: int) -> None:
-    """If a JSON document was asked for, print one that says what is wrong; see `documents.ErrorReport`."""
+    """If a JSON document was asked for, print one that describes the error; see `documents.ErrorReport`."""
     if _wants_json(sys.argv[1:]):
         error = {"kind": kind, "message": message, "exit_code": code}
-        with suppress(LayerimpError):  # stdout itself may be what is wrong
+        with suppress(LayerimpError):  # stdout itself may be the problem
             sys.stdout.write(json.dumps({"schema_version": "layerimp.error/1", "error": error}, indent=2) + "\n")
             sys.stdout.flush()
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for JSON; it may be one that makes no sense otherwise."""
+    """Whether a command line asks for JSON, even if it is otherwise wrong."""
     return bool({"--json", "--format=json"}.intersection(arguments)) or ("--format", "json") in pairwise(arguments)
 
 
 def _warn(others: Any, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Say a warning about a plugin in one line; show others as ever."""
+    """Print a warning about a plugin in one line; show other warnings as usual."""
     if issubclass(category, PluginWarning):
         sys.stderr.write(f"layerimp: {_line(str(message))}\n")
     else:
@@ -119,5 +119,5 @@ def _warn(others: Any, message: Warning | str, category: type[Warning], *where: 
 
 
 def _line(message: str) -> str:
-    """One line, whatever a file name or an error from below put into it."""
+    """Return a message as one line, even if a file name or an error of a library has line breaks."""
     return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(message.split()))

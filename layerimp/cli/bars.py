@@ -1,4 +1,4 @@
-"""Numbers as bars of characters: a score among others, and a share with its error."""
+"""Draws numbers with characters: bars for scores, and an axis for a share with its error."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from statistics import median
 
 BAR = 12
-"""Characters of the longest bar."""
+"""The length of the longest bar, in characters."""
 AXIS = 25
-"""Characters from 0 to 100 %."""
+"""The length of the axis from 0 to 100 %, in characters."""
 SKEWED = 20.0
-"""Where the greatest of positive numbers is as many times the median, bars are logarithmic: others would vanish."""
+"""If the largest of positive numbers is more than this many times the median, bars are logarithmic."""
 
 
 def bars(values: Sequence[float], *, plain: bool) -> tuple[str, list[str]]:
-    """A bar for each number, from the least number (or 0, if that is less) to the greatest.
+    """Draw a bar for each number, on a scale from the smallest number (or 0, if that is smaller) to the largest.
 
     Args:
         values: The numbers.
-        plain: Whether the terminal knows ASCII alone.
+        plain: Whether the terminal shows only ASCII.
 
     Returns:
-        What scale the bars have, and the bars.
+        The name of the scale, and the bars.
     """
     skewed = min(values) > 0 and max(values) > SKEWED * median(values)
     scaled = [math.log(value) for value in values] if skewed else list(values)
-    # The least of logarithmic bars is not 0, but a tenth of the range long.
+    # The shortest of logarithmic bars has a tenth of the full length rather than 0.
     low = min(scaled) - 0.1 * (max(scaled) - min(scaled)) if skewed else min(0.0, *scaled)
     span = (max(scaled) - low) or 1.0
     return "log scale" if skewed else "", [_bar((value - low) / span, plain=plain) for value in scaled]
@@ -40,7 +40,7 @@ def _bar(share: float, *, plain: bool) -> str:
 
 
 def axis(mean: float, error: float, *, plain: bool) -> str:
-    """A share on an axis from 0 to 100 %, with its error to either side; what lies beyond an end is drawn at it."""
+    """Draw a share on an axis from 0 to 100 %, with its error to either side; values beyond an end are drawn at it."""
     low, middle, high = (_place(value) for value in (mean - error, mean, mean + error))
     ends, line, dot, ground = ("||", "-", "o", ".") if plain else ("├┤", "─", "●", "·")
     drawn = [ground] * AXIS

@@ -1,4 +1,4 @@
-"""`layerimp bench` and `layerimp report`: the grid, and what it shows."""
+"""`layerimp bench` and `layerimp report`: computing a grid, and showing its results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layerimp.errors import OptionError
 
 
 class Format(StrEnum):
-    """How a report is printed."""
+    """The format of a printed report."""
 
     terminal = "terminal"
     markdown = "markdown"
@@ -36,7 +36,7 @@ def bench(
     ] = None,
     tasks: o.tasks = None,
     output: Annotated[
-        Path | None, typer.Option(help="Directory of the results; what is finished there is not computed again.")
+        Path | None, typer.Option(help="Directory of the results; finished cells in it are not computed again.")
     ] = None,
     no_baselines: Annotated[
         bool, typer.Option("--no-baselines", help="Leave out random, depth and block-influence.")
@@ -53,23 +53,23 @@ def bench(
         typer.Option(help="Share of the blocks to remove; repeatable. Default: 0.25, or what --count says."),
     ] = None,
     count: Annotated[
-        list[int] | None, typer.Option(help="How many blocks to remove; repeatable, beside --ratio.")
+        list[int] | None, typer.Option(help="How many blocks to remove; repeatable, may be combined with --ratio.")
     ] = None,
     repeats: Annotated[
-        int | None, typer.Option(help="Scorings of each kind, with text of its own. Default: 5.")
+        int | None, typer.Option(help="How often to repeat each scoring, each time with different text. Default: 5.")
     ] = None,
     calibration: o.calibration = None,
     engine: Annotated[str, typer.Option(help="Where cells are computed: local, or ray (a cluster).")] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster. Default: what RAY_ADDRESS names, else one on this machine.")
+        str | None, typer.Option(help="Address of the Ray cluster. Default: RAY_ADDRESS, or else one on this machine.")
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Processes that compute; 0: this one. Default: one for each device, or all of a cluster."
+            min=0, help="Worker processes; 0: compute in this one. Default: one per device, or all of a cluster."
         ),
     ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try cells again that failed before.")] = False,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, pruner, healer or evaluator; repeatable."),
@@ -96,7 +96,7 @@ def bench(
     dry_run: o.dry_run = False,
     json: o.json = False,
 ) -> None:
-    """Compare scorers over models, ratios, tasks and repeats, with error bars; goes on where it stopped.
+    """Compare scorers over models, ratios, tasks and repeats, with error bars; continues where it stopped.
 
     Example: layerimp bench --model DIR --scorer avss --scorer lrp --count 1 --ratio 0.25 --tasks wikitext --output OUT
     """
@@ -133,7 +133,7 @@ def bench(
                 retry=retry_failed,
             )
     except KeyboardInterrupt:
-        screen.note(f"what was finished is kept in {output}; the same command goes on")
+        screen.note(f"finished cells are kept in {output}; the same command continues")
         raise
     with after_writing(output):
         screen.show_findings(found, output)
@@ -144,10 +144,10 @@ def bench(
 def report(
     directory: Annotated[Path, typer.Argument(help="The output of bench.")],
     format_: Annotated[
-        Format, typer.Option("--format", help="How; html writes DIR/report.html anew and prints where it is.")
+        Format, typer.Option("--format", help="Format; html writes DIR/report.html again and prints its path.")
     ] = Format.terminal,
 ) -> None:
-    """Show what a bench found so far, even while it is at work.
+    """Show what a bench has found so far, even while it is running.
 
     Example: layerimp report OUT --format latex
     """

@@ -1,4 +1,4 @@
-"""`layerimp cache`: what is kept between runs, and clearing it."""
+"""`layerimp cache`: showing and clearing the cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METRICS = "metrics of intact models"
 
 
 class Clearing(StrEnum):
-    """What is to be removed."""
+    """What to remove from the cache."""
 
     metrics = "metrics"
     unfinished = "unfinished"
@@ -27,7 +27,7 @@ class Clearing(StrEnum):
 def cache(
     clear_: Annotated[
         Clearing | None,
-        typer.Option("--clear", help="Remove metrics, unfinished work, or all; not what a running command uses."),
+        typer.Option("--clear", help="Remove metrics, unfinished work, or all, unless a running command uses it."),
     ] = None,
     json: o.json = False,
 ) -> None:
@@ -45,7 +45,7 @@ def cache(
 
 
 def _rows(kind: Kind, found: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Entries as rows: metrics together, and each unfinished work by itself."""
+    """Return cache entries as rows: one for all metrics, and one for each unfinished work."""
     groups = [(METRICS, found)] if kind == "metrics" else [(one.about, [one]) for one in found]
     return [
         {

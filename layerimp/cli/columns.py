@@ -1,4 +1,4 @@
-"""Tables that are cut between their columns where the screen is too narrow for all of them."""
+"""Tables that are split between columns if the screen is too narrow."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 Fits = Callable[[Table], bool]
-"""Whether the screen has room for a table."""
+"""Tells whether a table fits the screen."""
 
 
 def shown(text: str, style: str = "") -> Text:
-    """A name or a sentence from outside, as it is: no markup is read in it, and no control character left in it."""
+    """Return text from outside as it is shown: without reading markup in it, and without control characters."""
     return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style=style)
 
 
@@ -39,7 +39,7 @@ class Column:
 def packed(
     title: str, rows: Column, columns: Sequence[Column], fits: Fits, *, styles: Sequence[str] | None = None
 ) -> list[Table]:
-    """One table, or as many tables as are needed for each to fit the screen.
+    """Make one table, or as many tables as are needed for each to fit the screen.
 
     Args:
         title: The title above the first table.

@@ -1,4 +1,4 @@
-"""What a user sees: progress on stderr, tables or one JSON document on stdout."""
+"""The output for users: progress on stderr, tables or one JSON document on stdout."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class Screen:
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
-        # The streams as they are now: an evaluator may redirect the process's own while it works.
+        # The current streams, since an evaluator may redirect those of the process while it runs.
         self.out = _console(results())
         self.err = _console(sys.stderr)
 
     @contextmanager
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
-        """A progress bar on a terminal; elsewhere one line when the stage is done."""
+        """Show a progress bar on a terminal; elsewhere one line when the stage is done."""
         if self.err.is_terminal:
             with _bar(self.err, total) as bar:
                 task = bar.add_task(shown(description).plain, total=total)
@@ -72,11 +72,11 @@ class Screen:
         self.err.print(shown(f"{description}: {time.monotonic() - start:.1f} s"))
 
     def note(self, text: str) -> None:
-        """One line on stderr."""
+        """Print one line on stderr."""
         self.err.print(shown(f"note: {text}", style="yellow"), soft_wrap=True)
 
     def show(self, report: Report) -> int:
-        """A run's results; returns the exit code: 1 where what was asked for failed while the rest went on."""
+        """Show a run's results, and return the exit code: 1 if a requested component failed while the rest went on."""
         if self.json:
             self.print_json(report.to_dict())
         else:
@@ -122,7 +122,7 @@ class Screen:
         self._show_output(report)
 
     def show_findings(self, found: Findings, directory: Path) -> None:
-        """What a grid shows."""
+        """Show the findings of a grid."""
         if self.json:
             from layerimp.report.json_export import as_document
 
@@ -159,14 +159,14 @@ class Screen:
 
     @property
     def _plain(self) -> bool:
-        """Whether stdout shows ASCII alone."""
+        """Whether stdout shows only ASCII."""
         return self.out.options.ascii_only or self.out.is_dumb_terminal
 
     def _fits(self, table: Table) -> bool:
         return self._needed(table) <= self.out.width
 
     def _print_whole(self, parts: list[Table]) -> None:
-        """Print a table, or the parts of a wide one, with all digits even where the terminal has to break the lines."""
+        """Print a table, or the parts of a wide one, with all digits even if the terminal has to break lines."""
         for table in parts:
             title, table.title = table.title, None
             if title:
@@ -175,7 +175,7 @@ class Screen:
             wide.print(table)
 
     def print_columns(self, title: str, rows: Column, columns: Sequence[Column]) -> None:
-        """A table, in parts where the screen is too narrow for all of its columns."""
+        """Print a table, in parts if the screen is too narrow for all columns."""
         self._print_whole(packed(title, rows, columns, self._fits))
 
     def _show_output(self, report: Report) -> None:
@@ -188,7 +188,7 @@ class Screen:
             self._show_page(report.output)
 
     def show_plans(self, plans: Mapping[str, PrunePlan]) -> None:
-        """The plans of a file."""
+        """Show the plans of a file."""
         if self.json:
             self.print_json(plan_file(plans))
             return
@@ -199,7 +199,7 @@ class Screen:
         self.out.print(table)
 
     def show_plugins(self, rows: list[dict[str, Any]]) -> None:
-        """The installed plugins."""
+        """Show the installed plugins."""
         if self.json:
             self.print_json({"plugins": rows})
             return
@@ -213,7 +213,7 @@ class Screen:
         self.out.print(table)
 
     def show_cache(self, directory: str, kept: list[dict[str, Any]], removed: list[dict[str, Any]] | None) -> None:
-        """What is kept between runs, and what was removed of it; None where nothing was to be."""
+        """Show the content of the cache, and the entries that were removed; None if nothing had to be removed."""
         if self.json:
             self.print_json({"directory": directory, "kept": kept, "removed": removed or []})
             return
@@ -232,7 +232,7 @@ class Screen:
             self.out.print(table)
 
     def show_components(self, kind: str, components: list[dict[str, Any]], *, details: bool) -> None:
-        """The components of a kind, or with `details` their options."""
+        """Show the components of a kind, or with `details` their options."""
         if self.json:
             self.print_json({f"{kind}s": components})
             return
@@ -248,7 +248,7 @@ class Screen:
                 self._indented("no options")
 
     def show_tasks(self, tasks: Mapping[str, str], containing: str | None) -> None:
-        """Tasks with what they are; for `containing` see `layerimp tasks`."""
+        """Show tasks with their summaries; for `containing` see `layerimp tasks`."""
         if self.json:
             self.print_json({"tasks": dict(tasks)})
             return
@@ -260,27 +260,27 @@ class Screen:
             self.note(f"no task has {containing!r} in its name")
 
     def _indented(self, text: str, style: str = "") -> None:
-        """Text that is broken at words, a little to the right."""
+        """Print indented text, with lines broken at words."""
         self.out.print(Padding(shown(text, style=style), (0, 0, 0, 2), expand=False))
 
     def print_text(self, text: str) -> None:
-        """Text on stdout, as it is."""
+        """Print text on stdout as it is."""
         self.out.file.write(text)
 
     def print_json(self, document: Mapping[str, Any]) -> None:
-        """One JSON document on stdout."""
+        """Print one JSON document on stdout."""
         self.out.file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def _provided(plugin: dict[str, Any]) -> Iterator[str]:
-    """What a plugin provides: its components by kind, and its hooks that provide something else."""
+    """Yield what a plugin provides: components by kind, and hooks that provide something else."""
     for kind, names in plugin["components"].items():
         yield f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names)}"
     yield from (hook for hook in plugin["hooks"] if hook.removeprefix("layerimp_")[:-1] not in plugin["components"])
 
 
 def _console(stream: Any) -> Console:
-    """A console as wide as its terminal, or as COLUMNS says."""
+    """Make a console as wide as its terminal, or as COLUMNS says."""
     console = Console(file=stream, highlight=False)
     known = console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
     return console if known else Console(file=stream, highlight=False, width=WIDTH_WITHOUT_TERMINAL)

@@ -1,4 +1,4 @@
-"""What `--dry-run` shows."""
+"""The output of `--dry-run`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def show(found: Forecast, screen: Screen) -> None:
 
 
 def _sizes(found: Forecast, screen: Screen) -> None:
-    """Show sizes before and after."""
+    """Show sizes before and after pruning."""
     sizes = {
         "parameters": found["parameters"],
         "bytes, stored": found["bytes"],
@@ -46,24 +46,25 @@ def _sizes(found: Forecast, screen: Screen) -> None:
         Column("pruned", [_range(size["pruned"]) for size in known.values()]),
         Column("left", [_left(size) for size in known.values()]),
     ]
-    title = f"{found['command']} {found['model']}: {_range(found['removed'])} of {found['num_blocks']} blocks would go"
+    removed = f"{_range(found['removed'])} of {found['num_blocks']} blocks would be removed"
+    title = f"{found['command']} {found['model']}: {removed}"
     screen.print_columns(title, Column("size", list(known), "left"), columns)
 
 
 def _left(size: SizeForecast) -> str:
-    """The share of a size that stays."""
+    """Return the share of a size that stays."""
     ends = (size["pruned"]["least"] / size["original"], size["pruned"]["most"] / size["original"])
     return " to ".join(dict.fromkeys(f"{end:.1%}" for end in ends))
 
 
 def _lines(found: Forecast) -> Iterator[str]:
-    """All else."""
+    """Yield the lines for everything except sizes."""
     if found["text"] is not None:
         yield f"text: at most {found['tokens']:,} tokens of {found['text']}"
     yield from map(_pass, found["passes"])
     if found["rescorings"]:
         times = "once" if found["rescorings"] == 1 else f"{found['rescorings']} times"
-        yield f"the pruner scores again what is left, {times} at most"
+        yield f"the pruner scores the pruned model again, {times} at most"
     if found["tasks"]:
         models = [*found["scorers"], *found["baselines"]]
         healed = f", each healed by {', '.join(found['healers'])} as well" if found["healers"] else ""
@@ -80,7 +81,7 @@ def _pass(one: PassForecast) -> str:
 
 
 def _times(found: Forecast) -> Iterator[str]:
-    """The estimate of the time."""
+    """Yield the estimate of the time."""
     times = found["time"]
     if times["scoring_s"] is None:
         if found["passes"]:
@@ -100,7 +101,7 @@ def _memory(memory: MemoryForecast) -> str:
 
 
 def _end(found: Forecast | HealingForecast | GridForecast) -> Iterator[str]:
-    """What would be written, and what a reader has to know."""
+    """Yield the files that would be written, and the notes."""
     if found["writes"]:
         yield "would be written:"
     for file in found["writes"]:
@@ -160,7 +161,7 @@ def _cells(work: ModelWork, kind: str) -> str:
 
 def _grid_lines(work: ModelWork) -> Iterator[str]:
     amounts = ", ".join(map(str, work["removed"]))
-    yield f"{amounts} of {work['num_blocks']} blocks go; a repeat reads at most {work['tokens']:,} tokens"
+    yield f"{amounts} of {work['num_blocks']} blocks are removed; a repeat reads at most {work['tokens']:,} tokens"
     yield from map(_pass, work["passes"])
     yield _memory(work["memory"])
     if (seconds := work["scoring_s"]) is None:

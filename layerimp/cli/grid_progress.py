@@ -1,4 +1,4 @@
-"""How far a grid is: a live line on a terminal, and a line now and then in a log."""
+"""Shows the progress of a grid: a live line on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from layerimp.bench.work_queue import Tally
 
 QUIET_SECONDS = 30.0
-"""At least so long is it quiet between two lines of a log."""
+"""The least time in seconds between two lines in a log."""
 
 
 def told(tally: Tally) -> str:
-    """How far a grid is, in words."""
+    """Describe the progress of a grid in words."""
     parts = [f"{tally.done} of {tally.known} cells done"]
     parts += [f"{tally.running} running"] if tally.running else []
     parts += [f"{tally.failed} failed"] if tally.failed else []
@@ -33,19 +33,18 @@ def told(tally: Tally) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in words, roughly."""
+    """Show a length of time, rounded."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Teller:
-    """Reports on a console what failed and how far a grid is: by a bar on a terminal, and by a line now and then
-    elsewhere.
+    """Reports failures and the progress of a grid: by a bar on a terminal, and by occasional lines elsewhere.
 
     Args:
-        console: Where.
-        bar: What moves on a terminal.
+        console: The console to report on.
+        bar: The progress bar for a terminal.
     """
 
     def __init__(self, console: Console, bar: Progress) -> None:
@@ -54,7 +53,7 @@ class Teller:
         self._last = -math.inf
 
     def update(self, tally: Tally) -> None:
-        """Move the bar; or say a line, if it was quiet for long enough. The first and the last are always said."""
+        """Move the bar, or print a line if the last one is long enough ago. The first and last lines always appear."""
         done, now = tally.done + tally.failed, time.monotonic()
         self._bar.update(self._task, description=told(tally), completed=done, total=tally.known)
         ended = not tally.running and done == tally.known
@@ -63,13 +62,13 @@ class Teller:
             self._last = now
 
     def failed(self, cell: Cell, error: str) -> None:
-        """Say so in one line."""
+        """Report the failure in one line."""
         self._console.print(shown(f"failed: {cell}: {error}", style="yellow"), soft_wrap=True)
 
 
 @contextmanager
 def watching(console: Console) -> Iterator[Watcher]:
-    """A teller that reports on a console how far a grid is, for as long as the context lasts."""
+    """A context with a watcher that reports the progress of a grid on a console."""
     columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     progress = Progress(*columns, console=console)
     with progress if console.is_terminal else nullcontext():

@@ -1,4 +1,4 @@
-"""`layerimp heal`: a pruned checkpoint, repaired."""
+"""`layerimp heal`: repairing a pruned checkpoint."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _OWN: dict[str, Any] = {
     "model": Annotated[str | None, typer.Option(help="Pruned model: a directory.")],
     "teacher": Annotated[
         str | None,
-        typer.Option(help="The intact model. Default: the one that the checkpoint's layerimp.json names."),
+        typer.Option(help="The intact model. Default: the one named in the checkpoint's layerimp.json."),
     ],
     "healer": Annotated[str | None, typer.Option(help=f"Healer. Default: {HEALER}.")],
     "set_": Annotated[list[str] | None, typer.Option("--set", help="HEALER.OPTION=VALUE; repeatable.")],
     "removed": Annotated[
         str | None,
         typer.Option(
-            help="What is gone: blocks and seams, such as 12,17/18. Default: what the checkpoint's layerimp.json says."
+            help="The removed blocks and seams, such as 12,17/18. Default: those in the checkpoint's layerimp.json."
         ),
     ],
     "output": Annotated[str | None, typer.Option(help="Directory for the healed checkpoint; must not exist.")],
@@ -81,7 +81,7 @@ def heal(
 
 
 def _options(settings: list[str], healer: str) -> dict[str, Any]:
-    """The healer's options of all `--set`."""
+    """Return the healer's options from all `--set`."""
     found = {}
     for text in settings:
         label, option, value = setting(text, "linear.ridges=[0.1]")
@@ -92,7 +92,7 @@ def _options(settings: list[str], healer: str) -> dict[str, Any]:
 
 
 def _lines(found: HealingReport) -> list[str]:
-    """What was done, for a reader."""
+    """Return the lines that say what was done."""
     from layerimp.cli.tables import gap_line, recovery
 
     lines = [f"{found['healer']}: {found['calibration']['tokens']:,} tokens of {found['calibration']['source']}"]

@@ -1,4 +1,4 @@
-"""`--help` of a command: the options that are used most, and the others by what they are about."""
+"""The `--help` of a command: the most common options first, then the others by topic."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from typer.core import TyperCommand
 
 FIRST = 5
-"""How many options stand before all headings: those that a command declares first."""
+"""The number of options before the first heading. These are the options that a command declares first."""
 FEW = 10
-"""Up to so many options need no headings."""
+"""Up to this many options are shown without headings."""
 HEADINGS = {
-    "What goes": "scorer no_baselines plan label blocks ratio count target keep cuts by pruner protect removed",
+    "What to remove": "scorer no_baselines plan label blocks ratio count target keep cuts by pruner protect removed",
     "Healing": "teacher heal healer heal_text allow_overlap",
     "Calibration text": "calibration field packing label_field samples max_length batch_size seed repeats",
     "Evaluation": "tasks evaluator limit num_fewshot task_path data_dir allow_task_code",
@@ -20,7 +20,7 @@ HEADINGS = {
     "Output": "output overwrite max_shard_size no_verify json",
     "General": "recipe set_ clear_ help",
 }
-"""Options by what they are about, in the order of `--help`."""
+"""The options by topic, in the order of `--help`."""
 
 
 class GroupedCommand(TyperCommand):

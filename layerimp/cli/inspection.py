@@ -1,4 +1,4 @@
-"""`layerimp inspect`: what a model is made of, before its weights are read."""
+"""`layerimp inspect`: the structure of a model, shown without reading its weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layerimp.cli import options as o
 from layerimp.defaults import STARTER
 
 BLOCKS_WIDTH = 18
-"""Where long lists of blocks are broken."""
+"""The width at which long lists of blocks are broken."""
 
 if TYPE_CHECKING:
     from layerimp.cli.display import Screen
@@ -44,7 +44,7 @@ def inspect(
 
 
 def _table(found: Inspection, screen: Screen) -> None:
-    """Show the blocks, those that are alike in one line, and what lies outside them."""
+    """Show the blocks, with equal blocks in one line, and the parts outside the blocks."""
     from layerimp.cli.columns import Column
     from layerimp.report import cuts
 
@@ -70,7 +70,7 @@ def _counts(*numbers: int) -> list[str]:
 
 
 def _groups(blocks: list[InspectedBlock]) -> Iterator[tuple[InspectedBlock, list[int]]]:
-    """The blocks that one line tells of, with the first of them."""
+    """Yield groups of equal blocks, each as its first block and all indices."""
     groups: dict[tuple[object, ...], list[InspectedBlock]] = {}
     for block in blocks:
         key = (block["kind"], block["alike"], block["parameters"], block["bytes"], block["kv_bytes_per_token"])
@@ -80,7 +80,7 @@ def _groups(blocks: list[InspectedBlock]) -> Iterator[tuple[InspectedBlock, list
 
 
 def _lines(found: Inspection) -> Iterator[str]:
-    """What a reader of the table has to know, and what can be removed."""
+    """Yield the lines that explain the table, and that say what can be removed."""
     yield "numbers of each block; bytes: of the weights, as they are stored; cache: what generation keeps of each token"
     if files := found["files"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in files["numbers"].items())
@@ -92,7 +92,7 @@ def _lines(found: Inspection) -> Iterator[str]:
 
 
 def _reasons(found: Inspection, which: str, fine: str) -> Iterator[str]:
-    """The blocks for which something is not possible, by reason; or a line that it is possible for all blocks."""
+    """Yield the blocks for which something is not possible, by reason, or a line saying that it is always possible."""
     from layerimp.report import cuts
 
     reasons: dict[str, list[int]] = {}

@@ -66,7 +66,7 @@ label_field = Annotated[
     typer.Option(help="JSON field that holds a classifier's label; needs --packing rows."),
 ]
 samples = Annotated[int | None, typer.Option(help="Calibration rows. Default: 64.")]
-max_length = Annotated[int | None, typer.Option(help="Tokens per row. Default: 256, or what the model takes.")]
+max_length = Annotated[int | None, typer.Option(help="Tokens per row. Default: 256, or the model's limit.")]
 batch_size = Annotated[int | None, typer.Option(help="Rows per batch. Default: 8.")]
 seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0.")]
 cuts = Annotated[
@@ -97,7 +97,7 @@ keep = Annotated[
 plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
 label = Annotated[
     list[str] | None,
-    typer.Option(help="Which plan of the file; repeatable. Default: all, but not those of the baselines."),
+    typer.Option(help="Which plan of the file; repeatable. Default: all except those of the baselines."),
 ]
 export = Annotated[
     str | None,
@@ -105,9 +105,9 @@ export = Annotated[
 ]
 blocks = Annotated[
     str | None,
-    typer.Option(help="What to remove whatever its score: blocks, and seams between neighbours, such as 3,8-10,17/18."),
+    typer.Option(help="What to remove regardless of scores: blocks and seams between blocks, such as 3,8-10,17/18."),
 ]
-protect = Annotated[str | None, typer.Option(help="Blocks that stay whatever their score, such as 0,15-17.")]
+protect = Annotated[str | None, typer.Option(help="Blocks to keep regardless of scores, such as 0,15-17.")]
 tasks = Annotated[
     str | None,
     typer.Option(
@@ -120,7 +120,7 @@ heal = Annotated[
 ]
 heal_text = Annotated[
     str | None,
-    typer.Option("--heal-text", help="More text for healers that train, such as distill; given like --calibration."),
+    typer.Option("--heal-text", help="Further text for healers that train, such as distill; like --calibration."),
 ]
 allow_overlap = Annotated[
     bool | None,
@@ -139,7 +139,7 @@ limit = Annotated[int | None, typer.Option(help="Documents per task. Default: al
 num_fewshot = Annotated[int | None, typer.Option(help="Examples in each prompt. Default: the task's.")]
 allow_task_code = Annotated[
     bool,
-    typer.Option("--allow-task-code", help="Run Python that local task YAMLs name."),
+    typer.Option("--allow-task-code", help="Run Python functions that local task YAMLs name."),
 ]
 output = Annotated[Path | None, typer.Option(help="Directory for results and checkpoints; must not exist.")]
 overwrite = Annotated[
@@ -171,11 +171,11 @@ TASKS = "task_path data_dir limit num_fewshot allow_task_code"
 
 
 def taking(names: str, **own: Any) -> Callable[[Command], Command]:
-    """Declare which options a function takes as keywords, for typer to find as if its signature listed them.
+    """Declare the options that a function takes as keywords, so that typer finds them like those of a signature.
 
     Args:
-        names: The options, in the order of `--help`. Flags are off by default, and all else is None.
-        own: Options that the command has to itself, or that mean something else there; all others are this module's.
+        names: The options, in the order of `--help`. Flags are off by default, and all others are None.
+        own: Options that only this command has, or that have another meaning here; all others are from this module.
     """
     options: dict[str, Any] = {name: own.get(name) or globals()[name] for name in names.split()}
     parameters = [

@@ -1,4 +1,4 @@
-"""Reading a file of plans."""
+"""Reads a file of plans."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 FILES = ("layerimp.plans/1", "layerimp.plans/2")
 PLANS = ("layerimp.plan/1", "layerimp.plan/2")
-"""The versions that are read."""
+"""The versions that can be read."""
 
 
 def read_plans(path: Path, labels: Sequence[str] | None = None, count: int | None = None) -> dict[str, PrunePlan]:
-    """The plans of a file, by label: one plan, or a whole `plan.json`.
+    """Read the plans of a file, by label. The file holds a single plan, or is a whole `plan.json`.
 
     Args:
         path: The file.
-        labels: The plans to take; all of them where there are none.
-        count: How many steps to take of each, from the first on; None for all.
+        labels: The labels of the plans to use; all plans if there are none.
+        count: How many steps of each plan to use, from the first on; None for all.
 
     Raises:
-        OptionError: there is no plan under a label, or a plan cannot be shortened to so few steps.
-        InputError: the file cannot be read, is of another version, or holds something that is no plan.
+        OptionError: there is no plan under a label, or a plan cannot be shortened to `count` steps.
+        InputError: the file cannot be read, is of another version, or does not hold plans.
     """
     plans = _all_plans(path)
     for label in labels or ():
@@ -40,10 +40,10 @@ def read_plans(path: Path, labels: Sequence[str] | None = None, count: int | Non
 
 
 def _all_plans(path: Path) -> dict[str, PrunePlan]:
-    """All plans of a file.
+    """Read all plans of a file.
 
     Raises:
-        InputError: the file cannot be read, is of another version, or holds something that is no plan.
+        InputError: the file cannot be read, is of another version, or does not hold plans.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once_each)
@@ -69,7 +69,7 @@ def _plan(path: Path, document: Any) -> PrunePlan:
 
 
 def _check_version(path: Path, document: Any, known: tuple[str, ...]) -> None:
-    """Refuse another version than those that are known."""
+    """Refuse an unknown version."""
     version = document.get("schema_version")
     if version not in known:
         found = "has no schema_version" if version is None else f"is of the version {version!r}"
@@ -77,7 +77,7 @@ def _check_version(path: Path, document: Any, known: tuple[str, ...]) -> None:
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, in which no key is there twice."""
+    """Make a JSON object, and refuse duplicate keys."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -1,4 +1,4 @@
-"""`layerimp plan`: what a file of plans holds, and the same for another tool."""
+"""`layerimp plan`: showing the plans of a file, and exporting a plan for another tool."""
 
 from __future__ import annotations
 

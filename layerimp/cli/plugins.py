@@ -1,4 +1,4 @@
-"""What is installed: `layerimp plugins`, the components of each kind, and the tasks."""
+"""`layerimp plugins`, the commands that list components of a kind, and `layerimp tasks`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plugins(json: o.json = False) -> None:
     Screen(json=json).show_plugins(rows)
 
 
-Named = Annotated[str | None, typer.Argument(help="One of them, to see its options.")]
+Named = Annotated[str | None, typer.Argument(help="The name of one, to see its options.")]
 
 
 def scorers(name: Named = None, json: o.json = False) -> None:
@@ -112,7 +112,7 @@ def _description(kind: Kind, name: str) -> dict[str, Any]:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as a user would write it: `float`, `a | b` for a choice, `list of float` for several."""
+    """Return the name of a type for users: `float`, `a | b` for a choice, `list of float` for several values."""
     from pathlib import Path
     from types import NoneType, UnionType
     from typing import Annotated, Literal, Union, get_args, get_origin

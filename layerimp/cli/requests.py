@@ -1,7 +1,6 @@
-"""What the options of a command line ask for: the recipe of a run or of a grid, and what may run code.
+"""Turns the options of a command line into the recipe of a run or a grid, and into permissions to run code.
 
-A command hands over all of its options at once, by the names of its parameters: each is declared once, where `--help`
-shows it.
+A command passes all of its options at once, by the names of its parameters, so that each option is declared only once.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ _CALIBRATION = ("field", "packing", "label_field", "samples", "max_length")
 
 
 def permissions(*, trust_remote_code: bool = False, allow_task_code: bool = False, **_others: object) -> Permissions:
-    """What the flags allow."""
+    """Return the permissions that the flags give."""
     from layerimp.recipe import Permissions
 
     return Permissions(trust_remote_code=trust_remote_code, allow_task_code=allow_task_code)
 
 
 def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
-    """The recipe of a file (if any) with the command line's options over it.
+    """Make a recipe from a file (if any) and the options of the command line, which take precedence.
 
     Raises:
-        InputError: an option is malformed, or file and options together are no valid recipe.
+        InputError: an option is malformed, or the file and the options together are not a valid recipe.
     """
     from layerimp.recipe import Recipe, checked_keep, make_recipe
     from layerimp.sizes.targets import split_targets
@@ -53,10 +52,10 @@ def recipe_from(recipe: Path | None = None, **given: Any) -> Recipe:
 
 
 def grid_from(recipe: Path | None = None, **given: Any) -> Grid:
-    """The grid of a file (if any) with the command line's options over it.
+    """Make a grid from a file (if any) and the options of the command line, which take precedence.
 
     Raises:
-        InputError: an option is malformed, or file and options together are no valid grid.
+        InputError: an option is malformed, or the file and the options together are not a valid grid.
     """
     from layerimp.bench.grid import Grid
     from layerimp.recipe import made
@@ -75,7 +74,7 @@ def grid_from(recipe: Path | None = None, **given: Any) -> Grid:
 
 
 def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a run and a grid have in common: those of a file (if any), with the command line's over them.
+    """Return the fields that runs and grids have in common, from a file (if any) and from options, which win.
 
     Args:
         kind: The class of the description, whose fields have the names of the options.
@@ -111,7 +110,7 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
 
 
 def _models(specs: list[str]) -> dict[str, str] | list[str]:
-    """Models by label, or only their names if no model has a label."""
+    """Return models by label, or only their names if no model has a label."""
     if not any("=" in spec for spec in specs):
         return specs
     found: dict[str, str] = {}
@@ -147,7 +146,7 @@ def _labelled(kind: str, specs: list[str], option: str = "") -> dict[str, dict[s
 
 
 def _protected(text: str) -> list[int]:
-    """The blocks that an option protects, each with both of its halves."""
+    """Return the blocks that an option protects."""
     from layerimp.steps import read_steps
 
     wrong = OptionError(f"--protect takes whole blocks such as 0,15-17, got {text!r}")
@@ -162,7 +161,7 @@ def _protected(text: str) -> list[int]:
 
 
 def setting(text: str, example: str) -> tuple[str, str, Any]:
-    """The label, the option and the value of one `--set`.
+    """Return the label, the option and the value of one `--set`.
 
     Raises:
         OptionError: the text is not LABEL.OPTION=VALUE, or it gives a permission, which only a flag can give.
@@ -184,7 +183,7 @@ def setting(text: str, example: str) -> tuple[str, str, Any]:
 
 
 def _with_options(recipe: Described, settings: list[str]) -> Described:
-    """A recipe, of a run or a grid, with every LABEL.OPTION=VALUE put where it belongs."""
+    """Return a recipe, of a run or a grid, with the values of all LABEL.OPTION=VALUE."""
     from layerimp.defaults import ALL
     from layerimp.registry.catalog import registry
 
@@ -196,7 +195,7 @@ def _with_options(recipe: Described, settings: list[str]) -> Described:
     for text in settings:
         label, option, parsed = setting(text, "avss.site=block_out")
         if label not in homes and ALL in document["scorers"] and label in registry().names("scorer"):
-            # An option for one of the scorers of `all` counts as naming that scorer.
+            # An option for one of the scorers in `all` counts as requesting that scorer by name.
             homes[label] = document["scorers"][label] = {"name": label, "options": {}}
         if label not in homes:
             raise unknown_name("label", label, homes, of=f"--set {text}")

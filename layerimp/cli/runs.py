@@ -1,4 +1,4 @@
-"""`layerimp run`, `score`, `prune` and `evaluate`: what is done to one model, as a recipe says."""
+"""`layerimp run`, `score`, `prune` and `evaluate`: the commands that follow a recipe for one model."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def evaluate(**given: Any) -> int:
 
 
 def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
-    """Do what a function of the pipeline does with the recipe that the options make; returns the exit code."""
+    """Call a function of the pipeline with the recipe from the options, and return the exit code."""
     made = recipe_from(**given)
     from layerimp.cli.display import Screen
     from layerimp.pipeline import commands
@@ -88,7 +88,7 @@ def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
 
 
 def _foretold(command: Command, given: Mapping[str, Any], **more: Any) -> int:
-    """Say what a command would do with the recipe that the options make; returns the exit code."""
+    """Show what a command would do with the recipe from the options, and return the exit code."""
     made = recipe_from(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import show

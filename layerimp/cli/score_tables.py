@@ -1,4 +1,4 @@
-"""The table of a scorer's scores: blocks, with seams between them, or attention and MLP apart."""
+"""The table of a scorer's scores: for blocks, with seams between them, or for attention and MLP separately."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ STYLES = {"✗": "red", "½": "yellow"}
 
 
 def scores(report: Report, label: str, fits: Fits, *, plain: bool = False) -> list[Table]:
-    """All that was scored, by depth, with every column; marked is what goes, in whole or by a half.
+    """Show all scores by depth, with every column, and with marks for what the plan removes.
 
     Args:
         report: The report.
         label: The scorer's label.
-        fits: Whether the screen has room for a table.
-        plain: Whether it shows ASCII alone.
+        fits: Whether a table fits the screen.
+        plain: Whether the screen shows only ASCII.
     """
     importance = report.importance[label]
     text = report.calibration
@@ -43,7 +43,7 @@ def scores(report: Report, label: str, fits: Fits, *, plain: bool = False) -> li
 
 
 def _steps(title: str, importance: Importance, taken: Sequence[Step] | None, fits: Fits, *, plain: bool) -> list[Table]:
-    """A row for each block and each seam, a seam between its two blocks and further to the right."""
+    """Make a row for each block and each seam; a seam is indented between its two blocks."""
     order = sorted(range(len(importance.blocks)), key=lambda row: sublayers_of(importance.blocks[row]))
     steps = [importance.blocks[row] for row in order]
     seams = any(isinstance(step, str) for step in steps)
@@ -64,7 +64,7 @@ def _steps(title: str, importance: Importance, taken: Sequence[Step] | None, fit
 
 
 def _halves(title: str, importance: Importance, fits: Fits) -> list[Table]:
-    """A row for each block, with the numbers of its attention and of its MLP side by side."""
+    """Make a row for each block, with the numbers of its attention and its MLP side by side."""
     rows = {str(step): row for row, step in enumerate(importance.blocks)}
     blocks = sorted({part.block for step in importance.blocks for part in sublayers_of(step)})
     columns = []
@@ -77,7 +77,7 @@ def _halves(title: str, importance: Importance, fits: Fits) -> list[Table]:
 
 
 def _columns(importance: Importance) -> Mapping[str, Sequence[float]]:
-    """The numbers to show, by name: the scores, and further columns."""
+    """Return the numbers to show, by name: the scores, and further columns."""
     columns = importance.columns or {"score": importance.scores}
     name = next((name for name, values in columns.items() if values == importance.scores), "score")
     return {name: importance.scores, **columns}

@@ -1,4 +1,4 @@
-"""The table of a search: how many blocks may go by each scorer's choice."""
+"""The table of a search: how many blocks may be removed by each scorer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def removable(report: Report, search: Search, fits: Fits) -> list[Table]:
-    """How many blocks may go, from the most to the fewest; and what is retained then."""
+    """Show how many blocks may be removed, from the most to the fewest, and what is then retained."""
     found = [search.removable[label] for label in search.order]
     halves = [(None, None) if one.last is None else (one.last.searched, one.last.confirmed) for one in found]
     columns = [
@@ -30,7 +30,7 @@ def removable(report: Report, search: Search, fits: Fits) -> list[Table]:
 
 
 def legend(report: Report, search: Search) -> Iterator[str]:
-    """What has to be known to read the table."""
+    """Yield the lines that explain the table."""
     what = "rows of held-out calibration text" if search.held_out else f"documents of {', '.join(search.measured_on)}"
     yield f"searched: on the half of the {what} that the number was chosen by"
     yield "confirmed: on the other half, on which all that follows is measured as well"

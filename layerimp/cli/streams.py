@@ -1,4 +1,4 @@
-"""stdout is for results: whatever else a plugin or a library prints there goes to stderr."""
+"""Keeps stdout for results: anything else that a plugin or a library prints there goes to stderr."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _RESULTS: ContextVar[TextIO | None] = ContextVar("results", default=None)
 
 
 def results() -> TextIO:
-    """Where a command's results go: stdout as it was when the command began."""
+    """Return the stream for a command's results: stdout as it was when the command began."""
     return _RESULTS.get() or sys.stdout
 
 
 def for_results_alone(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command, whose `print`s go to stderr while it is at work; only `results` reaches stdout."""
+    """Wrap a command so that `print` goes to stderr while it runs, and only `results` reaches stdout."""
 
     @wraps(command)
     def apart(*arguments: Any, **options: Any) -> Any:
@@ -42,10 +42,10 @@ def for_results_alone(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def after_writing(path: Path | None) -> Iterator[None]:
-    """Results are printed in here that are written in `path` as well, which is said where they cannot be printed.
+    """A context for printing results that are also written to `path`, which the error names if printing fails.
 
     Raises:
-        OutputError: stdout takes no more.
+        OutputError: stdout cannot be written.
     """
     try:
         yield
@@ -56,10 +56,10 @@ def after_writing(path: Path | None) -> Iterator[None]:
 
 @contextmanager
 def stdout_apart() -> Iterator[None]:
-    """Let `sys.stdout` alone reach stdout in here; what is written to file descriptor 1 goes to stderr.
+    """A context in which only `sys.stdout` reaches stdout; what is written to file descriptor 1 goes to stderr.
 
-    This includes output of libraries in C and of child processes, and output that is written while Python exits. A
-    stream that was closed when the program began leads to the null device, so that no other file gets its number.
+    This includes output of C libraries and child processes, and output that is written while Python exits. A stream
+    that was closed when the program began leads to the null device, so that no other file gets its number.
     """
     _open_what_is_closed()
     stdout, stderr, kept = sys.stdout, sys.stderr, os.dup(_OUT)
@@ -86,11 +86,11 @@ def stdout_apart() -> Iterator[None]:
 
 
 class _Descriptor(io.RawIOBase):
-    """A file descriptor. Its first failed write is an error of one line; later writes are dropped in silence.
+    """A file descriptor. The first failed write is an error of one line; later writes are silently dropped.
 
     Args:
-        number: Its number.
-        needed: Whether its failure is an error; otherwise what is written there is lost in silence.
+        number: The number of the descriptor.
+        needed: Whether a failed write is an error; otherwise it is silently dropped.
     """
 
     def __init__(self, number: int, *, needed: bool) -> None:
@@ -101,11 +101,11 @@ class _Descriptor(io.RawIOBase):
         return self._number
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the descriptor is a terminal."""
         return os.isatty(self._number)
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def write(self, data: Any, /) -> int:
@@ -126,19 +126,19 @@ class _Descriptor(io.RawIOBase):
 
 
 def _open_what_is_closed() -> None:
-    """Let the standard streams that are closed lead nowhere."""
+    """Connect closed standard streams to the null device."""
     for number in (0, _OUT, _ERR):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process lives
 
 
 def _is_on(stream: TextIO, number: int) -> bool:
-    """Whether a stream is the real one of that number, and not a replacement such as that of a test or a notebook."""
+    """Whether a stream is the real one with that number, and not a replacement as in a test or a notebook."""
     try:
         return stream.fileno() == number
     except (OSError, ValueError, AttributeError):
@@ -148,14 +148,14 @@ def _is_on(stream: TextIO, number: int) -> bool:
 def _flush_others(stdout: TextIO) -> None:
     """Flush what plugins and libraries have written to file descriptor 1 and still buffer."""
     for stream in filter(None, (stdout, sys.__stdout__)):
-        with suppress(OSError, ValueError, AttributeError):  # what stands in for stdout may be no file
+        with suppress(OSError, ValueError, AttributeError):  # a replacement for stdout may not be a file
             stream.flush()
     if os.name == "posix":
         ctypes.CDLL(None).fflush(None)
 
 
 def _end() -> None:
-    """Send to stderr what is printed from now on."""
+    """Send everything that is printed from now on to stderr."""
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         os.dup2(_ERR, _OUT)

@@ -1,4 +1,4 @@
-"""A report's tables."""
+"""The tables of a report."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from layerimp.steps import Step
 
 MARKS = {1: " *", 2: " +", None: ""}
-"""What stands for bold and underlined where a terminal has neither."""
+"""The marks in place of bold and underlined, for terminals without these styles."""
 BEST = "*"
 """Marks the best value of a column, and every value that does not differ from it significantly."""
 AXIS_HEAD = f"0%{'100%':>{AXIS - 2}}"
-"""Above the picture of what is retained."""
+"""The heading of the axis that shows what is retained."""
 BLOCKS_WIDTH = 18
-"""Where long lists of blocks are broken on a narrow screen."""
+"""The width at which long lists of blocks are broken on a narrow screen."""
 
 
 def metrics(report: Report, labels: list[str], fits: Fits) -> list[Table]:
-    """The intact model and the pruned ones, if any, side by side: a row for each metric."""
+    """Show the intact and the pruned models side by side, with a row for each metric."""
     before = report.metrics[ORIGINAL]
     compared = report.comparison()
     columns = [Column(ORIGINAL, [measured(metric) for metric in before])]
@@ -52,7 +52,7 @@ def metrics(report: Report, labels: list[str], fits: Fits) -> list[Table]:
 
 
 def _better(metric: Metric) -> str:
-    """Which way a metric gets better."""
+    """Return an arrow for the direction in which a metric gets better."""
     return "↑" if metric.higher_is_better else "↓"
 
 
@@ -61,7 +61,7 @@ def _limit(report: Report) -> str:
 
 
 def footprint(report: Report, labels: list[str], fits: Fits) -> list[Table]:
-    """What the models cost, and by what factor that changed."""
+    """Show the costs of the models, and the factors by which they changed."""
     columns = []
     for before in report.footprint[ORIGINAL]:
         cells = [_quantity(before)]
@@ -73,12 +73,12 @@ def footprint(report: Report, labels: list[str], fits: Fits) -> list[Table]:
 
 
 def _models(labels: Sequence[str]) -> Column:
-    """The first column of a table with a row for each model."""
+    """Return the first column of a table with a row for each model."""
     return Column("model", [ORIGINAL, *labels], "left")
 
 
 def _factor(before: Metric, after: Metric) -> str:
-    """By what factor a cost changed; nothing where that is within the noise."""
+    """Show the factor by which a cost changed; empty if the change is within the noise."""
     noise = 2 * math.hypot(before.stderr or 0, after.stderr or 0)
     return f" (×{after.value / before.value:.2f})" if before.value and abs(after.value - before.value) > noise else ""
 
@@ -93,7 +93,7 @@ def _amount(value: float) -> str:
 
 
 def removed(report: Report, labels: list[str], fits: Fits) -> list[Table]:
-    """What is removed by each label: which blocks, and how much of the blocks, the parameters and the bytes."""
+    """Show what is removed under each label: the blocks, and their share of blocks, parameters and bytes."""
     gone = [report.removed(label) for label in labels]
     columns = [Column("which", [cuts.ranges(report.plan_of(label).blocks) for label in labels], "left")]
     for name in ("blocks", "parameters", "bytes"):
@@ -104,7 +104,7 @@ def removed(report: Report, labels: list[str], fits: Fits) -> list[Table]:
 
 
 def targets(report: Report, labels: Sequence[str], fits: Fits) -> Iterator[list[Table]]:
-    """For each size that was asked for, what each model reached, and what one step less or more would be."""
+    """Show for each target the value that each model reached, and the values with one step less or more."""
     stood = {label: report.standing(label) for label in labels if label not in report.healed}
     for place, first in enumerate(next(iter(stood.values()), ())):
         here = [each[place] for each in stood.values()]
@@ -119,19 +119,19 @@ def targets(report: Report, labels: Sequence[str], fits: Fits) -> Iterator[list[
 
 
 def seams(report: Report, labels: Sequence[str]) -> Iterator[str]:
-    """What goes where halves of two blocks become one, each once."""
+    """Yield a line for each place where halves of two blocks become one block, each place once."""
     yield from dict.fromkeys(line for label in labels for line in cuts.seams(report.plan_of(label).blocks))
 
 
 def comparison(report: Report, fits: Fits, *, plain: bool = False) -> list[Table]:
-    """The intact and the pruned models side by side, as one table where the screen has room for it.
+    """Compare the intact and the pruned models, in one table if it fits the screen.
 
-    Where it has not, errors go under their values, and then the columns into several parts.
+    If it does not fit, errors are put under their values, and if necessary the table is split into parts.
 
     Args:
         report: The report.
-        fits: Whether the screen has room for a table.
-        plain: Whether it shows ASCII alone.
+        fits: Whether a table fits the screen.
+        plain: Whether the screen shows only ASCII.
     """
     found = report.comparison()
     counts = {report.removed(label).blocks for label in found.labels}
@@ -151,12 +151,12 @@ def comparison(report: Report, fits: Fits, *, plain: bool = False) -> list[Table
 
 
 def _whole(report: Report, labels: Sequence[str]) -> bool:
-    """Whether nothing but whole blocks went."""
+    """Whether only whole blocks were removed."""
     return all(cuts.whole(report.plan_of(label).blocks) for label in labels)
 
 
 def _comparison_columns(report: Report, found: Comparison, *, stacked: bool, plain: bool) -> Iterator[Column]:
-    """What was removed, what is retained, and the metrics that this follows from."""
+    """Yield columns for what was removed, for what is retained, and for the metrics that this follows from."""
     plans = [report.plan_of(label).blocks for label in found.labels]
     several = len(set(map(len, plans))) > 1
     blocks = ["", *((f"{len(plan)}: " if several else "") + cuts.ranges(plan) for plan in plans)]
@@ -192,7 +192,7 @@ def _comparison_columns(report: Report, found: Comparison, *, stacked: bool, pla
 
 
 def healing(report: Report) -> Iterator[str]:
-    """What healers did, one line for each healed model and one for each of its gaps."""
+    """Yield what healers did, with one line for each healed model and one for each of its gaps."""
     for label, one in report.healed.items():
         yield f"{label}: {recovery(one.loss, one.accuracy, one.recovered)}"
         for each in one.repairs:
@@ -200,7 +200,7 @@ def healing(report: Report) -> Iterator[str]:
 
 
 def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:
-    """What healing brought, on text that no choice has seen."""
+    """Show the effect of healing, on text that was used for no choice."""
     lost = "accuracy" if accuracy else "loss"
     if recovered is None:
         back = f"pruning did not {'lower the accuracy' if accuracy else 'raise the loss'}"
@@ -214,13 +214,13 @@ def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, re
 
 
 def gap_line(*, gap: str, done: str, why: str, numbers: Mapping[str, float], removed: Sequence[Step] = ()) -> str:
-    """What was done at a gap."""
+    """Show what was done at a gap."""
     told = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in numbers.items())
     return f"{gap}: {done}{told and f' ({told})'}{why and f'; {why}'}"
 
 
 def share_and_error(estimate: Estimate | None) -> str:
-    """A share and its standard error."""
+    """Show a share and its standard error."""
     if estimate is None:
         return "-"
     error = f" ± {estimate.error:.1%}" if estimate.error and round(estimate.error, 3) else ""
@@ -228,7 +228,7 @@ def share_and_error(estimate: Estimate | None) -> str:
 
 
 def _cell(measured: str, *, best: bool, stacked: bool) -> str:
-    """A number, its mark, and its error behind or under it. Each line has room for the mark, to keep digits in line."""
+    """Show a number, its mark, and its error behind or below it. Lines have room for the mark, so that digits align."""
     mark, room = f" {BEST}" if best else "  ", "  "
     value, _, error = measured.partition(" ")
     if stacked and error:
@@ -237,7 +237,7 @@ def _cell(measured: str, *, best: bool, stacked: bool) -> str:
 
 
 def legend(report: Report) -> Iterator[str]:
-    """What has to be known to read the comparison."""
+    """Yield the lines that explain the comparison."""
     found = report.comparison()
     if found.best_retained or any(found.best.values()):
         yield f"{BEST} the best, and what no other beats: compared by document, corrected for the number of pairs"
@@ -250,9 +250,9 @@ def legend(report: Report) -> Iterator[str]:
 
 
 def paper(table: PaperTable, fits: Fits) -> list[Table]:
-    """A table of a grid, in parts that fit; the best is bold, the runner-up underlined.
+    """Show a table of a grid, in parts that fit the screen; the best is bold, the runner-up underlined.
 
-    What was removed is in the title where all rows say the same.
+    If the removed shares are the same in all rows, they are in the title.
     """
     removed = {row[-1].text for row in table.rows}
     end = len(table.head) - (len(removed) == 1)
@@ -269,16 +269,16 @@ def paper(table: PaperTable, fits: Fits) -> list[Table]:
 
 
 _PLACE = ("data set", "model", "metric")
-"""The columns that say what a row of a grid's table is."""
+"""The columns that describe a row of a grid's table."""
 
 
 def summary(table: PaperTable) -> Table:
-    """What is retained of one model."""
+    """Show what is retained of one model."""
     return _part(table, table.title, 1, len(table.head), place=1)
 
 
 def _part(table: PaperTable, title: str, first: int, last: int, place: int = len(_PLACE)) -> Table:
-    """Some columns of a table, beside the first ones, which say what a row is."""
+    """Make a part of a table: the first columns, which describe the row, and some of the others."""
     styles = {1: "bold", 2: "underline", None: ""}
     made = Table(title=shown(title) if title else None, box=SIMPLE_HEAD)
     columns = [*range(place), *range(first, last)]

@@ -1,1 +1,1 @@
-"""Evaluators at work on an intact model and on pruned ones."""
+"""Running evaluators on an intact model and on pruned models."""

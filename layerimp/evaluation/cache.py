@@ -1,4 +1,4 @@
-"""Keeps an intact model's metrics, under a hash of everything that can change them."""
+"""Stores an intact model's metrics under a hash of everything that can change them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator, Metric
 
 FORMAT = "hashes"
-"""In every key: what was kept without its documents and their hashes is measured again."""
+"""The version in every key. Older entries, without documents' values or hashes, are measured again."""
 
 
 def kept_as(evaluator: Evaluator, who: str) -> str | None:
-    """What an evaluator's metrics are kept under, beside the model's fingerprint.
+    """Return an evaluator's part of the key under which its metrics are stored.
 
-    None where they are not: those of a pruned model, what it costs, and where the evaluator has no fingerprint.
+    None if the metrics are not stored: for a pruned model, for costs, and for an evaluator without a fingerprint.
     """
     return evaluator.fingerprint() if who == ORIGINAL and evaluator.kind == "quality" else None
 
 
 class MetricsCache:
-    """Metrics of intact models, one JSON file per key.
+    """The stored metrics of intact models, one JSON file per key.
 
     Args:
-        directory: Where they lie; by default those of `cache_directory`.
+        directory: The directory of the files; by default that of `cache_directory`.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -43,14 +43,14 @@ class MetricsCache:
         return self.directory / f"{hashlib.blake2b(key, digest_size=20).hexdigest()}.json"
 
     def get(self, *parts: str) -> list[Metric] | None:
-        """The metrics under the key that `parts` make, or None."""
+        """Return the metrics under the key made of `parts`, or None."""
         try:
             return unpacked(json.loads(self._path(*parts).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, AttributeError, LookupError, zlib.error):
             return None
 
     def put(self, metrics: list[Metric], *parts: str) -> None:
-        """Keep metrics. A cache that cannot be written is no cache, and no error."""
+        """Store metrics. If the cache cannot be written, nothing is stored; this is not an error."""
         path = self._path(*parts)
         document = json.dumps(packed(metrics))
         try:

@@ -1,4 +1,4 @@
-"""Metrics as plain data that takes little room: each array once, compressed."""
+"""Packs metrics into compact plain data, in which each array is stored once and compressed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ARRAYS = ("totals", "units", "unigram")
 
 
 def packed(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Metrics as plain data, such as JSON holds.
+    """Pack metrics into plain data that can be written as JSON.
 
     Returns:
-        The records of the metrics, in which an array is named by its number, and the arrays.
+        The records of the metrics, in which arrays are given by number, and the arrays.
     """
     arrays: dict[str, int] = {}
 
@@ -41,10 +41,10 @@ def packed(metrics: Sequence[Metric]) -> dict[str, Any]:
 
 
 def unpacked(content: Mapping[str, Any]) -> list[Metric]:
-    """Metrics from plain data; those from before documents, or their hashes, were kept have none.
+    """Unpack metrics from plain data. Older data has no documents' values, or no hashes.
 
     Raises:
-        ValueError, TypeError, KeyError, IndexError: it is something else.
+        ValueError, TypeError, KeyError, IndexError: the data does not hold packed metrics.
     """
     arrays = [
         tuple(np.frombuffer(zlib.decompress(base64.b85decode(each)), dtype="<f8").tolist())

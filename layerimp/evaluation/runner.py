@@ -1,4 +1,4 @@
-"""Evaluators at work on one model, intact or pruned: their metrics, checked, and kept where they can be used again."""
+"""Runs evaluators on a model, intact or pruned, checks their metrics, and stores metrics that can be used again."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Evaluation:
     """Lets evaluators measure a model.
 
     Args:
-        model: The model, which others may prune and restore between two measurements.
-        tokenizer: Its tokenizer.
+        model: The model, which may be pruned and restored between two measurements.
+        tokenizer: The model's tokenizer.
         progress: Where to report progress.
-        failed: Takes in why an evaluator did not go on, by label.
+        failed: Receives the reason for each evaluator that failed, by label.
     """
 
     def __init__(
@@ -45,17 +45,22 @@ class Evaluation:
         self._progress, self._failed = progress, failed
 
     def beside(self, model: PreTrainedModel) -> Evaluation:
-        """The same of another model, such as a healed one."""
+        """Return the same evaluation for another model, such as a healed one."""
         return Evaluation(model, self._tokenizer, self._progress, self._failed)
 
     def of(self, evaluators: dict[str, Evaluator], kind: str, who: str = ORIGINAL) -> list[Metric]:
-        """What the evaluators of a kind say of the model as it is, `who` it is; the intact one's quality is kept.
+        """Run the evaluators of a kind on the model in its current state. The intact model's quality is stored.
 
-        An evaluator that fails is taken out of `evaluators`, and the others go on.
+        An evaluator that fails is removed from `evaluators`, and the others go on.
+
+        Args:
+            evaluators: The evaluators, by label.
+            kind: The kind of evaluators to run: quality or cost.
+            who: The label of the model in its current state.
 
         Raises:
-            PluginError: the only evaluator failed, or one changed the model.
-            NonFiniteError: the only evaluator gave a NaN.
+            PluginError: the only evaluator failed, or an evaluator changed the model.
+            NonFiniteError: the only evaluator returned a NaN.
         """
         found: dict[tuple[str, str], Metric] = {}
         for label in [label for label, evaluator in evaluators.items() if evaluator.kind == kind]:
@@ -75,7 +80,7 @@ class Evaluation:
         return list(found.values())
 
     def _metrics(self, label: str, evaluator: Evaluator, who: str) -> list[Metric]:
-        """What one evaluator says, now or in an earlier run."""
+        """Return the metrics of one evaluator, measured now or in an earlier run."""
         cache = MetricsCache()
         tag = kept_as(evaluator, who)
         if tag is not None and (known := cache.get(self._weights, evaluator.name, tag)) is not None:
@@ -85,20 +90,20 @@ class Evaluation:
         if not isinstance(metrics, list) or not all(isinstance(metric, Metric) for metric in metrics):
             raise PluginError("evaluate() gives no list of Metric")
         if tag is not None:
-            _by_task(metrics, "", ())  # nothing unsound is kept
+            _by_task(metrics, "", ())  # metrics that are not valid must not be stored
             cache.put(metrics, self._weights, evaluator.name, tag)
         return metrics
 
     @cached_property
     def _weights(self) -> str:
-        """The fingerprint of the intact model; read while it is intact."""
+        """The fingerprint of the intact model; must be read while the model is intact."""
         return model_fingerprint(self._model, self._tokenizer)
 
 
 def _by_task(
     metrics: Sequence[Metric], suffix: str, known: Container[tuple[str, str]]
 ) -> dict[tuple[str, str], Metric]:
-    """Metrics by task, with a suffix, and name; none of them is a NaN, or known already."""
+    """Return metrics by task, with a suffix, and name, after checking that none is a NaN or known already."""
     found: dict[tuple[str, str], Metric] = {}
     for metric in metrics:
         key = metric.task + suffix, metric.name

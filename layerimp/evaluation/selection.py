@@ -1,4 +1,4 @@
-"""Which evaluators take part: configured, prepared, and held against the model."""
+"""The evaluators of a run: made with their options, prepared, and checked against the model."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from layerimp.progress import Progress
 
 SHARED = frozenset({"tasks", "task_path", "data_dir", "limit", "num_fewshot", "batch_size", "seed"})
-"""The settings of a run that an evaluator receives where its options have a field of that name."""
+"""The settings of a run that an evaluator receives if its options have a field of that name."""
 
 
 def reads_tasks(recipe: Recipe) -> bool:
-    """Whether one of a recipe's evaluators measures tasks, and so needs some."""
+    """Whether one of a recipe's evaluators measures tasks."""
     return any(map(_reads_tasks, recipe.evaluators.values()))
 
 
 def prepared(recipe: Recipe, permissions: Permissions, progress: Progress) -> dict[str, Evaluator]:
-    """A recipe's evaluators by label, prepared. One that reads tasks is left out where the recipe names none.
+    """Make and prepare a recipe's evaluators, by label. An evaluator of tasks is left out if the recipe names no tasks.
 
     Raises:
-        InputError: an option, or a task, is wrong.
+        InputError: an option or a task is wrong.
     """
     wanted = {label: spec for label, spec in recipe.evaluators.items() if recipe.tasks or not _reads_tasks(spec)}
     return {label: _made(spec, recipe, permissions, progress) for label, spec in wanted.items()}
 
 
 def for_training(recipe: Recipe, task: str, permissions: Permissions, progress: Progress) -> Evaluator:
-    """An evaluator, prepared, that knows the training text of one task.
+    """Make and prepare an evaluator that knows the training text of a task.
 
     Raises:
-        InputError: an option, or the task, is wrong.
+        InputError: an option or the task is wrong.
     """
     spec = next(filter(_knows_training, recipe.evaluators.values()), ComponentSpec(name=HARNESS))
     return _made(spec, recipe.model_copy(update={"tasks": (task,)}), permissions, progress)
@@ -67,19 +67,19 @@ def fitting(
     lenient: bool,
     failed: dict[str, str] | None = None,
 ) -> dict[str, Evaluator]:
-    """The evaluators that a model suits.
+    """Return the evaluators that can measure a model.
 
     Args:
         evaluators: The evaluators, by label.
         model: The model.
-        progress: Where to say what is left out.
-        lenient: Whether tasks that do not suit the model are left out, since nobody named them.
-        failed: Takes in why an evaluator that breaks was left out, by label, where there are others.
+        progress: Where to report what is left out.
+        lenient: Whether to leave out tasks that do not fit the model, because they are only defaults.
+        failed: Receives the reason for each evaluator that failed and was left out, by label.
 
     Raises:
-        PluginError: an evaluator broke, and there is no other.
-        ModelError: an evaluator that was asked for cannot measure this model.
-        TaskError: an evaluator that was asked for cannot measure this model on one of its tasks.
+        PluginError: an evaluator failed, and there is no other.
+        ModelError: a requested evaluator cannot measure this model.
+        TaskError: a requested evaluator cannot measure this model on one of its tasks.
     """
     found = {}
     for label, evaluator in evaluators.items():

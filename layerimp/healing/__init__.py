@@ -1,4 +1,4 @@
-"""Repairing what is left of a pruned model: what healers work with, and what runs them."""
+"""Healing of pruned models: the functions for healers, and the engine that runs a healer."""
 
 from layerimp.healing.engine import Healed
 from layerimp.healing.gram import Gram

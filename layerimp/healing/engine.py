@@ -1,4 +1,4 @@
-"""Runs a healer on a pruned model beside the intact one, and holds both against what was promised."""
+"""The engine, which runs a healer on a pruned model beside the intact one and checks the contract of healers."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Healed:
     """A healed model, and what was done.
 
     Attributes:
-        model: The pruned model with parameters of its own where it was healed. What was not healed it may share with
-            the intact model.
+        model: The pruned model, with new parameters where it was healed. It may share the other parameters with the
+            intact model.
         repairs: What was done at each gap.
         loss: The mean loss per prediction, in nats, of the `intact`, the `pruned` and the `healed` model, on rows of
-            the text that neither the fit nor any choice has seen.
-        accuracy: For a classifier, the share of these rows that each of the three labels right; else empty.
-        changed: The parameters that were replaced, by their path; of tied ones the first.
+            the text that were used neither for the fit nor for any choice.
+        accuracy: For a classifier, the share of these rows that each of the three models labels correctly; else empty.
+        changed: The paths of the parameters that were replaced; for tied parameters the first path.
     """
 
     model: PreTrainedModel
@@ -53,9 +53,9 @@ class Healed:
 
     @property
     def recovered(self) -> float | None:
-        """The share of what the removal cost that came back: of the loss, or of a classifier's accuracy.
+        """The share of the removal's cost that healing took away again, in loss or in a classifier's accuracy.
 
-        None where the pruned model had lost nothing. It is negative where the healed one is worse.
+        None if the pruned model had lost nothing. Negative if the healed model is worse than the pruned one.
         """
         costs = {name: -value for name, value in self.accuracy.items()} or self.loss
         lost = costs["pruned"] - costs["intact"]
@@ -73,25 +73,27 @@ def heal_beside(
     unfinished: Unfinished | None = None,
     progress: Progress = SILENT,
 ) -> Healed:
-    """Heal a pruned model, a tree of modules of its own, with the intact one beside it.
+    """Heal a pruned model, which is a separate tree of modules, beside the intact one.
+
+    After any error the pruned model is as before.
 
     Args:
-        intact: The blocks of the intact model; left as it is, bit for bit.
-        pruned: The blocks of the pruned model, which gets new parameters. It may share tensors with the intact one.
-        removed: The steps that were taken, by the indices of the intact model.
-        calibration: Batches of text, padded on either side. Of eight rows two are held out: one to choose by, and one
-            to measure on.
+        intact: The blocks of the intact model, which is not changed, bit for bit.
+        pruned: The blocks of the pruned model, which gets new parameters. It may share tensors with the intact model.
+        removed: The removed steps, by the indices of the intact model.
+        calibration: Batches of text, padded on either side. Two of eight rows are held out: one for choices, and one to
+            measure the result on.
         healer: The healer.
         further: More text to heal on, for healers that train.
-        unfinished: Where healers that train keep their state, to go on with after an interruption; None: nowhere.
+        unfinished: Where healers that train keep their state, to continue after an interruption; None to keep none.
         progress: Where to report progress.
 
     Raises:
-        ModelError: the two do not belong together, or the healer cannot heal such a model. The pruned model is then as
-            it was, as after the other errors.
-        CalibrationError: a batch is malformed, holds ids that the model does not know, or there are not three rows.
+        ModelError: the two models do not belong together, or the healer cannot heal such a model.
+        CalibrationError: a batch is malformed or holds ids that the model does not know, or there are fewer than three
+            rows.
         PluginError: the healer breaks its contract.
-        NonFiniteError: it yields a NaN.
+        NonFiniteError: a new parameter holds a NaN or an infinity.
     """
     check_pair(intact, pruned, removed)
     gaps = find_gaps(pruned, removed)
@@ -135,7 +137,7 @@ def heal_beside(
 
 
 def _healed(case: Case, healer: Healer, progress: Progress) -> list[Repair]:
-    """The repairs of a healer that kept to its contract."""
+    """Run a healer, check that it kept its contract, and return its repairs."""
     who = named("healer", healer.name, type(healer))
     before = held_by(case.pruned.model)
     versions = {path: (parameter, parameter._version) for path, parameter in case.pruned.model.named_parameters()}
@@ -157,19 +159,19 @@ def _healed(case: Case, healer: Healer, progress: Progress) -> list[Repair]:
 
 
 def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> None:
-    """Refuse a pruned model that is not the intact one without blocks.
+    """Refuse a pruned model that is not the intact model without the removed steps.
 
     Raises:
-        ModelError: it is another architecture, width, vocabulary or number of blocks, or has other blocks than are said
-            to be left.
-        OptionError: a step does not exist in the intact model, or overlaps with an earlier one.
+        ModelError: the architecture, the width, the vocabulary or the number of blocks is wrong, or a block is not the
+            expected block of the intact model.
+        OptionError: a step does not exist in the intact model, or overlaps with an earlier step.
     """
     check_shapes(intact, pruned, removed)
     _check_origin(intact, pruned, kept_halves(removed, len(intact)))
 
 
 def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> None:
-    """The part of `check_pair` that needs no weights: all but which blocks are left."""
+    """Do the part of `check_pair` that needs no weights: everything except which blocks are left."""
     ours, theirs = pruned.model, intact.model
     if type(ours) is not type(theirs):
         raise ModelError(f"the pruned model is a {type(ours).__name__}, and the intact one a {type(theirs).__name__}")
@@ -189,14 +191,14 @@ def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]
 
 
 def _check_origin(intact: BlockStack, pruned: BlockStack, pairs: Sequence[tuple[int, int]]) -> None:
-    """Refuse a block that holds a matrix of another block of the intact model than the one that it is said to be of.
+    """Refuse a pruned model if a block holds a matrix of an unexpected block of the intact model.
 
-    A matrix that was healed or trained since is none of the intact model's, and tells nothing.
+    A matrix that was healed or trained after the removal matches no block, and is not checked.
 
     Args:
         intact: The blocks of the intact model.
         pruned: The blocks of the pruned model.
-        pairs: Of each of these, the block whose attention and the block whose MLP it is said to have.
+        pairs: For each block of the pruned model, the blocks that its attention and its MLP are expected to be from.
     """
     composed = halves_of(pruned, {new for new, pair in enumerate(pairs) if len(set(pair)) > 1})
     for new, (attention, mlp) in enumerate(pairs):
@@ -213,7 +215,7 @@ def _check_origin(intact: BlockStack, pruned: BlockStack, pairs: Sequence[tuple[
 
 
 def _holds(block: nn.Module, name: str, value: Tensor) -> bool:
-    """Whether a block has the same parameter, bit for bit."""
+    """Whether a block has a parameter with this name and value, bit for bit."""
     own = dict(block.named_parameters()).get(name)
     if own is None or own.dtype != value.dtype:
         return False

@@ -1,4 +1,4 @@
-"""Finds the gaps of a pruned model, and what writes into the residual stream last before each."""
+"""Finds the gaps of a pruned model, and for each gap the last linear map that writes into the stream before it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 def find_gaps(pruned: BlockStack, removed: Sequence[Step]) -> list[Gap]:
-    """The gaps of a pruned model, in depth order.
+    """Find the gaps of a pruned model, in depth order.
 
     Args:
         pruned: The blocks of the pruned model.
-        removed: The steps that were taken, by the indices of the intact model.
+        removed: The removed steps, by the indices of the intact model.
 
     Raises:
         ModelError: nothing was removed.
@@ -54,7 +54,14 @@ def find_gaps(pruned: BlockStack, removed: Sequence[Step]) -> list[Gap]:
 def _writer(
     stack: BlockStack, last: Sublayer, taps_of: Sequence[Taps], known_as: Sublayer
 ) -> tuple[Writer | None, str]:
-    """What writes last in a sublayer of the pruned model, `known_as` another in the intact one; or None, and why."""
+    """Find the last writer of a sublayer of the pruned model, or the reason why there is none.
+
+    Args:
+        stack: The blocks of the pruned model.
+        last: The sublayer, by the indices of the pruned model.
+        taps_of: Where to read the sites of each block.
+        known_as: The same sublayer, by the indices of the intact model, for messages.
+    """
     taps, part = taps_of[last.block], last.part
     of = f"the {'MLP' if part == 'mlp' else 'attention'} of block {known_as.block}"
     if f"{part}_out" not in taps:
@@ -78,14 +85,14 @@ def _writer(
 
 
 def _elsewhere(stack: BlockStack, position: int) -> set[nn.Parameter]:
-    """The parameters of the model outside a block."""
+    """Return the parameters of the model outside a block."""
     inside = f"{stack.path}.{position}."
     named = stack.model.named_parameters(remove_duplicate=False)
     return {parameter for path, parameter in named if not path.startswith(inside)}
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module has a weight for each feature, and nothing else but a bias: a norm, as blocks have them."""
+    """Whether a module is a norm: its only parameters are a weight per feature and possibly a bias."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, torch.Tensor) or weight.ndim != 1 or any(True for _ in module.children()):
         return False
@@ -93,9 +100,9 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def offset_of(norm: nn.Module) -> float | None:
-    """What a norm adds to its weight before it multiplies with it; None where it does neither with 0 nor with 1.
+    """Return the constant, 0 or 1, that a norm adds to its weight before multiplying; None if it is neither.
 
-    With the right one, doubling the sum (and the bias) doubles what the norm puts out.
+    With the right constant, doubling the sum (and the bias) doubles the norm's output.
     """
     parameters = {name: value.detach() for name, value in norm.named_parameters()}
     weight = parameters["weight"]
@@ -111,7 +118,7 @@ def offset_of(norm: nn.Module) -> float | None:
 
 
 def _ending_norm(stack: BlockStack, last: Sublayer) -> str | None:
-    """The norm whose output is what a sublayer leaves (post-norm), by its path; None where it ends in a sum."""
+    """Return the path of the norm whose output is the sublayer's output (post-norm); None if it ends in a sum."""
     outputs: dict[str, torch.Tensor] = {}
     ends: list[torch.Tensor] = []
     place = Place(stack, Sublayer.at(last.depth + 1))

@@ -1,4 +1,4 @@
-"""Least squares from sums: streaming, mergeable, in float64."""
+"""Least squares from sums of products: streaming, mergeable, in float64."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class Gram:
-    """The sums of products that a least squares fit of a map needs, in float64 on the device of what it is fed.
+    """The sums of products that a least squares fit of a linear map needs, in float64 on the device of the data.
 
-    It finds W with  sum_t w_t |y_t - W x_t|^2 + r m |W|^2  least, where m is the mean of the diagonal of
+    The fit minimises  sum_t w_t |y_t - W x_t|^2 + r m |W|^2  over W, where m is the mean of the diagonal of
     sum_t w_t x_t x_t^T, so that the ridge r has no unit.
 
     Args:
-        features: How many numbers x_t has.
-        outputs: How many numbers y_t has.
+        features: The length of x_t.
+        outputs: The length of y_t.
 
     Attributes:
-        rows: How many rows were taken in.
+        rows: The number of rows so far.
         weight: The sum of their weights [].
         xx: sum_t w_t x_t x_t^T [features, features].
         xy: sum_t w_t x_t y_t^T [features, outputs].
@@ -61,10 +61,10 @@ class Gram:
             setattr(self, name, getattr(self, name) + getattr(other, name).to(device))
 
     def solve(self, ridge: float) -> Tensor:
-        """The map W [output, feature] that fits best with a ridge, in float64.
+        """Return the map W [output, feature] that fits best with a ridge, in float64.
 
         Args:
-            ridge: In units of the mean of the diagonal of `xx`; above 0.
+            ridge: The ridge, relative to the mean of the diagonal of `xx`; above 0.
 
         Raises:
             NonFiniteError: the sums hold a NaN, or the ridge is too small for them.
@@ -76,7 +76,7 @@ class Gram:
         return torch.cholesky_solve(self.xy, factor).T.contiguous()
 
     def error(self, fit: Tensor) -> float:
-        """The weighted mean of |y - W x|^2 of a map W [output, feature]."""
+        """Return the weighted mean of |y - W x|^2 for a map W [output, feature]."""
         wide = fit.double()
         total = self.yy.sum() - 2 * (wide.T * self.xy).sum() + ((wide @ self.xx) * wide).sum()
         return float(total / self.weight)

@@ -1,4 +1,4 @@
-"""What a model loses per prediction on text that was held out, and which text that is."""
+"""The loss of a model per prediction on held-out text, and the split of a text into its parts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from layerimp.healing.reruns import Reruns
 
 ONE_IN = 8
-"""Of so many rows one is held out to choose by, and one to measure on."""
+"""Out of this many rows, one is held out for choices, and one to measure the result on."""
 MOST = 64
-"""So many rows are held out for each at most: each value that is tried costs a run of them."""
+"""At most this many rows are held out for each purpose, since each value that is tried costs a run over them."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Text:
     """The text of a healing, in three parts that share no row.
 
     Attributes:
-        healing: What the healer fits to.
-        choosing: What it chooses its options by.
-        measuring: What the result is measured on: no choice has seen it.
+        healing: The text that the healer fits to.
+        choosing: The text on which the healer chooses between options.
+        measuring: The text on which the result is measured, and which is used for no choice.
     """
 
     healing: list[Batch]
@@ -43,9 +43,9 @@ class Text:
 
 
 def split(batches: Iterable[Batch]) -> Text:
-    """The three parts of a text: of every eight rows the last two are held out, or the last two of fewer.
+    """Split a text into three parts: the last two of every eight rows are held out, or the last two of fewer rows.
 
-    Of more than 512 rows 64 are held out for each part, as evenly.
+    From more than 512 rows, 64 are held out for each of the two parts, evenly spaced.
 
     Raises:
         CalibrationError: there are fewer than three rows.
@@ -70,19 +70,19 @@ def split(batches: Iterable[Batch]) -> Text:
 
 
 class HeldOutLoss:
-    """Measures what models lose on the same text: of its next tokens, or of a classifier's labels.
+    """Measures the losses of several models on one text: for its next tokens, or for a classifier's labels.
 
     Args:
-        intact: The blocks of the intact model. Where a classifier's text has no labels, it says what they are.
+        intact: The blocks of the intact model. Its predictions serve as labels if a classifier's text has none.
         batches: The text.
 
     Attributes:
-        kind: What is predicted: the next token, or a label.
-        num_classes: How many tokens or labels there are to predict.
+        kind: What the models predict: the next token, or a label.
+        num_classes: The number of possible tokens or labels.
 
     Raises:
-        PredictionError: the model predicts neither.
-        CalibrationError: there is nothing to predict in the text.
+        PredictionError: the model predicts neither next tokens nor labels.
+        CalibrationError: the text holds nothing to predict.
     """
 
     def __init__(self, intact: BlockStack, batches: Sequence[Batch]) -> None:
@@ -100,7 +100,7 @@ class HeldOutLoss:
 
     @property
     def wanted(self) -> list[tuple[int, ...]]:
-        """What is to be predicted in each row: the ids of its tokens, or its label."""
+        """The targets of each row: the ids of its tokens, or its label."""
         return [
             tuple(ids[chosen].tolist())
             for targets in self._targets
@@ -108,14 +108,14 @@ class HeldOutLoss:
         ]
 
     def of(self, stack: BlockStack, reruns: Reruns | None = None) -> Loss:
-        """The loss of a model as it is now.
+        """Measure the loss of a model in its current state.
 
         Args:
             stack: The model's blocks.
-            reruns: What is remembered of its earlier runs on this text; the rest alone is computed.
+            reruns: Stored outputs of the model's earlier runs on this text, which are not computed again.
 
         Raises:
-            NonFiniteError: it is a NaN or an infinity.
+            NonFiniteError: the loss is a NaN or an infinity.
         """
         head = self._head(stack)
         totals: list[float] = []

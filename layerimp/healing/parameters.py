@@ -1,4 +1,4 @@
-"""Replaces parameters of a model that shares its tensors with another one: copy on write."""
+"""Replaces parameters of a model that shares its tensors with another model: copy on write."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Held = list[tuple[nn.Module, str, nn.Parameter]]
-"""Every place of a model that holds a parameter: module, name, parameter; a tied one is there once for each place."""
+"""Every place in a model that holds a parameter, as module, name and parameter; a tied parameter has several places."""
 
 
 def replace(model: PreTrainedModel, path: str, value: Tensor) -> None:
-    """Put a new parameter in the place of one. The old tensor, which other models may share, stays as it is.
+    """Replace a parameter by a new one. The old tensor, which other models may share, stays as it is.
 
-    The value is rounded to the dtype that the model is stored in, so that what is measured is what is saved. Where the
-    parameter is tied, all its places get the new one.
+    The value is rounded to the dtype that the model is stored in, so that the measured model is the saved one. If the
+    parameter is tied, it is replaced in all its places.
 
     Args:
         model: The model.
-        path: The parameter, such as `model.layers.3.mlp.down_proj.weight`.
-        value: Its new value, of the same shape, in any floating-point dtype.
+        path: The path of the parameter, such as `model.layers.3.mlp.down_proj.weight`.
+        value: The new value, of the same shape, in any floating-point dtype.
 
     Raises:
-        PluginError: there is no such parameter, or it has another shape.
-        NonFiniteError: the value holds a NaN or an infinity, or does as the model stores it.
+        PluginError: there is no such parameter, or the value has another shape.
+        NonFiniteError: the value holds a NaN or an infinity, at once or after rounding to the stored dtype.
     """
     try:
         old = model.get_parameter(path)
@@ -50,14 +50,14 @@ def replace(model: PreTrainedModel, path: str, value: Tensor) -> None:
 
 @contextmanager
 def trying(model: nn.Module) -> Iterator[Callable[[], object]]:
-    """Put every parameter that is replaced in here back in the end, unless what this yields is called: keep them."""
+    """Undo all replacements of parameters made in this context, unless the function that it yields is called."""
     with ExitStack() as undo:
         undo.callback(put, held_by(model))
         yield undo.pop_all
 
 
 def held_by(model: nn.Module) -> Held:
-    """Where a model holds which parameter."""
+    """List the places in a model that hold parameters."""
     return [
         (module, name, parameter)
         for module in model.modules()
@@ -67,13 +67,13 @@ def held_by(model: nn.Module) -> Held:
 
 
 def put(held: Held) -> None:
-    """Let modules hold these parameters."""
+    """Put parameters into their places."""
     for module, name, parameter in held:
         module._parameters[name] = parameter
 
 
 def changed(before: Held, model: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
-    """The parameters that were replaced since `before`, old and new, by their path; tied ones once."""
+    """Return the old and the new value of each parameter replaced since `before`, by path; tied parameters once."""
     paths = {
         (id(module), name): f"{path}.{name}" for path, module in model.named_modules() for name in module._parameters
     }

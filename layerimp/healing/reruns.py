@@ -1,4 +1,4 @@
-"""Runs a model again on the same text, from the first block that has changed since it last did."""
+"""Runs a model again on the same text, from the first block that has changed since its last run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Reruns:
-    """Remembers what a model's blocks put out for batches, for as long as the model is the same up to there.
+    """Stores the outputs of a model's blocks for some batches, as long as the model is unchanged up to these blocks.
 
-    A healer measures the loss after each value that it tries at a gap; what lies before the gap need not be computed
-    each time. A block has changed where a parameter was replaced or written into, or where a hook came or went.
+    A healer measures the loss after each value that it tries at a gap, and the blocks before the gap need not run each
+    time. A block counts as changed if a parameter was replaced or written into, or if a hook was added or removed.
 
     Args:
         stack: The model's blocks.
-        batches: The text that is run again and again. Of other text nothing is remembered.
+        batches: The text that is run repeatedly. Nothing is stored for other text.
     """
 
     def __init__(self, stack: BlockStack, batches: Sequence[Batch]) -> None:
@@ -34,7 +34,7 @@ class Reruns:
 
     @contextmanager
     def of(self, batch: Batch) -> Iterator[None]:
-        """Let the model run a batch inside this without the blocks before the first one that has changed."""
+        """A context in which the model runs a batch without the blocks before the first one that has changed."""
         if id(batch) not in self._batches:
             yield
             return
@@ -45,11 +45,11 @@ class Reruns:
             yield
 
     def _look(self) -> None:
-        """See what the model is now; parameters are kept, so that no new one is taken for an old one at its address."""
+        """Note the model's state. References to parameters are kept, so that no new one can reuse an old address."""
         self._seen = Snapshot.of(self._stack.model)
         self._kept = held_by(self._stack.model)
 
     def _block_of(self, path: str) -> int:
-        """The block that a path leads into; the first where it leads into none, since that may act on all of them."""
+        """Return the block that a path leads into; the first block for other paths, which may affect all blocks."""
         inside, _, rest = path.partition(f"{self._stack.path}.")
         return int(rest.partition(".")[0]) if rest and not inside else 0

@@ -1,10 +1,10 @@
-"""Multiplies the residual stream from a gap on, by dividing what is written into it later.
+"""Scales the residual stream from a gap on, by dividing what later sublayers write into it.
 
-Every later norm cancels a factor that the whole stream has in common, up to its eps. So the stream itself need not be
-multiplied: where all that is added after the gap is divided by the factor, the rest follows. (Prune&Comp,
-arXiv:2507.18212, puts its factor into the weights before the gap, which embeddings that are tied to the head forbid.)
-Whether that holds in a model is decided by a probe: with its later writers scaled it has to put out what it does with a
-stream that is scaled by a hook.
+Every later norm cancels a common factor of the whole stream, up to the norm's eps. So the stream itself need not be
+multiplied: dividing everything that is added after the gap by the factor has the same effect. (Prune&Comp,
+arXiv:2507.18212, puts its factor into the weights before the gap, which is impossible if embeddings are tied to the
+head.) Whether this holds for a model is decided by a test: with its later writers scaled, the model must have the same
+output as with its stream scaled by a hook.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ if TYPE_CHECKING:
     from layerimp.steps import Sublayer
 
 TRIAL = 2.0
-"""The factor of the probe: a power of two, by which floating-point numbers are scaled without rounding."""
+"""The factor of the test: a power of two, by which floating-point numbers are scaled without rounding."""
 CLOSE = 0.01
-"""How far the two ways may lie apart, relative to the largest value. The eps of norms does far less; a model that does
-not cancel the factor is off by the order of 1."""
+"""The largest difference between the two outputs, relative to the largest value. The effect of the norms' eps is far
+smaller; in a model that does not cancel the factor, the difference is of the order of 1."""
 ROUNDINGS = 16
-"""How many roundings they may lie apart in half precision, where that is more."""
+"""The largest difference in half precision, in roundings, if that is more."""
 
 
 @dataclass(frozen=True)
 class Factored:
-    """A parameter by which what is written into the stream scales.
+    """A parameter that scales what is written into the stream.
 
     Attributes:
-        path: The parameter, by its path in the model.
-        offset: What is added to it where it is used: 1 in norms that multiply by one plus their weight.
+        path: The path of the parameter in the model.
+        offset: The constant that is added to the parameter when it is used: 1 in norms that multiply by 1 + weight.
     """
 
     path: str
     offset: float = 0.0
 
     def scaled(self, value: Tensor, factor: float) -> Tensor:
-        """The value for an output that is `factor` times as large, in float64."""
+        """Return the parameter's value for an output that is `factor` times as large, in float64."""
         return factor * (value.detach().double() + self.offset) - self.offset
 
 
 def scale_stream(stack: BlockStack, gap: Gap, factor: float) -> None:
-    """Multiply the residual stream at a gap, and from there on, by replacing parameters of what comes after it.
+    """Multiply the residual stream from a gap on, by replacing parameters of later sublayers.
 
     Args:
         stack: The blocks of the pruned model.
@@ -69,7 +69,7 @@ def scale_stream(stack: BlockStack, gap: Gap, factor: float) -> None:
         factor: A number above 0.
 
     Raises:
-        ModelError: in this model that cannot be done exactly; says why. Nothing is changed.
+        ModelError: this cannot be done exactly in this model; the error says why. Nothing is changed.
     """
     _scale(stack, later_writers(stack, gap), 1 / factor)
 
@@ -80,15 +80,15 @@ def _scale(stack: BlockStack, parts: Sequence[Factored], factor: float) -> None:
 
 
 def stream_scaled(stack: BlockStack, gap: Gap, factor: float) -> AbstractContextManager[None]:
-    """Let a hook multiply the residual stream at a gap while this lasts, to try a factor without changing a weight."""
+    """A context in which a hook multiplies the residual stream at a gap, to try a factor without changing a weight."""
     return Place(stack, gap.position).changing(lambda stream: stream * factor)
 
 
 def later_writers(stack: BlockStack, gap: Gap) -> list[Factored]:
-    """The parameters by which everything scales that is written into the stream after a gap.
+    """Find the parameters that together scale everything written into the stream after a gap.
 
     Raises:
-        ModelError: there is no such set, or scaling it is not scaling the stream.
+        ModelError: there are no such parameters, or scaling them does not have the effect of scaling the stream.
     """
     name = type(stack.model).__name__
     if gap.after is None:
@@ -114,7 +114,7 @@ def later_writers(stack: BlockStack, gap: Gap) -> list[Factored]:
 
 
 def _refuse_shared(model: nn.Module, paths: Sequence[str]) -> None:
-    """Refuse parameters that are used in more than one place."""
+    """Refuse parameters that the model uses in more than one place."""
     places = Counter(id(parameter) for _, _, parameter in held_by(model))
     if shared := [path for path in paths if places[id(model.get_parameter(path))] > 1]:
         raise ModelError(
@@ -124,13 +124,13 @@ def _refuse_shared(model: nn.Module, paths: Sequence[str]) -> None:
 
 @dataclass
 class _Addition:
-    """A module whose output is added to the stream, and what it made of a few tokens.
+    """A module whose output is added to the stream, and one call of it on a few tokens.
 
     Attributes:
-        path: Its path in the model.
+        path: The module's path in the model.
         module: The module.
-        call: What it was called with.
-        output: What it put out.
+        call: The arguments of the call.
+        output: The output of the call.
     """
 
     path: str
@@ -139,7 +139,7 @@ class _Addition:
     output: Tensor | None = None
 
     def factored(self) -> list[Factored]:
-        """The parameters by which its output scales; the last such set, none where there is no such set."""
+        """The last set of parameters that scale the module's output; empty if there is none."""
         parameters = dict(self.module.named_parameters())
         groups: dict[str, list[str]] = {}
         for path in parameters:
@@ -156,7 +156,7 @@ class _Addition:
         return []
 
     def _doubles(self, values: Mapping[str, Tensor]) -> bool:
-        """Whether other parameters double what it puts out."""
+        """Whether the module's output doubles with these values of its parameters."""
         assert self.output is not None
         args, kwargs = self.call
         with torch.no_grad():
@@ -165,13 +165,13 @@ class _Addition:
 
 
 def _base(path: str) -> str:
-    """What the parameters of one map, or of one map of every expert, have in common in their names."""
+    """Return the part of a name that the parameters of one map, or of the same map in every expert, have in common."""
     *_, owner, name = ["", *path.split(".")]
     return (owner if name in ("weight", "bias") else name).removesuffix("_bias")
 
 
 def _additions(stack: BlockStack, position: Sublayer) -> list[_Addition]:
-    """What is added to the stream from the sublayer at `position` on, in order."""
+    """Find the modules that add to the stream from the sublayer at `position` on, in order."""
     found: list[_Addition] = []
     taps = find_taps(stack)
     for index in range(position.block, len(stack)):

@@ -1,4 +1,4 @@
-"""What both models hold at a gap, batch by batch: the residual stream as it is, and as it should become."""
+"""The states of both models at a gap, batch by batch: the residual stream as it is, and as it should become."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class State:
-    """Both models at a gap in one batch. Real tokens alone, in their order; padding is dropped.
+    """The states of both models at a gap in one batch. All tensors hold the real tokens in order, without padding.
 
     Attributes:
-        stream: What the pruned model's residual stream holds at the gap [token, hidden].
-        target: What the intact model's holds there, after what was removed [token, hidden].
-        read: What the last linear map before the gap reads [token, feature]; None where the gap has no writer.
-        written: What that map puts out [token, hidden]; None where the gap has no writer.
-        normed: What the norm between the map and the gap reads [token, hidden]; None where there is none.
+        stream: The residual stream of the pruned model at the gap [token, hidden].
+        target: The residual stream of the intact model after the removed sublayers [token, hidden].
+        read: The input of the last linear map before the gap [token, feature]; None if the gap has no writer.
+        written: The output of that map [token, hidden]; None if the gap has no writer.
+        normed: The input of the norm between the map and the gap [token, hidden]; None if there is no norm.
     """
 
     stream: Tensor
@@ -41,9 +41,10 @@ class State:
 
 
 def states(case: Case, gap: Gap, batches: Iterable[Batch]) -> Iterator[State]:
-    """What both models hold at a gap, as they are now: later gaps see what was healed at earlier ones.
+    """Yield the states of both models at a gap, batch by batch.
 
-    Neither model runs further than the gap.
+    The models run in their current state, so that repairs at earlier gaps have their effect. Neither model runs further
+    than the gap.
     """
     here, there = Place(case.pruned, gap.position), Place(case.intact, gap.end)
     for batch in batches:
@@ -69,10 +70,10 @@ class _Taken(dict[str, "Tensor"]):
         self._mask = mask
 
     def taking(self, name: str) -> Callable[[Any], None]:
-        """What takes a module's input or output under a name."""
+        """Return a function that stores a module's input or output under a name."""
 
         def take(value: Tensor) -> None:
-            # Some modules see the tokens of a batch in one row.
+            # Some modules get all tokens of a batch in a single row.
             rows = value.detach().reshape(*self._mask.shape, value.shape[-1])
             self[name] = rows[self._mask.to(rows.device)]
 
@@ -80,11 +81,11 @@ class _Taken(dict[str, "Tensor"]):
 
 
 class _AtTheGapError(LayerimpError):
-    """Ends a run: what comes after the gap is not wanted."""
+    """Ends a run at the gap: what comes after the gap is not needed."""
 
 
 def _stop_at(case: Case, stack: BlockStack, place: Place, batch: Batch, taken: _Taken) -> None:
-    """Run a model up to a place, and take what the stream holds there."""
+    """Run a model up to a place, and store the residual stream there."""
     take = taken.taking("stream")
 
     def stop(value: Tensor) -> None:
@@ -104,7 +105,7 @@ def _hooked(
     before: Callable[[Tensor], None] | None = None,
     after: Callable[[Tensor], None] | None = None,
 ) -> Iterator[None]:
-    """Show what a module reads, and what it puts out, to those who ask for it."""
+    """A context in which functions are called with a module's input and output."""
     with ExitStack() as undo:
         if before is not None:
 

@@ -1,4 +1,4 @@
-"""A pruned model that learns from the intact one: both on the same text, and how far their predictions are apart."""
+"""Training of a pruned model to match the intact one: both run on the same text, and their predictions are compared."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from layerimp.healer import Case
 
 CHUNK_LOGITS = 1 << 24
-"""Logits of each model that exist at once: 64 MiB in float32."""
+"""The number of logits of each model that exist at once: 64 MiB in float32."""
 DRAWS = 8
-"""Tokens that are drawn from each prediction to estimate the metric of a head."""
+"""The number of tokens drawn from each prediction to estimate the metric of a head."""
 
 
 class Teaching:
     """The two models of a healer's case as pupil and teacher.
 
-    Each method runs both on one batch: the pruned model, the pupil, with a graph for the gradient if that is enabled;
-    the intact one without. Neither of them drops anything out.
+    Each method runs both models on one batch: the pruned model, the pupil, with a graph for gradients if these are
+    enabled; the intact model, the teacher, without. Neither uses dropout.
 
     Args:
         case: The case.
@@ -47,7 +47,7 @@ class Teaching:
         self._case = case
         self._ours, self._theirs = Head(case.pruned), Head(case.intact)
         kept = kept_halves([step for gap in case.gaps for step in gap.steps], len(case.intact))
-        # After a kept block the stream should be what the next one reads in the intact model.
+        # After a kept block, the stream should equal the next kept block's input in the intact model.
         ends = [attention - 1 for attention, _ in kept[1:]] + [len(case.intact) - 1]
         first = max(case.gaps[0].position.block - 1, 0)
         self._ends = list(enumerate(ends))[first:]
@@ -58,11 +58,12 @@ class Teaching:
         return self._ours.kind
 
     def divergence(self, batch: Batch) -> tuple[Tensor, int]:
-        """The Kullback-Leibler divergence of the pupil's predictions from the teacher's, over a batch.
+        """Return the Kullback-Leibler divergence of the pupil's predictions from the teacher's, over a batch.
+
+        The logits of language models exist for a few tokens at a time.
 
         Returns:
-            The sum in nats, and the number of predictions. The logits of language models exist for a few tokens at a
-            time.
+            The sum in nats, and the number of predictions.
         """
         expected = self._taught(batch)
         targets = self._theirs.targets(batch, expected)
@@ -71,7 +72,7 @@ class Teaching:
             return _divergence(self._ours, output, self._theirs, expected, targets), int(targets.mask.sum())
 
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the heads of both read where a token is predicted: of the pupil, and of the teacher [token, hidden]."""
+        """Return the inputs of the heads of pupil and teacher where a token is predicted, each [token, hidden]."""
         expected = self._taught(batch)
         mask = self._theirs.targets(batch, expected).mask
         with in_eval_mode(self._case.pruned.model):
@@ -80,9 +81,9 @@ class Teaching:
         return found[mask.to(found.device)], aim[mask.to(aim.device)].to(found.device)
 
     def streams(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """The residual stream after each kept block from the first gap on: of the pupil, and of the teacher.
+        """Return the residual streams of pupil and teacher after each kept block, from the first gap on.
 
-        Before a gap, the teacher's is the stream after what was removed.
+        At a gap, the teacher's stream is taken after the removed sublayers.
 
         Returns:
             Pairs of real tokens' states [token, hidden].
@@ -104,17 +105,17 @@ class Teaching:
         return found
 
     def head_metric(self, batches: Iterable[Batch]) -> Tensor:
-        """How much a change of the last hidden state matters to a language model's predictions, in all directions.
+        """Estimate how much a change of the last hidden state affects a language model's predictions, by direction.
 
         To second order the divergence after a change x is x M x / 2, where M is the covariance of the unembedding's
-        rows under the predicted distribution (the Fisher matrix of the softmax, seen from the state). It is estimated
-        once, from tokens that are drawn from the teacher's predictions.
+        rows under the predicted distribution (the Fisher matrix of the softmax with respect to the hidden state). M is
+        estimated from tokens drawn from the teacher's predictions.
 
         Returns:
             M [hidden, hidden] in float32, the mean over the predictions of `batches`.
 
         Raises:
-            ModelError: the logits are no product of the last hidden state and a matrix.
+            ModelError: the logits are not a product of the last hidden state and a matrix.
         """
         total: Tensor | None = None
         count = 0
@@ -137,14 +138,14 @@ class Teaching:
         return total / count
 
     def _taught(self, batch: Batch) -> ModelOutput:
-        """What the teacher's backbone puts out."""
+        """Return the output of the teacher's backbone."""
         with torch.no_grad(), in_eval_mode(self._case.intact.model):
             output: ModelOutput = run(self._theirs.backbone, batch)
         return output
 
 
 def _taking(block: torch.nn.Module, into: dict[int, Tensor], index: int) -> Any:
-    """Keep what a block puts out."""
+    """Return a hook that stores a block's output."""
 
     def take(_module: torch.nn.Module, _args: Any, output: Any) -> None:
         into[index] = hidden_states(output)
@@ -153,27 +154,27 @@ def _taking(block: torch.nn.Module, into: dict[int, Tensor], index: int) -> Any:
 
 
 def _divergence(ours: Head, output: ModelOutput, theirs: Head, expected: ModelOutput, targets: Targets) -> Tensor:
-    """The divergence summed over all predictions; the gradient goes to `output`."""
+    """Return the divergence summed over all predictions; the gradient goes to `output`."""
     if ours.kind == "label":
         with torch.no_grad():
             aim = theirs.label_logits(expected, targets.batch)
         return _between(ours.label_logits(output, targets.batch), aim)
     hidden, aims = output[ours.field], expected[theirs.field]
     rows, aims = hidden[targets.mask.to(hidden.device)], aims[targets.mask.to(aims.device)]
-    # torch gives `apply` no types.
+    # torch does not annotate `apply`.
     found: Tensor = _Chunked.apply(rows, ours, output, theirs, expected, aims)  # type: ignore[no-untyped-call]
     return found
 
 
 def _between(logits: Tensor, aim: Tensor) -> Tensor:
-    """The divergence between the distributions of logits [row, class], summed over rows, at least in float32."""
+    """Return the divergence between the distributions of logits [row, class], summed over rows, in float32 or wider."""
     dtype = working_dtype(logits.dtype)
     found, expected = (functional.log_softmax(one.to(dtype), dim=-1) for one in (logits, aim.to(logits.device)))
     return functional.kl_div(found, expected, reduction="sum", log_target=True)
 
 
 class _Chunked(torch.autograd.Function):
-    """A divergence whose gradient is found on the way forward, so that no logits are kept for the way back."""
+    """A divergence whose gradient is computed in the forward pass, so that no logits are kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, ours: Head, output: Any, theirs: Head, expected: Any, aims: Tensor) -> Tensor:

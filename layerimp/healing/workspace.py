@@ -1,4 +1,4 @@
-"""Where a healer keeps the state of long work: a directory named by all that decides what the healing comes to."""
+"""The directory for the state of a healer's long work, named after everything that determines the result."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def workspace(unfinished: Unfinished, case: Case, healer: Healer, further: Iterable[Batch]) -> Path | None:
-    """The directory for the state of a healing.
+    """Return the directory for the state of a healing; None if there can be none.
 
     Args:
-        unfinished: Where such directories lie.
-        case: What is healed, as it is before the healer has changed anything.
+        unfinished: The place of such directories.
+        case: The healer's input, before the healer has changed anything.
         healer: The healer.
-        further: The text beyond that of the case. Text that cannot say what it is, with a `fingerprint`, has no
-            directory: an interrupted run could not know whether it reads the same.
+        further: Further text for healing. If it has no `fingerprint`, there is no directory, because an interrupted run
+            could not know whether the text is still the same.
     """
     more = None if further == () else getattr(further, "fingerprint", None)
     if further != () and more is None:
@@ -43,7 +43,7 @@ def workspace(unfinished: Unfinished, case: Case, healer: Healer, further: Itera
 
 
 def _digest(batches: Sequence[Batch]) -> str:
-    """A hash of text."""
+    """Return a hash of the batches of a text."""
     digest = hashlib.blake2b(digest_size=20)
     for batch in batches:
         for name, value in sorted(batch.items()):

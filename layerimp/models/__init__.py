@@ -1,4 +1,4 @@
-"""Models: loaded, understood, or refused."""
+"""Loading models, finding their blocks, and refusing unsupported models."""
 
 from layerimp.models.cache import cached_bytes
 from layerimp.models.dtypes import stored_bytes, stored_dtype

@@ -1,4 +1,4 @@
-"""What generation keeps of the tokens that a model has read, such as keys and values."""
+"""The size of the cache that generation keeps for tokens already read, such as keys and values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-_NAMES = ("cache", "past_key_values")  # transformers' name for it, and the one before
+_NAMES = ("cache", "past_key_values")  # the current name in Transformers, and the earlier one
 
 
 def cached_bytes(model: PreTrainedModel, tokens: Tensor) -> list[int]:
-    """What the cache takes after `tokens` [batch, seq], layer by layer, in the dtype that the weights are stored in.
+    """Return the bytes of the cache after `tokens` [batch, seq], layer by layer, in the stored dtype.
 
-    Empty for a model that keeps nothing. On the meta device only shapes are computed.
+    The list is empty for a model that keeps no cache. On the meta device only shapes are computed.
     """
     if not model.can_generate() or "use_cache" not in inspect.signature(model.forward).parameters:
         return []

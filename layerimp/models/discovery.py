@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 _COUNTS_BLOCKS = re.compile(r"(num|n)_(hidden_|decoder_|encoder_)?(layers?|blocks)|(decoder|encoder)_layers|depth")
-"""Names of fields that count blocks."""
+"""The names of configuration fields that count blocks."""
 
 
 def find_blocks(model: PreTrainedModel) -> BlockStack:
     """Find the stack of blocks of a model.
 
-    A plugin's `layerimp_blocks` is asked first. Otherwise the stack is the one `ModuleList` that is as long as the
-    configuration's `num_hidden_layers`, or another field that counts layers, and holds modules; of nested ones the
-    outermost, of several the one with the largest blocks: of an encoder and a decoder, the decoder.
+    The hook `layerimp_blocks` of plugins is called first. If no plugin knows the model, the stack is the `ModuleList`
+    whose length is the configuration's `num_hidden_layers`, or another field that counts layers. Of nested lists the
+    outermost is taken, and of several the one with the largest blocks, such as the decoder of an encoder-decoder model.
 
     Raises:
-        ModelError: the model has none, or its configuration does not say how many blocks there are.
+        ModelError: the model has no such list, or its configuration does not say how many blocks there are.
     """
     refuse_unfit(model)
     if stack := _taught(model):
@@ -61,11 +61,11 @@ def find_blocks(model: PreTrainedModel) -> BlockStack:
 
 
 def _taught(model: PreTrainedModel) -> BlockStack | None:
-    """The stack that a plugin finds; one whose hook is broken is left out from now on."""
+    """Return the stack that a plugin finds, if any; a plugin whose hook is broken is not used again."""
     for implementation in reversed(host().manager.hook.layerimp_blocks.get_hookimpls()):
         plugin = implementation.plugin_name
         try:
-            with host().record(plugin).at_work():  # another error is a refusal: the plugin knows the model
+            with host().record(plugin).at_work():  # a LayerimpError is a refusal by a plugin that knows the model
                 stack = implementation.function(model)
             if isinstance(stack, BlockStack):
                 return stack
@@ -78,13 +78,13 @@ def _taught(model: PreTrainedModel) -> BlockStack | None:
 
 
 def _counts(config: PretrainedConfig) -> list[int]:
-    """How many blocks a stack may have: the fields of a configuration that count layers say."""
+    """List the possible numbers of blocks, from the fields of a configuration that count layers."""
     main = getattr(config, "num_hidden_layers", None)
     named = [value for name, value in getattr(config, "__dict__", {}).items() if _COUNTS_BLOCKS.fullmatch(name)]
     return list(dict.fromkeys(value for value in (main, *named) if isinstance(value, int) and value > 0))
 
 
 def _backbone(model: PreTrainedModel, path: str) -> nn.Module:
-    """The smallest part that turns token ids into hidden states: the base model, where it holds the blocks."""
+    """Return the smallest part that turns token ids into hidden states: the base model, if it holds the blocks."""
     prefix = model.base_model_prefix
     return model.base_model if prefix and path.startswith(f"{prefix}.") else model

@@ -1,7 +1,7 @@
-"""The dtype that a model computes in, and the one that its weights are stored in.
+"""The dtype that a model computes in, and the dtype that its weights are stored in.
 
-A 16-bit checkpoint may be computed in float32, which holds each of its numbers exactly: where a CPU has no 16-bit
-arithmetic of its own, that is several times faster. The checkpoint that is written is stored as the one that was read.
+A 16-bit model may compute in float32, which represents each of its weights exactly. On a CPU without native 16-bit
+arithmetic that is several times faster. Checkpoints are written in the dtype that the model was read in.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 HALF = frozenset({torch.float16, torch.bfloat16})
-"""The 16-bit dtypes: in them, a rounding is as large as many an error."""
+"""The 16-bit dtypes, in which rounding errors can be as large as the errors that a check looks for."""
 
 CPU_HALF_VARIABLE = "LAYERIMP_CPU_HALF"
 STORED, FLOAT32 = "stored", "float32"
-"""What the variable may hold: that this CPU computes in 16 bits, or that float32 stands in for them."""
+"""The values of the variable: the CPU computes in 16 bits (as stored), or float32 is used instead."""
 
 _NATIVE_FLAGS = {torch.bfloat16: ("avx512_bf16", "amx_bf16"), torch.float16: ("avx512_fp16", "amx_fp16")}
-"""The instructions of x86 processors that multiply in a dtype."""
+"""The flags of x86 processors that have multiply instructions for a dtype."""
 _NATIVE_QUESTIONS = {
     torch.bfloat16: ("_is_avx512_bf16_supported", "_is_amx_tile_supported"),
     torch.float16: ("_is_amx_fp16_supported",),
 }
-"""The functions by which a torch that lists no capabilities tells the same."""
+"""The functions of older torch versions, without a list of capabilities, that report the same."""
 
 _STORED = "_layerimp_stored_dtype"
-"""The attribute of a model that is computed in another dtype than it is stored in."""
+"""The attribute that holds the stored dtype of a model that computes in another one."""
 
 
 def dtype_named(dtype: str | torch.dtype | None) -> Any:
-    """The dtype of that name; by default `auto`: the one that a model was saved in.
+    """Return the dtype of a name; by default `auto`, the dtype that a model was saved in.
 
     Raises:
         OptionError: no dtype has that name.
@@ -53,18 +53,18 @@ def dtype_named(dtype: str | torch.dtype | None) -> Any:
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """The name of a dtype, such as `bfloat16`."""
+    """Return the name of a dtype, such as `bfloat16`."""
     return str(dtype).removeprefix("torch.")
 
 
 def is_native(dtype: torch.dtype) -> bool:
     """Whether this machine's CPU computes in a dtype, rather than emulating it.
 
-    The environment variable `LAYERIMP_CPU_HALF` decides where it is set; otherwise what torch and the processor's flags
-    report. Nothing is timed, so that the answer is the same every time.
+    The environment variable `LAYERIMP_CPU_HALF` decides if it is set; otherwise torch and the processor's flags do.
+    Nothing is timed, so that the answer is the same every time.
 
     Raises:
-        OptionError: the variable holds something else than `stored` or `float32`.
+        OptionError: the value of the variable is neither `stored` nor `float32`.
     """
     if dtype not in HALF:
         return True
@@ -79,18 +79,18 @@ def is_native(dtype: torch.dtype) -> bool:
         return False
     if not supported or platform.machine().lower() not in ("x86_64", "amd64"):
         return supported
-    # On x86 oneDNN supports a dtype wherever it can emulate it with AVX-512.
+    # On x86, oneDNN also reports support for a dtype that it only emulates with AVX-512.
     if hasattr(torch.cpu, "get_capabilities"):
         flags = torch.cpu.get_capabilities()
         return any(flags.get(flag) for flag in _NATIVE_FLAGS[dtype])
-    asks = (getattr(torch.cpu, name, None) for name in _NATIVE_QUESTIONS[dtype])  # of an older torch
+    asks = (getattr(torch.cpu, name, None) for name in _NATIVE_QUESTIONS[dtype])  # for older versions of torch
     return any(ask() for ask in asks if ask)
 
 
 def remember_stored(model: PreTrainedModel, stored: torch.dtype | None) -> None:
-    """Note the dtype that a model is stored in, where it computes in a wider one, and the stored one holds its weights.
+    """Note a model's stored dtype if the model computes in a wider one and the stored dtype holds its weights exactly.
 
-    It does not hold them where a configuration says bfloat16 and the weights on disk are in float32.
+    The latter is not so if the configuration says bfloat16, but the weights on disk are in float32.
     """
     compute = model.dtype
     if stored is None or stored == compute or torch.promote_types(stored, compute) != compute:
@@ -100,7 +100,7 @@ def remember_stored(model: PreTrainedModel, stored: torch.dtype | None) -> None:
 
 
 def note_stored(model: PreTrainedModel, stored: torch.dtype) -> None:
-    """Note the dtype that a model is stored in, whatever its weights are now, such as none on the meta device."""
+    """Note a model's stored dtype without a look at its weights, such as for a model on the meta device."""
     setattr(model, _STORED, stored)
 
 
@@ -111,16 +111,16 @@ def holds(dtype: torch.dtype, tensor: Tensor) -> bool:
 
 
 def stored_dtype(model: PreTrainedModel) -> torch.dtype:
-    """The dtype that a model's weights are stored in: as they were read, whatever it computes in."""
+    """Return the dtype that a model's weights were read in, whatever dtype it computes in."""
     stored: torch.dtype = getattr(model, _STORED, model.dtype)
     return stored
 
 
 def stored_bytes(model: PreTrainedModel) -> int:
-    """What a model's parameters take on disk; tied ones count once."""
+    """Return the size of a model's parameters on disk in bytes; tied parameters count once."""
     return sum(parameter.numel() * stored_width(model, parameter) for parameter in model.parameters())
 
 
 def stored_width(model: PreTrainedModel, parameter: Tensor) -> int:
-    """What one number of a model's parameter takes on disk, in bytes."""
+    """Return the size on disk of one number of a parameter, in bytes."""
     return stored_dtype(model).itemsize if parameter.dtype == model.dtype else parameter.itemsize

@@ -1,4 +1,4 @@
-"""Says why a model cannot be loaded: which weight, or which field of its configuration, is wrong."""
+"""Errors that say why a model cannot be loaded: which weight, or which field of its configuration, is wrong."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 
 
 def unloadable(model: str | Path, error: Exception, *, what: str = "load") -> ModelError:
-    """The error that a model cannot be loaded, or `what` else was tried: why, and where its configuration says so."""
+    """Make the error for a model that cannot be loaded, with the reason and the configuration's field, if one is named.
+
+    Args:
+        model: The model.
+        error: The original error.
+        what: What was tried, as a verb.
+    """
     source, said, known = Path(located("models", model)).expanduser(), cause(error), ""
     fields: object = None
     if source.exists():
-        with suppress(Exception):  # it may be what is wrong
+        with suppress(Exception):  # the configuration itself may be unreadable
             fields, _ = PretrainedConfig.get_config_dict(source)
     else:
         known = "no directory here has that name, and from the hub: "
@@ -31,7 +37,7 @@ def unloadable(model: str | Path, error: Exception, *, what: str = "load") -> Mo
 
 
 def _texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """The texts in a configuration, or in a part of one, each after its path."""
+    """Yield the texts in a configuration, or in a part of one, each with its path."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
@@ -40,15 +46,15 @@ def _texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def check_weights(name: str | Path, model: PreTrainedModel, info: Mapping[str, Any]) -> None:
-    """Refuse a model part of which would be random, or blocks of which would be left out.
+    """Refuse a model with weights that the files do not have, or files with blocks that the model does not have.
 
     Args:
-        name: What the model is called.
+        name: The name of the model.
         model: The model.
-        info: What `from_pretrained` says of its weights.
+        info: The loading information of `from_pretrained`.
 
     Raises:
-        ModelError: the weights do not fit the configuration; names one, with both shapes where these differ.
+        ModelError: the weights do not fit the configuration; the error names a weight, with both shapes if they differ.
     """
     if wrong := unfit_keys(info):
         raise ModelError(f"the weights of {str(name)!r} do not fit its configuration: {wrong}")
@@ -62,7 +68,11 @@ def check_weights(name: str | Path, model: PreTrainedModel, info: Mapping[str, A
 
 
 def unfit_keys(info: Mapping[str, Any]) -> str:
-    """The weights that a checkpoint has not, or in another shape, as its loading tells; empty where all are there."""
+    """Describe the weights that a checkpoint lacks or has in another shape; empty if all weights fit.
+
+    Args:
+        info: The loading information of `from_pretrained`.
+    """
     if keys := sorted(info.get("missing_keys") or ()):
         return f"{len(keys)} missing keys, the first is {keys[0]}"
     if shapes := sorted(info.get("mismatched_keys") or ()):

@@ -1,4 +1,4 @@
-"""What tells one model from another: a hash of everything that can change its results."""
+"""The fingerprint of a model: a hash of everything that can change its results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def model_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """A hash of the weights, the configuration, the tokenizer, the dtype, the kind of device, and the libraries."""
+    """Return a hash of the weights, configuration, tokenizer, dtype, kind of device, and versions of libraries."""
     digest = hashlib.blake2b(digest_size=20)
     facts: dict[str, Any] = {
         "class": type(model).__name__,
@@ -41,7 +41,7 @@ def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     if backend is None:
         rules: Any = sorted(tokenizer.get_vocab().items())
     else:
-        # How it last padded and cut is no property of the tokenizer.
+        # The settings of the last call, for padding and truncation, are not a property of the tokenizer.
         rules = {key: v for key, v in json.loads(backend.to_str()).items() if key not in ("padding", "truncation")}
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     return [type(tokenizer).__name__, rules, special, tokenizer.chat_template, tokenizer.model_max_length]

@@ -1,4 +1,4 @@
-"""Refuses a model that holds a NaN or an infinity, before anything is computed with it or copied from it."""
+"""Refuses a model that holds a NaN or an infinity, before it is used."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 _CHECKED = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
-"""The dtypes that have a NaN, and whose extremes torch computes."""
+"""The dtypes that have a NaN and whose extremes torch can compute."""
 
 
 def refuse_non_finite_weights(model: PreTrainedModel | Any, *, inside: str = "") -> None:
     """Refuse a model with a NaN or an infinity in a parameter, or a NaN in a buffer, which may be a mask of infinities.
 
-    That reads each number once, which takes less than a forward pass over one token.
+    Infinities in buffers are allowed, since a buffer may be a mask. Each number is read once, which takes less time
+    than a forward pass over one token.
 
     Args:
         model: The model. Tensors on the meta device are passed over.
         inside: What the paths of the tensors that are looked at begin with, such as `model.layers.3.`; empty for all.
 
     Raises:
-        NonFiniteError: it has one; names the first such tensor.
+        NonFiniteError: the model has such a value; the error names the first tensor with one.
     """
     parameters = ((path, torch.isfinite, tensor) for path, tensor in model.named_parameters())
     buffers = ((path, _is_number, tensor) for path, tensor in model.named_buffers())
@@ -41,12 +42,16 @@ def refuse_non_finite_weights(model: PreTrainedModel | Any, *, inside: str = "")
 
 
 def refuse_non_finite_fields(config: PretrainedConfig, kind: str) -> None:
-    """Refuse a configuration of such a model in which a number is a NaN or an infinity.
+    """Refuse a configuration in which a number is a NaN or an infinity.
 
-    In a list an infinity is let through: it stands for no bound, as in the `time_step_limit` of Mamba.
+    An infinity in a list is allowed, since it stands for "no bound", as in the `time_step_limit` of Mamba.
+
+    Args:
+        config: The configuration.
+        kind: The model, for the error.
 
     Raises:
-        NonFiniteError: one is; names the field.
+        NonFiniteError: a number is a NaN or an infinity; the error names the field.
     """
     if bad := next(_non_finite(config, ""), None):
         field, value = bad
@@ -54,7 +59,7 @@ def refuse_non_finite_fields(config: PretrainedConfig, kind: str) -> None:
 
 
 def _extremes(test: Any, tensor: Tensor) -> bool:
-    """Whether the lowest and the highest number of a tensor pass a test; where one is a NaN, both are."""
+    """Whether the lowest and the highest number of a tensor pass a test; if any number is a NaN, both are NaN."""
     if tensor.is_meta or tensor.dtype not in _CHECKED or not tensor.numel():
         return True
     return all(bool(test(extreme)) for extreme in tensor.detach().aminmax())
@@ -65,7 +70,7 @@ def _is_number(value: Tensor) -> Tensor:
 
 
 def _non_finite(value: object, path: str, *, listed: bool = False) -> Iterator[tuple[str, float]]:
-    """The numbers in a part of a configuration that are not finite, each after its path."""
+    """Yield the numbers in a part of a configuration that are not finite, each with its path."""
     if isinstance(value, float):
         if math.isnan(value) or (math.isinf(value) and not listed):
             yield path, value

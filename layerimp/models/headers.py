@@ -1,4 +1,4 @@
-"""What the headers of safetensors files say: names, shapes and dtypes, without reading a weight."""
+"""The headers of safetensors files: names, shapes and dtypes, without reading a weight."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from layerimp.registry.assets import located
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
-"""The width of a number of each kind; others, such as F8_E4M3, take 8 bits."""
+"""The size in bits of a number of each kind; other kinds, such as F8_E4M3, take 8 bits."""
 
 
 @dataclass(frozen=True)
 class Headers:
-    """The weight files of a checkpoint, by their headers.
+    """The weight files of a checkpoint, as described by their headers.
 
     Attributes:
-        files: How many files there are.
-        numbers: How many numbers they hold of each kind, such as `BF16`. A tied weight may be in them twice.
+        files: The number of files.
+        numbers: How many numbers of each kind, such as `BF16`, the files hold. A tied weight may be stored twice.
     """
 
     files: int
@@ -32,17 +32,17 @@ class Headers:
 
     @property
     def bytes(self) -> int:
-        """What the weights take in the files."""
+        """The size of the weights in the files, in bytes."""
         return sum(count * _BITS.get(kind, 8) for kind, count in self.numbers.items()) // 8
 
 
 def read_headers(model: str) -> Headers | None:
-    """The headers of a model's weight files; None for one that is not in a directory here.
+    """Read the headers of a model's weight files; None if the model is not in a local directory.
 
-    Where a model is in one file and in several, Transformers reads the one.
+    If a directory holds a single file as well as several parts, the single file is read, as in Transformers.
 
     Raises:
-        ModelError: a file cannot be read, or one that the index names is missing.
+        ModelError: a file cannot be read, or a file named in the index is missing.
     """
     directory = Path(located("models", model)).expanduser()
     if not directory.is_dir():
@@ -52,7 +52,7 @@ def read_headers(model: str) -> Headers | None:
     for name in names:
         try:
             with safe_open(directory / name, "pt") as file:
-                for key in file.keys():  # noqa: SIM118 - the file is no mapping
+                for key in file.keys():  # noqa: SIM118 - the file is not a mapping
                     part = file.get_slice(key)
                     numbers[part.get_dtype()] += math.prod(part.get_shape())
         except (OSError, SafetensorError) as error:

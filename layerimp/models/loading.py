@@ -1,4 +1,4 @@
-"""Loads a model and its tokenizer, and says clearly why it cannot."""
+"""Loads a model and its tokenizer, with clear errors if that fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SAFETENSORS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
 """The floating-point dtypes of safetensors files."""
 
 CLASSIFIER = "AutoModelForSequenceClassification"
-"""The stock class of models whose output is one of several labels."""
+"""The stock class of models that predict one of several labels."""
 
 _AUTO_CLASSES: dict[str, dict[str, Any]] = {
     "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -54,17 +54,18 @@ def load(
     """Load a model, for causal language modelling or sequence classification, and its tokenizer.
 
     Args:
-        model: A directory, the name of a model on the hub, or of one that a plugin ships, such as `starter`.
-        dtype: The dtype to compute in; by default the one that the weights are stored in, but float32 for one that
-            the CPU only emulates, where the memory allows, and for the starter. Checkpoints are written as stored.
-        device: Where to put the model; by default the first GPU, else the CPU.
-        device_map: `auto` spreads the model over all GPUs; without one it lies on the CPU. In place of `device`.
-        trust_remote_code: Whether Python that comes with the model may run.
-        progress: Where to say that the model computes in another dtype than it is stored in, or should.
+        model: A directory, the name of a model on the hub, or the name of one that a plugin ships, such as `starter`.
+        dtype: The dtype to compute in. By default the stored dtype, but float32 for the starter, and for a dtype that
+            the CPU only emulates if there is enough memory. Checkpoints keep the stored dtype.
+        device: The device of the model; by default the first GPU, else the CPU.
+        device_map: `auto` spreads the model over all GPUs, or puts it on the CPU if there are none. In place of
+            `device`.
+        trust_remote_code: Whether Python code that comes with the model may run.
+        progress: Where to report that the model computes in another dtype than the stored one, or should.
 
     Raises:
-        ModelError: it cannot be loaded, or does not fit on the GPUs that it is to be spread over; says why.
-        NonFiniteError: a number of its configuration is a NaN or an infinity; names the field.
+        ModelError: the model cannot be loaded, or does not fit on the GPUs; the error says why.
+        NonFiniteError: a number in the configuration is a NaN or an infinity; the error names the field.
         OptionError: there is no such dtype or device, or both `device` and `device_map` are given.
     """
     if device_map not in (None, "auto"):
@@ -91,12 +92,12 @@ def load(
                 device_map=parts,
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
-                ignore_mismatched_sizes=True,  # for `info` to tell of them
+                ignore_mismatched_sizes=True,  # so that `info` lists them
                 output_loading_info=True,
             )
     except LayerimpError:
         raise
-    except Exception as error:  # whatever a broken file makes the libraries below raise
+    except Exception as error:  # a broken file can make the libraries raise anything
         raise unloadable(model, error) from error
     check_weights(model, loaded, info)
     remember_stored(loaded, stored)
@@ -121,10 +122,10 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Pre
 
 
 def configuration(model: str | Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The configuration of a model.
+    """Read the configuration of a model.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the configuration cannot be read.
     """
     source = source_of(model)
     try:
@@ -136,10 +137,10 @@ def configuration(model: str | Path, *, trust_remote_code: bool = False) -> Pret
 
 
 def blocks_stated(model: str | Path, *, trust_remote_code: bool = False) -> int | None:
-    """How many blocks a model's configuration says that there are; None where it does not say so plainly.
+    """Return the number of blocks that a model's configuration states; None if it states no single number.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the configuration cannot be read.
     """
     config = configuration(model, trust_remote_code=trust_remote_code)
     try:
@@ -150,17 +151,17 @@ def blocks_stated(model: str | Path, *, trust_remote_code: bool = False) -> int 
 
 
 def count_blocks(model: str | Path, *, trust_remote_code: bool = False) -> int | None:
-    """How many blocks are found in a model that is built without its weights; None where it cannot be built so.
+    """Return the number of blocks found in a model built without its weights; None if it cannot be built this way.
 
     Raises:
-        ModelError: its configuration cannot be read.
+        ModelError: the configuration cannot be read.
     """
     config = configuration(model, trust_remote_code=trust_remote_code)
     try:
         with quiet(), torch.device("meta"):
             auto = getattr(transformers, auto_class(config))
             return len(find_blocks(auto.from_config(config, trust_remote_code=trust_remote_code)))
-    except Exception:  # whatever is wrong with it shows when it is loaded
+    except Exception:  # any fault will be reported when the model is loaded
         return None
 
 
@@ -173,11 +174,18 @@ def float32_stands_in(
     copies: int = 1,
     trust_remote_code: bool = False,
 ) -> bool:
-    """Whether a model for which no dtype is named computes in float32, whatever it is stored in.
+    """Whether a model computes in float32 if no dtype is asked for, whatever its stored dtype.
 
-    The starter always does, so that it gives the same numbers on every machine; others do where a CPU only emulates the
-    dtype that they are stored in, and the memory allows it for so many copies, each with another one to verify a
-    checkpoint by. That is said through `progress`.
+    The starter always does, so that it gives the same numbers on every machine. Other models do if the CPU only
+    emulates their stored dtype and there is enough memory.
+
+    Args:
+        model: The model.
+        config: The model's configuration.
+        device: The device that the model will be on.
+        progress: Where to report the decision.
+        copies: The number of copies that have to fit in memory, each with a second copy to verify a checkpoint.
+        trust_remote_code: Whether Python code that comes with the model may run.
     """
     if str(model) == STARTER:
         return True
@@ -189,7 +197,7 @@ def float32_stands_in(
             auto = getattr(transformers, auto_class(config))
             parts = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code).parameters()
             needs = sum(part.numel() for part in parts) * torch.float32.itemsize
-    except Exception:  # a model that cannot be built without weights; whatever is wrong with it shows when it is loaded
+    except Exception:  # the model cannot be built without weights; any fault will be reported when it is loaded
         return False
     kind, free = name_of(stored), free_bytes(device)
     needs = round(2.2 * needs * copies)  # a checkpoint is verified beside the model
@@ -202,9 +210,9 @@ def float32_stands_in(
 
 
 def stored_in(source: str | Path, config: PretrainedConfig) -> torch.dtype | None:
-    """The dtype of a checkpoint's weights: what its configuration says, or a directory's first floating-point weight.
+    """Return the dtype of a checkpoint's weights, from the configuration or else from the first floating-point weight.
 
-    None where neither says.
+    None if neither tells.
     """
     if isinstance(config.dtype, torch.dtype):
         return config.dtype
@@ -219,7 +227,7 @@ def stored_in(source: str | Path, config: PretrainedConfig) -> torch.dtype | Non
 def _spread(
     name: str | Path, auto: Any, config: PretrainedConfig, dtype: Any, trust_remote_code: bool
 ) -> dict[str, int | str]:
-    """Which GPU each part of a model goes to. That is known before its weights are read, and no block is split."""
+    """Assign each part of a model to a GPU, before its weights are read. No block is split."""
     chosen = {} if dtype == "auto" else {"dtype": dtype}
     with torch.device("meta"):
         meta_model = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code, **chosen)
@@ -237,7 +245,7 @@ def _spread(
 
 
 def auto_class(config: PretrainedConfig) -> str:
-    """The name of the stock `Auto` class that loads checkpoints with this configuration."""
+    """Return the name of the stock `Auto` class that loads checkpoints with this configuration."""
     architectures = config.architectures or []
     for name, stock in _AUTO_CLASSES.items():
         if {stock.get(config.model_type), _added(name, config)}.intersection(architectures):
@@ -247,7 +255,7 @@ def auto_class(config: PretrainedConfig) -> str:
 
 
 def _added(auto: str, config: PretrainedConfig) -> str | None:
-    """The model class that an `Auto` class found outside Transformers: registered, or as code beside the weights."""
+    """Return the model class from outside Transformers that an `Auto` class loads: registered, or code in the model."""
     registered = getattr(transformers, auto)._model_mapping._extra_content.get(type(config))
     beside = (getattr(config, "auto_map", None) or {}).get(auto)
     return registered.__name__ if registered else beside and str(beside).rpartition(".")[2]
@@ -293,10 +301,10 @@ def source_of(model: str | Path) -> str:
 
 
 def device_named(device: str | torch.device | None) -> torch.device:
-    """The device of that name; by default the first GPU, else the CPU.
+    """Return the device of a name; by default the first GPU, else the CPU.
 
     Raises:
-        OptionError: there is none here.
+        OptionError: this machine has no such device.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

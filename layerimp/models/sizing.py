@@ -1,4 +1,4 @@
-"""What the parts of a model amount to, read from the model itself."""
+"""The sizes of a model's parts, measured on the model itself."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
 
 CACHE_TOKENS = 128
-"""Tokens after which a cache is measured, where the model takes as many: what local attention keeps is bounded."""
+"""The cache is measured after this many tokens, or the model's limit, since local attention keeps a bounded number."""
 
 
 def ledger_of(stack: BlockStack, halves: Mapping[int, Halves]) -> Ledger:
-    """What the parts of a model amount to.
+    """Make the ledger of a model: the sizes of its parts.
 
     Args:
         stack: The model's blocks.
-        halves: The halves of the blocks of which one may go alone, by index; all others count as whole.
+        halves: The halves of the blocks of which one half may be removed alone, by index; other blocks count as whole.
     """
     return Ledger.collected(len(stack), [*_weights(stack, halves), *_cache(stack)])
 
 
 def _weights(stack: BlockStack, halves: Mapping[int, Halves]) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
-    """Every distinct parameter with its owners; one that is used outside the blocks as well has none."""
+    """Yield each distinct parameter's size with its owners; a parameter that is also used outside blocks has none."""
     owners: defaultdict[int, set[Sublayer]] = defaultdict(set)
     stays: set[int] = set()
     distinct = {}
@@ -52,7 +52,7 @@ def _weights(stack: BlockStack, halves: Mapping[int, Halves]) -> Iterator[tuple[
 
 
 def _users(block: int, path: str, halves: Halves | None) -> tuple[Sublayer, ...]:
-    """The sublayers of a block that a parameter belongs to, by its path in the block."""
+    """Return the sublayers of a block that a parameter belongs to, by its path in the block."""
     if halves is None:
         return sublayers_of(block)
     in_mlp = any(path == one or path.startswith(f"{one}.") for one in halves.mlp)
@@ -60,11 +60,11 @@ def _users(block: int, path: str, halves: Halves | None) -> tuple[Sublayer, ...]
 
 
 def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
-    """What each attention keeps of a token; NaN for the whole, where that cannot be told by block."""
+    """Yield what each attention keeps per token; a single NaN for the whole model if this is not known by block."""
     length = min(CACHE_TOKENS, longest_row(stack.model) or CACHE_TOKENS)
     try:
         kept = cached_bytes(stack.model, torch.ones((1, length), dtype=torch.long, device=stack.device))
-    except Exception:  # whatever a model makes of its own cache
+    except Exception:  # a model may fail in any way with its own cache
         kept = [0]
     if kept and len(kept) != len(stack):
         yield (), Amounts(cache=math.nan)

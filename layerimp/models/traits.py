@@ -1,4 +1,4 @@
-"""What a model is like: how long its rows can be, and what it predicts."""
+"""Properties of a model: the longest row that it can read, and whether it is a classifier."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def longest_row(model: PreTrainedModel) -> int | None:
-    """How many tokens the model has positions for; None where it has no limit."""
+    """Return the number of tokens that a model has positions for; None if it has no limit."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(positions, int):
         return None
-    # Some encoders count positions from after the padding token's id.
+    # Some encoders start their positions after the padding token's id.
     words = model.get_input_embeddings()
     embeddings = (m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m is not words)
     tables = (table for table in embeddings if table.num_embeddings == positions)
@@ -24,5 +24,5 @@ def longest_row(model: PreTrainedModel) -> int | None:
 
 
 def classifies(model: PreTrainedModel) -> bool:
-    """Whether a model puts one of several labels to a text. Transformers, and those who follow it, name them alike."""
+    """Whether a model predicts one of several labels, judged by its class name as in Transformers."""
     return type(model).__name__.endswith("ForSequenceClassification")

@@ -1,4 +1,4 @@
-"""Models that layerimp does not take as they are, each with the route that works; known before any long work."""
+"""Refuses models that layerimp cannot use as they are, before any long work, and names a way that works."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 _OTHER_SENSES = re.compile(r"(vision|image|audio|video|speech|vq|tower)(_\w+)?")
-"""Parts of a configuration that describe what a model reads beside text."""
+"""The parts of a configuration that describe inputs other than text."""
 
 
 def refuse_unfit(model: PreTrainedModel | Any) -> None:
-    """Refuse a model whose blocks cannot be removed exactly whatever they are.
+    """Refuse a model from which no blocks can be removed exactly.
 
     Raises:
-        ModelError: it has unmerged adapters, quantised weights, or reads more than text; names the route that works.
-        NonFiniteError: a weight, or a number of its configuration, is a NaN or an infinity; names it.
+        ModelError: the model has unmerged adapters or quantised weights, or reads more than text; the error names a way
+            that works.
+        NonFiniteError: a weight, or a number in the configuration, is a NaN or an infinity; the error names it.
     """
     kind = type(model).__name__
     if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
@@ -32,7 +33,7 @@ def refuse_unfit(model: PreTrainedModel | Any) -> None:
 
 
 def refuse_config(config: PretrainedConfig, kind: str) -> None:
-    """Refuse a configuration of such a model, before its weights are read; see `refuse_unfit`."""
+    """Refuse the configuration of an unsupported model, before its weights are read; see `refuse_unfit`."""
     if quantised := getattr(config, "quantization_config", None):
         method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
         method = getattr(method, "value", method)

@@ -1,1 +1,1 @@
-"""What the commands do, from a recipe to a report."""
+"""The work of the commands, from a recipe to a report."""

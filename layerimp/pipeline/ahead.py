@@ -1,4 +1,4 @@
-"""What is refused before weights are read, or anything is created: amounts that the number of blocks contradicts."""
+"""Checks of amounts against the number of blocks, made before weights are read or anything is created."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 
 def default_ratio(recipe: Recipe) -> float | None:
-    """The share of the blocks that goes; None where a recipe names another amount, or blocks."""
+    """The share of the blocks to remove; None if the recipe names another amount, or blocks."""
     return RATIO if not recipe.names_amount and not recipe.blocks else recipe.ratio
 
 
 def budget_of(recipe: Recipe, num_blocks: int) -> Budget:
-    """What a recipe removes of so many blocks; where it names a size or a quality, the least that can come of that.
+    """Return a recipe's budget for a model with `num_blocks` blocks.
+
+    If the recipe names a size or a quality, this is the smallest budget that can follow from it.
 
     Raises:
-        OptionError: nothing or everything would go, or what is given contradicts itself.
+        OptionError: no block or every block would be removed, or the fields of the recipe contradict each other.
     """
     fixed: dict[str, Any] = {"protect": recipe.protect, "cuts": recipe.cuts}
     if recipe.targets or recipe.keep is not None:
@@ -36,7 +38,7 @@ def check_plans(plans: Mapping[str, PrunePlan], num_blocks: int) -> None:
     """Refuse plans that remove nothing, or that are for another number of blocks.
 
     Raises:
-        OptionError: there is one, or there is no plan at all.
+        OptionError: a plan removes nothing or is for another number of blocks, or there is no plan at all.
     """
     if not plans:
         raise OptionError("there is no plan in the file")
@@ -48,18 +50,18 @@ def check_plans(plans: Mapping[str, PrunePlan], num_blocks: int) -> None:
 
 
 def check_ahead(model: str, permissions: Permissions, check: Callable[[int], object]) -> None:
-    """Let a check refuse what a model's number of blocks contradicts, as far as that is known without its weights.
+    """Run a check on a model's number of blocks, without reading its weights.
 
-    The configuration states a number, which is cheap to read; where the check refuses that, the blocks are counted.
+    The configuration states a number, which is cheap to read. If the check refuses that number, the blocks are counted.
 
     Args:
         model: The model.
-        permissions: What may run code.
-        check: Takes the number of blocks, and refuses what does not go with it.
+        permissions: Which code that came with data may run.
+        check: Called with the number of blocks; raises an `OptionError` if something contradicts that number.
 
     Raises:
         ModelError: the configuration cannot be read.
-        OptionError: the check refuses.
+        OptionError: the check refuses the number of blocks.
     """
     trusted = permissions.trust_remote_code
     stated = blocks_stated(model, trust_remote_code=trusted)

@@ -1,4 +1,4 @@
-"""score -> plan -> prune -> evaluate: what the commands do, from a recipe to a report."""
+"""The commands, from a recipe to a report: score -> plan -> prune -> evaluate."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
     """Score a model, prune it by each scorer, and evaluate the intact and the pruned models.
 
-    Where quality is measured, the recipe's baselines are measured beside the scorers, and not saved.
+    If quality is measured, the recipe's baselines are measured beside the scorers, but not saved.
 
     Raises:
-        InputError: something in the recipe is wrong; found before any long work where it can be.
+        InputError: something in the recipe is wrong. If possible, this is found before any long work.
         LayerimpError: a stage failed; nothing is left under the output's name.
     """
     allowed, lenient = permissions or Permissions(), recipe.tasks is None
@@ -71,7 +71,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         _evaluate_costs(report, evaluation, evaluators, removals, healed)
         if stage:
             report.write(stage)
-    if recipe.output:  # what was computed is in its place before it is drawn
+    if recipe.output:  # the results are in place before the page is made of them
         write_page(report, selection, recipe.output.expanduser().absolute())
     return report.placed()
 
@@ -87,8 +87,7 @@ def _prune_by_amount(
     stage: Path | None,
     progress: Progress,
 ) -> tuple[dict[str, Removal], dict[str, PreTrainedModel]]:
-    """Remove the amount that the recipe names by each scorer, and heal what is left by each healer; see
-    `prune_to_quality`."""
+    """Remove the recipe's amount by each scorer, and heal each pruned model by each healer; see `prune_to_quality`."""
     plans = plan_removals(report, loaded, drawn, selection, progress)
     removals = prepare_removals(report, loaded, plans, selection, stage)
     report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
@@ -112,12 +111,12 @@ def score_model(
     permissions: Permissions | None = None,
     progress: Progress = SILENT,
 ) -> Report:
-    """Score a model, no more; see `run`.
+    """Score a model without pruning it; see `run`.
 
     Args:
         recipe: The run.
-        by: What is scored: blocks, with seams where the recipe cuts them, or attention and MLP apart.
-        permissions: What may run code.
+        by: The units to score: blocks (and seams, if the recipe cuts them), or attention and MLP separately.
+        permissions: Which code that came with data may run.
         progress: Where to report progress.
     """
     if by == "sublayer" and recipe.cuts == "all":
@@ -203,7 +202,7 @@ def _begun(asked: Recipe, progress: Progress, *reads: str, may_stream: bool = Fa
 
 
 def _report(recipe: Recipe, loaded: Loaded, selection: Selection) -> Report:
-    """The report of a run that has loaded its model."""
+    """Begin the report of a run that has loaded its model."""
     settled = anywhere(recipe)
     report = Report(
         recipe,
@@ -225,7 +224,7 @@ def _named_by_the_user(recipe: Recipe, num_blocks: int) -> PrunePlan:
 
 
 def _note_other_models(recipe: Recipe, plans: Mapping[str, PrunePlan], progress: Progress) -> None:
-    """Say which plans were made for models of other names; that is allowed."""
+    """Report which plans were made for models of other names; such plans are allowed."""
     here = model_anywhere(recipe.model)
     for label, plan in plans.items():
         if plan.model not in (None, here):
@@ -235,7 +234,7 @@ def _note_other_models(recipe: Recipe, plans: Mapping[str, PrunePlan], progress:
 def _quality(
     report: Report, label: str, evaluation: Evaluation, evaluators: dict[str, Evaluator], progress: Progress
 ) -> list[Metric]:
-    """The quality of the model as it is, pruned by the plan under `label`; equal models are measured once."""
+    """Measure the quality of the model, which is pruned by the plan under `label`; equal models are measured once."""
     for other in report.metrics:
         if other != ORIGINAL and report.metrics[other] and report.same_model(label, other):
             progress.note(f"{label} removes the same as {other}, whose metrics stand for both")
@@ -250,7 +249,7 @@ def _evaluate_costs(
     removals: Mapping[str, Removal],
     healed: Mapping[str, PreTrainedModel],
 ) -> None:
-    """Time and space of all models, one right after the other, so that the machine's load is much the same."""
+    """Measure the costs of all models one right after the other, so that the machine's load is about the same."""
     report.footprint[ORIGINAL] = evaluation.of(evaluators, "cost")
     for label, removal in removals.items():
         with removal.applied():

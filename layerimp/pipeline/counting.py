@@ -1,28 +1,28 @@
-"""How many blocks may go: a search that tries few numbers of them."""
+"""A search for the largest number of blocks that may be removed, which tries only a few numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Holds = Callable[[int], bool]
-"""Whether a model without so many blocks holds to what is asked of it."""
+"""Tells whether the model without a given number of blocks still meets the demand."""
 
 
 def most_that_hold(holds: Holds, least: int, most: int, *, nested: bool) -> int:
-    """The largest number between `least` and `most` such that every smaller or equal one that was tried holds.
+    """Return the largest number between `least` and `most` such that it and every smaller number tried hold.
 
-    Where plans are nested the search halves the numbers that are left: about log2(`most`) of them are tried. What lies
-    between two tries is taken to fall, and on a curve that falls and rises again the answer depends on the tries. Where
-    plans are not nested, two of them have nothing in common, and every number is tried from `least` on.
+    If plans are nested, this is a binary search: about log2(`most`) numbers are tried. Quality is assumed to fall with
+    the number of blocks; if it falls and rises again, the answer depends on which numbers are tried. If plans are not
+    nested, two plans have nothing in common, so every number from `least` on is tried until one fails.
 
     Args:
         holds: Tries a number.
-        least: The first number that may be tried, 1 or more.
-        most: The last one.
+        least: The smallest number to try, 1 or more.
+        most: The largest number to try.
         nested: Whether the plan for fewer blocks is the start of the plan for more.
 
     Returns:
-        The number; 0 where `least` does not hold.
+        The number; 0 if `least` does not hold.
     """
     good, bad = least - 1, most + 1
     while bad - good > 1:
@@ -35,7 +35,7 @@ def most_that_hold(holds: Holds, least: int, most: int, *, nested: bool) -> int:
 
 
 def confirmed(found: int, holds: Holds, confirms: Holds, least: int) -> int:
-    """The largest number up to `found` that holds, and that other documents confirm; 0 where there is none."""
+    """Return the largest number up to `found` that holds and that other documents confirm; 0 if there is none."""
     for count in range(found, least - 1, -1):
         if holds(count) and confirms(count):
             return count

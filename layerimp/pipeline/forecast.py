@@ -1,4 +1,4 @@
-"""What a command would do, as far as that is known without a weight: counts, sizes, passes, memory, estimated times."""
+"""The forecast of a command, made without reading weights: counts, sizes, passes, memory and estimated times."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def foretell(
     permissions: Permissions,
     progress: Progress,
 ) -> Forecast:
-    """What a command would do. Nothing is loaded, scored or written.
+    """Forecast the work of a command. Nothing is loaded, scored or written.
 
     Args:
         command: The command.
-        asked: Its recipe.
-        plans: Plans that are to be applied, where the recipe's scorers do not choose.
-        permissions: What may run code.
-        progress: Where to say what is used by default.
+        asked: The command's recipe.
+        plans: Plans to apply; None if the recipe's scorers choose.
+        permissions: Which code that came with data may run.
+        progress: Where to report the defaults that are used.
 
     Raises:
-        InputError: something in the recipe is wrong, as far as that shows without the weights.
+        InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
     recipe = resolve(asked)
     scored = command == "run" or (plans is None and not recipe.names_all)
@@ -89,7 +89,7 @@ def foretell(
 
 @dataclass(frozen=True)
 class _Foretelling:
-    """All that a forecast is made of."""
+    """The inputs of a forecast."""
 
     command: Command
     recipe: Recipe
@@ -100,7 +100,7 @@ class _Foretelling:
     permissions: Permissions
 
     def document(self) -> Forecast:
-        """The forecast."""
+        """Make the forecast."""
         recipe, outline = self.recipe, self.outline
         gone, counts = self._gone()
         passes = self._passes() if self.scored else []
@@ -136,7 +136,7 @@ class _Foretelling:
         }
 
     def _gone(self) -> tuple[list[frozenset[Sublayer]], tuple[int, int]]:
-        """What goes, as far as that is named, and how many steps that is, at least and at most."""
+        """Return the sublayers that each plan removes, as far as they are named, and the least and most steps."""
         count, recipe = len(self.outline.stack), self.recipe
         if self.plans is not None:
             for label, plan in self.plans.items():
@@ -160,7 +160,7 @@ class _Foretelling:
         return known, (budget.count, budget.count)
 
     def _refuse(self, steps: Sequence[Step]) -> None:
-        """Refuse steps that cannot be taken, as far as that shows without the weights."""
+        """Refuse steps that cannot be taken, as far as this can be seen without the weights."""
         if steps and (reason := self.outline.refusal(steps)):
             raise SurgeryError(f"{named(steps)} cannot be removed: {reason}")
 
@@ -171,7 +171,7 @@ class _Foretelling:
         )
 
     def _size(self, quantity: str, gone: Sequence[frozenset[Sublayer]], counts: tuple[int, int]) -> SizeForecast | None:
-        """A size before and after; None for a cache that is not known."""
+        """Forecast a size before and after pruning; None if the size of the cache is not known."""
         ledger = self.outline.ledger
         whole = ledger.left(()).of(quantity)
         if finite(whole) is None:
@@ -186,7 +186,7 @@ class _Foretelling:
         return {"original": whole, "pruned": {"least": round(min(left), 6), "most": round(max(left), 6)}}
 
     def _passes(self) -> list[Pass]:
-        """The passes of one scoring."""
+        """List the passes of one scoring."""
         blocks, seams = candidates((), len(self.outline.stack), self.recipe.cuts)
         scorers = {(label, 0): one for label, one in self.selection.made(len(blocks)).items()}
         if seams:
@@ -205,7 +205,7 @@ class _Foretelling:
         }
 
     def _rescorings(self, count: int) -> int:
-        """How often the pruner would score what is left, for all scorers: it is shown scores that are all equal."""
+        """Count how often the pruner would score the pruned model, for all scorers, by a trial with equal scores."""
         num_blocks, cuts = len(self.outline.stack), self.recipe.cuts
         pruner: Pruner = made_pruner(self.recipe.pruner, cuts)
         seen: set[frozenset[Sublayer]] = set()
@@ -223,7 +223,7 @@ class _Foretelling:
         return self.recipe.calibration.max_length or min(LENGTH, longest)
 
     def _computed_in(self) -> tuple[torch.device, torch.dtype]:
-        """Where the model is to lie, and the dtype that it is to compute in."""
+        """Return the device that the model would be on, and the dtype that it would compute in."""
         recipe, outline = self.recipe, self.outline
         place, wanted = device_named(recipe.device), dtype_named(recipe.dtype)
         if recipe.dtype is not None:
@@ -245,7 +245,7 @@ class _Foretelling:
         }
 
     def _time(self, passes: Sequence[Pass], rescorings: int) -> TimeForecast:
-        """The time of a block, and scorings as so many of them; the head takes as long for each of its weights."""
+        """Estimate the time of scoring from the time of a block; the head is assumed to take as long per weight."""
         spec, batch = self.recipe.calibration, min(self.recipe.batch_size, self.recipe.calibration.samples)
         work = [self._pass(one) for one in passes]
         seconds = block_seconds(self.outline, batch, self._length()) if passes else None
@@ -261,7 +261,7 @@ class _Foretelling:
         return {"block_ms": 1000 * seconds, "scoring_s": scoring, "rescoring_s": again}
 
     def _writes(self, weights: Range) -> list[WrittenFile]:
-        """What would be written, with the weights' sizes."""
+        """List the files that would be written, with the sizes of weights."""
         if self.recipe.output is None:
             return []
         output = self.recipe.output.expanduser().absolute()
@@ -278,9 +278,9 @@ class _Foretelling:
     def _notes(self) -> list[str]:
         notes = []
         if LATENCY in self.recipe.targets:
-            notes.append("how many blocks a latency takes is measured on the loaded model, and not known before")
+            notes.append("the number of blocks for a latency is measured on the loaded model, and not known before")
         if self.recipe.keep is not None:
-            notes.append("how many blocks may go is found by measuring a few numbers of them, and not known before")
+            notes.append("how many blocks may go is found by measuring pruned models, and not known before")
         if not self.scored:
             return notes
         return [*notes, "the times are estimates from one block with random weights; evaluation is not in them"]

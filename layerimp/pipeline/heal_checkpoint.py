@@ -43,22 +43,22 @@ def heal_checkpoint(
     permissions: Permissions,
     progress: Progress = SILENT,
 ) -> HealingReport:
-    """Repair a pruned checkpoint, and write what comes out as a checkpoint.
+    """Repair a pruned checkpoint, and write the result as a checkpoint.
 
     Args:
-        asked: The pruned model, the text and the output; of a recipe nothing else is read.
-        teacher: The intact model; by default the one that the checkpoint's record names.
-        removed: What is gone; by default what the record says.
+        asked: A recipe, of which only the pruned model, the text and the output are read.
+        teacher: The intact model; by default the one named in the checkpoint's record.
+        removed: The removed steps; by default those in the record.
         healer: The name of a healer.
-        options: Its options.
-        permissions: What may run code.
+        options: The healer's options.
+        permissions: Which code that came with data may run.
         progress: Where to report progress.
 
     Returns:
-        What was done, as one JSON document.
+        A JSON document that says what was done.
 
     Raises:
-        InputError: something is wrong with what was asked for, or there is no record of what is gone.
+        InputError: an argument is wrong, or there is no record of what was removed.
         LayerimpError: healing failed; nothing is left under the output's name.
     """
     recipe, repairer, record = begun(asked, teacher, removed, healer, options or {}, progress)
@@ -91,7 +91,7 @@ def begun(
     options: Mapping[str, Any],
     progress: Progress,
 ) -> tuple[Recipe, Healer, Record]:
-    """The recipe, resolved, the healer, and what was removed from what; see `heal_checkpoint`."""
+    """Return the resolved recipe, the healer and the record of the removal; see `heal_checkpoint`."""
     recipe, repairer = resolve(asked), configured(healer, options)
     if by_default := told(asked, recipe, ["calibration"]):
         progress.note(by_default)
@@ -101,7 +101,7 @@ def begun(
 def _save(
     found: Healed, ours: Loaded, stage: Path, recipe: Recipe, record: Record, healer: str, drawn: CalibrationSet
 ) -> None:
-    """Write the healed model, with a card and a record that say by whom."""
+    """Write the healed model, with a card and a record that name the healer."""
     write(
         found.model,
         ours.tokenizer,
@@ -114,7 +114,7 @@ def _save(
 
 
 def why_not_healed(directory: Path) -> str | None:
-    """Why a directory is no healed checkpoint; None if it is."""
+    """Tell why a directory is not a healed checkpoint; None if it is one."""
     try:
         record = read_record(directory)
     except InputError as error:
@@ -123,7 +123,7 @@ def why_not_healed(directory: Path) -> str | None:
 
 
 def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) -> Record:
-    """What was removed from what: as a checkpoint's record says, but for what is named."""
+    """Return the record of what was removed from which model; arguments override the checkpoint's record."""
     record = read_record(Path(model).expanduser())
     if record is None and removed is None:
         raise ModelError(f"{model} has no layerimp.json that says which blocks are gone; name them with --removed")
@@ -137,7 +137,7 @@ def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) 
 
 
 def _card(pruned: Path, found: Healed, healer: str, drawn: CalibrationSet) -> str:
-    """The pruned model's card, with what was done to it."""
+    """Return the pruned model's card, with a section on healing."""
     before = pruned / "README.md"
     card = before.read_text(encoding="utf-8") if before.exists() else "# A pruned model\n"
     loss = ", ".join(f"{name} {value:.4f}" for name, value in found.loss.items())
@@ -145,14 +145,14 @@ def _card(pruned: Path, found: Healed, healer: str, drawn: CalibrationSet) -> st
     return (
         f"{card}\n## Healed\n\n- **Method:** healer {healer}, layerimp {__version__} ({done})\n- **Text:** "
         f"{drawn.num_tokens:,} tokens (fingerprint {drawn.fingerprint})\n- **Held-out loss:** {loss}\n\n"
-        "What is measured above is the model before it was healed.\n"
+        "The figures above are for the model before healing.\n"
     )
 
 
 def _document(
     recipe: Recipe, record: Record, found: Healed, healer: str, repairer: Healer, drawn: CalibrationSet
 ) -> HealingReport:
-    """What was done, as JSON."""
+    """Return the document that says what was done."""
     return {
         "schema_version": "layerimp.healing/1",
         "model": recipe.model,

@@ -1,4 +1,4 @@
-"""What `layerimp heal` would do, as far as that is known without a weight."""
+"""The forecast of `layerimp heal`, made without reading weights."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def foretell_healing(
     permissions: Permissions,
     progress: Progress,
 ) -> HealingForecast:
-    """What `heal_checkpoint` would do with the same arguments. Nothing is loaded, healed or written.
+    """Forecast the work of `heal_checkpoint` with the same arguments. Nothing is loaded, healed or written.
 
     Raises:
-        InputError: something is wrong with what was asked for, as far as that shows without the weights.
+        InputError: an argument is wrong, as far as this can be seen without the weights.
     """
     recipe, repairer, record = begun(asked, teacher, removed, healer, options, progress)
     check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
@@ -80,8 +80,8 @@ def foretell_healing(
         },
         "writes": [{"path": str(output), "bytes": {"least": size.bytes, "most": size.bytes}}],
         "notes": [
-            "the time is an estimate from one block with random weights, of one pass of both models over the text; how "
-            "many a healer takes is its own affair, and one that trains takes many"
+            "the time is an estimate from one block with random weights, of one pass of both models over the text; a "
+            "healer may take several passes, and a healer that trains takes many"
         ],
     }
 
@@ -92,7 +92,7 @@ def _size(outline: Outline) -> ModelSize:
 
 
 def _memory(recipe: Recipe, theirs: Outline, ours: Outline, permissions: Permissions) -> MemoryForecast:
-    """The weights of both models, which compute in the dtype of the pruned one."""
+    """Forecast the memory for the weights of both models, which compute in the dtype of the pruned model."""
     place, dtype = device_named(recipe.device), dtype_named(recipe.dtype)
     if recipe.dtype is None:
         trusted = permissions.trust_remote_code

@@ -1,4 +1,4 @@
-"""Healing pruned models in memory: one, or all of a run."""
+"""Healing of pruned models in memory: a single model, or all models of a run."""
 
 from __future__ import annotations
 
@@ -46,29 +46,30 @@ def heal(
     further: Iterable[Batch] = (),
     progress: Progress | None = None,
 ) -> Healed:
-    """Repair what is left of a model without blocks.
+    """Repair a model from which blocks were removed.
 
     Args:
-        model: The intact model; left as it is.
-        blocks: The blocks that are gone: indices, or a plan.
-        calibration: Batches of `input_ids` and `attention_mask` [batch, seq]. Of eight rows two are held out: one to
-            choose by, and one to measure on.
-        healer: The name of a registered healer, or a configured one.
-        pruned: The model without the blocks, which gets new parameters; by default one is made beside the intact one,
-            with which it shares every tensor that is not healed.
+        model: The intact model, which is not changed.
+        blocks: The removed blocks: indices, or a plan.
+        calibration: Batches of `input_ids` and `attention_mask` [batch, seq]. Two of eight rows are held out: one for
+            choices, and one to measure the result on.
+        healer: The name of a registered healer, or an instance.
+        pruned: The model without the blocks, which gets new parameters. By default one is made, which shares every
+            tensor that is not healed with the intact model.
         further: More text to heal on, for healers that train, such as a `layerimp.calibration.TextStream`.
         progress: Where to report progress.
 
     Returns:
-        The healed model, with what was done at each gap and what that brought. `save` writes it.
+        The healed model, what was done at each gap, and how the loss changed. `save` writes the model.
 
     Raises:
         UnknownNameError: no healer has that name.
-        OptionError: a block does not exist, or comes twice.
+        OptionError: a block does not exist, or is listed twice.
         SurgeryError: the blocks cannot be removed exactly.
         ModelError: the two models do not belong together, or the healer cannot heal such a model.
-        CalibrationError: a batch is malformed, holds ids that the model does not know, or there are not three rows.
-        NonFiniteError: the healer yields a NaN.
+        CalibrationError: a batch is malformed or holds ids that the model does not know, or there are fewer than three
+            rows.
+        NonFiniteError: a value in the healed model is a NaN or an infinity.
     """
     stack = find_blocks(model)
     gone = checked_steps(blocks.blocks if isinstance(blocks, PrunePlan) else blocks, len(stack))
@@ -85,10 +86,13 @@ def heal(
 
 
 def further_text(recipe: Recipe, loaded: Loaded, drawn: CalibrationSet) -> TextStream | None:
-    """The text that a recipe names beyond the calibration set, without what was drawn for that; None where it does not.
+    """Return a recipe's further text for healing, without the documents that were drawn for calibration.
+
+    Returns:
+        The text; None if the recipe names none.
 
     Raises:
-        CalibrationError: it does not exist.
+        CalibrationError: the text does not exist.
     """
     if recipe.heal_text is None:
         return None
@@ -110,8 +114,8 @@ class HealerSet:
 
     Attributes:
         healers: The healers, by label.
-        further: The text beyond the calibration set that they may train on, if any.
-        unfinished: Where they keep the state of long work.
+        further: Further text that healers may train on, if any.
+        unfinished: The directories in which healers keep the state of long work.
     """
 
     healers: Mapping[str, Healer]
@@ -121,7 +125,7 @@ class HealerSet:
     def heal(
         self, label: str, intact: BlockStack, removal: Removal, drawn: CalibrationSet, progress: Progress
     ) -> Healed:
-        """Repair what a removal leaves, beside the intact model; see `heal_beside`."""
+        """Repair the pruned model of a removal, beside the intact model; see `heal_beside`."""
         return heal_beside(
             intact,
             find_blocks(removal.beside()),
@@ -137,11 +141,11 @@ class HealerSet:
 def check_text(
     recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet, further: TextStream | None = None
 ) -> None:
-    """Refuse text that is too little to heal on, or that holds documents which the healed models are measured on.
+    """Refuse text that is too short to heal on, or that holds documents which the healed models are measured on.
 
     Raises:
-        CalibrationError: there are not three rows, or the further text cannot be read.
-        OptionError: a document is shared, and the recipe does not allow that.
+        CalibrationError: there are fewer than three rows, or the further text cannot be read.
+        OptionError: a document is in the text and in a task, and the recipe does not allow that.
     """
     split(drawn)
     if recipe.allow_overlap:
@@ -166,12 +170,12 @@ def heal_pruned(
     drawn: CalibrationSet,
     progress: Progress,
 ) -> dict[str, PreTrainedModel]:
-    """Let every healer repair every pruned model, into the report; what cannot be healed is noted there as failed.
+    """Let every healer repair every pruned model, and add the results and any failures to the report.
 
     Plans that remove the same blocks share a model.
 
     Returns:
-        The healed models by their labels, `SCORER+HEALER`, beside the intact one.
+        The healed models by label, `SCORER+HEALER`.
     """
     models: dict[str, PreTrainedModel] = {}
     known: dict[tuple[frozenset[Sublayer], str], str] = {}
@@ -198,7 +202,7 @@ def heal_pruned(
 
 
 def configured(healer: str, options: Mapping[str, Any]) -> Healer:
-    """A healer.
+    """Make a healer with options.
 
     Raises:
         InputError: there is no such healer, or an option is wrong.

@@ -1,4 +1,4 @@
-"""What a model loses on calibration text that was held out: the measure of quality where there are no tasks."""
+"""The loss of a model on held-out calibration text, which is the measure of quality if there are no tasks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from layerimp.calibration.sampling import CalibrationSet
 
 ONE_IN = 4
-"""Of so many rows one is held out."""
+"""One row out of this many is held out."""
 
 
 def hold_out(text: CalibrationSet) -> tuple[CalibrationSet, CalibrationSet]:
-    """A text without every fourth row, which scorers and healers see, and these rows."""
+    """Split off every fourth row of a text: return the text for scorers and healers, and the held-out rows."""
     seen = [number for number in range(len(text.rows)) if number % ONE_IN != ONE_IN - 1]
     held = [number for number in range(len(text.rows)) if number % ONE_IN == ONE_IN - 1]
     rest, rows = (
@@ -36,15 +36,15 @@ def hold_out(text: CalibrationSet) -> tuple[CalibrationSet, CalibrationSet]:
 
 
 class HeldOut(Evaluator):
-    """The likelihood of the next tokens, or of a classifier's labels, in text that nothing else has seen.
+    """The likelihood of the next tokens, or of a classifier's labels, in text that no scorer or healer has seen.
 
     Args:
-        intact: The blocks of the intact model. Where a classifier's text has no labels, it says what they are.
+        intact: The blocks of the intact model. Its predictions serve as labels if a classifier's text has none.
         text: The text.
 
     Raises:
-        PredictionError: the model predicts neither.
-        CalibrationError: there is nothing to predict in the text.
+        PredictionError: the model predicts neither next tokens nor labels.
+        CalibrationError: the text holds nothing to predict.
     """
 
     name = "held-out text"
@@ -54,7 +54,7 @@ class HeldOut(Evaluator):
         super().__init__()
         loss = HeldOutLoss(intact, list(text))
         self._wanted, self._classes = loss.wanted, loss.num_classes
-        # Of equal rows the same number: they fall into the same half, and the halves are of one size.
+        # Equal rows get the same number, so that they fall into the same half; the halves are of equal size.
         order = {row: number for number, row in enumerate(sorted(set(text.rows)))}
         self._hashes = tuple(order[row] for row in text.rows)
         labelled = loss.kind == "label"

@@ -1,4 +1,4 @@
-"""What is known of a model before its weights are read, as a document."""
+"""The document that describes a model without reading its weights."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def inspect_model(model: str, permissions: Permissions) -> Inspection:
-    """What a model's configuration and the headers of its weights tell.
+    """Describe a model from its configuration and the headers of its weight files.
 
     Raises:
-        ModelError: the model cannot be understood, or is none that blocks can be removed from.
+        ModelError: the model cannot be understood, or no blocks can be removed from such a model.
     """
     outline = Outline.of(model, trust_remote_code=permissions.trust_remote_code)
     whole, outside = outline.ledger.left(()), outline.ledger.outside
@@ -74,7 +74,7 @@ def _files(outline: Outline) -> Files | None:
 
 
 def _notes(outline: Outline) -> Iterator[str]:
-    """Where the files and the configuration disagree."""
+    """Note where the files and the configuration disagree."""
     if outline.headers is None:
         return
     numbers, described = outline.headers.numbers, outline.ledger.left(()).parameters

@@ -1,4 +1,4 @@
-"""As many blocks as may go while a share of what the model knows is retained: `layerimp run --keep`."""
+"""The search for the most blocks that may be removed while a share of the quality is kept: `layerimp run --keep`."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ if TYPE_CHECKING:
     from layerimp.surgery.removal import Removal
 
 ROUNDING = 1e-9
-"""By so much a share may lie below what has to be kept, since sums are rounded."""
+"""A share may lie below the one to keep by this amount, since sums are rounded."""
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """A pruned or healed model, measured.
+    """The measurements of a pruned or healed model.
 
     Attributes:
-        searched: What it retains on the documents that the search chooses by; None where it could not be measured.
-        confirmed: The same on the others.
-        metrics: What was measured on the others.
-        removal: What was removed.
-        healed: What a healer made of it; None where none did, and where the model does not keep enough.
-        why: Why it could not be measured; empty where it could.
+        searched: The share retained on the documents that the search uses; None if the model could not be measured.
+        confirmed: The share retained on the other documents, which confirm the choice.
+        metrics: The metrics on the confirming documents.
+        removal: The removal.
+        healed: The healed model; None without a healer, or if the model does not keep enough.
+        why: Why the model could not be measured; empty if it could.
     """
 
     searched: Estimate | None = None
@@ -71,17 +71,17 @@ class _Trial:
 
 @dataclass
 class _Trials:
-    """Tries pruned and healed models, each once, whichever scorers choose it.
+    """Tries pruned and healed models. A model that several scorers choose is tried once.
 
     Attributes:
         loaded: The intact model.
-        evaluation: Measures it, and what is left of it.
-        evaluators: Those of quality.
+        evaluation: Measures the intact model and the pruned ones.
+        evaluators: The evaluators of quality.
         drawn: The text to heal on.
         healers: The healers.
         keep: The share that has to be retained.
         progress: Where to report progress.
-        intact: What the intact model's metrics are.
+        intact: The metrics of the intact model.
     """
 
     loaded: Loaded
@@ -96,11 +96,11 @@ class _Trials:
     _known: dict[tuple[frozenset[Sublayer], str], _Trial] = field(default_factory=dict)
 
     def keeps(self, share: Estimate | None) -> bool:
-        """Whether enough is retained."""
+        """Whether a share is large enough."""
         return share is not None and share.mean >= self.keep - ROUNDING
 
     def of(self, plan: PrunePlan, who: Contender) -> _Trial:
-        """The model that a plan leaves, healed or not; what cannot be removed or measured keeps nothing."""
+        """Try the model that a plan leaves, healed or not. If it cannot be pruned or measured, it keeps nothing."""
         key = removed_by(plan.blocks), who.healer
         if key not in self._known:
             try:
@@ -124,19 +124,19 @@ class _Trials:
         halves = Halves.of(metrics)
         searched = kept(self.intact.search, halves.search)
         confirms = kept(self.intact.confirmation, halves.confirmation)
-        may_be_chosen = self.keeps(searched) and self.keeps(confirms)  # others need no memory for their weights
+        may_be_chosen = self.keeps(searched) and self.keeps(confirms)  # the weights of other models are freed
         return _Trial(searched, confirms, tuple(halves.confirmation), removal, healed if may_be_chosen else None)
 
     def most(
         self, plan_of: Callable[[int], PrunePlan], who: Contender, span: tuple[int, int], *, nested: bool
     ) -> Removable:
-        """The most blocks that may go.
+        """Find the largest number of blocks that may be removed.
 
         Args:
-            plan_of: The plan for so many blocks.
+            plan_of: Makes the plan for a number of blocks.
             who: The scorer, and the healer if there is one.
-            span: The least and the greatest number that may be tried.
-            nested: Whether the plan for fewer is the start of the plan for more.
+            span: The smallest and the largest number to try.
+            nested: Whether the plan for fewer blocks is the start of the plan for more.
         """
         tried: dict[int, _Trial] = {}
 
@@ -161,10 +161,10 @@ def with_quality(
     evaluators: Mapping[str, Evaluator],
     progress: Progress,
 ) -> tuple[CalibrationSet, dict[str, Evaluator]]:
-    """The text and the evaluators of a run that has to measure quality.
+    """Return the text and the evaluators of a run that has to measure quality.
 
-    Where no evaluator does, a part of the text is held out, on which what the model knows is measured; scorers and
-    healers get the rest, which the report then describes.
+    If no evaluator measures quality, a part of the text is held out to measure it on. Scorers and healers get the rest,
+    which the report then describes.
     """
     if any(one.kind == "quality" for one in evaluators.values()):
         return drawn, dict(evaluators)
@@ -185,17 +185,18 @@ def prune_to_quality(
     stage: Path | None,
     progress: Progress,
 ) -> tuple[dict[str, Removal], dict[str, PreTrainedModel]]:
-    """Remove as many blocks by each scorer, and heal as many by each healer, as the recipe's `keep` allows.
+    """Remove as many blocks as the recipe's `keep` allows, by each scorer, unhealed and healed by each healer.
 
-    The report then holds the plans, the sizes, the metrics on the documents that confirm, and what the search tried.
+    The report then holds the plans, the sizes, the metrics on the confirming documents, and what the search tried.
 
     Returns:
-        The removals by label of the scorer, and the healed models by theirs; without those by which nothing may go.
+        The removals by the scorer's label, and the healed models by label. Those for which no block may be removed are
+        left out.
 
     Raises:
-        TaskError: nothing can be kept of a task, or nothing confirmed.
-        OptionError: a label cannot be one, or what is forced and protected leaves no choice.
-        OutputError: there is no room for the checkpoints.
+        TaskError: a task has no quality that could be kept, or too few documents to confirm a choice.
+        OptionError: a label is not allowed, or the forced and protected blocks leave no choice.
+        OutputError: there is not enough disk space for the checkpoints.
     """
     recipe = report.recipe
     assert recipe.keep is not None
@@ -224,7 +225,7 @@ def prune_to_quality(
 def _by_scorer(
     report: Report, trials: _Trials, selection: Selection, label: str, budget: Budget
 ) -> dict[str, Removable]:
-    """How many blocks may go by one scorer's choice, as it is and healed by each healer, by label."""
+    """Find how many blocks may be removed by one scorer's choice, unhealed and with each healer, by label."""
     pruner = made_pruner(report.recipe.pruner, report.recipe.cuts)
     make = planner(report, trials.loaded, trials.drawn, selection, label, pruner, trials.progress)
     plans: dict[int, PrunePlan] = {}
@@ -249,7 +250,7 @@ def _by_scorer(
 
 
 def _settled(report: Report, trials: _Trials) -> tuple[dict[str, Removal], dict[str, PreTrainedModel]]:
-    """What was found, in the report: plans, sizes, metrics and repairs."""
+    """Add what was found to the report: plans, sizes, metrics and repairs."""
     removals: dict[str, Removal] = {}
     models: dict[str, PreTrainedModel] = {}
     assert report.search is not None
@@ -277,7 +278,7 @@ def _write(
     stage: Path | None,
     progress: Progress,
 ) -> None:
-    """Write the checkpoints of what was found."""
+    """Write the checkpoints of the models that were found."""
     if stage is None:
         return
     healed = [who for who in models if report.healed[who].scorer not in report.baselines]

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Measures the latency of a model without some of its blocks, as the evaluator `footprint` does.
+    """Measures the latency of a model without some of its blocks, in the same way as the evaluator `footprint`.
 
-    Blocks that are built alike take equally long. So it is measured once for each number of blocks of every kind that
-    are gone, and plans of equal length are not told apart by the noise.
+    Blocks with the same structure take equally long. So the latency is measured once for each combination of numbers of
+    removed blocks per kind, and noise does not distinguish between plans of equal length.
 
     Args:
-        recipe: The recipe, whose options of that evaluator count.
+        recipe: The recipe, which may have options for `footprint`.
         stack: The model's blocks.
-        tokenizer: Its tokenizer.
+        tokenizer: The model's tokenizer.
         progress: Where to report progress.
     """
 
@@ -48,10 +48,10 @@ class Clock:
         self._measured: dict[object, Metric] = {}
 
     def __call__(self, gone: Sequence[Step]) -> Metric:
-        """The latency in milliseconds, once some steps are taken.
+        """Measure the latency in milliseconds of the model without some steps.
 
         Raises:
-            SurgeryError: they cannot be taken exactly.
+            SurgeryError: the steps cannot be removed exactly.
         """
         if (known := self.known(gone)) is not None:
             return known
@@ -62,7 +62,7 @@ class Clock:
         return metric
 
     def known(self, gone: Sequence[Step]) -> Metric | None:
-        """What was measured without as many blocks of the same kinds; None where nothing was."""
+        """Return the latency measured without as many blocks of the same kinds; None if not measured yet."""
         return self._measured.get(self._key(gone))
 
     def _key(self, gone: Sequence[Step]) -> object:

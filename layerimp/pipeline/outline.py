@@ -1,4 +1,4 @@
-"""A model as its configuration describes it: blocks, sizes and halves are known before a weight is read."""
+"""The outline of a model: its blocks, sizes and halves, known from the configuration before weights are read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from layerimp.steps import Step
 
 VOCABULARY = 64
-"""Token ids of a model that is only tried: its table of embeddings need not be large."""
+"""The size of the vocabulary of a model that is only tried, for which a small embedding table is enough."""
 UNKNOWN = "not known until the model is loaded"
 
 
@@ -48,11 +48,11 @@ class Outline:
     Attributes:
         stack: The blocks of a model on the meta device.
         stored: The dtype that the weights are stored in.
-        headers: What the weight files say; None where these are not here.
-        halves: The halves of each block, or why it has none.
-        ledger: What the parts amount to, by halves where these are known.
-        alike: Of each block, the first one that is built as it is.
-        names: What the configuration calls the kind of each block, such as `sliding_attention`; empty without a name.
+        headers: The headers of the weight files; None if the files are not on this machine.
+        halves: The halves of each block, or why the block has none.
+        ledger: The sizes of the parts, divided by halves if these are known.
+        alike: For each block, the index of the first block with the same structure.
+        names: For each block, the configuration's name for its kind, such as `sliding_attention`; empty if it has none.
     """
 
     stack: BlockStack
@@ -65,10 +65,10 @@ class Outline:
 
     @classmethod
     def of(cls, model: str, *, trust_remote_code: bool = False) -> Outline:
-        """The outline of a model; of its files only the configuration and the headers of the weights are read.
+        """Make the outline of a model. Only the configuration and the headers of the weight files are read.
 
         Raises:
-            ModelError: the model cannot be understood, or is none that blocks can be removed from.
+            ModelError: the model cannot be understood, or no blocks can be removed from such a model.
         """
         config = configuration(model, trust_remote_code=trust_remote_code)
         refuse_config(config, f"the model {model!r}")
@@ -82,9 +82,9 @@ class Outline:
         return cls(stack, stored, headers, halves, ledger_of(stack, known), alike(stack), _names(stack))
 
     def removable(self) -> list[str]:
-        """Of each block, why stock code does not build the model without it; empty where it does.
+        """For each block, why stock code cannot build the model without it; empty if it can.
 
-        That is one half of the proof. The other one, that the same is computed, needs the weights.
+        This is one half of the proof. The other half, that the same values are computed, needs the weights.
         """
         count = len(self.stack)
         tried = range(count) if len(set(self.alike)) > 1 else sorted({0, count // 2, count - 1})
@@ -94,7 +94,7 @@ class Outline:
         return [found.get(block, found[0]) for block in range(count)]
 
     def refusal(self, steps: Sequence[Step]) -> str:
-        """Why stock code does not build the model without some steps; empty where it does, or that is not known."""
+        """Tell why stock code cannot build the model without some steps; empty if it can, or if that is not known."""
         kept = kept_halves(steps, len(self.stack))
         if not kept:
             return f"removing all {len(self.stack)} blocks leaves no model"
@@ -113,7 +113,7 @@ class Outline:
 
 
 def alike(stack: BlockStack) -> list[int]:
-    """Of each block, the first one that is built as it is, but for what tells its place."""
+    """For each block, return the index of the first block with the same structure, whatever their positions."""
     known = [facts(block) for block in stack]
     places = {name for name in known[0] if all(of.get(name) == index for index, of in enumerate(known))}
     plain = [{name: value for name, value in of.items() if name not in places} for of in known]
@@ -121,26 +121,26 @@ def alike(stack: BlockStack) -> list[int]:
 
 
 def _described(config: PretrainedConfig, trust_remote_code: bool, model: str) -> PreTrainedModel:
-    """What a configuration describes, on the meta device."""
+    """Build the model of a configuration on the meta device."""
     auto: Any = getattr(transformers, auto_class(config))
     try:
         with quiet(), torch.device("meta"):
             made: PreTrainedModel = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
             made.eval()
-    except Exception as error:  # whatever a configuration makes of being built
+    except Exception as error:  # building from a configuration can fail in any way
         raise unloadable(model, error, what="build") from error
     return made
 
 
 def _names(stack: BlockStack) -> list[str]:
-    """What a configuration calls the kind of each block."""
+    """Return the configuration's name for the kind of each block."""
     names = getattr(stack.config, "layer_types", None)
     listed = isinstance(names, list | tuple) and len(names) == len(stack)
     return list(map(str, names)) if listed else [""] * len(stack)  # type: ignore[arg-type]
 
 
 def _halves(stack: BlockStack) -> list[Halves | Whole]:
-    """The halves of each block, as a trial of one block of each structure with random weights shows them."""
+    """Find the halves of each block by a trial of one block of each structure, with random weights."""
     unknown: list[Halves | Whole] = [Whole(UNKNOWN)] * len(stack)
     try:
         with quiet():
@@ -151,12 +151,14 @@ def _halves(stack: BlockStack) -> list[Halves | Whole]:
 
 
 def stand_in(stack: BlockStack) -> BlockStack | None:
-    """A model with random weights in one block of each kind, in float32, and a small vocabulary; else without weights.
-
-    None where the memory is not there, or the model cannot be built so.
+    """Make a model in which one block of each kind has random float32 weights, and the other blocks have none.
 
     Args:
         stack: The blocks of the model, on the meta device.
+
+    Returns:
+        The blocks of the new model, which has a small vocabulary; None if there is not enough memory, or if the model
+        cannot be built this way.
     """
     config = copy.deepcopy(stack.model.config)
     text = config.get_text_config()
@@ -180,12 +182,12 @@ def stand_in(stack: BlockStack) -> BlockStack | None:
 
 
 def _without_values(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """A module's own parameters that lie on the meta device."""
+    """Yield those parameters of a module itself that are on the meta device."""
     yield from [(name, one) for name, one in module.named_parameters(recurse=False) if one.is_meta]
 
 
 def _drawn(shape: torch.Size) -> torch.Tensor:
-    """Random weights that keep activations in bounds; factors of norms are near one."""
+    """Draw random weights that keep activations bounded; factors of norms are close to one."""
     if len(shape) < 2:
         return 1 + 0.1 * torch.randn(shape)
     return torch.randn(shape) / math.sqrt(shape[-1])

@@ -35,7 +35,7 @@ def write_checkpoint(
     stage: Path,
     progress: Progress,
 ) -> None:
-    """Write a pruned model as it is now, with a card and a record, under its label, and note that in the report."""
+    """Write a pruned model in its current state under its label, with a card and a record, and add it to the report."""
     relative = Path("checkpoints") / label
     report.checkpoints[label] = relative
     with progress.stage(f"save {relative}"):
@@ -57,7 +57,7 @@ def write_checkpoint(
 
 
 def write_page(report: Report, selection: Selection, directory: Path) -> None:
-    """Write what a run found as a page, which names no folder of this machine."""
+    """Write the results of a run as a page that does not show paths of this machine."""
     from layerimp.report.html.format import tree_without_folders
     from layerimp.report.html.page import page, write
     from layerimp.report.run_findings import run_findings
@@ -71,15 +71,15 @@ def write_page(report: Report, selection: Selection, directory: Path) -> None:
 def output_directory(
     recipe: Recipe, why_not: Callable[[Path], str | None] = why_not_ours, others: Sequence[str] = ()
 ) -> Iterator[Path | None]:
-    """The output directory in the making, or None where none is asked for; it appears under its name on leaving.
+    """Yield a directory to write into, which gets the output's name at the end; None if no output is asked for.
 
     Args:
         recipe: The recipe.
-        why_not: Why a directory that exists may not be replaced, where the recipe allows that; None if it may.
-        others: Further models that are read, and left alone.
+        why_not: Tells why an existing directory may not be replaced, if the recipe allows replacing; None if it may.
+        others: Further models that are read, whose directories must not be replaced.
 
     Raises:
-        OutputError: it exists and must stay, or nothing can be written there.
+        OutputError: the output exists and must not be replaced, or cannot be written.
     """
     if recipe.output is None:
         yield None
@@ -93,10 +93,10 @@ def output_directory(
 
 
 def check_output(recipe: Recipe) -> None:
-    """Refuse an output directory that could not be made; nothing is made.
+    """Refuse an output directory that could not be created; nothing is created.
 
     Raises:
-        OutputError: it exists and must stay.
+        OutputError: the output exists and must not be replaced.
     """
     if recipe.output is not None:
         target = recipe.output.expanduser().absolute()
@@ -106,10 +106,10 @@ def check_output(recipe: Recipe) -> None:
 
 
 def refuse_precious(target: Path, model: str) -> None:
-    """Never write into a model's own directory, one of its parents, or a home.
+    """Refuse to write into a model's own directory, a parent of that, or a home directory.
 
     Raises:
-        OutputError: the output would lie there.
+        OutputError: the output is one of these directories, or lies in the model's directory.
     """
     source = Path(located("models", model)).expanduser()
     resolved = target.resolve()

@@ -1,4 +1,4 @@
-"""How long one block of a model takes, with random weights in place of its own."""
+"""The time that one block of a model takes, measured with random weights."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from layerimp.pipeline.outline import Outline
 
 REPEATS = 3
-"""Timed runs of a block, of which the median counts; one more comes before them."""
+"""How often a block is timed, after one run to warm up; the median counts."""
 
 
 def block_seconds(outline: Outline, rows: int, tokens: int) -> float | None:
-    """The mean time of a block and one batch [rows, tokens] on the CPU, in float32.
+    """Return the mean time of a block for one batch [rows, tokens] on the CPU, in float32.
 
-    One block of each kind is timed. None where the memory is not there, or the model cannot be built or run so.
+    One block of each kind is timed.
+
+    Returns:
+        The seconds; None if there is not enough memory, or if the model cannot be built or run with random weights.
     """
     try:
         with quiet():
@@ -48,13 +51,13 @@ def block_seconds(outline: Outline, rows: int, tokens: int) -> float | None:
                     undo.enter_context(computing(block, partial(step, index, block, block.forward)))
                 part = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
                 called(part, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part))
-    except Exception:  # whatever a model makes of weights that were never trained
+    except Exception:  # a model may fail in any way with weights that were never trained
         return None
     return statistics.mean(timed[kind] for kind in kinds)
 
 
 def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """The median time of a call, and what it gives."""
+    """Return the median time of a call in seconds, and the result of the call."""
     seconds, output = [], run()
     for _ in range(REPEATS):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Which blocks go by each scorer, and whether that can be carried out."""
+"""The plans by each scorer, and the preparation of their removals."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 def plan_removals(
     report: Report, loaded: Loaded, drawn: CalibrationSet, selection: Selection, progress: Progress
 ) -> dict[str, PrunePlan]:
-    """Score the blocks into the report, and let the pruner choose by each scorer; those that fail leave the selection.
+    """Score the blocks into the report, and let the pruner make a plan by each scorer.
 
-    Where the recipe names neither an amount nor blocks, a quarter goes. With targets each plan is as long as these
-    demand.
+    Scorers that fail leave the selection. If the recipe names neither an amount nor blocks, a quarter of the blocks is
+    removed. If it names targets, each plan is as long as the targets require.
     """
     recipe, stack = report.recipe, loaded.stack
     goal = Goal.of(recipe, stack, loaded.tokenizer, progress) if recipe.targets else None
@@ -63,7 +63,7 @@ def planner(
     pruner: Pruner,
     progress: Progress,
 ) -> Callable[[Budget], PrunePlan]:
-    """What makes plans by one scorer's scores, which are in the report."""
+    """Return a function that makes plans by one scorer's scores, which are in the report."""
     recipe, name = report.recipe, report.recipe.pruner.name
     origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
     first = report.importance[label]
@@ -80,18 +80,18 @@ def planner(
 def prepare_removals(
     report: Report, loaded: Loaded, plans: Mapping[str, PrunePlan], selection: Selection, stage: Path | None
 ) -> dict[str, Removal]:
-    """Prepare each plan's removal, and apply it once: what cannot be carried out is known before any long work.
+    """Prepare each plan's removal, and apply it once, so that a removal that fails does so before any long work.
 
-    The report then holds the plans that can be carried out, and the sizes of what they leave.
+    The report then holds the plans that can be carried out, and the sizes of the pruned models.
 
     Returns:
         The removals, by label.
 
     Raises:
-        OptionError: a plan removes nothing, is for another number of blocks, or has a label that cannot be one; or
-            there is none.
+        OptionError: a plan removes nothing, is for another number of blocks, or has a label that is not allowed; or
+            there is no plan.
         SurgeryError: blocks cannot be removed exactly.
-        OutputError: there is no room for the checkpoints, or for loading one back.
+        OutputError: there is not enough disk space for the checkpoints, or not enough memory to load one back.
     """
     removals = {}
     stack = loaded.stack
@@ -111,10 +111,10 @@ def prepare_removals(
 
 
 def forget_dropped(report: Report, selection: Selection) -> None:
-    """Take the scorers out of the report that did not go on to the end.
+    """Remove the scorers from the report that have failed.
 
     Raises:
-        ModelError: no other is left.
+        ModelError: no scorer is left.
     """
     selection.need_any()
     for label in selection.left_out | selection.failed:
@@ -122,10 +122,16 @@ def forget_dropped(report: Report, selection: Selection) -> None:
 
 
 def check_room(report: Report, loaded: Loaded, stage: Path, need: int) -> None:
-    """Refuse to write checkpoints of so many bytes where there is no room for them, or for loading one back.
+    """Refuse to write checkpoints if there is not enough disk space, or not enough memory to load one back.
+
+    Args:
+        report: The report of the run.
+        loaded: The model.
+        stage: The directory to write to.
+        need: The size of all checkpoints in bytes.
 
     Raises:
-        OutputError: so it is.
+        OutputError: there is not enough disk space or memory.
     """
     if need > (free := shutil.disk_usage(stage).free):
         raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")

@@ -1,4 +1,4 @@
-"""What a pruner asks for scores."""
+"""The scoring that a pruner calls for scores of a partly pruned model."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def rescoring(
     *,
     cuts: Cuts = "blocks",
 ) -> Scoring:
-    """What a pruner asks for scores: the importance of what can be taken next, without the steps that it names.
+    """Return the scoring for a pruner: it gives the importance of the steps that can be taken after given removals.
 
-    Each removal is scored once, so that asking for a longer plan costs what is new in it.
+    Each set of removed steps is scored once, so that a longer plan costs only the scorings that are new.
     """
     cache = BlockCache(stack)
     known = {frozenset[Sublayer](): first}

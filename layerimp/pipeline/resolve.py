@@ -1,4 +1,4 @@
-"""Settles what a recipe leaves open: for a run, and for each model of a grid."""
+"""Fills in what a recipe leaves open, for a run and for each model of a grid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with a calibration text and tasks, where none are named."""
+    """Return the recipe with a default calibration text and default tasks if it names none."""
     own = STARTER if recipe.model == STARTER else PROSE
     calibration = recipe.calibration.model_copy(update={"source": recipe.calibration.source or own})
     shipped = STARTER_TASKS if STARTER in assets().models else ()
@@ -31,7 +31,7 @@ def resolve(recipe: Recipe) -> Recipe:
 
 
 def anywhere(recipe: Recipe) -> Recipe:
-    """The recipe with paths that mean the same wherever a process stands."""
+    """Return the recipe with absolute paths, which mean the same in any working directory."""
     places = {name: absolute(path) for name in ("task_path", "data_dir") if (path := getattr(recipe, name)) is not None}
     source = source_anywhere(str(recipe.calibration.source))
     heal_text = None if recipe.heal_text is None else source_anywhere(recipe.heal_text)
@@ -47,12 +47,12 @@ def anywhere(recipe: Recipe) -> Recipe:
 
 
 def model_anywhere(model: str) -> str:
-    """A model, by a name that means the same wherever a process stands."""
+    """Return a name of a model that means the same in any working directory."""
     return absolute(model, assets().models)
 
 
 def source_anywhere(source: str) -> str:
-    """A calibration text, by a name that means the same wherever a process stands."""
+    """Return a name of a calibration text that means the same in any working directory."""
     task = task_of(source)
     return absolute(source, assets().texts) if task is None else f"{TASK}{_task_anywhere(task)}"
 
@@ -62,11 +62,11 @@ def _task_anywhere(task: str) -> str:
 
 
 def made_pruner(spec: ComponentSpec, cuts: Cuts) -> Pruner:
-    """A pruner that can choose among all that may be cut.
+    """Make a pruner that can choose among all steps that may be cut.
 
     Raises:
         UnknownNameError: there is no such pruner.
-        OptionError: an option is wrong, or the pruner chooses among whole blocks alone.
+        OptionError: an option is wrong, or the pruner only chooses among whole blocks and seams may be cut.
     """
     pruner = create("pruner", spec.name, spec.options)
     assert isinstance(pruner, Pruner)
@@ -81,12 +81,12 @@ def made_pruner(spec: ComponentSpec, cuts: Cuts) -> Pruner:
 
 
 def told(asked: Recipe, resolved: Recipe, reads: Collection[str]) -> str:
-    """What was not named and is used nevertheless, and how to name it; empty where all is named.
+    """Return a line that lists the defaults in use and the options to change them; empty if there are none.
 
     Args:
         asked: The recipe as it was given.
-        resolved: The same, resolved.
-        reads: Which of `calibration` and `tasks` a command reads.
+        resolved: The resolved recipe.
+        reads: Which of `calibration` and `tasks` the command reads.
     """
     used: dict[str, str] = {}
     if "model" not in asked.model_fields_set:

@@ -1,4 +1,4 @@
-"""Scoring what may be cut of a model, into a report."""
+"""Scores the units of a model into a report."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from layerimp.steps import Step
 
 Unit = Literal["block", "sublayer"]
-"""What is scored: whole blocks, with seams where they may be cut, or attention and MLP apart."""
+"""The units to score: whole blocks (and seams, if these may be cut), or attention and MLP separately."""
 Series = tuple[list["Step"], list["Step"]]
-"""What is scored, as two series: blocks and seams, or attentions and MLPs. The second one may be empty."""
+"""The scored units in two series: blocks and seams, or attentions and MLPs. The second series may be empty."""
 
 
 def score_blocks(
@@ -33,9 +33,9 @@ def score_blocks(
     *,
     by: Unit = "block",
 ) -> None:
-    """Score the blocks, and the seams where the recipe cuts them, into the report; with `by`, attention and MLP apart.
+    """Score blocks (and seams, if the recipe cuts them), or with `by` attention and MLP separately, into the report.
 
-    All scorers that take part share the sweeps; those that fail leave the selection.
+    All selected scorers share the sweeps. Scorers that fail leave the selection.
     """
     apart = by == "sublayer"
     kind: Kind | None = "sublayer" if apart else "seam" if report.recipe.cuts == "all" else None
@@ -63,6 +63,6 @@ def score_blocks(
 
 
 def scorers_of(steps: Series, selection: Selection, *labels: str) -> tuple[dict[str, Scorer], dict[str, Scorer]]:
-    """Fresh scorers of both series; those of `labels`, or all."""
+    """Make new scorers for both series: those with the given labels, or all."""
     first, second = steps
     return selection.made(len(first), *labels), selection.made(len(second), *labels) if second else {}

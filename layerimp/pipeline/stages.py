@@ -1,4 +1,4 @@
-"""The first stages of a run: loading the model, and reading the text."""
+"""The first stages of a run: loading the model, and drawing the calibration text."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model at work.
+    """A loaded model.
 
     Attributes:
         model: The model.
-        tokenizer: Its tokenizer.
-        stack: Its blocks.
+        tokenizer: The model's tokenizer.
+        stack: The model's blocks.
     """
 
     model: PreTrainedModel
@@ -79,13 +79,13 @@ def load_model(recipe: Recipe, permissions: Permissions, progress: Progress, *, 
 
 
 def check_calibration(recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator | None:
-    """Stop, before a model is loaded, if the calibration text is not there.
+    """Check, before a model is loaded, that the calibration text exists.
 
     Returns:
-        Where the text is the training split of a task, the evaluator that knows it.
+        The evaluator of the task whose training split is the text; None for other texts.
 
     Raises:
-        InputError: the text, or the task, does not exist, or does not go together with another option.
+        InputError: the text or the task does not exist, or contradicts another option.
     """
     spec = recipe.calibration
     if recipe.heal_text is not None:
@@ -104,12 +104,12 @@ def draw(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, progress:
     Args:
         recipe: The recipe, resolved.
         loaded: The model that reads the text.
-        trained_on: The evaluator that knows the text, where that is the training split of a task.
+        trained_on: The evaluator of the task whose training split is the text; None for other texts.
         progress: Where to report progress.
 
     Raises:
-        CalibrationError: the text cannot be read, or is too little.
-        OptionError: the model has no use for what is asked for.
+        CalibrationError: the text cannot be read, or is too short.
+        OptionError: an option does not fit the model, such as labels for a language model.
     """
     spec, settled = recipe.calibration, calibration_values(recipe, loaded.model, trained_on)
     source = str(spec.source)
@@ -126,7 +126,7 @@ def draw(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, progress:
 
 
 def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evaluator | None) -> dict[str, Any]:
-    """The fields of a recipe's calibration, with what depends on the model, and paths that mean the same anywhere."""
+    """Return the fields of a recipe's calibration, with defaults that depend on the model, and absolute paths."""
     spec = recipe.calibration
     longest = longest_row(model) or math.inf
     length = int(spec.max_length or min(LENGTH, longest))
@@ -143,7 +143,7 @@ def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evalu
 
 
 def read_text(report: Report, loaded: Loaded, trained_on: Evaluator | None, progress: Progress) -> CalibrationSet:
-    """Draw the calibration set, and tell of it in the report."""
+    """Draw the calibration set, and describe it in the report."""
     drawn = draw(report.recipe, loaded, trained_on, progress)
     report.calibration = drawn.description
     report.resolved["calibration"] = calibration_values(report.recipe, loaded.model, trained_on)

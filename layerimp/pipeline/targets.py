@@ -1,4 +1,4 @@
-"""How many blocks have to go for a size: by arithmetic on plans, and by measuring where a latency is asked for."""
+"""How many blocks a target size requires to be removed: by arithmetic on plans, or for a latency by measuring."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ LATENCY: Quantity = "latency"
 
 @dataclass(frozen=True)
 class Goal:
-    """What a recipe's targets demand of every plan.
+    """What a recipe's targets require of every plan.
 
     Attributes:
         targets: The targets.
-        limits: The largest value that each allows, in the same order.
-        ledger: What the parts of the model amount to.
-        intact: What the intact model amounts to, by quantity.
-        budget: The budget of the shortest plan that can hold, by arithmetic.
+        limits: The largest value that each target allows, in the same order.
+        ledger: The sizes of the model's parts.
+        intact: The values of the intact model, by quantity.
+        budget: The budget of the shortest plan that can meet the targets, by arithmetic.
         recipe: The recipe.
-        clock: Measures latencies; None where none is asked for.
+        clock: Measures latencies; None if no latency is asked for.
     """
 
     targets: list[Target]
@@ -54,11 +54,13 @@ class Goal:
 
     @classmethod
     def of(cls, recipe: Recipe, stack: BlockStack, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> Goal:
-        """What a recipe demands of a model, of which nothing is scored yet.
+        """Make the goal of a recipe for a model, before anything is scored.
 
         Raises:
-            ModelError: the model keeps no cache whose size could be asked for, or its blocks cannot be divided.
-            OptionError: nothing has to go, or no removal goes far enough; names the least that is possible.
+            ModelError: a target limits the KV cache but the size of the model's cache is not known, or the model's
+                blocks cannot be divided.
+            OptionError: the intact model meets all targets, or no removal meets them; then the error names the smallest
+                possible value.
         """
         targets = read_targets(recipe.targets)
         ledger = ledger_of(stack, halves_of(stack, _divided(recipe, len(stack))))
@@ -77,11 +79,11 @@ class Goal:
 
     @classmethod
     def by_arithmetic(cls, recipe: Recipe, ledger: Ledger, kind: str) -> Goal:
-        """The same of a model that nothing can be measured on; a latency is left out.
+        """Make the goal of a recipe without a model to measure, so that a latency is left out; see `of`.
 
         Raises:
-            ModelError: such a model keeps no cache whose size could be asked for.
-            OptionError: nothing has to go, or no removal goes far enough.
+            ModelError: a target limits the KV cache, but the size of such a model's cache is not known.
+            OptionError: the intact model meets all targets, or no removal meets them.
         """
         targets = [one for one in read_targets(recipe.targets) if one.quantity != LATENCY]
         intact = {one.quantity: ledger.left(()).of(one.quantity) for one in targets}
@@ -92,14 +94,19 @@ class Goal:
         return goal
 
     def fewest(self, *, lightest: bool = False) -> int:
-        """The smallest count that can do, by arithmetic; with `lightest` about the one with which every plan does."""
+        """The smallest count that can meet the targets, by arithmetic.
+
+        Args:
+            lightest: Whether to assume that the lightest blocks are removed, so that nearly any plan of this count will
+                meet the targets.
+        """
         free = {one for one in self.ledger.sublayers if one.block not in self.budget.protected}
         free |= removed_by(self.budget.forced)
         counts = [self.ledger.fewest(t.quantity, limit, free, lightest=lightest) for t, limit in self._counted()]
         return max(self.budget.count, *counts, 1)
 
     def _refuse(self, kind: str) -> None:
-        """Refuse targets that no removal reaches, or for which nothing has to go."""
+        """Refuse targets that no removal meets, or that the intact model already meets."""
         for target, limit in self._counted():
             value = self.intact[target.quantity]
             if math.isnan(value):
@@ -129,10 +136,10 @@ class Goal:
             self._refuse_slow(self.clock)
 
     def _refuse_slow(self, clock: Clock) -> None:
-        """Refuse a latency that the model has not even where as many blocks are gone as can be.
+        """Refuse a latency that the model does not reach even with as many blocks removed as possible.
 
-        Which blocks these are matters little. Where the ones that are tried cannot go, or the noise leaves room, the
-        plans will show.
+        It matters little which blocks these are. If the blocks that are tried cannot be removed, or the result is
+        within the noise, the target is not refused here; the plans will show whether it can be met.
         """
         rest = [block for block in reversed(range(self.budget.num_blocks)) if block not in self.budget.protected]
         free = [block for block in rest if block not in touched_by(self.budget.forced)]
@@ -156,17 +163,17 @@ class Goal:
         return list(zip(self.targets, self.limits, strict=True))
 
     def _counted(self) -> list[tuple[Target, float]]:
-        """The targets that arithmetic decides, with their limits."""
+        """The targets that are decided by arithmetic, with their limits."""
         return [(target, limit) for target, limit in self._all() if target.quantity != LATENCY]
 
     def reached(self, ask: Ask) -> tuple[PrunePlan, list[Reached]]:
-        """The shortest plan with which all targets hold, and how it stands to them.
+        """Return the shortest plan that meets all targets, and its values beside the targets.
 
-        Arithmetic says from how many steps on a plan can hold. From there on longer and longer plans are asked for. A
-        latency is then taken to fall with the number of steps.
+        Arithmetic gives the least number of steps that can be enough. From there on, longer and longer plans are asked
+        for. A latency is assumed to fall with the number of steps.
 
         Raises:
-            OptionError: the pruner cannot go on before the targets hold, or no plan is fast enough.
+            OptionError: the pruner has no longer plan and the targets are not met, or no plan is fast enough.
         """
         plans, count = _Plans(self, ask), self.fewest()
         while not self._holds(plans.of(count)):
@@ -176,12 +183,12 @@ class Goal:
         return plans.of(count), [self._stand(plans, count, *one) for one in self._all()]
 
     def _holds(self, plan: PrunePlan) -> bool:
-        """Whether all that arithmetic decides holds with a plan."""
+        """Whether a plan meets all targets that are decided by arithmetic."""
         left = self.ledger.left(removed_by(plan.blocks))
         return all(left.of(target.quantity) <= limit for target, limit in self._counted())
 
     def _fast_enough(self, plans: _Plans, least: int, clock: Clock) -> int:
-        """The smallest count, from `least` on, that is measured to be fast enough: each measurement is interpolated."""
+        """Find the smallest count, from `least` on, that is fast enough, by measuring at interpolated counts."""
         limit = self._limit(LATENCY)
         intact, most, blocks = self.intact[LATENCY], self.budget.most, self.ledger.num_blocks
 
@@ -202,7 +209,7 @@ class Goal:
         return count
 
     def _stand(self, plans: _Plans, count: int, target: Target, limit: float) -> Reached:
-        """How the plan of a count stands to a target, and what one step less or more comes to."""
+        """Return the value of a count's plan beside a target, and the values with one step less and one step more."""
 
         def value(plan: PrunePlan | None) -> float | None:
             if plan is None:
@@ -222,17 +229,17 @@ class Goal:
 
 @dataclass
 class _Plans:
-    """The plans of one scorer, by count, each made once."""
+    """The plans of one scorer by count, each made once."""
 
     goal: Goal
     ask: Ask
     made: dict[int, PrunePlan] = field(default_factory=dict)
 
     def of(self, count: int) -> PrunePlan:
-        """The plan for a count.
+        """Return the plan for a count.
 
         Raises:
-            OptionError: the budget, or the pruner, does not go so far.
+            OptionError: the budget or the pruner does not allow so many steps.
         """
         if count not in self.made:
             try:
@@ -245,7 +252,7 @@ class _Plans:
         return self.made[count]
 
     def around(self, count: int) -> PrunePlan | None:
-        """The plan for a count beside the one that was chosen; None where there is none."""
+        """Return the plan for a count next to the chosen one; None if there is none."""
         try:
             return self.of(count)
         except OptionError:
@@ -253,14 +260,14 @@ class _Plans:
 
 
 def _divided(recipe: Recipe, num_blocks: int) -> set[int]:
-    """The blocks of which a half may go."""
+    """Return the blocks of which one half may be removed."""
     if recipe.cuts == "all":
         return set(range(num_blocks))
     return set(touched_by(step for step in recipe.blocks if isinstance(step, str)))
 
 
 def _budget(recipe: Recipe, count: int, num_blocks: int) -> Budget:
-    """The recipe's budget for a count."""
+    """Return the recipe's budget for a count."""
     return Budget.exactly(count, num_blocks, protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts)
 
 

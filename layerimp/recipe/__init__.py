@@ -1,4 +1,4 @@
-"""The description of a run, and reading it."""
+"""The recipe, which describes a run, and the functions that read one."""
 
 from layerimp.recipe.description import Recipe, checked_keep
 from layerimp.recipe.parts import (

@@ -1,4 +1,4 @@
-"""The description of a run."""
+"""The recipe: the description of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from layerimp.steps import Cuts, Step, read_steps
 
 
 def _steps(value: Any) -> Any:
-    """Accept one step, a list of them, and text as on the command line; all else is for pydantic to judge."""
+    """Accept one step, a list of steps, or text as on the command line; pydantic validates anything else."""
     parts = [value] if isinstance(value, int | str) else value
     if not isinstance(parts, list | tuple):
         return value
@@ -33,7 +33,7 @@ def _steps(value: Any) -> Any:
 
 
 def _ratio(value: Any) -> Any:
-    """Refuse a number that is no share; all else is for pydantic to judge."""
+    """Refuse a number that is not a valid ratio; pydantic validates anything else."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return checked_ratio(value, instead="count: {}") if number else value
 
@@ -44,14 +44,14 @@ def _targets(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def checked_keep(keep: float, *, name: str = "keep") -> float:
-    """A share of what a model knows.
+    """Check the share of a model's quality that is to be kept.
 
     Args:
         keep: The share.
-        name: What holds the share where it was given.
+        name: The field or option that holds the share, for the error.
 
     Raises:
-        OptionError: it is not between 0 and 1.
+        OptionError: the share is not between 0 and 1.
     """
     if 0 < keep < 1:
         return keep
@@ -59,27 +59,27 @@ def checked_keep(keep: float, *, name: str = "keep") -> float:
 
 
 def _keep(value: Any) -> Any:
-    """Refuse a number that is no share; all else is for pydantic to judge."""
+    """Refuse a number that is not a valid share; pydantic validates anything else."""
     return checked_keep(value) if isinstance(value, int | float) else value
 
 
 AMOUNTS = ("ratio", "count", "keep", "targets")
-"""The fields that say how much is to go, of which a recipe gives one at most."""
+"""The fields that say how much to remove. A recipe gives at most one of them."""
 
 
 class Recipe(Part):
-    """A run: which model, scored how, pruned how far, evaluated on what."""
+    """A run: the model, how it is scored, how far it is pruned, and what it is evaluated on."""
 
     schema_version: Literal["layerimp.recipe/1"] = Field("layerimp.recipe/1", description="The version of this format.")
     model: str = Field(STARTER, description="A model directory, one that a plugin ships, or a model id on the hub.")
     dtype: str | None = Field(
         None,
-        description="What to compute in: float32, bfloat16, float16 or float64; default: as stored, but float32 where "
-        "the CPU only emulates that, and for the starter. Checkpoints are written as stored.",
+        description="The dtype to compute in: float32, bfloat16, float16 or float64; default: the stored dtype, but "
+        "float32 for the starter and where the CPU only emulates the stored one. Checkpoints keep the stored dtype.",
     )
     device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")
     device_map: Literal["auto"] | None = Field(
-        None, description="auto: spread the model over all GPUs, where one is too small; in place of device."
+        None, description="auto: spread the model over all GPUs, for a model too large for one; in place of device."
     )
     stream: bool | None = Field(
         None,
@@ -92,11 +92,11 @@ class Recipe(Part):
     )
     scorers: Scorers = Field(
         default_factory=lambda: {SCORER: ComponentSpec(name=SCORER)},
-        description="Scorers, by label; `all` stands for every installed one that is not named beside it.",
+        description="Scorers, by label; `all` stands for every installed scorer that is not listed by name.",
     )
     baselines: Baselines = Field(
         default_factory=lambda: {name: ComponentSpec(name=name) for name in BASELINES},
-        description="Scorers, by label, that a run with quality metrics evaluates beside the others.",
+        description="Baseline scorers, by label; a run that measures quality evaluates them beside the others.",
     )
     cuts: Cuts = Field(
         "blocks",
@@ -104,15 +104,15 @@ class Recipe(Part):
     )
     pruner: ComponentSpec = Field(ComponentSpec(name=PRUNER), description="The pruner.")
     healers: Healers = Field(
-        {}, description="Healers, by label; what each makes of every pruned model stands beside it as SCORER+HEALER."
+        {}, description="Healers, by label; each heals every pruned model, and the result is named SCORER+HEALER."
     )
     heal_text: str | None = Field(
         None,
-        description="Further text for healers that train, streamed: a JSONL or text file, a text that a plugin ships, "
-        "or a data set id on the hub. Documents that were drawn for calibration are left out.",
+        description="Further text for healers that train, read as a stream: a JSONL or text file, a text that a plugin "
+        "ships, or a data set id on the hub. Documents that were drawn for calibration are left out.",
     )
     allow_overlap: bool = Field(
-        False, description="Whether models may be healed on documents that a task measures them on."
+        False, description="Whether models may be healed on documents that a task also measures them on."
     )
     evaluators: Components = Field(
         default_factory=lambda: {name: ComponentSpec(name=name) for name in EVALUATORS},
@@ -125,28 +125,28 @@ class Recipe(Part):
         None,
         gt=0,
         lt=1,
-        description="Share of the blocks to remove; default: 0.25 where no other amount and no blocks are given.",
+        description="Share of the blocks to remove; default: 0.25 if neither another amount nor blocks are given.",
     )
     count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of ratio.")
     targets: Annotated[dict[str, str | int | float], AfterValidator(_targets)] = Field(
         {},
-        description="What the pruned models must not exceed, in place of ratio: parameters, bytes, kv-cache or "
+        description="Limits that the pruned models must not exceed, in place of ratio: parameters, bytes, kv-cache or "
         "latency, each as a size with a unit (200M, 6GB, 64KiB, 750ms) or as a factor of the intact model's, such as "
-        "0.7. As few blocks go as that takes.",
+        "0.7. No more blocks are removed than necessary.",
     )
     keep: Annotated[float | None, BeforeValidator(_keep)] = Field(
         None,
         gt=0,
         lt=1,
-        description="Share of what the model knows that has to be retained, in place of ratio: a run then removes as "
+        description="Share of what the model knows that must be retained, in place of ratio: a run then removes as "
         "many blocks as that allows.",
     )
     blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = Field(
         (),
-        description="What to remove whatever its score: blocks, and seams between neighbours such as 17/18; a list, or "
-        "text such as 5,17/18.",
+        description="What to remove regardless of scores: blocks, and seams between neighbours such as 17/18; a list, "
+        "or text such as 5,17/18.",
     )
-    protect: tuple[int, ...] = Field((), description="Blocks to keep whatever their score.")
+    protect: tuple[int, ...] = Field((), description="Blocks to keep regardless of scores.")
     tasks: tuple[str, ...] | None = Field(
         None, description="lm-evaluation-harness tasks: names or YAML paths; default: those of the starter."
     )
@@ -160,8 +160,8 @@ class Recipe(Part):
     overwrite: bool = Field(False, description="Whether an output that layerimp made may be replaced.")
     max_shard_size: Annotated[str, AfterValidator(checked_size)] | None = Field(
         None,
-        description="How large a file of a checkpoint's weights gets, such as 5GB; default: as Transformers does, and "
-        "5GB for a model that lies on several devices.",
+        description="Largest size of one file of a checkpoint's weights, such as 5GB; default: as in Transformers, or "
+        "5GB for a model spread over several devices.",
     )
     verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
 
@@ -180,10 +180,10 @@ class Recipe(Part):
 
     @property
     def names_amount(self) -> bool:
-        """Whether it says how much is to go: as a share, a number, a size or a quality."""
+        """Whether the recipe says how much to remove: as a share, a number, a size or a quality."""
         return any(getattr(self, name) not in (None, {}) for name in AMOUNTS)
 
     @property
     def names_all(self) -> bool:
-        """Whether the blocks that are named are all that is to go, so that none is chosen by its score."""
+        """Whether only the named blocks are to be removed, so that no block is chosen by its score."""
         return bool(self.blocks) and not self.names_amount

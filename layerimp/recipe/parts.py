@@ -1,4 +1,4 @@
-"""What a recipe is made of: components by label, the calibration text, and what may run code."""
+"""The parts of a recipe: components by label, the calibration text, and the permissions to run code."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from layerimp.errors import OptionError
 
 @dataclass(frozen=True)
 class Permissions:
-    """What may run code that came with data. Given on the command line or in Python, never by a recipe file.
+    """Which code that came with data may run. Given on the command line or in Python, never by a recipe file.
 
     Attributes:
-        trust_remote_code: Python that comes with a model.
-        allow_task_code: Python that an evaluation task given by path names (`!function`).
+        trust_remote_code: Whether Python code that comes with a model may run.
+        allow_task_code: Whether Python functions may run that an evaluation task given by path names (`!function`).
     """
 
     trust_remote_code: bool = False
@@ -27,20 +27,20 @@ class Permissions:
 
 
 def check_label(label: str) -> None:
-    """Refuse a label that would be no plain directory name, or that the intact model has.
+    """Refuse a label that is not a plain directory name, or that is reserved for the intact model.
 
     Raises:
-        OptionError: it is one.
+        OptionError: the label is not a plain directory name, or it is reserved.
     """
     if label == ORIGINAL or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", label):
         raise OptionError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
 
 
 def checked_size(size: str) -> str:
-    """The size of a file, such as 5GB, as Transformers takes it.
+    """Check the size of a file, such as 5GB, in the form that Transformers takes.
 
     Raises:
-        OptionError: it is none.
+        OptionError: the text is not a size.
     """
     if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size):
         raise OptionError(f"max_shard_size {size!r} is no size; give one such as 5GB or 500MB")
@@ -52,10 +52,10 @@ class Part(Plain):
 
 
 class ComponentSpec(Part):
-    """A scorer, pruner or evaluator by name, with its options."""
+    """A scorer, pruner, healer or evaluator by name, with its options."""
 
     name: str = Field(description="The registered name.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Its options.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The component's options.")
 
     @model_validator(mode="before")
     @classmethod
@@ -64,7 +64,7 @@ class ComponentSpec(Part):
 
 
 def _by_label(value: Any) -> Any:
-    """Accept a list of names, and labels without a name of their own."""
+    """Accept a list of names, and labels that serve as names."""
     if isinstance(value, list | tuple):
         if not all(isinstance(item, str) for item in value) or len(set(value)) < len(value):
             raise ValueError("a list holds different names; use a mapping from labels for more")
@@ -124,14 +124,16 @@ class CalibrationSpec(Part):
     field: str = Field("text", description="The JSON field that holds the text.")
     packing: Literal["windows", "rows"] | None = Field(
         None,
-        description="windows: documents joined and cut into full rows; rows: one document a row. Default: rows for a "
+        description="windows: documents joined and cut into full rows; rows: one document per row. Default: rows for a "
         "classifier on a task's training split, else windows.",
     )
     label_field: str | None = Field(
         None, description="The JSON field that holds a classifier's label, as a number or by name; needs rows."
     )
     samples: int = Field(64, ge=1, description="Rows to draw.")
-    max_length: int | None = Field(None, ge=2, description="Tokens per row; default 256, or what the model takes.")
+    max_length: int | None = Field(
+        None, ge=2, description="Tokens per row; default: 256, or the model's limit if that is lower."
+    )
 
 
 PERMISSIONS = frozenset(Permissions.__dataclass_fields__)

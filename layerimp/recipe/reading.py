@@ -1,4 +1,4 @@
-"""From plain values, or a file, to a recipe; what is wrong is said in one line."""
+"""Make a recipe from plain values or a file, with a one-line error for bad input."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Described = TypeVar("Described", bound=Part)
 
 
 def make_recipe(values: dict[str, Any]) -> Recipe:
-    """A recipe from plain values; see `made`."""
+    """Make a recipe from plain values; see `made`."""
     return made(Recipe, values)
 
 
 def made(kind: type[Described], values: dict[str, Any]) -> Described:
-    """A description from plain values.
+    """Make a description, such as a recipe, from plain values.
 
     Raises:
-        OptionError: a value is missing or wrong; names the first one.
+        OptionError: a value is missing or wrong; the error names the first such value.
     """
     try:
         return kind.model_validate(values)
@@ -40,7 +40,7 @@ def made(kind: type[Described], values: dict[str, Any]) -> Described:
 
 
 def _siblings(owner: type[Part], location: tuple[int | str, ...]) -> list[str]:
-    """The fields that exist where an unknown one was given, each with its whole path."""
+    """List the fields that exist at the place where an unknown one was given, each with its whole path."""
     for part in location[:-1]:
         if field := owner.model_fields.get(str(part)):
             owner = _part_in(field.annotation) or owner
@@ -48,17 +48,17 @@ def _siblings(owner: type[Part], location: tuple[int | str, ...]) -> list[str]:
 
 
 def _part_in(annotation: Any) -> type[Part] | None:
-    """The description that a field holds, by itself or by label."""
+    """Return the part that a field holds, either directly or by label."""
     if isinstance(annotation, type) and issubclass(annotation, Part):
         return annotation
     return next(filter(None, map(_part_in, get_args(annotation))), None)
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, of which YAML would keep the last value without a word."""
+    """Refuses a mapping with a duplicate key; YAML itself would silently keep the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping as Python has it."""
+        """Build a Python dictionary from a YAML mapping."""
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise yaml.constructor.ConstructorError(problem=f"{twice!r} is there twice", problem_mark=node.start_mark)
@@ -66,19 +66,20 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(text: str) -> Any:
-    """The value of a text in YAML.
+    """Parse YAML.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or has a key twice.
+        yaml.YAMLError: the text is not YAML, or a mapping has a duplicate key.
     """
     return yaml.load(text, _Loader)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The values of a recipe file in YAML or JSON.
+    """Read the values of a recipe file in YAML or JSON.
 
     Raises:
-        InputError: it cannot be read, is no mapping, or asks for what only the command line may allow.
+        InputError: the file cannot be read, is not a mapping, or asks for something that only the command line may
+            allow.
     """
     try:
         values = read_yaml(path.read_text(encoding="utf-8"))
@@ -95,10 +96,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def refuse_permissions(values: Any, where: str) -> None:
-    """Refuse values that, at any depth, switch on what may run code.
+    """Refuse values that contain a permission to run code, at any depth.
 
     Raises:
-        InputError: they do.
+        InputError: a value switches on such a permission, or the values refer to themselves.
     """
     pending, seen = [values], set()
     while pending:

@@ -1,1 +1,1 @@
-"""The plugins: found, loaded, looked up by name, and named in errors."""
+"""Plugins: finding them, loading them, looking up their components, and naming them in errors."""

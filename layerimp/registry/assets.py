@@ -1,4 +1,4 @@
-"""Where the models, texts and tasks that plugins ship lie."""
+"""The models, texts and tasks that plugins ship, and where they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from layerimp.registry.loader import PluginHost, cause_of, host
 
 
 def collected(plugins: PluginHost) -> Assets:
-    """The assets of all plugins; a plugin whose files are missing, or whose names are taken, fails with that cause."""
+    """Collect the assets of all plugins. A plugin fails if its files are missing or its names are already taken."""
     models: dict[str, Path] = {}
     texts: dict[str, Path] = {}
     tasks: tuple[Path, ...] = ()
@@ -46,19 +46,19 @@ def _checked(found: object, models: Mapping[str, Path], texts: Mapping[str, Path
 
 @cache
 def assets() -> Assets:
-    """The assets of this process's plugins."""
+    """Return the assets of this process's plugins."""
     found = collected(host())
     host().tell_failures()
     return found
 
 
 def located(kind: Literal["models", "texts"], name: str | Path) -> str | Path:
-    """Where a model or a text that a plugin ships under `name` lies; `name` itself, if none does."""
+    """Return the path of the model or text that a plugin ships under `name`; `name` itself if no plugin does."""
     shipped: Mapping[str, Path] = getattr(assets(), kind)
     return shipped.get(str(name), name)
 
 
 def absolute(path: str | Path, shipped: Container[str] = ()) -> str:
-    """A path as it is seen from anywhere; what is none, such as a shipped name or the id of a model, as it is."""
+    """Return an absolute path; anything that is not a path, such as a shipped name or a model id, is unchanged."""
     here = Path(path).expanduser()
     return str(here.absolute()) if str(path) not in shipped and here.exists() else str(path)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def named(kind: str, label: str, cls: type[Component]) -> str:
-    """What a component is called in a line for users: with the distribution that it comes from."""
+    """Name a component for users, together with the distribution that it comes from."""
     return f"{kind} {label!r} ({registry().source(cls)})"
 
 
@@ -33,9 +33,9 @@ def attributing(kind: str, label: str, cls: type[Component], where: str = "", *,
 
     Args:
         kind: Scorer, pruner, healer or evaluator.
-        label: What the run calls it.
-        cls: Its class.
-        where: At which point of the work, such as `at block 3, batch 0`.
+        label: The component's label in the run.
+        cls: The component's class.
+        where: The point of the work, such as `at block 3, batch 0`.
         quick: Whether to check only the state that changes the numbers of others, for calls that are made often.
 
     Raises:
@@ -64,14 +64,14 @@ def attributing(kind: str, label: str, cls: type[Component], where: str = "", *,
 
 
 def create(kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any, label: str = "") -> Component:
-    """A configured component, as by `Registry.create`. If it cannot be made, the error names it.
+    """Make a component with options, as by `Registry.create`. If that fails, the error names the component.
 
     Args:
         kind: Scorer, pruner, healer or evaluator.
-        name: The name under which it is registered.
-        options: Its options.
-        arguments: The arguments before its configuration.
-        label: What the run calls it; by default its name.
+        name: The registered name.
+        options: The component's options.
+        arguments: The arguments that the class takes before the options.
+        label: The component's label in the run; by default its name.
 
     Raises:
         UnknownNameError: the component, or one of the options, does not exist.
@@ -83,7 +83,7 @@ def create(kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any, l
 
 
 def _line_of(cls: type[Component], error: BaseException) -> str:
-    """The last line of a component's own file that an error came through."""
+    """Return the last line in a component's own file that an error passed through."""
     try:
         file = inspect.getfile(cls)
     except (OSError, TypeError):

@@ -1,4 +1,4 @@
-"""Name -> class, for scorers, pruners, healers and evaluators: with clashes found, and near names suggested."""
+"""The registry of scorers, pruners, healers and evaluators by name. It detects clashes and suggests similar names."""
 
 from __future__ import annotations
 
@@ -67,20 +67,20 @@ class Registry:
         return found
 
     def _forget(self, plugin: str) -> None:
-        """Take out what a plugin gave before it failed."""
+        """Remove the components that a plugin gave before it failed."""
         for kind, name in [key for key, origin in self._origin.items() if origin == plugin]:
             del self._classes[kind][name], self._origin[kind, name]
 
     def names(self, kind: Kind) -> list[str]:
-        """The names of all components of a kind, sorted."""
+        """Return the names of all components of a kind, sorted."""
         return sorted(self._classes[kind])
 
     def origin(self, kind: Kind, name: str) -> str:
-        """The name of the plugin that a component came from."""
+        """Return the name of the plugin that a component comes from."""
         return self._origin[kind, name]
 
     def components_of(self, plugin: str) -> dict[str, list[str]]:
-        """The names of a plugin's components, by kind; kinds of which it has none are left out."""
+        """Return the names of a plugin's components, by kind, without kinds of which it has none."""
         found: dict[str, list[str]] = {}
         for (kind, name), origin in sorted(self._origin.items()):
             if origin == plugin:
@@ -88,18 +88,18 @@ class Registry:
         return found
 
     def source(self, cls: type[Component]) -> str:
-        """The distribution that a class comes from, and its version; its module, where no plugin registered it."""
+        """Return the distribution of a class and its version, or its module if no plugin registered the class."""
         for (kind, name), plugin in self._origin.items():
             if self._classes[kind].get(name) is cls:
                 return self.plugins.record(plugin).source
         return f"of the module {cls.__module__}"
 
     def get(self, kind: Kind, name: str) -> type[Component]:
-        """The class registered under `name`.
+        """Return the class registered under `name`.
 
         Raises:
-            UnknownNameError: no component has this name; the text lists the names, and the one that was probably meant.
-            PluginError: a plugin of that name exists but failed to load; says why.
+            UnknownNameError: no component has this name; the error lists the names, and suggests a similar one.
+            PluginError: a plugin of that name exists but failed to load; the error says why.
         """
         classes = self._classes[kind]
         if name in classes:
@@ -116,10 +116,10 @@ class Registry:
         raise error
 
     def create(self, kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any) -> Component:
-        """A component, configured; a scorer takes the number of blocks before its configuration.
+        """Make a component with options; a scorer takes the number of blocks before the options.
 
         Raises:
-            UnknownNameError: there is no such component, or option.
+            UnknownNameError: there is no such component or option.
             OptionError: an option has a value of the wrong type.
             PluginError: a plugin of that name exists but failed to load.
         """
@@ -128,7 +128,7 @@ class Registry:
         return component
 
     def options(self, kind: Kind, name: str, values: Mapping[str, Any]) -> Any:
-        """The validated configuration of a component.
+        """Return the validated options of a component.
 
         Raises:
             UnknownNameError: an option does not exist.
@@ -149,7 +149,7 @@ class Registry:
 
 @cache
 def registry() -> Registry:
-    """The components of this process's plugins. One line names each plugin that is left out, once."""
+    """Return the components of this process's plugins. Each plugin that is left out is reported once, in one line."""
     found = Registry(host())
     found.plugins.tell_failures()
     return found

@@ -1,7 +1,7 @@
-"""Finds and loads plugins. One bad plugin never takes the host down.
+"""Finds and loads plugins. A broken plugin never breaks the host.
 
-pluggy's own `load_setuptools_entrypoints` lets one plugin's ImportError escape, skips a second entry point of the
-same name in silence and accepts a misspelt hook until somebody asks; hence this loader.
+This loader exists because pluggy's `load_setuptools_entrypoints` lets the ImportError of one plugin escape, silently
+skips a second entry point of the same name, and accepts a misspelt hook until it is checked explicitly.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 DISABLE_VARIABLE = "LAYERIMP_DISABLE_PLUGINS"
 SLOW = 2.0
-"""Seconds that a plugin may take to import before a word is said."""
+"""The time in seconds that the import of a plugin may take without a warning."""
 SHARED = ("layerimp.stats", "layerimp.sweep")
-"""What most scorers import, with torch behind it: its time is nobody's fault."""
+"""A module that most scorers import, and that imports torch. Its time counts for no plugin."""
 
 
 @dataclass
 class PluginRecord:
-    """One entry point, and how loading it went.
+    """An entry point, and the result of loading it.
 
     Attributes:
-        name: The entry point's name.
-        distribution: What it was installed with.
-        version: That distribution's version.
-        hooks: The hooks that it has.
-        error: Why it is left out, or None.
-        blocked: Whether the user disabled it.
-        seconds: How long its own imports took.
-        told: Whether a line has said that the plugin is left out.
+        name: The name of the entry point.
+        distribution: The distribution that it belongs to.
+        version: The version of the distribution.
+        hooks: The hooks that the plugin has.
+        error: Why the plugin is left out, or None.
+        blocked: Whether the user disabled the plugin.
+        seconds: How long the plugin's own imports took.
+        told: Whether it was reported that the plugin is left out.
     """
 
     name: str
@@ -63,14 +63,14 @@ class PluginRecord:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Let code of the plugin run in here: while it is imported, and in its hooks.
+        """The context in which code of the plugin runs: during its import, and in its hooks.
 
         If the code changes the state of the process, the state is restored.
 
         Raises:
             PluginError: the code failed, or tried to exit. A `LayerimpError` is passed on as it is.
         """
-        from layerimp.registry.process_state import leaving_process  # which needs torch
+        from layerimp.registry.process_state import leaving_process  # here, since it imports torch
 
         with leaving_process(f"the plugin {self.name!r} ({self.source})"):
             try:
@@ -150,12 +150,12 @@ class PluginHost:
             self.manager.unregister(name=name)
 
     def fail(self, name: str, cause: str) -> None:
-        """Record that the plugin `name` broke its contract, and take it out."""
+        """Record that the plugin `name` broke its contract, and remove the plugin."""
         self._forget(name)
         self.record(name).error = cause
 
     def tell_failures(self) -> None:
-        """Say in one line each which plugins are left out, once."""
+        """Report once, in one line each, which plugins are left out."""
         for record in self.records:
             if record.error and not record.told:
                 record.told = True
@@ -166,22 +166,22 @@ class PluginHost:
                 )
 
     def record(self, name: str) -> PluginRecord:
-        """The record of the plugin that has the name `name`; others may have wanted it."""
+        """Return the record of the plugin `name`, not of a plugin that failed because the name was already taken."""
         return max((record for record in self.records if record.name == name), key=lambda record: bool(record.hooks))
 
 
 def cause_of(error: LayerimpError) -> str:
-    """Why a plugin failed, in one line; what it raises by itself goes with its kind."""
+    """Tell in one line why a plugin failed; errors that the plugin itself raised are named with their class."""
     return str(error) if isinstance(error, PluginError) else one_line(error)
 
 
 def _order(point: EntryPoint) -> tuple[bool, str, str, str]:
-    """The order of loading: plugins that come with layerimp first, which keep their names; then by name."""
+    """Return a sort key for loading: plugins that ship with layerimp come first, so that they keep their names."""
     distribution = point.dist.name if point.dist else ""
     return distribution != hookspecs.PROJECT, point.name, point.value, distribution
 
 
 @cache
 def host() -> PluginHost:
-    """The plugins of this process, loaded once."""
+    """Return the plugins of this process, which are loaded once."""
     return PluginHost()

@@ -25,9 +25,9 @@ class _Part:
     """One part of the state.
 
     Attributes:
-        what: Its name in a message; of a mapping, with a place for the key.
-        get: Reads it; gives something that can be compared, or None where it cannot be known.
-        put: Puts back what was read.
+        what: The name of the part in a message; for a mapping, with a placeholder for the key.
+        get: Reads the part; returns a value that can be compared, or None if it cannot be known.
+        put: Restores a value that was read.
     """
 
     what: str
@@ -35,7 +35,7 @@ class _Part:
     put: Callable[[Any], object]
 
     def changed(self, before: Any, now: Any) -> list[str]:
-        """What is not as it was, in words."""
+        """Describe in words what has changed."""
         if before is None or before == now:
             return []
         if isinstance(before, Mapping):
@@ -67,7 +67,7 @@ def _put_autocast(enabled: tuple[bool, bool]) -> None:
 
 
 def _directory() -> str | None:
-    with suppress(OSError):  # somebody has removed it
+    with suppress(OSError):  # the directory was removed
         return os.getcwd()
     return None
 
@@ -79,7 +79,7 @@ def _put_directory(path: str) -> None:
 
 def _put_filters(filters: tuple[Any, ...]) -> None:
     warnings.filters[:] = filters  # type: ignore[index]
-    with warnings.catch_warnings():  # whose end has Python forget what it made of the filters
+    with warnings.catch_warnings():  # at its end Python drops what it cached for the filters
         pass
 
 
@@ -90,7 +90,7 @@ def _handlers() -> dict[str, Any]:
 def _put_handlers(handlers: dict[str, Any]) -> None:
     for name, handler in handlers.items():
         if handler is not None and signal.getsignal(signal.Signals[name]) != handler:
-            with suppress(ValueError):  # only the main thread may
+            with suppress(ValueError):  # only the main thread may set handlers
                 signal.signal(signal.Signals[name], handler)
 
 
@@ -170,7 +170,7 @@ class ProcessState:
         return [part.get() for part in self._parts]
 
     def restore(self) -> list[str]:
-        """Put back what has changed since; returns that, in words."""
+        """Restore what has changed since, and return in words what that was."""
         found: list[str] = []
         if (now := self._read()) == self._before:
             return found
@@ -196,7 +196,7 @@ def leaving_process(who: str) -> Iterator[None]:
 
 
 def tell_changes(who: str, changed: list[str]) -> None:
-    """Say in one line, once, which state of the process a plugin or component changed."""
+    """Report once, in one line, which state of the process a plugin or component changed."""
     if not changed:
         return
     listed = f"{', '.join(changed[:-1])} and {changed[-1]}" if changed[1:] else changed[0]
@@ -205,5 +205,5 @@ def tell_changes(who: str, changed: list[str]) -> None:
 
 @cache
 def say_once(text: str) -> None:
-    """Say one line about a plugin, unless it was said before."""
+    """Report one line about a plugin, unless it was reported before."""
     warn(text, PluginWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""What a run found: as data, as JSON, as tables and as a page."""
+"""Results of runs and grids: as data, as JSON, as tables and as a page."""
 
 from layerimp.report.data import Report, Size
 

@@ -1,4 +1,4 @@
-"""Pruned models side by side: what each retains, which are best, and what a reader has to know."""
+"""The comparison of pruned models: what each retains, which are best, and notes for a reader."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from layerimp.report.paired_bootstrap import Estimate, difference, unbeaten
 from layerimp.report.retained import FEW, Key, Retained, counting, summed_up, why_nothing
 
 FAR = 10.0
-"""A perplexity that is so many times the best one is never called equal to it, however few the documents."""
+"""A perplexity that exceeds the best one by this factor never counts as equal to it, however few the documents."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Pruned models side by side.
+    """A comparison of pruned models.
 
     Attributes:
         labels: The models, from the one that retains most to the one that retains least.
@@ -27,7 +27,7 @@ class Comparison:
         best: By task and metric, the labels that no other model beats: the best, and those that do not differ from it
             significantly. Empty if errors are not known, or if there is nothing to compare.
         best_retained: The same for the lower of the two means that each model retains.
-        notes: What a reader of the numbers has to know.
+        notes: Notes for a reader of the numbers.
     """
 
     labels: Sequence[str]
@@ -38,18 +38,18 @@ class Comparison:
     notes: Sequence[str]
 
     def counts(self, metric: Metric) -> bool:
-        """Whether it is the metric by which its task counts."""
+        """Whether a metric is the one by which its task counts."""
         return metric.task in self.counting and self.counting[metric.task].name == metric.name
 
     @classmethod
     def of(cls, metrics: Mapping[str, Sequence[Metric]]) -> Comparison:
-        """Compare the metrics of models by label, the intact one's under `original`."""
+        """Compare the metrics of models by label, with those of the intact model under `original`."""
         tables = {label: {(m.task, m.name): m for m in found} for label, found in metrics.items()}
         intact = tables.pop(ORIGINAL, {})
         by_task = counting(intact.values())
         retained = {label: summed_up(by_task, [table]) for label, table in tables.items()}
         worst = {label: one.worst for label, one in retained.items()}
-        # Sorting is stable: models that nothing is known of stay in the order in which they were asked for.
+        # Sorting is stable: models without known figures stay in the order in which they were asked for.
         labels = sorted(
             tables, key=lambda label: -math.inf if (one := worst[label]) is None else one.mean, reverse=True
         )
@@ -68,12 +68,12 @@ class Comparison:
 
 
 def _best(intact: Mapping[Key, Metric], tables: Mapping[str, Mapping[Key, Metric]]) -> dict[Key, frozenset[str]]:
-    """By task and metric, the labels that no other beats."""
+    """Return by task and metric the labels that no other label beats."""
     found = {}
     for _, group in groupby(intact, key=lambda key: key[0]):
         keys = list(group)
         likelihoods = [key for key in keys if intact[key].likelihood is not None]
-        # One likelihood has one winner, whatever the unit; a factor is largest in the largest unit.
+        # A likelihood has the same winner in every unit; a factor is largest in the largest unit.
         widest = min(likelihoods, key=lambda key: _units(intact[key]), default=None)
         for key in keys:
             found[key] = _unbeaten(intact, tables, widest if key in likelihoods and widest else key)
@@ -94,7 +94,7 @@ def _unbeaten(intact: Mapping[Key, Metric], tables: Mapping[str, Mapping[Key, Me
 
 
 def unknown(intact: Mapping[Key, Metric], by_task: Mapping[str, Metric]) -> Iterator[str]:
-    """Notes on what the intact model's metrics cannot tell, and why."""
+    """Yield notes on what the intact model's metrics cannot show, and why."""
     yield from small(by_task.values())
     for task, metric in by_task.items():
         if reason := why_nothing(metric):
@@ -102,21 +102,21 @@ def unknown(intact: Mapping[Key, Metric], by_task: Mapping[str, Metric]) -> Iter
         elif metric.likelihood is None and metric.floor is None:
             yield f"{task}: the evaluator gives no floor of {metric.name}, so that what chance gives counts as retained"
     if unsure := [f"{m.name} of {m.task}" for m in intact.values() if m.stderr is None]:
-        yield f"no error is known, so that no winner can be told: {_few(unsure)}"
+        yield f"no error is known, so that no winner can be determined: {_few(unsure)}"
     if alone := [f"{m.name} of {m.task}" for m in intact.values() if m.count is None and m.stderr is not None]:
         yield f"not known document by document, and so compared as if on different ones: {_few(alone)}"
 
 
 def small(metrics: Iterable[Metric]) -> Iterator[str]:
-    """Warnings of tasks with few documents."""
+    """Yield warnings about tasks with few documents."""
     for metric in metrics:
         if (count := metric.count) is not None and count < FEW:
             plural = "s" * (count > 1)
-            yield f"{metric.task} has {count} document{plural}: under {FEW}, only large differences can be told"
+            yield f"{metric.task} has {count} document{plural}: under {FEW}, only large differences can be detected"
 
 
 def _few(names: Sequence[str]) -> str:
-    """Three names at most, and how many more there are."""
+    """List at most three names, and say how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -125,7 +125,13 @@ def above_the_intact(
     tables: Mapping[str, Sequence[Mapping[Key, Metric]]],
     retained: Mapping[str, Retained],
 ) -> Iterator[str]:
-    """Notes on models that retain more than there was; of each label a table for each repeat."""
+    """Yield notes on models that are better than the intact model.
+
+    Args:
+        by_task: The metric by which each task counts, of the intact model.
+        tables: By label, the metrics of each repeat.
+        retained: By label, what the models retain.
+    """
     for label, found in retained.items():
         for task, one in found.tasks.items():
             if one is not None and round(one.mean, 3) > 1:

@@ -1,4 +1,4 @@
-"""What a run found, as the JSON documents that `report.documents` declares."""
+"""Converts the results of a run to the JSON documents that `report.documents` declares."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def scores(importance: Importance) -> Scores:
-    """What a scorer said."""
+    """Convert the result of a scorer."""
     entry: Scores = {
         "scores": importance.scores,
         "columns": dict(importance.columns),
@@ -53,7 +53,7 @@ def scores(importance: Importance) -> Scores:
 
 
 def targets(reached: Mapping[str, Sequence[Reached]]) -> dict[str, Target]:
-    """What was asked for, and how each pruned model stands to that, by label."""
+    """Convert the targets and the values that each pruned model reaches, by label."""
     found: dict[str, Target] = {}
     for label, all_of_it in reached.items():
         for one in all_of_it:
@@ -79,7 +79,7 @@ def scorer(
     checkpoint: Path | None,
     healed: Mapping[str, tuple[Healing, Path | None]],
 ) -> Scorer | Removal:
-    """What a scorer said, what was removed by it, and what healers made of that, each with its checkpoint."""
+    """Convert the result of a scorer, the plan made by it, and the healed models, each with its checkpoint."""
     removal: Removal = {}
     if plan is not None:
         removal = {"removed": plan.blocks, "checkpoint": None if checkpoint is None else str(checkpoint)}
@@ -97,7 +97,7 @@ def scorer(
 def repaired(
     repairs: Sequence[Repair], loss: Mapping[str, float], accuracy: Mapping[str, float], recovered: float | None
 ) -> Repaired:
-    """What a healer did, and what that brought."""
+    """Convert what a healer did, and the effect of healing."""
     return {
         "gaps": [
             {
@@ -116,7 +116,7 @@ def repaired(
 
 
 def plan(made: PrunePlan) -> Plan:
-    """A plan."""
+    """Convert a plan."""
     return {
         "schema_version": "layerimp.plan/2",
         "num_blocks": made.num_blocks,
@@ -130,7 +130,7 @@ def plan(made: PrunePlan) -> Plan:
 
 
 def plan_file(plans: Mapping[str, PrunePlan], baselines: Collection[str] = ()) -> PlanFile:
-    """What a file of plans holds: those of the baselines apart, since applying the file does not apply them."""
+    """Make the content of a file of plans. Those of baselines are separate, since applying the file skips them."""
     written = {label: plan(made) for label, made in plans.items()}
     apart = {label: written.pop(label) for label in baselines}
     file: PlanFile = {"schema_version": "layerimp.plans/2", "plans": written}
@@ -140,7 +140,7 @@ def plan_file(plans: Mapping[str, PrunePlan], baselines: Collection[str] = ()) -
 
 
 def by_task(metrics: Iterable[Metric]) -> dict[str, dict[str, Measured]]:
-    """Metrics by task and name."""
+    """Convert metrics, by task and name."""
     tasks: dict[str, dict[str, Measured]] = {}
     for metric in metrics:
         low, high = metric.ends(times_stderr(metric.count)) or (None, None)
@@ -156,7 +156,7 @@ def by_task(metrics: Iterable[Metric]) -> dict[str, dict[str, Measured]]:
 
 
 def compared(found: Comparison) -> Measurements:
-    """Pruned models side by side."""
+    """Convert a comparison of pruned models."""
     best: dict[str, dict[str, list[str]]] = {}
     for (task, name), labels in found.best.items():
         best.setdefault(task, {})[name] = [label for label in found.labels if label in labels]
@@ -176,7 +176,7 @@ def compared(found: Comparison) -> Measurements:
 
 
 def retained(found: Mapping[str, Known]) -> Retained:
-    """What models retain, by label."""
+    """Convert what models retain, by label."""
     return {
         "retained": {label: {task: mean(one) for task, one in each.tasks.items()} for label, each in found.items()},
         "retained_likelihood": {label: mean(each.likelihood) for label, each in found.items()},
@@ -186,12 +186,12 @@ def retained(found: Mapping[str, Known]) -> Retained:
 
 
 def mean(estimate: Estimate | None) -> Number:
-    """A figure over its repeats, as a plain number."""
+    """Convert a figure over its repeats to a plain number."""
     return None if estimate is None else finite(estimate.mean)
 
 
 def search(found: Searched) -> Search:
-    """A search for the most blocks that may go."""
+    """Convert a search for the most blocks that may be removed."""
     return {
         "keep": found.keep,
         "measured_on": list(found.measured_on),
@@ -215,17 +215,17 @@ def search(found: Searched) -> Search:
 
 
 def share(estimate: Estimate | None) -> Share | None:
-    """What one model retains, with its error."""
+    """Convert what one model retains, with the standard error."""
     return None if estimate is None else {"mean": finite(estimate.mean), "stderr": finite(estimate.error)}
 
 
 def costs(metrics: Iterable[Metric]) -> dict[str, Number]:
-    """Costs by name, and their standard errors beside them."""
+    """Convert costs by name, with their standard errors."""
     values = {metric.name: finite(metric.value) for metric in metrics}
     errors = {f"{metric.name}_stderr": finite(metric.stderr) for metric in metrics if metric.stderr is not None}
     return values | errors
 
 
 def finite(value: float | None) -> Number:
-    """A number that JSON has: an infinite perplexity becomes null."""
+    """Return a number that JSON can hold: an infinite perplexity becomes null."""
     return value if value is not None and math.isfinite(value) else None

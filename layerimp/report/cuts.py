@@ -1,4 +1,4 @@
-"""What a plan cuts, in words: for tables, and for a model's card."""
+"""Describes the cuts of a plan in words, for tables and for model cards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layerimp.steps import Step, kept_halves, named, removed_by, runs_of, steps_
 
 
 def ranges(steps: Iterable[Step]) -> str:
-    """What goes, in depth order, with neighbouring blocks as a range: `2, 7-9, 17/18`."""
+    """List the removed steps in depth order, with neighbouring blocks as a range: `2, 7-9, 17/18`."""
     parts: list[str] = []
     for run in runs_of(removed_by(steps)):
         if run[0].part == "mlp":
@@ -19,12 +19,12 @@ def ranges(steps: Iterable[Step]) -> str:
 
 
 def whole(steps: Iterable[Step]) -> bool:
-    """Whether nothing but whole blocks goes."""
+    """Whether only whole blocks are removed."""
     return all(run[0].part == "attn" for run in runs_of(removed_by(steps)))
 
 
 def seams(steps: Iterable[Step]) -> Iterator[str]:
-    """A sentence for each place where halves of two blocks become one: what goes there, and what joins."""
+    """Yield a sentence for each place where halves of two blocks become one: what is removed, and what is joined."""
     for run in runs_of(removed_by(steps)):
         if run[0].part == "mlp":
             first, last = run[0].block, run[-1].block
@@ -35,7 +35,7 @@ def seams(steps: Iterable[Step]) -> Iterator[str]:
 
 
 def sources(steps: Iterable[Step], num_blocks: int) -> Iterator[tuple[str, str, str]]:
-    """The blocks of the result, each with where its attention and where its MLP is from; neighbours as a range."""
+    """Yield the blocks of the pruned model, with the origins of attention and MLP; neighbouring blocks as a range."""
     halves = kept_halves(steps, num_blocks)
     start = 0
     for end in range(1, len(halves) + 1):
@@ -48,9 +48,9 @@ def sources(steps: Iterable[Step], num_blocks: int) -> Iterator[tuple[str, str, 
 
 
 def marked(scored: Step, taken: Sequence[Step]) -> str:
-    """What a plan does to a block: `✗ 2nd` where it goes, `½ 1st (17/18)` where a half goes; empty where it stays.
+    """Return the mark for a block in a table: `✗ 2nd` if it is removed, `½ 1st (17/18)` if one half is, else empty.
 
-    A seam is marked where it is taken itself, and not where a block beside it goes.
+    A seam is marked if the plan has this seam, but not if it has a block beside it.
 
     Args:
         scored: The block, or another step that was scored.

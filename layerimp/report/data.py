@@ -1,4 +1,4 @@
-"""The output of a run, as data and as JSON files."""
+"""The report of a run, as data and as JSON files."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 MARKER = "recipe.json"
 PAGE = "report.html"
 ENTRIES = frozenset({MARKER, "scores.json", "plan.json", "metrics.json", PAGE, "checkpoints"})
-"""What an output directory can hold."""
+"""The files and directories that an output directory can hold."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a model, or of a part of one; bytes are those of the weights as they are stored."""
+    """The size of a model, or of a part of one; bytes are those of the weights in the stored dtype."""
 
     blocks: int
     parameters: int
@@ -43,7 +43,7 @@ class Size:
 
     @classmethod
     def of(cls, stack: BlockStack) -> Size:
-        """The size of a whole model; tied weights count once."""
+        """Return the size of a whole model; tied weights count once."""
         parameters = list(stack.model.parameters())
         return cls(len(stack), sum(p.numel() for p in parameters), stored_bytes(stack.model))
 
@@ -51,33 +51,33 @@ class Size:
         return Size(self.blocks - other.blocks, self.parameters - other.parameters, self.bytes - other.bytes)
 
     def share_of(self, whole: Size) -> dict[str, float]:
-        """Each number as a share of the whole's."""
+        """Return each number as a share of the number for `whole`."""
         return {name: value / asdict(whole)[name] for name, value in asdict(self).items()}
 
 
 @dataclass
 class Report:
-    """What a run found. Parts that a command does not produce stay empty.
+    """The results of a run. Parts that a command does not produce stay empty.
 
     Attributes:
-        recipe: The run as it was asked for.
-        num_blocks: The intact model's block count.
+        recipe: The recipe as it was given.
+        num_blocks: The number of blocks of the intact model.
         loader: The stock `Auto` class that loads the checkpoints.
-        calibration: What was drawn, with its fingerprint; None where nothing was.
-        sizes: By label; the intact model's under `original`.
-        importance: By scorer label.
-        plans: By scorer label.
-        reached: By scorer label, the sizes that the plan reaches, if targets were asked for.
-        healed: By label of the healed model, which is `SCORER+HEALER`.
-        checkpoints: By label.
-        metrics: By label, those of kind `quality`; the intact model's under `original`.
-        footprint: By label, those of kind `cost`.
-        search: What a search for the most blocks that may go has found; None where none was made.
-        resolved: Recipe fields as the run settled them: absolute paths, and what defaults came to.
+        calibration: The text that was drawn, with its fingerprint; None if none was.
+        sizes: The sizes of the models, by label; the intact model's under `original`.
+        importance: The importance, by scorer label.
+        plans: The plans, by scorer label.
+        reached: By scorer label, the values that the plan reaches beside the targets, if targets were given.
+        healed: What healers did, by label of the healed model, which is `SCORER+HEALER`.
+        checkpoints: The checkpoints, by label.
+        metrics: The metrics of kind `quality`, by label; the intact model's under `original`.
+        footprint: The metrics of kind `cost`, by label.
+        search: The result of a search for the most blocks that may be removed; None if there was none.
+        resolved: Recipe fields as the run resolved them: absolute paths, and the values of defaults.
         baselines: The labels of the baselines, which were measured only for comparison.
         left_out: By label, why a scorer that was not requested by name was left out.
         failed: By label, why a scorer or an evaluator that was requested failed while the others went on.
-        output: The directory that holds all this.
+        output: The output directory.
     """
 
     recipe: Recipe
@@ -107,15 +107,16 @@ class Report:
         return f"Report({'; '.join((f'{self.recipe.model}, {self.num_blocks} blocks', *told))})"
 
     def retention(self, label: str) -> dict[tuple[str, str], float | None]:
-        """By task and metric, how much of the intact model's value `label` keeps."""
+        """Return by task and metric the plain ratio of the value of `label` to the intact model's value."""
         before = {(metric.task, metric.name): metric for metric in self.metrics.get(ORIGINAL, [])}
         after = {(metric.task, metric.name): metric for metric in self.metrics.get(label, [])}
         return {key: retention(before[key], after[key]) for key in before if key in after}
 
     def comparison(self) -> Comparison:
-        """The pruned models side by side; of a search, as many as may go first, and none called the best.
+        """Compare the pruned models.
 
-        Models with different numbers of blocks cannot be ranked by what they retain.
+        After a search, models are ordered by the number of removable blocks, and none is called the best, since models
+        with different numbers of blocks cannot be ranked by what they retain.
         """
         found = Comparison.of(self.metrics)
         if self.search is None:
@@ -125,38 +126,38 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the metrics has to know."""
+        """Notes for a reader of the metrics."""
         if len(self.metrics) > 1:
             return list(self.comparison().notes)
         return list(small(counting(self.metrics.get(ORIGINAL, [])).values()))
 
     def plan_of(self, label: str) -> PrunePlan:
-        """The plan by which a pruned model, healed or not, was made."""
+        """Return the plan by which a model, healed or not, was pruned."""
         if self.search is not None and (found := self.search.removable[label].plan) is not None:
             return found
         return self.plans[self.healed[label].scorer if label in self.healed else label]
 
     def same_model(self, label: str, other: str) -> bool:
-        """Whether two pruned models lack the same, and were repaired by the same healer, if any."""
+        """Whether two pruned models lack the same sublayers, and were repaired by the same healer, if any."""
         healers = [self.healed[one].healer if one in self.healed else None for one in (label, other)]
         gone = [removed_by(self.plan_of(one).blocks) for one in (label, other)]
         return healers[0] == healers[1] and gone[0] == gone[1]
 
     def removed(self, label: str) -> Size:
-        """What the plan under `label` removed."""
+        """Return the size of what the plan under `label` removed."""
         return self.sizes[ORIGINAL] - self.sizes[label]
 
     def standing(self, label: str) -> list[Reached]:
-        """How the pruned model under `label` stands to the targets; empty where none were asked for.
+        """Return the values of the pruned model under `label` beside the targets; empty if there are no targets.
 
-        Parameters and bytes are those of the model itself, once it is pruned.
+        Parameters and bytes are counted on the pruned model itself.
         """
         size, scorer = self.sizes.get(label), self.healed[label].scorer if label in self.healed else label
         real = {} if size is None else {"parameters": size.parameters, "bytes": size.bytes}
         return [replace(one, value=real.get(one.target.quantity, one.value)) for one in self.reached.get(scorer, ())]
 
     def to_dict(self) -> documents.Report:
-        """The report as one JSON document."""
+        """Return the report as one JSON document."""
         return {
             "schema_version": "layerimp.report/2",
             **self._header(),
@@ -249,14 +250,14 @@ class Report:
         return file
 
     def placed(self) -> Report:
-        """The report once its output directory has its name, with the paths of what lies there."""
+        """Return the report with the final paths, once its output directory has its final name."""
         if self.recipe.output is not None:
             self.output = self.recipe.output.expanduser().absolute()
             self.checkpoints = {label: self.output / path for label, path in self.checkpoints.items()}
         return self
 
     def write(self, directory: Path) -> None:
-        """Write the parts that there are as JSON files, each with a schema version."""
+        """Write the parts of the report that are not empty as JSON files, each with a schema version."""
         recipe = self.recipe.model_dump(mode="json", exclude={"overwrite"}) | self.resolved
         write_json(directory / MARKER, recipe)
         if self.importance:
@@ -275,12 +276,12 @@ class Report:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON file that people can read."""
+    """Write an indented JSON file."""
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def why_not_ours(directory: Path) -> str | None:
-    """Why a directory is no output of layerimp, or not only that; None if it is."""
+    """Tell why a directory is not an output of layerimp, or holds other files as well; None if it is an output."""
     names = {entry.name for entry in directory.iterdir()}
     if foreign := sorted(names - ENTRIES):
         return f"it holds {foreign[0]!r}, which layerimp did not write"

@@ -1,7 +1,7 @@
 """The JSON documents of a run: what `--json` prints, and the files of an output directory.
 
-The types are what the code returns (`report.conversion`), and what the JSON Schemas and the tables of the reference are
-made from.
+The types are used by the code that makes the documents (`report.conversion`). The JSON Schemas and the tables of the
+reference are generated from them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
+from typing_extensions import TypedDict  # before Python 3.12, typing.TypedDict lacks what pydantic needs
 
 from layerimp.calibration.sampling import Calibration
 from layerimp.report.json_types import Number, closed
@@ -19,37 +19,37 @@ from layerimp.steps import Step
 
 @closed
 class Sizes(TypedDict):
-    """An amount before and after."""
+    """An amount before and after pruning."""
 
-    original: Annotated[int, Field(description="Of the intact model.")]
-    pruned: Annotated[dict[str, int], Field(description="Of the pruned model, by label.")]
+    original: Annotated[int, Field(description="The amount of the intact model.")]
+    pruned: Annotated[dict[str, int], Field(description="The amount of the pruned model, by label.")]
 
 
 @closed
 class Scores(TypedDict):
-    """What a scorer said."""
+    """The result of a scorer."""
 
     scores: Annotated[
         list[float],
-        Field(description="One per block, or whatever `blocks` names, by depth; higher means: keep."),
+        Field(description="One score per block, or per step in `blocks`, by depth; a higher score means: keep."),
     ]
     blocks: NotRequired[
         Annotated[
             list[Step],
             Field(
-                description="What each score is of, where that is not all blocks in order: blocks as numbers, and as "
-                "text seams such as `17/18`, or attention and MLP such as `7.mlp`."
+                description="The step that each score belongs to, if these are not all blocks in order: blocks as "
+                "numbers; seams such as `17/18`, or single sublayers such as `7.mlp`, as text."
             ),
         ]
     ]
     columns: Annotated[dict[str, list[float]], Field(description="Further numbers, by name, one for each score.")]
-    notes: Annotated[list[str], Field(description="What a reader of the scores has to know.")]
+    notes: Annotated[list[str], Field(description="Notes for a reader of the scores.")]
     spans: NotRequired[
         Annotated[
             dict[str, list[float]],
             Field(
-                description="Scores of windows of so many blocks, by their first one; with seams, windows that begin "
-                "with a block and those that begin with a seam take turns."
+                description="By window length, the scores of windows of neighbouring blocks, ordered by first block; "
+                "with seams, windows that begin with a block alternate with windows that begin with a seam."
             ),
         ]
     ]
@@ -59,27 +59,27 @@ class Scores(TypedDict):
 class RepairedGap(TypedDict):
     """What a healer did at one gap."""
 
-    gap: Annotated[str, Field(description="The gap, by what was removed there, such as `blocks 6-9`.")]
-    removed: Annotated[list[Step], Field(description="What was there: blocks as numbers, other steps as text.")]
-    done: Annotated[str, Field(description="What was done, in a word; `nothing` where it was left.")]
-    why: Annotated[str, Field(description="Why, where that is not what was asked for; else empty.")]
-    numbers: Annotated[dict[str, float], Field(description="What describes it, such as a factor or a ridge.")]
+    gap: Annotated[str, Field(description="The gap, named by what was removed there, such as `blocks 6-9`.")]
+    removed: Annotated[list[Step], Field(description="The removed steps: blocks as numbers, other steps as text.")]
+    done: Annotated[str, Field(description="What was done, in a word; `nothing` if the gap was left as it was.")]
+    why: Annotated[str, Field(description="Why something other than requested was done; else empty.")]
+    numbers: Annotated[dict[str, float], Field(description="Numbers that describe it, such as a factor or a ridge.")]
 
 
 class Repaired(TypedDict):
-    """What a healer did, and what that brought."""
+    """What a healer did, and the effect of healing."""
 
-    gaps: Annotated[list[RepairedGap], Field(description="By gap, in depth order.")]
+    gaps: Annotated[list[RepairedGap], Field(description="What was done at each gap, in depth order.")]
     loss: Annotated[
         dict[str, float],
         Field(
-            description="The mean loss per prediction, in nats, on rows of the text that neither the fit nor any "
-            "choice has seen: `intact`, `pruned` and `healed`."
+            description="The mean loss per prediction, in nats, of the `intact`, `pruned` and `healed` model, on rows "
+            "of the text that were used neither for the fit nor for any choice."
         ),
     ]
     accuracy: Annotated[
         dict[str, float] | None,
-        Field(description="The share of these rows that a classifier labels right; null for a language model."),
+        Field(description="The share of these rows that a classifier labels correctly; null for a language model."),
     ]
     recovered: Annotated[
         Number,
@@ -94,26 +94,26 @@ class Repaired(TypedDict):
 class Healed(Repaired):
     """A healed model of a run."""
 
-    checkpoint: Annotated[str | None, Field(description="Where it is, below `output`; null if it was not kept.")]
+    checkpoint: Annotated[str | None, Field(description="The path of the model below `output`; null if not kept.")]
 
 
 @closed
 class Removal(TypedDict, total=False):
-    """What a plan removed. A plan that was given to the command has no scores beside it."""
+    """What a plan removed. A plan that was given to the command has no scores."""
 
     removed: Annotated[
         list[Step],
-        Field(description="What was removed, in order: blocks as numbers, other steps as text, such as `17/18`."),
+        Field(description="The removed steps, in order: blocks as numbers, other steps as text, such as `17/18`."),
     ]
     checkpoint: Annotated[
-        str | None, Field(description="Where the pruned model is, below `output`; null if it was not kept.")
+        str | None, Field(description="The path of the pruned model below `output`; null if it was not kept.")
     ]
     healed: Annotated[dict[str, Healed], Field(description="The healed models, by the healers' labels.")]
 
 
 @closed
 class Scorer(Scores, Removal):
-    """What a scorer said, and what was removed by it."""
+    """The result of a scorer, and what was removed by its scores."""
 
 
 @closed
@@ -124,27 +124,26 @@ class Measured(TypedDict):
     stderr: Annotated[
         Number,
         Field(
-            description="Its standard error over the documents, of a perplexity to first order; null where there is "
-            "none."
+            description="The standard error over the documents, to first order for a perplexity; null if there is none."
         ),
     ]
     low: Annotated[
         Number,
         Field(
-            description="The lower end of its 95 % confidence interval over the documents, of a perplexity made in the "
-            "log-likelihood; null where it is not known."
+            description="The lower end of the 95 % confidence interval over the documents, which is computed for the "
+            "log-likelihood in the case of a perplexity; null if not known."
         ),
     ]
-    high: Annotated[Number, Field(description="The upper end; null where it is not known or infinite.")]
+    high: Annotated[Number, Field(description="The upper end; null if not known or infinite.")]
     documents: Annotated[
-        int | None, Field(description="How many documents it was measured on; null where the evaluator does not say.")
+        int | None, Field(description="How many documents it was measured on; null if the evaluator does not say.")
     ]
     higher_is_better: Annotated[bool, Field(description="The direction.")]
 
 
 @closed
 class Comparison(TypedDict):
-    """The pruned models side by side."""
+    """A comparison of the pruned models."""
 
     order: Annotated[
         list[str],
@@ -160,19 +159,19 @@ class Comparison(TypedDict):
             "empty after a search, whose models have different numbers of blocks."
         ),
     ]
-    best_retained: Annotated[list[str], Field(description="The same by `retained_worst`.")]
+    best_retained: Annotated[list[str], Field(description="The same, judged by `retained_worst`.")]
 
 
 class Header(TypedDict):
     """The model, and the text that drove the scoring."""
 
     model: Annotated[str, Field(description="The model, as it was named.")]
-    num_blocks: Annotated[int, Field(description="Blocks of the intact model.")]
+    num_blocks: Annotated[int, Field(description="The number of blocks of the intact model.")]
     calibration: NotRequired[Annotated[Calibration, Field(description="The text that drove the scoring.")]]
 
 
 class SizeChanges(TypedDict, total=False):
-    """How much smaller the models are."""
+    """The sizes of the models before and after pruning."""
 
     parameters: Annotated[Sizes, Field(description="Parameters; tied weights count once.")]
     bytes: Annotated[Sizes, Field(description="Bytes of the parameters.")]
@@ -180,18 +179,18 @@ class SizeChanges(TypedDict, total=False):
 
 @closed
 class ReachedTarget(TypedDict):
-    """How a pruned model stands to a target."""
+    """A pruned model's value beside a target."""
 
     value: Annotated[Number, Field(description="The model's value, in the target's unit.")]
-    stderr: Annotated[Number, Field(description="Its standard error where it is measured; null where it is counted.")]
+    stderr: Annotated[Number, Field(description="The standard error of a measured value; null for a counted one.")]
     one_less: Annotated[
         Number,
         Field(
-            description="The value with one step less, of the intact model where one step goes; null where there is no "
-            "such plan, or where a latency was not measured."
+            description="The value with one step less, which for a single step is the intact model's; null if there is "
+            "no such plan, or if its latency was not measured."
         ),
     ]
-    one_more: Annotated[Number, Field(description="The same with one step more.")]
+    one_more: Annotated[Number, Field(description="The value with one step more; null in the same cases.")]
 
 
 @closed
@@ -202,7 +201,7 @@ class Target(TypedDict):
     unit: Annotated[str, Field(description="The unit of all numbers: parameters, bytes, bytes per token, or ms.")]
     limit: Annotated[float, Field(description="The largest value that is allowed.")]
     original: Annotated[float, Field(description="The intact model's value.")]
-    reached: Annotated[dict[str, ReachedTarget], Field(description="By label.")]
+    reached: Annotated[dict[str, ReachedTarget], Field(description="What the pruned models reach, by label.")]
 
 
 class Targets(TypedDict, total=False):
@@ -210,69 +209,74 @@ class Targets(TypedDict, total=False):
 
     targets: Annotated[
         dict[str, Target],
-        Field(description="By what was asked for (parameters, bytes, kv-cache, latency), where something was."),
+        Field(description="The targets, by quantity (parameters, bytes, kv-cache, latency); missing without targets."),
     ]
 
 
 class ScorerResults(TypedDict, total=False):
-    """What each scorer found, and why some did not take part."""
+    """The results of the scorers, and why some are missing."""
 
-    scorers: Annotated[dict[str, Scorer | Removal], Field(description="By label.")]
-    baselines: Annotated[dict[str, Scorer | Removal], Field(description="The same of the baselines, by label.")]
-    left_out: Annotated[dict[str, str], Field(description="By label, why a scorer that was not named was left out.")]
+    scorers: Annotated[dict[str, Scorer | Removal], Field(description="The results of the scorers, by label.")]
+    baselines: Annotated[dict[str, Scorer | Removal], Field(description="The results of the baselines, by label.")]
+    left_out: Annotated[
+        dict[str, str], Field(description="By label, why a scorer that was not requested by name was left out.")
+    ]
     failed: Annotated[
         dict[str, str], Field(description="By label, why a requested component failed while others went on.")
     ]
 
 
 class Retained(TypedDict, total=False):
-    """What the pruned models retain; means over the repeats, where there are several."""
+    """What the pruned models retain; means over the repeats, if there are several."""
 
     retained: Annotated[
         dict[str, dict[str, Number]],
         Field(
-            description="By label and task, the share of what the intact model knows: 1 is intact, 0 knows nothing; "
-            "null where the intact model does not know enough of the task, or the pruned one broke."
+            description="By label and task, the share of what the intact model knows: 1 is the intact model, 0 a model "
+            "that knows nothing; null if the intact model does not know enough of the task, or if the pruned model "
+            "produced no finite value."
         ),
     ]
     retained_likelihood: Annotated[
         dict[str, Number],
-        Field(description="By label, the mean over the tasks that measure a likelihood; null where there is none."),
+        Field(description="By label, the mean over the tasks that measure a likelihood; null if there is none."),
     ]
     retained_accuracy: Annotated[
-        dict[str, Number], Field(description="By label, the mean over the other tasks; null where there is none.")
+        dict[str, Number], Field(description="By label, the mean over the other tasks; null if there is none.")
     ]
     retained_worst: Annotated[
-        dict[str, Number], Field(description="By label, the lower of the two; null where there is neither.")
+        dict[str, Number], Field(description="By label, the lower of the two means; null if there is neither.")
     ]
 
 
 class Measurements(Retained, total=False):
-    """What the evaluators measured."""
+    """The measurements of the evaluators."""
 
     metrics: Annotated[
         dict[str, dict[str, dict[str, Measured]]],
-        Field(description="By label (the intact model's under `original`), task and metric."),
+        Field(description="The metrics, by label (the intact model's under `original`), task and name."),
     ]
     retention: Annotated[
         dict[str, dict[str, dict[str, Number]]],
         Field(
-            description="By label, task and metric: pruned / original where higher is better, original / pruned "
+            description="By label, task and metric: pruned / original if higher is better, original / pruned "
             "otherwise; null if a ratio makes no sense."
         ),
     ]
-    comparison: Annotated[Comparison, Field(description="The pruned models side by side.")]
-    notes: Annotated[list[str], Field(description="What a reader of the metrics has to know.")]
+    comparison: Annotated[Comparison, Field(description="A comparison of the pruned models.")]
+    notes: Annotated[list[str], Field(description="Notes for a reader of the metrics.")]
     footprint: Annotated[
         dict[str, dict[str, Number]],
-        Field(description="By label: what costs time and space, by name, and beside it `NAME_stderr`."),
+        Field(description="By label, the costs in time and space by name, with standard errors as `NAME_stderr`."),
     ]
 
 
 @closed
 class Report(Header, SizeChanges, Targets, ScorerResults, Measurements, SearchResults):
-    """What `run`, `score`, `prune` and `evaluate` print with `--json`. Parts that a command does not produce are
-    missing."""
+    """The document that `run`, `score`, `prune` and `evaluate` print with `--json`.
+
+    Parts that a command does not produce are missing.
+    """
 
     schema_version: Annotated[Literal["layerimp.report/2"], Field(description="The version of this format.")]
     output: Annotated[str | None, Field(description="The output directory; null without one.")]
@@ -280,72 +284,72 @@ class Report(Header, SizeChanges, Targets, ScorerResults, Measurements, SearchRe
 
 @closed
 class ScoresFile(Header):
-    """What `scores.json` holds."""
+    """The content of `scores.json`."""
 
     schema_version: Annotated[Literal["layerimp.scores/1"], Field(description="The version of this format.")]
-    scorers: Annotated[dict[str, Scores], Field(description="By label.")]
-    baselines: NotRequired[Annotated[dict[str, Scores], Field(description="The same of the baselines, by label.")]]
+    scorers: Annotated[dict[str, Scores], Field(description="The results of the scorers, by label.")]
+    baselines: NotRequired[Annotated[dict[str, Scores], Field(description="The results of the baselines, by label.")]]
 
 
 @closed
 class Plan(TypedDict):
-    """What goes."""
+    """A plan: the steps to remove."""
 
     schema_version: Annotated[Literal["layerimp.plan/2"], Field(description="The version of this format.")]
-    num_blocks: Annotated[int, Field(description="Blocks of the model that it is for.")]
+    num_blocks: Annotated[int, Field(description="The number of blocks of the model that the plan is for.")]
     blocks: Annotated[
         list[Step],
-        Field(description="What to remove, in order: blocks as numbers, other steps as text, such as `17/18`."),
+        Field(description="The steps to remove, in order: blocks as numbers, other steps as text, such as `17/18`."),
     ]
     reason: Annotated[str, Field(description="Why these steps were chosen, in words.")]
-    scorer: Annotated[str | None, Field(description="The scorer that it comes from, if any.")]
-    pruner: Annotated[str | None, Field(description="The pruner that made it, if any.")]
+    scorer: Annotated[str | None, Field(description="The scorer whose scores the plan follows, if any.")]
+    pruner: Annotated[str | None, Field(description="The pruner that made the plan, if any.")]
     model: Annotated[
-        str | None, Field(description="The model that it was made for: a path as seen from anywhere, or a name.")
+        str | None, Field(description="The model that the plan was made for: an absolute path, or a name.")
     ]
     nested: Annotated[
         bool | None,
-        Field(description="Whether its first few steps are the plan for fewer; null if not known."),
+        Field(description="Whether the first steps are also the plan for fewer blocks; null if not known."),
     ]
 
 
 @closed
 class PlanFile(TypedDict):
-    """What `plan.json` holds. `layerimp prune --plan` applies `plans`, and not those of the baselines."""
+    """The content of `plan.json`. `layerimp prune --plan` applies `plans`, but not the plans of baselines."""
 
     schema_version: Annotated[Literal["layerimp.plans/2"], Field(description="The version of this format.")]
-    plans: Annotated[dict[str, Plan], Field(description="By label.")]
-    baselines: NotRequired[Annotated[dict[str, Plan], Field(description="Those of the baselines, by label.")]]
+    plans: Annotated[dict[str, Plan], Field(description="The plans, by label.")]
+    baselines: NotRequired[Annotated[dict[str, Plan], Field(description="The plans of the baselines, by label.")]]
 
 
 @closed
 class HealingReport(Repaired):
-    """What `layerimp heal` prints with `--json`."""
+    """The document that `layerimp heal` prints with `--json`."""
 
     schema_version: Annotated[Literal["layerimp.healing/1"], Field(description="The version of this format.")]
     model: Annotated[str, Field(description="The pruned model, as it was named.")]
     teacher: Annotated[str, Field(description="The intact model.")]
     removed: Annotated[
         list[Step],
-        Field(description="What was removed from the intact model: blocks as numbers, other steps as text (`17/18`)."),
+        Field(description="The steps removed from the intact model: blocks as numbers, other steps as text (`17/18`)."),
     ]
     healer: Annotated[str, Field(description="The healer.")]
-    options: Annotated[dict[str, Any], Field(description="Its options.")]
-    calibration: Annotated[Calibration, Field(description="The text that drove it.")]
+    options: Annotated[dict[str, Any], Field(description="The healer's options.")]
+    calibration: Annotated[Calibration, Field(description="The text that drove healing.")]
     changed: Annotated[list[str], Field(description="The parameters that were replaced.")]
     output: Annotated[str, Field(description="The healed checkpoint.")]
 
 
 @closed
 class MetricsFile(SizeChanges, Targets, Measurements, SearchResults):
-    """What `metrics.json` holds."""
+    """The content of `metrics.json`."""
 
     schema_version: Annotated[Literal["layerimp.metrics/2"], Field(description="The version of this format.")]
 
 
 @closed
 class Error(TypedDict):
-    """What went wrong."""
+    """An error."""
 
     kind: Annotated[
         str, Field(description="The name of the error, such as `OptionError`, `UsageError`, `Interrupted`.")
@@ -356,7 +360,7 @@ class Error(TypedDict):
 
 @closed
 class ErrorReport(TypedDict):
-    """What a command with `--json` prints where it fails as a whole."""
+    """The document that a command prints with `--json` if it fails as a whole."""
 
     schema_version: Annotated[Literal["layerimp.error/1"], Field(description="The version of this format.")]
-    error: Annotated[Error, Field(description="What went wrong.")]
+    error: Annotated[Error, Field(description="The error.")]

@@ -1,4 +1,4 @@
-"""What a comparison of scorers shows, as data."""
+"""The findings of a comparison of scorers, as data."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 """A task and a metric."""
 RETAINED = "retained"
-"""What stands for a task in the rows of what is retained on average."""
+"""The name in place of a task in rows for what is retained on average."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What is compared in a row: the models that one scorer's plans leave, as they are or healed.
+    """One of the things that a grid compares: the models pruned by one scorer's plans, unhealed or healed.
 
     Attributes:
         scorer: The label of the scorer.
-        healer: The label of the healer; empty where nothing is healed.
+        healer: The label of the healer; empty for models that are not healed.
     """
 
     scorer: str
@@ -38,26 +38,26 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """What tables call it: SCORER, or SCORER+HEALER."""
+        """The name in tables: SCORER, or SCORER+HEALER."""
         return f"{self.scorer}+{self.healer}" if self.healer else self.scorer
 
 
 def contenders(scorers: Iterable[str], healers: Collection[str]) -> dict[str, Contender]:
-    """All contenders by label: of each scorer what is not healed, then what each healer makes of it."""
+    """Return all contenders by label: for each scorer the unhealed models, then those healed by each healer."""
     found = [Contender(scorer, healer) for scorer in scorers for healer in ("", *healers)]
     return {one.label: one for one in found}
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What one scorer's repeat removed at one ratio, and what is left.
+    """A pruned model: what one repeat of a scorer removed at one ratio, and the results.
 
     Attributes:
         draw: The number of the repeat.
-        blocks: The steps that were taken, in order.
-        size: What remains of the model; None as long as nothing is evaluated.
-        metrics: By task and metric.
-        healing: What was done to heal the model; None where nothing was, and as long as nothing is evaluated.
+        blocks: The removed steps, in order.
+        size: The size of the pruned model; None if it is not evaluated yet.
+        metrics: The metrics, by task and name.
+        healing: What was done to heal the model; None if it is not healed, or not evaluated yet.
     """
 
     draw: int
@@ -73,18 +73,18 @@ class Entry:
 
     Attributes:
         contender: The scorer, and the healer if there is one.
-        values: The metric, by repeat.
-        value: Their mean and interval; of perplexities the geometric mean, with an interval that is made in the loss.
-        ends: One standard error over the task's documents down and up from the mean; the repeats share the documents.
-        retention: The plain ratio to the intact model's value; None where that says nothing.
-        retained: What is retained of the task, where it counts by this metric.
-        to_random: The difference to `random`, healed by the same healer if by any, of a likelihood in nats per unit;
-            None where there is none, and for itself.
-        to_baseline: The difference to the best of the other baselines and of `random`, healed by the same healer if by
-            any; None where there is none, and for that one itself.
-        to_unhealed: The difference to the same models before they were healed; None where nothing is healed.
-        rank: 1 where it is significantly better than all others, 2 where it is significantly better than all but that
-            one; else None.
+        values: The values of the metric, by repeat.
+        value: The mean of the values and its interval; for perplexities the geometric mean, with an interval that is
+            computed for the loss.
+        ends: The mean minus and plus one standard error over the task's documents, which the repeats share.
+        retention: The plain ratio to the intact model's value; None if the ratio makes no sense.
+        retained: What is retained of the task, if the task counts by this metric.
+        to_random: The difference to `random`, healed by the same healer if any; for a likelihood in nats per unit. None
+            without `random`, and for `random` itself.
+        to_baseline: The difference to the best baseline, `random` included, healed by the same healer if any; None
+            without baselines, and for that baseline itself.
+        to_unhealed: The difference to the same models before healing; None for unhealed models.
+        rank: 1 if significantly better than all others, 2 if significantly better than all but that one; else None.
     """
 
     contender: Contender
@@ -100,7 +100,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         return self.contender.label
 
 
@@ -111,16 +111,16 @@ class Row:
     Attributes:
         model: The label of the model.
         pruner: The label of the pruner.
-        ratio: The share or the number of the blocks that go.
+        ratio: The share or the number of blocks removed.
         task: The task; `retained` for what is retained on average.
-        metric: The metric; of the averages `worst`, `likelihood` or `accuracy`.
-        original: Of the intact model; None for the averages.
-        higher_is_better: The direction.
-        entries: By label of the contender.
-        baselines: The label of the best baseline, to which the others are compared: by healer, under the empty name
-            where nothing is healed.
-        removed_blocks: The share of the blocks that go.
-        removed_parameters: The least and the greatest share of the parameters that go.
+        metric: The metric; for averages `worst`, `likelihood` or `accuracy`.
+        original: The metric of the intact model; None for averages.
+        higher_is_better: Whether a higher value is better.
+        entries: The entries, by label of the contender.
+        baselines: For each healer, the label of the best baseline, to which the others are compared; under the empty
+            name for unhealed models.
+        removed_blocks: The share of the blocks that is removed.
+        removed_parameters: The least and the greatest share of the parameters that is removed.
     """
 
     model: str
@@ -137,21 +137,22 @@ class Row:
 
     @property
     def factors(self) -> bool:
-        """Whether its differences are logarithms of factors: those of a perplexity."""
+        """Whether differences are logarithms of factors, as for a perplexity."""
         likelihood = None if self.original is None else self.original.likelihood
         return likelihood is not None and not likelihood.bits
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What one scorer says of one model.
+    """The scores of one scorer for one model.
 
     Attributes:
-        steps: What is scored, in depth order: blocks, and seams where they may be cut.
-        scores: By repeat, by step.
-        means: By step, the mean and the interval of its score.
+        steps: The scored steps, in depth order: blocks, and seams if they may be cut.
+        scores: The scores, by repeat and step.
+        means: The mean score of each step, and its interval.
         tau: Kendall's tau between the repeats.
-        cost: In bare passes of the backbone; 0 for a scorer that looks at nothing, None where it was not timed.
+        cost: The time of scoring, in bare passes of the backbone; 0 for a scorer that does not look at the model, None
+            if it was not timed.
     """
 
     steps: Sequence[Step]
@@ -162,28 +163,29 @@ class Scored:
 
     @classmethod
     def of(cls, steps: Sequence[Step], scores: Sequence[Sequence[float]], cost: float | None) -> Scored:
-        """What one scorer says, from its scores by repeat and by step; see the attributes."""
+        """Make the findings of one scorer from its scores by repeat and step; see the attributes."""
         return cls(steps, scores, [interval(values) for values in zip(*scores, strict=True)], self_tau(scores), cost)
 
 
 @dataclass(frozen=True)
 class ModelFindings:
-    """What a grid shows of one model.
+    """The findings of a grid for one model.
 
     Attributes:
-        label: Its label.
-        num_blocks: How many blocks it has.
-        size: Of the intact model; None as long as nothing is evaluated.
-        scored: By scorer.
+        label: The label of the model.
+        num_blocks: The number of blocks of the intact model.
+        size: The size of the intact model; None if nothing is evaluated yet.
+        scored: The scores, by scorer.
         agreement: Kendall's tau between two scorers, averaged over the repeats.
-        pruned: What is not healed, by pruner, ratio and scorer.
-        healed: The same models healed, by pruner, ratio and contender.
+        pruned: The unhealed models, by pruner, ratio and scorer.
+        healed: The healed models, by pruner, ratio and contender.
         stability: How much the removed sets of the repeats agree, by pruner, ratio and scorer.
-        retained: What is left of what the intact model knows, by pruner, ratio and label of the contender.
-        rows: The tables.
-        removable: How many blocks may go, by pruner and label of the contender.
-        notes: What a reader of the rows has to know.
-        answer: What was asked for besides who retains most, and leads the page in its place; empty where nothing was.
+        retained: What is retained, by pruner, ratio and label of the contender.
+        rows: The rows of the tables.
+        removable: How many blocks may be removed, by pruner and label of the contender.
+        notes: Notes for a reader of the rows.
+        answer: The answer to another question than which contender retains most, which leads the page instead; empty if
+            there was no such question.
     """
 
     label: str
@@ -202,17 +204,17 @@ class ModelFindings:
 
     @property
     def documents(self) -> dict[str, int | None]:
-        """How many documents each task has; None where that is not known."""
+        """The number of documents of each task; None if not known."""
         return {row.task: row.original.count for row in self.rows if row.original is not None}
 
     @property
     def repeated(self) -> bool:
-        """Whether any scorer scored more than once, so that there is something to say over the repeats."""
+        """Whether any scorer scored more than once, so that repeats can be compared."""
         return any(len(one.scores) > 1 for one in self.scored.values())
 
     @property
     def headlines(self) -> list[Row]:
-        """What is retained on average: the lower of the two means, or the only one, at each pruner and ratio."""
+        """The rows for what is retained on average: the lower of two means, or the only one, per pruner and ratio."""
         first: dict[tuple[str, float], Row] = {}
         for row in self.rows:
             if row.task == RETAINED and row.original is None:
@@ -222,24 +224,24 @@ class ModelFindings:
 
 @dataclass(frozen=True)
 class Design:
-    """What was compared with what.
+    """The design of a comparison.
 
     Attributes:
-        models: What was asked of each model, by label.
+        models: The recipe for each model, by label.
         measured: The tasks that each model was evaluated on, by label.
         scorers: The scorers, by label.
-        blind: The labels of those that look at nothing, so that no text changes their scores.
-        baselines: The labels of those that the others are held against.
+        blind: The labels of scorers that do not look at the model, so that no text changes their scores.
+        baselines: The labels of the baselines.
         pruners: The pruners, by label.
         healers: The healers, by label.
-        ratios: The shares, or the numbers, of the blocks that go.
+        ratios: The shares, or the numbers, of blocks to remove.
         repeats: How often each scoring was done.
         seed: The seed of the first repeat.
-        cuts: What may go: whole blocks, or seams as well.
-        protect: The blocks that stay whatever their score.
-        limit: The most documents of a task; None for all.
-        num_fewshot: Examples in each prompt; None for as many as the task says.
-        asked: All that was asked for, as plain data.
+        cuts: What may be removed: whole blocks, or seams as well.
+        protect: The blocks to keep regardless of scores.
+        limit: The largest number of documents per task; None for all.
+        num_fewshot: The number of examples in each prompt; None for the task's own number.
+        asked: The complete request, as plain data.
     """
 
     models: Mapping[str, Recipe]
@@ -260,22 +262,22 @@ class Design:
 
     @property
     def contenders(self) -> dict[str, Contender]:
-        """What rows compare, by label: the columns of the tables."""
+        """The contenders, by label: the columns of the tables."""
         return contenders(self.scorers, self.healers)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a grid, or a run, shows.
+    """The findings of a grid or a run.
 
     Attributes:
-        design: What was compared.
-        models: What the grid shows, by label of the model; without models of which nothing is known yet.
-        cells: How many cells there are, by state: `done`, `failed`, `open`; empty for a run, which has none.
-        failures: What failed, and why.
-        seconds: What all cells took.
-        versions: Of the libraries that computed them; several where they were changed on the way.
-        notes: What a reader has to know besides.
+        design: The design of the comparison.
+        models: The findings by label of the model, without models that have no results yet.
+        cells: The number of cells, by state: `done`, `failed`, `open`; empty for a run, which has no cells.
+        failures: The failed cells, with their errors.
+        seconds: The total time of all cells.
+        versions: The versions of the libraries that computed the cells; several entries if they changed.
+        notes: Further notes for a reader.
     """
 
     design: Design
@@ -288,5 +290,5 @@ class Findings:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing that was asked for is missing."""
+        """Whether all requested results are there."""
         return not (self.failures or self.cells.get("failed") or self.cells.get("open"))

@@ -15,7 +15,7 @@ from layerimp.report.tables import REDUCTION, PaperTable, legend, paper_tables, 
 
 
 def as_markdown(found: Findings) -> str:
-    """The tables in Markdown."""
+    """Render the tables in Markdown."""
     return _document(found, _markdown, "\n".join(f"- {line}" for line in legend(found)) + "\n")
 
 
@@ -31,7 +31,7 @@ def _piped(line: Sequence[str]) -> list[str]:
 
 
 def as_latex(found: Findings) -> str:
-    """The tables in LaTeX, for a document that uses `booktabs`."""
+    """Render the tables in LaTeX, for a document that uses `booktabs`."""
     return _document(found, _latex, "".join(f"% {_escaped(line)}\n" for line in legend(found)))
 
 
@@ -66,11 +66,12 @@ def _escaped(text: str) -> str:
 
 
 def as_csv(found: Findings) -> str:
-    """The tables as one: a row for each data set, model and metric, and for each scorer, and what each healer makes of
-    its models, the mean and its interval.
+    """Render all tables as one CSV table.
 
-    `_low` and `_high` are the 95 % interval over the repeats, `_documents_low` and `_documents_high` one standard error
-    over the documents; those of the original are the latter. Rows of removable blocks come last: numbers of blocks.
+    There is a row for each data set, model and metric. Each scorer, and each scorer with a healer, has columns for the
+    mean and its ends: `_low` and `_high` for the 95 % interval over the repeats, `_documents_low` and `_documents_high`
+    for one standard error over the documents. The original has only the latter. The last rows hold numbers of removable
+    blocks.
     """
     labels = list(found.design.contenders)
     head = ["pruner", "ratio", "data set", "documents", "model", "metric", "better"]

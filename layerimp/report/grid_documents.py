@@ -1,7 +1,7 @@
 """The JSON document of a grid: what `bench --json` prints, and what a page offers for download.
 
-The types are what the code returns (`report.json_export`), and what the JSON Schema and the tables of the reference are
-made from.
+The types are used by the code that makes the document (`report.json_export`). The JSON Schema and the tables of the
+reference are generated from them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict  # typing's own lacks what pydantic needs before Python 3.12
+from typing_extensions import TypedDict  # before Python 3.12, typing.TypedDict lacks what pydantic needs
 
 from layerimp.report import documents
 from layerimp.report.json_types import Number, closed
@@ -17,7 +17,7 @@ from layerimp.steps import Step
 
 ScorerLabel = Annotated[str, Field(description="The label of the scorer.")]
 PrunerLabel = Annotated[str, Field(description="The label of the pruner.")]
-Ratio = Annotated[float, Field(description="The share of the blocks that go, below 1, or their number.")]
+Ratio = Annotated[float, Field(description="The share of blocks removed, below 1, or their number.")]
 
 
 @closed
@@ -26,16 +26,16 @@ class Size(TypedDict):
 
     blocks: Annotated[int, Field(description="Blocks.")]
     parameters: Annotated[int, Field(description="Parameters; tied weights count once.")]
-    bytes: Annotated[int, Field(description="Bytes of the parameters as they are stored.")]
+    bytes: Annotated[int, Field(description="The bytes of the parameters in the stored dtype.")]
 
 
 @closed
 class Interval(TypedDict):
     """A mean over the repeats, and its 95 % confidence interval."""
 
-    mean: Annotated[Number, Field(description="The mean; of perplexities the geometric mean.")]
-    low: Annotated[Number, Field(description="The lower end; null where the interval is not known.")]
-    high: Annotated[Number, Field(description="The upper end; null where the interval is not known.")]
+    mean: Annotated[Number, Field(description="The mean; for perplexities the geometric mean.")]
+    low: Annotated[Number, Field(description="The lower end; null if the interval is not known.")]
+    high: Annotated[Number, Field(description="The upper end; null if the interval is not known.")]
     n: Annotated[int, Field(description="The number of values in the mean.")]
 
 
@@ -44,13 +44,13 @@ class Difference(TypedDict):
     """How much greater one figure is than another; for a perplexity in nats per unit, the logarithm of a factor."""
 
     mean: Annotated[Number, Field(description="The difference.")]
-    low: Annotated[Number, Field(description="The lower end of its 95 % interval; null where it is not known.")]
-    high: Annotated[Number, Field(description="The upper end; null where it is not known.")]
+    low: Annotated[Number, Field(description="The lower end of the 95 % interval; null if not known.")]
+    high: Annotated[Number, Field(description="The upper end; null if not known.")]
     p: Annotated[
         Number,
         Field(
-            description="The two-sided p-value: how probable so large a difference is by chance alone; corrected for "
-            "the number of scorers (Holm); null if it is not known."
+            description="The two-sided p-value: the probability of so large a difference by chance alone, corrected "
+            "for the number of scorers (Holm); null if not known."
         ),
     ]
 
@@ -61,13 +61,13 @@ class ScorerFindings(TypedDict):
 
     scores: Annotated[
         list[list[float]],
-        Field(description="By repeat, one score per block, or whatever `steps` names, by depth; higher means: keep."),
+        Field(description="By repeat, one score per block, or per step in `steps`, by depth; higher means: keep."),
     ]
-    blocks: Annotated[list[Interval], Field(description="By block, or whatever `steps` names, the mean of its scores.")]
+    blocks: Annotated[list[Interval], Field(description="The mean score of each block, or of each step in `steps`.")]
     steps: NotRequired[
         Annotated[
             list[Step],
-            Field(description="What each score is of, where seams such as `17/18` are scored beside the blocks."),
+            Field(description="The step that each score belongs to, if seams such as `17/18` are scored as well."),
         ]
     ]
     tau_between_repeats: Annotated[
@@ -78,7 +78,7 @@ class ScorerFindings(TypedDict):
         float | None,
         Field(
             description="The time of scoring one batch, as a multiple of a bare forward pass; 0 for a scorer that "
-            "reads no text, null where it was not timed."
+            "reads no text, null if it was not timed."
         ),
     ]
 
@@ -87,12 +87,12 @@ class ScorerFindings(TypedDict):
 class Agreement(TypedDict):
     """How much two scorers agree on one model."""
 
-    scorers: Annotated[list[str], Field(description="The labels of the two.")]
+    scorers: Annotated[list[str], Field(description="The labels of the two scorers.")]
     tau: Annotated[
         float | None,
         Field(
-            description="Kendall's tau between their scores, averaged over the pairs of repeats; null where one of "
-            "them gives all blocks the same score."
+            description="Kendall's tau between their scores, averaged over the pairs of repeats; null if one of them "
+            "gives all blocks the same score."
         ),
     ]
 
@@ -114,20 +114,22 @@ class Removed(TypedDict):
     scorer: ScorerLabel
     blocks: Annotated[
         list[list[Step]],
-        Field(description="By repeat, what was removed, in order: blocks as numbers, other steps as text."),
+        Field(description="By repeat, the removed steps in order: blocks as numbers, other steps as text."),
     ]
     stability: Annotated[Stability | None, Field(description="How far the repeats agree; null for a single repeat.")]
 
 
 @closed
 class HealedModels(TypedDict):
-    """How the models that one scorer's choice left at one pruner and ratio were healed by one healer."""
+    """How one healer healed the models pruned by one scorer, pruner and ratio."""
 
     pruner: PrunerLabel
     ratio: Ratio
     scorer: ScorerLabel
     healer: Annotated[str, Field(description="The label of the healer.")]
-    repeats: Annotated[list[documents.Repaired | None], Field(description="By repeat; null where it is not known.")]
+    repeats: Annotated[
+        list[documents.Repaired | None], Field(description="What was done, by repeat; null if not known.")
+    ]
 
 
 @closed
@@ -135,48 +137,48 @@ class Original(TypedDict):
     """A metric of the intact model."""
 
     value: Annotated[Number, Field(description="The number.")]
-    stderr: Annotated[Number, Field(description="Its standard error over the documents; null where there is none.")]
+    stderr: Annotated[Number, Field(description="The standard error over the documents; null if there is none.")]
 
 
 @closed
 class Entry(TypedDict):
     """One scorer in one row of a table, with a healer or without one."""
 
-    values: Annotated[list[Number], Field(description="The metric, by repeat.")]
-    value: Annotated[Interval, Field(description="Their mean.")]
+    values: Annotated[list[Number], Field(description="The values of the metric, by repeat.")]
+    value: Annotated[Interval, Field(description="The mean of the values.")]
     low: Annotated[
         Number,
         Field(
-            description="One standard error over the documents, which the repeats share, below the mean; null where it "
-            "is not known."
+            description="The mean minus one standard error over the documents, which the repeats share; null if not "
+            "known."
         ),
     ]
-    high: Annotated[Number, Field(description="One standard error above.")]
+    high: Annotated[Number, Field(description="The mean plus one standard error.")]
     retention: Annotated[
         Interval | None,
         Field(description="The plain ratio to the intact model's value; null if a ratio makes no sense."),
     ]
     retained: Annotated[
         Interval | None,
-        Field(description="What is retained of the task; null where it does not count by this metric."),
+        Field(description="What is retained of the task; null if the task does not count by this metric."),
     ]
     to_random: Annotated[
         Difference | None,
         Field(
-            description="The difference to the scorer `random`, healed by the same healer if by any; null without one, "
-            "and for `random` itself."
+            description="The difference to the scorer `random`, healed by the same healer if any; null without "
+            "`random`, and for `random` itself."
         ),
     ]
     to_best_baseline: Annotated[
         Difference | None,
         Field(
-            description="The difference to the best baseline, healed by the same healer if by any; null without one, "
-            "and for that baseline itself."
+            description="The difference to the best baseline, healed by the same healer if any; null without "
+            "baselines, and for that baseline itself."
         ),
     ]
     to_unhealed: Annotated[
         Difference | None,
-        Field(description="The difference to the same models before they were healed; null where nothing is healed."),
+        Field(description="The difference to the same models before healing; null for unhealed models."),
     ]
     rank: Annotated[
         int | None,
@@ -191,21 +193,21 @@ class Row(TypedDict):
     pruner: PrunerLabel
     ratio: Ratio
     task: Annotated[str, Field(description="The task; `retained` for what is retained on average.")]
-    metric: Annotated[str, Field(description="The metric; of averages `worst`, `likelihood` or `accuracy`.")]
-    documents: Annotated[int | None, Field(description="How many documents; null where that is not known.")]
-    higher_is_better: Annotated[bool, Field(description="The direction.")]
-    original: Annotated[Original | None, Field(description="Of the intact model; null for averages.")]
+    metric: Annotated[str, Field(description="The metric; for averages `worst`, `likelihood` or `accuracy`.")]
+    documents: Annotated[int | None, Field(description="The number of documents; null if not known.")]
+    higher_is_better: Annotated[bool, Field(description="Whether a higher value is better.")]
+    original: Annotated[Original | None, Field(description="The metric of the intact model; null for averages.")]
     best_baseline: Annotated[
-        str | None, Field(description="The label of the best baseline where nothing is healed; null without one.")
+        str | None, Field(description="The label of the best unhealed baseline; null without baselines.")
     ]
     best_healed_baselines: Annotated[
-        dict[str, str], Field(description="By label of the healer, the best of the baselines that it healed.")
+        dict[str, str], Field(description="By label of the healer, the best baseline healed by it.")
     ]
-    removed_blocks: Annotated[float, Field(description="The share of the blocks that go.")]
+    removed_blocks: Annotated[float, Field(description="The share of blocks removed.")]
     removed_parameters: Annotated[
-        list[float], Field(description="The least and the greatest share of the parameters that go.")
+        list[float], Field(description="The least and the greatest share of parameters removed.")
     ]
-    scorers: Annotated[dict[str, Entry], Field(description="By label; of what is healed SCORER+HEALER.")]
+    scorers: Annotated[dict[str, Entry], Field(description="The entries by label; SCORER+HEALER for healed models.")]
 
 
 @closed
@@ -218,39 +220,40 @@ class Retained(documents.Retained):
 
 @closed
 class RemovableAtLevel(TypedDict):
-    """How many blocks may go while a share is retained."""
+    """How many blocks may be removed while a share is retained."""
 
     keep: Annotated[float, Field(description="The share that has to be retained, by the lower of the two means.")]
     counts: Annotated[
         list[int],
         Field(
-            description="By repeat, the largest number that was measured such that every smaller one that was holds as "
-            "well; 0 where the first does not."
+            description="By repeat, the largest measured number of blocks such that it and all smaller measured "
+            "numbers retain the share; 0 if the smallest does not."
         ),
     ]
-    value: Annotated[Interval, Field(description="Their mean.")]
+    value: Annotated[Interval, Field(description="The mean of the counts.")]
     at_least: Annotated[
-        bool, Field(description="Whether all that was measured holds in some repeat, so that the mean may be too low.")
+        bool,
+        Field(description="Whether in some repeat all measured numbers retain the share: the mean may be too low."),
     ]
 
 
 @closed
 class RemovableBlocks(TypedDict):
-    """How many blocks may go by one pruner and one scorer's choice, healed or not."""
+    """How many blocks may be removed by one pruner and one scorer, with or without healing."""
 
     pruner: PrunerLabel
-    scorer: Annotated[str, Field(description="The label of the scorer; of what is healed SCORER+HEALER.")]
-    measured: Annotated[list[int], Field(description="The numbers of removed blocks at which it was measured.")]
-    levels: Annotated[list[RemovableAtLevel], Field(description="At 90, 95 and 99 %.")]
+    scorer: Annotated[str, Field(description="The label of the scorer; SCORER+HEALER for healed models.")]
+    measured: Annotated[list[int], Field(description="The numbers of removed blocks that were measured.")]
+    levels: Annotated[list[RemovableAtLevel], Field(description="The results at 90, 95 and 99 %.")]
 
 
 @closed
 class ModelFindings(TypedDict):
-    """What a grid found for one model."""
+    """The findings of a grid for one model."""
 
-    num_blocks: Annotated[int, Field(description="Blocks of the intact model.")]
-    size: Annotated[Size | None, Field(description="Of the intact model; null as long as nothing is evaluated.")]
-    scorers: Annotated[dict[str, ScorerFindings], Field(description="By label.")]
+    num_blocks: Annotated[int, Field(description="The number of blocks of the intact model.")]
+    size: Annotated[Size | None, Field(description="The size of the intact model; null if nothing is evaluated yet.")]
+    scorers: Annotated[dict[str, ScorerFindings], Field(description="The scores of the scorers, by label.")]
     tau: Annotated[list[Agreement], Field(description="For every ordered pair of scorers.")]
     removed: Annotated[list[Removed], Field(description="One for each pruner, ratio and scorer.")]
     healed: Annotated[list[HealedModels], Field(description="One for each pruner, ratio, scorer and healer.")]
@@ -258,7 +261,7 @@ class ModelFindings(TypedDict):
     rows: Annotated[list[Row], Field(description="The rows of the tables.")]
     removable: Annotated[
         list[RemovableBlocks],
-        Field(description="How many blocks may go, where several numbers were measured."),
+        Field(description="How many blocks may be removed, if several numbers were measured."),
     ]
 
 
@@ -272,20 +275,20 @@ class Failure(TypedDict):
 
 @closed
 class Findings(TypedDict):
-    """What `bench --json` and `report --format json` print."""
+    """The document that `bench --json` and `report --format json` print."""
 
     schema_version: Annotated[Literal["layerimp.findings/2"], Field(description="The version of this format.")]
     grid: Annotated[
         dict[str, Any], Field(description="The grid as it was asked for, with the fields of its recipe file.")
     ]
     cells: Annotated[dict[str, int], Field(description="How many cells are `done`, `failed` and `open`.")]
-    seconds: Annotated[float, Field(description="The time that all cells took together.")]
+    seconds: Annotated[float, Field(description="The total time of all cells.")]
     versions: Annotated[
         list[str], Field(description="The libraries that computed the cells; several entries if they changed.")
     ]
-    notes: Annotated[list[str], Field(description="What a reader of the numbers has to know.")]
+    notes: Annotated[list[str], Field(description="Notes for a reader of the numbers.")]
     failures: Annotated[list[Failure], Field(description="The cells that failed.")]
     models: Annotated[
-        dict[str, ModelFindings], Field(description="By label; without models of which nothing is known yet.")
+        dict[str, ModelFindings], Field(description="The findings by label, without models that have no results yet.")
     ]
     output: NotRequired[Annotated[str, Field(description="The output directory; missing in a page's download.")]]

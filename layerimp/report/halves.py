@@ -1,6 +1,6 @@
-"""The documents of each task in two halves: one that a search chooses by, and one that confirms what was found.
+"""Divides the documents of each task into two halves: one for a search, and one that confirms the result.
 
-Every document is measured anyway, so that the figures of both halves come from the same evaluation.
+Every document is measured in any case, so the figures of both halves come from the same evaluation.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from layerimp.report.paired_bootstrap import Estimate
 from layerimp.report.retained import counting, summed_up, why_nothing
 
 LEAST = 2
-"""Documents in a half, below which nothing is known of the error."""
+"""The least number of documents in a half for which an error can be estimated."""
 
 
 @dataclass(frozen=True)
 class Halves:
-    """What was measured of one model.
+    """The metrics of one model on the two halves.
 
     Attributes:
-        search: On the documents that a search chooses by.
-        confirmation: On all others.
+        search: The metrics on the documents that a search uses.
+        confirmation: The metrics on all other documents.
     """
 
     search: Sequence[Metric]
@@ -34,28 +34,28 @@ class Halves:
 
     @classmethod
     def of(cls, metrics: Iterable[Metric]) -> Halves:
-        """Metrics, parted; without those that are not known document by document."""
+        """Divide metrics into halves, without metrics that are not known document by document."""
         parted = [(_part(one, confirms=False), _part(one, confirms=True)) for one in metrics if splits(one)]
         return cls([search for search, _ in parted], [confirmation for _, confirmation in parted])
 
 
 def splits(metric: Metric) -> bool:
-    """Whether a metric can be told of a part of its documents."""
+    """Whether a metric can be computed for a part of its documents."""
     return metric.likelihood is not None or metric.documents is not None
 
 
 def confirming(metric: Metric) -> list[bool]:
-    """Whether each document of a metric is in the half that confirms.
+    """Tell for each document of a metric whether it is in the confirming half.
 
-    The lowest bit of its hash says so: equal documents are in the same half, and none changes its half where there are
-    more of them. Where there are no hashes, that of its number takes their place.
+    The lowest bit of the document's hash decides. So equal documents are in the same half, and a document stays in its
+    half if there are more documents. Without hashes, the lowest bit of the document's number decides.
     """
     hashes = metric.hashes or [zlib.crc32(str(number).encode()) for number in range(metric.count or 0)]
     return [bool(each % 2) for each in hashes]
 
 
 def _part(metric: Metric, *, confirms: bool) -> Metric:
-    """A metric of one half of its documents."""
+    """Compute a metric on one half of its documents."""
     chosen = [number for number, each in enumerate(confirming(metric)) if each is confirms]
 
     def of(values: Sequence[float]) -> tuple[float, ...]:
@@ -76,14 +76,14 @@ def _part(metric: Metric, *, confirms: bool) -> Metric:
 
 
 def check_halves(intact: Sequence[Metric]) -> None:
-    """Refuse tasks of which nothing can be kept, or nothing can be confirmed.
+    """Refuse tasks of which nothing can be kept, or for which a result cannot be confirmed.
 
     Args:
         intact: The metrics of the intact model, on all documents.
 
     Raises:
-        TaskError: a task counts by a metric that is not known document by document, has too few documents in a half, or
-            the intact model does not know enough of it, on all documents or on one half.
+        TaskError: a task counts by a metric that is not known document by document, a task has too few documents in a
+            half, or the intact model does not know enough of a task, on all documents or on one half.
     """
     by_task = counting(intact)
     for task, metric in by_task.items():
@@ -105,13 +105,13 @@ def check_halves(intact: Sequence[Metric]) -> None:
 
 
 def kept(intact: Sequence[Metric], pruned: Sequence[Metric]) -> Estimate | None:
-    """What a model retains: the lower of the means over the likelihoods and over all else.
+    """Return what a model retains: the lower of the means over likelihoods and over all other metrics.
 
-    None where a task was not measured.
+    None if a task was not measured.
 
     Args:
         intact: The metrics of the intact model.
-        pruned: Those of the pruned one, on the same documents.
+        pruned: The metrics of the pruned model, on the same documents.
     """
     table = {(metric.task, metric.name): metric for metric in pruned}
     return summed_up(counting(intact), [table]).worst

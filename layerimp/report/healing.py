@@ -1,4 +1,4 @@
-"""What a run reports about its healed models."""
+"""The part of a report that describes healed models."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Healing:
         healer: The label of the healer.
         repairs: What was done at each gap.
         loss: The mean loss per prediction, in nats, of the `intact`, the `pruned` and the `healed` model, on rows of
-            the calibration text that neither the fit nor any choice has seen.
-        accuracy: For a classifier, the share of these rows that each of the three labels right; else empty.
+            the calibration text that were used neither for the fit nor for any choice.
+        accuracy: For a classifier, the share of these rows that each of the three models labels correctly; else empty.
         recovered: The share of the lost quality that healing brought back (loss, or a classifier's accuracy); None if
             the pruned model had lost nothing.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def as_document(found: findings.Findings) -> Findings:
-    """The findings as JSON."""
+    """Convert findings to the JSON document."""
     return {
         "schema_version": "layerimp.findings/2",
         "grid": {name: _plain(value) for name, value in found.design.asked.items()},
@@ -163,7 +163,7 @@ def _difference(found: statistics.Difference) -> Difference:
 
 
 def _plain(value: Any) -> Any:
-    """What was asked for, with null for the infinite numbers that options may hold and JSON does not have."""
+    """Convert the request, with null for infinite numbers, which options may hold but JSON cannot."""
     if isinstance(value, float):
         return finite(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What the declared JSON documents are made of."""
+"""The types from which JSON documents are declared."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from pydantic import ConfigDict, with_config
 closed = with_config(ConfigDict(extra="forbid"))
 
 Number = float | None
-"""A number; null where it is infinite."""
+"""A number; null if it is infinite."""

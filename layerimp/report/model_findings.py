@@ -1,4 +1,4 @@
-"""What is known of one model, as findings: rows, agreement, stability, and what a reader has to know."""
+"""Makes the findings for one model: rows, agreement, stability, and notes for a reader."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from layerimp.report.data import Size
 
 ONE_DRAW = (
-    "one draw of calibration text: what is compared are the models that it gave, and another draw may give others"
+    "one draw of calibration text: the comparison is of the models from this draw, and another draw may give others"
 )
 Left = Mapping[tuple[str, float, Contender], Sequence[Pruned]]
-"""What contenders' repeats removed and what is left, by pruner, ratio and contender."""
+"""The pruned models of contenders, one for each repeat, by pruner, ratio and contender."""
 
 
 def common_steps(scored: Iterable[Collection[Step]]) -> list[Step]:
-    """The blocks and seams that all scorings are of, in depth order."""
+    """Return the steps that all scorings have in common, in depth order."""
     return sorted(set.intersection(*map(set, scored)), key=sublayers_of)
 
 
@@ -41,16 +41,16 @@ def model_findings(
     scored: Mapping[str, Scored],
     left: Left,
 ) -> ModelFindings:
-    """What is known of a model, put together.
+    """Make the findings for one model.
 
     Args:
-        design: What is compared.
+        design: The design of the comparison.
         label: The label of the model.
-        num_blocks: How many blocks the intact model has.
-        size: The intact model's; None as long as nothing is evaluated.
-        intact: What the intact model's metrics are.
-        scored: By label of the scorer.
-        left: What the contenders' repeats removed and what is left.
+        num_blocks: The number of blocks of the intact model.
+        size: The size of the intact model; None if nothing is evaluated yet.
+        intact: The metrics of the intact model.
+        scored: The scores, by label of the scorer.
+        left: The pruned models.
     """
     scores = {scorer: one.scores for scorer, one in scored.items()}
     pruned = {(pruner, ratio, one.label): found for (pruner, ratio, one), found in left.items() if not one.healer}
@@ -85,7 +85,7 @@ def model_findings(
 
 
 def _removable(left: Left, retained: Mapping[tuple[str, float, str], Retained]) -> dict[tuple[str, str], Removable]:
-    """How many blocks may go by each contender's choice; of what is known at several numbers of them."""
+    """Find how many blocks may be removed for each contender that was measured at several numbers of blocks."""
     found = {}
     for pruner, one in dict.fromkeys((pruner, one) for pruner, _, one in left):
         curves: dict[int, dict[int, float]] = {}

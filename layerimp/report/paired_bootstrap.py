@@ -1,4 +1,4 @@
-"""Models on the same documents: figures that are resampled together, and the differences between them."""
+"""Paired statistics of models on the same documents: figures that are resampled together, and their differences."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 DRAWS = 2000
-"""Resamples of a task's documents."""
-_AT_ONCE = 100  # resamples that are multiplied at the same time, so that many documents need little memory
+"""The number of resamples of a task's documents."""
+_AT_ONCE = 100  # resamples that are multiplied at the same time; bounds the memory for many documents
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of one model, or of the models that the repeats of a scorer left.
+    """A figure of one model, or of the models from the repeats of a scorer.
 
     Attributes:
         points: The figure [repeat].
-        draws: The same on resamples of the documents, which are the same for all models [draw, repeat]; None where the
-            documents are not known one by one.
-        documents: How many documents; None where that is not known.
-        stderr: Without draws, the standard error over the documents; None where that is not known.
-        right: Where the figure is an accuracy, whether each document is right [document, repeat].
+        draws: The figure on resamples of the documents, which are the same for all models [draw, repeat]; None if the
+            documents' values are not known.
+        documents: The number of documents; None if not known.
+        stderr: The standard error over the documents, if there are no draws; None if not known.
+        right: For an accuracy, whether each document is answered correctly [document, repeat]; else None.
     """
 
     points: Array
@@ -47,7 +47,7 @@ class Estimate:
 
     @classmethod
     def of(cls, metrics: Sequence[Metric]) -> Estimate:
-        """A metric of one task, by repeat: on the scale on which it is compared, a perplexity as the loss per unit."""
+        """Make an estimate of a metric by repeat, on the scale for comparisons: a perplexity as the loss per unit."""
         first = metrics[0]
         likelihoods = [metric.likelihood for metric in metrics]
         alike = all(metric.count == first.count for metric in metrics)
@@ -57,7 +57,7 @@ class Estimate:
             units = np.array(known[0].units)
             losses = -resampled(first.task, np.array([one.totals for one in known]).T)
             weights = resampled(first.task, units[:, None])
-            # A resample of empty documents only tells nothing.
+            # A resample with only empty documents carries no information.
             return cls(points, np.divide(losses, weights, out=losses * 0 + points, where=weights > 0), len(units))
         points = np.array([metric.value for metric in metrics])
         if any(metric.documents is None or metric.count != first.count for metric in metrics):
@@ -70,12 +70,12 @@ class Estimate:
 
     @cached_property
     def mean(self) -> float:
-        """Over the repeats."""
+        """The mean over the repeats."""
         return float(self.points.sum() / len(self.points))
 
     @cached_property
     def error(self) -> float | None:
-        """The standard error of the mean over the documents, which the repeats share; None where it is not known."""
+        """The standard error of the mean over the documents, which the repeats share; None if not known."""
         if self.draws is None or self.documents is None:
             return self.stderr
         return _spread(self.draws.mean(axis=1), self.documents) if self.documents > 1 else None
@@ -83,7 +83,7 @@ class Estimate:
 
 @lru_cache(maxsize=8)
 def _weights(task: str, count: int) -> npt.NDArray[np.int16]:
-    """How often each document of a task is in each resample [draw, document]; the same in every process."""
+    """Return how often each document of a task is in each resample [draw, document]; the same in every process."""
     rng = np.random.default_rng(zlib.crc32(task.encode()))
     parts = []
     for _ in range(0, DRAWS, _AT_ONCE):
@@ -94,11 +94,11 @@ def _weights(task: str, count: int) -> npt.NDArray[np.int16]:
 
 
 def resampled(task: str, values: Array) -> Array:
-    """Sums over resamples of a task's documents, which are the same for everything that is measured on them.
+    """Return sums over resamples of a task's documents. The resamples are the same for all models.
 
     Args:
         task: The task.
-        values: One for each document [document, column].
+        values: The values of the documents [document, column].
 
     Returns:
         The sums [draw, column].
@@ -109,19 +109,19 @@ def resampled(task: str, values: Array) -> Array:
 
 
 def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
-    """How much greater the mean of `one` is.
+    """Return how much greater the mean of `one` is than that of `other`.
 
-    Two sources of chance count, each by Student's t: the draws of calibration text, and the documents, on which the two
-    models are compared one by one. For accuracies of two single models McNemar's exact test is used.
+    There are two sources of chance, each treated by Student's t: the draws of calibration text, and the documents, on
+    which the models are compared one by one. For accuracies of two single models, McNemar's exact test is used.
 
     Args:
         one: A figure, by repeat.
         other: The same figure of other models on the same documents.
-        paired: Whether the two are of the same draws of calibration text, repeat by repeat.
+        paired: Whether the repeats of both have the same draws of calibration text.
     """
     mean = one.mean - other.mean
     if not math.isfinite(mean):
-        # Broken in every repeat is worse than not broken in any; what is broken in some is not known well enough.
+        # A model that is broken in every repeat is worse than one that is broken in none; otherwise nothing is known.
         whole = [np.isfinite(each.points) for each in (one, other)]
         told = any(each.all() for each in whole) and any(not each.any() for each in whole)
         return Difference(mean, p=0.0 if told else None)
@@ -142,9 +142,10 @@ def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
 
 
 def _between(one: Array, other: Array, *, paired: bool) -> Iterator[tuple[float, float]]:
-    """The standard error of a difference that the draws of calibration text make, with its degrees of freedom.
+    """Yield the standard error of a difference due to the draws of calibration text, and the degrees of freedom.
 
-    Repeat by repeat where they read the same text, otherwise by Welch's test; none for single values.
+    It is paired by repeat if the repeats read the same text, and computed by Welch's test otherwise. Nothing is yielded
+    for single values.
     """
     groups = [one - other] if paired and len(one) == len(other) else [one, other]
     parts = [(float(v.var(ddof=1)) / len(v), len(v) - 1.0) for v in groups if len(v) > 1]
@@ -155,16 +156,17 @@ def _between(one: Array, other: Array, *, paired: bool) -> Iterator[tuple[float,
 
 
 def _spread(draws: Array, documents: int) -> float:
-    """The standard error over documents; that of resamples is too small by a factor of sqrt((n - 1) / n)."""
+    """Return the standard error over documents; the resamples' own is too small by a factor of sqrt((n - 1) / n)."""
     if float(np.ptp(draws)) <= 1e-12 * max(1.0, float(np.abs(draws).max())):
         return 0.0  # sums of equal values are rounded
     return float(draws.std(ddof=1)) * math.sqrt(documents / (documents - 1))
 
 
 def _mcnemar(one: Array, other: Array) -> Difference:
-    """How much more often `one` is right, by McNemar's exact test of the documents on which only one of them is.
+    """Return how much more often `one` is correct, by McNemar's exact test on documents that only one gets right.
 
-    The interval is that of the share of these documents (Clopper and Pearson), so that both always agree.
+    The interval is that of Clopper and Pearson for the share of these documents, so that interval and test always
+    agree.
     """
     won, lost = int((one > other).sum()), int((one < other).sum())
     if not won + lost:
@@ -176,7 +178,7 @@ def _mcnemar(one: Array, other: Array) -> Difference:
 
 
 def unbeaten(estimates: Mapping[str, Estimate], *, higher: bool) -> frozenset[str]:
-    """The labels that no other beats, with Holm's correction over all pairs: the best, and ties with it.
+    """Return the labels that no other beats, with Holm's correction over all pairs: the best, and ties with it.
 
     Empty if there is nothing to compare, or if an error is not known.
     """

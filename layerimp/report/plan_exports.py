@@ -1,4 +1,4 @@
-"""A plan in the format of other tools that remove blocks."""
+"""Exports a plan to the formats of other tools that remove blocks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def exported(plan: PrunePlan, tool: str, *, model: str | None = None) -> str:
-    """A plan as text that another tool reads.
+    """Write a plan as text that another tool reads.
 
     Args:
         plan: The plan; only whole blocks, since no other tool can cut seams.
         tool: `mergekit`, or `llama.cpp`.
-        model: The model to name; None for the one that the plan was made for.
+        model: The name of the model; None for the model that the plan was made for.
 
     Raises:
         UnknownNameError: plans cannot be exported for this tool.
@@ -36,7 +36,7 @@ def exported(plan: PrunePlan, tool: str, *, model: str | None = None) -> str:
 
 
 def _mergekit(plan: PrunePlan, model: str | None) -> str:
-    """A passthrough merge (mergekit's `MergeConfiguration`): a slice for each run of kept blocks, its end excluded."""
+    """Write a passthrough merge (mergekit's `MergeConfiguration`): a slice per run of kept blocks, its end excluded."""
     if model is None:
         raise OptionError("the plan does not say which model it is for; name the model with --model")
     slices: list[list[int]] = []
@@ -50,9 +50,9 @@ def _mergekit(plan: PrunePlan, model: str | None) -> str:
 
 
 def _llama_cpp(plan: PrunePlan, _model: str | None) -> str:
-    """The list for `llama-quantize --prune-layers`: 0-based, as in the names of GGUF's tensors, and rising."""
+    """Write the list for `llama-quantize --prune-layers`: 0-based, as in GGUF's tensor names, in ascending order."""
     return ",".join(map(str, sorted(touched_by(plan.blocks)))) + "\n"
 
 
 EXPORTS: dict[str, Callable[[PrunePlan, str | None], str]] = {"mergekit": _mergekit, "llama.cpp": _llama_cpp}
-"""How a plan is written for another tool, by its name."""
+"""The functions that write a plan for another tool, by the tool's name."""

@@ -1,4 +1,4 @@
-"""How many blocks may go while a share of what the model knows is retained, of the numbers that were measured."""
+"""How many blocks may be removed while a share of the quality is retained, among the numbers that were measured."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from layerimp.report.retained import Retained
 from layerimp.report.statistics import Interval, interval
 
 LEVELS = (0.9, 0.95, 0.99)
-"""The shares that have to be retained."""
+"""The levels: shares that have to be retained."""
 ROUNDING = 1e-9
-"""By so much a share may lie below a level, since sums are rounded."""
+"""A share may lie below a level by this amount, since sums are rounded."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """How many blocks may go at one level.
+    """How many blocks may be removed at one level.
 
     Attributes:
-        counts: By repeat, the largest number that was measured such that every smaller one that was holds as well.
-        mean: Their mean, and its interval over the repeats.
-        at_least: Whether all that was measured holds in some repeat, so that the mean may be too low.
+        counts: By repeat, the largest measured number of blocks such that it and all smaller measured numbers retain
+            the share.
+        mean: The mean of the counts, and its interval over the repeats.
+        at_least: Whether in some repeat all measured numbers retain the share, so that the mean may be too low.
     """
 
     counts: Sequence[int]
@@ -33,11 +34,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Removable:
-    """How many blocks may go by the choice of one scorer, healed or not.
+    """How many blocks may be removed by one scorer, with or without healing.
 
     Attributes:
-        measured: The numbers of removed blocks at which it was measured, from few to many.
-        levels: By share that has to be retained.
+        measured: The numbers of removed blocks that were measured, in ascending order.
+        levels: The results, by the share that has to be retained.
     """
 
     measured: Sequence[int]
@@ -45,7 +46,7 @@ class Removable:
 
 
 def worst_by_repeat(found: Retained) -> list[float] | None:
-    """What each repeat's model retains: the lower of its two means. None where that is not known."""
+    """Return what the model of each repeat retains, as the lower of its two means; None if not known."""
     if found.worst is None:
         return None
     means = [one.points for one in (found.likelihood, found.accuracy) if one is not None]
@@ -54,13 +55,13 @@ def worst_by_repeat(found: Retained) -> list[float] | None:
 
 
 def removable(curves: Sequence[Mapping[int, float]]) -> Removable | None:
-    """How many blocks may go, by level.
+    """Find how many blocks may be removed, by level.
 
     Args:
-        curves: By repeat, what is retained by the number of blocks that were removed.
+        curves: For each repeat, what is retained, by the number of removed blocks.
 
     Returns:
-        None where no number was measured in every repeat.
+        The result; None if no number was measured in every repeat.
     """
     measured = sorted(set.intersection(*map(set, curves))) if curves else []
     if not measured:
@@ -70,13 +71,13 @@ def removable(curves: Sequence[Mapping[int, float]]) -> Removable | None:
         counts = [_most(curve, measured, level - ROUNDING) for curve in curves]
         mean = interval([float(count) for count in counts])
         if mean.low is not None:
-            mean = replace(mean, low=max(0.0, mean.low))  # no fewer than none can go
+            mean = replace(mean, low=max(0.0, mean.low))  # a number of blocks is not negative
         levels[level] = Level(counts, mean, measured[-1] in counts)
     return Removable(measured, levels)
 
 
 def _most(curve: Mapping[int, float], measured: Sequence[int], level: float) -> int:
-    """The last number before the first at which too little is retained; 0 where that is the first of all."""
+    """Return the last number before the first at which too little is retained; 0 if the first number fails."""
     most = 0
     for count in measured:
         if curve[count] < level:

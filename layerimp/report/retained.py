@@ -1,4 +1,4 @@
-"""How much of what the intact model knows is left: 100 % is the intact model, 0 % is one that knows nothing."""
+"""What is retained of the intact model's quality: 100 % is the intact model, 0 % a model that knows nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Key = tuple[str, str]
 Kind = Literal["likelihood", "accuracy"]
 
 NOISE = 2.0
-"""How many standard errors an intact model has to be above its floor, so that something can be retained."""
+"""The least distance of the intact model from the floor, in standard errors, for which retention makes sense."""
 FEW = 30
-"""With fewer documents a number says little."""
+"""The number of documents below which a figure means little."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Retained:
     """What models retain of one intact model.
 
     Attributes:
-        tasks: By task; None where the intact model does not know enough of it. A task that some model was not measured
-            on is missing.
-        likelihood: The mean over the tasks that measure a likelihood; None where there is none. A negative value counts
+        tasks: What is retained, by task; None if the intact model does not know enough of the task. Tasks on which some
+            model was not measured are missing.
+        likelihood: The mean over the tasks that measure a likelihood; None if there are none. A negative value counts
             as 0.
-        accuracy: The mean over all other tasks.
-        worst: The lower of the two means: the headline. None where a task was not measured.
+        accuracy: The mean over all other tasks, in the same way.
+        worst: The lower of the two means: the headline. None if a task was not measured.
     """
 
     tasks: Mapping[str, Estimate | None]
@@ -42,9 +42,9 @@ class Retained:
 
 
 def counting(metrics: Iterable[Metric]) -> dict[str, Metric]:
-    """The metric by which each task counts: its likelihood, else the first one listed, but F1 before exact match.
+    """Return the metric by which each task counts: the likelihood, else the first listed, but F1 before exact match.
 
-    Tasks that a group sums up count by it.
+    Tasks of a group with a metric of its own count through the group.
     """
     listed = list(metrics)
     inside = {task for metric in listed for task in metric.members}
@@ -58,7 +58,7 @@ def counting(metrics: Iterable[Metric]) -> dict[str, Metric]:
 
 
 def _rank(metric: Metric) -> int:
-    """What counts before what; of equals, the first one listed."""
+    """Return the rank of a metric; among equals, the first one listed counts."""
     if metric.likelihood is not None:
         return 0
     if not metric.higher_is_better:
@@ -72,7 +72,7 @@ def kind_of(metric: Metric) -> Kind:
 
 
 def why_nothing(intact: Metric) -> str:
-    """Why nothing can be retained of what an intact model knows, as a sentence; empty where something can."""
+    """Tell why nothing can be retained of the intact model's metric; empty if something can."""
     what = f"{intact.task}: nothing can be retained of {intact.name}, for "
     above = f"the intact model is not {NOISE:g} standard errors above"
     if (likelihood := intact.likelihood) is not None:
@@ -96,13 +96,13 @@ def why_nothing(intact: Metric) -> str:
 
 
 def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
-    """What is retained of one task, by repeat.
+    """Return what is retained of one task, by repeat.
 
-    Of a likelihood (H0 - H) / (H0 - H(intact)), H the loss on all documents and H0 that of the unigram model; of other
-    metrics (value - floor) / (intact - floor).
+    For a likelihood this is (H0 - H) / (H0 - H(intact)), where H is the loss on all documents and H0 the loss of the
+    unigram model; for other metrics (value - floor) / (intact - floor).
 
     Args:
-        intact: The intact model's metric, of which something can be retained.
+        intact: The intact model's metric, for which `why_nothing` is empty.
         pruned: The same metric of the pruned models.
     """
     if intact.likelihood is not None and intact.likelihood.unigram is not None:
@@ -128,25 +128,25 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
 
 
 def _share(task: str, left: Array, best: Array) -> Estimate:
-    """The sum of what is left over that of what there was, with resamples.
+    """Return the sum over `left` divided by the sum over `best`, with resamples.
 
-    A resample's denominator may come near 0, and its ratio far from the truth: the draws are those of the ratio to
-    first order (Cochran 1977, 6.3).
+    The denominator of a resample may come close to 0, so that its ratio would be far off. The draws are therefore those
+    of the ratio to first order (Cochran 1977, 6.3).
 
     Args:
         task: The task.
-        left: By document and repeat.
-        best: By document [document, 1].
+        left: What is left of each document's value [document, repeat].
+        best: The intact model's value of each document [document, 1].
     """
     points = left.sum(axis=0) / best.sum()
     known = np.isfinite(points)
-    draws = np.full((DRAWS, len(points)), -math.inf)  # a model that gives a document no chance at all
+    draws = np.full((DRAWS, len(points)), -math.inf)  # a model that gives a document the probability 0
     draws[:, known] = points[known] + resampled(task, left[:, known] - points[known] * best) / best.sum()
     return Estimate(points, draws, len(best))
 
 
 def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric]]) -> Retained:
-    """What the models of one scorer retain, by task and on average.
+    """Return what the models of one scorer retain, by task and on average.
 
     Args:
         intact: The metric by which each task counts, of the intact model.
@@ -170,7 +170,7 @@ def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric
 
 
 def _mean(estimates: Sequence[Estimate | None]) -> Estimate | None:
-    """The mean over tasks, with 0 for what is negative; None without a task, and where one was not measured."""
+    """Return the mean over tasks, where negative values count as 0; None without tasks, or if one was not measured."""
     known = [one for one in estimates if one is not None and not np.isnan(one.points).any()]
     if not known or len(known) < len(estimates):
         return None
@@ -184,7 +184,7 @@ def _clipped(one: Estimate) -> Estimate:
 
 
 def _joined(estimates: Sequence[Estimate], join: Callable[[Sequence[Array]], Array]) -> Estimate:
-    """One figure of several; it has resamples where all have, and as many documents as the one that has fewest."""
+    """Join several figures into one, with resamples if all have them, and the smallest number of documents."""
     points = join([one.points for one in estimates])
     draws = [one.draws for one in estimates if one.draws is not None]
     if len(draws) == len(estimates):

@@ -1,4 +1,4 @@
-"""The rows of the tables: one metric of one task, by scorer and healer, with what may be said of the differences."""
+"""Makes the rows of tables: one metric of one task, by scorer and healer, with the significance of differences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from layerimp.report.statistics import LEVEL, Difference, Interval, holm, interv
 from layerimp.steps import Sublayer, removed_by
 
 Scale = Callable[[float], float]
-"""From the scale on which figures are compared to that on which they are shown."""
+"""Maps the scale on which figures are compared to the scale on which they are shown."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Rows:
     """The rows of one model at one pruner and ratio.
 
     Attributes:
-        design: What is compared.
+        design: The design of the comparison.
         model: The label of the model.
         pruner: The label of the pruner.
-        ratio: The share or the number of the blocks that go.
-        intact: What the intact model's metrics are.
-        size: The intact model's.
-        pruned: What each contender's repeats removed, and what is left, by label.
+        ratio: The share or the number of blocks removed.
+        intact: The metrics of the intact model.
+        size: The size of the intact model.
+        pruned: The pruned models of each contender, by label.
     """
 
     design: Design
@@ -44,7 +44,7 @@ class Rows:
 
     @cached_property
     def retained(self) -> dict[str, Retained]:
-        """What each contender's models retain."""
+        """What each contender's models retain, by label."""
         return {name: summed_up(self._counting, [one.metrics for one in found]) for name, found in self.pruned.items()}
 
     @cached_property
@@ -56,7 +56,7 @@ class Rows:
         return self.design.contenders
 
     def made(self) -> Iterator[Row]:
-        """A row for each metric, and for what is retained; none before a pruned model is evaluated."""
+        """Yield a row for each metric, and for what is retained; none before a pruned model is evaluated."""
         for key, metric in self.intact.items():
             tables = {
                 scorer: [one.metrics[key] for one in found]
@@ -74,7 +74,7 @@ class Rows:
         found = {name: {s: one for s, one in each.items() if one is not None} for name, each in means.items()}
         if found["worst"]:
             names = [name for name, estimates in found.items() if estimates]
-            for name in names if len(names) == 3 else names[1:]:  # the lower of one mean is that mean
+            for name in names if len(names) == 3 else names[1:]:  # with one mean, the lower mean is the same
                 yield self._row((RETAINED, name), None, found[name], {})
 
     def _row(
@@ -124,9 +124,9 @@ class Rows:
         )
 
     def _ranks(self, estimates: Mapping[str, Estimate], order: Sequence[str]) -> dict[str, int]:
-        """1 for a contender that is significantly better than all behind, 2 for one that is so among the others.
+        """Return 1 for a contender that is significantly better than all behind it, 2 for such a one among the others.
 
-        Holm's correction is for the number of those behind. Equals share a place.
+        Holm's correction is for the number of contenders behind. Equal contenders share a rank.
         """
         ranks: dict[str, int] = {}
         left = list(order)
@@ -142,7 +142,7 @@ class Rows:
         return ranks
 
     def _best_baselines(self, order: Sequence[str]) -> dict[str, str]:
-        """The label of the best baseline by healer: what is healed has to beat what is healed in the same way."""
+        """Return the best baseline for each healer: a healed model has to beat models healed in the same way."""
         found: dict[str, str] = {}
         for label in order:
             if self._contenders[label].scorer in self.design.baselines:
@@ -152,7 +152,7 @@ class Rows:
     def _differences(
         self, estimates: Mapping[str, Estimate], rival_of: Callable[[Contender], str | None]
     ) -> dict[str, Difference]:
-        """How much greater contenders are than their rivals; Holm's correction is for the number of these pairs."""
+        """Compare contenders with their rivals; Holm's correction is for the number of these pairs."""
         rivals = {label: rival_of(self._contenders[label]) for label in estimates}
         found = {
             label: self._difference(estimates, label, rival)
@@ -163,9 +163,9 @@ class Rows:
         return {label: replace(one, p=corrected.get(label)) for label, one in found.items()}
 
     def _difference(self, estimates: Mapping[str, Estimate], one: str, other: str) -> Difference:
-        """How much greater `one` is, with what the draws of text and of documents leave uncertain."""
+        """Return how much greater `one` is, with the uncertainty from draws of text and from documents."""
         if len(self._models(one) | self._models(other)) == 1:
-            return Difference(0.0, 0.0, 0.0, 1.0)  # one and the same model
+            return Difference(0.0, 0.0, 0.0, 1.0)  # the same model
         ours, theirs = self.pruned[one], self.pruned[other]
         same = self._contenders[one].scorer == self._contenders[other].scorer
         paired = same or (self._reads(one) and self._reads(other))
@@ -173,7 +173,7 @@ class Rows:
         return difference(estimates[one], estimates[other], paired=paired)
 
     def _models(self, label: str) -> set[tuple[frozenset[Sublayer], str, int]]:
-        """What tells a contender's models apart; what is healed is another model on each text."""
+        """Return what identifies the models of a contender. Healing on different texts gives different models."""
         healer = self._contenders[label].healer
         return {(removed_by(one.blocks), healer, one.draw if healer else 0) for one in self.pruned[label]}
 
@@ -183,7 +183,7 @@ class Rows:
         return bool(contender.healer) or contender.scorer not in self.design.blind
 
     def _retained(self, original: Metric, label: str) -> Interval | None:
-        """What a contender retains of a task, where that counts by this metric."""
+        """Return what a contender retains of a task, if the task counts by this metric."""
         found = self.retained[label].tasks.get(original.task)
         if found is None or self._counting[original.task] is not original or any(map(math.isnan, found.points)):
             return None
@@ -191,7 +191,7 @@ class Rows:
 
 
 def _scale(metrics: Sequence[Metric]) -> Scale:
-    """How a figure of these metrics is shown: a loss as the perplexity that it is."""
+    """Return the scale on which a figure of these metrics is shown: a loss as its perplexity."""
     first = metrics[0].likelihood if metrics else None
     known = first is not None and all(m.likelihood is not None and math.isfinite(m.likelihood.loss) for m in metrics)
     return first.metric if known and first is not None else float

@@ -1,7 +1,7 @@
-"""What a run found, as the findings of a comparison: one model, one scoring by each scorer.
+"""Converts the report of a run to the findings of a comparison: one model, and one scoring by each scorer.
 
-The number of blocks that a scorer's plan removes stands for the ratio, so that scorers that remove as many are
-compared, and others are not.
+The number of blocks that a scorer's plan removes takes the place of the ratio, so that only scorers that remove equally
+many blocks are compared.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def run_findings(report: Report, scorers: Mapping[str, ComponentSpec], blind: Collection[str]) -> Findings:
-    """What a run found, as findings.
+    """Convert the report of a run to findings.
 
     Args:
-        report: The run.
-        scorers: The scorers that took part, baselines among them, by label.
-        blind: The labels of those that look at nothing, so that no text changes their scores.
+        report: The report.
+        scorers: The scorers of the run, including baselines, by label.
+        blind: The labels of scorers that do not look at the model, so that no text changes their scores.
     """
     recipe = _settled(report)
     label, pruner = PurePath(recipe.model).name, recipe.pruner.name
@@ -86,7 +86,7 @@ def run_findings(report: Report, scorers: Mapping[str, ComponentSpec], blind: Co
 
 
 def _settled(report: Report) -> Recipe:
-    """The recipe, with what the run came to where that was left open."""
+    """Return the recipe, completed with the values that the run resolved."""
     text, dtype = report.resolved.get("calibration"), report.resolved.get("dtype")
     recipe = report.recipe.model_copy(update={"dtype": dtype} if dtype else {})
     if text is None or report.calibration is None:
@@ -100,7 +100,7 @@ def _by_key(metrics: Collection[Metric]) -> dict[Key, Metric]:
 
 
 def _pruned(report: Report) -> Iterator[tuple[Contender, Pruned]]:
-    """What each contender's model lacks, and what is left."""
+    """Yield each contender with its pruned model."""
     for label in (*report.plans, *report.healed):
         contender, done = Contender(label), None
         if label in report.healed:
@@ -112,30 +112,32 @@ def _pruned(report: Report) -> Iterator[tuple[Contender, Pruned]]:
 
 
 def _answer(report: Report) -> str:
-    """How many blocks may go, where that was searched for; else empty."""
+    """Say how many blocks may be removed, if there was a search; else empty."""
     if report.search is None:
         return ""
     by_count: dict[int, list[str]] = {}
     for label in report.search.order:
         by_count.setdefault(report.search.removable[label].count, []).append(label)
     told = "; ".join(f"{count} by {', '.join(labels)}" for count, labels in by_count.items())
-    return f"While {report.search.keep * 100:.4g}% is retained, so many of {report.num_blocks} blocks may go: {told}."
+    kept = f"{report.search.keep * 100:.4g}%"
+    return f"So many of {report.num_blocks} blocks may be removed while at least {kept} is retained: {told}."
 
 
 def _notes(report: Report, design: Design) -> Iterator[str]:
-    """What a reader of the numbers has to know of the run, besides what the numbers themselves call for."""
+    """Yield notes on the run for a reader of the numbers, in addition to notes on the numbers themselves."""
     recipe = report.recipe
     if recipe.blocks:
-        yield f"asked for by number, and removed whatever the scores: {named(recipe.blocks)}"
+        yield f"removed on request, regardless of scores: {named(recipe.blocks)}"
     if report.search is not None and not report.search.held_out:
-        yield "what stands below is measured on the documents that confirm how many may go, and that chose nothing"
+        yield "all figures are measured on the documents that confirm the result, which the search did not use"
     for n in range(len(recipe.targets)):
         stands = {label: report.reached[label][n] for label in report.plans if label in report.reached}
         if stands:
             told = ", ".join(f"{label} {got(report.standing(label)[n])}" for label in stands)
-            yield f"as few blocks go as it takes for {asked(next(iter(stands.values())))}; reached: {told}"
+            limit = asked(next(iter(stands.values())))
+            yield f"no more blocks are removed than necessary for {limit}; reached: {told}"
     if RANDOM in design.scorers:
-        yield f"{RANDOM} is one draw of blocks, and by luck another may cost far more or less"
+        yield f"{RANDOM} is a single draw of blocks; another draw may cost far more or far less"
     if len(design.ratios) > 1:
         yield "scorers that remove different numbers of blocks are not compared with each other"
     yield from (f"the scorer {label} is left out: {why}" for label, why in report.left_out.items())

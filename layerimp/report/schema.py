@@ -26,16 +26,16 @@ DOCUMENTS: dict[str, Any] = {
 
 
 def parts(document: Any) -> list[Any]:
-    """A document's type and those that it is made of, each once, from the whole to the details."""
+    """Return a document's type and the types in it, each once, from the whole to the details."""
     found = [document]
-    for part in found:  # grows on the way
+    for part in found:  # the list grows during the loop
         for hint in get_type_hints(part, include_extras=True).values():
             found += [inner for inner in _mappings(hint) if inner not in found]
     return found
 
 
 def _mappings(hint: Any) -> Iterator[Any]:
-    """The typed mappings in a type."""
+    """Yield the typed mappings in a type."""
     if is_typeddict(hint):
         yield hint
     for inner in get_args(hint):

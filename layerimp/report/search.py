@@ -1,4 +1,4 @@
-"""What a search for the most blocks that may go has found."""
+"""The result of a search for the most blocks that may be removed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Tried:
     """A model that the search tried.
 
     Attributes:
-        count: How many blocks had gone.
-        searched: What it retains on the documents that the search chooses by; None where it could not be measured.
-        confirmed: The same on all other documents.
-        why: Why it could not be measured; empty where it could.
+        count: The number of removed blocks.
+        searched: What the model retains on the documents that the search uses; None if it could not be measured.
+        confirmed: What the model retains on all other documents.
+        why: Why the model could not be measured; empty if it could.
     """
 
     count: int
@@ -30,15 +30,15 @@ class Tried:
 
 @dataclass(frozen=True)
 class Removable:
-    """How many blocks may go by one scorer's choice, as they are removed or healed.
+    """How many blocks may be removed by one scorer, with or without healing.
 
     Attributes:
         scorer: The label of the scorer.
-        healer: The label of the healer; empty where nothing is healed.
-        count: How many; 0 where one is too many.
-        plan: What goes; None where nothing does.
-        first: What the search found before it was confirmed.
-        tried: The models that were tried, from few blocks to many.
+        healer: The label of the healer; empty without healing.
+        count: The number of blocks; 0 if one is too many.
+        plan: The plan; None if no block may be removed.
+        first: The number that the search found, before it was confirmed.
+        tried: The models that were tried, ordered by the number of removed blocks.
     """
 
     scorer: str
@@ -50,19 +50,19 @@ class Removable:
 
     @property
     def last(self) -> Tried | None:
-        """The model that was confirmed; None where nothing may go."""
+        """The model that was confirmed; None if no block may be removed."""
         return next((one for one in self.tried if one.count == self.count), None)
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search has found.
+    """The result of a search.
 
     Attributes:
         keep: The share that has to be retained.
-        measured_on: The tasks, or the text, that it is measured on.
-        held_out: Whether it is measured on text that was held out, for want of tasks.
-        removable: By label of the scorer, or of what a healer made of its models.
+        measured_on: The tasks, or the text, on which the share is measured.
+        held_out: Whether it is measured on held-out text, because there are no tasks.
+        removable: The results, by label of the scorer, or SCORER+HEALER.
     """
 
     keep: float
@@ -72,8 +72,7 @@ class Search:
 
     @property
     def order(self) -> list[str]:
-        """The labels, from the most removable blocks to the fewest; of equals, the one that retains more on documents
-        that confirm."""
+        """The labels, by the most removable blocks, and then by what is retained on the confirming documents."""
 
         def rank(label: str) -> tuple[float, float]:
             found = self.removable[label]

@@ -1,4 +1,4 @@
-"""Means with confidence intervals, differences, tests of many at once, and agreement between repeats."""
+"""Means with confidence intervals, differences, multiple tests, and agreement between repeats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 Name = TypeVar("Name", bound=Hashable)
 
 LEVEL = 0.95
-"""Of every confidence interval."""
+"""The confidence level of every interval."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ class Interval:
     count: int
 
     def mapped(self, function: Callable[[float], float]) -> Interval:
-        """The interval on another scale, by a function that keeps the order."""
+        """Return the interval on another scale, given by a monotonically increasing function."""
         low, high = (None if end is None else function(end) for end in (self.low, self.high))
         return Interval(function(self.mean), low, high, self.count)
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The mean of independent values, and its interval by Student's t."""
+    """Return the mean of independent values, and its interval by Student's t."""
     count = len(values)
     if count > 1 and min(values) == max(values) and math.isfinite(values[0]):
-        return Interval(values[0], values[0], values[0], count)  # exactly: sums of equal values are rounded
-    mean = sum(values) / count  # not fsum, which refuses infinities
+        return Interval(values[0], values[0], values[0], count)  # exact, while sums of equal values are rounded
+    mean = sum(values) / count  # not fsum, which rejects infinities
     if count < 2 or not all(map(math.isfinite, values)):
         return Interval(mean, None, None, count)
     half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * float(stats.sem(values))
@@ -53,7 +53,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def times_stderr(count: int | None) -> float:
-    """How many standard errors a 95 % interval has to either side; by Student's t where the count is known."""
+    """Return half the width of a 95 % interval in standard errors, by Student's t if the count is known."""
     freedom = math.inf if count is None or count < 2 else count - 1
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
 
@@ -64,9 +64,9 @@ class Difference:
 
     Attributes:
         mean: The difference.
-        low: The lower end of its confidence interval; None where that is not known.
+        low: The lower end of the confidence interval; None if not known.
         high: The upper end.
-        p: The two-sided p-value: how probable so large a difference is between models that do not differ; None if it is
+        p: The two-sided p-value: the probability of so large a difference between models that do not differ; None if
             not known.
     """
 
@@ -77,19 +77,19 @@ class Difference:
 
     @property
     def tells(self) -> bool:
-        """Whether it is significant by itself, which one among many comparisons is not."""
+        """Whether the difference is significant as a single comparison, without correction for many."""
         return self.p is not None and self.p < 1 - LEVEL
 
 
 def with_errors(mean: float, errors: Sequence[tuple[float, float]], least: float = 0.0) -> Difference:
-    """A difference with independent errors: each widens the interval by its own t, and the squares add up.
+    """Make a difference with independent errors: each widens the interval by its own t, and the squares add up.
 
-    That is wider than the t of Welch and Satterthwaite, which promises too much where a few repeats happen to agree.
+    The interval is wider than that of Welch and Satterthwaite, which is too narrow if a few repeats happen to agree.
 
     Args:
         mean: The difference.
-        errors: Standard errors with their degrees of freedom; none where nothing is known of the error.
-        least: The smallest p-value that so many documents allow.
+        errors: The standard errors with their degrees of freedom; empty if the error is not known.
+        least: The smallest p-value that the number of documents allows.
     """
     if not errors:
         return Difference(mean)
@@ -101,13 +101,13 @@ def with_errors(mean: float, errors: Sequence[tuple[float, float]], least: float
         return math.hypot(*(error * float(stats.t.isf(math.exp(log_p) / 2, freedom)) for error, freedom in known))
 
     width, lowest = half(math.log(1 - LEVEL)), -700.0
-    beyond = half(lowest) < abs(mean)  # what floating point has no number for
+    beyond = half(lowest) < abs(mean)  # the p-value is too small for floating point
     p = 0.0 if beyond else math.exp(float(brentq(lambda log_p: half(log_p) - abs(mean), lowest, 0.0)))
     return Difference(mean, mean - width, mean + width, max(p, least))
 
 
 def holm(values: Mapping[Name, float]) -> dict[Name, float]:
-    """The p-values of a family of comparisons, each corrected for their number (Holm 1979)."""
+    """Return the p-values of a family of comparisons, corrected for their number (Holm 1979)."""
     corrected: dict[Name, float] = {}
     least = 0.0
     for place, name in enumerate(sorted(values, key=lambda name: values[name])):
@@ -117,17 +117,17 @@ def holm(values: Mapping[Name, float]) -> dict[Name, float]:
 
 
 def jaccard(one: AbstractSet[object], other: AbstractSet[object]) -> float:
-    """How much of two sets is common to both: 1 for equal ones, 0 for disjoint ones."""
+    """Return the Jaccard index of two sets: 1 for equal sets, 0 for disjoint sets."""
     return len(one & other) / len(one | other) if one | other else 1.0
 
 
 @dataclass(frozen=True)
 class Stability:
-    """How much the sets that the repeats gave agree.
+    """How much the removed sets of the repeats agree.
 
     Attributes:
-        jaccard: The mean over all pairs of repeats.
-        same: The share of pairs that are equal: the chance that another draw of text removes the same blocks.
+        jaccard: The mean Jaccard index over all pairs of repeats.
+        same: The share of pairs that are equal: the probability that another draw of text removes the same blocks.
     """
 
     jaccard: float
@@ -135,7 +135,7 @@ class Stability:
 
     @classmethod
     def of(cls, sets: Sequence[AbstractSet[object]]) -> Stability | None:
-        """The stability of the sets of several repeats; None for a single one."""
+        """Return the stability of the sets of several repeats; None for a single repeat."""
         pairs = list(combinations(sets, 2))
         if not pairs:
             return None
@@ -143,18 +143,18 @@ class Stability:
 
 
 def tau(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Kendall's tau-b of two rankings of the same blocks; None where one of them ranks nothing."""
+    """Return Kendall's tau-b of two rankings of the same blocks; None if one of them gives all the same rank."""
     found = float(stats.kendalltau(one, other).statistic)
     return found if math.isfinite(found) else None
 
 
 def mean_tau(ones: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> float | None:
-    """The mean of Kendall's tau over all pairs of a ranking of the one kind with one of the other."""
+    """Return the mean of Kendall's tau over all pairs of a ranking from `ones` and one from `others`."""
     taus = [found for one in ones for other in others if (found := tau(one, other)) is not None]
     return sum(taus) / len(taus) if taus else None
 
 
 def self_tau(rankings: Sequence[Sequence[float]]) -> float | None:
-    """The mean of Kendall's tau over all pairs of repeats; None for a single one."""
+    """Return the mean of Kendall's tau over all pairs of repeats; None for a single repeat."""
     taus = [found for one, other in combinations(rankings, 2) if (found := tau(one, other)) is not None]
     return sum(taus) / len(taus) if taus else None

@@ -13,12 +13,12 @@ from layerimp.report.removable import LEVELS, Level
 from layerimp.report.statistics import Interval
 
 REDUCTION = "parameter reduction"
-"""The last column of a grid's table, which holds words and no numbers."""
+"""The last column of a grid's table, which holds words rather than numbers."""
 _DECIDING = (0.95, 0.9, 0.99)
-"""The levels by which scorers are ordered, the first one first."""
+"""The levels by which scorers are ordered, the most important first."""
 _NOT_ZERO = re.compile("[1-9]")
 _ALIKE = 0.05
-"""Two sides of an interval that differ by less are said as one."""
+"""If the two sides of an interval differ by less than this, they are shown as one number."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Shown:
     """A table cell.
 
     Attributes:
-        text: What it says.
-        rank: 1 for the best, 2 for the runner-up, where the difference to those behind is significant.
+        text: The text of the cell.
+        rank: 1 for the best, 2 for the runner-up, if the difference to those behind is significant; else None.
     """
 
     text: str
@@ -39,10 +39,10 @@ class PaperTable:
     """The models and tasks at one pruner and ratio: rows of data sets and models, columns of scorers.
 
     Attributes:
-        title: What was done, such as `lowest, 25%`.
+        title: The pruner and the ratio, such as `lowest, 25%`.
         head: The names of the columns.
         rows: The cells.
-        place: How many of the columns say what a row is.
+        place: The number of columns that describe the row.
     """
 
     title: str
@@ -52,7 +52,7 @@ class PaperTable:
 
 
 def paper_tables(found: Findings) -> list[PaperTable]:
-    """One table for each pruner and ratio."""
+    """Return one table for each pruner and ratio."""
     rows = [row for model in found.models.values() for row in model.rows]
     pruners = list(found.design.pruners)
     places = {
@@ -87,7 +87,7 @@ def _row(row: Row, labels: Sequence[str]) -> list[Shown]:
 
 
 def summaries(found: Findings) -> list[PaperTable]:
-    """What is retained by scorer, healer and ratio, a table for each model and pruner; what retains most is first."""
+    """Return what is retained by scorer, healer and ratio, a table per model and pruner, best contender first."""
     tables = []
     for label, model in found.models.items():
         rows = model.headlines
@@ -105,7 +105,7 @@ def summaries(found: Findings) -> list[PaperTable]:
 
 
 def removables(found: Findings) -> list[PaperTable]:
-    """How many blocks may go, a table for each model and pruner; by whom most may go at the middle level is first."""
+    """Return how many blocks may be removed, a table per model and pruner, ordered by the middle level."""
     tables = []
     for label, model in found.models.items():
         for pruner in dict.fromkeys(pruner for pruner, _ in model.removable):
@@ -120,7 +120,7 @@ def removables(found: Findings) -> list[PaperTable]:
 
 
 def removable_at(level: Level) -> str:
-    """How many blocks may go at a level, with the interval over the repeats; a lower bound has none."""
+    """Show how many blocks may be removed at a level, with the interval over the repeats; a lower bound has none."""
     mean = f"{level.mean.mean:.3g}"
     if level.at_least:
         return f"≥ {mean}"
@@ -133,7 +133,7 @@ def removable_at(level: Level) -> str:
 
 
 def measured_on(model: ModelFindings) -> str:
-    """The tasks of a model, with their numbers of documents."""
+    """List the tasks of a model, with their numbers of documents."""
     return ", ".join(task if n is None else f"{task} (n = {n:,})" for task, n in model.documents.items())
 
 
@@ -147,21 +147,21 @@ def _entry(entry: Entry | None, *, is_share: bool) -> Shown:
 
 
 def reduction(row: Row) -> str:
-    """The shares of the blocks and of the parameters that go; a span where scorers remove blocks of different size."""
+    """Show the shares of blocks and parameters removed; a range if scorers remove blocks of different sizes."""
     low, high = row.removed_parameters
     parameters = f"{low:.1%}" if f"{low:.1%}" == f"{high:.1%}" else f"{low:.1%} to {high:.1%}"
     return f"{row.removed_blocks:.1%} of blocks, {parameters} of parameters"
 
 
 def named(ratio: float) -> str:
-    """A ratio as people say it."""
+    """Show a ratio, such as `25%` or `3 blocks`."""
     if isinstance(ratio, int):
         return f"{ratio} block" + ("s" if ratio > 1 else "")
     return f"{ratio * 100:.4g}%"
 
 
 def around(value: float, low: float, high: float, said: Callable[[float], str]) -> str:
-    """How far an interval reaches to either side: `± 3`, or `+40 −30`; empty where it has no width that can be said."""
+    """Show how far an interval reaches to either side: `± 3`, or `+40 −30`; empty if it has no visible width."""
     up, down = high - value, value - low
     if abs(up - down) <= _ALIKE * max(up, down):
         both = said((up + down) / 2)
@@ -175,12 +175,12 @@ def _two_digits(value: float) -> str:
 
 
 def percentage(value: float) -> str:
-    """A share in percent."""
+    """Show a share in percent."""
     return "−∞" if value == -math.inf else f"{value:.1%}"
 
 
 def with_error(metric: Metric) -> str:
-    """A metric and its standard error."""
+    """Show a metric and its standard error."""
     ends = metric.ends(1.0)
     if ends is None or not math.isfinite(metric.value):
         return number(metric.value)
@@ -189,12 +189,12 @@ def with_error(metric: Metric) -> str:
 
 
 def plus_minus(value: Interval) -> str:
-    """A mean and its interval."""
+    """Show a mean and its interval."""
     return _with_interval(value, number, _two_digits)
 
 
 def percent(value: Interval) -> str:
-    """A mean share and its interval."""
+    """Show a mean share and its interval."""
     return _with_interval(value, percentage, percentage)
 
 
@@ -205,7 +205,7 @@ def _with_interval(value: Interval, said: Callable[[float], str], error_said: Ca
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number with so many digits that count."""
+    """Show a number with `digits` significant digits."""
     if math.isinf(value):
         return "∞"
     if value and not 1e-3 <= abs(value) < 10 ** (digits + 2):
@@ -214,8 +214,8 @@ def number(value: float, digits: int = 4) -> str:
 
 
 _LEGEND = (
-    "mean ± half of the 95 % confidence interval over the repeats, where they differ (standard error over the "
-    "documents); of perplexities the geometric mean",
+    "mean ± half of the 95 % confidence interval over the repeats, if they differ (standard error over the "
+    "documents); for perplexities the geometric mean",
     "best (bold) and runner-up (underlined) are marked only where they are significantly better than all behind them: "
     "compared document by document, with Holm's correction",
     "retained: 100 % is the intact model, 0 % a model that knows nothing; worst: the lower of likelihood and accuracy",
@@ -223,13 +223,13 @@ _LEGEND = (
 
 
 def legend(found: Findings) -> Sequence[str]:
-    """What has to be known to read the tables."""
+    """Return the lines that explain the tables."""
     lines = list(_LEGEND)
     if any(model.removable for model in found.models.values()):
         lines.append(
-            "removable: the largest number of blocks that was measured such that every smaller one that was retains as "
-            "much, by the worst; mean ± half of its 95 % interval over the repeats; ≥ where all that was measured "
-            "holds in some repeat"
+            "removable: the largest measured number of blocks such that it and all smaller measured numbers retain the "
+            "share, by the worst; mean ± half of its 95 % interval over the repeats; ≥ if in some repeat all measured "
+            "numbers do"
         )
     if found.design.healers:
         lines.append("SCORER+HEALER: the same models, healed on the text of the repeat")

@@ -8,6 +8,6 @@ from layerimp._version import __version__
 
 
 def versions() -> str:
-    """This library's version, and those of the libraries that compute and evaluate, in words."""
+    """Return in words the versions of layerimp and of the libraries that compute and evaluate."""
     names = ("torch", "transformers", "lm_eval")
     return ", ".join([f"layerimp {__version__}", *(f"{name} {version(name)}" for name in names)])

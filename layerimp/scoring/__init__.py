@@ -1,1 +1,1 @@
-"""Scorers at work: in as few passes over the calibration set as possible."""
+"""Running scorers, in as few passes over the calibration set as possible."""

@@ -38,22 +38,22 @@ def score(
     """Score every block of a model, and with the cuts `all` every seam between two blocks as well.
 
     Args:
-        model: Any transformer of Hugging Face; left as it was.
-        calibration: Batches of `input_ids` and `attention_mask` [batch, seq]; iterated once per pass.
-        scorers: Names of registered scorers, or configured `Scorer`s for this model's block count; in a mapping,
-            by the label that their result gets.
-        cuts: What is scored: `blocks`, or `all` for blocks and seams, which are two series in one result, each with
+        model: Any Hugging Face transformer; it is not changed.
+        calibration: Batches of `input_ids` and `attention_mask` [batch, seq]; iterated over once per pass.
+        scorers: Names of registered scorers, or `Scorer` instances for this model's number of blocks; in a mapping, by
+            the label of the result.
+        cuts: The units to score: `blocks`, or `all` for blocks and seams, which are two series in one result, each with
             shares and windows of its own.
         progress: Where to report progress.
 
     Returns:
-        The importance by label: the scorer's name, where no label was given.
+        The importance by label, which is the scorer's name if no label was given.
 
     Raises:
         UnknownNameError: no scorer has that name, or `cuts` is neither `blocks` nor `all`.
         ModelError: a scorer does not fit the model, or cannot score seams.
         CalibrationError: a batch is empty, malformed or holds ids that the model has no embedding for.
-        NonFiniteError: the model, or a scorer, yields a NaN or an infinity.
+        NonFiniteError: the model or a scorer produces a NaN or an infinity.
     """
     cuts, stack = checked_cuts(cuts), find_blocks(model)
     labelled = scorers if isinstance(scorers, Mapping) else _by_name(scorers)
@@ -128,10 +128,10 @@ def measure(
         seams: The scorers of seams, by the same labels, made for the number of seams. They share the passes of the
             other scorers, and one result holds both series, in depth order.
         removed: The steps that are bypassed.
-        cuts: Whether the blocks are those that are untouched, or all in the row that is left; by default the latter
-            where `seams` are asked for.
+        cuts: Whether to score only blocks of which nothing is removed (`blocks`), or also those composed of two halves
+            (`all`); by default `all` if `seams` are given.
         progress: Where to report progress.
-        cache: What the blocks put out in earlier calls.
+        cache: The outputs of blocks in earlier calls.
 
     Raises:
         ModelError: a scorer does not fit the model, or cannot score seams; or the model's blocks cannot be divided.
@@ -171,7 +171,7 @@ def measure_sublayers(
     progress: Progress = SILENT,
     cache: BlockCache | None = None,
 ) -> dict[str, Importance]:
-    """Score the attentions and the MLPs apart, with the steps `removed` bypassed.
+    """Score the attentions and the MLPs separately, with the steps `removed` bypassed.
 
     Attentions and MLPs are two series, each scored by itself. One result holds both, in depth order: `0.attn`, `0.mlp`,
     `1.attn`. None of them can be removed alone.
@@ -183,7 +183,7 @@ def measure_sublayers(
         mlp: The scorers of the MLPs, by the same labels.
         removed: The steps that are bypassed.
         progress: Where to report progress.
-        cache: What the blocks put out in earlier calls.
+        cache: The outputs of blocks in earlier calls.
 
     Raises:
         ModelError: a scorer does not fit the model or cannot score single sublayers, or the model's blocks cannot be
@@ -231,7 +231,7 @@ def _fill(
         one.check()
     scorers = {(label, which): one for label in series[0].scorers for which, one in _both(series, label)}
     passes = shared_passes(scorers)
-    if isinstance(calibration, Iterator):  # it could be gone through only once
+    if isinstance(calibration, Iterator):  # an iterator can be used only once
         calibration = list(calibration)
     filled = {key: Filled(scorer, series[key[1]].steps, what=series[key[1]].what) for key, scorer in scorers.items()}
     with in_eval_mode(stack.model):
@@ -250,14 +250,14 @@ def _fill(
 
 
 def _both(series: Sequence[ScoredSeries], label: str) -> Iterator[tuple[int, Scorer]]:
-    """The scorers of a label, each with the number of its series."""
+    """Yield the scorers of a label, each with the number of its series."""
     for which, one in enumerate(series):
         if label in one.scorers:
             yield which, one.scorers[label]
 
 
 def finished(label: str, shards: Sequence[Filled]) -> Importance:
-    """The importance from the shards of a calibration set; the first scorer absorbs the others.
+    """Compute the importance from the shards of a calibration set; the first scorer absorbs the others.
 
     Raises:
         PluginError: the scorer failed, or does not score every block.
@@ -271,7 +271,7 @@ def finished(label: str, shards: Sequence[Filled]) -> Importance:
 
 
 def _computed(label: str, shards: Sequence[Filled]) -> Importance:
-    """What a scorer found in one series."""
+    """Compute the importance in one series."""
     first = shards[0]
     for shard in shards:
         if shard.error:

@@ -121,7 +121,7 @@ class Pass:
             calibration: The calibration set.
             scored: What is scored, and what is bypassed.
             progress: Where to report progress.
-            cache: What the blocks put out in earlier passes.
+            cache: The outputs of blocks in earlier passes.
         """
         rounds = stack if stack.streamed else calibration
         total = len(rounds) if isinstance(rounds, Sized) else None
@@ -216,11 +216,11 @@ class Pass:
         return {key: next(other for other in largest if sites <= other) for key, sites in own.items()}
 
     def _attending(self) -> list[Key]:
-        """The scorers that have not failed."""
+        """List the scorers that have not failed."""
         return [key for key in self.scorers if key not in self.failed]
 
     def _renew(self) -> None:
-        """Replace all remaining scorers by fresh ones, since they may have read a tensor that was changed."""
+        """Replace all remaining scorers by new ones, since they may have read a tensor that was changed."""
         for key in self._attending():
             with self._setting_aside(key, "when it was made anew"):
                 self.scorers[key] = _anew(self.scorers[key])

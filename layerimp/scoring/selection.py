@@ -1,4 +1,4 @@
-"""Which scorers take part in a run: those that were named, those that `all` stands for, and the baselines."""
+"""The scorers of a run: those requested by name, those that `all` stands for, and the baselines."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Selection:
         try:
             yield
         except (ModelError, PluginError, SurgeryError, NonFiniteError) as error:
-            theirs = error.names_plugin or not isinstance(error, NonFiniteError)  # and not what the model puts out
+            theirs = error.names_plugin or not isinstance(error, NonFiniteError)  # not a NaN of the model
             if theirs and label in self.unnamed & self.specs.keys():
                 self.left_out[label] = str(error)
             elif error.names_plugin and self.specs.keys() - self.unnamed - {label}:
@@ -122,7 +122,7 @@ class Selection:
         if trying := [label for label in self.specs if label in self.unnamed]:
             with self.progress.stage(f"try {', '.join(trying)} on a few tokens", len(trying)) as advance:
                 for label in trying:
-                    # Too few tokens, or a NaN, is for the whole set to judge.
+                    # Too few tokens, or a NaN, will be reported for the whole set.
                     with self.excusing(label), suppress(CalibrationError, NonFiniteError):
                         self._try(stack, few, label, kind)
                     advance(1)
@@ -180,5 +180,5 @@ def installed(progress: Progress) -> list[str]:
 
 
 def is_blind(name: str) -> bool:
-    """Whether a scorer looks at nothing, so that no text changes its scores."""
+    """Whether a scorer does not look at the model, so that no text changes its scores."""
     return getattr(registry().get("scorer", name), "sweep", name) is None

@@ -21,7 +21,7 @@ class ScoredSeries:
     """A series of units and its scorers.
 
     Attributes:
-        what: What the units are, in a word such as `seams`.
+        what: The plural name of the units, such as `seams`.
         steps: The units, as steps.
         scorers: The scorers, by label.
         kind: The kind of unit, which the scorers have to support; None for blocks.
@@ -52,7 +52,7 @@ class ScoredSeries:
 
 
 def joined(one: Importance, other: Importance, what: str) -> Importance:
-    """The importance of two series as one, in depth order."""
+    """Join the importance of two series into one, in depth order."""
     steps = [*one.blocks, *other.blocks]
     order = sorted(range(len(steps)), key=lambda at: sublayers_of(steps[at]))
 
@@ -73,5 +73,5 @@ def joined(one: Importance, other: Importance, what: str) -> Importance:
 
 
 def _in_turns(even: Sequence[float], odd: Sequence[float]) -> list[float]:
-    """The values of two lists in turns, beginning with `even`, which has one value more than `odd`."""
+    """Interleave the values of two lists, beginning with `even`, which has one value more than `odd`."""
     return [value for pair in zip(even, [*odd, math.nan], strict=True) for value in pair][:-1]

@@ -1,1 +1,1 @@
-"""What models amount to, and what a smaller one is asked to amount to: plain numbers, without a model."""
+"""The sizes of models and the targets for pruned models, as plain numbers without a model."""

@@ -1,4 +1,4 @@
-"""What each part of a model amounts to, so that the size of what a plan leaves is known without removing anything."""
+"""The ledger: the size of each part of a model, from which a pruned model's size follows without removing anything."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from layerimp.steps import Cuts
 
 Owners = frozenset[Sublayer]
-"""The sublayers that use a parameter, which goes once all of them are gone."""
+"""The sublayers that use a parameter. The parameter is removed once all of them are removed."""
 _PARTS = ("attn", "mlp")
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """What a model, or a part of one, amounts to.
+    """The size of a model, or of a part of one.
 
     Attributes:
-        parameters: Its distinct parameters.
-        bytes: Theirs, as they are stored.
-        cache: What generation keeps of each token, in bytes; NaN where that is not known.
+        parameters: The number of distinct parameters.
+        bytes: The bytes of these parameters in the stored dtype.
+        cache: The bytes that generation keeps per token; NaN if not known.
     """
 
     parameters: int = 0
@@ -36,19 +36,19 @@ class Amounts:
         return Amounts(self.parameters + other.parameters, self.bytes + other.bytes, self.cache + other.cache)
 
     def of(self, quantity: str) -> float:
-        """The amount of a quantity: `parameters`, `bytes` or `kv-cache`."""
+        """Return the value of a quantity: `parameters`, `bytes` or `kv-cache`."""
         return {"parameters": self.parameters, "bytes": self.bytes, "kv-cache": self.cache}[quantity]
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """What the parts of a model amount to.
+    """The sizes of a model's parts.
 
     Attributes:
         num_blocks: The number of blocks.
-        outside: What stays whatever is removed: embeddings, head, and all else outside the blocks.
-        parts: By their owners, what goes once all of these are gone. What lies in a block whose halves are not told
-            apart belongs to both of them.
+        outside: The part that is never removed: embeddings, head, and everything else outside the blocks.
+        parts: For each set of owners, the part that is removed once all of these sublayers are removed. If the halves
+            of a block are not known, its whole content belongs to both halves.
     """
 
     num_blocks: int
@@ -57,7 +57,7 @@ class Ledger:
 
     @classmethod
     def collected(cls, num_blocks: int, entries: Iterable[tuple[Collection[Sublayer], Amounts]]) -> Ledger:
-        """The ledger of single entries, each with its owners; one without owners lies outside the blocks."""
+        """Make a ledger from single entries with their owners; an entry without owners is outside the blocks."""
         sums: defaultdict[Owners, Amounts] = defaultdict(Amounts)
         for owners, amounts in entries:
             sums[frozenset(owners)] += amounts
@@ -70,32 +70,33 @@ class Ledger:
         return [Sublayer.at(depth) for depth in range(2 * self.num_blocks)]
 
     def left(self, gone: Collection[Sublayer]) -> Amounts:
-        """What is left of the model without some sublayers."""
+        """Return the size of the model without some sublayers."""
         out = frozenset(gone)
         return sum((amounts for owners, amounts in self.parts.items() if not owners <= out), self.outside)
 
     def inside(self, of: Collection[Sublayer]) -> Amounts:
-        """What goes with some sublayers and nothing else."""
+        """Return the size of what is removed with some sublayers."""
         own = frozenset(of)
         return sum((amounts for owners, amounts in self.parts.items() if owners <= own), Amounts())
 
     def fewest(self, quantity: str, limit: float, free: Collection[Sublayer], *, lightest: bool = False) -> int:
-        """A number of steps below which no removal brings a quantity down to a limit.
+        """Return the least number of steps that can bring a quantity down to a limit.
 
         Args:
             quantity: The quantity.
             limit: The largest value that is allowed.
-            free: The sublayers that may go.
-            lightest: Whether what amounts to least goes first: about the number with which every removal does.
+            free: The sublayers that may be removed.
+            lightest: Whether to assume that the smallest parts are removed first. The result is then about the number
+                of steps with which any removal meets the limit.
         """
         excess = self.left(()).of(quantity) - limit
         slack = 1e-9 * max(1.0, abs(excess))  # the shares are rounded
         return sum(amount < excess - slack for amount in self.removable(quantity, free, lightest=lightest))
 
     def removable(self, quantity: str, free: Collection[Sublayer], *, lightest: bool = False) -> list[float]:
-        """What 0, 1, 2 and more steps remove of a quantity at most, or with `lightest` about at least.
+        """Return the most of a quantity that 0, 1, 2 and more steps remove, or with `lightest` about the least.
 
-        A part with several owners counts in equal shares: no removal takes more than the shares of what it removes.
+        A part with several owners counts in equal shares, since no removal takes more than the shares of its sublayers.
         """
         shares: defaultdict[Sublayer, float] = defaultdict(float)
         for owners, amounts in self.parts.items():
@@ -105,13 +106,13 @@ class Ledger:
         return list(accumulate((sum(pair) for pair in zip(*halves, strict=False)), initial=0.0))
 
     def least(self, quantity: str, stay: Collection[int], gone: Collection[Sublayer], cuts: Cuts) -> Amounts:
-        """The least that a removal can leave, by one quantity.
+        """Return the size of the smallest model that a removal can leave, by one quantity.
 
         Args:
             quantity: The quantity.
-            stay: The blocks that stay whole; if there are none, one block of some kind is left.
-            gone: The sublayers that go in any case.
-            cuts: Whether whole blocks alone go, or seams as well, so that what is left may be of two blocks.
+            stay: The blocks that are kept whole; if there are none, one block of some kind is left.
+            gone: The sublayers that are removed in any case.
+            cuts: Whether only whole blocks are removed, or seams as well, so that a block of two halves may be left.
         """
         kept = [{one for one in self.sublayers if one.block in stay and one not in gone}]
         if not kept[0]:

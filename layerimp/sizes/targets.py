@@ -1,4 +1,4 @@
-"""The sizes that can be asked for, such as `bytes=6GB` or `latency=0.7`."""
+"""Target sizes for pruned models, such as `bytes=6GB` or `latency=0.7`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from layerimp.errors import OptionError, unknown_name
 
 Quantity = Literal["parameters", "bytes", "kv-cache", "latency"]
-"""What can be asked for."""
+"""The quantities that a target can limit."""
 
 _BYTES = {
     "": 1,
@@ -26,14 +26,14 @@ _UNITS: dict[str, dict[str, int]] = {
     "kv-cache": _BYTES,
     "latency": {"ms": 1, "s": 1000},
 }
-"""How many of its own unit each unit of a quantity is; one without a name is the quantity's own."""
+"""The factor of each unit of a quantity, relative to the unit without a name."""
 UNITS: dict[str, str] = {
     "parameters": "parameters",
     "bytes": "bytes",
     "kv-cache": "bytes per token",
     "latency": "ms",
 }
-"""The unit in which a quantity is told."""
+"""The unit in which a quantity is shown."""
 _EXAMPLES = {
     "parameters": "200M, 1.5B or 200000000",
     "bytes": "6GB (10^9 bytes each) or 6GiB (2^30 bytes each)",
@@ -48,10 +48,10 @@ class Target:
     """A size that a pruned model must not exceed.
 
     Attributes:
-        quantity: What is asked for.
+        quantity: The limited quantity.
         asked: The value as it was written.
-        value: The value: of the intact model's where `factor` is set, else in the unit of `UNITS`.
-        factor: Whether the value is a factor of the intact model's.
+        value: The value, in the unit of `UNITS`, or as a factor if `factor` is set.
+        factor: Whether the value is a factor of the intact model's value.
     """
 
     quantity: Quantity
@@ -63,16 +63,16 @@ class Target:
         return f"{self.quantity}={self.asked}"
 
     def limit(self, intact: float) -> float:
-        """The largest value that is allowed, for a model that amounts to `intact`, in the unit of `UNITS`."""
+        """Return the largest allowed value, in the unit of `UNITS`, if the intact model has the value `intact`."""
         return float(self.value * Fraction(intact)) if self.factor else float(self.value)
 
 
 def read_targets(values: Mapping[str, Any]) -> list[Target]:
-    """Targets from plain values, such as `{"bytes": "6GB", "latency": 0.7}`.
+    """Make targets from plain values, such as `{"bytes": "6GB", "latency": 0.7}`.
 
     Raises:
         UnknownNameError: there is no such quantity.
-        OptionError: a value is no size, has an unknown unit, or is a factor that is not between 0 and 1.
+        OptionError: a value is not a size, has an unknown unit, or is a factor that is not between 0 and 1.
     """
     return [_target(name, value) for name, value in values.items()]
 
@@ -101,10 +101,10 @@ def _target(name: str, value: Any) -> Target:
 
 
 def split_targets(texts: list[str]) -> dict[str, str]:
-    """The targets of a command line, each NAME=VALUE, as plain values.
+    """Read the targets of a command line, each NAME=VALUE, as plain values.
 
     Raises:
-        OptionError: one has no value, or a quantity comes twice.
+        OptionError: a target has no value, or a quantity is given twice.
     """
     found: dict[str, str] = {}
     for text in texts:
@@ -119,17 +119,17 @@ def split_targets(texts: list[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Reached:
-    """How a pruned model stands to a target; values are in the unit of `UNITS`.
+    """A pruned model's value beside a target; values are in the unit of `UNITS`.
 
     Attributes:
-        target: What was asked for.
+        target: The target.
         limit: The largest value that is allowed.
         original: The intact model's value.
         value: The pruned model's value.
-        stderr: Its standard error, where it is measured; None where it is counted.
-        less: What one step less leaves: the intact model's value where one step goes. None where there is no such plan,
-            or a latency was not measured.
-        more: What one step more leaves, or None in the same way.
+        stderr: The standard error of a measured value; None for a value that is counted.
+        less: The value with one step less, which for a single step is the intact model's value. None if there is no
+            such plan, or if its latency was not measured.
+        more: The value with one step more; None in the same cases.
     """
 
     target: Target

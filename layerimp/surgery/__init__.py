@@ -1,1 +1,1 @@
-"""Removing blocks: exactly and reversibly, or not at all."""
+"""Surgery: removing blocks exactly and reversibly, or not at all."""

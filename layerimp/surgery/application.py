@@ -1,4 +1,4 @@
-"""Lets a model become what its shortened configuration describes, and takes that back."""
+"""Changes a model into the one that its shortened configuration describes, and back."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 def put_in_place(
     stack: BlockStack, found: Shortened, blocks: Sequence[nn.Module], rows: Sequence[int], undo: ExitStack
 ) -> None:
-    """Let a model become what its shortened configuration describes.
+    """Change a model in place into the one that its shortened configuration describes.
 
     Args:
         stack: The blocks of the intact model.
-        found: The configuration, and what follows from it.
+        found: The configuration, and the changes that follow from it.
         blocks: The kept blocks.
-        rows: Of what has one for each block beside the blocks, those that are kept.
-        undo: Gets what takes it back.
+        rows: The indices that are kept in lists and tables outside the blocks that have one entry per block.
+        undo: The stack that receives the functions to undo the changes.
     """
     model, count = stack.model, len(stack)
     for (new, name), value in found.attributes.items():
@@ -49,7 +49,7 @@ def put_in_place(
 
 
 def _acquired(stack: BlockStack, blocks: Sequence[nn.Module], found: Shortened) -> Iterator[tuple[int, str]]:
-    """The indices in parts of blocks that the model exchanged since it was built, and that have to become others."""
+    """Yield attributes to change, as (new block, path), in parts that the model replaced after it was built."""
     known = {name for _, name in found.attributes}
     held = [facts(block) for block in stack]
     names = {name for name in held[0] if name not in known and type(held[0][name]) is int}
@@ -63,20 +63,20 @@ def _set(module: nn.Module, name: str, value: object, undo: ExitStack) -> None:
     """Set an attribute, such as a block's index: a stale one breaks cached generation."""
     try:
         before = attrgetter(name)(module)
-    except AttributeError:  # models may exchange a part while they run, and that one does not ask
+    except AttributeError:  # models may replace a part while they run, and the new part lacks the attribute
         return
     _exchange(module, name, type(before)(value) if isinstance(value, tuple | dict) else value, undo)
 
 
 def _sliced(whole: Tensor, axis: int, kept: Sequence[int], count: int) -> Tensor:
-    """The kept blocks' slices of a weight that has one for each block."""
+    """Return the kept slices of a weight that has one slice per block along an axis."""
     rows = torch.arange(whole.shape[axis], device=whole.device).view(count, -1)[list(kept)].flatten()
     sliced = whole.detach().index_select(axis, rows)
     return nn.Parameter(sliced, requires_grad=whole.requires_grad) if isinstance(whole, nn.Parameter) else sliced
 
 
 def _exchange(module: nn.Module, path: str, value: object, undo: ExitStack) -> None:
-    """Let a module hold something else at a path in it."""
+    """Replace what a module holds at a path."""
     parent, _, name = path.rpartition(".")
     part = module.get_submodule(parent)
     undo.callback(setattr, part, name, getattr(part, name))
@@ -84,7 +84,7 @@ def _exchange(module: nn.Module, path: str, value: object, undo: ExitStack) -> N
 
 
 def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None:
-    """Let every configuration in the model, and what it says of tied weights, be that of the meta model."""
+    """Give the model the configurations and the lists of tied weights of the meta model."""
     for config, target in _pairs(model.config, found.config):
         undo.callback(_restore, config, dict(vars(config)))
         changed = {
@@ -102,7 +102,7 @@ def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None
 
 
 def _pairs(old: PretrainedConfig, new: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, PretrainedConfig]]:
-    """A configuration and its parts, each with its new state."""
+    """Yield a configuration and its parts, each with its new version."""
     yield old, new
     for name in list(vars(old)):
         part: Any = vars(old)[name]

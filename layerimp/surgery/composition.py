@@ -1,4 +1,4 @@
-"""Blocks that are composed: the attention half of one block and the MLP half of a later one."""
+"""Composed blocks: the attention half of one block with the MLP half of a later one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from layerimp.blocks.middle import Halves
 
 _OWN = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
-"""What a module that is a copy holds for itself."""
+"""The dictionaries of a module of which a copy gets its own."""
 
 
 def composed(attention: nn.Module, mlp: nn.Module, halves: tuple[Halves, Halves]) -> nn.Module:
-    """A block with the attention half of one block and the MLP half of another, which stay as they are.
+    """Make a block from the attention half of one block and the MLP half of another; both stay as they are.
 
-    Submodules are shared; what holds parts of both halves is copied from the block of the attention.
+    Submodules are shared. A module that contains parts of both halves is copied from the attention's block.
 
     Args:
-        attention: The block whose attention half it gets.
-        mlp: The block whose MLP half it gets.
-        halves: The halves of both.
+        attention: The block that provides the attention half.
+        mlp: The block that provides the MLP half.
+        halves: The halves of both blocks.
 
     Raises:
-        SurgeryError: the two blocks are not divided in the same way, or lie on several devices.
+        SurgeryError: the two blocks are not divided in the same way, or lie on different devices.
     """
     old, new = (one.mlp for one in halves)
     taken = {path for path in new if not in_mlp(path, old) and _has(attention, path)}
@@ -58,7 +58,7 @@ def composed(attention: nn.Module, mlp: nn.Module, halves: tuple[Halves, Halves]
 
 
 def parts_both(path: str, mlp: Collection[str]) -> bool:
-    """Whether a module, by its path in a block, holds parts of both halves: paths of the MLP half lie inside it."""
+    """Whether a module, by its path in a block, contains parts of both halves: it contains paths of the MLP half."""
     return any(path in _above(one) for one in mlp)
 
 
@@ -68,13 +68,13 @@ def in_mlp(path: str, mlp: Collection[str]) -> bool:
 
 
 def _above(path: str) -> list[str]:
-    """The paths of all modules that hold what is at a path, the block's own, which is empty, among them."""
+    """Return the paths of all modules that contain a path, including the block itself, whose path is empty."""
     names = path.split(".")
     return [".".join(names[:depth]) for depth in range(len(names))]
 
 
 def _has(block: nn.Module, path: str) -> bool:
-    """Whether a block has anything at a path."""
+    """Whether a block has a module, parameter or buffer at a path."""
     try:
         return attrgetter(path)(block) is not None
     except AttributeError:
@@ -82,12 +82,12 @@ def _has(block: nn.Module, path: str) -> bool:
 
 
 def _held(module: nn.Module, name: str) -> dict[str, Any]:
-    """Which of a module's dictionaries holds a part."""
+    """Return the dictionary of a module that holds a part."""
     return next(held for kind in _OWN[:3] if name in (held := vars(module)[kind]))
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """A module that shares all parts of another, and can get others without changing it."""
+    """Return a copy of a module that shares all its parts, and whose parts can be replaced separately."""
     copied = type(module).__new__(type(module))
     vars(copied).update(vars(module))
     for kind in _OWN:

@@ -1,6 +1,6 @@
-"""What the fields of a configuration may become when blocks go: by their form and by their values, not by their names.
+"""Possible new values of configuration fields after a removal, derived from their form and values, not their names.
 
-Each rewriting is a guess that a meta model confirms or not; see `layerimp.surgery.config_search`.
+Each new value is a guess, which a meta model confirms or refutes; see `layerimp.surgery.config_search`.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Any
 from transformers import PretrainedConfig
 
 COMMON = frozenset(vars(PretrainedConfig()))
-"""Fields that every configuration has; none describes blocks."""
+"""Fields that every configuration has. None of them describes blocks."""
 COUNTS_LAYERS = re.compile(r"(^|_)(layers?|blocks?|depth)(_|$)")
-"""Names of fields that speak of layers."""
+"""Matches names of fields that mention layers."""
 LONGEST_PERIOD = 16
 _TOKENS = re.compile(r"token_(ids?|index)$")
 
 FieldPath = tuple[str, ...]
-"""Where a field is: its name, after those of the mappings that hold it."""
+"""The path of a field: the names of the mappings that contain it, then its own name."""
 Fields = dict[FieldPath, Any]
-"""Rewritten fields, in the order in which they are written."""
+"""New values of fields, in the order in which they are written."""
 
 
 @dataclass(frozen=True)
 class Rewrites:
-    """What fields may become for the kept blocks, or for the kept attentions or MLPs.
+    """Possible new values of fields for the kept blocks, or for the kept attentions or MLPs.
 
     Attributes:
-        kept: The indices of the blocks that stay, or of which that half stays, in order.
-        count: How many there were.
-        kinds: The blocks by what they are built of, where they differ.
+        kept: The indices of the kept blocks, or of the blocks of which that half is kept, in order.
+        count: The number of blocks of the intact model.
+        kinds: The blocks grouped by their structure, if structures differ.
     """
 
     kept: Sequence[int]
@@ -44,27 +44,27 @@ class Rewrites:
     kinds: Sequence[frozenset[int]] = ()
 
     def listed(self, name: str, value: Any) -> Any:
-        """A list or a mapping with one entry per block, shortened; None for what is neither."""
+        """Shorten a list or a mapping with one entry per block; None for other values."""
         if name in COMMON or _TOKENS.search(name):
             return None
         if isinstance(value, list | tuple) and len(value) == self.count:
-            if list(value) == list(range(self.count)):  # all of them, by index
+            if list(value) == list(range(self.count)):  # the indices of all blocks
                 return list(range(len(self.kept)))
             return [value[index] for index in self.kept]
         if isinstance(value, dict) and value and all(str(key).isdigit() and int(key) < self.count for key in value):
             if len(value) < self.count and not COUNTS_LAYERS.search(name):
-                return None  # it numbers something else
+                return None  # the keys number something else
             entries = {int(key): (type(key), entry) for key, entry in value.items()}
             return {entries[old][0](new): entries[old][1] for new, old in enumerate(self.kept) if old in entries}
         return None
 
     def periods(self, value: Any) -> Iterator[int]:
-        """What a number may become that tells after how many blocks a pattern repeats."""
+        """Yield possible values for a number that says after how many blocks a pattern repeats."""
         if type(value) is int and 0 <= value <= self.count:
             yield from range(1, min(self.count, LONGEST_PERIOD) + 1)
 
     def candidates(self, value: Any) -> Iterator[Any]:
-        """What a field may become: a count of the first or last blocks, a factor, a list of indices."""
+        """Yield possible values for a field: a count of the first or last blocks, a factor, a list of indices."""
         kept, count = self.kept, self.count
         if type(value) is int and 0 <= value <= count:
             yield sum(index < value for index in kept)
@@ -92,9 +92,9 @@ class Rewrites:
             yield [[[expanded[index] for index in kept], 1]]
 
     def followers(self, part: Mapping[str, Any], done: Fields) -> Iterator[tuple[FieldPath, Any]]:
-        """Fields that are not `done` and speak of layers, as they would be for the kept blocks.
+        """Yield fields that mention layers and are not `done`, with their values for the kept blocks.
 
-        A number does where it counts all blocks, or parts them just as one of the lists does.
+        A number is included if it counts all blocks, or if it divides them at the same place as one of the lists.
         """
         lists = [
             value
@@ -120,7 +120,7 @@ class Rewrites:
 
 
 def leaves(part: Mapping[str, Any], path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
-    """The fields of a configuration, and those of mappings in it, that may depend on the blocks."""
+    """Yield the fields of a configuration, and of mappings in it, that may depend on the blocks."""
     for name, value in part.items():
         if not isinstance(name, str) or (not path and name in COMMON):
             continue
@@ -131,19 +131,19 @@ def leaves(part: Mapping[str, Any], path: FieldPath = ()) -> Iterator[tuple[Fiel
 
 
 def write(part: dict[str, Any], fields: Fields) -> None:
-    """Let a configuration hold rewritten fields."""
+    """Write new values of fields into a configuration."""
     for path, value in fields.items():
         holder = reduce(getitem, path[:-1], part)
         holder[path[-1]] = copy.deepcopy(value)
 
 
 def _parts(one: Sequence[Any], value: int) -> bool:
-    """Whether the first `value` entries of a list are all alike, and the next one is not."""
+    """Whether the first `value` entries of a list are equal, and the next entry is different."""
     return len({str(entry) for entry in one[:value]}) == 1 and str(one[value]) != str(one[value - 1])
 
 
 def _expanded(value: list[Any]) -> list[Any] | None:
-    """A list of [kinds, times] pairs as the list of kinds that it stands for; None where it is none."""
+    """Expand a list of [kinds, times] pairs to the list of kinds that it stands for; None for other lists."""
     expanded: list[Any] = []
     for item in value:
         if not (isinstance(item, list | tuple) and len(item) == 2):

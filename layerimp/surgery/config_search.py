@@ -1,9 +1,9 @@
-"""Finds a configuration from which stock code builds a model's kept blocks, and nothing else.
+"""Finds a configuration from which stock code builds exactly a model's kept blocks.
 
-No field is known by name. The lists with one entry per block lose those of the removed ones, and so do mappings from
-block to entry. Other fields that depend on the depth are found by trying: a field is rewritten as a count of the first
-or last blocks, as a list of indices, as a period, as a factor that scales with the depth; and what makes the meta model
-more like the kept blocks is taken. What stays different in the end is a refusal.
+No field is known by name. Lists with one entry per block, and mappings from block to entry, lose the entries of removed
+blocks. Other fields that depend on the depth are found by trial: a field is rewritten as a count of the first or last
+blocks, as a list of indices, as a period, or as a factor that scales with the depth, and the change is kept if it makes
+the meta model more like the kept blocks. If any difference is left at the end, the removal is refused.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from layerimp.steps import Part
 
 _LIMIT = 400
-"""Skeletons that are tried at most."""
+"""The largest number of meta models to try."""
 
 
 @dataclass
 class Shortened:
-    """A configuration for the kept blocks, and what else has to follow in the model itself.
+    """A configuration for the kept blocks, and the other changes to the model that follow from it.
 
     Attributes:
-        config: The whole model's configuration.
-        meta_model: What stock code builds from it.
-        attributes: Plain attributes of the kept blocks that become others, by (new index, path): block indices mostly.
-        outside: Plain attributes of the rest of the model that become others, by path.
-        parallel: Lists of modules beside the blocks that have one for each of them.
-        tables: Weights outside the blocks, by path, that have one slice per block along an axis.
-        left: What would be different in the kept blocks, as prose.
-        beside: What would be different outside them, as prose.
+        config: The configuration of the whole model.
+        meta_model: The model that stock code builds from the configuration.
+        attributes: New values of plain attributes of the kept blocks, by (new index, path); mostly block indices.
+        outside: New values of plain attributes of the rest of the model, by path.
+        parallel: The paths of further lists of modules that have one module per block.
+        tables: The weights outside the blocks that have one slice per block, by path, with the axis.
+        left: The remaining differences in the kept blocks, in words.
+        beside: The remaining differences outside the blocks, in words.
     """
 
     config: PretrainedConfig
@@ -58,20 +58,20 @@ class Shortened:
 
     @property
     def misfit(self) -> int:
-        """How much would be different."""
+        """The number of remaining differences."""
         return len(self.left) + len(self.beside)
 
 
 def shortened(stack: BlockStack, kept: Sequence[Pair], halves: Mapping[int, Halves]) -> Shortened:
-    """A configuration from which stock code builds the kept blocks.
+    """Find a configuration from which stock code builds the kept blocks.
 
     Args:
         stack: The blocks of the intact model.
         kept: The kept blocks.
-        halves: The halves of those that are kept in part, by index.
+        halves: The halves of the blocks of which only one half is kept, by index.
 
     Raises:
-        SurgeryError: there is none; says what would be different.
+        SurgeryError: no such configuration was found; the error says what would be different.
     """
     return _Search(stack, kept, halves).run()
 
@@ -98,11 +98,11 @@ class _Search:
         self.lists = {path: m for path, m in before.named_modules() if isinstance(m, nn.ModuleList)}
         self.whole = self.model.config.to_dict()
         self.where = _location(self.model.config, stack.config, self.name)
-        # What is one for each block follows the attention at first; and then the MLP, where that fits better.
+        # Lists with one entry per block follow the attention at first, and then the MLP if that fits better.
         self.rewrites = [Rewrites(self.kept.by[part], self.count, self.kept.kinds(part)) for part in self._parts()]
 
     def _parts(self) -> tuple[Part, ...]:
-        """The halves that the configuration may follow: one for both, where whole blocks go."""
+        """The halves that the configuration may follow; a single one if only whole blocks are removed."""
         return ("attn",) if self.kept.by["attn"] == self.kept.by["mlp"] else ("attn", "mlp")
 
     def run(self) -> Shortened:
@@ -114,13 +114,13 @@ class _Search:
         return self._consistent(fields, best)
 
     def _start(self) -> tuple[Fields, Shortened]:
-        """The lists and mappings shortened, and the best of the fields that may count the blocks."""
+        """Shorten the lists and mappings, and choose the best field among those that may count the blocks."""
         part = self._part(self.whole)
         listed = {(name,): new for name, old in part.items() if (new := self.rewrites[0].listed(name, old)) is not None}
         found: list[tuple[Fields, Shortened]] = []
         for left_out, counted in product(((), *listed), list(self._counts())):
             if left_out and found:
-                break  # a list that is as long by chance would keep every meta model from being built
+                break  # if a list has this length by chance, shortening it would make every meta model fail
             fields = {path: new for path, new in listed.items() if path != left_out} | counted
             tried = self._try(fields)
             if tried is not None:
@@ -132,7 +132,7 @@ class _Search:
         return min(found, key=lambda pair: pair[1].misfit)
 
     def _counts(self) -> Iterator[Fields]:
-        """The fields that may count the blocks: the one that says so first."""
+        """Yield the fields that may count the blocks, beginning with the one whose name says so."""
         kept, part = len(self.kept), self._part(self.whole)
         main = self.stack.config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
         names = [name for name, value in part.items() if type(value) is int and value == self.count]
@@ -144,10 +144,10 @@ class _Search:
         if len(layered) > 1:
             yield dict.fromkeys(layered, kept)
         if all(not COUNTS_LAYERS.search(name) for name in names):
-            yield {}  # the lists alone tell the number
+            yield {}  # the number follows from the lists alone
 
     def _improved(self, fields: Fields, best: Shortened) -> tuple[Fields, Shortened] | None:
-        """The first rewriting of one field that leaves less different."""
+        """Return the first new value of one field that leaves fewer differences."""
         for path, value, candidate in self._candidates():
             if fields.get(path, value) == candidate or self.tries >= _LIMIT:
                 continue
@@ -158,8 +158,8 @@ class _Search:
         return None
 
     def _candidates(self) -> Iterator[tuple[FieldPath, Any, Any]]:
-        """Fields, their values, and what these may become."""
-        # What is likely first, of all fields, and of those first whose name speaks of layers.
+        """Yield fields with their values and possible new values."""
+        # Likely values of all fields come first, and among them fields whose name mentions layers.
         known = sorted(leaves(self._part(self.whole)), key=lambda one: not COUNTS_LAYERS.search(one[0][-1]))
         for (path, value), one in product(known, self.rewrites):
             yield from ((path, value, candidate) for candidate in one.candidates(value))
@@ -170,9 +170,9 @@ class _Search:
             yield from ((path, value, candidate) for candidate in self.rewrites[0].periods(value))
 
     def _consistent(self, fields: Fields, best: Shortened) -> Shortened:
-        """Fields that count layers and decide nothing, because a list does, follow nevertheless, for other readers.
+        """Also shorten fields that count layers but have no effect, because a list decides, for other readers.
 
-        A meta model tells whether they decide nothing.
+        A meta model shows whether a field has an effect.
         """
         followers = (one.followers(self._part(self.whole), fields) for one in self.rewrites)
         for path, follower in chain.from_iterable(followers):
@@ -185,7 +185,7 @@ class _Search:
         return best
 
     def _try(self, fields: Fields) -> Shortened | None:
-        """What comes of rewritten fields; None where nothing does."""
+        """Build a meta model with new values of fields, and compare it; None if it cannot be built."""
         self.tries += 1
         whole = copy.deepcopy(self.whole)
         try:
@@ -215,7 +215,7 @@ class _Search:
                 )
 
     def _compare_rest(self, found: Shortened) -> None:
-        """What changes outside the blocks: attributes, further lists of modules and tables follow; classes must not."""
+        """Compare the rest of the model: attributes, further lists and tables may change; classes must not."""
         after_lists = {path: m for path, m in found.meta_model.named_modules() if isinstance(m, nn.ModuleList)}
         for path, modules in self.lists.items():
             other = after_lists.get(path)
@@ -235,12 +235,12 @@ class _Search:
             elif name in rest and _is_attribute(found.meta_model, name):
                 found.outside[name] = now
             elif name not in rest and name not in self.weights:
-                continue  # what only the removed blocks used
+                continue  # only the removed blocks used it
             else:
                 found.beside.append(f"{name} would change from {was} to {now}")
 
     def _part(self, whole: dict[str, Any]) -> dict[str, Any]:
-        """The fields of the configuration that counts the blocks, among those of the whole model's."""
+        """Return the fields of that part of the configuration which counts the blocks."""
         return whole[self.where] if self.where else whole
 
     def _unbuilt(self, error: Exception) -> SurgeryError:
@@ -259,7 +259,7 @@ class _Search:
 
 
 def _location(config: PretrainedConfig, part: PretrainedConfig, model: str) -> str:
-    """The field of a configuration that a part of it is in; empty where that is the whole."""
+    """Return the field of a configuration that holds a part of it; empty if the part is the whole configuration."""
     if config is part:
         return ""
     for name, value in vars(config).items():
@@ -269,13 +269,13 @@ def _location(config: PretrainedConfig, part: PretrainedConfig, model: str) -> s
 
 
 def _blocks_of(model: nn.Module, path: str) -> list[nn.Module]:
-    """The modules of the list at `path`; none where a model has no list there."""
+    """Return the modules of the list at `path`; empty if a model has no list there."""
     found = dict(model.named_modules(remove_duplicate=False)).get(path)
     return list(found) if isinstance(found, nn.ModuleList) else []
 
 
 def _sliced_axis(was: object, now: object, count: int, kept: int) -> int | None:
-    """The axis along which a shape has a slice per block, before and after; None where it has none."""
+    """Return the axis along which a shape has one slice per block, before and after; None if there is none."""
     if not (isinstance(was, tuple) and isinstance(now, tuple) and len(was) == len(now)):
         return None
     if not all(type(size) is int for size in (*was, *now)):

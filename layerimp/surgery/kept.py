@@ -1,4 +1,4 @@
-"""What the kept blocks are built of, and what stock code would build in their place."""
+"""The structure of the kept blocks, compared with the blocks that stock code would build."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ if TYPE_CHECKING:
     from layerimp.surgery.meta_model import Facts
 
 Pair = tuple[int, int]
-"""A kept block: the block whose attention it has, and the block whose MLP it has; mostly the same."""
+"""A kept block, as the blocks that its attention and its MLP come from; usually the same block."""
 
 
 class KeptBlocks:
-    """The kept blocks, as facts.
+    """The facts of the kept blocks.
 
     Args:
         pairs: The kept blocks, in depth order.
         before: The facts of all blocks of the intact model.
-        halves: The halves of those that are kept in part, by index.
+        halves: The halves of the blocks of which only one half is kept, by index.
 
     Attributes:
-        by: By half, the blocks whose half is kept, in depth order. Where whole blocks go both are the same.
+        by: For each half, the blocks of which that half is kept, in depth order. If only whole blocks are removed, both
+            lists are the same.
     """
 
     def __init__(self, pairs: Sequence[Pair], before: Sequence[Facts], halves: Mapping[int, Halves]) -> None:
@@ -38,7 +39,7 @@ class KeptBlocks:
         return len(self._pairs)
 
     def kinds(self, part: Part) -> list[frozenset[int]]:
-        """The blocks by the classes of their parts, or of those of a half; none where all are alike."""
+        """Group the blocks by the classes of their parts, or of a half's parts; empty if all blocks are alike."""
         mlp = frozenset[str]().union(*(halves.mlp for halves in self._halves.values()))
         kinds: dict[object, list[int]] = {}
         for index, known in enumerate(self._before):
@@ -53,13 +54,14 @@ class KeptBlocks:
         return [frozenset(blocks) for blocks in kinds.values()] if len(kinds) > 1 else []
 
     def compare(self, after: Sequence[Facts]) -> Iterator[tuple[int, str, object, object, bool]]:
-        """What is different in the blocks that stock code builds.
+        """Compare the kept blocks with the blocks that stock code builds.
 
         Args:
-            after: The facts of these blocks.
+            after: The facts of the blocks that stock code builds.
 
         Yields:
-            The block's new index, the name of the fact, what it was, what it is now, and whether it can follow.
+            For each difference, the block's new index, the name of the fact, the old and the new value, and whether the
+            kept block can simply take the new value.
         """
         for new in range(len(self)):
             names = self._names(new) | after[new].keys()
@@ -74,12 +76,12 @@ class KeptBlocks:
                     yield new, name, held[0], now, other or any(refers)
 
     def named(self, new: int) -> str:
-        """A kept block by its index, or by what it is composed of."""
+        """Name a kept block by its index, or by the halves that it is composed of."""
         attention, mlp = self._pairs[new]
         return f"block {attention}" if attention == mlp else f"{attention}.attn with {mlp}.mlp"
 
     def _names(self, new: int) -> set[str]:
-        """The names of a kept block's facts."""
+        """Return the names of a kept block's facts."""
         attention, mlp = self._pairs[new]
         if attention == mlp:
             return set(self._before[attention])
@@ -87,7 +89,7 @@ class KeptBlocks:
         return found | {name for name in self._before[mlp] if in_mlp(name, self._halves[mlp].mlp)}
 
     def _parts(self, new: int, name: str) -> tuple[Part, ...]:
-        """The half that a fact of a kept block belongs to; both where a module holds parts of both."""
+        """Return the half that a fact of a kept block belongs to; both if a module contains parts of both."""
         attention, mlp = self._pairs[new]
         if attention == mlp:
             return ("attn",)
@@ -97,14 +99,14 @@ class KeptBlocks:
         return ("attn", "mlp") if parts_both(name.rpartition(".")[0], paths) else ("attn",)
 
     def _held(self, new: int, part: Part, name: str) -> object:
-        """A fact of the block that a kept block has a half of; None where the other half of that block is not kept."""
+        """Return a fact of the block that a half comes from; None if the fact concerns the half that is not kept."""
         index, other = self.by[part][new], self._pairs[new][part == "attn"]
         if part == "attn" and index != other and in_mlp(name, self._halves[index].mlp):
             return None
         return self._before[index].get(name)
 
     def _refers(self, name: str, part: Part, new: int, was: object, now: object) -> bool:
-        """Whether an attribute tells a block's own place, that of another one, or the number of blocks."""
+        """Whether an attribute refers to the block's own position, to that of another block, or to their number."""
         kept = self.by[part]
         old = kept[new]
         if isinstance(was, dict) and isinstance(now, dict):  # mappings from block indices
@@ -123,7 +125,7 @@ class KeptBlocks:
         values = [value for value in told.values() if isinstance(value, int)]
         if len(values) < 2 or len(values) < len(told):
             return False
-        if values == list(range(values[0], values[0] + len(values))):  # a count within the blocks of one kind
+        if values == list(range(values[0], values[0] + len(values))):  # a position among the blocks of one kind
             left = [index for index in told if index in kept]
             if now == values[0] + left.index(old):
                 return True
@@ -134,7 +136,7 @@ class KeptBlocks:
 
 
 def same(was: object, now: object) -> bool:
-    """Whether a fact is the same, but for the rounding of a number."""
+    """Whether two values of a fact are equal, up to the rounding of a number."""
     if isinstance(was, float) and isinstance(now, float):
         return math.isclose(was, now, rel_tol=1e-12) or (math.isnan(was) and math.isnan(now))
     return type(was) is type(now) and was == now

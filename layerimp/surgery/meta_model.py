@@ -1,4 +1,4 @@
-"""What stock code builds from a configuration: a model without weights, and the facts that distinguish its parts."""
+"""Meta models: models without weights, built by stock code from a configuration, and the facts that describe them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 Facts = dict[str, object]
-"""What distinguishes a module: the classes of its parts, the shapes of their weights, their plain attributes."""
+"""The facts that distinguish a module: the classes of its parts, the shapes of weights, and plain attributes."""
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -28,8 +28,8 @@ _PLAIN = (bool, int, float, str, type(None))
 class Builder:
     """Builds meta models of one model, all in the same way.
 
-    Weights are never made. Constants that come with no checkpoint (position tables, slopes, masks) are, so that their
-    values can be compared; where a model cannot be built so, they are left out as well.
+    Weights are never created. Constants that no checkpoint holds (position tables, slopes, masks) are computed, so that
+    their values can be compared. If a model cannot be built this way, the constants are left out as well.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -37,11 +37,11 @@ class Builder:
         self._constants: bool | None = None
 
     def build(self, config: PretrainedConfig) -> PreTrainedModel:
-        """What a stranger's stock code builds: the configuration is written and read again first."""
+        """Build the model as stock code elsewhere would: the configuration is first written and read again."""
         if self._constants is None:
             try:
                 built = self._build(config, _WithoutWeights())
-            except Exception:  # weights and constants are computed from one another
+            except Exception:  # such as a model that computes constants from weights
                 self._constants = False
             else:
                 self._constants = True
@@ -54,7 +54,7 @@ class Builder:
 
 
 def reread(config: PretrainedConfig) -> PretrainedConfig:
-    """A configuration as a stranger reads it from the file that was written."""
+    """Return a configuration as it is read back from its file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         config.to_json_file(file)
@@ -62,11 +62,11 @@ def reread(config: PretrainedConfig) -> PretrainedConfig:
 
 
 class _WithoutWeights(TorchFunctionMode):
-    """Puts what is to be filled with weights on the meta device, and computes the rest."""
+    """Puts tensors that are to be filled with weights on the meta device, and computes all others."""
 
     _UNFILLED = frozenset({torch.empty, torch.rand, torch.randn, torch.empty_strided})
     _FILLING = re.compile(r"_?(no_grad_)?(normal|uniform|trunc_normal|(kaiming|xavier)_(normal|uniform)|orthogonal)_")
-    """Names of what draws weights: by name, since Transformers puts functions of its own in place of torch's."""
+    """The names of functions that initialise weights; by name, since Transformers replaces some functions of torch."""
 
     def __torch_function__(
         self, func: Any, _types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -79,7 +79,7 @@ class _WithoutWeights(TorchFunctionMode):
 
 
 def facts(module: nn.Module, *, without: str = "") -> Facts:
-    """The facts of a module, by their path in it; those of the list of modules at `without` are left out."""
+    """Return the facts of a module by path, without those of the list of modules at `without`."""
     found: Facts = {}
     for path, part in module.named_modules(remove_duplicate=False):
         if without and path.startswith(f"{without}."):

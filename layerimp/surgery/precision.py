@@ -1,4 +1,4 @@
-"""A model in float32 for a while, where half precision cannot tell an error from a rounding."""
+"""A context for a model in float32, for checks in which half precision cannot tell an error from a rounding."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def in_float32(model: PreTrainedModel) -> Iterator[None]:
-    """Hold the half-precision weights and buffers of a model in float32, which is exact, and then as they were.
+    """A context in which half-precision weights and buffers of a model are held in float32, which is exact.
 
     Raises:
-        SurgeryError: there is no memory for that.
+        SurgeryError: there is not enough memory.
     """
     tensors = [tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.dtype in HALF]
     needs: Counter[torch.device] = Counter()

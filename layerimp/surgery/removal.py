@@ -42,22 +42,22 @@ if TYPE_CHECKING:
     Model = TypeVar("Model", bound=PreTrainedModel)
 
 _LOCAL = re.compile(r"sliding_window|attention_chunk|window_size")
-"""Fields that bound how far attention looks back."""
+"""Fields that limit how far attention looks back."""
 
 
 def prune(model: Model, blocks: Sequence[Step] | PrunePlan) -> Model:
     """Remove blocks from a model, in place.
 
     Args:
-        model: The model; left as it was if the removal fails.
+        model: The model; unchanged if the removal fails.
         blocks: Steps, such as `[5, "17/18"]`: the indices of blocks, or seams; or a plan.
 
     Returns:
-        The same object. A fresh model of its changed configuration has the same blocks.
+        The same object. A new model built from its changed configuration has the same blocks.
 
     Raises:
-        OptionError: a block does not exist, or something would go twice.
-        SurgeryError: the steps cannot be taken exactly; says why.
+        OptionError: a block does not exist, or two steps overlap.
+        SurgeryError: the steps cannot be removed exactly; the error says why.
     """
     steps = blocks.blocks if isinstance(blocks, PrunePlan) else blocks
     prepare(find_blocks(model), steps).apply()
@@ -66,24 +66,24 @@ def prune(model: Model, blocks: Sequence[Step] | PrunePlan) -> Model:
 
 @contextmanager
 def pruned(model: PreTrainedModel, blocks: Sequence[Step]) -> Iterator[PreTrainedModel]:
-    """The model without `blocks`, and on leaving as it was; see `prune`."""
+    """A context in which the model lacks `blocks`; at its end the model is as before. See `prune`."""
     with prepare(find_blocks(model), blocks).applied():
         yield model
 
 
 def prepare(stack: BlockStack, blocks: Sequence[Step]) -> Removal:
-    """Find the configuration of a model without `blocks`, and prove that stock code builds what is left from it.
+    """Find the configuration of a model without `blocks`, and prove that stock code builds the kept blocks from it.
 
-    Nothing is changed yet. What takes long is done here, once; the result can be applied as often as needed.
+    Nothing is changed yet. The slow part of a removal is done here, once; the result can be applied many times.
 
     Args:
         stack: The blocks of the model.
-        blocks: The steps to take: the indices of blocks, or seams such as `17/18`.
+        blocks: The steps to remove: the indices of blocks, or seams such as `17/18`.
 
     Raises:
-        OptionError: a block does not exist, or something would go twice.
-        SurgeryError: a block has no halves, or stock code builds something else than what is left; says what would be
-            different.
+        OptionError: a block does not exist, or two steps overlap.
+        SurgeryError: a block cannot be divided into halves, or stock code does not build the kept blocks; the error
+            says what would be different.
     """
     steps = simplest(checked_steps(blocks, len(stack)))
     kept = kept_halves(steps, len(stack))
@@ -95,20 +95,20 @@ def prepare(stack: BlockStack, blocks: Sequence[Step]) -> Removal:
         raise SurgeryError(f"{named(steps)} cannot be removed: {error}") from error
     removal = Removal(stack, steps, kept, halves, None)
     for pair in kept:
-        removal.block(pair)  # refused before anything long
+        removal.block(pair)  # blocks that cannot be composed are refused before the slow part
     return replace(removal, shortened=shortened(stack, kept, halves)) if steps else removal
 
 
 @dataclass(frozen=True)
 class Removal:
-    """A removal that is prepared: it can be applied, and taken back, as often as needed.
+    """A prepared removal, which can be applied and undone any number of times.
 
     Attributes:
         stack: The blocks of the intact model.
-        gone: What is removed, as blocks and seams in depth order.
-        kept: The blocks that are left: of each, the block whose attention and the block whose MLP it has.
-        halves: The halves of those that are left in part, by index.
-        shortened: The configuration of the kept blocks, and what follows from it; None where nothing goes.
+        gone: The removed steps, as blocks and seams in depth order.
+        kept: The kept blocks, each as the blocks that its attention and its MLP come from.
+        halves: The halves of the blocks of which only one half is kept, by index.
+        shortened: The configuration of the kept blocks, and what follows from it; None if nothing is removed.
     """
 
     stack: BlockStack
@@ -119,7 +119,7 @@ class Removal:
 
     @contextmanager
     def applied(self) -> Iterator[PreTrainedModel]:
-        """The model without the blocks, and on leaving as it was; see `apply`."""
+        """A context in which the model lacks the blocks; at its end the model is as before. See `apply`."""
         undo = self.apply()
         try:
             yield self.stack.model
@@ -127,10 +127,13 @@ class Removal:
             undo()
 
     def apply(self) -> Callable[[], None]:
-        """Remove the blocks, prove that the model computes what it computed past them, and return what puts them back.
+        """Remove the blocks, and prove that the model computes the same as the intact one with the blocks bypassed.
+
+        Returns:
+            A function that restores the intact model.
 
         Raises:
-            SurgeryError: the model computes something else now, and is as it was.
+            SurgeryError: the pruned model computes something else. The model is then as before.
         """
         with ExitStack() as undo:
             if not self._settled(undo):
@@ -141,32 +144,33 @@ class Removal:
             return undo.pop_all().close
 
     def beside(self) -> PreTrainedModel:
-        """The model without the blocks as a tree of modules of its own, beside the intact one.
+        """Return the model without the blocks as a separate tree of modules, beside the intact model.
 
-        Both share the tensors of what is kept, so that no weight is there twice. Replace a parameter of the new tree,
-        rather than writing into it, and the intact model stays as it is. Buffers that no checkpoint holds, such as
+        Both share the tensors of the kept parts, so that no weight exists twice. To leave the intact model as it is,
+        replace a parameter of the new tree rather than writing into it. Buffers that no checkpoint holds, such as
         tables of positions, are copied.
 
         Raises:
-            SurgeryError: the pruned model computes something else than the intact one past the blocks.
+            SurgeryError: the pruned model does not compute the same as the intact one with the blocks bypassed.
         """
         with self.applied() as model:
             shared = {id(tensor): tensor for tensor in stored_tensors(model).values()}
             return copy.deepcopy(model, shared)
 
     def _settled(self, undo: ExitStack) -> bool:
-        """Remove the blocks, and compare with the model past them.
+        """Remove the blocks, and compare with the intact model with the blocks bypassed.
 
-        Returns whether that settles it: in half precision a rounding is as large as many an error, and only equal bits
-        do.
+        Returns:
+            Whether the comparison proves the removal. In half precision, where rounding can be as large as an error,
+            it does so only if both results are equal bit for bit.
 
         Raises:
-            SurgeryError: the model computes something else now.
+            SurgeryError: the pruned model computes something else.
         """
         if self.shortened is None:
             return True
         expected, cached = _past(self.stack, self.gone)
-        # Beside the blocks, what is one for each of them may belong to their attention or to their MLP.
+        # Lists and tables outside the blocks with one entry per block may follow the attention or the MLP.
         lists = [[pair[half] for pair in self.kept] for half in (0, 1)]
         beside = bool(self.shortened.parallel or self.shortened.tables)
         for rows in lists if beside and lists[0] != lists[1] else lists[:1]:
@@ -182,10 +186,10 @@ class Removal:
         raise wrong
 
     def block(self, pair: Pair) -> nn.Module:
-        """A kept block: one of the model's own, or one that is composed anew.
+        """Return a kept block: a block of the model, or a new one composed of two halves.
 
         Raises:
-            SurgeryError: the two blocks cannot be composed.
+            SurgeryError: the two halves cannot be composed.
         """
         attention, mlp = pair
         own: nn.Module = self.stack[attention]
@@ -198,10 +202,10 @@ class Removal:
 
 
 def _past(stack: BlockStack, gone: Sequence[Step]) -> tuple[Tensor, Tensor | None]:
-    """What a model puts out past steps: the last hidden states, and logits with a cache, where it can use one.
+    """Return a model's outputs with steps bypassed: the last hidden states, and logits with a cache if it can use one.
 
     Raises:
-        NonFiniteError: that is a NaN or an infinity.
+        NonFiniteError: an output holds a NaN or an infinity.
         SurgeryError: the model cannot run.
     """
     whose = f"{type(stack.model).__name__} past {named(gone)}"
@@ -210,7 +214,7 @@ def _past(stack: BlockStack, gone: Sequence[Step]) -> tuple[Tensor, Tensor | Non
             expected = last_hidden(stack, gone)
     except LayerimpError:
         raise
-    except Exception as error:  # whatever a model makes of a few tokens
+    except Exception as error:  # a model may fail in any way
         raise SurgeryError(f"{type(stack.model).__name__} cannot run on a few tokens: {one_line(error)}") from error
     require_finite(expected, whose)
     try:
@@ -219,25 +223,34 @@ def _past(stack: BlockStack, gone: Sequence[Step]) -> tuple[Tensor, Tensor | Non
         if any(isinstance(step, str) for step in gone) and _can_generate(stack):
             kind = type(stack.model).__name__
             raise SurgeryError(f"{kind} cannot generate past {named(gone)}: {one_line(error)}") from error
-        return expected, None  # whatever a model makes of its own cache; then there is nothing to keep exact
+        return expected, None  # a model that cannot use a cache: there is nothing to compare
     if cached is not None:
         require_finite(cached, whose)
     return expected, cached
 
 
 def _can_generate(stack: BlockStack) -> bool:
-    """Whether a model that nothing was removed from generates with a cache."""
+    """Whether the intact model generates with a cache."""
     try:
         return cached_logits(stack) is not None
-    except Exception:  # whatever it makes of its own cache
+    except Exception:  # a model may fail in any way with its own cache
         return False
 
 
 def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: str) -> bool:
-    """Compare what the model puts out without some steps with what it put out past them: whether it is the very same.
+    """Compare the outputs of the pruned model with those of the intact model with the steps bypassed.
+
+    Args:
+        stack: The blocks of the model, which is pruned now.
+        expected: The last hidden states of the intact model.
+        cached: The logits of the intact model with a cache; None if it cannot use one.
+        without: The removed steps, for errors, such as `without 5`.
+
+    Returns:
+        Whether all values are equal bit for bit.
 
     Raises:
-        SurgeryError: it is further off than roundings.
+        SurgeryError: the outputs differ by more than rounding.
     """
     kind = type(stack.model).__name__
     how = ""
@@ -249,7 +262,7 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
             how = " with a cache"
             off = deviation(cached, cached_logits(stack), stack.model.dtype)
             equal = equal and off == 0
-    except Exception as error:  # whatever the kept blocks make of what is missing
+    except Exception as error:  # the kept blocks may fail in any way
         raise SurgeryError(f"{kind} cannot run{how} {without}: {one_line(error)}") from error
     if off > TOLERANCE:
         raise SurgeryError(
@@ -261,7 +274,7 @@ def _prove(stack: BlockStack, expected: Tensor, cached: Tensor | None, without: 
 
 @contextmanager
 def _short_windows(stack: BlockStack) -> Iterator[None]:
-    """Let local attention look back fewer tokens than a trial has, so that it is told from full attention."""
+    """Limit local attention to fewer tokens than a trial has, so that it differs from full attention."""
     config = stack.config
     fields = {
         name: value

@@ -1,4 +1,4 @@
-"""What becomes of the model's predictions when one block is changed."""
+"""The ablation sweep: the model's predictions with one block changed."""
 
 from __future__ import annotations
 
@@ -27,23 +27,32 @@ if TYPE_CHECKING:
     from layerimp.sweep.units import Unit
 
 Probe = float | Literal["mean"]
-"""A change of a block: the factor on what it adds, or what it adds replaced by its mean over the calibration set."""
+"""A change of a block: a factor on what the block adds, or "mean" for the mean of that over the calibration set."""
 
 
 @dataclass(frozen=True)
 class Ablation(Sweep):
     """For each block, the log-probability of each target with that block changed and with the model intact.
 
-    A block that puts out h + D puts out h + a D under the probe a: 0 skips it, 1 is the intact model. Under the
-    probe "mean" it puts out h + the mean of D over the real tokens of the whole set, for which a pass is made first.
-    The blocks before the changed one are not run again: they give back what they gave in the intact pass. A seam ends
-    inside a block, which is then run from its middle on.
+    A scorer that reads how much the loss rises per target without a block:
+
+        sweep = Ablation(frozenset({0.0}))
+        observes = frozenset({Ablation.INTACT, Ablation.site(0.0)})
+
+        def update(self, trace):
+            intact, without = trace.rows(Ablation.INTACT), trace.rows(Ablation.site(0.0))
+            self.rise.add(trace.block, intact - without)
+
+    A block with the input h and the output h + D has the output h + a D under the probe a: 0 skips the block, 1 is the
+    intact model. Under the probe "mean" the output is h + the mean of D over the real tokens of the whole set; the mean
+    takes a pass of its own, which comes first. The blocks before the changed one are not run again but return their
+    outputs from the intact pass. A seam ends inside a block, which is then run from its middle on.
 
     Sites: `Ablation.site(probe)` for each probe and for the intact model (`Ablation.INTACT`), [batch, position] as in
-    `layerimp.blocks.head.Targets`, where the trace's mask tells the positions that have a target.
+    `layerimp.blocks.head.Targets`. The trace's mask is True at the positions that have a target.
 
     Attributes:
-        probes: The changes that are tried. The intact model is always there, and costs nothing more.
+        probes: The changes to try. The intact model is always included, at no extra cost.
     """
 
     INTACT: ClassVar[str] = "log_prob@1.0"
@@ -63,27 +72,27 @@ class Ablation(Sweep):
 
     @property
     def whole(self) -> bool:
-        """The mean of what a block adds is one over the whole set."""
+        """Whether a probe is "mean": a block's mean contribution is taken over the whole set."""
         return "mean" in self.probes
 
     def work(self, num_units: int) -> Work:
-        """The intact pass, one more for a mean, and for each unit and probe half a pass: what comes before it stays."""
+        """One intact pass, one more for a mean, and half a pass per unit and probe, since earlier blocks do not run."""
         tried = num_units * len(self.probes - {1})
         return Work(1 + self.whole + tried / 2, 1 + tried)
 
     def union(self, other: Sweep) -> Sweep | None:
-        """The ablation with the probes of both."""
+        """Return an ablation with the probes of both."""
         return Ablation(self.probes | other.probes) if isinstance(other, Ablation) else None
 
     def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
-        """Run every batch through the model, and for each block and probe from that block on; see `Sweep.drive`.
+        """Run every batch through the model, and again from each block on for each probe; see `Sweep.drive`.
 
         Raises:
-            ModelError: the model predicts nothing, or its blocks cannot be run without those before them.
-            CalibrationError: nothing in the whole set is to be predicted.
-            NonFiniteError: the model puts out a NaN or an infinity; names the block and the batch.
+            ModelError: the model predicts nothing, or a block cannot be run without the blocks before it.
+            CalibrationError: the whole set holds nothing to predict.
+            NonFiniteError: the model puts out a NaN or an infinity; the error names the block and the batch.
         """
-        with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
+        with ExitStack() as undo, torch.no_grad():  # unlike inference mode, it counts writes to a tensor
             head = Head(stack)
             undo.enter_context(bypassed(stack, drive.removed, idle=True))
             replay = Replay(stack, head.backbone, drive.blocks(stack), drive.middles)
@@ -112,7 +121,7 @@ class Ablation(Sweep):
 
 
 def _recorded(replay: Replay, batch: Batch, number: int, drive: Drive) -> Recorded:
-    """What the intact model does in a batch, as far as it is not known already."""
+    """Run the intact model on a batch, except for blocks whose outputs are known already."""
     return replay.record(batch, f"in batch {number}", partial(remembered, drive.cache, number, drive.middles))
 
 

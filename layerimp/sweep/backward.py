@@ -1,4 +1,4 @@
-"""One pass through the backbone and back."""
+"""The gradient sweep: one pass through the backbone and back."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
 
 TOKENS_AT_ONCE = {"cpu": 256}
-"""By the type of the device, how many tokens go through the model and back at once, where a batch has more; elsewhere
-`DEVICE_TOKENS`. A CPU is no faster with more, and what autograd keeps of them is what the pass needs in memory."""
+"""How many tokens of a larger batch go through the model and back at once, by type of device; `DEVICE_TOKENS` for types
+that are not listed. A CPU is no faster with more, and what autograd keeps for these tokens is most of the memory that
+the pass needs."""
 DEVICE_TOKENS = 4096
 
 
@@ -34,24 +35,35 @@ DEVICE_TOKENS = 4096
 class Backward(Sweep):
     """One pass through the backbone and back: the gradient of a target with respect to the hidden states.
 
-    The target is a sum over everything that the model predicts on the set: each next token, or each label. It is never
-    divided by their number, of which `Trace.targets` tells, so that the batch size changes no score.
+    A scorer that estimates, to first order, how much the loss rises per target without a block:
 
-    Parameters are frozen and gradients begin at the first block's input, which makes this two forward passes' work and
-    not three. The head is apart: the gradient comes back from it a few tokens at a time, and goes on from the last
-    hidden state. A large batch goes through in parts, a few rows at a time, each with traces of its own. What exists at
-    once is what autograd keeps of one part, and never the logits of one.
+        sweep = Backward("nll")
+        observes = frozenset({"block_in", "block_out", "block_out_grad"})
+
+        def update(self, trace):
+            change = trace.rows("block_in") - trace.rows("block_out")
+            rise = (change * trace.rows("block_out_grad")).sum(dtype=torch.float64)
+            self.rise.add_total(trace.block, rise, len(trace.targets))
+
+    The target is a sum over everything that the model predicts on the set: each next token, or each label.
+    `Trace.targets` holds the terms of a batch. The sum is never divided by their number, so that the batch size changes
+    no score.
+
+    Parameters are frozen and gradients begin at the first block's input, so that the pass costs as much as two forward
+    passes rather than three. The head is separate: it returns the gradient of a few tokens at a time, which goes on
+    from the last hidden state. A large batch goes through in parts of a few rows, each with traces of its own. In
+    memory at one time is what autograd keeps for one part, and never all logits of a part.
 
     Sites: `block_in`, `block_out` and the gradients with respect to them, `block_in_grad` and `block_out_grad`, all
     [batch, seq, hidden]. Traces come from the last block to the first, each as soon as the gradient reaches the block's
     input.
 
-    A plugin changes how gradients are computed by a subclass that overrides `rules`; its fields tell one set of rules
-    from another.
+    To change how gradients are computed, a plugin overrides `rules` in a subclass. Passes with different rules have to
+    differ in a field of the subclass.
 
     Attributes:
-        target: What is summed: the negative log-likelihood, or the logit before any scale or cap.
-        parameters: Whether traces hold the gradients of the block's parameters with two dimensions or more as well.
+        target: The quantity to sum: the negative log-likelihood, or the logit before any scale or cap.
+        parameters: Whether traces also hold the gradients of those parameters that have two dimensions or more.
     """
 
     SITES: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out", "block_in_grad", "block_out_grad"})
@@ -61,17 +73,17 @@ class Backward(Sweep):
     parameters: bool = False
 
     def union(self, other: Sweep) -> Sweep | None:
-        """The pass with the gradients of parameters, if one of two that are otherwise equal asks for them."""
+        """Return the sweep that also takes the gradients of parameters, if the two differ in nothing else."""
         if not isinstance(other, Backward) or replace(other, parameters=self.parameters) != self:
             return None
         return self if self.parameters else other
 
     def work(self, num_units: int) -> Work:
-        """The way there, and the way back, which is another pass, or two with the gradients of parameters."""
+        """One pass forward, and one pass back, or two with the gradients of parameters."""
         return Work(2 + self.parameters, 2)
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
-        """Nothing is looked for inside the blocks; see `Sweep.scout`.
+        """Refuse gradient checkpointing; nothing inside the blocks is examined. See `Sweep.scout`.
 
         Raises:
             ModelError: gradient checkpointing is on, which would run the blocks once more on the way back.
@@ -85,20 +97,20 @@ class Backward(Sweep):
 
     @contextmanager
     def rules(self, stack: BlockStack) -> Iterator[dict[str, Tensor]]:
-        """The context of the whole pass, to be overridden: it may change how gradients are computed, and undoes it.
+        """Enter the context of the whole pass. Override it to change how gradients are computed; undo that at the end.
 
         Yields:
-            A dictionary that is empty when a batch begins. What it holds when a trace is emitted is in `Trace.extras`.
+            A dictionary that is empty when a batch begins. When a trace is emitted, its contents go to `Trace.extras`.
         """
         yield {}
 
     def drive(self, stack: BlockStack, batches: Iterable[Batch], drive: Drive) -> None:
-        """Run every batch through the model and back; see `Sweep.drive`. No block is given back from the cache.
+        """Run every batch through the model and back; see `Sweep.drive`. Every block runs: the cache is not used.
 
         Raises:
             ModelError: the model predicts nothing, or no gradient reaches one of its blocks.
-            CalibrationError: nothing in the whole set is to be predicted.
-            NonFiniteError: a block or the target is a NaN or an infinity, or a gradient is.
+            CalibrationError: the whole set holds nothing to predict.
+            NonFiniteError: a block's output, the target or a gradient holds a NaN or an infinity.
         """
         head = Head(stack)
         targets_seen = 0
@@ -133,7 +145,7 @@ class Backward(Sweep):
 
 
 def _parts(batch: Batch) -> Iterator[Batch]:
-    """The batch, a few rows at a time."""
+    """Divide a batch into parts of a few rows."""
     ids = batch["input_ids"]
     rows = max(1, TOKENS_AT_ONCE.get(ids.device.type, DEVICE_TOKENS) // ids.shape[1])
     for start in range(0, len(ids), rows):
@@ -142,7 +154,7 @@ def _parts(batch: Batch) -> Iterator[Batch]:
 
 @contextmanager
 def _frozen_but(model: nn.Module, wanted: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Let the `wanted` parameters and no others take gradients; flags and gradients are as before in the end."""
+    """Freeze all parameters but the `wanted` ones; at the end, restore the flags and gradients of all."""
     chosen = set(wanted)
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     try:

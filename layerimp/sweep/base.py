@@ -1,4 +1,4 @@
-"""What every way of driving a model over the calibration set has in common, and the traces that they emit."""
+"""The contract of a sweep, which drives a model over the calibration set, and the traces that a sweep emits."""
 
 from __future__ import annotations
 
@@ -23,26 +23,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one block did in one batch, or in some rows of one.
+    """What one block did in one batch, or in some rows of a batch.
 
-    A seam is shown as a block: its input is the residual stream after the attention of one block, its output that after
-    the attention of the next; `attn_out` is of the attention in it, `mlp_out` and `mlp_act` are of the MLP in it. So is
-    a single attention or MLP, which has the sites of its own half alone.
+    A trace of a batch of two rows with two features, where the second row has two tokens and one position of padding:
+
+        acts = {"block_out": torch.arange(12.0).view(2, 3, 2)}
+        mask = torch.tensor([[True, True, True], [True, True, False]])
+        trace = Trace(block=4, batch=0, acts=acts, mask=mask, padded=True)
+
+    `trace.acts["block_out"]` is [2, 3, 2], and `trace.rows("block_out")` is [5, 2], without the padding.
+
+    A seam has the same kind of trace as a block. Its input is the residual stream after the attention of one block, and
+    its output is the stream after the attention of the next; `attn_out` belongs to the attention in the seam, `mlp_out`
+    and `mlp_act` to the MLP in it. The trace of a single attention or MLP has only the sites of that half.
 
     Attributes:
-        block: The block's position among the scored ones, or the seam's among the seams.
+        block: The block's position among the scored blocks, or the seam's position among the scored seams.
         batch: The batch's position in the calibration set.
-        acts: By site, [batch, seq, features], or as the sweep says, on the device of the mask. Borrowed: reduce, never
-            keep or change.
-        mask: [batch, seq]; False where there is padding, or in the sweep `Ablation` no target.
+        acts: The activations by site, [batch, seq, features] unless the sweep says otherwise, on the device of the
+            mask. Borrowed: reduce them, never keep or change them.
+        mask: [batch, seq]; False at padding, and in the sweep `Ablation` at positions without a target.
         padded: Whether the mask is False anywhere.
-        inputs: The inputs of up to `lookback` blocks before this one, by position. Borrowed as well, and on the same
-            device. Before a seam, those of earlier seams.
-        targets: What the sweep's target is for each thing that the model predicts in the batch [target], float64; None
-            where the sweep has no target.
-        extras: What else a sweep has to tell at this block, by name.
-        gradients: By the name of a parameter in the block, the parameter and its gradient in this batch. Borrowed. For
-            what lies in two blocks, the name begins with the block's index.
+        inputs: The inputs of up to `lookback` blocks before this one, by position, on the same device. For a seam, the
+            inputs of earlier seams. Borrowed.
+        targets: The value of the sweep's target for each prediction in the batch [target], float64; None if the sweep
+            has no target.
+        extras: Further tensors that a sweep provides for this block, by name.
+        gradients: For each parameter of the block, by name, the parameter and its gradient in this batch. If the unit
+            lies in two blocks, the name begins with the block's index. Borrowed.
     """
 
     block: int
@@ -56,12 +64,12 @@ class Trace:
     gradients: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def rows(self, site: str) -> Tensor:
-        """The activations of the tokens that count [token, features]; where all do, this copies nothing."""
+        """The activations where the mask is True [token, features]; no copy is made if it is True everywhere."""
         act = self.acts[site]
         return act[self.mask] if self.padded else act.flatten(0, 1)
 
     def lent(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors that are borrowed, each with the name by which it is read."""
+        """The borrowed tensors, each with the expression by which a scorer reads it."""
         for name, tensors in (("acts", self.acts), ("inputs", self.inputs), ("extras", self.extras)):
             yield from ((f"{name}[{key!r}]", tensor) for key, tensor in tensors.items())
         for name, (parameter, gradient) in self.gradients.items():
@@ -70,7 +78,7 @@ class Trace:
         yield "the mask", self.mask
 
     def versions(self) -> dict[str, int]:
-        """How often each of them was written to."""
+        """How often each borrowed tensor has been written to, by the expression that reads it."""
         return {name: -1 if tensor.is_inference() else tensor._version for name, tensor in self.lent()}
 
 
@@ -80,7 +88,7 @@ class Scouting:
 
     Attributes:
         sites: The sites that were looked for.
-        taps: For each block, where to read those that it has.
+        taps: For each block, where to read the sites that it has.
     """
 
     sites: frozenset[str]
@@ -88,22 +96,22 @@ class Scouting:
 
     @property
     def missing(self) -> dict[str, list[int]]:
-        """For each site that some blocks do not have, the blocks that lack it."""
+        """For each site that some blocks lack, the indices of these blocks."""
         lacking = {site: [i for i, taps in enumerate(self.taps) if site not in taps] for site in sorted(self.sites)}
         return {site: blocks for site, blocks in lacking.items() if blocks}
 
 
 @dataclass(frozen=True)
 class Series:
-    """Units that are scored side by side, and who takes their traces.
+    """Units that are scored side by side, and the function that takes their traces.
 
     Attributes:
-        units: The units, in depth order, none of which shares a sublayer with another. `Trace.block` counts them.
-        bundles: The sets of sites that are read together, none of which holds another. A sweep may emit one trace for
-            each bundle as soon as its sites are known, so that memory is held for less long; otherwise each trace holds
-            all sites.
-        emit: Takes a trace per unit and batch, or several, each of some rows of the batch or of one bundle.
-        lookback: How many earlier units' inputs the traces have to hold.
+        units: The units, in depth order. No two of them share a sublayer. `Trace.block` counts them.
+        bundles: The sets of sites that are read together; no set contains another. A sweep may emit one trace for each
+            bundle as soon as its sites are known, which frees memory earlier; otherwise each trace holds all sites.
+        emit: Takes the traces of a unit in a batch: a single one, or several, each with some rows of the batch or with
+            one bundle.
+        lookback: How many earlier units' inputs each trace has to hold.
     """
 
     units: Sequence[Unit]
@@ -119,10 +127,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Drive:
-    """What a sweep is to read while it drives a model, and who takes it.
+    """What a sweep has to read while it drives a model, and where the traces go.
 
     Attributes:
-        scouting: What `Sweep.scout` found for the sites that are read, or for more.
+        scouting: The result of `Sweep.scout` for the sites that are read, or for more sites.
         series: The series of units that are read in one pass, such as the blocks and the seams.
         end_batch: Called when a batch is through.
         end_block: Called, for a model that is streamed, when all batches have passed through a block.
@@ -156,13 +164,13 @@ class Drive:
         return {point.block: self.halves[point.block] for point in sorted(points) if point.side == "middle"}
 
     def blocks(self, stack: BlockStack) -> list[int]:
-        """The indices of the blocks of which something is left, in depth order."""
+        """The indices of the blocks that are not removed completely, in depth order."""
         return sorted({one.block for one in left(self.removed, len(stack))})
 
 
 @dataclass(frozen=True)
 class Work:
-    """About how much a sweep has to compute, in forward passes over the text.
+    """An estimate of how much a sweep computes, in forward passes over the text.
 
     Attributes:
         backbone: Passes of the blocks.
@@ -174,7 +182,7 @@ class Work:
 
 
 class Sweep(ABC):
-    """A way of driving the model. Equal sweeps, and those that `union` joins, share one pass.
+    """A way of driving the model. Equal sweeps, and sweeps that `union` joins, share one pass.
 
     Attributes:
         SITES: The sites that every sweep of its class offers.
@@ -188,26 +196,26 @@ class Sweep(ABC):
 
     @property
     def sites(self) -> frozenset[str]:
-        """The sites that it offers where a model has them; empty where only `scout` can tell."""
+        """The sites that this sweep offers if a model has them; empty if only `scout` can tell."""
         return self.SITES
 
     @property
     def whole(self) -> bool:
-        """Whether it needs the whole calibration set at once, so that no shards of it can be swept apart."""
+        """Whether the sweep needs the whole calibration set at once, so that shards cannot be swept separately."""
         return False
 
     def union(self, other: Sweep) -> Sweep | None:
-        """The sweep that serves both at once, or None if they have to run apart."""
+        """Return a sweep that serves this one and `other` in one pass, or None if they have to run separately."""
         return self if self == other else None
 
     def work(self, num_units: int) -> Work | None:
-        """About how much it computes for so many units, for estimates of the time; None where it cannot tell."""
+        """Estimate how much the sweep computes for `num_units` units; None if it cannot tell."""
         return None
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
         """Find out where a model has `sites`, before it is driven.
 
-        By default nothing is looked for inside the blocks: the sites of this sweep are there, and no others.
+        By default nothing inside the blocks is examined: every model has the sites of this sweep, and no others.
         """
         return Scouting(sites - self.sites, [{} for _ in stack])
 
@@ -217,7 +225,7 @@ class Sweep(ABC):
 
         Args:
             stack: The model's blocks.
-            batches: The calibration set; it may be gone through more than once.
+            batches: The calibration set; the sweep may iterate over it more than once.
             drive: What the traces have to hold, and where they go.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Remembers what blocks put out, so that a pass in which only later blocks changed starts where they begin."""
+"""Keeps the outputs of blocks, so that a pass in which only later blocks changed starts at the first of these."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
 
 LIMIT = 1 << 30
-"""Bytes that a cache takes at most; and no more than a quarter of what is free."""
+"""The largest size of a cache in bytes. A cache also takes no more than a quarter of the free memory."""
 
 
 class _Known(NamedTuple):
-    """What a block put out, and what lay in its middle, if that was looked at."""
+    """A block's output, and the hidden states in its middle if these were read."""
 
     output: Any
     middle: Tensor | None = None
@@ -41,18 +41,19 @@ class _Known(NamedTuple):
 
 
 class BlockCache:
-    """What the blocks put out on one calibration set with some of them bypassed, as far as memory allows.
+    """The outputs of blocks on one calibration set with some blocks bypassed, as far as memory allows.
 
-    A removal changes nothing before the removed block. What lies before it is given back in the next pass; the rest
-    is computed, and remembered in its place. Nothing is remembered of a model whose blocks cannot be run apart. Where
-    the middle of a block is looked at, it is remembered as well, and a block is given back if its middle is known.
+    A removal changes nothing before the removed block. In the next pass the blocks before it return their stored
+    outputs; the other blocks are computed, and their new outputs stored. If the middle of a block is read, it is stored
+    as well, and the block is skipped only if its middle is known. Nothing is stored for a model whose blocks cannot be
+    run separately.
 
     Args:
         stack: The model's blocks.
-        limit: Bytes to take at most; None for `LIMIT`, or less where memory is short.
+        limit: The largest size in bytes; None for `LIMIT`, or less if memory is short.
 
     Attributes:
-        apart: Whether the blocks are proved to read nothing of one another but the hidden states.
+        apart: Whether it is proved that the blocks read nothing of one another but the hidden states.
     """
 
     def __init__(self, stack: BlockStack, limit: int | None = None) -> None:
@@ -64,7 +65,7 @@ class BlockCache:
         self.apart = False
 
     def begin(self, removed: Sequence[Step]) -> None:
-        """Get ready for passes with the steps `removed` bypassed: forget all that this changes."""
+        """Prepare for passes with the steps `removed` bypassed: drop all outputs that this changes."""
         if self._room and not self._tried:
             self._tried = True
             with suppress(ModelError, NonFiniteError), torch.inference_mode():
@@ -76,7 +77,7 @@ class BlockCache:
         self.forget_from(first)
 
     def forget_from(self, first: int) -> None:
-        """Forget what the block `first` and those after it put out."""
+        """Drop the outputs of the block `first` and of all later blocks."""
         for blocks in self._known.values():
             for index in [index for index in blocks if index >= first]:
                 self._room += blocks.pop(index).nbytes
@@ -85,13 +86,12 @@ class BlockCache:
     def batch(
         self, number: int, halves: Mapping[int, Halves] = MappingProxyType({}), show: Show | None = None
     ) -> Iterator[None]:
-        """Run one batch, known by its `number`, through the backbone inside this: known blocks are not computed.
+        """A context in which the backbone runs one batch without computing the blocks whose outputs are known.
 
         Args:
-            number: The batch.
-            halves: The halves of the blocks whose middle is looked at, by index.
-            show: What looks at the middle of a block that is not computed; it gets the index and the middle [batch,
-                seq, hidden].
+            number: The batch's position in the calibration set.
+            halves: The halves of the blocks whose middle is read, by index.
+            show: Called for each block that is not computed, with its index and its middle [batch, seq, hidden].
         """
         known = self._known.setdefault(number, {})
         given: dict[nn.Module, Any] = {}
@@ -124,7 +124,7 @@ class BlockCache:
 
 
 def _free(stack: BlockStack) -> int:
-    """Bytes that are free on the fullest of the model's devices."""
+    """The free memory in bytes on the fullest of the model's devices."""
     return min(free_bytes(device) for device in {parameter.device for parameter in stack.model.parameters()})
 
 
@@ -134,5 +134,5 @@ def remembered(
     halves: Mapping[int, Halves] = MappingProxyType({}),
     show: Show | None = None,
 ) -> AbstractContextManager[None]:
-    """`cache.batch`, or nothing where there is no cache."""
+    """Return `cache.batch`, or an empty context if there is no cache."""
     return nullcontext() if cache is None else cache.batch(number, halves, show)

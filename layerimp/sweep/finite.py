@@ -1,4 +1,4 @@
-"""Notices a NaN or an infinity that a block puts out, without waiting for the device at every block."""
+"""Notices a NaN or an infinity in a block's output, without waiting for the device at every block."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ class Watch:
         return self.batch.padded
 
     def spread(self, hidden: Tensor) -> Tensor:
-        """How far the values of `hidden` [batch, seq, hidden] lie apart [], float64: finite only if every value is."""
+        """Return the spread of the values of `hidden` [batch, seq, hidden], a float64 []: finite only if all are."""
         low, high = (hidden[self.mask.to(hidden.device)] if self.padded else hidden).aminmax()
         return high.double() - low.double()
 
     def put_out(self, output: Any) -> Tensor:
-        """The hidden states [batch, seq, hidden] that the next block put out.
+        """Take the next block's output, and return its hidden states [batch, seq, hidden].
 
         Raises:
-            ModelError: they hold several streams, or other tokens.
+            ModelError: the hidden states do not have one state per token of the batch.
         """
         hidden, shape = hidden_states(output), self.mask.shape
         if hidden.shape[:-1].numel() != shape.numel() or (hidden.ndim == 3 and hidden.shape[:2] != shape):
@@ -78,11 +78,14 @@ class Watch:
         return hidden
 
     def check_outputs(self, when: str) -> None:
-        """Look at the spreads of all blocks, when a batch is through.
+        """Check the spreads of all blocks at the end of a batch.
+
+        Args:
+            when: The time of the check, for the error, such as `in batch 0`.
 
         Raises:
-            ModelError: the blocks ran, but not as modules.
-            NonFiniteError: one is not finite; names the first such block, and `when` that was.
+            ModelError: the model does not call its blocks as modules, so that no hook is called.
+            NonFiniteError: a block's output is not finite; the error names the first such block.
         """
         if not (spreads := self.batch.spreads):
             raise ModelError("no hook of a block is called: the model runs its blocks otherwise than as modules")

@@ -1,4 +1,4 @@
-"""One pass through the backbone, and the recorder of what its blocks do."""
+"""The forward sweep: one pass through the backbone, and the recorder of what its blocks do."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 class Forward(Sweep):
     """One pass through the backbone, without the head: no logits are computed.
 
-    Sites: `block_in` and `block_out` [batch, seq, hidden]; `attn_out` and `mlp_out`, what each branch adds to the
-    residual stream; `mlp_act` [batch, seq, intermediate], the neurons: the input of the MLP's down projection.
+    Sites: `block_in` and `block_out` [batch, seq, hidden]; `attn_out` and `mlp_out` [batch, seq, hidden], what each
+    branch adds to the residual stream; `mlp_act` [batch, seq, intermediate], the neurons: the input of the MLP's down
+    projection.
     """
 
     ENDS: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out"})
@@ -45,7 +46,7 @@ class Forward(Sweep):
         return Work(1)
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
-        """Find the sites inside the blocks by a trial, where any is asked for."""
+        """Find the sites inside the blocks by a trial, if any of them is asked for."""
         inner = sites - self.ENDS
         return Scouting(inner, find_taps(stack) if inner else [{} for _ in stack])
 
@@ -54,7 +55,7 @@ class Forward(Sweep):
         for site, blocks in drive.scouting.missing.items():
             if site in drive.sites:
                 raise ModelError(f"block {blocks[0]} of {type(stack.model).__name__} has no site {site!r}")
-        with ExitStack() as undo, torch.no_grad():  # which counts writes to a tensor, as inference mode does not
+        with ExitStack() as undo, torch.no_grad():  # unlike inference mode, it counts writes to a tensor
             undo.enter_context(bypassed(stack, drive.removed, idle=drive.cache is not None and drive.cache.apart))
             readers = [_Reader(series) for series in drive.series]
             recorder = Recorder(drive.blocks(stack), readers)
@@ -117,7 +118,7 @@ class _Course:
 
 
 PARTS: dict[str, Part] = {"attn_out": "attn", "mlp_out": "mlp", "mlp_act": "mlp"}
-"""In which half of a block a site is."""
+"""The half of a block that has each inner site."""
 
 
 @dataclass
@@ -142,9 +143,9 @@ class _Read:
 
 
 class _Reader:
-    """Collects the sites of one unit at a time, and emits the trace of a bundle of them as soon as it is whole.
+    """Collects the sites of one unit at a time, and emits the trace of a bundle as soon as the bundle is complete.
 
-    The sooner, the better: what was just computed is still in the cache, and memory is not held for longer.
+    An early trace is cheaper: what was just computed is still in the processor's cache, and memory is freed earlier.
     """
 
     batch: _Read
@@ -161,7 +162,7 @@ class _Reader:
         """Hook the sites inside the blocks, until `undo` ends.
 
         Raises:
-            ModelError: a unit lacks the half in which a site is.
+            ModelError: a unit lacks the half of a block that has the site.
         """
         for position, unit in enumerate(self.units):
             owners = {one.part: one.block for one in unit.sublayers}
@@ -186,7 +187,7 @@ class _Reader:
     def _tapped(
         self, position: int, site: str, tap: Tap, _module: nn.Module, args: tuple[Any, ...], other: Any
     ) -> None:
-        """A module was called: `other` is its keyword arguments where its input is read, and else its output."""
+        """Take a module's input or output; `other` is the keyword arguments if the input is read, else the output."""
         act = block_input(args, other) if tap.side == "input" else hidden_states(other)
         if tap.scale != 1.0:
             act = act * tap.scale
@@ -214,7 +215,7 @@ class _Reader:
             self._emit(position, act.device, bundle, acts)
 
     def _emit(self, position: int, device: torch.device, bundle: frozenset[str], acts: Mapping[str, Tensor]) -> None:
-        # What a block reads may still lie on the device of the one before it.
+        # A block's input may still lie on the device of the previous block.
         read = {site: acts[site].to(device) for site in bundle}
         batch = self.batch
         inputs = {at: value.to(device) for at, value in batch.inputs.items()}

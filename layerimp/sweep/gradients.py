@@ -1,4 +1,4 @@
-"""Records what units do on the way through a model, and what that is worth on the way back."""
+"""Records what units do on the forward pass, and the gradients that reach them on the backward pass."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from layerimp.sweep.units import Unit
 
 Owners = dict["nn.Parameter", list[tuple[int, int, str]]]
-"""For each parameter, the units that it belongs to: the series, the position in it, and its name there."""
+"""For each parameter, the units that it belongs to: the series, the unit's position in it, and the parameter's name."""
 
 
 def owners_of(stack: BlockStack, drive: Drive) -> Owners:
-    """The parameters of units with two dimensions or more; one that units of a series share is the first one's."""
+    """Map the parameters with two dimensions or more to their units.
+
+    If units of one series share a parameter, it belongs to the first of them.
+    """
     owners: Owners = {}
     for which, series in enumerate(drive.series):
         for position, unit in enumerate(series.units):
@@ -41,7 +44,7 @@ def owners_of(stack: BlockStack, drive: Drive) -> Owners:
 
 
 def _parameters(stack: BlockStack, unit: Unit, drive: Drive) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters of a unit with two dimensions or more, by name."""
+    """Yield a unit's parameters with two dimensions or more, by name."""
     blocks = sorted({one.block for one in unit.sublayers})
     for index in blocks:
         parts = {one.part for one in unit.sublayers if one.block == index}
@@ -53,23 +56,23 @@ def _parameters(stack: BlockStack, unit: Unit, drive: Drive) -> Iterator[tuple[s
 
 
 def _half(halves: Halves, name: str) -> str:
-    """In which half of a block a parameter is."""
+    """Tell which half of a block a parameter belongs to."""
     return "mlp" if any(name == part or name.startswith(f"{part}.") for part in halves.mlp) else "attn"
 
 
 class BackwardRecorder(Recorder):
-    """Holds what units did on the way there, and emits a unit's trace as soon as the gradient where it begins is there.
+    """Keeps the activations of the forward pass, and emits a unit's trace once the gradient at its input is known.
 
-    The sooner, the better: what the trace held is then free.
+    The memory that the trace held is then free.
 
     Args:
         stack: The model's blocks.
         drive: What the traces have to hold, and where they go.
 
     Attributes:
-        number: The batch.
-        targets: What the target is for each thing that the model predicts [target].
-        extras: What else a sweep has to tell, by name.
+        number: The batch's position in the calibration set.
+        targets: The value of the target for each prediction [target].
+        extras: Further tensors that a sweep provides, by name.
     """
 
     number: int
@@ -85,7 +88,7 @@ class BackwardRecorder(Recorder):
         self._proved: set[int] = set()
 
     def begin(self, number: int, mask: Tensor) -> None:
-        """A batch begins, or some rows of one."""
+        """Begin a batch, or some rows of one."""
         self.watch(mask)
         self.number = number
         for reader in self._readers:
@@ -93,17 +96,17 @@ class BackwardRecorder(Recorder):
         self.extras.clear()
 
     def begin_at_the_first_unit(self, stack: BlockStack, undo: ExitStack) -> None:
-        """Let gradients begin at the input of the first block of which something is scored."""
+        """Let gradients begin at the input of the first block of which a part is scored."""
 
         def enter(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            # Autograd serves leaves first, before parameters of this block: what the block reads is no leaf.
+            # Autograd would serve a leaf before the parameters of this block, so the block's input must not be a leaf.
             leaf = block_input(args, kwargs).detach().requires_grad_()
             return with_input(args, kwargs, leaf.view_as(leaf))
 
         undo.callback(stack[self._first].register_forward_pre_hook(enter, with_kwargs=True).remove)
 
     def attach(self, stack: BlockStack, halves: Mapping[int, Halves], undo: ExitStack) -> None:
-        """Hook the blocks, until `undo` ends; of those whose middle is shown, note where they begin as well."""
+        """Hook the blocks, until `undo` ends; if a block's middle is shown, also note the graph node of its input."""
 
         def note(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._nodes[index] = [block_input(args, kwargs).grad_fn]
@@ -113,15 +116,15 @@ class BackwardRecorder(Recorder):
         super().attach(stack, halves, undo)
 
     def show_middle(self, index: int, hidden: Tensor) -> None:
-        """What lies in the middle of a block [batch, seq, hidden]."""
+        """Show the middle of a block [batch, seq, hidden]."""
         self._nodes[index].append(source_of(hidden).grad_fn)
         super().show_middle(index, hidden)
 
     def leave(self, index: int, hidden: Tensor) -> None:
-        """What a block puts out [batch, seq, hidden].
+        """Show a block's output [batch, seq, hidden].
 
         Raises:
-            ModelError: something leads from its input past its middle, whose gradient then is not all there is.
+            ModelError: a path from the block's input bypasses its middle, so that the gradient there is incomplete.
         """
         super().leave(index, hidden)
         nodes = self._nodes.pop(index, [])
@@ -134,9 +137,9 @@ class BackwardRecorder(Recorder):
                 )
 
     def take_gradients(self, owners: Owners, undo: ExitStack) -> None:
-        """Take the gradients of parameters away, for the traces of their owners, until `undo` ends.
+        """Move the gradients of parameters into the traces of their units, until `undo` ends.
 
-        Autograd computes them before that of the place where the unit begins.
+        Autograd computes them before the gradient at the unit's input.
         """
 
         def take(parameter: nn.Parameter) -> None:
@@ -149,25 +152,28 @@ class BackwardRecorder(Recorder):
             undo.callback(parameter.register_post_accumulate_grad_hook(take).remove)
 
     def check_gradients(self) -> None:
-        """Whether every unit had its gradient, and a finite one.
+        """Check that every unit had a finite gradient.
 
         Raises:
-            ModelError: a unit had none.
-            NonFiniteError: one holds a NaN or an infinity.
+            ModelError: a unit had no gradient.
+            NonFiniteError: a gradient holds a NaN or an infinity.
         """
         for reader in self._readers:
             reader.check(self.mask.device)
 
 
 def source_of(middle: Tensor) -> Tensor:
-    """What a middle is a view of, if that holds the same numbers: all that is computed from it comes after that."""
+    """Return the tensor that a middle is a view of if both hold the same numbers, else the middle itself.
+
+    Everything that is computed from the middle comes after that tensor in autograd's graph.
+    """
     base = middle._base
     same = base is not None and base.numel() == middle.numel() and base.is_contiguous() and middle.is_contiguous()
     return base if base is not None and same else middle
 
 
 def leads_past(end: Node | None, start: Node | None, middle: Node | None) -> bool:
-    """Whether a path in autograd's graph leads from the node `start` to the node `end` without `middle`."""
+    """Whether a path in autograd's graph leads from the node `start` to the node `end` and bypasses `middle`."""
     seen: set[Node] = set()
     following = [end]
     while following:
@@ -182,7 +188,7 @@ def leads_past(end: Node | None, start: Node | None, middle: Node | None) -> boo
 
 
 class _Reader:
-    """Reads the units of one series on the way there, and emits their traces on the way back."""
+    """Reads the units of one series on the forward pass, and emits their traces on the backward pass."""
 
     reads_input = True
 
@@ -218,7 +224,7 @@ class _Reader:
         self._spreads[position] = recorder.spread(gradient)
         held, gradients = self._acts.pop(position), self._gradients.pop(position)
         before = range(max(0, position - self.series.lookback), position)
-        device = gradient.device  # what a block reads may lie on the device of the one before it
+        device = gradient.device  # a block's input may lie on the device of the previous block
         self.series.emit(
             Trace(
                 block=position,

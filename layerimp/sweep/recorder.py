@@ -1,4 +1,4 @@
-"""Shows where units begin and end while a model runs, to whatever reads them."""
+"""Shows readers the residual stream where units begin and end, while a model runs."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class Reader(Protocol):
 
     Attributes:
         units: The units.
-        reads_input: Whether it wants to see where units begin.
+        reads_input: Whether the reader is shown where units begin.
     """
 
     units: Sequence[Unit]
     reads_input: bool
 
     def enter(self, position: int, hidden: Tensor) -> None:
-        """A unit begins, with the residual stream `hidden` [batch, seq, hidden]."""
+        """Take the residual stream `hidden` [batch, seq, hidden] where a unit begins."""
 
     def leave(self, position: int, hidden: Tensor) -> None:
-        """A unit ends, with the residual stream `hidden` [batch, seq, hidden]."""
+        """Take the residual stream `hidden` [batch, seq, hidden] where a unit ends."""
 
 
 class Recorder(Watch):
-    """Shows the units of several series to their readers, and watches what all blocks put out.
+    """Shows the units of several series to their readers, and watches the outputs of all blocks.
 
-    At a place where one unit ends and another begins, the one that ends is shown first.
+    Where one unit ends and another begins, the end is shown first.
 
     Args:
-        blocks: The indices of the blocks of which something is left.
-        readers: What reads the units, one for each series.
+        blocks: The indices of the blocks that are not removed completely.
+        readers: The readers, one for each series.
     """
 
     def __init__(self, blocks: Sequence[int], readers: Sequence[Reader]) -> None:
@@ -67,7 +67,7 @@ class Recorder(Watch):
         Args:
             stack: The model's blocks.
             halves: The halves of the blocks in whose middle a unit begins or ends.
-            undo: What takes the hooks away.
+            undo: The stack that removes the hooks.
         """
         for index in self.blocks:
             block = stack[index]
@@ -83,7 +83,7 @@ class Recorder(Watch):
             see(hidden)
 
     def show_middle(self, index: int, hidden: Tensor) -> None:
-        """What lies in the middle of a block [batch, seq, hidden]."""
+        """Show the middle of a block [batch, seq, hidden]."""
         for see in self._sees[Point(index, "middle")]:
             see(hidden)
 
@@ -91,6 +91,6 @@ class Recorder(Watch):
         self.leave(index, self.put_out(output))
 
     def leave(self, index: int, hidden: Tensor) -> None:
-        """What a block puts out [batch, seq, hidden]."""
+        """Show a block's output [batch, seq, hidden]."""
         for see in self._sees.get(Point(index, "output"), []):
             see(hidden)

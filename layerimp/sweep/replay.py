@@ -1,10 +1,10 @@
-"""Runs a model again from the middle: the blocks before give back what they gave.
+"""Runs a model again from one of its blocks on: the blocks before it return their stored outputs.
 
 Embeddings, masks and position tables are still made by the model itself, whatever its architecture. What has to hold
-is that a block reads the residual stream and nothing else of the blocks before it. Where blocks share keys and values,
-it does not; such a model is refused, since the result would not be that of removing a block either.
+is that a block reads the residual stream and nothing else of the blocks before it. This is not so if blocks share keys
+and values; such a model is refused, since no model without one of these blocks would give the same result.
 
-It may begin inside a block as well, between its attention and its MLP; that this can be done is proved in the same way.
+A run may also begin inside a block, between its attention and its MLP; that this is exact is proved in the same way.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 TRIAL_TOKENS = 8
 
 Show = Callable[[int, "Tensor"], None]
-"""Looks at the middle of a block [batch, seq, hidden], which it gets after the block's index."""
+"""Takes a block's index and its middle [batch, seq, hidden]."""
 Within = Callable[[Show], AbstractContextManager[None]]
-"""Makes the context of a run, which shows the middles of blocks that are not computed in it."""
+"""Makes the context of a run, in which the middles of blocks that are not computed are shown."""
 
 
 @dataclass
@@ -50,10 +50,10 @@ class Recorded:
 
     Attributes:
         batch: The batch.
-        inputs: What each block read [batch, seq, hidden], by its index.
-        middles: What lay between its attention and its MLP [batch, seq, hidden], where that was asked for.
-        outputs: What each block put out, in its own form.
-        output: What the backbone put out.
+        inputs: The input of each block [batch, seq, hidden], by index.
+        middles: The hidden states between a block's attention and its MLP [batch, seq, hidden], if asked for, by index.
+        outputs: The output of each block, in the block's own form.
+        output: The output of the backbone.
     """
 
     batch: Batch
@@ -69,14 +69,19 @@ class Recorded:
         return (self.inputs if point.side == "input" else self.middles)[point.block]
 
     def added(self, unit: Unit) -> Tensor:
-        """What a unit added to the residual stream [batch, seq, hidden], at least in float32."""
+        """What a unit added to the residual stream [batch, seq, hidden], in float32 or wider."""
         after = self.state(unit.end)
-        before = self.state(unit.begin).to(after.device)  # it may still lie on the device of the block before
+        before = self.state(unit.begin).to(after.device)  # it may still lie on the device of the previous block
         dtype = working_dtype(before.dtype)
         return after.to(dtype) - before.to(dtype)
 
     def changed(self, unit: Unit, by: float | Tensor) -> Tensor:
-        """What a unit puts out [batch, seq, hidden] when what it adds is scaled, or is `by` [hidden] instead."""
+        """The output of a unit [batch, seq, hidden] if what it adds is scaled by a number, or replaced by a tensor.
+
+        Args:
+            unit: The unit.
+            by: The factor, or the tensor [hidden].
+        """
         before = self.state(unit.begin).to(self.state(unit.end).device)
         added = by * self.added(unit) if not isinstance(by, torch.Tensor) else by.to(before.device)
         return (before.to(added.dtype) + added).to(before.dtype)
@@ -89,11 +94,11 @@ class Replay:
         stack: The model's blocks.
         backbone: The part of the model to run.
         indices: The blocks that are recorded and run again.
-        halves: The halves of those whose middle is recorded as well, by index.
+        halves: The halves of the blocks whose middle is recorded as well, by index.
 
     Raises:
-        ModelError: one of them reads more than the residual stream.
-        NonFiniteError: one of them puts out a NaN or an infinity.
+        ModelError: one of the blocks reads more than the residual stream.
+        NonFiniteError: one of the blocks puts out a NaN or an infinity.
     """
 
     def __init__(
@@ -114,16 +119,16 @@ class Replay:
 
         Args:
             batch: The batch.
-            when: When that is, for an error.
-            within: The context of the run. It may give back blocks that it knows, and then shows their middles.
+            when: The time of the run, for errors, such as `in batch 0`.
+            within: The context of the run. It may return stored outputs of blocks, and then shows their middles.
 
         Raises:
-            NonFiniteError: a block puts out a NaN or an infinity; names it, and `when` that was.
+            NonFiniteError: a block puts out a NaN or an infinity; the error names the block.
         """
         return self._checked(self._run(batch, within), when)
 
     def resume(self, passed: Recorded, point: Point, state: Tensor) -> Any:
-        """What the backbone puts out when the residual stream is `state` [batch, seq, hidden] at a middle or an end."""
+        """Return the backbone's output if the residual stream at a middle or an end is `state` [batch, seq, hidden]."""
         given = {self._blocks[before]: passed.outputs[before] for before in self._indices if before < point.block}
         with ExitStack() as undo:
             if point.side == "middle":
@@ -137,7 +142,7 @@ class Replay:
         passed = Recorded(batch)
 
         def record(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            # What a block reads may still lie on the device of the one before it.
+            # A block's input may still lie on the device of the previous block.
             passed.inputs[index] = block_input(args, kwargs).to(hidden_states(output).device)
             passed.outputs[index] = output
 
@@ -155,7 +160,7 @@ class Replay:
         return passed
 
     def _checked(self, passed: Recorded, when: str) -> Recorded:
-        """What was recorded, if all of it can be worked with."""
+        """Return what was recorded, after checking that its shapes and values can be used."""
         for index, read in passed.inputs.items():
             if read.shape[:-1] != passed.batch["input_ids"].shape:
                 shape = f"{list(read.shape)}, and not [batch, seq, hidden]"
@@ -168,7 +173,7 @@ class Replay:
         return passed
 
     def _prove(self, stack: BlockStack) -> None:
-        """Run each block with all others giving back what they gave, on a few tokens and some padding."""
+        """Run each block on a few tokens and some padding, with all other blocks returning their stored outputs."""
         ids = probe_ids(stack, 2 * TRIAL_TOKENS).view(2, TRIAL_TOKENS)
         mask = torch.ones_like(ids)
         mask[1, TRIAL_TOKENS // 2 :] = 0
@@ -177,8 +182,8 @@ class Replay:
                 learning.enter_context(restart.learning())
             passed = self._run({"input_ids": ids, "attention_mask": mask})
         self._checked(passed, "in the trial before batch 0")
-        # What a model keeps beside the residual stream is now that of other tokens, and from the last block to the
-        # first each finds it so.
+        # Anything that a model keeps beside the residual stream now comes from other tokens; going from the last block
+        # to the first, every block meets that foreign state.
         self._run({"input_ids": ids.flip(0, 1), "attention_mask": mask})
         for index in reversed(self._indices):
             reason = self._why_not(passed, index)
@@ -192,7 +197,7 @@ class Replay:
                 )
 
     def _why_not(self, passed: Recorded, index: int, restart: Restart | None = None) -> str:
-        """Why a block cannot be run without those before it, or from its middle; empty where it can."""
+        """Tell why a block cannot be run without the blocks before it, or from its middle; empty if it can."""
         others = {self._blocks[other]: output for other, output in passed.outputs.items() if other != index}
         try:
             with ExitStack() as undo:
@@ -200,7 +205,7 @@ class Replay:
                     undo.enter_context(restart.at(passed.middles[index]))
                 undo.enter_context(giving_back(others))
                 alone = self._run(passed.batch)
-        except Exception as error:  # whatever a block makes of what is missing
+        except Exception as error:  # a block may fail in any way if something that it reads is missing
             return f"reads more than the residual stream: it fails without the other blocks ({one_line(error)})"
         pairs = [(passed.outputs[index], alone.outputs[index])]
         pairs.append((passed.output, alone.output))

@@ -1,4 +1,4 @@
-"""What is scored as one: a block, a seam, or a single sublayer, and where in the residual stream it begins and ends."""
+"""Units of scoring: a block, a seam or a single sublayer, and where in the residual stream it begins and ends."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from layerimp.steps import Step, Sublayer, removed_by, sublayers_of
 
 
 class Point(NamedTuple):
-    """A place in the residual stream, as a block shows it.
+    """A place in the residual stream, named by a block.
 
     Attributes:
         block: The block's index.
-        side: What the block reads, what lies between its attention and its MLP, or what it puts out.
+        side: The place: the block's input, its middle between attention and MLP, or its output.
     """
 
     block: int
@@ -23,12 +23,12 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit:
-    """What is scored as one: sublayers that are neighbours in what is left of the model.
+    """Sublayers that get one score together. They are neighbours in the model without the removed steps.
 
     Attributes:
-        step: How it is written: a block's index, a seam such as `17/18`, or a single sublayer such as `7.attn`.
-        begin: Where in the residual stream it begins.
-        end: Where it ends.
+        step: The unit as text or number: a block's index, a seam such as `17/18`, or a sublayer such as `7.attn`.
+        begin: Where in the residual stream the unit begins.
+        end: Where the unit ends.
     """
 
     step: Step
@@ -47,9 +47,9 @@ class Unit:
 
 
 def units_of(steps: Iterable[Step], removed: Iterable[Step] = ()) -> list[Unit]:
-    """Steps, or single sublayers, as units of a model without the steps `removed`.
+    """Return steps, or single sublayers, as units of a model without the steps `removed`.
 
-    A block that has lost one half shows the end of the other as its own end, so that nothing inside it has to be seen.
+    If a block has lost one half, the other half ends where the block ends, so that nothing inside it has to be read.
     """
     gone = removed_by(removed)
     return [Unit(step, _begin(sublayers_of(step)[0], gone), _end(sublayers_of(step)[-1], gone)) for step in steps]

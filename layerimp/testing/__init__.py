@@ -1,4 +1,4 @@
-"""Holds a plugin's components against their contracts: what a third party runs on what it wrote.
+"""Conformance checks for the components of plugins, to be run in a plugin's own tests.
 
     from layerimp.testing import parametrize
     from layerimp_step import Step
@@ -7,10 +7,10 @@
     def test_contract(check):
         check()
 
-Each check is a test of its own, named after the contract, and what fails says which contract was broken, how, and where
-the documentation explains it. Outside pytest, `check_scorer(Step)` runs all of them.
+Each check is a separate test, named after the contract. A failure says which contract was broken, how, and where the
+documentation explains it. Outside pytest, `check_scorer(Step)` runs all checks.
 
-A component is given as its class, or as an instance, whose options are then the ones that are checked.
+Give a component as its class, or as an instance to check it with the options of that instance.
 """
 
 from layerimp.testing.checks import (

@@ -1,4 +1,4 @@
-"""What checks require: that numbers are the same, and that models and generators stay as they are."""
+"""Assertions of the checks: numbers are equal, and models and random generators stay as they are."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from layerimp.scorer import Importance
 
 ROUNDING = 1e-8
-"""Relative to a scorer's largest number: two ways to add up the same float64 numbers lie closer than that."""
+"""The tolerance relative to a scorer's largest number. Two ways to add up the same float64 numbers differ by less."""
 
 
 class BrokenError(Exception):
-    """A contract is broken; the text says how."""
+    """A contract is broken; the message says how."""
 
 
 def require(kept: bool, how: str) -> None:
-    """Raise `BrokenError` with the text `how`, unless the contract was kept."""
+    """Raise `BrokenError` with the message `how` unless the contract was kept."""
     if not kept:
         raise BrokenError(how)
 
 
 def require_same(found: Importance, expected: Importance, when: str) -> None:
-    """Require equal scores and columns, but for rounding."""
+    """Require scores and columns that are equal up to rounding."""
     require(
         found.columns.keys() == expected.columns.keys(),
         f"the columns are {sorted(found.columns)} {when}, and {sorted(expected.columns)} otherwise",
@@ -58,7 +58,7 @@ def leaving_the_generator() -> Iterator[None]:
 
 
 def require_unharmed(model: Any, snapshot: Snapshot, weights: dict[str, Tensor]) -> None:
-    """Require a model that is as it was."""
+    """Require that a model is as it was at the snapshot, with the same weights."""
     now = Snapshot.of(model)
     changed = snapshot.traces(now) + snapshot.damage(now)
     changed += [f"the value of {name}" for name, value in model.state_dict().items() if not _same(value, weights[name])]

@@ -1,4 +1,4 @@
-"""The checks of all kinds of components, and how they are run."""
+"""The checks for all kinds of components, and the functions that run them."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     import pytest
 
 PAGE = "Conformance checks"
-"""The page of the documentation that explains each contract, under its name."""
+"""The page of the documentation that explains each contract under a heading of the same name."""
 
 
 class ContractError(AssertionError):
-    """A component broke a contract; says which, how, and where it is explained."""
+    """A component broke a contract. The message says which contract, how, and where it is explained."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One contract, held against one component.
+    """The check of one contract for one component.
 
     Attributes:
-        component: The component; a scorer for the block count of the tiny models.
-        name: The contract.
-        judge: Raises if it is broken.
-        base: The check without which this one says nothing: whether the component works at all.
+        component: The component. A scorer is made for the number of blocks of the tiny models.
+        name: The name of the contract.
+        judge: The function that raises an error if the contract is broken.
+        base: The check that has to pass first: whether the component works at all.
     """
 
     component: Component
@@ -50,11 +50,11 @@ class Check:
     base: Check | None = None
 
     def __call__(self) -> None:
-        """Run it.
+        """Run the check.
 
         Raises:
             ContractError: the contract is broken.
-            SkipTest: the component does not even keep the contract that all others rest on.
+            SkipTest: the component breaks the basic contract that all other checks depend on.
         """
         if self.base is not None and not self.base.kept:
             raise SkipTest(f"not checked, since {self.component.name!r} breaks the contract {self.base.name!r}")
@@ -80,7 +80,7 @@ class Check:
 
     @property
     def where(self) -> str:
-        """Where the contract is explained."""
+        """The place in the documentation that explains the contract."""
         return f"see {self.name!r} on the page {PAGE!r} of the documentation"
 
     def __str__(self) -> str:
@@ -88,13 +88,13 @@ class Check:
 
 
 def checks_of(component: Component | type[Component]) -> list[Check]:
-    """The contracts that a component has to keep: those of its kind, and those that it declares to keep.
+    """Return a check for each contract of the component's kind, and for each that the component declares to keep.
 
     Args:
-        component: A class, or an instance, whose options are then the ones that are checked.
+        component: A class, or an instance to check with its own options.
 
     Raises:
-        ContractError: the class is not even whole: it has no name, or lacks a method.
+        ContractError: the class is incomplete: it has no name, or a method is missing.
     """
     if fault := (component if isinstance(component, type) else type(component)).fault():
         raise ContractError(fault)
@@ -115,31 +115,31 @@ def checks_of(component: Component | type[Component]) -> list[Check]:
 
 
 def check_scorer(scorer: Scorer | type[Scorer]) -> None:
-    """Hold a scorer against its contract.
+    """Run all checks on a scorer.
 
     Raises:
-        ContractError: it breaks it; tells of the first check that failed.
+        ContractError: the scorer breaks a contract; the error describes the first check that failed.
     """
     _check(scorer)
 
 
 def check_pruner(pruner: Pruner | type[Pruner]) -> None:
-    """Hold a pruner against its contract; see `check_scorer`."""
+    """Run all checks on a pruner; see `check_scorer`."""
     _check(pruner)
 
 
 def check_healer(healer: Healer | type[Healer]) -> None:
-    """Hold a healer against its contract; see `check_scorer`."""
+    """Run all checks on a healer; see `check_scorer`."""
     _check(healer)
 
 
 def check_evaluator(evaluator: Evaluator | type[Evaluator]) -> None:
-    """Hold an evaluator against its contract; see `check_scorer`."""
+    """Run all checks on an evaluator; see `check_scorer`."""
     _check(evaluator)
 
 
 def parametrize(*components: Component | type[Component]) -> pytest.MarkDecorator:
-    """Make a pytest test of the argument `check` run once for every check of every component."""
+    """Return a decorator for a pytest test with the argument `check`, which then runs once per component and check."""
     import pytest
 
     return pytest.mark.parametrize("check", [one for each in components for one in checks_of(each)], ids=str)

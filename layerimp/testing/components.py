@@ -1,4 +1,4 @@
-"""What every component has to keep to: a name, a description, and options that are described and validated."""
+"""The contracts of every component: a name, a description, and options that are described and validated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def described(component: Component) -> None:
-    """Users pick it by name, and read what it does and what each option means."""
+    """Users choose a component by its name, and can read what it does and what each option means."""
     name = getattr(component, "name", None)
     require(isinstance(name, str) and name != "", "its class has no name")
     try:
@@ -48,14 +48,14 @@ def _refused(config: type[Options], option: str, value: Any) -> bool:
 
 
 def options_survive_a_recipe(component: Component) -> None:
-    """A recipe is written as JSON, and run again from it."""
+    """A recipe is written as JSON, and a run from that file is the same run."""
     written = json.loads(component.config.model_dump_json())
     again = type(component.config)(**written)
     require(again == component.config, f"the options read {again!r} where they were {component.config!r}")
 
 
 def pickles(component: Component) -> None:
-    """It may be sent to another process."""
+    """A component may be sent to another process."""
     again = pickle.loads(pickle.dumps(component))
     require(again.config == component.config, "its options are others after pickling")
 

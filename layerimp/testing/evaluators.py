@@ -1,4 +1,4 @@
-"""What an evaluator has to keep to, tried on tiny models in memory."""
+"""The contracts of an evaluator, checked on tiny models in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _measured(evaluator: Evaluator, model: Any) -> list[Metric]:
 
 
 def metrics_are_sound(evaluator: Evaluator) -> None:
-    """There are metrics, each once, with a number, an error that is none or not negative, and documents that fit."""
+    """The list has at least one metric and none twice; values, standard errors and documents are consistent."""
     metrics = _measured(_fresh(evaluator), tiny_model())
     require(bool(metrics), "evaluate() gives no metrics")
     seen = set()
@@ -43,7 +43,7 @@ def metrics_are_sound(evaluator: Evaluator) -> None:
 
 
 def _documents_fit(metric: Metric, what: str) -> None:
-    """What a metric says of its documents makes its value, and its floor is a number."""
+    """A metric's value follows from its documents, and its floor is a finite number."""
     values, likelihood = metric.documents, metric.likelihood
     if values is not None and math.isfinite(metric.value):
         mean = sum(values) / len(values) if values else math.nan
@@ -62,7 +62,7 @@ def _documents_fit(metric: Metric, what: str) -> None:
 
 
 def model_stays(evaluator: Evaluator) -> None:
-    """The model is left as it was found: weights, hooks, modes, configuration, and the random generators."""
+    """Weights, hooks, modes, the configuration and the random generators are as before."""
     model = tiny_model()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     snapshot = Snapshot.of(model)
@@ -72,7 +72,7 @@ def model_stays(evaluator: Evaluator) -> None:
 
 
 def pruned_models_are_measured(evaluator: Evaluator) -> None:
-    """A model without some of its blocks has the same metrics, whatever their values."""
+    """A model without some of its blocks gets the same metrics, with any values."""
     model = tiny_model()
     ready = _fresh(evaluator)
     before = _measured(ready, model)
@@ -85,7 +85,7 @@ def pruned_models_are_measured(evaluator: Evaluator) -> None:
 
 
 def quality_is_repeatable(evaluator: Evaluator) -> None:
-    """The quality of the same model is the same number; what it costs may vary."""
+    """The quality of a model is the same number each time; costs may vary."""
     if evaluator.kind != "quality":
         return
     first, second = (_measured(_fresh(evaluator), tiny_model()) for _ in range(2))
@@ -93,14 +93,14 @@ def quality_is_repeatable(evaluator: Evaluator) -> None:
 
 
 def fingerprint_is_stable(evaluator: Evaluator) -> None:
-    """What `fingerprint` gives is text, the same for the same options, or None."""
+    """`fingerprint` returns None, or a text that is the same for the same options."""
     tags = [_fresh(evaluator).fingerprint() for _ in range(2)]
     require(all(tag is None or isinstance(tag, str) for tag in tags), f"fingerprint() gives {tags[0]!r}, not text")
     require(tags[0] == tags[1], f"fingerprint() gives {tags[1]!r} after {tags[0]!r}")
 
 
 def without_a_tokenizer(evaluator: Evaluator) -> None:
-    """Where there is no tokenizer it measures, or refuses with a `LayerimpError` that says why."""
+    """Without a tokenizer the evaluator measures, or raises a `LayerimpError` that says why."""
     try:
         _fresh(evaluator).evaluate(tiny_model(), None)
     except LayerimpError:
@@ -108,12 +108,12 @@ def without_a_tokenizer(evaluator: Evaluator) -> None:
 
 
 def evaluator_contracts() -> dict[str, Callable[[Any], None]]:
-    """The contracts that an evaluator has to keep, by name."""
+    """Return the contracts that an evaluator has to keep, by name."""
     return {
         "metrics are sound": metrics_are_sound,
         "the model stays as it is": model_stays,
         "pruned models are measured": pruned_models_are_measured,
         "quality is repeatable": quality_is_repeatable,
         "the fingerprint is stable": fingerprint_is_stable,
-        "a missing tokenizer is told": without_a_tokenizer,
+        "a missing tokenizer is handled": without_a_tokenizer,
     }

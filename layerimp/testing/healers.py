@@ -1,4 +1,4 @@
-"""What a healer has to keep to, tried on tiny models in memory."""
+"""The contracts of a healer, checked on tiny models in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
 
 GONE: tuple[Step, ...] = (1, 3)
-"""The blocks that are removed: one gap inside, and one at the end."""
+"""The removed blocks: one gap is inside the stack, and one at its end."""
 TEXT = (batch(6, 16, seed=1), padded_batch((12, 5, 9), seed=2))
 
 
@@ -40,7 +40,7 @@ def _fresh(healer: Healer) -> Healer:
 
 
 def _parted(model: PreTrainedModel, gone: Sequence[Step] = GONE) -> tuple[BlockStack, BlockStack]:
-    """The intact model, and beside it the one without blocks, which shares its tensors."""
+    """Return the intact model, and a pruned model that shares its tensors."""
     stack = find_blocks(model)
     return stack, find_blocks(prepare(stack, gone).beside())
 
@@ -51,13 +51,13 @@ def _healed(healer: Healer, model: PreTrainedModel, gone: Sequence[Step] = GONE)
 
 
 def _case(intact: BlockStack, pruned: BlockStack) -> Case:
-    """What a healer is given, without the engine around it."""
+    """Make a healer's input directly, without the engine."""
     loss = HeldOutLoss(intact, TEXT[1:])
     return Case(intact, pruned, find_gaps(pruned, GONE), TEXT[:1], TEXT[1:], lambda: loss.of(pruned))
 
 
-def every_gap_is_told_of(healer: Healer) -> None:
-    """It says of each gap what was done there."""
+def every_gap_is_reported(healer: Healer) -> None:
+    """The healer reports for each gap what was done there."""
     others: tuple[tuple[Step, ...], ...] = ((1,), (0, 2), ("1/2",))
     for gone in (*others, GONE):
         found, _ = _healed(healer, tiny_model(), gone)
@@ -65,7 +65,7 @@ def every_gap_is_told_of(healer: Healer) -> None:
 
 
 def intact_stays(healer: Healer) -> None:
-    """The intact model is as it was, bit for bit: weights, hooks, modes, configuration, and the random generators."""
+    """Weights, hooks, modes and configuration of the intact model, and the random generators, are as before."""
     model = tiny_model()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     snapshot = Snapshot.of(model)
@@ -76,7 +76,7 @@ def intact_stays(healer: Healer) -> None:
 
 
 class _Failing(Sequence["Batch"]):
-    """Text that cannot be read to its end."""
+    """Text that cannot be read."""
 
     def __getitem__(self, index: Any) -> Any:
         raise OSError("the text is gone")
@@ -90,14 +90,14 @@ class _Failing(Sequence["Batch"]):
 
 
 def intact_stays_in_a_failure(healer: Healer) -> None:
-    """Where healing ends half way, no hook is left on either model, and no weight of the intact one is changed."""
+    """If healing fails half way, neither model keeps a hook, and no weight of the intact model is changed."""
     model = tiny_model()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     snapshot = Snapshot.of(model)
     intact, pruned = _parted(model)
     snapshot_of_pruned = Snapshot.of(pruned.model)
     case = Case(intact, pruned, find_gaps(pruned, GONE), _Failing(), _Failing(), _Unmeasured())
-    with suppress(Exception):  # what it makes of text that is gone is its own
+    with suppress(Exception):  # a healer may fail on unreadable text in any way
         _fresh(healer).at_every_gap(case)
     require_unharmed(model, snapshot, weights)
     left = snapshot_of_pruned.traces(Snapshot.of(pruned.model))
@@ -105,7 +105,7 @@ def intact_stays_in_a_failure(healer: Healer) -> None:
 
 
 class _Unmeasured:
-    """A loss that can be measured once."""
+    """A loss that can be measured only once."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -118,13 +118,13 @@ class _Unmeasured:
 
 
 def parameters_are_replaced(healer: Healer) -> None:
-    """What is healed has new parameters in memory of their own, of the dtype of the old; what is tied stays tied."""
+    """New parameters keep the old dtype and have memory of their own; tied weights stay tied."""
     for dtype in (torch.float32, torch.bfloat16):
         model = tiny_model(dtype=dtype, tie_word_embeddings=True)
         intact, pruned = _parted(model)
         ours: Any = pruned.model
         before = held_by(ours)
-        with leaving_the_generator():  # without the engine, which puts back what is no better
+        with leaving_the_generator():  # without the engine, which would undo repairs that do not lower the loss
             _fresh(healer).at_every_gap(_case(intact, pruned))
         require(ours.lm_head.weight is ours.model.embed_tokens.weight, "a tied weight is no longer tied")
         lent = {parameter.data_ptr(): path for path, parameter in intact.model.named_parameters()}
@@ -136,10 +136,10 @@ def parameters_are_replaced(healer: Healer) -> None:
 
 
 def nan_is_refused(healer: Healer) -> None:
-    """Where the intact model puts out a NaN, no parameter of the pruned one becomes one."""
+    """If the intact model puts out a NaN, no parameter of the pruned model becomes NaN or infinite."""
     intact, pruned = _parted(tiny_model())
     with torch.no_grad():
-        next(intact[1].parameters()).fill_(torch.nan)  # a block that is gone from the pruned model
+        next(intact[1].parameters()).fill_(torch.nan)  # a block that the pruned model does not have
     case = Case(intact, pruned, find_gaps(pruned, GONE), TEXT, TEXT[:1], lambda: Loss([1.0], [1]))
     try:
         _fresh(healer).at_every_gap(case)
@@ -158,14 +158,14 @@ def healing_is_repeatable(healer: Healer) -> None:
 
 
 def result_is_a_stock_checkpoint(healer: Healer) -> None:
-    """What is healed is saved, and loads back with the stock class as what was in memory."""
+    """The healed model is saved, and loaded back with the stock class it equals the model in memory."""
     found, _ = _healed(healer, tiny_model())
     with TemporaryDirectory() as folder:
         write(found.model, None, Path(folder))
 
 
 def other_architectures_are_healed_or_refused(healer: Healer) -> None:
-    """A post-norm classifier, sandwich norms, experts: healed, left with the reason, or refused with one line."""
+    """A post-norm classifier, sandwich norms and experts are healed, left alone with a reason, or cleanly refused."""
     others = (tiny_model("gemma3_text", head_dim=8), tiny_model("mixtral", num_local_experts=4), tiny_model("gpt2"))
     for model in (tiny_classifier(), *others):
         try:
@@ -175,9 +175,9 @@ def other_architectures_are_healed_or_refused(healer: Healer) -> None:
 
 
 def healer_contracts() -> dict[str, Callable[[Any], None]]:
-    """The contracts that a healer has to keep, by name."""
+    """Return the contracts that a healer has to keep, by name."""
     return {
-        "every gap is told of": every_gap_is_told_of,
+        "every gap is reported": every_gap_is_reported,
         "the intact model stays": intact_stays,
         "the intact model stays in a failure": intact_stays_in_a_failure,
         "parameters are replaced": parameters_are_replaced,

@@ -1,4 +1,4 @@
-"""What a pruner has to keep to, tried on made-up scores."""
+"""The contracts of a pruner, checked on made-up scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layerimp.testing.assertions import require
 NUM_BLOCKS = 6
 SCORES = (5.0, 1.0, 3.0, 2.0, 4.0, 0.5)
 SEAM = 0.05
-"""By how much a seam scores more than the weaker block beside it: weak steps overlap."""
+"""The score of a seam exceeds that of the weaker block beside it by this amount, so that weak steps overlap."""
 BUDGETS = (
     Budget.exactly(1, NUM_BLOCKS),
     Budget.exactly(2, NUM_BLOCKS),
@@ -40,11 +40,11 @@ SEAM_BUDGETS = (
     Budget.exactly(NUM_BLOCKS - 1, NUM_BLOCKS, forced=(0, "4/5"), cuts="all"),
 )
 CASES: Mapping[Cuts, Sequence[Budget]] = {"blocks": BUDGETS, "all": SEAM_BUDGETS}
-"""The budgets that are tried, by what is scored."""
+"""The budgets to try, if only blocks or also seams are scored."""
 
 
 class _Scoring:
-    """Made-up scores, that change a little with what was removed; remembers what was asked."""
+    """Gives made-up scores, which change a little with the removed steps, and records each request."""
 
     def __init__(self, cuts: Cuts) -> None:
         self.cuts = cuts
@@ -71,7 +71,7 @@ def _score(step: Step) -> float:
 
 
 def _plan(pruner: Pruner, budget: Budget, scoring: _Scoring) -> PrunePlan | None:
-    """A plan, or None where the pruner says that there is none."""
+    """Return a plan, or None if the pruner says that no plan exists."""
     try:
         plan = type(pruner)(pruner.config).plan(scoring, budget)
     except LayerimpError as error:
@@ -83,7 +83,7 @@ def _plan(pruner: Pruner, budget: Budget, scoring: _Scoring) -> PrunePlan | None
 
 
 def budget_is_kept(pruner: Pruner, cuts: Cuts) -> None:
-    """As many go as the budget says, what is forced among them, and of what is protected no more than that."""
+    """A plan has as many steps as the budget says, all forced steps among them, and no other protected blocks."""
     for budget in CASES[cuts]:
         if (plan := _plan(pruner, budget, _Scoring(cuts))) is None:
             continue
@@ -96,14 +96,14 @@ def budget_is_kept(pruner: Pruner, cuts: Cuts) -> None:
 
 
 def plans_are_repeatable(pruner: Pruner, cuts: Cuts) -> None:
-    """Same scores, same budget, same plan."""
+    """The same scores and budget give the same plan."""
     for budget in CASES[cuts][:3]:
         first, second = (_plan(pruner, budget, _Scoring(cuts)) for _ in range(2))
         require(first == second, f"removing {budget.count} blocks it plans {second} after {first}")
 
 
 def scores_stay(pruner: Pruner, cuts: Cuts) -> None:
-    """What a scoring gave is read, and not changed: a report shows it."""
+    """The scores that a scoring returned are not changed, since the report shows them."""
     for budget in CASES[cuts][:3]:
         scoring = _Scoring(cuts)
         _plan(pruner, budget, scoring)
@@ -112,7 +112,7 @@ def scores_stay(pruner: Pruner, cuts: Cuts) -> None:
 
 
 def scoring_is_asked_soundly(pruner: Pruner, cuts: Cuts) -> None:
-    """A scoring is asked for blocks that exist, that may go, and that leave a model."""
+    """A scoring is asked only for steps that exist, that may be removed, and that leave a model."""
     for budget in CASES[cuts]:
         scoring = _Scoring(cuts)
         _plan(pruner, budget, scoring)
@@ -135,7 +135,7 @@ def _listed(steps: Iterable[Step]) -> str:
 
 
 def plans_are_nested(pruner: Pruner, cuts: Cuts) -> None:
-    """As `nested` declares, a plan for fewer blocks is the start of a plan for more."""
+    """If the pruner declares `nested`, a plan for fewer blocks is the start of a plan for more."""
     for forced in ((), (4,), ("1/2",)):
         budgets = [Budget.exactly(count, NUM_BLOCKS, forced=forced, cuts=cuts) for count in range(1, NUM_BLOCKS)]
         plans = [_plan(pruner, budget, _Scoring(cuts)) for budget in budgets]
@@ -145,13 +145,13 @@ def plans_are_nested(pruner: Pruner, cuts: Cuts) -> None:
 
 
 def seams_are_cut(pruner: Pruner) -> None:
-    """As `cuts_seams` declares, all that holds for blocks holds where seams can be taken as well."""
+    """If the pruner declares `cuts_seams`, all contracts also hold if seams can be taken."""
     for contract in _contracts(pruner).values():
         contract(pruner, "all")
 
 
 def _contracts(pruner: Pruner) -> dict[str, Callable[[Pruner, Cuts], None]]:
-    """The contracts that a pruner has to keep, whatever is cut."""
+    """Return the contracts that hold for blocks as well as for seams."""
     chosen: dict[str, Callable[[Pruner, Cuts], None]] = {
         "the budget is kept": budget_is_kept,
         "plans are repeatable": plans_are_repeatable,
@@ -168,7 +168,7 @@ def _on_blocks(contract: Callable[[Pruner, Cuts], None], pruner: Pruner) -> None
 
 
 def pruner_contracts(pruner: Pruner) -> dict[str, Callable[[Any], None]]:
-    """The contracts that a pruner has to keep, by name."""
+    """Return the contracts that a pruner has to keep, by name."""
     named: dict[str, Callable[[Any], None]] = {
         name: partial(_on_blocks, contract) for name, contract in _contracts(pruner).items()
     }

@@ -1,4 +1,4 @@
-"""What a scorer has to keep to. All in float64, on models of four blocks, and driven as the engine drives it."""
+"""The contracts of a scorer, checked in float64 on models of four blocks, which are driven as in a run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _model() -> Any:
 
 
 def _rows() -> list[Batch]:
-    """The rows of the calibration set, one by one and without padding."""
+    """Return the rows of the calibration set, one by one and without padding."""
     whole = padded_batch(LENGTHS)
     return [{name: part[row : row + 1, :length] for name, part in whole.items()} for row, length in enumerate(LENGTHS)]
 
@@ -50,7 +50,7 @@ def _scored(scorer: Scorer, batches: Iterable[Batch], model: Any = None) -> Impo
 
 
 def scores_are_whole_and_finite(scorer: Scorer) -> None:
-    """One finite score per block, and columns as long."""
+    """There is one finite score per block, and each column has as many values."""
     importance = _scored(_fresh(scorer), [padded_batch(LENGTHS)])
     require(len(importance.scores) == BLOCKS, f"{len(importance.scores)} scores for {BLOCKS} blocks")
     require(all(map(math.isfinite, importance.scores)), f"the scores are {importance.scores}")
@@ -66,8 +66,10 @@ def computing_changes_nothing(scorer: Scorer) -> None:
 
 
 def runs_are_repeatable(scorer: Scorer) -> None:
-    """Same model, same text, same options, same scores: nothing is drawn from the global generators, and no state is
-    shared by instances."""
+    """The same model, text and options give the same scores.
+
+    Nothing is drawn from the global generators, and instances share no state.
+    """
     found = []
     for seed in (1, 2):
         with torch.random.fork_rng(devices=[]):
@@ -98,7 +100,7 @@ def padding_changes_nothing(scorer: Scorer) -> None:
 
 
 def shards_merge(scorer: Scorer) -> None:
-    """`merge` makes one scorer of two, as if it had seen both shards."""
+    """After `merge`, a scorer is as if it had seen both shards."""
     stack, rows = find_blocks(_model()), _rows()
     whole = _scored(_fresh(scorer), rows)
     for cut in (1, len(rows) - 1):
@@ -109,7 +111,7 @@ def shards_merge(scorer: Scorer) -> None:
 
 
 def order_changes_nothing(scorer: Scorer) -> None:
-    """The blocks of a batch come in no promised order."""
+    """The blocks of a batch may come in any order."""
     batches = _recorded(scorer)
     forwards, backwards = _fresh(scorer), _fresh(scorer)
     _replay(forwards, batches)
@@ -137,7 +139,7 @@ def streaming_changes_nothing(scorer: Scorer) -> None:
 
 
 def borrowed_tensors_stay(scorer: Scorer) -> None:
-    """What is in a trace belongs to the model: it is neither changed nor kept."""
+    """The tensors in a trace belong to the model: a scorer neither changes nor keeps them."""
     batches = _recorded(scorer)
     careful, robbed = _fresh(scorer), _fresh(scorer)
 
@@ -160,7 +162,7 @@ def borrowed_tensors_stay(scorer: Scorer) -> None:
 
 
 def model_stays(scorer: Scorer) -> None:
-    """The model is left as it was found: weights, hooks, modes, configuration, and the random generators."""
+    """Weights, hooks, modes, the configuration and the random generators are as before."""
     model = _model()
     model.model.layers[1].train()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -172,7 +174,7 @@ def model_stays(scorer: Scorer) -> None:
 
 
 def pickles_when_used(scorer: Scorer) -> None:
-    """A shard is scored in one process and merged in another."""
+    """A scorer can be pickled after it has seen text: a shard is scored in one process and merged in another."""
     used = _fresh(scorer)
     expected = _scored(used, _rows())
     require_same(pickle.loads(pickle.dumps(used)).compute(), expected, "after pickling")
@@ -192,13 +194,13 @@ def other_architectures(scorer: Scorer) -> None:
 
 
 def identity_scores_least(scorer: Scorer) -> None:
-    """As `identity_scores_least` declares, a block whose output projections are zero scores least."""
+    """If the scorer declares `identity_scores_least`, a block whose output projections are zero scores least."""
     for block in (0, BLOCKS - 2):
         model = _model()
         for path in SILENT_PROJECTIONS:
             nn.init.zeros_(model.model.layers[block].get_submodule(path).weight)
         scores = _scored(_fresh(scorer), [padded_batch(LENGTHS)], model).scores
-        # By magnitude: where a block that does harm scores below 0, one that adds nothing scores 0.
+        # By magnitude: if harmful blocks score below 0, a block that adds nothing scores 0.
         least = min(range(BLOCKS), key=lambda index: abs(scores[index]))
         require(
             abs(scores[block]) == abs(scores[least]),
@@ -208,10 +210,10 @@ def identity_scores_least(scorer: Scorer) -> None:
 
 
 def seams_are_scored_like_blocks(scorer: Scorer) -> None:
-    """What adds the same to the same stream gets the same score, whether it is a block or a seam.
+    """A seam that adds the same to the same stream as a block gets the same score.
 
-    Where attention adds nothing, the seam 1/2 does what the block 1 does. The last block adds nothing at all, and the
-    first one, which is left out, shows what the halves of a block are.
+    In the tested model the attention of later blocks adds nothing, so that the seam 1/2 does what block 1 does. The
+    last block adds nothing at all. The first block is not scored; it is whole, so that the halves of a block are found.
     """
     last = BLOCKS
     model = tiny_model(dtype=torch.float64, num_hidden_layers=last + 1)
@@ -228,18 +230,18 @@ def seams_are_scored_like_blocks(scorer: Scorer) -> None:
 
 
 def _takes_seams(scorer: Scorer) -> bool:
-    """Whether a scorer reads what a seam has, and no weights, which are others than a block's."""
+    """Whether a scorer can score seams and reads no weights, which differ between a seam and a block."""
     if scorer.sweep is None or getattr(scorer.sweep, "parameters", False) or scorer.refusal("seam"):
         return False
     try:
         type(scorer)(BLOCKS - 1, scorer.config)
-    except LayerimpError:  # its options ask for more blocks
+    except LayerimpError:  # its options need more blocks
         return False
     return True
 
 
 def scorer_contracts(scorer: Scorer) -> dict[str, Callable[[Any], None]]:
-    """The contracts that a scorer has to keep, by name."""
+    """Return the contracts that a scorer has to keep, by name."""
     chosen: dict[str, Callable[[Any], None]] = {
         "scores are whole and finite": scores_are_whole_and_finite,
         "computing changes nothing": computing_changes_nothing,
@@ -264,7 +266,7 @@ def scorer_contracts(scorer: Scorer) -> dict[str, Callable[[Any], None]]:
 
 
 class _Listener(Silent):
-    """Hears what the engine has to say of a pass, such as what it took away after it."""
+    """Collects the notes of the engine about a pass, such as hooks that it had to remove."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -297,14 +299,14 @@ class _Recorder(Scorer):
 
 
 def _recorded(scorer: Scorer) -> list[list[Trace]]:
-    """What a scorer sees in each of two batches, of which one has padding: without it `trace.rows` is no copy."""
+    """Return a scorer's traces of two batches, one without padding, for which `trace.rows` makes no copy."""
     recorder = _Recorder(scorer)
     _scored(recorder, [padded_batch(LENGTHS), batch()])
     return recorder.batches[:-1]
 
 
 def _replay(scorer: Scorer, batches: Sequence[Sequence[Trace]], update: Callable[[Trace], None] | None = None) -> None:
-    """Show a scorer what was recorded, each time in copies of its own."""
+    """Show a scorer the recorded traces, each time as new copies."""
     with torch.no_grad():
         for batch in batches:
             for trace in batch:

@@ -1,4 +1,4 @@
-"""Small random models, a tokenizer and batches, the same each time, made on the spot."""
+"""Small random models, a tokenizer and batches, made in memory and the same each time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from transformers import (
 )
 
 BLOCKS = 4
-"""How many blocks the models have."""
+"""The number of blocks of the models."""
 VOCAB = 97
-"""How many token ids they have an embedding for."""
+"""The size of the models' vocabulary."""
 
 _SIZES: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -34,22 +34,22 @@ WORDS = (
     "<pad> <s> </s> <unk> good bad yes no the a cat dog sat ran on mat is was it film great awful and of to in he she "
     "they we you what where who why when how big small red blue old new day night house tree bird fish sun moon"
 ).split()
-"""What the tokenizer knows, beside `w0`, `w1` and so on."""
+"""The words of the tokenizer, beside `w0`, `w1` and so on."""
 
 
 def tiny_model(architecture: str = "llama", *, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
-    """A decoder with `BLOCKS` blocks, whose branches are large enough to matter.
+    """Make a decoder with `BLOCKS` blocks, whose branches are large enough to matter.
 
     Args:
-        architecture: Its `model_type` in Transformers, of those whose configuration has the common names of fields.
-        dtype: Of its weights.
-        changes: Further fields of its configuration.
+        architecture: A `model_type` of Transformers whose configuration uses the common field names.
+        dtype: The dtype of the weights.
+        changes: Further fields of the configuration.
     """
     return _made(AutoModelForCausalLM, architecture, {"num_key_value_heads": 2} | changes, dtype)
 
 
 def tiny_classifier(*, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
-    """A classifier of the BERT architecture with two classes and `BLOCKS` post-norm blocks; see `tiny_model`."""
+    """Make a BERT classifier with two classes and `BLOCKS` post-norm blocks; see `tiny_model`."""
     return _made(AutoModelForSequenceClassification, "bert", changes, dtype)
 
 
@@ -58,7 +58,7 @@ def _made(auto: Any, architecture: str, changes: dict[str, Any], dtype: torch.dt
 
 
 def grown(auto: Any, config: PretrainedConfig, dtype: torch.dtype = torch.float32, **options: Any) -> PreTrainedModel:
-    """A random model of a configuration, in evaluation mode, with weights that are not near zero."""
+    """Make a random model in evaluation mode, with weights that are not near zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = auto.from_config(config, **options)
@@ -71,13 +71,13 @@ def grown(auto: Any, config: PretrainedConfig, dtype: torch.dtype = torch.float3
 
 
 def batch(rows: int = 3, tokens: int = 12, *, seed: int = 0) -> dict[str, Tensor]:
-    """Random `input_ids` and an `attention_mask` of ones, both [rows, tokens]."""
+    """Make random `input_ids` and an `attention_mask` of ones, both [rows, tokens]."""
     ids = torch.randint(1, VOCAB, (rows, tokens), generator=torch.Generator().manual_seed(seed))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def padded_batch(lengths: tuple[int, ...] = (12, 5, 9), *, seed: int = 0, left: bool = False) -> dict[str, Tensor]:
-    """Random rows of so many tokens, padded to the longest [row, token]."""
+    """Make random rows of the given lengths, padded to the longest [row, token]."""
     made = batch(len(lengths), max(lengths), seed=seed)
     positions = torch.arange(max(lengths))[None]
     sizes = torch.tensor(lengths)[:, None]
@@ -86,7 +86,7 @@ def padded_batch(lengths: tuple[int, ...] = (12, 5, 9), *, seed: int = 0, left: 
 
 
 def tiny_tokenizer(*, bos: bool = True, eos: bool = True, pad: bool = True) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer of `VOCAB` words; it opens each text with BOS, where it has one."""
+    """Make a word-level tokenizer of `VOCAB` words; it begins each text with BOS if it has that token."""
     words = WORDS + [f"w{i}" for i in range(VOCAB - len(WORDS))]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -55,7 +55,7 @@ def test_every_number_of_a_row_by_hand(found: Findings, layout: Layout) -> None:
     assert avss.retention.mean == pytest.approx(sum(value / 0.9 for value in values["avss"]) / 3)
     assert avss.retained
     assert avss.retained.mean == pytest.approx(sum((value - 0.5) / 0.4 for value in values["avss"]) / 3)
-    # A document is right in all, some or none of a scorer's repeats: the spread of that, and of the difference.
+    # A document is correct in all, some or none of a scorer's repeats: the spread of this, and of the difference.
     right = {s: np.array([np.arange(DOCUMENTS) < round(100 * v) for v in values[s]]).mean(axis=0) for s in values}
     assert avss.ends
     spread = right["avss"].std(ddof=1) / math.sqrt(DOCUMENTS)

@@ -218,7 +218,7 @@ def test_what_may_go_is_part_of_the_cells_where_it_is_more_than_blocks() -> None
     assert plain.scoring("one", "avss", 0).key != seams.scoring("one", "avss", 0).key
     measure = plain.models["one"].measures[0]
     keys = {one.evaluation("one", (3, "1/2"), measure).key for one in (plain, seams)}
-    assert len(keys) == 1  # a model is the same, however it was found
+    assert len(keys) == 1  # a model is the same, whatever path leads to it
 
 
 def test_a_store_from_before_there_were_seams_is_read() -> None:

@@ -64,7 +64,7 @@ def test_an_edited_healer_is_another_one(
 def test_further_text_is_part_of_a_healed_cell_and_of_no_other(
     model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
 ) -> None:
-    """Healed on other text, a model is another one; what is only pruned stays what it was."""
+    """Healing on different text gives a different model; unhealed models stay the same."""
     more = tmp_path / "more.txt"
 
     def cells(**changes: Any) -> set[str]:
@@ -119,7 +119,7 @@ def real(model: Path, text: Path, tasks: list[Path], directory: Path, **changes:
 
 
 class Remembering(InProcess):
-    """Computes here, and remembers what came."""
+    """Computes in this process, and records the outcomes."""
 
     def __init__(self) -> None:
         super().__init__("cpu")

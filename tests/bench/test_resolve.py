@@ -1,4 +1,4 @@
-"""What names the cells of a grid: content, wherever it lies."""
+"""The keys of a grid's cells: they depend on content, not on where it lies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grid's course: what is computed, how often, and what an end in the middle leaves."""
+"""The scheduler: what is computed, how often, and what is left after an interruption."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_the_tally_adds_up(tmp_path: Path) -> None:
 
 
 def test_the_scheduler_is_no_bottleneck(tmp_path: Path) -> None:
-    """A thousand workers bring cells faster than one at a time can be looked for among all."""
+    """A thousand workers finish cells so fast that the scheduler must not search through all cells for each."""
     models = {str(number): str(number) for number in range(10)}
     looked = 0
 

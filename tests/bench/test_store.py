@@ -1,4 +1,4 @@
-"""The store: one writer, nothing lost, nothing foreign touched."""
+"""The store: one writer, nothing lost, and no other files touched."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_grid_of_which_nothing_is_known_has_a_report(tmp_path: Path, layerimp_
 
 @contextmanager
 def little_room(size: int) -> Iterator[None]:
-    """No file gets larger in here, as on a disk that is full."""
+    """A context in which no file can grow, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""The benchmark of seams: what is finished stays, and what is compared is paired."""
+"""The benchmark of seams: finished work is kept, and comparisons are paired."""
 
 from __future__ import annotations
 

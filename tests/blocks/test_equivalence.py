@@ -1,4 +1,4 @@
-"""Equal models are never told apart, wherever their weights lie, and unequal ones always are."""
+"""Equal models compare as equal wherever their weights lie in memory, and unequal models as unequal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def shifted(model: PreTrainedModel, elements: int) -> PreTrainedModel:
-    """An equal model whose weights begin so many elements after an address that torch would have chosen."""
+    """An equal model whose weights are shifted by some elements from the address that torch would choose."""
     other = copy.deepcopy(model)
     for tensor in other.parameters():
         room = torch.empty(tensor.numel() + elements, dtype=tensor.dtype)
@@ -33,8 +33,8 @@ def shifted(model: PreTrainedModel, elements: int) -> PreTrainedModel:
 @settings(max_examples=4, deadline=None)
 @given(data=st.data())
 def test_equal_weights_are_never_refused(name: str, data: st.DataObject) -> None:
-    """The logits of a classifier are a product with one row, which some processors round by where its weights lie."""
-    kinds = DTYPES[:-1] if name in EXPERTS else DTYPES  # fused experts know no float64
+    """A classifier's logits are a product with one row, whose rounding on some processors depends on the address."""
+    kinds = DTYPES[:-1] if name in EXPERTS else DTYPES  # fused experts do not support float64
     model = tiny(name, dtype=data.draw(st.sampled_from(kinds)))
     tokens = data.draw(st.sampled_from([1, 2, 12]))
     threads = torch.get_num_threads()

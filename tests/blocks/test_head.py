@@ -1,4 +1,4 @@
-"""What a model predicts, against the whole model called as users call it, and its gradient against autograd."""
+"""A model's predictions, against the whole model called in the usual way, and their gradients against autograd."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_logits_that_are_no_product_are_refused() -> None:
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "llama", "gpt2", "gpt_neox"])
 @pytest.mark.parametrize("pad", [0, None])
 def test_classifiers(architecture: str, pad: int | None) -> None:
-    """Each row alone and without padding is what the model itself can be trusted with."""
+    """The reference: each row alone and without padding, for which the model itself can be trusted."""
     model, one = classifier(architecture, pad_token_id=pad), padded_batch()
     one["labels"] = torch.tensor([2, 0, 1])
     alone = [(ids[None, :n], label) for ids, n, label in zip(one["input_ids"], (12, 5, 9), one["labels"], strict=True)]

@@ -20,7 +20,7 @@ KINDS = [(name, "eager") for name in ALL] + [(name, "sdpa") for name in ALL if n
 
 
 def traces(model: Any, sites: set[str], one: dict[str, torch.Tensor], *bundles: set[str]) -> list[Trace]:
-    """One batch's traces, with copies of what they borrow."""
+    """The traces of one batch, with copies of the borrowed tensors."""
     found: list[Trace] = []
 
     def keep(trace: Trace) -> None:
@@ -86,7 +86,7 @@ def test_neurons_make_the_mlp_output(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_linear_map_ends_the_attention(name: str) -> None:
-    """What it puts out, through any norm after it, is `attn_out`."""
+    """The output of the attention's last linear map, after any norm, is `attn_out`."""
     model = tiny(name)
     stack = layerimp.find_blocks(model)
     outputs: dict[int, torch.Tensor] = {}
@@ -148,7 +148,7 @@ def test_a_search_for_sites_runs_no_block_but_in_the_probe() -> None:
 
 
 def test_a_search_for_sites_runs_blocks_that_others_need() -> None:
-    """The last block is of a structure of its own, and fails unless the one before it has run."""
+    """The last block has a structure of its own, and fails unless the block before it has run."""
     model = tiny("llama")
     stack = layerimp.find_blocks(model)
     expected = find_taps(stack)

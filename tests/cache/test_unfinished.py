@@ -1,4 +1,4 @@
-"""`layerimp cache` and what it shows: the directories of interrupted work, and metrics."""
+"""`layerimp cache`: the directories of interrupted work, and metrics."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_interrupted_work_is_found_again_and_removed_once_it_is_done() -> None:
 
 
 def test_two_processes_do_not_write_into_each_other() -> None:
-    """While a process lives that has the directory, no other gets it; once it is dead, the next one does."""
+    """Only one live process gets a directory; once that process is dead, the next one gets it."""
     with Unfinished() as first:
         directory = first.directory(WORK, "mine")
         assert directory is not None

@@ -1,4 +1,4 @@
-"""Text becomes the rows that it promises, or one clear error."""
+"""Text becomes rows as promised, or leads to one clear error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_jsonl(path: Path, texts: list[str], field: str = "text") -> Path:
 
 @pytest.fixture
 def numbered(tmp_path: Path) -> Path:
-    """Document i says `w<i>` i + 1 times."""
+    """Document i contains `w<i>` i + 1 times."""
     return write_jsonl(tmp_path / "numbered.jsonl", [" ".join([f"w{i}"] * (i + 1)) for i in range(12)])
 
 

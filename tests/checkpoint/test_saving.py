@@ -1,4 +1,4 @@
-"""A checkpoint loads in a process that has no layerimp, or is not there."""
+"""A checkpoint loads in a process without layerimp, or it does not exist."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_what_stock_code_refuses_is_one_line(tmp_path: Path, change: Any, said: 
 
 
 def test_a_checkpoint_whose_cache_is_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uncached logits agree, so only the cached ones can tell."""
+    """Logits without a cache agree, so that only logits with a cache show the error."""
     model, real = tiny("llama"), checkpoint.cached_logits
 
     def wrong_in_the_checkpoint(one: Any) -> torch.Tensor | None:

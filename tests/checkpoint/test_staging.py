@@ -1,4 +1,4 @@
-"""A directory appears whole under its name, or not at all."""
+"""A directory appears complete under its name, or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layerimp.report.data import why_not_ours
 
 
 def always(_: Path) -> None:
-    """Nothing is against it."""
+    """Allows replacing any directory."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ended_pid() -> int:
-    """The id of a process that is no more."""
+    """The id of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
     return process.pid
@@ -41,7 +41,7 @@ def full(target: Path, text: str = "old") -> Path:
 
 
 def names(directory: Path) -> list[str]:
-    """What a directory holds; nothing, where it is not there."""
+    """The content of a directory; empty if it does not exist."""
     return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
 
@@ -185,7 +185,7 @@ def test_only_the_leavings_of_the_dead_are_reaped(out: Path, ended_pid: int) -> 
     dead = [
         f".out.layerimp-{host}-{ended_pid}-abc",
         f".another.layerimp-{host}-{ended_pid}-abc",
-        f".out.layerimp-{host}-{os.getppid()}-abc",  # another process has the number now
+        f".out.layerimp-{host}-{os.getppid()}-abc",  # another process has the same number now
     ]
     kept = [f".out.layerimp-{host}x-{ended_pid}-abc", f"out.layerimp-{host}-{ended_pid}-abc"]
     for name in (*dead, *kept):

@@ -1,4 +1,4 @@
-"""`layerimp bench` and `layerimp report`, as a user meets them."""
+"""`layerimp bench` and `layerimp report`, as a user sees them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def grid(model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path) ->
 
 
 def cells(directory: Path) -> dict[str, Any]:
-    """Key -> result of all finished cells, without how long they took."""
+    """The results of all finished cells by key, without times."""
     with sqlite3.connect(f"file:{directory / FILE}?mode=ro", uri=True) as connection:
         rows = connection.execute("SELECT key, kind, result FROM cells").fetchall()
     return {key: json.loads(result) if kind != "costing" else None for key, kind, result in rows}
@@ -197,7 +197,7 @@ def test_a_report_of_nothing(layerimp_command: Run, tmp_path: Path) -> None:
 def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
     layerimp_command: Run, grid: Path, tmp_path: Path
 ) -> None:
-    """Before, there are at most so many cells; afterwards all of them are finished."""
+    """The forecast counts the cells that exist at most; after the run all cells are finished."""
     asked = ("bench", "--recipe", grid, "--output", tmp_path / "out")
 
     def foretold() -> dict[str, tuple[int, int]]:
@@ -219,12 +219,12 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
     assert (tmp_path / "out" / FILE).stat().st_mtime_ns == stamp
     code, out, _ = layerimp_command(*asked, "--dry-run")
     assert code == 0
-    assert "tiny: 1, 2 of 4 blocks go" in out
+    assert "tiny: 1, 2 of 4 blocks are removed" in out
     assert f"scoring{after['scoring'][0]}of{after['scoring'][1]}" in out.replace(" ", "")
 
 
 def test_every_schema_is_printed(layerimp_command: Run) -> None:
-    """What validates the printed schema of a grid is what a recipe file may hold."""
+    """The printed schema of a grid accepts exactly what a recipe file may hold."""
     code, out, _ = layerimp_command("schema", "--json")
     assert code == 0
     names = json.loads(out)["schemas"]

@@ -1,4 +1,4 @@
-"""Seams among what may be cut, and attention and MLP apart, on the command line."""
+"""Cutting seams, and scoring attention and MLP separately, on the command line."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_what_does_not_go_together_is_told(
 
 
 class Deepest(Pruner):
-    """Knows whole blocks alone."""
+    """Supports only whole blocks."""
 
     name = "deepest"
 

@@ -137,7 +137,7 @@ def test_bad_input_is_one_line(
 def test_healing_on_what_is_measured_is_refused(
     layerimp_command: Run, command: tuple[Any, ...], task: Path, calibration_file: Path, tmp_path: Path
 ) -> None:
-    """One document of the text is one of the task's, but for its spaces and its case."""
+    """One document of the text is also in the task, with other white space and case."""
     document = json.loads((task.parent / "docs.jsonl").read_text().splitlines()[0])["text"]
     lines = calibration_file.read_text().splitlines()
     shared = tmp_path / "shared.jsonl"
@@ -166,11 +166,11 @@ def test_healers_that_train_get_further_text(
     plugged: Any,
     install: Install,
 ) -> None:
-    """All of it, streamed, but for documents that were drawn for calibration."""
+    """The whole further text is read as a stream, except documents that were drawn for calibration."""
     seen: list[int] = []
 
     class Reading(Healer):
-        """Counts the further text."""
+        """Counts the documents of the further text."""
 
         name = "reading"
 

@@ -1,4 +1,4 @@
-"""Plans that travel: a part of a file, fewer steps of a plan, and a plan in the words of other tools."""
+"""Plan files: choosing a plan of a file, taking fewer steps of a plan, and exporting a plan for other tools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from layerimp.report.plan_exports import exported
 
 
 def written(path: Path, **plans: dict[str, Any]) -> Path:
-    """A file with plans for a model of six blocks, unless they say something else."""
+    """A file with plans, by default for a model of six blocks."""
     usual = {"schema_version": "layerimp.plan/2", "num_blocks": 6}
     filled = {label: {**usual, **plan} for label, plan in plans.items()}
     path.write_text(json.dumps({"schema_version": "layerimp.plans/2", "plans": filled}))

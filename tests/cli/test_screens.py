@@ -1,4 +1,4 @@
-"""What a user sees on screens of any width: no table is broken by the terminal, and bars say what numbers say."""
+"""Output on screens of any width: no table is broken by the terminal, and bars agree with the numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BIG = "▏▎▍▌▋▊▉█"
 
 
 def length(bar: str) -> float:
-    """How long a bar is, in characters."""
+    """The length of a bar in characters."""
     return sum((BIG.index(character) + 1) / 8 for character in bar)
 
 

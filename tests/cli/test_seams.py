@@ -1,4 +1,4 @@
-"""Seams from end to end: wherever a user can name them, what comes out is the model without them."""
+"""Seams from end to end: wherever a user can name them, the result is the model without them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_seam_makes_the_model_smaller_by_what_went(name: str) -> None:
     layerimp.prune(block, [1])
     layerimp.prune(seam, ["1/2"])
     sizes = [Size.of(layerimp.find_blocks(each)) for each in (model, block, seam)]
-    assert sizes[2] == sizes[1]  # blocks of one kind have halves of one size
+    assert sizes[2] == sizes[1]  # blocks of the same kind have halves of the same size
     assert sizes[2].blocks == sizes[0].blocks - 1
     costs = [measured(each) for each in (model, block, seam)]
     assert costs[2]["parameters"] == costs[1]["parameters"] < costs[0]["parameters"]

@@ -44,7 +44,7 @@ SAID = ("by print", "by number", "by the first stream", "by C", "by a child", "a
 
 
 class Talking(Step):
-    """Prints at work."""
+    """Prints while it runs."""
 
     name = "talking"
 
@@ -65,13 +65,13 @@ def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
 
 
 def as_error(out: str) -> dict[str, Any]:
-    """The document that a failed command prints, which keeps to its schema."""
+    """The document that a failed command prints, after validation against its schema."""
     TypeAdapter(DOCUMENTS["layerimp.error/1"]).validate_json(out, strict=True)
     return dict(json.loads(out)["error"])
 
 
 def test_what_a_plugin_prints_is_for_stderr(tmp_path: Path) -> None:
-    """In a process of its own, whose file descriptors are real, and which ends."""
+    """In a separate process, with real file descriptors, which runs until its end."""
     place = tmp_path / "layerimp_loud-1.0.dist-info"
     place.mkdir()
     (tmp_path / "layerimp_loud.py").write_text(LOUD)

@@ -1,4 +1,4 @@
-"""Every code block of the README and the docs runs, what they show is current, and everything has its place in them."""
+"""Every code block of the README and the docs runs, shown outputs are current, and nothing is undocumented."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FOLLOWED_ELSEWHERE = {"write-a-scorer.md"}
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 LANGUAGES = {"bash", "python", "text", "toml", "yaml", "json"}
 FOREIGN = {"--no-deps", "--prune-layers", "--no-build-isolation", "--output", "--help", "--version"}
-"""Options that pages mention and that are not layerimp's alone."""
+"""Options on pages that belong to other tools."""
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workshop(
     tmp_path: Path, model_dir: Path, calibration_file: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> pages.Workshop:
-    """The folder that the pages speak of: my-model, text.jsonl and mood.yaml."""
+    """The folder that pages assume: my-model, text.jsonl and mood.yaml."""
     shutil.copytree(model_dir, tmp_path / "my-model")
     lines = calibration_file.read_text().splitlines()
     (tmp_path / "text.jsonl").write_text("\n".join(lines * 40))  # enough for the defaults
@@ -69,7 +69,7 @@ def workshop(
 
 
 def unusual_models(folder: Path) -> None:
-    """What how-to/unusual-models.md makes plain: a model that reads images as well, and an adapter."""
+    """The inputs of how-to/unusual-models.md: a model that also reads images, and an adapter."""
     torch.manual_seed(0)
     plain = AutoModelForCausalLM.from_pretrained(folder / "my-model")
     sight = CLIPVisionConfig(
@@ -84,7 +84,7 @@ def unusual_models(folder: Path) -> None:
 
 @pytest.fixture
 def empty(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> pages.Workshop:
-    """Where a newcomer begins."""
+    """The pages where a newcomer begins."""
     monkeypatch.setenv("LAYERIMP_CACHE", str(shared_cache))
     return pages.Workshop(tmp_path)
 

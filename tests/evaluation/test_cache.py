@@ -1,4 +1,4 @@
-"""Metrics are used again only where nothing that can change them did."""
+"""Stored metrics are used again only if nothing that can change them has changed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def attention(model: Any, tokenizer: Any) -> None:
 
 
 def generation(model: Any, tokenizer: Any) -> None:
-    """Generated answers follow this one."""
+    """Generated answers depend on this setting."""
     model.generation_config.repetition_penalty = 1.5
 
 
@@ -203,7 +203,7 @@ def test_entries_are_plain_json_under_the_named_directory(tmp_path: Path, monkey
 
 
 def test_documents_take_little_room() -> None:
-    """Each array is there once, and compressed: half a million bytes of numbers as text, with two units."""
+    """Each array is stored once and compressed; as text, the numbers in two units would take half a million bytes."""
     rng = np.random.default_rng(0)
     totals, words, size = rng.normal(-300, 80, 5000), rng.integers(20, 200, 5000), rng.integers(100, 900, 5000)
     metrics = [

@@ -26,7 +26,7 @@ from layerimp.testing import batch
 
 
 class Doing(Healer):
-    """Does what a test says."""
+    """Calls a function that the test gives."""
 
     name = "doing"
 
@@ -123,7 +123,7 @@ def test_what_is_said_to_be_removed_is_compared_with_the_weights(gone: list[Step
     with pytest.raises(ModelError, match=r"of block \d of the intact one, and not of \d: something else was removed"):
         heal_beside(intact, pruned, said, [batch(4, 8)], Doing(lambda case: None))
     trained = pruned[0].mlp.down_proj
-    trained.weight = torch.nn.Parameter(trained.weight + 1)  # none of the intact model's: it tells nothing
+    trained.weight = torch.nn.Parameter(trained.weight + 1)  # matches no matrix of the intact model
     heal_beside(intact, pruned, gone, [batch(4, 8)], Doing(lambda case: None))
 
 
@@ -151,7 +151,7 @@ def test_a_repair_holds_finite_numbers() -> None:
 
 @pytest.mark.parametrize("healer", ["linear", "rescale"])
 def test_a_half_precision_checkpoint_stays_one(healer: str, tmp_path: Any) -> None:
-    """Computed in float32, healed, and written in bfloat16 with nothing lost: what was measured is what is saved."""
+    """Healed in float32 and saved in bfloat16 without loss: the measured model is the saved one."""
     tiny("gpt2", dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
     layerimp.testing.tiny_tokenizer().save_pretrained(tmp_path / "half")
     model, _ = layerimp.load(tmp_path / "half", dtype="float32")

@@ -1,4 +1,4 @@
-"""A run that starts from the first block that has changed puts out what a whole one does."""
+"""A run from the first changed block on has the same output as a complete run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT: list[Batch] = [batch(2, 9, seed=1), padded_batch((7, 4, 9))]
 
 
 def outputs(stack: BlockStack, reruns: Reruns | None = None, text: Sequence[Batch] = TEXT) -> list[torch.Tensor]:
-    """What the backbone puts out for each batch."""
+    """The output of the backbone for each batch."""
     found = []
     with torch.no_grad(), in_eval_mode(stack.model):
         for one in text:

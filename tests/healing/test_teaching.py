@@ -46,7 +46,7 @@ def naive(case: Case, one: dict[str, torch.Tensor]) -> torch.Tensor:
 @pytest.mark.parametrize("chunk", [1, 1 << 24])
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "opt", "phi"])
 def test_divergence_and_its_gradient(name: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both as whole logits give them, with caps and scales of the logits, however few exist at once."""
+    """Value and gradient as from whole logits, with caps and scales of the logits, however few logits exist at once."""
     monkeypatch.setattr(module, "CHUNK_LOGITS", chunk)
     assert name in DECODERS
     case = case_of(tiny(name), [1])
@@ -72,7 +72,7 @@ def test_the_divergence_of_labels() -> None:
 
 
 def test_a_pupil_like_its_teacher_diverges_by_nothing() -> None:
-    """Without a gap that matters: the pruned model is the intact one but for a block that adds nothing."""
+    """The pruned model lacks only a block that adds nothing, so it equals the intact model."""
     model = tiny("llama")
     with torch.no_grad():
         for linear in (model.model.layers[2].self_attn.o_proj, model.model.layers[2].mlp.down_proj):
@@ -97,7 +97,7 @@ def test_a_pupil_like_its_teacher_diverges_by_nothing() -> None:
     ],
 )
 def test_streams_are_compared_where_they_should_be_equal(gone: list[Step], pairs: list[tuple[int, int]]) -> None:
-    """After a kept block, with what the next kept block reads in the intact model."""
+    """The stream after a kept block, against the input of the next kept block in the intact model."""
     case = case_of(tiny("llama"), gone)
     found = Teaching(case).streams(TEXT[1])
     mask = TEXT[1]["attention_mask"].bool()
@@ -114,7 +114,7 @@ def test_streams_are_compared_where_they_should_be_equal(gone: list[Step], pairs
 def test_the_metric_of_a_head_is_its_curvature() -> None:
     """Estimated from draws, it is near the mean of W' (diag p - p p') W over the predictions."""
     case = case_of(tiny("llama"), [1])
-    case.intact.model.lm_head.weight.data *= 20  # predictions that are no longer all alike
+    case.intact.model.lm_head.weight.data *= 20  # predictions that differ from one another
     text = [batch(8, 32, seed=seed) for seed in range(4)]
     found = Teaching(case).head_metric(text)
     weight, total, count = case.intact.model.lm_head.weight.detach().double(), 0.0, 0

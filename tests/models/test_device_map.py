@@ -1,4 +1,4 @@
-"""A model that is spread over devices: where it goes, and that all is done where it lies."""
+"""A model spread over devices: the placement of its parts, and that each part computes on its own device."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from layerimp.sweep.cache import BlockCache
 from layerimp.testing import BLOCKS, VOCAB, padded_batch, tiny_tokenizer
 
 SCORERS = ("avss", "block-influence", "angular", "relative-magnitude", "perplexity", "cim", "gbis", "taylor", "lrp")
-"""All that look at something."""
+"""All scorers that look at the model."""
 
 
 def scores(model: PreTrainedModel, *scorers: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def scores(model: PreTrainedModel, *scorers: str) -> dict[str, Any]:
     return {name: (importance.scores, dict(importance.columns)) for name, importance in found.items()}
 
 
-# Where it goes
+# The placement
 
 
 def test_without_a_gpu_auto_is_the_cpu(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_one_of_two_ways_is_given(model_dir: Path) -> None:
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Lets a machine have GPUs with so many bytes each, and much memory beside them, until a weight is loaded."""
+    """Simulates GPUs of the given sizes in bytes, and much main memory, until a weight is loaded."""
 
     def have(*sizes: int) -> None:
         monkeypatch.setattr(loading, "device_named", lambda _device: torch.device("cuda"))

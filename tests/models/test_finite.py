@@ -1,4 +1,4 @@
-"""A NaN or an infinity in a model is named before anything is computed with it, or copied from it."""
+"""A NaN or an infinity in a model is reported before the model is used or copied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not taken as it is says so in one line, before any long work, and names the route that works."""
+"""Unsupported models are refused in one line, before any long work, and the line names a way that works."""
 
 from __future__ import annotations
 

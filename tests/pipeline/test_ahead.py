@@ -1,4 +1,4 @@
-"""What a configuration alone contradicts is refused before weights are read, and nothing is created."""
+"""Amounts that contradict the configuration are refused before weights are read, and nothing is created."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PLAN: dict[str, Any] = {"schema_version": "layerimp.plan/2", "num_blocks": 5, "b
 
 @pytest.fixture
 def weightless(model_dir: Path, tmp_path: Path) -> Path:
-    """A model of four blocks whose weights nobody can read."""
+    """A model of four blocks whose weights cannot be read."""
     place = tmp_path / "weightless"
     shutil.copytree(model_dir, place)
     for file in place.glob("*.safetensors"):
@@ -108,7 +108,7 @@ def test_ray_that_is_not_installed_is_said_before_anything(
 def test_where_the_configuration_states_another_number_blocks_are_counted(
     plugged: Plug, install: Install, weightless: Path
 ) -> None:
-    """A plugin may teach a stack that is no `num_hidden_layers` long."""
+    """A plugin may find a stack whose length is not `num_hidden_layers`."""
 
     def half(model: Any) -> Any:
         return layerimp.blocks.BlockStack(model, "model.layers", model.config, model.model)  # type: ignore[attr-defined]

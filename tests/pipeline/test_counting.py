@@ -12,7 +12,7 @@ modest = settings(derandomize=True, max_examples=200, deadline=None, database=No
 
 
 class Curve:
-    """Says of each number whether it holds, and keeps what was asked."""
+    """Tells for each number whether it holds, and records the requests."""
 
     def __init__(self, held: set[int]) -> None:
         self.held = held

@@ -1,4 +1,4 @@
-"""What `--dry-run` says is what the command then does, and nothing is loaded or written for it."""
+"""`--dry-run` predicts what the command then does, and neither loads nor writes anything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
 
 @pytest.fixture
 def foretold(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Gives the document of a dry run, during which no weights are read."""
+    """Returns the document of a dry run, in which reading weights is an error."""
 
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("weights are read")
@@ -50,7 +50,7 @@ def foretold(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def made(command: Run, *args: object) -> dict[str, Any]:
-    """The document of a command that is carried out."""
+    """The document of the actual command."""
     code, out, err = command(*args, "--json")
     assert code == 0, err
     found: dict[str, Any] = json.loads(out)
@@ -241,12 +241,12 @@ def test_an_output_that_exists_and_a_seam_that_is_none_are_refused(
 
 
 def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: Path) -> None:
-    """From nothing to all that is not protected may go."""
+    """The number of removed blocks may be anything from 0 to all that are not protected."""
     found = foretold("run", *scoring, "--tasks", task, "--keep", "0.9", "--protect", "0")
     assert found["removed"] == {"least": 0, "most": 3}
     size = found["parameters"]
     assert size["pruned"]["most"] == size["original"] > size["pruned"]["least"]
-    assert "how many blocks may go is found by measuring a few numbers of them, and not known before" in found["notes"]
+    assert "how many blocks may go is found by measuring pruned models, and not known before" in found["notes"]
 
 
 def test_a_latency_is_not_foretold(foretold: Any, scoring: list[object]) -> None:
@@ -261,11 +261,11 @@ def test_what_a_reader_sees(layerimp_command: Run, scoring: list[object], task: 
     assert code == 0, err
     whole = sum(parameter.numel() for parameter in tiny("llama").parameters())
     block = sum(parameter.numel() for parameter in layerimp.find_blocks(tiny("llama"))[0].parameters())
-    assert "2 of 4 blocks would go" in out
+    assert "2 of 4 blocks would be removed" in out
     assert f"{whole:,}" in out
     assert f"{whole - 2 * block:,}" in out
     assert "pass Forward for block-influence: as much as 1 forward pass of the blocks" in out
-    assert "the pruner scores again what is left, 3 times at most" in out
+    assert "the pruner scores the pruned model again, 3 times at most" in out
     assert "each healed by linear as well" in out
     assert "time, an estimate" in out
     assert "checkpoints/block-influence+linear" in out

@@ -1,4 +1,4 @@
-"""Text that is held out, as a measure of quality, against a naive computation."""
+"""Held-out text as a measure of quality, against a naive computation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a model before its weights are read: it is what the loaded model shows."""
+"""The description of a model without its weights agrees with the loaded model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def made(name: str) -> PreTrainedModel:
 
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets no weights be loaded."""
+    """Makes loading of weights an error."""
 
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("weights are read")

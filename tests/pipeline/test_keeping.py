@@ -1,4 +1,4 @@
-"""`layerimp run --keep`: as many blocks go as a share of what the model knows allows."""
+"""`layerimp run --keep`: as many blocks are removed as the share to keep allows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HALF = 20
 
 
 class Curve(Evaluator):
-    """An accuracy that is written out: how many documents of each half are right, by the number of blocks gone."""
+    """A given accuracy: the number of correct documents in each half, by the number of removed blocks."""
 
     name = "curve"
     kind = "quality"
@@ -48,7 +48,7 @@ class Curve(Evaluator):
 
 
 class Shifting(Pruner):
-    """Takes other blocks for each number: no plan is the start of another."""
+    """Takes different blocks for each number, so that no plan is the start of another."""
 
     name = "shifting"
 
@@ -78,7 +78,7 @@ def command(nine_blocks: Path, calibration_file: Path) -> tuple[Any, ...]:
 
 
 def falling(*right: int, confirmed: tuple[int, ...] | None = None) -> dict[int, tuple[int, int]]:
-    """Right documents of the half that searches, and of the one that confirms, without 1, 2, ... blocks."""
+    """The numbers of correct documents in the searching and in the confirming half, without 1, 2, ... blocks."""
     pairs = zip(right, confirmed or right, strict=True)
     return dict(enumerate(pairs, start=1))
 
@@ -211,7 +211,7 @@ def test_forced_blocks_are_the_least_and_protected_ones_the_most(
 def test_each_healer_has_a_number_of_its_own(
     layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The healed models are measured as trees of their own; here they keep more, by a curve of their own."""
+    """Healed models are measured as separate models; here they keep more, according to another curve."""
     plain, healed = falling(20, 10, 10, 10, 10, 10, 10, 10), falling(20, 20, 20, 19, 10, 10, 10, 10)
     original = Curve.evaluate
 
@@ -231,7 +231,7 @@ def test_each_healer_has_a_number_of_its_own(
     removable = told["search"]["removable"]
     assert {label: one["count"] for label, one in removable.items()} == {"depth": 1, "depth+rescale": 4}
     assert told["search"]["order"] == told["comparison"]["order"] == ["depth+rescale", "depth"]
-    # By the documents they are not rivals: one lacks three blocks more.
+    # They are not compared on their documents, since one model lacks three blocks more.
     assert told["comparison"]["best_retained"] == told["comparison"]["best"]["curve"]["acc"] == []
     for label, count in (("depth", 1), ("depth+rescale", 4)):
         model = AutoModelForCausalLM.from_pretrained(out / "checkpoints" / label)

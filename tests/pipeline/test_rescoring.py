@@ -1,4 +1,4 @@
-"""What a pruner is offered, with some steps taken already."""
+"""The steps that a pruner is offered after some steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def scoring_of(cuts: Cuts, scorer: str = "block-influence") -> Scoring:
     ("cuts", "removed", "offered"),
     [
         ("blocks", [], [0, 1, 2, 3, 4]),
-        ("blocks", ["1/2"], [0, 3, 4]),  # what a seam has joined is no whole block
+        ("blocks", ["1/2"], [0, 3, 4]),  # a block joined by a seam is not a whole block
         ("blocks", [3], [0, 1, 2, 4]),
         ("all", [], [0, "0/1", 1, "1/2", 2, "2/3", 3, "3/4", 4]),
         ("all", ["1/2"], [0, "0/1", "1.attn,2.mlp", "2/3", 3, "3/4", 4]),

@@ -1,4 +1,4 @@
-"""What plugins ship is found by name; a plugin whose files are missing fails alone."""
+"""Assets of plugins are found by name; a plugin whose files are missing fails alone."""
 
 from __future__ import annotations
 

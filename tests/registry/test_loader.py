@@ -1,4 +1,4 @@
-"""One bad plugin never takes the host down."""
+"""A broken plugin never breaks the host."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class Tuned(GOOD):
     """A scorer with options."""
 
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         site: Literal["in", "out"] = Field("in", description="Where.")
         width: int = Field(1, ge=1, description="How wide.")

@@ -56,19 +56,19 @@ each_misdeed = pytest.mark.parametrize("misdeed", MISDEEDS)
 
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
-    """Whatever a test shows, the next one begins as this one did."""
+    """Restores the state of the process after each test."""
     state = ProcessState()
     yield
     state.restore()
 
 
 def told(who: str, misdeed: str) -> str:
-    """What is said of a misdeed."""
+    """The line that reports a misdeed."""
     return f"{who} changed {MISDEEDS[misdeed][1]}; put back"
 
 
 def is_as_it_was(state: ProcessState) -> bool:
-    """Whether nothing is to put back."""
+    """Whether nothing has to be restored."""
     return state.restore() == []
 
 

@@ -1,4 +1,4 @@
-"""A stranger's plugin: built as a wheel, installed beside layerimp's wheel into a clean environment, and used there."""
+"""A third party's plugin: built as a wheel, installed beside layerimp's wheel in a clean environment, and used."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from layerimp_step import Step
 
 import layerimp
 from layerimp import Evaluator, Healer, Pruner, Scorer
+from layerimp.sweep import Ablation, Backward, Trace
 from layerimp.testing import Check, parametrize, tiny_tokenizer
 
 ROOT = Path(layerimp.__file__).parents[1]
@@ -33,7 +34,7 @@ GUIDE = ROOT / "docs" / "how-to" / "write-a-plugin.md"
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment in which the packages of this one are seen, but for layerimp itself."""
+    """A virtual environment with the packages of the current one, except layerimp itself."""
 
     bin: Path
 
@@ -47,12 +48,12 @@ class Environment:
         return cls(directory / "bin")
 
     def install(self, *folders: Path) -> None:
-        """Build wheels and install them, without looking at any index."""
+        """Build wheels and install them, without access to an index."""
         options = "--no-deps --no-build-isolation --no-index --force-reinstall --quiet --disable-pip-version-check"
         self("python", "-m", "pip", "install", *options.split(), *folders)
 
     def plugins(self) -> dict[str, dict[str, str]]:
-        """What `layerimp plugins` says, by the plugin's name."""
+        """The output of `layerimp plugins`, by the plugin's name."""
         return {plugin["name"]: plugin for plugin in json.loads(self("layerimp", "plugins", "--json"))["plugins"]}
 
     def __call__(self, command: str, *args: object, cwd: Path | None = None) -> str:
@@ -72,7 +73,7 @@ class Environment:
 
 
 def copied(folder: Path, place: Path) -> Path:
-    """A copy to build in: a build leaves its marks."""
+    """A copy to build in, since a build leaves files behind."""
     return Path(shutil.copytree(folder, place / folder.name, ignore=shutil.ignore_patterns("__pycache__", ".*")))
 
 
@@ -188,6 +189,19 @@ def test_the_smallest_plugin_is_shown_whole() -> None:
 def test_the_contract_opens_with_a_whole_plugin(contract: type[Any], name: str) -> None:
     module = (PLUGINS / name / f"layerimp_{name}.py").read_text()
     assert textwrap.indent(module, "    ") in inspect.cleandoc(contract.__doc__ or "")
+
+
+@pytest.mark.parametrize("sweep", [Trace, Backward, Ablation], ids=lambda kind: kind.__name__)
+def test_the_example_in_a_docstring_is_one_that_the_guide_runs(sweep: type[Any]) -> None:
+    description = inspect.cleandoc(sweep.__doc__ or "").partition("Attributes:")[0]
+    example = [unindented(part) for part in description.split("\n\n") if part.startswith("    ")]
+    shown = unindented("\n".join(blocks_of(GUIDE, "python")))
+    assert example
+    assert all(part in shown for part in example)
+
+
+def unindented(code: str) -> str:
+    return re.sub(r"^ +", "", code, flags=re.MULTILINE)
 
 
 @parametrize(Step, Deepest, Louder, Parameters)

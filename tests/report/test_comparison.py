@@ -1,4 +1,4 @@
-"""Pruned models side by side: averages, errors and who is best, and a table that fits the screen."""
+"""The comparison of pruned models: averages, errors, the best models, and a table that fits the screen."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_without_anything_to_retain_the_order_is_that_of_the_request() -> None:
     ids=str,
 )
 def test_nobody_is_crowned_within_the_errors(values: dict[str, Any], up: bool, best: str) -> None:
-    """Metrics of which no documents are known."""
+    """Metrics without the values of documents."""
     found = Comparison.of(
         {"original": [metric(0.9, up=up)]} | {label: [metric(*one, up=up)] for label, one in values.items()}
     )
@@ -131,7 +131,7 @@ def test_one_likelihood_has_one_winner_whatever_the_unit() -> None:
 
 
 def test_pairs_show_what_independent_errors_hide() -> None:
-    """Two models that are right on the same documents but for six."""
+    """Two models whose correct documents differ in six."""
     one, other = accuracy(80), accuracy(74)
     found = Comparison.of({"original": [accuracy(90)], "a": [one], "b": [other]})
     assert found.best["t", "acc"] == {"a"}
@@ -150,7 +150,7 @@ def test_notes_say_what_the_numbers_cannot() -> None:
         }
     )
     assert found.notes == [
-        "few has 20 documents: under 30, only large differences can be told",
+        "few has 20 documents: under 30, only large differences can be detected",
         "chance: nothing can be retained of acc, for the intact model is not 2 standard errors above what chance gives "
         "(0.5)",
         "bare: the evaluator gives no floor of f1, so that what chance gives counts as retained",

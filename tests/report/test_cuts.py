@@ -1,4 +1,4 @@
-"""What a plan cuts, in words."""
+"""The cuts of a plan in words."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_where_blocks_come_from() -> None:
 
 @st.composite
 def removals(draw: Any) -> tuple[list[Step], int]:
-    """Steps that can go together, and the number of blocks."""
+    """Steps that can be removed together, and the number of blocks."""
     num_blocks = draw(st.integers(2, 9))
     depths = [draw(st.booleans()) for _ in range(2 * num_blocks)]
     steps: list[Step] = []
@@ -102,7 +102,7 @@ def test_words_say_what_the_steps_say(removal: tuple[list[Step], int]) -> None:
         ("5/6", "✗ 2nd"),
         ("6/7", ""),
         ("9/10", "✗ 4th"),
-        ("2/3", ""),  # it cannot go any more, which the mark of block 3 says
+        ("2/3", ""),  # it cannot be removed any more, as the mark of block 3 shows
     ],
 )
 def test_marks(scored: Step, mark: str) -> None:

@@ -24,7 +24,7 @@ INF, NAN = math.inf, math.nan
 
 
 def written(value: float, stderr: float | None, higher: bool) -> dict[str, Any]:
-    """A metric of which no documents are known."""
+    """A metric without the values of documents."""
     low, high = (None, None) if stderr is None else (pytest.approx(value + z * stderr, abs=1e-4) for z in (-1.96, 1.96))
     return {
         "value": value, "stderr": stderr, "low": low, "high": high, "documents": None, "higher_is_better": higher,
@@ -72,7 +72,7 @@ def test_the_document_has_the_promised_shape() -> None:
             "sst2: the evaluator gives no floor of acc, so that what chance gives counts as retained",
             "wikitext: nothing can be retained of word_perplexity, for lower is better, and the evaluator gives no "
             "likelihood",
-            "no error is known, so that no winner can be told: word_perplexity of wikitext",
+            "no error is known, so that no winner can be determined: word_perplexity of wikitext",
             "not known document by document, and so compared as if on different ones: acc of sst2",
         ],
         "footprint": {"original": {"bytes": 4000}, "paper": {"bytes": 2400}},

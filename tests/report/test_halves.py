@@ -1,4 +1,4 @@
-"""Documents in two halves: disjoint, stable, and each half measured as if the other were not there."""
+"""The two halves of documents: disjoint, stable, and each measured as if the other did not exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from layerimp.report.halves import Halves, check_halves, confirming, kept
 
 modest = settings(derandomize=True, max_examples=50, deadline=None, database=None)
 HASHES = (4, 7, 10, 11, 12, 13)
-"""Even ones search, odd ones confirm."""
+"""Even documents search, odd documents confirm."""
 
 
 def accuracy(*right: float, hashes: tuple[int, ...] | None = HASHES, floor: float = 0.25) -> Metric:
@@ -47,7 +47,7 @@ def test_documents_without_hashes_are_parted_by_number_and_not_in_turn() -> None
     whole = confirming(Metric("t", "m", 0.5, documents=(0.0, 1.0) * 50))
     assert whole == confirming(Metric("t", "m", 0.5, documents=(1.0,) * 100))
     assert 35 <= sum(whole) <= 65
-    assert 15 <= sum(whole[::2]) <= 35  # labels that take turns are in both halves
+    assert 15 <= sum(whole[::2]) <= 35  # labels that alternate are in both halves
 
 
 def test_each_half_is_measured_by_itself() -> None:

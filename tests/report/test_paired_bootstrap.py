@@ -20,7 +20,7 @@ VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=8).filter(lambda va
 
 
 def repeats(values: list[float]) -> Estimate:
-    """A figure of several repeats, of which the documents are not known."""
+    """A figure of several repeats, without the documents' values."""
     return Estimate(np.array(values))
 
 

@@ -1,4 +1,4 @@
-"""How many blocks may go at 90, 95 and 99 %, against what is worked out by hand."""
+"""How many blocks may be removed at 90, 95 and 99 %, against results worked out by hand."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def found(layout: Layout, tmp_path: Path) -> Findings:
 
 
 def kept(blocks: list[int]) -> float:
-    """The lower of what is retained of the accuracy and of the likelihood, in the world of these grids."""
+    """The lower of the retained accuracy and likelihood in these simulated grids."""
     harm = harm_of(blocks)
     right = max(0.0, (0.9 - harm / 100 - 0.5) / 0.4)
     informed = max(0.0, (math.log(100) - math.log(10 + harm)) / math.log(10))

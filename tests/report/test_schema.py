@@ -1,4 +1,4 @@
-"""What commands print and write has the types that are documented, and no field more."""
+"""Documents that commands print and write have exactly the documented fields and types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from layerimp.report.schema import DOCUMENTS
 
 
 def checked(text: str) -> dict[str, Any]:
-    """A document that is what its `schema_version` says."""
+    """A document that is valid for its `schema_version`."""
     document: dict[str, Any] = json.loads(text)
     TypeAdapter(DOCUMENTS[document["schema_version"]]).validate_json(text, strict=True)
     return document

@@ -47,7 +47,7 @@ def test_scorers_share_one_pass_without_the_head() -> None:
 
 
 def test_sweeps_are_as_few_as_their_scorers_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pass forward, one there and back for each set of rules, and one with blocks changed."""
+    """One forward pass, one forward and backward pass for each set of rules, and one with changed blocks."""
     driven: list[Sweep] = []
     for cls in (Forward, Backward, Ablation):
 
@@ -220,7 +220,7 @@ class Reader(Scorer):
 
 
 def test_scorers_of_different_sites_see_each_block_once() -> None:
-    """Alone and together, whether their sites are apart, overlap, or hold one another."""
+    """Alone and together, for disjoint, overlapping and nested sets of sites."""
     ends = frozenset({"block_in", "block_out"})
     observed = [ends, frozenset({"block_out"}), frozenset({"mlp_act"}), frozenset({"mlp_act", "block_in"})]
     observed += [frozenset({"attn_out", "mlp_act"}), frozenset({"mlp_out"})]

@@ -1,4 +1,4 @@
-"""What holds for every scorer, whoever wrote it: every one that is installed and fits the model is tried.
+"""Properties of every scorer: each installed scorer that fits the model is tried.
 
 All scorers of a model run at once, in shared sweeps, as they do for a user.
 """
@@ -35,12 +35,12 @@ PRE_NORM = {
 }
 """Architectures in which a block may be an identity, and the projections that then put out zeros."""
 MODELS = ("llama", "gemma3_text", "bert", "bert with labels")
-"""A pre-norm decoder, one with sandwich norms, and a post-norm classifier, whose targets it predicts or is told."""
+"""A pre-norm decoder, one with sandwich norms, and a post-norm classifier with and without labels."""
 
 MERGEABLE = {"cim": {"probes": (0.0, 0.5, 1.0)}}
 """Options with which shards merge exactly: the mean over the whole set, CIM's fourth probe, is known to no shard."""
 
-# What fails is told as it is: to search for a smaller example costs minutes.
+# A failing example is reported as it is, since the search for a smaller one takes minutes.
 PROPERTY = settings(
     derandomize=True, max_examples=4, deadline=None, database=None, phases=(Phase.explicit, Phase.generate)
 )
@@ -105,7 +105,7 @@ def scores(architecture: str, text: list[Batch]) -> dict[str, Importance]:
 
 
 def same(found: dict[str, Importance], expected: dict[str, Importance]) -> None:
-    """Equal but for rounding, relative to a scorer's largest number."""
+    """Equal up to rounding, relative to a scorer's largest number."""
     assert found.keys() == expected.keys()
     for name, importance in expected.items():
         pairs = {"scores": (found[name].scores, importance.scores)}
@@ -186,7 +186,7 @@ def test_a_block_that_adds_nothing_scores_least(architecture: str, block: int, l
     names = [name for name, scorer in made(fitting(architecture)).items() if scorer.identity_scores_least]
     assert names
     for name, importance in measure(stack, [padded(rows_of(lengths, seed))], made(names)).items():
-        # By magnitude: where a block that harms scores below 0, one that adds nothing scores 0.
+        # By magnitude: if harmful blocks score below 0, a block that adds nothing scores 0.
         assert abs(importance.scores[block]) == min(map(abs, importance.scores)), f"{name}: {importance.scores}"
 
 

@@ -42,7 +42,7 @@ def test_both_series_in_one_pass_are_each_alone(architecture: str) -> None:
     both = measure(stack, text(), all_of(BLOCKS), seams=all_of(BLOCKS - 1))
     for label in EVERY:
         blocks = measure(stack, text(), {label: all_of(BLOCKS)[label]})[label]
-        # A scorer that looks at nothing stands for the blocks, so that the seams are alone in their pass.
+        # Blocks are scored by a scorer that does not look at the model, so that the seams are alone in their pass.
         seams = measure(stack, text(), {label: Depth(BLOCKS)}, seams={label: all_of(BLOCKS - 1)[label]})[label]
         assert both[label].blocks == [0, "0/1", 1, "1/2", 2, "2/3", 3]
         assert both[label].scores[::2] == blocks.scores
@@ -105,13 +105,13 @@ def test_a_cache_changes_nothing() -> None:
     runs.clear()
     one, two = ({"b": BlockInfluence(count)} for count in (4, 3))
     measure(stack, batches, one, seams=two, removed=("4/5", "1/2"), cache=cache)
-    assert not runs  # block 0 is given back, and so is its middle
+    assert not runs  # block 0 is not computed: its output and its middle are known
     plain = measure(stack, batches, {"b": BlockInfluence(6)}, cache=BlockCache(stack))
     assert plain == measure(stack, batches, {"b": BlockInfluence(6)})
 
 
 def test_seams_after_a_pass_of_blocks_alone() -> None:
-    """A block that is remembered without its middle is computed where that is looked at."""
+    """A block that is stored without its middle is computed if the middle is read."""
     model = tiny("llama")
     stack, cache = layerimp.find_blocks(model), BlockCache(layerimp.find_blocks(model))
     measure(stack, text(), {"b": BlockInfluence(BLOCKS)}, cache=cache)

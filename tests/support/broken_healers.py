@@ -1,4 +1,4 @@
-"""A healer that keeps its contracts, and one for each contract that breaks it."""
+"""A healer that keeps its contracts, and for each contract a healer that breaks it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Idle(Healer):
 
 
 class Forgetful(Idle):
-    """Tells of no gap."""
+    """Reports no gap."""
 
     def heal(self, case: Any) -> list[Repair]:
         return super().heal(case)[1:]
@@ -50,7 +50,7 @@ class Hooked(Idle):
 
 
 class Trusting(Idle):
-    """Takes its hook away, where nothing comes between."""
+    """Removes its hook only if no error occurs."""
 
     def repair(self, case: Any, gap: Any) -> Repair:
         hook = case.intact[0].register_forward_hook(lambda *_: None)
@@ -60,7 +60,7 @@ class Trusting(Idle):
 
 
 class Untying(Idle):
-    """Puts a parameter in one of its places."""
+    """Replaces a tied parameter in only one of its places."""
 
     def repair(self, case: Any, gap: Any) -> Repair:
         head = case.pruned.model.get_output_embeddings()
@@ -69,7 +69,7 @@ class Untying(Idle):
 
 
 class Unchecked(Idle):
-    """Puts in place what comes out, whatever that is."""
+    """Uses the result even if it is not finite."""
 
     def repair(self, case: Any, gap: Any) -> Repair:
         shift = sum(float((state.target - state.target).sum()) for state in states(case, gap, case.batches))
@@ -90,7 +90,7 @@ class Moody(Idle):
 
 
 class Rebuilding(Idle):
-    """Puts another activation in place, of which no checkpoint knows."""
+    """Replaces an activation, which no checkpoint records."""
 
     def repair(self, case: Any, gap: Any) -> Repair:
         for block in case.pruned:
@@ -108,7 +108,7 @@ class Parochial(Idle):
 
 
 WRONG_HEALERS: list[tuple[type[Healer], str, str]] = [
-    (Forgetful, "every gap is told of", "tells of 0 gaps"),
+    (Forgetful, "every gap is reported", "tells of 0 gaps"),
     (Reseeding, "the intact model stays", "random generator"),
     (Hooked, "the intact model stays", "a hook on"),
     (Trusting, "the intact model stays in a failure", "a hook on"),

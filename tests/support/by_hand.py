@@ -1,7 +1,7 @@
 """Six architectures written out by hand, one sublayer at a time, on the weights of a stock model.
 
-What a model computes without some of its sublayers is here what the others make of the text, one after another: no
-block, no hook and no configuration of a shortened model is needed for that.
+A model without some of its sublayers simply applies the other sublayers one after another, without any blocks, hooks or
+configuration of a shortened model.
 """
 
 from __future__ import annotations
@@ -141,14 +141,14 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 
 
 def _causal(length: int, window: int | None = None) -> Tensor:
-    """What is added to the scores [query, key]: minus infinity where a token must not look."""
+    """The mask added to attention scores [query, key]: minus infinity where a token must not attend."""
     back = torch.arange(length)[:, None] - torch.arange(length)[None]
     hidden = (back < 0) | (back >= (window or length))
     return torch.zeros(length, length).masked_fill(hidden, -math.inf)
 
 
 def _attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float | None = None) -> Tensor:
-    """What heads [batch, heads, seq, size] read, side by side [batch, seq, heads x size]."""
+    """The outputs of attention heads [batch, heads, seq, size], joined to [batch, seq, heads x size]."""
     scores = queries @ keys.transpose(-1, -2) * (scale or queries.shape[-1] ** -0.5) + mask
     return (scores.softmax(dim=-1) @ values).transpose(1, 2).flatten(-2)
 
@@ -181,7 +181,7 @@ def _rotary_attention(
 
 
 def _gated(own: Weights, x: Tensor, config: Any, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """A gated MLP; or experts, of which each token takes the likeliest ones."""
+    """A gated MLP, or experts, of which each token uses the most probable ones."""
     if "mlp.gate.weight" not in own:
         return _linear(
             own, "mlp.down_proj", activation(_linear(own, "mlp.gate_proj", x)) * _linear(own, "mlp.up_proj", x)

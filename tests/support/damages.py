@@ -1,4 +1,4 @@
-"""Made-up losses of removals, for pruners to search, and all the ways in which steps can be taken."""
+"""Made-up costs of removals, for pruners to search, and all orders in which steps can be taken."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Damage:
         return Importance([self.of([*removed, step]) - before for step in steps], steps)
 
     def sequences(self, count: int, first: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...]]:
-        """All legal ways to take so many steps, beginning with some."""
+        """All valid sequences of a given number of steps that begin with some given steps."""
         if len(first) == count:
             yield first
             return

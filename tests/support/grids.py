@@ -1,4 +1,4 @@
-"""Grids whose cells are computed by arithmetic, for tests of what lies around the computing."""
+"""Grids whose cells are computed by arithmetic, for tests of everything except the computation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from layerimp.report.findings import Findings, Row
 
 BLOCKS = 8
 SCORERS = {"avss": False, "gbis": False, "random": True, "depth": True, "block-influence": False}
-"""Whether each looks at nothing."""
+"""The scorers, each with whether it does not look at the model."""
 METRICS = ("mood", "prose")
 DOCUMENTS = 100
 RATIO = 0.25
@@ -59,7 +59,7 @@ def layout(**changes: Any) -> Layout:
 
 
 def measured(task: str, harm: int) -> Metric:
-    """A metric of a model that is so much worse: 90 of 100 right, or a perplexity of 10, and what chance gives."""
+    """A metric of a model that is worse by a given amount than 90 of 100 correct, or than a perplexity of 10."""
     if task == "mood":
         documents = tuple(float(number < 90 - harm) for number in range(DOCUMENTS))
         return Metric(task, "acc", 0.9 - harm / 100, 0.03, floor=0.5, documents=documents)
@@ -69,20 +69,20 @@ def measured(task: str, harm: int) -> Metric:
 
 
 def harm_of(blocks: Sequence[int], healing: Mapping[str, Any] | None = None) -> int:
-    """How much worse a model is without some blocks; healing takes half of that away, and some text does more."""
+    """How much worse a model is without some blocks; healing halves this, and some text does more."""
     harm = sum(block + 1 for block in blocks)
     return harm if healing is None else harm // 2 - healing["calibration"]["seed"] % 3
 
 
 def repaired(blocks: Sequence[int]) -> dict[str, Any]:
-    """What a healer did, one gap for all."""
+    """The report of a healer, with a single gap."""
     gap = {"gap": "a gap", "removed": list(blocks), "done": "half", "why": "", "numbers": {"factor": 0.5}}
     loss = {"intact": 1.0, "pruned": 3.0, "healed": 2.0}
     return {"gaps": [gap], "loss": loss, "accuracy": None, "recovered": 0.5}
 
 
 def computed(cell: Cell) -> Result:
-    """What a cell comes to, from its content alone."""
+    """The result of a cell, computed from its content alone."""
     content = cell.content
     if cell.kind == "scoring":
         rng = random.Random(cell.key)
@@ -133,12 +133,12 @@ class Arithmetic:
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells that were given to it; of those in shards, once."""
+        """All cells that the executor was given; a cell in shards counts once."""
         return [cell for assignment in self.assignments if not assignment.shard[0] for cell in assignment.cells]
 
 
 class Watching:
-    """Remembers what it was told."""
+    """Records all reports."""
 
     def __init__(self) -> None:
         self.tallies: list[Tally] = []

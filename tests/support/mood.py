@@ -1,4 +1,4 @@
-"""A task of a dozen sentences, and what runs a command."""
+"""A task with a dozen sentences, and a function that runs a command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ metric_list:
 
 
 def mood(directory: Path) -> Path:
-    """Writes the task, its documents beside it: 12 sentences, accuracy."""
+    """Writes the task with its documents: 12 sentences, measured by accuracy."""
     documents = [{"text": f"the cat was {word} and it", "label": i % 2} for i, word in enumerate(["big", "small"] * 6)]
     (directory / "docs.jsonl").write_text("\n".join(map(json.dumps, documents)))
     path = directory / "mood.yaml"

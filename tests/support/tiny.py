@@ -1,4 +1,4 @@
-"""Tiny random models of many architectures, made on the spot."""
+"""Tiny random models of many architectures, made in memory."""
 
 from __future__ import annotations
 

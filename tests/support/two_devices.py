@@ -1,6 +1,6 @@
-"""Two devices on a machine that has none: tensors that say where they lie, and that fail when they meet.
+"""Two simulated devices: tensors that know where they are, and that fail if they are combined.
 
-What they compute is what a CPU computes. Streams, and the threads in which autograd serves each GPU, are not there.
+They compute on the CPU. Streams, and autograd's threads for each GPU, are not simulated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from layerimp.models.discovery import find_blocks
 
 FIRST, SECOND = torch.device("cpu", 0), torch.device("cpu", 1)
 CPU = torch.device("cpu")
-"""A third place: that of plain tensors, which can no more meet those on a device than with real ones."""
+"""A third place, for plain tensors, which cannot be combined with tensors on a device, as in reality."""
 
 _COPIES = (torch.ops.aten.copy_.default,)
 _INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
@@ -36,7 +36,7 @@ class Placed(torch.Tensor):
     @staticmethod
     def __new__(cls, held: Tensor, place: torch.device) -> Placed:
         layout = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
-        with torch.inference_mode(held.is_inference()):  # a view of what is no inference tensor is none
+        with torch.inference_mode(held.is_inference()):  # a view of a normal tensor is not an inference tensor
             made = torch.Tensor._make_wrapper_subclass(cls, held.size(), **layout, device="cpu", dispatch_device=True)
         made.held, made.place = held, place
         return made
@@ -55,7 +55,7 @@ class Placed(torch.Tensor):
 
 
 class _Computing(TorchDispatchMode):
-    """What makes tensors, from none that are placed, can be asked for one of the two devices."""
+    """Functions that create tensors accept one of the two devices."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -64,7 +64,7 @@ class _Computing(TorchDispatchMode):
 
 
 class _Making(TorchFunctionMode):
-    """`torch.tensor` does not say further down on which CPU it is to put what it makes."""
+    """`torch.tensor` does not pass on the device on which to create the tensor."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -77,7 +77,7 @@ class _Making(TorchFunctionMode):
 
 @contextmanager
 def two_devices() -> Iterator[None]:
-    """Within this, the two devices are there."""
+    """A context in which the two devices exist."""
     with _Making(), _Computing():
         yield
 
@@ -93,7 +93,7 @@ def _compute(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
     def binds(tensor: Tensor) -> bool:
-        """Numbers and indices on the CPU go with tensors anywhere; a copy goes from anywhere."""
+        """Numbers and indices on the CPU can be combined with any tensor; copies work between all devices."""
         index = func in _INDEXING and tensor is not tensors[0]
         return isinstance(tensor, Placed) or not (tensor.ndim == 0 or index)
 

@@ -74,7 +74,7 @@ def test_tables_with_a_slice_per_block_follow() -> None:
 
 
 class TestTheTrialCanFail:
-    """Each of these breaks a removal in another way; the trial has to call it wrong."""
+    """Each of these breaks a removal in another way, which the trial has to detect."""
 
     @pytest.fixture
     def unproved(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
@@ -90,7 +90,7 @@ class TestTheTrialCanFail:
         assert self.outcome().outcome == "exact"
 
     def test_stale_kinds(self, unproved: pytest.MonkeyPatch) -> None:
-        """Windows stay where they were: seen by tokens beyond the window alone."""
+        """Windows keep their old places, which shows only in tokens beyond the window."""
         real = layerimp.prune
 
         def prune(model: Any, blocks: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Seams are removed exactly: what is left computes what its sublayers compute by hand."""
+"""Seams are removed exactly: the pruned model computes the same as its sublayers by hand."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_generation_with_a_cache_goes_on_as_by_hand(name: str) -> None:
 
 @st.composite
 def removals(draw: st.DrawFn) -> list[Step]:
-    """Any steps that can be taken one after another, each of two neighbours in what the earlier ones leave."""
+    """Any steps that can be taken one after another, each of two sublayers that are neighbours by then."""
     row = [Sublayer.at(depth) for depth in range(2 * BLOCKS)]
     steps: list[Step] = []
     for _ in range(draw(st.integers(1, BLOCKS - 1))):

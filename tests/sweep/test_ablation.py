@@ -52,7 +52,7 @@ def collect(model: Any, batches: list[Any], *removed: int, probes: frozenset[Any
 
 
 def log_probs(model: Any, batches: list[Any]) -> torch.Tensor:
-    """Of the next tokens, or of the labels, from the whole model; padding on the right."""
+    """The log-probabilities of the next tokens, or of the labels, from the whole model; padding on the right."""
     found = []
     for one in batches:
         with torch.no_grad():
@@ -140,7 +140,7 @@ def test_what_is_known_is_not_run_again(probes: set[Any]) -> None:
     model, one = tiny("llama"), batch(3, 12)
     blocks: list[int] = []
     heads: list[int] = []
-    for block in model.model.layers:  # a block that gives back what it gave does not call its parts
+    for block in model.model.layers:  # a block that returns its stored output does not call its parts
         block.mlp.register_forward_hook(lambda _m, args, _out: blocks.append(len(args[0])))
     model.lm_head.register_forward_hook(lambda _m, args, _out: heads.append(args[0].shape[1]))
     collect(model, [one], probes=frozenset(probes))

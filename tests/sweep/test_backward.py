@@ -1,4 +1,4 @@
-"""The backward sweep, against plain autograd over the whole model with all of its logits."""
+"""The gradient sweep, against plain autograd over the whole model with all logits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from layerimp.testing import BLOCKS, batch, padded_batch
 
 @contextmanager
 def states(model: Any) -> Iterator[dict[tuple[str, int], torch.Tensor]]:
-    """What each block reads and puts out, by end and index, as it stands in autograd's graph."""
+    """The input and output of each block in autograd's graph, by end and index."""
     found: dict[tuple[str, int], torch.Tensor] = {}
     hooks = []
     for index, block in enumerate(layerimp.find_blocks(model)):
@@ -82,7 +82,7 @@ def test_gradients_are_autograd_s(architecture: str, target: Any) -> None:
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "llama", "gpt2"])
 @pytest.mark.parametrize("labelled", [True, False])
 def test_classifiers(architecture: str, target: Any, labelled: bool) -> None:
-    """Row by row and without padding, as the model itself can be trusted with."""
+    """Row by row and without padding, for which the model itself can be trusted."""
     model, lengths = classifier(architecture), (12, 5, 9)
     one = padded_batch(lengths) | ({"labels": torch.tensor([2, 0, 1])} if labelled else {})
     traces = collect(model, [one], Backward(target))
@@ -143,7 +143,7 @@ def test_earlier_inputs_are_there() -> None:
 
 
 def test_a_large_batch_goes_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that what autograd keeps is bounded, whatever the batch size; every row is there once."""
+    """What autograd keeps is bounded for any batch size, and every row is processed once."""
     model, one = tiny("llama", dtype=torch.float64), padded_batch((12, 5, 9, 12, 7))
     (whole, *_), weights = collect(model, [one]), collect(model, [one], Backward(parameters=True))
     monkeypatch.setattr(backward, "TOKENS_AT_ONCE", {"cpu": 24})
@@ -220,7 +220,7 @@ def test_sweeps_that_can_share_a_pass_do() -> None:
 
 
 def test_a_subclass_has_its_own_rules() -> None:
-    """Rules are in force on the way there and back, and what they yield is the batch's own."""
+    """Rules are active in the forward and the backward pass, and what they yield belongs to one batch."""
     entered: list[str] = []
 
     @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Passes that start where something changed: nothing is computed twice, and nothing comes out otherwise."""
+"""Passes that start where something changed: nothing is computed twice, and results are the same."""
 
 from __future__ import annotations
 

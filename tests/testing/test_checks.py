@@ -1,4 +1,4 @@
-"""The checks that third parties run can fail: for each there is a component that breaks that contract."""
+"""The checks that third parties run can fail: for each check there is a component that breaks the contract."""
 
 from __future__ import annotations
 

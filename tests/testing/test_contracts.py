@@ -1,4 +1,4 @@
-"""Every component that ships keeps the contracts that third parties check theirs against."""
+"""Every component that ships keeps the contracts that third parties check."""
 
 from __future__ import annotations
 

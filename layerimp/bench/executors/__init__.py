@@ -1,1 +1,1 @@
-"""Where the cells of a grid are computed: in this process, in others, on a cluster."""
+"""The executors, which compute the cells of a grid: in this process, in other processes, or on a cluster."""

@@ -1,4 +1,4 @@
-"""Where cells are computed. An executor knows nothing of grids and stores: it takes assignments, and gives outcomes."""
+"""The contract of an executor: it takes assignments and returns outcomes, and knows nothing of grids and stores."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.recipe import Permissions, Recipe
 
 NO_RAY = "--engine ray needs Ray: pip install 'layerimp[ray]'"
-"""What is said where Ray is asked for and not installed."""
+"""The error message if Ray is asked for and not installed."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Cells of one kind and one model that are computed together, with all that this takes: it can be sent anywhere.
+    """Cells of one kind and one model that are computed together, with all inputs, so that it can be sent anywhere.
 
     Attributes:
-        cells: What is computed.
-        recipe: What is asked of the model; of scorings with the seed of these cells.
-        permissions: What may run code.
-        measures: For evaluations, what each cell measures.
-        importance: For a plan, the scoring that it starts from.
-        shard: For scorings, which part of the text is meant: its number, and how many there are.
+        cells: The cells.
+        recipe: The recipe of the model; for scorings with the seed of these cells.
+        permissions: Which code that came with data may run.
+        measures: For evaluations, the measure of each cell.
+        importance: For a planning, the scoring to plan from.
+        shard: For scorings, the part of the text: its number, and the number of parts.
     """
 
     cells: tuple[Cell, ...]
@@ -35,10 +35,10 @@ class Assignment:
 
 
 class WorkerError(Exception):
-    """A worker died before it was done.
+    """A worker died before it finished its assignment.
 
     Attributes:
-        assignment: What it was at.
+        assignment: The assignment.
     """
 
     def __init__(self, assignment: Assignment, cause: str) -> None:
@@ -51,21 +51,21 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many it computes at once; that may change on the way."""
+        """How many assignments are computed at once; may change over time."""
         ...
 
     def start(self, assignment: Assignment) -> None:
-        """Take an assignment; only as long as fewer than `slots` are under way."""
+        """Start an assignment. May be called only if fewer than `slots` are in progress."""
         ...
 
     def finished(self) -> tuple[Assignment, list[Outcome]]:
-        """Wait for one of those that are under way.
+        """Wait for an assignment in progress, and return it with its outcomes.
 
         Raises:
-            WorkerError: its worker died; another one has taken its place.
+            WorkerError: the worker died; another worker has replaced it.
         """
         ...
 
     def stop(self) -> None:
-        """End all work at once; what is under way is lost."""
+        """End all work immediately; assignments in progress are lost."""
         ...

@@ -1,4 +1,4 @@
-"""The executor that computes in this process, one assignment at a time: nothing is started, nothing can die alone."""
+"""The executor that computes in this process, one assignment at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class InProcess:
     """Computes in this process.
 
     Args:
-        device: Where models are put; None for the first GPU, else the CPU.
+        device: The device that models are put on; None for the first GPU, else the CPU.
     """
 
     slots = 1
@@ -21,13 +21,13 @@ class InProcess:
         self._waiting: list[Assignment] = []
 
     def start(self, assignment: Assignment) -> None:
-        """Take an assignment."""
+        """Keep an assignment for `finished`."""
         self._waiting.append(assignment)
 
     def finished(self) -> tuple[Assignment, list[Outcome]]:
-        """Compute it."""
+        """Compute the assignment."""
         assignment = self._waiting.pop()
         return assignment, self._worker.compute(assignment)
 
     def stop(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: no other process has to end."""

@@ -1,8 +1,8 @@
 """The executor that computes in worker processes on this machine, one for each device.
 
-A pipe joins the scheduler and each worker. The scheduler alone holds its end, so that the operating system closes it
-when the scheduler is gone, however that came; a worker that reads the end of its pipe is gone at once too, whatever it
-is at.
+A pipe connects the scheduler with each worker. Only the scheduler holds the other end, so the operating system closes
+it when the scheduler ends for any reason; a worker whose pipe is closed exits immediately, even in the middle of its
+work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONTEXT = get_context("spawn")  # a forked process could not use a GPU
 
 @dataclass
 class _Worker:
-    """A process, and what it is at."""
+    """A process, and its current assignment."""
 
     device: str | None
     process: SpawnProcess
@@ -38,7 +38,7 @@ class Processes:
     """Computes in worker processes.
 
     Args:
-        devices: Where each worker puts its models; a device that comes twice has two workers.
+        devices: The device of each worker; a device that is listed twice has two workers.
     """
 
     def __init__(self, devices: Sequence[str | None]) -> None:
@@ -53,21 +53,21 @@ class Processes:
         return _Worker(device, process, ours)
 
     def start(self, assignment: Assignment) -> None:
-        """Give an assignment to an idle worker: to one that has its model loaded, if there is one."""
+        """Give an assignment to an idle worker, if possible to one that has the model loaded."""
         idle = [worker for worker in self._workers if worker.assignment is None]
         model = assignment.cells[0].model
         worker = next((each for each in idle if each.model == model), idle[0])
         worker.assignment, worker.model = assignment, model
         try:
             worker.pipe.send(assignment)
-        except OSError:  # it is dead, which `finished` finds out
+        except OSError:  # the worker is dead, which `finished` will find out
             return
 
     def finished(self) -> tuple[Assignment, list[Outcome]]:
-        """Wait for a worker to be done.
+        """Wait for a worker to finish.
 
         Raises:
-            WorkerError: it died; another one has taken its place.
+            WorkerError: the worker died; another worker has replaced it.
         """
         busy = {worker.pipe: worker for worker in self._workers if worker.assignment}
         worker = busy[next(pipe for pipe in wait(list(busy)) if isinstance(pipe, Connection))]
@@ -97,7 +97,7 @@ def _cause(exitcode: int | None) -> str:
 
 
 def _work(pipe: Connection, device: str | None, workers: int) -> None:
-    """A worker's life, among so many."""
+    """Run a worker, one of `workers` on this machine, until its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the scheduler decides
     assignments: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
 
@@ -114,21 +114,21 @@ def _work(pipe: Connection, device: str | None, workers: int) -> None:
 
     from layerimp.bench.executors.worker import Worker
 
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive a worker that is killed
+    tqdm.set_lock(threading.RLock())  # the default lock is a semaphore, which would outlive a killed worker
 
     if device == "cpu" or not torch.cuda.is_available():
-        torch.set_num_threads(max(1, torch.get_num_threads() // workers))  # of those that the user allows
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))  # a share of the threads that the user allows
     worker = Worker(device)
     while True:
         pipe.send(worker.compute(assignments.get()))
 
 
 def devices(device: str | None, workers: int | None) -> list[str | None]:
-    """Where workers put their models: on the device that was named; else on all GPUs; else on the CPU.
+    """Return the device of each worker: the named device; else all GPUs; else the CPU.
 
     Args:
-        device: As the user named it.
-        workers: How many there are; by default one for each device.
+        device: The device as the user named it.
+        workers: The number of workers; by default one for each device.
     """
     import torch
 

@@ -1,6 +1,6 @@
-"""The executor that computes on a Ray cluster: one that runs already, or one that it starts on this machine.
+"""The executor that computes on a Ray cluster, either an existing one or one that it starts on this machine.
 
-Ray is not imported before somebody asks for this executor.
+Ray is imported only if this executor is used.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from layerimp.recipe import Recipe
 
 BESIDE_WEIGHTS = 1 << 30
-"""Bytes that a worker needs besides the weights: the libraries, and what a batch leaves."""
+"""The memory in bytes that a worker needs besides the weights: for libraries and activations."""
 COPIES = 2
-"""The weights may be read into a wider dtype."""
+"""A factor on the size of the weights, since they may be read into a wider dtype."""
 PATIENCE = 5.0
-"""Seconds in which the head of a cluster has to answer."""
+"""The time in seconds within which the head of a cluster has to answer."""
 
 
 @dataclass
@@ -38,9 +38,9 @@ class Ray:
     """Computes as tasks of a Ray cluster.
 
     Args:
-        address: Of the cluster; None for the one that the environment names, or else one on this machine.
-        workers: How many tasks there are at once, at most; by default as many as the cluster has room for.
-        cpus: How many CPUs a task needs.
+        address: The address of the cluster; None for the one in the environment, or else one on this machine.
+        workers: The largest number of tasks at once; by default as many as the cluster has room for.
+        cpus: The number of CPUs per task.
 
     Raises:
         OptionError: Ray is not installed, or there is no cluster at the address.
@@ -56,7 +56,7 @@ class Ray:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault(
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-        )  # its future default; said to silence a warning
+        )  # the future default; given here to avoid a warning
         try:
             import ray
         except ImportError:
@@ -70,17 +70,17 @@ class Ray:
         except Exception as error:
             raise OptionError(f"no Ray cluster answers at {self.address or 'this machine'}: {error}") from error
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, ending)  # Ray's own would end the process where it stands
+            signal.signal(signal.SIGTERM, ending)  # Ray's own handler would end the process immediately
         self._ray = ray
         self._gpus = 1 if ray.cluster_resources().get("GPU") else 0
         needs = {"num_cpus": self.cpus, "num_gpus": self._gpus}
-        # Who dies is for the scheduler to count: the same rule holds for all executors.
+        # The scheduler counts failures, by the same rule for all executors, so that Ray must not retry.
         self._compute = ray.remote(max_retries=0, **needs)(compute)
         self._draw = ray.remote(**needs)(draw)
 
     @property
     def slots(self) -> int:
-        """How many tasks the nodes that are alive have room for; one at least, which then waits for a node."""
+        """How many tasks the live nodes have room for; at least one, which may have to wait for a node."""
         room = 0
         for node in self._ray.nodes():
             if node["Alive"]:
@@ -89,7 +89,7 @@ class Ray:
         return max(1, room if self.workers is None else min(room, self.workers))
 
     def start(self, assignment: Assignment) -> None:
-        """Send an assignment off. What several of them read is drawn once, and travels through the object store."""
+        """Submit an assignment. Text that several assignments read is drawn once, and shared in the object store."""
         memory = self._memory(assignment.recipe)
         drawn = None
         first = assignment.cells[0]
@@ -102,7 +102,7 @@ class Ray:
         self._running[self._compute.options(**memory).remote(assignment, drawn)] = assignment
 
     def _memory(self, recipe: Recipe) -> Mapping[str, int]:
-        """What Ray is told that a task needs; nothing where nobody can know, or where no node has as much."""
+        """The memory request of a task; empty if the need is unknown, or if no node has that much memory."""
         place = Path(located("models", recipe.model)).expanduser()
         weights = sum(path.stat().st_size for path in place.glob("*.safetensors")) if place.is_dir() else 0
         need = COPIES * weights + BESIDE_WEIGHTS
@@ -110,21 +110,21 @@ class Ray:
         return {"memory": need} if weights and need <= most else {}
 
     def finished(self) -> tuple[Assignment, list[Outcome]]:
-        """Wait for a task to be done.
+        """Wait for a task to finish.
 
         Raises:
-            WorkerError: its worker or its node died.
+            WorkerError: the task's worker or node died.
         """
         (reference,), _ = self._ray.wait(list(self._running), num_returns=1)
         assignment = self._running.pop(reference)
         try:
             return assignment, self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            self._drawn.pop(_text(assignment), None)  # it may have been on the node that is gone
+            self._drawn.pop(_text(assignment), None)  # it may have been on the lost node
             raise WorkerError(assignment, f"its worker was lost: {' '.join(str(error).split())}") from None
 
     def stop(self) -> None:
-        """Cancel what is under way, and leave the cluster to others; one that was started here ends."""
+        """Cancel the tasks in progress and leave the cluster. A cluster that was started here ends."""
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._running.clear()
@@ -132,10 +132,10 @@ class Ray:
 
 
 def _knock(address: str) -> None:
-    """Find out at once that nobody is there; Ray itself tries for minutes."""
+    """Check quickly that a cluster answers; Ray itself would keep trying for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or "/" in host:
-        return  # a name that Ray knows what to do with
+        return  # not host:port but a name, which Ray resolves
     try:
         socket.create_connection((host, int(port)), PATIENCE).close()
     except OSError as error:
@@ -143,14 +143,14 @@ def _knock(address: str) -> None:
 
 
 def _text(assignment: Assignment) -> str:
-    """What makes a calibration set another one."""
+    """Return a text that identifies the calibration set of an assignment."""
     names = ("model", "dtype", "calibration", "batch_size", "data_dir", "task_path")
     made_by = assignment.recipe.model_dump(mode="json", include=set(names))
     return json.dumps([made_by, assignment.cells[0].seed], sort_keys=True)
 
 
 _worker: Worker | None = None
-"""A worker's own, in which the model that it needed last stays loaded."""
+"""The worker of this process, which keeps the last model loaded."""
 
 
 def _own_worker() -> Worker:
@@ -165,12 +165,12 @@ def _own_worker() -> Worker:
 
 
 def compute(assignment: Assignment, drawn: CalibrationSet | None) -> list[Outcome]:
-    """A worker's task: all cells of an assignment."""
+    """Compute all cells of an assignment, as a task of the cluster."""
     return _own_worker().compute(assignment, drawn)
 
 
 def draw(assignment: Assignment) -> CalibrationSet | None:
-    """A worker's task: the calibration set of an assignment; None where it fails, which scoring will then explain."""
+    """Draw the calibration set of an assignment, as a task; None if that fails, since scoring will report the error."""
     try:
         return _own_worker().draw(assignment)
     except Exception:

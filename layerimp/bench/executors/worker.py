@@ -1,4 +1,4 @@
-"""Computes the cells of an assignment, wherever that is; the model that was loaded last is kept for the next one."""
+"""The worker, which computes the cells of an assignment and keeps the last model loaded for the next assignment."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ if TYPE_CHECKING:
     from layerimp.steps import Cuts
 
 TIMINGS, LONG = 3, 5.0
-"""A scorer's cost is the median of so many ratios, after a first that warms up; of one only, if that took so long."""
+"""A scorer's cost is the median of several ratios, after one to warm up; a single ratio if that takes too long."""
 
 
 def as_importance(result: Result) -> Importance:
-    """An importance from plain data, in which the lengths of windows have become text."""
+    """Make an importance from plain data, in which the lengths of windows are text."""
     parts = {name: result[name] for name in ("scores", "blocks", "columns", "notes")}
     return Importance(**parts, spans={int(length): scores for length, scores in result["spans"].items()})
 
 
 def planned(cell: Cell, num_blocks: int, scoring: Scoring) -> Result:
-    """The plan that a cell asks for.
+    """Compute the plan of a cell.
 
     Raises:
-        OptionError: no plan can keep to its budget.
+        OptionError: no plan can meet the budget.
     """
     content = cell.content
     pruner = create("pruner", content["pruner"], content["options"])
@@ -76,7 +76,7 @@ class Worker:
     """Computes assignments, one after the other.
 
     Args:
-        device: Where models are put; None for the first GPU, else the CPU.
+        device: The device that models are put on; None for the first GPU, else the CPU.
     """
 
     def __init__(self, device: str | None) -> None:
@@ -85,11 +85,11 @@ class Worker:
         self._evaluators: dict[str, dict[str, Evaluator]] = {}
 
     def compute(self, assignment: Assignment, drawn: CalibrationSet | None = None) -> list[Outcome]:
-        """Compute all cells; what goes wrong is an outcome too.
+        """Compute all cells; an error becomes an outcome.
 
         Args:
             assignment: The cells.
-            drawn: The calibration set, where somebody has drawn it already.
+            drawn: The calibration set, if it is drawn already.
         """
         ways = {"scoring": self._score, "planning": self._plan, "evaluation": self._evaluate, "costing": self._cost}
         start = time.monotonic()
@@ -103,18 +103,18 @@ class Worker:
         return [replace(outcome, seconds=seconds) for outcome in found.values()]
 
     def draw(self, assignment: Assignment) -> CalibrationSet:
-        """The calibration set that an assignment asks for."""
+        """Draw the calibration set of an assignment."""
         recipe = assignment.recipe.model_copy(update={"seed": assignment.cells[0].seed})
         allowed = assignment.permissions
         trained_on = check_calibration(recipe, allowed, SILENT)
         return draw(recipe, self._opened(assignment), trained_on, SILENT)
 
     def _opened(self, assignment: Assignment) -> Loaded:
-        """The model at work; loaded, unless it is the one that was needed last."""
+        """Load the model of an assignment, unless it is the last one that was used."""
         recipe = assignment.recipe
         name = recipe.model, recipe.dtype
         if self._loaded is None or self._loaded[0] != name:
-            self._loaded = None  # two at once might not fit
+            self._loaded = None  # two models at once might not fit
             recipe = recipe.model_copy(update={"device": self._device})
             self._loaded = name, load_model(recipe, assignment.permissions, SILENT)
         return self._loaded[1]
@@ -157,7 +157,7 @@ class Worker:
         return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
     def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
-        """Evaluations of one model; one that fails leaves the others as they are."""
+        """Evaluate one model; if one evaluation fails, the others are still done."""
         first, outcomes = assignment.cells[0], {}
         text = (drawn or self.draw(assignment)) if "healing" in first.content else None
         further = None if text is None else further_text(assignment.recipe, self._opened(assignment), text)
@@ -178,7 +178,7 @@ class Worker:
     def _left(
         self, assignment: Assignment, text: CalibrationSet | None, further: TextStream | None
     ) -> Iterator[tuple[BlockStack, Result]]:
-        """What is left of the model for evaluations, healed on a text if there is one, and what results say of it."""
+        """Yield the pruned model, healed if a text is given, and the part of the results that describes it."""
         stack, content = self._opened(assignment).stack, assignment.cells[0].content
         removal = prepare(stack, content["blocks"])
         if text is None:
@@ -229,7 +229,7 @@ class Worker:
 def _together_or_alone(
     stack: BlockStack, selection: Selection, text: Iterable[Any], cuts: Cuts
 ) -> Iterator[tuple[str, Filled | Exception]]:
-    """The scorers after shared sweeps; where that fails, after sweeps of their own, so that who is to blame fails."""
+    """Run the scorers in shared sweeps; if that fails, run each alone, so that only the scorer at fault fails."""
     scorers = list(selection.specs)
     groups = [scorers] if len(scorers) < 2 else [scorers, *([label] for label in scorers)]
     for group in groups:
@@ -246,11 +246,11 @@ def _together_or_alone(
 
 
 Shard = tuple[Filled, Mapping[str, Any]]
-"""A scorer that has seen a shard, and what else its result holds."""
+"""A scorer that has seen a shard, and the other fields of its result."""
 
 
 def scored(key: str, label: str, shards: Sequence[Shard]) -> Outcome:
-    """What came of a scoring, from all of its shards."""
+    """Return the outcome of a scoring from all of its shards."""
     try:
         importance = finished(label, [filled for filled, _ in shards])
     except Exception as error:
@@ -259,20 +259,20 @@ def scored(key: str, label: str, shards: Sequence[Shard]) -> Outcome:
 
 
 def as_bytes(filled: Filled, shared: Mapping[str, Any]) -> bytes:
-    """A shard as bytes, to be sent to who has the others."""
+    """Pickle a shard, to send it to the process that merges the shards."""
     file = io.BytesIO()
     torch.save((filled, dict(shared)), file)
     return file.getvalue()
 
 
 def from_bytes(content: bytes) -> Shard:
-    """A shard from bytes that a worker of ours sent, on the CPU."""
+    """Unpickle a shard that one of this grid's workers sent, onto the CPU."""
     shard: Shard = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
     return shard
 
 
 def failure(key: str, error: BaseException) -> Outcome:
-    """What came of a cell that went wrong; only an error that we raise on purpose is sure to come again."""
+    """Return the outcome of a failed cell. Only errors that layerimp raises deliberately are sure to recur."""
     ours = isinstance(error, LayerimpError)
     return Outcome(key, error=" ".join(str(error).split()) if ours else one_line(error), lasting=ours)
 

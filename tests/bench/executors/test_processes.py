@@ -1,4 +1,4 @@
-"""Worker processes: they work, they are replaced, and they never outlive their scheduler."""
+"""Worker processes: they compute, they are replaced, and they never outlive their scheduler."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NOWHERE = str(Path(__file__).with_name("nowhere"))
 
 
 def assignment() -> Assignment:
-    """A scoring of a model that does not exist: the quickest thing that a worker can be asked for."""
+    """A scoring of a model that does not exist: the quickest assignment for a worker."""
     made = layout(models={"one": NOWHERE})
     recipe = made.models["one"].recipe.model_copy(update={"scorers": {"avss": made.scorers["avss"].spec}})
     return Assignment((made.scoring("one", "avss", 0),), recipe, Permissions())
@@ -105,7 +105,7 @@ if __name__ == "__main__":
 
 
 class Many(InProcess):
-    """Has room for three at once, one after the other."""
+    """Accepts three assignments at once, and computes them one after the other."""
 
     slots = 3
 

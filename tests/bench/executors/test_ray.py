@@ -1,4 +1,4 @@
-"""The Ray engine, on a real cluster of two nodes on this machine, one of which is killed on the way."""
+"""The Ray engine on a real cluster of two nodes on this machine, one of which is killed during the run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pyte
 
 
 LOOPBACK = "127.0.0.2"
-"""Ray takes 127.0.0.1 for the machine's name on the network, and looks for it there."""
+"""Another loopback address than 127.0.0.1, which Ray would replace by the machine's address on the network."""
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def close(one: Any, other: Any) -> bool:
 
 
 class Killing(Watching):
-    """Kills a node when some cells are done, and others are under way."""
+    """Kills a node when some cells are done and others are in progress."""
 
     def __init__(self, cluster: Any) -> None:
         super().__init__()

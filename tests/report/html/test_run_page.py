@@ -1,4 +1,4 @@
-"""The page of a run: its numbers are the run's, and what one scoring cannot show is left out with a word."""
+"""The page of a run: it shows the run's numbers, and says what a single scoring cannot show."""
 
 from __future__ import annotations
 
@@ -121,8 +121,9 @@ def test_a_search_leads_with_how_many_blocks_may_go() -> None:
     made.search = Search(0.9, ["mood"], False, found | {"depth": Removable("depth", "", 0, None, 0, [])})
     del made.plans["depth"], made.metrics["depth"], made.sizes["depth"]
     said = words(findings(made))
-    assert "While 90% is retained, so many of 6 blocks may go: 2 by avss, gbis, random; 0 by depth." in said
-    assert "measured on the documents that confirm how many may go" in said
+    told = "2 by avss, gbis, random; 0 by depth"
+    assert f"So many of 6 blocks may be removed while at least 90% is retained: {told}." in said
+    assert "measured on the documents that confirm the result" in said
 
 
 def test_what_was_asked_for_and_what_is_missing_is_told() -> None:
@@ -132,8 +133,9 @@ def test_what_was_asked_for_and_what_is_missing_is_told() -> None:
     made.left_out = {"lrp": "it does not fit"}
     made.failed = {"mine": "ValueError at /home/ann/mine.py"}
     said = words(findings(made))
-    assert "asked for by number, and removed whatever the scores: block 2" in said
-    assert "as few blocks go as it takes for parameters=850: at most 850 parameters; reached: avss 800" in said
+    assert "removed on request, regardless of scores: block 2" in said
+    least = "no more blocks are removed than necessary for"
+    assert f"{least} parameters=850: at most 850 parameters; reached: avss 800" in said
     assert "the scorer lrp is left out: it does not fit" in said
     assert "This report is not complete." in said
     assert "mine ValueError at mine.py" in said
