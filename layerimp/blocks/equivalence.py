@@ -15,6 +15,7 @@ import torch
 from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.forward import hidden_states, without_cache
 from layerimp.blocks.modes import in_eval_mode, quiet
+from layerimp.blocks.residency import on_demand
 from layerimp.blocks.stack import BlockStack, probe_ids
 from layerimp.errors import NonFiniteError
 
@@ -34,7 +35,7 @@ TOLERANCE = 8.0
 def last_hidden(stack: BlockStack, skipped: Sequence[Step] = ()) -> Tensor:
     """Return the last hidden states [1, seq, hidden] with steps bypassed; for an encoder-decoder model, the logits."""
     # The backbone of an encoder-decoder model may need the ids of both; the whole model makes the decoder's ids itself.
-    with in_eval_mode(stack.model), bypassed(stack, skipped):
+    with in_eval_mode(stack.model), on_demand(stack), bypassed(stack, skipped):
         return _answer(stack, stack.model if stack.model.config.is_encoder_decoder else stack.backbone)
 
 

@@ -44,8 +44,8 @@ def score(*, by: str | None, **given: Any) -> int:
 
 @o.taking(
     "model plan blocks scorer output label ratio count target calibration cuts pruner protect set_ "
-    f"{o.TEXT} batch_size seed task_path data_dir allow_task_code {o.MODEL} overwrite max_shard_size no_verify "
-    "recipe dry_run json"
+    f"{o.TEXT} batch_size seed task_path data_dir allow_task_code stream scratch {o.MODEL} overwrite max_shard_size "
+    "no_verify recipe dry_run json"
 )
 def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given: Any) -> int:
     """Remove blocks or seams from a model: those of a plan, those that you name, or those with the lowest scores.

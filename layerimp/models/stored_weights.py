@@ -34,13 +34,22 @@ class Stored:
         file: The file.
         begin: Where the tensor begins in it, in bytes.
         end: Where the tensor ends.
+        kind: The name of its dtype in the format, such as `BF16`.
+        shape: Its shape.
         targets: The parameters and buffers of the model that are made of the tensor, with others or alone.
     """
 
     file: Path
     begin: int
     end: int
+    kind: str
+    shape: tuple[int, ...]
     targets: frozenset[str]
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in the file."""
+        return self.end - self.begin
 
 
 class StoredWeights:
@@ -56,6 +65,7 @@ class StoredWeights:
         device: Where the weights go.
 
     Attributes:
+        directory: The checkpoint.
         tensors: The tensors in the files, by name.
 
     Raises:
@@ -63,17 +73,12 @@ class StoredWeights:
     """
 
     def __init__(self, directory: Path, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
-        self._model, self._loader = model, _Loader(model, dtype, device)
+        self.directory = directory
+        self._model, self._names = model, WeightNames(model)
+        self._config = self._names.loading(dtype, device)
         self.tensors: dict[str, Stored] = {}
         for name in weight_files(directory):
-            file = directory / name
-            for key, (begin, end) in _places(file).items():
-                self.tensors[key] = Stored(file, begin, end, self._loader.targets(key))
-
-    @property
-    def bytes(self) -> int:
-        """What the tensors take in the files."""
-        return sum(one.end - one.begin for one in self.tensors.values())
+            self.tensors |= _in_file(directory / name, self._names)
 
     def keys(self, prefix: str) -> list[str]:
         """The tensors of which a part of the model is made, by the prefix of its parameters, such as `model.norm.`."""
@@ -90,7 +95,7 @@ class StoredWeights:
             files = {file: opened.enter_context(_opened(file)) for file in {self.tensors[key].file for key in keys}}
             try:
                 slices = {key: files[self.tensors[key].file].get_slice(key) for key in keys}
-                info = self._loader.load(slices)
+                info = self._names.load(slices, self._config)
             except (OSError, SafetensorError, RuntimeError, ValueError) as error:
                 raise ModelError(f"cannot read the weights of {name!r}: {one_line(error)}") from error
         if wrong := unfit_keys({"mismatched_keys": info.mismatched_keys}):
@@ -104,45 +109,66 @@ class StoredWeights:
         return sorted(set(names) - found)
 
 
-class _Loader:
-    """What layerimp uses of the way in which Transformers loads weights."""
+class WeightNames:
+    """Which parameters of a model the tensors in its files become, and what layerimp uses of how they are loaded.
 
-    def __init__(self, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
+    Args:
+        model: The model; its weights may lie on the meta device.
+
+    Raises:
+        ModelError: the installed Transformers loads weights in another way.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
         try:
             from transformers import conversion_mapping, core_model_loading, modeling_utils
 
             self._rename = core_model_loading.rename_source_key
             self._convert = core_model_loading.convert_and_load_state_dict_in_model
-            mapping: Any = conversion_mapping.get_model_conversion_mapping(model)
-            self._renamings = [one for one in mapping if isinstance(one, core_model_loading.WeightRenaming)]
-            self._converters = [one for one in mapping if isinstance(one, core_model_loading.WeightConverter)]
-            plan: Mapping[str, Any] = getattr(model, "_get_dtype_plan", lambda _dtype: {})(dtype)
-            self._config = modeling_utils.LoadStateDictConfig(
-                dtype=dtype, dtype_plan=dict(plan), device_map={"": device}, weight_mapping=mapping
-            )
+            self._form: Any = modeling_utils.LoadStateDictConfig
+            self._mapping: Any = conversion_mapping.get_model_conversion_mapping(model)
+            self._renamings = [one for one in self._mapping if isinstance(one, core_model_loading.WeightRenaming)]
+            self._converters = [one for one in self._mapping if isinstance(one, core_model_loading.WeightConverter)]
+            self._patterns = {pattern: one for one in self._converters for pattern in one.source_patterns}
         except (ImportError, AttributeError, TypeError) as error:
-            raise ModelError(
-                f"the installed Transformers loads weights in another way than layerimp knows ({one_line(error)}), so "
-                "that no model can be streamed; another version helps, or --no-stream"
-            ) from error
-        self._model, self._names = model, model.state_dict()
-        self._patterns = {pattern: one for one in self._converters for pattern in one.source_patterns}
+            raise _unknown_loading(error) from error
+        self._model, self._known = model, model.state_dict()
 
     def targets(self, key: str) -> frozenset[str]:
         """The parameters that a tensor becomes; none for one that the model has no use for."""
         prefix = self._model.base_model_prefix
-        name, pattern = self._rename(key, self._renamings, self._converters, prefix, self._names)
-        if name not in self._names and key in self._names:
-            name, pattern = self._rename(key, [], [], prefix, self._names)
+        name, pattern = self._rename(key, self._renamings, self._converters, prefix, self._known)
+        if name not in self._known and key in self._known:
+            name, pattern = self._rename(key, [], [], prefix, self._known)
         if pattern is None:
-            return frozenset({name} & self._names.keys())
+            return frozenset({name} & self._known.keys())
         first, *_ = targets = self._patterns[pattern].target_patterns
-        return frozenset({name.replace(first, one) for one in targets} & self._names.keys())
+        return frozenset({name.replace(first, one) for one in targets} & self._known.keys())
 
-    def load(self, slices: Mapping[str, Any]) -> Any:
+    def loading(self, dtype: torch.dtype, device: torch.device) -> Any:
+        """How weights are loaded, for `load`: into which dtype, and where.
+
+        Raises:
+            ModelError: the installed Transformers loads weights in another way.
+        """
+        plan: Mapping[str, Any] = getattr(self._model, "_get_dtype_plan", lambda _dtype: {})(dtype)
+        options = {"dtype": dtype, "dtype_plan": dict(plan), "device_map": {"": device}}
+        try:
+            return self._form(**options, weight_mapping=self._mapping)
+        except TypeError as error:
+            raise _unknown_loading(error) from error
+
+    def load(self, slices: Mapping[str, Any], how: Any) -> Any:
         """Put tensors into the model; returns what Transformers says of it."""
-        info, _ = self._convert(self._model, dict(slices), self._config)
+        info, _ = self._convert(self._model, dict(slices), how)
         return info
+
+
+def _unknown_loading(error: Exception) -> ModelError:
+    return ModelError(
+        f"the installed Transformers loads weights in another way than layerimp knows ({one_line(error)}), so that no "
+        "model can be streamed; another version helps, or --no-stream"
+    )
 
 
 def _opened(file: Path) -> Any:
@@ -157,8 +183,8 @@ def _opened(file: Path) -> Any:
         raise ModelError(f"cannot read {file}: {one_line(error)}") from error
 
 
-def _places(file: Path) -> dict[str, tuple[int, int]]:
-    """Where each tensor lies in a file: its first byte, and the one after its last.
+def _in_file(file: Path, names: WeightNames) -> dict[str, Stored]:
+    """The tensors in a file, by name.
 
     The format: eight bytes say how long the header is, and the header, in JSON, where each tensor lies behind it.
 
@@ -170,9 +196,10 @@ def _places(file: Path) -> dict[str, tuple[int, int]]:
     with suppress(OSError, ValueError, KeyError), file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         header: dict[str, Any] = json.loads(opened.read(length))
-        return {
-            name: (8 + length + one["data_offsets"][0], 8 + length + one["data_offsets"][1])
-            for name, one in header.items()
-            if name != "__metadata__"
-        }
+        header.pop("__metadata__", None)
+        found = {}
+        for key, one in header.items():
+            begin, end = (8 + length + offset for offset in one["data_offsets"])
+            found[key] = Stored(file, begin, end, one["dtype"], tuple(one["shape"]), names.targets(key))
+        return found
     raise ModelError(f"cannot read {file}: its header is broken")

@@ -172,6 +172,8 @@ class StreamedBlocks:
         scratch: A directory for hidden states that wait; None to keep them in memory.
 
     Attributes:
+        directory: The directory of the model.
+        tensors: The tensors in its files, by name.
         bytes: What the weights of each block take in the files.
 
     Raises:
@@ -180,9 +182,10 @@ class StreamedBlocks:
 
     def __init__(self, stack: BlockStack, weights: StoredWeights, scratch: Path | None = None) -> None:
         self._stack, self._weights, self._scratch = stack, weights, scratch
+        self.directory, self.tensors = weights.directory, weights.tensors
         self._keys = [weights.keys(self._prefix(index)) for index in range(len(stack))]
         tensors = [[weights.tensors[key] for key in keys] for keys in self._keys]
-        self.bytes = [sum(one.end - one.begin for one in block) for block in tensors]
+        self.bytes = [sum(one.bytes for one in block) for block in tensors]
         self._ahead = _ReadAhead(tensors)
         self._meta = [dict(block.named_parameters(remove_duplicate=False)) for block in stack]
         self._versions = [_versions(block) for block in stack]

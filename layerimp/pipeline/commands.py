@@ -13,6 +13,7 @@ from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
+from layerimp.pipeline.file_pruning import prune_files
 from layerimp.pipeline.healing import HealerSet, check_text, configured, further_text, heal_pruned
 from layerimp.pipeline.keeping import prune_to_quality, with_quality
 from layerimp.pipeline.output import output_directory, write_checkpoint, write_page
@@ -148,12 +149,12 @@ def prune_model(
         raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
     allowed = permissions or Permissions()
     by_score = plans is None and not recipe.names_all
-    recipe, selection = _begun(recipe, progress, *(["calibration"] if by_score else []))
+    recipe, selection = _begun(recipe, progress, *(["calibration"] if by_score else []), may_stream=True)
     check_ahead(recipe.model, allowed, partial(budget_of, recipe) if plans is None else partial(check_plans, plans))
     with output_directory(recipe) as stage:
         assert stage is not None
         trained_on = check_calibration(recipe, allowed, progress) if by_score else None
-        loaded = load_model(recipe, allowed, progress)
+        loaded = load_model(recipe, allowed, progress, streamed=is_streamed(recipe, progress))
         report = _report(recipe, loaded, selection)
         if by_score:
             drawn = read_text(report, loaded, trained_on, progress)
@@ -161,9 +162,12 @@ def prune_model(
         elif plans is None:
             plans = {"blocks": _named_by_the_user(recipe, len(loaded.stack))}
         _note_other_models(recipe, plans, progress)
-        for label, removal in prepare_removals(report, loaded, plans, selection, stage).items():
-            with removal.applied():
-                write_checkpoint(loaded.model, loaded.tokenizer, report, label, stage, progress)
+        if loaded.stack.streamed:
+            prune_files(report, loaded, plans, selection, stage, progress)
+        else:
+            for label, removal in prepare_removals(report, loaded, plans, selection, stage).items():
+                with removal.applied():
+                    write_checkpoint(loaded.model, loaded.tokenizer, report, label, stage, progress)
         report.write(stage)
     return report.placed()
 
@@ -194,7 +198,7 @@ def _begun(asked: Recipe, progress: Progress, *reads: str, may_stream: bool = Fa
     """The recipe, resolved, and its scorers; what is used by default is said, and a wrong option found."""
     recipe = resolve(asked)
     if recipe.stream and not may_stream:
-        raise OptionError("only layerimp score reads a model block by block so far; leave out stream, or score first")
+        raise OptionError("only layerimp score and layerimp prune read a model block by block; leave out stream")
     if by_default := told(asked, recipe, reads):
         progress.note(by_default)
     made_pruner(recipe.pruner, recipe.cuts)

@@ -36,24 +36,40 @@ def write_checkpoint(
     progress: Progress,
 ) -> None:
     """Write a pruned model in its current state under its label, with a card and a record, and add it to the report."""
-    relative = Path("checkpoints") / label
-    report.checkpoints[label] = relative
-    with progress.stage(f"save {relative}"):
-        (stage / relative).mkdir(parents=True)
+    directory = begin_checkpoint(report, label, stage)
+    with progress.stage(f"save {report.checkpoints[label]}"):
         write(
             model,
             tokenizer,
-            stage / relative,
+            directory,
             verify=report.recipe.verify,
             card=model_card(report, label),
-            record=Record(
-                source=model_anywhere(report.recipe.model),
-                num_blocks=report.num_blocks,
-                removed=tuple(simplest(report.plan_of(label).blocks)),
-                healers=(report.recipe.healers[report.healed[label].healer].name,) if label in report.healed else (),
-            ),
+            record=_record(report, label),
             max_shard_size=report.recipe.max_shard_size,
         )
+
+
+def begin_checkpoint(report: Report, label: str, stage: Path) -> Path:
+    """Make the directory of a checkpoint, and note it in the report."""
+    report.checkpoints[label] = relative = Path("checkpoints") / label
+    (stage / relative).mkdir(parents=True)
+    return stage / relative
+
+
+def describe_checkpoint(report: Report, label: str, directory: Path) -> None:
+    """Put the card and the record of a checkpoint beside weights that are there already."""
+    (directory / "README.md").write_text(model_card(report, label), encoding="utf-8")
+    _record(report, label).write(directory)
+
+
+def _record(report: Report, label: str) -> Record:
+    """What a checkpoint was made from."""
+    return Record(
+        source=model_anywhere(report.recipe.model),
+        num_blocks=report.num_blocks,
+        removed=tuple(simplest(report.plan_of(label).blocks)),
+        healers=(report.recipe.healers[report.healed[label].healer].name,) if label in report.healed else (),
+    )
 
 
 def write_page(report: Report, selection: Selection, directory: Path) -> None:

@@ -13,6 +13,7 @@ from layerimp.recipe.parts import (
     Scorers,
     check_label,
     checked_size,
+    size_in_bytes,
 )
 from layerimp.recipe.reading import Described, made, make_recipe, read_recipe, read_yaml, refuse_permissions
 
@@ -36,4 +37,5 @@ __all__ = [
     "read_recipe",
     "read_yaml",
     "refuse_permissions",
+    "size_in_bytes",
 ]

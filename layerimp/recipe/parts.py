@@ -47,6 +47,16 @@ def checked_size(size: str) -> str:
     return size.replace(" ", "")
 
 
+def size_in_bytes(size: str) -> int:
+    """What the size of a file comes to, with units of a thousand, as Transformers counts.
+
+    Raises:
+        OptionError: the text is not a size.
+    """
+    checked = checked_size(size)
+    return round(float(checked[:-2]) * 1000 ** (1 + "KMGT".index(checked[-2])))
+
+
 class Part(Plain):
     """A part of a recipe."""
 

@@ -1,0 +1,150 @@
+"""Writes a checkpoint by copying the bytes of tensors from the files of another one, under other names."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from layerimp.errors import CheckpointError, OutputError, one_line
+
+_PIECE = 8 << 20
+"""How many bytes are copied at a time."""
+_WIDEST = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
+
+
+class Tensor(Protocol):
+    """A tensor in a file of weights; see `layerimp.models.stored_weights.Stored`."""
+
+    @property
+    def file(self) -> Path:
+        """The file."""
+
+    @property
+    def begin(self) -> int:
+        """Where the tensor begins in it, in bytes."""
+
+    @property
+    def bytes(self) -> int:
+        """What the tensor takes."""
+
+    @property
+    def kind(self) -> str:
+        """The name of its dtype in the format."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+
+def copy_weights(
+    tensors: Mapping[str, Tensor],
+    directory: Path,
+    *,
+    max_bytes: int | None = None,
+    advance: Callable[[int], None] = lambda _bytes: None,
+) -> None:
+    """Write safetensors files that hold tensors of other files, a few MiB in memory at a time.
+
+    Args:
+        tensors: The tensors, by the names that they get.
+        directory: Where the files are written; it exists.
+        max_bytes: How large a file gets; by default the tensors are grouped as in the files that they come from.
+        advance: Called with the number of bytes that were copied.
+
+    Raises:
+        OutputError: a file cannot be written.
+        CheckpointError: a file that is read is shorter than it was.
+    """
+    parts = list(_parts(tensors, max_bytes))
+    names = [_file_name(number, len(parts)) for number in range(len(parts))]
+    try:
+        for name, part in zip(names, parts, strict=True):
+            _write(directory / name, part, advance)
+        if len(parts) > 1:
+            index = {key: name for name, part in zip(names, parts, strict=True) for key in part}
+            total = sum(one.bytes for one in tensors.values())
+            document = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
+            (directory / "model.safetensors.index.json").write_text(json.dumps(document, indent=2) + "\n")
+    except OSError as error:
+        raise OutputError(f"cannot write the weights in {directory.name}: {one_line(error)}") from error
+
+
+def _file_name(number: int, count: int) -> str:
+    return "model.safetensors" if count == 1 else f"model-{number + 1:05}-of-{count:05}.safetensors"
+
+
+def _parts(tensors: Mapping[str, Tensor], max_bytes: int | None) -> Iterator[dict[str, Tensor]]:
+    """The tensors that go into each file."""
+    if max_bytes is None:
+        files: dict[Path, dict[str, Tensor]] = {}
+        for key, one in tensors.items():
+            files.setdefault(one.file, {})[key] = one
+        yield from (files[file] for file in sorted(files))
+        return
+    part: dict[str, Tensor] = {}
+    for key, one in tensors.items():
+        if part and sum(other.bytes for other in part.values()) + one.bytes > max_bytes:
+            yield part
+            part = {}
+        part[key] = one
+    yield part
+
+
+def _write(file: Path, tensors: Mapping[str, Tensor], advance: Callable[[int], None]) -> None:
+    """Write one file: the length of the header, the header, and the tensors, those of wide numbers first."""
+    order = sorted(tensors, key=lambda key: (-_WIDEST.get(tensors[key].kind, 1), key))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for key in order:
+        one = tensors[key]
+        header[key] = {"dtype": one.kind, "shape": list(one.shape), "data_offsets": [offset, offset + one.bytes]}
+        offset += one.bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as written:
+        written.write(struct.pack("<Q", len(text)) + text)
+        for key in order:
+            for piece in _pieces(tensors[key]):
+                written.write(piece)
+                advance(len(piece))
+
+
+def _pieces(tensor: Tensor) -> Iterator[bytes]:
+    """The bytes of a tensor, a few MiB at a time."""
+    with tensor.file.open("rb", buffering=0) as file:
+        file.seek(tensor.begin)
+        left = tensor.bytes
+        while left:
+            piece = file.read(min(left, _PIECE))
+            if not piece:
+                raise CheckpointError(f"{tensor.file} is shorter than it was when it was opened")
+            left -= len(piece)
+            yield piece
+
+
+def require_same_bytes(
+    tensors: Mapping[str, Tensor], copies: Mapping[str, Tensor], advance: Callable[[int], None] = lambda _bytes: None
+) -> None:
+    """Compare copied tensors with those that they were copied from.
+
+    Args:
+        tensors: The tensors that were copied, by the names that they got.
+        copies: The tensors in the files that were written, by name.
+        advance: Called with the number of bytes that were compared.
+
+    Raises:
+        CheckpointError: a tensor is missing, or differs in any bit; names it.
+    """
+    for key, one in tensors.items():
+        copy = copies.get(key)
+        if copy is None or (copy.kind, copy.shape, copy.bytes) != (one.kind, one.shape, one.bytes):
+            raise CheckpointError(f"the checkpoint's weight {key} is not the one that was copied")
+        for piece, copied in zip(_pieces(one), _pieces(copy), strict=True):
+            if piece != copied:
+                raise CheckpointError(f"the checkpoint's weight {key} is not the one that was copied")
+            advance(len(piece))
+    if strange := sorted(copies.keys() - tensors.keys()):
+        raise CheckpointError(f"the checkpoint holds a weight {strange[0]} that was not copied")

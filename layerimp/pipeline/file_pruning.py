@@ -1,0 +1,233 @@
+"""Prunes the files of a model that is streamed: kept tensors are copied, and what is left is proved by a probe."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden, require_finite
+from layerimp.blocks.modes import quiet
+from layerimp.checkpoint.copying import copy_weights, require_same_bytes
+from layerimp.errors import CheckpointError, OutputError, SurgeryError, one_line
+from layerimp.models.dtypes import HALF, stored_dtype
+from layerimp.models.stored_weights import Stored, WeightNames
+from layerimp.models.streaming import StreamedBlocks, load_streamed
+from layerimp.pipeline.ahead import check_plans
+from layerimp.pipeline.output import begin_checkpoint, describe_checkpoint
+from layerimp.pipeline.removals import forget_dropped
+from layerimp.recipe import check_label, size_in_bytes
+from layerimp.report.data import Size
+from layerimp.steps import named
+from layerimp.surgery.removal import prepare
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.blocks.stack import BlockStack
+    from layerimp.pipeline.stages import Loaded
+    from layerimp.progress import Progress
+    from layerimp.pruner import PrunePlan
+    from layerimp.recipe import Recipe
+    from layerimp.report.data import Report
+    from layerimp.scoring.selection import Selection
+    from layerimp.surgery.removal import Removal
+
+
+def prune_files(
+    report: Report,
+    loaded: Loaded,
+    plans: Mapping[str, PrunePlan],
+    selection: Selection,
+    stage: Path,
+    progress: Progress,
+) -> None:
+    """Write the checkpoint of each plan of a streamed model; see `write_pruned`.
+
+    The report then holds the plans that could be carried out, the sizes of what they leave, and the checkpoints.
+
+    Raises:
+        OptionError: a plan removes nothing, is for another number of blocks, or has a label that cannot be one; or
+            there is none.
+        SurgeryError: blocks cannot be removed exactly.
+        OutputError: there is no room for the checkpoints, or they cannot be written.
+    """
+    check_plans(plans, len(loaded.stack))
+    removals: dict[str, Removal] = {}
+    for label, plan in plans.items():
+        check_label(label)
+        with selection.excusing(label):
+            removals[label] = prepare(loaded.stack, plan.blocks)
+            report.plans[label] = plan
+    forget_dropped(report, selection)
+    need = sum(one.bytes for removal in removals.values() for one in kept_tensors(loaded.stack, removal).values())
+    if need > (free := shutil.disk_usage(stage).free):
+        raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
+    for label, removal in removals.items():
+        directory = begin_checkpoint(report, label, stage)
+        pruned = write_pruned(loaded, removal, directory, report.recipe, progress)
+        report.sizes[label] = Size.of(pruned)
+        describe_checkpoint(report, label, directory)
+
+
+def write_pruned(loaded: Loaded, removal: Removal, directory: Path, recipe: Recipe, progress: Progress) -> BlockStack:
+    """Write the checkpoint of a removal from a streamed model, and prove it; no more than one block is in memory.
+
+    Args:
+        loaded: The intact model.
+        removal: What goes, and the configuration of what is left.
+        directory: An empty directory.
+        recipe: The run; says how large a file gets, and whether the copied bytes are compared.
+        progress: Where to report progress.
+
+    Returns:
+        The blocks of the pruned model, streamed from what was written.
+
+    Raises:
+        SurgeryError: the removal changes more than which blocks there are, or the pruned model computes something else
+            than the intact one past what goes.
+        CheckpointError: what was written is not what was copied, or does not load.
+        OutputError: it cannot be written.
+    """
+    tensors = kept_tensors(loaded.stack, removal)
+    size = sum(one.bytes for one in tensors.values())
+    with progress.stage("copy the weights", size) as advance:
+        limit = None if recipe.max_shard_size is None else size_in_bytes(recipe.max_shard_size)
+        copy_weights(tensors, directory, max_bytes=limit, advance=advance)
+    _describe(loaded, removal, directory)
+    pruned = _opened(loaded.stack, directory)
+    if recipe.verify:
+        with progress.stage("compare the copied bytes", size) as advance:
+            require_same_bytes(tensors, _weights(pruned), advance)
+    with progress.stage("probe both models"):
+        _prove(loaded.stack, removal, pruned, directory)
+    return pruned
+
+
+def kept_tensors(stack: BlockStack, removal: Removal) -> dict[str, Stored]:
+    """The tensors in the files of a model that are kept, by the names that they have in the pruned model's files.
+
+    Raises:
+        SurgeryError: something beside the blocks is cut, or the name of a tensor does not tell its block.
+    """
+    found = removal.shortened
+    if found is None:
+        return dict(_weights(stack))
+    if beside := [*found.tables, *found.parallel]:
+        raise SurgeryError(
+            f"{beside[0]} has a part for each block, and is not cut in files; --no-stream removes {named(removal.gone)}"
+        )
+    names = WeightNames(found.meta_model)
+    kept: dict[str, Stored] = {}
+    for key, one in _weights(stack).items():
+        inside = {target for target in one.targets if target.startswith(f"{stack.path}.")}
+        if not inside:
+            if names.targets(key):
+                kept[key] = one
+            continue
+        for new in _places(stack, removal, inside):
+            kept[_renamed(key, stack.path, inside, new, names)] = one
+    return kept
+
+
+def _places(stack: BlockStack, removal: Removal, targets: set[str]) -> Iterator[int]:
+    """The new indices of the block that a tensor belongs to; none where its block, or its half of it, goes."""
+    old, path = _split(stack.path, next(iter(targets)))
+    for new, (attention, mlp) in enumerate(removal.kept):
+        if attention == mlp:
+            owner = attention
+        else:
+            halves = removal.halves[mlp].mlp
+            owner = mlp if any(path == one or path.startswith(f"{one}.") for one in halves) else attention
+        if owner == old:
+            yield new
+
+
+def _split(blocks: str, target: str) -> tuple[int, str]:
+    """The block that a parameter is in, and the parameter's path in the block."""
+    number, _, path = target.removeprefix(f"{blocks}.").partition(".")
+    return int(number), path
+
+
+def _renamed(key: str, blocks: str, targets: set[str], new: int, names: WeightNames) -> str:
+    """The name of a tensor once its block has another index: the one that becomes the same parameters there."""
+    old, _ = _split(blocks, next(iter(targets)))
+    wanted = {f"{blocks}.{new}.{_split(blocks, target)[1]}" for target in targets}
+    parts = key.split(".")
+    for at, part in enumerate(parts):
+        if part == str(old):
+            candidate = ".".join([*parts[:at], str(new), *parts[at + 1 :]])
+            if names.targets(candidate) == wanted:
+                return candidate
+    raise SurgeryError(f"the name of the tensor {key} does not tell its block; --no-stream removes blocks in memory")
+
+
+def _describe(loaded: Loaded, removal: Removal, directory: Path) -> None:
+    """Write what lies beside the weights: the configuration, the tokenizer, the settings of generation."""
+    config = loaded.model.config if removal.shortened is None else removal.shortened.config
+    source = _source(loaded.stack)
+    with quiet():
+        config.architectures, config.dtype = [type(loaded.model).__name__], stored_dtype(loaded.model)
+        config.save_pretrained(directory)
+        loaded.tokenizer.save_pretrained(directory)
+    if (settings := source / "generation_config.json").is_file():
+        shutil.copy(settings, directory)
+
+
+def _prove(stack: BlockStack, removal: Removal, pruned: BlockStack, directory: Path) -> None:
+    """Compare what the pruned model puts out with what the intact one puts out past what goes.
+
+    In half precision only equal bits settle it; otherwise both are read once more, in float32.
+
+    Raises:
+        SurgeryError: they differ by more than roundings.
+    """
+    if len(pruned) != len(removal.kept):
+        raise CheckpointError(f"the checkpoint loads back with {len(pruned)} blocks, and not {len(removal.kept)}")
+    off = _deviation(stack, removal, pruned)
+    if off and stack.model.dtype in HALF:
+        off = _deviation(
+            _opened(stack, _source(stack), torch.float32), removal, _opened(stack, directory, torch.float32)
+        )
+    if off > TOLERANCE:
+        raise SurgeryError(
+            f"{type(stack.model).__name__} computes differently without {named(removal.gone)} than past it "
+            f"({off:.2g} roundings off): what its blocks do depends on their position"
+        )
+
+
+def _deviation(stack: BlockStack, removal: Removal, pruned: BlockStack) -> float:
+    """How far what both models put out for a few tokens lies apart, in roundings."""
+    kind = type(stack.model).__name__
+    try:
+        expected = last_hidden(stack, removal.gone)
+        require_finite(expected, f"{kind} past {named(removal.gone)}")
+        return deviation(expected, last_hidden(pruned))
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        raise SurgeryError(f"{kind} cannot run without {named(removal.gone)}: {one_line(error)}") from error
+
+
+def _opened(stack: BlockStack, directory: Path, dtype: torch.dtype | None = None) -> BlockStack:
+    """A checkpoint like that of a model, streamed."""
+    model: PreTrainedModel = stack.model
+    opened, _ = load_streamed(directory, dtype=dtype or model.dtype, device=stack.device)
+    return opened
+
+
+def _weights(stack: BlockStack) -> Mapping[str, Stored]:
+    """The tensors in the files of a streamed model."""
+    return _streamed(stack).tensors
+
+
+def _source(stack: BlockStack) -> Path:
+    """The directory of a streamed model."""
+    return _streamed(stack).directory
+
+
+def _streamed(stack: BlockStack) -> StreamedBlocks:
+    residency: Any = stack.residency
+    assert isinstance(residency, StreamedBlocks)
+    return residency

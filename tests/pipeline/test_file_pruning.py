@@ -1,0 +1,212 @@
+"""Pruning the files of a model, tensor by tensor: what is written is what pruning in memory writes, or nothing is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from support.mood import Run
+from support.tiny import tiny
+from torch import Tensor
+
+import layerimp
+from layerimp.checkpoint import copying
+from layerimp.errors import CheckpointError, LayerimpError, OutputError, SurgeryError
+from layerimp.models.streaming import load_streamed
+from layerimp.pipeline import file_pruning
+from layerimp.pipeline.commands import prune_model
+from layerimp.recipe import make_recipe, size_in_bytes
+from layerimp.testing import BLOCKS, tiny_tokenizer
+
+WHOLE = ["llama", "gemma2", "gemma3_text", "phi", "gpt2", "opt", "bloom", "mixtral", "qwen3_moe", "gpt_oss", "gpt_neo"]
+WHOLE += ["bert", "deberta-v2", "falcon", "granite"]
+SEAMS = ["llama", "gemma2", "gpt2", "mixtral", "olmo2", "opt", "bert"]
+
+
+def saved(model: Any, directory: Path, **options: Any) -> Path:
+    model.save_pretrained(directory, **options)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def weights(directory: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            found |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    return found
+
+
+def pruned(model: Path, output: Path, blocks: Any, **options: Any) -> Path:
+    recipe = {"model": str(model), "blocks": blocks, "output": str(output), **options}
+    prune_model(make_recipe(recipe))
+    return output / "checkpoints" / "blocks"
+
+
+def compare(model: Path, tmp_path: Path, blocks: Any) -> None:
+    """The same tensors to the bit under the same names, and the same configuration, as without streaming."""
+    usual = pruned(model, tmp_path / "usual", blocks)
+    streamed = pruned(model, tmp_path / "streamed", blocks, stream=True)
+    ours, theirs = weights(streamed), weights(usual)
+    assert ours.keys() == theirs.keys()
+    assert all(one.dtype == theirs[key].dtype and torch.equal(one, theirs[key]) for key, one in ours.items())
+    configs = [json.loads((directory / "config.json").read_text()) for directory in (streamed, usual)]
+    assert configs[0] == configs[1]
+    names = [{file.name for file in directory.iterdir() if "model" not in file.name} for directory in (streamed, usual)]
+    assert names[0] == names[1]
+    assert (streamed / "README.md").read_text().replace("streamed", "usual") == (usual / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_blocks_are_removed_as_in_memory(name: str, tmp_path: Path) -> None:
+    compare(saved(tiny(name), tmp_path / "model"), tmp_path, [1, 2] if name in ("gpt_neo",) else [1])
+
+
+@pytest.mark.parametrize("name", SEAMS)
+def test_seams_are_removed_as_in_memory(name: str, tmp_path: Path) -> None:
+    compare(saved(tiny(name), tmp_path / "model"), tmp_path, ["1/2"])
+
+
+def test_in_bfloat16(tmp_path: Path) -> None:
+    compare(saved(tiny("qwen3", dtype=torch.bfloat16), tmp_path / "model"), tmp_path, [0, "2/3"])
+
+
+def test_a_checkpoint_in_many_files_stays_in_many(tmp_path: Path) -> None:
+    model = saved(tiny("mixtral"), tmp_path / "model", max_shard_size="40KB")
+    compare(model, tmp_path, [2])
+    directory = tmp_path / "streamed" / "checkpoints" / "blocks"
+    index = json.loads((directory / "model.safetensors.index.json").read_text())
+    found = weights(directory)
+    assert index["weight_map"].keys() == found.keys()
+    assert index["metadata"]["total_size"] == sum(one.nbytes for one in found.values())
+    loaded, _ = layerimp.load(directory)
+    assert len(layerimp.find_blocks(loaded)) == BLOCKS - 1
+
+
+def test_the_largest_file_is_as_asked_for(tmp_path: Path) -> None:
+    model = saved(tiny("llama"), tmp_path / "model")
+    whole = pruned(model, tmp_path / "whole", [1], stream=True)
+    parts = pruned(model, tmp_path / "parts", [1], stream=True, max_shard_size="30KB")
+    files = sorted(parts.glob("*.safetensors"))
+    assert len(files) > 2
+    assert all(file.stat().st_size < 34_000 for file in files)
+    assert weights(parts).keys() == weights(whole).keys()
+
+
+@pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("1.5 MB", 1_500_000), ("40KB", 40_000)])
+def test_sizes(text: str, size: int) -> None:
+    assert size_in_bytes(text) == size
+
+
+def test_each_tensor_keeps_its_dtype(tmp_path: Path) -> None:
+    """A router in float32 in a checkpoint in bfloat16, which loading as a whole would round."""
+    model = tiny("llama", dtype=torch.bfloat16)
+    model.model.layers[3].input_layernorm.weight.data = 1 + torch.rand(32) / 1000
+    directory = saved(model, tmp_path / "model")
+    found = weights(pruned(directory, tmp_path / "out", [1], stream=True))
+    kept = found["model.layers.2.input_layernorm.weight"]
+    assert kept.dtype == torch.float32
+    assert torch.equal(kept, weights(directory)["model.layers.3.input_layernorm.weight"])
+
+
+def test_position_that_decides_is_refused(tmp_path: Path) -> None:
+    model = saved(tiny("gemma4_text"), tmp_path / "model")
+    errors = []
+    for stream in (False, True):
+        with pytest.raises(LayerimpError) as error:
+            pruned(model, tmp_path / str(stream), [BLOCKS - 1], stream=stream)
+        errors.append(type(error.value))
+        assert not (tmp_path / str(stream)).exists()
+    assert errors[0] == errors[1]
+
+
+def test_a_wrong_tensor_is_found_by_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved(tiny("llama"), tmp_path / "model")
+    right = file_pruning.kept_tensors
+
+    def swapped(*args: Any) -> Any:
+        found = right(*args)
+        one, other = (f"model.layers.{index}.mlp.up_proj.weight" for index in (0, 1))
+        return found | {one: found[other], other: found[one]}
+
+    monkeypatch.setattr(file_pruning, "kept_tensors", swapped)
+    with pytest.raises(SurgeryError, match="computes differently without block 2 than past it"):
+        pruned(model, tmp_path / "out", [2], stream=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_byte_that_was_not_copied_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved(tiny("llama"), tmp_path / "model")
+    right = copying._write
+
+    def broken(file: Path, *args: Any) -> None:
+        right(file, *args)
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(content)
+
+    monkeypatch.setattr(copying, "_write", broken)
+    with pytest.raises(CheckpointError, match=r"the checkpoint's weight .* is not the one that was copied"):
+        pruned(model, tmp_path / "out", [2], stream=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved(tiny("llama"), tmp_path / "model")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(copying, "_write", full)
+    with pytest.raises(OutputError, match=r"cannot write the weights in blocks: .*No space left"):
+        pruned(model, tmp_path / "out", [2], stream=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved(tiny("llama"), tmp_path / "model")
+    most: list[int] = []
+    stacks: list[Any] = []
+
+    def remembering(*args: Any, **options: Any) -> Any:
+        stack, tokenizer = load_streamed(*args, **options)
+        stacks.append(stack)
+        for block in stack:
+            block.register_forward_pre_hook(lambda *_: None)
+            block.register_forward_hook(lambda *_: most.append(sum(map(resident, stacks))))
+        return stack, tokenizer
+
+    def resident(stack: Any) -> int:
+        return sum(not next(block.parameters()).is_meta for block in stack)
+
+    monkeypatch.setattr(file_pruning, "load_streamed", remembering)
+    pruned(model, tmp_path / "out", [1], stream=True)
+    assert most
+    assert max(most) <= 1
+
+
+def test_the_command_scores_and_prunes(
+    layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    options = ["--model", model_dir, "--scorer", "block-influence", "--calibration", calibration_file]
+    options += ["--samples", 8, "--max-length", 16, "--count", 1, "--json"]
+    found = []
+    for more in ([], ["--stream"], ["--scratch", tmp_path]):
+        output = tmp_path / f"out{len(found)}"
+        code, out, err = layerimp_command("prune", *options, *more, "--output", output)
+        assert code == 0, err
+        report = json.loads(out.replace(output.name, "out"))
+        found.append(report)
+        assert weights(output / "checkpoints" / "block-influence").keys()
+    assert found[0] == found[1] == found[2]
+
+
+def test_other_commands_do_not_stream(layerimp_command: Run, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("stream: true\n")
+    code, _, err = layerimp_command("run", "--recipe", tmp_path / "recipe.yaml")
+    assert code == 2
+    assert "only layerimp score and layerimp prune read a model block by block" in err
