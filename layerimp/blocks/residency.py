@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
-
-from layerimp.blocks.forward import computing
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from layerimp.blocks.stack import BlockStack
 
 
 class Residency(Protocol):
@@ -41,20 +35,3 @@ class Residency(Protocol):
         Raises:
             ModelError: there is no room for them.
         """
-
-
-@contextmanager
-def on_demand(stack: BlockStack) -> Iterator[None]:
-    """Let each block of a streamed model have its weights in memory while it runs, and only then.
-
-    A pass of the model reads all blocks; for many batches see `layerimp.sweep.block_by_block`.
-    """
-    with ExitStack() as undo:
-        for index, block in enumerate(stack if stack.streamed else ()):
-            undo.enter_context(computing(block, partial(_holding, stack, index, block.forward)))
-        yield
-
-
-def _holding(stack: BlockStack, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    with stack.held(index, then=index + 1 if index + 1 < len(stack) else None):
-        return forward(*args, **kwargs)

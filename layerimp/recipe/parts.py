@@ -54,7 +54,8 @@ def size_in_bytes(size: str) -> int:
         OptionError: the text is not a size.
     """
     checked = checked_size(size)
-    return round(float(checked[:-2]) * 1000 ** (1 + "KMGT".index(checked[-2])))
+    power = 1 + "KMGT".index(checked[-2])
+    return round(float(checked[:-2]) * 10.0 ** (3 * power))
 
 
 class Part(Plain):
