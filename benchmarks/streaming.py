@@ -1,4 +1,4 @@
-"""What it takes to score a model that is larger than memory.
+"""What it takes to score and to prune a model that is larger than memory.
 
     python benchmarks/streaming.py --directory DIR
 
@@ -6,13 +6,16 @@ Writes a checkpoint of the shape of Llama 2 7B in bfloat16 with random weights (
 DIR already is used again). AVSS then scores it over 8 x 256 tokens, block by block, in a process of its own. Beside
 that time stand, measured in the same run, one reading of the files from the disk, and the forward passes of the
 blocks alone with their weights in memory. The peak of memory is that of what belongs to the process alone. Mapped
-pages of the files, which the system takes back when it needs them, are counted apart.
+pages of the files, which the system takes back when it needs them, are counted apart. Then a quarter of the blocks
+is cut from the files, beside a copy of what that writes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -136,6 +139,23 @@ def scored(directory: Path, rows: int, tokens: int) -> None:
     print(json.dumps({"seconds": seconds, "opened": opened, **peaks}))
 
 
+def prune(checkpoint: Path, directory: Path, gone: str) -> dict[str, float]:
+    """Seconds of each stage of pruning the files, and of a copy of what was written, each from a cold cache."""
+    output, copy = directory / "pruned", directory / "copy"
+    cold(checkpoint)
+    command = [sys.executable, "-m", "layerimp", "prune", "--model", str(checkpoint), "--blocks", gone, "--stream"]
+    done = subprocess.run([*command, "--output", str(output)], check=True, capture_output=True, text=True)
+    stages = dict(re.findall(r"^(copy|compare|probe)[^:]*: ([\d.]+) s$", done.stderr, re.MULTILINE))
+    written = output / "checkpoints" / "blocks"
+    cold(written)
+    began = time.perf_counter()
+    shutil.copytree(written, copy)
+    seconds = time.perf_counter() - began
+    for made in (output, copy):
+        shutil.rmtree(made)
+    return {name: float(value) for name, value in stages.items()} | {"cp": seconds}
+
+
 def main(
     directory: Annotated[Path, typer.Option(help="Where the checkpoint is written; it may be there from before.")],
     blocks: Annotated[int, typer.Option(help="How many blocks it has.")] = 32,
@@ -165,6 +185,10 @@ def main(
             f"{found['RssAnon'] / 2**30:.2f} GiB of its own and {found['RssFile'] / 2**30:.2f} GiB of mapped files",
             flush=True,
         )
+    for number in range(rounds):
+        times = prune(checkpoint, directory, f"{blocks // 4}-{blocks // 2 - 1}")
+        shares = ", ".join(f"{name} {value:.1f} s ({value / times['cp']:.2f})" for name, value in times.items())
+        print(f"round {number}, without {blocks // 4} of {blocks} blocks, as shares of a copy: {shares}", flush=True)
 
 
 if __name__ == "__main__":
