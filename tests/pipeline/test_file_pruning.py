@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,29 @@ def test_the_largest_file_is_as_asked_for(tmp_path: Path) -> None:
     assert len(files) > 2
     assert all(file.stat().st_size < 34_000 for file in files)
     assert weights(parts).keys() == weights(whole).keys()
+
+
+@pytest.mark.parametrize("copies", [0, 3])
+def test_where_the_system_does_not_copy_between_files(
+    copies: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may refuse from the start, or after a while."""
+    model = saved(tiny("llama"), tmp_path / "model")
+    whole = weights(pruned(model, tmp_path / "whole", [1], stream=True))
+    calls: list[int] = []
+    copy = os.copy_file_range
+
+    def refusing(source: int, target: int, count: int, offset: int) -> int:
+        calls.append(count)
+        if len(calls) > copies:
+            raise OSError(18, "Invalid cross-device link")
+        return copy(source, target, min(count, 100), offset)
+
+    monkeypatch.setattr(os, "copy_file_range", refusing)
+    found = weights(pruned(model, tmp_path / "parts", [1], stream=True))
+    assert calls
+    assert found.keys() == whole.keys()
+    assert all(torch.equal(one, whole[key]) for key, one in found.items())
 
 
 @pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("1.5 MB", 1_500_000), ("40KB", 40_000)])
