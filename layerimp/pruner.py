@@ -69,7 +69,7 @@ class PrunePlan(Plain, Tabular):
         return steps
 
     def _table(self) -> Table:
-        """A row for each step, in the order of removal."""
+        """Return a row for each step, in the order of removal."""
         kinds = ["block" if isinstance(step, int) else "seam" for step in self.blocks]
         order = list(range(1, len(self.blocks) + 1))
         by = ", ".join(filter(None, (self.scorer, self.pruner)))

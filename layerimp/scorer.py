@@ -55,7 +55,7 @@ class Importance(Tabular):
         return f"Importance({len(self.scores)} scores, the least of {least}{more})"
 
     def _table(self) -> Table:
-        """A row for each step, in depth order, with its score and the further columns."""
+        """Return a row for each step, in depth order, with its score and the further columns."""
         order = sorted(range(len(self.scores)), key=lambda row: sublayers_of(self.blocks[row]))
         columns = {"score": self.scores, **self.columns}
         numbers = [Column(name, [values[row] for row in order]) for name, values in columns.items()]

@@ -32,7 +32,7 @@ class Column:
     tags: Sequence[str] = ()
 
     def html(self) -> Iterator[str]:
-        """The cells, escaped."""
+        """Yield the cells as escaped HTML."""
         for row, value in enumerate(self.values):
             text = self._text(value)
             if self.errors and (error := self.errors[row]):
@@ -50,18 +50,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of one length.
+    """A table: columns of equal length.
 
     Attributes:
         columns: The columns.
-        title: What the table is of.
+        title: The title; may be empty.
     """
 
     columns: Sequence[Column]
     title: str = ""
 
     def html(self) -> str:
-        """The table as a piece of an HTML document."""
+        """Return the table as HTML."""
         caption = f'<caption style="caption-side: top; text-align: left">{escape(self.title)}</caption>\n'
         head = "".join(f"<th>{escape(column.name)}</th>" for column in self.columns)
         rows = zip(*(column.html() for column in self.columns), strict=True)
@@ -70,7 +70,7 @@ class Table:
         return f"<table>\n{caption if self.title else ''}{parts}\n</table>"
 
     def frame(self) -> DataFrame:
-        """The table as a DataFrame, errors in columns of their own behind their values: `NAME stderr`.
+        """Return the table as a DataFrame; errors become further columns, `NAME stderr`.
 
         Raises:
             InputError: pandas is not installed.
@@ -88,7 +88,7 @@ class Table:
 
 
 class Tabular:
-    """Something that is a table: notebooks show it as one, and pandas takes it as one."""
+    """Base of results with one table, which notebooks show and `to_pandas` converts."""
 
     def _table(self) -> Table:
         raise NotImplementedError
@@ -97,7 +97,7 @@ class Tabular:
         return self._table().html()
 
     def to_pandas(self) -> DataFrame:
-        """The same as a pandas DataFrame.
+        """Return the table as a pandas DataFrame.
 
         Raises:
             InputError: pandas is not installed.

@@ -1,6 +1,6 @@
-"""What a shell offers at a press of TAB: names that are installed, and the values that an option has.
+"""Shell completion: the names of installed components and assets, and the values of options.
 
-Everything here runs while somebody waits at a prompt, so nothing is imported that the names do not need.
+This code runs at every press of TAB, so it imports nothing that the names do not need.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from layerimp.registry.names import Named
 
 WIDTH = 60
-"""Characters of the line that goes with a name: a longer one would be broken, and fish takes each line for a name."""
+"""The longest description, in characters. A longer one would be wrapped, and fish takes each line for a name."""
 Offer = Callable[[str], list[tuple[str, str]]]
-"""From what is typed so far to what it may become, each with a line that says what it is."""
+"""Maps the incomplete word to its completions, each with a description."""
 
 
 def names(kind: Named, *more: str, after: str = "") -> Offer:
-    """Offers what is installed of a kind.
+    """Complete the installed names of a kind.
 
     Args:
         kind: The kind.
-        more: Names beside them, such as `all`.
-        after: What may stand before a name in the same word: the `=` of LABEL=NAME, or the comma of a list.
+        more: Further names, such as `all`.
+        after: The separator before a name in the same word: `=` in LABEL=NAME, or a comma in a list.
     """
 
     def offer(incomplete: str) -> list[tuple[str, str]]:
@@ -37,7 +37,7 @@ def names(kind: Named, *more: str, after: str = "") -> Offer:
 
 
 def values(*known: str) -> Offer:
-    """Offers the values that an option takes."""
+    """Complete the values of an option."""
 
     def offer(incomplete: str) -> list[tuple[str, str]]:
         return _starting(incomplete, dict.fromkeys(known, ""), "")
@@ -52,7 +52,7 @@ def _starting(incomplete: str, known: Mapping[str, str], after: str) -> list[tup
 
 
 def _installed(kind: Named) -> Mapping[str, str]:
-    """The names of a kind. A prompt is no place for what plugins print or warn of."""
+    """Return the names of a kind; output and warnings of plugins are dropped, because they would garble the prompt."""
     from layerimp.registry.names import installed_names
 
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):

@@ -1,4 +1,4 @@
-"""`layerimp schema`: what recipes and documents hold, for editors and programs."""
+"""`layerimp schema`: the JSON Schemas of recipes and documents, for editors and programs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMES = (
     "schemas",
     "error",
 )
-"""What `schemas` makes, known without importing any of it."""
+"""The names of all schemas, as in `schemas`; completion needs them without its imports."""
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE = "#/$defs/"
 EVERY = "Every installed scorer that is not named beside it."
@@ -54,7 +54,7 @@ _NAMING: dict[str, Named] = {
     "heal_text": "text",
     "tasks": "task",
 }
-"""The fields of recipes that hold names of what is installed, each with the kind of that."""
+"""The recipe fields that hold names of installed components or assets, with their kinds."""
 
 
 def schema(
@@ -88,10 +88,10 @@ def schema(
 
 
 def schemas(installed: Callable[[], Names]) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What makes each JSON Schema, by its name, which is that of the document without its version.
+    """Return the function that makes each JSON Schema, by the name of the document without its version.
 
     Args:
-        installed: Gives the names that the schemas of recipes offer. Other names are as valid.
+        installed: Returns the names that the schemas of recipes offer; other names are valid too.
     """
     from pydantic import TypeAdapter
 
@@ -114,14 +114,14 @@ def schemas(installed: Callable[[], Names]) -> dict[str, Callable[[], dict[str, 
 
 
 def _first_sentence(text: str) -> str:
-    """Its first sentence, on one line."""
+    """Return the first sentence of a text, on one line."""
     return " ".join(text.split()).partition(". ")[0].removesuffix(".")
 
 
 def with_names(schema: dict[str, Any], names: Names) -> dict[str, Any]:
-    """The JSON Schema of a recipe with the names of what is installed, for editors to complete.
+    """Add the names of installed components and assets to the JSON Schema of a recipe, for editors to complete.
 
-    Each name is an example of a text, and a property of a mapping from labels, since a label may be a name.
+    A name becomes an example of a string, and a property of a mapping by label, because a label can be a name.
     """
     definitions = schema["$defs"]
     for part in (schema, *list(definitions.values())):
@@ -135,13 +135,13 @@ def with_names(schema: dict[str, Any], names: Names) -> dict[str, Any]:
 def _offering(
     part: dict[str, Any], names: Mapping[str, str], entry: str, definitions: dict[str, Any]
 ) -> dict[str, Any]:
-    """A part of a schema in which every text that may be a name offers the names.
+    """Return a part of a schema with the names in every place where a name can stand.
 
     Args:
         part: The part.
-        names: The names, each with what it is.
-        entry: What to call the schema of an entry under a label, among the definitions.
-        definitions: Those of the whole schema.
+        names: The names, with their descriptions.
+        entry: The key in the definitions for the schema of an entry under a label.
+        definitions: The definitions of the whole schema.
     """
 
     def offering(inner: dict[str, Any]) -> dict[str, Any]:

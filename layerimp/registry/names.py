@@ -1,4 +1,4 @@
-"""The names of what is installed, for shells and editors that complete them: kept between runs.
+"""The names of installed components and assets, cached between runs, for shells and editors that complete them.
 
 To find the names, all plugins have to be imported, and torch with them, which takes seconds. A shell asks at every
 press of TAB. So the names are kept in a file, one for each Python environment, with a fingerprint of what they come
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 KINDS: tuple[Kind, ...] = ("scorer", "pruner", "healer", "evaluator")
 Named = Literal["scorer", "pruner", "healer", "evaluator", "model", "text", "task"]
 Names = dict[Named, dict[str, str]]
-"""By kind and name: in one line what it is, or nothing where that is not known."""
+"""Descriptions of one line by kind and name; empty if there is none."""
 
 
 def installed_names() -> Names:
-    """The components, models, texts and tasks that are installed; from the file, if nothing changed since."""
+    """Return the installed components, models, texts and tasks; from the file if nothing has changed."""
     fingerprint = _fingerprint()
     file = cache_directory("names") / f"{hashlib.sha256(sys.prefix.encode()).hexdigest()[:16]}.json"
     with suppress(OSError, ValueError, LookupError, TypeError):
@@ -49,7 +49,7 @@ def installed_names() -> Names:
 
 
 def _found() -> Names:
-    """The names, by loading every plugin."""
+    """Find the names by loading all plugins."""
     from layerimp.registry.assets import assets
     from layerimp.registry.catalog import registry
 
@@ -62,7 +62,7 @@ def _found() -> Names:
 
 
 def _keep(file: Path, content: dict[str, Any]) -> None:
-    """Write the file whole, or not at all: names that cannot be kept are found again."""
+    """Write the file atomically; if it cannot be written, the names are found again next time."""
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as directory:
@@ -71,9 +71,9 @@ def _keep(file: Path, content: dict[str, Any]) -> None:
 
 
 def _fingerprint() -> str:
-    """What the names come from: the installed versions, the plugins' files, and whether they can be imported.
+    """Hash the sources of the names: the versions and files of plugins, and the state of the installation folders.
 
-    The last is known from the folders that hold what is installed: every installation changes one of them.
+    Every installation changes one of these folders, and so can make a plugin importable that failed before.
     """
     digest = hashlib.sha256(f"{__version__} {os.environ.get(DISABLE_VARIABLE, '')}\n".encode())
     paths = [Path(place) for place in (*site.getsitepackages(), site.getusersitepackages())]
@@ -89,7 +89,7 @@ def _fingerprint() -> str:
 
 
 def _files(point: EntryPoint) -> Iterator[Path]:
-    """The files of the module, or of the package, that an entry point names."""
+    """Yield the files of the module or package that an entry point names."""
     top, *inner = point.module.split(".")
     try:
         spec = find_spec(top)  # of a module inside a package it would import the package

@@ -1,4 +1,4 @@
-"""What a run found as one table: a row for each model, or for each step where nothing was removed or measured."""
+"""A report as one table: a row for each model, or for each scored step if nothing was removed or measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from layerimp.table import Column, Table
 
 
 def overview(report: Report) -> Table:
-    """The models of a report, the intact one first, with what they lack, retain and measure; else its scores."""
+    """Return the table of the models (the intact one first) with sizes and metrics, or else the table of the scores."""
     if "parameters" not in report and "metrics" not in report:
         return _scores(report)
     labels = _labels(report)
@@ -31,14 +31,14 @@ def overview(report: Report) -> Table:
 
 
 def _labels(report: Report) -> Sequence[str]:
-    """The labels of the pruned models, the one that retains most first where that is known."""
+    """Return the labels of the pruned models, ordered by what they retain if that is known."""
     if "comparison" in report:
         return report["comparison"]["order"]
     return list(report["parameters"]["pruned"]) if "parameters" in report else []
 
 
 def _removed(report: Report, label: str) -> Sequence[Step]:
-    """What was removed from the model with a label, which is that of its scorer, or SCORER+HEALER."""
+    """Return the steps that were removed from a model; its label is SCORER or SCORER+HEALER."""
     if "search" in report:
         return report["search"]["removable"][label]["blocks"]
     everything = report.get("scorers", {}) | report.get("baselines", {})
@@ -46,7 +46,7 @@ def _removed(report: Report, label: str) -> Sequence[Step]:
 
 
 def _measured(report: Report, rows: Sequence[str]) -> list[Column]:
-    """A column for each metric, of quality and then of cost."""
+    """Return a column for each metric: quality first, then cost."""
     columns = []
     metrics = report.get("metrics", {})
     for task, names in metrics.get(ORIGINAL, {}).items():
@@ -65,7 +65,7 @@ def _measured(report: Report, rows: Sequence[str]) -> list[Column]:
 
 
 def _scores(report: Report) -> Table:
-    """The scores of all scorers, a row for each step that any of them scored."""
+    """Return the scores of all scorers, with a row for each step that any of them scored."""
     entries = cast("dict[str, Scores]", report.get("scorers", {}) | report.get("baselines", {}))
     found: dict[str, dict[Step, float]] = {}
     for label, entry in entries.items():

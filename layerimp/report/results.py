@@ -1,8 +1,8 @@
-"""The whole of what a grid, or a run, shows: in a notebook as tables, and in pandas as rows."""
+"""The complete findings of a grid or a run, with their tables for notebooks and their rows for pandas."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 TAGS = {1: "b", 2: "u", None: ""}
-"""What sets apart the best and the runner-up, where the difference to those behind is significant."""
+"""HTML elements for the best value and the runner-up of a row, by rank."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Findings(Compared):
         return f"Findings({', '.join(self.models) or 'nothing yet'}; {labels}{counts and f'; {counts}'})"
 
     def _repr_html_(self) -> str:
-        """What is retained, and how many blocks may go: the tables that stand above all others."""
+        """Show the summary tables: what is retained, and how many blocks may be removed."""
         made = [_table(one) for one in (*summaries(self), *removables(self))]
         return "\n".join(table.html() for table in made) or f"<p>{escape(repr(self))}</p>"
 
     def to_pandas(self) -> DataFrame:
-        """All rows of the tables as a pandas DataFrame: one for each metric of each scorer's models, healed or not.
+        """Return the findings as a pandas DataFrame, with a row for each metric of each scorer, healed or not.
 
         The columns: `model`, `pruner`, `ratio` (a share, or a number of blocks), `task` and `metric` (`retained` for
         what is retained on average), `scorer`, `healer` (empty where nothing is healed); `mean`, `low`, `high` and `n`
@@ -63,41 +63,32 @@ class Findings(Compared):
             InputError: pandas is not installed.
         """
         rows = [row for model in self.models.values() for row in model.rows]
-        records = [_record(row, entry) for row in rows for entry in row.entries.values()]
-        return Table([Column(name, [record[name] for record in records]) for name in RECORD]).frame()
+        pairs = [(row, entry) for row in rows for entry in row.entries.values()]
+        return Table([Column(name, [value(*pair) for pair in pairs]) for name, value in FIELDS.items()]).frame()
 
 
-RECORD = (
-    *("model", "pruner", "ratio", "task", "metric", "scorer", "healer", "mean", "low", "high", "n"),
-    *("original", "retained", "removed_blocks", "rank"),
-)
-"""The columns of all rows."""
-
-
-def _record(row: Row, entry: Entry) -> dict[str, Any]:
-    """One contender in one row, by the names of `RECORD`."""
-    value = entry.value
-    return {
-        "model": row.model,
-        "pruner": row.pruner,
-        "ratio": row.ratio,
-        "task": row.task,
-        "metric": row.metric,
-        "scorer": entry.contender.scorer,
-        "healer": entry.contender.healer,
-        "mean": value.mean,
-        "low": value.low,
-        "high": value.high,
-        "n": value.count,
-        "original": None if row.original is None else row.original.value,
-        "retained": None if entry.retained is None else entry.retained.mean,
-        "removed_blocks": row.removed_blocks,
-        "rank": entry.rank,
-    }
+FIELDS: Mapping[str, Callable[[Row, Entry], Any]] = {
+    "model": lambda row, entry: row.model,
+    "pruner": lambda row, entry: row.pruner,
+    "ratio": lambda row, entry: row.ratio,
+    "task": lambda row, entry: row.task,
+    "metric": lambda row, entry: row.metric,
+    "scorer": lambda row, entry: entry.contender.scorer,
+    "healer": lambda row, entry: entry.contender.healer,
+    "mean": lambda row, entry: entry.value.mean,
+    "low": lambda row, entry: entry.value.low,
+    "high": lambda row, entry: entry.value.high,
+    "n": lambda row, entry: entry.value.count,
+    "original": lambda row, entry: None if row.original is None else row.original.value,
+    "retained": lambda row, entry: None if entry.retained is None else entry.retained.mean,
+    "removed_blocks": lambda row, entry: row.removed_blocks,
+    "rank": lambda row, entry: entry.rank,
+}
+"""The columns of the DataFrame, and the value of one contender in one row for each."""
 
 
 def _table(paper: PaperTable) -> Table:
-    """A table for papers as one for notebooks."""
+    """Convert a table for papers to one for notebooks."""
     cells = list(zip(*paper.rows, strict=True))
     columns = [
         Column(name, [cell.text for cell in column], tags=[TAGS[cell.rank] for cell in column] if place else ())
