@@ -28,6 +28,8 @@ PAPER_SCORERS = ("gbis", "lrp", "cim", SCORER)
 """The scorers of the AVSS paper, in the order of its table."""
 GRID_BASELINES = (*BASELINES, "block-influence")
 
+DTYPE_NAMES = ("float32", "bfloat16", "float16", "float64")
+"""What a model can compute in."""
 RATIO = 0.25
 """The share of the blocks that is removed."""
 LENGTH = 256

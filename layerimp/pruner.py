@@ -15,6 +15,7 @@ from layerimp.component import Component, Plain
 from layerimp.errors import OptionError, PluginError
 from layerimp.scorer import Importance
 from layerimp.steps import Cuts, Step, checked_cuts, checked_steps, removed_by, touched_by
+from layerimp.table import Column, Table, Tabular
 
 Scoring = Callable[[Sequence[Step]], Importance]
 """Scores the model with the given steps, such as `[5, "17/18"]`, already taken: their sublayers are bypassed.
@@ -27,7 +28,7 @@ RATIO_OR_COUNT = "ratio and count contradict each other; give one of them"
 """The error message if both are given."""
 
 
-class PrunePlan(Plain):
+class PrunePlan(Plain, Tabular):
     """What to remove, in order of removal. A plan is plain data: it can be saved, read, edited and applied later.
 
     Attributes:
@@ -66,6 +67,14 @@ class PrunePlan(Plain):
         if len(steps) >= count:
             raise ValueError(f"a plan that removes all {count} blocks leaves no model")
         return steps
+
+    def _table(self) -> Table:
+        """Return a row for each step, in the order of removal."""
+        kinds = ["block" if isinstance(step, int) else "seam" for step in self.blocks]
+        order = list(range(1, len(self.blocks) + 1))
+        by = ", ".join(filter(None, (self.scorer, self.pruner)))
+        title = f"{by and f'{by}: '}{len(self.blocks)} of {counted(self.num_blocks)}"
+        return Table([Column("order", order), Column("removed", self.blocks), Column("kind", kinds)], title)
 
     def shortened(self, count: int) -> PrunePlan:
         """The plan for fewer steps: the first `count` of this one.

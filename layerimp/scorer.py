@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from layerimp.component import Component
 from layerimp.errors import NonFiniteError, PluginError, listing
 from layerimp.steps import Step, sublayers_of
+from layerimp.table import Column, Table, Tabular
 
 Kind = Literal["seam", "sublayer"]
 """What may be scored beside whole blocks."""
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Importance:
+class Importance(Tabular):
     """The result of a scorer: one score per scored block. A higher score means: keep this block.
 
     Attributes:
@@ -52,6 +53,14 @@ class Importance:
         least = ", ".join(map(str, self.weakest_first()[:3]))
         more = f"; columns {', '.join(self.columns)}" if self.columns else ""
         return f"Importance({len(self.scores)} scores, the least of {least}{more})"
+
+    def _table(self) -> Table:
+        """Return a row for each step, in depth order, with its score and the further columns."""
+        order = sorted(range(len(self.scores)), key=lambda row: sublayers_of(self.blocks[row]))
+        columns = {"score": self.scores, **self.columns}
+        numbers = [Column(name, [values[row] for row in order]) for name, values in columns.items()]
+        head = "block" if all(isinstance(step, int) for step in self.blocks) else "step"
+        return Table([Column(head, [self.blocks[row] for row in order]), *numbers])
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", [float(score) for score in self.scores])

@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import mathml
+import notebooks
+import pages
 import reference
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -21,9 +23,12 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the JSON Schemas."""
+    """Add the JSON Schemas, and the notebooks as pages."""
     for name, content in reference.schema_files().items():
         files.append(File.generated(config, f"reference/schemas/{name}.json", content=content))
+    for path in notebooks.notebooks():
+        page = path.relative_to(pages.ROOT / "docs").with_suffix(".md")
+        files.append(File.generated(config, str(page), content=notebooks.as_markdown(path)))
     return files
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from layerimp.registry.catalog import Kind
+    from layerimp.registry.names import Names
 
 ROOT = Path(__file__).parents[2]
 DIRECTIVE = re.compile(r"^<!-- generated: (\S+)(.*?) -->$", re.MULTILINE)
@@ -87,7 +88,14 @@ def schema_files() -> dict[str, str]:
     """The JSON Schemas as the site serves them, by their name: `reference/schemas/NAME.json`."""
     from layerimp.cli.schema import schemas
 
-    return {name: json.dumps(make(), indent=2) + "\n" for name, make in schemas().items()}
+    return {name: json.dumps(make(), indent=2) + "\n" for name, make in schemas(_shipped_names).items()}
+
+
+def _shipped_names() -> Names:
+    """What the schemas of recipes offer: of components, layerimp's own."""
+    from layerimp.registry.names import KINDS, installed_names
+
+    return installed_names() | {kind: {name: installed_names()[kind][name] for name in shipped(kind)} for kind in KINDS}
 
 
 def _command_list() -> str:

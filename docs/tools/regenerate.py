@@ -1,9 +1,9 @@
-"""Runs the pages again and writes what their blocks print into them, and draws the figures anew.
+"""Runs the pages and notebooks again and writes what they show into them, and draws the figures anew.
 
-    python docs/tools/regenerate.py [PAGE or FIGURE ...]      # all, where none is named
+    python docs/tools/regenerate.py [PAGE, NOTEBOOK or FIGURE ...]      # all, where none is named
     python docs/tools/regenerate.py docs/tutorials/first-run.md docs/figures/ranks.svg
 
-Nothing but what ships is needed. Of pages, only what changed by more than rounding is written.
+Nothing but what ships is needed. Of pages and notebooks, only what changed by more than rounding is written.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import notebooks
 import pages
 
 FIGURES = pages.ROOT / "docs" / "figures"
@@ -36,6 +37,17 @@ def _shown(printed: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _run_again(path: Path) -> bool:
+    """Run a notebook, and write it if it shows something else than before; whether it does."""
+    shown = notebooks.read(path)
+    with tempfile.TemporaryDirectory() as folder:
+        found = notebooks.executed(shown, Path(folder))
+    changed = not notebooks.same(shown, found)
+    if changed:
+        notebooks.write(path, found)
+    return changed
+
+
 def main() -> None:
     """Bring pages, and figures, up to date."""
     import figures
@@ -52,6 +64,10 @@ def main() -> None:
                 found = current(text, Path(folder))
             print(f"{name}: {'as it was' if found == text else 'brought up to date'}", flush=True)
             page.write_text(found, encoding="utf-8")
+    for path in notebooks.notebooks():
+        name = str(path.relative_to(pages.ROOT))
+        if not named or name in named:
+            print(f"{name}: {'brought up to date' if _run_again(path) else 'as it was'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from layerimp.pipeline.output import refuse_precious
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import Budget
 from layerimp.recipe import Permissions
-from layerimp.report.findings import Findings
+from layerimp.report.results import Findings
 
 LOCAL, RAY = "local", "ray"
 ENGINES = (LOCAL, RAY)

@@ -14,8 +14,9 @@ from layerimp.evaluation.packing import unpacked
 from layerimp.evaluator import Metric
 from layerimp.report.data import Size
 from layerimp.report.documents import Repaired
-from layerimp.report.findings import Contender, Design, Findings, Key, ModelFindings, Pruned, Scored
+from layerimp.report.findings import Contender, Design, Key, ModelFindings, Pruned, Scored
 from layerimp.report.model_findings import ONE_DRAW, common_steps, model_findings
+from layerimp.report.results import Findings
 from layerimp.steps import Step
 
 

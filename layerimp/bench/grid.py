@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from layerimp.defaults import GRID_BASELINES, HARNESS, PAPER_SCORERS, PRUNER, RATIO, STARTER
+from layerimp.defaults import DTYPE_NAMES, GRID_BASELINES, HARNESS, PAPER_SCORERS, PRUNER, RATIO, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
 from layerimp.recipe import (
@@ -21,6 +21,7 @@ from layerimp.recipe import (
     Scorers,
     check_label,
 )
+from layerimp.recipe.parts import nothing_required
 from layerimp.steps import Cuts
 
 RANDOM_DRAWS = 5
@@ -35,9 +36,16 @@ class ModelSpec(Part):
         None,
         description="The dtype to compute in: float32, bfloat16, float16 or float64; default: the stored dtype, but "
         "float32 for the starter and where the CPU only emulates the stored one.",
+        examples=list(DTYPE_NAMES),
     )
     calibration: CalibrationSpec | None = Field(None, description="The text that drives scoring.")
     tasks: tuple[str, ...] | None = Field(None, description="The tasks to evaluate the model on.")
+
+
+class LabelledModel(ModelSpec):
+    """A model under a label; without a name the label is its name."""
+
+    model_config = ConfigDict(json_schema_extra=nothing_required)
 
 
 def _by_label(value: Any) -> Any:
@@ -88,13 +96,16 @@ def _default_ratios(others: dict[str, Any]) -> tuple[float, ...]:
     return () if others.get("counts") else (RATIO,)
 
 
+_Count = Annotated[int, Field(ge=1)]
+
+
 class Grid(Part):
     """Models x scorers x pruners x ratios x healers x tasks, each repeated with calibration text of its own."""
 
     schema_version: Literal["layerimp.grid/1"] = Field("layerimp.grid/1", description="The version of this format.")
     models: Annotated[
         dict[str, ModelSpec],
-        BeforeValidator(_by_label, json_schema_input_type=str | list[str] | dict[str, str | dict[str, Any] | None]),
+        BeforeValidator(_by_label, json_schema_input_type=str | list[str] | dict[str, str | LabelledModel | None]),
         AfterValidator(_labels),
     ] = Field(
         default_factory=lambda: {STARTER: ModelSpec.model_validate({"model": STARTER})}, description="Models, by label."
@@ -125,8 +136,8 @@ class Grid(Part):
         False, description="Whether models may be healed on documents that a task also measures them on."
     )
     counts: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...],
-        BeforeValidator(_several, json_schema_input_type=int | list[int]),
+        tuple[_Count, ...],
+        BeforeValidator(_several, json_schema_input_type=_Count | list[_Count]),
         AfterValidator(_once),
     ] = Field((), description="How many blocks to remove, one number or several, such as [1, 2].")
     ratios: Annotated[

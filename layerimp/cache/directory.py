@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 CACHE_VARIABLE = "LAYERIMP_CACHE"
-Kind = Literal["metrics", "unfinished"]
+Kind = Literal["metrics", "unfinished", "names"]
 ABOUT = "about.txt"
 """The name of a file that describes the content of its directory."""
-KINDS: tuple[Kind, ...] = ("metrics", "unfinished")
+KINDS: tuple[Kind, ...] = ("metrics", "unfinished", "names")
 
 
 def cache_directory(kind: Kind) -> Path:

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from layerimp.cli import options as o
+from layerimp.cli.completion import names, values
 from layerimp.cli.requests import grid_from, permissions
 from layerimp.cli.streams import after_writing
+from layerimp.defaults import ALL
 from layerimp.errors import OptionError
 
 
@@ -28,11 +30,17 @@ class Format(StrEnum):
 def bench(
     recipe: Annotated[Path | None, typer.Option(help="YAML or JSON recipe of a grid; options given here win.")] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="Model, or LABEL=MODEL; repeatable. Default: starter.")
+        list[str] | None,
+        typer.Option(
+            help="Model, or LABEL=MODEL; repeatable. Default: starter.", autocompletion=names("model", after="=")
+        ),
     ] = None,
     scorer: Annotated[
         list[str] | None,
-        typer.Option(help="Scorer, LABEL=SCORER, or all; repeatable. Default: gbis, lrp, cim, avss."),
+        typer.Option(
+            help="Scorer, LABEL=SCORER, or all; repeatable. Default: gbis, lrp, cim, avss.",
+            autocompletion=names("scorer", ALL, after="="),
+        ),
     ] = None,
     tasks: o.tasks = None,
     output: Annotated[
@@ -42,7 +50,10 @@ def bench(
         bool, typer.Option("--no-baselines", help="Leave out random, depth and block-influence.")
     ] = False,
     pruner: Annotated[
-        list[str] | None, typer.Option(help="Pruner, or LABEL=PRUNER; repeatable. Default: lowest.")
+        list[str] | None,
+        typer.Option(
+            help="Pruner, or LABEL=PRUNER; repeatable. Default: lowest.", autocompletion=names("pruner", after="=")
+        ),
     ] = None,
     cuts: o.cuts = None,
     heal: o.heal = None,
@@ -59,7 +70,12 @@ def bench(
         int | None, typer.Option(help="How often to repeat each scoring, each time with different text. Default: 5.")
     ] = None,
     calibration: o.calibration = None,
-    engine: Annotated[str, typer.Option(help="Where cells are computed: local, or ray (a cluster).")] = "local",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Where cells are computed: local, or ray (a cluster).", autocompletion=values("local", "ray")
+        ),
+    ] = "local",
     address: Annotated[
         str | None, typer.Option(help="Address of the Ray cluster. Default: RAY_ADDRESS, or else one on this machine.")
     ] = None,
@@ -83,7 +99,10 @@ def bench(
     seed: o.seed = None,
     protect: o.protect = None,
     evaluator: Annotated[
-        list[str] | None, typer.Option(help="Evaluator of quality; repeatable. Default: harness.")
+        list[str] | None,
+        typer.Option(
+            help="Evaluator of quality; repeatable. Default: harness.", autocompletion=names("evaluator", after="=")
+        ),
     ] = None,
     task_path: o.task_path = None,
     data_dir: o.data_dir = None,

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerimp.cache import unfinished
 from layerimp.cache.directory import KINDS, Entry, Kind, cache_directory, clear, entries
 from layerimp.cli import options as o
 
-METRICS = "metrics of intact models"
+if TYPE_CHECKING:
+    from layerimp.report.listing_documents import Kept
+
+TOGETHER: dict[Kind, str] = {"metrics": "metrics of intact models", "names": "names of plugins, for completion"}
+"""What is shown in one line, whatever the number of its files."""
 
 
 class Clearing(StrEnum):
@@ -21,20 +24,24 @@ class Clearing(StrEnum):
 
     metrics = "metrics"
     unfinished = "unfinished"
+    names = "names"
     all = "all"
 
 
 def cache(
     clear_: Annotated[
         Clearing | None,
-        typer.Option("--clear", help="Remove metrics, unfinished work, or all, unless a running command uses it."),
+        typer.Option(
+            "--clear", help="Remove metrics, unfinished work, names, or all, unless a running command uses it."
+        ),
     ] = None,
     json: o.json = False,
 ) -> None:
-    """Show what is kept between runs, or clear it: metrics of intact models, and the state of interrupted training.
+    """Show what is kept between runs, or clear it: metrics of intact models, interrupted training, names of plugins.
 
     Example: layerimp cache --clear unfinished
     """
+    from layerimp.cache import unfinished
     from layerimp.cli.display import Screen
 
     chosen = [kind for kind in KINDS if clear_ in (kind, Clearing.all)]
@@ -44,9 +51,11 @@ def cache(
     Screen(json=json).show_cache(directory, kept, removed if clear_ else None)
 
 
-def _rows(kind: Kind, found: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return cache entries as rows: one for all metrics, and one for each unfinished work."""
-    groups = [(METRICS, found)] if kind == "metrics" else [(one.about, [one]) for one in found]
+def _rows(kind: Kind, found: Sequence[Entry]) -> list[Kept]:
+    """Return cache entries as rows: one for each unfinished work, and one for each other kind."""
+    from layerimp.cache import unfinished
+
+    groups = [(TOGETHER[kind], found)] if kind in TOGETHER else [(one.about, [one]) for one in found]
     return [
         {
             "kind": kind,

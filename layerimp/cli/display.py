@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 
     from layerimp.progress import Advance
     from layerimp.pruner import PrunePlan
+    from layerimp.registry.catalog import Kind
     from layerimp.report.data import Report
-    from layerimp.report.findings import Findings
+    from layerimp.report.listing_documents import Component, Kept, Plugin
+    from layerimp.report.results import Findings
 
 WIDTH_WITHOUT_TERMINAL = 120
 
@@ -198,10 +200,10 @@ class Screen:
             table.add_row(shown(label), *(shown(text or "-") for text in told))
         self.out.print(table)
 
-    def show_plugins(self, rows: list[dict[str, Any]]) -> None:
+    def show_plugins(self, rows: list[Plugin]) -> None:
         """Show the installed plugins."""
         if self.json:
-            self.print_json({"plugins": rows})
+            self.print_json({"schema_version": "layerimp.plugins/1", "plugins": rows})
             return
         table = Table("name", "status", "distribution", "import", "what it provides, or what is wrong", box=SIMPLE_HEAD)
         for row in rows:
@@ -212,10 +214,11 @@ class Screen:
             table.add_row(*(shown(cell) for cell in cells), style=style)
         self.out.print(table)
 
-    def show_cache(self, directory: str, kept: list[dict[str, Any]], removed: list[dict[str, Any]] | None) -> None:
+    def show_cache(self, directory: str, kept: list[Kept], removed: list[Kept] | None) -> None:
         """Show the content of the cache, and the entries that were removed; None if nothing had to be removed."""
         if self.json:
-            self.print_json({"directory": directory, "kept": kept, "removed": removed or []})
+            version = "layerimp.cache/1"
+            self.print_json({"schema_version": version, "directory": directory, "kept": kept, "removed": removed or []})
             return
         for title, rows in (("removed", removed), (f"kept in {directory}", kept)):
             if rows is None:
@@ -231,10 +234,10 @@ class Screen:
                 table.add_row(shown(told), str(row["entries"]), decimal(row["bytes"]), written)
             self.out.print(table)
 
-    def show_components(self, kind: str, components: list[dict[str, Any]], *, details: bool) -> None:
+    def show_components(self, kind: Kind, components: list[Component], *, details: bool) -> None:
         """Show the components of a kind, or with `details` their options."""
         if self.json:
-            self.print_json({f"{kind}s": components})
+            self.print_json({"schema_version": "layerimp.components/1", f"{kind}s": components})
             return
         for one in components:
             self.out.print(shown(f"{one['name']}: {one['summary']}", style="bold"))
@@ -250,7 +253,7 @@ class Screen:
     def show_tasks(self, tasks: Mapping[str, str], containing: str | None) -> None:
         """Show tasks with their summaries; for `containing` see `layerimp tasks`."""
         if self.json:
-            self.print_json({"tasks": dict(tasks)})
+            self.print_json({"schema_version": "layerimp.tasks/1", "tasks": dict(tasks)})
             return
         for name, summary in tasks.items():
             self.out.print(shown(f"{name}: {summary}"))
@@ -272,7 +275,7 @@ class Screen:
         self.out.file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def _provided(plugin: dict[str, Any]) -> Iterator[str]:
+def _provided(plugin: Plugin) -> Iterator[str]:
     """Yield what a plugin provides: components by kind, and hooks that provide something else."""
     for kind, names in plugin["components"].items():
         yield f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names)}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layerimp.cli import options as o
+from layerimp.cli.completion import names
 from layerimp.cli.requests import permissions, recipe_from, setting
 from layerimp.cli.streams import after_writing
 from layerimp.defaults import HEALER
@@ -19,9 +20,12 @@ _OWN: dict[str, Any] = {
     "model": Annotated[str | None, typer.Option(help="Pruned model: a directory.")],
     "teacher": Annotated[
         str | None,
-        typer.Option(help="The intact model. Default: the one named in the checkpoint's layerimp.json."),
+        typer.Option(
+            help="The intact model. Default: the one named in the checkpoint's layerimp.json.",
+            autocompletion=names("model"),
+        ),
     ],
-    "healer": Annotated[str | None, typer.Option(help=f"Healer. Default: {HEALER}.")],
+    "healer": Annotated[str | None, typer.Option(help=f"Healer. Default: {HEALER}.", autocompletion=names("healer"))],
     "set_": Annotated[list[str] | None, typer.Option("--set", help="HEALER.OPTION=VALUE; repeatable.")],
     "removed": Annotated[
         str | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerimp.cli import options as o
+from layerimp.cli.completion import names
 from layerimp.defaults import STARTER
 
 BLOCKS_WIDTH = 18
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 def inspect(
     model: Annotated[
-        str | None, typer.Argument(help="Model directory, or hub id. Default: starter, which ships.")
+        str | None,
+        typer.Argument(
+            help="Model directory, or hub id. Default: starter, which ships.", autocompletion=names("model")
+        ),
     ] = None,
     trust_remote_code: o.trust_remote_code = False,
     json: o.json = False,

@@ -9,20 +9,30 @@ from typing import Annotated, Any
 
 import typer
 
+from layerimp.cli.completion import names, values
+from layerimp.defaults import ALL, DTYPE_NAMES
+
 Command = Callable[..., int]
 
-model = Annotated[str | None, typer.Option(help="Model directory, or hub id. Default: starter, which ships.")]
+model = Annotated[
+    str | None,
+    typer.Option(help="Model directory, or hub id. Default: starter, which ships.", autocompletion=names("model")),
+]
 dtype = Annotated[
     str | None,
     typer.Option(
         help="Dtype to compute in: float32, bfloat16, float16 or float64. Default: the stored dtype; float32 for the "
-        "starter, and if the CPU only emulates the stored dtype. Checkpoints are written in the stored dtype."
+        "starter, and if the CPU only emulates the stored dtype. Checkpoints are written in the stored dtype.",
+        autocompletion=values(*DTYPE_NAMES),
     ),
 ]
-device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.")]
+device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1. Default: the first GPU, else the CPU.", autocompletion=values("cpu", "cuda")),
+]
 device_map = Annotated[
     str | None,
-    typer.Option(help="auto: spread the model over all GPUs. Default: one device."),
+    typer.Option(help="auto: spread the model over all GPUs. Default: one device.", autocompletion=values("auto")),
 ]
 stream = Annotated[
     bool | None,
@@ -38,7 +48,10 @@ scratch = Annotated[
 trust_remote_code = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
 scorer = Annotated[
     list[str] | None,
-    typer.Option(help="Scorer, LABEL=SCORER, or all; repeatable. Default: avss."),
+    typer.Option(
+        help="Scorer, LABEL=SCORER, or all; repeatable. Default: avss.",
+        autocompletion=names("scorer", ALL, after="="),
+    ),
 ]
 no_baselines = Annotated[
     bool,
@@ -51,14 +64,16 @@ set_ = Annotated[
 calibration = Annotated[
     str | None,
     typer.Option(
-        help="JSONL or text file, or hub data set NAME[:CONFIG[:SPLIT]], or task:NAME. Default: text that ships."
+        help="JSONL or text file, or hub data set NAME[:CONFIG[:SPLIT]], or task:NAME. Default: text that ships.",
+        autocompletion=names("text"),
     ),
 ]
 field = Annotated[str | None, typer.Option(help="JSON field that holds the text. Default: text.")]
 packing = Annotated[
     str | None,
     typer.Option(
-        help="windows (documents joined, full rows) or rows. Default: windows; for a classifier on a task, rows."
+        help="windows (documents joined, full rows) or rows. Default: windows; for a classifier on a task, rows.",
+        autocompletion=values("windows", "rows"),
     ),
 ]
 label_field = Annotated[
@@ -71,13 +86,19 @@ batch_size = Annotated[int | None, typer.Option(help="Rows per batch. Default: 8
 seed = Annotated[int | None, typer.Option(help="Seed of every draw. Default: 0.")]
 cuts = Annotated[
     str | None,
-    typer.Option(help="What may be removed: blocks, or all (blocks and the seams between them). Default: blocks."),
+    typer.Option(
+        help="What may be removed: blocks, or all (blocks and the seams between them). Default: blocks.",
+        autocompletion=values("blocks", "all"),
+    ),
 ]
 by = Annotated[
     str | None,
-    typer.Option(help="What to score: block, or sublayer (attention and MLP separately). Default: block."),
+    typer.Option(
+        help="What to score: block, or sublayer (attention and MLP separately). Default: block.",
+        autocompletion=values("block", "sublayer"),
+    ),
 ]
-pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.")]
+pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.", autocompletion=names("pruner"))]
 ratio = Annotated[
     float | None,
     typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --count, --target or --blocks says."),
@@ -87,7 +108,8 @@ target = Annotated[
     list[str] | None,
     typer.Option(
         help="Size not to exceed, in place of --ratio: parameters=200M, bytes=6GB, kv-cache=64KiB (per token), "
-        "latency=750ms, or a factor of the intact model's size, such as latency=0.7; repeatable, all must hold."
+        "latency=750ms, or a factor of the intact model's size, such as latency=0.7; repeatable, all must hold.",
+        autocompletion=values("parameters=", "bytes=", "kv-cache=", "latency="),
     ),
 ]
 keep = Annotated[
@@ -101,7 +123,10 @@ label = Annotated[
 ]
 export = Annotated[
     str | None,
-    typer.Option(help="mergekit: the YAML of a passthrough merge; llama.cpp: the list for --prune-layers."),
+    typer.Option(
+        help="mergekit: the YAML of a passthrough merge; llama.cpp: the list for --prune-layers.",
+        autocompletion=values("mergekit", "llama.cpp"),
+    ),
 ]
 blocks = Annotated[
     str | None,
@@ -111,16 +136,24 @@ protect = Annotated[str | None, typer.Option(help="Blocks to keep regardless of 
 tasks = Annotated[
     str | None,
     typer.Option(
-        help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; none. Default: three that ship."
+        help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; none. Default: three that ship.",
+        autocompletion=names("task", "none", after=","),
     ),
 ]
 heal = Annotated[
     list[str] | None,
-    typer.Option(help="Healer, or LABEL=HEALER, that repairs every pruned model; repeatable. Default: none."),
+    typer.Option(
+        help="Healer, or LABEL=HEALER, that repairs every pruned model; repeatable. Default: none.",
+        autocompletion=names("healer", after="="),
+    ),
 ]
 heal_text = Annotated[
     str | None,
-    typer.Option("--heal-text", help="Further text for healers that train, such as distill; like --calibration."),
+    typer.Option(
+        "--heal-text",
+        help="Further text for healers that train, such as distill; like --calibration.",
+        autocompletion=names("text"),
+    ),
 ]
 allow_overlap = Annotated[
     bool | None,
@@ -128,7 +161,9 @@ allow_overlap = Annotated[
 ]
 evaluator = Annotated[
     list[str] | None,
-    typer.Option(help="Evaluator; repeatable. Default: harness and footprint."),
+    typer.Option(
+        help="Evaluator; repeatable. Default: harness and footprint.", autocompletion=names("evaluator", after="=")
+    ),
 ]
 task_path = Annotated[Path | None, typer.Option(help="Directory with further task YAMLs.")]
 data_dir = Annotated[

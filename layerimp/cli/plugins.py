@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layerimp.cli import options as o
+from layerimp.cli.completion import names
 
 if TYPE_CHECKING:
     from layerimp.registry.catalog import Kind
+    from layerimp.report.listing_documents import Component, Plugin
 
 
 def plugins(json: o.json = False) -> None:
@@ -18,7 +20,7 @@ def plugins(json: o.json = False) -> None:
     from layerimp.registry.catalog import registry
 
     records = registry().plugins.records
-    rows = [
+    rows: list[Plugin] = [
         {
             "name": record.name,
             "status": record.status,
@@ -34,25 +36,37 @@ def plugins(json: o.json = False) -> None:
     Screen(json=json).show_plugins(rows)
 
 
-Named = Annotated[str | None, typer.Argument(help="The name of one, to see its options.")]
+ONE = "The name of one, to see its options."
 
 
-def scorers(name: Named = None, json: o.json = False) -> None:
+def scorers(
+    name: Annotated[str | None, typer.Argument(help=ONE, autocompletion=names("scorer"))] = None,
+    json: o.json = False,
+) -> None:
     """List the scorers, or one scorer's options with their type, default and description."""
     _list("scorer", name, json=json)
 
 
-def pruners(name: Named = None, json: o.json = False) -> None:
+def pruners(
+    name: Annotated[str | None, typer.Argument(help=ONE, autocompletion=names("pruner"))] = None,
+    json: o.json = False,
+) -> None:
     """List the pruners, or one pruner's options with their type, default and description."""
     _list("pruner", name, json=json)
 
 
-def healers(name: Named = None, json: o.json = False) -> None:
+def healers(
+    name: Annotated[str | None, typer.Argument(help=ONE, autocompletion=names("healer"))] = None,
+    json: o.json = False,
+) -> None:
     """List the healers, or one healer's options with their type, default and description."""
     _list("healer", name, json=json)
 
 
-def evaluators(name: Named = None, json: o.json = False) -> None:
+def evaluators(
+    name: Annotated[str | None, typer.Argument(help=ONE, autocompletion=names("evaluator"))] = None,
+    json: o.json = False,
+) -> None:
     """List the evaluators, or one evaluator's options with their type, default and description."""
     _list("evaluator", name, json=json)
 
@@ -69,16 +83,9 @@ def tasks(
     Example: layerimp tasks arc
     """
     from layerimp.cli.display import Screen
-    from layerimp.evaluator import Evaluator
     from layerimp.registry.catalog import registry
 
-    found: dict[str, str] = {}
-    for name in registry().names("evaluator"):
-        takes_path = "task_path" in registry().get("evaluator", name).Config.model_fields
-        evaluator = registry().create("evaluator", name, {"task_path": task_path} if takes_path else {})
-        assert isinstance(evaluator, Evaluator)
-        found |= evaluator.known_tasks(containing or "")
-    Screen(json=json).show_tasks(found, containing)
+    Screen(json=json).show_tasks(registry().tasks(containing or "", task_path), containing)
 
 
 def _list(kind: Kind, name: str | None, *, json: bool) -> None:
@@ -86,11 +93,11 @@ def _list(kind: Kind, name: str | None, *, json: bool) -> None:
     from layerimp.cli.display import Screen
     from layerimp.registry.catalog import registry
 
-    names = registry().names(kind) if name is None else [name]
-    Screen(json=json).show_components(kind, [_description(kind, one) for one in names], details=name is not None)
+    shown = registry().names(kind) if name is None else [name]
+    Screen(json=json).show_components(kind, [_description(kind, one) for one in shown], details=name is not None)
 
 
-def _description(kind: Kind, name: str) -> dict[str, Any]:
+def _description(kind: Kind, name: str) -> Component:
     from layerimp.registry.catalog import registry
 
     cls = registry().get(kind, name)

@@ -1,20 +1,67 @@
-"""`layerimp schema`: what recipes and documents hold, for editors and programs."""
+"""`layerimp schema`: the JSON Schemas of recipes and documents, for editors and programs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerimp.cli import options as o
+from layerimp.cli.completion import values
+from layerimp.defaults import ALL
 
+if TYPE_CHECKING:
+    from layerimp.registry.names import Named, Names
+
+NAMES = (
+    "recipe",
+    "grid",
+    "report",
+    "scores",
+    "plan",
+    "plans",
+    "metrics",
+    "checkpoint",
+    "healing",
+    "inspection",
+    "forecast",
+    "healing-forecast",
+    "grid-forecast",
+    "findings",
+    "plugins",
+    "components",
+    "tasks",
+    "cache",
+    "schemas",
+    "error",
+)
+"""The names of all schemas, as in `schemas`; completion needs them without its imports."""
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+REFERENCE = "#/$defs/"
+EVERY = "Every installed scorer that is not named beside it."
+_NAMING: dict[str, Named] = {
+    "model": "model",
+    "models": "model",
+    "scorers": "scorer",
+    "baselines": "scorer",
+    "pruner": "pruner",
+    "pruners": "pruner",
+    "healers": "healer",
+    "evaluators": "evaluator",
+    "source": "text",
+    "heal_text": "text",
+    "tasks": "task",
+}
+"""The recipe fields that hold names of installed components or assets, with their kinds."""
 
 
 def schema(
-    name: Annotated[str | None, typer.Argument(help="One of them, to print its JSON Schema.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One of them, to print its JSON Schema.", autocompletion=values(*NAMES)),
+    ] = None,
     json: o.json = False,
 ) -> None:
     """List what has a JSON Schema, or print one: of a recipe, for editors, or of a document that a command writes.
@@ -22,8 +69,9 @@ def schema(
     Example: layerimp schema grid > grid.schema.json
     """
     from layerimp.cli.display import Screen
+    from layerimp.registry.names import installed_names
 
-    screen, known = Screen(json=json), schemas()
+    screen, known = Screen(json=json), schemas(installed_names)
     if name is not None:
         from layerimp.errors import unknown_name
 
@@ -31,24 +79,89 @@ def schema(
             raise unknown_name("schema", name, known)
         screen.print_json(known[name]())
         return
-    summaries = {one: make()["description"].partition("\n")[0] for one, make in known.items()}
+    summaries = {one: _first_sentence(make()["description"]) for one, make in known.items()}
     if json:
-        screen.print_json({"schemas": summaries})
+        screen.print_json({"schema_version": "layerimp.schemas/1", "schemas": summaries})
         return
     for one, summary in summaries.items():
         screen.out.print(f"{one}: {summary}", soft_wrap=True)
 
 
-def schemas() -> dict[str, Callable[[], dict[str, Any]]]:
-    """What makes each JSON Schema, by its name, which is that of the document without its version."""
+def schemas(installed: Callable[[], Names]) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return the function that makes each JSON Schema, by the name of the document without its version.
+
+    Args:
+        installed: Returns the names that the schemas of recipes offer; other names are valid too.
+    """
     from pydantic import TypeAdapter
 
     from layerimp.bench.grid import Grid
+    from layerimp.checkpoint.record import Record
     from layerimp.recipe import Recipe
     from layerimp.report.schema import DOCUMENTS
 
     def made(kind: Any) -> dict[str, Any]:
         return {"$schema": DIALECT, **TypeAdapter(kind).json_schema()}
 
+    def offering(kind: Any) -> dict[str, Any]:
+        return with_names(made(kind), installed())
+
     documents = {version.removeprefix("layerimp.").partition("/")[0]: kind for version, kind in DOCUMENTS.items()}
-    return {name: partial(made, kind) for name, kind in {"recipe": Recipe, "grid": Grid, **documents}.items()}
+    found = {name: partial(made, kind) for name, kind in {**documents, "checkpoint": Record}.items()}
+    return {
+        name: {**found, "recipe": partial(offering, Recipe), "grid": partial(offering, Grid)}[name] for name in NAMES
+    }
+
+
+def _first_sentence(text: str) -> str:
+    """Return the first sentence of a text, on one line."""
+    return " ".join(text.split()).partition(". ")[0].removesuffix(".")
+
+
+def with_names(schema: dict[str, Any], names: Names) -> dict[str, Any]:
+    """Add the names of installed components and assets to the JSON Schema of a recipe, for editors to complete.
+
+    A name becomes an example of a string, and a property of a mapping by label, because a label can be a name.
+    """
+    definitions = schema["$defs"]
+    for part in (schema, *list(definitions.values())):
+        for field, value in part["properties"].items():
+            if kind := _NAMING.get(field):
+                offered = {ALL: EVERY} | names[kind] if field == "scorers" else names[kind]
+                part["properties"][field] = _offering(value, offered, f"{field}-by-label", definitions)
+    return schema
+
+
+def _offering(
+    part: dict[str, Any], names: Mapping[str, str], entry: str, definitions: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a part of a schema with the names in every place where a name can stand.
+
+    Args:
+        part: The part.
+        names: The names, with their descriptions.
+        entry: The key in the definitions for the schema of an entry under a label.
+        definitions: The definitions of the whole schema.
+    """
+
+    def offering(inner: dict[str, Any]) -> dict[str, Any]:
+        return _offering(inner, names, entry, definitions)
+
+    if "$ref" in part:
+        named = definitions[part["$ref"].removeprefix(REFERENCE)]
+        if "options" not in named["properties"]:  # what it names has its own fields, which are offered there
+            return part
+        return {**named, "properties": named["properties"] | {"name": offering(named["properties"]["name"])}}
+    match part:
+        case {"anyOf": choices}:
+            return part | {"anyOf": list(map(offering, choices))}
+        case {"type": "string"}:
+            return part | {"examples": list(names)}
+        case {"type": "array", "items": items}:
+            return part | {"items": offering(items)}
+        case {"type": "object", "additionalProperties": value}:
+            definitions[entry] = offering(value)
+            found = {"$ref": REFERENCE + entry}
+            labels = {name: {"description": what, **found} if what else found for name, what in names.items()}
+            return part | {"properties": labels, "additionalProperties": found}
+    return part

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from layerimp.defaults import DTYPE_NAMES
 from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
 HALF = frozenset({torch.float16, torch.bfloat16})
 """The 16-bit dtypes, in which rounding errors can be as large as the errors that a check looks for."""

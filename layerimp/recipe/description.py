@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from layerimp.defaults import BASELINES, EVALUATORS, PRUNER, SCORER, STARTER
+from layerimp.defaults import BASELINES, DTYPE_NAMES, EVALUATORS, PRUNER, SCORER, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
 from layerimp.recipe.parts import (
@@ -16,6 +16,7 @@ from layerimp.recipe.parts import (
     Components,
     ComponentSpec,
     Healers,
+    NamedComponent,
     Part,
     Scorers,
     checked_size,
@@ -76,8 +77,13 @@ class Recipe(Part):
         None,
         description="The dtype to compute in: float32, bfloat16, float16 or float64; default: the stored dtype, but "
         "float32 for the starter and where the CPU only emulates the stored one. Checkpoints keep the stored dtype.",
+        examples=list(DTYPE_NAMES),
     )
-    device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.")
+    device: str | None = Field(
+        None,
+        description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.",
+        examples=["cpu", "cuda"],
+    )
     device_map: Literal["auto"] | None = Field(
         None, description="auto: spread the model over all GPUs, for a model too large for one; in place of device."
     )
@@ -102,7 +108,7 @@ class Recipe(Part):
         "blocks",
         description="What may go: whole `blocks`, or `all`, which is blocks and the seams between them.",
     )
-    pruner: ComponentSpec = Field(ComponentSpec(name=PRUNER), description="The pruner.")
+    pruner: NamedComponent = Field(ComponentSpec(name=PRUNER), description="The pruner.")
     healers: Healers = Field(
         {}, description="Healers, by label; each heals every pruned model, and the result is named SCORER+HEALER."
     )

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from layerimp.component import Plain
 from layerimp.defaults import ALL, ORIGINAL
@@ -68,10 +68,24 @@ class ComponentSpec(Part):
     name: str = Field(description="The registered name.")
     options: dict[str, Any] = Field(default_factory=dict, description="The component's options.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+
+def nothing_required(schema: dict[str, Any]) -> None:
+    """In the JSON Schema of an entry under a label: all may be left out, since the label stands for the name."""
+    del schema["required"]
+
+
+class LabelledComponent(ComponentSpec):
+    """A scorer, pruner, healer or evaluator under a label, with its options; without a name the label is its name."""
+
+    model_config = ConfigDict(json_schema_extra=nothing_required)
+
+
+def _bare_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+NamedComponent = Annotated[ComponentSpec, BeforeValidator(_bare_name, json_schema_input_type=str | ComponentSpec)]
+"""A component that may be given by its name alone."""
 
 
 def _by_label(value: Any) -> Any:
@@ -114,8 +128,8 @@ def _not_all(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
 
 
 Components = Annotated[
-    dict[str, ComponentSpec],
-    BeforeValidator(_by_label, json_schema_input_type=list[str] | dict[str, str | dict[str, Any] | None]),
+    dict[str, NamedComponent],
+    BeforeValidator(_by_label, json_schema_input_type=list[str] | dict[str, str | LabelledComponent | None]),
 ]
 """Components by label."""
 Scorers = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_any)]

@@ -16,6 +16,7 @@ from layerimp.scorer import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from layerimp.component import Component
 
@@ -114,6 +115,24 @@ class Registry:
         if failed := [f"{record.name} ({record.source})" for record in self.plugins.records if record.error]:
             error = UnknownNameError(f"{error} Plugins that failed: {listing(failed)}; layerimp plugins says why.")
         raise error
+
+    def tasks(self, containing: str = "", task_path: Path | None = None) -> dict[str, str]:
+        """The tasks that the evaluators know, by name, each with what it is; see `Evaluator.known_tasks`.
+
+        Args:
+            containing: A part of the name; without one, only tasks that plugins ship.
+            task_path: A directory with further task YAMLs.
+
+        Raises:
+            TaskError: `task_path` is no directory.
+        """
+        found: dict[str, str] = {}
+        for name in self.names("evaluator"):
+            takes_path = "task_path" in self.get("evaluator", name).Config.model_fields
+            evaluator = self.create("evaluator", name, {"task_path": task_path} if takes_path else {})
+            assert isinstance(evaluator, Evaluator)
+            found |= evaluator.known_tasks(containing)
+        return found
 
     def create(self, kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any) -> Component:
         """Make a component with options; a scorer takes the number of blocks before the options.

@@ -14,7 +14,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from warnings import warn
 
 import pluggy
@@ -81,8 +81,8 @@ class PluginRecord:
                 raise PluginError(one_line(error)) from error
 
     @property
-    def status(self) -> str:
-        """`ok`, `failed` or `disabled`."""
+    def status(self) -> Literal["ok", "failed", "disabled"]:
+        """Whether it takes part."""
         return "disabled" if self.blocked else "failed" if self.error else "ok"
 
 
@@ -94,7 +94,7 @@ class PluginHost:
         self.manager.add_hookspecs(hookspecs)
         self.records: list[PluginRecord] = []
         if points is None:
-            points = entry_points(group=hookspecs.PROJECT)
+            points = installed_points()
         if blocked is None:
             blocked = os.environ.get(DISABLE_VARIABLE, "").replace(",", " ").split()
         blocked = frozenset(blocked)
@@ -168,6 +168,11 @@ class PluginHost:
     def record(self, name: str) -> PluginRecord:
         """Return the record of the plugin `name`, not of a plugin that failed because the name was already taken."""
         return max((record for record in self.records if record.name == name), key=lambda record: bool(record.hooks))
+
+
+def installed_points() -> list[EntryPoint]:
+    """The entry points of all plugins that are installed, in the order of loading."""
+    return sorted(entry_points(group=hookspecs.PROJECT), key=_order)
 
 
 def cause_of(error: LayerimpError) -> str:

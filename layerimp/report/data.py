@@ -15,11 +15,13 @@ from layerimp.recipe import Recipe
 from layerimp.report import conversion, cuts, documents
 from layerimp.report.comparison import Comparison, small
 from layerimp.report.healing import Healing
+from layerimp.report.overview import overview
 from layerimp.report.retained import counting
 from layerimp.report.search import Search
 from layerimp.report.search_documents import SearchResults
 from layerimp.sizes.targets import Reached
 from layerimp.steps import removed_by
+from layerimp.table import Table, Tabular
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
@@ -56,7 +58,7 @@ class Size:
 
 
 @dataclass
-class Report:
+class Report(Tabular):
     """The results of a run. Parts that a command does not produce stay empty.
 
     Attributes:
@@ -105,6 +107,9 @@ class Report:
         tasks = dict.fromkeys(metric.task for metric in self.metrics.get(ORIGINAL, []))
         told = filter(None, (gone, f"measured on {', '.join(tasks)}" if tasks else ""))
         return f"Report({'; '.join((f'{self.recipe.model}, {self.num_blocks} blocks', *told))})"
+
+    def _table(self) -> Table:
+        return overview(self.to_dict())
 
     def retention(self, label: str) -> dict[tuple[str, str], float | None]:
         """Return by task and metric the plain ratio of the value of `label` to the intact model's value."""

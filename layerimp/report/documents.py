@@ -66,6 +66,7 @@ class RepairedGap(TypedDict):
     numbers: Annotated[dict[str, float], Field(description="Numbers that describe it, such as a factor or a ridge.")]
 
 
+@closed
 class Repaired(TypedDict):
     """What a healer did, and the effect of healing."""
 
@@ -293,7 +294,7 @@ class ScoresFile(Header):
 
 @closed
 class Plan(TypedDict):
-    """A plan: the steps to remove."""
+    """A plan: the steps to remove. It is a part of `plan.json`; `layerimp prune --plan` also takes a plan alone."""
 
     schema_version: Annotated[Literal["layerimp.plan/2"], Field(description="The version of this format.")]
     num_blocks: Annotated[int, Field(description="The number of blocks of the model that the plan is for.")]

@@ -1,4 +1,4 @@
-"""The findings of a comparison of scorers, as data."""
+"""The parts of the findings of a comparison of scorers, as data; `report.results` has the whole."""
 
 from __future__ import annotations
 
@@ -267,28 +267,13 @@ class Design:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """The findings of a grid or a run.
+class Compared:
+    """A design and its findings: the data behind all tables.
 
     Attributes:
         design: The design of the comparison.
         models: The findings by label of the model, without models that have no results yet.
-        cells: The number of cells, by state: `done`, `failed`, `open`; empty for a run, which has no cells.
-        failures: The failed cells, with their errors.
-        seconds: The total time of all cells.
-        versions: The versions of the libraries that computed the cells; several entries if they changed.
-        notes: Further notes for a reader.
     """
 
     design: Design
     models: Mapping[str, ModelFindings]
-    cells: Mapping[str, int]
-    failures: Sequence[tuple[str, str]]
-    seconds: float
-    versions: Sequence[str] = ()
-    notes: Sequence[str] = ()
-
-    @property
-    def complete(self) -> bool:
-        """Whether all requested results are there."""
-        return not (self.failures or self.cells.get("failed") or self.cells.get("open"))

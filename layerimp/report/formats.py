@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
-from layerimp.report.findings import Findings
 from layerimp.report.removable import LEVELS
+from layerimp.report.results import Findings
 from layerimp.report.statistics import Interval
 from layerimp.report.tables import REDUCTION, PaperTable, legend, paper_tables, removables
 

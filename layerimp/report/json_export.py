@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from layerimp.report import conversion, data, findings, statistics
+from layerimp.report import conversion, data, findings, results, statistics
 from layerimp.report.conversion import finite
 from layerimp.report.grid_documents import (
     Difference,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Metric
 
 
-def as_document(found: findings.Findings) -> Findings:
+def as_document(found: results.Findings) -> Findings:
     """Convert findings to the JSON document."""
     return {
         "schema_version": "layerimp.findings/2",

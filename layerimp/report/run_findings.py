@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from layerimp.defaults import ORIGINAL, RANDOM
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
 from layerimp.report.conversion import repaired
-from layerimp.report.findings import Contender, Design, Findings, Key, Pruned, Scored
+from layerimp.report.findings import Contender, Design, Key, Pruned, Scored
 from layerimp.report.model_findings import ONE_DRAW, common_steps, model_findings
+from layerimp.report.results import Findings
 from layerimp.report.targets import asked, got
 from layerimp.report.versions import versions
 from layerimp.steps import named

@@ -7,11 +7,12 @@ from typing import Any, get_args, get_type_hints
 
 from typing_extensions import is_typeddict
 
-from layerimp.report import documents, forecast_documents, grid_documents
+from layerimp.report import documents, forecast_documents, grid_documents, listing_documents
 
 DOCUMENTS: dict[str, Any] = {
     "layerimp.report/2": documents.Report,
     "layerimp.scores/1": documents.ScoresFile,
+    "layerimp.plan/2": documents.Plan,
     "layerimp.plans/2": documents.PlanFile,
     "layerimp.metrics/2": documents.MetricsFile,
     "layerimp.healing/1": documents.HealingReport,
@@ -19,6 +20,11 @@ DOCUMENTS: dict[str, Any] = {
     "layerimp.forecast/1": forecast_documents.Forecast,
     "layerimp.healing-forecast/1": forecast_documents.HealingForecast,
     "layerimp.grid-forecast/1": forecast_documents.GridForecast,
+    "layerimp.plugins/1": listing_documents.PluginList,
+    "layerimp.components/1": listing_documents.ComponentList,
+    "layerimp.tasks/1": listing_documents.TaskList,
+    "layerimp.cache/1": listing_documents.CacheList,
+    "layerimp.schemas/1": listing_documents.SchemaList,
     "layerimp.error/1": documents.ErrorReport,
     "layerimp.findings/2": grid_documents.Findings,
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from layerimp.evaluator import Metric
-from layerimp.report.findings import Entry, Findings, ModelFindings, Row
+from layerimp.report.findings import Compared, Entry, ModelFindings, Row
 from layerimp.report.removable import LEVELS, Level
 from layerimp.report.statistics import Interval
 
@@ -51,7 +51,7 @@ class PaperTable:
     place: int = 3
 
 
-def paper_tables(found: Findings) -> list[PaperTable]:
+def paper_tables(found: Compared) -> list[PaperTable]:
     """Return one table for each pruner and ratio."""
     rows = [row for model in found.models.values() for row in model.rows]
     pruners = list(found.design.pruners)
@@ -86,7 +86,7 @@ def _row(row: Row, labels: Sequence[str]) -> list[Shown]:
     ]
 
 
-def summaries(found: Findings) -> list[PaperTable]:
+def summaries(found: Compared) -> list[PaperTable]:
     """Return what is retained by scorer, healer and ratio, a table per model and pruner, best contender first."""
     tables = []
     for label, model in found.models.items():
@@ -104,7 +104,7 @@ def summaries(found: Findings) -> list[PaperTable]:
     return tables
 
 
-def removables(found: Findings) -> list[PaperTable]:
+def removables(found: Compared) -> list[PaperTable]:
     """Return how many blocks may be removed, a table per model and pruner, ordered by the middle level."""
     tables = []
     for label, model in found.models.items():
@@ -222,7 +222,7 @@ _LEGEND = (
 )
 
 
-def legend(found: Findings) -> Sequence[str]:
+def legend(found: Compared) -> Sequence[str]:
     """Return the lines that explain the tables."""
     lines = list(_LEGEND)
     if any(model.removable for model in found.models.values()):

@@ -17,9 +17,9 @@ from layerimp.bench.cells import Cell, Result
 from layerimp.bench.findings import find
 from layerimp.bench.store import Store
 from layerimp.report import schema
-from layerimp.report.findings import Findings
 from layerimp.report.formats import as_csv, as_markdown
 from layerimp.report.json_export import as_document
+from layerimp.report.results import Findings
 from layerimp.report.statistics import interval
 from layerimp.report.tables import paper_tables
 

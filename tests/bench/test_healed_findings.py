@@ -21,9 +21,10 @@ from layerimp.bench.cells import Cell, Result
 from layerimp.bench.findings import find
 from layerimp.bench.store import Store
 from layerimp.report import schema
-from layerimp.report.findings import Contender, Findings, Row
+from layerimp.report.findings import Contender, Row
 from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.json_export import as_document
+from layerimp.report.results import Findings
 from layerimp.report.tables import paper_tables, summaries
 
 

@@ -31,7 +31,8 @@ from layerimp.errors import InputError
 from layerimp.healer import Repair
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
-from layerimp.report.findings import Contender, Findings, Row
+from layerimp.report.findings import Contender, Row
+from layerimp.report.results import Findings
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 import torch
 from layerimp_closedform import Rescale
-from pydantic import TypeAdapter
 from support.fake_plugins import Install
 from support.mood import Run
+from support.published import checked
 from transformers import AutoModelForCausalLM
 
 from layerimp import Healer
 from layerimp.checkpoint.record import read_record
 from layerimp.healer import Case, Repair
-from layerimp.report.schema import DOCUMENTS
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def test_healed_models_stand_beside_the_unhealed_ones(
     heal = ("--heal", "rescale", "--heal", "ls=linear", "--set", "ls.ridges=[0.1]")
     code, printed, err = layerimp_command(*command, *heal, "--output", out, "--json")
     assert code == 0, err
-    TypeAdapter(DOCUMENTS["layerimp.report/2"]).validate_json(printed, strict=True)
+    checked(printed)
     told = json.loads(printed)
     scorers = ["block-influence", "random", "depth"]
     labels = {"original", *scorers, *(f"{scorer}+{healer}" for scorer in scorers for healer in ("rescale", "ls"))}

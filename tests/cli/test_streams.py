@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 from layerimp_step import Step
-from pydantic import TypeAdapter
 from support.fake_plugins import Install, Plug
 from support.mood import Run
+from support.published import checked
 
 from layerimp.errors import PluginError
 from layerimp.registry import catalog
 from layerimp.registry.catalog import registry
-from layerimp.report.schema import DOCUMENTS
 
 LOUD = """
 import atexit, ctypes, os, sys
@@ -66,8 +65,7 @@ def scoring(model_dir: Path, calibration_file: Path) -> list[object]:
 
 def as_error(out: str) -> dict[str, Any]:
     """The document that a failed command prints, after validation against its schema."""
-    TypeAdapter(DOCUMENTS["layerimp.error/1"]).validate_json(out, strict=True)
-    return dict(json.loads(out)["error"])
+    return dict(checked(out)["error"])
 
 
 def test_what_a_plugin_prints_is_for_stderr(tmp_path: Path) -> None:

@@ -41,8 +41,16 @@ FOLLOWED_ELSEWHERE = {"write-a-scorer.md"}
 """Pages whose commands need what they install; see test_third_party.py."""
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 LANGUAGES = {"bash", "python", "text", "toml", "yaml", "json"}
-FOREIGN = {"--no-deps", "--prune-layers", "--no-build-isolation", "--output", "--help", "--version"}
-"""Options on pages that belong to other tools."""
+FOREIGN = {
+    "--no-deps",
+    "--prune-layers",
+    "--no-build-isolation",
+    "--output",
+    "--help",
+    "--version",
+    "--install-completion",
+}
+"""Options on pages that belong to other tools, or to layerimp itself rather than to a command."""
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
 from support.mood import Run
+from support.published import checked
 from support.tiny import tiny
 from transformers import PreTrainedModel
 
@@ -18,7 +18,6 @@ from layerimp.pipeline import forecast, pace
 from layerimp.pipeline import rescoring as rescored
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.pace import block_seconds
-from layerimp.report.forecast_documents import Forecast
 from layerimp.scoring.engine import measure
 from layerimp.sweep import Ablation, Backward, Forward, Sweep, Work
 from layerimp.testing import tiny_tokenizer
@@ -42,9 +41,7 @@ def foretold(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
             patched.setattr(PreTrainedModel, "from_pretrained", refuse)
             code, out, err = layerimp_command(*args, "--dry-run", "--json")
         assert code == 0, err
-        TypeAdapter(Forecast).validate_json(out, strict=True)
-        found: dict[str, Any] = json.loads(out)
-        return found
+        return checked(out)
 
     return document
 

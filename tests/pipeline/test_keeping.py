@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 from support.fake_plugins import Install, Plug
 from support.mood import Run
+from support.published import checked
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -19,7 +19,6 @@ from layerimp import Evaluator, Metric, PrunePlan, Pruner
 from layerimp.errors import NonFiniteError
 from layerimp.recipe import make_recipe
 from layerimp.report.halves import Halves, kept
-from layerimp.report.schema import DOCUMENTS
 from layerimp.steps import removed_by
 from layerimp.testing import tiny_tokenizer
 
@@ -86,9 +85,7 @@ def falling(*right: int, confirmed: tuple[int, ...] | None = None) -> dict[int, 
 def searched(layerimp_command: Run, *arguments: Any) -> dict[str, Any]:
     code, printed, err = layerimp_command(*arguments, "--json")
     assert code == 0, err
-    TypeAdapter(DOCUMENTS["layerimp.report/2"]).validate_json(printed, strict=True)
-    told: dict[str, Any] = json.loads(printed)
-    return told
+    return checked(printed)
 
 
 CURVES = {

@@ -9,19 +9,18 @@ import math
 from pathlib import Path
 
 import pytest
-from pydantic import TypeAdapter
 from scipy import stats
 from support.grids import BLOCKS, Arithmetic, computed, drive, harm_of
+from support.published import checked
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.findings import find
 from layerimp.bench.store import Store
-from layerimp.report.findings import Findings
 from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.html.page import page
 from layerimp.report.json_export import as_document
 from layerimp.report.removable import removable
-from layerimp.report.schema import DOCUMENTS
+from layerimp.report.results import Findings
 from layerimp.report.tables import legend, removable_at, removables
 
 
@@ -112,9 +111,8 @@ def test_it_is_in_every_format(found: Findings) -> None:
     assert [line["metric"] for line in lines] == ["90% retained", "95% retained", "99% retained"]
     middle = found.models["one"].removable["lowest", "avss"].levels[0.95]
     assert float(lines[1]["avss"]) == middle.mean.mean
-    document = json.dumps(as_document(found))
-    TypeAdapter(DOCUMENTS["layerimp.findings/2"]).validate_json(document, strict=True)
-    entries = {one["scorer"]: one for one in json.loads(document)["models"]["one"]["removable"]}
+    document = checked(json.dumps(as_document(found)))
+    entries = {one["scorer"]: one for one in document["models"]["one"]["removable"]}
     assert entries["avss"]["levels"][1]["counts"] == list(middle.counts)
     written = page(found)
     assert "<h3>How many blocks may go</h3>" in written

@@ -11,8 +11,8 @@ import pytest
 from support.grids import findings, harming, row
 
 from layerimp.cli.tables import paper
-from layerimp.report.findings import Findings
 from layerimp.report.formats import as_csv, as_latex, as_markdown
+from layerimp.report.results import Findings
 from layerimp.report.tables import number, paper_tables, summaries
 
 

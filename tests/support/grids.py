@@ -20,7 +20,8 @@ from layerimp.evaluation.packing import packed
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import Permissions, made
-from layerimp.report.findings import Findings, Row
+from layerimp.report.findings import Row
+from layerimp.report.results import Findings
 
 BLOCKS = 8
 SCORERS = {"avss": False, "gbis": False, "random": True, "depth": True, "block-influence": False}

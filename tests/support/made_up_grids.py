@@ -18,7 +18,7 @@ from layerimp.evaluation.packing import packed
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
-from layerimp.report.findings import Findings
+from layerimp.report.results import Findings
 
 BASELINES = ("random", "depth", "block-influence")
 

@@ -13,13 +13,13 @@ from jinja2 import Environment, StrictUndefined
 
 from layerimp.errors import OutputError
 from layerimp.report.data import PAGE
-from layerimp.report.findings import Findings
 from layerimp.report.formats import as_csv
 from layerimp.report.html.figures import Figures
 from layerimp.report.html.format import count, duration, last_part, listed, unbroken, without_folders
 from layerimp.report.html.svg import looks
 from layerimp.report.html.view import View
 from layerimp.report.json_export import as_document
+from layerimp.report.results import Findings
 from layerimp.report.tables import measured_on, number, percent
 
 TEMPLATE = "page.html.jinja"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from layerimp.defaults import RANDOM
-from layerimp.report.findings import Contender, Entry, Findings, ModelFindings, Row
+from layerimp.report.findings import Contender, Entry, ModelFindings, Row
 from layerimp.report.html.format import MINUS, listed, signed, unbroken
 from layerimp.report.html.svg import Look
+from layerimp.report.results import Findings
 from layerimp.report.statistics import Difference, Interval, interval
 from layerimp.report.tables import PaperTable, number, paper_tables, removables
 

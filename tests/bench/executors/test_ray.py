@@ -18,8 +18,8 @@ from layerimp.bench.work_queue import Tally
 from layerimp.errors import InputError, OptionError
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
-from layerimp.report.findings import Findings
 from layerimp.report.json_export import as_document
+from layerimp.report.results import Findings
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

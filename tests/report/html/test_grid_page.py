@@ -14,9 +14,9 @@ import pytest
 from support.made_up_grids import downloads, found_of, pictures, words
 
 from layerimp.recipe import ComponentSpec
-from layerimp.report.findings import Findings
 from layerimp.report.formats import as_csv
 from layerimp.report.html.page import page
+from layerimp.report.results import Findings
 
 SECTIONS = (
     "Quality of the pruned model",

@@ -14,9 +14,9 @@ from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import ComponentSpec, make_recipe
 from layerimp.report.data import Report, Size
-from layerimp.report.findings import Findings
 from layerimp.report.healing import Healing
 from layerimp.report.html.page import page
+from layerimp.report.results import Findings
 from layerimp.report.run_findings import run_findings
 from layerimp.report.search import Removable, Search
 from layerimp.scorer import Importance

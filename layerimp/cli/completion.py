@@ -1,0 +1,60 @@
+"""Shell completion: the names of installed components and assets, and the values of options.
+
+This code runs at every press of TAB, so it imports nothing that the names do not need.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from layerimp.registry.names import Named
+
+WIDTH = 60
+"""The longest description, in characters. A longer one would be wrapped, and fish takes each line for a name."""
+Offer = Callable[[str], list[tuple[str, str]]]
+"""Maps the incomplete word to its completions, each with a description."""
+
+
+def names(kind: Named, *more: str, after: str = "") -> Offer:
+    """Complete the installed names of a kind.
+
+    Args:
+        kind: The kind.
+        more: Further names, such as `all`.
+        after: The separator before a name in the same word: `=` in LABEL=NAME, or a comma in a list.
+    """
+
+    def offer(incomplete: str) -> list[tuple[str, str]]:
+        return _starting(incomplete, {**dict.fromkeys(more, ""), **_installed(kind)}, after)
+
+    return offer
+
+
+def values(*known: str) -> Offer:
+    """Complete the values of an option."""
+
+    def offer(incomplete: str) -> list[tuple[str, str]]:
+        return _starting(incomplete, dict.fromkeys(known, ""), "")
+
+    return offer
+
+
+def _starting(incomplete: str, known: Mapping[str, str], after: str) -> list[tuple[str, str]]:
+    before, separator, begun = incomplete.rpartition(after) if after else ("", "", incomplete)
+    found = {name: what for name, what in known.items() if name.startswith(begun)}
+    return [(f"{before}{separator}{name}", shorten(what, WIDTH, placeholder=" …")) for name, what in found.items()]
+
+
+def _installed(kind: Named) -> Mapping[str, str]:
+    """Return the names of a kind; output and warnings of plugins are dropped, because they would garble the prompt."""
+    from layerimp.registry.names import installed_names
+
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return installed_names()[kind]
