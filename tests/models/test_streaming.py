@@ -3,94 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.streamed import TEXT, Busiest, saved, scores
 from support.tiny import ALL, DECODERS, EAGER_ONLY, ENCODERS, EXPERTS, classifier, tiny
 from torch import nn
 
 import layerimp
-from layerimp import Importance, Scorer
-from layerimp.blocks import BlockStack
-from layerimp.errors import ModelError, NonFiniteError, OptionError
+from layerimp.errors import ModelError, NonFiniteError
 from layerimp.models.streaming import load_streamed
 from layerimp.registry.attribution import create
 from layerimp.scoring.engine import measure
-from layerimp.stats import Mean
 from layerimp.steps import candidates
-from layerimp.sweep import Forward
-from layerimp.testing import BLOCKS, batch, padded_batch, tiny_tokenizer
-
-SCORERS = ("avss", "block-influence", "angular", "relative-magnitude")
-TEXT = [padded_batch((3, 7, 5)), batch(), padded_batch((6, 2))]
-
-
-def saved(model: Any, directory: Path, **options: Any) -> Path:
-    model.save_pretrained(directory, **options)
-    tiny_tokenizer().save_pretrained(directory)
-    return directory
-
-
-class Busiest(Scorer):
-    """How often a block adds the most to a batch: what a batch adds is known only at its end."""
-
-    name = "busiest"
-    sweep = Forward()
-    observes = frozenset({"block_in", "block_out"})
-
-    def __init__(self, num_blocks: int, config: Any = None) -> None:
-        super().__init__(num_blocks, config)
-        self.steps_added, self.wins = [0.0] * num_blocks, [0] * num_blocks
-
-    def update(self, trace: Any) -> None:
-        added = trace.rows("block_out") - trace.rows("block_in")
-        self.steps_added[trace.block] += float(added.double().norm())
-
-    def end_batch(self) -> None:
-        self.wins[self.steps_added.index(max(self.steps_added))] += 1
-        self.steps_added = [0.0] * self.num_blocks
-
-    def merge(self, other: Any) -> None:
-        self.wins = [one + two for one, two in zip(self.wins, other.wins, strict=True)]
-
-    def compute(self) -> Importance:
-        return Importance(scores=[float(wins) for wins in self.wins])
-
-
-class Look(Scorer):
-    """How far a block is from the input of the block two before it."""
-
-    name = "look"
-    sweep = Forward()
-    observes = frozenset({"block_out"})
-    lookback = 2
-
-    def __init__(self, num_blocks: int, config: Any = None) -> None:
-        super().__init__(num_blocks, config)
-        self.mean = Mean(num_blocks)
-
-    def update(self, trace: Any) -> None:
-        before = trace.inputs[max(0, trace.block - 2)]
-        far = (trace.acts["block_out"] - before).norm(dim=-1)
-        self.mean.add(trace.block, far[trace.mask])
-
-    def merge(self, other: Any) -> None:
-        self.mean.merge(other.mean)
-
-    def compute(self) -> Importance:
-        return Importance(scores=self.mean.value().tolist())
-
-
-def scores(stack: BlockStack, names: Sequence[str] = SCORERS, text: Any = TEXT, **options: Any) -> dict[str, Any]:
-    scorers: dict[str, Any] = {name: create("scorer", name, {}, len(stack)) for name in names}
-    if set(names) == set(SCORERS):
-        scorers |= {"busiest": Busiest(len(stack)), "look": Look(len(stack))}
-    found = measure(stack, text, scorers, **options)
-    return {name: (one.scores, one.columns, one.spans, one.notes) for name, one in found.items()}
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
@@ -136,69 +64,6 @@ def test_seams_and_what_is_removed(tmp_path: Path) -> None:
         make = [{"block-influence": create("scorer", "block-influence", {}, len(one))} for one in (blocks, seams)]
         found.append(measure(stack, TEXT, make[0], seams=make[1], removed=[1], cuts="all"))
     assert found[0] == found[1]
-
-
-def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
-    seen: list[list[int]] = []
-
-    def look(*_: Any) -> None:
-        seen.append([at for at, block in enumerate(stack) if not next(block.parameters()).is_meta])
-
-    hooks = [block.register_forward_pre_hook(look) for block in stack]
-    scores(stack, ["block-influence"])
-    for hook in hooks:
-        hook.remove()
-    assert seen == [[at] for at in range(BLOCKS) for _ in TEXT]
-    assert all(parameter.is_meta for block in stack for parameter in block.parameters())
-
-
-def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
-    weights = stack.residency._weights  # type: ignore[union-attr]
-    read: list[str] = []
-    put = weights.put
-    monkeypatch.setattr(weights, "put", lambda keys: (read.extend(keys), put(keys))[1])
-    scores(stack, ["block-influence", "relative-magnitude"])
-    inside = [key for key in weights.tensors if ".layers." in key]
-    assert sorted(read) == sorted(inside)
-
-
-def test_hidden_states_may_wait_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    directory, scratch = saved(tiny("gemma2"), tmp_path / "model"), tmp_path / "scratch"
-    scratch.mkdir()
-    model, _ = layerimp.load(directory)
-    stack, _ = load_streamed(directory, scratch=scratch)
-    mapped: list[int] = []
-    from_file = torch.UntypedStorage.from_file
-
-    def counted(*args: Any, **options: Any) -> Any:
-        if Path(args[0]).parent == scratch:
-            mapped.append(options["nbytes"])
-        return from_file(*args, **options)
-
-    monkeypatch.setattr(torch.UntypedStorage, "from_file", counted)
-    assert scores(stack) == scores(layerimp.find_blocks(model))
-    hidden = [row["input_ids"].numel() * model.config.hidden_size * 4 for row in TEXT]
-    assert mapped == hidden * BLOCKS
-    assert not list(scratch.iterdir())
-
-
-def test_a_full_scratch_directory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path)
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("layerimp.models.streaming.NamedTemporaryFile", full)
-    with pytest.raises(ModelError, match=r"cannot keep hidden states of .* MiB in .*No space left"):
-        scores(stack, ["block-influence"])
-    assert all(parameter.is_meta for block in stack for parameter in block.parameters())
-
-
-def test_no_scratch_directory(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"there is no directory '.*nowhere'"):
-        load_streamed(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("scorer", ["gbis", "lrp", "taylor", "perplexity", "cim"])
