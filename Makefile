@@ -27,4 +27,5 @@ test: .venv/developing
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n auto --dist loadfile
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python docs/tools/write_pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-import html
 import re
 
 from latex2mathml.converter import convert
 
-_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+_CODE = r"^```.*?^```$|(?P<ticks>`+)(?!`)(?:.(?!\n\n))+?(?<!`)(?P=ticks)(?!`)"
+_FORMULA = r"(?:[^$\n]|\n(?!\n))+"
+_PIECE = re.compile(
+    rf"{_CODE}|^\$\$(?P<block>{_FORMULA})\$\$$|(?<!\\)\$(?P<inline>{_FORMULA})\$|(?P<stray>(?<!\\)\$.*$)",
+    re.MULTILINE | re.DOTALL,
+)
+_MEANS_SOMETHING_IN_MARKDOWN = re.compile(r"[_*`|\[\]\\]")
 
 
-def with_mathml(page: str) -> str:
-    """A page's HTML with every formula that arithmatex marked put into MathML."""
-    return _FORMULA.sub(_mathml, page)
+def with_mathml(markdown: str) -> str:
+    """A page with every formula, `$...$` in a line and `$$...$$` as a paragraph, put into MathML; code stays as it is.
+
+    Raises:
+        ValueError: a formula has no end, or has something that latex2mathml does not know.
+    """
+    return _PIECE.sub(_shown, markdown)
 
 
-def _mathml(found: re.Match[str]) -> str:
-    tag, bracket, formula = found.groups()
-    made = convert(html.unescape(formula), display="block" if bracket == "[" else "inline")
+def _shown(found: re.Match[str]) -> str:
+    if found["stray"]:
+        raise ValueError(f"the formula {found['stray'].splitlines()[0]!r} has no end; a dollar is written \\$")
+    if found["block"]:
+        return f'<div class="formula">{_mathml(found["block"], "block")}</div>'
+    if found["inline"]:
+        return f'<span class="formula">{_mathml(found["inline"], "inline")}</span>'
+    return found[0]
+
+
+def _mathml(formula: str, display: str) -> str:
+    made = convert(formula, display=display)
     if "<mi>&</mi>" in made or re.search(r"<m(?:i|text)>\\\\", made):
         raise ValueError(f"the formula {formula.strip()!r} has something that latex2mathml does not know")
-    return f'<{tag} class="formula">{made}</{tag}>'
+    return _MEANS_SOMETHING_IN_MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", made)

@@ -16,7 +16,6 @@ import reference
 import regenerate
 import torch
 import yaml
-from mathml import with_mathml
 from peft import LoraConfig, get_peft_model
 from support.fake_plugins import Install
 from transformers import (
@@ -274,17 +273,6 @@ def test_every_name_that_is_documented_exists() -> None:
             assert hasattr(importlib.import_module(module), name), dotted
 
 
-def test_formulas_become_mathml() -> None:
-    inline, block = r'<span class="arithmatex">\(S_l &lt; 1\)</span>', r'<div class="arithmatex">\[\frac{a}{b}\]</div>'
-    page = f"<p>a {inline}</p>{block}"
-    found = with_mathml(page)
-    assert found.count("<math") == 2
-    assert "<mfrac>" in found
-    assert "arithmatex" not in found
-    with pytest.raises(ValueError, match="nosuch"):
-        with_mathml(r'<span class="arithmatex">\(\begin{nosuch} a & b \end{nosuch}\)</span>')
-
-
 def test_every_page_is_in_the_menu() -> None:
     menu = (ROOT / "mkdocs.yml").read_text()
     for page in PAGES[1:]:
@@ -294,5 +282,5 @@ def test_every_page_is_in_the_menu() -> None:
 def test_nothing_is_fetched_from_elsewhere() -> None:
     settings = (ROOT / "mkdocs.yml").read_text()
     assert "font: false" in settings
-    for source in DOCS.rglob("*.css"):
+    for source in [*DOCS.rglob("*.css"), *DOCS.rglob("*.js")]:
         assert "http" not in source.read_text()

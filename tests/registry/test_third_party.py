@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
-import sysconfig
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from layerimp_deepest import Deepest
 from layerimp_louder import Louder
 from layerimp_parameters import Parameters
 from layerimp_step import Step
+from support.environment import Environment, copied
 
 import layerimp
 from layerimp import Evaluator, Healer, Pruner, Scorer
@@ -32,51 +29,6 @@ TUTORIAL = ROOT / "docs" / "tutorials" / "write-a-scorer.md"
 GUIDE = ROOT / "docs" / "how-to" / "write-a-plugin.md"
 
 
-@dataclass(frozen=True)
-class Environment:
-    """A virtual environment with the packages of the current one, except layerimp itself."""
-
-    bin: Path
-
-    @classmethod
-    def made(cls, directory: Path) -> Environment:
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
-        (packages,) = (directory / "lib").glob("python*/site-packages")
-        # A folder that is named in a .pth file is searched, and its own .pth files are not read: what is installed in
-        # editable mode here, as layerimp is, stays unseen.
-        (packages / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        return cls(directory / "bin")
-
-    def install(self, *folders: Path) -> None:
-        """Build wheels and install them, without access to an index."""
-        options = "--no-deps --no-build-isolation --no-index --force-reinstall --quiet --disable-pip-version-check"
-        self("python", "-m", "pip", "install", *options.split(), *folders)
-
-    def plugins(self) -> dict[str, dict[str, str]]:
-        """The output of `layerimp plugins`, by the plugin's name."""
-        return {plugin["name"]: plugin for plugin in json.loads(self("layerimp", "plugins", "--json"))["plugins"]}
-
-    def __call__(self, command: str, *args: object, cwd: Path | None = None) -> str:
-        environment = {
-            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_CURRENT_TEST")
-        }
-        path = f"{self.bin}{os.pathsep}{environment['PATH']}"
-        done = subprocess.run(
-            [self.bin / command, *map(str, args)],
-            capture_output=True,
-            text=True,
-            cwd=cwd or self.bin.parent,
-            env=environment | {"PATH": path},
-        )
-        assert done.returncode == 0, f"{command} {args}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-
-def copied(folder: Path, place: Path) -> Path:
-    """A copy to build in, since a build leaves files behind."""
-    return Path(shutil.copytree(folder, place / folder.name, ignore=shutil.ignore_patterns("__pycache__", ".*")))
-
-
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     place = tmp_path_factory.mktemp("third-party")
@@ -84,7 +36,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     source.mkdir()
     for name in ("layerimp", "plugins"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
     made = Environment.made(place / "venv")
     made.install(source, *(copied(folder, place) for folder in sorted(PLUGINS.iterdir())))
