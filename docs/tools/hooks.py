@@ -1,4 +1,4 @@
-"""What mkdocs calls while it builds the site; named in mkdocs.yml."""
+"""The hooks that mkdocs calls while it builds the site; they are named in mkdocs.yml."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COMMANDS = re.compile(r'<div class="language-bash highlight">.*?</div>', re.DOT
 
 
 def on_config(config: Any) -> Any:
-    """Make links to edit a page only where it is known where the source is."""
+    """Make links to edit a page only if the location of the source is known."""
     if not config.repo_url:
         config.edit_uri = None
     return config
@@ -28,7 +28,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_others: Any) -> str:
-    """Put in what is generated."""
+    """Insert the generated parts of a page."""
     try:
         return reference.expanded(markdown)
     except Exception as error:
@@ -36,7 +36,7 @@ def on_page_markdown(markdown: str, page: Any, **_others: Any) -> str:
 
 
 def on_page_content(content: str, **_others: Any) -> str:
-    """Put formulas into MathML, and keep in one piece what a browser would break: options, numbers with errors."""
+    """Convert formulas to MathML, and prevent line breaks in options and in numbers with errors."""
     content = re.sub(r"<code>([^<\n]{1,24})</code>", r'<code class="whole">\1</code>', mathml.with_mathml(content))
     content = _COMMANDS.sub(
         lambda found: re.sub(r"--[a-z]+(?:-[a-z]+)*", r'<span class="whole">\g<0></span>', found[0]), content

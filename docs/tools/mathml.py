@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers show by themselves: no script, no font from elsewhere."""
+"""Converts formulas to MathML, which browsers show without scripts or fonts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1
 
 
 def with_mathml(page: str) -> str:
-    """A page's HTML with every formula that arithmatex marked put into MathML."""
+    """Return a page's HTML with every formula marked by arithmatex converted to MathML."""
     return _FORMULA.sub(_mathml, page)
 
 

@@ -1,9 +1,9 @@
-"""Runs the pages again and writes what their blocks print into them, and draws the figures anew.
+"""Runs the pages again, writes the outputs of their blocks into them, and draws the figures again.
 
-    python docs/tools/regenerate.py [PAGE or FIGURE ...]      # all, where none is named
+    python docs/tools/regenerate.py [PAGE or FIGURE ...]      # all if none is named
     python docs/tools/regenerate.py docs/tutorials/first-run.md docs/figures/ranks.svg
 
-Nothing but what ships is needed. Of pages, only what changed by more than rounding is written.
+Only what ships is needed. Outputs on pages are replaced only if they changed by more than rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FIGURES = pages.ROOT / "docs" / "figures"
 
 
 def current(markdown: str, folder: Path) -> str:
-    """A page with the outputs that its blocks have now; what comes after the last output is not run."""
+    """Return a page with the current outputs of its blocks; blocks after the last output are not run."""
     workshop, printed, command, end = pages.Workshop(folder), "", "", 0
     parts = []
     found = list(zip(pages.FENCE.finditer(markdown), pages.blocks(markdown), strict=True))
@@ -37,7 +37,7 @@ def _shown(printed: str) -> str:
 
 
 def main() -> None:
-    """Bring pages, and figures, up to date."""
+    """Bring pages and figures up to date."""
     import figures
 
     named = sys.argv[1:]
