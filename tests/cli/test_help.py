@@ -41,6 +41,7 @@ def test_options_stand_under_headings(layerimp_command: Run) -> None:
         declared = [option.opts[0] for option in command.params if option.param_type_name == "option"]
         assert sorted(described) == sorted([*declared, "--help"]), f"an option of {name} has no heading"
     out = layerimp_command("run", "--help")[1]
-    places = [out.index(text) for text in ("--model", "--scorer", "--calibration", "--tasks", "--output", "What goes:")]
+    headings = ("--model", "--scorer", "--calibration", "--tasks", "--output", "What to remove:")
+    places = [out.index(text) for text in headings]
     assert places == sorted(places)
     assert "Healing:" not in layerimp_command("plan", "--help")[1]

@@ -126,5 +126,5 @@ WRONG_EVALUATORS: list[tuple[type[Evaluator], str, str]] = [
     (PerBlock, "pruned models are measured", "of a pruned model"),
     (Guessing, "quality is repeatable", "after"),
     (Unprintable, "the fingerprint is stable", "not text"),
-    (Tokenizing, "a missing tokenizer is told", "TypeError"),
+    (Tokenizing, "a missing tokenizer is handled", "TypeError"),
 ]
