@@ -33,7 +33,7 @@ def test_every_command_has_help(layerimp_command: Run, command: str) -> None:
 
 
 def test_options_stand_under_headings(layerimp_command: Run) -> None:
-    """Each option of each command is shown exactly once, those that are used most before all headings."""
+    """Each option of each command is shown exactly once, and the most common options before all headings."""
     for name, command in get_command(app).commands.items():
         code, out, _ = layerimp_command(name, "--help")
         assert code == 0

@@ -82,7 +82,7 @@ def test_an_exit_is_the_evaluators_fault(
     )
     said = f"evaluator 'bad' (layerimp-b 1.2) failed{' on original' * (when == 'evaluate')}: {kind.__name__}: 0"
     document = json.loads(out)
-    if when in ("__init__", "prepare"):  # before anything long, all stops
+    if when in ("__init__", "prepare"):  # everything stops before any long work
         assert (code, document["error"]["kind"]) == (2, "PluginError")
         assert document["error"]["message"].startswith(said)
     else:

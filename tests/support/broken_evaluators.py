@@ -106,7 +106,7 @@ class Unprintable(Parameters):
 
 
 class Tokenizing(Parameters):
-    """Counts on a tokenizer."""
+    """Needs a tokenizer."""
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         len(tokenizer)

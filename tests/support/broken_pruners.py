@@ -31,7 +31,7 @@ class Spendthrift(Deepest):
 
 
 class Reckless(Deepest):
-    """Knows of nothing protected."""
+    """Ignores protected blocks."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         return super().plan(scoring, type(budget)(budget.num_blocks, budget.count, frozenset(), budget.forced))
@@ -81,7 +81,7 @@ class Sorting(Deepest):
 
 
 class Asking(Deepest):
-    """Asks for the scores of what must not go."""
+    """Asks for scores without a protected block."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         scoring((0, 5))
@@ -89,7 +89,7 @@ class Asking(Deepest):
 
 
 class Fickle(Deepest):
-    """Says that its plans are nested, and turns them round."""
+    """Declares nested plans, but reverses them."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         plan = super().plan(scoring, budget)
@@ -97,7 +97,7 @@ class Fickle(Deepest):
 
 
 class Overlapping(Deepest):
-    """Takes the weakest of one scoring, whatever they share."""
+    """Takes the weakest steps of one scoring, even if they overlap."""
 
     cuts_seams = True
 

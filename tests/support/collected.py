@@ -16,7 +16,7 @@ Batch = dict[str, torch.Tensor]
 
 
 class Collect(Scorer):
-    """Keeps copies of all that its traces hold, in the order in which they came."""
+    """Keeps copies of everything in its traces, in the order of arrival."""
 
     name = "collect"
     observes = Backward.SITES

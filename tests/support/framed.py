@@ -16,7 +16,7 @@ FRAMES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
     "eos": ((), (), (EOS,)),
     "framed": ((BOS,), (EOS,), ()),
 }
-"""What opens and what closes each row, and what parts the documents."""
+"""The tokens at the beginning and the end of each row, and the separator of documents."""
 
 
 @cache

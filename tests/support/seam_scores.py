@@ -97,7 +97,7 @@ def gradients(model: Any, architecture: str, one: Batch) -> tuple[list[Tensor], 
 
 
 def without(model: Any, architecture: str, begin: int, end: int, factor: float | Tensor, one: Batch) -> Tensor:
-    """The loss when what lies between two places adds so many times of what it adds, or something else."""
+    """The loss if what is added between two places is multiplied by a factor, or replaced."""
     with written_out(model, architecture) as stream, torch.no_grad():
 
         def change(state: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def stirred(name: str, **changes: Any) -> PreTrainedModel:
 
 
 def left(steps: list[Step]) -> list[Sublayer]:
-    """The sublayers that steps leave."""
+    """The sublayers that are left after some steps."""
     gone = removed_by(steps)
     return [one for depth in range(2 * BLOCKS) if (one := Sublayer.at(depth)) not in gone]
 
