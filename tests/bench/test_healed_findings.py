@@ -1,4 +1,4 @@
-"""What a grid with healers shows, against arithmetic by hand: each healed model beside what it is compared with."""
+"""The findings of a grid with healers, against arithmetic by hand: each healed model is compared with its rivals."""
 
 from __future__ import annotations
 

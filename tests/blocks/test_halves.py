@@ -1,4 +1,4 @@
-"""What belongs to which half of a block, and the hidden states between them."""
+"""The halves of a block, and the hidden states between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels stay with their rows, or one clear error."""
+"""Labels stay with their rows, or lead to one clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--scorer all`: every scorer that works and fits the model, and a word about the others."""
+"""`--scorer all`: every scorer that works and fits the model, and a note about the others."""
 
 from __future__ import annotations
 

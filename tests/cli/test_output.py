@@ -1,4 +1,4 @@
-"""What is written, and what may be overwritten; nothing is left half-written."""
+"""Outputs: what is written, what may be overwritten, and that nothing is left half-written."""
 
 from __future__ import annotations
 

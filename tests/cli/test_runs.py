@@ -1,4 +1,4 @@
-"""`run`, `prune` and `evaluate`: what a user types, and what a user sees."""
+"""`run`, `prune` and `evaluate`: input by a user, and the output."""
 
 from __future__ import annotations
 

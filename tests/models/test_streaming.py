@@ -1,4 +1,4 @@
-"""A model that is read block by block: the same numbers as in memory, one block at a time, or a refusal."""
+"""Reading a model block by block: the same results as in memory, one block at a time, or a refusal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def saved(model: Any, directory: Path, **options: Any) -> Path:
 
 
 class Busiest(Scorer):
-    """How often a block adds the most to a batch: what a batch adds is known only at its end."""
+    """How often a block adds the most to a batch, which is known only at the end of the batch."""
 
     name = "busiest"
     sweep = Forward()
@@ -226,7 +226,7 @@ def test_the_embedding_stored_under_the_name_of_the_head(tmp_path: Path) -> None
 
 
 def changed(directory: Path, key: str, value: torch.Tensor | None) -> None:
-    """Put another tensor into a checkpoint, or take one out."""
+    """Replace a tensor in a checkpoint, or remove it."""
     file = directory / "model.safetensors"
     tensors = load_file(file)
     tensors.pop(key)

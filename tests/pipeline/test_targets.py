@@ -1,4 +1,4 @@
-"""A size that is asked for is reached by the shortest plan that holds it."""
+"""A target size is reached by the shortest plan that meets it."""
 
 from __future__ import annotations
 

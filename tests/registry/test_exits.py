@@ -1,4 +1,4 @@
-"""What a plugin raises to end the process is its own fault, and ends nothing else."""
+"""An exception with which a plugin tries to end the process counts as its fault, and ends nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card: it says what was done, and nobody can inject anything into it."""
+"""The model card: it says what was done, and is safe from injection."""
 
 from __future__ import annotations
 

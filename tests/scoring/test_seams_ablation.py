@@ -1,4 +1,4 @@
-"""Seams, by scorers that change a step and look at the prediction, against what is computed by hand."""
+"""Seams, by scorers that change a step and read the prediction, against computations by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention and MLP, scored apart."""
+"""Attention and MLP, scored separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What plans leave by arithmetic is what a checkpoint holds."""
+"""Sizes of pruned models by arithmetic equal those of checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two pruners that keep their contracts, and one for each contract that breaks it."""
+"""Two pruners that keep their contracts, and for each contract a pruner that breaks it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Reckless(Deepest):
 
 
 class Numeric(Deepest):
-    """Takes every step for the index of a block."""
+    """Treats every step as the index of a block."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         plan = super().plan(scoring, budget)
@@ -46,7 +46,7 @@ class Numeric(Deepest):
 
 
 class Seamless(Deepest):
-    """Takes the blocks that a forced seam lies between in its place."""
+    """Takes the two blocks around a forced seam in its place."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         forced = [int(str(step).partition("/")[0]) for step in budget.forced]
@@ -108,7 +108,7 @@ class Overlapping(Deepest):
 
 
 class Seams(Deepest):
-    """Asks what comes next, and takes the deepest."""
+    """Asks for the possible steps, and takes the deepest."""
 
     name = "seams"
     cuts_seams = True

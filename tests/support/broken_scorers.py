@@ -1,4 +1,4 @@
-"""For each contract of scorers one that breaks it."""
+"""For each contract of scorers, a scorer that breaks it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layerimp.sweep import Backward, Forward
 
 
 class Norms(Step):
-    """Takes the norms of what a block adds from a method, which others replace."""
+    """Takes the norms of what a block adds from a method, which subclasses replace."""
 
     def update(self, trace: Any) -> None:
         self.mean.add(trace.block, self.norms(trace))
@@ -84,7 +84,7 @@ class Width(BaseModel):
 
 
 class Unwritable(Step):
-    """Has an option that is another after it was written."""
+    """Has an option whose value changes when it is written."""
 
     class Config(Options):
         """The options."""
@@ -93,7 +93,7 @@ class Unwritable(Step):
 
 
 class Unpicklable(Step):
-    """Holds a function that was made on the spot."""
+    """Holds a lambda."""
 
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(num_blocks, config)
@@ -115,7 +115,7 @@ class Infinite(Step):
 
 
 class Consuming(Step):
-    """Adds to its sums whenever it is read."""
+    """Adds to its sums whenever the result is computed."""
 
     def compute(self) -> Importance:
         self.mean.add(0, torch.full((5,), 100.0))
@@ -241,7 +241,7 @@ class Hooking(Forward):
 
 
 class Writing(Backward):
-    """Changes a weight while it looks."""
+    """Changes a weight of the model."""
 
     @contextmanager
     def rules(self, stack: Any) -> Iterator[dict[str, Any]]:
@@ -272,7 +272,7 @@ class Reseeds(Step):
 
 
 class StatelessPickle(Step):
-    """Forgets what it has seen on the way to another process."""
+    """Loses its state when it is pickled."""
 
     def __getstate__(self) -> dict[str, Any]:
         mean = Mean(self.num_blocks)

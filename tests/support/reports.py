@@ -1,4 +1,4 @@
-"""Reports of runs that nobody made."""
+"""Made-up reports of runs."""
 
 from __future__ import annotations
 

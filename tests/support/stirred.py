@@ -1,4 +1,4 @@
-"""Models whose blocks differ in all that they hold, and what they compute."""
+"""Models whose blocks differ in all weights, and their computations by hand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def left(steps: list[Step]) -> list[Sublayer]:
 
 
 def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """What a model makes of tokens without padding."""
+    """The output of a model for tokens without padding."""
     with torch.no_grad():
         found: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     return found

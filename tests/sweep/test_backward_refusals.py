@@ -1,4 +1,4 @@
-"""A backward sweep of what cannot be swept is refused, and says where."""
+"""The gradient sweep refuses what it cannot handle, and says where the problem is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a grid in all cases: healed, empty, broken, and with whatever names."""
+"""The page of a grid in special cases: healed, empty, broken, and with strange names."""
 
 from __future__ import annotations
 
