@@ -62,12 +62,12 @@ def write_checkpoint(directory: Path, blocks: int, width: int) -> None:
 
 
 def drawn(size: torch.Size) -> torch.Tensor:
-    """Random weights; factors of norms are one."""
+    """Make random weights; factors of norms are one."""
     return torch.ones(size, dtype=torch.bfloat16) if len(size) < 2 else torch.randn(size, dtype=torch.bfloat16) / 64
 
 
 def cold(directory: Path) -> list[Path]:
-    """The files of a checkpoint, of which the system's cache keeps nothing."""
+    """Return the files of a checkpoint, after removing them from the system's cache."""
     files = sorted(directory.glob("*.safetensors"))
     os.sync()
     for file in files:
@@ -77,7 +77,7 @@ def cold(directory: Path) -> list[Path]:
 
 
 def read_all(directory: Path) -> float:
-    """Seconds that one reading of the files takes, from the disk."""
+    """Return the seconds to read the files from the disk once."""
     piece = bytearray(8 << 20)
     files = cold(directory)
     began = time.perf_counter()
@@ -89,7 +89,7 @@ def read_all(directory: Path) -> float:
 
 
 def forwards(directory: Path, rows: int, tokens: int) -> float:
-    """Seconds that all blocks take to compute with their weights in memory, from the median of three runs of one."""
+    """Return the seconds to compute all blocks with weights in memory, from the median of three runs of one block."""
     stack, _ = load_streamed(directory)
     weights = {name: drawn(one.shape) for name, one in stack[0].named_parameters()}
     times = []
@@ -105,7 +105,7 @@ def forwards(directory: Path, rows: int, tokens: int) -> float:
 
 @contextmanager
 def watching_memory() -> Iterator[dict[str, int]]:
-    """The largest amounts of memory that this process held meanwhile, in bytes: its own, and mapped files."""
+    """The largest amounts of memory held by this process, in bytes: private memory, and mapped files."""
     peaks, done = {"RssAnon": 0, "RssFile": 0}, threading.Event()
 
     def watch() -> None:
@@ -125,7 +125,7 @@ def watching_memory() -> Iterator[dict[str, int]]:
 
 
 def scored(directory: Path, rows: int, tokens: int) -> None:
-    """Score the checkpoint in this process, and print how long that took and what it held."""
+    """Score the checkpoint in this process, and print the time and the memory."""
     with watching_memory() as peaks:
         began = time.perf_counter()
         stack, _ = load_streamed(directory)

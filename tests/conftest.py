@@ -57,7 +57,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
 
 @pytest.fixture
 def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
-    """Adds entry points to those that are installed, for this whole process."""
+    """Adds entry points to the installed ones, for the whole process."""
     installed = entry_points(group=PROJECT)
 
     def forget() -> None:

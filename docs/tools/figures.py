@@ -1,4 +1,4 @@
-"""The figures of the pages, drawn from what the starter gives."""
+"""The figures of the pages, drawn from results on the starter."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def ranks() -> str:
 
 
 def retained() -> str:
-    """What is retained against the number of removed blocks."""
+    """Draw what is retained against the number of removed blocks."""
     with tempfile.TemporaryDirectory() as folder:
         pages.Workshop(Path(folder)).run(pages.Block("bash", "", GRID + "\n"))
         (model,) = pipeline.findings(Path(folder) / "grid").models.values()

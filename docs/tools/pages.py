@@ -1,4 +1,4 @@
-"""The code blocks of the pages, and what runs them.
+"""The code blocks of the pages, and the functions that run them.
 
 ```bash                             runs, as ```python does, in the page's order and in one folder
 ```yaml title="task.yaml"           is a file, which is written there
@@ -31,10 +31,10 @@ COMMAND = re.compile(
     r"\blayerimp ((?:inspect|run|score|prune|heal|evaluate|bench|report|plugins|scorers)\b[^\n|;&>`]*)"
 )
 _SETS_UP = re.compile(r"^(git clone|cd layerimp|make |pip install)", re.MULTILINE)
-"""Commands that install; what they lead to is the environment that the blocks run in."""
+"""Commands that install. They are skipped, since the blocks run in an environment where all is installed."""
 _OPERATORS = frozenset("|&;<>()$`*?~!")
 _SEEN: dict[tuple[str, ...], str] = {}
-"""What commands printed that depend on nothing but what ships, so that they run once however many pages show them."""
+"""The outputs of commands that depend only on what ships, so that each runs once even if several pages show it."""
 
 
 @dataclass(frozen=True)
@@ -47,30 +47,30 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        """Whether it runs where the tests run."""
+        """Whether the block can run in the environment of the tests."""
         if self.title.startswith(NEEDS) or (self.language == "bash" and _SETS_UP.search(self.code)):
             return False
         return self.is_file or self.language in ("bash", "python")
 
     @property
     def is_file(self) -> bool:
-        """Whether its title is the name of a file that it is."""
+        """Whether the block is a file, whose name is the title."""
         return re.fullmatch(r"[\w./-]+\.\w+", self.title) is not None
 
 
 def pages() -> list[Path]:
-    """The README and every page of the site."""
+    """Return the README and every page of the site."""
     found = (ROOT / "docs").rglob("*.md")
     return [ROOT / "README.md", *sorted(page for page in found if "plugins" not in page.relative_to(ROOT).parts)]
 
 
 def blocks(markdown: str) -> list[Block]:
-    """The fenced blocks, in order."""
+    """Return the fenced blocks, in order."""
     return [Block(language, title or "", code) for language, title, code in FENCE.findall(markdown)]
 
 
 def command_lines(text: str) -> list[list[str]]:
-    """The arguments of every layerimp command in a block."""
+    """Return the arguments of every layerimp command in a block."""
     return [shlex.split(arguments) for arguments in COMMAND.findall(text.replace("\\\n", " "))]
 
 
@@ -86,10 +86,10 @@ class Workshop:
     scope: dict[str, Any] = field(default_factory=lambda: {"__name__": "page"})
 
     def run(self, block: Block) -> str:
-        """Run a block; what it printed on stdout, with a reader's folder for this one.
+        """Run a block, and return its output on stdout, with a reader's folder in place of this one.
 
         Raises:
-            AssertionError: it failed.
+            AssertionError: the block failed.
         """
         return self._run(block).replace(str(self.folder.resolve()), "/home/me")
 
@@ -121,7 +121,7 @@ class Workshop:
 
 
 def _words(line: str) -> list[str] | None:
-    """The words of a line that needs no shell: nothing, `export` or `layerimp`. None: it needs one."""
+    """Return the words of a line that needs no shell: empty, `export` or `layerimp`; None for other lines."""
     try:
         words = shlex.split(line, comments=True)
     except ValueError:
@@ -173,7 +173,7 @@ def _restore(environment: Mapping[str, str]) -> None:
 
 
 def shown(markdown: str) -> list[tuple[Block, str]]:
-    """The blocks whose output a page shows, each with that output."""
+    """Return the blocks whose output a page shows, each with that output."""
     found = blocks(markdown)
     return [(first, second.code) for first, second in pairwise(found) if second.title == OUTPUT]
 
@@ -185,17 +185,17 @@ _SCORES = re.compile(r"^\S+: importance of .*?(?=^\S|\Z)", re.MULTILINE | re.DOT
 _NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?%?")
 _LIMIT = re.compile(r"--limit (\d+)")
 DOCUMENTS = 320
-"""How many documents each of the starter's tasks has, where no `--limit` is given."""
+"""The number of documents of each of the starter's tasks without `--limit`."""
 TIPPED = 2
-"""On how many of a task's documents processors may disagree: those whose two best answers are a rounding apart."""
+"""The number of a task's documents on which processors may disagree, since the two best answers are almost equal."""
 
 
 def same(shown: str, printed: str, command: str = "") -> bool:
-    """Whether two outputs of a command say the same.
+    """Whether two outputs of a command agree.
 
-    The starter computes in float32 on every machine, so a number may differ by one unit of its last printed digit: it
-    may lie on the border between two. Shares of documents, such as an accuracy, move by whole documents, and what is
-    computed from them moves as much. Scores of blocks have no such leave. Measured times are not compared at all, and
+    The starter computes in float32 on every machine, so a number may differ by one unit of its last printed digit, if
+    it is close to a rounding boundary. Shares of documents, such as an accuracy, change by whole documents, and so does
+    everything computed from them. Scores of blocks have no such tolerance. Measured times are not compared at all, and
     neither are bars, which draw the numbers beside them.
     """
     limit = _LIMIT.search(command)
@@ -207,7 +207,7 @@ def same(shown: str, printed: str, command: str = "") -> bool:
 
 
 def _all_alike(shown: str, printed: str, tipped: float) -> bool:
-    # The stars that mark what cannot be told from the best come and go with the last digits.
+    # The stars at the best values and their equals depend on the last digits.
     words, others = ([word for word in text.split() if word != "*"] for text in (shown, printed))
     return len(words) == len(others) and all(_alike(*pair, tipped) for pair in zip(words, others, strict=True))
 
@@ -222,9 +222,9 @@ def _alike(word: str, other: str, tipped: float) -> bool:
 
 
 def _near(tipped: float, one: str, other: str) -> bool:
-    """Whether two numbers are equal but for the last digit, or for as many documents as may tip over."""
+    """Whether two numbers are equal up to the last digit, or up to the documents on which processors may disagree."""
     if "." not in one + other:
-        return one == other  # a count, or a place in an order
+        return one == other  # a count, or a rank
     first, second = _number(one), _number(other)
     whole = 100.0 if "%" in one else 1.0
     leave = tipped * whole if max(abs(first), abs(second)) <= whole else 0.0
@@ -232,7 +232,7 @@ def _near(tipped: float, one: str, other: str) -> bool:
 
 
 def _unit(number: str) -> float:
-    """One unit of the last printed digit."""
+    """Return one unit of the last printed digit."""
     digits, _, exponent = number.rstrip("%").partition("e")
     decimals = len(digits.partition(".")[2])
     return float(10.0 ** (int(exponent or 0) - decimals))

@@ -1,6 +1,6 @@
-"""The parts of pages that are made from the code: commands, options, recipes, results, components.
+"""The parts of pages that are generated from the code: commands, options, recipes, results, components.
 
-A page asks for one by a line such as `<!-- generated: options scorer avss -->`.
+A page requests a part by a line such as `<!-- generated: options scorer avss -->`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ KINDS: dict[Kind, str] = {
 
 
 def expanded(markdown: str) -> str:
-    """A page with everything in it that it asks for.
+    """Return a page with all generated parts inserted.
 
     Raises:
-        KeyError: it asks for something that does not exist.
+        KeyError: the page requests a part that does not exist.
     """
     return DIRECTIVE.sub(lambda found: _PARTS[found[1]](*found[2].split()), markdown)
 
 
 def commands() -> dict[str, Any]:
-    """Every command of the command line, by name, as click has it."""
+    """Return every command of the command line as a click command, by name."""
     from typer.main import get_command
 
     from layerimp.cli import app
@@ -48,7 +48,7 @@ def commands() -> dict[str, Any]:
 
 
 def _types(command: str) -> dict[str, Any]:
-    """What a command's parameters hold, by name: one value's type."""
+    """Return the type of one value of each parameter of a command, by name."""
     from types import UnionType
     from typing import get_args, get_origin, get_type_hints
 
@@ -64,7 +64,7 @@ def _types(command: str) -> dict[str, Any]:
 
 
 def described_models() -> dict[str, type[BaseModel]]:
-    """What a recipe file holds, by the name under which a page asks for its table."""
+    """Return the parts of recipe files, by the name under which a page requests a table."""
     from layerimp.bench.grid import Grid, ModelSpec
     from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
 
@@ -78,14 +78,14 @@ def described_models() -> dict[str, type[BaseModel]]:
 
 
 def _document(name: str) -> Any:
-    """The type of a document, whatever its version."""
+    """Return the type of a document of any version."""
     from layerimp.report.schema import DOCUMENTS
 
     return next(document for version, document in DOCUMENTS.items() if version.startswith(f"layerimp.{name}/"))
 
 
 def schema_files() -> dict[str, str]:
-    """The JSON Schemas as the site serves them, by their name: `reference/schemas/NAME.json`."""
+    """Return the JSON Schemas as the site serves them, by name: `reference/schemas/NAME.json`."""
     from layerimp.cli.schema import schemas
 
     return {name: json.dumps(make(), indent=2) + "\n" for name, make in schemas(_shipped_names).items()}
@@ -134,7 +134,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _default_and_meaning(parameter: Any, kind: Any) -> tuple[str, str]:
-    """An option's default, where its help or its declaration names one, and the rest of its help."""
+    """Return an option's default, if its help or its declaration names one, and the rest of its help."""
     meaning, _, default = (parameter.help or "").partition(" Default: ")
     if not default and isinstance(parameter.default, str | int | float | Enum) and not parameter.is_flag:
         default = f"`{getattr(parameter.default, 'value', parameter.default)}`"
@@ -186,7 +186,7 @@ def _value(field: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A default as a recipe would write it, with components by their names."""
+    """Return a default as written in a recipe, with components by name."""
     from pydantic import BaseModel
 
     if isinstance(value, BaseModel):
@@ -202,7 +202,7 @@ def _shown(value: Any) -> str:
 
 
 def shipped(kind: Kind) -> list[str]:
-    """The names of layerimp's own components of a kind: what else is installed here has its own pages."""
+    """Return the names of layerimp's own components of a kind; other installed plugins are not documented here."""
     from layerimp.registry.catalog import registry
 
     found = registry()
@@ -221,7 +221,7 @@ def _components(kind: Kind) -> str:
 
 
 def page_of(kind: str, name: str) -> str:
-    """The page, and the place on it, that asks for a component's options."""
+    """Return the page, and the place on it, with a component's options."""
     wanted = f"<!-- generated: options {kind} {name} -->"
     for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
         before, found, _ = page.read_text(encoding="utf-8").partition(wanted)
@@ -248,7 +248,7 @@ def _typed(part: Any) -> str:
 
 
 def _meaning(hint: Any) -> str:
-    """The description in an annotation."""
+    """Return the description in an annotation."""
     from typing import NotRequired, get_args, get_origin
 
     if get_origin(hint) is NotRequired:
@@ -257,7 +257,7 @@ def _meaning(hint: Any) -> str:
 
 
 def _words(hint: Any) -> str:
-    """A type in words; a part that has a table of its own is linked."""
+    """Describe a type in words; parts with a table of their own are linked."""
     from types import UnionType
     from typing import NotRequired, Union, get_args, get_origin
 

@@ -1,4 +1,4 @@
-"""Which blocks of a model have their weights in memory, where the model as a whole does not fit."""
+"""The contract of a residency, which keeps the weights of single blocks in memory if the whole model does not fit."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ if TYPE_CHECKING:
 
 
 class Residency(Protocol):
-    """Brings the weights of a block into memory while they are needed, and lets them go afterwards."""
+    """Loads the weights of a block into memory while they are needed, and releases them afterwards."""
 
     def held(self, index: int, *, then: int | None = None) -> AbstractContextManager[None]:
-        """Keep the weights of one block in memory inside this context. It can be entered again inside itself.
+        """A context in which the weights of one block are in memory. It can be nested.
 
         Args:
             index: The block.
-            then: The block that is needed next, if that is known: its weights may be read ahead meanwhile.
+            then: The block that is needed next, if known; its weights may be read ahead.
 
         Raises:
-            ModelError: the weights cannot be read, or do not fit the configuration; names one of them.
-            NonFiniteError: a weight is a NaN or an infinity; names the tensor.
+            ModelError: the weights cannot be read, or do not fit the configuration; the error names a weight.
+            NonFiniteError: a weight is a NaN or an infinity; the error names the tensor.
         """
 
     def set_aside(self, hidden: Tensor) -> None:
-        """Let the hidden states of a batch that waits before a block lie where they take no memory, if that was asked.
+        """Move the hidden states of a batch that waits for a block out of memory, if that was asked for.
 
-        The tensor stays what it is; only its numbers lie elsewhere.
+        The tensor object stays the same; only its values are stored elsewhere.
 
         Args:
             hidden: The hidden states [batch, seq, hidden].
 
         Raises:
-            ModelError: there is no room for them.
+            ModelError: there is not enough space.
         """

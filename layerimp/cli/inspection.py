@@ -85,14 +85,14 @@ def _groups(blocks: list[InspectedBlock]) -> Iterator[tuple[InspectedBlock, list
 
 def _lines(found: Inspection) -> Iterator[str]:
     """Yield the lines that explain the table, and that say what can be removed."""
-    yield "numbers of each block; bytes: of the weights, as they are stored; cache: what generation keeps of each token"
+    yield "numbers are per block; bytes: of the stored weights; cache: bytes that generation keeps per token"
     if files := found["files"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in files["numbers"].items())
         yield f"{files['files']} weight file{'s' * (files['files'] != 1)}: {files['bytes']:,} bytes ({kinds})"
     yield from _reasons(found, "not_removed", "stock code builds the model without any one of its blocks")
     yield from _reasons(found, "not_divided", "every block can be divided into attention and MLP, so seams can be cut")
     yield from (f"note: {note}" for note in found["notes"])
-    yield "that the smaller model computes the same is proved on the weights, when blocks are removed"
+    yield "whether the smaller model computes the same is checked with the weights, when blocks are removed"
 
 
 def _reasons(found: Inspection, which: str, fine: str) -> Iterator[str]:

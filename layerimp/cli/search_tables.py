@@ -25,25 +25,25 @@ def removable(report: Report, search: Search, fits: Fits) -> list[Table]:
         Column("retained\nconfirmed", [share_and_error(confirmed) for _, confirmed in halves]),
         Column("tried", [", ".join(str(one.count) for one in each.tried) for each in found], "left"),
     ]
-    title = f"removable of {report.num_blocks} blocks while {_percent(search.keep)} is retained"
+    title = f"removable blocks (of {report.num_blocks}) while {_percent(search.keep)} is retained"
     return packed(title, Column("model", list(search.order), "left"), columns, fits)
 
 
 def legend(report: Report, search: Search) -> Iterator[str]:
     """Yield the lines that explain the table."""
     what = "rows of held-out calibration text" if search.held_out else f"documents of {', '.join(search.measured_on)}"
-    yield f"searched: on the half of the {what} that the number was chosen by"
-    yield "confirmed: on the other half, on which all that follows is measured as well"
+    yield f"searched: on the half of the {what} used by the search"
+    yield "confirmed: on the other half, as are all figures below"
     for label in search.order:
         found = search.removable[label]
         if found.first > found.count:
             yield (
-                f"{label}: the search found {found.first}, of which the other half confirmed {found.count}; so both "
-                "halves have chosen, and its confirmation looks somewhat better than it is"
+                f"{label}: the search found {found.first}, and the other half confirmed {found.count}; since both "
+                "halves took part in the choice, the confirmed share looks slightly better than it is"
             )
         elif not found.count and found.tried:
             least = found.tried[0]
-            yield f"{label}: nothing can go; {least.count} removed leaves {share_and_error(least.searched)}"
+            yield f"{label}: no block can be removed; {least.count} removed leaves {share_and_error(least.searched)}"
 
 
 def _percent(share: float) -> str:

@@ -142,7 +142,7 @@ def comparison(report: Report, fits: Fits, *, plain: bool = False) -> list[Table
     elif not _whole(report, found.labels):
         share = f"{report.num_blocks - gone} of {report.num_blocks} blocks left"
     if report.search is not None:
-        share = "on the documents that confirm"
+        share = "on the confirming documents"
     title, rows = f"comparison, {share} (± standard error{_limit(report)})", _models(found.labels)
     whole = packed(title, rows, list(_comparison_columns(report, found, stacked=False, plain=plain)), fits)
     if len(whole) == 1:
@@ -240,13 +240,13 @@ def legend(report: Report) -> Iterator[str]:
     """Yield the lines that explain the comparison."""
     found = report.comparison()
     if found.best_retained or any(found.best.values()):
-        yield f"{BEST} the best, and what no other beats: compared by document, corrected for the number of pairs"
+        yield f"{BEST} best, or not beaten by any other: compared by document, corrected for the number of pairs"
     if 1 < len(found.best_retained) == len(found.labels):
-        yield "no model is set apart by what it retains"
+        yield "no model is significantly better by what it retains"
     if any(one.worst for one in found.retained.values()):
         yield "retained: 100 % is the intact model, 0 % a model that knows nothing; worst: the lower of the two means"
     if baselines := [label for label in found.labels if label in report.recipe.baselines]:
-        yield f"baselines: {', '.join(baselines)}; a scorer that is not above them has shown nothing"
+        yield f"baselines: {', '.join(baselines)}; a scorer that does not beat them has shown nothing"
 
 
 def paper(table: PaperTable, fits: Fits) -> list[Table]:

@@ -1,7 +1,7 @@
-"""The weights of a checkpoint, left in its files until some are asked for.
+"""The weights of a checkpoint, which stay in its files until they are requested.
 
-Transformers knows how the tensors in the files become the parameters of a model: under other names, merged, split. Its
-functions for that are not public, so this module is the only one that calls them.
+Transformers knows how the tensors in the files become the parameters of a model: renamed, merged or split. Its
+functions for this are not public, so only this module calls them.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ class Stored:
 class StoredWeights:
     """The weights of a checkpoint, which are put into a model part by part.
 
-    In the dtype that they are stored in, and on a CPU, they are views of the mapped files: what is not read takes no
+    In the stored dtype and on a CPU, weights are views of the mapped files, and weights that are not read take no
     memory.
 
     Args:
         directory: The checkpoint.
-        model: The model that they are for, on the meta device.
-        dtype: What the model computes in.
-        device: Where the weights go.
+        model: The model that receives the weights, on the meta device.
+        dtype: The dtype that the model computes in.
+        device: The device of the weights.
 
     Attributes:
         directory: The checkpoint.
         tensors: The tensors in the files, by name.
 
     Raises:
-        ModelError: a file cannot be read, or the installed Transformers loads weights otherwise.
+        ModelError: a file cannot be read, or the installed Transformers loads weights in another way.
     """
 
     def __init__(self, directory: Path, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
@@ -81,14 +81,14 @@ class StoredWeights:
             self.tensors |= _in_file(directory / name, self._names)
 
     def keys(self, prefix: str) -> list[str]:
-        """The tensors of which a part of the model is made, by the prefix of its parameters, such as `model.norm.`."""
+        """The tensors that a part of the model is made from, by the prefix of its parameters, such as `model.norm.`."""
         return [key for key, one in self.tensors.items() if any(name.startswith(prefix) for name in one.targets)]
 
     def put(self, keys: Collection[str]) -> None:
-        """Put the tensors of those names into the model.
+        """Put tensors, given by name, into the model.
 
         Raises:
-            ModelError: one cannot be read, or has another shape than the configuration says.
+            ModelError: a tensor cannot be read, or its shape differs from that in the configuration.
         """
         name = self._model.name_or_path
         with ExitStack() as opened, quiet():
@@ -104,7 +104,7 @@ class StoredWeights:
             raise ModelError(f"cannot convert the weights of {name!r}: {' '.join(str(problem).split())}")
 
     def missing(self, names: Collection[str]) -> list[str]:
-        """Those of the named parameters that no tensor in the files becomes."""
+        """Return those of the given parameters that are made from no tensor in the files."""
         found = {name for one in self.tensors.values() for name in one.targets}
         return sorted(set(names) - found)
 
@@ -135,7 +135,7 @@ class WeightNames:
         self._model, self._known = model, model.state_dict()
 
     def targets(self, key: str) -> frozenset[str]:
-        """The parameters that a tensor becomes; none for one that the model has no use for."""
+        """Return the parameters that a tensor becomes; empty if the model does not use it."""
         prefix = self._model.base_model_prefix
         name, pattern = self._rename(key, self._renamings, self._converters, prefix, self._known)
         if name not in self._known and key in self._known:
@@ -159,7 +159,7 @@ class WeightNames:
             raise _unknown_loading(error) from error
 
     def load(self, slices: Mapping[str, Any], how: Any) -> Any:
-        """Put tensors into the model; returns what Transformers says of it."""
+        """Put tensors into the model, and return the loading information of Transformers."""
         info, _ = self._convert(self._model, dict(slices), how)
         return info
 
@@ -172,10 +172,10 @@ def _unknown_loading(error: Exception) -> ModelError:
 
 
 def _opened(file: Path) -> Any:
-    """A file of weights, opened.
+    """Open a file of weights.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the file cannot be read.
     """
     try:
         return safe_open(file, "pt")

@@ -1,4 +1,4 @@
-"""Loads a model whose blocks stay in their files until they are needed, so that it may be larger than memory."""
+"""Loads a model whose blocks stay in their files until they are needed, so that the model may be larger than memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
 
 _PIECE = 8 << 20
-"""How many bytes are read ahead at a time."""
+"""The number of bytes that are read ahead at a time."""
 
 
 def load_streamed(
@@ -49,20 +49,20 @@ def load_streamed(
 ) -> tuple[BlockStack, PreTrainedTokenizerBase]:
     """Load a model without the weights of its blocks, and its tokenizer.
 
-    The stack that is returned brings the weights of a block into memory when they are needed; see `Residency`. Only
-    what a sweep `Forward` runs is there: the head of the model has no weights.
+    The returned stack loads the weights of a block into memory when they are needed; see `Residency`. Only the parts
+    that a sweep `Forward` runs have weights: the head of the model has none.
 
     Args:
-        model: A directory, the name of a model on the hub, or of one that a plugin ships.
+        model: A directory, the name of a model on the hub, or the name of one that a plugin ships.
         dtype: The dtype to compute in; by default as in `layerimp.load`.
-        device: Where to compute; by default the first GPU, else the CPU.
-        trust_remote_code: Whether Python that comes with the model may run.
+        device: The device to compute on; by default the first GPU, else the CPU.
+        trust_remote_code: Whether Python code that comes with the model may run.
         scratch: A directory for the hidden states of batches that wait for a block; by default they stay in memory.
-        progress: Where to say that the model computes in another dtype than it is stored in.
+        progress: Where to report that the model computes in another dtype than the stored one.
 
     Raises:
-        ModelError: the model cannot be loaded, or not block by block; says why.
-        NonFiniteError: a number of its configuration, or a weight outside the blocks, is a NaN or an infinity.
+        ModelError: the model cannot be loaded, or not block by block; the error says why.
+        NonFiniteError: a number in the configuration, or a weight outside the blocks, is a NaN or an infinity.
         OptionError: there is no such dtype or device, or no such directory.
     """
     if scratch is not None and not scratch.is_dir():
@@ -83,7 +83,7 @@ def load_streamed(
 
 
 def _directory(source: str) -> Path:
-    """The directory of a model; one on the hub is downloaded first, unless it was before."""
+    """Return the directory of a model; a model on the hub is downloaded first if necessary."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path
@@ -92,14 +92,14 @@ def _directory(source: str) -> Path:
     try:
         with quiet():
             return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # whatever the hub says
+    except Exception as error:  # the hub can raise anything
         raise unloadable(source, error) from error
 
 
 def _default_dtype(
     model: str | Path, stored: torch.dtype | None, device: torch.device, progress: Progress
 ) -> torch.dtype:
-    """What a model computes in where no dtype is named; see `float32_stands_in`, whose need of memory is none here."""
+    """Return the dtype that a model computes in by default; as `float32_stands_in`, but memory does not matter here."""
     if stored is None or str(model) == STARTER:
         return torch.float32
     if device.type == "cpu" and not is_native(stored):
@@ -112,7 +112,7 @@ def _default_dtype(
 def _without_weights(
     model: str | Path, config: PretrainedConfig, dtype: torch.dtype, trust_remote_code: bool
 ) -> PreTrainedModel:
-    """A model whose parameters lie on the meta device. Its buffers, such as tables of positions, are computed."""
+    """Build a model with its parameters on the meta device. Buffers, such as tables of positions, are computed."""
     try:
         with quiet(), init_empty_weights(include_buffers=False):
             auto: Any = getattr(transformers, auto_class(config))
@@ -124,7 +124,7 @@ def _without_weights(
             vars(module).pop("_is_hf_initialized", None)
         with quiet(), torch.no_grad():
             made.initialize_weights()
-    except Exception as error:  # whatever a configuration makes of being built
+    except Exception as error:  # building from a configuration can fail in any way
         raise unloadable(model, error) from error
     made.name_or_path = str(model)
     made.requires_grad_(False).eval()
@@ -132,7 +132,7 @@ def _without_weights(
 
 
 def _put_the_rest(stack: BlockStack, weights: StoredWeights, device: torch.device) -> None:
-    """Put what lies outside the blocks into a model: what its backbone runs, and no head that is apart from it.
+    """Load the weights outside the blocks that the backbone needs, without those of a separate head.
 
     Raises:
         ModelError: a parameter is not in the files, or does not fit.
@@ -223,7 +223,7 @@ class StreamedBlocks:
                 self._release(index)
 
     def set_aside(self, hidden: Tensor) -> None:
-        """Let hidden states that wait lie in a file, mapped into memory; see `Residency.set_aside`."""
+        """Move waiting hidden states into a mapped file; see `Residency.set_aside`."""
         alone = hidden.is_contiguous() and hidden.untyped_storage().nbytes() == hidden.nbytes
         if self._scratch is None or hidden.device.type != "cpu" or not alone:
             return
@@ -240,7 +240,7 @@ class StreamedBlocks:
         hidden.set_(mapped, 0, hidden.shape, hidden.stride())
 
     def _take(self, index: int) -> None:
-        """Bring the weights of a block into memory, where it lay on the meta device."""
+        """Load the weights of a block, which is on the meta device, into memory."""
         self._refuse_writing(index)
         self._ahead.wait(index)
         block, model = self._stack[index], self._stack.model
@@ -254,7 +254,7 @@ class StreamedBlocks:
         refuse_non_finite_weights(model, inside=self._prefix(index))
 
     def _release(self, index: int) -> None:
-        """Let the weights of a block go."""
+        """Release the weights of a block."""
         block = self._stack[index]
         for path, parameter in self._meta[index].items():
             parent, _, name = path.rpartition(".")
@@ -262,7 +262,7 @@ class StreamedBlocks:
         self._versions[index] = _versions(block)
 
     def _refuse_writing(self, index: int) -> None:
-        """Refuse a model that changes weights while it runs: the change would be lost with them."""
+        """Refuse a model that changes weights while it runs, since the change would be lost."""
         now = _versions(self._stack[index])
         if changed := [name for name, version in now.items() if version != self._versions[index][name]]:
             raise ModelError(
@@ -272,12 +272,12 @@ class StreamedBlocks:
 
 
 def _versions(block: nn.Module) -> dict[str, int]:
-    """How often each parameter of a block was written to."""
+    """Return how often each parameter of a block was written to."""
     return {name: one._version for name, one in block.named_parameters(remove_duplicate=False)}
 
 
 class _ReadAhead:
-    """Reads the files of a block into the system's cache, in a thread, while another block is at work.
+    """Reads the files of a block into the system's cache, in a thread, while another block is running.
 
     Args:
         tensors: The tensors of each block, in their files.
@@ -289,7 +289,7 @@ class _ReadAhead:
         self._index = -1
 
     def begin(self, index: int) -> None:
-        """Begin to read a block, once what was begun before is done."""
+        """Begin to read a block, after the previous one is read."""
         if self._thread is not None:
             self._thread.join()
         self._index = index
@@ -297,7 +297,7 @@ class _ReadAhead:
         self._thread.start()
 
     def wait(self, index: int) -> None:
-        """Wait until a block is read, if that was begun."""
+        """Wait until the block that is being read, if any, is complete."""
         if self._thread is not None and self._index == index:
             self._thread.join()
             self._thread = None
@@ -306,7 +306,7 @@ class _ReadAhead:
     def _read(tensors: Sequence[Stored]) -> None:
         piece = bytearray(_PIECE)
         for one in sorted(tensors, key=lambda tensor: (tensor.file, tensor.begin)):
-            with suppress(OSError), one.file.open("rb", buffering=0) as file:  # what is wrong shows when it is used
+            with suppress(OSError), one.file.open("rb", buffering=0) as file:  # faults show when it is used
                 file.seek(one.begin)
                 left = one.end - one.begin
                 while left > 0 and (got := file.readinto(memoryview(piece)[: min(left, _PIECE)])):

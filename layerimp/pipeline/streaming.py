@@ -1,4 +1,4 @@
-"""Whether a model is read block by block, since it does not fit into memory or since that was asked for."""
+"""Decides whether a model is read block by block, because it does not fit into memory or because that is requested."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
 
 def is_streamed(recipe: Recipe, progress: Progress) -> bool:
-    """Whether the blocks of a recipe's model stay in their files, so that scoring reads one after another.
+    """Whether the blocks of a recipe's model stay in their files, and scoring reads them one after another.
 
-    Where the recipe does not say, that is so for a model that the free memory of the device does not hold; a line says
-    so then.
+    By default this is so if the model does not fit into the free memory of the device; then a line says so.
 
     Raises:
-        OptionError: the recipe asks for that and for what contradicts it.
-        ModelError: the recipe asks for the whole model, and memory does not hold it.
+        OptionError: the recipe asks for reading block by block, and for something that contradicts it.
+        ModelError: the recipe asks for the whole model, which does not fit into memory.
     """
     if (recipe.stream or recipe.scratch is not None) and recipe.device_map is not None:
         raise OptionError("--stream and --scratch read a model block by block, and contradict --device-map")
@@ -39,7 +38,7 @@ def is_streamed(recipe: Recipe, progress: Progress) -> bool:
 
 
 def _lacking(recipe: Recipe) -> str:
-    """What a model's weights take and what is free, if they take more; empty if they fit, or that is not known."""
+    """Describe the needed and the free memory if a model's weights do not fit; empty if they fit, or if not known."""
     headers = read_headers(recipe.model)
     if headers is None:
         return ""

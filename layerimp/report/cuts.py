@@ -31,7 +31,7 @@ def seams(steps: Iterable[Step]) -> Iterator[str]:
             gone = f"the MLP of block {first} and the attention of block {last}"
             if last > first + 1:
                 gone = f"all from the MLP of block {first} to the attention of block {last}"
-            yield (f"{named(steps_of(run))}: {gone}; the attention of {first} and the MLP of {last} are one block now")
+            yield (f"{named(steps_of(run))}: {gone}; the attention of {first} and the MLP of {last} now form one block")
 
 
 def sources(steps: Iterable[Step], num_blocks: int) -> Iterator[tuple[str, str, str]]:

@@ -1,8 +1,8 @@
 """Drives all batches through one block after another, so that a model is read from its files only once.
 
-The forward pass of each batch runs in a coroutine of its own, which stops wherever the model calls a block. While the
-weights of that block are in memory, every batch in turn goes on to the next one. The model's own code runs as it is,
-with all that it carries from block to block, so that each number is the one that a pass batch by batch computes.
+The forward pass of each batch runs in a separate coroutine, which stops wherever the model calls a block. While the
+weights of that block are in memory, every batch in turn runs up to the next block. The model's own code runs unchanged,
+with everything that it carries from block to block, so each number equals that of a pass batch by batch.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 
 
 class Course(Protocol):
-    """What has to be known of each batch on its way."""
+    """Receives the events of each batch during its pass."""
 
     def begin(self, number: int, batch: Batch) -> None:
-        """A batch begins."""
+        """Begin a batch."""
 
     def check(self, number: int) -> None:
-        """Look at what the blocks put out so far for the batch at hand.
+        """Check the outputs of blocks so far for the current batch.
 
         Raises:
-            NonFiniteError: it holds a NaN or an infinity.
+            NonFiniteError: an output holds a NaN or an infinity.
         """
 
     def end(self) -> None:
-        """The batch at hand is through."""
+        """End the current batch."""
 
     def left(self) -> Callable[[], None]:
-        """Another batch goes on in place of this one: what is to be called before this one goes on."""
+        """Suspend the current batch, and return a function to call before it continues."""
 
 
 class _Traveller:
@@ -53,21 +53,21 @@ class _Traveller:
         stack: The model's blocks.
         number: The batch's position in the calibration set.
         batch: The batch.
-        course: What has to be known of it.
+        course: Receives the events of the batch.
 
     Attributes:
-        before: The block that it stands before; None when it is through.
+        before: The block that the batch waits for; None at the end.
     """
 
     def __init__(self, stack: BlockStack, number: int, batch: Batch, course: Course) -> None:
         self.number, self._course = number, course
         self._pass = greenlet(partial(run, stack.backbone, batch))
-        self._pass.gr_context = copy_context()  # a model may keep things there while it runs
+        self._pass.gr_context = copy_context()  # a model may store values there while it runs
         course.begin(number, batch)
         self._go()
 
     def go_on(self) -> None:
-        """Run until the next block is called, or to the end."""
+        """Run until the next call of a block, or to the end."""
         self._resume()
         self._go()
         self._course.check(self.number)
@@ -80,26 +80,26 @@ class _Traveller:
         self._resume = self._course.left()
 
     def stop(self) -> None:
-        """End a pass that is under way."""
+        """Abort a pass in progress."""
         if not self._pass.dead:
             self._pass.throw()
 
 
 def block_by_block(stack: BlockStack, batches: Iterable[Batch], course: Course, end_block: Callable[[], None]) -> None:
-    """Run all batches through a streamed model, each block for all batches before the next one.
+    """Run all batches through a streamed model, each block for all batches before the next block.
 
-    A block that a model runs several times is read as often.
+    A block that a model runs several times is also read several times.
 
     Args:
         stack: The model's blocks.
         batches: The calibration set.
-        course: What has to be known of each batch; the batches end in their order.
+        course: Receives the events of each batch; batches end in order.
         end_block: Called when all batches have passed through a block.
     """
     driver, before = getcurrent(), _modes()
 
     def arrive(index: int, _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if _modes() != before:  # a mode that is on while another batch runs would hold for that one as well
+        if _modes() != before:  # a mode that is on while another batch runs would also affect that batch
             raise ModelError(
                 f"{type(stack.model).__name__} runs its blocks inside a mode of torch such as autocast, so that it "
                 "cannot be streamed: --no-stream loads the whole model"
@@ -129,12 +129,12 @@ def block_by_block(stack: BlockStack, batches: Iterable[Batch], course: Course, 
 
 
 def _next_block(travellers: Iterable[_Traveller]) -> int | None:
-    """The block that the first batch waits for that is under way; None where all are through."""
+    """Return the block that the first unfinished batch waits for; None if all batches are finished."""
     return next((one.before for one in travellers if one.before is not None), None)
 
 
 def _modes() -> tuple[bool, ...]:
-    """The modes of torch that hold for a whole thread."""
+    """Return the modes of torch that apply to a whole thread."""
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),

@@ -1,4 +1,4 @@
-"""What a grid with healers shows, against arithmetic by hand: each healed model beside what it is compared with."""
+"""The findings of a grid with healers, against arithmetic by hand: each healed model is compared with its rivals."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_what_is_healed_is_compared_with_what_is_healed(tmp_path: Path) -> None:
 
 
 def test_healed_blind_scorers_are_compared_repeat_by_repeat(tmp_path: Path) -> None:
-    """Both were healed on the same text: what it does to both is no error of their difference."""
+    """Both were healed on the same text, so its common effect is no error of their difference."""
     found, _ = findings(tmp_path, repeats=5, baselines=["depth"], tasks=["mood"])
     one = row(found)
     ours, theirs = (np.array(one.entries[label].values) for label in ("avss+linear", "depth+linear"))

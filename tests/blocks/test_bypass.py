@@ -1,4 +1,4 @@
-"""The intact model past sublayers computes what is left."""
+"""The intact model with sublayers bypassed computes the same as the model without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What belongs to which half of a block, and the hidden states between them."""
+"""The halves of a block, and the hidden states between them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_number_beside_the_modules_is_of_the_half_that_it_changes() -> None:
 
 
 def test_what_comes_after_the_mlp_belongs_to_it() -> None:
-    """Gemma 4 adds an embedding of each token to what the MLP has left."""
+    """Gemma 4 adds an embedding of each token after the MLP."""
     halves = find_halves(layerimp.find_blocks(zoo.build("gemma4_text", "causal")))[0]
     assert isinstance(halves, Halves)
     assert {"mlp", "per_layer_projection"} <= halves.mlp
@@ -53,7 +53,7 @@ def test_what_comes_after_the_mlp_belongs_to_it() -> None:
 
 @pytest.mark.parametrize("kind", ["ibert", "mobilebert"])
 def test_a_norm_at_the_end_is_no_mlp(kind: str) -> None:
-    """Of these one addition is seen, and a norm reads it: that of the attention, or the last one."""
+    """Only one addition is visible in these blocks, and a norm reads it: that of the attention, or the last one."""
     assert {type(one) for one in find_halves(layerimp.find_blocks(zoo.build(kind, "classifier")))} == {Whole}
 
 

@@ -1,4 +1,4 @@
-"""Files and data sets of each kind are read, or one clear error."""
+"""Files and data sets of each kind are read, or lead to one clear error."""
 
 from __future__ import annotations
 

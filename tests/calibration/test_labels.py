@@ -1,4 +1,4 @@
-"""Labels stay with their rows, or one clear error."""
+"""Labels stay with their rows, or lead to one clear error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from layerimp.testing.tiny import WORDS
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    """Document i says `w<i>`, has the number i % 3 and the name of that number."""
+    """Document i contains `w<i>`, and has the label i % 3 as a number and by name."""
     path = tmp_path / "labelled.jsonl"
     path.write_text(
         "".join(json.dumps({"text": f"w{i}", "number": i % 3, "name": "abc"[i % 3]}) + "\n" for i in range(12))

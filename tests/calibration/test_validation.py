@@ -1,4 +1,4 @@
-"""What is no batch is told how to become one."""
+"""Input that is not a batch is refused with the way to make one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--scorer all`: every scorer that works and fits the model, and a word about the others."""
+"""`--scorer all`: every scorer that works and fits the model, and a note about the others."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from layerimp.testing import BLOCKS, tiny_tokenizer
 
 
 class Picky(Scorer):
-    """Runs on no model of this world."""
+    """Runs on no model at all."""
 
     name = "picky"
 
     class Nowhere(Forward):
-        """A sweep that no model can make."""
+        """A sweep that fails on every model."""
 
         def scout(self, stack: Any, sites: frozenset[str]) -> Any:
             raise ModelError(f"{type(stack.model).__name__} has no parallel universe")
@@ -59,7 +59,7 @@ def test_all_is_every_scorer_that_works_and_fits(
     order = list(found["scorers"])
     assert set(order) == {*whole, "paper"}
     assert order[0] == "paper"
-    assert order[-3:] == ["depth", "random", "angular"]  # what looks at nothing comes last of all; angular was named
+    assert order[-3:] == ["depth", "random", "angular"]  # of `all`, blind scorers come last; angular was named
     assert list(found["scorers"]["angular"]["spans"]) == ["2"]
     assert found["left_out"] == {"picky": "LlamaForCausalLM has no parallel universe"}
     code, _, err = layerimp_command("score", *scoring, "--scorer", "picky")

@@ -33,7 +33,7 @@ def test_every_command_has_help(layerimp_command: Run, command: str) -> None:
 
 
 def test_options_stand_under_headings(layerimp_command: Run) -> None:
-    """Each option of each command is shown exactly once, those that are used most before all headings."""
+    """Each option of each command is shown exactly once, and the most common options before all headings."""
     for name, command in get_command(app).commands.items():
         code, out, _ = layerimp_command(name, "--help")
         assert code == 0
@@ -41,6 +41,7 @@ def test_options_stand_under_headings(layerimp_command: Run) -> None:
         declared = [option.opts[0] for option in command.params if option.param_type_name == "option"]
         assert sorted(described) == sorted([*declared, "--help"]), f"an option of {name} has no heading"
     out = layerimp_command("run", "--help")[1]
-    places = [out.index(text) for text in ("--model", "--scorer", "--calibration", "--tasks", "--output", "What goes:")]
+    headings = ("--model", "--scorer", "--calibration", "--tasks", "--output", "What to remove:")
+    places = [out.index(text) for text in headings]
     assert places == sorted(places)
     assert "Healing:" not in layerimp_command("plan", "--help")[1]

@@ -1,4 +1,4 @@
-"""What is written, and what may be overwritten; nothing is left half-written."""
+"""Outputs: what is written, what may be overwritten, and that nothing is left half-written."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
         "score": "s.fill = lambda *a, **k: work()",
         "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), work())",
     }[stage]
-    # Who starts the tests in the background of a shell has them ignore Ctrl-C.
+    # If the tests are started in the background of a shell, they ignore Ctrl-C.
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = f"import sys; {heard}; {slow}; from layerimp.cli import main; sys.argv = {arguments!r}; main()"
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A plan that one command wrote is read by another one, whatever version wrote it, or refused in one line."""
+"""Plans written by any version are read by other commands, or refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`run`, `prune` and `evaluate`: what a user types, and what a user sees."""
+"""`run`, `prune` and `evaluate`: input by a user, and the output."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_baselines_keep_a_measured_run_company(
     assert set(found["metrics"]) == set(found["footprint"]) == labels | {"original"}
     assert set(found["comparison"]["order"]) == set(found["parameters"]["pruned"]) == labels
     assert {path.name for path in (tmp_path / "out" / "checkpoints").iterdir()} == {"avss", "block-influence"}
-    # Who removes the same blocks shares one evaluation.
+    # Scorers that remove the same blocks share one evaluation.
     parts = found["scorers"] | found["baselines"]
     assert len(measured) == 1 + len({frozenset(one["removed"]) for one in parts.values()})
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
@@ -138,7 +138,7 @@ def test_baselines_keep_a_measured_run_company(
     assert "evaluated as well" not in err
     assert set(json.loads(out)["comparison"]["order"]) == {"avss", "block-influence"}
     code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--scorer", "avss", "--json")
-    # Nothing is measured that they could be compared by.
+    # There are no measurements by which they could be compared.
     assert not {"baselines", "comparison"} & json.loads(out).keys()
     code, out, err = layerimp_command(*arguments, "--scorer", "depth")
     assert set(json.loads(out)["baselines"]) == {"random"}

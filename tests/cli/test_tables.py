@@ -1,4 +1,4 @@
-"""The tables of a run: what a person sees of scores, removals and comparisons."""
+"""The tables of a run, for scores, removals and comparisons."""
 
 from __future__ import annotations
 

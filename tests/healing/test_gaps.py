@@ -47,7 +47,7 @@ def test_gaps_of_seams_lie_inside_blocks() -> None:
 
 
 def test_steps_that_touch_are_one_gap() -> None:
-    """A seam, and then the block that it left, are the blocks 1 and 2, whichever way they are written."""
+    """A seam and then the block that it left are together blocks 1 and 2, in either notation."""
     model = tiny("llama")
     removal = prepare(find_blocks(model), ["1/2", "1.attn,2.mlp"])
     assert removal.gone == [1, 2]

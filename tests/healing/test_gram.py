@@ -14,7 +14,7 @@ from layerimp.healing import Gram
 @settings(derandomize=True, max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 4), st.lists(st.integers(1, 20), min_size=1, max_size=4), st.booleans())
 def test_gram_is_least_squares(features: int, outputs: int, parts: list[int], weighted: bool) -> None:
-    """Against torch.linalg.lstsq on all rows at once, with the ridge as further rows; merged as at once."""
+    """Against torch.linalg.lstsq on all rows at once, with the ridge as further rows, with and without merging."""
     ridge = 0.1
     x, y = rows(sum(parts), features, 0), rows(sum(parts), outputs, 1)
     weight = rows(sum(parts), 1, 2)[:, 0].square() + 0.1 if weighted else torch.ones(sum(parts))

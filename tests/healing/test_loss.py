@@ -30,7 +30,7 @@ def test_text_is_split_by_rows() -> None:
 
 @pytest.mark.parametrize(("rows", "held_out"), [(512, 64), (513, 57), (2000, 62), (6400, 64)])
 def test_no_more_rows_are_held_out_than_are_worth_their_cost(rows: int, held_out: int) -> None:
-    """One in eight up to 512 rows; then one in nine, and so on."""
+    """One row in eight is held out for each purpose up to 512 rows, then one in nine, and so on."""
     parts = split([batch(100, 3, seed=seed) for seed in range(rows // 100)] + [batch(rows % 100, 3)] * (rows % 100 > 0))
     counts = {name: sum(len(one["input_ids"]) for one in part) for name, part in vars(parts).items()}
     assert counts == {"healing": rows - 2 * held_out, "choosing": held_out, "measuring": held_out}

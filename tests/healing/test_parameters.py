@@ -1,4 +1,4 @@
-"""Parameters are replaced in the pruned model alone, and put back where that did not help."""
+"""Parameters are replaced only in the pruned model, and restored if the change does not help."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from layerimp.steps import Step
 from layerimp.surgery.removal import prepare
 
 FREE_NORMS = frozenset({"olmo2"})
-"""Its norms come after the sublayers alone, so that attention reads the stream as it is."""
+"""A model with norms only after sublayers, so that attention reads the stream directly."""
 
 
 @pytest.mark.parametrize("gone", GONE)

@@ -12,7 +12,7 @@ from layerimp.healing import states
 
 
 def first_read(model: Any, module: torch.nn.Module, text: Any) -> torch.Tensor:
-    """What a module reads in a run of its model."""
+    """The input of a module in a run of its model."""
     read: list[torch.Tensor] = []
     with module.register_forward_pre_hook(lambda _module, args: read.append(args[0])), torch.no_grad():
         model(**text)
@@ -20,7 +20,7 @@ def first_read(model: Any, module: torch.nn.Module, text: Any) -> torch.Tensor:
 
 
 def test_states_inside_blocks_are_those_of_the_two_models() -> None:
-    """Against what the second norm of a block reads, which is the stream between its attention and its MLP."""
+    """Against the input of the second norm of a block, which is the stream between attention and MLP."""
     model = tiny("llama", num_hidden_layers=6)
     case = case_of(model, ["1/2", "4/5"])
     for gap, intact, pruned in zip(case.gaps, (2, 5), (1, 3), strict=True):
@@ -32,7 +32,7 @@ def test_states_inside_blocks_are_those_of_the_two_models() -> None:
 
 
 def test_states_are_those_of_the_two_models() -> None:
-    """Against hidden states that transformers itself gives out, which hold no final norm before the last block."""
+    """Against the hidden states that Transformers itself returns, which have no final norm before the last block."""
     model = tiny("llama", num_hidden_layers=6)
     case = case_of(model, [1, 2, 4])
     for gap, intact, pruned in zip(case.gaps, (3, 5), (1, 2), strict=True):

@@ -1,4 +1,4 @@
-"""The block finder, and what else is found out about a model by looking at it."""
+"""The block finder, and other properties found from a model itself."""
 
 from __future__ import annotations
 

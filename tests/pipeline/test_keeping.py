@@ -144,7 +144,7 @@ def test_it_steps_down_where_other_documents_do_not_confirm(
     assert found["confirmed"]["mean"] == 1.0
     assert len(Curve.measured) == len(set(Curve.measured))  # each once
     _, printed, _ = layerimp_command(*command, "--keep", 0.95)
-    assert "depth: the search found 5, of which the other half confirmed 3" in printed
+    assert "depth: the search found 5, and the other half confirmed 3" in printed
 
 
 def test_nothing_may_go(
@@ -154,7 +154,7 @@ def test_nothing_may_go(
     out = tmp_path / "out"
     code, printed, _ = layerimp_command(*command, "--keep", 0.95, "--output", out)
     assert code == 0
-    assert "depth: nothing can go; 1 removed leaves 50.0%" in printed
+    assert "depth: no block can be removed; 1 removed leaves 50.0%" in printed
     assert not (out / "checkpoints").exists()
     assert json.loads((out / "metrics.json").read_text())["search"]["removable"]["depth"]["count"] == 0
 
@@ -261,7 +261,7 @@ def test_without_tasks_text_is_held_out(layerimp_command: Run) -> None:
         assert one["count"] >= 1
         assert min(one["retained"]["mean"], one["confirmed"]["mean"]) >= 0.9
     _, printed, _ = layerimp_command("run", "--scorer", "block-influence", *text, "--keep", 0.9)
-    assert "searched: on the half of the rows of held-out calibration text that the number was chosen by" in printed
+    assert "searched: on the half of the rows of held-out calibration text used by the search" in printed
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A size that is asked for is reached by the shortest plan that holds it."""
+"""A target size is reached by the shortest plan that meets it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_what_is_forced_is_part_of_a_target(layerimp_command: Run, asking: list[
 
 
 class Timed:
-    """Lets the latency be 2 ms and 1 ms for each block, and counts how often it is measured."""
+    """Sets the latency to 2 ms plus 1 ms per block, and counts the measurements."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.blocks: list[int] = []
@@ -216,7 +216,7 @@ def test_other_amounts_contradict_a_target(layerimp_command: Run, model_dir: Pat
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"model: {model_dir}\ntargets: {{bytes: 0.001}}\ntasks: []\nscorers: [depth]\n")
     code, out, err = layerimp_command("run", "--recipe", recipe, "--count", 2, "--json")
-    assert code == 0, err  # the amount of the command line takes the place of the one in the file
+    assert code == 0, err  # the amount on the command line replaces the one in the file
     assert len(json.loads(out)["scorers"]["depth"]["removed"]) == 2
 
 

@@ -1,4 +1,4 @@
-"""An evaluator that breaks its contract is named in one line, and what it leaves behind is taken away."""
+"""An evaluator that breaks its contract is named in one line, and what it leaves behind is undone."""
 
 from __future__ import annotations
 

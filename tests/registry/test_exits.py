@@ -1,4 +1,4 @@
-"""What a plugin raises to end the process is its own fault, and ends nothing else."""
+"""An exception with which a plugin tries to end the process counts as its fault, and ends nothing else."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_exit_is_the_evaluators_fault(
     )
     said = f"evaluator 'bad' (layerimp-b 1.2) failed{' on original' * (when == 'evaluate')}: {kind.__name__}: 0"
     document = json.loads(out)
-    if when in ("__init__", "prepare"):  # before anything long, all stops
+    if when in ("__init__", "prepare"):  # everything stops before any long work
         assert (code, document["error"]["kind"]) == (2, "PluginError")
         assert document["error"]["message"].startswith(said)
     else:

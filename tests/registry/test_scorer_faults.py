@@ -41,7 +41,7 @@ class Ending(Step):
 
 
 class Writing(Step):
-    """Subtracts in place, what all others are to read."""
+    """Subtracts in place from a tensor that other scorers read."""
 
     name = "bad"
 
@@ -52,7 +52,7 @@ class Writing(Step):
 
 
 class WritingGradients(Step):
-    """Does so on the way back."""
+    """Does so on the backward pass."""
 
     name = "bad"
     sweep = Backward()
@@ -65,7 +65,7 @@ class WritingGradients(Step):
 
 
 class Peeping(Step):
-    """Reads what it does not observe, and another scorer does."""
+    """Reads a site that only another scorer observes."""
 
     name = "bad"
 

@@ -209,7 +209,7 @@ def test_the_comparison_fits_the_screen(
     assert max(map(len, out.splitlines())) <= width
     assert "…" not in out
     _, shown = out.split("comparison, 8 of 32 blocks (25.00%) removed")
-    table = shown.split("* the best")[0]
+    table = shown.split("* best, or")[0]
     rows = [line.split()[0] for line in table.splitlines() if re.match(r"  (original|[a-z-]+)  ", line)]
     whole = "model original depth random relative-magnitude block-influence avss angular".split()
     assert rows == whole * (len(rows) // len(whole))  # as many parts as it takes, of all models each
@@ -220,7 +220,7 @@ def test_the_comparison_fits_the_screen(
     for told in ("20-27", "23.00%", "retained", "accuracy"):
         assert told in table
     assert words.count("*") == tasks + 1  # depth is clearly the best everywhere
-    assert "baselines: depth, random; a scorer that is not above them has shown nothing" in shown
+    assert "baselines: depth, random; a scorer that does not beat them has shown nothing" in shown
 
 
 def test_a_tie_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +229,7 @@ def test_a_tie_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
         report.metrics[label] = [metric(0.5, 0.2, task="task_number_0")]
     Screen().show(report)
     out = capsys.readouterr().out
-    assert "no model is set apart by what it retains" in out
+    assert "no model is significantly better by what it retains" in out
     assert "importance of 32 blocks" in out
     assert "random: importance" not in out
 

@@ -33,14 +33,14 @@ def test_what_goes_is_said_in_depth_order(steps: list[Step], said: str) -> None:
 
 def test_what_joins_is_said() -> None:
     assert list(cuts.seams([3, "17/18"])) == [
-        "seam 17/18: the MLP of block 17 and the attention of block 18; the attention of 17 and the MLP of 18 are one "
-        "block now"
+        "seam 17/18: the MLP of block 17 and the attention of block 18; the attention of 17 and the MLP of 18 now "
+        "form one block"
     ]
     (one,) = cuts.seams(["17/18", "16/17"])
     assert one.startswith(
         "seams 16/17, 17/18: all from the MLP of block 16 to the attention of block 18; the attention"
     )
-    assert one.endswith("attention of 16 and the MLP of 18 are one block now")
+    assert one.endswith("attention of 16 and the MLP of 18 now form one block")
     assert list(cuts.seams([3, "17/18", "17.attn,18.mlp"])) == []
 
 
@@ -86,7 +86,7 @@ def test_words_say_what_the_steps_say(removal: tuple[list[Step], int]) -> None:
         assert ends[0][1] == len(found) - 1
     assert found == kept_halves(steps, num_blocks)
     joined = [(int(one), int(other)) for one, other in found if one != other]
-    said = re.findall(r"the attention of (\d+) and the MLP of (\d+) are", " ".join(cuts.seams(steps)))
+    said = re.findall(r"the attention of (\d+) and the MLP of (\d+) now form", " ".join(cuts.seams(steps)))
     assert [(int(one), int(other)) for one, other in said] == joined
 
 

@@ -1,4 +1,4 @@
-"""The model card: it says what was done, and nobody can inject anything into it."""
+"""The model card: it says what was done, and is safe from injection."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_card_says_what_a_seam_cut() -> None:
     assert "blocks removed" not in card.lower()
     assert "- **Removed:** 1/2, 5 (0-based indices in the source)\n" in card
     told = "- Seam 1/2: the MLP of block 1 and the attention of block 2; "
-    assert f"{told}the attention of 1 and the MLP of 2 are one block now\n" in card
+    assert f"{told}the attention of 1 and the MLP of 2 now form one block\n" in card
     assert "- **Smaller by:** 2 blocks (33.33%), 400 parameters (33.33%), 1,600 bytes (33.33%)" in card
     table = card.partition("## Where the blocks come from")[2]
     assert table.split("\n")[2:] == [

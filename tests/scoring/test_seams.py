@@ -173,7 +173,7 @@ def test_the_model_is_left_as_it_was(cls: type[Scorer]) -> None:
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "bert", "bloom"])
 @pytest.mark.parametrize("scorer", ["block-influence", "taylor", "perplexity", "gbis", "lrp"])
 def test_past_a_seam_blocks_are_scored_as_without_it(name: str, scorer: str) -> None:
-    """Those of which nothing is removed: their scores are those of the model that the seam was removed from."""
+    """Only untouched blocks are scored, in the model without the seam."""
     if (name, scorer) == ("bert", "lrp"):
         pytest.skip("LRP refuses BERT")
     model, batches = stirred(name), [batch(2, 12), padded_batch((12, 5, 9), seed=1)]

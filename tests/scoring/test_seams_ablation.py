@@ -1,4 +1,4 @@
-"""Seams, by scorers that change a step and look at the prediction, against what is computed by hand."""
+"""Seams, by scorers that change a step and read the prediction, against computations by hand."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_probes_of_seams(architecture: str) -> None:
 
 
 def test_an_attention_that_is_known_is_not_run_again() -> None:
-    """Blocks before the changed seam are given back, and in the block where it ends the attention is not computed."""
+    """Blocks before the changed seam return stored outputs; the attention of the block where it ends does not run."""
     model, one = tiny("llama"), batch(3, 12)
     calls: list[tuple[str, int]] = []
     for index, block in enumerate(model.model.layers):
@@ -90,7 +90,7 @@ def test_an_attention_that_is_known_is_not_run_again() -> None:
                 lambda _m, args, _out, call=(name, index): calls.append(call) if len(args[0]) == 3 else None
             )
     scored(model, Perplexity, [one])
-    # In full once; after block b those behind it; after the seam b/b+1 the MLP of b + 1, and the blocks behind that.
+    # All blocks once; after block b the later blocks; after the seam b/b+1 the MLP of b + 1 and the later blocks.
     for index in range(BLOCKS):
         assert calls.count(("attn", index)) == 1 + index + max(0, index - 1)
         assert calls.count(("mlp", index)) == 1 + index + index

@@ -77,7 +77,7 @@ def test_weights_of_the_two_halves(architecture: str) -> None:
 
 @architectures
 def test_relevance_between_the_halves(architecture: str) -> None:
-    """The rules are the scorer's own; where the stream is read, and its gradient, is by hand."""
+    """The rules are those of the scorer; the stream and its gradient are read by hand."""
     model = tiny(architecture, dtype=torch.float64).requires_grad_(False)
     stack, found = layerimp.find_blocks(model), scored(model, LRP)
     totals, logits = torch.zeros(BOTH, dtype=torch.float64), 0.0

@@ -1,4 +1,4 @@
-"""Seams, by scorers that read the residual stream, against what is computed by hand."""
+"""Seams, by scorers that read the residual stream, against computations by hand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_geometry_of_the_stream(architecture: str) -> None:
 
 @architectures
 def test_windows_at_both_parities(architecture: str) -> None:
-    """A window of n is any 2n neighbouring sublayers; a step has the least of those of its own parity that hold it."""
+    """A window of n is any 2n neighbouring sublayers; a step has the lowest score of its windows of the same parity."""
     model = tiny(architecture, dtype=torch.float64)
     at = rows(model, architecture, text())
     for window in (1, 2, 3):
@@ -62,6 +62,6 @@ def test_avss_has_shares_of_its_own_in_each_series(architecture: str, site: Any)
     variance = torch.stack([act.var(correction=0) for act in acts])
     inactive = [(act.abs() < 0.1 * act.square().mean(dim=-1, keepdim=True).sqrt()).double().mean() for act in acts]
     avss = variance / torch.stack(inactive)
-    for parity in (0, 1):  # blocks and seams take turns
+    for parity in (0, 1):  # blocks and seams alternate
         close(found.columns["variance"][parity::2], list(variance[parity::2]))
         close(found.scores[parity::2], list(avss[parity::2] / avss[parity::2].sum()))

@@ -1,4 +1,4 @@
-"""Attention and MLP, scored apart."""
+"""Attention and MLP, scored separately."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from layerimp.testing import BLOCKS
 @pytest.mark.parametrize("silent", [0, 1])
 @pytest.mark.parametrize("architecture", SILENT)
 def test_a_model_with_a_silent_half_is_divided(architecture: str, silent: int) -> None:
-    """Where the first block does not show what its halves are, another one does."""
+    """If the halves of the first block cannot be found, another block of the same structure shows them."""
     model = tiny(architecture, dtype=torch.float64)
     path = SILENT[architecture][silent]
     for parameter in layerimp.find_blocks(model)[0].get_submodule(path).parameters():

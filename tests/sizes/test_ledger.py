@@ -1,4 +1,4 @@
-"""What plans leave by arithmetic is what a checkpoint holds."""
+"""Sizes of pruned models by arithmetic equal those of checkpoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from layerimp.surgery.removal import pruned
 
 
 def stored(model: PreTrainedModel, directory: Path) -> tuple[int, int]:
-    """The parameters and bytes of a checkpoint in several files, by what these say."""
+    """The parameters and bytes of a checkpoint in several files, read from the files."""
     model.save_pretrained(directory, max_shard_size="40KB")
     numbers = size = 0
     for file in directory.glob("*.safetensors"):
@@ -91,7 +91,7 @@ def test_a_parameter_of_two_blocks_goes_with_the_last_of_them() -> None:
 
 
 def by_hand(*blocks: tuple[int, int], outside: int = 10) -> Ledger:
-    """A ledger of attentions and MLPs of so many parameters."""
+    """A ledger of attentions and MLPs with given numbers of parameters."""
     entries: list[tuple[list[Sublayer], Amounts]] = [([], Amounts(outside))]
     for index, (attention, mlp) in enumerate(blocks):
         entries += [([Sublayer(index, "attn")], Amounts(attention)), ([Sublayer(index, "mlp")], Amounts(mlp))]

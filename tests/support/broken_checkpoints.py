@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be loaded, each for another reason."""
+"""Checkpoints that cannot be loaded, each for a different reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An evaluator of quality that keeps its contracts, and one for each contract that breaks it."""
+"""An evaluator of quality that keeps its contracts, and for each contract an evaluator that breaks it."""
 
 from __future__ import annotations
 
@@ -64,21 +64,21 @@ class Rounding(Parameters):
 
 
 class OtherDocuments(Parameters):
-    """Keeps documents whose mean is another number."""
+    """Gives documents' values whose mean differs from the value."""
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         return [Metric("model", "acc", 0.5, documents=(1.0, 1.0, 0.0))]
 
 
 class OtherUnits(Parameters):
-    """Keeps a likelihood in another unit than that of the metric."""
+    """Gives a likelihood in a different unit from the metric."""
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         return [Metric("model", "ppl", 2.0, None, False, likelihood=Likelihood((-1.0, -2.0), (4.0, 4.0)))]
 
 
 class Ragged(Parameters):
-    """Keeps fewer units than documents."""
+    """Gives fewer units than documents."""
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         return [Metric("model", "ppl", 2.0, None, False, likelihood=Likelihood((-1.0, -2.0), (4.0,)))]
@@ -92,21 +92,21 @@ class PerBlock(Parameters):
 
 
 class Guessing(Parameters):
-    """Draws its number."""
+    """Draws its value at random."""
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         return [Metric("model", "luck", float(torch.rand(1, generator=torch.Generator().manual_seed(id(self) % 999))))]
 
 
 class Unprintable(Parameters):
-    """Has a fingerprint that is no text."""
+    """Has a fingerprint that is not text."""
 
     def fingerprint(self) -> Any:
         return object()
 
 
 class Tokenizing(Parameters):
-    """Counts on a tokenizer."""
+    """Needs a tokenizer."""
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         len(tokenizer)
@@ -126,5 +126,5 @@ WRONG_EVALUATORS: list[tuple[type[Evaluator], str, str]] = [
     (PerBlock, "pruned models are measured", "of a pruned model"),
     (Guessing, "quality is repeatable", "after"),
     (Unprintable, "the fingerprint is stable", "not text"),
-    (Tokenizing, "a missing tokenizer is told", "TypeError"),
+    (Tokenizing, "a missing tokenizer is handled", "TypeError"),
 ]

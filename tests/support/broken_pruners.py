@@ -1,4 +1,4 @@
-"""Two pruners that keep their contracts, and one for each contract that breaks it."""
+"""Two pruners that keep their contracts, and for each contract a pruner that breaks it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Spendthrift(Deepest):
 
 
 class Reckless(Deepest):
-    """Knows of nothing protected."""
+    """Ignores protected blocks."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         return super().plan(scoring, type(budget)(budget.num_blocks, budget.count, frozenset(), budget.forced))
 
 
 class Numeric(Deepest):
-    """Takes every step for the index of a block."""
+    """Treats every step as the index of a block."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         plan = super().plan(scoring, budget)
@@ -46,7 +46,7 @@ class Numeric(Deepest):
 
 
 class Seamless(Deepest):
-    """Takes the blocks that a forced seam lies between in its place."""
+    """Takes the two blocks around a forced seam in its place."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         forced = [int(str(step).partition("/")[0]) for step in budget.forced]
@@ -81,7 +81,7 @@ class Sorting(Deepest):
 
 
 class Asking(Deepest):
-    """Asks for the scores of what must not go."""
+    """Asks for scores without a protected block."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         scoring((0, 5))
@@ -89,7 +89,7 @@ class Asking(Deepest):
 
 
 class Fickle(Deepest):
-    """Says that its plans are nested, and turns them round."""
+    """Declares nested plans, but reverses them."""
 
     def plan(self, scoring: Any, budget: Any) -> PrunePlan:
         plan = super().plan(scoring, budget)
@@ -97,7 +97,7 @@ class Fickle(Deepest):
 
 
 class Overlapping(Deepest):
-    """Takes the weakest of one scoring, whatever they share."""
+    """Takes the weakest steps of one scoring, even if they overlap."""
 
     cuts_seams = True
 
@@ -108,7 +108,7 @@ class Overlapping(Deepest):
 
 
 class Seams(Deepest):
-    """Asks what comes next, and takes the deepest."""
+    """Asks for the possible steps, and takes the deepest."""
 
     name = "seams"
     cuts_seams = True

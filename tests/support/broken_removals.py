@@ -1,4 +1,4 @@
-"""A removal that goes wrong where only generation with a cache shows it."""
+"""A wrong removal that shows only in generation with a cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import layerimp
 
 
 def with_stale_indices(prune: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-    """Remove as `prune` does, and leave every attention of a Llama the index that it had before."""
+    """Remove blocks like `prune`, but leave the old index in every attention of a Llama."""
 
     def stale(model: Any, steps: Any) -> Any:
         indices = {id(block.self_attn): block.self_attn.layer_idx for block in layerimp.find_blocks(model)}

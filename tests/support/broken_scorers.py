@@ -1,4 +1,4 @@
-"""For each contract of scorers one that breaks it."""
+"""For each contract of scorers, a scorer that breaks it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layerimp.sweep import Backward, Forward
 
 
 class Norms(Step):
-    """Takes the norms of what a block adds from a method, which others replace."""
+    """Takes the norms of what a block adds from a method, which subclasses replace."""
 
     def update(self, trace: Any) -> None:
         self.mean.add(trace.block, self.norms(trace))
@@ -29,7 +29,7 @@ class Norms(Step):
 
 class Undescribed(Step):
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         width: int = 3
 
@@ -38,7 +38,7 @@ class AnyOption(Step):
     """Takes anything."""
 
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         width: Any = Field(3, description="How wide.")
 
@@ -47,7 +47,7 @@ class Careless(Step):
     """Ignores what it does not know."""
 
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         model_config = Settings(extra="ignore")
 
@@ -56,7 +56,7 @@ class Unfixed(Step):
     """Its options change under way."""
 
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         model_config = Settings(frozen=False)
 
@@ -65,7 +65,7 @@ class Loose(Step):
     """Has a Config of its own kind."""
 
     class Config(BaseModel):
-        """Its options."""
+        """The options."""
 
     Config.model_config = Settings(extra="forbid", frozen=True)
 
@@ -84,16 +84,16 @@ class Width(BaseModel):
 
 
 class Unwritable(Step):
-    """Has an option that is another after it was written."""
+    """Has an option whose value changes when it is written."""
 
     class Config(Options):
-        """Its options."""
+        """The options."""
 
         width: Width = Field(Width(), description="How wide.")
 
 
 class Unpicklable(Step):
-    """Holds a function that was made on the spot."""
+    """Holds a lambda."""
 
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(num_blocks, config)
@@ -115,7 +115,7 @@ class Infinite(Step):
 
 
 class Consuming(Step):
-    """Adds to its sums whenever it is read."""
+    """Adds to its sums whenever the result is computed."""
 
     def compute(self) -> Importance:
         self.mean.add(0, torch.full((5,), 100.0))
@@ -162,7 +162,7 @@ class Forgetful(Step):
 
 
 class Ordered(Norms):
-    """Counts on the blocks' coming from the first to the last."""
+    """Relies on blocks coming from the first to the last."""
 
     def norms(self, trace: Any) -> Any:
         if trace.block == 0:
@@ -178,7 +178,7 @@ class Changing(Norms):
 
 
 class Keeping(Step):
-    """Puts the tensors by, and looks at them in the end."""
+    """Keeps the tensors, and reads them at the end."""
 
     def __init__(self, num_blocks: int, config: Any = None) -> None:
         super().__init__(num_blocks, config)
@@ -241,7 +241,7 @@ class Hooking(Forward):
 
 
 class Writing(Backward):
-    """Changes a weight while it looks."""
+    """Changes a weight of the model."""
 
     @contextmanager
     def rules(self, stack: Any) -> Iterator[dict[str, Any]]:
@@ -272,7 +272,7 @@ class Reseeds(Step):
 
 
 class StatelessPickle(Step):
-    """Forgets what it has seen on the way to another process."""
+    """Loses its state when it is pickled."""
 
     def __getstate__(self) -> dict[str, Any]:
         mean = Mean(self.num_blocks)
@@ -282,7 +282,7 @@ class StatelessPickle(Step):
 
 
 class Parochial(Norms):
-    """Knows decoders only, and fails on others."""
+    """Supports only decoders, and fails on other models."""
 
     def norms(self, trace: Any) -> Any:
         if trace.rows("block_out").mean(dim=-1).abs().max() < 1e-9:  # it ends in a layer norm
@@ -291,7 +291,7 @@ class Parochial(Norms):
 
 
 class Depth(Step):
-    """Says that an identity scores least, where the depth alone counts."""
+    """Declares that an identity scores least, although only the depth counts."""
 
     def compute(self) -> Importance:
         return Importance(scores=[float(block + 1) for block in range(self.num_blocks)])

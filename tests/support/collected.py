@@ -1,4 +1,4 @@
-"""A scorer that keeps all that its traces hold."""
+"""A scorer that keeps everything in its traces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Batch = dict[str, torch.Tensor]
 
 
 class Collect(Scorer):
-    """Keeps copies of all that its traces hold, in the order in which they came."""
+    """Keeps copies of everything in its traces, in the order of arrival."""
 
     name = "collect"
     observes = Backward.SITES
@@ -52,7 +52,7 @@ class Collect(Scorer):
 
 
 def collect(model: Any, batches: list[Batch], sweep: Backward | None = None, removed: tuple[int, ...] = ()) -> Any:
-    """The traces of a backward sweep, unless it is another one."""
+    """The traces of a sweep, by default of the gradient sweep."""
     scorer = Collect(BLOCKS - len(removed), sweep or Backward())
     measure(layerimp.find_blocks(model), batches, {"collect": scorer}, removed=removed)
     return scorer.traces

@@ -1,4 +1,4 @@
-"""Tokenizers that frame rows in several ways, and labels."""
+"""Tokenizers that put different special tokens around rows, and labels."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FRAMES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
     "eos": ((), (), (EOS,)),
     "framed": ((BOS,), (EOS,), ()),
 }
-"""What opens and what closes each row, and what parts the documents."""
+"""The tokens at the beginning and the end of each row, and the separator of documents."""
 
 
 @cache
 def tokenizer(frame: str = "bos and eos") -> Any:
-    """One that frames its rows in this way."""
+    """A tokenizer that puts these special tokens around rows."""
     made = tiny_tokenizer(bos="bos" in frame or frame == "framed", eos=frame != "neither")
     if frame == "framed":
         made.backend_tokenizer.post_processor = processors.TemplateProcessing(

@@ -19,7 +19,7 @@ GONE: tuple[Step, ...] = (1, "1/2")
 
 
 def case_of(model: Any, gone: Sequence[Step], batches: list[Any] | None = None) -> Case:
-    """The model without these steps, as a healer gets it."""
+    """A healer's input for the model without these steps."""
     intact = find_blocks(model)
     pruned = find_blocks(prepare(intact, gone).beside())
     text = batches or [batch(4, 16, seed=1), padded_batch((12, 5, 9))]

@@ -1,4 +1,4 @@
-"""Findings of grids that nobody computed, and what their pages show."""
+"""Findings of made-up grids, and the content of their pages."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def found_of(
     only: Sequence[str] = ("scoring", "planning", "evaluation", "costing"),
     **grid: Any,
 ) -> Findings:
-    """Findings of made-up results: cells whose name holds `fails` fail, and those not `only` stay open."""
+    """Findings of made-up results: cells whose name contains `fails` fail, and cells other than `only` stay open."""
     layout = layout_of(models, scorers, tasks, pruners, **{"counts": (1,), "ratios": (0.25, 0.5), "repeats": 4, **grid})
     world, records = World(num_blocks, infinite), dict[str, Record]()
     while True:

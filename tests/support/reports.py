@@ -1,4 +1,4 @@
-"""Reports of runs that nobody made."""
+"""Made-up reports of runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ppl(value: float, task: str = "wikitext") -> Metric:
 
 
 def report(**recipe: Any) -> Report:
-    """A whole run: 4 blocks, of which 2 went."""
+    """A complete run, which removed 2 of 4 blocks."""
     made = Report(make_recipe({"model": "dir/tiny", **recipe}), num_blocks=4, loader="AutoModelForCausalLM")
     made.calibration = {"source": "text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"}
     made.sizes = {"original": Size(4, 1000, 4000), "paper": Size(2, 600, 2400)}
@@ -39,12 +39,12 @@ def report(**recipe: Any) -> Report:
 
 
 def strict(document: Any) -> Any:
-    """Through JSON that has no NaN and no infinity."""
+    """Round trip through JSON that allows no NaN and no infinity."""
     return json.loads(json.dumps(document, allow_nan=False))
 
 
 def with_a_seam() -> Report:
-    """A run of 6 blocks, of which one went, and a seam."""
+    """A run with 6 blocks, which removed a block and a seam."""
     made = report(limit=20)
     made.num_blocks = 6
     made.sizes = {"original": Size(6, 1200, 4800), "paper": Size(4, 800, 3200)}

@@ -1,4 +1,4 @@
-"""Blocks and seams of tiny models, scored, and what their scores are compared with."""
+"""Scores of blocks and seams of tiny models, and the values that they are compared with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from layerimp.testing import BLOCKS, batch, padded_batch
 
 Batch = dict[str, Tensor]
 BOTH = 2 * BLOCKS - 1
-"""How many blocks and seams there are."""
+"""The numbers of blocks and seams."""
 
 
 def text() -> list[Batch]:
@@ -51,7 +51,7 @@ def scored(
 
 
 def places(importance: Importance, num_blocks: int = BLOCKS) -> list[tuple[int, int]]:
-    """Where each of the steps of an intact model begins and ends, as numbers of sublayers."""
+    """The numbers of the sublayers at which each step of an intact model begins and ends."""
     parts = [sublayers_of(step) for step in importance.blocks]
     assert len(parts) == 2 * num_blocks - 1
     return [(one[0].depth, one[-1].depth + 1) for one in parts]
@@ -97,7 +97,7 @@ def gradients(model: Any, architecture: str, one: Batch) -> tuple[list[Tensor], 
 
 
 def without(model: Any, architecture: str, begin: int, end: int, factor: float | Tensor, one: Batch) -> Tensor:
-    """The loss when what lies between two places adds so many times of what it adds, or something else."""
+    """The loss if what is added between two places is multiplied by a factor, or replaced."""
     with written_out(model, architecture) as stream, torch.no_grad():
 
         def change(state: Tensor) -> Tensor:
@@ -125,5 +125,5 @@ EVERY: dict[str, tuple[type[Scorer], dict[str, Any]]] = {
 
 
 def all_of(num_blocks: int) -> dict[str, Scorer]:
-    """Every scorer of `EVERY`, for so many blocks or seams."""
+    """Every scorer of `EVERY`, for a number of blocks or seams."""
     return {label: made(cls, num_blocks, options) for label, (cls, options) in EVERY.items()}

@@ -1,4 +1,4 @@
-"""Models whose blocks differ in all that they hold, and what they compute."""
+"""Models whose blocks differ in all weights, and their computations by hand."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def stirred(name: str, **changes: Any) -> PreTrainedModel:
 
 
 def left(steps: list[Step]) -> list[Sublayer]:
-    """The sublayers that steps leave."""
+    """The sublayers that are left after some steps."""
     gone = removed_by(steps)
     return [one for depth in range(2 * BLOCKS) if (one := Sublayer.at(depth)) not in gone]
 
 
 def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """What a model makes of tokens without padding."""
+    """The output of a model for tokens without padding."""
     with torch.no_grad():
         found: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     return found

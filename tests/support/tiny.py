@@ -104,7 +104,7 @@ UNPRUNABLE: dict[str, dict[str, Any]] = {
 }
 """Architectures that can be scored, but whose blocks depend on their position."""
 EAGER_ONLY = frozenset({"gemma2", "bloom", "gpt_neo", "gpt_oss", "deberta-v2"})
-"""Architectures that refuse sdpa."""
+"""Architectures that do not support sdpa."""
 UNEVEN = {"mlp_only_layers": [1, 3], "intermediate_size": 256}
 """The changes of qwen3_moe that make two blocks with small experts, and two large ones without."""
 POST_NORM = frozenset(ENCODERS)

@@ -78,7 +78,7 @@ class TestTheTrialCanFail:
 
     @pytest.fixture
     def unproved(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-        """No removal and no checkpoint is proved."""
+        """Turns off the proofs of removals and checkpoints."""
         monkeypatch.setattr(surgery, "deviation", lambda *_args: 0.0)
         monkeypatch.setattr(saving, "check_checkpoint", lambda *_args: None)
         return monkeypatch
@@ -106,7 +106,7 @@ class TestTheTrialCanFail:
         assert (case.outcome, "logits in memory are off" in case.said) == ("wrong", True)
 
     def test_a_stale_index(self, unproved: pytest.MonkeyPatch) -> None:
-        """Seen by cached generation alone."""
+        """Shows only in generation with a cache."""
         unproved.setattr(layerimp, "prune", with_stale_indices(layerimp.prune))
         case = self.outcome("llama")
         assert case.outcome == "wrong"
@@ -131,7 +131,7 @@ class TestTheTrialCanFail:
 
 
 def test_a_broken_removal_is_refused_by_layerimp_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same stale index, with the proofs at work."""
+    """The same stale index, with the proofs turned on."""
     monkeypatch.setattr(application, "_set", lambda *_args: None)
     with pytest.raises(SurgeryError, match="with a cache without block 1"):
         layerimp.prune(zoo.build("llama", "causal"), [1])

@@ -45,7 +45,7 @@ def test_in_many_architectures_a_seam_is_exact_or_refused(kind: str) -> None:
 
 
 class TestTheTrialCanFail:
-    """Each of these breaks the removal of a seam in another way; the trial has to call it wrong."""
+    """Each of these breaks the removal of a seam in another way, which the trial has to detect."""
 
     @pytest.fixture(autouse=True)
     def _unproved(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A backward sweep of what cannot be swept is refused, and says where."""
+"""The gradient sweep refuses what it cannot handle, and says where the problem is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_bad_activation_names_block_and_batch() -> None:
 
 def test_a_bad_gradient_names_block_and_batch() -> None:
     model = tiny("llama")
-    # The square root of 0 adds nothing on the way there; its slope is infinite.
+    # The square root of 0 adds nothing in the forward pass, but its slope is infinite.
     model.model.layers[2].mlp.register_forward_hook(lambda _m, _a, out: out + (0 * out).abs().sqrt())
     with pytest.raises(NonFiniteError, match="the gradient at block 2 is a NaN or an infinity in batch 0"):
         collect(model, [batch()])

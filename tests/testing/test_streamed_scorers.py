@@ -43,7 +43,7 @@ class ForgetfulLoudest(Loudest):
 
 
 class LastBlock(Loudest):
-    """Takes the last block for the end of a batch."""
+    """Treats the last block as the end of a batch."""
 
     end_batch = Step.end_batch
 

@@ -1,4 +1,4 @@
-"""The page of a grid in all cases: healed, empty, broken, and with whatever names."""
+"""The page of a grid in special cases: healed, empty, broken, and with strange names."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_healed_models_are_told_from_the_others() -> None:
     assert "avss+linear" in pictures(document)[0][1]
     assert pictures(document)[1][0].startswith("Bars of how many of 12 blocks may go. While 95% is retained: ")
     assert "avss+linear" in pictures(document)[1][1]
-    # Scores are of scorers alone, and so are the blocks that go.
+    # Scores and removed blocks exist only for scorers, not for scorers with healers.
     assert all("+" not in picture for _, picture in pictures(document)[2:])
     assert "heal" not in words(page(found_of())).lower()
 

@@ -1,4 +1,4 @@
-"""The page of a grid: what it says, and that a browser shows it."""
+"""The page of a grid: its content, and rendering in a browser."""
 
 from __future__ import annotations
 
