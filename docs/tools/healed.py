@@ -27,7 +27,7 @@ from layerimp.report.statistics import Interval, interval
 RECIPE = pages.ROOT / "benchmarks" / "grids" / "starter-healed.yaml"
 DATA = pages.ROOT / "docs" / "figures" / "healed.json"
 HEALER = "linear"
-WIDTH, HEIGHT, TOP, BOTTOM, LEFT, GAP, RIGHT = 870, 310, 62, 52, 54, 26, 16
+WIDTH, HEIGHT, TOP, BOTTOM, LEFT, GAP, RIGHT = 760, 300, 64, 56, 56, 24, 14
 """In pixels: the picture, and what lies around and between its panels."""
 _LINES = {"unhealed": "", "healed": f"+{HEALER}"}
 """What the lines of a panel are called, and how their labels in the grid end."""
@@ -106,7 +106,7 @@ def picture(found: Measured) -> str:
         left = LEFT + n * (wide + GAP)
         axes = figure.add_axes((left / WIDTH, BOTTOM / HEIGHT, wide / WIDTH, (HEIGHT - TOP - BOTTOM) / HEIGHT))
         _panel(axes, {name: found["retained"][scorer + ending] for name, ending in _LINES.items()})
-        axes.set_title(scorer, fontsize=13, color=INK, loc="left", pad=8, fontweight="bold")
+        axes.set_title(scorer, fontsize=14, color=INK, loc="left", pad=8, fontweight="bold")
         axes.tick_params(labelleft=n == 0)
     _words(figure, found)
     return standalone(str(drawn(figure, "healed", "What is retained by removed blocks, unhealed and healed")))
@@ -114,16 +114,16 @@ def picture(found: Measured) -> str:
 
 def _words(figure: Figure, found: Measured) -> None:
     """What the axes mean, and which line is which."""
-    how: dict[str, Any] = {"fontsize": 12, "color": MUTED, "va": "center_baseline"}
+    how: dict[str, Any] = {"fontsize": 13, "color": MUTED, "va": "center_baseline"}
     figure.text(8 / WIDTH, 1 - 17 / HEIGHT, "retained", **how)
     below = f"blocks removed, of {found['num_blocks']}"
     figure.text((LEFT + WIDTH - RIGHT) / 2 / WIDTH, 14 / HEIGHT, below, ha="center", **how)
-    x = WIDTH - RIGHT - 190
+    x = WIDTH - RIGHT - 208
     for name, style in _STYLES.items():
         across, up = [x / WIDTH, (x + 15) / WIDTH, (x + 30) / WIDTH], [1 - 17 / HEIGHT] * 3
         figure.add_artist(Line2D(across, up, linewidth=2, markevery=[1], **_EDGE, **style))
         figure.text((x + 36) / WIDTH, 1 - 17 / HEIGHT, name, **how | {"color": style["color"]})
-        x += 110
+        x += 118
 
 
 def _panel(axes: Axes, lines: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
@@ -136,7 +136,7 @@ def _panel(axes: Axes, lines: Mapping[str, Mapping[str, Sequence[float]]]) -> No
     axes.spines["bottom"].set_color(LINE)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=11.5, labelcolor=MUTED, pad=6)
+    axes.tick_params(length=0, labelsize=12.5, labelcolor=MUTED, pad=6)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     for name, line in lines.items():
         spans = [Interval(1.0, 1.0, 1.0, 1), *map(interval, line.values())]
@@ -163,8 +163,8 @@ def caption(found: Measured) -> str:
     def share(line: str, count: str) -> str:
         return f"{100 * interval(found['retained']['block-influence' + _LINES[line]][count]).mean:.0f} %"
 
-    four, six = (f"{share('unhealed', count)} and {share('healed', count)}" for count in ("4", "6"))
+    four, six = (f"{share('unhealed', count)}, healed {share('healed', count)}" for count in ("4", "6"))
     return (
-        f"without 4 of its {found['num_blocks']} blocks, chosen by `block-influence`, it retains {four} healed; "
+        f"without 4 of its {found['num_blocks']} blocks, chosen by `block-influence`, it retains {four}; "
         f"without 6, {six}."
     )
