@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import healed
 import pages
 from matplotlib.figure import Figure
 
@@ -83,4 +84,4 @@ def _scores(options: str) -> dict[str, Any]:
     return found
 
 
-FIGURES = {"first-blocks": first_blocks, "ranks": ranks, "retained": retained}
+FIGURES = {"first-blocks": first_blocks, "healed": healed.measured_picture, "ranks": ranks, "retained": retained}

@@ -284,7 +284,8 @@ def _file(name: str) -> str:
 
 
 def _figure(name: str) -> str:
-    return _file(f"docs/figures/{name}.svg")
+    """A picture in the colours of the site, which has a switch between light and dark."""
+    return re.sub(r"<style>.*?</style>", "", _file(f"docs/figures/{name}.svg"))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

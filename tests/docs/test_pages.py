@@ -36,8 +36,9 @@ from layerimp.report import schema
 ROOT = pages.ROOT
 DOCS = ROOT / "docs"
 PAGES = pages.pages()
-FOLLOWED_ELSEWHERE = {"write-a-scorer.md"}
-"""Pages whose commands need what they install; see test_third_party.py."""
+README = ROOT / "README.md"
+FOLLOWED_ELSEWHERE = {"write-a-scorer.md", "index.md"}
+"""Pages whose commands need what they install, see test_third_party.py, or are those of the README."""
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 LANGUAGES = {"bash", "python", "text", "toml", "yaml", "json"}
 FOREIGN = {
@@ -101,7 +102,8 @@ def empty(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_code_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
     if page.name in FOLLOWED_ELSEWHERE:
         return
-    folder: pages.Workshop = request.getfixturevalue("empty" if page.parent.name == "tutorials" else "workshop")
+    begins_empty = page == README or page.parent.name == "tutorials"
+    folder: pages.Workshop = request.getfixturevalue("empty" if begins_empty else "workshop")
     if page.name == "unusual-models.md":
         unusual_models(folder.folder)
     printed = command = ""
@@ -114,6 +116,11 @@ def test_code_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
                 f"python docs/tools/regenerate.py {page} brings up to date:\n{printed}"
             )
         printed, command = (folder.run(block) if block.runs else ""), block.code
+
+
+def test_the_home_page_shows_what_the_readme_shows() -> None:
+    home, readme = (pages.blocks(page.read_text()) for page in (DOCS / "index.md", README))
+    assert [block for block in readme if block in home] == home
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -63,7 +63,8 @@ def drawn(figure: Figure, name: str, alt: str) -> Markup:
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
     text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
-    text = re.sub(r"""(font: [^;"']*?px) [^;"]*""", r"\1 var(--sans)", text)
+    # Versions of Matplotlib write the family by itself, or in the shorthand.
+    text = re.sub(r"""(font: [^;"']*?px|font-family:) [^;"]*""", r"\1 var(--sans)", text)
     # Whole tags are left alone but for what says where things are: two decimals are finer than any screen.
     text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+|\n", r"\1 ", found[0]), text)
     text = re.sub(r">\s+<", "><", text)
