@@ -93,10 +93,10 @@ def _times(found: Forecast) -> Iterator[str]:
 
 
 def _memory(memory: MemoryForecast) -> str:
-    copy = f", and {_gib(memory['verifying'])} to verify a checkpoint" if memory["verifying"] else ""
+    copy = f", and {gib(memory['verifying'])} to verify a checkpoint" if memory["verifying"] else ""
     return (
-        f"memory on {memory['device']}: {_gib(memory['weights'])} of weights in {memory['dtype']}{copy}; "
-        f"{_gib(memory['free'])} are free"
+        f"memory on {memory['device']}: {gib(memory['weights'])} of weights in {memory['dtype']}{copy}; "
+        f"{gib(memory['free'])} are free"
     )
 
 
@@ -179,5 +179,6 @@ def _range(value: Range) -> str:
     return " to ".join(dict.fromkeys(map(amount, ends)))
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
+    """Format a number of bytes in GiB."""
     return f"{size / 2**30:.2f} GiB"

@@ -89,6 +89,14 @@ def _lines(found: Inspection) -> Iterator[str]:
     if files := found["files"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in files["numbers"].items())
         yield f"{files['files']} weight file{'s' * (files['files'] != 1)}: {files['bytes']:,} bytes ({kinds})"
+    from layerimp.cli.forecast import gib
+
+    memory = found["memory"]
+    fits = "fits" if memory["weights"] <= memory["free"] else "does not fit, and is streamed"
+    yield (
+        f"memory: {gib(memory['weights'])} of weights, {gib(memory['free'])} free: the model {fits} "
+        f"(--stream: {gib(memory['streamed'])} of weights at a time)"
+    )
     yield from _reasons(found, "not_removed", "stock code builds the model without any one of its blocks")
     yield from _reasons(found, "not_divided", "every block can be divided into attention and MLP, so seams can be cut")
     yield from (f"note: {note}" for note in found["notes"])

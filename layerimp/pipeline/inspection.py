@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import torch
+
+from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Whole
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import SAFETENSORS
@@ -39,6 +42,11 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
         "outside": _part(outside),
         "blocks": [_block(outline, index, refusal) for index, refusal in enumerate(outline.removable())],
         "files": _files(outline),
+        "memory": {
+            "weights": whole.bytes,
+            "streamed": max(outline.ledger.inside(sublayers_of(index)).bytes for index in range(len(outline.stack))),
+            "free": free_bytes(torch.device("cpu")),
+        },
         "notes": list(_notes(outline)),
     }
 

@@ -54,6 +54,17 @@ class Files(TypedDict):
 
 
 @closed
+class Fit(TypedDict):
+    """Whether a model fits into memory. Activations need further memory."""
+
+    weights: Annotated[int, Field(description="The bytes of all weights, as they are stored.")]
+    streamed: Annotated[
+        int, Field(description="The bytes of the weights of the largest block: a streamed model holds one at a time.")
+    ]
+    free: Annotated[int, Field(description="The bytes of memory that are currently free.")]
+
+
+@closed
 class Inspection(TypedDict):
     """The document that `layerimp inspect` prints with `--json`."""
 
@@ -71,6 +82,7 @@ class Inspection(TypedDict):
     outside: Annotated[Part, Field(description="The part that is never removed: embeddings, head, and the like.")]
     blocks: Annotated[list[InspectedBlock], Field(description="The blocks, by depth.")]
     files: Annotated[Files | None, Field(description="The weight files; null if they are not in a local directory.")]
+    memory: Annotated[Fit, Field(description="The memory that the weights take, and the memory that is free.")]
     notes: Annotated[list[str], Field(description="Where the files and the configuration disagree.")]
 
 

@@ -21,7 +21,7 @@ from layerimp.blocks.halves import find_halves
 from layerimp.blocks.middle import Halves
 from layerimp.errors import ModelError, SurgeryError
 from layerimp.models.sizing import ledger_of
-from layerimp.pipeline import outline
+from layerimp.pipeline import inspection, outline
 from layerimp.pipeline.inspection import inspect_model
 from layerimp.pipeline.outline import Outline, stand_in
 from layerimp.recipe import Permissions
@@ -180,3 +180,19 @@ def test_the_command_shows_it(layerimp_command: Run, model_dir: Path, tmp_path: 
     code, out, err = layerimp_command("inspect", tmp_path / "nothing")
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("free", [1000, 1 << 40])
+def test_whether_a_model_fits(
+    free: int, tmp_path: Path, layerimp_command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("llama")
+    directory = tmp_path / "model"
+    model.save_pretrained(directory)
+    monkeypatch.setattr(inspection, "free_bytes", lambda _device: free)
+    found = inspect_model(str(directory), Permissions())["memory"]
+    sizes = [sum(one.nbytes for one in block.parameters()) for block in layerimp.find_blocks(model)]
+    assert found == {"weights": sum(one.nbytes for one in model.parameters()), "streamed": max(sizes), "free": free}
+    code, out, _ = layerimp_command("inspect", directory)
+    assert code == 0
+    assert f"the model {'fits' if free > 1000 else 'does not fit, and is streamed'} (--stream: " in out
