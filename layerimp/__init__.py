@@ -26,6 +26,7 @@ __all__ = [
     "hookimpl",
     "load",
     "prune",
+    "read_plans",
     "run",
     "run_grid",
     "save",
@@ -50,6 +51,7 @@ _HOME = {
     "hookimpl": "hookspecs",
     "load": "models.loading",
     "prune": "surgery.removal",
+    "read_plans": "recipe.plans",
     "run": "pipeline.commands",
     "run_grid": "bench.commands",
     "save": "checkpoint.saving",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from layerimp.pipeline.healing import heal
     from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Recipe
+    from layerimp.recipe.plans import read_plans
     from layerimp.scorer import Importance, Scorer
     from layerimp.scoring.engine import score
     from layerimp.surgery.removal import prune

@@ -21,7 +21,7 @@ def plan(*, plan: Path, **given: Any) -> int:
     Example: layerimp plan --plan OUT/plan.json --export mergekit
     """
     from layerimp.cli.display import Screen
-    from layerimp.cli.plan_files import read_plans
+    from layerimp.recipe.plans import read_plans
 
     plans = read_plans(plan, given["label"], given["count"])
     screen = Screen(json=given["json"])

@@ -58,7 +58,7 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
     for name in ("blocks", "ratio", "target", "protect", "scorer", "calibration", "cuts"):
         if plan is not None and given[name] is not None:
             raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
-    from layerimp.cli.plan_files import read_plans
+    from layerimp.recipe.plans import read_plans
 
     if plan is not None:
         plans = {"plans": read_plans(plan, label, given.pop("count"))}

@@ -167,7 +167,7 @@ def prune_model(
         else:
             for label, removal in prepare_removals(report, loaded, plans, selection, stage).items():
                 with removal.applied():
-                    write_checkpoint(loaded.model, loaded.tokenizer, report, label, stage, progress)
+                    write_checkpoint(loaded.model, loaded.tokenizer, report, label, stage, progress, command="prune")
         report.write(stage)
     return report.placed()
 

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp._version import __version__
 from layerimp.cache.unfinished import Unfinished
 from layerimp.checkpoint.record import Record, read_record
 from layerimp.checkpoint.saving import write
@@ -16,6 +15,8 @@ from layerimp.errors import InputError, ModelError
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.dtypes import name_of
+from layerimp.models.loading import auto_class
+from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.healing import configured, further_text
 from layerimp.pipeline.output import output_directory
@@ -24,6 +25,7 @@ from layerimp.pipeline.stages import check_calibration, draw, load_model
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
 from layerimp.report import conversion
+from layerimp.report.healed_card import healed_card
 from layerimp.steps import Step, checked_steps, simplest
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def heal_checkpoint(
             progress=progress,
         )
         with progress.stage("save"):
-            _save(found, ours, stage, recipe, record, healer, drawn)
+            _save(found, ours, stage, recipe, record, repairer, drawn)
     return _document(recipe, record, found, healer, repairer, drawn)
 
 
@@ -99,16 +101,27 @@ def begun(
 
 
 def _save(
-    found: Healed, ours: Loaded, stage: Path, recipe: Recipe, record: Record, healer: str, drawn: CalibrationSet
+    found: Healed, ours: Loaded, stage: Path, recipe: Recipe, record: Record, healer: Healer, drawn: CalibrationSet
 ) -> None:
-    """Write the healed model, with a card and a record that name the healer."""
+    """Write the healed model, with a card and a record that name the healer, and the intact model's licence."""
+    before, origin = Path(recipe.model).expanduser() / CARD, origin_of(record.source)
+    origin.copy_license(stage)
     write(
         found.model,
         ours.tokenizer,
         stage,
         verify=recipe.verify,
-        card=_card(Path(recipe.model), found, healer, drawn),
-        record=record.model_copy(update={"healers": (*record.healers, healer)}),
+        card=healed_card(
+            before.read_text(encoding="utf-8") if before.exists() else "",
+            origin,
+            auto_class(found.model.config),
+            recipe,
+            healer,
+            found.repairs,
+            found.loss,
+            drawn.description,
+        ),
+        record=record.model_copy(update={"healers": (*record.healers, healer.name)}),
         max_shard_size=recipe.max_shard_size,
     )
 
@@ -134,19 +147,6 @@ def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) 
     if teacher is not None:
         changed["source"] = absolute(teacher, assets().models)
     return known.model_copy(update=changed)
-
-
-def _card(pruned: Path, found: Healed, healer: str, drawn: CalibrationSet) -> str:
-    """Return the pruned model's card, with a section on healing."""
-    before = pruned / "README.md"
-    card = before.read_text(encoding="utf-8") if before.exists() else "# A pruned model\n"
-    loss = ", ".join(f"{name} {value:.4f}" for name, value in found.loss.items())
-    done = "; ".join(f"{repair.gap}: {repair.done}" for repair in found.repairs)
-    return (
-        f"{card}\n## Healed\n\n- **Method:** healer {healer}, layerimp {__version__} ({done})\n- **Text:** "
-        f"{drawn.num_tokens:,} tokens (fingerprint {drawn.fingerprint})\n- **Held-out loss:** {loss}\n\n"
-        "The figures above are for the model before healing.\n"
-    )
 
 
 def _document(

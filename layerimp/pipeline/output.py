@@ -11,9 +11,11 @@ from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import write
 from layerimp.checkpoint.staging import check_name, check_target, staged
 from layerimp.errors import OutputError
+from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.resolve import model_anywhere
 from layerimp.registry.assets import located
 from layerimp.report.data import why_not_ours
+from layerimp.report.folders import tree_without_folders
 from layerimp.report.model_card import model_card
 from layerimp.scoring.selection import is_blind
 from layerimp.steps import simplest
@@ -34,8 +36,13 @@ def write_checkpoint(
     label: str,
     stage: Path,
     progress: Progress,
+    *,
+    command: str = "run",
 ) -> None:
-    """Write a pruned model in its current state under its label, with a card and a record, and add it to the report."""
+    """Write a pruned model in its current state under its label, with a card, a record and its source's licence.
+
+    The report notes the path; the card names the command that made the checkpoint.
+    """
     directory = begin_checkpoint(report, label, stage)
     with progress.stage(f"save {report.checkpoints[label]}"):
         write(
@@ -43,7 +50,7 @@ def write_checkpoint(
             tokenizer,
             directory,
             verify=report.recipe.verify,
-            card=model_card(report, label),
+            card=_card(report, label, directory, command),
             record=_record(report, label),
             max_shard_size=report.recipe.max_shard_size,
         )
@@ -57,9 +64,16 @@ def begin_checkpoint(report: Report, label: str, stage: Path) -> Path:
 
 
 def describe_checkpoint(report: Report, label: str, directory: Path) -> None:
-    """Put the card and the record of a checkpoint beside weights that are there already."""
-    (directory / "README.md").write_text(model_card(report, label), encoding="utf-8")
+    """Put the card, the record and the source's licence of a checkpoint that `prune` made beside its weights."""
+    (directory / CARD).write_text(_card(report, label, directory, "prune"), encoding="utf-8")
     _record(report, label).write(directory)
+
+
+def _card(report: Report, label: str, directory: Path, command: str) -> str:
+    """Return the card of a checkpoint, and copy the file of its source's licence, if there is one, beside it."""
+    origin = origin_of(report.recipe.model)
+    origin.copy_license(directory)
+    return model_card(report, label, origin, command=command)
 
 
 def _record(report: Report, label: str) -> Record:
@@ -74,7 +88,6 @@ def _record(report: Report, label: str) -> Record:
 
 def write_page(report: Report, selection: Selection, directory: Path) -> None:
     """Write the results of a run as a page that does not show paths of this machine."""
-    from layerimp.report.html.format import tree_without_folders
     from layerimp.report.html.page import page, write
     from layerimp.report.run_findings import run_findings
 

@@ -22,7 +22,7 @@ from layerimp.blocks.equivalence import (
 )
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.stack import BlockStack
-from layerimp.errors import LayerimpError, ModelError, SurgeryError, one_line
+from layerimp.errors import LayerimpError, ModelError, OptionError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF
 from layerimp.pruner import PrunePlan
@@ -56,11 +56,15 @@ def prune(model: Model, blocks: Sequence[Step] | PrunePlan) -> Model:
         The same object. A new model built from its changed configuration has the same blocks.
 
     Raises:
-        OptionError: a block does not exist, or two steps overlap.
+        OptionError: a block does not exist, two steps overlap, or the plan is for another number of blocks.
         SurgeryError: the steps cannot be removed exactly; the error says why.
     """
-    steps = blocks.blocks if isinstance(blocks, PrunePlan) else blocks
-    prepare(find_blocks(model), steps).apply()
+    stack = find_blocks(model)
+    if isinstance(blocks, PrunePlan):
+        if blocks.num_blocks != len(stack):
+            raise OptionError(f"the plan is for {blocks.num_blocks} blocks; the model has {len(stack)}")
+        blocks = blocks.blocks
+    prepare(stack, blocks).apply()
     return model
 
 

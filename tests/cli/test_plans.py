@@ -16,8 +16,8 @@ from support.mood import Run
 from transformers import AutoModelForCausalLM
 
 from layerimp import PrunePlan
-from layerimp.cli.plan_files import read_plans
 from layerimp.errors import OptionError, UnknownNameError
+from layerimp.recipe.plans import read_plans
 from layerimp.report.plan_exports import exported
 
 

@@ -49,6 +49,7 @@ FOREIGN = {
     "--help",
     "--version",
     "--install-completion",
+    "--exclude",
 }
 """Options on pages that belong to other tools, or to layerimp itself rather than to a command."""
 

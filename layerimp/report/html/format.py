@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePath
-from typing import Any
+from collections.abc import Iterable
 
 from layerimp.report.tables import named
 
@@ -33,28 +30,6 @@ def listed(names: Iterable[str]) -> str:
 def unbroken(ratio: float) -> str:
     """A ratio as people say it, on one line."""
     return named(ratio).replace(" ", "\N{NO-BREAK SPACE}")
-
-
-_FOLDERS = re.compile(r"""(?<=')/(?:[^'/]+/)*(?=[^'/])|(?<![\w.~</-])/(?:[^\s/'"`:;,()<>]+/)*(?=[^\s/])""")
-
-
-def without_folders(text: str) -> str:
-    """A text in which absolute paths are cut to their last part: a page is passed on, and need not tell of a home."""
-    return _FOLDERS.sub("", text)
-
-
-def tree_without_folders(data: Any) -> Any:
-    """Plain data in which all text is without folders."""
-    if isinstance(data, str):
-        return without_folders(data)
-    if isinstance(data, Mapping):
-        return {name: tree_without_folders(value) for name, value in data.items()}
-    return [tree_without_folders(value) for value in data] if isinstance(data, Sequence) else data
-
-
-def last_part(path: str) -> str:
-    """An absolute path without its folders; any other name as it is."""
-    return PurePath(path).name if PurePath(path).is_absolute() else path
 
 
 def signed(value: float, how: str) -> str:

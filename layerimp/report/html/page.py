@@ -13,9 +13,10 @@ from jinja2 import Environment, StrictUndefined
 
 from layerimp.errors import OutputError
 from layerimp.report.data import PAGE
+from layerimp.report.folders import last_part, without_folders
 from layerimp.report.formats import as_csv
 from layerimp.report.html.figures import Figures
-from layerimp.report.html.format import count, duration, last_part, listed, unbroken, without_folders
+from layerimp.report.html.format import count, duration, listed, unbroken
 from layerimp.report.html.svg import looks
 from layerimp.report.html.view import View
 from layerimp.report.json_export import as_document

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from lm_eval.models.utils_hf import clear_torch_cache
 
 from layerimp.errors import TaskError
+from layerimp_harness.lm_eval_names import clear_torch_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

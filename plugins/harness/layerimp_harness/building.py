@@ -7,10 +7,9 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
-from lm_eval.tasks._factory import TaskFactory
-
 from layerimp.errors import TaskError, listing, unknown_name
 from layerimp_harness import guard
+from layerimp_harness.lm_eval_names import TaskFactory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,8 +150,12 @@ def _located(value: Any, places: Sequence[Path], task: str) -> Any:
 
 def _check_metrics(config: dict[str, Any], file: Path) -> None:
     """lm-eval looks for a metric that it does not know on the network, and goes on without one."""
-    from lm_eval.api import metrics  # noqa: F401  (fills the registries)
-    from lm_eval.api.registry import AGGREGATION_REGISTRY, METRIC_AGGREGATION_REGISTRY, METRIC_REGISTRY
+    from layerimp_harness.lm_eval_names import (  # `metrics` fills the registries
+        AGGREGATION_REGISTRY,
+        METRIC_AGGREGATION_REGISTRY,
+        METRIC_REGISTRY,
+        metrics,  # noqa: F401
+    )
 
     for item in config.get("metric_list") or []:
         if not isinstance(item, dict) or not isinstance(item.get("metric"), str):

@@ -25,7 +25,7 @@ _FILE = re.compile(rb"""[^\s"'\[\],]{2,}""")
 
 def entries(names: Iterable[str]) -> Registry:
     """lm-eval's entries of these names and of all that they refer to; what it does not have is left out."""
-    from lm_eval.tasks._index import TaskIndex
+    from layerimp_harness.lm_eval_names import TaskIndex
 
     asked = dict.fromkeys(names)
     searched: dict[str, None] = {}
@@ -88,9 +88,9 @@ def _mentioning(names: Iterable[str]) -> Iterator[Path]:
 
 @cache
 def _files() -> tuple[Path, ...]:
-    import lm_eval.tasks
+    from layerimp_harness.lm_eval_names import tasks
 
-    return tuple(Path(lm_eval.tasks.__file__).parent.rglob("*.yaml"))
+    return tuple(Path(tasks.__file__).parent.rglob("*.yaml"))
 
 
 @cache
@@ -109,7 +109,7 @@ def _included(path: Path) -> tuple[Path, ...]:
 
 @cache
 def _config(path: Path) -> dict[str, Any]:
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from layerimp_harness.lm_eval_names import load_yaml
 
     config: dict[str, Any] = load_yaml(path, resolve_func=False)
     return config

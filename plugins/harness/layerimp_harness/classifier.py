@@ -13,11 +13,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval.api.model import LM
 
 from layerimp.errors import NonFiniteError, TaskError, listing
 from layerimp.models import longest_row
 from layerimp_harness.batches import Batches, logits_bytes
+from layerimp_harness.lm_eval_names import LM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

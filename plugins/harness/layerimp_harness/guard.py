@@ -38,9 +38,9 @@ _HARMFUL = {"dataset_path": "pandas", "use_prompt": "promptsource"}
 @cache
 def builtin_directory() -> Path:
     """Where lm-eval keeps the tasks that it ships."""
-    import lm_eval.tasks
+    from layerimp_harness.lm_eval_names import tasks
 
-    return Path(lm_eval.tasks.__file__).resolve().parent
+    return Path(tasks.__file__).resolve().parent
 
 
 def is_builtin(path: Path) -> bool:
@@ -78,7 +78,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         TaskError: the file cannot be read, or is no YAML mapping.
     """
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from layerimp_harness.lm_eval_names import load_yaml
 
     try:
         config: dict[str, Any] = load_yaml(path, resolve_func=False, recursive=False)

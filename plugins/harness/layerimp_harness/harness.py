@@ -126,9 +126,8 @@ class Harness(Evaluator):
             in_eval_mode(model),
             stage,
         ):
-            from lm_eval.evaluator import evaluate
-
             from layerimp_harness.classifier import OF_WORDING, ClassifierInMemory
+            from layerimp_harness.lm_eval_names import evaluate
             from layerimp_harness.metrics import collect
             from layerimp_harness.model import ModelInMemory
             from layerimp_harness.tokens import TokenMemory

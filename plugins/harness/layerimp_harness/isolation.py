@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import sys
 import warnings
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from functools import lru_cache
@@ -97,17 +96,18 @@ def _sandboxed_templates() -> Iterator[None]:
 
     It also compiles a template anew for every document, which takes longer than to render it; here each is kept.
     """
-    import lm_eval.utils
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
+
+    from layerimp_harness.lm_eval_names import utils
 
     class Sandbox(SandboxedEnvironment):
         def from_string(self, source: Any, *arguments: Any, **options: Any) -> Any:
             return compiled(source, *arguments, **options)
 
-    usual: Any = lm_eval.utils.env
+    usual: Any = utils.env
     safe = Sandbox(undefined=StrictUndefined, keep_trailing_newline=True)
     compiled = lru_cache(_TEMPLATES)(super(Sandbox, safe).from_string)
     safe.filters.update(usual.filters)
-    with patch.object(sys.modules["lm_eval.utils"], "env", safe):
+    with patch.object(utils, "env", safe):
         yield

@@ -53,7 +53,7 @@ def collect(
     """One metric per task and name, and the aggregates of groups that have one.
 
     Args:
-        results: What `lm_eval.evaluator.evaluate` returned, with samples.
+        results: What lm-eval's `evaluate` returned, with samples.
         tasks: The leaf tasks by name.
         groups: The groups by name.
         tokens: The tokens that the model predicts of a request with these arguments; None for a classifier.
@@ -137,7 +137,7 @@ class _Unigram:
 
 def _aggregation(given: Callable[[Sequence[Any]], Any] | None) -> Any:
     """lm-eval's own function; its default is the mean."""
-    from lm_eval.api import metrics
+    from layerimp_harness.lm_eval_names import metrics
 
     return given.exact if isinstance(given, Saturating) else given or metrics.mean
 
@@ -146,7 +146,7 @@ def _by_document(
     aggregation: Callable[[Sequence[Any]], Any] | None, items: Sequence[Any], nothing: _Unigram
 ) -> dict[str, Any]:
     """What a metric keeps of its documents: their values, or their log-likelihoods; nothing for scores of a corpus."""
-    from lm_eval.api import metrics
+    from layerimp_harness.lm_eval_names import metrics
 
     exact = _aggregation(aggregation)
     if exact is metrics.mean:
@@ -157,7 +157,7 @@ def _by_document(
 
 def _likelihood(exact: Any, items: Sequence[Any]) -> Likelihood | None:
     """The log-likelihoods behind a perplexity; `perplexity` counts documents. None for other aggregations."""
-    from lm_eval.api import metrics
+    from layerimp_harness.lm_eval_names import metrics
 
     if exact is metrics.perplexity:
         return Likelihood(*_columns([(item, 1) for item in items]))
@@ -191,7 +191,7 @@ def standard_error(
     Returns:
         The error; infinite where the value, or a draw, is; None for a single document.
     """
-    from lm_eval.api import metrics
+    from layerimp_harness.lm_eval_names import metrics
 
     exact = _aggregation(aggregation)
     if len(items) < 2:

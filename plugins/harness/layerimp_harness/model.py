@@ -7,13 +7,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import resolve_max_length
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-
 from layerimp.errors import NonFiniteError, TaskError
 from layerimp_harness.batches import Batches, logits_bytes
 from layerimp_harness.likelihood import Likelihoods
+from layerimp_harness.lm_eval_names import HFLM, get_rolling_token_windows, make_disjoint_window, resolve_max_length
 from layerimp_harness.tokens import TokenMemory
 
 if TYPE_CHECKING:

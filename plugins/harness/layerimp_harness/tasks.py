@@ -49,7 +49,7 @@ def load_tasks(config: Any) -> TaskSet:
         UnknownNameError: a name is neither a local task nor one of lm-eval's.
         TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
     """
-    from lm_eval.tasks import TaskManager
+    from layerimp_harness.lm_eval_names import TaskManager
 
     local = {**_index(_shipped()), **_local_index(config.task_path)}
     factory = GuardedFactory(config.data_dir, allow_code=config.allow_task_code)
@@ -154,7 +154,7 @@ def _find(spec: str, local: Registry, task_path: Path | None) -> tuple[Any, Regi
 
 
 def _file_entry(path: Path) -> Any:
-    from lm_eval.tasks._index import Entry, Kind, TaskIndex
+    from layerimp_harness.lm_eval_names import Entry, Kind, TaskIndex
 
     if not path.is_file():
         raise TaskError(f"task file {path} does not exist")
@@ -171,7 +171,7 @@ def _file_entry(path: Path) -> Any:
 
 def _merged(path: Path) -> dict[str, Any]:
     """A task file with its includes, as data."""
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from layerimp_harness.lm_eval_names import load_yaml
 
     guard.read_chain(path)
     try:
@@ -186,7 +186,7 @@ def _local_index(task_path: Path | None) -> Registry:
         return {}
     if not task_path.is_dir():
         raise TaskError(f"the task path {task_path} is no directory")
-    from lm_eval.tasks import TaskManager
+    from layerimp_harness.lm_eval_names import TaskManager
 
     return dict(TaskManager(include_defaults=False, include_path=str(task_path)).task_index)
 
@@ -197,7 +197,7 @@ def _shipped() -> list[Path]:
 
 
 def _index(paths: list[Path]) -> Registry:
-    from lm_eval.tasks._index import TaskIndex
+    from layerimp_harness.lm_eval_names import TaskIndex
 
     registry: Registry = {}
     for path in paths:
@@ -211,7 +211,7 @@ def _index(paths: list[Path]) -> Registry:
 @cache
 def whole_index() -> Mapping[str, Any]:
     """lm-eval's own tasks, groups and tags; takes seconds, once."""
-    from lm_eval.tasks import TaskManager
+    from layerimp_harness.lm_eval_names import TaskManager
 
     return dict(TaskManager().task_index)
 

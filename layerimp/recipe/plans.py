@@ -1,4 +1,4 @@
-"""Reads a file of plans."""
+"""Reads the plans of a file, such as the `plan.json` of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLANS = ("layerimp.plan/1", "layerimp.plan/2")
 
 
 def read_plans(path: Path, labels: Sequence[str] | None = None, count: int | None = None) -> dict[str, PrunePlan]:
-    """Read the plans of a file, by label. The file holds a single plan, or is a whole `plan.json`.
+    """Read the plans of a file, by label: of a single plan, or of a whole `plan.json` without its baselines.
 
     Args:
         path: The file.

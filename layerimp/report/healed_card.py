@@ -1,0 +1,91 @@
+"""The model card of a healed checkpoint: the card of the pruned checkpoint, with a section on healing."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from layerimp._version import __version__
+from layerimp.report.card_metadata import front_matter, metadata
+from layerimp.report.folders import last_part, tree_without_folders
+from layerimp.report.model_card import escaped, fenced, use
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from layerimp.healer import Healer, Repair
+    from layerimp.models.origin import Origin
+    from layerimp.recipe import Recipe
+
+
+def healed_card(
+    before: str,
+    origin: Origin,
+    loader: str,
+    recipe: Recipe,
+    healer: Healer,
+    repairs: Sequence[Repair],
+    loss: Mapping[str, float],
+    text: Mapping[str, Any],
+) -> str:
+    """Return the card of a healed checkpoint.
+
+    Its metadata hold no results: those in the card of the pruned checkpoint were measured before healing.
+
+    Args:
+        before: The card of the pruned checkpoint; empty if there is none.
+        origin: The intact model.
+        loader: The stock `Auto` class that loads the checkpoint.
+        recipe: The recipe, with the pruned model and the calibration text.
+        healer: The healer.
+        repairs: The repairs, one for each gap.
+        loss: The mean loss of each model on held-out rows.
+        text: The description of the calibration set, with `tokens` and `fingerprint`.
+    """
+    tags, body = _parts(before)
+    data = metadata(origin, loader, [*tags, "healed", healer.name])
+    if not body.strip():
+        body = "\n".join(["", "# A pruned model", "", f"- **Source:** {escaped(origin.name)}", *use(loader)])
+    losses = ", ".join(f"{escaped(name)} {value:.4f}" for name, value in loss.items())
+    done = escaped("; ".join(f"{repair.gap}: {repair.done}" for repair in repairs))
+    lines = [
+        *(body.rstrip(), "", "## Healed", ""),
+        f"- **Method:** healer {escaped(healer.name)}, layerimp {__version__} ({done})",
+        f"- **Text:** {text['tokens']:,} tokens (fingerprint {text['fingerprint']})",
+        f"- **Held-out loss:** {losses}",
+        *("", "The figures above are for the model before healing.", ""),
+        *fenced("bash", " ".join(map(shlex.quote, _command(recipe, healer)))),
+        "",
+    ]
+    return front_matter(data) + "\n".join(lines)
+
+
+def _parts(card: str) -> tuple[list[str], str]:
+    """Return the tags of a card, and its text below the metadata."""
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    found = REGEX_YAML_BLOCK.search(card)
+    if found is None:
+        return [], card
+    try:
+        said = yaml.safe_load(found[2])
+    except yaml.YAMLError:
+        said = None
+    tags = said.get("tags") if isinstance(said, dict) else None
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else [], card[found.end() :]
+
+
+def _command(recipe: Recipe, healer: Healer) -> Iterator[str]:
+    """Yield the words of the command that heals the checkpoint again."""
+    yield from ("layerimp", "heal", "--model", " ".join(last_part(recipe.model).split()), "--healer", healer.name)
+    own = recipe.model_dump(mode="json", include={"heal_text", "seed"}, exclude_defaults=True)
+    text = recipe.calibration.model_dump(mode="json", exclude_defaults=True)
+    given = {"calibration": str(text.pop("source")), **text, **own}
+    for name, value in tree_without_folders(tree_without_folders(given, last_part)).items():
+        yield from (f"--{name.replace('_', '-')}", " ".join(str(value).split()))
+    for name, value in tree_without_folders(healer.config.model_dump(mode="json", exclude_defaults=True)).items():
+        yield from ("--set", f"{healer.name}.{name}={json.dumps(value)}")
+    yield from ("--output", "out")

@@ -1,0 +1,311 @@
+"""The card of a checkpoint: metadata that the Hub's own classes read, and text that tells no folder of this machine."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from support.mood import Run
+from transformers import AutoModelForCausalLM
+
+from layerimp.evaluator import Likelihood, Metric
+from layerimp.models.origin import Origin
+from layerimp.pruner import PrunePlan
+from layerimp.recipe import make_recipe
+from layerimp.registry.attribution import create
+from layerimp.report import Report, Size
+from layerimp.report.healed_card import healed_card
+from layerimp.report.healing import Healing
+from layerimp.report.model_card import model_card
+from layerimp.scorer import Importance
+
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EVIL = "x|<b>[y](http://evil.example) ![z](q) $$a$$ `c`\n```\n---\n# boo\n<script>alert(1)</script> & 'quoted' \"both\""
+
+
+def report(loader: str = "AutoModelForCausalLM", **recipe: Any) -> Report:
+    """A run that removed 2 of 4 blocks, measured on four documents each of two tasks."""
+    made = Report(make_recipe({"model": "org/whole", **recipe}), num_blocks=4, loader=loader)
+    made.sizes = {"original": Size(4, 1000, 4000), "avss": Size(2, 600, 2400)}
+    made.importance = {"avss": Importance([0.1, 0.4, 0.2, 0.3])}
+    made.plans = {"avss": PrunePlan(num_blocks=4, blocks=[2, 0], scorer="avss", pruner="lowest", nested=True)}
+    accuracies = {"original": (1.0, 1.0, 1.0, 0.0), "avss": (1.0, 1.0, 0.0, 0.0)}
+    losses = {"original": (-8.0, -6.0, -9.0, -7.0), "avss": (-10.0, -9.0, -9.0, -8.0)}
+    for label, documents in accuracies.items():
+        value = sum(documents) / 4
+        known = Likelihood(losses[label], (4.0,) * 4, (-16.0,) * 4)
+        perplexity = known.metric(known.loss)
+        made.metrics[label] = [
+            Metric("mood", "acc", value, 0.25, documents=documents, floor=0.0),
+            Metric("wiki", "word_perplexity", perplexity, 0.5, higher_is_better=False, likelihood=known),
+        ]
+    return made
+
+
+def loaded(card: str, tmp_path: Path) -> Any:
+    """The metadata, as huggingface_hub reads them from the file; no network is needed for that."""
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    return ModelCard.load(tmp_path / "README.md").data
+
+
+def body(card: str) -> str:
+    """The text below the metadata."""
+    return ModelCard(card).text
+
+
+# The metadata
+
+
+def test_the_hub_reads_what_the_checkpoint_is(tmp_path: Path) -> None:
+    origin = Origin("org/whole", ("org/whole",), "apache-2.0")
+    data = loaded(model_card(report(), "avss", origin), tmp_path)
+    assert data.base_model == "org/whole"
+    assert data["base_model_relation"] == "finetune"
+    assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "text-generation", "apache-2.0")
+    assert data.tags == ["layerimp", "pruned", "depth-pruning", "avss"]
+    assert {"license_name", "license_link", "model_name"}.isdisjoint(data.to_dict())
+
+
+def test_the_hub_reads_what_was_measured(tmp_path: Path) -> None:
+    made = report(limit=4, num_fewshot=2)
+    data = loaded(model_card(made, "avss", Origin("org/whole", ("org/whole",))), tmp_path)
+    accuracy, perplexity = data.eval_results
+    assert data.model_name == "whole-avss"
+    assert (accuracy.task_type, accuracy.dataset_type, accuracy.dataset_name) == ("text-generation", "mood", "mood")
+    assert (accuracy.metric_type, accuracy.metric_name, accuracy.metric_value) == ("accuracy", "acc", 0.5)
+    given = dict(accuracy.metric_args)
+    assert given.pop("retained") == pytest.approx(2 / 3)
+    assert 0 < given.pop("retained_stderr") < 1
+    assert given == {
+        "documents": 4, "stderr": 0.25, "higher_is_better": True, "intact": 0.75, "intact_stderr": 0.25,
+        "num_fewshot": 2, "limit": 4,
+    }  # fmt: skip
+    assert (perplexity.metric_type, perplexity.metric_name) == ("perplexity", "word_perplexity")
+    assert perplexity.metric_value == pytest.approx(math.exp(36 / 16))
+    assert perplexity.metric_args["retained"] == pytest.approx((64 - 36) / (64 - 30))
+
+
+def test_the_metadata_survive_a_round_trip(tmp_path: Path) -> None:
+    card = model_card(report(), "avss", Origin("org/whole", ("org/whole", "org/other"), "other", "mine", "LICENSE"))
+    assert loaded(card, tmp_path).base_model == ["org/whole", "org/other"]
+    assert str(ModelCard(card)) == card
+    ModelCard(card).save(tmp_path / "again.md")
+    assert (tmp_path / "again.md").read_text() == card
+
+
+@pytest.mark.parametrize(
+    ("loader", "pipeline"),
+    [
+        ("AutoModelForCausalLM", "text-generation"),
+        ("AutoModelForSequenceClassification", "text-classification"),
+        ("AutoModelForMaskedLM", "fill-mask"),
+        ("AutoModel", "feature-extraction"),
+    ],
+)
+def test_the_pipeline_follows_from_the_class(loader: str, pipeline: str, tmp_path: Path) -> None:
+    card = model_card(report(loader), "avss")
+    data = loaded(card, tmp_path)
+    assert {data.pipeline_tag, *(one.task_type for one in data.eval_results)} == {pipeline}
+    assert f"model = {loader}.from_pretrained(path)" in card
+
+
+def test_without_measurements_there_are_no_results(tmp_path: Path) -> None:
+    made = report()
+    made.metrics = {}
+    data = loaded(model_card(made, "avss"), tmp_path)
+    assert data.eval_results is None
+    assert {"model-index", "model_name", "base_model", "base_model_relation"}.isdisjoint(data.to_dict())
+
+
+def test_numbers_that_json_does_not_have_are_left_out(tmp_path: Path) -> None:
+    """The Hub turns metadata into JSON; the table in the text has them."""
+    made = report()
+    made.metrics["avss"] = [
+        Metric("mood", "acc", 0.5, math.inf),
+        Metric("wiki", "word_perplexity", math.inf, higher_is_better=False),
+    ]
+    made.metrics["original"][0] = replace(made.metrics["original"][0], stderr=math.nan)
+    card = model_card(made, "avss")
+    data = loaded(card, tmp_path)
+    assert [one.dataset_name for one in data.eval_results] == ["mood"]
+    json.dumps(data.to_dict(), allow_nan=False)
+    assert "| inf |" in card
+
+
+# The text
+
+
+def test_the_text_says_what_is_retained_with_its_error() -> None:
+    text = body(model_card(report(), "avss", Origin("org/whole")))
+    assert re.search(r"\| mood \| acc \| 4 \| 0.75 ± 0.25 \| 0.5 ± 0.25 \| 66.7% ± \d+\.\d% \|", text)
+    assert "# org/whole, 2 of 4 blocks removed" in text
+
+
+def test_the_text_holds_the_plan_the_recipe_and_the_commands() -> None:
+    made = report(ratio=0.5, scorers=["avss"], tasks=["mood"], output="/home/me/out", device="cpu", seed=3)
+    plan, prune, recipe, run = [code for language, code in FENCE.findall(model_card(made, "avss"))[1:]]
+    assert PrunePlan(**json.loads(plan)) == made.plans["avss"].model_copy(update={"model": "org/whole"})
+    assert prune == "layerimp prune --model org/whole --plan plan.json --output out\n"
+    assert run == "layerimp run --recipe recipe.json --output out\n"
+    again = make_recipe(json.loads(recipe))
+    assert again == made.recipe.model_copy(update={"output": None, "device": None})
+
+
+def test_a_plan_that_was_given_has_no_recipe() -> None:
+    made = report()
+    made.importance = {}
+    text = body(model_card(made, "avss", command="prune"))
+    assert "recipe" not in text
+    assert [language for language, _ in FENCE.findall(text)] == ["python", "json", "bash"]
+
+
+def test_no_folder_of_this_machine_is_told() -> None:
+    places = {"model": "/home/my name/m", "task_path": "/srv/tasks", "data_dir": "/srv/d"}
+    made = report(**places, calibration={"source": "/home/my name/text.jsonl"}, tasks=["/home/me/mood.yaml"])
+    made.calibration = {"source": "/home/my name/text.jsonl", "rows": 1, "tokens": 2, "fingerprint": "a"}
+    plan = made.plans["avss"]
+    made.plans["avss"] = plan.model_copy(update={"model": "/home/my name/m", "reason": "as /home/me/notes.txt says"})
+    card = model_card(made, "avss")
+    assert not re.search("home|/srv|my name", card)
+    assert "- **Source:** m\n" in card
+    assert "tokens of text.jsonl" in card
+    assert '"reason": "as notes.txt says"' in card
+
+
+def tokens(text: str) -> list[Any]:
+    """What Markdown makes of a text, with all that stands within lines."""
+    found = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(text)
+    return [one for token in found for one in (token, *(token.children or ()))]
+
+
+@pytest.mark.parametrize("evil", [EVIL, "```\n<img src=x>", "---\nlicense: mit\n---", "a'b\"c; rm -rf /"])
+def test_nothing_from_outside_is_more_than_text(evil: str, tmp_path: Path) -> None:
+    made, usual = report(), report()
+    made.calibration = {"source": evil, "rows": 1, "tokens": 2, "fingerprint": "a"}
+    given = {"scorer": evil, "pruner": evil, "reason": evil, "model": evil}
+    made.plans = {"avss": made.plans["avss"].model_copy(update=given)}
+    made.metrics = {
+        label: [replace(one, task=evil, name=evil) if one.task == "mood" else one for one in metrics]
+        for label, metrics in made.metrics.items()
+    }
+    card = model_card(made, "avss", Origin(evil, (), evil, evil, evil))
+    data = loaded(card, tmp_path)
+    assert data.tags == ["layerimp", "pruned", "depth-pruning"]
+    assert (data.license, data.eval_results[0].dataset_name, data.eval_results[0].metric_name) == (evil,) * 3
+    found, expected = tokens(body(card)), tokens(body(model_card(usual, "avss")))
+    plain = {"text", "text_special", "softbreak"}
+    kinds = [one.type for one in found if one.type not in plain and "item" not in one.type and "para" not in one.type]
+    assert set(kinds) <= {one.type for one in expected} | {"bullet_list_open", "bullet_list_close"}
+    assert [one.content for one in found if one.type == "fence"][0::4] == [
+        one.content for one in expected if one.type == "fence"
+    ][0::4]
+    assert kinds.count("heading_open") == 3
+    plan, prune = FENCE.findall(card)[1:3]
+    assert json.loads(plan[1])["scorer"] == json.loads(plan[1])["pruner"] == evil
+    assert shlex.split(prune[1])[3] == " ".join(evil.split())
+    assert not re.search(r"(?<!\\)<(?!https)\w", FENCE.sub("", body(card)))
+
+
+def test_a_healed_model_of_a_run_says_so(tmp_path: Path) -> None:
+    made = report(healers={"fit": {"name": "linear"}})
+    made.healed = {"avss+fit": Healing("avss", "fit", [], {}, {}, None)}
+    made.sizes["avss+fit"] = made.sizes["avss"]
+    made.metrics["avss+fit"] = made.metrics["avss"]
+    card = model_card(made, "avss+fit")
+    assert loaded(card, tmp_path).tags == ["layerimp", "pruned", "depth-pruning", "avss", "healed", "linear"]
+    assert "- **Healed:** by fit" in card
+
+
+# Healed checkpoints
+
+
+def healed(before: str, origin: Origin, **recipe: Any) -> str:
+    """The card of a checkpoint that was healed with a changed option."""
+    healer: Any = create("healer", "linear", {"ridges": [0.5]})
+    told: Any = {"tokens": 1234, "fingerprint": "abc"}
+    asked = make_recipe({"model": "/home/me/out/avss", "calibration": {"source": "/home/me/t.jsonl"}, **recipe})
+    losses = {"intact": 1.0, "pruned": 2.0, "healed": 1.5}
+    return healed_card(before, origin, "AutoModelForCausalLM", asked, healer, [], losses, told)
+
+
+def test_the_card_of_a_healed_checkpoint_goes_on_from_the_pruned_one(tmp_path: Path) -> None:
+    origin = Origin("org/whole", ("org/whole",), "mit")
+    before = model_card(report(), "avss", origin)
+    card = healed(before, origin, seed=7)
+    data = loaded(card, tmp_path)
+    assert data.tags == ["layerimp", "pruned", "depth-pruning", "avss", "healed", "linear"]
+    assert (data.base_model, data["base_model_relation"], data.license) == ("org/whole", "finetune", "mit")
+    assert data.eval_results is None, "the results are those of the pruned model"
+    assert body(card).startswith(body(before).rstrip())
+    assert "- **Held-out loss:** intact 1.0000, pruned 2.0000, healed 1.5000\n" in card
+    (_, command) = FENCE.findall(card)[-1]
+    assert shlex.split(command) == [
+        *"layerimp heal --model avss --healer linear --calibration t.jsonl --seed 7".split(),
+        *("--set", "linear.ridges=[0.5]", "--output", "out"),
+    ]
+    assert "/home" not in card
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ("", "# A pruned model\n"),
+        ("no metadata\n", "no metadata\n"),
+        ("---\n: [\n---\ntext\n", "text\n"),
+        ("---\n- a list\n---\n", "# A pruned model\n"),
+        ("---\ntags: layerimp\n---\n# Mine\n", "# Mine\n"),
+    ],
+)
+def test_any_card_can_be_gone_on_from(before: str, kept: str, tmp_path: Path) -> None:
+    card = healed(before, Origin("whole"))
+    assert loaded(card, tmp_path).tags == ["layerimp", "pruned", "depth-pruning", "healed", "linear"]
+    assert body(card).lstrip().startswith(kept)
+    assert card.count("## Healed\n") == 1
+
+
+# On disk
+
+
+def test_what_the_card_of_a_run_says_makes_the_checkpoint_again(
+    layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both commands of a card, in a folder where the model and the text have the names that the card gives them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / calibration_file.name).symlink_to(calibration_file)
+    whole = shutil.copytree(model_dir, tmp_path / "whole")
+    (whole / "LICENSE.txt").write_text("Do as you like.")
+    said = {"license": "other", "license_name": "mine", "license_link": "LICENSE.txt", "base_model": "org/base"}
+    (whole / "README.md").write_text(f"---\n{yaml.safe_dump(said)}---\n# Whole\n")
+    asked = ["--calibration", calibration_file, "--samples", 4, "--max-length", 16, "--count", 1, "--tasks", "none"]
+    code, _, err = layerimp_command("run", "--model", whole, *asked, "--output", tmp_path / "first")
+    assert code == 0, err
+    first = tmp_path / "first" / "checkpoints" / "avss"
+    card = (first / "README.md").read_text()
+    data = ModelCard.load(first / "README.md").data
+    assert (data.base_model, data.license, data.license_link) == ("org/base", "other", "LICENSE.txt")
+    assert (first / "LICENSE.txt").read_text() == "Do as you like."
+    assert str(tmp_path) not in card
+    assert str(calibration_file) not in card
+    _, (_, plan), (_, prune), (_, recipe), (_, run) = FENCE.findall(card)
+    (tmp_path / "plan.json").write_text(plan)
+    (tmp_path / "recipe.json").write_text(recipe)
+    weights = AutoModelForCausalLM.from_pretrained(first).state_dict()
+    for command in (prune, run):
+        words = shlex.split(command)
+        out = tmp_path / words[1]
+        code, _, err = layerimp_command(*words[1:-1], out)
+        assert code == 0, err
+        again = AutoModelForCausalLM.from_pretrained(out / "checkpoints" / "avss").state_dict()
+        assert again.keys() == weights.keys()
+        assert all(torch.equal(again[name], weights[name]) for name in weights)
