@@ -180,6 +180,7 @@ def shown(markdown: str) -> list[tuple[Block, str]]:
 
 _BARS = re.compile("[█▏▎▍▌▋▊▉]+|[·─├┤●]{9,}")
 """A score as a bar, and a share on an axis."""
+_FREE = re.compile(r"[\d.]+ GiB free")
 _TIMES = re.compile(r"^footprint$.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 _SCORES = re.compile(r"^\S+: importance of .*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?%?")
@@ -195,12 +196,12 @@ def same(shown: str, printed: str, command: str = "") -> bool:
 
     The starter computes in float32 on every machine, so a number may differ by one unit of its last printed digit, if
     it is close to a rounding boundary. Shares of documents, such as an accuracy, change by whole documents, and so does
-    everything computed from them. Scores of blocks have no such tolerance. Measured times are not compared at all, and
-    neither are bars, which draw the numbers beside them.
+    everything computed from them. Scores of blocks have no such tolerance. Measured times and free memory are not
+    compared at all, and neither are bars, which draw the numbers beside them.
     """
     limit = _LIMIT.search(command)
     tipped = TIPPED / (int(limit[1]) if limit else DOCUMENTS)
-    texts = [_BARS.sub("", _TIMES.sub("", text)).rstrip() for text in (shown, printed)]
+    texts = [_BARS.sub("", _FREE.sub("", _TIMES.sub("", text))).rstrip() for text in (shown, printed)]
     one, other = (" ".join(_SCORES.findall(text)) for text in texts)
     rest, further = (_SCORES.sub("", text) for text in texts)
     return _all_alike(one, other, 0.0) and _all_alike(rest, further, tipped)
