@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.made_up_grids import found_of, pictures
 
-from layerimp.report.findings import Findings
 from layerimp.report.html.page import page
+from layerimp.report.results import Findings
 
 
 @pytest.fixture(scope="module")
