@@ -120,7 +120,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") ->
 def first_problem(error: ValidationError) -> str:
     """Describe the first problem in a document, and its place, in one line."""
     problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc']))} {problem['msg'].removeprefix('Value error, ')}".strip()
+    place = ".".join(map(str, problem["loc"]))
+    return f"{place}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")
 
 
 def one_line(error: BaseException) -> str:
@@ -129,13 +130,13 @@ def one_line(error: BaseException) -> str:
 
 
 def cause(error: BaseException) -> str:
-    """Return the first line of an error's message, and also the next line if the first one ends with a colon.
+    """Return the first line of an error's message, and the next line if the first one ends with a colon or a comma.
 
     The class is put before the message of a `KeyError`, which is only the key, and of errors without a message.
     """
     said = []
     for line in filter(None, map(str.strip, str(error).splitlines())):
         said.append(line)
-        if not line.endswith(":"):
+        if not line.endswith((":", ",")):
             break
     return " ".join(said) if said and not isinstance(error, KeyError) else one_line(error).rstrip(": ")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from layerimp.component import Component, Plain
 from layerimp.errors import OptionError, PluginError
@@ -44,7 +44,7 @@ class PrunePlan(Plain, Tabular):
     """
 
     schema_version: Literal["layerimp.plan/1", "layerimp.plan/2"] = "layerimp.plan/2"
-    num_blocks: int
+    num_blocks: int = Field(ge=1)
     blocks: list[Step]
     reason: str = ""
     scorer: str | None = None
@@ -75,6 +75,16 @@ class PrunePlan(Plain, Tabular):
         by = ", ".join(filter(None, (self.scorer, self.pruner)))
         title = f"{by and f'{by}: '}{len(self.blocks)} of {counted(self.num_blocks)}"
         return Table([Column("order", order), Column("removed", self.blocks), Column("kind", kinds)], title)
+
+    def steps_for(self, num_blocks: int) -> list[Step]:
+        """The steps of the plan, for a model of so many blocks.
+
+        Raises:
+            OptionError: the plan is for a model of another number of blocks.
+        """
+        if self.num_blocks != num_blocks:
+            raise OptionError(f"the plan is for {self.num_blocks} blocks; the model has {num_blocks}")
+        return self.blocks
 
     def shortened(self, count: int) -> PrunePlan:
         """The plan for fewer steps: the first `count` of this one.

@@ -320,6 +320,6 @@ def _unpaired(parts: Sequence[Sublayer]) -> str:
 def _overlap(step: Step, earlier: Sequence[Step], part: Sublayer, *, what: str = "block") -> str:
     """Say why a step cannot follow others that have removed a part of it."""
     if step in earlier and isinstance(step, int):
-        return f"{what}s named twice: {', '.join(map(str, [*earlier, step]))}"
+        return f"{what} {step} is named twice"
     first = next(one for one in earlier if part in sublayers_of(one))
     return f"{first} and {step} both remove {part}"

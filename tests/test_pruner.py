@@ -87,9 +87,9 @@ def test_a_number_of_blocks_is_no_ratio(ratio: float, said: str) -> None:
     [
         ({"blocks": [8]}, "block 8 does not exist: the model has blocks 0 to 7"),
         ({"blocks": [-1]}, "block -1 does not exist"),
-        ({"blocks": [2, 3, 2]}, "blocks named twice: 2, 3, 2"),
+        ({"blocks": [2, 3, 2]}, "block 2 is named twice"),
         ({"blocks": [1], "protect": [9]}, "protected block 9 does not exist"),
-        ({"ratio": 0.25, "protect": [3, 3]}, "protected blocks named twice"),
+        ({"ratio": 0.25, "protect": [3, 3]}, "protected block 3 is named twice"),
         ({"blocks": [1, 2], "protect": [2]}, "block 2 is both"),
         ({"blocks": range(8)}, "removing 8 of 8 blocks leaves no model; at most 7 can go"),
         ({"count": 8}, "removing 8 of 8 blocks leaves no model; at most 7 can go"),
@@ -234,9 +234,9 @@ def test_a_plan_survives_a_file() -> None:
     ("values", "said"),
     [
         ({"num_blocks": 4, "blocks": [4]}, "block 4 does not exist: the model has blocks 0 to 3"),
-        ({"num_blocks": 4, "blocks": [1, 1]}, "named twice"),
+        ({"num_blocks": 4, "blocks": [1, 1]}, "is named twice"),
         ({"num_blocks": 2, "blocks": [0, 1]}, "leaves no model"),
-        ({"num_blocks": 0, "blocks": []}, "leaves no model"),
+        ({"num_blocks": 0, "blocks": []}, "greater than or equal to 1"),
         (
             {"num_blocks": 4, "blocks": ["x"]},
             r"'x' is no block \(5\), no range \(8-10\), no seam \(17/18\) and no sublayer \(7.mlp\)",

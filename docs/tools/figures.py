@@ -12,7 +12,8 @@ import pages
 from matplotlib.figure import Figure
 
 from layerimp.bench import commands as pipeline
-from layerimp.report.html.plots import Square, curves, matrix
+from layerimp.report.html.cells import Square, matrix
+from layerimp.report.html.plots import curves
 from layerimp.report.html.svg import LINE, MUTED, drawn, looks
 from layerimp.scorer import Importance
 

@@ -19,11 +19,12 @@ from layerimp.bench.store import FILE, Store
 from layerimp.checkpoint.staging import check_name
 from layerimp.errors import OptionError, OutputError, unknown_name
 from layerimp.models.loading import device_named
+from layerimp.paths import expanded
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.output import refuse_precious
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import Budget
-from layerimp.recipe import Permissions
+from layerimp.recipe import Permissions, check_kind
 from layerimp.report.results import Findings
 
 LOCAL, RAY = "local", "ray"
@@ -91,10 +92,11 @@ def check_grid(
     Raises:
         InputError: something in the grid is wrong, or the directory holds something else.
     """
+    check_kind(grid, Grid)
     _check_engine(engine, address, workers, device)
     check_name(output)
     for spec in grid.models.values():
-        refuse_precious(output.expanduser().absolute(), spec.model)
+        refuse_precious(expanded(output).absolute(), spec.model)
     _check_amounts(grid, permissions)
 
 
@@ -125,7 +127,7 @@ def _check_amounts(grid: Grid, permissions: Permissions) -> None:
                 except OptionError as error:
                     reasons.append(str(error))
             if len(reasons) == len(grid.amounts):
-                raise OptionError(f"nothing can be removed from {label}: {'; '.join(reasons)}")
+                raise OptionError(f"nothing can be removed from {label!r}: {'; '.join(reasons)}")
 
         check_ahead(spec.model, permissions, check)
 

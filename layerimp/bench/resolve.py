@@ -17,6 +17,7 @@ from layerimp.evaluation.selection import for_training, prepared
 from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import configuration, float32_stands_in, stored_in
+from layerimp.paths import expanded
 from layerimp.pipeline.resolve import anywhere, made_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
@@ -65,7 +66,9 @@ def resolve(
         recipe, dtype = _with_dtype(resolved, permissions, progress, device, copies)
         measures = tuple(_measures(recipe, permissions, progress))
         if not measures:
-            raise OptionError(f"nothing to evaluate {label} on: name tasks (--tasks), or an evaluator that needs none")
+            raise OptionError(
+                f"nothing to evaluate {label!r} on: name tasks (--tasks), or an evaluator that needs none"
+            )
         with progress.stage(f"read the files of {label}"):
             identity = digest([_model_digest(recipe.model, store), dtype])
             text = _text_digest(recipe, permissions, progress, store)
@@ -171,7 +174,7 @@ def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> l
 
 def _model_digest(model: str, store: Store) -> str:
     """Return a digest of a directory's files, or for a model on the hub the revision in the local cache."""
-    place = Path(located("models", model)).expanduser()
+    place = expanded(located("models", model))
     if place.is_dir():
         files = [path for path in sorted(place.iterdir()) if path.is_file() and path.suffix != ".md"]
         return digest({path.name: _file_digest(path, store) for path in files if not path.name.startswith(".")})
@@ -201,7 +204,7 @@ def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, s
 def _source_digest(source: str, store: Store, **form: Any) -> str:
     """Return a digest of a text file's content, or the name of a text on the hub."""
     check_source(source, again=True, **form)
-    place = Path(located("texts", source)).expanduser()
+    place = expanded(located("texts", source))
     return _file_digest(place, store) if place.is_file() else source
 
 

@@ -117,8 +117,9 @@ class Store:
         (state,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise OutputError(f"cannot use {self._path}: it is damaged ({' '.join(state.split())})")
-        if not write and not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'layout'").fetchone():
-            raise OutputError(f"{self._path} holds no grid: it has no tables")
+        tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master")}
+        if "layout" not in tables and (tables or not write):
+            raise OutputError(f"{self._path} holds no grid: it has {'other' if tables else 'no'} tables")
         if write:
             with self._connection:
                 self._connection.executescript(_TABLES)

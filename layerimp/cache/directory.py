@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from layerimp.paths import expanded
+
 CACHE_VARIABLE = "LAYERIMP_CACHE"
 Kind = Literal["metrics", "unfinished", "names"]
 ABOUT = "about.txt"
@@ -19,7 +21,7 @@ KINDS: tuple[Kind, ...] = ("metrics", "unfinished", "names")
 
 def cache_directory(kind: Kind) -> Path:
     """Return the directory for one kind of content, in `$LAYERIMP_CACHE` or else in `~/.cache/layerimp`."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/layerimp").expanduser() / kind
+    return expanded(os.environ.get(CACHE_VARIABLE) or "~/.cache/layerimp") / kind
 
 
 @dataclass(frozen=True)

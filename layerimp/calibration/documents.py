@@ -53,7 +53,9 @@ class Reader:
             CalibrationError: the record has no text, or no label that exists.
         """
         if not isinstance(record, dict):
-            raise CalibrationError(f"{where}: no field {self.field!r} (it holds: a {type(record).__name__})")
+            raise CalibrationError(
+                f"{where}: no object with a field {self.field!r}, but a value of type {type(record).__name__}"
+            )
         for field, option in ((self.field, "--field"), (self.label_field, "--label-field")):
             if field is not None and field not in record:
                 raise CalibrationError(f"{where}: no field {field!r} (it holds: {', '.join(record)}); see {option}")
@@ -207,7 +209,7 @@ def _jsonl(path: Path, lines: TextIO, reader: Reader) -> Iterator[Document]:
 
 def _text(value: object, where: str, field: str) -> str:
     if not isinstance(value, str):
-        raise CalibrationError(f"{where}: the field {field!r} holds a {type(value).__name__}, not text")
+        raise CalibrationError(f"{where}: the field {field!r} holds a value of type {type(value).__name__}, not text")
     if not value.strip():
         raise CalibrationError(f"{where}: the field {field!r} is empty")
     try:
@@ -218,7 +220,10 @@ def _text(value: object, where: str, field: str) -> str:
 
 
 def _paragraphs(path: Path, text: TextIO) -> Iterator[Document]:
-    paragraphs = [part.strip() for part in text.read().split("\n\n") if part.strip()]
+    whole = text.read()
+    if "\0" in whole:
+        raise CalibrationError(f"{path} is no text: it holds zero bytes; give JSONL or plain text in UTF-8")
+    paragraphs = [part.strip() for part in whole.split("\n\n") if part.strip()]
     if not paragraphs:
         raise CalibrationError(f"{path} is empty")
     if re.match(r'\{\s*"', paragraphs[0]):

@@ -183,10 +183,9 @@ def draw_calibration(
     drawn = tuple(islice(packed(drawn_documents(), tokenizer, max_length, packing), samples))
     if len(drawn) < samples:
         unit = f"windows of {max_length} tokens" if packing == "windows" else "documents"
-        raise CalibrationError(
-            f"{source} holds {len(drawn)} {unit}, but {samples} are asked for; ask for fewer (--samples)"
-            + (", or shorter ones (--max-length)" if packing == "windows" else "")
-        )
+        ways = ["fewer (--samples)"] * bool(drawn) + ["shorter ones (--max-length)"] * (packing == "windows")
+        advice = f"ask for {', or '.join(ways)}" if ways else "give other text"
+        raise CalibrationError(f"{source} holds {len(drawn)} {unit}, but {samples} are asked for; {advice}")
     known = tuple(label for label in labels[:samples] if label is not None and packing == "rows")
     return CalibrationSet(drawn, batch_size, source, known, frozenset(hashes))
 

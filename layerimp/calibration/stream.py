@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.calibration.documents import Packing, Reader, check_source, documents_in
 from layerimp.calibration.rows import encoded, packed, padded
 from layerimp.calibration.sampling import document_hash
+from layerimp.paths import expanded
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class TextStream:
     @property
     def fingerprint(self) -> str:
         """A hash of the source and the settings. For a file it covers the path, size and time, not the content."""
-        path = Path(located("texts", self.source)).expanduser()
+        path = expanded(located("texts", self.source))
         file = (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else self.source
         form = (self._reader.field, self._max_length, self._batch_size, self._packing, sorted(self._without))
         return hashlib.blake2b(repr((file, form)).encode(), digest_size=16).hexdigest()

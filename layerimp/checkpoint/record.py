@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from layerimp.component import Plain
-from layerimp.errors import InputError, first_problem
-from layerimp.steps import Step
+from layerimp.errors import InputError, OptionError, first_problem
+from layerimp.steps import Step, checked_steps
 
 FILE = "layerimp.json"
 """The name of the file in a checkpoint."""
@@ -44,6 +44,7 @@ def read_record(directory: Path) -> Record | None:
         record = Record.model_validate_json(file.read_text(encoding="utf-8"))
         if "schema_version" not in record.model_fields_set:
             raise ValueError("it has no schema_version")
+        checked_steps(record.removed, record.num_blocks, what="removed block")
         return record
     except FileNotFoundError:
         return None
@@ -51,5 +52,5 @@ def read_record(directory: Path) -> Record | None:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
     except ValidationError as error:
         raise InputError(f"{file} is no record of a checkpoint: {first_problem(error)}") from None
-    except ValueError as error:
+    except (OptionError, ValueError) as error:
         raise InputError(f"{file} is no record of a checkpoint: {error}") from None

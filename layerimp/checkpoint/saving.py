@@ -32,6 +32,7 @@ from layerimp.models.dtypes import holds, stored_dtype
 from layerimp.models.failures import unfit_keys
 from layerimp.models.loading import auto_class
 from layerimp.models.unsupported import refuse_unfit
+from layerimp.paths import expanded
 from layerimp.recipe import checked_size
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def save(
         CheckpointError: the checkpoint does not load back as the model in memory.
     """
     refuse_unfit(model)
-    target = Path(directory).expanduser().absolute()
+    target = expanded(directory).absolute()
     if verify:
         check_memory(model)
     with staged(target) as stage:

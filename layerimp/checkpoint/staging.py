@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from layerimp.errors import OutputError
+from layerimp.paths import expanded
 
 _REPLACED = "replaced"
 
@@ -34,7 +35,7 @@ def staged(target: str | Path, *, why_not: Callable[[Path], str | None] | None =
     Raises:
         OutputError: the target exists and must not be replaced, or cannot be written.
     """
-    target = Path(target).expanduser().absolute()
+    target = expanded(target).absolute()
     check_target(target, why_not=why_not)
     missing = [place for place in target.parents if not place.exists()]
     try:

@@ -76,8 +76,7 @@ def _run() -> None:
     except LayerimpError as error:
         _fail(type(error).__name__, str(error), error.exit_code)
     except UsageError as error:
-        message = str(getattr(error, "format_message", error.__str__)())
-        _fail("UsageError", message.replace("Value error, ", ""), 2)
+        _fail("UsageError", _usage(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
@@ -86,6 +85,13 @@ def _run() -> None:
     if code == INTERRUPTED:
         _fail("Interrupted", "interrupted; nothing is left half-written", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Exception) -> str:
+    """What is wrong with a command line, and the value that is wrong, which the parser of options leaves out."""
+    message = str(getattr(error, "format_message", error.__str__)()).replace("Value error, ", "")
+    problems = getattr(error.__cause__, "errors", None)  # of pydantic, which reads the values
+    return f"{message}, got {problems()[0]['input']!r}" if problems else message
 
 
 def _fail(kind: str, message: str, code: int) -> None:

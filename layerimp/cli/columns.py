@@ -10,13 +10,49 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from layerimp.cli.streams import results
+
+_SPELT = {
+    "↑": "^",
+    "↓": "v",
+    "±": "+-",
+    "−": "-",
+    "≥": ">=",
+    "≤": "<=",
+    "×": "x",
+    "∞": "inf",
+    "–": "-",
+    "…": "...",
+    "→": "->",
+}
 Fits = Callable[[Table], bool]
 """Tells whether a table fits the screen."""
 
 
 def shown(text: str, style: str = "") -> Text:
-    """Return text from outside as it is shown: without reading markup in it, and without control characters."""
-    return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style=style)
+    """Return text from outside as it is shown: without reading markup in it, and without control characters.
+
+    Signs that the encoding of stdout lacks are spelt in ASCII here, before the layout, so that columns stay aligned.
+    """
+    printed = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    return Text(_as_stdout_can(printed), style=style)
+
+
+def _as_stdout_can(text: str) -> str:
+    """Spell in ASCII the signs that the encoding of stdout lacks."""
+    encoding = getattr(results(), "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(_SPELT.get(c, c) if not _has(encoding, c) else c for c in text)
+    return text
+
+
+def _has(encoding: str, character: str) -> bool:
+    try:
+        return bool(character.encode(encoding))
+    except UnicodeEncodeError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def _table(found: Inspection, screen: Screen) -> None:
     ]
     if any(first["kind"] for first in firsts):
         columns.insert(0, Column("kind", [*(first["kind"] or "" for first in firsts), "", ""], "left"))
-    title = f"{found['architecture']}, {found['num_blocks']} blocks, stored in {found['stored_dtype']}"
+    blocks = "1 block" if found["num_blocks"] == 1 else f"{found['num_blocks']} blocks"
+    title = f"{found['architecture']}, {blocks}, stored in {found['stored_dtype']}"
     screen.print_columns(title, rows, columns)
 
 

@@ -10,12 +10,16 @@ import typer
 from layerimp.cli import options as o
 from layerimp.errors import OptionError, listing
 
-file = Annotated[Path, typer.Option(help="Plan file, such as plan.json of an earlier output.")]
+file = Annotated[Path | None, typer.Option(help="Plan file, such as plan.json of an earlier output.")]
 model = Annotated[str | None, typer.Option(help="The model to name to the other tool. Default: the plan's.")]
 
+count = Annotated[
+    int | None, typer.Option(help="How many steps to take of each plan, from the first on. Default: all.")
+]
 
-@o.taking("plan label count model export json", plan=file, model=model)
-def plan(*, plan: Path, **given: Any) -> int:
+
+@o.taking("plan label count model export json", plan=file, model=model, count=count)
+def plan(*, plan: Path | None, **given: Any) -> int:
     """Show the plans of a file, or print one for another tool.
 
     Example: layerimp plan --plan OUT/plan.json --export mergekit
@@ -23,6 +27,8 @@ def plan(*, plan: Path, **given: Any) -> int:
     from layerimp.cli.display import Screen
     from layerimp.recipe.plans import read_plans
 
+    if plan is None:
+        raise OptionError("plan shows the plans of a file: name it with --plan")
     plans = read_plans(plan, given["label"], given["count"])
     screen = Screen(json=given["json"])
     if given["export"] is None:

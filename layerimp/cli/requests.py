@@ -93,8 +93,8 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
         said["evaluators"] = _labelled("evaluator", evaluator)
     if "tasks" in said:
         names = [task.strip() for task in said["tasks"].split(",") if task.strip()]
-        if not names:
-            raise OptionError(f"--tasks takes names with commas between, or none, got {said['tasks']!r}")
+        if not names or ("none" in names and len(names) > 1):
+            raise OptionError(f"--tasks takes names with commas between, or none alone, got {said['tasks']!r}")
         said["tasks"] = [] if names == ["none"] else names
     if given.get("no_baselines"):
         said["baselines"] = {}
@@ -118,6 +118,8 @@ def _models(specs: list[str]) -> dict[str, str] | list[str]:
         label, equals, name = spec.partition("=")
         if not equals:
             raise OptionError(f"--model {spec}: give every model a label, or none")
+        if not label or not name:
+            raise OptionError(f"--model takes MODEL or LABEL=MODEL, got {spec!r}")
         if label in found:
             raise OptionError(f"the model {label!r} comes twice")
         found[label] = name
@@ -137,7 +139,9 @@ def _with_amounts(values: dict[str, Any], shares: Iterable[float], **amounts: An
 def _labelled(kind: str, specs: list[str], option: str = "") -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for spec in specs:
-        label, _, name = spec.rpartition("=")
+        label, equals, name = spec.rpartition("=")
+        if not name or (equals and not label):
+            raise OptionError(f"--{option or kind} takes {kind.upper()} or LABEL={kind.upper()}, got {spec!r}")
         label = label or name
         if label in found:
             raise OptionError(f"the {kind} {label!r} comes twice; give it a label: --{option or kind} LABEL={name}")

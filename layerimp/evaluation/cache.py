@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from layerimp.cache.directory import cache_directory
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluation.packing import packed, unpacked
+from layerimp.paths import expanded
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator, Metric
@@ -36,7 +37,7 @@ class MetricsCache:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.directory = cache_directory("metrics") if directory is None else directory.expanduser() / "metrics"
+        self.directory = cache_directory("metrics") if directory is None else expanded(directory) / "metrics"
 
     def _path(self, *parts: str) -> Path:
         key = json.dumps((FORMAT, *parts)).encode()

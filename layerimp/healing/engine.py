@@ -185,8 +185,8 @@ def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]
     left = len(intact) - len(removed)
     if left != len(pruned):
         raise ModelError(
-            f"of {len(intact)} blocks {len(removed)} are said to be removed, which leaves {left}, and the pruned "
-            f"model has {len(pruned)}"
+            f"the intact model has {len(intact)} blocks, of which {len(removed)} should be gone; that leaves {left}, "
+            f"and the pruned model has {len(pruned)}: it is another model, or something else was removed"
         )
 
 

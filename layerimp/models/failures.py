@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PretrainedConfig
 
 from layerimp.errors import ModelError, cause
+from layerimp.paths import expanded
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def unloadable(model: str | Path, error: Exception, *, what: str = "load") -> Mo
         error: The original error.
         what: What was tried, as a verb.
     """
-    source, said, known = Path(located("models", model)).expanduser(), cause(error), ""
+    source, said, known = expanded(located("models", model)), cause(error), ""
     fields: object = None
     if source.exists():
         with suppress(Exception):  # the configuration itself may be unreadable

@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from layerimp.errors import ModelError
+from layerimp.paths import expanded
 from layerimp.registry.assets import located
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -44,7 +45,7 @@ def read_headers(model: str) -> Headers | None:
     Raises:
         ModelError: a file cannot be read, or a file named in the index is missing.
     """
-    directory = Path(located("models", model)).expanduser()
+    directory = expanded(located("models", model))
     if not directory.is_dir():
         return None
     numbers: Counter[str] = Counter()

@@ -22,6 +22,7 @@ from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, is_native, name_of, remember_stored
 from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.unsupported import refuse_config
+from layerimp.paths import expanded
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import located
 
@@ -268,7 +269,7 @@ def source_of(model: str | Path) -> str:
         ModelError: there is no such directory, or the directory holds no model that can be loaded; says why.
     """
     model = located("models", model)
-    path = Path(model).expanduser()
+    path = expanded(model)
     if path.suffix == ".gguf":
         raise ModelError(
             f"{str(model)!r} is a GGUF file; make a plain model first: load it with from_pretrained(gguf_file=...), "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from layerimp.paths import expanded
 from layerimp.registry.assets import assets, located
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def origin_of(model: str | Path) -> Origin:
     Args:
         model: A directory, the id of a model on the hub, or the name of a model that a plugin ships.
     """
-    place = Path(located("models", model)).expanduser()
+    place = expanded(located("models", model))
     if not place.is_dir():
         hub = next(iter(_ids(str(model))), None)
         return _described(str(model), hub, None if hub is None else _card_on_the_hub(hub), None)

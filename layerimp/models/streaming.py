@@ -26,6 +26,7 @@ from layerimp.models.finite import refuse_non_finite_weights
 from layerimp.models.loading import auto_class, configuration, device_named, load_tokenizer, source_of, stored_in
 from layerimp.models.stored_weights import Stored, StoredWeights
 from layerimp.models.unsupported import refuse_config
+from layerimp.paths import expanded
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def load_streamed(
 
 def _directory(source: str) -> Path:
     """Return the directory of a model; a model on the hub is downloaded first if necessary."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return path
     from huggingface_hub import snapshot_download

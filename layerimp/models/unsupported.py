@@ -19,11 +19,13 @@ def refuse_unfit(model: PreTrainedModel | Any) -> None:
     """Refuse a model from which no blocks can be removed exactly.
 
     Raises:
-        ModelError: the model has unmerged adapters or quantised weights, or reads more than text; the error names a way
-            that works.
+        ModelError: this is not a model of Transformers, it has unmerged adapters or quantised weights, or reads more
+            than text; the error names a way that works.
         NonFiniteError: a weight, or a number in the configuration, is a NaN or an infinity; the error names it.
     """
     kind = type(model).__name__
+    if not hasattr(model, "config"):
+        raise ModelError(f"a loaded model of Transformers is needed, such as layerimp.load gives, got a {kind}")
     if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
         raise ModelError(
             f"{kind} has adapters that are not merged into its weights; merge them first: model.merge_and_unload()"

@@ -12,6 +12,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
+from layerimp.paths import expanded
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.file_pruning import prune_files
 from layerimp.pipeline.healing import HealerSet, check_text, configured, further_text, heal_pruned
@@ -24,7 +25,7 @@ from layerimp.pipeline.stages import Loaded, check_calibration, load_model, read
 from layerimp.pipeline.streaming import is_streamed
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import Permissions, Recipe
+from layerimp.recipe import Permissions, Recipe, check_heal_text, check_kind
 from layerimp.report.data import Report, Size
 from layerimp.scoring.selection import Selection
 
@@ -48,6 +49,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         InputError: something in the recipe is wrong. If possible, this is found before any long work.
         LayerimpError: a stage failed; nothing is left under the output's name.
     """
+    check_kind(recipe, Recipe)
     allowed, lenient = permissions or Permissions(), recipe.tasks is None
     recipe, selection = _begun(recipe, progress, "calibration", "tasks")
     check_ahead(recipe.model, allowed, partial(budget_of, recipe))
@@ -73,7 +75,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         if stage:
             report.write(stage)
     if recipe.output:  # the results are in place before the page is made of them
-        write_page(report, selection, recipe.output.expanduser().absolute())
+        write_page(report, selection, expanded(recipe.output).absolute())
     return report.placed()
 
 
@@ -179,6 +181,7 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
         InputError: something in the recipe is wrong.
         LayerimpError: a stage failed; nothing is left under the output's name.
     """
+    check_kind(recipe, Recipe)
     allowed, lenient = permissions or Permissions(), recipe.tasks is None
     recipe, selection = _begun(recipe, progress, "tasks")
     with output_directory(recipe) as stage:
@@ -196,6 +199,7 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
 
 def _begun(asked: Recipe, progress: Progress, *reads: str, may_stream: bool = False) -> tuple[Recipe, Selection]:
     """The recipe, resolved, and its scorers; what is used by default is said, and a wrong option found."""
+    check_heal_text(asked.heal_text, asked.healers)
     recipe = resolve(asked)
     if recipe.stream and not may_stream:
         raise OptionError("only layerimp score and layerimp prune read a model block by block; leave out stream")

@@ -13,6 +13,7 @@ from layerimp.evaluation.selection import prepared
 from layerimp.models.dtypes import DTYPES, dtype_named, name_of
 from layerimp.models.loading import device_named, float32_stands_in
 from layerimp.models.traits import longest_row
+from layerimp.paths import expanded
 from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import check_output
@@ -21,6 +22,7 @@ from layerimp.pipeline.resolve import made_pruner, resolve, told
 from layerimp.pipeline.stages import check_calibration
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
+from layerimp.recipe import check_heal_text
 from layerimp.report.conversion import finite
 from layerimp.report.data import MARKER, PAGE
 from layerimp.scorer import Importance
@@ -68,6 +70,7 @@ def foretell(
     Raises:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
+    check_heal_text(asked.heal_text, asked.healers)
     recipe = resolve(asked)
     scored = command == "run" or (plans is None and not recipe.names_all)
     reads = ["calibration"] * scored + ["tasks"] * (command == "run")
@@ -264,7 +267,7 @@ class _Foretelling:
         """List the files that would be written, with the sizes of weights."""
         if self.recipe.output is None:
             return []
-        output = self.recipe.output.expanduser().absolute()
+        output = expanded(self.recipe.output).absolute()
         files = [MARKER, *(["scores.json"] if self.scored else []), "plan.json", "metrics.json"]
         files += [PAGE] if self.command == "run" else []
         labels = [label for label in self.selection.specs if label not in self.selection.baselines]

@@ -17,6 +17,7 @@ from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
 from layerimp.models.origin import CARD, origin_of
+from layerimp.paths import expanded
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.healing import configured, further_text
 from layerimp.pipeline.output import output_directory
@@ -104,7 +105,7 @@ def _save(
     found: Healed, ours: Loaded, stage: Path, recipe: Recipe, record: Record, healer: Healer, drawn: CalibrationSet
 ) -> None:
     """Write the healed model, with a card and a record that name the healer, and the intact model's licence."""
-    before, origin = Path(recipe.model).expanduser() / CARD, origin_of(record.source)
+    before, origin = expanded(recipe.model) / CARD, origin_of(record.source)
     origin.copy_license(stage)
     write(
         found.model,
@@ -137,11 +138,16 @@ def why_not_healed(directory: Path) -> str | None:
 
 def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) -> Record:
     """Return the record of what was removed from which model; arguments override the checkpoint's record."""
-    record = read_record(Path(model).expanduser())
+    record = read_record(expanded(model))
     if record is None and removed is None:
         raise ModelError(f"{model} has no layerimp.json that says which blocks are gone; name them with --removed")
     if record is None and teacher is None:
         raise ModelError(f"{model} has no layerimp.json that says what it was made from; name that with --teacher")
+    if record and teacher is None and Path(record.source).is_absolute() and not Path(record.source).exists():
+        raise ModelError(
+            f"{model} was made from {record.source}, says its layerimp.json, and that is not there; name the intact "
+            "model with --teacher"
+        )
     known = record or Record(source="", num_blocks=1, removed=())
     changed: dict[str, Any] = {} if removed is None else {"removed": tuple(simplest(removed))}
     if teacher is not None:
@@ -163,5 +169,5 @@ def _document(
         "calibration": drawn.description,
         **conversion.repaired(found.repairs, found.loss, found.accuracy, found.recovered),
         "changed": list(found.changed),
-        "output": str(Path(recipe.output or "").expanduser().absolute()),
+        "output": str(expanded(recipe.output or "").absolute()),
     }

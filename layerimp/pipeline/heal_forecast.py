@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.blocks.memory import free_bytes
@@ -14,6 +13,7 @@ from layerimp.healing.engine import check_shapes
 from layerimp.models.dtypes import DTYPES, dtype_named, name_of
 from layerimp.models.loading import device_named, float32_stands_in
 from layerimp.models.traits import longest_row
+from layerimp.paths import expanded
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.heal_checkpoint import begun, why_not_healed
 from layerimp.pipeline.outline import Outline
@@ -47,7 +47,7 @@ def foretell_healing(
     """
     recipe, repairer, record = begun(asked, teacher, removed, healer, options, progress)
     check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
-    output = Path(recipe.output or "").expanduser().absolute()
+    output = expanded(recipe.output or "").absolute()
     for model in (recipe.model, record.source):
         refuse_precious(output, model)
     check_target(output, why_not=why_not_healed if recipe.overwrite else None)

@@ -64,7 +64,7 @@ def heal(
 
     Raises:
         UnknownNameError: no healer has that name.
-        OptionError: a block does not exist, or is listed twice.
+        OptionError: a block does not exist, is listed twice, or a plan is for another number of blocks.
         SurgeryError: the blocks cannot be removed exactly.
         ModelError: the two models do not belong together, or the healer cannot heal such a model.
         CalibrationError: a batch is malformed or holds ids that the model does not know, or there are fewer than three
@@ -72,7 +72,8 @@ def heal(
         NonFiniteError: a value in the healed model is a NaN or an infinity.
     """
     stack = find_blocks(model)
-    gone = checked_steps(blocks.blocks if isinstance(blocks, PrunePlan) else blocks, len(stack))
+    steps = blocks.steps_for(len(stack)) if isinstance(blocks, PrunePlan) else blocks
+    gone = checked_steps(steps, len(stack))
     if not isinstance(healer, Healer):
         healer = configured(healer, {})
     rest = find_blocks(prepare(stack, gone).beside() if pruned is None else pruned)

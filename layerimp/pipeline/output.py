@@ -12,6 +12,7 @@ from layerimp.checkpoint.saving import write
 from layerimp.checkpoint.staging import check_name, check_target, staged
 from layerimp.errors import OutputError
 from layerimp.models.origin import CARD, origin_of
+from layerimp.paths import expanded, real
 from layerimp.pipeline.resolve import model_anywhere
 from layerimp.registry.assets import located
 from layerimp.report.data import why_not_ours
@@ -113,7 +114,7 @@ def output_directory(
     if recipe.output is None:
         yield None
         return
-    target = recipe.output.expanduser().absolute()
+    target = expanded(recipe.output).absolute()
     check_name(target)
     for model in (recipe.model, *others):
         refuse_precious(target, model)
@@ -128,7 +129,7 @@ def check_output(recipe: Recipe) -> None:
         OutputError: the output exists and must not be replaced.
     """
     if recipe.output is not None:
-        target = recipe.output.expanduser().absolute()
+        target = expanded(recipe.output).absolute()
         check_name(target)
         refuse_precious(target, recipe.model)
         check_target(target, why_not=why_not_ours if recipe.overwrite else None)
@@ -140,13 +141,13 @@ def refuse_precious(target: Path, model: str) -> None:
     Raises:
         OutputError: the output is one of these directories, or lies in the model's directory.
     """
-    source = Path(located("models", model)).expanduser()
-    resolved = target.resolve()
+    source = expanded(located("models", model))
+    resolved = real(target)
     if source.is_dir():
-        own = source.resolve()
+        own = real(source)
         if own == resolved or resolved in own.parents:
             raise OutputError(f"the output {target} is the model's own directory or holds it; name another")
         if own in resolved.parents:
             raise OutputError(f"the output {target} lies in the directory of the model {model}; name another")
-    if resolved == Path.home().resolve() or resolved in Path.home().resolve().parents:
+    if resolved == real(Path.home()) or resolved in real(Path.home()).parents:
         raise OutputError(f"the output {target} is a home directory or holds one; name another")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,26 @@ def check_label(label: str) -> None:
     """
     if label == ORIGINAL or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", label):
         raise OptionError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
+
+
+def check_kind(given: object, kind: type[Part]) -> None:
+    """Refuse what is no description of that kind, such as a plain dict.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if not isinstance(given, kind):
+        raise OptionError(f"a layerimp.{kind.__name__} is needed, got a {type(given).__name__}")
+
+
+def check_heal_text(heal_text: str | None, healers: Collection[str]) -> None:
+    """Refuse text for healers where nothing is healed.
+
+    Raises:
+        OptionError: there is such text, and no healer.
+    """
+    if heal_text is not None and not healers:
+        raise OptionError("heal_text is more text for healers, and no healer is named; add one, such as --heal distill")
 
 
 def checked_size(size: str) -> str:
@@ -142,6 +163,7 @@ class CalibrationSpec(Part):
 
     source: str | None = Field(
         None,
+        min_length=1,
         description="A JSONL or text file, a text that a plugin ships, a data set id on the hub "
         "(NAME[:CONFIG[:SPLIT]]), or task:NAME for the training split of a task; default: the starter's own text "
         "for the starter, else prose.",

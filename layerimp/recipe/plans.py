@@ -47,33 +47,39 @@ def _all_plans(path: Path) -> dict[str, PrunePlan]:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once_each)
-        if not isinstance(document, dict):
-            raise TypeError("it is not a JSON object")
-        if "plans" not in document:
-            if document.get("schema_version") in FILES:
-                raise TypeError("it holds no plans")
-            return {document.get("scorer") or "plan": _plan(path, document)}
-        _check_version(path, document, FILES)
-        return {label: _plan(path, plan) for label, plan in document["plans"].items()}
     except OSError as error:
         raise InputError(f"cannot read the plan {path}: {error.strerror}") from None
-    except ValidationError as error:
-        raise InputError(f"{path} is no plan: {first_problem(error)}") from None
-    except (OptionError, ValueError, TypeError, AttributeError) as error:
+    except RecursionError:
+        raise InputError(f"{path} is no plan: its lists lie too deep in each other") from None
+    except ValueError as error:
         raise InputError(f"{path} is no plan: {error}") from None
+    if isinstance(document, dict) and "plans" not in document and document.get("schema_version") not in FILES:
+        return {document.get("scorer") or "plan": _plan(f"{path}", document)}
+    _check_version(f"{path}", document, FILES)
+    plans = document.get("plans")
+    if not isinstance(plans, dict) or not plans:
+        raise InputError(f"{path} is no plan: it holds no plans by label")
+    return {label: _plan(f"{path}, {label!r},", plan) for label, plan in plans.items()}
 
 
-def _plan(path: Path, document: Any) -> PrunePlan:
-    _check_version(path, document, PLANS)
-    return PrunePlan(**document)
+def _plan(place: str, document: Any) -> PrunePlan:
+    _check_version(place, document, PLANS)
+    try:
+        return PrunePlan(**document)
+    except ValidationError as error:
+        raise InputError(f"{place} is no plan: {first_problem(error)}") from None
+    except (OptionError, ValueError, TypeError) as error:
+        raise InputError(f"{place} is no plan: {error}") from None
 
 
-def _check_version(path: Path, document: Any, known: tuple[str, ...]) -> None:
-    """Refuse an unknown version."""
+def _check_version(place: str, document: Any, known: tuple[str, ...]) -> None:
+    """Refuse an unknown version, and a document that is not an object."""
+    if not isinstance(document, dict):
+        raise InputError(f"{place} is no plan: it is not a JSON object")
     version = document.get("schema_version")
     if version not in known:
         found = "has no schema_version" if version is None else f"is of the version {version!r}"
-        raise InputError(f"{path} {found}; the versions that are read: {', '.join((*FILES, *PLANS))}")
+        raise InputError(f"{place} {found}; the versions that are read: {', '.join((*FILES, *PLANS))}")
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

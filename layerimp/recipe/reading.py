@@ -36,6 +36,7 @@ def made(kind: type[Described], values: dict[str, Any]) -> Described:
         if problem["type"] == "extra_forbidden":
             raise unknown_name("recipe field", where, _siblings(kind, problem["loc"])) from None
         message = problem["msg"].removeprefix("Value error, ")
+        message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping of names to values")
         raise OptionError(f"{where}: {message}, got {problem['input']!r}") from None
 
 
@@ -86,7 +87,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        why = " ".join(str(error).replace('in "<unicode string>",', "at").split())
+        raise InputError(f"the recipe {path} is not YAML: {why}") from None
     if not isinstance(values, dict):
         raise InputError(f"the recipe {path} is not a mapping of fields")
     refuse_permissions(values, f"the recipe {path}")

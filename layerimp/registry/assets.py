@@ -9,6 +9,7 @@ from typing import Literal
 
 from layerimp.assets import Assets
 from layerimp.errors import LayerimpError, PluginError
+from layerimp.paths import expanded
 from layerimp.registry.loader import PluginHost, cause_of, host
 
 
@@ -60,5 +61,5 @@ def located(kind: Literal["models", "texts"], name: str | Path) -> str | Path:
 
 def absolute(path: str | Path, shipped: Container[str] = ()) -> str:
     """Return an absolute path; anything that is not a path, such as a shipped name or a model id, is unchanged."""
-    here = Path(path).expanduser()
+    here = expanded(path)
     return str(here.absolute()) if str(path) not in shipped and here.exists() else str(path)

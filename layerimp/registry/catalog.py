@@ -99,9 +99,12 @@ class Registry:
         """Return the class registered under `name`.
 
         Raises:
+            OptionError: the name is not text.
             UnknownNameError: no component has this name; the error lists the names, and suggests a similar one.
             PluginError: a plugin of that name exists but failed to load; the error says why.
         """
+        if not isinstance(name, str):
+            raise OptionError(f"a {kind} is given by its name, or as a configured {kind.capitalize()}, got {name!r}")
         classes = self._classes[kind]
         if name in classes:
             return classes[name]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric, retention
 from layerimp.models.dtypes import stored_bytes
+from layerimp.paths import expanded
 from layerimp.recipe import Recipe
 from layerimp.report import conversion, cuts, documents
 from layerimp.report.comparison import Comparison, small
@@ -257,7 +258,7 @@ class Report(Tabular):
     def placed(self) -> Report:
         """Return the report with the final paths, once its output directory has its final name."""
         if self.recipe.output is not None:
-            self.output = self.recipe.output.expanduser().absolute()
+            self.output = expanded(self.recipe.output).absolute()
             self.checkpoints = {label: self.output / path for label, path in self.checkpoints.items()}
         return self
 

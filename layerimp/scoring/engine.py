@@ -67,7 +67,9 @@ def score(
 
 
 def _by_name(scorers: Sequence[str | Scorer]) -> dict[str, str | Scorer]:
-    names = [item if isinstance(item, str) else item.name for item in scorers]
+    if isinstance(scorers, str):
+        raise OptionError(f"scorers are given as a list, such as [{scorers!r}], got {scorers!r}")
+    names = [item.name if isinstance(item, Scorer) else item for item in scorers]
     for name in names:
         if names.count(name) > 1:
             raise OptionError(f"the scorer {name!r} comes twice; give each a label: {{'label': scorer, ...}}")

@@ -40,7 +40,8 @@ _EXAMPLES = {
     "kv-cache": "64KiB (2^10 bytes each, per token)",
     "latency": "750ms or 0.75s",
 }
-_NUMBER = re.compile(r"(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([^\d\s.]*)")
+_NUMBER = re.compile(r"(\d{1,30}(?:\.\d{0,30})?(?:e\+?\d{1,2})?)\s*([^\d\s.]*)")
+"""A number that is no larger than a float can be, and its unit."""
 
 
 @dataclass(frozen=True)

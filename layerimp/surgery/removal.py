@@ -22,7 +22,7 @@ from layerimp.blocks.equivalence import (
 )
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.stack import BlockStack
-from layerimp.errors import LayerimpError, ModelError, OptionError, SurgeryError, one_line
+from layerimp.errors import LayerimpError, ModelError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF
 from layerimp.pruner import PrunePlan
@@ -60,11 +60,8 @@ def prune(model: Model, blocks: Sequence[Step] | PrunePlan) -> Model:
         SurgeryError: the steps cannot be removed exactly; the error says why.
     """
     stack = find_blocks(model)
-    if isinstance(blocks, PrunePlan):
-        if blocks.num_blocks != len(stack):
-            raise OptionError(f"the plan is for {blocks.num_blocks} blocks; the model has {len(stack)}")
-        blocks = blocks.blocks
-    prepare(stack, blocks).apply()
+    steps = blocks.steps_for(len(stack)) if isinstance(blocks, PrunePlan) else blocks
+    prepare(stack, steps).apply()
     return model
 
 

@@ -86,7 +86,7 @@ def test_unknown_metric_is_not_looked_up(folder, metrics, reason, monkeypatch):
 
 
 def test_too_few_shots(folder):
-    with pytest.raises(TaskError, match="'choice'"):
+    with pytest.raises(TaskError, match="'choice' has fewer than 50 documents for examples; ask for fewer"):
         harness(folder, "choice", num_fewshot=50).prepare()
 
 

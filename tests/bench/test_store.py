@@ -74,6 +74,17 @@ def test_a_second_process_is_refused_in_one_line(tmp_path: Path) -> None:
     assert second() == "open"
 
 
+def test_a_database_of_others_is_left_alone(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.execute("CREATE TABLE mine (a)")
+        other.commit()
+    before = (tmp_path / FILE).read_bytes()
+    for write in (True, False):
+        with pytest.raises(OutputError, match="holds no grid: it has other tables"):
+            Store(tmp_path, write=write)
+    assert (tmp_path / FILE).read_bytes() == before
+
+
 def test_a_directory_of_others_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(OutputError, match="holds other files"):

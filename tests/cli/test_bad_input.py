@@ -59,7 +59,18 @@ WRONG = [
     (["--count", "1", "--blocks", "1,2"], "count 1 removes 1 block, but 2 are named"),
     (["--ratio", "0.05"], "ratio 0.05 of 4 blocks rounds to none"),
     (["--ratio", "0.95"], "leaves no model"),
-    (["--ratio", "half"], "number"),
+    (["--ratio", "25%"], "Invalid value for '--ratio': Input should be a valid number, unable to parse string as a"),
+    (["--ratio", "half"], "as a number, got 'half'"),
+    (["--target", "parameters=1e400"], "target parameters=1e400 is no size"),
+    (["--target", f"bytes={'9' * 400}GB"], "is no size; give a factor between 0 and 1"),
+    (["--calibration", ""], "calibration.source: String should have at least 1 character, got ''"),
+    (["--calibration", written("a.txt", "a\0b")], "is no text: it holds zero bytes"),
+    (["--heal", "=linear"], "--heal takes HEALER or LABEL=HEALER, got '=linear'"),
+    (["--scorer", "a="], "--scorer takes SCORER or LABEL=SCORER, got 'a='"),
+    (["--heal-text", "prose"], "heal_text is more text for healers, and no healer is named"),
+    (["--heal-text", "prose", "--dry-run"], "heal_text is more text for healers, and no healer is named"),
+    (["--recipe", written("t.yaml", "blocks: 1\nprotect: one")], "protect: Input should be a list, got 'one'"),
+    (["--recipe", written("y.yaml", "a: [1")], "is not YAML: while parsing a flow sequence at line 1, column 4"),
     (["--blocks", "1,x"], "--blocks takes blocks and seams such as 5,8-10,17/18, got '1,x': 'x' is no block (5)"),
     (["--blocks", "1/3"], "1/3 is no seam, which lies between neighbours such as 1/2"),
     (["--blocks", "1.mlp"], "--blocks 1.mlp: without 1.mlp attention and MLP would not take turns"),
@@ -142,6 +153,19 @@ def test_bad_input_is_one_line(
     assert "Traceback" not in err
     assert out == ""
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("option", ["--model", "--output", "--calibration"])
+def test_the_home_of_nobody_and_links_in_a_circle_are_one_line(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "~nobody-of-this-name").write_text("")
+    for name in ("circle", "~nobody-of-this-name"):
+        code, _, err = layerimp_command("prune", "--model", model_dir, "--count", 1, "--output", "out", option, name)
+        assert (code, err.splitlines()[-1][:10]) == (2, "layerimp: "), err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "~nobody-of-this-name"]
 
 
 @pytest.mark.parametrize("command", ["run", "score", "prune", "evaluate"])

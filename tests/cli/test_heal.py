@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,29 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "healed").exists()
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"source": "/gone/model"}, "was made from /gone/model, says its layerimp.json, and that is not there; name"),
+        ({"removed": ["a"]}, "layerimp.json is no record of a checkpoint: 'a' is no block"),
+        ({"removed": [1, 1]}, "layerimp.json is no record of a checkpoint: removed block 1 is named twice"),
+        ({"removed": [7]}, "layerimp.json is no record of a checkpoint: removed block 7 does not exist"),
+        ({"removed": [1]}, "of which 1 should be gone; that leaves 3, and the pruned model has 2: it is another model"),
+    ],
+    ids=str,
+)
+def test_a_record_that_is_wrong_is_one_line(
+    layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    shutil.copytree(pruned, tmp_path / "copy")
+    record = json.loads((pruned / FILE).read_text())
+    (tmp_path / "copy" / FILE).write_text(json.dumps(record | changed))
+    out = tmp_path / "healed"
+    code, _, err = layerimp_command("heal", "--model", tmp_path / "copy", *text, "--output", out)
+    assert (code, said in err.splitlines()[-1]) == (2, True), err
+    assert not out.exists()
+
+
 def test_a_nan_writes_nothing(layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path) -> None:
     model, tokenizer = layerimp.load(pruned)
     with torch.no_grad():
@@ -184,7 +208,7 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
         code, shown, err = layerimp_command(*command, "--dry-run")
         assert code == 0, err
         code, _, err = layerimp_command(*command, "--removed", 1, "--dry-run")
-        assert (code, "which leaves 3, and the pruned model has 2" in err) == (2, True)
+        assert (code, "that leaves 3, and the pruned model has 2" in err) == (2, True)
     assert not (tmp_path / "out").exists()
     TypeAdapter(HealingForecast).validate_json(out, strict=True)
     found = json.loads(out)

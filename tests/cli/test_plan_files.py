@@ -41,10 +41,10 @@ def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object],
     [
         (OF_PLANS | {"plans": {"../../escaped": ONE}}, [], "cannot be a label"),
         (OF_PLANS | {"plans": {"original": ONE}}, [], "cannot be a label"),
-        (OF_PLANS | {"plans": {}}, [], "no plan in the file"),
+        (OF_PLANS | {"plans": {}}, [], "plan.json is no plan: it holds no plans by label"),
         (ONE | {"blocks": []}, [], "removes nothing"),
         (ONE | {"num_blocks": 5}, [], "is for 5 blocks; the model has 4"),
-        (ONE | {"num_blocks": True}, [], "num_blocks a number is needed, and true is none"),
+        (ONE | {"num_blocks": True}, [], "num_blocks: a number is needed, and true is none"),
         (ONE | {"blocks": [True]}, [], "True is no step"),
         (ONE | {"blocks": [7]}, [], "block 7 does not exist"),
         ({"num_blocks": 4, "blocks": [1]}, [], f"has no schema_version; {READ}"),
@@ -52,6 +52,10 @@ def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object],
         (OF_PLANS | {"plans": {"a": {"num_blocks": 4, "blocks": [1]}}}, [], f"has no schema_version; {READ}"),
         ({"num_blocks": 4, "blocks": [1]}, ["--protect", "1"], "--plan and --protect contradict"),
         ([1], [], "not a JSON object"),
+        (OF_PLANS | {"plans": [ONE]}, [], "it holds no plans by label"),
+        (OF_PLANS | {"plans": {"a": 5}}, [], "plan.json, 'a', is no plan: it is not a JSON object"),
+        (OF_PLANS | {"plans": {"a": ONE | {"blocks": [9]}}}, [], "plan.json, 'a', is no plan: block 9 does not exist"),
+        (ONE | {"num_blocks": -4}, [], "num_blocks: Input should be greater than or equal to 1"),
         ({"schema_version": "layerimp.plan/2", "blocks": [1]}, [], "num_blocks"),
         (ONE | {"blocks": ["1/3"]}, [], "plan.json is no plan: 1/3 is no seam"),
         (ONE | {"blocks": [1, "1/2"]}, [], "plan.json is no plan: 1 and 1/2 both remove 1.mlp"),
@@ -70,6 +74,14 @@ def test_bad_plans_are_one_line(
     code, _, err = layerimp_command("prune", *arguments)
     assert (code, said in err.splitlines()[-1]) == (2, True), err
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_lists_that_lie_too_deep_are_one_line(layerimp_command: Run, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("[" * 100_000)
+    code, _, err = layerimp_command("plan", "--plan", tmp_path / "plan.json")
+    assert (code, "its lists lie too deep in each other" in err) == (2, True), err
+    code, _, err = layerimp_command("plan")
+    assert (code, err) == (2, "layerimp: plan shows the plans of a file: name it with --plan\n")
 
 
 def test_a_plan_that_says_something_twice_is_refused(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:

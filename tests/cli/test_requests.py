@@ -178,7 +178,7 @@ def test_a_setting_is_read_as_strictly_as_a_file(value: str) -> None:
 
 @pytest.mark.parametrize("tasks", [",", "", " , ,"])
 def test_tasks_that_name_none_are_refused(tasks: str) -> None:
-    with pytest.raises(OptionError, match="--tasks takes names with commas between, or none, got "):
+    with pytest.raises(OptionError, match="--tasks takes names with commas between, or none alone, got "):
         recipe_from(tasks=tasks)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from support.mood import Run
 
+from layerimp.cli import tables
 from layerimp.cli.bars import AXIS, BAR, axis, bars
+from layerimp.cli.columns import shown
+from layerimp.report.tables import PaperTable, Shown
 
 modest = settings(derandomize=True, max_examples=100, deadline=None, database=None)
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
@@ -68,6 +73,24 @@ def test_no_table_is_wider_than_the_screen(
         assert max(map(len, out.splitlines())) <= width, command
     heads = [line for line in layerimp_command("score", *scoring)[1].splitlines() if re.match(r" *block ", line)]
     assert heads[0].split()[1] == "avss", "what decides comes first"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"), [("ascii", "v +-1 >=2 -3"), ("latin-1", "v ±1 >=2 -3"), ("utf-8", "↓ ±1 ≥2 −3")]
+)
+def test_signs_that_the_screen_has_no_code_for_are_spelt(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, said: str
+) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("layerimp.cli.columns.results", lambda: stdout)
+    assert shown("↓ ±1 ≥2 −3").plain == said
+    cells = [Shown(text) for text in ("task", "m", "perplexity ↓", "1.5 ± 0.2", "8% of blocks")]
+    (table,) = tables.paper(
+        PaperTable("lowest", ["data set", "model", "metric", "avss", "parameter reduction"], [cells]), lambda _: True
+    )
+    Console(file=stdout, width=120, legacy_windows=False).print(table)
+    stdout.flush()
+    assert b"\\u" not in stdout.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def test_without_columns_a_pipe_is_120_wide(

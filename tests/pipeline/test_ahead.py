@@ -91,7 +91,7 @@ def test_a_model_of_a_grid_from_which_nothing_can_go_is_refused(
     amounts = ["--ratio", "0.1", "--count", "4"]
     code, _, err = layerimp_command("bench", "--model", weightless, *amounts, "--output", tmp_path / "new" / "out")
     assert code == 2
-    assert "nothing can be removed from weightless: removing 4 of 4 blocks" in err.splitlines()[-1]
+    assert "nothing can be removed from 'weightless': removing 4 of 4 blocks" in err.splitlines()[-1]
     assert "; ratio 0.1 of 4 blocks rounds to none" in err.splitlines()[-1]
     assert not (tmp_path / "new").exists()
 

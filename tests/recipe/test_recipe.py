@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import layerimp
 from layerimp.bench.grid import Grid
 from layerimp.cli.requests import recipe_from
 from layerimp.errors import InputError, OptionError
@@ -76,11 +77,11 @@ def test_baselines_are_chosen_like_scorers(tmp_path: Path, said: str, expected: 
         ("model: m\nlimit: 1.5", "limit: .*integer"),
         ("model: m\nblocks: [a]", "^blocks takes blocks and seams such as 5,8-10,17/18, got 'a': 'a' is no block"),
         ("model: m\nblocks: [1.5]", "^blocks takes .* got '1.5'"),
-        ("model: m\nblocks: {1: 2}", "blocks: .*tuple"),
+        ("model: m\nblocks: {1: 2}", "blocks: .*a list"),
         ("model: m\nblocks: 17/19", "^blocks takes .*17/19 is no seam"),
         ("model: m\nblocks: [5, 7.mlp]", "^blocks 5,7.mlp: without 7.mlp attention and MLP would not take turns"),
         ("model: m\nprotect: [5/6]", "protect.0: .*integer.*got '5/6'"),
-        ("model: m\nscorers: avss", "scorers: .*dictionary"),
+        ("model: m\nscorers: avss", "scorers: .*mapping of names to values"),
         ("model: m\nscorers: {a: [1]}", r"scorers\.a: "),
         ("model: m\nscorers: [{nam: avss}]", "scorers"),
         ("model: m\n3: 4", "3"),
@@ -154,3 +155,14 @@ def test_a_shard_size_is_a_size() -> None:
     assert make_recipe({"max_shard_size": "1.5 GB"}).max_shard_size == "1.5GB"
     with pytest.raises(OptionError, match="max_shard_size 'big' is no size; give one such as 5GB or 500MB"):
         make_recipe({"max_shard_size": "big"})
+
+
+def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
+    for use in (layerimp.run, layerimp.evaluate):
+        for given in ({"model": "x"}, "x", None):
+            with pytest.raises(OptionError, match=rf"a layerimp\.Recipe is needed, got a {type(given).__name__}"):
+                use(given)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=r"a layerimp\.Grid is needed, got a Recipe"):
+        layerimp.run_grid(layerimp.Recipe(), tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="heal_text is more text for healers"):
+        layerimp.Grid(heal_text="prose")

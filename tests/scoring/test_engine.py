@@ -142,6 +142,18 @@ def test_bad_requests_are_named() -> None:
         layerimp.score(model, [batch()], ["avss", "avss"])
     with pytest.raises(OptionError, match="made for 7 blocks"):
         layerimp.score(model, [batch()], [Step(7)])
+    with pytest.raises(OptionError, match=r"scorers are given as a list, such as \['avss'\], got 'avss'"):
+        layerimp.score(model, [batch()], "avss")
+    for wrong in (None, 5, Step):
+        with pytest.raises(OptionError, match="a scorer is given by its name, or as a configured Scorer, got "):
+            layerimp.score(model, [batch()], [wrong])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("model", [None, "gpt2", torch.nn.Linear(2, 2)], ids=["none", "name", "no transformer"])
+def test_what_is_no_model_is_named(model: Any) -> None:
+    for use in (layerimp.find_blocks, lambda it: layerimp.prune(it, [1]), lambda it: layerimp.heal(it, [1], [batch()])):
+        with pytest.raises(ModelError, match="a loaded model of Transformers is needed"):
+            use(model)
 
 
 def test_a_site_that_is_missing_is_named() -> None:

@@ -134,9 +134,10 @@ def words(document: str) -> str:
 
 
 def pictures(document: str) -> list[tuple[str, str]]:
-    """The alternative text and the content of each picture."""
-    found = re.findall(r'<svg [^>]*role="img" aria-label="([^"]*)">(.*?)</svg>', document, flags=re.DOTALL)
-    assert len(found) == document.count("<svg")
+    """The alternative text and the content of each picture, which is there for wide and for narrow screens."""
+    found = re.findall(r'<div class="picture" role="img" aria-label="([^"]*)">(.*?)</div>', document, flags=re.DOTALL)
+    assert all(re.findall(r"<svg [^>]*class=.(\w+)", picture) == ["wide", "narrow"] for _, picture in found)
+    assert 2 * len(found) == document.count("<svg")
     return found
 
 

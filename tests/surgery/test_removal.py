@@ -255,3 +255,13 @@ def test_a_model_that_cannot_run_is_not_saved_and_told_in_one_line(tmp_path: Any
     with pytest.raises(CheckpointError, match="cannot run on a few tokens"):
         layerimp.save(model, None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_for_another_model_is_refused() -> None:
+    plan = PrunePlan(num_blocks=BLOCKS + 1, blocks=[1])
+    model = tiny("llama")
+    with pytest.raises(OptionError, match=f"the plan is for {BLOCKS + 1} blocks; the model has {BLOCKS}"):
+        layerimp.prune(model, plan)
+    with pytest.raises(OptionError, match="the plan is for"):
+        layerimp.heal(model, plan, [batch()])
+    assert model.config.num_hidden_layers == BLOCKS

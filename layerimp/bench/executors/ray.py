@@ -12,12 +12,12 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerimp.bench.cells import Outcome
 from layerimp.bench.executors.base import NO_RAY, Assignment, WorkerError
 from layerimp.errors import OptionError
+from layerimp.paths import expanded
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Ray:
 
     def _memory(self, recipe: Recipe) -> Mapping[str, int]:
         """The memory request of a task; empty if the need is unknown, or if no node has that much memory."""
-        place = Path(located("models", recipe.model)).expanduser()
+        place = expanded(located("models", recipe.model))
         weights = sum(path.stat().st_size for path in place.glob("*.safetensors")) if place.is_dir() else 0
         need = COPIES * weights + BESIDE_WEIGHTS
         most = max((node["Resources"].get("memory", 0) for node in self._ray.nodes() if node["Alive"]), default=0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 
 import numpy as np
@@ -16,9 +16,10 @@ from scipy.stats import rankdata
 from layerimp.defaults import RANDOM
 from layerimp.report.cuts import whole
 from layerimp.report.html import plots
+from layerimp.report.html.canvas import NARROW, WIDE
+from layerimp.report.html.cells import Square, dots, matrix
 from layerimp.report.html.format import listed, signed
-from layerimp.report.html.plots import Square, cell_width, costs, curves, dots, matrix
-from layerimp.report.html.svg import drawn
+from layerimp.report.html.svg import drawn_twice
 from layerimp.report.html.view import View
 from layerimp.report.removable import LEVELS
 from layerimp.report.statistics import Interval
@@ -45,12 +46,14 @@ class Figures:
 
     view: View
 
-    def _drawn(self, figure: Figure, name: str, alt: str, note: str = "", pruner: str | None = None) -> Drawn:
-        """A figure; that of one pruner says which it is, where there are several."""
+    def _drawn(
+        self, draw: Callable[..., Figure], name: str, alt: str, note: str = "", pruner: str | None = None
+    ) -> Drawn:
+        """A figure for wide and for narrow screens; that of one pruner says which it is, where there are several."""
         if pruner is not None:
             name += str(self.view.pruners.index(pruner))
             note += f"Pruner: {pruner}." if len(self.view.pruners) > 1 else ""
-        return Drawn(drawn(figure, f"{self.view.name}-{name}", alt), note)
+        return Drawn(drawn_twice(draw(sheet=WIDE), draw(sheet=NARROW), f"{self.view.name}-{name}", alt), note)
 
     @cached_property
     def retained(self) -> list[Drawn]:
@@ -82,8 +85,8 @@ class Figures:
         scorers = {self.view.found.design.contenders[label].scorer for label in known}
         plural = "s" * (len(scorers) > 1)
         alt = f"Line chart of what {len(scorers)} scorer{plural}{healed} retain: {'; '.join(said)}."
-        figure = curves(known, self.view.model.num_blocks, self.view.styles)
-        return self._drawn(figure, "retained", alt, note, pruner=pruner)
+        draw = partial(plots.curves, known, self.view.model.num_blocks, self.view.styles)
+        return self._drawn(draw, "retained", alt, note, pruner=pruner)
 
     @cached_property
     def removable(self) -> list[Drawn]:
@@ -98,9 +101,9 @@ class Figures:
         many = f"Bars of how many of {self.view.model.num_blocks} blocks may go."
         alt = f"{many} While {middle:.0%} is retained: {', '.join(said)}."
         measured = sorted({count for one in found.values() for count in one.measured})
-        figure = plots.removable({label: found[label].levels for label in order}, measured, self.view.styles)
+        draw = partial(plots.removable, {label: found[label].levels for label in order}, measured, self.view.styles)
         note = f"Measured without {listed(map(str, measured))} blocks."
-        return self._drawn(figure, "removable", alt, note, pruner=pruner)
+        return self._drawn(draw, "removable", alt, note, pruner=pruner)
 
     @cached_property
     def importance(self) -> Drawn:
@@ -139,8 +142,8 @@ class Figures:
             f"{steps_named([steps[low]])} lowest ({overall[low]:.2f})."
         )
         columns = [str(step) if isinstance(step, int) else "" for step in steps]
-        figure = matrix(rows, columns, size=(cell_width(len(steps)), 28.0), strength=0.9, legend=legend)
-        return self._drawn(figure, "importance", alt, note)
+        draw = partial(matrix, rows, columns, size=(52, 28), strength=0.9, legend=legend)
+        return self._drawn(draw, "importance", alt, note)
 
     @cached_property
     def _middles(self) -> dict[str, float]:
@@ -194,8 +197,8 @@ class Figures:
         if selves:
             worst = min(selves, key=lambda scorer: selves[scorer])
             parts.append(f"Between repeats, {worst} agrees least with itself: {selves[worst]:.2f}.")
-        figure = matrix(rows, list(scored), size=(50, 34), strength=0.5, slanted=True)
-        return self._drawn(figure, "agreement", " ".join(parts))
+        draw = partial(matrix, rows, list(scored), size=(50, 34), strength=0.5, slanted=True)
+        return self._drawn(draw, "agreement", " ".join(parts))
 
     @cached_property
     def stability(self) -> list[Drawn]:
@@ -219,8 +222,8 @@ class Figures:
                     f"at {named(ratio)} from {here[most].jaccard:.2f} ({most}) to {here[least].jaccard:.2f} ({least})"
                 )
         alt = f"Matrix of the mean Jaccard index between repeats, by scorer and ratio: {'; '.join(said)}."
-        figure = matrix(rows, [named(ratio) for ratio in ratios], size=(88, 42), strength=0.5)
-        return self._drawn(figure, "stability", alt, pruner=pruner)
+        draw = partial(matrix, rows, [named(ratio) for ratio in ratios], size=(88, 42), strength=0.5)
+        return self._drawn(draw, "stability", alt, pruner=pruner)
 
     @cached_property
     def cost(self) -> list[Drawn]:
@@ -234,8 +237,8 @@ class Figures:
         free, untimed = ([s for s in order if passes[s] == 0], [s for s in order if passes[s] is None])
         parts += [f"Without a look at text: {listed(free)}."] if free else []
         parts += [f"Not timed: {listed(untimed)}."] if untimed else []
-        figure = costs({scorer: passes[scorer] for scorer in order}, self.view.styles)
-        return [self._drawn(figure, "cost", " ".join(parts))]
+        draw = partial(plots.costs, {scorer: passes[scorer] for scorer in order}, self.view.styles)
+        return [self._drawn(draw, "cost", " ".join(parts))]
 
     @cached_property
     def removed(self) -> list[Drawn]:
@@ -253,10 +256,10 @@ class Figures:
             top = votes.index(max(votes))
             said.append(f"at {named(ratio)} block {top} goes most often, by {votes[top]} of {len(panel)} scorers")
         alt = f"Grid of dots: which blocks each scorer removes{self._mostly}: {'; '.join(said)}."
-        figure = dots(panels, self.view.model.num_blocks, self.view.styles)
+        draw = partial(dots, panels, self.view.model.num_blocks, self.view.styles)
         plans = (one.blocks for key, found in self.view.model.pruned.items() if key[0] == pruner for one in found)
         note = "" if all(map(whole, plans)) else "A block of which a half goes, with a seam, counts half. "
-        return self._drawn(figure, "removed", alt, note, pruner=pruner)
+        return self._drawn(draw, "removed", alt, note, pruner=pruner)
 
 
 def _valued(tau: float | None, pair: str) -> Square:

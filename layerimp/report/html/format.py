@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
-from layerimp.report.tables import named
+from layerimp.report.tables import PaperTable, named
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -35,3 +36,30 @@ def unbroken(ratio: float) -> str:
 def signed(value: float, how: str) -> str:
     """A number whose minus sign is as wide as its plus sign."""
     return f"{value:{how}}".replace("-", MINUS)
+
+
+STEPS = range(24, 121, 4)
+"""Widths in rem below which some tables become lists."""
+
+
+def listing(needed: float) -> str:
+    """The class of a table that becomes a list where it has less room than that, in rem."""
+    return f"list-{next((step for step in STEPS if step >= needed), 'always')}"
+
+
+def columns_need(table: PaperTable) -> float:
+    """How much room a table's columns take when all that may break into lines does, in rem."""
+    columns = zip(table.head, *([cell.text for cell in row] for row in table.rows), strict=True)
+    return sum(_needs(texts) for texts in columns if texts[0] != "metric")
+
+
+def _needs(texts: Sequence[str]) -> float:
+    """The room of the longest piece, and of what stands beside it; names can be broken anywhere."""
+    head, *cells = texts
+    pieces = [piece for text in cells for piece in together(text).split(" ")]
+    return 1.5 + 0.5 * max([min(len(head), 9), *map(len, pieces)])
+
+
+def together(text: str) -> str:
+    """A number with its error, which no line break parts from its sign."""
+    return re.sub("(?<=[±≥]) ", "\N{NO-BREAK SPACE}", text)

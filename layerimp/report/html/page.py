@@ -16,7 +16,7 @@ from layerimp.report.data import PAGE
 from layerimp.report.folders import last_part, without_folders
 from layerimp.report.formats import as_csv
 from layerimp.report.html.figures import Figures
-from layerimp.report.html.format import count, duration, listed, unbroken
+from layerimp.report.html.format import STEPS, columns_need, count, duration, listed, listing, together, unbroken
 from layerimp.report.html.svg import looks
 from layerimp.report.html.view import View
 from layerimp.report.json_export import as_document
@@ -43,6 +43,9 @@ def page(found: Findings, *, command: str = "bench", data: Mapping[str, Any] | N
         "measured_on": measured_on,
         "last_part": last_part,
         "without_folders": without_folders,
+        "listing": listing,
+        "columns_need": columns_need,
+        "together": together,
     }
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     design = found.design
@@ -57,7 +60,7 @@ def page(found: Findings, *, command: str = "bench", data: Mapping[str, Any] | N
     }
     figures = {label: Figures(view) for label, view in views.items() if view}
     return template.render(
-        found=found, design=design, views=views, figures=figures, downloads=downloads, command=command
+        found=found, design=design, views=views, figures=figures, downloads=downloads, command=command, steps=STEPS
     )
 
 

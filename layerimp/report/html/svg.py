@@ -13,6 +13,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from layerimp.defaults import RANDOM
 from layerimp.report.findings import contenders
 
 # Colours that stand for CSS variables until the picture is written.
@@ -28,11 +29,19 @@ TIP = "tip:"
 
 @dataclass(frozen=True)
 class Look:
-    """How a scorer, healed or not, is drawn: colour, dashes and marker together tell it from all others."""
+    """How a scorer, healed or not, is drawn: colour, dashes and marker together tell it from all others.
+
+    Attributes:
+        colour: Of lines, points and text.
+        dashes: Of lines.
+        marker: Of points.
+        behind: Whether it is chance, which stands behind what is compared with it.
+    """
 
     colour: str
     dashes: Any
     marker: str
+    behind: bool = False
 
 
 def looks(scorers: Sequence[str], baselines: Collection[str], healers: Collection[str] = ()) -> dict[str, Look]:
@@ -48,12 +57,22 @@ def looks(scorers: Sequence[str], baselines: Collection[str], healers: Collectio
         turn = n + 1 if grey else n // HUES
         colour, marker = _SERIES[HUES if grey else n % HUES], _MARKERS[(n + n // 9) % len(_MARKERS)]
         for healed, label in enumerate(contenders([scorer], healers)):
-            found[label] = Look(colour, _DASHES[(turn + healed) % len(_DASHES)], marker)
+            found[label] = Look(colour, _DASHES[(turn + healed) % len(_DASHES)], marker, behind=scorer == RANDOM)
     return found
 
 
 def drawn(figure: Figure, name: str, alt: str) -> Markup:
     """The figure as SVG for a page, whose ids no other name shares; without dates, so that it is always the same."""
+    return _svg(figure, name, f'role="img" aria-label="{escape(alt)}"')
+
+
+def drawn_twice(wide: Figure, narrow: Figure, name: str, alt: str) -> Markup:
+    """One picture in two widths, of which the page shows the one that it has room for."""
+    both = _svg(wide, name, 'class="wide"') + _svg(narrow, f"{name}-narrow", 'class="narrow"')
+    return Markup(f'<div class="picture" role="img" aria-label="{escape(alt)}">{both}</div>')
+
+
+def _svg(figure: Figure, name: str, attributes: str) -> Markup:
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "layerimp"}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -70,5 +89,5 @@ def drawn(figure: Figure, name: str, alt: str) -> Markup:
     text = re.sub(r">\s+<", "><", text)
     text = re.sub("|".join(_VARIABLES), lambda found: f"var(--{_VARIABLES[found[0]]})", text)
     width, height = (round(side * 72) for side in figure.get_size_inches())
-    head = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-    return Markup(re.sub(r"<svg[^>]*>", lambda _: f'{head}aria-label="{escape(alt)}">', text, count=1))
+    head = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" {attributes}>'
+    return Markup(re.sub(r"<svg[^>]*>", lambda _: head, text, count=1))

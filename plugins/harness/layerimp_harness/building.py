@@ -26,7 +26,8 @@ def explained(name: str, error: BaseException) -> TaskError:
 
 
 def _reason(error: BaseException) -> str:
-    texts = [f"{type(error).__name__}: {error}"]
+    missing = isinstance(error, KeyError)  # which says nothing but the key
+    texts = [f"its data has no split or field {error}" if missing else f"{type(error).__name__}: {error}"]
     if error.__cause__ is not None:
         texts.append(str(error.__cause__))
     return " ".join("; ".join(texts).split())[:400]

@@ -119,6 +119,11 @@ def _configure(name: str, task: Any, config: Any) -> None:
     try:
         task.build_all_requests(limit=1)
     except Exception as error:
+        if isinstance(error, ValueError) and "larger than population" in str(error):
+            shots = task.get_config("num_fewshot")
+            raise TaskError(
+                f"task {name!r} has fewer than {shots} documents for examples; ask for fewer (--num-fewshot)"
+            ) from error
         raise explained(name, error) from error
 
 

@@ -1,12 +1,10 @@
-"""The page of a grid: its content, and rendering in a browser."""
+"""The page of a grid: its content."""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 from support.made_up_grids import downloads, found_of, pictures, words
@@ -122,37 +120,3 @@ def test_no_folder_of_this_machine_is_shown(found: Findings) -> None:
 
 def test_the_document_is_always_the_same(found: Findings, document: str) -> None:
     assert page(found) == document
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_it(browser: Any, document: str, tmp_path: Path, width: int, scheme: str) -> None:
-    (tmp_path / "report.html").write_text(document, encoding="utf-8")
-    address = (tmp_path / "report.html").as_uri()
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, accept_downloads=True)
-    shown, troubles, asked = context.new_page(), [], []
-    shown.on("console", lambda message: troubles.append(message.text))
-    shown.on("pageerror", lambda error: troubles.append(str(error)))
-    shown.on("request", lambda request: asked.append(request.url))
-    shown.goto(address)
-    assert shown.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = shown.evaluate("[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().toJSON())")
-    assert len(boxes) == len(pictures(document))
-    assert all(box["width"] > 200 and box["height"] > 80 for box in boxes)
-    cut = """[...document.querySelectorAll('figure svg')].flatMap(s => {
-        const frame = s.getBoundingClientRect();
-        return [...s.querySelectorAll('text')].filter(t => {
-            const b = t.getBoundingClientRect();
-            return b.left < frame.left - 1 || b.right > frame.right + 1
-                || b.top < frame.top - 1 || b.bottom > frame.bottom + 1;
-        }).map(t => t.textContent);
-    })"""
-    assert shown.evaluate(cut) == []
-    ink = shown.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
-    assert (sum(map(int, re.findall(r"\d+", ink))) > 380) == (scheme == "dark")
-    with shown.expect_download() as download:
-        shown.click("a[download='bench.csv']")
-    assert download.value.suggested_filename == "bench.csv"
-    context.close()
-    assert troubles == []
-    assert [url for url in asked if not url.startswith("data:")] == [address]
