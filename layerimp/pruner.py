@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from layerimp._table import Column, Table, Tabular
 from layerimp.component import Component, Plain
 from layerimp.errors import OptionError, PluginError
 from layerimp.scorer import Importance
 from layerimp.steps import Cuts, Step, checked_cuts, checked_steps, removed_by, touched_by
-from layerimp.table import Column, Table, Tabular
 
 Scoring = Callable[[Sequence[Step]], Importance]
 """Scores the model with the given steps, such as `[5, "17/18"]`, already taken: their sublayers are bypassed.

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from layerimp._table import Column, Table, Tabular
 from layerimp.component import Component
 from layerimp.errors import NonFiniteError, PluginError, listing
 from layerimp.steps import Step, sublayers_of
-from layerimp.table import Column, Table, Tabular
 
 Kind = Literal["seam", "sublayer"]
 """What may be scored beside whole blocks."""

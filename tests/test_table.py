@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from layerimp import Importance, PrunePlan
+from layerimp._table import Column, Table
 from layerimp.errors import InputError
-from layerimp.table import Column, Table
 
 
 def test_cells_are_escaped_and_numbers_cut() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from layerimp._paths import expanded
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.executors.base import NO_RAY, Executor
 from layerimp.bench.executors.in_process import InProcess
@@ -19,7 +20,6 @@ from layerimp.bench.store import FILE, Store
 from layerimp.checkpoint.staging import check_name
 from layerimp.errors import OptionError, OutputError, unknown_name
 from layerimp.models.loading import device_named
-from layerimp.paths import expanded
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.output import refuse_precious
 from layerimp.progress import SILENT, Progress

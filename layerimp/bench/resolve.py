@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerimp._paths import expanded
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import digest
 from layerimp.blocks.modes import quiet
@@ -17,7 +18,6 @@ from layerimp.evaluation.selection import for_training, prepared
 from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import configuration, float32_stands_in, stored_in
-from layerimp.paths import expanded
 from layerimp.pipeline.resolve import anywhere, made_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe
 from layerimp.recipe import ComponentSpec, Permissions, Recipe

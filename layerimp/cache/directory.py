@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from layerimp.paths import expanded
+from layerimp._paths import expanded
 
 CACHE_VARIABLE = "LAYERIMP_CACHE"
 Kind = Literal["metrics", "unfinished", "names"]

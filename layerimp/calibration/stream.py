@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from layerimp._paths import expanded
 from layerimp.calibration.documents import Packing, Reader, check_source, documents_in
 from layerimp.calibration.rows import encoded, packed, padded
 from layerimp.calibration.sampling import document_hash
-from layerimp.paths import expanded
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:

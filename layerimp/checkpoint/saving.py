@@ -13,6 +13,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from layerimp._paths import expanded
 from layerimp.blocks.equivalence import (
     TOLERANCE,
     cached_logits,
@@ -32,7 +33,6 @@ from layerimp.models.dtypes import holds, stored_dtype
 from layerimp.models.failures import unfit_keys
 from layerimp.models.loading import auto_class
 from layerimp.models.unsupported import refuse_unfit
-from layerimp.paths import expanded
 from layerimp.recipe import checked_size
 
 if TYPE_CHECKING:

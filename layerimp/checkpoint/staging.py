@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from layerimp._paths import expanded
 from layerimp.errors import OutputError
-from layerimp.paths import expanded
 
 _REPLACED = "replaced"
 

@@ -9,10 +9,10 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerimp._paths import expanded
 from layerimp.cache.directory import cache_directory
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluation.packing import packed, unpacked
-from layerimp.paths import expanded
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator, Metric

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PretrainedConfig
 
+from layerimp._paths import expanded
 from layerimp.errors import ModelError, cause
-from layerimp.paths import expanded
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from layerimp._paths import expanded
 from layerimp.errors import ModelError
-from layerimp.paths import expanded
 from layerimp.registry.assets import located
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
+from layerimp._paths import expanded
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
@@ -22,7 +23,6 @@ from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, is_native, name_of, remember_stored
 from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.unsupported import refuse_config
-from layerimp.paths import expanded
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import located
 

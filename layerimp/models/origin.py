@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from layerimp.paths import expanded
+from layerimp._paths import expanded
 from layerimp.registry.assets import assets, located
 
 if TYPE_CHECKING:

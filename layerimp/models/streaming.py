@@ -16,6 +16,7 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 
+from layerimp._paths import expanded
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
 from layerimp.errors import ModelError, OptionError, one_line
@@ -26,7 +27,6 @@ from layerimp.models.finite import refuse_non_finite_weights
 from layerimp.models.loading import auto_class, configuration, device_named, load_tokenizer, source_of, stored_in
 from layerimp.models.stored_weights import Stored, StoredWeights
 from layerimp.models.unsupported import refuse_config
-from layerimp.paths import expanded
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:

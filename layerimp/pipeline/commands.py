@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from layerimp._paths import expanded
 from layerimp.cache.unfinished import Unfinished
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import OptionError
@@ -12,7 +13,6 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
-from layerimp.paths import expanded
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.file_pruning import prune_files
 from layerimp.pipeline.healing import HealerSet, check_text, configured, further_text, heal_pruned

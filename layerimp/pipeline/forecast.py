@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from layerimp._paths import expanded
 from layerimp.blocks.memory import free_bytes
 from layerimp.defaults import LENGTH
 from layerimp.errors import OptionError, SurgeryError
@@ -13,7 +14,6 @@ from layerimp.evaluation.selection import prepared
 from layerimp.models.dtypes import DTYPES, dtype_named, name_of
 from layerimp.models.loading import device_named, float32_stands_in
 from layerimp.models.traits import longest_row
-from layerimp.paths import expanded
 from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import check_output

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerimp._paths import expanded
 from layerimp.cache.unfinished import Unfinished
 from layerimp.checkpoint.record import Record, read_record
 from layerimp.checkpoint.saving import write
@@ -17,7 +18,6 @@ from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
 from layerimp.models.origin import CARD, origin_of
-from layerimp.paths import expanded
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.healing import configured, further_text
 from layerimp.pipeline.output import output_directory

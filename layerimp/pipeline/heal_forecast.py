@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from layerimp._paths import expanded
 from layerimp.blocks.memory import free_bytes
 from layerimp.checkpoint.staging import check_target
 from layerimp.defaults import LENGTH
@@ -13,7 +14,6 @@ from layerimp.healing.engine import check_shapes
 from layerimp.models.dtypes import DTYPES, dtype_named, name_of
 from layerimp.models.loading import device_named, float32_stands_in
 from layerimp.models.traits import longest_row
-from layerimp.paths import expanded
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.heal_checkpoint import begun, why_not_healed
 from layerimp.pipeline.outline import Outline

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerimp._paths import expanded, real
 from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import write
 from layerimp.checkpoint.staging import check_name, check_target, staged
 from layerimp.errors import OutputError
 from layerimp.models.origin import CARD, origin_of
-from layerimp.paths import expanded, real
 from layerimp.pipeline.resolve import model_anywhere
 from layerimp.registry.assets import located
 from layerimp.report.data import why_not_ours

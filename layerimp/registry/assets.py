@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from layerimp._paths import expanded
 from layerimp.assets import Assets
 from layerimp.errors import LayerimpError, PluginError
-from layerimp.paths import expanded
 from layerimp.registry.loader import PluginHost, cause_of, host
 
 

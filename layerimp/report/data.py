@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerimp._paths import expanded
+from layerimp._table import Table, Tabular
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric, retention
 from layerimp.models.dtypes import stored_bytes
-from layerimp.paths import expanded
 from layerimp.recipe import Recipe
 from layerimp.report import conversion, cuts, documents
 from layerimp.report.comparison import Comparison, small
@@ -22,7 +23,6 @@ from layerimp.report.search import Search
 from layerimp.report.search_documents import SearchResults
 from layerimp.sizes.targets import Reached
 from layerimp.steps import removed_by
-from layerimp.table import Table, Tabular
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack

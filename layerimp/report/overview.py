@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from layerimp._table import Column, Table
 from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
 from layerimp.report.documents import Report, Scores
 from layerimp.steps import Step, sublayers_of
-from layerimp.table import Column, Table
 
 
 def overview(report: Report) -> Table:

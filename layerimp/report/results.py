@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from layerimp._table import Column, Table
 from layerimp.report.findings import Compared, Entry, Row
 from layerimp.report.tables import PaperTable, removables, summaries
-from layerimp.table import Column, Table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

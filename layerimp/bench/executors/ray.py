@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from layerimp._paths import expanded
 from layerimp.bench.cells import Outcome
 from layerimp.bench.executors.base import NO_RAY, Assignment, WorkerError
 from layerimp.errors import OptionError
-from layerimp.paths import expanded
 from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
