@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import markdown
+import notebooks
 import pages
 import pytest
 import reference
@@ -25,9 +26,12 @@ def written() -> dict[Path, str]:
 
 def test_the_folder_has_every_page_where_its_source_is(written: dict[Path, str]) -> None:
     sources = {page.relative_to(DOCS) for page in pages.pages()[1:]}
+    own = {notebook.relative_to(DOCS) for notebook in notebooks.notebooks()}
+    assert own
+    sources |= {notebook.with_suffix(".md") for notebook in own}
     assert {path for path in written if path.suffix == ".md"} == sources
     schemas = {Path("reference", "schemas", f"{name}.json") for name in reference.schema_files()}
-    assert written.keys() == sources | schemas | {Path("stylesheets/extra.css"), Path("javascripts/whole.js")}
+    assert written.keys() == sources | own | schemas | {Path("stylesheets/extra.css"), Path("javascripts/whole.js")}
 
 
 def test_nothing_is_left_for_a_site_generator_to_fill_in(written: dict[Path, str]) -> None:

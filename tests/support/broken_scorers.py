@@ -170,6 +170,26 @@ class Ordered(Norms):
         return super().norms(trace) / getattr(self, "first", 1.0)
 
 
+class LastBlock(Norms):
+    """Takes the last block for the end of a batch, and keeps the largest sum of a batch."""
+
+    def __init__(self, num_blocks: int, config: Any = None) -> None:
+        super().__init__(num_blocks, config)
+        self.now, self.most = [0.0] * num_blocks, [0.0] * num_blocks
+
+    def update(self, trace: Any) -> None:
+        self.now[trace.block] += float(self.norms(trace).sum())
+        if trace.block == self.num_blocks - 1:
+            self.most = [max(pair) for pair in zip(self.most, self.now, strict=True)]
+            self.now = [0.0] * self.num_blocks
+
+    def merge(self, other: Any) -> None:
+        self.most = [max(pair) for pair in zip(self.most, other.most, strict=True)]
+
+    def compute(self) -> Importance:
+        return Importance(scores=list(self.most))
+
+
 class Changing(Norms):
     """Subtracts in place."""
 
@@ -328,6 +348,7 @@ WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
     (Padded, "padding changes nothing", "with padding on the left"),
     (Forgetful, "shards merge", "merged from two shards"),
     (Ordered, "order changes nothing", "when the last block comes first"),
+    (LastBlock, "streaming changes nothing", "when all batches pass through a block before the next block"),
     (Changing, "borrowed tensors stay as they are", r"changed acts\['block_out'\] of block 0; reduce a copy"),
     (Keeping, "borrowed tensors stay as they are", "it keeps a tensor"),
     (KeepingRows, "borrowed tensors stay as they are", "it keeps a tensor"),
