@@ -112,7 +112,7 @@ def test_the_arguments_choose_a_part_of_a_file(model_dir: Path, tmp_path: Path) 
     [
         ({"plan": "none.json"}, InputError, r"cannot read the plan .*none\.json: No such file"),
         ({"plan": "two.json"}, OptionError, r"two\.json holds several plans; choose one with label=: a, b$"),
-        ({"plan": "empty.json"}, OptionError, r"empty\.json holds no plan$"),
+        ({"plan": "empty.json"}, InputError, r"empty\.json is no plan: it holds no plans by label$"),
         ({"plan": "two.json", "label": "c"}, UnknownNameError, r"unknown label 'c' of the plan .* Known: a, b"),
         ({"plan": "two.json", "label": "a", "count": 3}, OptionError, "count 3 is not between 1 and 1"),
         ({"plan": "six.json"}, OptionError, "^the plan is for 6 blocks; the model has 4$"),

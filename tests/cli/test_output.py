@@ -100,8 +100,9 @@ def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stag
         "score": "s.fill = lambda *a, **k: work()",
         "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), work())",
     }[stage]
-    # If the tests are started in the background of a shell, they ignore Ctrl-C.
-    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    # Tests that are started in the background of a shell ignore Ctrl-C, and those under nohup ignore SIGHUP.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    heard += "signal.signal(signal.SIGHUP, signal.SIG_DFL)"
     program = f"import sys; {heard}; {slow}; from layerimp.cli import main; sys.argv = {arguments!r}; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

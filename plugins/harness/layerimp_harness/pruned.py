@@ -36,8 +36,8 @@ class PrunedModel(HFLM):  # type: ignore[misc]
         options: The arguments of `hf`: `dtype`, `device`, `batch_size`, `max_length`, `trust_remote_code` and others.
 
     Raises:
-        OptionError: the file does not hold exactly one plan with this label, the plan is for another number of blocks
-            or cannot be shortened, or `pretrained` is not a text.
+        OptionError: the file holds several plans and no label is given, the plan is for another number of blocks or
+            cannot be shortened, or `pretrained` is not a text.
         InputError: the file cannot be read, or does not hold plans.
         ModelError: the blocks of the model cannot be found.
         SurgeryError: the steps cannot be removed exactly; the error says why.
@@ -76,9 +76,8 @@ class PrunedModel(HFLM):  # type: ignore[misc]
 def _chosen(file: Path, label: str | int | None, count: int | None) -> PrunePlan:
     """Return the plan with this label; lm-eval passes a label of digits as a number."""
     plans = layerimp.read_plans(file, None if label is None else [str(label)], count)
-    if len(plans) != 1:
-        wrong = f"holds several plans; choose one with label=: {listing(plans)}" if plans else "holds no plan"
-        raise OptionError(f"{file} {wrong}")
+    if len(plans) > 1:
+        raise OptionError(f"{file} holds several plans; choose one with label=: {listing(plans)}")
     (plan,) = plans.values()
     return plan
 
