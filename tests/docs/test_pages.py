@@ -37,6 +37,8 @@ ROOT = pages.ROOT
 DOCS = ROOT / "docs"
 PAGES = pages.pages()
 README = ROOT / "README.md"
+LONG = frozenset({"heal.md", "healers.md", "keep-quality.md", "read-a-report.md"})
+"""Pages whose commands take half a minute or more; CI runs them with the slow tests."""
 FOLLOWED_ELSEWHERE = {"write-a-scorer.md", "index.md"}
 """Pages whose commands need what they install, see test_third_party.py, or are those of the README."""
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -99,7 +101,13 @@ def empty(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=name, marks=[pytest.mark.slow] * (page.name in LONG))
+        for page, name in zip(PAGES, NAMES, strict=True)
+    ],
+)
 def test_code_blocks_run(page: Path, request: pytest.FixtureRequest) -> None:
     if page.name in FOLLOWED_ELSEWHERE:
         return
