@@ -114,7 +114,7 @@ target = Annotated[
 ]
 keep = Annotated[
     float | None,
-    typer.Option(help="Share of what the model knows to keep, such as 0.95; removes as many blocks as possible."),
+    typer.Option(help="Share of the model's quality to keep, such as 0.95; removes as many blocks as possible."),
 ]
 plan = Annotated[Path | None, typer.Option(help="Plan file (plan.json of an earlier output) to apply.")]
 label = Annotated[

@@ -110,7 +110,7 @@ class StoredWeights:
 
 
 class WeightNames:
-    """Which parameters of a model the tensors in its files become, and what layerimp uses of how they are loaded.
+    """Maps the tensors in a model's files to its parameters, and loads them with the functions of Transformers.
 
     Args:
         model: The model; its weights may lie on the meta device.
@@ -166,8 +166,8 @@ class WeightNames:
 
 def _unknown_loading(error: Exception) -> ModelError:
     return ModelError(
-        f"the installed Transformers loads weights in another way than layerimp knows ({one_line(error)}), so that no "
-        "model can be streamed; another version helps, or --no-stream"
+        "layerimp cannot stream models with the installed version of Transformers, which loads weights in a way that "
+        f"layerimp does not support ({one_line(error)}): install another version, or use --no-stream"
     )
 
 

@@ -87,10 +87,12 @@ def write_pruned(loaded: Loaded, removal: Removal, directory: Path, recipe: Reci
         The blocks of the pruned model, streamed from what was written.
 
     Raises:
-        SurgeryError: the removal changes more than which blocks there are, or the pruned model computes something else
-            than the intact one past what goes.
-        CheckpointError: what was written is not what was copied, or does not load.
-        OutputError: it cannot be written.
+        SurgeryError: something besides the blocks would have to be cut, the name of a tensor does not show its block,
+            a model cannot run, or the pruned model does not compute the same as the intact one with the removed steps
+            bypassed.
+        CheckpointError: a source file has become shorter, the copied tensors differ from the originals, or the
+            checkpoint loads with the wrong number of blocks.
+        OutputError: the checkpoint cannot be written.
     """
     tensors = kept_tensors(loaded.stack, removal)
     size = sum(one.bytes for one in tensors.values())
@@ -178,12 +180,13 @@ def _describe(loaded: Loaded, removal: Removal, directory: Path) -> None:
 
 
 def _prove(stack: BlockStack, removal: Removal, pruned: BlockStack, directory: Path) -> None:
-    """Compare what the pruned model puts out with what the intact one puts out past what goes.
+    """Compare the pruned model's output with that of the intact model when the removed steps are bypassed.
 
-    In half precision only equal bits settle it; otherwise both are read once more, in float32.
+    If the outputs of half-precision models differ in any bit, both models are loaded again and compared in float32.
 
     Raises:
-        SurgeryError: they differ by more than roundings.
+        CheckpointError: the checkpoint loads with the wrong number of blocks.
+        SurgeryError: a model cannot run, or the outputs differ by more than rounding.
     """
     if len(pruned) != len(removal.kept):
         raise CheckpointError(f"the checkpoint loads back with {len(pruned)} blocks, and not {len(removal.kept)}")
@@ -200,7 +203,7 @@ def _prove(stack: BlockStack, removal: Removal, pruned: BlockStack, directory: P
 
 
 def _deviation(stack: BlockStack, removal: Removal, pruned: BlockStack) -> float:
-    """How far what both models put out for a few tokens lies apart, in roundings."""
+    """Return the largest difference between the outputs of the two models for a few tokens, in roundings."""
     kind = type(stack.model).__name__
     try:
         expected = last_hidden(stack, removal.gone)

@@ -33,7 +33,9 @@ def is_streamed(recipe: Recipe, progress: Progress) -> bool:
     if recipe.stream is not None or recipe.scratch is not None or recipe.device_map is not None:
         return recipe.device_map is None and recipe.stream is not False
     if sizes := _lacking(recipe):
-        progress.note(f"{recipe.model} is streamed, block by block: its weights take {sizes} (--no-stream refuses)")
+        progress.note(
+            f"{recipe.model} is read block by block, since its weights take {sizes} (an error with --no-stream)"
+        )
     return bool(sizes)
 
 

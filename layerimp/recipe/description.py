@@ -144,7 +144,7 @@ class Recipe(Part):
         None,
         gt=0,
         lt=1,
-        description="Share of what the model knows that must be retained, in place of ratio: a run then removes as "
+        description="Share of the model's quality that must be retained, in place of ratio: a run then removes as "
         "many blocks as that allows.",
     )
     blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = Field(

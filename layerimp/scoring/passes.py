@@ -96,7 +96,8 @@ class Pass:
         """Refuse a model that is streamed where the sweep needs all of its blocks in memory.
 
         Raises:
-            ModelError: the sweep does; names the scorers.
+            ModelError: the model is streamed, and the sweep needs all of its blocks at once; the error names the
+                scorers.
         """
         if not stack.streamed or self.sweep.streams:
             return

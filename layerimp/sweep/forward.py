@@ -106,7 +106,7 @@ class _Course:
         self._drive.end_batch()
 
     def left(self) -> Callable[[], None]:
-        """Another batch goes on in place of this one: what is to be called before this one goes on."""
+        """Suspend the current batch, and return a function to call before it continues."""
         watched, read = self._recorder.batch, [reader.batch for reader in self._readers]
 
         def resume() -> None:

@@ -47,13 +47,13 @@ def matrix(
     slanted: bool = False,
     sheet: Sheet = WIDE,
 ) -> Figure:
-    """A matrix of coloured cells, of which the fullest have so much of the colour's strength.
+    """Draw a matrix of coloured cells. The opacity of a cell is its share times `strength`.
 
     Args:
         rows: By label.
         columns: Their names; on a sheet with labels above the rows, slanted names become numbers.
         size: Width and height of a cell at most, in pixels.
-        strength: From 0 to 1.
+        strength: The opacity of a cell whose share is 1 or -1, from 0 to 1.
         legend: Cells, and what they mean.
         slanted: Whether the names of the columns are as long as those of the rows.
         sheet: What it is drawn on.

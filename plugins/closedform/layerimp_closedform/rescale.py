@@ -54,7 +54,7 @@ class Rescale(Healer):
 
 
 class Jump:
-    """The jump in magnitude at a gap: of the stream as it should be over as it is, a geometric mean over tokens."""
+    """The jump in magnitude at a gap: the geometric mean, over tokens, of the target's length over the stream's."""
 
     def __init__(self, seen: Iterable[State] = ()) -> None:
         self.tokens = 0
