@@ -163,8 +163,8 @@ def caption(found: Measured) -> str:
     def share(line: str, count: str) -> str:
         return f"{100 * interval(found['retained']['block-influence' + _LINES[line]][count]).mean:.0f} %"
 
-    four, six = (f"{share('unhealed', count)}, healed {share('healed', count)}" for count in ("4", "6"))
+    four, six, healed_four, healed_six = (share(line, count) for line in ("unhealed", "healed") for count in ("4", "6"))
     return (
-        f"without 4 of its {found['num_blocks']} blocks, chosen by `block-influence`, it retains {four}; "
-        f"without 6, {six}."
+        f"retains {four} after losing 4 of its {found['num_blocks']} blocks, chosen by `block-influence`, and "
+        f"{healed_four} once healed; after losing 6, it retains {six}, and {healed_six} once healed."
     )
