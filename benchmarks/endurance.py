@@ -42,7 +42,7 @@ GRID: dict[str, Any] = {
     "scorers": ["avss", "block-influence", "relative-magnitude", "gbis", "lrp"],
     "counts": [1, 2],
     "ratios": [0.25, 0.5],
-    "repeats": 5,
+    "repeats": 8,
     "limit": 10,
     "calibration": {"samples": 8, "max_length": 64},
 }
