@@ -148,7 +148,7 @@ class Attack:
     def close(self) -> None:
         """Unmount the file system."""
         if self.mounted:
-            subprocess.run(["umount", str(self._place)], check=True)
+            subprocess.run(["umount", "--lazy", str(self._place)], check=True)  # a killed process may still hold it
 
 
 def mounted(*arguments: str) -> bool:
