@@ -10,5 +10,5 @@ __all__ = ["Distill", "layerimp_healers"]
 
 @hookimpl
 def layerimp_healers() -> list[type[Healer]]:
-    """The healer of this plugin."""
+    """Return this plugin's healer."""
     return [Distill]
