@@ -1,4 +1,4 @@
-"""Healing by distillation: the intact model teaches what is left of the pruned one."""
+"""Healing by distillation: the pruned model is trained to reproduce the intact model."""
 
 from __future__ import annotations
 

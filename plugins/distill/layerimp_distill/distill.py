@@ -10,7 +10,7 @@ from layerimp_distill.options import DistillConfig
 
 
 class Distill(Healer):
-    """Trains the blocks beside the gaps to do what the intact model does, where that lowers the held-out loss."""
+    """Trains the blocks beside the gaps to reproduce the intact model, if that lowers the held-out loss."""
 
     name = "distill"
     reference = (
