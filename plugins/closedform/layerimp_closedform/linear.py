@@ -1,4 +1,4 @@
-"""The healer `linear`: least squares at each gap, folded into the last linear map before it (ReplaceMe)."""
+"""The healer `linear`: a least-squares fit at each gap, folded into the last linear map before the gap (ReplaceMe)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LinearConfig(RescaleConfig):
 
 
 class Linear(Healer):
-    """Fits the last linear map before each gap to what the removed blocks did, where that lowers the held-out loss."""
+    """Fits the last linear map before each gap to make up for the removed blocks, if that lowers the held-out loss."""
 
     name = "linear"
     reference = "ReplaceMe, arXiv:2505.02819; here weighted, together with a factor and through a norm"

@@ -36,7 +36,7 @@ class RescaleConfig(Options):
 
 
 class Rescale(Healer):
-    """Scales the residual stream at each gap by the jump in its magnitude, where that lowers the held-out loss."""
+    """Scales the residual stream at each gap by the jump in its magnitude, if that lowers the held-out loss."""
 
     name = "rescale"
     reference = "Prune&Comp, arXiv:2507.18212; here the factor goes into what is written later"
