@@ -58,7 +58,7 @@ class Path:
 
 
 class Greedy(Pruner):
-    """Removes the block with the lowest score, scores what is left, and so on; of two equal ones the deeper goes."""
+    """Removes the block with the lowest score (the deeper of two equals), scores the remaining blocks, and repeats."""
 
     name = "greedy"
     nested = True
