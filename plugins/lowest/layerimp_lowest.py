@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Lowest(Pruner):
-    """Removes the blocks with the lowest scores, from one scoring; of two equal ones the deeper goes first."""
+    """Removes the blocks with the lowest scores, from one scoring; of two equal scores the deeper block goes first."""
 
     name = "lowest"
     nested = True
