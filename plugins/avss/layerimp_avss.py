@@ -1,4 +1,4 @@
-"""AVSS, the activation variance-sparsity score (Song et al. 2024, arXiv:2411.02117), equations 1 to 9."""
+"""The scorer `avss`: the activation variance-sparsity score (Song et al. 2024, arXiv:2411.02117), equations 1 to 9."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ Site = Literal["mlp_act", "block_out", "block_delta", "attn_out", "mlp_out"]
 
 
 class AVSSConfig(Options):
-    """What the paper leaves open."""
+    """The options of `avss`: the choices that the paper leaves open."""
 
     variant: Literal["default", "paper", "reference"] = Field(
         "default",
-        description="Preset of the options below. paper: the literal text (block_out, absolute 1e-5). reference: the "
-        "authors' scripts, where the variance is that of each sample's mean over its tokens.",
+        description="A preset of the options below. paper: the literal text (block_out, absolute 1e-5). reference: "
+        "the authors' scripts, which take the variance of each sample's mean over its tokens.",
     )
     site: Site = Field(
         "mlp_act",
-        description="Which activation: the MLP's neurons (mlp_act), the block's output (block_out), what the block "
-        "adds (block_delta), or what its attention or its MLP adds (attn_out, mlp_out).",
+        description="The activation to measure: the MLP's neurons (mlp_act), the block's output (block_out), the "
+        "block's contribution to the residual stream (block_delta), or that of its attention or its MLP (attn_out, "
+        "mlp_out).",
     )
     epsilon: float = Field(0.1, gt=0, description="Activations below this magnitude count as inactive.")
     epsilon_mode: Literal["relative", "absolute"] = Field(
-        "relative", description="Whether epsilon is in units of the token's root mean square, or as it stands."
+        "relative", description="Whether epsilon is relative to the token's root mean square, or absolute."
     )
-    sparsity_floor: float = Field(1e-6, gt=0, lt=1, description="The least sparsity that a block can have.")
+    sparsity_floor: float = Field(1e-6, gt=0, lt=1, description="The lower bound on a block's sparsity.")
     exclude_first_token: bool = Field(
         False, description="Leave out each row's first token, whose massive activations can triple the variance."
     )
@@ -77,12 +78,15 @@ class AVSS(Scorer):
         self._workspace = Workspace()
 
     def refusal(self, kind: Kind) -> str | None:
-        """Sites inside a block are refused: a block and the seam beside it share them."""
+        """Return why the configured site cannot score seams, or attention and MLP apart; None if it can.
+
+        A site inside a block cannot, because a block and the seam beside it share the site.
+        """
         reason = super().refusal(kind)
         return reason and f"{reason}; site=block_out and site=block_delta serve"
 
     def update(self, trace: Trace) -> None:
-        """Take in one block's activations [batch, seq, features] in one batch."""
+        """Add one block's activations [batch, seq, features] in one batch."""
         site, mask, padded = self.config.site, trace.mask, trace.padded
         act = trace.acts["block_out"] - trace.acts["block_in"] if site == "block_delta" else trace.acts[site]
         if self.config.exclude_first_token:
@@ -97,21 +101,22 @@ class AVSS(Scorer):
         self._reduce(trace.block, rows)
 
     def _reduce(self, block: int, rows: Tensor) -> None:
-        """Moments and the inactive share of `rows` [token, features]."""
+        """Add the moments and the inactive share of `rows` [token, features]."""
         total, squares, inactive = self._sums(rows)
         mean = total / rows.numel()
         m2 = squares - total * mean
-        # While the mean makes up less than half of the squares, nothing cancels, and one reading of memory is enough.
-        # Only a CPU can take that branch for free: any other device would have to be waited for.
+        # If the mean makes up less than half of the squares, there is no cancellation, and one pass over the memory is
+        # enough. Only a CPU can test this for free; any other device would have to synchronize.
         if rows.device.type != "cpu" or not m2 > squares / 2:
             m2 = self._squared_deviations(rows, mean)
         self._moments.add_moments(block, rows.numel(), mean, m2)
         self._inactive.add_total(block, inactive, rows.numel())
 
     def _sums(self, rows: Tensor) -> Tensor:
-        """The sum of `rows` [token, features], that of their squares, and how many are inactive [3], float64.
+        """Return the sum of `rows` [token, features], the sum of their squares, and the inactive count [3], float64.
 
-        Chunk by chunk while a chunk is in the cache; per token in the working dtype, over tokens in float64.
+        The rows are processed in chunks that fit into the cache. Sums over features are in the working dtype, and sums
+        over tokens in float64.
         """
         dtype = working_dtype(rows.dtype)
         per_token = torch.empty(3, len(rows), dtype=dtype, device=rows.device)
@@ -122,8 +127,8 @@ class AVSS(Scorer):
             torch.sum(chunk, dim=-1, out=total)
             torch.mul(chunk, chunk, out=buffer)
             torch.sum(buffer, dim=-1, out=squares)
-            if self.config.epsilon_mode == "relative":  # by squares, which need no root
-                # At most, and not less: a token all of whose neurons are 0 is inactive altogether.
+            if self.config.epsilon_mode == "relative":  # compares squares, which needs no root
+                # "At most" instead of "less than", so that a token with only zeros counts as entirely inactive.
                 buffer.le_((squares / rows.shape[1] * self.config.epsilon**2).unsqueeze(-1))
             else:
                 torch.abs(chunk, out=buffer)
@@ -132,7 +137,7 @@ class AVSS(Scorer):
         return per_token.sum(dim=-1, dtype=torch.float64)
 
     def _squared_deviations(self, rows: Tensor, mean: Tensor) -> Tensor:
-        """The sum of the squared deviations of `rows` [token, features] from `mean` [], float64."""
+        """Return the sum of the squared deviations of `rows` [token, features] from `mean` [], float64."""
         dtype = working_dtype(rows.dtype)
         rounded, m2 = mean.to(dtype), torch.zeros_like(mean)
         for source in chunks(rows):
@@ -143,17 +148,17 @@ class AVSS(Scorer):
         return (m2 - rows.numel() * (mean - rounded).square()).clamp_min(0)
 
     def end_sweep(self) -> None:
-        """Let go of the working memory."""
+        """Release the working memory."""
         self._workspace.release()
 
     def merge(self, other: Self) -> None:
-        """Absorb another shard's statistics."""
+        """Add another shard's statistics."""
         self._moments.merge(other._moments)
         self._sample_variance.merge(other._sample_variance)
         self._inactive.merge(other._inactive)
 
     def compute(self) -> Importance:
-        """All nine equations as columns; the scores are the normalized AVSS (8)."""
+        """Return the normalized AVSS (8) as the scores, and all nine equations as columns."""
         reference = self.config.variant == "reference"
         variance = self._sample_variance.value() if reference else self._moments.variance()  # (1)
         share = self._inactive.value()
@@ -187,13 +192,13 @@ class AVSS(Scorer):
 
 
 def _normalized(values: Tensor) -> Tensor:
-    """Shares of the sum; equal ones where the sum is 0."""
+    """Return each value's share of the sum; equal shares if the sum is 0."""
     total = values.sum()
     return values / total if total > 0 else torch.full_like(values, 1 / len(values))
 
 
 def _variance_of_means(act: Tensor, mask: Tensor) -> Tensor:
-    """Per sample, the unbiased variance over features of the mean over tokens [batch]."""
+    """Return, for each sample, the unbiased variance over features of the mean over tokens [batch]."""
     act = act.to(working_dtype(act.dtype))
     samples = mask.any(dim=1)
     weights = mask[samples].to(act.dtype)
@@ -203,5 +208,5 @@ def _variance_of_means(act: Tensor, mask: Tensor) -> Tensor:
 
 @hookimpl
 def layerimp_scorers() -> list[type[Scorer]]:
-    """The scorer of this plugin."""
+    """Return this plugin's scorer."""
     return [AVSS]

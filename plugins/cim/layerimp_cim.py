@@ -1,7 +1,8 @@
-"""CIM, contextual importance of a block: how far a prediction moves over all that the block could have added.
+"""The scorer `cim`: the contextual importance of a block, the range of a prediction as the block's contribution varies.
 
-Contextual importance and utility are Främling's (arXiv:2202.07292), who varies the inputs of a decision. Here what
-varies is the factor on a block's contribution to the residual stream; that step is layerimp's own.
+Contextual importance and utility were introduced by Främling (arXiv:2202.07292) for variations of the inputs of a
+decision. Here, the factor on a block's contribution to the residual stream varies instead; this is layerimp's own
+extension.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
 
 class CIMConfig(Options):
-    """Which changes of a block are tried, and what is compared."""
+    """The options of `cim`: the changes of a block to try, and the quantity to compare."""
 
     probes: tuple[float | Literal["mean"], ...] = Field(
         (0.0, 0.5, 1.0, "mean"),
-        description="What a block adds instead: its contribution times a factor (0 skips the block), or the mean of "
-        "its contributions over the set (mean). The intact block, 1, is always included. [0] is the cheapest.",
+        description="The replacements of a block's contribution: the contribution times a factor (0 skips the block), "
+        "or the mean of the contributions over the set (mean). The intact block, 1, is always included. [0] is the "
+        "cheapest choice.",
     )
     scale: Literal["prob", "log"] = Field("prob", description="Compare the target's probability, or its logarithm.")
 
@@ -42,7 +44,7 @@ class CIMConfig(Options):
 
 
 class CIM(Scorer):
-    """Range of the target's probability over changes of what the block adds, averaged over all targets."""
+    """Range of the target's probability over changes of the block's contribution, averaged over all targets."""
 
     name = "cim"
     reference = "after Främling's contextual importance and utility, arXiv:2202.07292; for blocks layerimp's own"
@@ -60,24 +62,27 @@ class CIM(Scorer):
         self._merged = False
 
     def update(self, trace: Trace) -> None:
-        """Take in the targets' log-probabilities [batch, position] under all changes of one block."""
+        """Add the targets' log-probabilities [batch, position] under all changes of one block."""
         values = torch.stack([trace.rows(site).double() for site in sorted(self.observes)])
         intact = trace.rows(Ablation.INTACT).double()
         if self.config.scale == "prob":
             values, intact = values.exp(), intact.exp()
         least, span = values.amin(dim=0), values.amax(dim=0) - values.amin(dim=0)
         self._importance.add(trace.block, span)
-        # Where no change moves the target, the block neither helps nor hurts.
+        # If no change affects the target's probability, the block neither helps nor hurts.
         self._utility.add(trace.block, torch.where(span > 0, (intact - least) / span, 0.5))
 
     def merge(self, other: Self) -> None:
-        """Absorb another shard's statistics; under the probe `mean` each shard had its own means."""
+        """Add another shard's statistics; with the probe `mean`, each shard used its own means."""
         self._importance.merge(other._importance)
         self._utility.merge(other._utility)
         self._merged = True
 
     def compute(self) -> Importance:
-        """The mean range of each block, and its contextual utility: 0 hurts, 0.5 does nothing, 1 helps."""
+        """Return the mean range of each block, and as a column the contextual utility.
+
+        A block with a utility of 0 hurts, one of 0.5 has no effect, and one of 1 helps.
+        """
         shards = self._merged and "mean" in self.config.probes
         return Importance(
             scores=self._importance.value().tolist(),
@@ -88,5 +93,5 @@ class CIM(Scorer):
 
 @hookimpl
 def layerimp_scorers() -> list[type[Scorer]]:
-    """The scorer of this plugin."""
+    """Return this plugin's scorer."""
     return [CIM]

@@ -1,4 +1,4 @@
-"""The evaluator `footprint`: how big a model is, and how fast."""
+"""The evaluator `footprint`: the size and the speed of a model."""
 
 from __future__ import annotations
 
@@ -21,36 +21,37 @@ if TYPE_CHECKING:
 
 
 class Footprint(Evaluator):
-    """Parameters, bytes, those of the cache, and the latency and throughput of one forward.
+    """Parameters, bytes of the weights and of the cache, and the latency and throughput of one forward.
 
-    The forward is that of the whole model, head included, on one batch of arbitrary tokens. Timed it runs without a
-    cache.
+    The forward runs the whole model, including the head, on one batch of arbitrary tokens. The timed forwards run
+    without a cache.
     """
 
     name = "footprint"
     kind = "cost"
 
     class Config(Options):
-        """What to run, and how often."""
+        """The options of `footprint`: the size of the batch, and the number of forwards."""
 
-        sequences: int = Field(1, ge=1, description="Sequences in the batch.")
-        seq_length: int = Field(128, ge=1, description="Tokens per sequence; less if the model takes less.")
-        repeats: int = Field(5, ge=1, description="Timed forwards, of which the median counts.")
-        warmup: int = Field(2, ge=0, description="Forwards before those.")
+        sequences: int = Field(1, ge=1, description="The number of sequences in the batch.")
+        seq_length: int = Field(
+            128, ge=1, description="The number of tokens per sequence; fewer if the model supports fewer."
+        )
+        repeats: int = Field(5, ge=1, description="The number of timed forwards; the result is their median.")
+        warmup: int = Field(2, ge=0, description="The number of untimed forwards before the timed ones.")
 
     config: Config
 
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
-        """Measure `model`; the tokenizer is not needed.
+        """Measure `model`; the tokenizer is not used.
 
         Returns:
-            `parameters` (distinct ones, so tied weights count once), `bytes` (theirs, as they are stored),
-            `kv_bytes_per_token` (of what generation keeps of the batch, such as keys and values, in the dtype that the
-            weights are stored in; not for models that keep nothing), `latency_ms` (median of one forward) and
-            `tokens_per_second`.
+            `parameters` (tied weights count once), `bytes` (of the parameters as stored), `kv_bytes_per_token` (of the
+            cache that generation keeps, such as keys and values, in the dtype of the stored weights; omitted for models
+            without a cache), `latency_ms` (the median of one forward) and `tokens_per_second`.
 
         Raises:
-            ModelError: the model takes no token ids.
+            ModelError: the model does not take token ids.
         """
         from layerimp.models import cached_bytes, longest_row, stored_bytes
 
@@ -73,7 +74,7 @@ class Footprint(Evaluator):
         ]
 
     def _time(self, model: PreTrainedModel, tokens: torch.Tensor) -> list[float]:
-        """Seconds of each timed forward. `tokens`: [batch, seq]."""
+        """Return the seconds of each timed forward of `tokens` [batch, seq]."""
         import torch
 
         from layerimp.blocks import in_eval_mode
@@ -98,7 +99,7 @@ class Footprint(Evaluator):
 
 
 def _wait_for(device: torch.device) -> None:
-    """Wait until an accelerator has done what it was asked, which a call to it does not."""
+    """Wait until an accelerator has finished its work; calls to it return before that."""
     import torch
 
     if device.type == "cuda":
@@ -108,18 +109,18 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _tokens(model: PreTrainedModel, batch: int, length: int) -> torch.Tensor:
-    """Token ids, [batch, seq], the same in every run."""
+    """Return token ids [batch, seq], the same in every run."""
     import torch
 
     embeddings: Any = model.get_input_embeddings()
     if not hasattr(embeddings, "num_embeddings"):
         raise ModelError(f"{type(model).__name__} takes no token ids")
-    ids = torch.arange(batch * length, device=model.device) * 7919  # a prime, so that neighbours differ
+    ids = torch.arange(batch * length, device=model.device) * 7919  # a prime, so that neighbouring ids differ
     return (ids % int(embeddings.num_embeddings)).reshape(batch, length)
 
 
 def _error_of_median(seconds: list[float]) -> float | None:
-    """The standard error of the median of normal noise: sqrt(pi / 2) times that of the mean."""
+    """Return the standard error of the median under normal noise: sqrt(pi / 2) times that of the mean."""
     if len(seconds) < 2:
         return None
     return math.sqrt(math.pi / 2 / len(seconds)) * statistics.stdev(seconds)
@@ -127,5 +128,5 @@ def _error_of_median(seconds: list[float]) -> float | None:
 
 @hookimpl
 def layerimp_evaluators() -> list[type[Evaluator]]:
-    """The evaluators of this plugin."""
+    """Return this plugin's evaluator."""
     return [Footprint]

@@ -1,4 +1,4 @@
-"""GBIS, gradient-based importance: how much the loss would move if a block added a little more or less."""
+"""The scorer `gbis`: gradient-based importance, the change of the loss for a small change of a block's contribution."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ SITES: dict[Variant, frozenset[str]] = {
 
 
 class GBISConfig(Options):
-    """What of the gradient is taken."""
+    """The options of `gbis`: the quantity derived from the gradient."""
 
     variant: Variant = Field(
         "grad_x_delta",
-        description="grad_x_delta: gradient times what the block adds. grad_norm: the norm of the gradient at the "
-        "block's input, which mostly ranks depth. grad_x_act: gradient times the block's input.",
+        description="grad_x_delta: the gradient times the block's contribution. grad_norm: the norm of the gradient at "
+        "the block's input, which mostly ranks blocks by depth. grad_x_act: the gradient times the block's input.",
     )
 
 
 class GBIS(Scorer):
-    """Magnitude of the loss's gradient times what the block adds, per predicted token."""
+    """Magnitude of the loss's gradient times the block's contribution, per predicted token."""
 
     name = "gbis"
     Config = GBISConfig
@@ -52,7 +52,7 @@ class GBIS(Scorer):
         self._signed = Mean(num_blocks)
 
     def update(self, trace: Trace) -> None:
-        """Take in one block's gradients in one batch, in units of the targets."""
+        """Add one block's gradients in one batch, counted by targets."""
         assert trace.targets is not None
         count = len(trace.targets)
         if self.config.variant == "grad_norm":
@@ -70,17 +70,17 @@ class GBIS(Scorer):
             self._signed.add_total(trace.block, signed, count)
 
     def merge(self, other: Self) -> None:
-        """Absorb another shard's sums."""
+        """Add another shard's sums."""
         self._magnitude.merge(other._magnitude)
         self._signed.merge(other._signed)
 
     def compute(self) -> Importance:
-        """The magnitudes per target; for `grad_x_delta` also the signed sum, the slope of the loss, as a column."""
+        """Return the magnitudes per target; for `grad_x_delta` also the signed sum, the slope of the loss."""
         signed = {"slope": self._signed.value().tolist()} if self.config.variant == "grad_x_delta" else {}
         return Importance(scores=self._magnitude.value().tolist(), columns=signed)
 
 
 @hookimpl
 def layerimp_scorers() -> list[type[Scorer]]:
-    """The scorer of this plugin."""
+    """Return this plugin's scorer."""
     return [GBIS]

@@ -1,4 +1,4 @@
-"""The pruner `greedy`: one block at a time goes, and all others are scored again (as in SLEB, arXiv:2402.09025)."""
+"""The pruner `greedy`: remove one block at a time, and score the remaining blocks again (SLEB, arXiv:2402.09025)."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
 
 
 class GreedyConfig(Options):
-    """Which ends of the model stay, and how far the search looks."""
+    """The options of `greedy`: the protected ends of the model, and the extent of the search."""
 
-    protect_first: int = Field(0, ge=0, description="How many of the first blocks stay; 1 in SLEB.")
-    protect_last: int = Field(0, ge=0, description="How many of the last blocks stay; 1 in SLEB.")
+    protect_first: int = Field(0, ge=0, description="The number of first blocks to keep; 1 in SLEB.")
+    protect_last: int = Field(0, ge=0, description="The number of last blocks to keep; 1 in SLEB.")
     exchange: int = Field(
         0,
         ge=0,
-        description="Before each removal, try to undo an earlier one and make two others in its place. This is how "
-        "many of the weakest steps are tried as the first of the two; 0: nothing is undone.",
+        description="Before each removal, try to undo an earlier removal and make two others instead. The value is the "
+        "number of lowest-scoring steps that are tried as the first of the two; 0 undoes nothing.",
     )
     gap_penalty: float = Field(
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="Added to a step's score for each pair of removals that the step brings into one gap; in the "
-        "scorer's unit.",
+        description="A penalty, in the scorer's unit, that is added to a step's score for each pair of removals that "
+        "the step puts into the same gap.",
     )
 
 
 @dataclass(frozen=True)
 class Path:
-    """Steps that are taken one after the other.
+    """A sequence of removal steps.
 
     Attributes:
         steps: The steps.
-        cost: What they cost together: the sum of their scores, each as it was when the step was taken.
-        exchanges: How often a step was undone on the way.
+        cost: The total cost: the sum of the steps' scores, each measured when the step was taken.
+        exchanges: The number of steps that were undone along the way.
     """
 
     steps: tuple[Step, ...]
@@ -53,12 +53,12 @@ class Path:
     exchanges: int = 0
 
     def then(self, step: Step, cost: float) -> Path:
-        """This path and one step more."""
+        """Return this path with one more step."""
         return Path((*self.steps, step), self.cost + cost, self.exchanges)
 
 
 class Greedy(Pruner):
-    """Removes the block with the lowest score, scores what is left, and so on; of two equal ones the deeper goes."""
+    """Removes the block with the lowest score (the deeper of two equals), scores the remaining blocks, and repeats."""
 
     name = "greedy"
     nested = True
@@ -71,10 +71,10 @@ class Greedy(Pruner):
         self.nested = not self.config.exchange
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Take the forced steps first, then the weakest of those that are left and not protected.
+        """Take the forced steps first, and then, one at a time, the unprotected step with the lowest score.
 
         Raises:
-            OptionError: a forced step takes from a protected end, or too few unprotected steps are left.
+            OptionError: a forced step removes a part of a protected block, or too few unprotected steps are left.
         """
         config: GreedyConfig = self.config
         search = Search(scoring, budget, self._stay(budget), config.gap_penalty)
@@ -86,7 +86,7 @@ class Greedy(Pruner):
         return PrunePlan(num_blocks=budget.num_blocks, blocks=list(found.steps), reason=reason)
 
     def _stay(self, budget: Budget) -> frozenset[int]:
-        """The blocks that stay."""
+        """Return the protected blocks."""
         blocks, config = range(budget.num_blocks), self.config
         ends = {*blocks[: config.protect_first], *blocks[len(blocks) - min(config.protect_last, len(blocks)) :]}
         if both := ends & touched_by(budget.forced):
@@ -97,13 +97,16 @@ class Greedy(Pruner):
 
 @dataclass
 class Search:
-    """A search for the steps that cost least.
+    """A search for the steps with the lowest total cost.
 
     Attributes:
-        scoring: Scores what can be taken next.
-        budget: How many steps to take, and which of them first.
+        scoring: Scores the steps that can be taken next.
+        budget: The number of steps to take, and the forced steps.
         stay: The blocks from which nothing more may be removed.
-        gap_penalty: What is added to a step's score for each pair of steps that it brings into one gap.
+        gap_penalty: The penalty added to a step's score for each pair of steps that the step puts into the same gap.
+
+    Raises:
+        OptionError: too few unprotected steps are left.
     """
 
     scoring: Scoring
@@ -121,17 +124,17 @@ class Search:
             raise OptionError(f"{self.budget.count} blocks are to go, but only {free} of {blocks} are not protected")
 
     def greedy(self) -> Path:
-        """The path on which every step is the weakest."""
+        """Return the path that takes the step with the lowest cost each time."""
         path = Path(self.budget.forced)
         while len(path.steps) < self.budget.count:
             path = path.then(*self._weakest(path))
         return path
 
     def exchanging(self, tried: int) -> Path:
-        """The path on which, wherever that costs less, a step is undone and two others are taken in its place.
+        """Return the path that, whenever this costs less, undoes one step and takes two others instead.
 
         Args:
-            tried: How many of the weakest are tried as the first of the two.
+            tried: The number of lowest-cost steps to try as the first of the two.
         """
         path = Path(self.budget.forced)
         while len(path.steps) < self.budget.count:
@@ -143,10 +146,11 @@ class Search:
         return path
 
     def _exchanges(self, path: Path, tried: int) -> Iterator[Path]:
-        """The paths that undo one step of another and take two in its place.
+        """Yield the paths that undo one step of a path and take two others instead.
 
-        Undoing a step takes off the cost of taking it now, which is its score in the model that still has it. So with
-        a scorer of the rise of the loss, the cost of a path is that of all its steps together, whatever their order.
+        Undoing a step subtracts its score in the model from which every other step of the path is removed. So if the
+        scorer measures the rise of the loss, the cost of a path is the rise caused by all its steps together,
+        regardless of their order.
         """
         for step, fewer in self._without_one(path.steps):
             costs = self._costs(fewer)
@@ -156,21 +160,24 @@ class Search:
                 yield between.then(*self._weakest(between))
 
     def _without_one(self, steps: tuple[Step, ...]) -> Iterator[tuple[Step, tuple[Step, ...]]]:
-        """What can be undone, and what is taken without it: any step of a removal, and any that it can be read as."""
+        """Yield each step that can be undone, with the steps that remain taken without it.
+
+        The same sublayers can be removed by different steps, so the steps of the simplest equivalent removal count too.
+        """
         forced, gone = self.budget.forced, removed_by(steps)
         fixed = removed_by(forced)
         for step in dict.fromkeys([*steps, *simplest(steps)]):
             parts = set(sublayers_of(step))
             if fixed.isdisjoint(parts):
-                with suppress(OptionError):  # attention and MLP would not take turns
+                with suppress(OptionError):  # attention and MLP would no longer alternate
                     yield step, (*forced, *paired(gone - parts - fixed, forced))
 
     def _weakest(self, path: Path) -> tuple[Step, float]:
-        """The step that costs least after those of a path, and what it costs."""
+        """Return the step with the lowest cost after those of a path, and its cost."""
         return next(iter(self._costs(path.steps).items()))
 
     def _costs(self, taken: Sequence[Step]) -> dict[Step, float]:
-        """What each step would cost that may be taken next, by rising cost; of two equal ones the deeper is first."""
+        """Return the cost of each step that may be taken next, in ascending order; of equal costs the deeper first."""
         gone = removed_by(taken)
         if gone not in self._known:
             importance = self.scoring(list(taken))
@@ -186,12 +193,12 @@ class Search:
 
 
 def _sharing(gone: frozenset[Sublayer]) -> int:
-    """How many pairs of steps share a gap."""
+    """Return the number of pairs of steps that share a gap."""
     lengths = [len(run) // 2 for run in runs_of(gone)]
     return sum(length * (length - 1) // 2 for length in lengths)
 
 
 @hookimpl
 def layerimp_pruners() -> list[type[Pruner]]:
-    """The pruner of this plugin."""
+    """Return this plugin's pruner."""
     return [Greedy]

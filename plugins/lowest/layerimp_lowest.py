@@ -1,4 +1,4 @@
-"""The pruner `lowest`: the blocks with the least scores go, all at once."""
+"""The pruner `lowest`: remove the blocks with the lowest scores, all at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Lowest(Pruner):
-    """Removes the blocks with the lowest scores, from one scoring; of two equal ones the deeper goes first."""
+    """Removes the blocks with the lowest scores, from one scoring; of two equal scores the deeper block goes first."""
 
     name = "lowest"
     nested = True
@@ -21,12 +21,12 @@ class Lowest(Pruner):
     reference = "one-shot removal, as in Song et al. 2024, arXiv:2411.02117"
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Take the forced steps, then the weakest unprotected steps that do not overlap with an earlier one.
+        """Take the forced steps, then the lowest-scoring unprotected steps that do not overlap with an earlier one.
 
-        After many seams, no scored step may be left whole. Then the remaining steps are scored again.
+        If so many seams were taken that no scored step is left whole, the remaining steps are scored again.
 
         Raises:
-            OptionError: fewer steps may be removed than the budget asks for.
+            OptionError: the budget asks for more steps than may be removed.
         """
         taken, passed_over = list(budget.forced), list[Step]()
         ranked = scoring(()).weakest_first()
@@ -55,5 +55,5 @@ class Lowest(Pruner):
 
 @hookimpl
 def layerimp_pruners() -> list[type[Pruner]]:
-    """The pruner of this plugin."""
+    """Return this plugin's pruner."""
     return [Lowest]

@@ -1,4 +1,4 @@
-"""The pruner `window`: a contiguous run of blocks goes (Gromov et al. 2024, arXiv:2403.17887)."""
+"""The pruner `window`: remove one contiguous run of blocks (Gromov et al. 2024, arXiv:2403.17887)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
     from layerimp.pruner import Budget, Scoring
 
 Run = tuple[Sublayer, ...]
-"""Neighbouring sublayers of an even number."""
+"""An even number of consecutive sublayers."""
 
 
 class Window(Pruner):
-    """Removes the neighbouring blocks with the least total score, or the least window that the scorer scored."""
+    """Removes the run of blocks with the lowest total score, or with the lowest window score if the scorer has one."""
 
     name = "window"
     cuts_seams = True
     reference = "Gromov et al. 2024, arXiv:2403.17887"
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
-        """Take the best run that holds every forced step and nothing protected; of two equal runs the deeper.
+        """Take the lowest-scoring run with every forced step and no protected block; of two equal runs the deeper one.
 
         Raises:
-            OptionError: no run of this length holds every forced step and nothing protected.
+            OptionError: no run of this length contains every forced step and no protected block; or seams are not
+                scored, and a forced step is not a whole block.
         """
         importance, length = scoring(()), budget.count
         seams = any(isinstance(step, str) for step in importance.blocks)
@@ -51,13 +52,13 @@ class Window(Pruner):
 
 
 def _runs(length: int, num_blocks: int, *, seams: bool) -> list[Run]:
-    """All runs of so many blocks, in depth order; with seams also those from an MLP to an attention."""
+    """Return all runs of `length` blocks, in order of depth; with seams, also runs from an MLP to an attention."""
     starts = range(0, 2 * (num_blocks - length) + 1, 1 if seams else 2)
     return [tuple(map(Sublayer.at, range(start, start + 2 * length))) for start in starts]
 
 
 def _totals(importance: Importance, runs: Sequence[Run], length: int) -> Sequence[float]:
-    """The scores of runs: as windows, if the scorer scored them, or as the sums of their blocks or seams."""
+    """Return the scores of runs: the scorer's window scores, if there are any, else sums over blocks or seams."""
     if length in importance.spans:
         return importance.spans[length]
     scores = dict(zip(importance.blocks, importance.scores, strict=True))
@@ -66,5 +67,5 @@ def _totals(importance: Importance, runs: Sequence[Run], length: int) -> Sequenc
 
 @hookimpl
 def layerimp_pruners() -> list[type[Pruner]]:
-    """The pruner of this plugin."""
+    """Return this plugin's pruner."""
     return [Window]

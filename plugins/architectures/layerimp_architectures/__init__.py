@@ -1,4 +1,4 @@
-"""What the generic finder of blocks cannot know: one file per family, each with its reason in the first line."""
+"""Model families that the generic search for blocks cannot handle: one file per family, with the reason on top."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ FAMILIES: tuple[Any, ...] = (albert, funnel, hrm_text, xlm)
 
 @hookimpl
 def layerimp_blocks(model: PreTrainedModel) -> BlockStack | None:
-    """The blocks of a model of one of these families."""
+    """Return the blocks of a model of one of these families; None for other models.
+
+    Raises:
+        ModelError: the blocks of the model cannot be removed.
+    """
     for family in FAMILIES:
         if model.config.model_type in family.TYPES:
             found: BlockStack | None = family.blocks(model)

@@ -1,4 +1,4 @@
-"""One block runs over and over with the same weights, so that there is none to remove."""
+"""One block runs repeatedly with the same weights, so there is no separate block to remove."""
 
 from __future__ import annotations
 

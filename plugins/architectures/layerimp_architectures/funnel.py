@@ -1,4 +1,4 @@
-"""The sequence is pooled between groups of blocks, so what a block reads depends on its position."""
+"""The sequence is pooled between groups of blocks, so the length of a block's input depends on its position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A layer is not a module of its own: its parts lie in separate lists, so hidden states cannot be led past it."""
+"""A layer is not a module of its own: its parts are in separate lists, so hidden states cannot bypass the layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics that every importance metric is compared with."""
+"""The baseline scorers, with which every other scorer is compared."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ __all__ = [
 
 @hookimpl
 def layerimp_scorers() -> list[type[Scorer]]:
-    """The scorers of this plugin."""
+    """Return this plugin's scorers."""
     return [Angular, BlockInfluence, Depth, Perplexity, Random, RelativeMagnitude, Taylor]

@@ -1,4 +1,4 @@
-"""Angular distance over windows of blocks (Gromov et al. 2024, arXiv:2403.17887)."""
+"""The scorer `angular`: angular distance over windows of blocks (Gromov et al. 2024, arXiv:2403.17887)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class AngularConfig(Options):
-    """How many blocks a window holds, and which tokens count."""
+    """The options of `angular`: the size of a window, and the tokens that count."""
 
-    window: int = Field(1, ge=1, description="Neighbouring blocks in a window.")
-    tokens: Literal["last", "all"] = Field("last", description="Each row's last token, as in the paper, or all.")
+    window: int = Field(1, ge=1, description="The number of consecutive blocks in a window.")
+    tokens: Literal["last", "all"] = Field("last", description="Use each row's last token, as in the paper, or all.")
 
 
 class Angular(Scorer):
-    """Angle between the input and the output of a window of blocks, over pi; a block has its least window's."""
+    """Angle between the input and output of a window of blocks, over pi; a block's score is its lowest window's."""
 
     name = "angular"
     reference = "Gromov et al. 2024, arXiv:2403.17887, equation 6"
@@ -47,7 +47,7 @@ class Angular(Scorer):
         self._mean = Mean(num_blocks - self.lookback)
 
     def update(self, trace: Trace) -> None:
-        """Take in the window that ends with this block, where one does."""
+        """Add one batch of the window that ends with this block, if there is one."""
         start = trace.block - self.lookback
         if start >= 0:
             first = trace.inputs[start] if self.lookback else trace.acts["block_in"]
@@ -55,7 +55,7 @@ class Angular(Scorer):
             self._mean.add(start, angle(before, after) / math.pi)
 
     def _chosen(self, trace: Trace, *acts: Tensor) -> list[Tensor]:
-        """Of each of `acts` [batch, seq, hidden], the tokens that count [row, hidden]."""
+        """Return, for each of `acts` [batch, seq, hidden], the tokens that count [row, hidden]."""
         if self.config.tokens == "all":
             return [act[trace.mask] if trace.padded else act.flatten(0, 1) for act in acts]
         if not trace.padded:
@@ -64,11 +64,11 @@ class Angular(Scorer):
         return [act[torch.arange(len(act), device=act.device), last] for act in acts]
 
     def merge(self, other: Self) -> None:
-        """Absorb another shard's statistics."""
+        """Add another shard's statistics."""
         self._mean.merge(other._mean)
 
     def compute(self) -> Importance:
-        """The windows as spans, and for each block the least of those that hold it."""
+        """Return the windows' scores as spans, and for each block the lowest score of the windows that contain it."""
         windows = self._mean.value().tolist()
         reach = self.lookback
         scores = [min(windows[max(0, block - reach) : block + 1]) for block in range(self.num_blocks)]

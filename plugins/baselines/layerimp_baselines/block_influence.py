@@ -1,4 +1,4 @@
-"""Block influence: how much a block turns the hidden state (Men et al. 2024, ShortGPT, arXiv:2403.03853)."""
+"""Block influence: how much a block rotates the hidden state (Men et al. 2024, ShortGPT, arXiv:2403.03853)."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class BlockInfluence(TokenMean):
     reference = "Men et al. 2024 (ShortGPT), arXiv:2403.03853, equation 1"
 
     def per_token(self, before: Tensor, after: Tensor) -> Tensor:
-        """1 - cos of each token's input and output."""
+        """Return 1 - cos of each token's input and output [token]."""
         return one_minus_cosine(before, after, self.workspace)

@@ -1,4 +1,4 @@
-"""How far two hidden states point apart, without the cancellation of 1 - cos."""
+"""The angle between hidden states, computed without the cancellation in 1 - cos."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def one_minus_cosine(x: Tensor, y: Tensor, workspace: Workspace | None = None) -> Tensor:
-    """1 - cos of each pair of rows [row, feature] -> [row], as half the squared distance of the unit vectors.
+    """Return 1 - cos of each pair of rows [row, feature] -> [row], as half the squared distance of the unit vectors.
 
-    That is the distance of y from x at the length of y, over that length, so that one vector a row is enough to work
-    with, which lies in `workspace`. Exactly 0 for equal rows, in any dtype; 1/2 where one row of the two is 0.
+    The distance of the unit vectors is the distance of y from x rescaled to the length of y, over that length. So one
+    temporary vector per row is enough, which is in `workspace`. The result is exactly 0 for equal rows, in any dtype,
+    and 1/2 if exactly one of the two rows is 0.
     """
     x, y = (rows.to(working_dtype(rows.dtype)) for rows in (x, y))
     length, other = (torch.linalg.vector_norm(rows, dim=-1) for rows in (y, x))
@@ -28,7 +29,7 @@ def one_minus_cosine(x: Tensor, y: Tensor, workspace: Workspace | None = None) -
 
 
 def angle(x: Tensor, y: Tensor) -> Tensor:
-    """The angle in radians between each pair of rows [row, feature] -> [row]; exactly 0 for equal rows."""
+    """Return the angle in radians between each pair of rows [row, feature] -> [row]; exactly 0 for equal rows."""
     one, other = _unit(x), _unit(y)
     apart, together = (torch.linalg.vector_norm(v, dim=-1) for v in (one - other, one + other))
     return 2 * torch.atan2(apart, together)

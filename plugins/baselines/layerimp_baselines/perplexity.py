@@ -1,4 +1,4 @@
-"""Leave one out: how much the loss rises without the block."""
+"""The scorer `perplexity`: the rise of the loss when one block is left out."""
 
 from __future__ import annotations
 
@@ -29,18 +29,21 @@ class Perplexity(Scorer):
         self._without = Mean(num_blocks)
 
     def update(self, trace: Trace) -> None:
-        """Take in the targets' log-probabilities [batch, position] with and without one block."""
+        """Add the targets' log-probabilities [batch, position] with and without one block."""
         intact, without = (trace.rows(site).double() for site in (Ablation.INTACT, Ablation.site(0)))
         self._rise.add(trace.block, intact - without)
         self._without.add(trace.block, -without)
 
     def merge(self, other: Self) -> None:
-        """Absorb another shard's statistics."""
+        """Add another shard's statistics."""
         self._rise.merge(other._rise)
         self._without.merge(other._without)
 
     def compute(self) -> Importance:
-        """The rise; beside it the perplexity without the block, and in a note that of the intact model."""
+        """Return the rise of the loss.
+
+        A column holds the perplexity without each block, and a note the perplexity of the intact model.
+        """
         rise, without = self._rise.value(), self._without.value()
         intact = without[0] - rise[0]
         most = torch.finfo(without.dtype).max

@@ -1,4 +1,4 @@
-"""Scores that look at nothing: chance and depth. A metric that does not beat them says nothing."""
+"""Scorers that do not look at the model: `random` and `depth`. A scorer that does not beat both is of no use."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class _Prior(Scorer):
     sweep = None
 
     def update(self, trace: Trace) -> None:
-        """Nothing is looked at."""
+        """Do nothing: the scores do not depend on the model."""
 
     def merge(self, other: Self) -> None:
-        """Nothing was looked at."""
+        """Do nothing: there are no statistics."""
 
 
 class RandomConfig(Options):
-    """Which draw."""
+    """The options of `random`: the seed."""
 
-    seed: int = Field(0, ge=0, description="Which draw; use several under labels, and look at their spread.")
+    seed: int = Field(0, ge=0, description="The seed; use several seeds under labels, to see the spread.")
 
 
 class Random(_Prior):
@@ -37,17 +37,17 @@ class Random(_Prior):
     Config = RandomConfig
 
     def compute(self) -> Importance:
-        """The draw."""
+        """Return the random numbers."""
         draw = random.Random(f"seams {self.config.seed}" if self.scores_seams else self.config.seed)
         return Importance(scores=[draw.random() for _ in range(self.num_blocks)])
 
 
 class Depth(_Prior):
-    """The deeper a block, the sooner it goes; the last one stays."""
+    """Deeper blocks score lower, and are removed first; only the last block scores highest, and is kept."""
 
     name = "depth"
 
     def compute(self) -> Importance:
-        """1 for the first block and less with every block, but most for the last one."""
+        """Return 1 for the first block, less for every following block, and the highest score for the last block."""
         scores = [1 - block / self.num_blocks for block in range(self.num_blocks)]
         return Importance(scores=[*scores[:-1], 2.0])

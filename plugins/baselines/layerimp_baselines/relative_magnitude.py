@@ -1,4 +1,4 @@
-"""Relative magnitude: how much of a block's output it made itself (Samragh et al. 2023, arXiv:2309.04663)."""
+"""Relative magnitude: the share of a block's output that the block adds (Samragh et al. 2023, arXiv:2309.04663)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class RelativeMagnitude(TokenMean):
-    """Mean over tokens of the norm of what the block adds, relative to the norm of its output."""
+    """Mean over tokens of the norm of the block's contribution, relative to the norm of the block's output."""
 
     name = "relative-magnitude"
     reference = "Samragh et al. 2023, arXiv:2309.04663"
 
     def per_token(self, before: Tensor, after: Tensor) -> Tensor:
-        """The norm of the difference over the norm of the output."""
+        """Return the norm of the difference over the norm of the output [token]."""
         dtype = working_dtype(after.dtype)
         before, after = before.to(dtype), after.to(dtype)
         difference = torch.sub(after, before, out=self.workspace.like(after))

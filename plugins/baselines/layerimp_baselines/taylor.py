@@ -1,4 +1,4 @@
-"""Taylor importance: how much the loss would move if a block's weights were set to zero, to first order."""
+"""The scorer `taylor`: the first-order change of the loss if a block's weights were set to zero."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Taylor(Scorer):
     """Sum over a block's weights of the magnitude of weight times gradient, the gradient summed over the whole set.
 
-    Memory: one number per weight of the blocks with two dimensions or more, in float32 at least.
+    The scorer stores one number, in at least float32, for each element of the blocks' weights with two or more
+    dimensions.
     """
 
     name = "taylor"
@@ -33,7 +34,7 @@ class Taylor(Scorer):
         self._targets = [0] * num_blocks
 
     def update(self, trace: Trace) -> None:
-        """Add up each weight of a block times its gradient in one batch: the weight is the same in all of them."""
+        """Add each weight of a block times its gradient in one batch; the weight is the same in all batches."""
         assert trace.targets is not None
         self._targets[trace.block] += len(trace.targets)
         sums = self._products[trace.block]
@@ -44,7 +45,7 @@ class Taylor(Scorer):
             sums[name].addcmul_(parameter.to(device, dtype), gradient.to(device, dtype))
 
     def merge(self, other: Self) -> None:
-        """Absorb another shard's products."""
+        """Add another shard's products."""
         for block, count in enumerate(other._targets):
             self._targets[block] += count
             sums = self._products[block]
@@ -52,7 +53,7 @@ class Taylor(Scorer):
                 sums[name] = sums[name] + product.to(sums[name].device) if name in sums else product
 
     def compute(self) -> Importance:
-        """The sums of the magnitudes, per target."""
+        """Return the sums of the magnitudes, per target."""
         sums = [sum(map(_magnitude, products.values())) for products in self._products]
         return Importance(scores=[total / count for total, count in zip(sums, self._targets, strict=True)])
 

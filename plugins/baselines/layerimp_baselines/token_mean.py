@@ -1,4 +1,4 @@
-"""What block influence and relative magnitude share: a number per token, averaged over all of them."""
+"""The base class of block influence and relative magnitude: a number per token, averaged over all tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TokenMean(Scorer):
     """The mean over tokens of a function of a block's input and output.
 
     Attributes:
-        workspace: Memory that the function may work in.
+        workspace: Memory for the function's temporary results.
     """
 
     sweep = Forward()
@@ -33,21 +33,21 @@ class TokenMean(Scorer):
 
     @abstractmethod
     def per_token(self, before: Tensor, after: Tensor) -> Tensor:
-        """From a block's input and output [token, hidden] to a number per token [token]."""
+        """Return a number per token [token] for a block's input and output [token, hidden]."""
 
     def update(self, trace: Trace) -> None:
-        """Take in one block's input and output [batch, seq, hidden] in one batch."""
+        """Add one block's input and output [batch, seq, hidden] in one batch."""
         for before, after in zip(chunks(trace.rows("block_in")), chunks(trace.rows("block_out")), strict=True):
             self._mean.add(trace.block, self.per_token(before, after))
 
     def end_sweep(self) -> None:
-        """Let go of the working memory."""
+        """Release the working memory."""
         self.workspace.release()
 
     def merge(self, other: Self) -> None:
-        """Absorb another shard's statistics."""
+        """Add another shard's statistics."""
         self._mean.merge(other._mean)
 
     def compute(self) -> Importance:
-        """The mean of each block."""
+        """Return the mean of each block."""
         return Importance(scores=self._mean.value().tolist())

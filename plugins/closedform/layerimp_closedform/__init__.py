@@ -1,4 +1,4 @@
-"""Healing in closed form: what is lost at a gap is put back into the weights beside it, without training."""
+"""Healing in closed form: adjust the weights beside each gap to make up for the removed blocks, without training."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ __all__ = ["Linear", "Rescale", "layerimp_healers"]
 
 @hookimpl
 def layerimp_healers() -> list[type[Healer]]:
-    """The healers of this plugin."""
+    """Return this plugin's healers."""
     return [Linear, Rescale]

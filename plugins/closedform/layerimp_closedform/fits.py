@@ -1,8 +1,8 @@
-"""Least squares at a gap: new values for the last map before it, and for a norm that comes after the map.
+"""Least squares at a gap: new values for the last linear map before the gap, and for a norm after the map.
 
-For each token t there is at the gap the stream x_t as it is, and the stream y_t as it should become. A token is
-weighted with w_t = 1 / rms(y_t): the few tokens with massive activations, whose square is 10,000 times that of the
-others, would otherwise be all that is fitted.
+At the gap, each token t has the pruned model's stream x_t and a target y_t, which the stream should become. Each token
+has the weight w_t = 1 / rms(y_t). Otherwise a few tokens with massive activations, whose squares are 10,000 times those
+of the others, would dominate the fit.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from layerimp.healer import Case, Gap, Writer
 
 Values = Mapping[str, "Tensor"]
-"""New parameters, by their path."""
+"""New parameters, by path."""
 TINY = torch.finfo(torch.float64).tiny
 
 
 def lengths(rows: Tensor) -> Tensor:
-    """The root mean square of each row [row], in float64; above 0."""
+    """Return the root mean square of each row [row], in float64, always above 0."""
     return rows.double().square().mean(dim=-1).sqrt().clamp_min(TINY)
 
 
 class Fit:
-    """What a gap's fits have in common.
+    """The base class of the fits at a gap.
 
     Args:
         model: The pruned model.
-        writer: The map before the gap, and the norm after it.
-        total: The factor by which earlier gaps have scaled the stream: the weights hold the stream divided by it.
+        writer: The map before the gap, and the norm after the map.
+        total: The factor by which the stream was scaled at earlier gaps; the weights hold the stream divided by it.
     """
 
     def __init__(self, model: nn.Module, writer: Writer, total: float) -> None:
@@ -45,23 +45,29 @@ class Fit:
 
     @property
     def features(self) -> int:
-        """How many unknowns each output of the map has."""
+        """The number of unknowns per output of the map."""
         linear = self.model.get_submodule(self.writer.path)
         return linear.get_parameter("weight").shape[1 if isinstance(linear, nn.Linear) else 0] + self.has_bias
 
     @property
     def has_bias(self) -> bool:
-        """Whether the map has an intercept."""
+        """Whether the map has a bias."""
         return getattr(self.model.get_submodule(self.writer.path), "bias", None) is not None
 
     def reads(self, state: State) -> Tensor:
-        """What the map reads [token, feature], with a column of ones for its bias."""
+        """Return the map's input [token, feature], with a column of ones if the map has a bias."""
         assert state.read is not None
         read = state.read
         return torch.cat([read, torch.ones_like(read[:, :1])], dim=1) if self.has_bias else read
 
     def map_values(self, change: Tensor, *, relative: bool = True) -> dict[str, Tensor]:
-        """The map's parameters after a change [output, feature], or made of it alone, shaped as its module has them."""
+        """Return new parameters of the map, in the shapes of its module.
+
+        Args:
+            change: The change of the weight, with that of the bias, if there is one, as the last column [output,
+                feature].
+            relative: Whether the change is added to the old parameters; otherwise it replaces them.
+        """
         path, linear = self.writer.path, self.model.get_submodule(self.writer.path)
         parts = {"weight": change[:, : change.shape[1] - self.has_bias]}
         if not isinstance(linear, nn.Linear):  # GPT-2's Conv1D holds the transpose
@@ -73,11 +79,11 @@ class Fit:
 
 
 class PlainFit(Fit):
-    """The map writes straight into the stream: its change D has  sum_t w_t |y_t / f - x_t - s D a_t|^2  least.
+    """The fit of a map that writes straight into the stream.
 
-    a_t is what the map reads, s the model's own scale, f the factor by which the stream is to be scaled at the gap, and
-    a ridge holds D near 0. The solution is linear in y / f - x, so that the same sums serve every factor, and no state
-    is kept.
+    The change D of the map minimizes  sum_t w_t |y_t / f - x_t - s D a_t|^2  plus a ridge that keeps D near 0. Here a_t
+    is the map's input, s the model's own scale, and f the factor by which the stream is scaled at the gap. The solution
+    is linear in y / f - x, so the same sums serve every factor, and no state is stored.
     """
 
     def __init__(self, *common: Any) -> None:
@@ -85,26 +91,26 @@ class PlainFit(Fit):
         self._gram: Gram | None = None
 
     def add(self, state: State) -> None:
-        """Take in both models at the gap in one batch."""
+        """Add the states of both models at the gap in one batch."""
         aims = torch.cat([state.target.double() / self.total, state.stream.double()], dim=1)
         self._gram = self._gram or Gram(self.features, aims.shape[1])
         self._gram.add(self.reads(state), aims, 1 / lengths(state.target))
 
     def values(self, factor: float, ridge: float) -> Values:
-        """The map's new parameters."""
+        """Return the map's new parameters."""
         assert self._gram is not None
         target, stream = self._gram.solve(ridge).chunk(2)  # the changes that would write y, and x
         return self.map_values((target / factor - stream) / self.writer.scale)
 
 
 class NormFit(Fit):
-    """A norm comes after the map, alone (sandwich norms) or with the stream added before (post-norm).
+    """The fit of a map whose output enters a norm, either alone (sandwich norms) or added to the stream (post-norm).
 
-    The norm's output should be r_t, so what it reads should be along q_t = (r_t - b) / g, with g and b the spread and
-    the mean of r. The map is fitted to that, each token weighted with what its error does after the norm,
-    w_t rms(q_t)^2. Then the norm's own weight and bias are fitted, channel by channel, to what the new map gives. That
-    is one step of iteratively reweighted least squares; further steps bring little more. The weights depend on the
-    factor, and the norm on the map, so that the states are kept.
+    The norm's output should be r_t, so its input should point along q_t = (r_t - b) / g, where g and b are the spread
+    and the mean of r. The map is fitted to q_t. Each token has the weight w_t rms(q_t)^2, which is the effect of its
+    error after the norm. Then the norm's own weight and bias are fitted, channel by channel, to the output of the new
+    map. This is one step of iteratively reweighted least squares; further steps add little. The states are stored,
+    because the weights depend on the factor, and the fit of the norm depends on the map.
     """
 
     def __init__(self, *common: Any) -> None:
@@ -112,11 +118,11 @@ class NormFit(Fit):
         self.seen: list[State] = []
 
     def add(self, state: State) -> None:
-        """Take in both models at the gap in one batch."""
+        """Add the states of both models at the gap in one batch."""
         self.seen.append(state)
 
     def values(self, factor: float, ridge: float) -> Values:
-        """The map's and the norm's new parameters."""
+        """Return the new parameters of the map and of the norm."""
         aims = [self.aim(state, factor) for state in self.seen]
         spread, middle = self._spread(aims)
         gram = Gram(self.features, len(spread))
@@ -136,11 +142,11 @@ class NormFit(Fit):
         return new_map | self._diagonal(aims, new_map)
 
     def norm_values(self, factor: float) -> Values:
-        """The norm's new parameters where the map stays as it is."""
+        """Return the norm's new parameters for an unchanged map."""
         return self._diagonal([self.aim(state, factor) for state in self.seen], {})
 
     def aim(self, state: State, factor: float) -> Tensor:
-        """What the norm should put out [token, hidden], in float64."""
+        """Return the desired output of the norm [token, hidden], in float64."""
         target = state.target.double() / (factor * self.total)
         if self.writer.joined:
             return target
@@ -150,7 +156,7 @@ class NormFit(Fit):
         return (target - state.stream.double()) / self.writer.scale + added.double()
 
     def _diagonal(self, aims: Sequence[Tensor], new_map: Values) -> dict[str, Tensor]:
-        """The norm's new weight and bias: least squares, channel by channel, with the map's new parameters."""
+        """Return the norm's new weight and bias: least squares per channel, given the map's new parameters."""
         sums = [torch.zeros(aims[0].shape[1], dtype=torch.float64, device=aims[0].device) for _ in range(5)]
         for state, aim in zip(self.seen, aims, strict=True):
             unit, weight = self._unit(self._norm_reads(state, new_map)), 1 / lengths(state.target)[:, None]
@@ -170,7 +176,7 @@ class NormFit(Fit):
         return self.model.get_submodule(self.writer.norm)
 
     def _norm_reads(self, state: State, new_map: Values) -> Tensor:
-        """What the norm reads [token, hidden] with new parameters of the map."""
+        """Return the norm's input [token, hidden] under the map's new parameters; without any, under the old ones."""
         assert state.read is not None
         assert state.written is not None
         assert state.normed is not None
@@ -184,7 +190,7 @@ class NormFit(Fit):
         return state.normed - state.written + written if self.writer.joined else written
 
     def _unit(self, read: Tensor) -> Tensor:
-        """What the norm makes of its input with a weight of 1 and no bias [token, hidden], in float64."""
+        """Return the norm's output for a weight of 1 and a bias of 0 [token, hidden], in float64."""
         plain = {name: torch.zeros_like(value) for name, value in self._norm.named_parameters()}
         plain["weight"] += 1 - self.writer.offset
         with torch.no_grad():
@@ -192,7 +198,10 @@ class NormFit(Fit):
         return found.double()
 
     def _spread(self, aims: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The weighted spread and mean of what the norm should put out, both [hidden]; the mean is 0 without a bias."""
+        """Return the weighted spread and mean of the norm's desired output, both [hidden].
+
+        For a norm without a bias the mean is 0.
+        """
         count = total = square = torch.zeros((), dtype=torch.float64, device=aims[0].device)
         for state, aim in zip(self.seen, aims, strict=True):
             weight = 1 / lengths(state.target)[:, None]
@@ -206,7 +215,13 @@ class NormFit(Fit):
 
 
 def fit_of(case: Case, gap: Gap, total: float) -> PlainFit | NormFit:
-    """The fit for what writes before a gap."""
+    """Return the fit for the map that writes before a gap.
+
+    Args:
+        case: The models.
+        gap: The gap; its `writer` must not be None.
+        total: The factor by which the stream was scaled at earlier gaps.
+    """
     assert gap.writer is not None
     kind = PlainFit if gap.writer.norm is None else NormFit
     return kind(case.pruned.model, gap.writer, total)

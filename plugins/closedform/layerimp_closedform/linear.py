@@ -1,4 +1,4 @@
-"""The healer `linear`: least squares at each gap, folded into the last linear map before it (ReplaceMe)."""
+"""The healer `linear`: a least-squares fit at each gap, folded into the last linear map before the gap (ReplaceMe)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from layerimp_closedform.rescale import Jump, RescaleConfig, applied, rescaled, 
 
 
 class LinearConfig(RescaleConfig):
-    """What is tried."""
+    """The options of `linear`: the factors and the ridges to try."""
 
     ridges: tuple[float, ...] = Field(
         (0.0003, 0.003, 0.03, 0.3),
         min_length=1,
-        description="Rising ridges, in units of the mean square of what the map reads. Factors are tried with the "
-        "middle one; from there the ridge falls, or else rises, as long as that lowers the loss.",
+        description="The ridges to try, in ascending order, in units of the mean square of the map's input. Factors "
+        "are tried with the middle ridge. Then smaller ridges are tried for as long as the loss falls, and larger ones "
+        "if no smaller ridge helps.",
     )
 
 
 class Linear(Healer):
-    """Fits the last linear map before each gap to what the removed blocks did, where that lowers the held-out loss."""
+    """Fits the last linear map before each gap to make up for the removed blocks, if that lowers the held-out loss."""
 
     name = "linear"
     reference = "ReplaceMe, arXiv:2505.02819; here weighted, together with a factor and through a norm"
     Config = LinearConfig
 
     def heal(self, case: Case) -> list[Repair]:
-        """Fit at each gap, on the stream that the earlier ones have healed."""
+        """Fit at each gap, on the stream as already healed at the earlier gaps."""
         total, repairs = 1.0, []
         with case.progress.stage("linear", len(case.gaps)) as advance:
             for gap in case.gaps:
@@ -71,13 +72,13 @@ class Linear(Healer):
 
 
 class _Search:
-    """The fit with the least held-out loss at a gap.
+    """A search for the fit with the lowest held-out loss at a gap.
 
     Attributes:
-        loss: That loss, with what follows.
-        values: The new parameters.
-        factor: The factor of the stream.
-        ridge: The ridge; None where the norm alone was fitted.
+        loss: The lowest held-out loss so far.
+        values: The new parameters of the best fit.
+        factor: The factor on the stream of the best fit.
+        ridge: The ridge of the best fit; None if only the norm was fitted.
     """
 
     def __init__(self, case: Case, gap: Gap, fit: PlainFit | NormFit) -> None:
@@ -87,7 +88,7 @@ class _Search:
         self.values: Values = {}
 
     def over(self, factors: Sequence[float], ridges: Sequence[float]) -> None:
-        """Try factors with the middle ridge, then smaller or larger ridges with the best factor, and the norm alone."""
+        """Try the factors with the middle ridge; then, with the best factor, other ridges and the norm alone."""
         middle = len(ridges) // 2
         for factor in factors:
             self._try(partial(self._fit.values, factor, ridges[middle]), factor, ridges[middle])
@@ -98,14 +99,14 @@ class _Search:
             self._try(partial(self._fit.norm_values, self.factor), self.factor, None)
 
     def _follow(self, ridges: Sequence[float]) -> None:
-        """Try ridges in their order, as long as each is better than all before."""
+        """Try ridges in order until one fails to improve on the best fit."""
         for ridge in ridges:
             self._try(partial(self._fit.values, self.factor, ridge), self.factor, ridge)
             if self.ridge != ridge:
                 return
 
     def _try(self, fitted: Callable[[], Values], factor: float, ridge: float | None) -> None:
-        """Take a fit, if its loss is the least so far."""
+        """Try a fit, and keep it if its loss is the lowest so far."""
         case = self._case
         with trying(case.pruned.model), ExitStack() as undo:
             if factor != 1:
@@ -115,7 +116,7 @@ class _Search:
                 for path, value in values.items():
                     replace(case.pruned.model, path, value)
                 loss = case.loss().mean
-            except NonFiniteError:  # a fit that has no solution, or that the model's dtype cannot hold
+            except NonFiniteError:  # the fit has no solution, or overflows the model's dtype
                 return
         if loss < self.loss:
             self.loss, self.values, self.factor, self.ridge = loss, values, factor, ridge

@@ -21,29 +21,29 @@ if TYPE_CHECKING:
     from layerimp.healer import Loss
 
 ALMOST_ONE = 1e-3
-"""A factor closer to 1 than that is none."""
+"""A factor that differs from 1 by no more than this is not tried."""
 
 
 class RescaleConfig(Options):
-    """Which factors are tried."""
+    """The options of `rescale`: the factors to try."""
 
     shares: tuple[float, ...] = Field(
         (1.0, 0.5),
         min_length=1,
-        description="Powers of the jump in magnitude that are tried as the factor; the one with the least held-out "
-        "loss is taken, if that is less than without one.",
+        description="Powers of the jump in magnitude to try as the factor; the factor with the lowest held-out loss "
+        "is kept, if it clearly lowers the loss.",
     )
 
 
 class Rescale(Healer):
-    """Scales the residual stream at each gap for the jump in its magnitude, where that lowers the held-out loss."""
+    """Scales the residual stream at each gap by the jump in its magnitude, if that lowers the held-out loss."""
 
     name = "rescale"
     reference = "Prune&Comp, arXiv:2507.18212; here the factor goes into what is written later"
     Config = RescaleConfig
 
     def heal(self, case: Case) -> list[Repair]:
-        """Find each gap's factor on the stream that the earlier ones have scaled."""
+        """Find each gap's factor, on the stream as already scaled at the earlier gaps."""
         total, repairs = 1.0, []
         with case.progress.stage("rescale", len(case.gaps)) as advance:
             for gap in case.gaps:
@@ -54,7 +54,14 @@ class Rescale(Healer):
 
 
 class Jump:
-    """The jump in magnitude at a gap: the geometric mean, over tokens, of the target's length over the stream's."""
+    """The jump in magnitude at a gap: the geometric mean, over tokens, of the target's length over the stream's.
+
+    Args:
+        seen: The states of both models at the gap, one per batch; more can be added with `add`.
+
+    Attributes:
+        tokens: The number of tokens so far.
+    """
 
     def __init__(self, seen: Iterable[State] = ()) -> None:
         self.tokens = 0
@@ -63,15 +70,15 @@ class Jump:
             self.add(state)
 
     def add(self, state: State) -> None:
-        """Take in both models at the gap in one batch."""
+        """Add the states of both models at the gap in one batch."""
         self._logarithms += float((lengths(state.target) / lengths(state.stream)).log().sum())
         self.tokens += len(state.stream)
 
     def factors(self, total: float, shares: Sequence[float]) -> list[float]:
-        """The factors to try, without those that are almost 1.
+        """Return the factors to try, without those that are almost 1.
 
         Args:
-            total: The factor by which earlier gaps have scaled the stream: the weights hold the stream divided by it.
+            total: The factor by which the stream was scaled at earlier gaps; the weights hold the stream divided by it.
             shares: Powers of the jump.
         """
         jump = math.exp(self._logarithms / self.tokens) / total
@@ -81,15 +88,18 @@ class Jump:
 def rescaled(
     case: Case, gap: Gap, total: float, shares: Sequence[float], *, jump: Jump | None = None, why: str = ""
 ) -> Repair:
-    """Scale the stream at a gap, where that clearly lowers the held-out loss.
+    """Scale the stream at a gap, if that clearly lowers the held-out loss.
 
     Args:
         case: The models and the text.
         gap: The gap.
-        total: The factor by which earlier gaps have scaled the stream.
+        total: The factor by which the stream was scaled at earlier gaps.
         shares: Powers of the jump in magnitude to try.
-        jump: The jump, where it is known.
-        why: Why this is done in place of something else.
+        jump: The jump in magnitude, if it is known already; None measures the jump.
+        why: The reason for scaling instead of another repair; reported with the repair.
+
+    Returns:
+        The repair: `rescale`, or `nothing` if the stream cannot be scaled or no factor clearly lowers the loss.
     """
     if obstacle := why_not_scaled(case, gap):
         return Repair(gap, "nothing", "; ".join(filter(None, (why, obstacle))))
@@ -106,10 +116,17 @@ def rescaled(
 
 
 def applied(case: Case, gap: Gap, factor: float, values: Mapping[str, Tensor], before: Loss) -> Loss | None:
-    """Put a factor and new parameters into the weights, as they are stored; keep them where the loss is clearly less.
+    """Write a factor and new parameters into the stored weights, and keep them if the loss is clearly lower.
+
+    Args:
+        case: The models and the text.
+        gap: The gap.
+        factor: The factor on the stream at the gap; 1 leaves the stream as it is.
+        values: The new parameters, by path.
+        before: The held-out loss before the change.
 
     Returns:
-        The loss with them; None where it is not clearly less than `before`, and all is as it was.
+        The held-out loss after the change; None if it is not clearly below `before` and the change was undone.
     """
     with trying(case.pruned.model) as keep:
         if factor != 1:
@@ -124,7 +141,7 @@ def applied(case: Case, gap: Gap, factor: float, values: Mapping[str, Tensor], b
 
 
 def why_not_scaled(case: Case, gap: Gap) -> str:
-    """Why the stream cannot be scaled at a gap; empty if it can."""
+    """Return why the stream cannot be scaled at a gap; an empty string if it can."""
     if gap.after is None:
         return "the final norm comes next, and cancels any factor"
     try:

@@ -1,4 +1,4 @@
-"""Healing by distillation: the intact model teaches what is left of the pruned one."""
+"""Healing by distillation: the pruned model is trained to reproduce the intact model."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["Distill", "layerimp_healers"]
 
 @hookimpl
 def layerimp_healers() -> list[type[Healer]]:
-    """The healer of this plugin."""
+    """Return this plugin's healer."""
     return [Distill]

@@ -1,4 +1,4 @@
-"""The healer `distill`: the blocks beside each gap are trained to do what the intact model does."""
+"""The healer `distill`: train the blocks beside each gap to reproduce the intact model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from layerimp_distill.options import DistillConfig
 
 
 class Distill(Healer):
-    """Trains the blocks beside the gaps to do what the intact model does, where that lowers the held-out loss."""
+    """Trains the blocks beside the gaps to reproduce the intact model, if that lowers the held-out loss."""
 
     name = "distill"
     reference = (
@@ -21,7 +21,7 @@ class Distill(Healer):
     config: DistillConfig
 
     def heal(self, case: Case) -> list[Repair]:
-        """Run another healer first, if the option `first` names one, and train from its result.
+        """Run the healer named in the option `first`, if any, and then train.
 
         Raises:
             OptionError: `steps`, `tokens` and `minutes` are all null.
@@ -56,7 +56,7 @@ class Distill(Healer):
 
 
 def _first(name: str, case: Case) -> list[Repair]:
-    """What a healer that goes first did at each gap; nothing, where none does."""
+    """Run the named healer, and return its repair of each gap; without a name, return empty repairs."""
     if not name:
         return [Repair(gap, "nothing") for gap in case.gaps]
     healer = registry().create("healer", name, {})
@@ -65,7 +65,7 @@ def _first(name: str, case: Case) -> list[Repair]:
 
 
 def _taught(earlier: Repair, numbers: dict[str, float]) -> Repair:
-    """What was done at a gap, with what a healer that went first did."""
+    """Return the repair of a gap by training, combined with the earlier healer's repair."""
     if earlier.done == "nothing":
         return Repair(earlier.gap, "distill", earlier.why, numbers)
     return Repair(earlier.gap, f"{earlier.done}, distill", earlier.why, {**earlier.numbers, **numbers})

@@ -1,4 +1,4 @@
-"""Which parameters learn, as copies of their own: the intact model shares the old ones."""
+"""Select the parameters to train, and copy them, because the intact model shares the originals."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ ADAPTER = "distill"
 
 @dataclass(frozen=True)
 class Learner:
-    """The part of the model that learns.
+    """The part of the model that is trained.
 
     Attributes:
-        parameters: The parameters that an optimizer changes, in float32.
-        values: Gives the current values of the model's parameters, by path; only to be called while learning lasts.
-        settled: Gives a context in which the model is what it would be if learning ended now, rounded to the dtype that
-            is stored.
+        parameters: The parameters that the optimizer changes, in float32 or wider.
+        values: Returns the current values of the trained parameters of the model, by path. Call it only inside the
+            `learning` context.
+        settled: Returns a context in which the model has the weights that it would have if the training ended now,
+            rounded to the dtype in which they are stored.
     """
 
     parameters: list[nn.Parameter]
@@ -43,17 +44,20 @@ class Learner:
 
 @contextmanager
 def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> Iterator[Learner]:
-    """Let a part of the pruned model learn inside this context; afterwards both models are as before.
+    """Make a part of the pruned model trainable inside this context; afterwards both models are as before.
 
     Args:
         case: The models.
-        what: `beside`, `lora` or `all`.
-        width: With `beside`, how many blocks on either side of a gap.
-        rank: With `lora`, the rank of a change.
-        seed: With `lora`, of what a change starts from.
+        what: The part to train: `beside`, `lora` or `all`.
+        width: With `beside`, the number of blocks to train on either side of a gap.
+        rank: With `lora`, the rank of each update.
+        seed: With `lora`, the seed of the initial values of the updates.
+
+    Yields:
+        The parameters to train.
 
     Raises:
-        ModelError: no parameter of the part can be trained.
+        ModelError: the selected part has no parameter that can be trained.
     """
     with _frozen(case), trying(case.pruned.model):
         if what == "lora":
@@ -64,7 +68,7 @@ def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> 
 
 
 def _beside(case: Case, width: int) -> list[int]:
-    """The blocks within `width` of a gap. A gap inside a block has that block on both of its sides."""
+    """Return the blocks within `width` of a gap; if a gap is inside a block, that block is on both sides of the gap."""
     found: set[int] = set()
     for gap in case.gaps:
         block, inside = gap.position.block, gap.position.part == "mlp"
@@ -74,7 +78,7 @@ def _beside(case: Case, width: int) -> list[int]:
 
 @contextmanager
 def _frozen(case: Case) -> Iterator[None]:
-    """No parameter of either model asks for a gradient while this lasts."""
+    """Freeze all parameters of both models inside this context."""
     asking = [p for stack in (case.intact, case.pruned) for p in stack.model.parameters() if p.requires_grad]
     for parameter in asking:
         parameter.requires_grad_(False)
@@ -86,7 +90,7 @@ def _frozen(case: Case) -> Iterator[None]:
 
 
 def _own(case: Case, blocks: Any) -> Learner:
-    """Copies of all parameters of some blocks, but for those that stand in other places too."""
+    """Train copies of all parameters of some blocks, except parameters that are shared with other modules."""
     model = case.pruned.model
     places = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
     own: dict[str, nn.Parameter] = {}
@@ -115,13 +119,13 @@ def _replace_all(model: PreTrainedModel, values: Mapping[str, Tensor]) -> None:
 
 
 def _wide(parameter: Tensor) -> torch.dtype:
-    """At least float32: a step is smaller than what half precision can add."""
+    """Return a dtype of at least float32: in half precision a step would be lost in rounding."""
     return torch.promote_types(parameter.dtype, torch.float32)
 
 
 @contextmanager
 def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
-    """Low-rank changes of all linear maps in blocks, by peft."""
+    """Train low-rank updates, made by peft, of all linear maps in the blocks."""
     model: PreTrainedModel = case.pruned.model
     linear = {
         f"{case.pruned.path}.{index}.{name}": module
@@ -162,16 +166,16 @@ def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
         yield Learner(parameters, values, settled)
     finally:
         _place(model, linear)
-        vars(model).pop("peft_config", None)  # else peft takes the model for one that it changes already
+        vars(model).pop("peft_config", None)  # otherwise peft would treat the model as already adapted
 
 
 def _place(model: PreTrainedModel, parts: Mapping[str, nn.Module | nn.Parameter]) -> None:
-    """Put modules or parameters where their paths say."""
+    """Set modules or parameters at their paths in the model."""
     for path, part in parts.items():
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, part)
 
 
 def _transposed(linear: Mapping[str, nn.Module]) -> bool:
-    """Whether the maps hold their matrix [in, out], as GPT-2's do."""
+    """Return whether the maps store their matrix as [in, out], as GPT-2's do."""
     return all(isinstance(module, Conv1D) for module in linear.values())

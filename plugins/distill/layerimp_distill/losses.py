@@ -1,4 +1,4 @@
-"""What is made small: how far the pruned model is from the intact one on a batch."""
+"""The training losses: the distance between the pruned and the intact model on a batch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from layerimp.sweep import Batch
 
 Loss = Callable[["Batch"], "Tensor"]
-"""A number for a batch, with the graph that leads to what learns."""
+"""Computes the loss of a batch as a scalar, with its autograd graph."""
 
 
 def loss_of(name: str, teaching: Teaching, batches: Iterable[Batch]) -> Loss:
-    """The loss of a name: `divergence`, `hidden` or `streams`. For a classifier `hidden` is the divergence too.
+    """Return a loss by its name.
 
     Args:
-        name: The name.
+        name: `divergence`, `hidden` or `streams`. For a classifier, `hidden` means the divergence as well.
         teaching: Both models.
-        batches: Text from which the metric of the head is estimated.
+        batches: The text from which the metric of the head is estimated.
     """
     if name == "streams":
         return lambda batch: _streams(teaching, batch)
@@ -46,7 +46,7 @@ def _mean(total: Tensor, count: int) -> Tensor:
 
 
 def _streams(teaching: Teaching, batch: Batch) -> Tensor:
-    """The squared distance of the streams, relative to the teacher's square, averaged over tokens and blocks."""
+    """Return the squared distance of the streams, relative to the teacher's; the mean over tokens and blocks."""
     shares = []
     for ours, theirs in teaching.streams(batch):
         away, size = (ours.float() - theirs.float()).square().sum(dim=-1), theirs.float().square().sum(dim=-1)

@@ -1,4 +1,4 @@
-"""Keeps the state of a training on disk, for the same command to go on with after an interruption."""
+"""Save the state of a training on disk, so that the same command can resume after an interruption."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ import torch
 from torch import Tensor
 
 RARELY = 15.0
-"""Seconds between two writings at least."""
+"""The shortest time between two writes, in seconds."""
 SHARE = 0.02
-"""The most of the time that goes into writing."""
+"""The largest share of the time that may be spent on writing."""
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a training is.
+    """The state of a training.
 
     Attributes:
-        steps: How many steps were taken.
-        tokens: How many tokens were read.
-        seconds: How long it has taken, of all its runs.
+        steps: The number of steps taken.
+        tokens: The number of tokens read.
+        seconds: The training time so far, in seconds, over all runs of the command.
         spent: The share of the limit that is used up.
-        checked: How often the held-out loss was measured.
-        least: The least held-out loss so far.
-        best: The steps and tokens up to the step that had it, and whether there was one.
-        values: The parameters as they are.
-        best_values: The parameters as they were at the best step; empty where there was none.
+        checked: The number of checks of the held-out loss so far.
+        least: The lowest held-out loss so far.
+        best: The steps and tokens up to the best step, and whether any step lowered the held-out loss.
+        values: The current parameters.
+        best_values: The parameters at the best step; empty if no step lowered the held-out loss.
         optimizer: The optimizer's state.
     """
 
@@ -49,10 +49,10 @@ class State:
 
 
 class Memory:
-    """A state in a file.
+    """A file that holds the state of a training.
 
     Args:
-        directory: Where; None keeps nothing.
+        directory: The directory of the file; None saves nothing.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -61,11 +61,15 @@ class Memory:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to write."""
+        """Whether the next write is due."""
         return self._path is not None and time.monotonic() >= self._next
 
     def read(self, parameters: Sequence[Tensor]) -> State | None:
-        """What was kept of a training of such parameters; None where there is nothing, or nothing that fits."""
+        """Return the saved state of a training of these parameters.
+
+        Returns:
+            The state; None if there is none, if the file cannot be read, or if the shapes of the parameters differ.
+        """
         if self._path is None or not self._path.exists():
             return None
         try:
@@ -76,7 +80,7 @@ class Memory:
         return state if fits else None
 
     def write(self, state: State) -> None:
-        """Keep a state in place of the last one. Where nothing can be written the training goes on without."""
+        """Save a state in place of the last one; if the file cannot be written, the training goes on without it."""
         if self._path is None:
             return
         began = time.monotonic()

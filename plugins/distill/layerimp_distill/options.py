@@ -10,30 +10,32 @@ from layerimp.component import Options
 
 
 class DistillConfig(Options):
-    """What learns, from what, and for how long."""
+    """The options of `distill`: the loss, the parameters to train, and the limits of the training."""
 
     loss: Literal["divergence", "hidden", "streams"] = Field(
         "divergence",
-        description="The training loss: the `divergence` of the predictions; the distance of the last `hidden` "
-        "states, in the metric of the head, which needs no logits; or the distance of the `streams` after each kept "
-        "block from the first gap on.",
+        description="The training loss, between the pruned and the intact model: the `divergence` of their "
+        "predictions; the distance between their last `hidden` states, in the metric of the head, which needs no "
+        "logits; or the distance between their residual `streams` after each kept block from the first gap on.",
     )
     learns: Literal["beside", "lora", "all"] = Field(
         "beside",
-        description="What is trained: the blocks `beside` the gaps; low-rank changes (`lora`) of all linear maps in "
-        "blocks, merged in the end; or `all` blocks. Embeddings and head stay.",
+        description="The parameters to train: the blocks `beside` the gaps; low-rank updates (`lora`) of all linear "
+        "maps in the blocks, merged at the end; or `all` blocks. Embeddings and head are never trained.",
     )
-    width: int = Field(2, ge=1, description="With `beside`: how many blocks on either side of a gap.")
-    rank: int = Field(16, ge=1, description="With `lora`: the rank of a change.")
+    width: int = Field(2, ge=1, description="With `beside`: the number of blocks to train on either side.")
+    rank: int = Field(16, ge=1, description="With `lora`: the rank of each update.")
     first: str = Field("", description="A healer to run first, such as `linear`, with its default options.")
     steps: int | None = Field(
-        200, ge=1, description="The most training steps; null: as many as the other limits allow."
+        200, ge=1, description="The maximum number of training steps; null: as many as the other limits allow."
     )
-    minutes: float | None = Field(None, gt=0, description="The longest training time, in minutes.")
-    tokens: int | None = Field(None, ge=1, description="The most training tokens; a token counts each time it is read.")
+    minutes: float | None = Field(None, gt=0, description="The maximum training time, in minutes.")
+    tokens: int | None = Field(
+        None, ge=1, description="The maximum number of training tokens; a token counts each time it is read."
+    )
     rate: float = Field(
-        3e-4, gt=0, description="The greatest learning rate: it rises for a twentieth of the time, then falls."
+        3e-4, gt=0, description="The peak learning rate, reached after a twentieth of the training, before a decay."
     )
-    rows: int = Field(4, ge=1, description="The most rows of text in a step.")
+    rows: int = Field(4, ge=1, description="The maximum number of rows of text per step.")
     checks: int = Field(10, ge=1, description="How often the held-out loss is measured; the best step is kept.")
-    seed: int = Field(0, ge=0, description="Seed of the order of the text.")
+    seed: int = Field(0, ge=0, description="Seed of the order of the text, and of the initial `lora` updates.")

@@ -1,4 +1,4 @@
-"""Training by transformers' Trainer, within limits of steps, tokens and time; the step with the least loss is kept."""
+"""Train with transformers' Trainer under limits on steps, tokens and time, and keep the step with the lowest loss."""
 
 from __future__ import annotations
 
@@ -33,15 +33,20 @@ if TYPE_CHECKING:
     from layerimp_distill.options import DistillConfig
 
 WARM_UP = 0.05
-"""The share of the training in which the learning rate rises."""
+"""The share of the training during which the learning rate rises."""
 ENDLESS = 10**9
-"""Steps that no limit ever lets happen; the Trainer wants a number."""
+"""More steps than any limit allows; the Trainer requires a number."""
 PERCENT = 100
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to train; the limit that is reached first counts.
+    """The limits on a training; the first limit that is reached ends the training.
+
+    Attributes:
+        steps: The most training steps; None sets no limit.
+        tokens: The most tokens read; None sets no limit.
+        minutes: The longest training time, in minutes; None sets no limit.
 
     Raises:
         OptionError: no limit is given.
@@ -56,19 +61,19 @@ class Limits:
             raise OptionError("distill needs a limit: minutes, steps or tokens")
 
     def spent(self, steps: int, tokens: int, seconds: float) -> float:
-        """The share of the training that is over."""
+        """Return the share of the training that is over."""
         pairs = ((steps, self.steps), (tokens, self.tokens), (seconds / 60, self.minutes))
         return max(used / limit for used, limit in pairs if limit is not None)
 
 
 @dataclass
 class Outcome:
-    """How training went.
+    """The result of a training.
 
     Attributes:
-        steps: How many steps were taken up to the best one.
-        tokens: How many tokens were read up to there.
-        improved: Whether any step was better than none.
+        steps: The number of steps up to and including the best one.
+        tokens: The number of tokens read up to the best step.
+        improved: Whether any step lowered the held-out loss.
     """
 
     steps: int = 0
@@ -79,19 +84,22 @@ class Outcome:
 def train(
     case: Case, learner: Learner, loss: Loss, limits: Limits, config: DistillConfig, memory: Memory, *, before: float
 ) -> Outcome:
-    """Train what learns; in the end it has the values of the best step. A loss that is no number ends the training.
+    """Train the learner's parameters, and leave them at the values of the best step.
 
-    A training that was interrupted goes on where its state was last kept. Within limits of steps or tokens it comes to
-    what it would have come to without the interruption.
+    A loss that is NaN or infinite ends the training. An interrupted training resumes from its last saved state. If only
+    steps or tokens are limited, the result is the same as without the interruption.
 
     Args:
         case: The models and the text.
-        learner: What learns.
-        loss: What is to become small.
-        limits: How long.
-        config: The rate, the rows of a step, how often to check, and the seed.
-        memory: Where the state is kept.
-        before: The held-out loss of the model as it is.
+        learner: The parameters to train.
+        loss: The training loss.
+        limits: How long to train.
+        config: The learning rate, the rows per step, the number of checks, and the seed.
+        memory: Where the state of the training is saved.
+        before: The held-out loss of the pruned model before training.
+
+    Returns:
+        How far the best step was, and whether it lowered the held-out loss.
     """
     optimizer = AdamW(learner.parameters, lr=config.rate, weight_decay=0.0)
     course = _Course(case, learner, limits, config.checks, before, optimizer, memory)
@@ -119,7 +127,7 @@ def train(
 
 
 def _settings(model: PreTrainedModel, config: DistillConfig, directory: str) -> TrainingArguments:
-    """What the Trainer is told."""
+    """Return the Trainer's settings."""
     return TrainingArguments(
         output_dir=directory,
         max_steps=ENDLESS,
@@ -137,7 +145,7 @@ def _settings(model: PreTrainedModel, config: DistillConfig, directory: str) -> 
 
 
 def _rate(spent: float) -> float:
-    """The learning rate as a share of the greatest: it rises in a straight line, and falls as a cosine."""
+    """Return the learning rate as a share of its maximum: a linear warm-up, then a cosine decay."""
     if spent < WARM_UP:
         return max(spent, 0.01) / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * min(spent, 1.0)))
@@ -145,10 +153,16 @@ def _rate(spent: float) -> float:
 
 @dataclass
 class _Text:
-    """The text, a few rows at a time, again and again.
+    """An endless iterator over the training text, a few rows at a time.
 
-    First comes that of the calibration set, in another order each time, and then what is named besides. The first
-    `skipped` steps' text is left out, as read before an interruption.
+    Each round reads the calibration set, shuffled anew, and then the further text.
+
+    Attributes:
+        batches: The calibration set.
+        further: Further training text.
+        rows: The most rows per step.
+        seed: Seed of the order of the calibration set.
+        skipped: The number of steps to skip, because they were taken before an interruption.
     """
 
     batches: Sequence[Batch]
@@ -176,7 +190,7 @@ class _Text:
 
 @dataclass
 class _Course(TrainerCallback):
-    """What happens between steps: counting, checking the held-out loss, keeping the state, and ending in time."""
+    """A callback that counts steps, measures the held-out loss, saves the state, and stops at the limits."""
 
     case: Case
     learner: Learner
@@ -198,7 +212,11 @@ class _Course(TrainerCallback):
         self._kept: list[Tensor] = []
 
     def resume(self) -> float | None:
-        """Go on from what an interrupted training has kept, if anything; gives the learning rate of its next step."""
+        """Restore the saved state of an interrupted training, if there is one.
+
+        Returns:
+            The learning rate of the next step; None if there is no saved state.
+        """
         kept = self.memory.read(self.learner.parameters)
         if kept is None:
             return None
@@ -216,7 +234,7 @@ class _Course(TrainerCallback):
         return rate
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
-        """See how far it is, measure the held-out loss if it is time, and keep the state now and then."""
+        """Update the progress, measure the held-out loss if a check is due, and save the state from time to time."""
         self.steps += 1
         seconds = time.monotonic() - self._began
         self.spent = min(self.limits.spent(self.steps, self.tokens, seconds), 1.0)
@@ -228,12 +246,13 @@ class _Course(TrainerCallback):
             self._checked = due
             self._check(self.steps)
         control.should_training_stop = self.spent >= 1.0
-        # What is finished is kept too, for what comes after it in the command; but for what is soon done again.
+        # A finished training is saved too, in case a later stage of the command is interrupted, unless it was so short
+        # that it is quickly repeated.
         if self.memory.due or (control.should_training_stop and seconds > RARELY):
             self.memory.write(self._state(seconds))
 
     def _state(self, seconds: float) -> State:
-        """What an interrupted training goes on from."""
+        """Return the state from which an interrupted training resumes."""
         return State(
             *(self.steps, self.tokens, seconds, self.spent, self._checked, self._least),
             best=(self.best.steps, self.best.tokens, self.best.improved),
@@ -253,14 +272,14 @@ class _Course(TrainerCallback):
             self._kept = [parameter.detach().clone() for parameter in self.learner.parameters]
 
     def take_best(self) -> None:
-        """Go back to the best step."""
+        """Restore the parameters of the best step."""
         with torch.no_grad():
             for parameter, value in zip(self.learner.parameters, self._kept, strict=False):
                 parameter.copy_(value)
 
 
 class _Teacher(Trainer):
-    """The Trainer, with text that never ends and a loss of two models."""
+    """A Trainer that reads endless text and computes a loss from two models."""
 
     def __init__(
         self, model: Any, settings: TrainingArguments, text: _Text, loss: Loss, course: _Course, optimizers: Any
@@ -270,14 +289,14 @@ class _Teacher(Trainer):
         self._text, self._loss, self._course = text, loss, course
 
     def get_train_dataloader(self) -> Any:
-        """The text; the Trainer asks for it."""
+        """Return the training text; called by the Trainer."""
         return self._text
 
     def compute_loss(self, model: Any, inputs: Any, *_args: Any, **_kwargs: Any) -> Any:
-        """The loss of a step; the Trainer asks for it.
+        """Return the loss of a step; called by the Trainer.
 
         Raises:
-            NonFiniteError: the loss is a NaN or an infinity.
+            NonFiniteError: the loss is NaN or infinite.
         """
         with self.accelerator.autocast():
             loss = self._loss(inputs)
@@ -289,7 +308,7 @@ class _Teacher(Trainer):
 
 @contextmanager
 def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """Give back what the Trainer changes: the random generators of the process, and the model's modes and `forward`."""
+    """Undo the Trainer's side effects: on the process's random generators, and on the model's modes and `forward`."""
     state, numbers = random.getstate(), np.random.get_state()
     modes, own = {module: module.training for module in model.modules()}, dict(vars(model))
     with torch.random.fork_rng():
@@ -300,5 +319,5 @@ def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
             np.random.set_state(numbers)
             for module, mode in modes.items():
                 module.training = mode
-            for name in vars(model).keys() - own.keys():  # a wrapped forward, and flags
+            for name in vars(model).keys() - own.keys():  # the wrapped forward, and flags
                 del vars(model)[name]

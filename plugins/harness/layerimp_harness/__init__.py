@@ -15,5 +15,5 @@ __all__ = ["Harness"]
 
 @hookimpl
 def layerimp_evaluators() -> list[type[Evaluator]]:
-    """The evaluators of this plugin."""
+    """Return this plugin's evaluator."""
     return [Harness]

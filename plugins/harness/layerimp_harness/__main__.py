@@ -8,7 +8,7 @@ from layerimp import LayerimpError
 
 
 def main() -> None:
-    """Run the command of lm-eval; print an error of layerimp as one line, and exit with its code."""
+    """Run lm-eval's command; print a layerimp error as one line, and exit with the error's code."""
     from layerimp_harness import pruned  # noqa: F401  (registers the model)
     from layerimp_harness.lm_eval_names import cli_evaluate
 

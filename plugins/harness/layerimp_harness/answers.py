@@ -1,6 +1,6 @@
 """The metrics of SQuAD v1.1 (Rajpurkar et al. 2016): token F1 and exact match, the best over the reference answers.
 
-A task YAML uses them through a file beside it that imports them from here.
+A task YAML uses these metrics through a Python file beside the YAML that imports them from this module.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def normalized(text: str) -> list[str]:
-    """Words without case, punctuation and articles."""
+    """Return the words of a text, in lower case, without punctuation and articles."""
     kept = "".join(character for character in text.lower() if character not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", kept).split()
 
 
 def f1(prediction: str, reference: str) -> float:
-    """The harmonic mean of precision and recall over words, in [0, 1]."""
+    """Return the harmonic mean of precision and recall over words, in [0, 1]."""
     found, wanted = normalized(prediction), normalized(reference)
     common = sum((Counter(found) & Counter(wanted)).values())
     return 2 * common / (len(found) + len(wanted)) if common else float(found == wanted)
 
 
 def scores(prediction: str, references: Sequence[str]) -> dict[str, float]:
-    """Both metrics of one answer, by the names `f1` and `exact_match`."""
+    """Return both metrics of one answer, under the names `f1` and `exact_match`."""
     return {
         "f1": max(f1(prediction, reference) for reference in references),
         "exact_match": max(float(normalized(prediction) == normalized(reference)) for reference in references),

@@ -1,4 +1,4 @@
-"""Batches that fit the memory: bounded before they run, and halved when it runs out all the same."""
+"""Batches that fit into memory: limited in advance, and halved if memory runs out nevertheless."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_COPIES = 3  # the logits, their log-softmax or what a model makes to scale them, and one more within it
+_COPIES = 3  # the logits, their log-softmax or a model's rescaled copy, and a temporary copy within either
 _BYTES = 4
 
 
 class Batches:
-    """Cuts work into batches.
+    """Splits work into batches.
 
     Args:
-        most: The most rows in a batch.
-        device: Where the model is.
+        most: The maximum number of rows in a batch.
+        device: The model's device.
     """
 
     def __init__(self, most: int, device: torch.device) -> None:
@@ -35,17 +35,17 @@ class Batches:
 
     @property
     def most(self) -> int:
-        """The most rows that a batch may have."""
+        """The maximum number of rows in a batch; lower after memory ran out."""
         return self._rows
 
     def run(self, items: Sequence[T], call: Callable[[Sequence[T], int], None], size: Callable[[T], int]) -> None:
         """Call `call` on slices of `items`, one after the other.
 
         Args:
-            items: What the batches are made of, the largest first, so that memory runs out early.
-            call: Works on one batch, in forwards of at most as many rows as its second argument says; called again
-                with fewer if it ran out of memory.
-            size: How many bytes a row of an item needs beside the weights.
+            items: The items to split into batches, the largest first, so that memory runs out early if at all.
+            call: Processes one batch. The second argument is the maximum number of rows per forward. If `call` runs out
+                of memory, the call is repeated with fewer items.
+            size: Returns the number of bytes that a row of an item needs besides the weights.
 
         Raises:
             TaskError: not even one row fits into memory.
@@ -68,10 +68,10 @@ class Batches:
             clear_torch_cache()  # only here, where the traceback no longer holds the tensors
 
     def _affordable(self, size: int) -> int:
-        """How many rows of so many bytes fit into half of the free memory.
+        """Return how many rows of `size` bytes fit into half of the free memory.
 
-        On a CPU the system kills a process that takes too much, and raises nothing. A power of two, so that a
-        little more or less free memory makes the same batches.
+        The limit is needed on a CPU, where the system kills a process that takes too much memory instead of raising an
+        error. The number is a power of two, so that small changes of the free memory give the same batches.
         """
         if self._device.type != "cpu" or size == 0:
             return self._rows
@@ -79,10 +79,10 @@ class Batches:
 
 
 def logits_bytes(positions: int, vocabulary: int) -> int:
-    """How many bytes the logits of so many positions take, with the copies that are made of them."""
+    """Return how many bytes the logits of that many positions take, including temporary copies."""
     return positions * vocabulary * _BYTES * _COPIES
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out."""
+    """Return whether an error means that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error)

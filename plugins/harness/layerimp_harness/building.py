@@ -1,4 +1,4 @@
-"""Builds lm-eval's task objects from checked files, with their data files found."""
+"""Build lm-eval's task objects from checked task files, and locate their data files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def explained(name: str, error: BaseException) -> TaskError:
-    """What went wrong in a task, in one line: its data set, or the task itself."""
+    """Return a one-line error that blames the task's data set if that could not be loaded, and otherwise the task."""
     for frame, _line in walk_tb(error.__traceback__):
         owner: Any = frame.f_locals.get("self")
         if frame.f_code.co_name == "download" and hasattr(owner, "DATASET_PATH"):
@@ -26,7 +26,7 @@ def explained(name: str, error: BaseException) -> TaskError:
 
 
 def _reason(error: BaseException) -> str:
-    missing = isinstance(error, KeyError)  # which says nothing but the key
+    missing = isinstance(error, KeyError)  # the text of a KeyError is only the key
     texts = [f"its data has no split or field {error}" if missing else f"{type(error).__name__}: {error}"]
     if error.__cause__ is not None:
         texts.append(str(error.__cause__))
@@ -34,10 +34,14 @@ def _reason(error: BaseException) -> str:
 
 
 class GuardedFactory(TaskFactory):  # type: ignore[misc]
-    """lm-eval's factory, but every local file is checked before it is loaded.
+    """lm-eval's task factory, with a check of every local file before the file is loaded.
+
+    Args:
+        data_dir: The first directory in which relative data files are looked up; None for none.
+        allow_code: Whether task files may run Python.
 
     Attributes:
-        files: The local task files read so far, includes among them.
+        files: The local task files read so far, with the files that they include.
     """
 
     def __init__(self, data_dir: Path | None, *, allow_code: bool) -> None:
@@ -49,15 +53,15 @@ class GuardedFactory(TaskFactory):  # type: ignore[misc]
         self._local = False
 
     def build_from(self, entry: Any, registry: dict[str, Any]) -> Any:
-        """The task, the group, or the list of a tag's tasks behind `entry`."""
+        """Return the task, the group, or the list of a tag's tasks that `entry` describes."""
         self._registry = registry
         self._local = entry.yaml_path is not None and not guard.is_builtin(entry.yaml_path)
         return self.build(entry, overrides=None, registry=registry)
 
     def _load_full_config(self, entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-        # Every file that lm-eval loads, of a task or a group or a group's member, passes here.
+        # lm-eval loads every file of a task, a group or a group's member through this method.
         if entry.yaml_path is None or guard.is_builtin(entry.yaml_path):
-            # Functions of lm-eval are trusted with lm-eval's data; with that of a local group, some would run it.
+            # lm-eval's functions are trusted on lm-eval's data only; some would run code from a local group's data.
             changed = (overrides or {}).keys() if self._local else set()
             if changed & {"dataset_path", "dataset_name", "dataset_kwargs"} and not self.allow_code:
                 guard.refuse_code(guard.read_chain(entry.yaml_path))
@@ -75,7 +79,7 @@ class GuardedFactory(TaskFactory):  # type: ignore[misc]
         return config
 
     def _settle(self, config: dict[str, Any], chain: Sequence[Path], inherited: dict[str, Any]) -> None:
-        """Find the data files, and check the metrics, of a task or of a group with its inline members."""
+        """Locate the data files and check the metrics of a task, or of a group with its inline members."""
         members = config.get("task")
         if self.data_dir is not None:
             _use_local_files(config, self.data_dir.expanduser().resolve())
@@ -88,7 +92,7 @@ class GuardedFactory(TaskFactory):  # type: ignore[misc]
         for member in members:
             own = member if isinstance(member, dict) else {"task": member}
             if (own.get("group") or own.get("task")) in self._registry:
-                self._find_data(own, {**shared, **own}, chain)  # the rest is checked when its file is read
+                self._find_data(own, {**shared, **own}, chain)  # the rest is checked when the member's file is read
             else:
                 self._settle(own, chain, shared)
 
@@ -99,7 +103,7 @@ class GuardedFactory(TaskFactory):  # type: ignore[misc]
         if not isinstance(kwargs, dict) or "data_files" not in kwargs:
             return
         if full.get("dataset_path") not in _PACKAGED_DATASETS_MODULES:
-            return  # paths in the repository, or the directory, that dataset_path names
+            return  # the paths are relative to the repository or directory in dataset_path
         places = [self.data_dir, *(path.parent for path in chain), Path.cwd()]
         task = str(full.get("task") or full.get("group"))
         found = _located(kwargs["data_files"], list(dict.fromkeys(p for p in places if p)), task)
@@ -107,9 +111,9 @@ class GuardedFactory(TaskFactory):  # type: ignore[misc]
 
 
 def _use_local_files(config: dict[str, Any], data_dir: Path) -> None:
-    """Take the files that a task's metadata names in `local_files`, by split, in place of a data set on the hub.
+    """Replace a task's data set on the hub by the files that `local_files` in the metadata lists for each split.
 
-    The training split's may be missing beside others: then the task has none.
+    If only the file of the training split is missing, the training split is removed from the task.
     """
     files = (config.get("metadata") or {}).get("local_files") or {}
     if not files:
@@ -134,7 +138,7 @@ def _use_local_files(config: dict[str, Any], data_dir: Path) -> None:
 
 
 def _located(value: Any, places: Sequence[Path], task: str) -> Any:
-    """`data_files` (a string, a list, or a mapping of splits to either) with every path made absolute."""
+    """Return `data_files` (a string, a list, or a mapping of splits to either) with every path made absolute."""
     if isinstance(value, dict):
         return {split: _located(files, places, task) for split, files in value.items()}
     if isinstance(value, list):
@@ -150,8 +154,8 @@ def _located(value: Any, places: Sequence[Path], task: str) -> Any:
 
 
 def _check_metrics(config: dict[str, Any], file: Path) -> None:
-    """lm-eval looks for a metric that it does not know on the network, and goes on without one."""
-    from layerimp_harness.lm_eval_names import (  # `metrics` fills the registries
+    """Refuse unknown metrics: lm-eval would look for them on the network, and then silently skip them."""
+    from layerimp_harness.lm_eval_names import (  # importing `metrics` fills the registries
         AGGREGATION_REGISTRY,
         METRIC_AGGREGATION_REGISTRY,
         METRIC_REGISTRY,

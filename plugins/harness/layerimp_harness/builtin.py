@@ -1,8 +1,8 @@
-"""lm-eval's own tasks, groups and tags, from the few files that can define the ones asked for.
+"""Look up lm-eval's own tasks, groups and tags, and parse only the few files that can define the requested names.
 
-lm-eval builds an index of all its task files, which takes seconds. A file has a part in the entry of a name only if the
-name stands in the file or in one that the file includes, so that it is enough to look for it in their bytes and to
-parse the files that hold it.
+lm-eval builds an index of all its task files, which takes seconds. A file contributes to the entry of a name only if
+the name occurs in the file, or in a file that it includes. So it is enough to search the bytes of the files for the
+name, and to parse the files that contain it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 Registry = dict[str, Any]
 """Name -> lm-eval's entry of a task, a group or a tag."""
 
-_INLINE = frozenset({"dataset_path", "custom_dataset"})  # with one of these, a member is a task of its own
+_INLINE = frozenset({"dataset_path", "custom_dataset"})  # a member with one of these keys defines a task inline
 _INCLUDE = re.compile(rb"""^["']?include["']?[ \t]*:(.*(?:\n[ \t]*-.*)*)""", re.MULTILINE)
 _FILE = re.compile(rb"""[^\s"'\[\],]{2,}""")
 
 
 def entries(names: Iterable[str]) -> Registry:
-    """lm-eval's entries of these names and of all that they refer to; what it does not have is left out."""
+    """Return lm-eval's entries of these names and of all names that they refer to, without names lm-eval lacks."""
     from layerimp_harness.lm_eval_names import TaskIndex
 
     asked = dict.fromkeys(names)
@@ -35,10 +35,10 @@ def entries(names: Iterable[str]) -> Registry:
         searched.update(dict.fromkeys(unknown))
         chosen.update(_mentioning(unknown))
         registry = {}
-        for path in sorted(chosen, key=Path.as_posix):  # as lm-eval: of two that have a name, the first one keeps it
+        for path in sorted(chosen, key=Path.as_posix):  # as in lm-eval: the first file that uses a name defines it
             try:
                 TaskIndex.process_cfg(_config(path), path, registry)
-            except Exception:  # lm-eval leaves out whatever it cannot read
+            except Exception:  # lm-eval skips files that it cannot read
                 continue
         for name in list(asked):
             if name in registry:
@@ -49,9 +49,13 @@ def entries(names: Iterable[str]) -> Registry:
 def missing(
     config: Mapping[str, Any], registry: Registry, *, whole: bool = False, _above: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """The names that a group refers to and the registry does not hold.
+    """Yield the names that a group refers to but the registry lacks.
 
-    A member that is not found anywhere (`whole`) may be defined by its group's own keys.
+    Args:
+        config: The configuration of the group.
+        registry: The known entries.
+        whole: Whether the registry holds all of lm-eval's entries. Then a member that it lacks may be defined by the
+            group's own keys, and is not missing.
     """
     found = members(config)
     for member in found if isinstance(found, list) else ():
@@ -67,12 +71,12 @@ def missing(
 
 
 def members(config: Mapping[str, Any] | None) -> Any:
-    """What a group consists of; a name, or nothing, for a task."""
+    """Return the members of a group; for a task, its name or None."""
     return (config or {}).get("task")
 
 
 def _mentioning(names: Iterable[str]) -> Iterator[Path]:
-    """The task files in which one of the names stands, or in what they include."""
+    """Yield the task files that contain one of the names, or that include a file that does."""
     wanted = [name.encode() for name in names]
     whole = re.compile(rb"(?<![\w-])(?:" + b"|".join(map(re.escape, wanted)) + rb")(?![\w-])")
 

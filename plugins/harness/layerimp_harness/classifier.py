@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from layerimp.progress import Advance
 
 FIELDS_KEY = "classifier_fields"
-"""Where the metadata of a task name the fields of a document that a classifier reads: a text, or both of a pair."""
+"""The key in a task's metadata that names the field, or the pair of fields, that a classifier reads."""
 
 OF_WORDING = frozenset({"acc_norm", "acc_bytes", "acc_mutual_info"})
-"""Metrics of lm-eval that depend on how a choice is worded, of which a classifier knows nothing."""
+"""Metrics of lm-eval that depend on the wording of the choices, which a classifier does not see."""
 
 _UNNAMED = re.compile(r"LABEL_\d+")
 
@@ -38,7 +38,7 @@ class Answering:
     """How a classifier answers a task.
 
     Attributes:
-        fields: The fields of a document that it reads.
+        fields: The fields of a document that the classifier reads.
         choices: The task's choices, in order.
         labels: The number of the classifier's label for each choice.
     """
@@ -51,14 +51,14 @@ class Answering:
 def answering(
     task: Any, model: PreTrainedModel, fields: Sequence[str], names: Mapping[str, str], limit: int | None
 ) -> Answering:
-    """How `model` can answer `task`.
+    """Return how a classifier answers a task.
 
     Args:
         task: lm-eval's task.
         model: A classifier.
-        fields: The fields that it reads; empty for those that the task itself names.
-        names: The model's label for a choice, where their names differ.
-        limit: How many documents will be asked for; None for all.
+        fields: The fields that the classifier reads; empty for the fields that the task itself names.
+        names: The model's label for each choice with a different name.
+        limit: The number of documents that will be evaluated; None for all.
 
     Raises:
         TaskError: a classifier cannot answer the task; the text says what would help.
@@ -104,7 +104,7 @@ def _fields(task: Any, document: Mapping[str, Any], wanted: Sequence[str]) -> tu
 
 
 def _labels(task: str, choices: Sequence[str], model: PreTrainedModel, names: Mapping[str, str]) -> tuple[int, ...]:
-    """The number of the label for each choice: by name, or in their order where the model has no names for them."""
+    """Return the number of the label for each choice: by name, or in order if the model's labels have no names."""
     labels = {int(number): str(label) for number, label in (model.config.id2label or {}).items()}
     if not names and len(choices) == len(labels) and all(map(_UNNAMED.fullmatch, labels.values())):
         return tuple(range(len(choices)))
@@ -120,15 +120,16 @@ def _labels(task: str, choices: Sequence[str], model: PreTrainedModel, names: Ma
 
 
 class ClassifierInMemory(LM):  # type: ignore[misc]
-    """A loaded classifier, which reads a document's own fields and no prompt.
+    """A loaded classifier that reads a document's own fields instead of a prompt.
 
     Args:
         model: A model for sequence classification, used in its own dtype on its own device.
-        tokenizer: Its tokenizer; left unchanged.
-        tasks: How it answers each task, by the task's name.
-        batch_size: The most documents per forward.
-        max_length: The most tokens per document, which is cut there; less where the model supports less.
-        advance: Told about finished requests; with 0 as they start.
+        tokenizer: The model's tokenizer; left unchanged.
+        tasks: How the classifier answers each task, by the task's name.
+        batch_size: The maximum number of documents per forward.
+        max_length: The maximum number of tokens per document, at which documents are cut; less if the model supports
+            less.
+        advance: Called with the number of newly finished requests, and with 0 at the start.
     """
 
     def __init__(
@@ -143,23 +144,23 @@ class ClassifierInMemory(LM):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._model = model
-        self._tokenizer = copy.deepcopy(tokenizer)  # a fast one remembers where it was told to cut
+        self._tokenizer = copy.deepcopy(tokenizer)  # a fast tokenizer stores the truncation settings
         self._tasks = tasks
         self._length = min(max_length, longest_row(model) or max_length)
         self._vocabulary = int(next(model.get_input_embeddings().parameters()).shape[0])
-        # Without a padding token a decoder does not know where a row of several ends.
+        # Without a padding token, a decoder cannot tell where each row of a batch ends.
         rows = batch_size if model.config.pad_token_id is not None else 1
         self._batches = Batches(rows, model.device)
         self._row_bytes = logits_bytes(1, len(model.config.id2label or ()))
         self._advance = advance
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Of each choice: its label's log-probability among all labels, and whether no label has a higher one."""
+        """Return, for each choice, the log-probability of its label, and whether no label has a higher one."""
         self._advance(0)
         alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
             alike[request.task_name, request.doc_id].append(i)
-        # Rows of one length need no padding, to the left or right of which some models answer otherwise.
+        # Rows of equal length need no padding, which would change the answers of some models.
         lengths: dict[int, list[tuple[dict[str, list[int]], list[int]]]] = defaultdict(list)
         for group in alike.values():
             inputs = self._encode(requests[group[0]])
@@ -183,11 +184,19 @@ class ClassifierInMemory(LM):  # type: ignore[misc]
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """Nothing that a classifier can do."""
+        """Refuse the requests: a classifier does not predict tokens.
+
+        Raises:
+            TaskError: always.
+        """
         raise TaskError(f"task {requests[0].task_name!r} needs a model that predicts the next token")
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Nothing that a classifier can do."""
+        """Refuse the requests: a classifier does not generate text.
+
+        Raises:
+            TaskError: always.
+        """
         raise TaskError(f"task {requests[0].task_name!r} needs a model that predicts the next token")
 
     def _encode(self, request: Any) -> dict[str, list[int]]:
@@ -204,7 +213,7 @@ class ClassifierInMemory(LM):  # type: ignore[misc]
         return inputs
 
     def _log_probs(self, rows: list[dict[str, list[int]]]) -> torch.Tensor:
-        """The log-probabilities of all labels [row, label]."""
+        """Return the log-probabilities of all labels [row, label]."""
         batch = {key: torch.tensor([row[key] for row in rows], device=self._model.device) for key in rows[0]}
         with torch.no_grad():
             logits: torch.Tensor = self._model(**batch).logits

@@ -1,7 +1,7 @@
-"""Forwards over shared contexts, whose keys and values are computed once, and from which continuations go on.
+"""Compute the keys and values of a shared context once, and run the continuations from the cached ones.
 
-Contexts are padded on the left and continuations on the right, with a mask and positions, as in generation: every
-architecture that generates batches is made for that.
+Contexts are padded on the left and continuations on the right, with an attention mask and position ids, as in batched
+generation. Every architecture that supports batched generation supports this.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from layerimp_harness.rows import Group, Row
 
 _NEEDED = frozenset({"use_cache", "attention_mask"})
-_CACHE = ("cache", "past_key_values")  # transformers' name for it, and the one before
-_ORDINARY = frozenset({DynamicLayer, DynamicSlidingWindowLayer})  # other layers keep a state that cannot be taken back
+_CACHE = ("cache", "past_key_values")  # the argument's name in transformers, and its earlier name
+_ORDINARY = frozenset({DynamicLayer, DynamicSlidingWindowLayer})  # other layers keep a state that cannot be rewound
 
 
 class Contexts:
-    """Runs groups of rows.
+    """Computes the logits of groups of rows.
 
     Args:
         model: A decoder-only model.
-        max_length: The most tokens of a row, padding included.
+        max_length: The maximum number of tokens in a row, including padding.
     """
 
     def __init__(self, model: PreTrainedModel, max_length: int) -> None:
@@ -44,26 +44,26 @@ class Contexts:
 
     @property
     def possible(self) -> bool:
-        """Whether the model takes what is needed; whether it works is to be tried."""
+        """Whether the model accepts the necessary arguments; whether the results are right has to be tested."""
         return self._cache_name != "" and self._accepted.keys() >= _NEEDED
 
     def bytes_of(self, group: Group) -> int:
-        """How much the cache of a row takes, as far as is known: of its context, of its copy, and while it grows."""
+        """Return the estimated size of a row's cache in bytes: the context's, its copy, and one more while it grows."""
         return self._token_bytes * 3 * (len(group.context) + group.width)
 
     def logits(self, groups: Sequence[Group], rows: int) -> Iterator[tuple[Group, Row, Tensor]]:
-        """Each row with its logits from the last position of the context on [position, vocab].
+        """Yield each row with its group and its logits from the last position of the context on [position, vocab].
 
         Args:
-            groups: At most `rows`.
-            rows: The most rows of a forward.
+            groups: At most `rows` groups.
+            rows: The maximum number of rows per forward.
 
         Raises:
-            TypeError: the model's cache is not one of keys and values alone.
+            TypeError: the model's cache holds something other than keys and values.
         """
         longest = max(len(group.context) for group in groups)
         if len(groups) > 1 and longest + max(group.width for group in groups) > self._max_length:
-            half = len(groups) // 2  # padded, the rows would not fit; a short context may have a long continuation
+            half = len(groups) // 2  # padded rows would be too long, since a short context may have a long continuation
             yield from self.logits(groups[:half], rows)
             yield from self.logits(groups[half:], rows)
             return
@@ -86,7 +86,14 @@ class Contexts:
                 yield groups[number], row, torch.cat([last[number].to(own.device), own[: len(tail)]])
 
     def _continued(self, cache: Any, mask: Tensor, numbers: list[int], tails: Sequence[tuple[int, ...]]) -> Tensor:
-        """The logits of tails after the contexts of these numbers [tail, position, vocab]. `mask`: of the contexts."""
+        """Return the logits of continuations [tail, position, vocab].
+
+        Args:
+            cache: The cache of all contexts.
+            mask: The attention mask of all contexts [context, token].
+            numbers: The number of the context of each continuation.
+            tails: The tokens of the continuations.
+        """
         width = max(map(len, tails))
         ids = torch.zeros(len(tails), width, dtype=torch.long)
         own = torch.zeros_like(ids)
@@ -95,12 +102,12 @@ class Contexts:
             own[number, : len(tail)] = 1
         chosen = copy.copy(cache)
         chosen.layers = [copy.copy(layer) for layer in cache.layers]
-        chosen.batch_select_indices(torch.tensor(numbers))  # copies, so that the contexts' own stay as they are
+        chosen.batch_select_indices(torch.tensor(numbers))  # copies, so that the cache of the contexts is unchanged
         logits: Tensor = self._forward(ids, torch.cat([mask[numbers], own], 1), **{self._cache_name: chosen}).logits
         return logits[:, -width:]
 
     def _forward(self, ids: Tensor, mask: Tensor, **options: Any) -> Any:
-        """One forward with a cache. `mask` [row, token] covers the cached tokens too, and `ids` only the new ones."""
+        """Run one forward with a cache. `mask` [row, token] covers cached and new tokens; `ids` only new ones."""
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         device = self._model.device
         given: dict[str, Any] = {"attention_mask": mask.to(device), "use_cache": True, **options}

@@ -1,4 +1,4 @@
-"""A digest of everything, besides the model and its tokenizer, that can change the metrics."""
+"""Compute a digest of everything that can change the metrics, except the model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from layerimp_harness.tasks import TaskSet
 
 SCORING = 3
-"""Raised with every change that can change a metric, be it in its last digits, or what comes with one."""
+"""The version of the scoring; incremented with every change that can alter a metric, even in its last digits."""
 
 
 def digest(loaded: TaskSet, config: Any) -> str:
-    """SHA-256, in hex, of the tasks, their documents, their code, the options and the libraries.
+    """Return the SHA-256, in hex, of the tasks, their documents, their code, the options and the libraries.
 
     Args:
         loaded: The tasks.
-        config: The options of the harness. Those that only say how to get there are left out: the batch
-            size, and the places of files whose content counts.
+        config: The options of the harness. The digest ignores options that cannot change a metric: the batch size, and
+            the paths of files whose content is in the digest.
     """
     state = hashlib.sha256()
 
@@ -49,14 +49,14 @@ def digest(loaded: TaskSet, config: Any) -> str:
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the place of its file and of its data, whose content is digested instead."""
+    """Return a configuration without the paths of its file and of its data, whose content is digested instead."""
     metadata = {key: v for key, v in (config.get("metadata") or {}).items() if key != "config_source"}
     kwargs = {key: v for key, v in (config.get("dataset_kwargs") or {}).items() if key != "data_files"}
     return {**config, "metadata": metadata, "dataset_kwargs": kwargs}
 
 
 def _stable(value: Any) -> str:
-    """A text for what JSON does not know; the usual one of a function holds an address, new in every run."""
+    """Return a text for a value that JSON cannot represent; for a function its source, as `str` gives an address."""
     if callable(value):
         try:
             return inspect.getsource(value)

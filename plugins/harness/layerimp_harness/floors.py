@@ -1,4 +1,4 @@
-"""What a model that knows nothing gets on a task: the floor above which something is retained."""
+"""The floor of a metric: the value that a model without any knowledge reaches on a task."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 def chance(
     task: Any, metric: str, samples: Sequence[Mapping[str, Any]], aggregation: Callable[[Sequence[Any]], float]
 ) -> float | None:
-    """The value of a metric for a model that knows nothing.
+    """Return the value of a metric for a model without any knowledge.
 
-    Where there are options to choose from, an accuracy is the mean of 1 / options over the documents; where there are
-    none, the share of the most frequent target. F1 and the correlation of a classification are those of the best answer
-    that is always the same. F1 and exact match of generated text are 0.
+    The floor of an accuracy is the mean over documents of 1 / options, or, on a task without options, the share of the
+    most frequent target. The floor of the F1 or the correlation of a classification is that of the best constant
+    answer. The floor of the F1 or the exact match of generated text is 0.
 
     Args:
         task: lm-eval's task.
         metric: lm-eval's name of the metric.
         samples: The documents as lm-eval logged them.
-        aggregation: What makes the metric of the values of the documents.
+        aggregation: Computes the metric from the values of the documents.
 
     Returns:
-        The value; None where it is not known.
+        The value; None if it is not known.
     """
     if task.OUTPUT_TYPE == "generate_until" and metric in ("f1", "exact_match", "em"):
         return 0.0
@@ -34,14 +34,14 @@ def chance(
     if not metric.startswith("acc") and metric != "exact_match":
         return None
     if task.OUTPUT_TYPE == "multiple_choice":
-        # A task that scores answers in its own way has its own chance.
+        # The chance level of a task with its own scoring function is not known.
         return None if callable(task.config.process_results) else _guessing(samples)
     targets = Counter(str(sample["target"]) for sample in samples)
     return targets.most_common(1)[0][1] / len(samples)
 
 
 def _constant_answer(pairs: Sequence[Any], aggregation: Callable[[Sequence[Any]], float]) -> float | None:
-    """The best value of an answer that is the same for all documents; None unless each is a target and an answer."""
+    """Return the best value of a constant answer; None unless every value is a pair of a target and an answer."""
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         return None
     targets = [target for target, _ in pairs]
@@ -49,7 +49,7 @@ def _constant_answer(pairs: Sequence[Any], aggregation: Callable[[Sequence[Any]]
 
 
 def _guessing(samples: Sequence[Mapping[str, Any]]) -> float:
-    """The mean over documents of the share of the options that are right."""
+    """Return the mean over documents of the share of options that are right."""
     shares = []
     for sample in samples:
         target = sample["target"]
@@ -59,6 +59,6 @@ def _guessing(samples: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _options(sample: Mapping[str, Any]) -> int:
-    """How many options a document has; without the requests that only ask how probable an option is by itself."""
+    """Return the number of options of a document, without requests for the probability of an option by itself."""
     in_context = [arguments for arguments in sample["arguments"] if arguments[0]]
     return len(in_context or sample["arguments"])

@@ -1,7 +1,7 @@
-"""What a task file may do: describe a task, and run no code unless that is allowed.
+"""Refuse task files that would run code, unless that is allowed.
 
-The files are read as data only. `!function` imports the Python file that it names as soon as lm-eval loads
-the task, so a file is inspected, with everything that it includes, before lm-eval sees it.
+The files are read as data only. As soon as lm-eval loads a task, `!function` imports the Python file that it names. So
+each file is inspected, together with all files that it includes, before lm-eval loads it.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ if TYPE_CHECKING:
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CORE = "tag:yaml.org,2002:"
-# The keys below these are the user's own: a `class` there means nothing.
+# The keys below these are the user's own, so a `class` there has no effect.
 _DATA = frozenset({"metadata", "samples"})
 
-# A key that leads to code -> the values with which it does not; None: no value. They are the Python class of a
-# task, a generation loop from a repository, a metric that is a script, answers that are executed.
+# A key that makes lm-eval run code -> the values with which it runs none; None: every value runs code. The keys are for
+# the Python class of a task, a generation loop from a repository, a metric script, and the execution of answers.
 _HARMLESS: dict[str, frozenset[str] | None] = {
     "class": None,
     "custom_generate": None,
     "hf_evaluate": frozenset({"false", "no", "off"}),
     "unsafe_code": frozenset({"false", "no", "off"}),
 }
-# A key -> how values that lead to code begin: pickles, and templates that are rendered outside the sandbox.
+# A key -> the prefix of values that make lm-eval run code: pickles, and templates rendered outside the sandbox.
 _HARMFUL = {"dataset_path": "pandas", "use_prompt": "promptsource"}
 
 
 @cache
 def builtin_directory() -> Path:
-    """Where lm-eval keeps the tasks that it ships."""
+    """Return the directory of the tasks that ship with lm-eval."""
     from layerimp_harness.lm_eval_names import tasks
 
     return Path(tasks.__file__).resolve().parent
 
 
 def is_builtin(path: Path) -> bool:
-    """Whether a task file belongs to lm-eval."""
+    """Return whether a task file belongs to lm-eval."""
     return path.resolve().is_relative_to(builtin_directory())
 
 
 def is_installed(path: Path) -> bool:
-    """Whether a task file came with lm-eval or with a plugin. It is trusted, as what it came with is."""
+    """Return whether a task file ships with lm-eval or with a plugin, and is therefore as trusted as that package."""
     places = (builtin_directory(), *(place.resolve() for place in assets().tasks))
     return any(path.resolve().is_relative_to(place) for place in places)
 
 
 def read_chain(path: Path, _above: tuple[Path, ...] = ()) -> list[Path]:
-    """A task file and the files that it includes, itself first.
+    """Return a task file, followed by the files that it includes.
 
     Raises:
-        TaskError: a file cannot be read, is no YAML mapping, or includes itself.
+        TaskError: a file cannot be read, is not a YAML mapping, or includes itself.
     """
     path = path.expanduser().resolve()
     if path in _above:
@@ -73,10 +73,10 @@ def read_chain(path: Path, _above: tuple[Path, ...] = ()) -> list[Path]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """One task file as data, its includes not followed and its functions not imported.
+    """Return the content of one task file as data, without following includes or importing functions.
 
     Raises:
-        TaskError: the file cannot be read, or is no YAML mapping.
+        TaskError: the file cannot be read, or is not a YAML mapping.
     """
     from layerimp_harness.lm_eval_names import load_yaml
 
@@ -91,7 +91,11 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def refuse_code(chain: Sequence[Path]) -> None:
-    """Raise a TaskError if one of the files would run Python; says where, and how to allow it."""
+    """Check that none of the task files would run Python.
+
+    Raises:
+        TaskError: a file would run Python; the text says where, and how to allow it.
+    """
     for path in chain:
         root = yaml.compose(path.read_bytes(), Loader=_LOADER)
         for line, what in _offences(root, set(), keys=True):

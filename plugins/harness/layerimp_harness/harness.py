@@ -1,4 +1,4 @@
-"""The evaluator: tasks in, metrics out."""
+"""The evaluator `harness`: runs lm-eval's tasks on a model in memory, and returns metrics."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 LONG = 20
-"""A text of so many characters is more than a label or a word."""
+"""The number of characters from which on a text is more than a label or a word."""
 
 
 class Harness(Evaluator):
     """Tasks of lm-evaluation-harness, on the model in memory, each metric with its standard error.
 
-    It leaves the model, the tokenizer, the random numbers and the streams of the process as they were.
+    The model, the tokenizer, and the random generators and streams of the process are left as they were.
     """
 
     name = "harness"
@@ -42,26 +42,32 @@ class Harness(Evaluator):
     reference = "Gao et al., A framework for few-shot language model evaluation (lm-evaluation-harness)"
 
     class Config(Options):
-        """What to measure, and how."""
+        """The options of `harness`: the tasks, and how they are measured."""
 
         tasks: tuple[str, ...] = Field((), description="Names of tasks, groups or tags, or paths of task YAMLs.")
         task_path: Path | None = Field(None, description="A directory with more task YAMLs.")
-        data_dir: Path | None = Field(None, description="Where relative data_files of task YAMLs are looked for.")
-        limit: int | None = Field(None, ge=1, description="The most documents per task: the first ones.")
-        num_fewshot: int | None = Field(None, ge=0, description="Examples before each question; None: the task's.")
-        batch_size: int = Field(8, ge=1, description="The most sequences per forward; less if memory runs out.")
-        max_length: int = Field(2048, ge=2, description="The most tokens per window; less if the model takes less.")
+        data_dir: Path | None = Field(None, description="The directory for relative data_files of task YAMLs.")
+        limit: int | None = Field(
+            None, ge=1, description="Evaluate only this many documents per task, from the first on."
+        )
+        num_fewshot: int | None = Field(
+            None, ge=0, description="Examples before each question; None: as the task says."
+        )
+        batch_size: int = Field(8, ge=1, description="The maximum sequences per forward; fewer if memory runs out.")
+        max_length: int = Field(
+            2048, ge=2, description="The maximum tokens per window; fewer if the model supports fewer."
+        )
         seed: int = Field(0, ge=0, description="Seed of few-shot examples, sampling and bootstrap.")
-        bootstrap: int = Field(1000, ge=2, description="Draws for a standard error that has no closed form.")
-        allow_task_code: bool = Field(False, description="Let task YAMLs given by path run Python.")
+        bootstrap: int = Field(1000, ge=2, description="Bootstrap draws, for standard errors without a closed form.")
+        allow_task_code: bool = Field(False, description="Allow task YAMLs given by path to run Python.")
         fields: tuple[str, ...] = Field(
             (),
             max_length=2,
-            description="What a classifier reads of a document: one field, or a pair. Default: the task's.",
+            description="The field, or the pair of fields, of a document that a classifier reads. Default: the task's.",
         )
         labels: dict[str, str] = Field(
             default_factory=dict,
-            description="A classifier's label for each choice of a task, where their names differ.",
+            description="A classifier's label for each choice of a task whose name differs from the label.",
         )
 
     config: Config
@@ -72,17 +78,21 @@ class Harness(Evaluator):
         self._memory: TokenMemory | None = None
 
     def known_tasks(self, containing: str = "") -> Mapping[str, str]:
-        """The tasks that ship and those of `task_path`; with a part of a name, all of lm-evaluation-harness as well.
+        """Return the names and descriptions of tasks.
+
+        Args:
+            containing: A part of the name. Without it, the result holds the tasks that ship with plugins and those of
+                `task_path`; with it, also those of lm-evaluation-harness.
 
         Raises:
-            TaskError: `task_path` is no directory.
+            TaskError: `task_path` is not a directory.
         """
         from layerimp_harness.tasks import described
 
         return described(self.config.task_path, containing)
 
     def prepare(self) -> None:
-        """Find, check and load the tasks and their data, so that wrong input fails before the model runs.
+        """Find, check and load the tasks and their data, so that invalid input fails before the model runs.
 
         Raises:
             UnknownNameError: a task does not exist.
@@ -91,7 +101,7 @@ class Harness(Evaluator):
         self._tasks()
 
     def check(self, model: PreTrainedModel) -> None:
-        """Refuse a model that neither predicts the next token nor classifies what the tasks ask for.
+        """Refuse a model that cannot answer the tasks.
 
         Raises:
             ModelError: the model neither predicts the next token nor classifies.
@@ -101,10 +111,12 @@ class Harness(Evaluator):
             self._answering(model)
 
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
-        """Measure `model` on every task; nothing without tasks.
+        """Measure `model` on every task; without tasks, return no metrics.
 
         Raises:
-            TaskError: as in `prepare`; or a request does not fit the tokenizer, the model or the memory.
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed, its data set cannot be loaded, or one of its requests
+                does not fit the tokenizer, the model or the memory.
             ModelError: the model neither predicts the next token nor classifies.
             NonFiniteError: the logits, or a metric, are NaN.
         """
@@ -135,7 +147,7 @@ class Harness(Evaluator):
             limits = {"batch_size": config.batch_size, "max_length": config.max_length}
             lm: ModelInMemory | ClassifierInMemory
             if model.can_generate():
-                self._memory = self._memory or TokenMemory()  # for all models of a run
+                self._memory = self._memory or TokenMemory()  # shared by all models of a run
                 lm = ModelInMemory(model, tokenizer, **limits, advance=stage.advance, memory=self._memory)
             else:
                 answers = self._answering(model)
@@ -147,7 +159,7 @@ class Harness(Evaluator):
                     lm=lm,
                     task_dict={"tasks": loaded.tasks, "groups": loaded.groups},
                     limit=config.limit,
-                    bootstrap_iters=0,  # lm-eval's bootstrap forks, prints and knows no weighted perplexity
+                    bootstrap_iters=0,  # lm-eval's bootstrap forks, prints and does not support weighted perplexity
                     log_samples=True,
                     confirm_run_unsafe_code=config.allow_task_code,
                 )
@@ -161,10 +173,11 @@ class Harness(Evaluator):
             return found if model.can_generate() else [metric for metric in found if metric.name not in OF_WORDING]
 
     def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
-        """The training split of the one task: prompts with their answers, running text, or what a classifier reads.
+        """Return the training split of the only task: prompts with answers, running text, or a classifier's input.
 
         Raises:
-            TaskError: the task is a group, or has no training split.
+            UnknownNameError: the task does not exist.
+            TaskError: the task cannot be loaded, stands for several tasks, or has no training split.
         """
         from layerimp.models import classifies
         from layerimp_harness.training import TrainingDocuments
@@ -178,24 +191,26 @@ class Harness(Evaluator):
         return TrainingDocuments(task, answers.get(name), str(tokenizer.sep_token or " "), self.config)
 
     def texts(self) -> Iterator[str]:
-        """The documents of the tasks: each as an example is worded, and every longer text in it by itself.
+        """Yield the texts of the tasks' documents: every longer field, and the document as a few-shot example.
 
         Raises:
-            TaskError: as in `prepare`.
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
         """
         from layerimp_harness.training import worded
 
         for task in self._tasks().tasks.values():
             for _number, document in task.doc_iterator(limit=self.config.limit):
                 yield from (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
-                with suppress(Exception):  # a document that makes no example, of which its fields say enough
+                with suppress(Exception):  # the document cannot be an example; its fields are enough
                     yield worded(task, document)
 
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of all that can change the metrics, besides the model and its tokenizer.
+        """Return the SHA-256, in hex, of everything that can change the metrics, except the model and its tokenizer.
 
         Raises:
-            TaskError: as in `prepare`.
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
         """
         loaded = self._tasks()
         with contained(self.config.seed, sandbox=not self.config.allow_task_code):
@@ -204,7 +219,7 @@ class Harness(Evaluator):
             return digest(loaded, self.config)
 
     def _answering(self, model: PreTrainedModel) -> dict[str, Answering]:
-        """How a classifier answers each task."""
+        """Return how a classifier answers each task."""
         from layerimp.models import classifies
 
         if not classifies(model):
@@ -230,7 +245,7 @@ class Harness(Evaluator):
 
 
 def _attribute_to_task(error: BaseException) -> None:
-    """Raise a TaskError if it is a task, and not the model, that failed: on one of its documents."""
+    """Raise a TaskError if the error comes from a task's own code on one of its documents, not from the model."""
     for frame, _line in walk_tb(error.__traceback__):
         task: Any = frame.f_locals.get("self")
         if frame.f_code.co_name in ("build_all_requests", "process_results") and hasattr(task, "task_name"):
@@ -240,7 +255,7 @@ def _attribute_to_task(error: BaseException) -> None:
 
 
 class _LazyStage:
-    """A stage of progress that opens with the first report, when lm-eval has built its requests."""
+    """A progress stage that starts with the first report, after lm-eval has built its requests."""
 
     def __init__(self, progress: Progress, description: str, count: Callable[[], int]) -> None:
         self._progress = progress
@@ -262,6 +277,6 @@ class _LazyStage:
         if self._advance is None:
             stage = self._progress.stage(self._description, total=self._count())
             self._advance = self._stack.enter_context(stage)
-            self._stack.enter_context(muted())  # a live display puts streams of its own in place of ours
+            self._stack.enter_context(muted())  # a live display replaces the muted streams by its own
         if units:
             self._advance(units)

@@ -1,4 +1,4 @@
-"""What lm-eval touches and must not: streams, logs, random numbers, templates, the model's mode."""
+"""Isolate the process from lm-eval: its streams, logs, random generators and templates."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     import torch
 
-_TEMPLATES = 1024  # a group of many tasks has some of its own for each
+_TEMPLATES = 1024  # each task of a large group has several templates
 
 
 @contextmanager
 def contained(seed: int, device: torch.device | None = None, *, sandbox: bool = True) -> Iterator[None]:
-    """Run lm-eval quietly, from `seed`, and undo whatever it does to the process.
+    """Run lm-eval inside this context without output, from a seed, and undo its changes to the process.
 
     Args:
-        seed: Where the random numbers of python, numpy and torch start.
-        device: The model's, whose generator is seeded too.
-        sandbox: Whether templates of tasks are kept from reaching Python objects.
+        seed: The seed of the random generators of Python, NumPy and torch.
+        device: The model's device, whose generator is seeded too.
+        sandbox: Whether to keep the templates of tasks from accessing Python objects.
     """
     with ExitStack() as stack:
         for guard in (muted(), _silent_logs(), _offline_throughout(), _seeded(seed, device)):
@@ -38,7 +38,7 @@ def contained(seed: int, device: torch.device | None = None, *, sandbox: bool = 
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Drop what is written to `sys.stdout` and `sys.stderr`."""
+    """Discard everything written to `sys.stdout` and `sys.stderr` inside this context."""
     with (
         open(os.devnull, "w", encoding="utf-8") as sink,
         redirect_stdout(sink),
@@ -51,7 +51,7 @@ def muted() -> Iterator[None]:
 
 @contextmanager
 def _silent_logs() -> Iterator[None]:
-    # Handlers hold on to the stream that they were made with, so redirecting it is not enough.
+    # Handlers keep a reference to their original stream, so redirecting the stream is not enough.
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -62,7 +62,7 @@ def _silent_logs() -> Iterator[None]:
 
 @contextmanager
 def _offline_throughout() -> Iterator[None]:
-    """`evaluate`, through which some tasks of lm-eval score, has an offline variable of its own."""
+    """Pass the offline mode on to the package `evaluate`, which scores some tasks and has its own variable for it."""
     from huggingface_hub import constants
 
     with patch.dict(os.environ, {"HF_EVALUATE_OFFLINE": "1"} if constants.HF_HUB_OFFLINE else {}):
@@ -92,9 +92,10 @@ def _seeded(seed: int, device: torch.device | None) -> Iterator[None]:
 
 @contextmanager
 def _sandboxed_templates() -> Iterator[None]:
-    """lm-eval renders templates in a plain jinja2 environment, from which Python is two attributes away.
+    """Render lm-eval's templates in a sandbox, and cache the compiled templates.
 
-    It also compiles a template anew for every document, which takes longer than to render it; here each is kept.
+    lm-eval's own jinja2 environment gives templates access to Python objects. It also compiles a template again for
+    every document, which takes longer than the rendering.
     """
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment

@@ -1,8 +1,9 @@
-"""Log-likelihoods of continuations under a decoder: no logits that nothing reads, no context computed twice.
+"""Log-likelihoods of continuations under a decoder, without unused logits or repeated contexts.
 
-Requests that share a context, such as the options of a question, are answered from one forward over the context with
-a key-value cache, and one over the continuations. Whether a model gives the same answers in this way is tried on the
-model itself, on the longest and the shortest context of a set; where it does not, every row runs as a whole.
+Requests that share a context, such as the options of a question, are answered with one forward over the context, which
+fills a key-value cache, and one over the continuations. Not every model gives the same answers in this way. So the
+answers for a few groups, including the longest and the shortest context, are compared with those of whole rows. If the
+answers differ, every row runs as a whole.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from layerimp_harness.batches import Batches
     from layerimp_harness.rows import Row, TokenRequest
 
-_AT_ONCE = 2**22  # logits that are normalised at the same time: few enough to stay in a cache
+_AT_ONCE = 2**22  # the number of logits normalised at the same time, few enough to stay in the processor's cache
 
 _TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
 _SIXTEEN_BITS = 0.25  # two neighbouring logits between 16 and 32 differ by an eighth in bfloat16
@@ -34,11 +35,11 @@ _SIXTEEN_BITS = 0.25  # two neighbouring logits between 16 and 32 differ by an e
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of a continuation.
+    """A model's answer to a request.
 
     Attributes:
-        log_probs: The log-probability of each of its tokens [token].
-        greedy: Whether each of them is the most probable one.
+        log_probs: The log-probability of each token of the continuation [token].
+        greedy: Whether every token of the continuation is the most probable one.
     """
 
     log_probs: Tensor
@@ -51,19 +52,19 @@ class Answer:
 
 
 Answers = dict[int, Answer]
-"""By the number of the request."""
+"""Answers by the number of the request."""
 Done: TypeAlias = "Callable[[int, float, bool], None]"
-"""Takes the number of a request, its log-likelihood, and whether its continuation is the greedy one."""
+"""Takes the number of a request, its log-likelihood, and whether its continuation is greedy."""
 
 
 class Likelihoods:
-    """Answers requests about one model.
+    """Answers requests with one model.
 
     Args:
         model: A decoder-only model, in evaluation mode.
-        batches: Cuts rows into forwards.
-        max_length: The most tokens of a row.
-        vocabulary: How many logits a position has.
+        batches: Splits rows into batches.
+        max_length: The maximum number of tokens in a row.
+        vocabulary: The number of logits at each position.
     """
 
     def __init__(self, model: PreTrainedModel, batches: Batches, *, max_length: int, vocabulary: int) -> None:
@@ -82,9 +83,10 @@ class Likelihoods:
 
         Args:
             requests: Each with a context, and a continuation of 1 to `max_length` tokens.
-            done: Told each request's number and log-likelihood, and whether its continuation is the greedy one.
+            done: Called with each request's number and log-likelihood, and whether its continuation is greedy.
             sharing: Whether to look for requests with the same context.
-            greedy: Whether to find out which continuations are greedy; else none is reported to be.
+            greedy: Whether to find out which continuations are greedy; otherwise every continuation is reported as not
+                greedy.
 
         Raises:
             TaskError: not even one row fits into memory.
@@ -112,10 +114,10 @@ class Likelihoods:
         self._run_rows(rows, tell, greedy)
 
     def _telling(self, groups: list[Group]) -> list[Group]:
-        """The groups whose answers tell whether sharing is right on this model, the longest context first.
+        """Return the groups that test whether sharing gives the right answers on this model, longest context first.
 
-        The longest context is where a sliding window would show. The shortest one, and the longest that fits beside it
-        in one forward, are where padding would.
+        The longest context would reveal an error from a sliding window. The shortest context, together with the longest
+        one that fits into the same forward, would reveal an error from padding.
         """
         shortest = groups[-1]
 
@@ -126,16 +128,16 @@ class Likelihoods:
         return list({id(group): group for group in (groups[0], beside, shortest) if group is not None}.values())
 
     def _run_rows(self, rows: Sequence[Row], tell: Callable[[Answers], None], greedy: bool) -> None:
-        """Each row as a whole."""
+        """Answer the requests of the rows, with every row in one piece."""
 
         def call(batch: Sequence[Row], _rows: int) -> None:
             length = max(len(row.tokens) for row in batch)
-            ids = torch.zeros(len(batch), length, dtype=torch.long)  # padding on the right, which nothing sees
+            ids = torch.zeros(len(batch), length, dtype=torch.long)  # padding on the right, which no token attends to
             for number, row in enumerate(batch):
                 ids[number, : len(row.tokens)] = torch.tensor(row.tokens)
             options = {"use_cache": False, "logits_to_keep": length - min(row.start for row in batch)}
             given = {name: value for name, value in options.items() if name in self._accepted}
-            with torch.no_grad():  # inference_mode would leave tensors in the model that no gradient can pass
+            with torch.no_grad():  # inference_mode could leave tensors in the model that block gradients later
                 logits = self._model(ids.to(self._model.device), **given).logits  # [row, position, vocab]
             first = length - logits.shape[1]
             answers: Answers = {}
@@ -147,7 +149,7 @@ class Likelihoods:
         self._batches.run(rows, call, lambda row: sizes[id(row)])
 
     def _positions(self, rows: Sequence[Row]) -> list[int]:
-        """Of each row: how many positions have logits in a batch that begins with it."""
+        """Return, for each row, the number of positions with logits in a batch that begins with the row."""
         if "logits_to_keep" not in self._accepted:
             return [len(row.tokens) for row in rows]
         starts = [row.start for row in rows]
@@ -155,7 +157,7 @@ class Likelihoods:
         return [len(row.tokens) - min(starts[number : number + most]) for number, row in enumerate(rows)]
 
     def _run_groups(self, groups: Sequence[Group], tell: Callable[[Answers], None], greedy: bool) -> None:
-        """The contexts of a batch in one forward, and their continuations in as many as they need."""
+        """Answer the requests of the groups: per batch, one forward for the contexts and more for the continuations."""
 
         def call(batch: Sequence[Group], rows: int) -> None:
             answers: Answers = {}
@@ -172,12 +174,12 @@ class Likelihoods:
         self._batches.run(groups, call, size)
 
     def _tried(self, groups: list[Group], greedy: bool) -> Answers | None:
-        """The answers of a few groups with shared contexts, or None where they differ from those of whole rows."""
+        """Return the answers of a few groups with shared contexts, or None if those of whole rows differ."""
         shared: Answers = {}
         whole: Answers = {}
         try:
             self._run_groups(groups, shared.update, greedy)
-        except Exception:  # whatever this model cannot do with a cache; what else is wrong shows without one
+        except Exception:  # the model fails with a cache; any other error occurs again without one
             return None
         rows = [*(group.rows[0] for group in groups), groups[-1].rows[-1]]
         self._run_rows(sorted(rows, key=lambda row: -len(row.tokens)), whole.update, greedy)
@@ -189,12 +191,12 @@ class Likelihoods:
         return shared if alike else None
 
     def _read(self, row: Row, logits: Tensor, first: int, greedy: bool) -> Answers:
-        """The answers to the readers of a row.
+        """Return the answers to the requests of a row.
 
         Args:
             row: The row.
-            logits: Its logits [position, vocab].
-            first: The position that the first of them belongs to.
+            logits: The row's logits [position, vocab].
+            first: The position in the row of the first logits.
             greedy: Whether to find out which continuations are greedy.
         """
         answers: Answers = {}

@@ -1,4 +1,4 @@
-"""From lm-eval's results to metrics, each with a standard error."""
+"""Turn lm-eval's results into metrics with standard errors."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ if TYPE_CHECKING:
 
 _CORPUS_SCORES = frozenset({"bleu", "chrf", "chrf++", "ter"})
 _CORPUS_DRAWS = 100  # lm-eval's own limit: each draw scores the whole corpus again
-_HASH = 12  # hexadecimal digits of a document's hash that are kept: 48 bits
+_HASH = 12  # the number of hexadecimal digits kept of a document's hash: 48 bits
 
 
 @dataclass(frozen=True)
 class Saturating:
-    """An aggregation that is infinite where it overflows, as the perplexity of a broken model does."""
+    """An aggregation that returns infinity on overflow, which happens for the perplexity of a broken model.
+
+    Attributes:
+        exact: lm-eval's aggregation.
+    """
 
     exact: Callable[[Sequence[Any]], Any]
 
     def __call__(self, items: Sequence[Any]) -> Any:
-        """`exact(items)`, or infinity."""
+        """Return `exact(items)`, or infinity on overflow."""
         try:
             return self.exact(items)
         except OverflowError:
@@ -50,19 +54,19 @@ def collect(
     draws: int,
     seed: int,
 ) -> list[Metric]:
-    """One metric per task and name, and the aggregates of groups that have one.
+    """Return the metrics of every task, and the aggregated metrics of the groups that define an aggregation.
 
     Args:
-        results: What lm-eval's `evaluate` returned, with samples.
+        results: The result of lm-eval's `evaluate`, with samples.
         tasks: The leaf tasks by name.
         groups: The groups by name.
-        tokens: The tokens that the model predicts of a request with these arguments; None for a classifier.
-        vocabulary: How many tokens the model knows.
-        draws: Bootstrap draws, where there is no closed form of the standard error.
-        seed: Where the draws start.
+        tokens: Returns the tokens that the model predicts for a request with these arguments; None for a classifier.
+        vocabulary: The size of the model's vocabulary.
+        draws: The number of bootstrap draws, for standard errors without a closed form.
+        seed: The seed of the draws.
 
     Raises:
-        NonFiniteError: a metric is NaN; names the task and the metric.
+        NonFiniteError: a metric is NaN; the text names the task and the metric.
     """
     directions = results["higher_is_better"]
     rows: dict[str, dict[str, Any]] = {name: dict(results["results"][name]) for name in tasks}
@@ -87,7 +91,7 @@ def collect(
         metrics += _row_metrics(name, rows[name], directions.get(name) or {}, details)
     for name, group in groups.items():
         if group.has_aggregation:
-            # Once more, for now every task has its standard error; and with the floors in place of the values.
+            # lm-eval aggregated without the standard errors. Repeat that with them, and again for the floors.
             summed, least = group.aggregate(rows), group.aggregate(floors)
             inside = [task.task_name for task in group.get_all_tasks()]
             leaves = [metric for metric in metrics if metric.task in inside]
@@ -100,7 +104,7 @@ def collect(
 
 
 def _of_group(key: str, value: Any, floor: Any, tasks: Sequence[Metric]) -> dict[str, Any]:
-    """What the average of several tasks keeps: its floor, and all documents, weighted so that it is their mean."""
+    """Return a group metric's floor, members and documents, the latter weighted so that their mean is the metric."""
     own = [metric for metric in tasks if metric.name == key.partition(",")[0]]
     found: dict[str, Any] = {"members": tuple(metric.task for metric in own)}
     if isinstance(floor, Real) and not math.isnan(floor):
@@ -108,7 +112,7 @@ def _of_group(key: str, value: Any, floor: Any, tasks: Sequence[Metric]) -> dict
     documents = [metric.documents for metric in own if metric.documents]
     if isinstance(value, Real) and own and len(documents) == len(own):
         total = sum(map(len, documents))
-        for alike in (1.0, 0.0):  # every document counts alike, or every task
+        for alike in (1.0, 0.0):  # equal weight for every document, or for every task
             weights = [alike or total / len(documents) / len(each) for each in documents]
             kept = tuple(w * one for w, each in zip(weights, documents, strict=True) for one in each)
             if math.isclose(sum(kept) / total, value, abs_tol=1e-9):
@@ -119,7 +123,13 @@ def _of_group(key: str, value: Any, floor: Any, tasks: Sequence[Metric]) -> dict
 
 @dataclass
 class _Unigram:
-    """The log-likelihoods of a task's documents under token frequencies, computed where a perplexity asks for them."""
+    """The log-likelihoods of a task's documents under token frequencies, computed on demand for perplexities.
+
+    Attributes:
+        samples: The documents as lm-eval logged them.
+        tokens: Returns the tokens that the model predicts for a request; None for a classifier.
+        vocabulary: The size of the model's vocabulary.
+    """
 
     samples: Sequence[Mapping[str, Any]]
     tokens: Callable[[Sequence[str]], Sequence[int]] | None
@@ -127,7 +137,7 @@ class _Unigram:
 
     @cached_property
     def totals(self) -> tuple[float, ...] | None:
-        """By document, in nats; None where the tokens are not known."""
+        """The log-likelihood of each document, in nats; None if the tokens are not known."""
         if self.tokens is None:
             return None
         first = self.samples[0]["filter"]
@@ -136,7 +146,7 @@ class _Unigram:
 
 
 def _aggregation(given: Callable[[Sequence[Any]], Any] | None) -> Any:
-    """lm-eval's own function; its default is the mean."""
+    """Return lm-eval's own aggregation function; by default the mean."""
     from layerimp_harness.lm_eval_names import metrics
 
     return given.exact if isinstance(given, Saturating) else given or metrics.mean
@@ -145,7 +155,7 @@ def _aggregation(given: Callable[[Sequence[Any]], Any] | None) -> Any:
 def _by_document(
     aggregation: Callable[[Sequence[Any]], Any] | None, items: Sequence[Any], nothing: _Unigram
 ) -> dict[str, Any]:
-    """What a metric keeps of its documents: their values, or their log-likelihoods; nothing for scores of a corpus."""
+    """Return a metric's values or log-likelihoods by document; for scores of a whole corpus, an empty dictionary."""
     from layerimp_harness.lm_eval_names import metrics
 
     exact = _aggregation(aggregation)
@@ -156,7 +166,7 @@ def _by_document(
 
 
 def _likelihood(exact: Any, items: Sequence[Any]) -> Likelihood | None:
-    """The log-likelihoods behind a perplexity; `perplexity` counts documents. None for other aggregations."""
+    """Return the log-likelihoods behind a perplexity, with documents as the units of `perplexity`; else None."""
     from layerimp_harness.lm_eval_names import metrics
 
     if exact is metrics.perplexity:
@@ -167,7 +177,7 @@ def _likelihood(exact: Any, items: Sequence[Any]) -> Likelihood | None:
 
 
 def _columns(pairs: Sequence[tuple[Any, Any]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Values and their units, by document."""
+    """Return the values and the units, each by document."""
     return tuple(float(value) for value, _ in pairs), tuple(float(units) for _, units in pairs)
 
 
@@ -178,18 +188,19 @@ def standard_error(
     draws: int,
     rng: np.random.Generator,
 ) -> float | None:
-    """The standard error of `aggregation(items)`: closed for means and ratios, else a bootstrap over the documents.
+    """Return the standard error of `aggregation(items)`: in closed form for means and ratios, else by a bootstrap.
 
-    That of a perplexity is its value times the error of the loss per unit: to first order, where the error is small.
+    The standard error of a perplexity is its value times the standard error of the loss per unit, which is exact to
+    first order in the error.
 
     Args:
-        aggregation: None means the mean, as in lm-eval.
-        items: One per document.
-        draws: Bootstrap draws.
-        rng: Where the draws come from.
+        aggregation: The aggregation; None means the mean, as in lm-eval.
+        items: One value per document.
+        draws: The number of bootstrap draws.
+        rng: The random generator of the draws.
 
     Returns:
-        The error; infinite where the value, or a draw, is; None for a single document.
+        The standard error; infinite if the value or a draw is infinite; None for a single document.
     """
     from layerimp_harness.lm_eval_names import metrics
 
@@ -227,7 +238,7 @@ def _redrawn(
 
 
 def _by_metric(samples: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Any]]:
-    """(metric, filter) -> its value for each document, in the order in which lm-eval aggregated them."""
+    """Return the values of each (metric, filter) by document, in the order in which lm-eval aggregated them."""
     items: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for sample in samples:
         for metric in sample["metrics"]:

@@ -1,4 +1,4 @@
-"""lm-eval's view of a model that is in memory: quiet, bounded in memory, and changing nothing."""
+"""An lm-eval model that wraps a model in memory: without output, within the free memory, and without side effects."""
 
 from __future__ import annotations
 
@@ -28,31 +28,32 @@ class Rolled(float):
     """The log-likelihood of a text.
 
     Attributes:
-        tokens: How many tokens were predicted.
+        tokens: The number of predicted tokens.
     """
 
     tokens: int
 
     def __new__(cls, likelihood: float, tokens: int) -> Rolled:
-        """Both together."""
+        """Create the number with its attribute."""
         rolled = super().__new__(cls, likelihood)
         rolled.tokens = tokens
         return rolled
 
 
 class ModelInMemory(HFLM):  # type: ignore[misc]
-    """A loaded model and a copy of its tokenizer, in batches that shrink when memory runs out.
+    """A loaded model with a copy of its tokenizer; batches shrink when memory runs out.
 
-    A text without a context, such as the start of a rolled one, is scored after BOS, else EOS, else any other
-    special token that the model has a row for; without one, that is a TaskError.
+    A text without a context, such as the first window of a rolling log-likelihood, is scored after a prefix token. The
+    prefix is BOS, else EOS, else any other special token in the model's vocabulary. If there is none, scoring such a
+    text raises a TaskError.
 
     Args:
-        model: A causal language model (or encoder-decoder), used in its own dtype on its own device.
-        tokenizer: Left unchanged.
-        batch_size: The most sequences per forward.
-        max_length: The most tokens per sequence; less where the model supports less.
-        advance: Told about finished requests; with 0 as a kind of request starts.
-        memory: The tokens of texts that were encoded for other models.
+        model: A causal language model or an encoder-decoder, used in its own dtype on its own device.
+        tokenizer: The model's tokenizer; left unchanged.
+        batch_size: The maximum number of sequences per forward.
+        max_length: The maximum number of tokens per sequence; less if the model supports less.
+        advance: Called with the number of newly finished requests, and with 0 at the start of a type of requests.
+        memory: The tokens of texts that were encoded for earlier models.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
             if token is not None and token < self.vocabulary
         ]
         if tokenizer.pad_token_id not in special:
-            # Padding is masked, so any token serves; lm-eval would add one that the model has no row for.
+            # Padding is masked, so any token will do; lm-eval would add one that is not in the model's vocabulary.
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(special[0] if special else 0)
         super().__init__(
             pretrained=model,
@@ -99,17 +100,21 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         self._likelihoods = Likelihoods(model, self._batches, max_length=self.max_length, vocabulary=self.vocabulary)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
-        """The tokens of a text; a TaskError if the model has no row for one of them."""
+        """Return the tokens of a text.
+
+        Raises:
+            TaskError: a token is not in the model's vocabulary.
+        """
         if add_special_tokens is None and not options and (known := self._memory.get(string)) is not None:
             return known
         if self.custom_prefix_token_id is None and add_special_tokens is None:
-            add_special_tokens = True  # the default; given, lm-eval does not decode the missing prefix
+            add_special_tokens = True  # the default; if it is explicit, lm-eval does not decode the missing prefix
         tokens: list[int] = super().tok_encode(string, add_special_tokens=add_special_tokens, **options)
         self._check_vocabulary(max(tokens, default=0))
         return tokens
 
     def tok_batch_encode(self, strings: Sequence[str], **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Padded tokens and their mask, both [batch, seq]; a text without tokens becomes the prefix."""
+        """Return padded tokens and their mask, both [batch, seq]; a text without tokens becomes the prefix."""
         texts = [
             text
             if text.strip() or self.tokenizer(text)["input_ids"]
@@ -121,11 +126,11 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         return ids, mask
 
     def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> Any:
-        """The text of tokens; None for None, which is the EOS of a tokenizer that has none."""
+        """Return the text of tokens; None for None, which lm-eval passes as the EOS of a tokenizer without EOS."""
         return None if tokens is None else super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Of each continuation given its context: the log-likelihood, and whether it is the greedy one."""
+        """Return the log-likelihood of each continuation given its context, and whether the continuation is greedy."""
         self._begin(requests)
         if any(request.args[0] == "" for request in requests):
             self._prefix()
@@ -133,7 +138,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[Rolled]:
-        """The log-likelihood of each text, in windows of `max_length` tokens; every token but BOS counts once."""
+        """Return the log-likelihood of each text, in windows of `max_length` tokens; all tokens but BOS count once."""
         self._begin(requests)
         prefix = self._prefix()
         windows: list[TokenRequest] = []
@@ -158,7 +163,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         return list(map(Rolled, totals, counts))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """What the model writes after each context, until a stop sequence."""
+        """Return the text that the model generates after each context, up to a stop sequence."""
         self._begin(requests)
         texts = [""] * len(requests)
 
@@ -167,7 +172,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
             chosen = [requests[i] for i in batch]
             try:
                 written = super(ModelInMemory, self).generate_until(chosen, disable_tqdm=True)
-            except AssertionError as error:  # no room for what is to be generated
+            except AssertionError as error:  # no room for the generated tokens
                 raise TaskError(f"task {chosen[0].task_name!r}: {error}") from error
             for i, text in zip(batch, written, strict=True):
                 texts[i] = text
@@ -183,9 +188,9 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
     def _loglikelihood_tokens(
         self, requests: Sequence[TokenRequest], *, rolling: bool = False, **_options: Any
     ) -> list[tuple[float, bool]]:
-        """Score `requests`; `self._owners` says whose each of them is.
+        """Score `requests`; `self._owners` holds lm-eval's request that each of them belongs to.
 
-        Windows of rolled texts (`rolling`) have no context in common, and nothing asks if they are greedy.
+        Windows of a rolling log-likelihood (`rolling`) share no context, and are not checked for being greedy.
         """
         answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
         for owner, (_key, _context, continuation) in zip(self._owners, requests, strict=True):
@@ -209,7 +214,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         return answers
 
     def _encoded_and_decoded(self, requests: Sequence[TokenRequest], done: Done) -> None:
-        """Score `requests` by an encoder-decoder, as lm-eval does."""
+        """Score `requests` with an encoder-decoder, as lm-eval does."""
 
         def score(batch: Sequence[int], _rows: int) -> None:
             self.batch_size_per_gpu = len(batch)
@@ -225,21 +230,21 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         before, after = self._memory.get((context,)), self._memory.get((context, continuation))
         if before is None or after is None:
             before, after = super()._encode_pair(context, continuation)
-            before = before or [self._prefix()]  # nothing but spaces, which went to the continuation
+            before = before or [self._prefix()]  # the context was only spaces, which moved to the continuation
             self._memory.keep((context,), before)
             self._memory.keep((context, continuation), after)
         return before, after
 
     def predicted(self, arguments: Sequence[str]) -> list[int]:
-        """The tokens that count in the log-likelihood of a request: of a whole text, or of what follows a context."""
+        """Return the tokens that count in the log-likelihood of a request: those of a text, or of a continuation."""
         if len(arguments) == 2:
             return self._encode_pair(*arguments)[1]
         tokens = self._tokens(arguments[0])
-        # The tokenizer's own BOS is the context, and nothing to be predicted.
+        # The tokenizer's own BOS is the context, and is not predicted.
         return tokens[1:] if tokens[:1] == [self._prefix()] else tokens
 
     def _tokens(self, text: str) -> list[int]:
-        """The tokens of a whole text, which are kept."""
+        """Return the tokens of a whole text, and keep them in the memory."""
         tokens = self.tok_encode(text)
         self._memory.keep(text, tokens)
         return tokens
@@ -265,7 +270,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         self._advance(0)
 
     def _finish(self, requests: Sequence[Any]) -> None:
-        """Report those of which nothing is left to do."""
+        """Report the requests that are completely finished."""
         for request in requests:
             self._open[id(request)] -= 1
             if self._open[id(request)] == 0:

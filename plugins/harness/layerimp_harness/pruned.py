@@ -1,4 +1,4 @@
-"""The model `layerimp` for lm-evaluation-harness: a model from which a plan is removed in memory.
+"""The model `layerimp` for lm-evaluation-harness: a model that is pruned in memory by a plan.
 
 Importing this module registers the model, for versions of lm-eval that do not read its entry point.
 """
@@ -68,7 +68,7 @@ class PrunedModel(HFLM):  # type: ignore[misc]
             self._config = self._model.config
 
     def get_model_info(self) -> dict[str, Any]:
-        """Return what lm-eval writes about the model into its results, with the plan."""
+        """Return the information about the model that lm-eval stores in its results, with the plan."""
         plan = None if self.plan is None else self.plan.model_dump(mode="json")
         return {**super().get_model_info(), "plan": plan}
 

@@ -1,4 +1,4 @@
-"""Requests for log-likelihoods as rows of tokens: what one forward answers is computed once."""
+"""Combine requests for log-likelihoods into rows of tokens, so that nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TokenRequest = tuple[Any, list[int], list[int]]
-"""What to answer under (or None), the context's tokens, the continuation's."""
+"""The key of the answer or None, the tokens of the context, and those of the continuation."""
 
-_WORTH = 0.1  # a second forward per batch is repaid when sharing saves this fraction of the tokens
+_WORTH = 0.1  # the fraction of tokens that sharing must save to pay for a second forward per batch
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A request that is answered by a row.
+    """A request that a row answers.
 
     Attributes:
         request: The number of the request.
         start: The position whose logits predict the first token of the continuation.
-        continuation: The tokens to be predicted.
+        continuation: The tokens to predict.
     """
 
     request: int
@@ -35,7 +35,7 @@ class Row:
     """The input tokens of one or more requests.
 
     Attributes:
-        tokens: The context and the continuation without its last token, which nothing follows.
+        tokens: The context and the continuation, without the last token, after which nothing is predicted.
         readers: The requests that the row answers.
     """
 
@@ -61,7 +61,7 @@ class Group:
     rows: list[Row]
 
     def tail(self, row: Row) -> tuple[int, ...]:
-        """The tokens of one of the rows after the context."""
+        """Return the tokens of one of the rows after the context."""
         return row.tokens[len(self.context) :]
 
     @property
@@ -71,27 +71,27 @@ class Group:
 
     @property
     def worth_sharing(self) -> bool:
-        """Whether computing the context once saves enough to pay for forwards of its own."""
+        """Whether computing the context once saves enough to pay for a separate forward."""
         saved = len(self.context) * (len(self.rows) - 1)
         return saved > _WORTH * sum(len(row.tokens) for row in self.rows)
 
 
 def rows_of(requests: Sequence[TokenRequest], max_length: int) -> list[Row]:
-    """The rows that answer `requests`, the longest first.
+    """Return the rows that answer `requests`, the longest first.
 
-    A request whose tokens begin another request's is answered by the longer row: causal attention makes the logits
-    of a position independent of what follows. That covers the one-token options of a question.
+    If the tokens of a request are a prefix of another request's tokens, the longer row answers both: with causal
+    attention the logits at a position do not depend on later tokens. This includes the one-token options of a question.
 
     Args:
         requests: Each with a context and a continuation of at least one token.
-        max_length: The most tokens of a row; as in lm-eval, tokens are dropped from the left.
+        max_length: The maximum number of tokens in a row; as in lm-eval, tokens are dropped from the left.
     """
     readers: dict[tuple[int, ...], list[Reader]] = defaultdict(list)
     for number, (_key, context, continuation) in enumerate(requests):
         tokens = tuple([*context, *continuation][-(max_length + 1) : -1])
         readers[tokens].append(Reader(number, len(tokens) - len(continuation), tuple(continuation)))
     rows: list[Row] = []
-    for tokens in sorted(readers, reverse=True):  # whatever begins with a row stands right before it
+    for tokens in sorted(readers, reverse=True):  # a row comes right before its prefixes
         if rows and rows[-1].tokens[: len(tokens)] == tokens:
             rows[-1].readers.extend(readers[tokens])
         else:
@@ -100,7 +100,7 @@ def rows_of(requests: Sequence[TokenRequest], max_length: int) -> list[Row]:
 
 
 def grouped(rows: Sequence[Row]) -> tuple[list[Group], list[Row]]:
-    """Groups of rows whose context is worth computing once, the longest context first; and the remaining rows."""
+    """Return the groups of rows that should share a context, the longest context first, and the remaining rows."""
     by_context: dict[tuple[int, ...], list[Row]] = defaultdict(list)
     for row in rows:
         by_context[row.tokens[: row.start + 1]].append(row)

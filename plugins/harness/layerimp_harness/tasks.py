@@ -1,7 +1,7 @@
-"""Finds tasks by name or file, and loads them: after what they ask for has been checked, before a model runs.
+"""Find tasks by name or file, check them, and load them, before a model runs.
 
-Local tasks come first, then lm-eval's own. Its whole index takes seconds to build, and is only built for a name that is
-found nowhere, to say which ones are like it.
+Local tasks take precedence over lm-eval's own. lm-eval's whole index takes seconds to build, and is only built for a
+name that is not found otherwise, in order to suggest similar names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TaskSet:
     Attributes:
         tasks: The leaf tasks by name.
         groups: The groups by name.
-        files: The local task files that they were read from.
+        files: The local task files from which the tasks were read.
     """
 
     tasks: dict[str, Any]
@@ -40,7 +40,7 @@ class TaskSet:
 
 
 def load_tasks(config: Any) -> TaskSet:
-    """Load every task that a harness's configuration names.
+    """Load every task that the options of the harness name.
 
     Args:
         config: The options of the harness.
@@ -70,11 +70,11 @@ def load_tasks(config: Any) -> TaskSet:
 
 
 def described(task_path: Path | None, containing: str) -> dict[str, str]:
-    """Tasks, groups and tags by name, each with what it is: its file's opening comment, or its kind.
+    """Return tasks, groups and tags by name, each described by the first comment line of its file, or by its kind.
 
     Args:
-        task_path: A directory with more of them than those that ship.
-        containing: A part of the name; without one, those of lm-eval itself are left out, which are thousands.
+        task_path: A directory with further task files, besides those that ship with plugins.
+        containing: A part of the name; without it, the thousands of lm-eval's own tasks are left out.
 
     Raises:
         TaskError: the task path is not a directory.
@@ -85,7 +85,7 @@ def described(task_path: Path | None, containing: str) -> dict[str, str]:
 
 
 def _summary(entry: Any, *, own: bool) -> str:
-    """What a task is, in a line."""
+    """Return a one-line description of a task."""
     comment = entry.yaml_path.read_text(encoding="utf-8").partition("\n")[0] if own and entry.yaml_path else ""
     return comment.removeprefix("#").strip() if comment.startswith("#") else f"a {entry.kind.name.lower()}"
 
@@ -101,12 +101,12 @@ def _distinct(built: list[Any]) -> list[Any]:
 
 
 def _configure(name: str, task: Any, config: Any) -> None:
-    """Apply the options, and try the task on its first document."""
+    """Apply the options to a task, and test the task on its first document."""
     if getattr(task, "MULTIMODAL", False):
         raise TaskError(f"task {name!r} has images or sounds; only text is supported")
     if getattr(task, "UNSAFE_CODE", False) and not config.allow_task_code:
         raise TaskError(f"task {name!r} runs code that the model writes; --allow-task-code allows it")
-    # lm-eval's rule: a task that sets 0 shots itself keeps them.
+    # As in lm-eval, a task that sets 0 shots itself keeps that setting.
     own = task.get_config("num_fewshot")
     if config.num_fewshot is not None and own != 0:
         task.set_config("num_fewshot", config.num_fewshot)
@@ -128,12 +128,12 @@ def _configure(name: str, task: Any, config: Any) -> None:
 
 
 def _find(spec: str, local: Registry, task_path: Path | None) -> tuple[Any, Registry]:
-    """The entry of `spec`, and where the members of its groups are looked up."""
+    """Return the entry of `spec`, and the registry in which the members of its groups are looked up."""
     registry = local
     around = sorted(task_path.rglob("*.yaml")) if task_path else []
     if spec.endswith(".yaml") or Path(spec).expanduser().is_file():
         entry = _file_entry(Path(spec).expanduser())
-        if isinstance(members(entry.cfg), list):  # a group may name its neighbours
+        if isinstance(members(entry.cfg), list):  # a group may name tasks from the same directory
             neighbours = sorted(entry.yaml_path.parent.glob("*.yaml"))
             registry = {**local, **_index(neighbours)}
             around += neighbours
@@ -155,7 +155,7 @@ def _find(spec: str, local: Registry, task_path: Path | None) -> tuple[Any, Regi
             registry = {**whole_index(), **registry}
         for name in missing(entry.cfg or {}, registry, whole=True):
             raise unknown_name("task", name, registry, of=f"group {entry.name!r}")
-    return entry, dict(registry)  # lm-eval adds to it while it builds
+    return entry, dict(registry)  # a copy, since lm-eval adds entries while building
 
 
 def _file_entry(path: Path) -> Any:
@@ -169,13 +169,13 @@ def _file_entry(path: Path) -> Any:
         raise TaskError(f"task file {path} has no name: it needs `task: NAME` or `group: NAME`")
     kind = TaskIndex._kind_of(config)
     if kind is Kind.GROUP and not isinstance(members(config), list):
-        kind = Kind.TASK  # old task files say `group` where they mean a tag
+        kind = Kind.TASK  # old task files use `group` for a tag
         name = config.get("task", name)
     return Entry(name=name, kind=kind, yaml_path=path.resolve(), cfg=config)
 
 
 def _merged(path: Path) -> dict[str, Any]:
-    """A task file with its includes, as data."""
+    """Return the content of a task file, merged with its includes, as data."""
     from layerimp_harness.lm_eval_names import load_yaml
 
     guard.read_chain(path)
@@ -197,7 +197,7 @@ def _local_index(task_path: Path | None) -> Registry:
 
 
 def _shipped() -> list[Path]:
-    """The task files that came with plugins."""
+    """Return the task files that ship with plugins."""
     return [path for directory in assets().tasks for path in sorted(directory.rglob("*.yaml"))]
 
 
@@ -209,20 +209,24 @@ def _index(paths: list[Path]) -> Registry:
         try:
             TaskIndex.process_cfg(_merged(path), path.resolve(), registry)
         except (TaskError, KeyError, TypeError, ValueError):
-            continue  # it is no task file, and nobody asked for it
+            continue  # not a task file, or one that was not requested
     return registry
 
 
 @cache
 def whole_index() -> Mapping[str, Any]:
-    """lm-eval's own tasks, groups and tags; takes seconds, once."""
+    """Return lm-eval's own tasks, groups and tags; the first call takes seconds."""
     from layerimp_harness.lm_eval_names import TaskManager
 
     return dict(TaskManager().task_index)
 
 
 def _fail_on_unreadable(paths: list[Path], name: str) -> None:
-    """lm-eval skips a malformed file in silence, and the name that was not found may stand in one."""
+    """Raise the error of a malformed file that may define `name`; lm-eval would silently skip the file.
+
+    Raises:
+        TaskError: a file that mentions the name cannot be read.
+    """
     for path in paths:
         if name in path.stem or name.encode() in path.read_bytes():
             _merged(path)

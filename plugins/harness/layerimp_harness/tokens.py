@@ -1,4 +1,4 @@
-"""Tokens of texts, kept from one model of a run to the next."""
+"""Keep the tokens of texts from one model of a run to the next."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 
 class TokenMemory:
-    """Remembers the tokens of texts for as long as the tokenizer, with all that is set in it, stays the same."""
+    """A cache of the tokens of texts, valid as long as the tokenizer and its settings stay the same."""
 
     def __init__(self) -> None:
         self._state: Hashable = None
         self._known: dict[Hashable, array[int]] = {}
 
     def open(self, tokenizer: PreTrainedTokenizerBase, *settings: Hashable) -> None:
-        """Forget everything, unless it was kept for an equal tokenizer under the same settings."""
+        """Clear the cache, unless it was filled for an equal tokenizer under the same settings."""
         try:
             state = (hashlib.sha256(pickle.dumps(tokenizer)).digest(), settings)
         except (pickle.PicklingError, TypeError, AttributeError):
-            state = None  # a tokenizer that holds a function; whatever that depends on may change
+            state = None  # the tokenizer contains a function, whose behaviour may change
         if state is None or state != self._state:
             self._known.clear()
         self._state = state
 
     def get(self, key: Hashable) -> list[int] | None:
-        """The tokens that were kept under `key`, or None."""
+        """Return the tokens stored under `key`, or None."""
         known = self._known.get(key)
         return None if known is None else known.tolist()
 
     def keep(self, key: Hashable, tokens: Sequence[int]) -> None:
-        """Keep tokens under a key that says all that they depend on, beside the tokenizer."""
+        """Store tokens under a key that covers everything they depend on, besides the tokenizer."""
         self._known[key] = array("l", tokens)

@@ -1,4 +1,4 @@
-"""What a task trains on, as text to calibrate with."""
+"""The training split of a task, as calibration text."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class TrainingDocuments(Sequence["Document"]):
-    """The training split of a task, each document rendered when it is asked for.
+    """The training split of a task; each document is rendered on access.
 
     Args:
         task: lm-eval's task.
-        answering: How a classifier answers it; None for other models and tasks.
-        separator: What stands between the texts of a pair.
+        answering: How a classifier answers the task; None for other models and tasks.
+        separator: The text between the two texts of a pair.
         config: The options of the harness.
 
     Raises:
-        TaskError: the task has no training split; or, while the documents are read, one cannot be rendered.
+        TaskError: the task has no training split; or, on access, a document cannot be rendered.
     """
 
     def __init__(self, task: Any, answering: Answering | None, separator: str, config: Any) -> None:
@@ -48,7 +48,7 @@ class TrainingDocuments(Sequence["Document"]):
     @overload
     def __getitem__(self, index: slice) -> list[Document]: ...
     def __getitem__(self, index: int | slice) -> Document | list[Document]:
-        """The document's text; and its label's number, for a classifier."""
+        """Return a document: its text, and for a classifier also the number of its label, otherwise None."""
         with self._contained():
             if isinstance(index, slice):
                 return [self._document(number) for number in range(*index.indices(len(self)))]
@@ -68,11 +68,11 @@ class TrainingDocuments(Sequence["Document"]):
 
 
 def worded(task: Any, doc: dict[str, Any]) -> str:
-    """The prompt of a document with its answer, as lm-eval words an example."""
+    """Return the prompt of a document with its answer, as in lm-eval's few-shot examples."""
     target, prompt = task.doc_to_target(doc), task.doc_to_text(doc)
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(doc)
-        if isinstance(prompt, int):  # the choices are beginnings, and the target is how all of them go on
+        if isinstance(prompt, int):  # the choices are contexts, and the target is their common continuation
             prompt = choices[_number(prompt, choices)]
         else:
             target = choices[_number(target, choices)]
@@ -81,7 +81,15 @@ def worded(task: Any, doc: dict[str, Any]) -> str:
 
 
 def _number(target: Any, choices: Sequence[str]) -> int:
-    """Which of the choices is right: the first one, if several are; given by number or as it is worded."""
+    """Return the number of the right choice, the first one if there are several.
+
+    Args:
+        target: The number or the text of the right choice, or a list of these.
+        choices: The choices.
+
+    Raises:
+        ValueError: the target is none of the choices.
+    """
     one = target[0] if isinstance(target, list) else target
     number = list(choices).index(one.strip()) if isinstance(one, str) and not one.isdigit() else int(one)
     if not 0 <= number < len(choices):

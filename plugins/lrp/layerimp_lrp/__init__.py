@@ -11,5 +11,5 @@ __all__ = ["LRP", "LRPConfig", "Relevance", "layerimp_scorers"]
 
 @hookimpl
 def layerimp_scorers() -> list[type[Scorer]]:
-    """The scorer of this plugin."""
+    """Return this plugin's scorer."""
     return [LRP]

@@ -1,4 +1,4 @@
-"""Activations that are modules of their own, found by trying."""
+"""Find modules that are element-wise activations, by testing their outputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from layerimp_lrp.gradients import flows, secant
 def linear_activations(model: nn.Module) -> Iterator[None]:
     """Give every module that is an element-wise activation with f(0) = 0 the slope of its secant, f(x) / x.
 
-    The rules see what such a module is composed of, and not what it is: a GELU that is written in Python is a product
-    of sums to them.
+    The rules alone would see only the operations inside such a module: a GELU written in Python would be a product of
+    sums.
     """
     with ExitStack() as undo:
         for module in model.modules():
@@ -36,7 +36,7 @@ def _secant_of(activation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_activation(module: nn.Module) -> bool:
-    """Whether a module maps every element by itself, 0 to 0, and not each to itself."""
+    """Return whether a module is element-wise, maps 0 to 0, and is not the identity."""
     tensors = list(chain(module.parameters(), module.buffers()))
     if any(True for _ in module.children()) or any(tensor.ndim > 1 for tensor in tensors):
         return False
@@ -45,7 +45,7 @@ def _is_activation(module: nn.Module) -> bool:
         with torch.no_grad():
             whole = module.forward(points.clone())
             parts = torch.cat([module.forward(part.clone()) for part in points.split(2)])
-    except Exception:  # it takes something else than one tensor of any shape
+    except Exception:  # the module does not accept a single tensor of any shape
         return False
     by_element = isinstance(whole, Tensor) and whole.shape == points.shape and torch.allclose(whole, parts)
     return by_element and float(whole[0]) == 0 and not torch.equal(whole.to(points.device), points)

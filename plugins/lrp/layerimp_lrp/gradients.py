@@ -1,4 +1,4 @@
-"""Steps whose values stay what they are, and whose gradients are others."""
+"""Operations with unchanged values and modified gradients."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ Dims = tuple[int, ...]
 
 
 def flows(value: Any) -> bool:
-    """Whether relevance flows through a value on the way back."""
+    """Return whether relevance flows through a value in the backward pass."""
     return isinstance(value, Tensor) and value.requires_grad
 
 
 def before_it_passes(output: Tensor, change: Callable[[Tensor], Tensor]) -> None:
-    """Change the gradient of `output` as it goes on to what `output` was computed from.
+    """Change the gradient that `output` passes on to its inputs.
 
-    It is the node of the graph that is hooked, which comes after every hook on the tensor: the gradient of `output`
-    itself stays what it is.
+    The hook is on the node of the autograd graph. It runs after every hook on the tensor, so the gradient of `output`
+    itself is unchanged.
+
+    Args:
+        output: The result of the operation.
+        change: Returns the new gradient for a gradient of `output`.
     """
     assert output.grad_fn is not None
 
@@ -32,7 +36,7 @@ def before_it_passes(output: Tensor, change: Callable[[Tensor], Tensor]) -> None
 
 
 def scaled(x: Tensor, factor: float) -> Tensor:
-    """`x`, with its gradient scaled."""
+    """Return `x`, with its gradient scaled by `factor`."""
     if not flows(x):
         return x
     alias = x.view_as(x)
@@ -41,7 +45,7 @@ def scaled(x: Tensor, factor: float) -> Tensor:
 
 
 def secant(activation: Function, x: Tensor) -> Tensor:
-    """f(x), with the gradient of x times the constant f(x) / x; where x is 0 nothing flows."""
+    """Return f(x), with the gradient of x times the constant f(x) / x; where x is 0, the gradient is 0."""
     y: Tensor = _Secant.apply(x, activation)  # type: ignore[no-untyped-call]
     return y
 
@@ -60,14 +64,14 @@ class _Secant(torch.autograd.Function):
 
 
 def linear_norm(norm: Function, x: Tensor, scale: Tensor, weight: Tensor | None, mean_over: Dims) -> Tensor:
-    """norm(x), with the gradient of (x - mean of x) * scale * weight at a constant scale.
+    """Return norm(x), with the gradient of (x - mean of x) * scale * weight, where the scale is constant.
 
     Args:
         norm: Computes the value.
-        x: [..., features].
+        x: The input [..., features].
         scale: 1/sigma, broadcast over the features.
-        weight: [features].
-        mean_over: The dimensions of the mean; none where the norm takes none.
+        weight: The norm's weight [features]; None if the norm has none.
+        mean_over: The dimensions of the mean; empty if the norm subtracts no mean.
     """
     y: Tensor = _LinearNorm.apply(x, norm, scale, weight, mean_over)  # type: ignore[no-untyped-call]
     return y

@@ -1,4 +1,4 @@
-"""LRP: how much of the model's logits flows through what a block adds."""
+"""LRP: how much of the relevance of the model's logits flows through a block's contribution to the residual stream."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from layerimp.sweep import Trace
 
 TOLERANCE = 1e-3
-"""Relevance that may go missing, in units of the logits, before a note says so; or 2 roundings in half precision."""
+"""The share of the logits that may be unaccounted for without a note; at least 2 rounding errors of the dtype."""
 
 
 class LRPConfig(Options):
-    """Which relevance rules."""
+    """The options of `lrp`: the set of relevance rules."""
 
     rule: RuleSet = Field(
         "cp",
-        description="How attention is treated: cp lets relevance flow through the values alone and conserves it; "
-        "attnlrp follows the softmax as well, and does not conserve.",
+        description="How attention is treated: cp lets relevance flow through the values only, and conserves "
+        "relevance; attnlrp also follows the softmax, and does not conserve relevance.",
     )
 
 
 class LRP(Scorer):
-    """Relevance that flows through what the block adds, in units of the logits that it starts from."""
+    """Relevance that flows through the block's contribution, as a share of the logits from which relevance starts."""
 
     name = "lrp"
     reference = "Bach et al. 2015; Ali et al. 2022, arXiv:2202.07304; Achtibat et al. 2024 (AttnLRP), arXiv:2402.05602"
@@ -48,7 +48,7 @@ class LRP(Scorer):
         self._tolerance = TOLERANCE
 
     def update(self, trace: Trace) -> None:
-        """Take in one block's relevance in one batch."""
+        """Add one block's relevance in one batch."""
         assert trace.targets is not None
         before = trace.rows("block_in")
         added = trace.rows("block_out").to(working_dtype(before.dtype)) - before
@@ -63,20 +63,25 @@ class LRP(Scorer):
         self._tolerance = max(TOLERANCE, 2 * torch.finfo(before.dtype).eps)
 
     def merge(self, other: Self) -> None:
-        """Absorb another shard's sums."""
+        """Add another shard's sums."""
         for name, sums in self._sums.items():
             sums.merge(other._sums[name])
 
     def missing(self) -> list[float]:
-        """For each block, the share of the logits that relevance there and the constants after it leave open.
+        """Return, for each block, the share of the logits that is unaccounted for.
 
-        Batch by batch, so that nothing cancels. Rounding alone under `cp`; `attnlrp` does not conserve.
+        That is the difference between the logits and the sum of the relevance at the block's input and the
+        contributions of later constants. Its magnitude is summed batch by batch, so that batches do not cancel. Under
+        `cp` only rounding errors remain; `attnlrp` does not conserve relevance.
         """
         missing: list[float] = (self._sums["missing"].value() / self._sums["logits"].value()).tolist()
         return missing
 
     def compute(self) -> Importance:
-        """The magnitudes of relevance through the branch; signed, and at the block's input, as columns."""
+        """Return the magnitude of the relevance of each block's contribution.
+
+        The columns hold the signed relevance of the contribution, and the relevance at the block's input.
+        """
         logits = self._sums["logits"].value()
         share = {name: (self._sums[name].value() / logits).tolist() for name in ("branch", "signed", "input")}
         notes = []

@@ -1,4 +1,4 @@
-"""The backward pass by the relevance rules."""
+"""The backward pass under the relevance rules."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ if TYPE_CHECKING:
 
 TRIAL_TOKENS = 8
 VISIBLE = ("eager", "sdpa")
-"""Implementations of attention that are made of functions which the rules know."""
+"""The attention implementations that consist of functions covered by the rules."""
 
 
 @dataclass(frozen=True)
 class Relevance(Backward):
-    """One pass through the backbone and back, in which gradient times activation is relevance.
+    """One forward and one backward pass through the backbone, in which gradient times activation is relevance.
 
-    The target is the sum of the targets' logits: relevance starts with them, and log-probabilities do not conserve it.
-    `Trace.extras` holds what constants contributed from the block on, under `layerimp_lrp.rules.CONSTANTS`.
+    Relevance starts at the sum of the targets' logits; log-probabilities would not conserve relevance. Under
+    `layerimp_lrp.rules.CONSTANTS`, `Trace.extras` holds the contribution of the constants from the block on.
 
     Attributes:
-        rule: How attention is treated: see `layerimp_lrp.rules`.
+        target: The quantity at which relevance starts.
+        rule: How attention is treated; see `layerimp_lrp.rules`.
     """
 
     target: Quantity = "logit"
     rule: RuleSet = "cp"
 
     def scout(self, stack: BlockStack, sites: frozenset[str]) -> Scouting:
-        """Make sure, on a few tokens, that the rules see what the model computes.
+        """Check on a few tokens that the rules cover the model's attention and normalizations.
 
         Raises:
-            ModelError: the model's normalizations or its attention are kernels that the rules cannot follow.
+            ModelError: the model's attention, or one of its normalizations, is a kernel that the rules cannot follow.
         """
         found = super().scout(stack, sites)
         kind, attention = type(stack.model).__name__, getattr(stack.config, "_attn_implementation", None)
@@ -63,7 +64,7 @@ class Relevance(Backward):
         return found
 
     def _hits(self, stack: BlockStack) -> Counter[str]:
-        """What the rules see when a few tokens pass."""
+        """Return how often the rules meet attention and normalizations in a forward pass of a few tokens."""
         ids, rules = probe_ids(stack, TRIAL_TOKENS), Rules(self.rule)
         embedding = stack.model.get_input_embeddings()
         hook = embedding.register_forward_hook(lambda _module, _args, output: output.detach().requires_grad_())
@@ -76,7 +77,7 @@ class Relevance(Backward):
 
     @contextmanager
     def rules(self, stack: BlockStack) -> Iterator[dict[str, Tensor]]:
-        """The relevance rules, and what constants contributed so far."""
+        """Apply the relevance rules inside this context, and yield the contributions of the constants so far."""
         rules = Rules(self.rule)
         with linear_activations(stack.model), rules:
             yield rules.sums

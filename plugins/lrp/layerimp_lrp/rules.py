@@ -1,22 +1,22 @@
-"""The relevance rules: one mode that serves every architecture, with no file per model.
+"""The relevance rules: one torch function mode for every architecture, without a file per model.
 
-While `Rules` is active, every function of torch computes what it always computes, bit by bit; only what autograd does
-on the way back is another. Gradient times input is then the relevance of layer-wise relevance propagation (Bach et al.
-2015), in its form for transformers (Ali et al. 2022; Achtibat et al. 2024, AttnLRP):
+While `Rules` is active, every torch function returns exactly the same values as without it; only the backward pass
+differs. Gradient times input is then the relevance of layer-wise relevance propagation (Bach et al. 2015), in its form
+for transformers (Ali et al. 2022; Achtibat et al. 2024, AttnLRP):
 
-| what the model computes | on the way back |
+| forward | backward |
 |---|---|
 | a root, or an inverse root, of a mean square; a divisor | a constant |
 | layer norm, RMS norm | linear: sigma is a constant |
 | an element-wise activation with f(0) = 0 | linear, with the slope of the secant, f(x) / x |
-| a sigmoid that gates, an erf | a constant |
-| a product of n activations, or the n-th power of one | 1/n of the gradient |
-| attention, rule set `cp` | queries, keys and the softmax are constants: relevance flows through the values alone |
-| attention, rule set `attnlrp` | its two products have halves, and the softmax keeps its gradient |
+| a sigmoid used as a gate, an erf | a constant |
+| a product of n activations, or the n-th power of one | each factor gets 1/n of the gradient |
+| attention, rule set `cp` | queries, keys and the softmax are constants: relevance flows through the values only |
+| attention, rule set `attnlrp` | each factor of its two products gets 1/2; the softmax keeps its gradient |
 
-Under `cp` every step is linear on the way back, and so relevance is conserved: at any depth the model's output is
-<h, g> plus what every constant c that is added later, a bias above all, contributes by itself: <c, df/dc>. The rules
-sum up those contributions as the backward pass meets them.
+Under `cp` every operation is linear in the backward pass, so relevance is conserved: at any depth the model's output is
+<h, g> plus the contribution <c, df/dc> of every constant c that is added later, such as a bias. The rules sum up these
+contributions during the backward pass.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ from layerimp_lrp.gradients import Function, before_it_passes, flows, linear_nor
 
 RuleSet = Literal["cp", "attnlrp"]
 CONSTANTS = "constants"
-"""The name in `Rules.sums` of what constants contributed so far [], float64."""
+"""The name in `Rules.sums` of the contributions of the constants so far [], float64."""
 
 Rule = Callable[..., Any]
-"""Takes the active `Rules`, a function of torch, and what that function is called with."""
+"""A function of the active `Rules`, a torch function, and the arguments of the torch function."""
 
 
 class Rules(TorchFunctionMode):
-    """Changes the gradients of what is computed while it is active, and no value.
+    """A mode that changes the gradients of everything computed while it is active, but no values.
 
     Args:
         rule_set: How attention is treated.
 
     Attributes:
-        hits: How often `normalization` and `attention` were met.
-        sums: Sums over the backward pass, by name; to be cleared before the next.
+        rule_set: How attention is treated.
+        hits: The number of occurrences of `normalization` and `attention`.
+        sums: Sums over the backward pass, by name; clear them before the next pass.
     """
 
     def __init__(self, rule_set: RuleSet = "cp") -> None:
@@ -63,13 +64,19 @@ class Rules(TorchFunctionMode):
     def __torch_function__(
         self, func: Function, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Compute `func`, by its rule where there is one."""
+        """Call `func`, under its rule if it has one."""
         rule = _RULES.get(func) if torch.is_grad_enabled() else None
         call = func if rule is None else partial(rule, self, func)
         return call(*args, **(kwargs or {}))
 
     def count_constant(self, output: Tensor, constant: Tensor | float, factor: float = 1.0) -> None:
-        """Sum up what `constant`, which was added to `output` this many times, is about to contribute."""
+        """Add up the contribution of a constant in the coming backward pass.
+
+        Args:
+            output: The sum that contains the constant.
+            constant: The constant.
+            factor: The factor with which the constant was added.
+        """
 
         def contribute(gradient: Tensor) -> Tensor:
             if isinstance(constant, Tensor):
@@ -84,7 +91,7 @@ class Rules(TorchFunctionMode):
         before_it_passes(output, contribute)
 
 
-# Parameters are named as torch names them, since a model may pass them by name.
+# Parameters have the same names as in torch, because a model may pass them by name.
 
 
 def _activation(_rules: Rules, func: Function, input: Any, *args: Any, **kwargs: Any) -> Any:
@@ -94,12 +101,12 @@ def _activation(_rules: Rules, func: Function, input: Any, *args: Any, **kwargs:
 
 
 def _constant(_rules: Rules, func: Function, *args: Any, **kwargs: Any) -> Any:
-    """A gate, or the inverse of a divisor."""
+    """Treat a gate, or the reciprocal of a divisor, as a constant."""
     return func(*args, **kwargs).detach()
 
 
 def _root(rules: Rules, func: Function, input: Any, *args: Any, **kwargs: Any) -> Any:
-    """What a normalization that is written in Python multiplies with, or divides by."""
+    """Treat the scale of a normalization that is written in Python as a constant."""
     rules.hits["normalization"] += flows(input)
     return func(input, *args, **kwargs).detach()
 
@@ -118,12 +125,12 @@ def _product(_rules: Rules, func: Function, *args: Any, **kwargs: Any) -> Any:
     operands = chain.from_iterable(
         arg if isinstance(arg, list | tuple) else (arg,) for arg in (*args, *kwargs.values())
     )
-    factors = sum(map(flows, operands))  # counted first: a product in place makes one of its factors the product
+    factors = sum(map(flows, operands))  # counted first: an in-place product overwrites a factor
     return _shared(func(*args, **kwargs), factors)
 
 
 def _shared(product: Any, factors: Any) -> Any:
-    """Give each factor of a product its share of the gradient."""
+    """Divide the gradient of a product equally among its factors."""
     if flows(product) and isinstance(factors, int | float) and factors > 1:
         before_it_passes(product, lambda gradient: gradient / factors)
     return product
@@ -138,7 +145,7 @@ def _sum(rules: Rules, func: Function, input: Any, other: Any, **kwargs: Any) ->
     output = func(input, other, **kwargs)
     if first and not second:
         rules.count_constant(output, other, kwargs.get("alpha", 1))
-    elif second and not first and output is not input:  # in place, the constant is overwritten
+    elif second and not first and output is not input:  # an in-place sum overwrites the constant
         rules.count_constant(output, input)
     return output
 
@@ -153,7 +160,7 @@ def _linear(rules: Rules, func: Function, input: Any, weight: Any, bias: Any = N
 def _sum_with_product(rules: Rules, func: Function, input: Any, *args: Any, **kwargs: Any) -> Any:
     output = func(input, *args, **kwargs)
     if flows(output) and not flows(input):
-        rules.count_constant(output, input, kwargs.get("beta", 1))  # of the whole gradient, before it is shared
+        rules.count_constant(output, input, kwargs.get("beta", 1))  # before the gradient is divided
         _shared(output, sum(map(flows, (*args, *kwargs.values()))))
     return output
 
@@ -201,14 +208,14 @@ def _rms_norm(
 
 
 def _softmax(rules: Rules, func: Function, input: Any, *args: Any, **kwargs: Any) -> Any:
-    """Attention weights are over [batch, head, query, key]; a router's are not counted as attention."""
+    """Treat the softmax as a constant under `cp`; only weights [batch, head, query, key] are counted as attention."""
     weights = func(input, *args, **kwargs)
     rules.hits["attention"] += flows(weights) and weights.ndim == 4
     return weights.detach() if rules.rule_set == "cp" else weights
 
 
 def _attention(rules: Rules, func: Function, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-    """Products and softmax in one kernel: queries and keys come after both products, values after one."""
+    """Treat attention in one kernel: under `attnlrp` queries and keys pass two products, and values only one."""
     rules.hits["attention"] += flows(value)
     if rules.rule_set == "cp":
         return func(query.detach(), key.detach(), value, *args, **kwargs)

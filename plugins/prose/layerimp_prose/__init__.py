@@ -1,4 +1,4 @@
-"""The calibration text `prose`: passages from eighteen English books whose copyright has run out."""
+"""The calibration text `prose`: passages from eighteen English books whose copyright has expired."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from layerimp.assets import Assets
 
 @hookimpl
 def layerimp_assets() -> Assets:
-    """The text `prose`."""
+    """Return the text `prose`."""
     return Assets(texts={"prose": Path(__file__).parent / "prose.jsonl"})

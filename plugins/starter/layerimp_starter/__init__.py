@@ -1,4 +1,4 @@
-"""The starter: a small trained model with its text and its tasks, so that every command runs with nothing else."""
+"""The starter: a small trained model with text and tasks, so that every command runs without further files."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ TASKS = HERE / "tasks"
 
 @hookimpl
 def layerimp_assets() -> Assets:
-    """The model and the calibration text `starter`, and the tasks `starter_stories`, `_sentiment` and `_qa`."""
+    """Return the model and the text `starter`, and the tasks `starter_stories`, `_sentiment` and `_qa`."""
     return Assets(models={"starter": MODEL}, texts={"starter": DATA / "calibration.jsonl"}, tasks=(TASKS,))

@@ -1,4 +1,4 @@
-"""How documents become token ids, in training exactly as in the tasks."""
+"""The format in which documents become text, the same in training as in the tasks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Piece:
 
     Attributes:
         text: Its text.
-        weight: How much the training loss cares for its tokens.
-        question: The number of the question that it belongs to, from 1; 0 for what all questions are about. A question
-            sees nothing of the others, since their answers would tell it what it has to find.
+        weight: The weight of the stretch's tokens in the training loss.
+        question: The number of the question that the stretch belongs to, from 1; 0 for the text that all questions are
+            about. A question cannot attend to the others, because their answers would give its own answer away.
     """
 
     text: str
@@ -29,9 +29,10 @@ class Piece:
 
 
 def pieces(kind: Kind, document: Document) -> list[Piece]:
-    """The stretches of a document, in order.
+    """Return the stretches of a document, in order.
 
-    The facts of a passage are random, so that little can be learnt from predicting them; its answers are few.
+    A passage's facts are random, so predicting them teaches the model little; its answers are few. The weights make up
+    for both.
     """
     if kind == "lists":
         return [Piece(f" {document.text}", 0.0), Piece(f" {document.text}", 4.0)]

@@ -1,6 +1,6 @@
-"""The shipped text: three evaluation sets and the calibration text, all held out from training.
+"""Generate the shipped text: three evaluation sets and the calibration text, all held out from training.
 
-`python -m layerimp_starter.sets` writes them again into `data/`, byte for byte.
+`python -m layerimp_starter.sets` writes the files in `data/` again, byte for byte.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from layerimp_starter.corpus import Document, Kind
 
 EVALUATED = 320
-"""Documents per evaluation set."""
+"""The number of documents per evaluation set."""
 
 CALIBRATING = 800
-"""Documents of calibration text, one half of them stories."""
+"""The number of documents in the calibration text, half of which are stories."""
 
 SEED = 2411
 
 
 def rows() -> dict[str, list[dict[str, Any]]]:
-    """The rows of each file, by its name without suffix."""
+    """Return the rows of each file, by the file's name without suffix."""
     streams: dict[Kind, Iterator[Document]] = {kind: _different(kind) for kind in ("stories", "sentiment", "questions")}
     stories, reviews, passages = (list(islice(stream, EVALUATED)) for stream in streams.values())
     kinds: list[Kind] = ["stories", "sentiment", "stories", "questions"]
@@ -43,7 +43,7 @@ def rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def _different(kind: Kind) -> Iterator[Document]:
-    """Held-out documents of a kind, none of which comes twice."""
+    """Yield different held-out documents of a kind."""
     seen = set()
     for document in draw(kind, SEED, held_out=True):
         if document.text not in seen:
@@ -52,7 +52,7 @@ def _different(kind: Kind) -> Iterator[Document]:
 
 
 def _questions(passages: list[Document]) -> Iterator[dict[str, str]]:
-    """One question per passage, of those that need two facts or three: where a thing is."""
+    """Yield one question per passage about the place of a thing, which needs two or three facts."""
     rng = random.Random(SEED)
     for passage in passages:
         question, answer = rng.choice([pair for pair in passage.asked if pair[0].startswith("Where is the ")])
@@ -60,7 +60,7 @@ def _questions(passages: list[Document]) -> Iterator[dict[str, str]]:
 
 
 def _text(kind: Kind, document: Document) -> str:
-    """A document as training would have seen it, with its first question."""
+    """Return a document in the format of the training text, with only its first question."""
     return "".join(piece.text for piece in pieces(kind, document) if piece.question <= 1)
 
 

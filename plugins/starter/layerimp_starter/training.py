@@ -1,7 +1,7 @@
-"""Trains the starter model from scratch: `python -m layerimp_starter.training --output DIR`.
+"""Train the starter model from scratch: `python -m layerimp_starter.training --output DIR`.
 
-The text of each step is drawn from the seed and the step's number, so that a run that was interrupted goes on from its
-last checkpoint as if nothing had happened.
+The text of each step depends only on the seed and the step's number, so an interrupted run continues from its last
+checkpoint with the same text as without the interruption.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 END, PAD = "<|end|>", "<|pad|>"
 FIRST_MIXTURE: dict[Kind, float] = {"lists": 0.35, "questions": 0.45, "stories": 0.1, "sentiment": 0.1}
 MIXTURE: dict[Kind, float] = {"questions": 0.65, "stories": 0.2, "sentiment": 0.15}
-"""Each kind's share of a step's tokens, at level 0 and beyond. To look a fact up is what takes longest to be learnt; by
-saying lists twice it comes within a few hundred steps, and without them not in a thousand."""
+"""Each kind's share of a step's tokens: the first at level 0, the second above. Looking up a fact takes longest to
+learn: a few hundred steps with the repeated lists, and more than a thousand without them."""
 
 ROWS, ROW = 16, 256
 """Rows per step, and tokens per row."""
@@ -44,13 +44,13 @@ TOKENIZER_DOCUMENTS = 4000
 MUON_RATE, ADAM_RATE = 0.02, 0.003
 WARM_STEPS, FALL_FROM = 100, 2400
 EASY_STEPS, HARDER_STEPS = 500, 1500
-"""Steps at level 0, and steps from there to level 1."""
+"""The number of steps at level 0, and the number of steps from there to level 1."""
 
 CHECKPOINT_EVERY = 200
 
 
 def make_tokenizer(seed: int, size: int = 1536) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, trained on text that the model trains on; it knows every byte."""
+    """Return a byte-level BPE tokenizer, trained on the model's training text, whose vocabulary covers every byte."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -73,7 +73,7 @@ def make_tokenizer(seed: int, size: int = 1536) -> PreTrainedTokenizerFast:
 
 
 def make_model(vocab_size: int, seed: int) -> Qwen3ForCausalLM:
-    """An untrained model: 12 blocks, narrow, so that the tasks need many of them."""
+    """Return an untrained model with 12 blocks, which are narrow, so that the tasks need many of them."""
     torch.manual_seed(seed)
     return Qwen3ForCausalLM(
         Qwen3Config(
@@ -99,10 +99,11 @@ class Step:
     """The text of one step.
 
     Attributes:
-        ids: [row, token].
-        weights: How much the loss cares for each token [row, token].
-        mask: What each token may attend to: its own document but other questions, up to itself [row, 1, token, token].
-        positions: How many tokens of its document it may attend to, itself not counted [row, token].
+        ids: The token ids [row, token].
+        weights: The weight of each token in the loss [row, token].
+        mask: Whether a token may attend to another, which must not be later, nor of another document or another
+            question [row, 1, token, token].
+        positions: For each token, the number of earlier tokens to which it may attend [row, token].
     """
 
     ids: Tensor
@@ -111,12 +112,19 @@ class Step:
     positions: Tensor
 
     def to(self, device: torch.device) -> Step:
-        """The same text on another device."""
+        """Return the same text on another device."""
         return Step(*(tensor.to(device) for tensor in (self.ids, self.weights, self.mask, self.positions)))
 
 
 def make_step(tokenizer: PreTrainedTokenizerFast, seed: int, number: int, level: float) -> Step:
-    """Rows of whole documents, side by side."""
+    """Return the text of one step: rows that are filled with whole documents.
+
+    Args:
+        tokenizer: The tokenizer.
+        seed: The seed of the training.
+        number: The number of the step.
+        level: The difficulty of the documents, from 0 to 1.
+    """
     rng = random.Random(f"{seed} {number}")
     documents = []
     for kind, share in (MIXTURE if level else FIRST_MIXTURE).items():
@@ -146,7 +154,7 @@ def make_step(tokenizer: PreTrainedTokenizerFast, seed: int, number: int, level:
 
 
 class _Token(NamedTuple):
-    """A token in its document: see `Step` and `Piece`."""
+    """A token in its document; see `Step` and `Piece`."""
 
     id: int
     weight: float
@@ -155,7 +163,7 @@ class _Token(NamedTuple):
 
 
 def _encoded(tokenizer: PreTrainedTokenizerFast, kind: Kind, documents: list[Document]) -> list[list[_Token]]:
-    """Each document's tokens, from the one that opens a text to the one that ends it, or each of its questions."""
+    """Return each document's tokens, with a start token, and an end token after the text or after each question."""
     split = [pieces(kind, document) for document in documents]
     encoded = iter(tokenizer([piece.text for parts in split for piece in parts], add_special_tokens=False)["input_ids"])
     found = []
@@ -165,7 +173,7 @@ def _encoded(tokenizer: PreTrainedTokenizerFast, kind: Kind, documents: list[Doc
             shared = sum(token.question == 0 for token in tokens)
             new = [(token, piece.weight) for piece in group for token in next(encoded)]
             if question:
-                new[0] = new[0][0], 0.0  # what comes before it in the row is another question
+                new[0] = new[0][0], 0.0  # in the row it follows another question
             if question or not parts[-1].question:
                 new.append((0, 1.0))
             tokens += [_Token(token, weight, question, shared + at) for at, (token, weight) in enumerate(new)]
@@ -174,7 +182,7 @@ def _encoded(tokenizer: PreTrainedTokenizerFast, kind: Kind, documents: list[Doc
 
 
 def loss_of(model: Any, step: Step) -> Tensor:
-    """The weighted mean next-token NLL, in nats []."""
+    """Return the weighted mean next-token negative log-likelihood, in nats []."""
     hidden = model.model(
         input_ids=step.ids, attention_mask=step.mask, position_ids=step.positions, use_cache=False
     ).last_hidden_state
@@ -186,18 +194,18 @@ def loss_of(model: Any, step: Step) -> Tensor:
 
 
 def _level(number: int) -> float:
-    """The curriculum: how hard the documents of a step are."""
+    """Return the difficulty of the documents of a step, from 0 to 1."""
     return min(1.0, max(0.0, (number - EASY_STEPS) / HARDER_STEPS))
 
 
 def _rate(number: int, steps: int) -> float:
-    """The share of the full learning rate: a warm-up, a plateau, and a linear fall to the end."""
+    """Return the share of the full learning rate: a warm-up, a plateau, and a linear decay to the end."""
     fall = (steps - number) / (steps - FALL_FROM) if number > FALL_FROM else 1.0
     return min(1.0, (number + 1) / WARM_STEPS, max(0.01, fall))
 
 
 def _optimizers(model: Any) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks; AdamW for the embedding and the norms."""
+    """Return Muon for the matrices of the blocks, and AdamW for the embedding and the norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
@@ -207,11 +215,11 @@ def _optimizers(model: Any) -> list[torch.optim.Optimizer]:
 
 
 def train(
-    output: Annotated[Path, typer.Option(help="Directory for the model, the checkpoint and the log.")],
-    steps: Annotated[int, typer.Option(help="Steps of 4,096 tokens.")] = 4000,
-    seed: Annotated[int, typer.Option(help="Seed of the weights and of the text.")] = 0,
+    output: Annotated[Path, typer.Option(help="The directory for the model, the checkpoint and the log.")],
+    steps: Annotated[int, typer.Option(help="The number of steps, of 4,096 tokens each.")] = 4000,
+    seed: Annotated[int, typer.Option(help="The seed of the weights and of the text.")] = 0,
 ) -> None:
-    """Train the starter model from scratch; go on from the checkpoint in OUTPUT, if there is one."""
+    """Train the starter model from scratch, or continue from the checkpoint in OUTPUT, if there is one."""
     if not hasattr(torch.optim, "Muon"):
         raise typer.BadParameter(f"training takes torch 2.9 or newer, for its optimizer Muon, not {torch.__version__}")
     output.mkdir(parents=True, exist_ok=True)
@@ -266,7 +274,7 @@ def train(
 
 
 def _scores(model: Any, tokenizer: PreTrainedTokenizerFast) -> str:
-    """The model's metrics on the shipped tasks."""
+    """Return the model's metrics on the shipped tasks, as one line."""
     tasks = [f"starter_{kind}" for kind in ("stories", "sentiment", "qa")]
     harness: Any = registry().create("evaluator", "harness", {"tasks": tasks, "batch_size": 32})
     metrics = harness.evaluate(model, tokenizer)
@@ -276,7 +284,7 @@ def _scores(model: Any, tokenizer: PreTrainedTokenizerFast) -> str:
 def _save(
     checkpoint: Path, model: Any, optimizers: list[torch.optim.Optimizer], number: int, steps: int, seed: int
 ) -> None:
-    """Write the state, whole or not at all."""
+    """Write the checkpoint atomically."""
     state = {"number": number, "steps": steps, "seed": seed, "model": model.state_dict()}
     partial = checkpoint.with_suffix(".partial")
     torch.save(state | {"optimizers": [optimizer.state_dict() for optimizer in optimizers]}, partial)

@@ -1,10 +1,11 @@
-"""Generated English: the text that the starter model is trained, calibrated and measured on.
+"""Generated English: the text on which the starter model is trained, calibrated and measured.
 
-Three kinds of document, one per task family: `stories`, `sentiment` and `questions`; and `lists`, to begin with.
-Everything is drawn from the words of `words.py` by rules in this package, so that the text is the project's own.
+There are three kinds of documents, one per task family: `stories`, `sentiment` and `questions`. A fourth kind, `lists`,
+is used only at the start of the training. All text is generated from the words in `words.py` by rules in this package,
+so the text is the project's own.
 
-Every document belongs to one of two halves by a hash of its text: to those that training may see, and to those that
-are held out. Nothing that is held out is ever trained on, whatever the seed.
+A hash of its text decides whether a document is held out or may be used for training. A held-out document is never
+used for training, whatever the seed.
 """
 
 from __future__ import annotations

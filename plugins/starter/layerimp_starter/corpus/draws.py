@@ -1,4 +1,4 @@
-"""Draws documents of one kind from a seed."""
+"""Draw documents of one kind from a seed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Kind = Literal["stories", "sentiment", "questions", "lists"]
 
 
 def draw(kind: Kind, seed: int, *, held_out: bool, level: float = 1.0) -> Iterator[Document]:
-    """Documents of one kind and one half, without end; the same for the same seed.
+    """Yield documents of one kind without end; the same seed gives the same documents.
 
     Args:
-        kind: What they are.
-        seed: Of the draw.
-        held_out: From which half.
-        level: How hard they are, from 0 to 1.
+        kind: The kind of the documents.
+        seed: The seed of the draw.
+        held_out: Whether to draw held-out documents or documents for training.
+        level: The difficulty of the documents, from 0 to 1.
     """
     make = {"stories": stories, "sentiment": sentiment, "questions": questions, "lists": lists}[kind].make
     rng = random.Random(f"{kind} {seed}")

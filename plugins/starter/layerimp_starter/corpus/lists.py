@@ -1,4 +1,4 @@
-"""Lists of words, each to be said twice: whoever can do that can look up what came after a word."""
+"""Lists of words for a model to repeat, which teaches the model to look up the successor of a word."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ _WORDS = (*PEOPLE, *PLACES, *THINGS, *COLOURS, *CONTAINERS)
 
 
 def make(rng: random.Random, level: float) -> Document:
-    """A list of 6 to 20 different words; the level changes nothing."""
+    """Return a list of 6 to 20 different words; the level has no effect."""
     return Document(" ".join(rng.sample(_WORDS, rng.randint(6, 20))))

@@ -1,8 +1,8 @@
-"""Passages of facts about people, things and places, and questions that need one to three of them.
+"""Passages of facts about people, things and places, with questions that need one to three of the facts.
 
-A thing is with a person, or in a container that is with a person; a person is at a place. Things change hands while
-the passage runs. To answer "Where is the red key?" one needs the person who has the key (or the container that it is
-in) and the place of that person.
+A thing is with a person, or in a container that is with a person; a person is at a place. In the course of a passage,
+things may change hands. The answer to "Where is the red key?" depends on the person who has the key, or the container
+with the key, and on that person's place.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _AT = ("{p} is at the {l}.", "{p} went to the {l}.", "{p} is waiting at the {l}.
 _HAS = ("{p} has the {t}.", "{p} took the {t}.", "{p} is holding the {t}.", "The {t} is with {p}.")
 _IN = ("The {t} is in the {c}.", "Someone put the {t} in the {c}.", "The {c} holds the {t}.")
 _NOTES = {_AT: "{p} {l}.", _HAS: "{t} {p}.", _IN: "{t} {c}."}
-"""How a fact is put for a beginner: what is asked for is the word after."""
+"""The short form of each fact at low levels, in which the answer directly follows the word asked about."""
 
 _GIVES = ("{p} gave the {t} to {q}.", "{q} got the {t} from {p}.", "{p} handed the {t} to {q}.")
 
 SENTENCES_FROM = 0.25
-"""The level from which on every fact is a sentence."""
+"""The level from which on every fact is a full sentence."""
 
 
 @dataclass
 class _World:
-    """Who is where and has what."""
+    """The places of people, and the holders and containers of things."""
 
     place: dict[str, str] = field(default_factory=dict)
     holder: dict[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class _World:
 
 
 def make(rng: random.Random, level: float) -> Document:
-    """A passage and all questions about it, in random order; at level 0 of two people and one thing, in notes."""
+    """Return a passage and all questions about it, in random order; at level 0, short facts on 2 people and 1 thing."""
     world = _World()
     crowd = rng.sample(PEOPLE, rng.randint(2, 2 + round(2 * level)))
     for person, place in zip(crowd, rng.sample(PLACES, len(crowd)), strict=True):

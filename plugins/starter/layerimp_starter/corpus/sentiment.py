@@ -1,7 +1,7 @@
-"""Reviews of one or two claims, whose verdict hangs on negation and on contrast.
+"""Reviews of one or two claims, whose sentiment depends on negation and contrast.
 
-A claim is about one aspect; its polarity is that of its adjective, turned round by each negation. Of two claims that
-a word of contrast joins, the one in the main clause decides.
+A claim is about one aspect. Its polarity is that of its adjective, inverted by each negation. If a word of contrast
+joins two claims, the claim in the main clause decides the sentiment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 QUESTION = "Sentiment:"
 LABELS = ("negative", "positive")
 
-# {a} aspect, {x} adjective; by how often the form turns the adjective's polarity round.
+# {a} aspect, {x} adjective; grouped by how often the form inverts the adjective's polarity.
 _CLAIMS = (
     (
         "the {a} was {x}",
@@ -40,7 +40,7 @@ _CLAIMS = (
         "I doubt that anyone found the {a} anything but {x}",
     ),
 )
-# {m} the claim that decides, {s} the one that does not, of the opposite polarity.
+# {m} the claim that decides the sentiment, {s} the other claim, of the opposite polarity.
 _CONTRASTS = (
     "{s}, but {m}",
     "although {s}, {m}",
@@ -60,7 +60,7 @@ _OPENINGS = (
 
 
 def make(rng: random.Random, level: float) -> Document:
-    """A review and its sentiment; at level 0 one plain claim."""
+    """Return a review with its sentiment; at level 0, of two claims that agree, without negation."""
     topic = rng.choice(sorted(TOPICS))
     aspects = rng.sample(TOPICS[topic], 2)
     positive = rng.random() < 0.5
@@ -79,8 +79,8 @@ def make(rng: random.Random, level: float) -> Document:
 
 
 def _claim(rng: random.Random, aspect: str, positive: bool, level: float) -> str:
-    # Were every number of negations as likely as any other, no word would hint at the verdict, and nothing would pull
-    # a model towards learning the words at all.
+    # If every number of negations were equally likely, no word would hint at the sentiment, and a model would have no
+    # incentive to learn the words at all.
     (turns,) = rng.choices((0, 1, 2), weights=(5, 3.5 * min(1, 2 * level), 1.5 * level))
     form = rng.choice(_CLAIMS[turns])
     words = PRAISE if positive ^ (turns == 1) else BLAME

@@ -1,7 +1,7 @@
-"""Short stories, whose end hangs on their beginning: who went where, with what, and why.
+"""Short stories whose end depends on their beginning: who went where, with what, and why.
 
 A story follows one of several plots. A plot is a list of sentences, each in several wordings, with slots for the
-cast, the places and the things; what was set up early is asked for again at the end.
+characters, the places and the things. The end of a story needs details from its beginning.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ _PLOTS: tuple[_Plot, ...] = (
 
 
 def make(rng: random.Random, level: float) -> Document:
-    """A story; the level changes nothing, since a language model learns from stories of any length."""
+    """Return a story; the level has no effect, since a language model learns from stories of any length."""
     slots = _cast(rng)
     sentences = (rng.choice(wordings).format(**slots) for wordings in rng.choice(_PLOTS))
     return Document(" ".join(sentences))

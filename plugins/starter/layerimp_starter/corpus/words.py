@@ -1,4 +1,4 @@
-"""The words that the generated text is made of."""
+"""The words from which the text is generated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THINGS = tuple(
     "ball basket bell book box button candle coat coin cup drum flute hat key kite knife lamp letter map mirror ring "
     "rope scarf spoon stone sword toy umbrella watch whistle".split()
 )
-"""What can be carried."""
+"""Things that can be carried."""
 
 FOOD = tuple("apples bread cake carrots cheese cookies eggs honey milk nuts pears pie plums soup".split())
 
@@ -59,4 +59,4 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "museum": ("collection", "guide", "building", "shop", "tour", "staff"),
     "game": ("story", "music", "art", "puzzle", "sound", "final level"),
 }
-"""What is reviewed, and its aspects."""
+"""The subjects of reviews, each with its aspects."""
