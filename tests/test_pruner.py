@@ -217,7 +217,7 @@ def test_only_what_is_left_is_ranked() -> None:
 def test_the_plugin_ships_it() -> None:
     assert layerimp_pruners() == [Lowest]
     assert Lowest.name == "lowest"
-    assert Lowest.summary().endswith("the deeper goes first.")
+    assert Lowest.summary().endswith("the deeper block goes first.")
 
 
 def test_a_plan_survives_a_file() -> None:
