@@ -43,7 +43,7 @@ stream = Annotated[
 ]
 scratch = Annotated[
     Path | None,
-    typer.Option(help="Directory for hidden states of a streamed model. Default: they stay in memory."),
+    typer.Option(help="Directory for hidden states of a streamed model; implies --stream. Default: memory."),
 ]
 trust_remote_code = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
 scorer = Annotated[

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,6 +87,12 @@ def is_native(dtype: torch.dtype) -> bool:
         return any(flags.get(flag) for flag in _NATIVE_FLAGS[dtype])
     asks = (getattr(torch.cpu, name, None) for name in _NATIVE_QUESTIONS[dtype])  # for older versions of torch
     return any(ask() for ask in asks if ask)
+
+
+def emulation_note(model: str | Path, stored: torch.dtype) -> str:
+    """Return the line that says why a model computes in float32 by default."""
+    kind = name_of(stored)
+    return f"{model} computes in float32, since this CPU only emulates {kind} (--dtype {kind}: as stored)"
 
 
 def remember_stored(model: PreTrainedModel, stored: torch.dtype | None) -> None:

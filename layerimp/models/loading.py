@@ -20,7 +20,7 @@ from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
 from layerimp.errors import LayerimpError, ModelError, OptionError, cause, listing
 from layerimp.models.discovery import find_blocks
-from layerimp.models.dtypes import dtype_named, is_native, name_of, remember_stored
+from layerimp.models.dtypes import dtype_named, emulation_note, is_native, name_of, remember_stored
 from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
@@ -206,7 +206,7 @@ def float32_stands_in(
         sizes = f"{needs / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
         progress.note(f"{model} computes in {kind}, which this CPU only emulates: float32 needs {sizes}")
         return False
-    progress.note(f"{model} computes in float32, since this CPU only emulates {kind} (--dtype {kind}: as stored)")
+    progress.note(emulation_note(model, stored))
     return True
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
+from layerimp.blocks.modes import quiet
 from layerimp.models.cache import cached_bytes
-from layerimp.models.dtypes import stored_width
+from layerimp.models.dtypes import note_stored, stored_dtype, stored_width
 from layerimp.models.traits import longest_row
 from layerimp.sizes.ledger import Amounts, Ledger
 from layerimp.steps import Sublayer, sublayers_of
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import BlockStack
 
@@ -63,7 +68,8 @@ def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
     """Yield what each attention keeps per token; a single NaN for the whole model if this is not known by block."""
     length = min(CACHE_TOKENS, longest_row(stack.model) or CACHE_TOKENS)
     try:
-        kept = cached_bytes(stack.model, torch.ones((1, length), dtype=torch.long, device=stack.device))
+        model, device = (_shapes_only(stack.model), "meta") if stack.streamed else (stack.model, stack.device)
+        kept = cached_bytes(model, torch.ones((1, length), dtype=torch.long, device=device))
     except Exception:  # a model may fail in any way with its own cache
         kept = [0]
     if kept and len(kept) != len(stack):
@@ -71,3 +77,13 @@ def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
         return
     for block, size in enumerate(kept):
         yield [Sublayer(block, "attn")], Amounts(cache=size / length)
+
+
+def _shapes_only(model: PreTrainedModel) -> PreTrainedModel:
+    """Build the same model on the meta device alone, for a model of which only parts are in memory."""
+    with quiet(), torch.device("meta"):
+        made: PreTrainedModel = type(model)(copy.deepcopy(model.config))
+        made.eval()
+    nn.Module.to(made, model.dtype)
+    note_stored(made, stored_dtype(model))
+    return made

@@ -21,7 +21,7 @@ from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
 from layerimp.errors import ModelError, OptionError, one_line
 from layerimp.models.discovery import find_blocks
-from layerimp.models.dtypes import dtype_named, is_native, name_of, note_stored
+from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
 from layerimp.models.failures import unfit_keys, unloadable
 from layerimp.models.finite import refuse_non_finite_weights
 from layerimp.models.loading import auto_class, configuration, device_named, load_tokenizer, source_of, stored_in
@@ -104,8 +104,7 @@ def _default_dtype(
     if stored is None or str(model) == STARTER:
         return torch.float32
     if device.type == "cpu" and not is_native(stored):
-        kind = name_of(stored)
-        progress.note(f"{model} computes in float32, since this CPU only emulates {kind} (--dtype {kind}: as stored)")
+        progress.note(emulation_note(model, stored))
         return torch.float32
     return stored
 
@@ -175,7 +174,6 @@ class StreamedBlocks:
     Attributes:
         directory: The directory of the model.
         tensors: The tensors in its files, by name.
-        bytes: What the weights of each block take in the files.
 
     Raises:
         ModelError: a parameter of the blocks is not in the files.
@@ -185,9 +183,7 @@ class StreamedBlocks:
         self._stack, self._weights, self._scratch = stack, weights, scratch
         self.directory, self.tensors = weights.directory, weights.tensors
         self._keys = [weights.keys(self._prefix(index)) for index in range(len(stack))]
-        tensors = [[weights.tensors[key] for key in keys] for keys in self._keys]
-        self.bytes = [sum(one.bytes for one in block) for block in tensors]
-        self._ahead = _ReadAhead(tensors)
+        self._ahead = _ReadAhead([[weights.tensors[key] for key in keys] for keys in self._keys])
         self._meta = [dict(block.named_parameters(remove_duplicate=False)) for block in stack]
         self._versions = [_versions(block) for block in stack]
         self._holders: Counter[int] = Counter()
@@ -229,9 +225,8 @@ class StreamedBlocks:
         if self._scratch is None or hidden.device.type != "cpu" or not alone:
             return
         try:
-            with NamedTemporaryFile(
-                dir=self._scratch, prefix="layerimp-"
-            ) as file:  # gone when nothing maps it any more
+            # The file has no name once it is mapped, and is gone when nothing maps it any more.
+            with NamedTemporaryFile(dir=self._scratch, prefix="layerimp-") as file:
                 file.write(hidden.view(torch.uint8).flatten().numpy().data)
                 file.flush()
                 mapped: Any = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=hidden.nbytes)

@@ -201,7 +201,7 @@ def _begun(asked: Recipe, progress: Progress, *reads: str, may_stream: bool = Fa
     """The recipe, resolved, and its scorers; what is used by default is said, and a wrong option found."""
     check_heal_text(asked.heal_text, asked.healers)
     recipe = resolve(asked)
-    if recipe.stream and not may_stream:
+    if (recipe.stream or recipe.scratch is not None) and not may_stream:
         raise OptionError("only layerimp score and layerimp prune read a model block by block; leave out stream")
     if by_default := told(asked, recipe, reads):
         progress.note(by_default)

@@ -56,29 +56,40 @@ def prune_files(
         OutputError: there is no room for the checkpoints, or they cannot be written.
     """
     check_plans(plans, len(loaded.stack))
-    removals: dict[str, Removal] = {}
+    if getattr(loaded.model.config, "auto_map", None):
+        raise SurgeryError(f"{type(loaded.model).__name__} comes with code of its own, and is not pruned in files")
+    prepared: dict[str, tuple[Removal, dict[str, Stored]]] = {}
     for label, plan in plans.items():
         check_label(label)
         with selection.excusing(label):
-            removals[label] = prepare(loaded.stack, plan.blocks)
+            removal = prepare(loaded.stack, plan.blocks)
+            prepared[label] = removal, kept_tensors(loaded.stack, removal)
             report.plans[label] = plan
     forget_dropped(report, selection)
-    need = sum(one.bytes for removal in removals.values() for one in kept_tensors(loaded.stack, removal).values())
+    need = sum(one.bytes for _, tensors in prepared.values() for one in tensors.values())
     if need > (free := shutil.disk_usage(stage).free):
         raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
-    for label, removal in removals.items():
+    for label, (removal, tensors) in prepared.items():
         directory = begin_checkpoint(report, label, stage)
-        pruned = write_pruned(loaded, removal, directory, report.recipe, progress)
+        pruned = write_pruned(loaded, removal, tensors, directory, report.recipe, progress)
         report.sizes[label] = Size.of(pruned)
         describe_checkpoint(report, label, directory)
 
 
-def write_pruned(loaded: Loaded, removal: Removal, directory: Path, recipe: Recipe, progress: Progress) -> BlockStack:
+def write_pruned(
+    loaded: Loaded,
+    removal: Removal,
+    tensors: Mapping[str, Stored],
+    directory: Path,
+    recipe: Recipe,
+    progress: Progress,
+) -> BlockStack:
     """Write the checkpoint of a removal from a streamed model, and prove it; no more than one block is in memory.
 
     Args:
         loaded: The intact model.
         removal: What goes, and the configuration of what is left.
+        tensors: The tensors that stay; see `kept_tensors`.
         directory: An empty directory.
         recipe: The run; says how large a file gets, and whether the copied bytes are compared.
         progress: Where to report progress.
@@ -87,14 +98,12 @@ def write_pruned(loaded: Loaded, removal: Removal, directory: Path, recipe: Reci
         The blocks of the pruned model, streamed from what was written.
 
     Raises:
-        SurgeryError: something besides the blocks would have to be cut, the name of a tensor does not show its block,
-            a model cannot run, or the pruned model does not compute the same as the intact one with the removed steps
-            bypassed.
+        SurgeryError: a model cannot run, or the pruned model does not compute the same as the intact one with the
+            removed steps bypassed.
         CheckpointError: a source file has become shorter, the copied tensors differ from the originals, or the
             checkpoint loads with the wrong number of blocks.
         OutputError: the checkpoint cannot be written.
     """
-    tensors = kept_tensors(loaded.stack, removal)
     size = sum(one.bytes for one in tensors.values())
     with progress.stage("copy the weights", size) as advance:
         limit = None if recipe.max_shard_size is None else size_in_bytes(recipe.max_shard_size)

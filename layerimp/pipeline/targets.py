@@ -60,11 +60,13 @@ class Goal:
             ModelError: a target limits the KV cache but the size of the model's cache is not known, or the model's
                 blocks cannot be divided.
             OptionError: the intact model meets all targets, or no removal meets them; then the error names the smallest
-                possible value.
+                possible value. Or a target limits the latency of a streamed model.
         """
         targets = read_targets(recipe.targets)
         ledger = ledger_of(stack, halves_of(stack, _divided(recipe, len(stack))))
-        timed = any(one.quantity == LATENCY for one in targets)
+        timed = next((one for one in targets if one.quantity == LATENCY), None)
+        if timed and stack.streamed:
+            raise OptionError(f"{timed}: a latency is measured on a whole model in memory, and this one is streamed")
         clock = Clock(recipe, stack, tokenizer, progress) if timed else None
         whole = ledger.left(())
         intact = {
@@ -110,7 +112,7 @@ class Goal:
         for target, limit in self._counted():
             value = self.intact[target.quantity]
             if math.isnan(value):
-                raise ModelError(f"{target}: what {kind} keeps of each token cannot be told block by block")
+                raise ModelError(f"{target}: the size of the cache of {kind} is not known by block")
             if not value:
                 raise ModelError(f"{target}: {kind} keeps nothing of the tokens that it has read")
             least = self.ledger.least(

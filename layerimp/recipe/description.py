@@ -94,7 +94,8 @@ class Recipe(Part):
     )
     scratch: Path | None = Field(
         None,
-        description="A directory for the hidden states of a streamed model, which then take no memory while they wait.",
+        description="A directory for the hidden states of a streamed model, which then take no memory while they wait; "
+        "with it, the model is streamed.",
     )
     scorers: Scorers = Field(
         default_factory=lambda: {SCORER: ComponentSpec(name=SCORER)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,7 +65,12 @@ class Target:
         return f"{self.quantity}={self.asked}"
 
     def limit(self, intact: float) -> float:
-        """Return the largest allowed value, in the unit of `UNITS`, if the intact model has the value `intact`."""
+        """Return the largest allowed value, in the unit of `UNITS`, if the intact model has the value `intact`.
+
+        If `intact` is a NaN, since it is not known, so is a limit that is a factor of it.
+        """
+        if self.factor and math.isnan(intact):
+            return intact
         return float(self.value * Fraction(intact)) if self.factor else float(self.value)
 
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from support.mood import Run
+from support.streamed import saved
 from support.tiny import tiny
 from torch import Tensor
+from transformers import LlamaConfig
 
 import layerimp
 from layerimp.checkpoint import copying
@@ -21,17 +23,11 @@ from layerimp.models.streaming import load_streamed
 from layerimp.pipeline import file_pruning
 from layerimp.pipeline.commands import prune_model
 from layerimp.recipe import make_recipe, size_in_bytes
-from layerimp.testing import BLOCKS, tiny_tokenizer
+from layerimp.testing import BLOCKS
 
 WHOLE = ["llama", "gemma2", "gemma3_text", "phi", "gpt2", "opt", "bloom", "mixtral", "qwen3_moe", "gpt_oss", "gpt_neo"]
 WHOLE += ["bert", "deberta-v2", "falcon", "granite"]
 SEAMS = ["llama", "gemma2", "gpt2", "mixtral", "olmo2", "opt", "bert"]
-
-
-def saved(model: Any, directory: Path, **options: Any) -> Path:
-    model.save_pretrained(directory, **options)
-    tiny_tokenizer().save_pretrained(directory)
-    return directory
 
 
 def weights(directory: Path) -> dict[str, Tensor]:
@@ -229,8 +225,39 @@ def test_the_command_scores_and_prunes(
     assert found[0] == found[1] == found[2]
 
 
-def test_other_commands_do_not_stream(layerimp_command: Run, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("stream: true\n")
+@pytest.mark.parametrize("line", ["stream: true", "scratch: ."])
+def test_other_commands_do_not_stream(line: str, layerimp_command: Run, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"{line}\n")
     code, _, err = layerimp_command("run", "--recipe", tmp_path / "recipe.yaml")
     assert code == 2
     assert "only layerimp score and layerimp prune read a model block by block" in err
+
+
+def test_sizes_are_asked_for_as_in_memory(
+    layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    options = ["--model", model_dir, "--scorer", "block-influence", "--calibration", calibration_file]
+    options += ["--samples", 8, "--max-length", 16, "--target", "kv-cache=0.6", "--target", "parameters=0.9", "--json"]
+    found = []
+    for more in ([], ["--stream"]):
+        output = tmp_path / f"out{len(found)}"
+        code, out, err = layerimp_command("prune", *options, *more, "--output", output)
+        assert code == 0, err
+        found.append(out.replace(output.name, "out"))
+    assert found[0] == found[1]
+
+
+def test_a_latency_is_not_measured_on_a_streamed_model(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    arguments = ["--model", model_dir, "--target", "latency=0.8", "--stream", "--output", tmp_path / "out"]
+    code, _, err = layerimp_command("prune", *arguments, "--samples", 2, "--max-length", 8)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("layerimp: latency=0.8: a latency is measured on a whole model in memory")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_with_code_of_its_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved(tiny("llama"), tmp_path / "model")
+    monkeypatch.setattr(LlamaConfig, "auto_map", {"AutoModelForCausalLM": "mine.Mine"}, raising=False)
+    with pytest.raises(SurgeryError, match="LlamaForCausalLM comes with code of its own"):
+        pruned(model, tmp_path / "out", [1], stream=True)
+    assert not (tmp_path / "out").exists()

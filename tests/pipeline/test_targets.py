@@ -15,6 +15,7 @@ from support.tiny import UNEVEN, classifier, tiny
 from transformers import PreTrainedModel
 
 import layerimp
+from layerimp.models import sizing
 from layerimp.report.documents import MetricsFile, Report
 from layerimp.testing import tiny_tokenizer
 
@@ -237,3 +238,13 @@ def test_a_pruner_that_cannot_go_on_is_told(layerimp_command: Run, asking: list[
     code, _, err = layerimp_command(*arguments, "--set", "greedy.protect_last=3", "--target", "kv-cache=0.5")
     assert code == 2
     assert "kv-cache=0.5 is not reached before 2 blocks would have to go" in err
+
+
+@pytest.mark.parametrize("target", ["kv-cache=0.5", "kv-cache=1KiB"])
+def test_a_cache_that_is_not_known_by_block(
+    target: str, layerimp_command: Run, asking: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizing, "cached_bytes", lambda *_: [1])
+    code, _, err = layerimp_command("prune", *asking, "--target", target, "--output", tmp_path / "out")
+    assert code == 2
+    assert "the size of the cache of Qwen3MoeForCausalLM is not known by block" in err.splitlines()[-1]
