@@ -208,10 +208,13 @@ class Evaluator(Component):
 
     Attributes:
         kind: `quality` for what a model can do, so that a retained share can be computed; `cost` for time and space.
+        needs_weights: Whether the values of the weights are needed. An evaluator for which this is false also measures
+            models that are streamed; it then gets a model whose parameters are on the meta device.
         progress: Where to report progress; set before the evaluator runs.
     """
 
     kind: ClassVar[Literal["quality", "cost"]] = "quality"
+    needs_weights: ClassVar[bool] = True
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

@@ -94,8 +94,9 @@ def _times(found: Forecast) -> Iterator[str]:
 
 def _memory(memory: MemoryForecast) -> str:
     copy = f", and {gib(memory['verifying'])} to verify a checkpoint" if memory["verifying"] else ""
+    at_a_time = " at a time (streamed)" if memory["streamed"] else ""
     return (
-        f"memory on {memory['device']}: {gib(memory['weights'])} of weights in {memory['dtype']}{copy}; "
+        f"memory on {memory['device']}: {gib(memory['weights'])} of weights{at_a_time} in {memory['dtype']}{copy}; "
         f"{gib(memory['free'])} are free"
     )
 

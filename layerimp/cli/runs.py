@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @o.taking(
     "model scorer calibration tasks output ratio count target keep blocks cuts pruner protect no_baselines heal "
-    f"heal_text allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} {o.MODEL} overwrite max_shard_size "
-    "no_verify recipe dry_run json"
+    f"heal_text allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} stream scratch {o.MODEL} overwrite "
+    "max_shard_size no_verify recipe dry_run json"
 )
 def run(*, dry_run: bool, **given: Any) -> int:
     """Score every block, remove the least important ones, and measure what that costs.

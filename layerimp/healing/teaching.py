@@ -71,6 +71,24 @@ class Teaching:
             output = run(self._ours.backbone, batch)
             return _divergence(self._ours, output, self._theirs, expected, targets), int(targets.mask.sum())
 
+    def text(self, batch: Batch) -> tuple[Tensor, int]:
+        """Return the pupil's negative log-likelihood of a batch: of its next tokens, or of its labels.
+
+        The teacher takes no part, unless it has to provide the labels. The logits of language models exist for a few
+        tokens at a time.
+
+        Returns:
+            The sum in nats, and the number of predictions.
+        """
+        with in_eval_mode(self._case.pruned.model):
+            output = run(self._ours.backbone, batch)
+            unlabelled = self.predicts == "label" and "labels" not in batch
+            targets = self._theirs.targets(batch, self._taught(batch) if unlabelled else output)
+            values, slopes = self._ours.gradient(output, targets)
+        # The value is the likelihood, and the gradient is the head's, which has been computed already.
+        joined = torch.stack([(output[field] * slope).sum() for field, slope in slopes.items()]).sum()
+        return joined - joined.detach() + values.sum().to(joined), int(targets.mask.sum())
+
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the inputs of the heads of pupil and teacher where a token is predicted, each [token, hidden]."""
         expected = self._taught(batch)

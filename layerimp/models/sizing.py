@@ -19,7 +19,7 @@ from layerimp.sizes.ledger import Amounts, Ledger
 from layerimp.steps import Sublayer, sublayers_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import BlockStack
@@ -68,7 +68,7 @@ def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
     """Yield what each attention keeps per token; a single NaN for the whole model if this is not known by block."""
     length = min(CACHE_TOKENS, longest_row(stack.model) or CACHE_TOKENS)
     try:
-        model, device = (_shapes_only(stack.model), "meta") if stack.streamed else (stack.model, stack.device)
+        model, device = (shapes_only(stack.model), "meta") if stack.streamed else (stack.model, stack.device)
         kept = cached_bytes(model, torch.ones((1, length), dtype=torch.long, device=device))
     except Exception:  # a model may fail in any way with its own cache
         kept = [0]
@@ -79,10 +79,15 @@ def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
         yield [Sublayer(block, "attn")], Amounts(cache=size / length)
 
 
-def _shapes_only(model: PreTrainedModel) -> PreTrainedModel:
-    """Build the same model on the meta device alone, for a model of which only parts are in memory."""
+def shapes_only(model: PreTrainedModel, config: PretrainedConfig | None = None) -> PreTrainedModel:
+    """Build a model on the meta device alone, for a model of which only parts are in memory.
+
+    Args:
+        model: The model that is built again.
+        config: Another configuration, such as that of the pruned model.
+    """
     with quiet(), torch.device("meta"):
-        made: PreTrainedModel = type(model)(copy.deepcopy(model.config))
+        made: PreTrainedModel = type(model)(copy.deepcopy(config or model.config))
         made.eval()
     nn.Module.to(made, model.dtype)
     note_stored(made, stored_dtype(model))

@@ -13,6 +13,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
+from layerimp.models.sizing import shapes_only
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.file_pruning import prune_files
 from layerimp.pipeline.healing import HealerSet, check_text, configured, further_text, heal_pruned
@@ -22,7 +23,7 @@ from layerimp.pipeline.removals import plan_removals, prepare_removals
 from layerimp.pipeline.resolve import anywhere, made_pruner, model_anywhere, resolve, told
 from layerimp.pipeline.scores import Unit, score_blocks
 from layerimp.pipeline.stages import Loaded, check_calibration, load_model, read_text
-from layerimp.pipeline.streaming import is_streamed
+from layerimp.pipeline.streaming import is_run_streamed, is_streamed
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import Permissions, Recipe, check_heal_text, check_kind
@@ -51,7 +52,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     """
     check_kind(recipe, Recipe)
     allowed, lenient = permissions or Permissions(), recipe.tasks is None
-    recipe, selection = _begun(recipe, progress, "calibration", "tasks")
+    recipe, selection = _begun(recipe, progress, "calibration", "tasks", may_stream=True)
     check_ahead(recipe.model, allowed, partial(budget_of, recipe))
     with Unfinished() as unfinished, output_directory(recipe) as stage:
         trained_on = check_calibration(recipe, allowed, progress)
@@ -59,7 +60,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         made = {label: configured(spec.name, spec.options) for label, spec in recipe.healers.items()}
         if recipe.keep is not None or any(evaluator.kind == "quality" for evaluator in evaluators.values()):
             selection.add_baselines(recipe)
-        loaded = load_model(recipe, allowed, progress)
+        loaded = load_model(recipe, allowed, progress, streamed=is_run_streamed(recipe, evaluators, progress))
         report = _report(recipe, loaded, selection)
         evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient, failed=report.failed)
         drawn = read_text(report, loaded, trained_on, progress)
@@ -69,9 +70,14 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         if made:
             check_text(recipe, evaluators, drawn, healers.further)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
-        prune = _prune_by_amount if recipe.keep is None else prune_to_quality
-        removals, healed = prune(report, loaded, drawn, selection, healers, evaluation, evaluators, stage, progress)
-        _evaluate_costs(report, evaluation, evaluators, removals, healed)
+        if loaded.stack.streamed:
+            plans = plan_removals(report, loaded, drawn, selection, progress)
+            models = prune_files(report, loaded, plans, selection, stage, progress, command="run")
+            _evaluate_costs(report, evaluation.beside(shapes_only(loaded.model)), evaluators, {}, models)
+        else:
+            prune = _prune_by_amount if recipe.keep is None else prune_to_quality
+            removals, healed = prune(report, loaded, drawn, selection, healers, evaluation, evaluators, stage, progress)
+            _evaluate_costs(report, evaluation, evaluators, removals, healed)
         if stage:
             report.write(stage)
     if recipe.output:  # the results are in place before the page is made of them
@@ -165,7 +171,7 @@ def prune_model(
             plans = {"blocks": _named_by_the_user(recipe, len(loaded.stack))}
         _note_other_models(recipe, plans, progress)
         if loaded.stack.streamed:
-            prune_files(report, loaded, plans, selection, stage, progress)
+            prune_files(report, loaded, plans, selection, stage, progress, command="prune")
         else:
             for label, removal in prepare_removals(report, loaded, plans, selection, stage).items():
                 with removal.applied():
@@ -202,7 +208,7 @@ def _begun(asked: Recipe, progress: Progress, *reads: str, may_stream: bool = Fa
     check_heal_text(asked.heal_text, asked.healers)
     recipe = resolve(asked)
     if (recipe.stream or recipe.scratch is not None) and not may_stream:
-        raise OptionError("only layerimp score and layerimp prune read a model block by block; leave out stream")
+        raise OptionError("only layerimp score, prune and run read a model block by block; leave out stream")
     if by_default := told(asked, recipe, reads):
         progress.note(by_default)
     made_pruner(recipe.pruner, recipe.cuts)
@@ -255,12 +261,20 @@ def _evaluate_costs(
     evaluation: Evaluation,
     evaluators: dict[str, Evaluator],
     removals: Mapping[str, Removal],
-    healed: Mapping[str, PreTrainedModel],
+    others: Mapping[str, PreTrainedModel],
 ) -> None:
-    """Measure the costs of all models one right after the other, so that the machine's load is about the same."""
+    """Measure the costs of all models one right after the other, so that the machine's load is about the same.
+
+    Args:
+        report: Receives the costs.
+        evaluation: Measures the intact model.
+        evaluators: The evaluators, by label.
+        removals: What is removed from the intact model, by label.
+        others: Models beside the intact one, by label.
+    """
     report.footprint[ORIGINAL] = evaluation.of(evaluators, "cost")
     for label, removal in removals.items():
         with removal.applied():
             report.footprint[label] = evaluation.of(evaluators, "cost", label)
-    for label, model in healed.items():
+    for label, model in others.items():
         report.footprint[label] = evaluation.beside(model).of(evaluators, "cost", label)

@@ -13,7 +13,9 @@ from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden, requi
 from layerimp.blocks.modes import quiet
 from layerimp.checkpoint.copying import copy_weights, require_same_bytes
 from layerimp.errors import CheckpointError, OutputError, SurgeryError, one_line
+from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF, stored_dtype
+from layerimp.models.sizing import shapes_only
 from layerimp.models.stored_weights import Stored, WeightNames
 from layerimp.models.streaming import StreamedBlocks, load_streamed
 from layerimp.pipeline.ahead import check_plans
@@ -42,12 +44,18 @@ def prune_files(
     loaded: Loaded,
     plans: Mapping[str, PrunePlan],
     selection: Selection,
-    stage: Path,
+    stage: Path | None,
     progress: Progress,
-) -> None:
-    """Write the checkpoint of each plan of a streamed model; see `write_pruned`.
+    *,
+    command: str,
+) -> dict[str, PreTrainedModel]:
+    """Write the checkpoint of each plan of a streamed model; see `write_pruned`. Without a stage nothing is written.
 
-    The report then holds the plans that could be carried out, the sizes of what they leave, and the checkpoints.
+    The report then holds the plans that could be carried out, the sizes of what they leave, and the checkpoints, whose
+    cards name the command.
+
+    Returns:
+        The pruned models, by label, on the meta device.
 
     Raises:
         OptionError: a plan removes nothing, is for another number of blocks, or has a label that cannot be one; or
@@ -66,14 +74,23 @@ def prune_files(
             prepared[label] = removal, kept_tensors(loaded.stack, removal)
             report.plans[label] = plan
     forget_dropped(report, selection)
+    models = {label: _described(loaded.model, removal) for label, (removal, _) in prepared.items()}
+    report.sizes |= {label: Size.of(find_blocks(model)) for label, model in models.items()}
+    if stage is None:
+        return models
     need = sum(one.bytes for _, tensors in prepared.values() for one in tensors.values())
     if need > (free := shutil.disk_usage(stage).free):
         raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
     for label, (removal, tensors) in prepared.items():
         directory = begin_checkpoint(report, label, stage)
-        pruned = write_pruned(loaded, removal, tensors, directory, report.recipe, progress)
-        report.sizes[label] = Size.of(pruned)
-        describe_checkpoint(report, label, directory)
+        report.sizes[label] = Size.of(write_pruned(loaded, removal, tensors, directory, report.recipe, progress))
+        describe_checkpoint(report, label, directory, command)
+    return models
+
+
+def _described(model: PreTrainedModel, removal: Removal) -> PreTrainedModel:
+    """Return the pruned model of a removal, on the meta device."""
+    return shapes_only(model, None if removal.shortened is None else removal.shortened.config)
 
 
 def write_pruned(

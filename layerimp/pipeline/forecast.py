@@ -20,6 +20,7 @@ from layerimp.pipeline.output import check_output
 from layerimp.pipeline.pace import block_seconds
 from layerimp.pipeline.resolve import made_pruner, resolve, told
 from layerimp.pipeline.stages import check_calibration
+from layerimp.pipeline.streaming import is_run_streamed
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
 from layerimp.recipe import check_heal_text
@@ -82,12 +83,12 @@ def foretell(
     if scored:
         check_calibration(recipe, permissions, progress)
     selection = Selection.of(recipe, progress)
-    if command == "run":
-        evaluators = prepared(recipe, permissions, progress)
-        if any(evaluator.kind == "quality" for evaluator in evaluators.values()):
-            selection.add_baselines(recipe)
+    evaluators = prepared(recipe, permissions, progress) if command == "run" else {}
+    streamed = is_run_streamed(recipe, evaluators, progress)
+    if command == "run" and any(evaluator.kind == "quality" for evaluator in evaluators.values()):
+        selection.add_baselines(recipe)
     outline = Outline.of(recipe.model, trust_remote_code=permissions.trust_remote_code)
-    return _Foretelling(command, recipe, plans, outline, selection, scored, permissions).document()
+    return _Foretelling(command, recipe, plans, outline, selection, scored, streamed, permissions).document()
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class _Foretelling:
     outline: Outline
     selection: Selection
     scored: bool
+    streamed: bool
     permissions: Permissions
 
     def document(self) -> Forecast:
@@ -237,11 +239,14 @@ class _Foretelling:
 
     def _memory(self) -> MemoryForecast:
         place, dtype = self._computed_in()
-        weights = self.outline.ledger.left(()).parameters * dtype.itemsize
-        copied = self.recipe.output is not None and self.recipe.verify
+        whole, held = self.outline.ledger.left(()).parameters, self.outline.held_if_streamed()
+        weights = (held if self.streamed else whole) * dtype.itemsize
+        # The pruned files are tried even if they are not compared.
+        copied = self.recipe.output is not None and (self.recipe.verify or self.streamed)
         return {
             "device": str(place),
             "dtype": name_of(dtype),
+            "streamed": self.streamed,
             "weights": weights,
             "verifying": weights if copied else 0,
             "free": free_bytes(place),

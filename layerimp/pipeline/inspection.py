@@ -44,7 +44,7 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
         "files": _files(outline),
         "memory": {
             "weights": whole.bytes,
-            "streamed": max(outline.ledger.inside(sublayers_of(index)).bytes for index in range(len(outline.stack))),
+            "streamed": outline.ledger.largest_block.bytes,
             "free": free_bytes(torch.device("cpu")),
         },
         "notes": list(_notes(outline)),

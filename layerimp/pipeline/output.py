@@ -64,9 +64,9 @@ def begin_checkpoint(report: Report, label: str, stage: Path) -> Path:
     return stage / relative
 
 
-def describe_checkpoint(report: Report, label: str, directory: Path) -> None:
-    """Put the card, the record and the source's licence of a checkpoint that `prune` made beside its weights."""
-    (directory / CARD).write_text(_card(report, label, directory, "prune"), encoding="utf-8")
+def describe_checkpoint(report: Report, label: str, directory: Path, command: str) -> None:
+    """Put the card, the record and the source's licence of a checkpoint that a command made beside its weights."""
+    (directory / CARD).write_text(_card(report, label, directory, command), encoding="utf-8")
     _record(report, label).write(directory)
 
 

@@ -11,6 +11,9 @@ from layerimp.models.headers import read_headers
 from layerimp.models.loading import device_named
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from layerimp.evaluator import Evaluator
     from layerimp.progress import Progress
     from layerimp.recipe import Recipe
 
@@ -37,6 +40,22 @@ def is_streamed(recipe: Recipe, progress: Progress) -> bool:
             f"{recipe.model} is read block by block, since its weights take {sizes} (an error with --no-stream)"
         )
     return bool(sizes)
+
+
+def is_run_streamed(recipe: Recipe, evaluators: Mapping[str, Evaluator], progress: Progress) -> bool:
+    """Whether the blocks of a run's model stay in their files; see `is_streamed`. If not requested, only if they can.
+
+    Raises:
+        OptionError: the recipe asks for reading block by block, and for work that needs whole models.
+        ModelError: the recipe asks for the whole model, which does not fit into memory.
+    """
+    whole = [f"the evaluator {label}" for label, evaluator in evaluators.items() if evaluator.needs_weights]
+    whole += ["--heal"] * bool(recipe.healers) + ["--keep"] * (recipe.keep is not None)
+    if not whole or recipe.stream is False:
+        return is_streamed(recipe, progress)
+    if recipe.stream or recipe.scratch is not None:
+        raise OptionError(f"{whole[0]} needs whole models in memory; a streamed run takes --tasks none and no healer")
+    return False
 
 
 def _lacking(recipe: Recipe) -> str:

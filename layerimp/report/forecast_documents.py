@@ -118,7 +118,11 @@ class MemoryForecast(TypedDict):
 
     device: Annotated[str, Field(description="The device of the model.")]
     dtype: Annotated[str, Field(description="The dtype that the model computes in.")]
-    weights: Annotated[int, Field(description="The bytes of the weights in that dtype.")]
+    streamed: Annotated[
+        bool,
+        Field(description="Whether the blocks are read one after another, so that few weights are held at a time."),
+    ]
+    weights: Annotated[int, Field(description="The bytes of the weights in that dtype, held at a time.")]
     verifying: Annotated[int, Field(description="The bytes of the copy that verifies a checkpoint; 0 without one.")]
     free: Annotated[int, Field(description="The bytes that are currently free on the device.")]
 

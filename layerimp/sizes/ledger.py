@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from layerimp.steps import Sublayer
+from layerimp.steps import Sublayer, sublayers_of
 
 if TYPE_CHECKING:
     from layerimp.steps import Cuts
@@ -73,6 +73,12 @@ class Ledger:
         """Return the size of the model without some sublayers."""
         out = frozenset(gone)
         return sum((amounts for owners, amounts in self.parts.items() if not owners <= out), self.outside)
+
+    @property
+    def largest_block(self) -> Amounts:
+        """The size of the block with the most bytes."""
+        sizes = (self.inside(sublayers_of(block)) for block in range(self.num_blocks))
+        return max(sizes, key=lambda size: size.bytes)
 
     def inside(self, of: Collection[Sublayer]) -> Amounts:
         """Return the size of what is removed with some sublayers."""

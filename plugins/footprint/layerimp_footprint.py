@@ -24,11 +24,12 @@ class Footprint(Evaluator):
     """Parameters, bytes of the weights and of the cache, and the latency and throughput of one forward.
 
     The forward runs the whole model, including the head, on one batch of arbitrary tokens. The timed forwards run
-    without a cache.
+    without a cache. Of a streamed model only the sizes are measured.
     """
 
     name = "footprint"
     kind = "cost"
+    needs_weights = False
 
     class Config(Options):
         """The options of `footprint`: the size of the batch, and the number of forwards."""
@@ -48,7 +49,8 @@ class Footprint(Evaluator):
         Returns:
             `parameters` (tied weights count once), `bytes` (of the parameters as stored), `kv_bytes_per_token` (of the
             cache that generation keeps, such as keys and values, in the dtype of the stored weights; omitted for models
-            without a cache), `latency_ms` (the median of one forward) and `tokens_per_second`.
+            without a cache), `latency_ms` (the median of one forward) and `tokens_per_second`. A model on the meta
+            device has no times.
 
         Raises:
             ModelError: the model does not take token ids.
@@ -58,17 +60,22 @@ class Footprint(Evaluator):
         batch, length = self.config.sequences, min(self.config.seq_length, longest_row(model) or self.config.seq_length)
         tokens = _tokens(model, batch, length)
         kept = sum(cached_bytes(model, tokens))
-        seconds = self._time(model, tokens)
-        latency, error = statistics.median(seconds), _error_of_median(seconds)
-        speed = batch * length / latency
 
         def metric(name: str, value: float, stderr: float | None = None, *, better: bool = False) -> Metric:
             return Metric("footprint", name, float(value), stderr, better)
 
-        return [
+        sizes = [
             metric("parameters", sum(parameter.numel() for parameter in model.parameters())),
             metric("bytes", stored_bytes(model)),
             *([] if not kept else [metric("kv_bytes_per_token", kept / tokens.numel())]),
+        ]
+        if model.device.type == "meta":
+            return sizes
+        seconds = self._time(model, tokens)
+        latency, error = statistics.median(seconds), _error_of_median(seconds)
+        speed = tokens.numel() / latency
+        return [
+            *sizes,
             metric("latency_ms", 1000 * latency, None if error is None else 1000 * error),
             metric("tokens_per_second", speed, None if error is None else speed * error / latency, better=True),
         ]

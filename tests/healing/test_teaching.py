@@ -71,6 +71,37 @@ def test_the_divergence_of_labels() -> None:
     assert torch.autograd.grad(found, next(case.pruned[0].parameters()))[0].abs().sum() > 0
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
+def test_the_loss_on_the_text_and_its_gradient(name: str) -> None:
+    """Value and gradient as from whole logits: of the text's next tokens."""
+    case = case_of(tiny(name), [1])
+    weight = next(value for value in case.pruned[0].parameters() if value.ndim == 2)
+    for one in TEXT:
+        found, count = Teaching(case).text(one)
+        logits = case.pruned.model.eval()(**one).logits[:, :-1].log_softmax(-1)
+        real = one["attention_mask"][:, 1:].bool()
+        expected = -logits.gather(-1, one["input_ids"][:, 1:, None])[..., 0][real].sum()
+        assert count == int(real.sum())
+        torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-4, atol=1e-6)
+        (slope,), (aim,) = (torch.autograd.grad(each, weight) for each in (2 * found, 2 * expected))
+        torch.testing.assert_close(slope, aim, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_loss_of_labels(labelled: bool) -> None:
+    """A classifier's labels are the text's, or without them the predictions of the intact model."""
+    case = case_of(classifier("bert"), [1, 2])
+    with torch.no_grad():
+        said = case.intact.model.eval()(**TEXT[0]).logits.argmax(-1)
+    labels = 1 - said.clamp(max=1) if labelled else said
+    found, count = Teaching(case).text({**TEXT[0], "labels": labels} if labelled else TEXT[0])
+    expected = functional.cross_entropy(case.pruned.model.eval()(**TEXT[0]).logits, labels, reduction="sum")
+    assert count == 3
+    torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-4, atol=1e-6)
+    slope, aim = (torch.autograd.grad(each, next(case.pruned[0].parameters()))[0] for each in (found, expected))
+    torch.testing.assert_close(slope, aim, rtol=1e-3, atol=1e-6)
+
+
 def test_a_pupil_like_its_teacher_diverges_by_nothing() -> None:
     """The pruned model lacks only a block that adds nothing, so it equals the intact model."""
     model = tiny("llama")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from layerimp import Healer
 from layerimp.healer import Case, Repair
 from layerimp.healing import Teaching, replace, trying
 from layerimp.registry.catalog import registry
 from layerimp_distill.options import DistillConfig
 
+if TYPE_CHECKING:
+    from layerimp_distill.course import Outcome
+
 
 class Distill(Healer):
-    """Trains the blocks beside the gaps to reproduce the intact model, if that lowers the held-out loss."""
+    """Trains the blocks beside the gaps to reproduce the intact model, if that lowers the held-out loss.
+
+    Attributes:
+        outcome: The held-out loss in the course of the last training; None before it.
+    """
 
     name = "distill"
     reference = (
@@ -19,6 +28,7 @@ class Distill(Healer):
     Config = DistillConfig
 
     config: DistillConfig
+    outcome: Outcome | None = None
 
     def heal(self, case: Case) -> list[Repair]:
         """Run the healer named in the option `first`, if any, and then train.
@@ -27,10 +37,11 @@ class Distill(Healer):
             OptionError: `steps`, `tokens` and `minutes` are all null.
             PredictionError: the models predict neither the next token nor a label.
         """
+        from layerimp_distill.course import Limits
         from layerimp_distill.learning import learning
         from layerimp_distill.losses import loss_of
         from layerimp_distill.memory import Memory
-        from layerimp_distill.training import Limits, train
+        from layerimp_distill.training import train
 
         config = self.config
         limits = Limits(config.steps, config.tokens, config.minutes)
@@ -42,15 +53,17 @@ class Distill(Healer):
         with learning(case, config.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
             outcome = train(case, learner, loss, limits, config, memory, before=before.mean)
             values = learner.values()
-        told = {"loss_before": before.mean, "steps": float(outcome.steps), "tokens": float(outcome.tokens)}
-        with trying(case.pruned.model) as keep:
-            if outcome.improved:
+        self.outcome = outcome
+        if outcome.best is not None:
+            with trying(case.pruned.model) as keep:
                 for path, value in values.items():
                     replace(case.pruned.model, path, value)
-            after = case.loss()
-            if outcome.improved and after.is_clearly_below(before):
-                keep()
-                return [_taught(repair, told | {"loss_after": after.mean}) for repair in done]
+                after = case.loss()
+                if after.is_clearly_below(before):
+                    keep()
+                    told = {"loss_before": before.mean, "loss_after": after.mean}
+                    told |= {"steps": float(outcome.best.steps), "tokens": float(outcome.best.tokens)}
+                    return [_taught(repair, told) for repair in done]
         why = "training did not clearly lower the held-out loss"
         return [Repair(one.gap, one.done, "; ".join(filter(None, (one.why, why))), one.numbers) for one in done]
 

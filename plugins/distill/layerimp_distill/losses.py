@@ -21,12 +21,14 @@ def loss_of(name: str, teaching: Teaching, batches: Iterable[Batch]) -> Loss:
     """Return a loss by its name.
 
     Args:
-        name: `divergence`, `hidden` or `streams`. For a classifier, `hidden` means the divergence as well.
+        name: `divergence`, `hidden`, `streams` or `text`. For a classifier, `hidden` means the divergence as well.
         teaching: Both models.
         batches: The text from which the metric of the head is estimated.
     """
     if name == "streams":
         return lambda batch: _streams(teaching, batch)
+    if name == "text":
+        return lambda batch: _mean(*teaching.text(batch))
     if name == "divergence" or teaching.predicts == "label":
         return lambda batch: _mean(*teaching.divergence(batch))
     values, directions = torch.linalg.eigh(teaching.head_metric(batches).double())

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,22 @@ RARELY = 15.0
 """The shortest time between two writes, in seconds."""
 SHARE = 0.02
 """The largest share of the time that may be spent on writing."""
+
+
+class Check(NamedTuple):
+    """A measurement of the held-out loss during a training.
+
+    Attributes:
+        steps: The number of steps so far.
+        tokens: The number of tokens read so far.
+        seconds: The training time so far, in seconds.
+        loss: The held-out loss, in nats per prediction.
+    """
+
+    steps: int
+    tokens: int
+    seconds: float
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -28,11 +44,10 @@ class State:
         tokens: The number of tokens read.
         seconds: The training time so far, in seconds, over all runs of the command.
         spent: The share of the limit that is used up.
-        checked: The number of checks of the held-out loss so far.
-        least: The lowest held-out loss so far.
-        best: The steps and tokens up to the best step, and whether any step lowered the held-out loss.
+        checked: How many of the checks of the held-out loss are over.
+        checks: The checks so far, as tuples, without those whose loss was no number.
         values: The current parameters.
-        best_values: The parameters at the best step; empty if no step lowered the held-out loss.
+        best_values: The parameters at the best check; empty if no check lowered the held-out loss.
         optimizer: The optimizer's state.
     """
 
@@ -41,8 +56,7 @@ class State:
     seconds: float
     spent: float
     checked: int
-    least: float
-    best: tuple[int, int, bool]
+    checks: list[tuple[int, int, float, float]]
     values: Sequence[Tensor]
     best_values: list[Tensor]
     optimizer: dict[str, Any]

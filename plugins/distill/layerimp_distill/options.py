@@ -12,11 +12,12 @@ from layerimp.component import Options
 class DistillConfig(Options):
     """The options of `distill`: the loss, the parameters to train, and the limits of the training."""
 
-    loss: Literal["divergence", "hidden", "streams"] = Field(
+    loss: Literal["divergence", "hidden", "streams", "text"] = Field(
         "divergence",
         description="The training loss, between the pruned and the intact model: the `divergence` of their "
         "predictions; the distance between their last `hidden` states, in the metric of the head, which needs no "
-        "logits; or the distance between their residual `streams` after each kept block from the first gap on.",
+        "logits; the distance between their residual `streams` after each kept block from the first gap on; or the "
+        "pruned model's own loss on the `text`, without the intact model.",
     )
     learns: Literal["beside", "lora", "all"] = Field(
         "beside",

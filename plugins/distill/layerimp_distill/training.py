@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,69 +15,25 @@ import numpy as np
 import torch
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from layerimp.errors import NonFiniteError, OptionError
-from layerimp_distill.memory import RARELY, Memory, State
+from layerimp.errors import NonFiniteError
+from layerimp_distill.course import PERCENT, Course, Limits, Outcome
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
     from layerimp.healer import Case
     from layerimp.sweep import Batch
     from layerimp_distill.learning import Learner
     from layerimp_distill.losses import Loss
+    from layerimp_distill.memory import Memory
     from layerimp_distill.options import DistillConfig
 
 WARM_UP = 0.05
 """The share of the training during which the learning rate rises."""
 ENDLESS = 10**9
 """More steps than any limit allows; the Trainer requires a number."""
-PERCENT = 100
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits on a training; the first limit that is reached ends the training.
-
-    Attributes:
-        steps: The most training steps; None sets no limit.
-        tokens: The most tokens read; None sets no limit.
-        minutes: The longest training time, in minutes; None sets no limit.
-
-    Raises:
-        OptionError: no limit is given.
-    """
-
-    steps: int | None
-    tokens: int | None
-    minutes: float | None
-
-    def __post_init__(self) -> None:
-        if self.steps is None and self.tokens is None and self.minutes is None:
-            raise OptionError("distill needs a limit: minutes, steps or tokens")
-
-    def spent(self, steps: int, tokens: int, seconds: float) -> float:
-        """Return the share of the training that is over."""
-        pairs = ((steps, self.steps), (tokens, self.tokens), (seconds / 60, self.minutes))
-        return max(used / limit for used, limit in pairs if limit is not None)
-
-
-@dataclass
-class Outcome:
-    """The result of a training.
-
-    Attributes:
-        steps: The number of steps up to and including the best one.
-        tokens: The number of tokens read up to the best step.
-        improved: Whether any step lowered the held-out loss.
-    """
-
-    steps: int = 0
-    tokens: int = 0
-    improved: bool = False
 
 
 def train(
@@ -99,10 +54,10 @@ def train(
         before: The held-out loss of the pruned model before training.
 
     Returns:
-        How far the best step was, and whether it lowered the held-out loss.
+        The held-out loss in the course of the training.
     """
     optimizer = AdamW(learner.parameters, lr=config.rate, weight_decay=0.0)
-    course = _Course(case, learner, limits, config.checks, before, optimizer, memory)
+    course = Course(case, learner, limits, config.checks, before, optimizer, memory)
     rate = course.resume()
     schedule = LambdaLR(optimizer, lambda _step: _rate(course.spent))
     if rate is not None:
@@ -123,7 +78,7 @@ def train(
             except NonFiniteError as error:
                 case.progress.note(f"{error}; training ends there")
     course.take_best()
-    return course.best
+    return course.outcome
 
 
 def _settings(model: PreTrainedModel, config: DistillConfig, directory: str) -> TrainingArguments:
@@ -188,101 +143,11 @@ class _Text:
                 yield {name: value[start : start + self.rows] for name, value in batch.items()}
 
 
-@dataclass
-class _Course(TrainerCallback):
-    """A callback that counts steps, measures the held-out loss, saves the state, and stops at the limits."""
-
-    case: Case
-    learner: Learner
-    limits: Limits
-    checks: int
-    before: float
-    optimizer: Optimizer
-    memory: Memory
-    tokens: int = 0
-    steps: int = 0
-    spent: float = 0.0
-    best: Outcome = field(default_factory=Outcome)
-
-    def __post_init__(self) -> None:
-        self.advance: Any = None
-        self._began = time.monotonic()
-        self._told = self._checked = 0
-        self._least = self.before
-        self._kept: list[Tensor] = []
-
-    def resume(self) -> float | None:
-        """Restore the saved state of an interrupted training, if there is one.
-
-        Returns:
-            The learning rate of the next step; None if there is no saved state.
-        """
-        kept = self.memory.read(self.learner.parameters)
-        if kept is None:
-            return None
-        self.steps, self.tokens, self.spent, self._checked = kept.steps, kept.tokens, kept.spent, kept.checked
-        self._began -= kept.seconds
-        self._least, self.best, self._kept = kept.least, Outcome(*kept.best), kept.best_values
-        with torch.no_grad():
-            for parameter, value in zip(self.learner.parameters, kept.values, strict=True):
-                parameter.copy_(value)
-        self.optimizer.load_state_dict(kept.optimizer)
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = group.pop("initial_lr")
-        self.case.progress.note(f"goes on with the training that was interrupted after {self.steps} steps")
-        return rate
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
-        """Update the progress, measure the held-out loss if a check is due, and save the state from time to time."""
-        self.steps += 1
-        seconds = time.monotonic() - self._began
-        self.spent = min(self.limits.spent(self.steps, self.tokens, seconds), 1.0)
-        percent = int(self.spent * PERCENT)
-        self.advance(percent - self._told)
-        self._told = percent
-        due = int(self.spent * self.checks)
-        if due > self._checked:
-            self._checked = due
-            self._check(self.steps)
-        control.should_training_stop = self.spent >= 1.0
-        # A finished training is saved too, in case a later stage of the command is interrupted, unless it was so short
-        # that it is quickly repeated.
-        if self.memory.due or (control.should_training_stop and seconds > RARELY):
-            self.memory.write(self._state(seconds))
-
-    def _state(self, seconds: float) -> State:
-        """Return the state from which an interrupted training resumes."""
-        return State(
-            *(self.steps, self.tokens, seconds, self.spent, self._checked, self._least),
-            best=(self.best.steps, self.best.tokens, self.best.improved),
-            values=[parameter.detach() for parameter in self.learner.parameters],
-            best_values=self._kept,
-            optimizer=self.optimizer.state_dict(),
-        )
-
-    def _check(self, step: int) -> None:
-        try:
-            with self.learner.settled():
-                found = self.case.loss().mean
-        except NonFiniteError:
-            return
-        if found < self._least:
-            self._least, self.best = found, Outcome(step, self.tokens, improved=True)
-            self._kept = [parameter.detach().clone() for parameter in self.learner.parameters]
-
-    def take_best(self) -> None:
-        """Restore the parameters of the best step."""
-        with torch.no_grad():
-            for parameter, value in zip(self.learner.parameters, self._kept, strict=False):
-                parameter.copy_(value)
-
-
 class _Teacher(Trainer):
     """A Trainer that reads endless text and computes a loss from two models."""
 
     def __init__(
-        self, model: Any, settings: TrainingArguments, text: _Text, loss: Loss, course: _Course, optimizers: Any
+        self, model: Any, settings: TrainingArguments, text: _Text, loss: Loss, course: Course, optimizers: Any
     ) -> None:
         super().__init__(model, settings, callbacks=[course], optimizers=optimizers)
         self.remove_callback(PrinterCallback)
