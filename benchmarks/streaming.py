@@ -7,7 +7,7 @@ DIR already is used again). AVSS then scores it over 8 x 256 tokens, block by bl
 that time stand, measured in the same run, one reading of the files from the disk, and the forward passes of the
 blocks alone with their weights in memory. The peak of memory is that of what belongs to the process alone. Mapped
 pages of the files, which the system takes back when it needs them, are counted apart. Then a quarter of the blocks
-is cut from the files, beside a copy of what that writes.
+is cut from the files, beside a plain copy of the files that stay: of the same bytes, from the same place.
 """
 
 from __future__ import annotations
@@ -139,20 +139,25 @@ def scored(directory: Path, rows: int, tokens: int) -> None:
     print(json.dumps({"seconds": seconds, "opened": opened, **peaks}))
 
 
-def prune(checkpoint: Path, directory: Path, gone: str) -> dict[str, float]:
-    """Seconds of each stage of pruning the files, and of a copy of what was written, each from a cold cache."""
+def prune(checkpoint: Path, directory: Path, blocks: int) -> dict[str, float]:
+    """Seconds of each stage of pruning the files, and of a plain copy of the files that stay, from a cold cache."""
     output, copy = directory / "pruned", directory / "copy"
+    gone = range(blocks // 4, blocks // 2)
+    # The first file holds what is outside the blocks; each other file holds one block.
+    stay = [file for number, file in enumerate(cold(checkpoint)) if number - 1 not in gone]
+    command = [sys.executable, "-m", "layerimp", "prune", "--model", str(checkpoint), "--stream"]
+    command += ["--blocks", f"{gone[0]}-{gone[-1]}", "--output", str(output)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    stages = dict(re.findall(r"^(copy|compare|probe)[^:]*: ([\d.]+) s\b", done.stderr, re.MULTILINE))
+    shutil.rmtree(output)
     cold(checkpoint)
-    command = [sys.executable, "-m", "layerimp", "prune", "--model", str(checkpoint), "--blocks", gone, "--stream"]
-    done = subprocess.run([*command, "--output", str(output)], check=True, capture_output=True, text=True)
-    stages = dict(re.findall(r"^(copy|compare|probe)[^:]*: ([\d.]+) s$", done.stderr, re.MULTILINE))
-    written = output / "checkpoints" / "blocks"
-    cold(written)
+    copy.mkdir()
     began = time.perf_counter()
-    shutil.copytree(written, copy)
+    for file in stay:
+        shutil.copy(file, copy)
     seconds = time.perf_counter() - began
-    for made in (output, copy):
-        shutil.rmtree(made)
+    shutil.rmtree(copy)
+    os.sync()
     return {name: float(value) for name, value in stages.items()} | {"cp": seconds}
 
 
@@ -186,7 +191,7 @@ def main(
             flush=True,
         )
     for number in range(rounds):
-        times = prune(checkpoint, directory, f"{blocks // 4}-{blocks // 2 - 1}")
+        times = prune(checkpoint, directory, blocks)
         shares = ", ".join(f"{name} {value:.1f} s ({value / times['cp']:.2f})" for name, value in times.items())
         print(f"round {number}, without {blocks // 4} of {blocks} blocks, as shares of a copy: {shares}", flush=True)
 

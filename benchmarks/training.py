@@ -40,7 +40,7 @@ from layerimp.healer import Case, Loss, Repair
 from layerimp.healing import replace, trying
 from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
-from layerimp.healing.parameters import changed, held_by
+from layerimp.healing.parameters import changed, held_by, put
 from layerimp.models.discovery import find_blocks
 from layerimp.steps import Sublayer, read_steps
 from layerimp.surgery.removal import prepare
@@ -157,6 +157,7 @@ def main(
         curve = []
         for point in healer.curve():
             with trying(healer.trained.model):
+                put(healer.before)
                 for path, value in point.pop("values").items():
                     replace(healer.trained.model, path, value)
                 curve.append({**point, **dataclasses.asdict(Outcome.of(healer.trained, measures))})

@@ -193,6 +193,7 @@ class Evaluator(Component):
 
             name = "parameters"
             kind = "cost"
+            needs_weights = False
 
             def evaluate(self, model, tokenizer):
                 count = sum(parameter.numel() for parameter in model.parameters())

@@ -13,8 +13,16 @@ Advance = Callable[[int], None]
 class Progress(Protocol):
     """Receives reports on the progress of work."""
 
-    def stage(self, description: str, total: int | None = None) -> AbstractContextManager[Advance]:
-        """Enter a stage of `total` units (None: unknown), which yields a function to call as units finish."""
+    def stage(
+        self, description: str, total: int | None = None, *, unit_bytes: int = 0
+    ) -> AbstractContextManager[Advance]:
+        """Enter a stage, which yields a function to call as units finish.
+
+        Args:
+            description: What is done.
+            total: The number of units; None if unknown.
+            unit_bytes: How many bytes are read for a unit, if their speed limits the stage; 1 if the units are bytes.
+        """
         ...
 
     def note(self, text: str) -> None:
@@ -33,9 +41,11 @@ class About:
     def __init__(self, progress: Progress, who: str) -> None:
         self._progress, self._who = progress, who
 
-    def stage(self, description: str, total: int | None = None) -> AbstractContextManager[Advance]:
+    def stage(
+        self, description: str, total: int | None = None, *, unit_bytes: int = 0
+    ) -> AbstractContextManager[Advance]:
         """Enter a stage of the component."""
-        return self._progress.stage(f"{self._who}: {description}", total)
+        return self._progress.stage(f"{self._who}: {description}", total, unit_bytes=unit_bytes)
 
     def note(self, text: str) -> None:
         """Report a line of the component."""
@@ -46,7 +56,7 @@ class Silent:
     """Nobody."""
 
     @contextmanager
-    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+    def stage(self, description: str, total: int | None = None, *, unit_bytes: int = 0) -> Iterator[Advance]:
         """Report nothing."""
         yield lambda _units: None
 

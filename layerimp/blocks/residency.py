@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 class Residency(Protocol):
     """Loads the weights of a block into memory while they are needed, and releases them afterwards."""
 
+    @property
+    def block_bytes(self) -> int:
+        """How many bytes a block takes in the files, on average."""
+
     def held(self, index: int, *, then: int | None = None) -> AbstractContextManager[None]:
         """A context in which the weights of one block are in memory. It can be nested.
 

@@ -17,14 +17,18 @@ from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from layerimp.cli import score_tables, search_tables, tables
 from layerimp.cli.columns import Column, packed, shown
@@ -61,17 +65,19 @@ class Screen:
         self.err = _console(sys.stderr)
 
     @contextmanager
-    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+    def stage(self, description: str, total: int | None = None, *, unit_bytes: int = 0) -> Iterator[Advance]:
         """Show a progress bar on a terminal; elsewhere one line when the stage is done."""
         if self.err.is_terminal:
-            with _bar(self.err, total) as bar:
+            with _bar(self.err, total, unit_bytes) as bar:
                 task = bar.add_task(shown(description).plain, total=total)
                 yield lambda units: bar.advance(task, units)
                 bar.update(task, completed=total or 1, total=total or 1)
             return
         start = time.monotonic()
         yield lambda _units: None
-        self.err.print(shown(f"{description}: {time.monotonic() - start:.1f} s"))
+        seconds = time.monotonic() - start
+        speed = f" ({decimal(round((total or 0) * unit_bytes / max(seconds, 0.1)))}/s)" if unit_bytes else ""
+        self.err.print(shown(f"{description}: {seconds:.1f} s{speed}"))
 
     def note(self, text: str) -> None:
         """Print one line on stderr."""
@@ -289,8 +295,27 @@ def _console(stream: Any) -> Console:
     return console if known else Console(file=stream, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
 
 
-def _bar(console: Console, total: int | None) -> Progress:
-    columns = [TextColumn("{task.description}", markup=False), BarColumn()]
+def _bar(console: Console, total: int | None, unit_bytes: int) -> Progress:
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn()]
     if total is None:
         return Progress(SpinnerColumn(), columns[0], TimeElapsedColumn(), console=console)
-    return Progress(*columns, MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+    columns.append(DownloadColumn() if unit_bytes == 1 else MofNCompleteColumn())
+    columns += [_Speed(unit_bytes)] if unit_bytes else []
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+
+
+class _Speed(ProgressColumn):
+    """The bytes that are read per second, from the time of the last units.
+
+    Args:
+        unit_bytes: The bytes of a unit.
+    """
+
+    def __init__(self, unit_bytes: int) -> None:
+        super().__init__()
+        self._unit_bytes = unit_bytes
+
+    def render(self, task: Task) -> Text:
+        """Return the speed; empty as long as it is not known."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{decimal(round(speed * self._unit_bytes))}/s" if speed else "", style="progress.data.speed")

@@ -174,6 +174,7 @@ class StreamedBlocks:
     Attributes:
         directory: The directory of the model.
         tensors: The tensors in its files, by name.
+        block_bytes: How many bytes a block takes in them, on average.
 
     Raises:
         ModelError: a parameter of the blocks is not in the files.
@@ -183,7 +184,9 @@ class StreamedBlocks:
         self._stack, self._weights, self._scratch = stack, weights, scratch
         self.directory, self.tensors = weights.directory, weights.tensors
         self._keys = [weights.keys(self._prefix(index)) for index in range(len(stack))]
-        self._ahead = _ReadAhead([[weights.tensors[key] for key in keys] for keys in self._keys])
+        inside = [[weights.tensors[key] for key in keys] for keys in self._keys]
+        self.block_bytes = sum(one.bytes for tensors in inside for one in tensors) // len(inside)
+        self._ahead = _ReadAhead(inside)
         self._meta = [dict(block.named_parameters(remove_duplicate=False)) for block in stack]
         self._versions = [_versions(block) for block in stack]
         self._holders: Counter[int] = Counter()

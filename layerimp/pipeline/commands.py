@@ -73,6 +73,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         if loaded.stack.streamed:
             plans = plan_removals(report, loaded, drawn, selection, progress)
             models = prune_files(report, loaded, plans, selection, stage, progress, command="run")
+            report.metrics = {label: [] for label in (ORIGINAL, *models)}
             _evaluate_costs(report, evaluation.beside(shapes_only(loaded.model)), evaluators, {}, models)
         else:
             prune = _prune_by_amount if recipe.keep is None else prune_to_quality

@@ -122,13 +122,13 @@ def write_pruned(
         OutputError: the checkpoint cannot be written.
     """
     size = sum(one.bytes for one in tensors.values())
-    with progress.stage("copy the weights", size) as advance:
+    with progress.stage("copy the weights", size, unit_bytes=1) as advance:
         limit = None if recipe.max_shard_size is None else size_in_bytes(recipe.max_shard_size)
         copy_weights(tensors, directory, max_bytes=limit, advance=advance)
     _describe(loaded, removal, directory)
     pruned = _opened(loaded.stack, directory)
     if recipe.verify:
-        with progress.stage("compare the copied bytes", size) as advance:
+        with progress.stage("compare the copied bytes", size, unit_bytes=1) as advance:
             require_same_bytes(tensors, _weights(pruned), advance)
     with progress.stage("probe both models"):
         _prove(loaded.stack, removal, pruned, directory)

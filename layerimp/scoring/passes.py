@@ -126,6 +126,7 @@ class Pass:
         """
         rounds = stack if stack.streamed else calibration
         total = len(rounds) if isinstance(rounds, Sized) else None
+        unit_bytes = stack.residency.block_bytes if stack.residency else 0
         classes = {label: type(scorer) for (label, _), scorer in self.scorers.items()}
         who = " and ".join(named("scorer", label, cls) for label, cls in classes.items())
         with (
@@ -137,7 +138,7 @@ class Pass:
         ):
             while True:
                 labels = ", ".join(dict.fromkeys(label for label, _ in self._attending()))
-                with suppress(HarmfulError), progress.stage(f"score {labels}", total) as advance:
+                with suppress(HarmfulError), progress.stage(f"score {labels}", total, unit_bytes=unit_bytes) as advance:
                     drive = self._drive(scored, cache, advance, streamed=stack.streamed)
                     self.sweep.drive(stack, Checked(calibration, stack), drive)
                     for key in self._attending():

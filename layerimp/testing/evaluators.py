@@ -9,6 +9,7 @@ from typing import Any
 from layerimp.blocks.snapshot import Snapshot
 from layerimp.errors import LayerimpError
 from layerimp.evaluator import Evaluator, Metric
+from layerimp.models.sizing import shapes_only
 from layerimp.surgery.removal import pruned
 from layerimp.testing.assertions import leaving_the_generator, require, require_unharmed
 from layerimp.testing.tiny import tiny_model, tiny_tokenizer
@@ -107,6 +108,19 @@ def without_a_tokenizer(evaluator: Evaluator) -> None:
         return
 
 
+def weights_do_not_matter(evaluator: Evaluator) -> None:
+    """An evaluator that needs no weights measures the same without them; what needs them it leaves out."""
+    if evaluator.needs_weights:
+        return
+    model = tiny_model()
+    ready = _fresh(evaluator)
+    with_weights = {(one.task, one.name): one for one in _measured(ready, model)}
+    without = {(one.task, one.name): one for one in _measured(ready, shapes_only(model))}
+    require(bool(without), "evaluate() gives no metrics for a model on the meta device")
+    for key, one in without.items():
+        require(one == with_weights.get(key), f"it measures {one} without weights, and {with_weights.get(key)} with")
+
+
 def evaluator_contracts() -> dict[str, Callable[[Any], None]]:
     """Return the contracts that an evaluator has to keep, by name."""
     return {
@@ -116,4 +130,5 @@ def evaluator_contracts() -> dict[str, Callable[[Any], None]]:
         "quality is repeatable": quality_is_repeatable,
         "the fingerprint is stable": fingerprint_is_stable,
         "a missing tokenizer is handled": without_a_tokenizer,
+        "weights do not matter if none are needed": weights_do_not_matter,
     }

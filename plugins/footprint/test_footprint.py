@@ -141,3 +141,12 @@ def test_wrong_options():
         Footprint.Config(repeats=0)
     with pytest.raises(ValidationError):
         Footprint.Config(unknown=1)
+
+
+def test_without_weights_there_are_sizes_and_no_times():
+    model = llama()
+    with torch.device("meta"):
+        shapes = LlamaForCausalLM(model.config)
+    whole, sizes = values(model, repeats=1), values(shapes)
+    assert sizes.keys() == {"parameters", "bytes", "kv_bytes_per_token"}
+    assert sizes == {name: whole[name] for name in sizes}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from support.mood import Run
 
-from layerimp.cli import tables
+from layerimp.cli import display, tables
 from layerimp.cli.bars import AXIS, BAR, axis, bars
 from layerimp.cli.columns import shown
 from layerimp.report.tables import PaperTable, Shown
@@ -110,3 +110,29 @@ def test_narrow_terminals_lose_no_digit(
     assert "…" not in narrow
     rules = {word for word in {*narrow.split(), *wide.split()} if set(word) == {"─"}}
     assert set(narrow.split()) - rules == set(wide.split()) - rules
+
+
+def test_a_stage_that_reads_bytes_tells_their_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten units of 3 MB in two seconds are 15 MB a second: on a terminal while it works, elsewhere at the end."""
+    times = iter([100.0, 102.0])
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(times))
+    screen = display.Screen()
+    screen.err = Console(file=io.StringIO(), force_terminal=False, width=100)
+    with screen.stage("score avss", 10, unit_bytes=3_000_000) as advance:
+        advance(10)
+    assert screen.err.file.getvalue() == "score avss: 2.0 s (15.0 MB/s)\n"
+
+
+@pytest.mark.parametrize(("unit_bytes", "count"), [(2_000_000, "5/10"), (1, "5/10 bytes"), (0, "5/10")])
+def test_a_bar_shows_units_or_bytes_and_their_speed(unit_bytes: int, count: str) -> None:
+    clock = iter(range(1000))
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with display._bar(console, 10, unit_bytes) as bar:
+        bar.get_time = lambda: float(next(clock))
+        task = bar.add_task("score avss", total=10)
+        for _ in range(5):
+            bar.advance(task, 1)
+        bar.stop_task(task)
+        shown_bar = "".join(segment.text for segment in console.render(bar.get_renderable()))
+    assert count in shown_bar
+    assert ("/s" in shown_bar) == bool(unit_bytes)

@@ -228,9 +228,9 @@ def test_the_command_scores_and_prunes(
 @pytest.mark.parametrize("line", ["stream: true", "scratch: ."])
 def test_other_commands_do_not_stream(line: str, layerimp_command: Run, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(f"{line}\n")
-    code, _, err = layerimp_command("run", "--recipe", tmp_path / "recipe.yaml")
+    code, _, err = layerimp_command("evaluate", "--recipe", tmp_path / "recipe.yaml")
     assert code == 2
-    assert "only layerimp score and layerimp prune read a model block by block" in err
+    assert "only layerimp score, prune and run read a model block by block" in err
 
 
 def test_sizes_are_asked_for_as_in_memory(

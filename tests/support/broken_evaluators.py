@@ -113,6 +113,24 @@ class Tokenizing(Parameters):
         return super().evaluate(model, tokenizer)
 
 
+class Looking(Parameters):
+    """Reads values of weights, and says that it does not."""
+
+    needs_weights = False
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("model", "norm", float(next(model.parameters()).norm()))]
+
+
+class Shapeless(Parameters):
+    """Measures something else if there are no weights."""
+
+    needs_weights = False
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("model", "bytes", 1.0 + (model.device.type == "meta"))]
+
+
 WRONG_EVALUATORS: list[tuple[type[Evaluator], str, str]] = [
     (Empty, "metrics are sound", "no metrics"),
     (Numbers, "metrics are sound", "a list with float in it, not Metric"),
@@ -127,4 +145,6 @@ WRONG_EVALUATORS: list[tuple[type[Evaluator], str, str]] = [
     (Guessing, "quality is repeatable", "after"),
     (Unprintable, "the fingerprint is stable", "not text"),
     (Tokenizing, "a missing tokenizer is handled", "TypeError"),
+    (Looking, "weights do not matter if none are needed", "meta"),
+    (Shapeless, "weights do not matter if none are needed", "value=2.0.* without weights"),
 ]

@@ -1,0 +1,119 @@
+"""A run that streams its model: as in memory, but for what needs whole models, which is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.mood import Run
+from support.streamed import saved
+from support.tiny import tiny
+
+from layerimp.cli.display import Screen
+from layerimp.pipeline import streaming
+from layerimp.recipe import make_recipe
+
+SIZES = ("parameters", "bytes", "kv_bytes_per_token")
+
+
+def arguments(model: Path, text: Path, *more: Any) -> list[Any]:
+    shared = ["run", "--model", model, "--calibration", text, "--samples", 8, "--max-length", 16, "--count", 1]
+    return [*shared, "--scorer", "block-influence", "--scorer", "avss", "--tasks", "none", "--json", *more]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "bert"])
+def test_the_report_is_that_of_a_run_in_memory(
+    kind: str, layerimp_command: Run, calibration_file: Path, tmp_path: Path
+) -> None:
+    """Scores, plans, sizes and checkpoints are equal; the footprint has the sizes, and no times."""
+    model = saved(tiny(kind), tmp_path / "model")
+    found = []
+    for more in ([], ["--stream"], ["--scratch", tmp_path]):
+        output = tmp_path / f"out{len(found)}"
+        code, out, err = layerimp_command(*arguments(model, calibration_file, *more, "--output", output))
+        assert code == 0, err
+        assert (output / "report.html").exists()
+        weights = output / "checkpoints" / "avss" / "model.safetensors"
+        found.append((json.loads(out.replace(output.name, "out")), weights.stat().st_size))
+    (whole, size), (streamed, streamed_size), (scratch, _) = found
+    assert size == streamed_size
+    assert streamed == scratch
+    for label, costs in streamed["footprint"].items():
+        assert costs == {name: whole["footprint"][label][name] for name in SIZES if name in whole["footprint"][label]}
+        assert {"parameters", "bytes"} <= costs.keys()
+    assert {name: value for name, value in streamed.items() if name not in ("footprint", "recipe")} == {
+        name: value for name, value in whole.items() if name not in ("footprint", "recipe")
+    }
+
+
+def test_without_an_output_only_sizes_are_found(
+    layerimp_command: Run, model_dir: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    before = set(tmp_path.rglob("*"))
+    found = []
+    for more in ([], ["--stream"]):
+        code, out, err = layerimp_command(*arguments(model_dir, calibration_file, *more))
+        assert code == 0, err
+        found.append(json.loads(out))
+    assert found[0]["parameters"] == found[1]["parameters"]
+    assert found[0]["bytes"] == found[1]["bytes"]
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_seams_are_sized_too(layerimp_command: Run, model_dir: Path, calibration_file: Path) -> None:
+    found = []
+    for more in ([], ["--stream"]):
+        code, out, err = layerimp_command(*arguments(model_dir, calibration_file, "--blocks", "1/2", *more))
+        assert code == 0, err
+        found.append(json.loads(out)["parameters"])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "who"),
+    [
+        (["--tasks", "starter_stories"], "the evaluator harness"),
+        (["--heal", "linear"], "--heal"),
+        (["--keep", "0.9", "--tasks", "starter_stories", "--evaluator", "harness"], "the evaluator harness"),
+    ],
+)
+def test_what_needs_whole_models_is_refused(more: list[str], who: str, layerimp_command: Run, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    given = ["run", "--stream", "--samples", 4, "--max-length", 16, "--output", output]
+    code, _, err = layerimp_command(*given, *(["--tasks", "none"] if "--tasks" not in more else []), *more)
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        f"layerimp: {who} needs whole models in memory; a streamed run takes --tasks none and no healer"
+    )
+    assert not output.exists()
+
+
+def test_a_model_that_does_not_fit_is_streamed_if_nothing_needs_it_whole(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "free_bytes", lambda _device: 1000)
+    recipe, screen = make_recipe({"model": str(model_dir)}), Screen()
+    assert streaming.is_run_streamed(recipe, {}, screen)
+    healing = make_recipe({"model": str(model_dir), "healers": {"linear": {"name": "linear"}}})
+    assert not streaming.is_run_streamed(healing, {}, screen)
+
+
+def test_the_forecast_counts_what_is_in_memory_at_a_time(
+    layerimp_command: Run, calibration_file: Path, tmp_path: Path
+) -> None:
+    """Of a model without tied weights: a block, the embedding and the last norm, and no head; both models are tried."""
+    model = tiny("llama", tie_word_embeddings=False)
+    directory = saved(model, tmp_path / "model")
+    given = arguments(directory, calibration_file, "--dry-run", "--output", tmp_path / "out")
+    code, out, err = layerimp_command(*given, "--stream")
+    assert code == 0, err
+    parts = (model.model.layers[0], model.model.embed_tokens, model.model.norm)
+    held = 4 * sum(one.numel() for part in parts for one in part.parameters())
+    memory = json.loads(out)["memory"]
+    assert (memory["streamed"], memory["weights"], memory["verifying"]) == (True, held, held)
+    code, out, _ = layerimp_command(*(one for one in given if one != "--json"), "--stream")
+    assert "of weights at a time (streamed) in float32" in out
+    code, out, _ = layerimp_command(*given)
+    assert json.loads(out)["memory"]["streamed"] is False
