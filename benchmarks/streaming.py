@@ -33,7 +33,7 @@ from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from layerimp import Scorer
-from layerimp.models.streaming import load_streamed
+from layerimp.models.streaming import open_streamed
 from layerimp.registry.attribution import create
 from layerimp.scoring.engine import measure
 from layerimp.testing import tiny_tokenizer
@@ -90,7 +90,7 @@ def read_all(directory: Path) -> float:
 
 def forwards(directory: Path, rows: int, tokens: int) -> float:
     """Return the seconds to compute all blocks with weights in memory, from the median of three runs of one block."""
-    stack, _ = load_streamed(directory)
+    stack = open_streamed(directory)
     weights = {name: drawn(one.shape) for name, one in stack[0].named_parameters()}
     times = []
     with torch.no_grad():
@@ -128,7 +128,7 @@ def scored(directory: Path, rows: int, tokens: int) -> None:
     """Score the checkpoint in this process, and print the time and the memory."""
     with watching_memory() as peaks:
         began = time.perf_counter()
-        stack, _ = load_streamed(directory)
+        stack = open_streamed(directory)
         opened = time.perf_counter() - began
         ids = torch.randint(1, 90, (rows, tokens))
         text = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]

@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import psutil
 import torch
 
+_MEMBERSHIP = Path("/proc/self/cgroup")
+"""Names the control groups of this process, on Linux; see cgroups(7)."""
+_GROUPS = Path("/sys/fs/cgroup")
+_FILES = {
+    "": ("memory.max", "memory.current", ""),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+}
+"""By version of control groups: the files with the limit and the usage, and how numbers for a whole group begin."""
+
 
 def free_bytes(device: torch.device) -> int:
-    """Return the free memory of a device in bytes; for devices other than CUDA, that of the machine."""
+    """Return the free memory of a device in bytes; for devices other than CUDA, that of the machine.
+
+    Of a machine, no more counts than the control groups of this process allow: those of a container or a batch system.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return min([int(psutil.virtual_memory().available), *_left_in_groups()])
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Yield the bytes that each control group with a limit has left. Files in the cache give way."""
+    try:
+        lines = _MEMBERSHIP.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        version = "memory" if "memory" in controllers.split(",") else controllers
+        if version not in _FILES:
+            continue
+        root = _GROUPS / version
+        own = root / path.lstrip("/")
+        # In a container the path may be that of the host, while only the container's own group is mounted.
+        for group in (own, *own.parents):
+            if group.is_relative_to(root) and (left := _left_in(group, *_FILES[version])) is not None:
+                yield left
+
+
+def _left_in(group: Path, limit: str, usage: str, prefix: str) -> int | None:
+    """Return the bytes that a control group has left; None if it has no limit."""
+    try:
+        most, used = (int((group / name).read_text()) for name in (limit, usage))
+        numbers = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # a group without a limit says `max`, or has no such file
+        return None
+    cached = sum(int(numbers.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+    return max(0, most - used + cached)

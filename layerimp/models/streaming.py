@@ -24,14 +24,14 @@ from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
 from layerimp.models.failures import unfit_keys, unloadable
 from layerimp.models.finite import refuse_non_finite_weights
-from layerimp.models.loading import auto_class, configuration, device_named, load_tokenizer, source_of, stored_in
+from layerimp.models.loading import auto_class, configuration, device_named, source_of, stored_in
 from layerimp.models.stored_weights import Stored, StoredWeights
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from layerimp.blocks.stack import BlockStack
 
@@ -39,7 +39,7 @@ _PIECE = 8 << 20
 """The number of bytes that are read ahead at a time."""
 
 
-def load_streamed(
+def open_streamed(
     model: str | Path,
     *,
     dtype: str | torch.dtype | None = None,
@@ -47,8 +47,8 @@ def load_streamed(
     trust_remote_code: bool = False,
     scratch: Path | None = None,
     progress: Progress = SILENT,
-) -> tuple[BlockStack, PreTrainedTokenizerBase]:
-    """Load a model without the weights of its blocks, and its tokenizer.
+) -> BlockStack:
+    """Load a model without the weights of its blocks.
 
     The returned stack loads the weights of a block into memory when they are needed; see `Residency`. Only the parts
     that a sweep `Forward` runs have weights: the head of the model has none.
@@ -80,7 +80,7 @@ def load_streamed(
     _put_the_rest(stack, weights, place)
     if stored is not None and stored != computed_in == torch.promote_types(stored, computed_in):
         note_stored(stack.model, stored)
-    return replace(stack, residency=blocks), load_tokenizer(model, trust_remote_code=trust_remote_code)
+    return replace(stack, residency=blocks)
 
 
 def _directory(source: str) -> Path:

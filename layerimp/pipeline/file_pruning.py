@@ -17,7 +17,7 @@ from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF, stored_dtype
 from layerimp.models.sizing import shapes_only
 from layerimp.models.stored_weights import Stored, WeightNames
-from layerimp.models.streaming import StreamedBlocks, load_streamed
+from layerimp.models.streaming import StreamedBlocks, open_streamed
 from layerimp.pipeline.ahead import check_plans
 from layerimp.pipeline.output import begin_checkpoint, describe_checkpoint
 from layerimp.pipeline.removals import forget_dropped
@@ -242,8 +242,7 @@ def _deviation(stack: BlockStack, removal: Removal, pruned: BlockStack) -> float
 def _opened(stack: BlockStack, directory: Path, dtype: torch.dtype | None = None) -> BlockStack:
     """A checkpoint like that of a model, streamed."""
     model: PreTrainedModel = stack.model
-    opened, _ = load_streamed(directory, dtype=dtype or model.dtype, device=stack.device)
-    return opened
+    return open_streamed(directory, dtype=dtype or model.dtype, device=stack.device)
 
 
 def _weights(stack: BlockStack) -> Mapping[str, Stored]:

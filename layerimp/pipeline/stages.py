@@ -12,8 +12,8 @@ from layerimp.defaults import LENGTH
 from layerimp.errors import OptionError
 from layerimp.evaluation.selection import for_training
 from layerimp.models.discovery import find_blocks
-from layerimp.models.loading import load
-from layerimp.models.streaming import load_streamed
+from layerimp.models.loading import load, load_tokenizer
+from layerimp.models.streaming import open_streamed
 from layerimp.models.traits import classifies, longest_row
 from layerimp.pipeline.resolve import source_anywhere
 from layerimp.registry.attribution import attributing
@@ -57,7 +57,7 @@ def load_model(recipe: Recipe, permissions: Permissions, progress: Progress, *, 
     """
     if streamed:
         with progress.stage(f"open {recipe.model}"):
-            stack, tokenizer = load_streamed(
+            stack = open_streamed(
                 recipe.model,
                 dtype=recipe.dtype,
                 device=recipe.device,
@@ -65,6 +65,7 @@ def load_model(recipe: Recipe, permissions: Permissions, progress: Progress, *, 
                 scratch=recipe.scratch,
                 progress=progress,
             )
+            tokenizer = load_tokenizer(recipe.model, trust_remote_code=permissions.trust_remote_code)
         return Loaded(stack.model, tokenizer, stack)
     with progress.stage(f"load {recipe.model}"):
         model, tokenizer = load(

@@ -15,7 +15,7 @@ from torch import nn
 
 import layerimp
 from layerimp.errors import ModelError, NonFiniteError
-from layerimp.models.streaming import load_streamed
+from layerimp.models.streaming import open_streamed
 from layerimp.registry.attribution import create
 from layerimp.scoring.engine import measure
 from layerimp.steps import candidates
@@ -26,7 +26,7 @@ def test_scores_are_those_in_memory_to_the_bit(name: str, tmp_path: Path) -> Non
     """Dense and with experts, sandwich norms, parallel branches, sliding windows, tied heads and others."""
     directory = saved(tiny(name), tmp_path / "model")
     model, _ = layerimp.load(directory)
-    stack, _ = load_streamed(directory)
+    stack = open_streamed(directory)
     assert stack.streamed
     assert scores(stack) == scores(layerimp.find_blocks(model))
 
@@ -41,7 +41,7 @@ def test_scores_are_those_in_memory_to_the_bit(name: str, tmp_path: Path) -> Non
 def test_other_dtypes(name: str, dtype: str, tmp_path: Path) -> None:
     directory = saved(tiny(name), tmp_path / "model")
     model, _ = layerimp.load(directory, dtype=dtype)
-    stack, _ = load_streamed(directory, dtype=dtype)
+    stack = open_streamed(directory, dtype=dtype)
     assert scores(stack) == scores(layerimp.find_blocks(model))
     for kept, streamed in zip(model.named_buffers(), stack.model.named_buffers(), strict=True):
         assert kept[0] == streamed[0]
@@ -52,12 +52,12 @@ def test_a_checkpoint_in_many_files(tmp_path: Path) -> None:
     directory = saved(tiny("mixtral"), tmp_path / "model", max_shard_size="40KB")
     assert len(list(directory.glob("*.safetensors"))) > 4
     model, _ = layerimp.load(directory)
-    assert scores(load_streamed(directory)[0]) == scores(layerimp.find_blocks(model))
+    assert scores(open_streamed(directory)) == scores(layerimp.find_blocks(model))
 
 
 def test_seams_and_what_is_removed(tmp_path: Path) -> None:
     directory = saved(tiny("qwen3"), tmp_path / "model")
-    stacks = [layerimp.find_blocks(layerimp.load(directory)[0]), load_streamed(directory)[0]]
+    stacks = [layerimp.find_blocks(layerimp.load(directory)[0]), open_streamed(directory)]
     found = []
     for stack in stacks:
         blocks, seams = candidates([1], len(stack), "all")
@@ -68,7 +68,7 @@ def test_seams_and_what_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scorer", ["gbis", "lrp", "taylor", "perplexity", "cim"])
 def test_what_needs_all_blocks_is_refused_by_name(scorer: str, tmp_path: Path) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
     with pytest.raises(ModelError, match=f"'{scorer}' cannot score a streamed model: .* needs them in memory"):
         scores(stack, [scorer])
 
@@ -76,7 +76,7 @@ def test_what_needs_all_blocks_is_refused_by_name(scorer: str, tmp_path: Path) -
 def test_a_tied_head_and_one_of_its_own(tmp_path: Path) -> None:
     for tied in (False, True):
         directory = saved(tiny("llama", tie_word_embeddings=tied), tmp_path / str(tied))
-        stack, _ = load_streamed(directory)
+        stack = open_streamed(directory)
         assert stack.model.lm_head.weight.is_meta is not tied
         assert scores(stack) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
 
@@ -87,7 +87,7 @@ def test_the_embedding_stored_under_the_name_of_the_head(tmp_path: Path) -> None
     tensors = load_file(file)
     tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
     save_file(tensors, file, {"format": "pt"})
-    assert scores(load_streamed(directory)[0]) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
+    assert scores(open_streamed(directory)) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
 
 
 def changed(directory: Path, key: str, value: torch.Tensor | None) -> None:
@@ -104,7 +104,7 @@ def test_a_nan_is_named_where_it_is(tmp_path: Path) -> None:
     value = load_file(directory / "model.safetensors")[key]
     value[3, 4] = torch.nan
     changed(directory, key, value)
-    stack, _ = load_streamed(directory)
+    stack = open_streamed(directory)
     with pytest.raises(NonFiniteError, match=rf"a NaN or an infinity in its weights: in {key}"):
         scores(stack, ["block-influence"])
 
@@ -114,14 +114,14 @@ def test_a_missing_tensor_is_named_before_anything_is_read(key: str, tmp_path: P
     directory = saved(tiny("llama"), tmp_path / "model")
     changed(directory, key, None)
     with pytest.raises(ModelError, match=f"do not fit its configuration: 1 missing keys, the first is {key}"):
-        load_streamed(directory)
+        open_streamed(directory)
 
 
 def test_a_missing_expert(tmp_path: Path) -> None:
     directory = saved(tiny("mixtral"), tmp_path / "model")
     gone = next(key for key in load_file(directory / "model.safetensors") if "layers.1." in key and "experts.2" in key)
     changed(directory, gone, None)
-    stack, _ = load_streamed(directory)
+    stack = open_streamed(directory)
     with pytest.raises(ModelError, match="cannot convert the weights"):
         scores(stack, ["block-influence"])
 
@@ -129,7 +129,7 @@ def test_a_missing_expert(tmp_path: Path) -> None:
 def test_another_shape(tmp_path: Path) -> None:
     directory = saved(tiny("llama"), tmp_path / "model")
     changed(directory, "model.layers.2.mlp.up_proj.weight", torch.ones(3, 5))
-    stack, _ = load_streamed(directory)
+    stack = open_streamed(directory)
     with pytest.raises(ModelError, match=r"model\.layers\.2\.mlp\.up_proj\.weight, which is \[3, 5\] in the files"):
         scores(stack, ["block-influence"])
 
@@ -139,7 +139,7 @@ def test_a_truncated_file(tmp_path: Path) -> None:
     file = directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ModelError, match=r"cannot read .*model\.safetensors"):
-        load_streamed(directory)
+        open_streamed(directory)
 
 
 def test_a_file_that_the_index_names_is_missing(tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def test_a_file_that_the_index_names_is_missing(tmp_path: Path) -> None:
     index = json.loads((directory / "model.safetensors.index.json").read_text())
     (directory / sorted(set(index["weight_map"].values()))[1]).unlink()
     with pytest.raises(ModelError, match=r"cannot read .*00002"):
-        load_streamed(directory)
+        open_streamed(directory)
 
 
 def test_a_model_that_writes_into_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
     projection = type(stack[0].mlp.down_proj)
     forward = projection.forward
 
@@ -167,7 +167,7 @@ def test_a_model_that_writes_into_its_weights(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_model_that_runs_its_blocks_in_a_mode_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
     forward = type(stack.backbone).forward
 
     def cast(*args: Any, **options: Any) -> Any:
@@ -181,7 +181,7 @@ def test_a_model_that_runs_its_blocks_in_a_mode_of_torch(tmp_path: Path, monkeyp
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
 
     class Interrupted(Busiest):
         name = "interrupted"
@@ -199,7 +199,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_failing_scorer_is_set_aside(tmp_path: Path) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
 
     class Failing(Busiest):
         name = "failing"
@@ -218,7 +218,7 @@ def test_a_failing_scorer_is_set_aside(tmp_path: Path) -> None:
 
 def test_classifiers(tmp_path: Path) -> None:
     directory = saved(classifier("qwen3").float(), tmp_path / "model")
-    assert scores(load_streamed(directory)[0]) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
+    assert scores(open_streamed(directory)) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
 
 
 def test_the_families_that_are_compared_are_many() -> None:

@@ -13,12 +13,12 @@ from support.tiny import tiny
 import layerimp
 from layerimp.errors import ModelError, OptionError
 from layerimp.models import streaming
-from layerimp.models.streaming import load_streamed
+from layerimp.models.streaming import open_streamed
 from layerimp.testing import BLOCKS
 
 
 def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
     seen: list[list[int]] = []
 
     def look(*_: Any) -> None:
@@ -33,7 +33,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
 
 
 def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
     weights = stack.residency._weights  # type: ignore[union-attr]
     read: list[str] = []
     put = weights.put
@@ -47,7 +47,7 @@ def test_hidden_states_may_wait_in_files(tmp_path: Path, monkeypatch: pytest.Mon
     directory, scratch = saved(tiny("gemma2"), tmp_path / "model"), tmp_path / "scratch"
     scratch.mkdir()
     model, _ = layerimp.load(directory)
-    stack, _ = load_streamed(directory, scratch=scratch)
+    stack = open_streamed(directory, scratch=scratch)
     mapped: list[int] = []
     from_file = torch.UntypedStorage.from_file
 
@@ -64,7 +64,7 @@ def test_hidden_states_may_wait_in_files(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_full_scratch_directory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack, _ = load_streamed(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path)
+    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path)
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -77,4 +77,4 @@ def test_a_full_scratch_directory_is_one_line(tmp_path: Path, monkeypatch: pytes
 
 def test_no_scratch_directory(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"there is no directory '.*nowhere'"):
-        load_streamed(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path / "nowhere")
+        open_streamed(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path / "nowhere")

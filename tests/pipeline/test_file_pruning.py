@@ -19,7 +19,7 @@ from transformers import LlamaConfig
 import layerimp
 from layerimp.checkpoint import copying
 from layerimp.errors import CheckpointError, LayerimpError, OutputError, SurgeryError
-from layerimp.models.streaming import load_streamed
+from layerimp.models.streaming import open_streamed
 from layerimp.pipeline import file_pruning
 from layerimp.pipeline.commands import prune_model
 from layerimp.recipe import make_recipe, size_in_bytes
@@ -193,17 +193,17 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     stacks: list[Any] = []
 
     def remembering(*args: Any, **options: Any) -> Any:
-        stack, tokenizer = load_streamed(*args, **options)
+        stack = open_streamed(*args, **options)
         stacks.append(stack)
         for block in stack:
             block.register_forward_pre_hook(lambda *_: None)
             block.register_forward_hook(lambda *_: most.append(sum(map(resident, stacks))))
-        return stack, tokenizer
+        return stack
 
     def resident(stack: Any) -> int:
         return sum(not next(block.parameters()).is_meta for block in stack)
 
-    monkeypatch.setattr(file_pruning, "load_streamed", remembering)
+    monkeypatch.setattr(file_pruning, "open_streamed", remembering)
     pruned(model, tmp_path / "out", [1], stream=True)
     assert most
     assert max(most) <= 1
