@@ -71,10 +71,19 @@ def weight_files(directory: Path) -> list[str]:
     """
     if (directory / _WHOLE).exists():
         return [_WHOLE]
+    return sorted(set(indexed(directory).values()) or (file.name for file in directory.glob("*.safetensors")))
+
+
+def indexed(directory: Path) -> dict[str, str]:
+    """Return the weight file of each tensor, by the tensor's name, as the index in a directory says; empty without one.
+
+    Raises:
+        ModelError: the index cannot be read.
+    """
     index = directory / _INDEX
     if not index.exists():
-        return sorted(file.name for file in directory.glob("*.safetensors"))
+        return {}
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{index} is no index of weight files") from error

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from layerimp.blocks.modes import quiet
 from layerimp.errors import ModelError, one_line
 from layerimp.models.failures import unfit_keys
-from layerimp.models.headers import weight_files
+from layerimp.models.headers import indexed, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +102,17 @@ class StoredWeights:
             raise ModelError(f"the weights of {name!r} do not fit its configuration: {wrong}")
         for problem in (*info.error_msgs, *info.conversion_errors.values()):
             raise ModelError(f"cannot convert the weights of {name!r}: {' '.join(str(problem).split())}")
+
+    def refuse_lacking(self, names: Collection[str]) -> None:
+        """Refuse a model of which some parameters are not in the files.
+
+        Raises:
+            ModelError: there is such a parameter; the error names one, and the file that should hold it by the index.
+        """
+        if wrong := unfit_keys({"missing_keys": names}):
+            file = indexed(self.directory).get(min(names))
+            wrong += f", which {file} should hold by the index; does the file belong to another model?" if file else ""
+            raise ModelError(f"the weights of {self._model.name_or_path!r} do not fit its configuration: {wrong}")
 
     def missing(self, names: Collection[str]) -> list[str]:
         """Return those of the given parameters that are made from no tensor in the files."""

@@ -22,7 +22,7 @@ from layerimp.defaults import STARTER
 from layerimp.errors import ModelError, OptionError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
-from layerimp.models.failures import unfit_keys, unloadable
+from layerimp.models.failures import unloadable
 from layerimp.models.finite import refuse_non_finite_weights
 from layerimp.models.loading import auto_class, configuration, device_named, source_of, stored_in
 from layerimp.models.stored_weights import Stored, StoredWeights
@@ -158,8 +158,7 @@ def _put_the_rest(stack: BlockStack, weights: StoredWeights, device: torch.devic
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
     lacking = [name for name, one in model.named_parameters(remove_duplicate=False) if outside(name) and one.is_meta]
-    if wrong := unfit_keys({"missing_keys": lacking}):
-        raise ModelError(f"the weights of {model.name_or_path!r} do not fit its configuration: {wrong}")
+    weights.refuse_lacking(lacking)
     refuse_non_finite_weights(model)
 
 
@@ -203,8 +202,7 @@ class StreamedBlocks:
                 f"blocks of {type(model).__name__} share weights ({tied[0]}), so that they cannot be read one by one: "
                 "--no-stream loads the whole model"
             )
-        if wrong := unfit_keys({"missing_keys": missing}):
-            raise ModelError(f"the weights of {model.name_or_path!r} do not fit its configuration: {wrong}")
+        self._weights.refuse_lacking(missing)
 
     @contextmanager
     def held(self, index: int, *, then: int | None = None) -> Iterator[None]:
@@ -247,9 +245,8 @@ class StreamedBlocks:
             self._weights.put(self._keys[index])
         finally:
             self._versions[index] = _versions(block)
-        if lacking := [name for name, one in block.named_parameters() if one.is_meta]:
-            unread = unfit_keys({"missing_keys": [f"{self._prefix(index)}{name}" for name in lacking]})
-            raise ModelError(f"the weights of {model.name_or_path!r} do not fit its configuration: {unread}")
+        unread = [f"{self._prefix(index)}{name}" for name, one in block.named_parameters() if one.is_meta]
+        self._weights.refuse_lacking(unread)
         refuse_non_finite_weights(model, inside=self._prefix(index))
 
     def _release(self, index: int) -> None:

@@ -150,6 +150,17 @@ def test_a_file_that_the_index_names_is_missing(tmp_path: Path) -> None:
         open_streamed(directory)
 
 
+def test_a_file_of_another_model(tmp_path: Path) -> None:
+    """One of the files is that of another part; the error names the file that the index names."""
+    directory = saved(tiny("llama"), tmp_path / "model", max_shard_size="40KB")
+    files = sorted(directory.glob("*.safetensors"))
+    files[2].write_bytes(files[0].read_bytes())
+    with pytest.raises(
+        ModelError, match=r"the first is model\.layers\.\d.* which model-00003-of-.* should hold by the index"
+    ):
+        open_streamed(directory)
+
+
 def test_a_model_that_writes_into_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
     projection = type(stack[0].mlp.down_proj)
