@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -168,6 +168,7 @@ def main(
     rows: Annotated[int, typer.Option(help="Rows of text.")] = 8,
     tokens: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     rounds: Annotated[int, typer.Option(help="How often all is measured.")] = 3,
+    only: Annotated[Literal["score", "prune"] | None, typer.Option(help="Measure one of the two.")] = None,
     score_only: Annotated[bool, typer.Option("--score-only", hidden=True)] = False,
 ) -> None:
     if score_only:
@@ -179,7 +180,7 @@ def main(
     size = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     print(f"{size / 1e9:.1f} GB, {blocks} blocks; {rows} x {tokens} tokens; {torch.get_num_threads()} threads")
     command = [sys.executable, __file__, "--score-only", f"--rows={rows}", f"--tokens={tokens}", "--directory"]
-    for number in range(rounds):
+    for number in range(rounds if only != "prune" else 0):
         reading, computing = read_all(checkpoint), forwards(checkpoint, rows, tokens)
         cold(checkpoint)
         done = subprocess.run([*command, str(checkpoint)], check=True, capture_output=True, text=True)
@@ -190,7 +191,7 @@ def main(
             f"{found['RssAnon'] / 2**30:.2f} GiB of its own and {found['RssFile'] / 2**30:.2f} GiB of mapped files",
             flush=True,
         )
-    for number in range(rounds):
+    for number in range(rounds if only != "score" else 0):
         times = prune(checkpoint, directory, blocks)
         shares = ", ".join(f"{name} {value:.1f} s ({value / times['cp']:.2f})" for name, value in times.items())
         print(f"round {number}, without {blocks // 4} of {blocks} blocks, as shares of a copy: {shares}", flush=True)

@@ -162,7 +162,8 @@ def main(
                     replace(healer.trained.model, path, value)
                 curve.append({**point, **dataclasses.asdict(Outcome.of(healer.trained, measures))})
         ends = {"intact": dataclasses.asdict(intact), "pruned": dataclasses.asdict(pruned)}
-        finished.add({"way": label, "options": options, "threads": threads, **ends, "curve": curve})
+        what = {"model": Path(model).name, "blocks": blocks, "way": label, "options": options, "threads": threads}
+        finished.add({**what, **ends, "curve": curve})
         print(f"{label}: {curve[-1]['tokens']:,} tokens in {curve[-1]['minutes']:.1f} minutes", flush=True)
     _show([line for line in finished.lines if line["way"] in ways])
 

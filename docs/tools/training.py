@@ -1,0 +1,68 @@
+"""The figure of what training recovers by time: a line for each model, from the results of a benchmark.
+
+The results are those of `benchmarks/training.py`, and lie in `benchmarks/results/training.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pages
+from matplotlib.figure import Figure
+
+from layerimp.report.html.svg import LINE, MUTED, drawn, looks
+
+DATA = pages.ROOT / "benchmarks" / "results" / "training.jsonl"
+SHOWN = "long"
+"""The way to train, of those in the results, that is drawn."""
+WIDTH, HEIGHT = 720, 320
+
+
+def results() -> list[dict[str, Any]]:
+    """Return the curves of the benchmark, as they were written."""
+    return [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
+
+
+def recovered(line: dict[str, Any], point: dict[str, Any]) -> float:
+    """Return the share of the lost loss that a point of a curve recovers, or of a classifier's lost accuracy."""
+    field = "accuracy" if line["intact"]["accuracy"] else "losses"
+    intact, pruned, found = (sum(one[field]) for one in (line["intact"], line["pruned"], point))
+    return float((pruned - found) / (pruned - intact))
+
+
+def lines() -> Iterator[tuple[str, list[float], list[float]]]:
+    """Yield the name of each model, the minutes of training, and the recovered shares."""
+    for line in results():
+        if line["way"] == SHOWN:
+            points = [point for point in line["curve"] if point["steps"]]
+            yield line["model"], [one["minutes"] for one in points], [recovered(line, one) for one in points]
+
+
+def picture() -> str:
+    """Draw the figure."""
+    found = list(lines())
+    styles = looks([name for name, _, _ in found], ())
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
+    axes = figure.add_axes((0.08, 0.15, 0.74, 0.75))
+    axes.patch.set_visible(False)
+    for name, minutes, shares in found:
+        look = styles[name]
+        axes.plot(minutes, shares, color=look.colour, linestyle=look.dashes, marker=look.marker, linewidth=1.8)
+        axes.annotate(
+            name, (minutes[-1], shares[-1]), (10, 0), textcoords="offset points", color=look.colour, va="center"
+        )
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1)
+    axes.set_xticks([0.3, 1, 3, 10, 30], ["0.3", "1", "3", "10", "30"])
+    axes.set_xticks([], minor=True)
+    axes.tick_params(length=0, labelsize=11.5, labelcolor=MUTED)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+    axes.set_xlabel("minutes of training", fontsize=11.5, color=MUTED)
+    axes.set_title("recovered", fontsize=11.5, color=MUTED, loc="left")
+    return str(drawn(figure, "training", "What training recovers, by minutes and model"))
