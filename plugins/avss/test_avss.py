@@ -31,7 +31,7 @@ COLUMNS = {
 }
 
 
-@parametrize(AVSS, AVSS(BLOCKS, AVSSConfig(variant="paper")), AVSS(BLOCKS, AVSSConfig(variant="reference")))
+@parametrize(AVSS(BLOCKS, AVSSConfig(variant="paper")), AVSS(BLOCKS, AVSSConfig(variant="reference")))
 def test_contract(check: Check) -> None:
     check()
 

@@ -29,14 +29,9 @@ from layerimp.cache.unfinished import in_use
 from layerimp.errors import OptionError, UnknownNameError
 from layerimp.healer import Case, Healer, Loss, Repair
 from layerimp.healing import Healed, Teaching, replace
-from layerimp.testing import batch, padded_batch, parametrize, tiny_classifier, tiny_model
+from layerimp.testing import batch, padded_batch, tiny_classifier, tiny_model
 
 TEXT = [batch(8, 16, seed=seed) for seed in range(3)] + [padded_batch((16, 9, 12, 5), seed=4)]
-
-
-@parametrize(Distill(DistillConfig(steps=3, checks=3)))
-def test_contract(check: Any) -> None:
-    check()
 
 
 def sharp(model: PreTrainedModel) -> PreTrainedModel:

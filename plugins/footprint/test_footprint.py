@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaForMaskedLM
 
 import layerimp
-from layerimp.testing import parametrize
 
 
 def llama(**changes) -> LlamaForCausalLM:
@@ -30,11 +29,6 @@ def llama(**changes) -> LlamaForCausalLM:
 
 def values(model, **options) -> dict[str, float]:
     return {m.name: m.value for m in Footprint(Footprint.Config(**options)).evaluate(model, None)}
-
-
-@parametrize(Footprint)
-def test_contract(check):
-    check()
 
 
 def test_hook():

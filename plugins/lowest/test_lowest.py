@@ -14,12 +14,6 @@ from layerimp import Importance
 from layerimp.errors import OptionError
 from layerimp.pruner import Budget
 from layerimp.steps import Step, candidates, checked_steps, sublayers_of, touched_by
-from layerimp.testing import Check, parametrize
-
-
-@parametrize(Lowest)
-def test_contract(check: Check) -> None:
-    check()
 
 
 def test_hook() -> None:

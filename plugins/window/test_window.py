@@ -13,7 +13,6 @@ from layerimp import Importance, PrunePlan
 from layerimp.errors import OptionError
 from layerimp.pruner import Budget
 from layerimp.steps import Step, Sublayer, checked_steps, removed_by
-from layerimp.testing import Check, parametrize
 
 
 def plan(scores: list[float], budget: Budget, **spans: list[float]) -> list[int]:
@@ -112,8 +111,3 @@ def test_a_run_holds_what_is_forced(forced: tuple[Step, ...], blocks: list[Step]
 def test_a_run_around_what_is_forced_closes_over_it() -> None:
     made = with_seams([9, 9, 9, 1, 9, 1, 9, 9, 9], Budget.exactly(2, 5, forced=(2,), cuts="all"))
     assert made.blocks == [2, "1.mlp,3.attn"]
-
-
-@parametrize(Window)
-def test_contract(check: Check) -> None:
-    check()

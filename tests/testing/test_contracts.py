@@ -13,6 +13,8 @@ from layerimp.testing import Check, checks_of, parametrize
 SHIPPED = {
     kind: [registry().get(kind, name) for name in registry().names(kind)] for kind in ("scorer", "pruner", "healer")
 }
+DISTILL = registry().get("healer", "distill")
+SHIPPED["healer"][SHIPPED["healer"].index(DISTILL)] = DISTILL(DISTILL.Config(steps=3, checks=3))
 CIM = registry().get("scorer", "cim")
 
 
