@@ -36,6 +36,7 @@ from layerimp.blocks.stack import BlockStack
 from layerimp.calibration.sampling import CalibrationSet, load_calibration
 from layerimp.calibration.stream import TextStream
 from layerimp.cli.requests import setting
+from layerimp.evaluator import unigram
 from layerimp.healer import Case, Loss, Repair
 from layerimp.healing import replace, trying
 from layerimp.healing.engine import heal_beside
@@ -131,6 +132,7 @@ def main(
         raise typer.BadParameter("a document of the calibration text is also held out")
     measures = [HeldOutLoss(stack, list(other)) for other in others]
     intact = Outcome.of(stack, measures)
+    chance = [knowing_nothing(measure) for measure in measures]
     threads = torch.get_num_threads()
     texts = [Path(one).name for one in (model, calibration, heal_text or "", *held_out)]
     finished = Finished(results, [*texts, blocks, samples, seed, max_length, rows, packing, dtype, threads])
@@ -161,11 +163,17 @@ def main(
                 for path, value in point.pop("values").items():
                     replace(healer.trained.model, path, value)
                 curve.append({**point, **dataclasses.asdict(Outcome.of(healer.trained, measures))})
-        ends = {"intact": dataclasses.asdict(intact), "pruned": dataclasses.asdict(pruned)}
+        ends = {"intact": dataclasses.asdict(intact), "pruned": dataclasses.asdict(pruned), "chance": chance}
         what = {"model": Path(model).name, "blocks": blocks, "way": label, "options": options, "threads": threads}
         finished.add({**what, **ends, "curve": curve})
         print(f"{label}: {curve[-1]['tokens']:,} tokens in {curve[-1]['minutes']:.1f} minutes", flush=True)
     _show([line for line in finished.lines if line["way"] in ways])
+
+
+def knowing_nothing(measure: HeldOutLoss) -> float:
+    """Return the loss of a model that knows only how frequent tokens or labels are, in nats per prediction."""
+    wanted = measure.wanted
+    return -sum(unigram(wanted, measure.num_classes)) / sum(map(len, wanted))
 
 
 def recovered(line: dict[str, Any], point: dict[str, Any], field: str = "losses") -> float:
