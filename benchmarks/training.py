@@ -108,7 +108,7 @@ def main(
     way: Annotated[list[str] | None, typer.Option(help="A label for a set of options; repeatable.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="LABEL.OPTION=VALUE.")] = None,
     control: Annotated[bool, typer.Option(help="Train the intact model too.")] = False,
-    dtype: Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="What the models compute in.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="What the models compute in.")] = None,
     samples: Annotated[int, typer.Option(help="Rows of the calibration text.")] = 64,
     seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,

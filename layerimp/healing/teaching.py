@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,23 +57,16 @@ class Teaching:
         """What the models predict: `next-token`, or `label`."""
         return self._ours.kind
 
-    def divergence(self, batch: Batch, *, every: int = 1) -> tuple[Tensor, int]:
+    def divergence(self, batch: Batch) -> tuple[Tensor, int]:
         """Return the Kullback-Leibler divergence of the pupil's predictions from the teacher's, over a batch.
 
         The logits of language models exist for a few tokens at a time.
 
-        Args:
-            batch: The batch.
-            every: Of a language model, only every n-th prediction of the batch is compared. Which of them comes first
-                depends on the batch alone.
-
         Returns:
-            The sum in nats, and the number of predictions that were compared.
+            The sum in nats, and the number of predictions.
         """
         expected = self._taught(batch)
         targets = self._theirs.targets(batch, expected)
-        if every > 1 and self.predicts == "next-token":
-            targets = replace(targets, mask=_thinned(targets.mask, every, int(batch["input_ids"].sum())))
         with in_eval_mode(self._case.pruned.model):
             output = run(self._ours.backbone, batch)
             return _divergence(self._ours, output, self._theirs, expected, targets), int(targets.mask.sum())
@@ -168,12 +160,6 @@ class Teaching:
         with torch.no_grad(), in_eval_mode(self._case.intact.model):
             output: ModelOutput = run(self._theirs.backbone, batch)
         return output
-
-
-def _thinned(mask: Tensor, every: int, first: int) -> Tensor:
-    """Keep every n-th True of a mask, counted over all rows, from one on that `first` chooses."""
-    counted = mask.flatten().cumsum(dim=0).view_as(mask)
-    return mask & ((counted + first) % every == 0)
 
 
 def _taking(block: torch.nn.Module, into: dict[int, Tensor], index: int) -> Any:

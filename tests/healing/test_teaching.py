@@ -60,26 +60,6 @@ def test_divergence_and_its_gradient(name: str, chunk: int, monkeypatch: pytest.
         torch.testing.assert_close(slope, aim, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("every", [2, 3, 50])
-def test_every_nth_prediction(every: int) -> None:
-    """Value and gradient as from these predictions alone; with every start they make up all of them."""
-    case = case_of(tiny("llama"), [1])
-    teaching = Teaching(case)
-    for one in TEXT:
-        found, count = teaching.divergence(one, every=every)
-        places = [
-            (row, place) for row, mask in enumerate(one["attention_mask"]) for place in range(int(mask.sum()) - 1)
-        ]
-        shift = int(one["input_ids"].sum())
-        chosen = [place for number, place in enumerate(places, start=1) if (number + shift) % every == 0]
-        assert count == len(chosen)
-        ours = case.pruned.model.eval()(**one).logits.log_softmax(-1)
-        with torch.no_grad():
-            theirs = case.intact.model.eval()(**one).logits.log_softmax(-1)
-        expected = sum(((theirs[at].exp() * (theirs[at] - ours[at])).sum() for at in chosen), torch.zeros(()))
-        torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-4, atol=1e-6)
-
-
 def test_the_divergence_of_labels() -> None:
     case = case_of(classifier("bert"), [1, 2])
     found, count = Teaching(case).divergence(TEXT[0])

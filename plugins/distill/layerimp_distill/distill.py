@@ -47,7 +47,7 @@ class Distill(Healer):
         limits = Limits(config.steps, config.tokens, config.minutes)
         memory = Memory(case.workspace())
         teaching = Teaching(case)
-        loss = loss_of(config.loss, teaching, case.batches, every=config.every)
+        loss = loss_of(config.loss, teaching, case.batches)
         done = _first(config.first, case)
         before = case.loss()
         with learning(case, config.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:

@@ -17,21 +17,20 @@ Loss = Callable[["Batch"], "Tensor"]
 """Computes the loss of a batch as a scalar, with its autograd graph."""
 
 
-def loss_of(name: str, teaching: Teaching, batches: Iterable[Batch], *, every: int = 1) -> Loss:
+def loss_of(name: str, teaching: Teaching, batches: Iterable[Batch]) -> Loss:
     """Return a loss by its name.
 
     Args:
         name: `divergence`, `hidden`, `streams` or `text`. For a classifier, `hidden` means the divergence as well.
         teaching: Both models.
         batches: The text from which the metric of the head is estimated.
-        every: With `divergence`, compare every n-th prediction of a batch.
     """
     if name == "streams":
         return lambda batch: _streams(teaching, batch)
     if name == "text":
         return lambda batch: _mean(*teaching.text(batch))
     if name == "divergence" or teaching.predicts == "label":
-        return lambda batch: _mean(*teaching.divergence(batch, every=every))
+        return lambda batch: _mean(*teaching.divergence(batch))
     values, directions = torch.linalg.eigh(teaching.head_metric(batches).double())
     root = (directions * values.clamp_min(0).sqrt()).float()  # root root' = M
 

@@ -19,12 +19,6 @@ class DistillConfig(Options):
         "logits; the distance between their residual `streams` after each kept block from the first gap on; or the "
         "pruned model's own loss on the `text`, without the intact model.",
     )
-    every: int = Field(
-        1,
-        ge=1,
-        description="With `divergence`, for a language model: compare every n-th prediction of a batch. The larger the "
-        "vocabulary, the more time that saves.",
-    )
     learns: Literal["beside", "lora", "all"] = Field(
         "beside",
         description="The parameters to train: the blocks `beside` the gaps; low-rank updates (`lora`) of all linear "
