@@ -9,6 +9,7 @@ from typing import Any
 
 import healed
 import pages
+import trained
 from matplotlib.figure import Figure
 
 from layerimp.bench import commands as pipeline
@@ -85,4 +86,10 @@ def _scores(options: str) -> dict[str, Any]:
     return found
 
 
-FIGURES = {"first-blocks": first_blocks, "healed": healed.measured_picture, "ranks": ranks, "retained": retained}
+FIGURES = {
+    "first-blocks": first_blocks,
+    "healed": healed.measured_picture,
+    "ranks": ranks,
+    "retained": retained,
+    "training": trained.picture,
+}

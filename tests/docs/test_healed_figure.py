@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import copy
 import re
-from xml.etree import ElementTree
 
 import healed
-import numpy as np
 import pages
 import pytest
 import reference
 import yaml
+from support.pictures import alike
 
 SHOWN = (pages.ROOT / "docs" / "figures" / "healed.svg").read_text(encoding="utf-8")
-
-
-def drawing(svg: str) -> tuple[list[str], list[float]]:
-    """The words of a picture, and all numbers that say where its words, lines and areas are."""
-    parts = list(ElementTree.fromstring(svg).iter())
-    words = ["".join(part.itertext()) for part in parts if part.tag.endswith("}text")]
-    places = [part.get(name, "") for part in parts for name in ("d", "x", "y", "transform")]
-    return words, [float(number) for place in places for number in re.findall(r"-?\d+\.?\d*", place)]
-
-
-def alike(svg: str, other: str) -> bool:
-    """Whether two pictures differ by less than a pixel."""
-    (words, places), (others, further) = drawing(svg), drawing(other)
-    return words == others and len(places) == len(further) and np.allclose(places, further, rtol=0, atol=0.6)
 
 
 def test_the_figure_shows_the_numbers_that_are_kept() -> None:

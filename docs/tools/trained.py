@@ -15,8 +15,14 @@ from matplotlib.figure import Figure
 from layerimp.report.html.svg import LINE, MUTED, drawn, looks
 
 DATA = pages.ROOT / "benchmarks" / "results" / "training.jsonl"
-SHOWN = "long"
-"""The way to train, of those in the results, that is drawn."""
+SHOWN = {
+    ("starter", "long"): "starter",
+    ("smollm2", "long"): "SmolLM2-135M",
+    ("gemma3", "divergence"): "Gemma 3 270M",
+    ("sst2", "long"): "MiniLM (accuracy)",
+    ("sst2", "longer"): "MiniLM, longer",
+}
+"""The names of the curves that are drawn, by model and way to train."""
 WIDTH, HEIGHT = 720, 320
 
 
@@ -35,9 +41,9 @@ def recovered(line: dict[str, Any], point: dict[str, Any]) -> float:
 def lines() -> Iterator[tuple[str, list[float], list[float]]]:
     """Yield the name of each model, the minutes of training, and the recovered shares."""
     for line in results():
-        if line["way"] == SHOWN:
+        if name := SHOWN.get((line["model"], line["way"])):
             points = [point for point in line["curve"] if point["steps"]]
-            yield line["model"], [one["minutes"] for one in points], [recovered(line, one) for one in points]
+            yield name, [one["minutes"] for one in points], [recovered(line, one) for one in points]
 
 
 def picture() -> str:
