@@ -117,7 +117,7 @@ WRONG = [
     (["--calibration", written("upper.JSONL", "{text}")], "line 1: not JSON"),
     (["--calibration", written("json.txt", '{"text": "a"}')], "name it .jsonl"),
     (["--calibration", here("nowhere.csv")], "does not exist"),
-    (["--model", truncated], "cannot load the model"),
+    (["--model", truncated], "cannot read"),
     (
         ["--model", with_fields(intermediate_size=60)],
         "which is [32, 64] in the files and [32, 60] by the configuration",

@@ -6,6 +6,7 @@ class Parameters(Evaluator):
 
     name = "parameters"
     kind = "cost"
+    needs_weights = False
 
     def evaluate(self, model, tokenizer):
         count = sum(parameter.numel() for parameter in model.parameters())
