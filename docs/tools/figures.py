@@ -10,12 +10,13 @@ from typing import Any
 import healed
 import pages
 import trained
+from dressing import dress
 from matplotlib.figure import Figure
 
 from layerimp.bench import commands as pipeline
 from layerimp.report.html.cells import Square, matrix
 from layerimp.report.html.plots import curves
-from layerimp.report.html.svg import LINE, MUTED, drawn, looks
+from layerimp.report.html.svg import drawn, looks
 from layerimp.scorer import Importance
 
 GRID = (
@@ -33,7 +34,6 @@ def first_blocks() -> str:
     styles = looks(list(series), ())
     figure = Figure(figsize=(640 / 72, 300 / 72), dpi=72)
     axes = figure.add_axes((0.09, 0.16, 0.66, 0.76))
-    axes.patch.set_visible(False)
     for label, one in series.items():
         shares, look = one["columns"]["normalized_avss"], styles[label]
         axes.plot(shares, color=look.colour, linestyle=look.dashes, marker=look.marker, linewidth=1.8, clip_on=False)
@@ -41,13 +41,7 @@ def first_blocks() -> str:
         axes.annotate(label, end, (10, 0 if "literal" in label else -14), textcoords="offset points", color=look.colour)
     axes.set_yscale("log")
     axes.set_xticks(range(len(shares)))
-    axes.tick_params(length=0, labelsize=11.5, labelcolor=MUTED, which="both")
-    axes.grid(axis="y", color=LINE, linewidth=0.8)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LINE)
-    axes.set_xlabel("block", fontsize=11.5, color=MUTED)
-    axes.set_title("share of AVSS", fontsize=11.5, color=MUTED, loc="left")
+    dress(axes, "block", "share of AVSS")
     return str(drawn(figure, "first-blocks", "Share of AVSS by block, literal and default reading"))
 
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pages
+from dressing import dress
 from matplotlib.figure import Figure
 
-from layerimp.report.html.svg import LINE, MUTED, drawn, looks
+from layerimp.report.html.svg import drawn, looks
 
 DATA = pages.ROOT / "benchmarks" / "results" / "training.jsonl"
 SHOWN = {
@@ -52,7 +53,6 @@ def picture() -> str:
     styles = looks([name for name, _, _ in found], ())
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
     axes = figure.add_axes((0.08, 0.15, 0.74, 0.75))
-    axes.patch.set_visible(False)
     for name, minutes, shares in found:
         look = styles[name]
         axes.plot(minutes, shares, color=look.colour, linestyle=look.dashes, marker=look.marker, linewidth=1.8)
@@ -63,12 +63,6 @@ def picture() -> str:
     axes.set_ylim(0, 1)
     axes.set_xticks([0.3, 1, 3, 10, 30], ["0.3", "1", "3", "10", "30"])
     axes.set_xticks([], minor=True)
-    axes.tick_params(length=0, labelsize=11.5, labelcolor=MUTED)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.grid(axis="y", color=LINE, linewidth=0.8)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LINE)
-    axes.set_xlabel("minutes of training", fontsize=11.5, color=MUTED)
-    axes.set_title("recovered", fontsize=11.5, color=MUTED, loc="left")
+    dress(axes, "minutes of training", "recovered")
     return str(drawn(figure, "training", "What training recovers, by minutes and model"))

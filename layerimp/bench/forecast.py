@@ -68,7 +68,7 @@ def foretell_grid(
 def _work(layout: Layout, label: str, known: Mapping[str, Record], permissions: Permissions) -> ModelWork:
     """Forecast the work for one model."""
     recipe = layout.models[label].recipe
-    scoring = foretell("run", recipe, permissions=permissions, progress=SILENT)
+    scoring = foretell("run", recipe, permissions=permissions, progress=SILENT, may_stream=False)
     cells = _cells(layout, label, known, scoring["num_blocks"])
     left = 1 - cells["scoring"]["finished"] / max(cells["scoring"]["most"], 1)
     seconds = scoring["time"]["scoring_s"]

@@ -75,8 +75,8 @@ def prune_files(
             report.plans[label] = plan
     forget_dropped(report, selection)
     models = {label: _described(loaded.model, removal) for label, (removal, _) in prepared.items()}
-    report.sizes |= {label: Size.of(find_blocks(model)) for label, model in models.items()}
     if stage is None:
+        report.sizes |= {label: Size.of(find_blocks(model)) for label, model in models.items()}
         return models
     need = sum(one.bytes for _, tensors in prepared.values() for one in tensors.values())
     if need > (free := shutil.disk_usage(stage).free):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from layerimp._paths import expanded
@@ -20,7 +21,7 @@ from layerimp.pipeline.output import check_output
 from layerimp.pipeline.pace import block_seconds
 from layerimp.pipeline.resolve import made_pruner, resolve, told
 from layerimp.pipeline.stages import check_calibration
-from layerimp.pipeline.streaming import is_run_streamed
+from layerimp.pipeline.streaming import is_run_streamed, is_streamed
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
 from layerimp.recipe import check_heal_text
@@ -58,6 +59,7 @@ def foretell(
     *,
     permissions: Permissions,
     progress: Progress,
+    may_stream: bool = True,
 ) -> Forecast:
     """Forecast the work of a command. Nothing is loaded, scored or written.
 
@@ -67,6 +69,7 @@ def foretell(
         plans: Plans to apply; None if the recipe's scorers choose.
         permissions: Which code that came with data may run.
         progress: Where to report the defaults that are used.
+        may_stream: Whether the command can read its model block by block; a grid cannot.
 
     Raises:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
@@ -84,7 +87,8 @@ def foretell(
         check_calibration(recipe, permissions, progress)
     selection = Selection.of(recipe, progress)
     evaluators = prepared(recipe, permissions, progress) if command == "run" else {}
-    streamed = is_run_streamed(recipe, evaluators, progress)
+    decide = partial(is_run_streamed, evaluators=evaluators) if command == "run" else is_streamed
+    streamed = may_stream and decide(recipe, progress=progress)
     if command == "run" and any(evaluator.kind == "quality" for evaluator in evaluators.values()):
         selection.add_baselines(recipe)
     outline = Outline.of(recipe.model, trust_remote_code=permissions.trust_remote_code)

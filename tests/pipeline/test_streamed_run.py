@@ -13,7 +13,8 @@ from support.tiny import tiny
 
 from layerimp.cli.display import Screen
 from layerimp.pipeline import streaming
-from layerimp.recipe import make_recipe
+from layerimp.pipeline.forecast import foretell
+from layerimp.recipe import Permissions, make_recipe
 
 SIZES = ("parameters", "bytes", "kv_bytes_per_token")
 
@@ -117,3 +118,25 @@ def test_the_forecast_counts_what_is_in_memory_at_a_time(
     assert "of weights at a time (streamed) in float32" in out
     code, out, _ = layerimp_command(*given)
     assert json.loads(out)["memory"]["streamed"] is False
+
+
+def test_a_prune_is_forecast_streamed_whatever_a_run_would_need(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path
+) -> None:
+    """A recipe that names healers and tasks streams in `prune`, which uses neither."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("stream: true\nhealers: [linear]\nblocks: [1]\n")
+    given = ["prune", "--recipe", recipe, "--model", model_dir, "--output", tmp_path / "out", "--dry-run", "--json"]
+    code, out, err = layerimp_command(*given)
+    assert code == 0, err
+    assert json.loads(out)["memory"]["streamed"] is True
+
+
+def test_a_grid_is_never_streamed(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "free_bytes", lambda _device: 1000)
+    recipe = make_recipe({"model": str(model_dir), "tasks": [], "scorers": {"depth": {"name": "depth"}}})
+    found = [
+        foretell("run", recipe, permissions=Permissions(), progress=Screen(), may_stream=may)["memory"]["streamed"]
+        for may in (True, False)
+    ]
+    assert found == [True, False]

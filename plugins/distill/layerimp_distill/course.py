@@ -81,7 +81,7 @@ class Course(TrainerCallback):
 
     Attributes:
         steps: The number of steps so far.
-        tokens: The number of tokens so far; counted by whoever reads them.
+        tokens: The number of tokens so far; the trainer adds those of each step.
         spent: The share of the limits that is used up.
         outcome: The checks so far.
         advance: A function that is told how many per cent of the training a step was.
