@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from layerimp.component import Component
 from layerimp.errors import NonFiniteError, PluginError
@@ -224,7 +224,13 @@ class Healer(Component):
             return [Louder]
 
     A healer with options chooses between them by `Case.loss`. `layerimp.healing` has the functions that healers need.
+
+    Attributes:
+        reads_further: Whether the healer reads `Case.further`; a command refuses `--heal-text` if none of its healers
+            does.
     """
+
+    reads_further: ClassVar[bool] = False
 
     @abstractmethod
     def heal(self, case: Case) -> list[Repair]:

@@ -19,7 +19,6 @@ from layerimp.recipe import (
     Part,
     Recipe,
     Scorers,
-    check_heal_text,
     check_label,
 )
 from layerimp.recipe.parts import nothing_required
@@ -174,11 +173,6 @@ class Grid(Part):
     def _some_amount(self) -> Grid:
         if not self.amounts:
             raise OptionError("nothing is to be removed: give ratios or counts")
-        return self
-
-    @model_validator(mode="after")
-    def _text_for_someone(self) -> Grid:
-        check_heal_text(self.heal_text, self.healers)
         return self
 
     @property

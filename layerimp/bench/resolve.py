@@ -18,6 +18,7 @@ from layerimp.evaluation.selection import for_training, prepared
 from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import configuration, float32_stands_in, stored_in
+from layerimp.pipeline.healing import check_heal_text
 from layerimp.pipeline.resolve import anywhere, made_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
@@ -60,6 +61,7 @@ def resolve(
     scorers = _entrants(grid, progress)
     pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.pruners.items()}
     healers = {label: _mender(spec) for label, spec in grid.healers.items()}
+    check_heal_text(grid.heal_text, (registry().get("healer", spec.name) for spec in grid.healers.values()))
     models = {}
     for label in grid.models:
         resolved = anywhere(resolve_recipe(grid.recipe(label)))

@@ -73,6 +73,7 @@ class Store:
         if not path.exists() and (why_not := _why_not(directory, write=write)):
             raise OutputError(f"{directory} is no output of layerimp bench: it {why_not}")
         self._is_new = write and not path.exists()
+        lock_is_new = not (directory / LOCK).exists()
         self._lock = FileLock(directory / LOCK)
         if write:
             self._take_lock()
@@ -84,6 +85,8 @@ class Store:
                 self._check_format(write=write)
         except BaseException:
             self._close(begun=not self._is_new)
+            if write and lock_is_new:
+                (directory / LOCK).unlink(missing_ok=True)
             raise
 
     def _take_lock(self) -> None:

@@ -16,7 +16,7 @@ from layerimp.models.loading import auto_class
 from layerimp.models.sizing import shapes_only
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.file_pruning import prune_files
-from layerimp.pipeline.healing import HealerSet, check_text, configured, further_text, heal_pruned
+from layerimp.pipeline.healing import HealerSet, check_text, further_text, heal_pruned, healers_of
 from layerimp.pipeline.keeping import prune_to_quality, with_quality
 from layerimp.pipeline.output import output_directory, write_checkpoint, write_page
 from layerimp.pipeline.removals import plan_removals, prepare_removals
@@ -26,7 +26,7 @@ from layerimp.pipeline.stages import Loaded, check_calibration, load_model, read
 from layerimp.pipeline.streaming import is_run_streamed, is_streamed
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import Permissions, Recipe, check_heal_text, check_kind
+from layerimp.recipe import Permissions, Recipe, check_kind
 from layerimp.report.data import Report, Size
 from layerimp.scoring.selection import Selection
 
@@ -57,7 +57,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     with Unfinished() as unfinished, output_directory(recipe) as stage:
         trained_on = check_calibration(recipe, allowed, progress)
         evaluators = prepared(recipe, allowed, progress)
-        made = {label: configured(spec.name, spec.options) for label, spec in recipe.healers.items()}
+        made = healers_of(recipe)
         if recipe.keep is not None or any(evaluator.kind == "quality" for evaluator in evaluators.values()):
             selection.add_baselines(recipe)
         loaded = load_model(recipe, allowed, progress, streamed=is_run_streamed(recipe, evaluators, progress))
@@ -206,8 +206,8 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
 
 def _begun(asked: Recipe, progress: Progress, *reads: str, may_stream: bool = False) -> tuple[Recipe, Selection]:
     """The recipe, resolved, and its scorers; what is used by default is said, and a wrong option found."""
-    check_heal_text(asked.heal_text, asked.healers)
     recipe = resolve(asked)
+    healers_of(recipe)
     if (recipe.stream or recipe.scratch is not None) and not may_stream:
         raise OptionError("only layerimp score, prune and run read a model block by block; leave out stream")
     if by_default := told(asked, recipe, reads):

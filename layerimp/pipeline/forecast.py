@@ -16,6 +16,7 @@ from layerimp.models.dtypes import DTYPES, dtype_named, name_of
 from layerimp.models.loading import device_named, float32_stands_in
 from layerimp.models.traits import longest_row
 from layerimp.pipeline.ahead import budget_of
+from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import check_output
 from layerimp.pipeline.pace import block_seconds
@@ -24,7 +25,6 @@ from layerimp.pipeline.stages import check_calibration
 from layerimp.pipeline.streaming import is_run_streamed, is_streamed
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
-from layerimp.recipe import check_heal_text
 from layerimp.report.conversion import finite
 from layerimp.report.data import MARKER, PAGE
 from layerimp.scorer import Importance
@@ -74,8 +74,8 @@ def foretell(
     Raises:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
-    check_heal_text(asked.heal_text, asked.healers)
     recipe = resolve(asked)
+    healers_of(recipe)
     scored = command == "run" or (plans is None and not recipe.names_all)
     reads = ["calibration"] * scored + ["tasks"] * (command == "run")
     if by_default := told(asked, recipe, reads):

@@ -19,7 +19,7 @@ from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.ahead import check_ahead
-from layerimp.pipeline.healing import configured, further_text
+from layerimp.pipeline.healing import check_heal_text, configured, further_text
 from layerimp.pipeline.output import output_directory
 from layerimp.pipeline.resolve import resolve, told
 from layerimp.pipeline.stages import check_calibration, draw, load_model
@@ -96,6 +96,7 @@ def begun(
 ) -> tuple[Recipe, Healer, Record]:
     """Return the resolved recipe, the healer and the record of the removal; see `heal_checkpoint`."""
     recipe, repairer = resolve(asked), configured(healer, options)
+    check_heal_text(recipe.heal_text, [type(repairer)])
     if by_default := told(asked, recipe, ["calibration"]):
         progress.note(by_default)
     return recipe, repairer, _record_of(recipe.model, teacher, removed)

@@ -202,6 +202,29 @@ def heal_pruned(
     return models
 
 
+def healers_of(recipe: Recipe) -> dict[str, Healer]:
+    """Make the healers of a recipe, by label.
+
+    Raises:
+        InputError: there is no such healer, an option is wrong, or no healer reads the further text.
+    """
+    made = {label: configured(spec.name, spec.options) for label, spec in recipe.healers.items()}
+    check_heal_text(recipe.heal_text, map(type, made.values()))
+    return made
+
+
+def check_heal_text(heal_text: str | None, healers: Iterable[type]) -> None:
+    """Refuse further text for healers if none of them reads it.
+
+    Raises:
+        OptionError: there is such text, and no healer that reads it.
+    """
+    if heal_text is not None and not any(issubclass(one, Healer) and one.reads_further for one in healers):
+        raise OptionError(
+            "heal_text is more text for healers that train, and none is named; add one, such as --heal distill"
+        )
+
+
 def configured(healer: str, options: Mapping[str, Any]) -> Healer:
     """Make a healer with options.
 

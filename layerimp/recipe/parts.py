@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -45,16 +44,6 @@ def check_kind(given: object, kind: type[Part]) -> None:
     """
     if not isinstance(given, kind):
         raise OptionError(f"a layerimp.{kind.__name__} is needed, got a {type(given).__name__}")
-
-
-def check_heal_text(heal_text: str | None, healers: Collection[str]) -> None:
-    """Refuse text for healers where nothing is healed.
-
-    Raises:
-        OptionError: there is such text, and no healer.
-    """
-    if heal_text is not None and not healers:
-        raise OptionError("heal_text is more text for healers, and no healer is named; add one, such as --heal distill")
 
 
 def checked_size(size: str) -> str:

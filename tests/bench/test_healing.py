@@ -69,9 +69,9 @@ def test_further_text_is_part_of_a_healed_cell_and_of_no_other(
     more = tmp_path / "more.txt"
 
     def cells(**changes: Any) -> set[str]:
-        grid = real(model_dir, calibration_file, [task], tmp_path / "out", **changes)
+        grid = real(model_dir, calibration_file, [task], tmp_path / "out", healers=["distill"], **changes)
         measure = grid.models["tiny"].measures[0]
-        return {grid.evaluation("tiny", (1,), measure, healer).key for healer in ("", "linear")}
+        return {grid.evaluation("tiny", (1,), measure, healer).key for healer in ("", "distill")}
 
     without = cells()
     with pytest.raises(InputError, match=r"more\.txt' does not exist"):
@@ -95,7 +95,8 @@ def test_further_text_reaches_the_healer(
         return true(*arguments, further=further, **options)
 
     monkeypatch.setattr(worker, "heal_beside", reading)
-    grid = real(model_dir, calibration_file, [task], tmp_path / "out", heal_text=str(more), repeats=1)
+    training = {"distill": {"name": "distill", "options": {"steps": 1}}}
+    grid = real(model_dir, calibration_file, [task], tmp_path / "out", heal_text=str(more), repeats=1, healers=training)
     _, found = run(grid, tmp_path / "out")
     assert found.failures == []
     assert read

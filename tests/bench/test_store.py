@@ -97,6 +97,7 @@ def test_a_broken_file_is_said(tmp_path: Path, write: bool) -> None:
     (tmp_path / FILE).write_bytes(b"no data base at all, but long enough to be looked at" * 9)
     with pytest.raises(OutputError, match="is no store"):
         Store(tmp_path, write=write)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
 def damaged(directory: Path, how: str) -> Path:

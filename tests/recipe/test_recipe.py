@@ -164,5 +164,8 @@ def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
                 use(given)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=r"a layerimp\.Grid is needed, got a Recipe"):
         layerimp.run_grid(layerimp.Recipe(), tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="heal_text is more text for healers"):
-        layerimp.Grid(heal_text="prose")
+    for healers in ({}, {"linear": "linear"}):
+        grid = layerimp.Grid(heal_text="prose", healers=healers)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="heal_text is more text for healers that train, and none is named"):
+            layerimp.run_grid(grid, tmp_path / "grid")
+    assert not (tmp_path / "grid").exists()

@@ -26,6 +26,7 @@ class Distill(Healer):
         "Hinton et al. 2015, arXiv:1503.02531; after pruning: Muralidharan et al. 2024 (Minitron), arXiv:2407.14679"
     )
     Config = DistillConfig
+    reads_further = True
 
     config: DistillConfig
     outcome: Outcome | None = None
