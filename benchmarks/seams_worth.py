@@ -178,6 +178,7 @@ def main(
     search_samples: Annotated[int, typer.Option(help="Rows for searches; 0: all.")] = 0,
     max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     documents: Annotated[int, typer.Option(help="Documents to measure on, of each file.")] = 100,
+    dtype: Annotated[str | None, typer.Option(help="What the models compute in; default: as in layerimp run.")] = None,
 ) -> None:
     methods, healers = method or ["perplexity:greedy", "block-influence", "lrp"], healer or []
     for name in model:
@@ -185,13 +186,13 @@ def main(
         source, others = (STARTER, [STARTER_DOCUMENTS]) if own else (calibration, held_out or [])
         if not others:
             raise typer.BadParameter(f"{name} needs text to measure on (--held-out)")
-        loaded, tokenizer = layerimp.load(name)
+        loaded, tokenizer = layerimp.load(name, dtype=dtype)
         form: dict[str, Any] = {"max_length": max_length}
         texts = [load_calibration(str(o), tokenizer, samples=documents, packing="rows", **form) for o in others]
         bench = Bench(name, loaded, {}, [batch for text in texts for batch in text])
         bench.counts = _counts(len(bench.stack), count or [1, 2, 3], ratio or [0.12, 0.25])
         used = [Path(one).name for one in (name, source, *others)]  # where they lie decides nothing
-        asked = [*used, samples, search_samples, max_length, documents]
+        asked = [*used, samples, search_samples, max_length, documents, *[dtype] * (dtype is not None)]
         finished = Finished(results, asked)
         counts, heal_counts = list(bench.counts), heal_count or list(bench.counts)
         for draw in range(draws):

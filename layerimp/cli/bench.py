@@ -32,7 +32,8 @@ def bench(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Model, or LABEL=MODEL; repeatable. Default: starter.", autocompletion=names("model", after="=")
+            help="Model, or LABEL=MODEL; repeatable. A label of the recipe keeps its dtype. Default: starter.",
+            autocompletion=names("model", after="="),
         ),
     ] = None,
     scorer: Annotated[

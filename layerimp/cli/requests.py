@@ -64,7 +64,7 @@ def grid_from(recipe: Path | None = None, **given: Any) -> Grid:
     if pruner := given.get("pruner"):
         values["pruners"] = _labelled("pruner", pruner)
     if model := given.get("model"):
-        values["models"] = _models(model)
+        values["models"] = _models(model, values.get("models"))
     ratios = given.get("ratio") or []
     grid = made(Grid, _with_amounts(values, ratios, ratios=ratios or None, counts=given.get("count") or None))
     if (dtype := given.get("dtype")) is not None:
@@ -109,11 +109,14 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
     return values | said
 
 
-def _models(specs: list[str]) -> dict[str, str] | list[str]:
-    """Return models by label, or only their names if no model has a label."""
+def _models(specs: list[str], in_file: Any) -> dict[str, Any] | list[str]:
+    """Return models by label, or only their names if no model has a label.
+
+    A model with the label of one in the file takes that one's place; the other fields, such as the dtype, stay.
+    """
     if not any("=" in spec for spec in specs):
         return specs
-    found: dict[str, str] = {}
+    known, found = in_file if isinstance(in_file, dict) else {}, dict[str, Any]()
     for spec in specs:
         label, equals, name = spec.partition("=")
         if not equals:
@@ -122,7 +125,8 @@ def _models(specs: list[str]) -> dict[str, str] | list[str]:
             raise OptionError(f"--model takes MODEL or LABEL=MODEL, got {spec!r}")
         if label in found:
             raise OptionError(f"the model {label!r} comes twice")
-        found[label] = name
+        others = known.get(label)
+        found[label] = {**(others if isinstance(others, dict) else {}), "model": name}
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from layerimp.cli.requests import recipe_from
+from layerimp.cli.requests import grid_from, recipe_from
 from layerimp.errors import InputError, OptionError, UnknownNameError
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe, make_recipe
 from layerimp.registry.catalog import registry
@@ -114,6 +114,20 @@ def test_settings_find_their_home(recipe_file: Path, setting: str, home: str, ex
     recipe = recipe_from(recipe_file, set_=[setting])
     part = getattr(recipe, home)
     assert (part if home == "pruner" else part[setting.split(".")[0]]).options == expected
+
+
+def test_a_model_of_a_grid_keeps_its_dtype_wherever_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text("models: {small: {model: hub/small, dtype: bfloat16}, plain: hub/plain}\n")
+    found = grid_from(file, model=["small=/here", "other=/there"]).models
+    assert {label: (spec.model, spec.dtype) for label, spec in found.items()} == {
+        "small": ("/here", "bfloat16"),
+        "other": ("/there", None),
+    }
+    assert [spec.dtype for spec in grid_from(file, model=["/here"]).models.values()] == [None]
+    assert [spec.dtype for spec in grid_from(file, model=["small=/here"], dtype="float32").models.values()] == [
+        "float32"
+    ]
 
 
 def test_a_label_may_hold_a_dot() -> None:
