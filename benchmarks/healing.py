@@ -19,8 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
+import options as o
 import typer
 from finished import Finished
 from rich.console import Console
@@ -102,8 +103,8 @@ class Found:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")],
-    held_out: Annotated[list[Path], typer.Option(help="Text to measure on; repeatable.")],
+    model: o.Model,
+    held_out: o.HeldOut,
     calibration: Annotated[str, typer.Option(help="Text to score and to heal on.")],
     count: Annotated[int, typer.Option(help="How many blocks to remove.")] = 3,
     blocks: Annotated[str, typer.Option(help="The blocks to remove, such as 12,13, in place of scorers.")] = "",
@@ -114,12 +115,12 @@ def main(
     seed: Annotated[int, typer.Option(help="The first draw's seed.")] = 0,
     samples: Annotated[int, typer.Option(help="Rows to score and to heal on.")] = 64,
     greedy_samples: Annotated[int, typer.Option(help="Rows for the greedy search; 0: all.")] = 0,
-    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
-    rows: Annotated[int, typer.Option(help="Rows to measure on, of each file.")] = 16,
-    packing: Annotated[Literal["windows", "rows"], typer.Option(help="As in layerimp run.")] = "windows",
-    field: Annotated[str, typer.Option(help="JSON field that holds the text.")] = "text",
-    label_field: Annotated[str | None, typer.Option(help="JSON field that holds a classifier's label.")] = None,
-    results: Annotated[Path | None, typer.Option(help="The file for finished work, as JSON lines.")] = None,
+    max_length: o.MaxLength = 256,
+    rows: o.Rows = 16,
+    packing: o.Packing = "windows",
+    field: o.Field = "text",
+    label_field: o.LabelField = None,
+    results: o.Results = None,
 ) -> None:
     loaded, tokenizer = layerimp.load(model)
     stack = find_blocks(loaded)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import layerimp_starter
+import options as o
 import typer
 import yaml
 from cuts_compared import CUTS, Line, show
@@ -176,7 +177,7 @@ def main(
     draws: Annotated[int, typer.Option()] = 5,
     samples: Annotated[int, typer.Option(help="Rows of a draw.")] = 64,
     search_samples: Annotated[int, typer.Option(help="Rows for searches; 0: all.")] = 0,
-    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
+    max_length: o.MaxLength = 256,
     documents: Annotated[int, typer.Option(help="Documents to measure on, of each file.")] = 100,
     dtype: Annotated[str | None, typer.Option(help="What the models compute in; default: as in layerimp run.")] = None,
 ) -> None:

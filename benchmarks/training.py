@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
+import options as o
 import torch
 import typer
 from finished import Finished
@@ -99,10 +100,10 @@ class Control(Watched):
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")],
+    model: o.Model,
     blocks: Annotated[str, typer.Option(help="The blocks to remove, such as 12-18.")],
     calibration: Annotated[str, typer.Option(help="Text to heal on, and to choose the best step by.")],
-    held_out: Annotated[list[Path], typer.Option(help="Text to measure on; repeatable.")],
+    held_out: o.HeldOut,
     heal_text: Annotated[str | None, typer.Option(help="More text to heal on.")] = None,
     minutes: Annotated[float, typer.Option(help="How long each way trains.")] = 10.0,
     way: Annotated[list[str] | None, typer.Option(help="A label for a set of options; repeatable.")] = None,
@@ -111,12 +112,12 @@ def main(
     dtype: Annotated[str | None, typer.Option(help="What the models compute in.")] = None,
     samples: Annotated[int, typer.Option(help="Rows of the calibration text.")] = 64,
     seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
-    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
-    rows: Annotated[int, typer.Option(help="Rows to measure on, of each file.")] = 16,
-    packing: Annotated[Literal["windows", "rows"], typer.Option(help="As in layerimp run.")] = "windows",
-    field: Annotated[str, typer.Option(help="JSON field that holds the text.")] = "text",
-    label_field: Annotated[str | None, typer.Option(help="JSON field that holds a classifier's label.")] = None,
-    results: Annotated[Path | None, typer.Option(help="The file for finished work, as JSON lines.")] = None,
+    max_length: o.MaxLength = 256,
+    rows: o.Rows = 16,
+    packing: o.Packing = "windows",
+    field: o.Field = "text",
+    label_field: o.LabelField = None,
+    results: o.Results = None,
 ) -> None:
     loaded, tokenizer = layerimp.load(model, dtype=dtype)
     stack, gone = find_blocks(loaded), read_steps(blocks)

@@ -1,0 +1,17 @@
+"""Options that several benchmarks share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Model = Annotated[str, typer.Option(help="Model directory, hub id or shipped name.")]
+HeldOut = Annotated[list[Path], typer.Option(help="Text to measure on; repeatable.")]
+Rows = Annotated[int, typer.Option(help="Rows to measure on, of each file.")]
+MaxLength = Annotated[int, typer.Option(help="Tokens of a row.")]
+Packing = Annotated[Literal["windows", "rows"], typer.Option(help="As in layerimp run.")]
+Field = Annotated[str, typer.Option(help="JSON field that holds the text.")]
+LabelField = Annotated[str | None, typer.Option(help="JSON field that holds a classifier's label.")]
+Results = Annotated[Path | None, typer.Option(help="The file for finished work, as JSON lines.")]
