@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,30 +75,36 @@ def _estimate(outcomes: Sequence[Mapping[str, Any]]) -> Estimate:
     return Estimate.of([Metric("held-out", "loss", one.loss, likelihood=one) for one in likelihoods])
 
 
-def show(methods: Sequence[str], counts: Sequence[str], healers: Sequence[str], lines: Sequence[Line]) -> None:
-    """The comparisons of one model."""
+HEAD = "method", "removed", "healer", "blocks", "all cuts", "nats per token (95 %)", "all cuts are"
+"""What the cells of a row are."""
+
+
+def rows(
+    methods: Sequence[str], counts: Sequence[str], healers: Sequence[str], lines: Sequence[Line]
+) -> Iterator[tuple[Pair | None, tuple[str, ...]]]:
+    """Yield the comparisons of one model, each with its cells; a comparison that failed is None."""
     known = {(line["method"], line["count"], line["healer"]) for line in lines}
     places = [place for place in itertools.product(methods, counts, healers) if place in known]
     pairs = {place: Pair.of(lines, *place) for place in places}
     told = {place: pair.apart.p for place, pair in pairs.items() if pair and pair.apart.p is not None}
     corrected = holm({place: p for place, p in told.items() if p is not None})
-    head = "method", "removed", "healer", "blocks", "all cuts", "nats per token (95 %)", "p", "all cuts are"
-    table = Table(*head, "parameters", "cache/token", "latency", "what went, of all cuts (draws)")
-    for place, pair in pairs.items():
-        method, count, healer = place
+    for (method, count, healer), pair in pairs.items():
         if pair is None:
-            table.add_row(method, count, healer or "none", "failed")
+            yield None, (method, count, healer or "none", "failed")
             continue
         apart = pair.apart
         ends = "" if apart.low is None or apart.high is None else f" ({apart.low:+.3f} to {apart.high:+.3f})"
-        table.add_row(
-            *(method, count, healer or "none", f"{pair.perplexity(0):.2f}", f"{pair.perplexity(1):.2f}"),
-            f"{apart.mean:+.3f}{ends}",
-            "-" if apart.p is None else f"{apart.p:.3g}",
-            _verdict(apart, corrected.get(place)),
-            *(pair.cost("parameters", ",.0f"), pair.cost("cache", ",.0f"), pair.cost("latency", ".2f")),
-            pair.removed(),
-        )
+        verdict = _verdict(apart, corrected.get((method, count, healer)))
+        losses = f"{pair.perplexity(0):.2f}", f"{pair.perplexity(1):.2f}", f"{apart.mean:+.3f}{ends}"
+        yield pair, (method, count, healer or "none", *losses, verdict)
+
+
+def show(methods: Sequence[str], counts: Sequence[str], healers: Sequence[str], lines: Sequence[Line]) -> None:
+    """Print the comparisons of one model."""
+    table = Table(*HEAD, "parameters", "cache/token", "latency", "what went, of all cuts (draws)")
+    for pair, cells in rows(methods, counts, healers, lines):
+        costs = (("parameters", ",.0f"), ("cache", ",.0f"), ("latency", ".2f")) if pair else ()
+        table.add_row(*cells, *(pair.cost(*one) for one in costs if pair), pair.removed() if pair else "")
     Console(width=210).print(table)
 
 

@@ -81,8 +81,9 @@ class Bench:
         plans = dict(self._plans(few if searches else text, method, cuts))
         seconds = time.monotonic() - began
         for count, steps in plans.items():
-            line: Line = {"draw": draw, "method": method, "cuts": cuts, "count": count, "healer": "", "steps": steps}
-            yield {**line, "seconds": seconds, "outcome": self._outcome(text, draw, steps, "")}
+            line: Line = {"model": Path(self.name).name, "draw": draw, "method": method, "cuts": cuts, "count": count}
+            outcome = self._outcome(text, draw, steps, "")
+            yield {**line, "healer": "", "steps": steps, "seconds": seconds, "outcome": outcome}
 
     def healed(self, text: CalibrationSet, line: Line, healer: str) -> Line:
         """Return the results of a healed model."""
