@@ -263,10 +263,13 @@ class Pruner(Component):
             among those that `scoring` scores once the earlier steps are taken. A pruner without `cuts_seams` is refused
             with `--cuts all`. Like `nested`, it may depend on the options: the class attribute holds for the default
             options, the attribute of an instance for the options of that instance.
+        rescored_rows: How many rows of the text a partly pruned model is scored on; None for all. The intact model is
+            always scored on all rows. Like `nested`, it may depend on the options.
     """
 
     nested: bool = False
     cuts_seams: bool = False
+    rescored_rows: int | None = None
 
     @abstractmethod
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:

@@ -69,6 +69,10 @@ class CalibrationSet:
             labels = {"labels": tensor(self.labels[part])} if self.labels else {}
             yield padded(self.rows[part]) | labels
 
+    def first(self, count: int) -> CalibrationSet:
+        """Return the first `count` rows, or all rows if there are fewer. The order of rows is random."""
+        return replace(self, rows=self.rows[:count], labels=self.labels[:count])
+
     def shard(self, index: int, count: int) -> CalibrationSet:
         """Return every `count`-th batch, from number `index` on. All shards together are the whole set."""
         step, size = count * self.batch_size, self.batch_size

@@ -270,6 +270,8 @@ class _Foretelling:
         passed = sum((one["backbone"] or 0) + of_head * (one["head"] or 0) for one in work)
         scoring = passed * seconds * blocks * batches
         again = scoring * rescorings / max(1, len(self.selection.specs))
+        if (rows := made_pruner(self.recipe.pruner, self.recipe.cuts).rescored_rows) is not None:
+            again *= min(1.0, rows / spec.samples)
         return {"block_ms": 1000 * seconds, "scoring_s": scoring, "rescoring_s": again}
 
     def _writes(self, weights: Range) -> list[WrittenFile]:

@@ -67,7 +67,9 @@ def planner(
     recipe, name = report.recipe, report.recipe.pruner.name
     origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
     first = report.importance[label]
-    scoring = rescoring(loaded.stack, drawn, first, selection, label, progress, cuts=recipe.cuts)
+    scoring = rescoring(
+        *(loaded.stack, drawn, first, selection, label, progress), cuts=recipe.cuts, rows=pruner.rescored_rows
+    )
 
     def plan(budget: Budget) -> PrunePlan:
         with attributing("pruner", name, type(pruner), f"on the scores of {label}"):

@@ -28,11 +28,24 @@ def rescoring(
     progress: Progress,
     *,
     cuts: Cuts = "blocks",
+    rows: int | None = None,
 ) -> Scoring:
     """Return the scoring for a pruner: it gives the importance of the steps that can be taken after given removals.
 
     Each set of removed steps is scored once, so that a longer plan costs only the scorings that are new.
+
+    Args:
+        stack: The blocks of the intact model.
+        drawn: The text.
+        first: The importance of the steps in the intact model.
+        selection: The scorers.
+        label: The scorer.
+        progress: Where to report progress.
+        cuts: What may be removed.
+        rows: How many rows of the text to score on; None for all.
     """
+    if rows is not None:
+        drawn = drawn.first(rows)
     cache = BlockCache(stack)
     known = {frozenset[Sublayer](): first}
 

@@ -36,6 +36,12 @@ class GreedyConfig(Options):
         description="A penalty, in the scorer's unit, that is added to a step's score for each pair of removals that "
         "the step puts into the same gap.",
     )
+    rows: int | None = Field(
+        None,
+        ge=1,
+        description="The number of rows of the text to score on after each removal; null: all. The intact model is "
+        "scored on all rows, and healers read all rows.",
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Greedy(Pruner):
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
-        self.nested = not self.config.exchange
+        self.nested, self.rescored_rows = not self.config.exchange, self.config.rows
 
     def plan(self, scoring: Scoring, budget: Budget) -> PrunePlan:
         """Take the forced steps first, and then, one at a time, the unprotected step with the lowest score.

@@ -106,6 +106,15 @@ def test_batches_are_padded_and_iterate_again(numbered: Path) -> None:
     assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(batches, drawn, strict=True))
 
 
+@pytest.mark.parametrize("packing", ["windows", "rows"])
+def test_the_first_rows_are_those_of_a_smaller_draw(numbered: Path, packing: Any) -> None:
+    def load(samples: int) -> CalibrationSet:
+        return load_calibration(numbered, tokenizer(), samples=samples, max_length=9, seed=3, packing=packing)
+
+    assert load(7).first(3) == load(3)
+    assert load(7).first(9) == load(7)
+
+
 def test_the_fingerprint_follows_the_tokens_only(numbered: Path) -> None:
     def load(**changes: Any) -> CalibrationSet:
         return load_calibration(numbered, tokenizer(), **{"samples": 6, "max_length": 8, **changes})

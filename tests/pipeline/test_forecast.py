@@ -190,6 +190,9 @@ def test_an_estimate_adds_up_blocks_batches_and_passes(
     times = foretold("run", *scoring, "--tasks", "none", "--batch-size", 3, "--pruner", "greedy", "--count", 2)["time"]
     scoring_s = 0.5 * 4 * 3  # seconds a block, blocks, batches of 3 out of 8 rows; one pass
     assert times == {"block_ms": 500, "scoring_s": scoring_s, "rescoring_s": scoring_s}
+    few = ["--pruner", "greedy", "--set", "greedy.rows=2", "--count", 2]  # of 8 rows
+    times = foretold("run", *scoring, "--tasks", "none", "--batch-size", 3, *few)["time"]
+    assert times == {"block_ms": 500, "scoring_s": scoring_s, "rescoring_s": scoring_s * 2 / 8}
     monkeypatch.setattr(forecast, "block_seconds", lambda *_args: None)
     times = foretold("run", *scoring, "--tasks", "none")["time"]
     assert set(times.values()) == {None}

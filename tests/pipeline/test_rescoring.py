@@ -18,6 +18,7 @@ from layerimp.pipeline.scores import scorers_of
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Scoring
 from layerimp.recipe import make_recipe
+from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
 from layerimp.scoring.selection import Selection
 from layerimp.steps import Cuts, Step, candidates
@@ -58,6 +59,24 @@ def test_the_first_scores_are_those_that_are_known() -> None:
     selection = Selection.of(make_recipe({"scorers": ["depth"]}), SILENT)
     drawn: CalibrationSet = []  # type: ignore[assignment]
     assert rescoring(stack, drawn, known, selection, "depth", SILENT)(()) is known
+
+
+def test_a_part_of_the_text_can_serve_for_later_scores() -> None:
+    """The first two rows alone decide what a partly pruned model scores."""
+    stack = layerimp.find_blocks(tiny("llama", dtype=torch.float64, num_hidden_layers=5))
+    selection = Selection.of(make_recipe({"scorers": ["perplexity"]}), SILENT)
+    rows = tuple(tuple(row) for row in torch.randint(5, 60, (6, 9), generator=torch.manual_seed(0)).tolist())
+    text = CalibrationSet(rows, batch_size=4, source="drawn")
+    few = CalibrationSet(rows[:2], batch_size=4, source="drawn")
+    first, known = (
+        measure(stack, part, {"perplexity": registry().create("scorer", "perplexity", {}, num_blocks)}, removed=gone)
+        for part, num_blocks, gone in ((text, 5, []), (few, 4, [3]))
+    )
+    some = rescoring(stack, text, first["perplexity"], selection, "perplexity", SILENT, rows=2)
+    assert some(()) is first["perplexity"]
+    assert some([3]).scores == pytest.approx(known["perplexity"].scores, rel=1e-12)
+    every = rescoring(stack, text, first["perplexity"], selection, "perplexity", SILENT, rows=99)
+    assert every([3]).scores != pytest.approx(known["perplexity"].scores, rel=1e-3)
 
 
 @pytest.mark.parametrize("forced", [(), ("1/2",), (0, "2/3")])

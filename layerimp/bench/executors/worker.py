@@ -58,15 +58,20 @@ def as_importance(result: Result) -> Importance:
     return Importance(**parts, spans={int(length): scores for length, scores in result["spans"].items()})
 
 
+def pruner_of(cell: Cell) -> Pruner:
+    """Make the pruner of a planning."""
+    pruner = create("pruner", cell.content["pruner"], cell.content["options"])
+    assert isinstance(pruner, Pruner)
+    return pruner
+
+
 def planned(cell: Cell, num_blocks: int, scoring: Scoring) -> Result:
     """Compute the plan of a cell.
 
     Raises:
         OptionError: no plan can meet the budget.
     """
-    content = cell.content
-    pruner = create("pruner", content["pruner"], content["options"])
-    assert isinstance(pruner, Pruner)
+    content, pruner = cell.content, pruner_of(cell)
     budget = Budget.exactly(content["count"], num_blocks, protect=content["protect"])
     with attributing("pruner", content["pruner"], type(pruner)):
         return {"blocks": pruner.within_budget(scoring, budget).blocks}
@@ -153,7 +158,8 @@ class Worker:
         first, text = as_importance(assignment.importance), drawn or self.draw(assignment)
         stack = self._opened(assignment).stack
         selection = Selection.of(assignment.recipe, SILENT)
-        scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT, cuts=assignment.recipe.cuts)
+        cuts, rows = assignment.recipe.cuts, pruner_of(cell).rescored_rows
+        scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT, cuts=cuts, rows=rows)
         return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
     def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
