@@ -18,10 +18,9 @@ from layerimp.report.html.svg import drawn, looks
 DATA = pages.ROOT / "benchmarks" / "results" / "training.jsonl"
 SHOWN = {
     ("starter", "long"): "starter",
-    ("smollm2", "long"): "SmolLM2-135M",
+    ("smollm2", "steady"): "SmolLM2-135M",
     ("gemma3", "divergence"): "Gemma 3 270M",
-    ("sst2", "long"): "MiniLM (accuracy)",
-    ("sst2", "longer"): "MiniLM, longer",
+    ("sst2", "steady"): "MiniLM (accuracy)",
 }
 """The names of the curves that are drawn, by model and way to train."""
 WIDTH, HEIGHT = 720, 320
