@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,27 @@ class _Unmeasured:
         return Loss([1.0], [1])
 
 
+class _Further:
+    """Further text, and whether it was read."""
+
+    def __init__(self) -> None:
+        self.was_read = False
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.was_read = True
+        yield batch(4, 16, seed=3)
+
+
+def further_text_is_declared(healer: Healer) -> None:
+    """A healer that reads `Case.further` declares `reads_further`."""
+    intact, pruned = _parted(tiny_model())
+    further = _Further()
+    with leaving_the_generator():
+        _fresh(healer).at_every_gap(replace(_case(intact, pruned), further=further))
+    declared = healer.reads_further or not further.was_read
+    require(declared, "it reads Case.further and does not declare reads_further, so that --heal-text is refused")
+
+
 def parameters_are_replaced(healer: Healer) -> None:
     """New parameters keep the old dtype and have memory of their own; tied weights stay tied."""
     for dtype in (torch.float32, torch.bfloat16):
@@ -180,6 +202,7 @@ def healer_contracts() -> dict[str, Callable[[Any], None]]:
         "every gap is reported": every_gap_is_reported,
         "the intact model stays": intact_stays,
         "the intact model stays in a failure": intact_stays_in_a_failure,
+        "further text is declared": further_text_is_declared,
         "parameters are replaced": parameters_are_replaced,
         "a NaN is refused": nan_is_refused,
         "healing is repeatable": healing_is_repeatable,

@@ -89,6 +89,14 @@ class Moody(Idle):
         return Repair(gap, "nothing", numbers={"turn": Moody.turn})
 
 
+class Secretive(Idle):
+    """Reads further text and does not declare it."""
+
+    def repair(self, case: Any, gap: Any) -> Repair:
+        assert sum(len(batch["input_ids"]) for batch in case.further) >= 0
+        return super().repair(case, gap)
+
+
 class Rebuilding(Idle):
     """Replaces an activation, which no checkpoint records."""
 
@@ -112,6 +120,7 @@ WRONG_HEALERS: list[tuple[type[Healer], str, str]] = [
     (Reseeding, "the intact model stays", "random generator"),
     (Hooked, "the intact model stays", "a hook on"),
     (Trusting, "the intact model stays in a failure", "a hook on"),
+    (Secretive, "further text is declared", "does not declare reads_further"),
     (Untying, "parameters are replaced", "no longer tied"),
     (Unchecked, "a NaN is refused", "holds a NaN"),
     (Moody, "healing is repeatable", "it says"),
