@@ -13,6 +13,9 @@ PAGE = (pages.ROOT / "docs" / "explanation" / "seams.md").read_text(encoding="ut
 RESULTS = pages.ROOT / "benchmarks" / "results" / "seams_worth.jsonl"
 
 
+DRAWS = 5
+
+
 def by_model() -> dict[str, list[Line]]:
     """The results of each model."""
     found = defaultdict[str, list[Line]](list)
@@ -26,7 +29,8 @@ def by_model() -> dict[str, list[Line]]:
 def test_the_page_has_each_comparison(model: str) -> None:
     lines = by_model()[model]
     methods, counts, healers = (dict.fromkeys(line[key] for line in lines) for key in ("method", "count", "healer"))
-    compared = [cells for pair, cells in rows(list(methods), list(counts), list(healers), lines) if pair]
+    every = rows(list(methods), list(counts), list(healers), lines)
+    compared = [cells for pair, cells in every if pair and len(pair.lines) == DRAWS]  # others are not finished
     assert len(compared) >= len(methods) * len(counts)
     shown = [row.replace("`", "").replace("−", "-").replace("*", "") for row in PAGE.splitlines()]
     for cells in compared:
