@@ -172,6 +172,7 @@ def test_healers_that_train_get_further_text(
         """Counts the documents of the further text."""
 
         name = "reading"
+        reads_further = True
 
         def heal(self, case: Case) -> list[Repair]:
             seen.extend(sum(int(batch["attention_mask"].sum()) for batch in case.further) for _ in range(2))
@@ -206,7 +207,7 @@ def test_further_text_that_cannot_be_read(
     if content is not None:
         file.write_text(content)
     output = tmp_path / "out"
-    code, _, err = layerimp_command(*command, "--heal", "rescale", "--heal-text", file, "--output", output)
+    code, _, err = layerimp_command(*command, "--heal", "distill", "--heal-text", file, "--output", output)
     assert code == 2
     assert said.format(file=file) in err.splitlines()[-1]
     assert not output.exists()
@@ -217,5 +218,5 @@ def test_further_text_may_hold_no_document_of_a_task(
 ) -> None:
     asked = [json.loads(line) for line in (task.parent / "docs.jsonl").read_text().splitlines()]
     file = written(tmp_path / "more.jsonl", "something else", next(iter(asked[0].values())))
-    code, _, err = layerimp_command(*command, "--heal", "rescale", "--heal-text", file)
+    code, _, err = layerimp_command(*command, "--heal", "distill", "--heal-text", file)
     assert (code, "shares 1 of its 2 documents with the tasks" in err) == (2, True), err
