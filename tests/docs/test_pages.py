@@ -37,7 +37,9 @@ ROOT = pages.ROOT
 DOCS = ROOT / "docs"
 PAGES = pages.pages()
 README = ROOT / "README.md"
-LONG = frozenset({"heal.md", "healers.md", "keep-quality.md", "performance.md", "read-a-report.md", "run-a-grid.md"})
+LONG = frozenset(
+    {"first-run.md", "heal.md", "healers.md", "keep-quality.md", "performance.md", "read-a-report.md", "run-a-grid.md"}
+)
 """Pages whose commands take half a minute or more; CI runs them with the slow tests."""
 FOLLOWED_ELSEWHERE = {"write-a-scorer.md", "index.md"}
 """Pages whose commands need what they install, see test_third_party.py, or are those of the README."""
