@@ -18,7 +18,7 @@ from layerimp.evaluation.selection import for_training, prepared
 from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import configuration, float32_stands_in, stored_in
-from layerimp.pipeline.healing import check_heal_text
+from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.resolve import anywhere, made_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
@@ -60,8 +60,8 @@ def resolve(
     """
     scorers = _entrants(grid, progress)
     pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.pruners.items()}
-    healers = {label: _mender(spec) for label, spec in grid.healers.items()}
-    check_heal_text(grid.heal_text, (registry().get("healer", spec.name) for spec in grid.healers.values()))
+    made = healers_of(grid.healers, grid.heal_text)
+    healers = {label: Mender(spec=grid.healers[label], code=_code(type(healer))) for label, healer in made.items()}
     models = {}
     for label in grid.models:
         resolved = anywhere(resolve_recipe(grid.recipe(label)))
@@ -143,11 +143,6 @@ def _shards(spec: ComponentSpec, cls: type[Scorer]) -> bool:
 def _chooser(spec: ComponentSpec, cuts: Cuts) -> Chooser:
     pruner = made_pruner(spec, cuts)
     return Chooser(spec=spec, nested=pruner.nested, code=_code(type(pruner)))
-
-
-def _mender(spec: ComponentSpec) -> Mender:
-    create("healer", spec.name, spec.options)
-    return Mender(spec=spec, code=_code(registry().get("healer", spec.name)))
 
 
 def _code(cls: type) -> str:

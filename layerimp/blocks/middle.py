@@ -90,20 +90,26 @@ def changing_middle(block: nn.Module, halves: Halves, change: Change) -> Iterato
     """A context in which the MLP half of a block starts from changed hidden states.
 
     The new hidden states are rounded where they are the result of an addition. But if `change` returns the block's
-    input, and the attention half makes a single addition, the MLP half reads exactly that input.
+    input, and the attention half makes a single addition, the MLP half reads exactly that input. A module of the block
+    that is called while the block is not running computes what it always does.
     """
     begun: list[Tensor] = []
     forward = block.forward
 
     def begin(*args: Any, **kwargs: Any) -> Any:
         begun[:] = [block_input(args, kwargs)]
-        return forward(*args, **kwargs)
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            begun.clear()
 
     with ExitStack() as undo:
         undo.enter_context(computing(block, begin))
         if halves.giver is not None:
 
             def give(_module: nn.Module, _args: Any, output: Any) -> Any:
+                if not begun:
+                    return output
                 middle = hidden_states(output)
                 start = begun[0].to(middle.device)
                 return with_hidden(output, change(start, middle.view_as(start)).view_as(middle))
@@ -121,6 +127,8 @@ def _adding(block: nn.Module, branches: tuple[Tap, ...], begun: list[Tensor], ch
         for tap in branches:
 
             def add(_module: nn.Module, _args: Any, output: Any, tap: Tap = tap) -> Any:
+                if not begun:
+                    return output
                 added = hidden_states(output)
                 start = begun[0].to(added.device)
                 stream = begun[-1].to(added.device)

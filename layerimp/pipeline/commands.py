@@ -57,7 +57,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     with Unfinished() as unfinished, output_directory(recipe) as stage:
         trained_on = check_calibration(recipe, allowed, progress)
         evaluators = prepared(recipe, allowed, progress)
-        made = healers_of(recipe)
+        made = healers_of(recipe.healers, recipe.heal_text)
         if recipe.keep is not None or any(evaluator.kind == "quality" for evaluator in evaluators.values()):
             selection.add_baselines(recipe)
         loaded = load_model(recipe, allowed, progress, streamed=is_run_streamed(recipe, evaluators, progress))
@@ -207,7 +207,7 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
 def _begun(asked: Recipe, progress: Progress, *reads: str, may_stream: bool = False) -> tuple[Recipe, Selection]:
     """The recipe, resolved, and its scorers; what is used by default is said, and a wrong option found."""
     recipe = resolve(asked)
-    healers_of(recipe)
+    healers_of(recipe.healers, recipe.heal_text)
     if (recipe.stream or recipe.scratch is not None) and not may_stream:
         raise OptionError("only layerimp score, prune and run read a model block by block; leave out stream")
     if by_default := told(asked, recipe, reads):

@@ -75,7 +75,7 @@ def foretell(
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
     recipe = resolve(asked)
-    healers_of(recipe)
+    healers_of(recipe.healers, recipe.heal_text)
     scored = command == "run" or (plans is None and not recipe.names_all)
     reads = ["calibration"] * scored + ["tasks"] * (command == "run")
     if by_default := told(asked, recipe, reads):

@@ -96,7 +96,7 @@ def begun(
 ) -> tuple[Recipe, Healer, Record]:
     """Return the resolved recipe, the healer and the record of the removal; see `heal_checkpoint`."""
     recipe, repairer = resolve(asked), configured(healer, options)
-    check_heal_text(recipe.heal_text, [type(repairer)])
+    check_heal_text(recipe.heal_text, [repairer])
     if by_default := told(asked, recipe, ["calibration"]):
         progress.note(by_default)
     return recipe, repairer, _record_of(recipe.model, teacher, removed)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.stages import Loaded
-    from layerimp.recipe import Recipe
+    from layerimp.recipe import ComponentSpec, Recipe
     from layerimp.report.data import Report
     from layerimp.surgery.removal import Removal
 
@@ -202,27 +202,25 @@ def heal_pruned(
     return models
 
 
-def healers_of(recipe: Recipe) -> dict[str, Healer]:
-    """Make the healers of a recipe, by label.
+def healers_of(specs: Mapping[str, ComponentSpec], heal_text: str | None) -> dict[str, Healer]:
+    """Make the healers of a run or a grid, by label.
 
     Raises:
-        InputError: there is no such healer, an option is wrong, or no healer reads the further text.
+        InputError: there is no such healer, an option is wrong, or there is further text that no healer reads.
     """
-    made = {label: configured(spec.name, spec.options) for label, spec in recipe.healers.items()}
-    check_heal_text(recipe.heal_text, map(type, made.values()))
+    made = {label: configured(spec.name, spec.options) for label, spec in specs.items()}
+    check_heal_text(heal_text, made.values())
     return made
 
 
-def check_heal_text(heal_text: str | None, healers: Iterable[type]) -> None:
-    """Refuse further text for healers if none of them reads it.
+def check_heal_text(heal_text: str | None, healers: Iterable[Healer]) -> None:
+    """Refuse further text that no healer reads.
 
     Raises:
         OptionError: there is such text, and no healer that reads it.
     """
-    if heal_text is not None and not any(issubclass(one, Healer) and one.reads_further for one in healers):
-        raise OptionError(
-            "heal_text is more text for healers that train, and none is named; add one, such as --heal distill"
-        )
+    if heal_text is not None and not any(healer.reads_further for healer in healers):
+        raise OptionError("heal_text is more text for healers that train, such as distill, and none is named")
 
 
 def configured(healer: str, options: Mapping[str, Any]) -> Healer:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import zoo
 from support.stirred import SERIAL, stirred
 from support.tiny import PARALLEL, tiny
+from torch import nn
 
 import layerimp
 from layerimp.blocks.equivalence import last_hidden
+from layerimp.blocks.forward import hidden_states
 from layerimp.blocks.halves import find_halves
 from layerimp.blocks.middle import Halves, Whole, changing_middle, watching_middle
 
@@ -82,6 +86,30 @@ def test_the_middle_can_be_read_and_replaced(name: str) -> None:
     assert [one.shape for one in seen] == [(1, 12, 32)] * 2
     assert torch.equal(last_hidden(stack), before)
     assert not any("forward" in vars(block) for block in stack)
+
+
+@pytest.mark.parametrize("name", SERIAL)
+def test_a_module_that_is_called_alone_computes_what_it_always_does(name: str) -> None:
+    """The attention's last module, between runs of the block whose middle is changed."""
+    stack = layerimp.find_blocks(stirred(name))
+    halves = find_halves(stack)[2]
+    assert isinstance(halves, Halves)
+    path = halves.branches[-1].path if halves.giver is None else halves.giver
+    module, given = stack[2].get_submodule(path), []
+
+    def noted(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
+        given[:] = [(args, kwargs)]
+
+    with torch.no_grad():
+        hook = module.register_forward_hook(noted, with_kwargs=True)
+        last_hidden(stack)
+        hook.remove()
+        ((args, kwargs),) = given
+        usual = hidden_states(module(*args, **kwargs))
+        with changing_middle(stack[2], halves, lambda start, middle: 2 * middle - start):
+            assert torch.equal(hidden_states(module(*args, **kwargs)), usual)
+            last_hidden(stack)
+            assert torch.equal(hidden_states(module(*args, **kwargs)), usual)
 
 
 @pytest.mark.parametrize("name", sorted(PARALLEL))

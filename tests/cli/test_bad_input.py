@@ -67,9 +67,15 @@ WRONG = [
     (["--calibration", written("a.txt", "a\0b")], "is no text: it holds zero bytes"),
     (["--heal", "=linear"], "--heal takes HEALER or LABEL=HEALER, got '=linear'"),
     (["--scorer", "a="], "--scorer takes SCORER or LABEL=SCORER, got 'a='"),
-    (["--heal-text", "prose"], "heal_text is more text for healers that train, and none is named"),
-    (["--heal-text", "prose", "--heal", "linear"], "heal_text is more text for healers that train, and none is named"),
-    (["--heal-text", "prose", "--dry-run"], "heal_text is more text for healers that train, and none is named"),
+    (["--heal-text", "prose"], "heal_text is more text for healers that train, such as distill, and none is named"),
+    (
+        ["--heal-text", "prose", "--heal", "linear"],
+        "heal_text is more text for healers that train, such as distill, and none is named",
+    ),
+    (
+        ["--heal-text", "prose", "--dry-run"],
+        "heal_text is more text for healers that train, such as distill, and none is named",
+    ),
     (["--recipe", written("t.yaml", "blocks: 1\nprotect: one")], "protect: Input should be a list, got 'one'"),
     (["--recipe", written("y.yaml", "a: [1")], "is not YAML: while parsing a flow sequence at line 1, column 4"),
     (["--blocks", "1,x"], "--blocks takes blocks and seams such as 5,8-10,17/18, got '1,x': 'x' is no block (5)"),

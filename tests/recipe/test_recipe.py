@@ -166,6 +166,8 @@ def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
         layerimp.run_grid(layerimp.Recipe(), tmp_path)  # type: ignore[arg-type]
     for healers in ({}, {"linear": "linear"}):
         grid = layerimp.Grid(heal_text="prose", healers=healers)  # type: ignore[arg-type]
-        with pytest.raises(OptionError, match="heal_text is more text for healers that train, and none is named"):
+        with pytest.raises(
+            OptionError, match="heal_text is more text for healers that train, such as distill, and none is named"
+        ):
             layerimp.run_grid(grid, tmp_path / "grid")
     assert not (tmp_path / "grid").exists()

@@ -108,15 +108,15 @@ class _Search:
     def _try(self, fitted: Callable[[], Values], factor: float, ridge: float | None) -> None:
         """Try a fit, and keep it if its loss is the lowest so far."""
         case = self._case
-        try:
-            values = fitted()  # before the stream is scaled, since hooks on the norm do that
-            with trying(case.pruned.model), ExitStack() as undo:
-                if factor != 1:
-                    undo.enter_context(stream_scaled(case.pruned, self._gap, factor))
+        with trying(case.pruned.model), ExitStack() as undo:
+            if factor != 1:
+                undo.enter_context(stream_scaled(case.pruned, self._gap, factor))
+            try:
+                values = fitted()
                 for path, value in values.items():
                     replace(case.pruned.model, path, value)
                 loss = case.loss().mean
-        except NonFiniteError:  # the fit has no solution, or overflows the model's dtype
-            return
+            except NonFiniteError:  # the fit has no solution, or overflows the model's dtype
+                return
         if loss < self.loss:
             self.loss, self.values, self.factor, self.ridge = loss, values, factor, ridge
