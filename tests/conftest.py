@@ -122,6 +122,7 @@ def layerimp_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
 
     def command(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["layerimp", *map(str, args)])
+        monkeypatch.setattr(sys.modules["__main__"], "__package__", "")  # click's name for us, under python -m pytest
         capfd.readouterr()
         with pytest.raises(SystemExit) as done:
             main()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import healed
+import metrics_compared
 import pages
 import trained
 from dressing import dress
@@ -86,4 +87,5 @@ FIGURES = {
     "ranks": ranks,
     "retained": retained,
     "training": trained.picture,
+    "which-metric": metrics_compared.picture,
 }

@@ -288,6 +288,14 @@ def _figure(name: str) -> str:
     return re.sub(r"<style>.*?</style>", "", _file(f"docs/figures/{name}.svg"))
 
 
+def _compared(what: str, model: str, *labels: str) -> str:
+    """A table of the results on one model: of all `methods`, of those that were `trained`, or by `task`."""
+    import metrics_compared
+
+    tables = {"methods": metrics_compared.table, "trained": metrics_compared.trained, "tasks": metrics_compared.tasks}
+    return tables[what](model, *labels)
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
@@ -300,6 +308,7 @@ def _cell(text: str) -> str:
 _PARTS: dict[str, Callable[..., str]] = {
     "command": _command,
     "commands": _command_list,
+    "compared": _compared,
     "components": _components,
     "documents": _documents,
     "fields": _model,

@@ -1,0 +1,233 @@
+"""The tables and the figure of the page "Which metric", from the results of `benchmarks/which_metric.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dressing import SMALL, dress
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from layerimp.report.html.svg import ACCENT, INK, LINE, MUTED, PAPER, drawn
+from layerimp.report.statistics import LEVEL, interval
+
+Values = dict[str, Any]
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "which_metric"
+TITLES = {
+    "starter": "The starter",
+    "minilm-sst2": "MiniLM on SST-2",
+    "smollm2-135m": "SmolLM2-135M",
+    "gemma-3-270m": "Gemma 3 270M",
+}
+"""The models, in the order of the page."""
+HEALER = "linear"
+VARIATIONS = {"window": "`{}`, window", "greedy": "`{}`, greedy", "seams": "`{}`, seams too"}
+"""How methods are called in tables that differ from the grid's, by part."""
+
+WIDTH, HEIGHT = 760, 560
+STYLES: dict[str, dict[str, Any]] = {
+    "unhealed": {"marker": "o", "color": MUTED, "markerfacecolor": PAPER, "markersize": 6},
+    "healed": {"marker": "s", "color": ACCENT, "markersize": 5, "markeredgecolor": PAPER},
+    "trained": {"marker": "*", "color": INK, "markersize": 10, "markeredgecolor": PAPER},
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to choose what to remove: a scorer of one part.
+
+    Attributes:
+        name: The name in tables.
+        scorer: The label of the scorer.
+        unhealed: The part that has the unhealed models.
+        healed: The part that has the healed models; None if there is none.
+    """
+
+    name: str
+    scorer: str
+    unhealed: Values
+    healed: Values | None
+
+    def entry(self, removed: int, healer: str = "") -> Values | None:
+        """Return what was found without a number of blocks; None if that was not measured."""
+        part = self.healed if healer else self.unhealed
+        rows = () if part is None else part["rows"]
+        label = f"{self.scorer}+{healer}" if healer else self.scorer
+        return next((row["entries"].get(label) for row in rows if row["removed"] == removed), None)
+
+    def retained(self, removed: int, healer: str = "") -> float | None:
+        """Return the mean of what is retained."""
+        found = self.entry(removed, healer)
+        return None if found is None else interval(found["values"]).mean
+
+    @property
+    def cost(self) -> float | None:
+        """The cost of the scores of the intact model, in bare passes; for a search also those after each removal."""
+        found: float | None = self.unhealed["cost"][self.scorer]
+        return found
+
+
+def results(name: str) -> dict[str, Values]:
+    """Return the results of a model, by part; none if the model is not measured."""
+    file = RESULTS / f"{name}.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return {line.pop("part"): line for line in map(json.loads, lines)}
+
+
+def methods(found: dict[str, Values]) -> list[Method]:
+    """Return the methods of a model's parts."""
+    grid, healed = found["unhealed"], found.get("healed")
+    known = [Method(f"`{scorer}`", scorer, grid, healed) for scorer in grid["cost"]]
+    for part, form in VARIATIONS.items():
+        if part in found:
+            known += [Method(form.format(one), one, found[part], found[part]) for one in found[part]["cost"]]
+    return known
+
+
+def amounts(found: dict[str, Values]) -> dict[int, str]:
+    """Return how the numbers of removed blocks are called, by number."""
+    named = {}
+    for row in found["unhealed"]["rows"]:
+        count, share = row["removed"], row["share"]
+        named[count] = f"{share:.0%}" if share else f"{count} block{'s' * (count > 1)}"
+    return dict(sorted(named.items()))
+
+
+def table(name: str) -> str:
+    """Return the table of a model: what each method retains, unhealed and healed, what may go, and what scores cost."""
+    found = results(name)
+    named = amounts(found)
+    last = max(named)
+    shown = sorted(methods(found), key=lambda one: -max(one.retained(last) or 0, one.retained(last, HEALER) or 0))
+    head = ["method", *named.values(), f"blocks at {LEVEL:.0%}", "cost", "stable"]
+    body = [
+        [one.name, *(_change(one, count) for count in named), _removable(one), *_scores(one, last)] for one in shown
+    ]
+    return _markdown(head, body)
+
+
+def _change(method: Method, removed: int) -> str:
+    """Show what is retained without a number of blocks, unhealed and healed."""
+    ends = [_share(method.entry(removed, healer)) for healer in ("", HEALER)]
+    return " → ".join(end for end in ends if end) or "–"
+
+
+def _share(found: Values | None) -> str:
+    """Show what is retained, in per cent, and how it compares with the best baseline."""
+    if found is None:
+        return ""
+    known = interval(found["values"])
+    wide = "" if known.low is None or known.low == known.mean else f" ± {100 * (known.mean - known.low):.1f}"
+    difference, p = found["to_baseline"] or (0.0, None)
+    mark = "" if p is None or p >= 1 - LEVEL else " ▲" if difference > 0 else " ▼"
+    return f"{100 * known.mean:.1f}{wide}{mark}"
+
+
+def _removable(method: Method) -> str:
+    """Show how many blocks may be removed, on average over the draws, unhealed and healed."""
+    ends = []
+    for part, label in ((method.unhealed, method.scorer), (method.healed, f"{method.scorer}+{HEALER}")):
+        if part is not None and len(part["rows"]) > 1 and (one := part["removable"].get(label)):
+            ends.append(f"{'≥ ' * one['at_least']}{interval(one['counts']).mean:.1f}")
+    return " → ".join(ends) or "–"
+
+
+def _scores(method: Method, removed: int) -> Iterator[str]:
+    """Show what the scores cost, and how often two draws of text remove the same blocks."""
+    yield "–" if method.cost is None else f"{method.cost:.1f}"
+    stable = (method.entry(removed) or {}).get("stable")
+    yield "–" if stable is None else f"{stable:.0%}"
+
+
+def trained(name: str) -> str:
+    """Return the table of the models that were trained: the same removals unhealed, healed, and trained."""
+    found = results(name)
+    part, last = found["trained"], max(amounts(found))
+    body = []
+    for scorer in part["cost"]:
+        before, after = (_values(part, last, label) for label in (scorer, f"{scorer}+distill"))
+        body.append([f"`{scorer}`", before, after])
+    return _markdown(["method", "unhealed", "trained"], body)
+
+
+def _values(part: Values, removed: int, label: str) -> str:
+    """Show what the model of each draw retains, in per cent; in order, if there are several."""
+    (row,) = (row for row in part["rows"] if row["removed"] == removed)
+    return ", ".join(f"{100 * value:.1f}" for value in sorted(row["entries"][label]["values"]))
+
+
+def tasks(name: str, *labels: str) -> str:
+    """Return a table of what some methods retain of each task, healed, at each amount."""
+    found = results(name)
+    named, part = amounts(found), found["healed"]
+    head = ["method", "removed", *part["documents"]]
+    body = []
+    for label in labels:
+        for row in part["rows"]:
+            known = row["entries"][f"{label}+{HEALER}"]["tasks"]
+            shares = ["–" if (one := known.get(task)) is None else f"{100 * one:.0f}" for task in part["documents"]]
+            body.append([f"`{label}`", named[row["removed"]], *shares])
+    return _markdown(head, body)
+
+
+def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def picture() -> str:
+    """Draw what each method retains at the largest amount against the cost of its scores, a panel for each model."""
+    known = {name: found for name in TITLES if (found := results(name))}
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
+    for n, (name, found) in enumerate(known.items()):
+        left, up = 0.065 + 0.49 * (n % 2), 0.58 - 0.5 * (n // 2)
+        axes = figure.add_axes((left, up, 0.435, 0.32))
+        last = max(amounts(found))
+        _points(axes, found, last)
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_xticks([0, 1, 3, 10, 30], ["0", "1", "3", "10", "30"])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(-0.2, 100)
+        axes.set_ylim(-0.03, 1.03)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        dress(
+            axes, "cost in bare passes", f"{TITLES[name]}, without {last} of {found['unhealed']['num_blocks']} blocks"
+        )
+    _key(figure)
+    return str(drawn(figure, "which-metric", "What is retained by method, unhealed and healed, against its cost"))
+
+
+def _points(axes: Axes, found: dict[str, Values], last: int) -> None:
+    """Draw a model's methods: unhealed, healed and trained, with lines that join what belongs together."""
+    trained = dict.fromkeys(found["trained"]["cost"], found["trained"]) if "trained" in found else {}
+    named = {}
+    for one in methods(found):
+        if one.cost is None:
+            continue
+        values = {"unhealed": one.retained(last), "healed": one.retained(last, HEALER)}
+        if one.unhealed is found["unhealed"] and one.scorer in trained:
+            values["trained"] = Method(one.name, one.scorer, one.unhealed, trained[one.scorer]).retained(
+                last, "distill"
+            )
+        points = {name: value for name, value in values.items() if value is not None}
+        axes.plot([one.cost] * len(points), list(points.values()), color=LINE, linewidth=1, zorder=1)
+        for name, value in points.items():
+            axes.plot([one.cost], [value], linestyle="", **STYLES[name])
+        named[one.name.replace("`", "")] = one.cost, max(points.values())
+    best = max(named, key=lambda name: named[name][1])
+    for name in dict.fromkeys([best, "avss", "block-influence", "random"]):
+        if name in named:
+            axes.annotate(name, named[name], (7, 3), textcoords="offset points", color=INK, fontsize=SMALL)
+
+
+def _key(figure: Figure) -> None:
+    """Say which point is what."""
+    for n, (name, style) in enumerate(STYLES.items()):
+        across, up = 0.075 + 0.15 * n, 0.975
+        figure.add_artist(Line2D([across], [up], linestyle="", **style))
+        figure.text(across + 0.014, up, name, fontsize=SMALL, color=MUTED, va="center_baseline")
