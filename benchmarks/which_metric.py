@@ -5,8 +5,9 @@
         --data-dir DATA --output DIR
 
 The name is that of a recipe in `benchmarks/grids`, which lists the scorers, amounts, tasks and text. The parts are this
-grid, unhealed and healed by `linear`, and variations of it: other pruners, seams for the best four scorers, and
-training for the best two, `avss` and `random`. What is best is what retains most at the largest amount, healed.
+grid, unhealed and healed by `linear`, and variations of it: more draws of `random`, other pruners, seams for the best
+four scorers, and training for the best two, `avss` and `random`. What is best is what retains most at the largest
+amount, healed.
 
 Finished cells are kept in --output, so that the same command continues. Each finished part is written to
 `benchmarks/results/which_metric`, with a hash of what was asked for.
@@ -30,15 +31,19 @@ from layerimp.defaults import RANDOM
 from layerimp.recipe.reading import made, read_recipe
 from layerimp.registry.catalog import registry
 from layerimp.report.findings import Entry, ModelFindings, Row
+from layerimp.report.paired_bootstrap import Estimate
 from layerimp.report.results import Findings
 from layerimp.report.statistics import Difference
 
 Values = dict[str, Any]
+PARTS = ("unhealed", "healed", "chance", "window", "greedy", "seams", "trained")
 HERE = Path(__file__).parent
 GRIDS, RESULTS = HERE / "grids", HERE / "results" / "which_metric"
 HEALER, BLIND = "linear", {RANDOM, "depth"}
 LEVEL = 0.95
 """The share of the quality that is to be retained, for the number of blocks that may be removed."""
+CHANCES = 20
+"""How many random choices show the spread of chance."""
 DIGITS = 4
 
 
@@ -79,6 +84,7 @@ def parts(name: str, known: Mapping[str, Values]) -> dict[str, Values]:
     found = {
         "unhealed": grid,
         "healed": healed,
+        "chance": grid | extent.amounts | {"scorers": [RANDOM], "baselines": {}, "repeats": CHANCES},
         "window": healed | {"scorers": only(["angular"]), "pruners": ["window"], "baselines": {}},
         "greedy": healed
         | {"scorers": only(["perplexity"]), "pruners": {"greedy": {"options": extent.greedy}}, "baselines": {}},
@@ -162,12 +168,14 @@ def _entry(model: ModelFindings, row: Row, entry: Entry) -> Values:
     """Return what the models of one contender retain, on the whole and by task, and what was removed."""
     one, place = entry.contender, (row.pruner, row.ratio)
     known = model.healed[*place, one] if one.healer else model.pruned[*place, one.scorer]
-    tasks = model.retained[*place, entry.label].tasks
+    retained = model.retained[*place, entry.label]
     stability = model.stability.get((*place, one.scorer))
     return {
         "values": [round(value, DIGITS) for value in entry.values],
         "error": entry.ends and round((entry.ends[1] - entry.ends[0]) / 2, DIGITS),
-        "tasks": {task: None if found is None else round(found.mean, DIGITS) for task, found in tasks.items()},
+        "tasks": {task: None if found is None else round(found.mean, DIGITS) for task, found in retained.tasks.items()},
+        "likelihood": _points(retained.likelihood),
+        "accuracy": _points(retained.accuracy),
         "to_random": _difference(entry.to_random),
         "to_baseline": _difference(entry.to_baseline),
         "to_unhealed": _difference(entry.to_unhealed),
@@ -175,6 +183,11 @@ def _entry(model: ModelFindings, row: Row, entry: Entry) -> Values:
         "stable": stability and round(stability.same, 2),
         "removed": [list(pruned.blocks) for pruned in known],
     }
+
+
+def _points(found: Estimate | None) -> list[float] | None:
+    """Return the values of the draws."""
+    return None if found is None else [round(value, DIGITS) for value in found.points.tolist()]
 
 
 def _difference(found: Difference | None) -> list[Any] | None:
@@ -206,8 +219,13 @@ def main(
     part: Annotated[list[str] | None, typer.Option(help="A part to measure; repeatable. Default: all.")] = None,
     workers: Annotated[int, typer.Option(help="Worker processes; 0: compute in this process.")] = 0,
 ) -> None:
-    for one in part or ["unhealed", "healed", "window", "greedy", "seams", "trained"]:
-        values = parts(name, results(name))[one]
+    if name not in EXTENTS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(EXTENTS)}", param_hint="NAME")
+    for one in part or PARTS:
+        values = parts(name, results(name)).get(one)
+        if values is None:
+            why = "needs the part healed first" if one in PARTS else f"is not one of {', '.join(PARTS)}"
+            raise typer.BadParameter(f"{one!r} {why}", param_hint="--part")
         grid = values | {"data_dir": data_dir}
         if model is not None:
             ((label, spec),) = layerimp.Grid.model_validate({"models": values["models"]}).models.items()

@@ -1,12 +1,18 @@
-"""How the axes of the figures look: light lines, small words, and no frame."""
+"""How the figures look: axes with light lines, small words and no frame, and colours for light and dark."""
 
 from __future__ import annotations
+
+import re
 
 from matplotlib.axes import Axes
 
 from layerimp.report.html.svg import LINE, MUTED
 
 SMALL = 11.5
+_COLOURS = {
+    "light": "--paper: #ffffff; --ink: #1c1e22; --muted: #5b5f67; --line: #dcdad4; --accent: #0b62a8;",
+    "dark": "--paper: #15171a; --ink: #e9e7e2; --muted: #a5a9b0; --line: #363a40; --accent: #5fb0f0;",
+}
 
 
 def dress(axes: Axes, across: str, up: str) -> None:
@@ -25,3 +31,15 @@ def dress(axes: Axes, across: str, up: str) -> None:
     axes.spines["bottom"].set_color(LINE)
     axes.set_xlabel(across, fontsize=SMALL, color=MUTED)
     axes.set_title(up, fontsize=SMALL, color=MUTED, loc="left")
+
+
+def standalone(svg: str) -> str:
+    """A picture that needs no page around it: it has colours of its own for light and dark, and a ground."""
+    sans = "--sans: system-ui, -apple-system, 'Segoe UI', sans-serif;"
+    style = (
+        f"<style>svg {{ {sans} {_COLOURS['light']} }} "
+        f"@media (prefers-color-scheme: dark) {{ svg {{ {_COLOURS['dark']} }} }}</style>"
+    )
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    ground = '<rect width="100%" height="100%" rx="6" style="fill: var(--paper)"/>'
+    return re.sub(r"<svg ([^>]*)>", lambda found: f"<svg {names} {found[1]}>{style}{ground}", svg, count=1)

@@ -83,7 +83,7 @@ def _scores(options: str) -> dict[str, Any]:
 
 FIGURES = {
     "first-blocks": first_blocks,
-    "healed": healed.measured_picture,
+    "healed": lambda: healed.picture(healed.known()),
     "ranks": ranks,
     "retained": retained,
     "training": trained.picture,

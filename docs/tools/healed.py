@@ -1,32 +1,26 @@
 """The figure of the README and the home page: what is retained by removed blocks, unhealed and healed.
 
-Its numbers come from the grid `benchmarks/grids/starter-healed.yaml` and lie beside it, in `docs/figures/healed.json`.
+Its numbers are those of the page "Which metric".
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from itertools import product
 from typing import Any, TypedDict
 
+import metrics_compared
 import numpy as np
-import pages
-import yaml
+from dressing import standalone
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerimp.bench import commands
 from layerimp.report.html.svg import ACCENT, INK, LINE, MUTED, PAPER, drawn
 from layerimp.report.statistics import Interval, interval
 
-RECIPE = pages.ROOT / "benchmarks" / "grids" / "starter-healed.yaml"
-DATA = pages.ROOT / "docs" / "figures" / "healed.json"
-HEALER = "linear"
+SCORERS = ("block-influence", "avss", "random")
+HEALER = metrics_compared.HEALER
 WIDTH, HEIGHT, TOP, BOTTOM, LEFT, GAP, RIGHT = 760, 300, 64, 56, 56, 24, 14
 """In pixels: the picture, and what lies around and between its panels."""
 _LINES = {"unhealed": "", "healed": f"+{HEALER}"}
@@ -36,65 +30,32 @@ _STYLES: dict[str, dict[str, Any]] = {
     "healed": {"color": ACCENT, "linestyle": "-", "marker": "s"},
 }
 _EDGE: dict[str, Any] = {"markersize": 6, "markeredgecolor": PAPER, "markeredgewidth": 0.8}
-_COLOURS = {
-    "light": "--paper: #ffffff; --ink: #1c1e22; --muted: #5b5f67; --line: #dcdad4; --accent: #0b62a8;",
-    "dark": "--paper: #15171a; --ink: #e9e7e2; --muted: #a5a9b0; --line: #363a40; --accent: #5fb0f0;",
-}
 
 
 class Measured(TypedDict):
-    """What the grid gave.
+    """What the grid of the starter gave.
 
     Attributes:
-        recipe: The hash of the recipe.
         num_blocks: How many blocks the intact model has.
-        documents: How many documents were measured.
-        retained: By label of the contender and number of removed blocks, the share that each draw of text retains.
+        retained: By label of the contender and number of removed blocks, the share of the likelihood that the model of
+            each draw of text retains.
     """
 
-    recipe: str
     num_blocks: int
-    documents: int
     retained: dict[str, dict[str, list[float]]]
-
-
-def recipe_hash() -> str:
-    """What changes with the recipe, but not with its comments."""
-    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def measured(options: str = "") -> Measured:
-    """Run the grid; with the default recipe this takes some ten minutes on one core."""
-    command = f"layerimp bench --recipe {RECIPE} --workers 0 --output grid {options}\n"
-    with tempfile.TemporaryDirectory() as folder:
-        pages.Workshop(Path(folder)).run(pages.Block("bash", "", command))
-        return found_in(Path(folder) / "grid")
-
-
-def found_in(grid: Path) -> Measured:
-    """What a finished grid holds."""
-    (model,) = commands.findings(grid).models.values()
-    retained: dict[str, dict[str, list[float]]] = {}
-    for row in model.headlines:
-        count = str(round(row.removed_blocks * model.num_blocks))
-        for label, entry in row.entries.items():
-            retained.setdefault(label, {})[count] = [round(value, 5) for value in entry.values]
-    (documents,) = set(model.documents.values())
-    return Measured(recipe=recipe_hash(), num_blocks=model.num_blocks, documents=documents or 0, retained=retained)
 
 
 def known() -> Measured:
     """What was measured last."""
-    found: Measured = json.loads(DATA.read_text(encoding="utf-8"))
-    return found
-
-
-def measured_picture() -> str:
-    """Measure, keep the numbers, and draw them."""
-    found = measured()
-    DATA.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return picture(found)
+    parts = metrics_compared.results("starter")
+    retained: dict[str, dict[str, list[float]]] = {}
+    for ending, part in (("", parts["unhealed"]), (f"+{HEALER}", parts["healed"])):
+        rows = sorted(part["rows"], key=lambda row: row["removed"])
+        for row, scorer in product(rows, SCORERS):
+            retained.setdefault(scorer + ending, {})[str(row["removed"])] = row["entries"][scorer + ending][
+                "likelihood"
+            ]
+    return Measured(num_blocks=parts["unhealed"]["num_blocks"], retained=retained)
 
 
 def picture(found: Measured) -> str:
@@ -143,18 +104,6 @@ def _panel(axes: Axes, lines: Mapping[str, Mapping[str, Sequence[float]]]) -> No
         low, high = np.clip(np.array([(span.low, span.high) for span in spans], dtype=float).T, 0, 1)
         axes.fill_between(places, low, high, color=_STYLES[name]["color"], alpha=0.16, linewidth=0)
         axes.plot(places, [span.mean for span in spans], linewidth=2, zorder=3, **_EDGE, **_STYLES[name])
-
-
-def standalone(svg: str) -> str:
-    """A picture that needs no page around it: it has colours of its own for light and dark, and a ground."""
-    sans = "--sans: system-ui, -apple-system, 'Segoe UI', sans-serif;"
-    style = (
-        f"<style>svg {{ {sans} {_COLOURS['light']} }} "
-        f"@media (prefers-color-scheme: dark) {{ svg {{ {_COLOURS['dark']} }} }}</style>"
-    )
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    ground = '<rect width="100%" height="100%" rx="6" style="fill: var(--paper)"/>'
-    return re.sub(r"<svg ([^>]*)>", lambda found: f"<svg {names} {found[1]}>{style}{ground}", svg, count=1)
 
 
 def caption(found: Measured) -> str:

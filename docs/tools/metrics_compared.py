@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dressing import SMALL, dress
+from dressing import SMALL, dress, standalone
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from layerimp.defaults import RANDOM
 from layerimp.report.html.svg import ACCENT, INK, LINE, MUTED, PAPER, drawn
 from layerimp.report.statistics import LEVEL, interval
 
@@ -29,7 +31,11 @@ HEALER = "linear"
 VARIATIONS = {"window": "`{}`, window", "greedy": "`{}`, greedy", "seams": "`{}`, seams too"}
 """How methods are called in tables that differ from the grid's, by part."""
 
-WIDTH, HEIGHT = 760, 560
+TRAINED = "distill"
+NAMED = ("avss", "block-influence", "random")
+"""The methods that the figure names, besides the best one."""
+WIDTH, PANEL, TOP = 760, 270, 34
+"""In pixels: the figure, the height of a panel with its words, and the room for the key above all panels."""
 STYLES: dict[str, dict[str, Any]] = {
     "unhealed": {"marker": "o", "color": MUTED, "markerfacecolor": PAPER, "markersize": 6},
     "healed": {"marker": "s", "color": ACCENT, "markersize": 5, "markeredgecolor": PAPER},
@@ -103,10 +109,23 @@ def table(name: str) -> str:
     found = results(name)
     named = amounts(found)
     last = max(named)
-    shown = sorted(methods(found), key=lambda one: -max(one.retained(last) or 0, one.retained(last, HEALER) or 0))
-    head = ["method", *named.values(), f"blocks at {LEVEL:.0%}", "cost", "stable"]
+    shown = _ordered(found, last)
+    chance = [
+        value
+        for row in found.get("chance", {"rows": ()})["rows"]
+        if row["removed"] == last
+        for value in row["entries"][RANDOM]["values"]
+    ]
+    head = ["method", *named.values(), f"blocks at {LEVEL:.0%}", "above chance", "cost", "stable"]
     body = [
-        [one.name, *(_change(one, count) for count in named), _removable(one), *_scores(one, last)] for one in shown
+        [
+            one.name,
+            *(_change(one, count) for count in named),
+            _removable(one),
+            _above(one.entry(last), chance),
+            *_scores(one, named),
+        ]
+        for one in shown
     ]
     return _markdown(head, body)
 
@@ -137,11 +156,19 @@ def _removable(method: Method) -> str:
     return " → ".join(ends) or "–"
 
 
-def _scores(method: Method, removed: int) -> Iterator[str]:
-    """Show what the scores cost, and how often two draws of text remove the same blocks."""
+def _above(found: Values | None, chance: Sequence[float]) -> str:
+    """Show how many random choices of as many blocks retain less than the method's, as a mean over its draws."""
+    if found is None or not chance:
+        return "–"
+    shares = [sum(other < value for other in chance) / len(chance) for value in found["values"]]
+    return f"{sum(shares) / len(shares):.0%}"
+
+
+def _scores(method: Method, amounts: Iterable[int]) -> Iterator[str]:
+    """Show what the scores cost, and how often two draws of text remove the same blocks, as a mean over the amounts."""
     yield "–" if method.cost is None else f"{method.cost:.1f}"
-    stable = (method.entry(removed) or {}).get("stable")
-    yield "–" if stable is None else f"{stable:.0%}"
+    shares = [one["stable"] for each in amounts if (one := method.entry(each)) and one["stable"] is not None]
+    yield f"{sum(shares) / len(shares):.0%}" if shares else "–"
 
 
 def trained(name: str) -> str:
@@ -150,7 +177,7 @@ def trained(name: str) -> str:
     part, last = found["trained"], max(amounts(found))
     body = []
     for scorer in part["cost"]:
-        before, after = (_values(part, last, label) for label in (scorer, f"{scorer}+distill"))
+        before, after = (_values(part, last, label) for label in (scorer, f"{scorer}+{TRAINED}"))
         body.append([f"`{scorer}`", before, after])
     return _markdown(["method", "unhealed", "trained"], body)
 
@@ -161,18 +188,25 @@ def _values(part: Values, removed: int, label: str) -> str:
     return ", ".join(f"{100 * value:.1f}" for value in sorted(row["entries"][label]["values"]))
 
 
-def tasks(name: str, *labels: str) -> str:
-    """Return a table of what some methods retain of each task, healed, at each amount."""
+def tasks(name: str) -> str:
+    """Return a table of what the grid's methods retain of each task at the largest amount, unhealed and healed."""
     found = results(name)
-    named, part = amounts(found), found["healed"]
-    head = ["method", "removed", *part["documents"]]
+    last, measured = max(amounts(found)), list(found["unhealed"]["documents"])
     body = []
-    for label in labels:
-        for row in part["rows"]:
-            known = row["entries"][f"{label}+{HEALER}"]["tasks"]
-            shares = ["–" if (one := known.get(task)) is None else f"{100 * one:.0f}" for task in part["documents"]]
-            body.append([f"`{label}`", named[row["removed"]], *shares])
-    return _markdown(head, body)
+    for one in _ordered(found, last):
+        if one.unhealed is found["unhealed"]:
+            ends = [one.entry(last, healer) or {"tasks": {}} for healer in ("", HEALER)]
+            shares = [
+                [f"{100 * share:.0f}" for end in ends if (share := end["tasks"].get(task)) is not None]
+                for task in measured
+            ]
+            body.append([one.name, *(" → ".join(each) or "–" for each in shares)])
+    return _markdown(["method", *(f"`{task}`" for task in measured)], body)
+
+
+def _ordered(found: dict[str, Values], last: int) -> list[Method]:
+    """Return the methods of a model, from the one that retains most at the largest amount, healed or not."""
+    return sorted(methods(found), key=lambda one: -max(one.retained(last) or 0, one.retained(last, HEALER) or 0))
 
 
 def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -183,51 +217,68 @@ def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def picture() -> str:
     """Draw what each method retains at the largest amount against the cost of its scores, a panel for each model."""
     known = {name: found for name in TITLES if (found := results(name))}
-    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
+    height = TOP + PANEL * math.ceil(len(known) / 2)
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
     for n, (name, found) in enumerate(known.items()):
-        left, up = 0.065 + 0.49 * (n % 2), 0.58 - 0.5 * (n // 2)
-        axes = figure.add_axes((left, up, 0.435, 0.32))
+        left, down = 50 + (n % 2) * WIDTH / 2, TOP + 30 + PANEL * (n // 2)
+        axes = figure.add_axes(
+            (left / WIDTH, 1 - (down + PANEL - 85) / height, (WIDTH / 2 - 64) / WIDTH, (PANEL - 85) / height)
+        )
         last = max(amounts(found))
         _points(axes, found, last)
-        axes.set_xscale("symlog", linthresh=1)
+        axes.set_xscale("symlog", linthresh=1, linscale=1.5)
         axes.set_xticks([0, 1, 3, 10, 30], ["0", "1", "3", "10", "30"])
         axes.set_xticks([], minor=True)
-        axes.set_xlim(-0.2, 100)
-        axes.set_ylim(-0.03, 1.03)
+        axes.set(xlim=(-0.1, 150), ylim=(-0.03, 1.03))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        dress(
-            axes, "cost in bare passes", f"{TITLES[name]}, without {last} of {found['unhealed']['num_blocks']} blocks"
-        )
-    _key(figure)
-    return str(drawn(figure, "which-metric", "What is retained by method, unhealed and healed, against its cost"))
+        blocks = found["unhealed"]["num_blocks"]
+        dress(axes, "cost of the scores, in bare passes", f"{TITLES[name]}, without {last} of {blocks} blocks")
+    styles = {
+        name: style
+        for name, style in STYLES.items()
+        if name != "trained" or any("trained" in one for one in known.values())
+    }
+    _key(figure, 1 - TOP / 2 / height, styles)
+    return standalone(
+        str(drawn(figure, "which-metric", "What is retained by method, unhealed and healed, and its cost"))
+    )
 
 
 def _points(axes: Axes, found: dict[str, Values], last: int) -> None:
     """Draw a model's methods: unhealed, healed and trained, with lines that join what belongs together."""
-    trained = dict.fromkeys(found["trained"]["cost"], found["trained"]) if "trained" in found else {}
+    trained = found.get("trained", {"cost": ()})
     named = {}
     for one in methods(found):
         if one.cost is None:
             continue
-        values = {"unhealed": one.retained(last), "healed": one.retained(last, HEALER)}
-        if one.unhealed is found["unhealed"] and one.scorer in trained:
-            values["trained"] = Method(one.name, one.scorer, one.unhealed, trained[one.scorer]).retained(
-                last, "distill"
-            )
-        points = {name: value for name, value in values.items() if value is not None}
+        points = {"unhealed": one.retained(last), "healed": one.retained(last, HEALER)}
+        if one.unhealed is found["unhealed"] and one.scorer in trained["cost"]:
+            points["trained"] = replace(one, healed=trained).retained(last, TRAINED)
+        points = {name: value for name, value in points.items() if value is not None}
         axes.plot([one.cost] * len(points), list(points.values()), color=LINE, linewidth=1, zorder=1)
         for name, value in points.items():
             axes.plot([one.cost], [value], linestyle="", **STYLES[name])
         named[one.name.replace("`", "")] = one.cost, max(points.values())
     best = max(named, key=lambda name: named[name][1])
-    for name in dict.fromkeys([best, "avss", "block-influence", "random"]):
-        if name in named:
-            axes.annotate(name, named[name], (7, 3), textcoords="offset points", color=INK, fontsize=SMALL)
+    shown = [name for name in dict.fromkeys([best, *NAMED]) if name in named]
+    places = apart([named[name][1] for name in shown])
+    for name, place in zip(shown, places, strict=True):
+        right = named[name][0] == 0  # nothing costs between 0 and 1, which leaves room on either side
+        how = {"textcoords": ("offset points", "data"), "va": "center", "color": INK, "fontsize": SMALL}
+        axes.annotate(name, named[name], (9 if right else -9, place), ha="left" if right else "right", **how)
 
 
-def _key(figure: Figure) -> None:
+def apart(values: Sequence[float], least: float = 0.075) -> list[float]:
+    """Return places for labels that keep their order from the top, and are never closer than `least`."""
+    found: dict[int, float] = {}
+    for n in sorted(range(len(values)), key=lambda n: -values[n]):
+        found[n] = min(values[n], min(found.values(), default=math.inf) - least)
+    return [found[n] for n in range(len(values))]
+
+
+def _key(figure: Figure, up: float, styles: Mapping[str, dict[str, Any]]) -> None:
     """Say which point is what."""
-    for n, (name, style) in enumerate(STYLES.items()):
-        across, up = 0.075 + 0.15 * n, 0.975
+    for n, (name, style) in enumerate(styles.items()):
+        across = (58 + 110 * n) / WIDTH
         figure.add_artist(Line2D([across], [up], linestyle="", **style))
-        figure.text(across + 0.014, up, name, fontsize=SMALL, color=MUTED, va="center_baseline")
+        figure.text(across + 10 / WIDTH, up, name, fontsize=SMALL, color=MUTED, va="center_baseline")

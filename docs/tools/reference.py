@@ -288,12 +288,12 @@ def _figure(name: str) -> str:
     return re.sub(r"<style>.*?</style>", "", _file(f"docs/figures/{name}.svg"))
 
 
-def _compared(what: str, model: str, *labels: str) -> str:
-    """A table of the results on one model: of all `methods`, of those that were `trained`, or by `task`."""
+def _compared(what: str, model: str) -> str:
+    """A table of the results on one model: of all `methods`, of those that were `trained`, or by `tasks`."""
     import metrics_compared
 
     tables = {"methods": metrics_compared.table, "trained": metrics_compared.trained, "tasks": metrics_compared.tasks}
-    return tables[what](model, *labels)
+    return tables[what](model)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

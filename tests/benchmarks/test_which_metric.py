@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import which_metric
 import yaml
 
@@ -29,9 +30,10 @@ def test_the_best_scorers_retain_most_at_the_largest_amount_healed() -> None:
 @pytest.mark.parametrize("name", which_metric.EXTENTS)
 def test_the_parts_are_grids(name: str) -> None:
     first = which_metric.parts(name, {})
-    assert list(first) == ["unhealed", "healed", "window", "greedy"]
+    assert tuple(first) == which_metric.PARTS[:5]
     values = {"lrp": [0.9], "avss": [0.8], "cim": [0.7], "angular": [0.6], "taylor": [0.5], "avss-delta": [0.4]}
     every = which_metric.parts(name, {"healed": healed(**values)})
+    assert tuple(every) == which_metric.PARTS
     grids = {part: layerimp.Grid.model_validate(one) for part, one in every.items()}
     assert list(grids["seams"].scorers) == ["lrp", "cim", "angular", "taylor"]  # avss reads neurons: no seams
     assert list(grids["trained"].scorers) == ["lrp", "avss"]
@@ -44,9 +46,8 @@ def test_the_parts_are_grids(name: str) -> None:
 def test_figures_are_kept_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = {
         "models": ["starter"],
-        "scorers": {"avss": None, "perplexity": None},
-        "counts": [1],
-        "ratios": [0.25],
+        "scorers": {"perplexity": None},
+        "counts": [1, 2],
         "repeats": 2,
         "tasks": ["starter_stories"],
         "limit": 4,
@@ -56,18 +57,35 @@ def test_figures_are_kept_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(which_metric, "GRIDS", tmp_path)
     monkeypatch.setattr(which_metric, "RESULTS", tmp_path / "results")
     which_metric.keep("starter", "greedy", {"asked": "before"})
-    which_metric.main("starter", tmp_path / "cells", part=["unhealed", "greedy"])
+    which_metric.keep("starter", "window", {"asked": "as it was"})
+    which_metric.main("starter", tmp_path / "cells", part=["greedy"])
 
     found = which_metric.results("starter")
-    assert set(found) == {"unhealed", "greedy"}
+    assert found["window"] == {"asked": "as it was"}
     assert found["greedy"]["asked"] == which_metric.asked(which_metric.parts("starter", {})["greedy"]) != "before"
-    assert [row["removed"] for row in found["unhealed"]["rows"]] == [1, 3]
+    assert [row["removed"] for row in found["greedy"]["rows"]] == [1, 2]
     entry = found["greedy"]["rows"][1]["entries"]["perplexity+linear"]
-    assert [len(removed) for removed in entry["removed"]] == [3, 3]
+    assert [len(removed) for removed in entry["removed"]] == [2, 2]
 
-    (model,) = commands.findings(tmp_path / "cells").models.values()  # of the last part
-    loss, nothing = (model.retained["greedy", 0.25, label] for label in ("perplexity+linear", "perplexity"))
+    (model,) = commands.findings(tmp_path / "cells").models.values()
+    loss, nothing = (model.retained["greedy", 2, label] for label in ("perplexity+linear", "perplexity"))
     assert loss.worst is not None
     assert nothing.worst is not None
     assert entry["values"] == pytest.approx(loss.worst.points.tolist(), abs=1e-4)
     assert entry["to_unhealed"][0] == pytest.approx(loss.worst.mean - nothing.worst.mean, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "why"),
+    [
+        ("gpt-5", "healed", "'gpt-5' is not one of starter, minilm-sst2, "),
+        ("starter", "heal", "'heal' is not one of unhealed, healed, "),
+        ("starter", "seams", "'seams' needs the part healed first"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, part: str, why: str
+) -> None:
+    monkeypatch.setattr(which_metric, "RESULTS", tmp_path)
+    with pytest.raises(typer.BadParameter, match=why):
+        which_metric.main(name, tmp_path / "cells", part=[part])

@@ -1,16 +1,19 @@
-"""The figure of the README: it shows the numbers that are kept, which are those of the recipe that is kept."""
+"""The figure of the README shows the numbers that are kept for the page "Which metric"."""
 
 from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 
 import healed
 import pages
 import pytest
 import reference
-import yaml
+import which_metric
 from support.pictures import alike
+
+import layerimp
 
 SHOWN = (pages.ROOT / "docs" / "figures" / "healed.svg").read_text(encoding="utf-8")
 
@@ -23,14 +26,12 @@ def test_the_figure_shows_the_numbers_that_are_kept() -> None:
     assert not alike(SHOWN, healed.picture(stale))
 
 
-def test_the_numbers_are_those_of_the_recipe() -> None:
-    found, recipe = healed.known(), yaml.safe_load(healed.RECIPE.read_text(encoding="utf-8"))
-    assert found["recipe"] == healed.recipe_hash(), "python docs/tools/regenerate.py docs/figures/healed.svg"
-    assert list(found["retained"]) == [label + end for label in recipe["scorers"] for end in ("", "+linear")]
-    for line in found["retained"].values():
-        assert list(line) == [str(count) for count in recipe["counts"]]
-        assert all(len(values) == recipe["repeats"] for values in line.values())
-    assert found["documents"] == recipe["limit"]
+def test_the_figure_shows_every_amount_and_draw_of_the_grid() -> None:
+    found = healed.known()["retained"]
+    assert list(found) == [label + end for end in ("", "+linear") for label in healed.SCORERS]
+    for line in found.values():
+        assert list(line) == ["1", "2", "3", "4", "6"]
+        assert all(len(values) == 5 for values in line.values())
 
 
 def test_the_pages_say_what_the_figure_shows() -> None:
@@ -50,10 +51,11 @@ def test_the_figure_has_colours_of_its_own_and_on_the_site_those_of_the_site() -
 
 
 @pytest.mark.slow
-def test_the_numbers_are_measured_again() -> None:
+def test_the_numbers_are_measured_again(tmp_path: Path) -> None:
     """One draw, which is the first of five in the figure."""
-    again = healed.measured("--repeats 1 --count 4 --scorer block-influence")["retained"]
-    known = healed.known()["retained"]
-    assert again.keys() == {"block-influence", "block-influence+linear"}
-    for label, line in again.items():
-        assert line["4"] == pytest.approx(known[label]["4"][:1], abs=2e-3)
+    one = {"scorers": ["block-influence"], "baselines": {}, "repeats": 1, "counts": [4], "ratios": []}
+    grid = layerimp.Grid.model_validate(which_metric.parts("starter", {})["healed"] | one)
+    (row,) = which_metric.told(layerimp.run_grid(grid, tmp_path, workers=0))["rows"]
+    for label in ("block-influence", "block-influence+linear"):
+        known = healed.known()["retained"][label]["4"]
+        assert row["entries"][label]["values"] == pytest.approx(known[:1], abs=2e-3)
