@@ -251,10 +251,10 @@ def _points(axes: Axes, found: dict[str, Values], last: int) -> None:
     for one in methods(found):
         if one.cost is None:
             continue
-        points = {"unhealed": one.retained(last), "healed": one.retained(last, HEALER)}
+        measured = {"unhealed": one.retained(last), "healed": one.retained(last, HEALER)}
         if one.unhealed is found["unhealed"] and one.scorer in trained["cost"]:
-            points["trained"] = replace(one, healed=trained).retained(last, TRAINED)
-        points = {name: value for name, value in points.items() if value is not None}
+            measured["trained"] = replace(one, healed=trained).retained(last, TRAINED)
+        points = {name: value for name, value in measured.items() if value is not None}
         axes.plot([one.cost] * len(points), list(points.values()), color=LINE, linewidth=1, zorder=1)
         for name, value in points.items():
             axes.plot([one.cost], [value], linestyle="", **STYLES[name])
@@ -264,7 +264,7 @@ def _points(axes: Axes, found: dict[str, Values], last: int) -> None:
     places = apart([named[name][1] for name in shown])
     for name, place in zip(shown, places, strict=True):
         right = named[name][0] == 0  # nothing costs between 0 and 1, which leaves room on either side
-        how = {"textcoords": ("offset points", "data"), "va": "center", "color": INK, "fontsize": SMALL}
+        how: dict[str, Any] = {"textcoords": ("offset points", "data"), "va": "center", "color": INK, "fontsize": SMALL}
         axes.annotate(name, named[name], (9 if right else -9, place), ha="left" if right else "right", **how)
 
 
