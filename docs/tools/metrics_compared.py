@@ -52,12 +52,14 @@ class Method:
         scorer: The label of the scorer.
         unhealed: The part that has the unhealed models.
         healed: The part that has the healed models; None if there is none.
+        searches: Whether the pruner scores again after each removal.
     """
 
     name: str
     scorer: str
     unhealed: Values
     healed: Values | None
+    searches: bool = False
 
     def entry(self, removed: int, healer: str = "") -> Values | None:
         """Return what was found without a number of blocks; None if that was not measured."""
@@ -73,9 +75,9 @@ class Method:
 
     @property
     def cost(self) -> float | None:
-        """The cost of the scores of the intact model, in bare passes; for a search also those after each removal."""
+        """The cost of the scores of the intact model, in bare passes; None for a search, which scores repeatedly."""
         found: float | None = self.unhealed["cost"][self.scorer]
-        return found
+        return None if self.searches else found
 
 
 def results(name: str) -> dict[str, Values]:
@@ -91,7 +93,9 @@ def methods(found: dict[str, Values]) -> list[Method]:
     known = [Method(f"`{scorer}`", scorer, grid, healed) for scorer in grid["cost"]]
     for part, form in VARIATIONS.items():
         if part in found:
-            known += [Method(form.format(one), one, found[part], found[part]) for one in found[part]["cost"]]
+            known += [
+                Method(form.format(one), one, found[part], found[part], part == "greedy") for one in found[part]["cost"]
+            ]
     return known
 
 
