@@ -134,10 +134,9 @@ blocks = Annotated[
 ]
 protect = Annotated[str | None, typer.Option(help="Blocks to keep regardless of scores, such as 0,15-17.")]
 tasks = Annotated[
-    list[str] | None,
+    str | None,
     typer.Option(
-        help="lm-evaluation-harness tasks: names or YAML paths, with commas between; repeatable. none: no tasks. "
-        "Default: three that ship.",
+        help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; none. Default: three that ship.",
         autocompletion=names("task", "none", after=","),
     ),
 ]

@@ -91,10 +91,10 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
         said["healers"] = _labelled("healer", healer, option="heal")
     if evaluator := given.get("evaluator"):
         said["evaluators"] = _labelled("evaluator", evaluator)
-    if listed := said.pop("tasks", None):
-        names = [task for text in listed for part in text.split(",") if (task := part.strip())]
+    if "tasks" in said:
+        names = [task.strip() for task in said["tasks"].split(",") if task.strip()]
         if not names or ("none" in names and len(names) > 1):
-            raise OptionError(f"--tasks takes names with commas between, or none alone, got {','.join(listed)!r}")
+            raise OptionError(f"--tasks takes names with commas between, or none alone, got {said['tasks']!r}")
         said["tasks"] = [] if names == ["none"] else names
     if given.get("no_baselines"):
         said["baselines"] = {}
