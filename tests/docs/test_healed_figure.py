@@ -58,4 +58,4 @@ def test_the_numbers_are_measured_again(tmp_path: Path) -> None:
     (row,) = which_metric.told(layerimp.run_grid(grid, tmp_path, workers=0))["rows"]
     for label in ("block-influence", "block-influence+linear"):
         known = healed.known()["retained"][label]["4"]
-        assert row["entries"][label]["values"] == pytest.approx(known[:1], abs=2e-3)
+        assert row["entries"][label]["likelihood"] == pytest.approx(known[:1], abs=2e-3)
