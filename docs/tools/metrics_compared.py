@@ -19,6 +19,8 @@ from layerimp.report.html.svg import ACCENT, INK, LINE, MUTED, PAPER, drawn
 from layerimp.report.statistics import LEVEL, interval
 
 Values = dict[str, Any]
+Table = tuple[list[str], list[list[str]]]
+"""The head and the rows."""
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "which_metric"
 TITLES = {
     "starter": "The starter",
@@ -108,7 +110,7 @@ def amounts(found: dict[str, Values]) -> dict[int, str]:
     return dict(sorted(named.items()))
 
 
-def table(name: str) -> str:
+def table(name: str) -> Table:
     """Return the table of a model: what each method retains, unhealed and healed, what may go, and what scores cost."""
     found = results(name)
     named = amounts(found)
@@ -131,7 +133,7 @@ def table(name: str) -> str:
         ]
         for one in shown
     ]
-    return _markdown(head, body)
+    return head, body
 
 
 def _change(method: Method, removed: int) -> str:
@@ -175,7 +177,7 @@ def _scores(method: Method, amounts: Iterable[int]) -> Iterator[str]:
     yield f"{sum(shares) / len(shares):.0%}" if shares else "–"
 
 
-def trained(name: str) -> str:
+def trained(name: str) -> Table:
     """Return the table of the models that were trained: the same removals unhealed, healed, and trained."""
     found = results(name)
     part, last = found["trained"], max(amounts(found))
@@ -183,7 +185,7 @@ def trained(name: str) -> str:
     for scorer in part["cost"]:
         before, after = (_values(part, last, label) for label in (scorer, f"{scorer}+{TRAINED}"))
         body.append([f"`{scorer}`", before, after])
-    return _markdown(["method", "unhealed", "trained"], body)
+    return ["method", "unhealed", "trained"], body
 
 
 def _values(part: Values, removed: int, label: str) -> str:
@@ -192,7 +194,7 @@ def _values(part: Values, removed: int, label: str) -> str:
     return ", ".join(f"{100 * value:.1f}" for value in sorted(row["entries"][label]["values"]))
 
 
-def tasks(name: str) -> str:
+def tasks(name: str) -> Table:
     """Return a table of what the grid's methods retain of each task at the largest amount, unhealed and healed."""
     found = results(name)
     last, measured = max(amounts(found)), list(found["unhealed"]["documents"])
@@ -205,17 +207,12 @@ def tasks(name: str) -> str:
                 for task in measured
             ]
             body.append([one.name, *(" → ".join(each) or "–" for each in shares)])
-    return _markdown(["method", *(f"`{task}`" for task in measured)], body)
+    return ["method", *(f"`{task}`" for task in measured)], body
 
 
 def _ordered(found: dict[str, Values], last: int) -> list[Method]:
     """Return the methods of a model, from the one that retains most at the largest amount, healed or not."""
     return sorted(methods(found), key=lambda one: -max(one.retained(last) or 0, one.retained(last, HEALER) or 0))
-
-
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def picture() -> str:

@@ -293,7 +293,7 @@ def _compared(what: str, model: str) -> str:
     import metrics_compared
 
     tables = {"methods": metrics_compared.table, "trained": metrics_compared.trained, "tasks": metrics_compared.tasks}
-    return tables[what](model)
+    return _table(*tables[what](model))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
