@@ -30,7 +30,7 @@ GRID = (
 
 def first_blocks() -> str:
     """The shares of AVSS by block, for the literal and the default reading."""
-    found = _scores("--scorer paper=avss --set paper.variant=paper --scorer avss")
+    found = _scores("--scorer paper=avss --set paper.variant=paper --set paper.epsilon=0.01 --scorer avss")
     series = {"literal (block_out)": found["paper"], "default (mlp_act)": found["avss"]}
     styles = looks(list(series), ())
     figure = Figure(figsize=(640 / 72, 300 / 72), dpi=72)

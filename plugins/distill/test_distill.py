@@ -272,8 +272,16 @@ def test_a_command_that_is_interrupted_leaves_the_state_and_one_that_ends_does_n
 
 
 def test_healing_that_made_nothing_better_changes_nothing() -> None:
-    """A rate that is far too high ruins the model: in the end it is what was pruned, and the report says so."""
-    found = healed(sharp(tiny_model()), rate=100.0, steps=5, checks=1)
+    """A rate that is far too high ruins a model that was right: in the end it is what was pruned, and the report says so."""
+    model = sharp(tiny_model())
+    with torch.no_grad():
+        for value in model.model.layers[1].parameters():
+            value.mul_(0.01)
+    starts = [torch.arange(first, first + 8)[:, None] for first in (1, 9, 17)]
+    text = [model.generate(ids, max_new_tokens=15, min_new_tokens=15, do_sample=False) for ids in starts]
+    batches = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in text]
+    found = layerimp.heal(model, [1], batches, Distill(DistillConfig(steps=5, rate=100.0, checks=1)))
+    assert found.loss["pruned"] < math.log(97) / 2, "no ruined model comes close"
     assert not found.changed
     assert {repair.done for repair in found.repairs} == {"nothing"}
     assert found.repairs[0].why == "training did not clearly lower the held-out loss"
