@@ -32,5 +32,7 @@ DTYPE_NAMES = ("float32", "bfloat16", "float16", "float64")
 """What a model can compute in."""
 RATIO = 0.25
 """The share of the blocks that is removed."""
+HEALING_ROWS = 3
+"""The least rows of text to heal on: one to fit, one to choose by, and one to measure on."""
 LENGTH = 256
 """The number of tokens in a row of calibration text, unless the model's limit is lower."""

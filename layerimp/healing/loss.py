@@ -14,6 +14,7 @@ from transformers.utils.generic import ModelOutput
 from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head, Targets
 from layerimp.blocks.modes import in_eval_mode
+from layerimp.defaults import HEALING_ROWS
 from layerimp.errors import CalibrationError, NonFiniteError
 from layerimp.healer import Loss
 
@@ -48,13 +49,13 @@ def split(batches: Iterable[Batch]) -> Text:
     From more than 512 rows, 64 are held out for each of the two parts, evenly spaced.
 
     Raises:
-        CalibrationError: there are fewer than three rows.
+        CalibrationError: there are fewer than `HEALING_ROWS` rows.
     """
     text = list(batches)
     rows = sum(len(batch["input_ids"]) for batch in text)
-    if rows < 3:
+    if rows < HEALING_ROWS:
         raise CalibrationError(
-            f"healing needs at least three rows of text, one to choose by and one to measure on, and got {rows}"
+            f"healing needs at least {HEALING_ROWS} rows of text, one to choose by and one to measure on, and got {rows}"
         )
     every = min(max(ONE_IN, math.ceil(rows / MOST)), rows)
     found = Text([], [], [])

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from layerimp.defaults import BASELINES, DTYPE_NAMES, EVALUATORS, PRUNER, SCORER, STARTER
+from layerimp.defaults import BASELINES, DTYPE_NAMES, EVALUATORS, HEALING_ROWS, PRUNER, SCORER, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
 from layerimp.recipe.parts import (
@@ -183,6 +183,15 @@ class Recipe(Part):
         given = [name for name in AMOUNTS if getattr(self, name) not in (None, {})]
         if len(given) > 1:
             raise OptionError(f"{given[0]} and {given[1]} contradict each other; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_text(self) -> Recipe:
+        if self.healers and self.calibration.samples < HEALING_ROWS:
+            raise OptionError(
+                f"healing needs at least {HEALING_ROWS} rows of text, and only {self.calibration.samples} would be "
+                "drawn (samples)"
+            )
         return self
 
     @property

@@ -126,7 +126,7 @@ def test_another_teacher_is_refused(
         (("--set", "ridges"), "--set takes LABEL.OPTION=VALUE, such as linear.ridges=[0.1]"),
         (("--removed", "one"), "--removed takes blocks and seams such as 5,8-10,17/18, got 'one'"),
         (("--removed", "1,9"), "removed block 9 does not exist: the model has blocks 0 to 3"),
-        (("--samples", 2), "at least three rows"),
+        (("--samples", 2), "at least 3 rows"),
     ],
     ids=str,
 )

@@ -24,7 +24,7 @@ def test_text_is_split_by_rows() -> None:
     assert torch.equal(chosen["measuring"], ids[[7, 15]])
     assert torch.equal(chosen["healing"], ids[[*range(6), *range(8, 14)]])
     assert [len(part[0]["input_ids"]) for part in vars(split([batch(4, 6)])).values()] == [2, 1, 1]
-    with pytest.raises(CalibrationError, match="at least three rows"):
+    with pytest.raises(CalibrationError, match="at least 3 rows"):
         split([batch(2, 6)])
 
 
