@@ -126,9 +126,13 @@ class Mean:
         for block, count in enumerate(other._count):
             self.add_total(block, other._total[block], count)
 
+    def total(self) -> Tensor:
+        """The sums [num_blocks], float64 on the CPU."""
+        return self._total.read()
+
     def value(self) -> Tensor:
         """The means [num_blocks], float64 on the CPU; NaN for a block that saw no value."""
-        return self._total.read() / torch.tensor(self._count, dtype=torch.float64)
+        return self.total() / torch.tensor(self._count, dtype=torch.float64)
 
 
 class Moments:

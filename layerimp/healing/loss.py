@@ -55,7 +55,8 @@ def split(batches: Iterable[Batch]) -> Text:
     rows = sum(len(batch["input_ids"]) for batch in text)
     if rows < HEALING_ROWS:
         raise CalibrationError(
-            f"healing needs at least {HEALING_ROWS} rows of text, one to choose by and one to measure on, and got {rows}"
+            f"healing needs at least {HEALING_ROWS} rows of text, one to choose by and one to measure on, and got "
+            f"{rows}"
         )
     every = min(max(ONE_IN, math.ceil(rows / MOST)), rows)
     found = Text([], [], [])

@@ -24,6 +24,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "reference": {"site": "block_out", "epsilon": 1e-5, "epsilon_mode": "absolute"},
 }
 
+FEW = 100
+"""Fewer inactive activations than this make a note: by chance alone their number varies by a tenth or more."""
+
 Site = Literal["mlp_act", "block_out", "block_delta", "attn_out", "mlp_out"]
 
 
@@ -177,18 +180,33 @@ class AVSS(Scorer):
             "normalized_avss": normalized_avss,
             "cumulative_avss": normalized_avss.cumsum(0),  # (9)
         }
-        notes = []
-        if floored := (share < self.config.sparsity_floor).nonzero().flatten().tolist():
-            where = ", ".join(str(self.steps[block]) for block in floored)
-            notes.append(
-                f"sparsity was floored at {self.config.sparsity_floor:g} in {len(floored)} of {self.num_blocks} "
-                f"blocks ({where}): almost no activation is below epsilon there"
-            )
         return Importance(
             scores=normalized_avss.tolist(),
             columns={name: values.tolist() for name, values in columns.items()},
-            notes=notes,
+            notes=self._doubts(share),
         )
+
+    def _doubts(self, share: Tensor) -> list[str]:
+        """Return a note if the scores hang on a handful of inactive activations, whose number is mostly chance."""
+        floored = share < self.config.sparsity_floor
+        few = ~floored & (self._inactive.total() < FEW)
+        floor, every = f"{self.config.sparsity_floor:g}", self.num_blocks
+        notes = []
+        if where := self._steps_where(floored):
+            notes.append(
+                f"sparsity was floored at {floor} in {len(where)} of {every} blocks ({', '.join(where)}): almost no "
+                "activation is below epsilon there"
+            )
+        if where := self._steps_where(few):
+            notes.append(
+                f"fewer than {FEW} activations are below epsilon in {len(where)} of {every} blocks "
+                f"({', '.join(where)}): single ones decide the scores there"
+            )
+        return notes
+
+    def _steps_where(self, holds: Tensor) -> list[str]:
+        """Return the blocks or seams of which something holds."""
+        return [str(self.steps[place]) for place in holds.nonzero().flatten().tolist()]
 
 
 def _normalized(values: Tensor) -> Tensor:

@@ -179,6 +179,17 @@ def test_the_floor_is_named() -> None:
     assert score(tiny_model(), [batch()]).notes == ()
 
 
+def test_a_handful_of_inactive_activations_is_named() -> None:
+    found = score(tiny_model(), [batch()], variant="paper", sparsity_floor=1e-9, epsilon=0.03)
+    entries = batch()["input_ids"].numel() * tiny_model().config.hidden_size
+    counted = [share * entries for share in found.columns["sparsity"]]
+    few = [str(block) for block, count in enumerate(counted) if count < 99.5]
+    assert 0 < len(few) < BLOCKS
+    assert min(counted) > 0.5, "none is floored"
+    (note,) = found.notes
+    assert note.startswith(f"fewer than 100 activations are below epsilon in {len(few)} of 4 blocks ({', '.join(few)})")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

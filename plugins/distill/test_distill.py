@@ -272,7 +272,7 @@ def test_a_command_that_is_interrupted_leaves_the_state_and_one_that_ends_does_n
 
 
 def test_healing_that_made_nothing_better_changes_nothing() -> None:
-    """A rate that is far too high ruins a model that was right: in the end it is what was pruned, and the report says so."""
+    """A rate that is far too high ruins the model: in the end it is what was pruned, and the report says so."""
     model = sharp(tiny_model())
     with torch.no_grad():
         for value in model.model.layers[1].parameters():
