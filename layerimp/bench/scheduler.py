@@ -121,7 +121,7 @@ class Scheduler:
             assignment = error.assignment
             outcomes = [Outcome(cell.key, error=str(error), lasting=False) for cell in assignment.cells]
         cells = {cell.key: cell for cell in assignment.cells}
-        wholes = [(cells[each.key], self._whole(cells[each.key], each, assignment.shard)) for each in outcomes]
+        wholes = [(cells[each.key], self._whole(cells[each.key], each, assignment)) for each in outcomes]
         kept = [(cell, whole) for cell, whole in wholes if whole]
         self._keep(kept)
         # Among evaluations, only those of intact models lead to further cells.
@@ -130,12 +130,12 @@ class Scheduler:
             self._queue.look({cell.model for cell in leading})
             self._plan_here()
 
-    def _whole(self, cell: Cell, outcome: Outcome, shard: tuple[int, int]) -> Outcome | None:
+    def _whole(self, cell: Cell, outcome: Outcome, assignment: Assignment) -> Outcome | None:
         """Return the outcome of a whole cell; None if shards are missing, or if the cell is tried again."""
-        number, count = shard
-        if self._queue.is_settled(cell.key):
-            return None  # another shard has failed
+        if self._is_over(assignment, cell):
+            return None
         if outcome.shard:
+            number, count = assignment.shard
             shards = self._shards[cell.key]
             shards[number] = from_bytes(outcome.shard)
             if len(shards) < count:
@@ -148,6 +148,13 @@ class Scheduler:
                 self._queue.again(cell)
                 return None
         return outcome
+
+    def _is_over(self, assignment: Assignment, *cells: Cell) -> bool:
+        """Whether another shard of these cells (all, unless some are named) has failed since they were assigned."""
+        return all(
+            self._queue.is_settled(cell.key) or self._falls[cell.key] > assignment.attempt
+            for cell in cells or assignment.cells
+        )
 
     def _keep(self, outcomes: Sequence[tuple[Cell, Outcome]]) -> None:
         self._store.put(outcomes)
@@ -181,6 +188,8 @@ class Scheduler:
 
     def _next(self, idle: int) -> Assignment | None:
         """Return the next assignment; None if no cell is ready."""
+        while self._split_off and self._is_over(self._split_off[0]):
+            self._split_off.popleft()
         if not self._split_off:
             ready = self._queue.ready()
             if not ready:
@@ -233,4 +242,5 @@ class Scheduler:
             recipe = recipe.model_copy(update={"seed": first.seed, "scorers": specs})
         if first.kind == "planning":
             importance = self._queue.results[first.content["scoring"]]
-        return Assignment(tuple(cells), recipe, self._permissions, measures, importance)
+        attempt = self._falls[first.key]
+        return Assignment(tuple(cells), recipe, self._permissions, measures, importance, attempt=attempt)

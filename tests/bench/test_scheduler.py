@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.grids import BLOCKS, METRICS, Arithmetic, Watching, computed, drive, layout
 
+from layerimp.bench import scheduler
 from layerimp.bench.cell_graph import Layout, Measure
-from layerimp.bench.cells import Cell, Result
+from layerimp.bench.cells import Cell, Outcome, Result
+from layerimp.bench.executors.base import Assignment, WorkerError
 from layerimp.bench.grid import RANDOM_DRAWS
 from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
@@ -133,6 +137,55 @@ def test_who_kills_workers_fails_alone(tmp_path: Path) -> None:
     with Store(tmp_path, write=False) as store:
         records = store.records()
     assert records[made.scoring("one", "avss", 0).key].result
+
+
+class Sharding(Arithmetic):
+    """An executor that ends assignments in a random order, and loses some workers with their shards."""
+
+    def __init__(self, seed: int, deaths: Sequence[int]) -> None:
+        super().__init__(slots=16)
+        self._random, self._deaths = random.Random(seed), deaths
+        self._begun = 0
+        self.numbers: dict[int, int] = {}
+
+    def start(self, assignment: Assignment) -> None:
+        super().start(assignment)
+        if assignment.shard[1] > 1:
+            self.numbers[id(assignment)] = self._begun
+            self._begun += 1
+
+    def finished(self) -> tuple[Assignment, list[Outcome]]:
+        self._random.shuffle(self._waiting)
+        if (number := self.numbers.get(id(self._waiting[0]))) is None:
+            return super().finished()
+        assignment = self._waiting.pop(0)
+        if number in self._deaths:
+            raise WorkerError(assignment, "its worker was ended by SIGKILL")
+        return assignment, [Outcome(cell.key, shard=json.dumps(assignment.shard).encode()) for cell in assignment.cells]
+
+
+@pytest.mark.parametrize("deaths", [(), (0,), (0, 1, 2), (1, 4), (0, 3, 5)], ids=str)
+@pytest.mark.parametrize("seed", range(5))
+def test_only_shards_of_one_split_are_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, deaths: Sequence[int]
+) -> None:
+    joined = []
+
+    def scored(key: str, _label: str, shards: Sequence[list[int]]) -> Outcome:
+        joined.append([tuple(shard) for shard in shards])
+        parts = {"columns": {}, "spans": {}, "notes": []}
+        return Outcome(key, {"scores": [float(n) for n in range(BLOCKS)], "blocks": list(range(BLOCKS)), **parts})
+
+    monkeypatch.setattr(scheduler, "from_bytes", json.loads)
+    monkeypatch.setattr(scheduler, "scored", scored)
+    executor = Sharding(seed, deaths)
+    _, watching = drive(tmp_path, executor, repeats=1)
+    assert joined or deaths, "without a death the scoring is split, and a retry may be whole"
+    for shards in joined:
+        assert shards == [(number, len(shards)) for number in range(len(shards))]
+    assert watching.failures == []
+    with Store(tmp_path, write=False) as store:
+        assert all(record.result for record in store.records().values())
 
 
 def test_a_ratio_that_is_too_much_spoils_no_other(tmp_path: Path) -> None:

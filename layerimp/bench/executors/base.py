@@ -24,6 +24,7 @@ class Assignment:
         measures: For evaluations, the measure of each cell.
         importance: For a planning, the scoring to plan from.
         shard: For scorings, the part of the text: its number, and the number of parts.
+        attempt: How often these cells have failed before; the shards of an earlier attempt are not mixed with others.
     """
 
     cells: tuple[Cell, ...]
@@ -32,6 +33,7 @@ class Assignment:
     measures: tuple[Measure, ...] = ()
     importance: Result | None = None
     shard: tuple[int, int] = (0, 1)
+    attempt: int = 0
 
 
 class WorkerError(Exception):
