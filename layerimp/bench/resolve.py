@@ -14,7 +14,7 @@ from layerimp.blocks.modes import quiet
 from layerimp.calibration.documents import check_source, task_of
 from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, ModelError, OptionError
-from layerimp.evaluation.selection import for_training, prepared
+from layerimp.evaluation.selection import SHARED, for_training, prepared
 from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import configuration, float32_stands_in, stored_in
@@ -155,6 +155,7 @@ def _code(cls: type) -> str:
 
 def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> list[Measure]:
     found = []
+    settings = recipe.model_dump(mode="json", include=set(SHARED - {"tasks", "batch_size"}))
     for label, spec in recipe.evaluators.items():
         cls = registry().get("evaluator", spec.name)
         assert issubclass(cls, Evaluator)
@@ -164,7 +165,7 @@ def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> l
             one = Measure(evaluator=label, task=task, tag="")
             evaluator = prepared(one.within(recipe), permissions, progress)[label]
             with attributing("evaluator", label, cls):
-                tag = evaluator.fingerprint() or digest([spec.model_dump(), recipe.limit, recipe.seed])
+                tag = evaluator.fingerprint() or digest([_code(cls), spec.model_dump(), task, settings])
             found.append(one.model_copy(update={"tag": tag}))
     return found
 
@@ -175,16 +176,18 @@ def _model_digest(model: str, store: Store) -> str:
     if place.is_dir():
         files = [path for path in sorted(place.iterdir()) if path.is_file() and path.suffix != ".md"]
         return digest({path.name: _file_digest(path, store) for path in files if not path.name.startswith(".")})
-    from transformers import PretrainedConfig
+    from transformers.utils.hub import cached_file, extract_commit_hash
 
     try:
         with quiet():
-            config, _ = PretrainedConfig.get_config_dict(model)
+            revision = extract_commit_hash(cached_file(model, "config.json"), None)
     except Exception as error:
         raise ModelError(
             f"cannot load the model {model!r}: no directory here has that name, nor has the hub"
         ) from error
-    return f"{model}@{config.get('_commit_hash')}"
+    if revision is None:
+        raise ModelError(f"the revision of the model {model!r} is unknown; download it, and name its directory")
+    return f"{model}@{revision}"
 
 
 def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, store: Store) -> str:

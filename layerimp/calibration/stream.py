@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,7 @@ class TextStream:
         texts = (text for text, _ in documents_in(self.source, self._reader))
         return (text for text in texts if document_hash(text) not in self._without)
 
-    def hashes(self) -> Iterator[str]:
-        """Yield a hash of each document; see `document_hash`."""
-        return map(document_hash, self._texts())
+    @cached_property
+    def documents(self) -> frozenset[str]:
+        """A hash of each document; see `document_hash`."""
+        return frozenset(map(document_hash, self._texts()))

@@ -67,8 +67,8 @@ def heal(
         OptionError: a block does not exist, is listed twice, or a plan is for another number of blocks.
         SurgeryError: the blocks cannot be removed exactly.
         ModelError: the two models do not belong together, or the healer cannot heal such a model.
-        CalibrationError: a batch is malformed or holds ids that the model does not know, or there are fewer than three
-            rows.
+        CalibrationError: a batch is malformed or holds ids that the model does not know, or there are fewer than
+            `HEALING_ROWS` rows.
         NonFiniteError: a value in the healed model is a NaN or an infinity.
     """
     stack = find_blocks(model)
@@ -145,13 +145,13 @@ def check_text(
     """Refuse text that is too short to heal on, or that holds documents which the healed models are measured on.
 
     Raises:
-        CalibrationError: there are fewer than three rows, or the further text cannot be read.
+        CalibrationError: there are fewer than `HEALING_ROWS` rows, or the further text cannot be read.
         OptionError: a document is in the text and in a task, and the recipe does not allow that.
     """
     split(drawn)
     if recipe.allow_overlap:
         return
-    more = frozenset(further.hashes()) if further else frozenset()
+    more = further.documents if further else frozenset()
     for label, evaluator in evaluators.items():
         with attributing("evaluator", label, type(evaluator)):
             measured = {document_hash(text) for text in evaluator.texts()}

@@ -9,6 +9,9 @@ from typing import Any
 import layerimp_avss
 import pytest
 import torch
+from huggingface_hub import constants
+from pydantic import create_model
+from support.fake_plugins import Install, Plug
 from support.mood import mood
 from support.tiny import tiny
 
@@ -16,7 +19,9 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
 from layerimp.bench.store import Store
+from layerimp.component import Options
 from layerimp.errors import OptionError
+from layerimp.evaluator import Evaluator, Metric
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
 
@@ -123,3 +128,35 @@ def test_scorers_that_cannot_score_seams_are_left_out_before_anything_long(place
     with pytest.raises(OptionError, match=r"scorer 'avss' cannot score seams: it reads mlp_act alone"):
         settled(cuts="all", scorers={"avss": {"name": "avss"}})
     assert "avss" in settled(scorers={"avss": {"name": "avss"}}).scorers
+
+
+def test_another_revision_on_the_hub_is_another_model(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(place / "hub"))
+    cached = place / "hub" / "models--someone--tiny"
+    found = []
+    for revision in ("a" * 40, "b" * 40):
+        shutil.copytree(place / "model", cached / "snapshots" / revision)
+        (cached / "refs").mkdir(exist_ok=True)
+        (cached / "refs" / "main").write_text(revision)
+        found.append(keys(settled(models={"tiny": "someone/tiny"})))
+    assert not set(found[0]) & set(found[1])
+    assert keys(settled(models={"tiny": "someone/tiny"})) == found[1]
+
+
+def test_tasks_of_an_evaluator_without_a_fingerprint_are_apart(install: Install, plugged: Plug, place: Path) -> None:
+    class Silent(Evaluator):
+        name = "silent"
+        kind = "quality"
+        Config = create_model("Config", __base__=Options, tasks=(tuple[str, ...], ()))
+
+        def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+            raise NotImplementedError
+
+    plugged(install("silent", layerimp_evaluators=lambda: [Silent]))
+
+    def tags(**changes: Any) -> list[str]:
+        layout = settled(tasks=["one", "other"], evaluators=["silent"], **changes)
+        return [measure.tag for measure in layout.models["tiny"].measures]
+
+    assert len({*tags(), *tags(num_fewshot=2), *tags(limit=3)}) == 6
+    assert tags() == tags(batch_size=3)

@@ -163,21 +163,32 @@ class Worker:
         return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
     def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
-        """Evaluate one model; if one evaluation fails, the others are still done."""
-        first, outcomes = assignment.cells[0], {}
+        """Evaluate one model; if one evaluation fails, the others are still done.
+
+        Nothing is healed for tasks that share documents with the text, or that cannot be measured.
+        """
+        first, outcomes, ready = assignment.cells[0], {}, {}
         text = (drawn or self.draw(assignment)) if "healing" in first.content else None
         further = None if text is None else further_text(assignment.recipe, self._opened(assignment), text)
+        intact = self._opened(assignment).stack.model
+        for cell, wanted in zip(assignment.cells, assignment.measures, strict=True):
+            try:
+                evaluators = fitting(self._prepared(assignment, wanted), intact, SILENT, lenient=False)
+                if text is not None:
+                    check_text(assignment.recipe, evaluators, text, further)
+                ready[cell.key] = evaluators
+            except Exception as error:
+                outcomes[cell.key] = failure(cell.key, error)
+        if not ready:
+            return outcomes
+        who = "pruned" if first.content["blocks"] else ORIGINAL
         with self._left(assignment, text, further) as (stack, result):
             evaluation = Evaluation(stack.model, self._opened(assignment).tokenizer, SILENT, {})
-            for cell, measure in zip(assignment.cells, assignment.measures, strict=True):
+            for key, evaluators in ready.items():
                 try:
-                    evaluators = fitting(self._prepared(assignment, measure), stack.model, SILENT, lenient=False)
-                    if text is not None:
-                        check_text(assignment.recipe, evaluators, text, further)
-                    metrics = evaluation.of(evaluators, "quality", "pruned" if cell.content["blocks"] else ORIGINAL)
-                    outcomes[cell.key] = Outcome(cell.key, {**packed(metrics), **result})
+                    outcomes[key] = Outcome(key, {**packed(evaluation.of(evaluators, "quality", who)), **result})
                 except Exception as error:
-                    outcomes[cell.key] = failure(cell.key, error)
+                    outcomes[key] = failure(key, error)
         return outcomes
 
     @contextmanager
