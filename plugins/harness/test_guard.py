@@ -99,6 +99,17 @@ def test_templates_cannot_reach_python(folder, model, tokenizer):
     assert lm_eval.utils.env is before
 
 
+def test_texts_are_worded_in_the_sandbox(folder, tmp_path):
+    trace = tmp_path / "trace"
+    payload = "{{ cycler.__init__.__globals__.os.mkdir('" + str(trace) + "') }}"
+    guarded = "{% if text == '" + documents()[2]["text"] + "' %}" + payload + "{% endif %}x"
+    write_task(folder, "late", CHOICE.replace('"{{text}}"', f'"{guarded}"'))
+    assert harness(folder, "late").texts()
+    assert not trace.exists()
+    assert harness(folder, "late", allow_task_code=True).texts()
+    assert trace.exists(), "the payload works"
+
+
 def test_builtin_files_are_trusted():
     assert guard.is_builtin(guard.builtin_directory() / "hellaswag" / "hellaswag.yaml")
     assert not guard.is_builtin(Path(__file__))

@@ -15,7 +15,7 @@ from layerimp.evaluator import Evaluator, Metric
 from layerimp_harness.isolation import contained, muted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -190,8 +190,8 @@ class Harness(Evaluator):
         answers = self._answering(model) if asked else {}
         return TrainingDocuments(task, answers.get(name), str(tokenizer.sep_token or " "), self.config)
 
-    def texts(self) -> Iterator[str]:
-        """Yield the texts of the tasks' documents: every longer field, and the document as a few-shot example.
+    def texts(self) -> list[str]:
+        """Return the texts of the tasks' documents: every longer field, and the document as a few-shot example.
 
         Raises:
             UnknownNameError: a task does not exist.
@@ -199,11 +199,14 @@ class Harness(Evaluator):
         """
         from layerimp_harness.training import worded
 
-        for task in self._tasks().tasks.values():
-            for _number, document in task.doc_iterator(limit=self.config.limit):
-                yield from (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
-                with suppress(Exception):  # the document cannot be an example; its fields are enough
-                    yield worded(task, document)
+        loaded, found = self._tasks(), list[str]()
+        with contained(self.config.seed, sandbox=not self.config.allow_task_code):
+            for task in loaded.tasks.values():
+                for _number, document in task.doc_iterator(limit=self.config.limit):
+                    found += (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
+                    with suppress(Exception):  # the document cannot be an example; its fields are enough
+                        found.append(worded(task, document))
+        return found
 
     def fingerprint(self) -> str:
         """Return the SHA-256, in hex, of everything that can change the metrics, except the model and its tokenizer.
