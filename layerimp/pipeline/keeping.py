@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
-from layerimp.errors import ModelError, NonFiniteError, PluginError, SurgeryError
+from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
 from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.counting import confirmed, most_that_hold
 from layerimp.pipeline.held_out import HeldOut, hold_out
@@ -137,12 +138,20 @@ class _Trials:
             who: The scorer, and the healer if there is one.
             span: The smallest and the largest number to try.
             nested: Whether the plan for fewer blocks is the start of the plan for more.
+
+        Raises:
+            OptionError: the pruner has no plan for the smallest number.
         """
         tried: dict[int, _Trial] = {}
 
         def trial(count: int) -> _Trial:
             if count not in tried:
-                tried[count] = self.of(plan_of(count), who)
+                try:
+                    tried[count] = self.of(plan_of(count), who)
+                except OptionError as error:  # the pruner has no plan for so many
+                    if count == span[0]:
+                        raise
+                    tried[count] = _Trial(why=str(error))
             return tried[count]
 
         def holds(count: int) -> bool:
@@ -228,25 +237,38 @@ def _by_scorer(
     """Find how many blocks may be removed by one scorer's choice, unhealed and with each healer, by label."""
     pruner = made_pruner(report.recipe.pruner, report.recipe.cuts)
     make = planner(report, trials.loaded, trials.drawn, selection, label, pruner, trials.progress)
-    plans: dict[int, PrunePlan] = {}
-
-    def plan_of(count: int) -> PrunePlan:
-        size = budget.count if pruner.nested else count
-        if size not in plans:
-            plans[size] = make(replace(budget, count=size))
-        return plans[size].model_copy(update={"blocks": plans[size].blocks[:count]})
-
+    least = max(1, len(budget.forced))
+    plan_of, most = _plans(make, budget, least, nested=pruner.nested)
     found = {}
-    span = max(1, len(budget.forced)), budget.count
     for name, who in contenders([label], trials.healers.healers).items():
         try:
-            found[name] = trials.most(plan_of, who, span, nested=pruner.nested)
+            found[name] = trials.most(plan_of, who, (least, most), nested=pruner.nested)
         except (ModelError, PluginError) as error:
             if not who.healer:
                 raise
             report.failed[name] = str(error)
             trials.progress.note(f"{name} is left out: {error}")
     return found
+
+
+def _plans(
+    make: Callable[[Budget], PrunePlan], budget: Budget, least: int, *, nested: bool
+) -> tuple[Callable[[int], PrunePlan], int]:
+    """Return a function that gives the plan for a number of blocks, and the largest number to ask it for.
+
+    Raises:
+        OptionError: plans are nested, and there is none even for the smallest number.
+    """
+    if not nested:
+        return cache(lambda count: make(replace(budget, count=count))), budget.count
+    longest = None
+    for count in range(budget.count, least, -1):  # a pruner may protect blocks of its own
+        with suppress(OptionError):
+            longest = make(replace(budget, count=count))
+            break
+    if longest is None:
+        longest = make(replace(budget, count=least))
+    return lambda count: longest.model_copy(update={"blocks": longest.blocks[:count]}), len(longest.blocks)
 
 
 def _settled(report: Report, trials: _Trials) -> tuple[dict[str, Removal], dict[str, PreTrainedModel]]:

@@ -132,7 +132,7 @@ def plan(made: PrunePlan) -> Plan:
 def plan_file(plans: Mapping[str, PrunePlan], baselines: Collection[str] = ()) -> PlanFile:
     """Make the content of a file of plans. Those of baselines are separate, since applying the file skips them."""
     written = {label: plan(made) for label, made in plans.items()}
-    apart = {label: written.pop(label) for label in baselines}
+    apart = {label: written.pop(label) for label in baselines if label in written}
     file: PlanFile = {"schema_version": "layerimp.plans/2", "plans": written}
     if apart:
         file["baselines"] = apart

@@ -18,6 +18,7 @@ import layerimp
 from layerimp import Evaluator, Metric, PrunePlan, Pruner
 from layerimp.errors import NonFiniteError
 from layerimp.recipe import make_recipe
+from layerimp.report import conversion
 from layerimp.report.halves import Halves, kept
 from layerimp.steps import removed_by
 from layerimp.testing import tiny_tokenizer
@@ -168,6 +169,32 @@ def test_plans_that_are_not_nested_are_tried_upwards(
     assert [one["count"] for one in found["tried"]] == [1, 2, 3]
     assert found["count"] == 2
     assert found["blocks"] == [6, 7]
+
+
+@pytest.mark.parametrize(
+    ("pruner", "count"),
+    [
+        (("greedy", "--set", "greedy.protect_first=1", "--set", "greedy.protect_last=1"), BLOCKS - 2),
+        (("window", "--protect", 5), 5),
+    ],
+    ids=["nested", "not nested"],
+)
+def test_a_pruner_without_a_plan_for_so_many_ends_the_search(
+    layerimp_command: Run,
+    command: tuple[Any, ...],
+    pruner: tuple[Any, ...],
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Curve, "right", falling(*(20,) * 8))
+    told = searched(layerimp_command, *command, "--keep", 0.95, "--pruner", *pruner)
+    assert told["search"]["removable"]["depth"]["count"] == count
+
+
+def test_baselines_without_a_plan_are_left_out_of_the_file() -> None:
+    made = PrunePlan(num_blocks=BLOCKS, blocks=[3])
+    written = conversion.plan_file({"avss": made, "depth": made}, ["random", "depth"])
+    assert (written["plans"].keys(), written["baselines"].keys()) == ({"avss"}, {"depth"})
 
 
 def test_equal_removals_are_measured_once(
