@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace as replace_field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,16 @@ from layerimp_distill.learning import learning
 from layerimp_distill.losses import loss_of
 from layerimp_distill.memory import Memory, State
 from layerimp_distill.options import DistillConfig
-from layerimp_distill.training import _rate, train
+from layerimp_distill.training import _rate, _settings, train
 from transformers import PreTrainedModel
 
 import layerimp
 from layerimp.cache.directory import CACHE_VARIABLE, entries
 from layerimp.cache.unfinished import in_use
-from layerimp.errors import OptionError, UnknownNameError
+from layerimp.errors import InputError
 from layerimp.healer import Case, Healer, Loss, Repair
 from layerimp.healing import Healed, Teaching, replace
+from layerimp.registry.attribution import create
 from layerimp.testing import batch, padded_batch, tiny_classifier, tiny_model
 
 TEXT = [batch(8, 16, seed=seed) for seed in range(3)] + [padded_batch((16, 9, 12, 5), seed=4)]
@@ -292,8 +294,6 @@ def test_another_healer_goes_first() -> None:
     found = healed(sharp(tiny_model()), steps=1, rate=1e-9, first="linear")
     assert found.repairs[0].done in ("linear", "nothing", "rescale")
     assert "training did not clearly lower" in found.repairs[0].why
-    with pytest.raises(UnknownNameError, match="unknown healer 'liner'"):
-        healed(tiny_model(), first="liner")
 
 
 def test_training_ends_at_the_first_limit() -> None:
@@ -350,10 +350,28 @@ def test_limits() -> None:
     assert limits.spent(5, 100, 12.0) == 0.5
     assert limits.spent(1, 900, 12.0) == 0.9
     assert limits.spent(1, 100, 96.0) == 0.8
-    with pytest.raises(OptionError, match="distill needs a limit: minutes, steps or tokens"):
-        Limits(None, None, None)
-    with pytest.raises(OptionError, match="distill needs a limit"):
-        healed(tiny_model(), steps=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"steps": None}, "a limit is needed: minutes, steps or tokens"),
+        ({"first": "liner"}, "unknown healer 'liner'. Did you mean 'linear'"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        create("healer", "distill", options)
+
+
+def test_training_is_on_the_models_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    model: Any = SimpleNamespace(device=torch.device("cuda:1"), dtype=torch.float32, config=None)
+    settings = _settings(model, DistillConfig(), "nowhere")
+    assert settings.device == torch.device("cuda:1")
+    assert settings.n_gpu <= 1
+    assert current[-1] == torch.device("cuda:1")
 
 
 def test_the_rate_rises_and_falls() -> None:

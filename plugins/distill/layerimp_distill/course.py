@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
-from layerimp.errors import NonFiniteError, OptionError
+from layerimp.errors import NonFiniteError
 from layerimp_distill.memory import RARELY, Check, Memory, State
 
 if TYPE_CHECKING:
@@ -30,18 +30,11 @@ class Limits:
         steps: The most training steps; None sets no limit.
         tokens: The most tokens read; None sets no limit.
         minutes: The longest training time, in minutes; None sets no limit.
-
-    Raises:
-        OptionError: no limit is given.
     """
 
     steps: int | None
     tokens: int | None
     minutes: float | None
-
-    def __post_init__(self) -> None:
-        if self.steps is None and self.tokens is None and self.minutes is None:
-            raise OptionError("distill needs a limit: minutes, steps or tokens")
 
     def spent(self, steps: int, tokens: int, seconds: float) -> float:
         """Return the share of the training that is over."""

@@ -31,11 +31,16 @@ class Distill(Healer):
     config: DistillConfig
     outcome: Outcome | None = None
 
+    def __init__(self, config: DistillConfig | None = None) -> None:
+        super().__init__(config)
+        first = registry().create("healer", self.config.first, {}) if self.config.first else None
+        assert first is None or isinstance(first, Healer)
+        self._first = first
+
     def heal(self, case: Case) -> list[Repair]:
         """Run the healer named in the option `first`, if any, and then train.
 
         Raises:
-            OptionError: `steps`, `tokens` and `minutes` are all null.
             PredictionError: the models predict neither the next token nor a label.
         """
         from layerimp_distill.course import Limits
@@ -49,7 +54,7 @@ class Distill(Healer):
         memory = Memory(case.workspace())
         teaching = Teaching(case)
         loss = loss_of(config.loss, teaching, case.batches)
-        done = _first(config.first, case)
+        done = self._first.at_every_gap(case) if self._first else [Repair(gap, "nothing") for gap in case.gaps]
         before = case.loss()
         with learning(case, config.learns, width=config.width, rank=config.rank, seed=config.seed) as learner:
             outcome = train(case, learner, loss, limits, config, memory, before=before.mean)
@@ -67,15 +72,6 @@ class Distill(Healer):
                     return [_taught(repair, told) for repair in done]
         why = "training did not clearly lower the held-out loss"
         return [Repair(one.gap, one.done, "; ".join(filter(None, (one.why, why))), one.numbers) for one in done]
-
-
-def _first(name: str, case: Case) -> list[Repair]:
-    """Run the named healer, and return its repair of each gap; without a name, return empty repairs."""
-    if not name:
-        return [Repair(gap, "nothing") for gap in case.gaps]
-    healer = registry().create("healer", name, {})
-    assert isinstance(healer, Healer)
-    return healer.at_every_gap(case)
 
 
 def _taught(earlier: Repair, numbers: dict[str, float]) -> Repair:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from tempfile import TemporaryDirectory
@@ -81,9 +81,27 @@ def train(
     return course.outcome
 
 
+class _Settings(TrainingArguments):
+    """The settings of a Trainer that works on one device, that of the model, rather than on the first GPU or on all."""
+
+    place: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device; read by the Trainer."""
+        chosen: torch.device = super().device
+        return self.place or chosen
+
+    @property
+    def n_gpu(self) -> int:
+        """The number of GPUs; read by the Trainer."""
+        count: int = super().n_gpu
+        return min(count, 1)
+
+
 def _settings(model: PreTrainedModel, config: DistillConfig, directory: str) -> TrainingArguments:
-    """Return the Trainer's settings."""
-    return TrainingArguments(
+    """Return the Trainer's settings, with the model's device as the current one."""
+    settings = _Settings(
         output_dir=directory,
         max_steps=ENDLESS,
         seed=config.seed,
@@ -97,6 +115,10 @@ def _settings(model: PreTrainedModel, config: DistillConfig, directory: str) -> 
         disable_tqdm=True,
         use_cache=getattr(model.config, "use_cache", False),
     )
+    settings.place = model.device
+    if model.device.type == "cuda":
+        torch.cuda.set_device(model.device)  # what is made so far has set the first GPU
+    return settings
 
 
 def _rate(spent: float) -> float:
@@ -173,10 +195,14 @@ class _Teacher(Trainer):
 
 @contextmanager
 def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """Undo the Trainer's side effects: on the process's random generators, and on the model's modes and `forward`."""
+    """Undo the Trainer's side effects.
+
+    These are on the process's random generators and its current GPU, and on the model's modes and `forward`.
+    """
     state, numbers = random.getstate(), np.random.get_state()
     modes, own = {module: module.training for module in model.modules()}, dict(vars(model))
-    with torch.random.fork_rng():
+    place = torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext()
+    with place, torch.random.fork_rng():
         try:
             yield
         finally:
