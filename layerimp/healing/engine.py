@@ -13,7 +13,7 @@ from layerimp.blocks.halves import halves_of
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.validation import Checked
 from layerimp.errors import ModelError, NonFiniteError, PluginError
-from layerimp.healer import Case, Healer, Repair
+from layerimp.healer import Case, Gap, Healer, Repair
 from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss, split
 from layerimp.healing.parameters import changed, held_by, put
@@ -90,8 +90,8 @@ def heal_beside(
 
     Raises:
         ModelError: the two models do not belong together, or the healer cannot heal such a model.
-        CalibrationError: a batch is malformed or holds ids that the model does not know, or there are fewer than three
-            rows.
+        CalibrationError: a batch is malformed or holds ids that the model does not know, or there are fewer than
+            `HEALING_ROWS` rows.
         PluginError: the healer breaks its contract.
         NonFiniteError: a new parameter holds a NaN or an infinity.
     """
@@ -118,22 +118,27 @@ def heal_beside(
     try:
         repairs = _healed(case, healer, progress)
         end = choosing.of(pruned)
+        if changed(before, pruned.model) and not end.is_clearly_below(start):
+            put(before)
+            repairs = _taken_back(gaps, healer, end.gain_over(start), progress)
+        found["healed"] = measuring.of(pruned)
     except BaseException:
         put(before)
         raise
-    if changed(before, pruned.model) and not end.is_clearly_below(start):
-        put(before)
-        gain, error = end.gain_over(start)
-        why = (
-            f"{healer.name} was taken back: it lowered the held-out loss by {gain:.3g} nats per prediction, which is "
-            f"no more than its standard error of {error:.2g}"
-        )
-        progress.note(why)
-        repairs = [Repair(gap, "nothing", why) for gap in gaps]
-    found["healed"] = measuring.of(pruned)
     loss = {name: one.mean for name, one in found.items()}
     accuracy = {name: one.accuracy for name, one in found.items() if one.accuracy is not None}
     return Healed(pruned.model, repairs, loss, accuracy, list(changed(before, pruned.model)))
+
+
+def _taken_back(gaps: Sequence[Gap], healer: Healer, gained: tuple[float, float], progress: Progress) -> list[Repair]:
+    """Say that a healer's work was undone, because it gained no more than the standard error of the gain."""
+    gain, error = gained
+    why = (
+        f"{healer.name} was taken back: it lowered the held-out loss by {gain:.3g} nats per prediction, which is no "
+        f"more than its standard error of {error:.2g}"
+    )
+    progress.note(why)
+    return [Repair(gap, "nothing", why) for gap in gaps]
 
 
 def _healed(case: Case, healer: Healer, progress: Progress) -> list[Repair]:

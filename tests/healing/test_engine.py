@@ -18,6 +18,7 @@ from layerimp.errors import ModelError, NonFiniteError, PluginError
 from layerimp.healer import Case, Gap, Repair
 from layerimp.healing import replace
 from layerimp.healing.engine import Healed, heal_beside
+from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import holds
 from layerimp.steps import Step, Sublayer
@@ -102,6 +103,29 @@ def test_a_healer_that_breaks_its_contract_is_named(what: Any, error: type[Excep
     shared = {path: id(value) for path, value in stored_tensors(pruned.model).items()}
     with pytest.raises(error, match=text):
         heal_beside(intact, pruned, [1], [batch(4, 8)], Doing(what))
+    assert {path: id(value) for path, value in stored_tensors(pruned.model).items()} == shared
+
+
+@pytest.mark.parametrize("call", [4, 5], ids=["choosing", "measuring"])
+def test_a_loss_that_cannot_be_measured_leaves_the_pruned_model_as_before(
+    call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def failing(self: HeldOutLoss, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise NonFiniteError("the logits hold a NaN")
+        return real(self, *arguments)
+
+    real = HeldOutLoss.of
+    intact = find_blocks(tiny("llama"))
+    pruned = find_blocks(prepare(intact, [1]).beside())
+    shared = {path: id(value) for path, value in stored_tensors(pruned.model).items()}
+    monkeypatch.setattr(HeldOutLoss, "of", failing)
+    with pytest.raises(NonFiniteError, match="hold a NaN"):
+        heal_beside(intact, pruned, [1], [batch(4, 8)], Doing(lambda case: _noise(case, 1e-6)))
     assert {path: id(value) for path, value in stored_tensors(pruned.model).items()} == shared
 
 
