@@ -12,6 +12,8 @@ from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel
 
     from layerimp.progress import Progress
@@ -23,6 +25,11 @@ SHARED = frozenset({"tasks", "task_path", "data_dir", "limit", "num_fewshot", "b
 def reads_tasks(recipe: Recipe) -> bool:
     """Whether one of a recipe's evaluators measures tasks."""
     return any(map(_reads_tasks, recipe.evaluators.values()))
+
+
+def compares(recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> bool:
+    """Whether a run measures quality, and so compares its scorers with baselines."""
+    return recipe.keep is not None or any(evaluator.kind == "quality" for evaluator in evaluators.values())
 
 
 def prepared(recipe: Recipe, permissions: Permissions, progress: Progress) -> dict[str, Evaluator]:

@@ -10,7 +10,7 @@ from layerimp.cache.unfinished import Unfinished
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import OptionError
 from layerimp.evaluation.runner import Evaluation
-from layerimp.evaluation.selection import fitting, prepared
+from layerimp.evaluation.selection import compares, fitting, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
 from layerimp.models.sizing import shapes_only
@@ -58,7 +58,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         trained_on = check_calibration(recipe, allowed, progress)
         evaluators = prepared(recipe, allowed, progress)
         made = healers_of(recipe.healers, recipe.heal_text)
-        if recipe.keep is not None or any(evaluator.kind == "quality" for evaluator in evaluators.values()):
+        if compares(recipe, evaluators):
             selection.add_baselines(recipe)
         loaded = load_model(recipe, allowed, progress, streamed=is_run_streamed(recipe, evaluators, progress))
         report = _report(recipe, loaded, selection)

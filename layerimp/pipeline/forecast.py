@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Literal
 
 from layerimp._paths import expanded
 from layerimp.blocks.memory import free_bytes
-from layerimp.defaults import LENGTH
 from layerimp.errors import OptionError, SurgeryError
-from layerimp.evaluation.selection import prepared
-from layerimp.models.dtypes import DTYPES, dtype_named, name_of
-from layerimp.models.loading import device_named, float32_stands_in
-from layerimp.models.traits import longest_row
-from layerimp.pipeline.ahead import budget_of
+from layerimp.evaluation.selection import compares, prepared
+from layerimp.models.dtypes import name_of
+from layerimp.pipeline.ahead import budget_of, check_plans
 from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import check_output
 from layerimp.pipeline.pace import block_seconds
 from layerimp.pipeline.resolve import made_pruner, resolve, told
-from layerimp.pipeline.stages import check_calibration
+from layerimp.pipeline.stages import check_calibration, row_length
 from layerimp.pipeline.streaming import is_run_streamed, is_streamed
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
@@ -33,8 +30,6 @@ from layerimp.scoring.selection import Selection
 from layerimp.steps import candidates, named, removed_by
 
 if TYPE_CHECKING:
-    import torch
-
     from layerimp.progress import Progress
     from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Permissions, Recipe
@@ -89,10 +84,11 @@ def foretell(
     evaluators = prepared(recipe, permissions, progress) if command == "run" else {}
     decide = partial(is_run_streamed, evaluators=evaluators) if command == "run" else is_streamed
     streamed = may_stream and decide(recipe, progress=progress)
-    if command == "run" and any(evaluator.kind == "quality" for evaluator in evaluators.values()):
+    if command == "run" and compares(recipe, evaluators):
         selection.add_baselines(recipe)
     outline = Outline.of(recipe.model, trust_remote_code=permissions.trust_remote_code)
-    return _Foretelling(command, recipe, plans, outline, selection, scored, streamed, permissions).document()
+    length = row_length(recipe.calibration, outline.stack.model) if scored else 0
+    return _Foretelling(command, recipe, plans, outline, selection, scored, streamed, length, permissions).document()
 
 
 @dataclass(frozen=True)
@@ -106,6 +102,7 @@ class _Foretelling:
     selection: Selection
     scored: bool
     streamed: bool
+    length: int
     permissions: Permissions
 
     def document(self) -> Forecast:
@@ -135,7 +132,7 @@ class _Foretelling:
             "bytes": sizes,
             "kv_bytes_per_token": cache,
             "text": recipe.calibration.source if self.scored else None,
-            "tokens": recipe.calibration.samples * self._length() if self.scored else 0,
+            "tokens": recipe.calibration.samples * self.length,
             "passes": [self._pass(one) for one in passes],
             "rescorings": rescorings,
             "memory": self._memory(),
@@ -148,12 +145,9 @@ class _Foretelling:
         """Return the sublayers that each plan removes, as far as they are named, and the least and most steps."""
         count, recipe = len(self.outline.stack), self.recipe
         if self.plans is not None:
-            for label, plan in self.plans.items():
-                if plan.num_blocks != count:
-                    raise OptionError(f"plan {label!r} is for {plan.num_blocks} blocks; the model has {count}")
+            check_plans(self.plans, count)
+            for plan in self.plans.values():
                 self._refuse(plan.blocks)
-            if not self.plans:
-                raise OptionError("there is no plan in the file")
             lengths = [len(plan.blocks) for plan in self.plans.values()]
             return [removed_by(plan.blocks) for plan in self.plans.values()], (min(lengths), max(lengths))
         if recipe.targets:
@@ -227,22 +221,8 @@ class _Foretelling:
         pruner.within_budget(scoring, self._budget(count))
         return len(seen - {frozenset()}) * len(self.selection.specs)
 
-    def _length(self) -> int:
-        longest = longest_row(self.outline.stack.model) or LENGTH
-        return self.recipe.calibration.max_length or min(LENGTH, longest)
-
-    def _computed_in(self) -> tuple[torch.device, torch.dtype]:
-        """Return the device that the model would be on, and the dtype that it would compute in."""
-        recipe, outline = self.recipe, self.outline
-        place, wanted = device_named(recipe.device), dtype_named(recipe.dtype)
-        if recipe.dtype is not None:
-            return place, wanted
-        trusted = self.permissions.trust_remote_code
-        widened = float32_stands_in(recipe.model, outline.stack.model.config, place, trust_remote_code=trusted)
-        return place, DTYPES["float32"] if widened else outline.stored
-
     def _memory(self) -> MemoryForecast:
-        place, dtype = self._computed_in()
+        place, dtype = self.outline.computed_in(self.recipe, self.permissions)
         whole, held = self.outline.ledger.left(()).parameters, self.outline.held_if_streamed()
         weights = (held if self.streamed else whole) * dtype.itemsize
         # The pruned files are tried even if they are not compared.
@@ -260,7 +240,7 @@ class _Foretelling:
         """Estimate the time of scoring from the time of a block; the head is assumed to take as long per weight."""
         spec, batch = self.recipe.calibration, min(self.recipe.batch_size, self.recipe.calibration.samples)
         work = [self._pass(one) for one in passes]
-        seconds = block_seconds(self.outline, batch, self._length()) if passes else None
+        seconds = block_seconds(self.outline, batch, self.length) if passes else None
         if seconds is None or any(one["backbone"] is None for one in work):
             return {"block_ms": finite(seconds and 1000 * seconds), "scoring_s": None, "rescoring_s": None}
         ledger, blocks, batches = self.outline.ledger, len(self.outline.stack), -(-spec.samples // batch)

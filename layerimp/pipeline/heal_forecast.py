@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any
 from layerimp._paths import expanded
 from layerimp.blocks.memory import free_bytes
 from layerimp.checkpoint.staging import check_target
-from layerimp.defaults import LENGTH
 from layerimp.healing.engine import check_shapes
-from layerimp.models.dtypes import DTYPES, dtype_named, name_of
-from layerimp.models.loading import device_named, float32_stands_in
-from layerimp.models.traits import longest_row
+from layerimp.models.dtypes import name_of
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.heal_checkpoint import begun, why_not_healed
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import refuse_precious
 from layerimp.pipeline.pace import block_seconds
-from layerimp.pipeline.stages import check_calibration
+from layerimp.pipeline.stages import check_calibration, row_length
 from layerimp.report.conversion import finite
 from layerimp.steps import checked_steps, named, removed_by, runs_of, steps_of
 
@@ -56,8 +53,8 @@ def foretell_healing(
     theirs = Outline.of(record.source, trust_remote_code=trusted)
     ours = Outline.of(recipe.model, trust_remote_code=trusted)
     check_shapes(theirs.stack, ours.stack, record.removed)
-    spec, longest = recipe.calibration, longest_row(ours.stack.model) or LENGTH
-    rows, length = min(recipe.batch_size, spec.samples), spec.max_length or min(LENGTH, longest)
+    spec, length = recipe.calibration, row_length(recipe.calibration, ours.stack.model)
+    rows = min(recipe.batch_size, spec.samples)
     seconds = block_seconds(theirs, rows, length)
     blocks, batches = len(theirs.stack) + len(ours.stack), -(-spec.samples // rows)
     size = ours.ledger.left(())
@@ -93,11 +90,7 @@ def _size(outline: Outline) -> ModelSize:
 
 def _memory(recipe: Recipe, theirs: Outline, ours: Outline, permissions: Permissions) -> MemoryForecast:
     """Forecast the memory for the weights of both models, which compute in the dtype of the pruned model."""
-    place, dtype = device_named(recipe.device), dtype_named(recipe.dtype)
-    if recipe.dtype is None:
-        trusted = permissions.trust_remote_code
-        widened = float32_stands_in(recipe.model, ours.stack.model.config, place, trust_remote_code=trusted)
-        dtype = DTYPES["float32"] if widened else ours.stored
+    place, dtype = ours.computed_in(recipe, permissions)
     pruned, intact = (one.ledger.left(()).parameters * dtype.itemsize for one in (ours, theirs))
     return {
         "device": str(place),

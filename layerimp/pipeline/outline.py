@@ -18,10 +18,10 @@ from layerimp.blocks.middle import Halves, Whole
 from layerimp.blocks.modes import quiet
 from layerimp.errors import SurgeryError
 from layerimp.models.discovery import find_blocks
-from layerimp.models.dtypes import note_stored
+from layerimp.models.dtypes import dtype_named, note_stored
 from layerimp.models.failures import unloadable
 from layerimp.models.headers import Headers, read_headers
-from layerimp.models.loading import auto_class, configuration, stored_in
+from layerimp.models.loading import auto_class, configuration, device_named, float32_stands_in, stored_in
 from layerimp.models.sizing import ledger_of
 from layerimp.models.unsupported import refuse_config
 from layerimp.registry.assets import located
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from layerimp.blocks.stack import BlockStack
+    from layerimp.recipe import Permissions, Recipe
     from layerimp.sizes.ledger import Ledger
     from layerimp.steps import Step
 
@@ -62,6 +63,15 @@ class Outline:
     ledger: Ledger
     alike: Sequence[int]
     names: Sequence[str]
+
+    def computed_in(self, recipe: Recipe, permissions: Permissions) -> tuple[torch.device, torch.dtype]:
+        """Return the device that the model of a recipe would be on, and the dtype that it would compute in."""
+        place, wanted = device_named(recipe.device), dtype_named(recipe.dtype)
+        if recipe.dtype is not None:
+            return place, wanted
+        trusted = permissions.trust_remote_code
+        widened = float32_stands_in(recipe.model, self.stack.model.config, place, trust_remote_code=trusted)
+        return place, torch.float32 if widened else self.stored
 
     @classmethod
     def of(cls, model: str, *, trust_remote_code: bool = False) -> Outline:

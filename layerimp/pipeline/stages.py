@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.evaluator import Evaluator
     from layerimp.progress import Progress
-    from layerimp.recipe import Permissions, Recipe
+    from layerimp.recipe import CalibrationSpec, Permissions, Recipe
     from layerimp.report.data import Report
 
 
@@ -126,13 +126,23 @@ def draw(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, progress:
         return load_calibration(source, loaded.tokenizer, **fields, **amount)
 
 
-def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evaluator | None) -> dict[str, Any]:
-    """Return the fields of a recipe's calibration, with defaults that depend on the model, and absolute paths."""
-    spec = recipe.calibration
+def row_length(spec: CalibrationSpec, model: PreTrainedModel) -> int:
+    """Return the tokens per row of calibration text.
+
+    Raises:
+        OptionError: the model has fewer positions.
+    """
     longest = longest_row(model) or math.inf
     length = int(spec.max_length or min(LENGTH, longest))
     if length > longest:
         raise OptionError(f"max_length {length} is beyond the model's {longest} positions")
+    return length
+
+
+def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evaluator | None) -> dict[str, Any]:
+    """Return the fields of a recipe's calibration, with defaults that depend on the model, and absolute paths."""
+    spec = recipe.calibration
+    length = row_length(spec, model)
     if spec.label_field and not classifies(model):
         raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {type(model).__name__} is none")
     rows = trained_on is not None and classifies(model)

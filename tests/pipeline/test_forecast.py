@@ -205,6 +205,7 @@ def test_an_estimate_adds_up_blocks_batches_and_passes(
         (["--target", "parameters=0.01"], "no removal reaches parameters=0.01"),
         (["--target", "parameters=3B"], "nothing has to go"),
         (["--calibration", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--max-length", 100_000], "max_length 100000 is beyond the model's"),
         (["--pruner", "nobody"], "unknown pruner 'nobody'"),
         (["--blocks", "7"], "block 7 does not exist"),
         (["--pruner", "greedy", "--set", "greedy.protect_last=3", "--count", 2], "only 1 of 4 are not protected"),
@@ -246,6 +247,8 @@ def test_a_quality_is_not_foretold(foretold: Any, scoring: list[object], task: P
     assert found["removed"] == {"least": 0, "most": 3}
     size = found["parameters"]
     assert size["pruned"]["most"] == size["original"] > size["pruned"]["least"]
+    assert found["baselines"] == ["random", "depth"]
+    assert foretold("run", *scoring, "--tasks", "none", "--keep", "0.9")["baselines"] == ["random", "depth"]
     assert "how many blocks may go is found by measuring pruned models, and not known before" in found["notes"]
 
 
