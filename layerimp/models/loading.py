@@ -65,7 +65,7 @@ def load(
         progress: Where to report that the model computes in another dtype than the stored one, or should.
 
     Raises:
-        ModelError: the model cannot be loaded, or does not fit on the GPUs; the error says why.
+        ModelError: the model cannot be loaded, or does not fit on the device; the error says why.
         NonFiniteError: a number in the configuration is a NaN or an infinity; the error names the field.
         OptionError: there is no such dtype or device, or both `device` and `device_map` are given.
     """
@@ -103,7 +103,19 @@ def load(
     check_weights(model, loaded, info)
     remember_stored(loaded, stored)
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
-    return (loaded if spread else loaded.to(place)).eval(), tokenizer
+    return (loaded if spread else _placed(loaded, place, model)).eval(), tokenizer
+
+
+def _placed(loaded: PreTrainedModel, place: torch.device, name: str | Path) -> PreTrainedModel:
+    """Put a model on a device."""
+    try:
+        placed: PreTrainedModel = loaded.to(place)  # type: ignore[arg-type]  # a decorator hides its signature
+        return placed
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{str(name)!r} does not fit on {place}; a smaller dtype helps (--dtype), or several GPUs (--device-map "
+            "auto), or the CPU (--device cpu)"
+        ) from error
 
 
 def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -12,7 +12,7 @@ import torch
 import zoo
 from peft import LoraConfig, get_peft_model
 from support.tiny import tiny
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import layerimp
 from layerimp.errors import ModelError
@@ -37,6 +37,15 @@ def test_quantised_weights(config: Any, said: str, tmp_path: Path) -> None:
     ):
         with pytest.raises(ModelError, match=said):
             work()
+
+
+def test_a_model_that_does_not_fit_on_its_device(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_self: Any, place: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(PreTrainedModel, "to", full)
+    with pytest.raises(ModelError, match="does not fit on cpu; a smaller dtype helps"):
+        layerimp.load(model_dir)
 
 
 def test_a_quantised_checkpoint_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
