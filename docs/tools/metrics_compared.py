@@ -178,20 +178,28 @@ def _scores(method: Method, amounts: Iterable[int]) -> Iterator[str]:
 
 
 def trained(name: str) -> Table:
-    """Return the table of the models that were trained: the same removals unhealed, healed, and trained."""
+    """Return the table of the models that were trained: the same removals unhealed, healed and trained, by draw."""
     found = results(name)
     part, last = found["trained"], max(amounts(found))
     body = []
     for scorer in part["cost"]:
-        before, after = (_values(part, last, label) for label in (scorer, f"{scorer}+{TRAINED}"))
-        body.append([f"`{scorer}`", before, after])
-    return ["method", "unhealed", "trained"], body
+        values = [
+            _values(one, last, label)
+            for one, label in (
+                (part, scorer),
+                (found["healed"], f"{scorer}+{HEALER}"),
+                (part, f"{scorer}+{TRAINED}"),
+            )
+        ]
+        draws = min(map(len, values))
+        body.append([f"`{scorer}`", *(", ".join(each[:draws]) for each in values)])
+    return ["method", "unhealed", "healed", "trained"], body
 
 
-def _values(part: Values, removed: int, label: str) -> str:
-    """Show what the model of each draw retains, in per cent; in order, if there are several."""
+def _values(part: Values, removed: int, label: str) -> list[str]:
+    """Show what the model of each draw retains, in per cent."""
     (row,) = (row for row in part["rows"] if row["removed"] == removed)
-    return ", ".join(f"{100 * value:.1f}" for value in sorted(row["entries"][label]["values"]))
+    return [f"{100 * value:.1f}" for value in row["entries"][label]["values"]]
 
 
 def tasks(name: str) -> Table:
