@@ -2,7 +2,7 @@
 
     python benchmarks/engines.py --output DIR
 
-Each engine computes a part of the grid of benchmarks/kills.py on the starter in a new directory, with one thread per
+Each engine computes a part of the grid of benchmarks/endurance.py on the starter in a new directory, with one thread per
 worker. The time is from the first to the last cell; a first run fills the disk's caches. With --kill, one of two nodes
 is killed when some cells are done.
 """
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 os.environ |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 import typer
-from kills import GRID, results
+from endurance import GRID, results
 from ray.cluster_utils import Cluster
 
 from layerimp.bench import commands as pipeline

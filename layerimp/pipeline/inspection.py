@@ -44,7 +44,7 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
         "files": _files(outline),
         "memory": {
             "weights": whole.bytes,
-            "streamed": outline.ledger.largest_block.bytes,
+            "streamed": outline.held_if_streamed() * outline.stored.itemsize,
             "free": free_bytes(torch.device("cpu")),
         },
         "notes": list(_notes(outline)),

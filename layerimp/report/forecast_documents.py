@@ -59,7 +59,11 @@ class Fit(TypedDict):
 
     weights: Annotated[int, Field(description="The bytes of all weights, as they are stored.")]
     streamed: Annotated[
-        int, Field(description="The bytes of the weights of the largest block: a streamed model holds one at a time.")
+        int,
+        Field(
+            description="The bytes of the weights that a streamed model holds at a time: the largest block and the "
+            "embedding."
+        ),
     ]
     free: Annotated[int, Field(description="The bytes of memory that are currently free.")]
 
