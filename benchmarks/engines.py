@@ -2,7 +2,7 @@
 
     python benchmarks/engines.py --output DIR
 
-Each engine computes a part of the grid of benchmarks/endurance.py on the starter in a new directory, with one thread per
+Each engine computes a part of the grid of `endurance.py` on the starter in a new directory, with one thread per
 worker. The time is from the first to the last cell; a first run fills the disk's caches. With --kill, one of two nodes
 is killed when some cells are done.
 """

@@ -80,7 +80,6 @@ class Store:
         try:
             with self._answered():
                 mode = "rwc" if write else "ro"
-                # The scheduler's threads share it; only one of them uses it at a time.
                 self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
                 self._check_format(write=write)
         except BaseException:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from layerimp.blocks.middle import Halves, Whole, changing_middle
+from layerimp.blocks.middle import Halves, Whole, changing_middle, in_mlp
 from layerimp.blocks.sites import Addition, Branches, Tap
 from layerimp.blocks.trial import Record, Trial, examined
 from layerimp.errors import ModelError
@@ -220,7 +220,7 @@ class _Sides:
     def both_have_matrices(self) -> bool:
         """Whether each half has a parameter with two dimensions or more, and so more than a norm."""
         matrices = [name for name, parameter in self._trial.block.named_parameters() if parameter.ndim > 1]
-        inside = sum(any(name == one or name.startswith(f"{one}.") for one in self.mlp) for name in matrices)
+        inside = sum(in_mlp(name, self.mlp) for name in matrices)
         return 0 < inside < len(matrices)
 
     def _after_the_middle(self, names: list[str]) -> bool:

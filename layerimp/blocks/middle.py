@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,11 @@ class Halves:
     reader: str
     giver: str | None
     branches: tuple[Tap, ...]
+
+
+def in_mlp(path: str, mlp: Collection[str]) -> bool:
+    """Whether a part of a block, by its path, belongs to the MLP half, given as in `Halves.mlp`."""
+    return any(path == one or path.startswith(f"{one}.") for one in mlp)
 
 
 @dataclass(frozen=True)

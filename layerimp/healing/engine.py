@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from layerimp.blocks.halves import halves_of
+from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.validation import Checked
 from layerimp.errors import ModelError, NonFiniteError, PluginError
@@ -208,8 +209,7 @@ def _check_origin(intact: BlockStack, pruned: BlockStack, pairs: Sequence[tuple[
     composed = halves_of(pruned, {new for new, pair in enumerate(pairs) if len(set(pair)) > 1})
     for new, (attention, mlp) in enumerate(pairs):
         for name, value in pruned[new].named_parameters():
-            in_mlp = new in composed and any(f"{name}.".startswith(f"{path}.") for path in composed[new].mlp)
-            said = mlp if in_mlp else attention
+            said = mlp if new in composed and in_mlp(name, composed[new].mlp) else attention
             if value.ndim < 2 or _holds(intact[said], name, value):
                 continue
             if (other := next((i for i, block in enumerate(intact) if _holds(block, name, value)), None)) is not None:

@@ -46,7 +46,7 @@ class Text:
 def split(batches: Iterable[Batch]) -> Text:
     """Split a text into three parts: the last two of every eight rows are held out, or the last two of fewer rows.
 
-    From more than 512 rows, 64 are held out for each of the two parts, evenly spaced.
+    From more than 512 rows, at most 64 are held out for each of the two parts, evenly spaced.
 
     Raises:
         CalibrationError: there are fewer than `HEALING_ROWS` rows.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.modes import quiet
 from layerimp.models.cache import cached_bytes
 from layerimp.models.dtypes import note_stored, stored_dtype, stored_width
@@ -60,8 +61,7 @@ def _users(block: int, path: str, halves: Halves | None) -> tuple[Sublayer, ...]
     """Return the sublayers of a block that a parameter belongs to, by its path in the block."""
     if halves is None:
         return sublayers_of(block)
-    in_mlp = any(path == one or path.startswith(f"{one}.") for one in halves.mlp)
-    return (Sublayer(block, "mlp" if in_mlp else "attn"),)
+    return (Sublayer(block, "mlp" if in_mlp(path, halves.mlp) else "attn"),)
 
 
 def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:

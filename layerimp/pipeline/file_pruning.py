@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden, require_finite
+from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.modes import quiet
 from layerimp.checkpoint.copying import copy_weights, require_same_bytes
 from layerimp.errors import CheckpointError, OutputError, SurgeryError, one_line
@@ -165,11 +166,8 @@ def _places(stack: BlockStack, removal: Removal, targets: set[str]) -> Iterator[
     """The new indices of the block that a tensor belongs to; none where its block, or its half of it, goes."""
     old, path = _split(stack.path, next(iter(targets)))
     for new, (attention, mlp) in enumerate(removal.kept):
-        if attention == mlp:
-            owner = attention
-        else:
-            halves = removal.halves[mlp].mlp
-            owner = mlp if any(path == one or path.startswith(f"{one}.") for one in halves) else attention
+        composed = attention != mlp
+        owner = mlp if composed and in_mlp(path, removal.halves[mlp].mlp) else attention
         if owner == old:
             yield new
 

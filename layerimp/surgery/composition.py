@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from layerimp.blocks.middle import in_mlp
 from layerimp.errors import SurgeryError
 
 if TYPE_CHECKING:
@@ -60,11 +61,6 @@ def composed(attention: nn.Module, mlp: nn.Module, halves: tuple[Halves, Halves]
 def parts_both(path: str, mlp: Collection[str]) -> bool:
     """Whether a module, by its path in a block, contains parts of both halves: it contains paths of the MLP half."""
     return any(path in _above(one) for one in mlp)
-
-
-def in_mlp(path: str, mlp: Collection[str]) -> bool:
-    """Whether a part of a block, by its path, belongs to the MLP half."""
-    return any(path == one or path.startswith(f"{one}.") for one in mlp)
 
 
 def _above(path: str) -> list[str]:

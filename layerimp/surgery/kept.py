@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from layerimp.surgery.composition import in_mlp, parts_both
+from layerimp.blocks.middle import in_mlp
+from layerimp.surgery.composition import parts_both
 
 if TYPE_CHECKING:
     from layerimp.blocks.middle import Halves

@@ -58,6 +58,7 @@ def prune(model: Model, blocks: Sequence[Step] | PrunePlan) -> Model:
     Raises:
         OptionError: a block does not exist, two steps overlap, or the plan is for another number of blocks.
         SurgeryError: the steps cannot be removed exactly; the error says why.
+        NonFiniteError: the model gives a NaN or an infinity.
     """
     stack = find_blocks(model)
     steps = blocks.steps_for(len(stack)) if isinstance(blocks, PrunePlan) else blocks
@@ -135,6 +136,7 @@ class Removal:
 
         Raises:
             SurgeryError: the pruned model computes something else. The model is then as before.
+            NonFiniteError: the model gives a NaN or an infinity. It is then as before.
         """
         with ExitStack() as undo:
             if not self._settled(undo):
@@ -153,6 +155,7 @@ class Removal:
 
         Raises:
             SurgeryError: the pruned model does not compute the same as the intact one with the blocks bypassed.
+            NonFiniteError: the model gives a NaN or an infinity.
         """
         with self.applied() as model:
             shared = {id(tensor): tensor for tensor in stored_tensors(model).values()}
