@@ -8,7 +8,7 @@ logits of a whole batch never exist at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from layerimp.blocks.equivalence import TOLERANCE, deviation
-from layerimp.blocks.forward import called, computing
+from layerimp.blocks.forward import called, computing, run
 from layerimp.blocks.modes import in_eval_mode
 from layerimp.blocks.stack import BlockStack, probe_ids
 from layerimp.errors import ModelError, PredictionError
@@ -132,6 +132,19 @@ class Head:
         following = mask.roll(-1, dims=1)
         following[:, -1] = False
         return Targets(batch, batch["input_ids"].roll(-1, dims=1), mask & following)
+
+    def labelled(self, batches: Iterable[Batch]) -> Iterable[Batch]:
+        """Return batches for a classifier with the intact model's predictions as labels, unless they have labels.
+
+        They are needed where blocks are bypassed: the predictions of what is left say nothing of the intact model.
+        """
+        if self.kind != "label":
+            return batches
+        return [batch if "labels" in batch else {**batch, "labels": self._predicted(batch)} for batch in batches]
+
+    def _predicted(self, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            return self.label_logits(run(self.backbone, batch), batch).argmax(dim=-1)
 
     def log_probs(self, output: ModelOutput, targets: Targets) -> Tensor:
         """Return the natural logarithm of each target's probability.
@@ -322,7 +335,9 @@ def _through(unembedding: nn.Linear, rows: Tensor, ids: Tensor) -> tuple[Tensor,
 def _slope(logits: Tensor, ids: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the gradient [row, class] of the negative log-likelihood of `ids` [row]: softmax - 1 at the target."""
     slope = torch.empty_like(logits, requires_grad=False) if out is None else out
-    for rows, part in zip(chunks(logits.detach()), chunks(slope), strict=True):
-        part.copy_(torch.softmax(rows.to(working_dtype(rows.dtype)), dim=-1))
-    slope[torch.arange(len(ids), device=slope.device), ids] -= 1
+    sources = list(chunks(logits.detach()))
+    for rows, part, own in zip(sources, chunks(slope), ids.split([len(rows) for rows in sources]), strict=True):
+        found = torch.softmax(rows.to(working_dtype(rows.dtype)), dim=-1)
+        found[torch.arange(len(own), device=found.device), own] -= 1  # in half precision, p near 1 would be 1 already
+        part.copy_(found)
     return slope

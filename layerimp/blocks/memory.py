@@ -24,7 +24,8 @@ def free_bytes(device: torch.device) -> int:
     Of a machine, no more counts than the control groups of this process allow: those of a container or a batch system.
     """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept by torch for later use
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     return min([int(psutil.virtual_memory().available), *_left_in_groups()])
 
 

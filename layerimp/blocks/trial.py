@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 from transformers import Cache
 
 from layerimp.blocks.forward import block_input, called, computing, hidden_states, with_hidden, without_cache
+from layerimp.blocks.modes import in_eval_mode
 from layerimp.blocks.stack import probe_ids
 from layerimp.errors import LayerimpError, NonFiniteError
 from layerimp.stats import working_dtype
@@ -185,10 +186,11 @@ def examined(stack: BlockStack, examine: Callable[[Trial, Record], Found | None]
     structures = {block: _structure(block) for block in stack}
     found: dict[Structure, Found] = {}
     # Usually a block reads nothing of earlier blocks but the hidden states, so that blocks run only in their trials.
-    with suppress(LayerimpError):
-        _pass(stack, structures, found, examine, passing=True)
-    if found.keys() != set(structures.values()):
-        _pass(stack, structures, found, examine, passing=False)
+    with in_eval_mode(stack.model):  # with dropout, no two runs are alike
+        with suppress(LayerimpError):
+            _pass(stack, structures, found, examine, passing=True)
+        if found.keys() != set(structures.values()):
+            _pass(stack, structures, found, examine, passing=False)
     return [found.get(structures[block]) for block in stack]
 
 

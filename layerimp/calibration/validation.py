@@ -52,6 +52,11 @@ def _sound(batch: Batch, stack: BlockStack, number: int) -> Batch:
             f"batch {number}: input_ids {list(ids.shape)} and attention_mask {list(mask.shape)} are not both "
             "[batch, seq]"
         )
+    if not ids.numel():
+        raise CalibrationError(f"batch {number}: input_ids {list(ids.shape)} hold no token")
+    if ids.is_floating_point():
+        raise CalibrationError(f"batch {number}: input_ids of {str(ids.dtype).removeprefix('torch.')} are no token ids")
+    ids, mask = ids.long(), mask.bool().long()  # a head takes its targets by int64
     if empty := (~mask.bool().any(dim=1)).nonzero().flatten().tolist():
         raise CalibrationError(f"batch {number}: row {empty[0]} holds no token")
     real = ids[mask.bool()]

@@ -134,9 +134,9 @@ def _held(target: Path) -> tuple[Path, int]:
 
 def _reap(parent: Path) -> None:
     """Remove what dead processes of this host left in a directory, and put back the outputs that they moved away."""
-    pattern = re.compile(r"\.(.+)\.layerimp-" + re.escape(socket.gethostname()) + r"-(\d{1,9})-")
+    pattern = re.compile(r"\.(.+)\.layerimp-" + re.escape(socket.gethostname()) + r"-(\d{1,9})-[^-]+")
     for sibling in parent.iterdir():
-        if (match := pattern.match(sibling.name)) and sibling.is_dir() and not sibling.is_symlink():
+        if (match := pattern.fullmatch(sibling.name)) and sibling.is_dir() and not sibling.is_symlink():
             with suppress(OSError), _left_behind(sibling, int(match[2])) as left:
                 target = parent / match[1]
                 if left and (sibling / _REPLACED).exists() and not target.exists():

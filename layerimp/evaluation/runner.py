@@ -103,7 +103,10 @@ class Evaluation:
 def _by_task(
     metrics: Sequence[Metric], suffix: str, known: Container[tuple[str, str]]
 ) -> dict[tuple[str, str], Metric]:
-    """Return metrics by task, with a suffix, and name, after checking that none is a NaN or known already."""
+    """Return metrics by task, with a suffix, and name, after checking that none is a NaN or known already.
+
+    A standard error that is not finite is not known.
+    """
     found: dict[tuple[str, str], Metric] = {}
     for metric in metrics:
         key = metric.task + suffix, metric.name
@@ -111,5 +114,7 @@ def _by_task(
             raise NonFiniteError(f"{metric.name} of {metric.task} is NaN")
         if key in found or key in known:
             raise PluginError(f"it measures {metric.name} of {metric.task} a second time")
-        found[key] = replace(metric, task=key[0], members=tuple(member + suffix for member in metric.members))
+        stderr = metric.stderr if math.isfinite(metric.stderr or 0.0) else None
+        members = tuple(member + suffix for member in metric.members)
+        found[key] = replace(metric, task=key[0], stderr=stderr, members=members)
     return found

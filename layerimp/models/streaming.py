@@ -78,7 +78,7 @@ def open_streamed(
     weights = StoredWeights(directory, stack.model, computed_in, place)
     blocks = StreamedBlocks(stack, weights, scratch)
     _put_the_rest(stack, weights, place)
-    if stored is not None and stored != computed_in == torch.promote_types(stored, computed_in):
+    if stored not in (None, computed_in):  # pruning copies the files, and so keeps their dtype
         note_stored(stack.model, stored)
     return replace(stack, residency=blocks)
 

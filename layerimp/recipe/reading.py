@@ -103,17 +103,19 @@ def refuse_permissions(values: Any, where: str) -> None:
     Raises:
         InputError: a value switches on such a permission, or the values refer to themselves.
     """
-    pending, seen = [values], set()
+    above, done = set[int](), set[int]()
+    pending = [(values, False)]
     while pending:
-        value = pending.pop()
-        if id(value) in seen:  # a YAML anchor may refer to itself
+        value, left = pending.pop()
+        if left:
+            above.remove(id(value))
+            done.add(id(value))
+        elif id(value) in above:  # a YAML anchor may refer to itself
             raise InputError(f"{where} refers to itself")
-        if isinstance(value, dict):
-            for key in value:
+        elif isinstance(value, dict | list | tuple) and id(value) not in done:  # several aliases may be one value
+            for key in value if isinstance(value, dict) else ():
                 if key in PERMISSIONS:
                     raise InputError(f"{where} cannot switch on {key}; give the flag --{key.replace('_', '-')} instead")
-            pending += value.values()
-            seen.add(id(value))
-        elif isinstance(value, list | tuple):
-            pending += value
-            seen.add(id(value))
+            above.add(id(value))
+            pending.append((value, True))
+            pending += [(one, False) for one in (value.values() if isinstance(value, dict) else value)]

@@ -56,6 +56,7 @@ _TEX = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "∞": r"$\infty$",
+    "≥": r"$\geq$",
     "−": r"$-$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -69,6 +69,15 @@ class Estimate:
         return cls(points, draws, len(values), right=values if np.isin(values, (0, 1)).all() else None)
 
     @cached_property
+    def distinct(self) -> Estimate:
+        """The estimate with a single repeat if all repeats are equal, as for a scorer that always removes the same."""
+        columns = [one for one in (self.points[None], self.draws, self.right) if one is not None]
+        if any((one != one[:, :1]).any() for one in columns):
+            return self
+        draws, right = (None if one is None else one[:, :1] for one in (self.draws, self.right))
+        return replace(self, points=self.points[:1], draws=draws, right=right)
+
+    @cached_property
     def mean(self) -> float:
         """The mean over the repeats."""
         return float(self.points.sum() / len(self.points))
@@ -112,7 +121,8 @@ def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
     """Return how much greater the mean of `one` is than that of `other`.
 
     There are two sources of chance, each treated by Student's t: the draws of calibration text, and the documents, on
-    which the models are compared one by one. For accuracies of two single models, McNemar's exact test is used.
+    which the models are compared one by one. For accuracies of two single models, McNemar's exact test is used. Equal
+    repeats count as one.
 
     Args:
         one: A figure, by repeat.
@@ -125,6 +135,7 @@ def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
         whole = [np.isfinite(each.points) for each in (one, other)]
         told = any(each.all() for each in whole) and any(not each.any() for each in whole)
         return Difference(mean, p=0.0 if told else None)
+    one, other = one.distinct, other.distinct
     single = len(one.points) == len(other.points) == 1
     errors = list(_between(one.points, other.points, paired=paired))
     least = 0.0

@@ -44,7 +44,9 @@ def put_in_place(
     for path in found.parallel:
         modules: Any = model.get_submodule(path)
         _exchange(model, path, nn.ModuleList(modules[row] for row in rows), undo)
-    _exchange(model, stack.path, nn.ModuleList(blocks), undo)
+    listed = nn.ModuleList(blocks)
+    listed.training = model.training  # not by train(), which would change the blocks too
+    _exchange(model, stack.path, listed, undo)
     _describe(model, found, undo)
 
 

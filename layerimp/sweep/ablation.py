@@ -94,6 +94,7 @@ class Ablation(Sweep):
         """
         with ExitStack() as undo, torch.no_grad():  # unlike inference mode, it counts writes to a tensor
             head = Head(stack)
+            batches = head.labelled(batches) if drive.removed else batches
             undo.enter_context(bypassed(stack, drive.removed, idle=True))
             replay = Replay(stack, head.backbone, drive.blocks(stack), drive.middles)
             means = _means(replay, batches, drive) if "mean" in self.probes else {}

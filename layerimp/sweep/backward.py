@@ -113,6 +113,7 @@ class Backward(Sweep):
             NonFiniteError: a block's output, the target or a gradient holds a NaN or an infinity.
         """
         head = Head(stack)
+        batches = head.labelled(batches) if drive.removed else batches
         targets_seen = 0
         with ExitStack() as undo, torch.inference_mode(False), torch.enable_grad():
             undo.enter_context(bypassed(stack, drive.removed, idle=drive.cache is not None and drive.cache.apart))

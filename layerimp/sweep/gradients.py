@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layerimp.blocks.forward import block_input, with_input
+from layerimp.blocks.middle import in_mlp
 from layerimp.errors import ModelError, NonFiniteError
 from layerimp.steps import named
 from layerimp.sweep.base import Drive, Series, Trace
@@ -51,13 +52,9 @@ def _parameters(stack: BlockStack, unit: Unit, drive: Drive) -> Iterator[tuple[s
         for name, parameter in stack[index].named_parameters():
             if parameter.ndim < 2 or not parameter.is_floating_point():
                 continue
-            if index not in unit.divided or _half(drive.halves[index], name) in parts:
+            half = "mlp" if index in unit.divided and in_mlp(name, drive.halves[index].mlp) else "attn"
+            if index not in unit.divided or half in parts:
                 yield (name if len(blocks) == 1 else f"{index}.{name}"), parameter
-
-
-def _half(halves: Halves, name: str) -> str:
-    """Tell which half of a block a parameter belongs to."""
-    return "mlp" if any(name == part or name.startswith(f"{part}.") for part in halves.mlp) else "attn"
 
 
 class BackwardRecorder(Recorder):

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from layerimp import Importance, Scorer, hookimpl
 from layerimp.component import Options
+from layerimp.errors import CalibrationError
 from layerimp.stats import Mean, Moments, Workspace, chunks, working_dtype
 from layerimp.sweep import Forward
 
@@ -165,6 +166,8 @@ class AVSS(Scorer):
         reference = self.config.variant == "reference"
         variance = self._sample_variance.value() if reference else self._moments.variance()  # (1)
         share = self._inactive.value()
+        if share.isnan().any():
+            raise CalibrationError("no activation is left without the first token of each row; give longer rows")
         sparsity = share.clamp_min(self.config.sparsity_floor)  # (4)
         normalized_sparsity = _normalized(sparsity)  # (5)
         avss = variance / sparsity  # (7)
@@ -212,7 +215,7 @@ class AVSS(Scorer):
 def _normalized(values: Tensor) -> Tensor:
     """Return each value's share of the sum; equal shares if the sum is 0."""
     total = values.sum()
-    return values / total if total > 0 else torch.full_like(values, 1 / len(values))
+    return torch.full_like(values, 1 / len(values)) if total == 0 else values / total
 
 
 def _variance_of_means(act: Tensor, mask: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from layerimp_avss import AVSS, AVSSConfig
 
 import layerimp
 from layerimp import stats
-from layerimp.errors import OptionError
+from layerimp.errors import CalibrationError, OptionError
 from layerimp.registry.catalog import registry
 from layerimp.sweep import Trace
 from layerimp.testing import BLOCKS, Check, batch, padded_batch, parametrize, tiny_model
@@ -177,6 +177,11 @@ def test_the_floor_is_named() -> None:
     assert found.columns["sparsity"] == [1e-6] * BLOCKS
     assert "0, 1, 2, 3" in " ".join(found.notes)
     assert score(tiny_model(), [batch()]).notes == ()
+
+
+def test_rows_of_one_token_leave_nothing_without_the_first() -> None:
+    with pytest.raises(CalibrationError, match="no activation is left without the first token of each row"):
+        score(tiny_model(), [batch(3, 1)], exclude_first_token=True)
 
 
 def test_a_handful_of_inactive_activations_is_named() -> None:

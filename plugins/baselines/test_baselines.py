@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from layerimp_baselines import Angular, BlockInfluence, RelativeMagnitude
+from layerimp_baselines import Angular, BlockInfluence, Random, RelativeMagnitude
 from layerimp_baselines.geometry import angle, one_minus_cosine
 from support.tiny import shut, tiny
 
@@ -158,6 +158,24 @@ def test_priors() -> None:
     assert scores("depth").weakest_first() == [2, 1, 0, 3]
     assert scores("random").scores == scores("random").scores
     assert len(set(scores("random").scores)) == BLOCKS
+
+
+@pytest.mark.parametrize("cuts", ["blocks", "all"])
+def test_a_search_by_random_removes_at_random(cuts: Any) -> None:
+    """Scoring again after each removal changes no number, so that the search takes what the first scores say."""
+    stack, text = layerimp.find_blocks(tiny("llama", num_hidden_layers=9)), [batch()]
+
+    def scored(*removed: int) -> dict[Any, float]:
+        left = 9 - len(removed)
+        seams = {"r": Random(left - 1)} if cuts == "all" else {}
+        found = measure(stack, text, {"r": Random(left)}, seams=seams, removed=removed, cuts=cuts)["r"]
+        return dict(zip(found.blocks, found.scores, strict=True))
+
+    first, later = scored(), scored(2, 5)
+    assert {step: score for step, score in later.items() if step in first} == {
+        step: score for step, score in first.items() if step in later
+    }
+    assert len(set(later.values())) == len(later)
 
 
 def test_a_window_that_does_not_fit_is_named() -> None:

@@ -12,6 +12,7 @@ from support.tiny import classifier, shut, tiny
 from torch.nn.functional import cross_entropy
 
 import layerimp
+from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
 from layerimp.surgery.removal import pruned
 from layerimp.testing import BLOCKS, batch, padded_batch
@@ -91,3 +92,20 @@ def test_bypassed_blocks_are_as_if_removed() -> None:
     assert past.blocks == [0, 2, 3]
     with pruned(model, [1]):
         assert past.scores == pytest.approx(score(model, [one]).scores, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["perplexity", "gbis", "taylor", "cim"])
+def test_a_classifier_without_labels_is_measured_by_the_intact_models_predictions(name: str) -> None:
+    model, one = classifier("bert", dtype=torch.float64), batch(16, 12)
+    with torch.no_grad():
+        model.classifier.bias -= model(**one).logits.mean(dim=0)  # so that it does not predict one class
+        labels = model(**one).logits.argmax(-1)
+    stack = layerimp.find_blocks(model)
+
+    def scored(batch: Any) -> list[float]:
+        scorer = registry().create("scorer", name, {}, BLOCKS - 2)
+        return measure(stack, [batch], {"s": scorer}, removed=[1, 2])["s"].scores
+
+    with pruned(model, [1, 2]):
+        assert not torch.equal(model(**one).logits.argmax(-1), labels), "what is left predicts something else"
+    assert scored(one) == pytest.approx(scored({**one, "labels": labels}), rel=1e-9)

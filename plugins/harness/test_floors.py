@@ -72,6 +72,9 @@ def test_a_group_sums_up_the_floors_of_its_tasks(folder, model, tokenizer):
     assert found["all", "acc"].floor == pytest.approx((1 / 2 + 1 / 3) / 2)
     assert found["all", "acc"].members[:2] == ("choice", "three")
     assert found["three", "acc"].members == ()
+    assert found["all", "acc"].documents is None, "the mean of the documents is not that of the tasks"
+    (folder / "all.yaml").write_text("group: all\ntask: [choice, three]\naggregate_metric_list: [{metric: acc}]\n")
+    found = named(harness(folder, "all").evaluate(model, tokenizer))
     assert found["all", "acc"].count == 14
     assert sum(found["all", "acc"].documents) / 14 == pytest.approx(found["all", "acc"].value)
     assert found["all", "acc"].hashes == found["choice", "acc"].hashes + found["three", "acc"].hashes

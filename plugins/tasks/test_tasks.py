@@ -91,6 +91,18 @@ def test_perplexities_follow_from_the_logits(task: str, data_dir: Path) -> None:
     assert measured(task, data_dir, model) == pytest.approx(expected, rel=1e-5)
 
 
+def test_an_empty_document_counts_in_no_perplexity_and_breaks_none(data_dir: Path) -> None:
+    place = data_dir / "pile/sample.jsonl"
+    place.write_text(place.read_text() + json.dumps({"text": "", "meta": {"pile_set_name": "Github"}}) + "\n")
+    found = harness("layerimp_pile", data_dir).evaluate(tiny("llama"), tiny_tokenizer())
+    assert [metric.name for metric in found if metric.likelihood] == [metric.name for metric in found]
+    for metric in found:
+        assert metric.likelihood is not None
+        assert metric.likelihood.unigram is not None
+        assert len(metric.likelihood.unigram) == len(metric.likelihood.totals) == metric.count
+        assert len(metric.hashes or ()) == metric.count
+
+
 @pytest.mark.parametrize("task", TEXT)
 def test_text_for_calibration_is_not_measured(task: str, data_dir: Path) -> None:
     one = harness(task, data_dir)

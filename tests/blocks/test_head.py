@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -69,6 +70,17 @@ def test_the_gradient_is_autograd_s(architecture: str, monkeypatch: pytest.Monke
     torch.testing.assert_close(values.sum(), loss.detach())
     torch.testing.assert_close(gradient["last_hidden_state"], states[0].grad)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("odds", [3.0, 7.0, 9.0])
+def test_a_sure_prediction_keeps_its_slope_in_half_precision(dtype: torch.dtype, odds: float) -> None:
+    """The slope is p - 1 at the target: nearly 0, but not 0, since p near 1 would be rounded to 1."""
+    logits = torch.tensor([[odds, 0.0], [0.0, 0.0]], dtype=dtype)
+    found = layerimp.blocks.head._slope(logits, torch.tensor([0, 1]))
+    missing = 1 / (1 + math.exp(odds))
+    torch.testing.assert_close(found[0].float(), torch.tensor([-missing, missing]), rtol=1e-2, atol=0)
+    assert found[1].tolist() == [0.5, -0.5]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gptj", "opt"])

@@ -11,6 +11,7 @@ from support.tiny import tiny
 
 import layerimp
 from layerimp.errors import CalibrationError
+from layerimp.testing import padded_batch
 
 
 @pytest.mark.parametrize(
@@ -23,8 +24,19 @@ from layerimp.errors import CalibrationError
         ([{"input_ids": [[1, 2]]}], "batch 0: input_ids is a list, not a tensor; a tokenizer gives tensors with"),
         ([{"input_ids": torch.ones(1, 2).long(), "labels": [1]}], "batch 0: labels is a list, not a tensor"),
         ({"input_ids": torch.ones(1, 2).long()}, "a single batch, not a list of batches: pass [batch]"),
+        ([{"input_ids": torch.ones(0, 5).long()}], "batch 0: input_ids [0, 5] hold no token"),
+        ([{"input_ids": torch.ones(2, 0).long()}], "batch 0: input_ids [2, 0] hold no token"),
+        ([{"input_ids": torch.ones(2, 5)}], "batch 0: input_ids of float32 are no token ids"),
     ],
 )
 def test_what_is_no_batch_is_told_how_to_become_one(text: Any, said: str) -> None:
     with pytest.raises(CalibrationError, match=re.escape(said)):
         layerimp.score(tiny("llama"), text, ["avss"])
+
+
+@pytest.mark.parametrize("name", ["avss", "perplexity", "gbis"])
+def test_other_kinds_of_numbers_are_the_same_batch(name: str) -> None:
+    model, one = tiny("llama"), padded_batch()
+    expected = layerimp.score(model, [one], [name])[name].scores
+    other = {"input_ids": one["input_ids"].int(), "attention_mask": one["attention_mask"].float()}
+    assert layerimp.score(model, [other], [name])[name].scores == expected

@@ -187,7 +187,11 @@ def test_only_the_leavings_of_the_dead_are_reaped(out: Path, ended_pid: int) -> 
         f".another.layerimp-{host}-{ended_pid}-abc",
         f".out.layerimp-{host}-{os.getppid()}-abc",  # another process has the same number now
     ]
-    kept = [f".out.layerimp-{host}x-{ended_pid}-abc", f"out.layerimp-{host}-{ended_pid}-abc"]
+    kept = [
+        f".out.layerimp-{host}x-{ended_pid}-abc",
+        f".out.layerimp-{host}-{ended_pid}-{ended_pid}-abc",  # of a host whose name goes on with a number
+        f"out.layerimp-{host}-{ended_pid}-abc",
+    ]
     for name in (*dead, *kept):
         full(out.parent / name)
     with staged(out.parent / "live") as live, staged(out):

@@ -106,6 +106,12 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_one_value_may_have_several_aliases(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("scorers: {a: {name: avss, options: &o {site: block_out}}, b: {name: avss, options: *o}}")
+    assert {spec.options["site"] for spec in recipe_from(path).scorers.values()} == {"block_out"}
+
+
 def test_a_calibration_that_is_no_mapping_is_named(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("model: m\ncalibration: text.jsonl\n")

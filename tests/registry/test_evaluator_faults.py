@@ -45,6 +45,24 @@ class NotANumber(Parameters):
         return [Metric("model", "parameters", float("nan"))]
 
 
+class Spreadless(Parameters):
+    """Gives an error that nobody can know, as the standard deviation of a single value."""
+
+    name = "bad"
+
+    def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
+        return [Metric("model", "parameters", 3.0, stderr=float("nan"))]
+
+
+def test_an_error_that_is_no_number_is_not_known(
+    plugged: Plug, install: Install, layerimp_command: Run, scoring: list[object]
+) -> None:
+    plugged(install("bad", layerimp_evaluators=lambda: [Spreadless]))
+    code, out, err = layerimp_command("run", *scoring, "--scorer", "depth", "--evaluator", "bad", "--json")
+    assert code == 0, err
+    assert json.loads(out)["metrics"]["depth"]["model"]["parameters"]["stderr"] is None
+
+
 @pytest.mark.parametrize(
     ("cls", "said"),
     [

@@ -124,6 +124,18 @@ def test_right_and_wrong_are_compared_by_mcnemars_exact_test(pairs: list[tuple[i
     assert found.tells == (not found.low <= 0 <= found.high)
 
 
+@pytest.mark.parametrize("counts", [(5, 1), (1, 5), (5, 3)])
+def test_equal_repeats_count_as_one(counts: tuple[int, int]) -> None:
+    """A scorer that removes the same in each repeat is one model, as in a run with a single draw."""
+    models = [accuracy([1, 1, 1, 1, 1, 0]), accuracy([0, 0, 0, 0, 0, 0])]
+    one, other = (Estimate.of([model] * count) for model, count in zip(models, counts, strict=True))
+    found = difference(one, other, paired=False)
+    assert found == difference(*(Estimate.of([model]) for model in models), paired=True)
+    assert found.p == pytest.approx(2 * 0.5**5)
+    few = [Estimate.of([scores([value] * 3)] * count) for value, count in zip((0.2, 0.9), counts, strict=True)]
+    assert difference(*few, paired=False).p == 0.25
+
+
 def test_a_mean_is_compared_by_a_paired_bootstrap() -> None:
     rng = np.random.default_rng(1)
     one, shift = rng.random(80), rng.normal(0.05, 0.1, 80)

@@ -175,3 +175,13 @@ def test_half_precision_is_proved_too(dtype: torch.dtype) -> None:
     layerimp.prune(model, ["0/1", "2/3"])
     assert len(layerimp.find_blocks(model)) == BLOCKS - 2
     assert {id(parameter) for parameter in model.parameters()} < weights
+
+
+def test_a_model_in_training_mode_is_divided_as_well() -> None:
+    model = tiny("gpt2").train()
+    assert model.config.resid_pdrop > 0
+    state = torch.get_rng_state()
+    layerimp.prune(model, ["1/2"])
+    assert model.training
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)

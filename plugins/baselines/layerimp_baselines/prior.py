@@ -31,15 +31,25 @@ class RandomConfig(Options):
 
 
 class Random(_Prior):
-    """A random number per block; seams have draws of their own."""
+    """A random number per block; seams have draws of their own.
+
+    A step keeps its number whatever was removed before, so that a search that scores again still removes at random.
+    """
 
     name = "random"
     Config = RandomConfig
 
     def compute(self) -> Importance:
         """Return the random numbers."""
-        draw = random.Random(f"seams {self.config.seed}" if self.scores_seams else self.config.seed)
-        return Importance(scores=[draw.random() for _ in range(self.num_blocks)])
+        seed, blocks = self.config.seed, [step for step in self.steps if isinstance(step, int)]
+        draw = random.Random(seed)
+        numbers = [draw.random() for _ in range(max(blocks, default=-1) + 1)]
+        return Importance(
+            scores=[
+                numbers[step] if isinstance(step, int) else random.Random(f"{step} {seed}").random()
+                for step in self.steps
+            ]
+        )
 
 
 class Depth(_Prior):

@@ -7,6 +7,7 @@ import zlib
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, compress
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +83,12 @@ def collect(
             limit = min(draws, _CORPUS_DRAWS) if metric in _CORPUS_SCORES else draws
             stderr = standard_error(aggregation, items, draws=limit, rng=rng)
             rows[name][f"{metric}_stderr,{chosen}"] = "N/A" if stderr is None else stderr
-            own = [sample for sample in samples if sample["filter"] == chosen]
+            every = [sample for sample in samples if sample["filter"] == chosen]
+            own = [sample for sample in every if metric in sample["metrics"]]  # a document may lack a metric
             floor = chance(task, metric, own, _aggregation(aggregation))
             floors[name][f"{metric},{chosen}"] = math.nan if floor is None else floor
-            hashes = tuple(int(sample["doc_hash"][:_HASH], 16) for sample in own if metric in sample["metrics"])
-            documents = _by_document(aggregation, items, nothing)
+            hashes = tuple(int(sample["doc_hash"][:_HASH], 16) for sample in own)
+            documents = _by_document(aggregation, items, nothing, [metric in sample["metrics"] for sample in every])
             details[f"{metric},{chosen}"] = {"floor": floor, "hashes": hashes, **documents}
         metrics += _row_metrics(name, rows[name], directions.get(name) or {}, details)
     for name, group in groups.items():
@@ -104,20 +106,17 @@ def collect(
 
 
 def _of_group(key: str, value: Any, floor: Any, tasks: Sequence[Metric]) -> dict[str, Any]:
-    """Return a group metric's floor, members and documents, the latter weighted so that their mean is the metric."""
+    """Return a group metric's floor, members and documents; no documents if their mean is not the metric."""
     own = [metric for metric in tasks if metric.name == key.partition(",")[0]]
     found: dict[str, Any] = {"members": tuple(metric.task for metric in own)}
     if isinstance(floor, Real) and not math.isnan(floor):
         found["floor"] = float(floor)
     documents = [metric.documents for metric in own if metric.documents]
     if isinstance(value, Real) and own and len(documents) == len(own):
-        total = sum(map(len, documents))
-        for alike in (1.0, 0.0):  # equal weight for every document, or for every task
-            weights = [alike or total / len(documents) / len(each) for each in documents]
-            kept = tuple(w * one for w, each in zip(weights, documents, strict=True) for one in each)
-            if math.isclose(sum(kept) / total, value, abs_tol=1e-9):
-                hashes = tuple(one for metric in own for one in metric.hashes or ())
-                return found | {"documents": kept, "hashes": hashes if len(hashes) == total else None}
+        kept = tuple(chain.from_iterable(documents))
+        if math.isclose(sum(kept) / len(kept), value, abs_tol=1e-9):  # not if every task has the same weight
+            hashes = tuple(one for metric in own for one in metric.hashes or ())
+            found |= {"documents": kept, "hashes": hashes if len(hashes) == len(kept) else None}
     return found
 
 
@@ -153,16 +152,26 @@ def _aggregation(given: Callable[[Sequence[Any]], Any] | None) -> Any:
 
 
 def _by_document(
-    aggregation: Callable[[Sequence[Any]], Any] | None, items: Sequence[Any], nothing: _Unigram
+    aggregation: Callable[[Sequence[Any]], Any] | None, items: Sequence[Any], nothing: _Unigram, has: Sequence[bool]
 ) -> dict[str, Any]:
-    """Return a metric's values or log-likelihoods by document; for scores of a whole corpus, an empty dictionary."""
+    """Return a metric's values or log-likelihoods by document; for scores of a whole corpus, an empty dictionary.
+
+    Args:
+        aggregation: Computes the metric from the values of the documents.
+        items: The values, of the documents that have the metric.
+        nothing: The log-likelihoods of all documents under token frequencies.
+        has: Whether a document has the metric.
+    """
     from layerimp_harness.lm_eval_names import metrics
 
     exact = _aggregation(aggregation)
     if exact is metrics.mean:
         return {"documents": tuple(map(float, items))}
     found = _likelihood(exact, items)
-    return {} if found is None else {"likelihood": replace(found, unigram=nothing.totals)}
+    if found is None:
+        return {}
+    unigram = nothing.totals and tuple(compress(nothing.totals, has))
+    return {"likelihood": replace(found, unigram=unigram)}
 
 
 def _likelihood(exact: Any, items: Sequence[Any]) -> Likelihood | None:
