@@ -5,10 +5,28 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from layerimp.errors import OptionError
+
+LONGEST = 255
+"""The most bytes in the name of a file, on the usual file systems."""
+
 
 def expanded(path: str | Path) -> Path:
-    """A path whose `~` is the home that it stands for; that of nobody is a plain name, as in a shell."""
-    return Path(os.path.expanduser(path))
+    """A path whose `~` is the home that it stands for; that of nobody is a plain name, as in a shell.
+
+    Raises:
+        OptionError: a part of the path is too long for the name of a file.
+    """
+    found = Path(os.path.expanduser(path))
+    if any(len(os.fsencode(part)) > LONGEST for part in found.parts):
+        raise OptionError(f"{str(path)[:40]!r}... is too long: the name of a file has at most {LONGEST} bytes")
+    return found
+
+
+def last_name(path: str | Path) -> str:
+    """The last part of a path or of a model id; for a path such as `.`, the name of the directory that it means."""
+    name = Path(path).name
+    return Path(path).resolve().name if name in ("", "..") else name
 
 
 def real(path: str | Path) -> Path:

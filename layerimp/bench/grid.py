@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from layerimp._paths import last_name
 from layerimp.defaults import DTYPE_NAMES, GRID_BASELINES, HARNESS, PAPER_SCORERS, PRUNER, RATIO, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
@@ -53,7 +54,7 @@ def _by_label(value: Any) -> Any:
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list | tuple):
-        labelled = {Path(item).name if isinstance(item, str) else repr(item): item for item in value}
+        labelled = {last_name(item) if isinstance(item, str) else repr(item): item for item in value}
         if len(labelled) < len(value):
             raise ValueError("two models have one label; use a mapping from labels")
         value = labelled

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from layerimp._paths import expanded
 from layerimp.errors import CalibrationError, cause, listing
 from layerimp.evaluator import Document
 from layerimp.registry.assets import located
@@ -133,7 +133,7 @@ def documents_in(source: str, reader: Reader) -> Iterator[Document]:
 
 def _file(source: str) -> Path:
     """Return the file that a source names, or that a plugin ships under this name. The file may not exist."""
-    return Path(os.path.expanduser(located("texts", source)))
+    return expanded(located("texts", source))
 
 
 def _is_read(path: Path) -> bool:

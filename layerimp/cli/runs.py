@@ -55,7 +55,7 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
     plans: dict[str, Any] = {}
     if plan is None and label is not None:
         raise OptionError("--label chooses a plan of a file; name the file with --plan")
-    for name in ("blocks", "ratio", "target", "protect", "scorer", "calibration", "cuts"):
+    for name in ("blocks", "ratio", "target", "protect", "scorer", "calibration", "cuts", "pruner"):
         if plan is not None and given[name] is not None:
             raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
     from layerimp.recipe.plans import read_plans

@@ -89,10 +89,13 @@ def why_nothing(intact: Metric) -> str:
         return f"{what}lower is better, and the evaluator gives no likelihood"
     if intact.count == 1:
         return f"{what}one document says nothing of its error"
-    gain = intact.value - (intact.floor or 0.0)
-    if gain > 0 and gain >= NOISE * (intact.stderr or 0.0):
+    floor = intact.floor or 0.0
+    gain, error = intact.value - floor, intact.stderr or 0.0
+    if intact.documents and set(intact.documents) <= {0.0, 1.0} and floor < 1:
+        error = max(error, math.sqrt(floor * (1 - floor) / len(intact.documents)))  # 0 if all answers are right
+    if gain > 0 and gain >= NOISE * error:
         return ""
-    return f"{what}{above} what chance gives ({intact.floor or 0.0:.3g})"
+    return f"{what}{above} what chance gives ({floor:.3g})"
 
 
 def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:

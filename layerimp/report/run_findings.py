@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from layerimp._paths import last_name
 from layerimp.defaults import ORIGINAL, RANDOM
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
 from layerimp.report.conversion import repaired
@@ -35,7 +35,7 @@ def run_findings(report: Report, scorers: Mapping[str, ComponentSpec], blind: Co
         blind: The labels of scorers that do not look at the model, so that no text changes their scores.
     """
     recipe = _settled(report)
-    label, pruner = PurePath(recipe.model).name, recipe.pruner.name
+    label, pruner = last_name(recipe.model), recipe.pruner.name
     intact = _by_key(report.metrics.get(ORIGINAL, ()))
     known = {scorer: report.importance[scorer] for scorer in scorers if scorer in report.importance}
     steps = common_steps(one.blocks for one in known.values())

@@ -207,7 +207,7 @@ def _with_interval(value: Interval, said: Callable[[float], str], error_said: Ca
 def number(value: float, digits: int = 4) -> str:
     """Show a number with `digits` significant digits."""
     if math.isinf(value):
-        return "∞"
+        return "∞" if value > 0 else "-∞"
     if value and not 1e-3 <= abs(value) < 10 ** (digits + 2):
         return f"{value:.{digits - 1}e}"
     return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10 ** (digits - 1) else f"{value:.0f}"

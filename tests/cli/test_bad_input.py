@@ -47,6 +47,11 @@ WRONG = [
     (["--set", "avss.epsilon=small"], "option 'epsilon' of scorer 'avss'"),
     (["--set", "epsilon=1"], "--set takes LABEL.OPTION=VALUE"),
     (["--set", "paper.epsilon=1"], "unknown label 'paper'"),
+    (
+        ["--calibration", "A pasted text. " * 30],
+        "'A pasted text. A pasted text. A pasted t'... is too long: the name of a file has at most 255 bytes",
+    ),
+    (["--model", "m" * 300], "mmm'... is too long: the name of a file has at most 255 bytes"),
     (["--ratio", "1.5"], "--ratio 1.5 is not between 0 and 1"),
     (["--ratio", "0"], "--ratio 0.0 is not between 0 and 1"),
     (["--ratio", "1"], "--ratio 1 is not between 0 and 1; a number of blocks is --count 1"),

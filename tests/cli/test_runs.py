@@ -65,6 +65,24 @@ def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, t
     assert "| mood | acc |" in card
 
 
+def test_labels_and_places_that_look_like_something_else(
+    layerimp_command: Run,
+    model_dir: Path,
+    scoring: list[object],
+    task: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A scorer may have the name of a column, and a model may be where the user stands."""
+    monkeypatch.chdir(model_dir)
+    arguments = ("--model", ".", *scoring[2:], "--scorer", "metric=avss", "--tasks", task, "--output", tmp_path / "out")
+    code, _, err = layerimp_command("run", *arguments)
+    assert code == 0, err
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert ">tiny-llama</h2>" in page
+    assert re.search(r'<th scope="col"[^>]*>metric</th>', page)
+
+
 def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
     arguments = [
         "run",

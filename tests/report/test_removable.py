@@ -106,6 +106,8 @@ def test_it_is_in_every_format(found: Findings) -> None:
     assert f"## {table.title}" in as_markdown(found)
     assert "\\begin{tabular}{lrrr}" in as_latex(found)
     assert "\\begin{tabular}{lll" in as_latex(found)
+    assert r"$\geq$" in as_latex(found)
+    assert as_latex(found).isascii()
     assert any(line.startswith("removable: ") for line in legend(found))
     lines = [line for line in csv.DictReader(io.StringIO(as_csv(found))) if line["data set"] == "removable blocks"]
     assert [line["metric"] for line in lines] == ["90% retained", "95% retained", "99% retained"]

@@ -81,6 +81,7 @@ def test_the_error_is_that_of_many_samples_of_documents() -> None:
         (ACCURATE, ""),
         (accuracy(0.51), "mood: nothing can be retained of acc, for the intact model is not 2 standard errors above"),
         (accuracy(0.4), "above what chance gives (0.5)"),
+        (Metric("t", "acc", 1.0, 0.0, floor=0.5, documents=(1.0, 1.0)), "above what chance gives (0.5)"),
         (likelihood(*UNIGRAM), "how frequent each token is"),
         (likelihood(-40.0), "one document says nothing of its error"),
         (Metric("t", "acc", 1.0, floor=0.5, documents=(1.0,)), "one document says nothing of its error"),

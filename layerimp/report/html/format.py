@@ -50,7 +50,7 @@ def listing(needed: float) -> str:
 def columns_need(table: PaperTable) -> float:
     """How much room a table's columns take when all that may break into lines does, in rem."""
     columns = zip(table.head, *([cell.text for cell in row] for row in table.rows), strict=True)
-    return sum(_needs(texts) for texts in columns if texts[0] != "metric")
+    return sum(_needs(texts) for place, texts in enumerate(columns) if place != 1)  # the metric stands under the task
 
 
 def _needs(texts: Sequence[str]) -> float:

@@ -44,7 +44,8 @@ class HealedLine:
         entry: What is retained by what is healed.
         before: What is retained by the same models unhealed; None where that is not known.
         gain: The difference of the two.
-        recovered: The share of the lost loss that came back, over the repeats; None where it is not known.
+        recovered: The share of the lost loss, or of a classifier's lost accuracy, that came back, over the repeats;
+            None where it is not known.
     """
 
     entry: Entry
@@ -186,7 +187,7 @@ def _contrast(found: Difference | None, row: Row) -> Contrast | None:
 
     if math.isnan(found.mean):
         return Contrast("∞ − ∞", "", "unknown")
-    if found.low is None or found.high is None:
-        return Contrast(said(found.mean), "", "unknown")
     verdict = ("better" if (found.mean > 0) is row.higher_is_better else "worse") if found.tells else "equal"
+    if found.low is None or found.high is None:  # an infinite difference may be significant, and has no interval
+        return Contrast(said(found.mean), "", verdict if found.tells else "unknown")
     return Contrast(said(found.mean), f"{said(found.low)} to {said(found.high)}", verdict)

@@ -112,7 +112,7 @@ def test_healed_models_stand_beside_the_others() -> None:
         made.metrics[f"{label}+linear"] = measured(185)
     said = words(findings(made))
     assert "avss+linear 50.0%" in said
-    assert "Recovered is the share of the loss that came back" in said
+    assert "Recovered is the share of the lost loss on held-out text" in said
 
 
 def test_a_search_leads_with_how_many_blocks_may_go() -> None:
