@@ -41,7 +41,7 @@ def score(
         model: Any Hugging Face transformer; it is not changed.
         calibration: Batches of `input_ids` and `attention_mask` [batch, seq]; iterated over once per pass.
         scorers: Names of registered scorers, or `Scorer` instances for this model's number of blocks; in a mapping, by
-            the label of the result.
+            the label of the result. An instance adds to what it has seen before.
         cuts: The units to score: `blocks`, or `all` for blocks and seams, which are two series in one result, each with
             shares and windows of its own.
         progress: Where to report progress.

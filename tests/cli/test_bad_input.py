@@ -51,6 +51,7 @@ WRONG = [
         ["--calibration", "A pasted text. " * 30],
         "'A pasted text. A pasted text. A pasted t'... is too long: the name of a file has at most 255 bytes",
     ),
+    (["--device", "meta"], "device 'meta' is not supported; models compute on the CPU (cpu) or a GPU (cuda)"),
     (["--model", "m" * 300], "mmm'... is too long: the name of a file has at most 255 bytes"),
     (["--ratio", "1.5"], "--ratio 1.5 is not between 0 and 1"),
     (["--ratio", "0"], "--ratio 0.0 is not between 0 and 1"),

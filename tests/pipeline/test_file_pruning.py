@@ -133,6 +133,15 @@ def test_each_tensor_keeps_its_dtype(tmp_path: Path) -> None:
     assert torch.equal(kept, weights(directory)["model.layers.3.input_layernorm.weight"])
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_configuration_states_the_dtype_of_the_files(dtype: str, tmp_path: Path) -> None:
+    """Files are copied as they are, whatever the model computes in."""
+    directory = saved(tiny("llama"), tmp_path / "model")
+    made = pruned(directory, tmp_path / "out", [1], stream=True, dtype=dtype)
+    assert {one.dtype for one in weights(made).values()} == {torch.float32}
+    assert json.loads((made / "config.json").read_text())["dtype"] == "float32"
+
+
 def test_position_that_decides_is_refused(tmp_path: Path) -> None:
     model = saved(tiny("gemma4_text"), tmp_path / "model")
     errors = []
