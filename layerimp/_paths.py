@@ -18,7 +18,7 @@ def expanded(path: str | Path) -> Path:
         OptionError: a part of the path is too long for the name of a file.
     """
     found = Path(os.path.expanduser(path))
-    if any(len(os.fsencode(part)) > LONGEST for part in found.parts):
+    if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST for part in found.parts):
         raise OptionError(f"{str(path)[:40]!r}... is too long: the name of a file has at most {LONGEST} bytes")
     return found
 
