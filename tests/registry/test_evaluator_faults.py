@@ -49,6 +49,7 @@ class Spreadless(Parameters):
     """Gives an error that nobody can know, as the standard deviation of a single value."""
 
     name = "bad"
+    kind = "quality"
 
     def evaluate(self, model: Any, tokenizer: Any) -> list[Metric]:
         return [Metric("model", "parameters", 3.0, stderr=float("nan"))]
