@@ -98,7 +98,8 @@ def _by_likelihood(part: Values) -> Values:
         row
         | {
             "entries": {
-                label: one | {"values": one["likelihood"], "to_baseline": None} for label, one in row["entries"].items()
+                label: one | {"values": one["likelihood"], "accuracy": None, "to_baseline": None}
+                for label, one in row["entries"].items()
             }
         }
         for row in part["rows"]
@@ -137,7 +138,7 @@ def table(name: str) -> Table:
         value
         for row in found.get("chance", {"rows": ()})["rows"]
         if row["removed"] == last
-        for value in row["entries"][RANDOM]["values"]
+        for value in _by_draw(row["entries"][RANDOM])
     ]
     head = ["method", *named.values(), f"blocks at {LEVEL:.0%}", "above chance", "cost", "stable"]
     body = [
@@ -183,8 +184,14 @@ def _above(found: Values | None, chance: Sequence[float]) -> str:
     """Show how many random choices of as many blocks retain less than the method's, as a mean over its draws."""
     if found is None or not chance:
         return "–"
-    shares = [sum(other < value for other in chance) / len(chance) for value in found["values"]]
+    shares = [sum(other < value for other in chance) / len(chance) for value in _by_draw(found)]
     return f"{sum(shares) / len(shares):.0%}"
+
+
+def _by_draw(found: Values) -> list[float]:
+    """Return what each single model retains: the lower of likelihood and accuracy, which for a row is that of means."""
+    kinds = [found[kind] for kind in ("likelihood", "accuracy") if found.get(kind)]
+    return [min(pair) for pair in zip(*kinds or [found["values"]], strict=True)]
 
 
 def _scores(method: Method, amounts: Iterable[int]) -> Iterator[str]:
