@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -251,6 +250,16 @@ def _by_scorer(
     return found
 
 
+def _longest(make: Callable[[Budget], PrunePlan], budget: Budget, least: int) -> PrunePlan:
+    """Return the longest plan within a budget; it is shorter if the pruner protects blocks of its own."""
+    try:
+        return make(budget)
+    except OptionError:
+        if budget.count == least:
+            raise
+        return _longest(make, replace(budget, count=budget.count - 1), least)
+
+
 def _plans(
     make: Callable[[Budget], PrunePlan], budget: Budget, least: int, *, nested: bool
 ) -> tuple[Callable[[int], PrunePlan], int]:
@@ -261,13 +270,7 @@ def _plans(
     """
     if not nested:
         return cache(lambda count: make(replace(budget, count=count))), budget.count
-    longest = None
-    for count in range(budget.count, least, -1):  # a pruner may protect blocks of its own
-        with suppress(OptionError):
-            longest = make(replace(budget, count=count))
-            break
-    if longest is None:
-        longest = make(replace(budget, count=least))
+    longest = _longest(make, budget, least)
     return lambda count: longest.model_copy(update={"blocks": longest.blocks[:count]}), len(longest.blocks)
 
 

@@ -89,6 +89,7 @@ def test_names_from_outside_break_no_table(tmp_path: Path) -> None:
         (4.7e9, "4.700e+09"),
         (1e-5, "1.000e-05"),
         (math.inf, "∞"),
+        (-math.inf, "-∞"),
     ],
 )
 def test_numbers_are_short(value: float, said: str) -> None:

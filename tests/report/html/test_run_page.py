@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +17,11 @@ from layerimp.recipe import ComponentSpec, make_recipe
 from layerimp.report.data import Report, Size
 from layerimp.report.healing import Healing
 from layerimp.report.html.page import page
+from layerimp.report.html.view import Contrast, _contrast
 from layerimp.report.results import Findings
 from layerimp.report.run_findings import run_findings
 from layerimp.report.search import Removable, Search
+from layerimp.report.statistics import Difference
 from layerimp.scorer import Importance
 from layerimp.sizes.targets import Reached, read_targets
 from layerimp.steps import Step
@@ -150,3 +153,22 @@ def test_a_run_that_measured_nothing_shows_what_it_scored_and_removed() -> None:
     assert "Importance of each block" in said
     assert "Removed blocks" in said
     assert "Evaluation: none" in said
+
+
+def test_where_nothing_can_be_retained_the_page_says_so() -> None:
+    made = report()
+    made.metrics = {label: measured(100) for label in made.metrics}
+    said = words(findings(made))
+    assert "Nothing can be retained: in no task is the intact model better than a model that knows nothing." in said
+    assert "Quality of the pruned model" in said
+    assert "was not measured" not in said
+
+
+@pytest.mark.parametrize(("mean", "verdict"), [(-math.inf, "better"), (math.inf, "worse")])
+def test_an_infinite_difference_can_be_significant(mean: float, verdict: str) -> None:
+    """As in the table, where the model that is not broken is marked as the best."""
+    perplexity = Metric("t", "ppl", 3.0, 0.1, False)
+    (row,) = (one for one in next(iter(findings(report()).models.values())).rows if one.original is not None)
+    lower = replace(row, original=perplexity, higher_is_better=False)
+    assert _contrast(Difference(mean, p=0.0), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", verdict)
+    assert _contrast(Difference(mean), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", "unknown")
