@@ -1,17 +1,18 @@
-"""Writes the documents of the benchmarks' own tasks: minimal pairs of grammar, and copying over a distance.
+"""Writes the documents of the benchmarks' own tasks: grammar, common knowledge, and copying over a distance.
 
     python benchmarks/task_documents.py
 
-Both are made from the templates and word lists below, which were written for this project. A pair is a beginning of a
-sentence with two endings, of which only the first is grammatical. To copy is to continue a list of words, in no order,
-that was given before.
+All are made from the templates and word lists below, which were written for this project. A pair is a beginning of a
+sentence with two endings, of which only the first is right: by grammar, or by what is generally known. To copy is to
+continue a list of words, in no order, that was given before.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -76,8 +77,38 @@ THINGS_IN_LISTS = [
     ),
     *("helmet", "bottle", "pencil", "rabbit", "turtle", "violin", "wallet", "blanket", "stone", "feather", "clock"),
 ]
+COUNTRIES = {
+    "Europe": "France Paris, Germany Berlin, Italy Rome, Spain Madrid, Poland Warsaw, Greece Athens, Ireland Dublin, "
+    "Sweden Stockholm, Norway Oslo, Finland Helsinki, Denmark Copenhagen, Austria Vienna, Hungary Budapest, "
+    "Portugal Lisbon, Belgium Brussels, Romania Bucharest, Bulgaria Sofia, Ukraine Kyiv, Serbia Belgrade",
+    "Asia": "Japan Tokyo, China Beijing, Thailand Bangkok, Vietnam Hanoi, Iran Tehran, Iraq Baghdad, Syria Damascus, "
+    "Pakistan Islamabad, Nepal Kathmandu, Bangladesh Dhaka, Afghanistan Kabul, Mongolia Ulaanbaatar, Lebanon Beirut, "
+    "Indonesia Jakarta",
+    "Africa": "Egypt Cairo, Kenya Nairobi, Ethiopia Addis_Ababa, Ghana Accra, Libya Tripoli, Nigeria Abuja, "
+    "Zimbabwe Harare, Uganda Kampala, Senegal Dakar, Angola Luanda, Sudan Khartoum, Somalia Mogadishu",
+    "South America": "Peru Lima, Chile Santiago, Argentina Buenos_Aires, Brazil Brasilia, Venezuela Caracas, "
+    "Uruguay Montevideo, Colombia Bogota",
+}
+"""Countries with their capitals, by continent."""
+OPPOSITES = (
+    "hot cold, big small, fast slow, high low, old young, good bad, rich poor, wet dry, light dark, hard soft, "
+    "full empty, loud quiet, early late, open closed, strong weak, happy sad, clean dirty, thick thin, near far, "
+    "deep shallow, wide narrow, heavy light, true false, right wrong, up down, left right, in out, first last, "
+    "day night, black white, love hate, war peace, life death, north south, east west, male female, buy sell, "
+    "push pull, win lose, begin end, ask answer, give take, come go, always never, before after, above below, "
+    "summer winter, friend enemy, tall short, safe dangerous"
+)
+KINDS_OF_THINGS = {
+    "animal": "dog cat horse cow sheep lion tiger wolf monkey rabbit",
+    "bird": "eagle sparrow owl robin crow hawk pigeon swan",
+    "fruit": "banana peach mango cherry pear plum grape lemon",
+    "tool": "hammer saw drill wrench screwdriver shovel",
+    "flower": "rose tulip daisy lily orchid sunflower",
+    "musical instrument": "guitar piano violin flute trumpet drum",
+    "vegetable": "carrot onion cabbage potato turnip radish",
+}
 Pair = tuple[str, str, str]
-"""The beginning of a sentence, its grammatical ending, and another one."""
+"""The beginning of a sentence, its right ending, and another one."""
 
 
 def across_a_phrase(draw: random.Random) -> Pair:
@@ -131,7 +162,7 @@ def comparison(draw: random.Random) -> Pair:
     return start, f"{words[which]} the {second[0]}.", f"{words[1 - which]} the {second[0]}."
 
 
-KINDS: tuple[Callable[[random.Random], Pair], ...] = (
+GRAMMAR: tuple[Callable[[random.Random], Pair], ...] = (
     across_a_phrase,
     across_a_clause,
     after_a_determiner,
@@ -141,15 +172,69 @@ KINDS: tuple[Callable[[random.Random], Pair], ...] = (
 )
 
 
-def pairs() -> Iterator[dict[str, str]]:
-    """Yield the minimal pairs, of each kind as many, all different."""
-    for kind in KINDS:
+def capital(draw: random.Random) -> Iterator[Pair]:
+    """`The capital of France is Paris.`, and not that of another country."""
+    known = dict(in_pairs(", ".join(COUNTRIES.values())))
+    for country, city in known.items():
+        yield f"The capital of {country} is", f"{city}.", f"{another(city, known.values(), draw)}."
+
+
+def continent(draw: random.Random) -> Iterator[Pair]:
+    """`Kenya is a country in Africa.`, and not in Europe."""
+    for where, countries in COUNTRIES.items():
+        for country, _ in in_pairs(countries):
+            yield f"{country} is a country in", f"{where}.", f"{another(where, COUNTRIES, draw)}."
+
+
+def opposite(draw: random.Random) -> Iterator[Pair]:
+    """`The opposite of hot is cold.`, and not another word of the list."""
+    known = in_pairs(OPPOSITES)
+    for word, contrary in known:
+        others = [second for pair in known if word not in pair and contrary not in pair for second in pair[1:]]
+        yield f"The opposite of {word} is", f"{contrary}.", f"{draw.choice(others)}."
+
+
+def kind_of_thing(draw: random.Random) -> Iterator[Pair]:
+    """`The eagle is a kind of bird.`, and not a kind of tool."""
+    for kind, things in KINDS_OF_THINGS.items():
+        others = KINDS_OF_THINGS.keys() - ({"animal", "bird"} if kind == "bird" else {kind})  # a bird is an animal
+        for thing in things.split():
+            yield f"The {thing} is a kind of", f"{kind}.", f"{draw.choice(sorted(others))}."
+
+
+KNOWLEDGE: tuple[Callable[[random.Random], Iterator[Pair]], ...] = (capital, continent, opposite, kind_of_thing)
+
+
+def in_pairs(text: str) -> list[tuple[str, str]]:
+    """Return the words of a list such as `hot cold, big small` in pairs; `_` is a space within a word."""
+    return [(first, second.replace("_", " ")) for first, second in (one.split() for one in text.split(", "))]
+
+
+def another(one: str, of: Iterable[str], draw: random.Random) -> str:
+    """Return any but the one."""
+    return draw.choice([other for other in of if other != one])
+
+
+def grammar() -> Iterator[dict[str, str]]:
+    """Yield the minimal pairs of grammar, of each kind as many, all different."""
+    for kind in GRAMMAR:
         draw = random.Random(kind.__name__)
         found: dict[Pair, None] = {}
         while len(found) < PAIRS_OF_A_KIND:
             found[kind(draw)] = None
-        for start, right, wrong in found:
-            yield {"kind": kind.__name__, "start": start, "right": right, "wrong": wrong}
+        yield from map(partial(document, kind.__name__), found)
+
+
+def knowledge() -> Iterator[dict[str, str]]:
+    """Yield the pairs of what is generally known."""
+    for kind in KNOWLEDGE:
+        yield from map(partial(document, kind.__name__), kind(random.Random(kind.__name__)))
+
+
+def document(kind: str, pair: Pair) -> dict[str, str]:
+    """Return a pair as a document of a task."""
+    start, right, wrong = pair
+    return {"kind": kind, "start": start, "right": right, "wrong": wrong}
 
 
 def lists() -> Iterator[dict[str, str]]:
@@ -164,9 +249,18 @@ def lists() -> Iterator[dict[str, str]]:
 
 def documents() -> dict[str, list[dict[str, str]]]:
     """Return the documents, by the name of their file."""
-    mixed = list(pairs())
-    random.Random("order").shuffle(mixed)  # so that the first documents have all kinds
-    return {"grammar.jsonl": mixed, "copying.jsonl": list(islice(lists(), LISTS))}
+    return {
+        "grammar.jsonl": mixed(grammar()),
+        "knowledge.jsonl": mixed(knowledge()),
+        "copying.jsonl": list(islice(lists(), LISTS)),
+    }
+
+
+def mixed(documents: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the documents in an order such that the first ones are of all kinds."""
+    found = list(documents)
+    random.Random("order").shuffle(found)
+    return found
 
 
 if __name__ == "__main__":

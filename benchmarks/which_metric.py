@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from layerimp_harness.lm_eval_names import load_yaml
 from rich.console import Console
 
 import layerimp
@@ -124,8 +125,16 @@ def seams_among(grid: Values, labels: Sequence[str]) -> list[str]:
 
 
 def asked(values: Values) -> str:
-    """Return a hash of a grid as it is committed, without what differs between machines."""
-    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
+    """Return a hash of a grid and its own tasks as they are committed, without what differs between machines."""
+    own = {task: _content(Path(task)) for task in values.get("tasks", ()) if task.endswith(".yaml")}
+    return hashlib.blake2b(json.dumps(values | own, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _content(task: Path) -> list[Any]:
+    """Return what a task file and the files that it includes say, and the documents that are kept beside the file."""
+    config = load_yaml(HERE.parent / task, resolve_func=False)
+    beside = (HERE.parent / task.parent / file for file in config["dataset_kwargs"]["data_files"].values())
+    return [config, [file.read_text(encoding="utf-8") for file in beside if file.exists()]]
 
 
 def told(found: Findings) -> Values:

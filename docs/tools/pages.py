@@ -108,6 +108,9 @@ class Workshop:
             return "".join(map(self._line, filter(None, lines)))
 
     def _line(self, words: list[str]) -> str:
+        if ">" in words:
+            Path(words[-1]).write_text(self._line(words[:-2]), encoding="utf-8")
+            return ""
         if words[0] == "export":
             os.environ.update((name, value) for name, _, value in (word.partition("=") for word in words[1:]))
             return ""
@@ -121,12 +124,16 @@ class Workshop:
 
 
 def _words(line: str) -> list[str] | None:
-    """Return the words of a line that needs no shell: empty, `export` or `layerimp`; None for other lines."""
+    """Return the words of a line that needs no shell: empty, `export`, or `layerimp`; None for other lines.
+
+    The output of `layerimp` may go to a file: the last two words are then `>` and the file.
+    """
     try:
         words = shlex.split(line, comments=True)
     except ValueError:
         return None
-    plain = not words or words[0] == "export" or (words[0] == "layerimp" and not _OPERATORS & set(line))
+    command = line.rpartition(" > ")[0] if words[-2:-1] == [">"] else line
+    plain = not words or words[0] == "export" or (words[0] == "layerimp" and not _OPERATORS & set(command))
     return words if plain else None
 
 

@@ -134,9 +134,10 @@ blocks = Annotated[
 ]
 protect = Annotated[str | None, typer.Option(help="Blocks to keep regardless of scores, such as 0,15-17.")]
 tasks = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; none. Default: three that ship.",
+        help="lm-evaluation-harness tasks, comma-separated: names or YAML paths; repeatable; or none. "
+        "Default: three that ship.",
         autocompletion=names("task", "none", after=","),
     ),
 ]

@@ -91,11 +91,8 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
         said["healers"] = _labelled("healer", healer, option="heal")
     if evaluator := given.get("evaluator"):
         said["evaluators"] = _labelled("evaluator", evaluator)
-    if "tasks" in said:
-        names = [task.strip() for task in said["tasks"].split(",") if task.strip()]
-        if not names or ("none" in names and len(names) > 1):
-            raise OptionError(f"--tasks takes names with commas between, or none alone, got {said['tasks']!r}")
-        said["tasks"] = [] if names == ["none"] else names
+    if tasks := given.get("tasks"):
+        said["tasks"] = _tasks(",".join(tasks))
     if given.get("no_baselines"):
         said["baselines"] = {}
     text = {"source": given.get("calibration")} | {name: given.get(name) for name in _CALIBRATION}
@@ -107,6 +104,14 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
     if "protect" in said:
         said["protect"] = _protected(said["protect"])
     return values | said
+
+
+def _tasks(text: str) -> list[str]:
+    """Return the names of tasks that an option lists, with commas between."""
+    names = [task.strip() for task in text.split(",") if task.strip()]
+    if not names or ("none" in names and len(names) > 1):
+        raise OptionError(f"--tasks takes names with commas between, or none alone, got {text!r}")
+    return [] if names == ["none"] else names
 
 
 def _models(specs: list[str], in_file: Any) -> dict[str, Any] | list[str]:

@@ -85,6 +85,22 @@ def test_unknown_metric_is_not_looked_up(folder, metrics, reason, monkeypatch):
         harness(folder, "odd").prepare()
 
 
+@pytest.mark.parametrize("choices", ["['{{text}}', dog]", "{a: cat, b: '{% if text %}dog{% endif %}'}"])
+def test_templates_in_a_list_of_choices_are_refused(folder, choices):
+    write_task(folder, "odd", CHOICE.replace("[on the, good film]", choices))
+    with pytest.raises(TaskError, match=r"'odd': doc_to_choice lists '{.*literally.*{{\[right, wrong\]}}"):
+        harness(folder, "odd").prepare()
+
+
+def test_a_template_of_all_choices(folder):
+    write_task(folder, "odd", CHOICE.replace("[on the, good film]", '"{{[text, text ~ label]}}"'))
+    one = harness(folder, "odd")
+    one.prepare()
+    task = one._loaded.tasks["odd"]
+    document = task.eval_docs[0]
+    assert task.doc_to_choice(document) == [document["text"], f"{document['text']}{document['label']}"]
+
+
 def test_too_few_shots(folder):
     with pytest.raises(TaskError, match="'choice' has fewer than 50 documents for examples; ask for fewer"):
         harness(folder, "choice", num_fewshot=50).prepare()

@@ -6,7 +6,8 @@ import json
 from collections import Counter
 
 import pytest
-from task_documents import KINDS, PAIRS_OF_A_KIND, TASKS, documents
+from layerimp_harness import Harness
+from task_documents import COUNTRIES, GRAMMAR, KNOWLEDGE, PAIRS_OF_A_KIND, TASKS, documents, in_pairs
 
 
 @pytest.mark.parametrize("name", documents())
@@ -17,7 +18,8 @@ def test_the_files_are_up_to_date(name: str) -> None:
 
 def test_pairs_differ_in_one_word_and_no_word_is_always_right() -> None:
     pairs = documents()["grammar.jsonl"]
-    assert Counter(pair["kind"] for pair in pairs) == dict.fromkeys((kind.__name__ for kind in KINDS), PAIRS_OF_A_KIND)
+    kinds = dict.fromkeys((kind.__name__ for kind in GRAMMAR), PAIRS_OF_A_KIND)
+    assert Counter(pair["kind"] for pair in pairs) == kinds
     assert len({(pair["start"], pair["right"]) for pair in pairs}) == len(pairs)
     right, wrong = Counter[str](), Counter[str]()
     for pair in pairs:
@@ -29,6 +31,30 @@ def test_pairs_differ_in_one_word_and_no_word_is_always_right() -> None:
         wrong[other] += pair["kind"] != "participle"
     for word in ("was", "is", "himself.", "than"):
         assert 0.3 < right[word] / (right[word] + wrong[word]) < 0.7
+
+
+def test_what_is_known_is_of_as_many_kinds_as_said() -> None:
+    pairs = documents()["knowledge.jsonl"]
+    assert {pair["kind"] for pair in pairs} == {kind.__name__ for kind in KNOWLEDGE}
+    assert len({pair["start"] for pair in pairs}) == len(pairs)
+    capitals = dict(in_pairs(", ".join(COUNTRIES.values())))
+    assert len(capitals) == len(set(capitals.values()))
+    answers = {(pair["start"], pair["right"]) for pair in pairs}
+    for pair in pairs:
+        assert pair["right"] != pair["wrong"]
+        assert (pair["start"], pair["wrong"]) not in answers
+
+
+@pytest.mark.parametrize("name", ["grammar", "knowledge"])
+def test_the_two_endings_are_the_choices(name: str) -> None:
+    harness = Harness(Harness.Config(tasks=(str(TASKS / f"{name}.yaml"),)))
+    harness.prepare()
+    assert harness._loaded is not None
+    task = harness._loaded.tasks[name]
+    for pair in documents()[f"{name}.jsonl"]:
+        assert task.doc_to_text(pair) == pair["start"]
+        assert task.doc_to_choice(pair) == [pair["right"], pair["wrong"]]
+    assert len(task.eval_docs) == len(documents()[f"{name}.jsonl"])
 
 
 def test_what_comes_next_was_in_the_list_once() -> None:

@@ -64,7 +64,7 @@ def test_the_command_line_wins(recipe_file: Path) -> None:
         evaluator=["footprint"],
         pruner="greedy",
         ratio=0.25,
-        tasks="a, b.yaml,,",
+        tasks=["a, b.yaml,,"],
         blocks="3, 5",
         protect="0",
         samples=9,
@@ -193,7 +193,7 @@ def test_a_setting_is_read_as_strictly_as_a_file(value: str) -> None:
 @pytest.mark.parametrize("tasks", [",", "", " , ,"])
 def test_tasks_that_name_none_are_refused(tasks: str) -> None:
     with pytest.raises(OptionError, match="--tasks takes names with commas between, or none alone, got "):
-        recipe_from(tasks=tasks)
+        recipe_from(tasks=[tasks])
 
 
 @pytest.mark.parametrize(
@@ -222,6 +222,6 @@ def test_what_goes_can_be_said_in_several_ways(tmp_path: Path, said: str, expect
 
 
 def test_tasks_can_be_none() -> None:
-    assert recipe_from(None, tasks="none").tasks == ()
-    assert recipe_from(None, tasks="a, b").tasks == ("a", "b")
+    assert recipe_from(None, tasks=["none"]).tasks == ()
+    assert recipe_from(None, tasks=["a, b", "c"]).tasks == ("a", "b", "c")
     assert recipe_from(None).tasks is None

@@ -166,6 +166,8 @@ def test_blocks_run_as_in_a_shell(tmp_path: Path) -> None:
         folder.run(pages.Block("bash", "", "export A=1\nlayerimp --version\n")) == f"layerimp {layerimp.__version__}\n"
     )
     assert folder.run(pages.Block("bash", "", "layerimp --version | tr a-z A-Z\n")).startswith("LAYERIMP")
+    assert folder.run(pages.Block("bash", "", "layerimp --version > version.txt\n")) == ""
+    assert (tmp_path / "version.txt").read_text() == f"layerimp {layerimp.__version__}\n"
     folder.run(pages.Block("yaml", "a.yaml", "a: 1\n"))
     folder.run(pages.Block("python", "", "from pathlib import Path\ntext = Path('a.yaml').read_text()"))
     assert folder.run(pages.Block("python", "", "print(text)")).strip() == "a: 1"

@@ -106,6 +106,7 @@ def _configure(name: str, task: Any, config: Any) -> None:
         raise TaskError(f"task {name!r} has images or sounds; only text is supported")
     if getattr(task, "UNSAFE_CODE", False) and not config.allow_task_code:
         raise TaskError(f"task {name!r} runs code that the model writes; --allow-task-code allows it")
+    _check_choices(name, task)
     # As in lm-eval, a task that sets 0 shots itself keeps that setting.
     own = task.get_config("num_fewshot")
     if config.num_fewshot is not None and own != 0:
@@ -125,6 +126,18 @@ def _configure(name: str, task: Any, config: Any) -> None:
                 f"task {name!r} has fewer than {shots} documents for examples; ask for fewer (--num-fewshot)"
             ) from error
         raise explained(name, error) from error
+
+
+def _check_choices(name: str, task: Any) -> None:
+    """Refuse a list of choices with a template, which lm-eval would take literally, as in `["{{right}}", "no"]`."""
+    choices = task.get_config("doc_to_choice")
+    listed = choices.values() if isinstance(choices, dict) else choices if isinstance(choices, list) else ()
+    for choice in listed:
+        if isinstance(choice, str) and ("{{" in choice or "{%" in choice):
+            raise TaskError(
+                f"task {name!r}: doc_to_choice lists {choice!r}, which lm-eval takes literally, since it fills in no "
+                'template within a list; write one template for all choices, such as "{{[right, wrong]}}"'
+            )
 
 
 def _find(spec: str, local: Registry, task_path: Path | None) -> tuple[Any, Registry]:

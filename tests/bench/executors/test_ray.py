@@ -94,6 +94,7 @@ class Killing(Watching):
             self.killed = True
 
 
+@pytest.mark.slow
 def test_a_node_dies_and_the_tables_are_those_of_one_machine(cluster: Any, grid: Grid, tmp_path: Path) -> None:
     watcher = Killing(cluster)
     found = run(grid, tmp_path / "ray", watcher, engine="ray", address=cluster.address)
