@@ -58,6 +58,12 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
     for name in ("blocks", "ratio", "target", "protect", "scorer", "calibration", "cuts", "pruner"):
         if plan is not None and given[name] is not None:
             raise OptionError(f"a plan says what goes: --plan and --{name} contradict each other")
+    names_all = given["blocks"] and not any(given[name] for name in ("ratio", "count", "target", "recipe"))
+    for name in ("scorer", "calibration", "pruner"):
+        if names_all and given[name] is not None:
+            raise OptionError(
+                f"--blocks names all that goes: leave out --{name}, or say with --count how many go in all"
+            )
     from layerimp.recipe.plans import read_plans
 
     if plan is not None:

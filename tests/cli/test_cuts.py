@@ -72,6 +72,10 @@ def test_attention_and_mlp_apart(layerimp_command: Run, scoring: list[object]) -
             "cannot score attention and MLP apart: it looks at nothing",
         ),
         (["prune", "--cuts", "all", "--plan", "plan.json"], "a plan says what goes: --plan and --cuts contradict"),
+        (
+            ["prune", "--blocks", "1", "--scorer", "lrp"],
+            "--blocks names all that goes: leave out --scorer, or say with",
+        ),
         (["run", "--set", "lowest.exchange=1"], "unknown option 'exchange'"),
         (["run", "--pruner", "greedy", "--set", "greedy.gap_penalty=-1"], "option 'gap_penalty' of pruner 'greedy'"),
     ],
