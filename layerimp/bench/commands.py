@@ -19,7 +19,7 @@ from layerimp.bench.scheduler import Scheduler, Unwatched, Watcher
 from layerimp.bench.store import FILE, Store
 from layerimp.checkpoint.staging import check_name
 from layerimp.errors import OptionError, OutputError, unknown_name
-from layerimp.models.loading import device_named
+from layerimp.models.devices import device_named
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.output import refuse_precious
 from layerimp.progress import SILENT, Progress

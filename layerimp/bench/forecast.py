@@ -13,7 +13,7 @@ from layerimp.bench.cell_graph import count_at
 from layerimp.bench.cells import Kind
 from layerimp.bench.resolve import resolve
 from layerimp.bench.store import FILE, Store
-from layerimp.models.loading import device_named
+from layerimp.models.devices import device_named
 from layerimp.pipeline.forecast import foretell
 from layerimp.progress import SILENT
 from layerimp.report.conversion import finite

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import transformers
-from accelerate import infer_auto_device_map
-from accelerate.utils import get_balanced_memory
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
@@ -18,7 +16,8 @@ from layerimp._paths import expanded
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
-from layerimp.errors import LayerimpError, ModelError, OptionError, cause, listing
+from layerimp.errors import LayerimpError, ModelError, OptionError, cause
+from layerimp.models.devices import device_named, placed, spread_over_gpus
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, name_of, remember_stored
 from layerimp.models.failures import check_weights, unloadable
@@ -85,7 +84,7 @@ def load(
             stored = stored_in(source, config)
             if dtype is None and float32_stands_in(model, config, place, progress, trust_remote_code=trust_remote_code):
                 wanted = torch.float32
-            parts = _spread(model, auto, config, wanted, trust_remote_code) if spread else None
+            parts = spread_over_gpus(model, auto, config, wanted, trust_remote_code) if spread else None
             loaded, info = auto.from_pretrained(
                 source,
                 config=config,
@@ -103,19 +102,7 @@ def load(
     check_weights(model, loaded, info)
     remember_stored(loaded, stored)
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
-    return (loaded if spread else _placed(loaded, place, model)).eval(), tokenizer
-
-
-def _placed(loaded: PreTrainedModel, place: torch.device, name: str | Path) -> PreTrainedModel:
-    """Put a model on a device."""
-    try:
-        placed: PreTrainedModel = loaded.to(place)  # type: ignore[arg-type]  # a decorator hides its signature
-        return placed
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{str(name)!r} does not fit on {place}; a smaller dtype helps (--dtype), or several GPUs (--device-map "
-            "auto), or the CPU (--device cpu)"
-        ) from error
+    return (loaded if spread else placed(loaded, place, model)).eval(), tokenizer
 
 
 def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -237,26 +224,6 @@ def stored_in(source: str | Path, config: PretrainedConfig) -> torch.dtype | Non
     return None
 
 
-def _spread(
-    name: str | Path, auto: Any, config: PretrainedConfig, dtype: Any, trust_remote_code: bool
-) -> dict[str, int | str]:
-    """Assign each part of a model to a GPU, before its weights are read. No block is split."""
-    chosen = {} if dtype == "auto" else {"dtype": dtype}
-    with torch.device("meta"):
-        meta_model = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code, **chosen)
-    whole = sorted(
-        {*(meta_model._no_split_modules or ()), *(type(block).__name__ for block in find_blocks(meta_model))}
-    )
-    memory = get_balanced_memory(meta_model, no_split_module_classes=whole)
-    parts: dict[str, int | str] = infer_auto_device_map(meta_model, max_memory=memory, no_split_module_classes=whole)
-    if left := [part or "all of it" for part, place in parts.items() if place in ("cpu", "disk", "meta")]:
-        raise ModelError(
-            f"{str(name)!r} does not fit on the GPUs: there is no room for {listing(left, limit=5)}; more GPUs help, a "
-            "smaller dtype (--dtype), or the CPU (--device cpu)"
-        )
-    return parts
-
-
 def auto_class(config: PretrainedConfig) -> str:
     """Return the name of the stock `Auto` class that loads checkpoints with this configuration."""
     architectures = config.architectures or []
@@ -311,21 +278,3 @@ def source_of(model: str | Path) -> str:
             )
         raise ModelError(f"the model directory {str(model)!r} holds no weights (*.safetensors)")
     return str(path)
-
-
-def device_named(device: str | torch.device | None) -> torch.device:
-    """Return the device of a name; by default the first GPU, else the CPU.
-
-    Raises:
-        OptionError: this machine has no such device, or it is neither the CPU nor a CUDA GPU.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"no device {str(device)!r} here: {cause(error)}") from None
-    if place.type not in ("cpu", "cuda"):  # sums are in float64, which others such as Apple's lack
-        raise OptionError(f"device {str(device)!r} is not supported; models compute on the CPU (cpu) or a GPU (cuda)")
-    return place

@@ -20,11 +20,12 @@ from layerimp._paths import expanded
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
 from layerimp.errors import ModelError, OptionError, one_line
+from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
 from layerimp.models.failures import unloadable
 from layerimp.models.finite import refuse_non_finite_weights
-from layerimp.models.loading import auto_class, configuration, device_named, source_of, stored_in
+from layerimp.models.loading import auto_class, configuration, source_of, stored_in
 from layerimp.models.stored_weights import Stored, StoredWeights
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from layerimp.blocks.memory import free_bytes
 from layerimp.errors import ModelError, OptionError
+from layerimp.models.devices import device_named
 from layerimp.models.dtypes import DTYPES
 from layerimp.models.headers import read_headers
-from layerimp.models.loading import device_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,7 +21,7 @@ from layerimp import Recipe
 from layerimp.checkpoint import saving as checkpoint
 from layerimp.checkpoint.saving import check_checkpoint, check_memory
 from layerimp.errors import ModelError, OptionError, OutputError, SurgeryError
-from layerimp.models import loading as loading
+from layerimp.models import devices, loading
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
@@ -67,7 +67,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def have(*sizes: int) -> None:
         monkeypatch.setattr(loading, "device_named", lambda _device: torch.device("cuda"))
         memory = {**dict(enumerate(sizes)), "cpu": 1 << 40}
-        monkeypatch.setattr(loading, "get_balanced_memory", lambda *_args, **_options: memory)
+        monkeypatch.setattr(devices, "get_balanced_memory", lambda *_args, **_options: memory)
 
     return have
 
@@ -251,7 +251,7 @@ def test_a_run_on_two_devices(model_dir: Path, calibration_file: Path, monkeypat
     places = {"model.embed_tokens": FIRST, "model.norm": SECOND, "model.rotary_emb": SECOND, "lm_head": SECOND}
     places |= {f"model.layers.{index}": FIRST if index < 1 else SECOND for index in range(BLOCKS)}
     monkeypatch.setattr(loading, "device_named", lambda _device: torch.device("cuda"))
-    monkeypatch.setattr(loading, "_spread", lambda *_args: places)
+    monkeypatch.setattr(loading, "spread_over_gpus", lambda *_args: places)
     with two_devices():
         two = layerimp.run(recipe.model_copy(update={"device_map": "auto"}))
     assert two.importance["avss"].scores == pytest.approx(plain.importance["avss"].scores)

@@ -24,7 +24,7 @@ from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
 from layerimp.errors import OptionError
 from layerimp.evaluator import Evaluator, Metric
-from layerimp.models.loading import device_named
+from layerimp.models.devices import device_named
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
 
