@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from layerimp.bench.cells import Cell, Result, blocks_in
-from layerimp.bench.grid import RANDOM_DRAWS, Grid
+from layerimp.bench.grid import Grid
 from layerimp.pruner import count_of
 from layerimp.recipe import ComponentSpec, Part, Recipe
 from layerimp.report.findings import Contender, contenders
@@ -80,21 +80,26 @@ class Layout(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _counts_apart(cls, value: Any) -> Any:
-        """Read a store from before `counts` was a field, when `ratios` held both shares and numbers of blocks."""
+    def _from_older_stores(cls, value: Any) -> Any:
+        """Read a store from before `counts` and `random_draws` were fields.
+
+        Then `ratios` held both shares and numbers of blocks, and there were five random choices.
+        """
         grid = value.get("grid") if isinstance(value, dict) else None
-        if not isinstance(grid, dict) or "counts" in grid or "ratios" not in grid:
+        if not isinstance(grid, dict):
             return value
-        counts = [each for each in grid["ratios"] if each >= 1]
-        ratios = [each for each in grid["ratios"] if each < 1]
-        return value | {"grid": grid | {"counts": counts, "ratios": ratios}}
+        since: dict[str, Any] = {"random_draws": 5}
+        if "counts" not in grid and "ratios" in grid:
+            since["counts"] = [each for each in grid["ratios"] if each >= 1]
+            grid = grid | {"ratios": [each for each in grid["ratios"] if each < 1]}
+        return value | {"grid": since | grid}
 
     def draws(self, scorer: str) -> range:
         """The numbers of a scorer's repeats; a single number if all repeats would be the same."""
         entrant = self.scorers[scorer]
         if not entrant.blind:
             return range(self.grid.repeats)
-        return range(max(RANDOM_DRAWS, self.grid.repeats) if entrant.seeded else 1)
+        return range(max(self.grid.random_draws, self.grid.repeats) if entrant.seeded else 1)
 
     @property
     def contenders(self) -> dict[str, Contender]:

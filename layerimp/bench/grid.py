@@ -25,9 +25,6 @@ from layerimp.recipe import (
 from layerimp.recipe.parts import nothing_required
 from layerimp.steps import Cuts
 
-RANDOM_DRAWS = 5
-"""The least number of repeats of a scorer that has a seed and ignores the model, since such repeats cost nothing."""
-
 
 class ModelSpec(Part):
     """A model of the grid. Fields that are not given have the grid's values."""
@@ -159,6 +156,12 @@ class Grid(Part):
         description="Evaluators of quality, by label.",
     )
     repeats: int = Field(5, ge=1, description="How often to repeat each scoring, each time with different text.")
+    random_draws: int = Field(
+        10,
+        ge=1,
+        description="How often, at least, to repeat a scorer that has a seed and looks at no model (`random`). "
+        "Random choices differ more than those of other scorers, and scoring costs them nothing.",
+    )
     calibration: CalibrationSpec = Field(
         default_factory=lambda: CalibrationSpec.model_validate({}), description="The text that drives scoring."
     )

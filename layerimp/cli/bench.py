@@ -70,6 +70,9 @@ def bench(
     repeats: Annotated[
         int | None, typer.Option(help="How often to repeat each scoring, each time with different text. Default: 5.")
     ] = None,
+    random_draws: Annotated[
+        int | None, typer.Option(help="How many random choices the baseline random makes, at least. Default: 10.")
+    ] = None,
     calibration: o.calibration = None,
     engine: Annotated[
         str,

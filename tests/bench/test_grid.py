@@ -14,7 +14,7 @@ from support.grids import BLOCKS, computed, layout
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.executors.worker import as_importance
-from layerimp.bench.grid import RANDOM_DRAWS, Grid
+from layerimp.bench.grid import Grid
 from layerimp.errors import InputError
 from layerimp.recipe import made, read_recipe
 from layerimp.registry.catalog import registry
@@ -126,10 +126,11 @@ def test_a_model_of_its_own_mind() -> None:
     assert (grid.recipe("b").tasks, grid.recipe("b").calibration.source) == (("squad",), "text.jsonl")
 
 
-def test_random_is_drawn_five_times_and_depth_once() -> None:
-    few, many = layout(repeats=1), layout(repeats=9)
-    assert len(few.draws("random")) == RANDOM_DRAWS == 5
-    assert len(many.draws("random")) == 9
+def test_random_is_drawn_more_often_and_depth_once() -> None:
+    few, many = layout(repeats=1), layout(repeats=14)
+    assert len(few.draws("random")) == 10
+    assert len(layout(repeats=1, random_draws=3).draws("random")) == 3
+    assert len(many.draws("random")) == 14
     assert len(few.draws("depth")) == len(many.draws("depth")) == 1
     assert few.scoring("one", "random", 0).key != few.scoring("one", "random", 1).key
 

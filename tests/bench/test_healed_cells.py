@@ -49,7 +49,7 @@ def test_every_repeat_heals_on_its_own_text(tmp_path: Path) -> None:
     made_layout, _ = drive(tmp_path, executor, **HEALED | {"repeats": 3, "tasks": ["mood"]})
     repeats = {label: made_layout.repeats(one) for label, one in made_layout.contenders.items()}
     assert repeats["avss"] == repeats["avss+linear"] == [(0, 0), (1, 1), (2, 2)]
-    assert repeats["random"] == repeats["random+linear"] == [(n, n) for n in range(5)]
+    assert repeats["random"] == repeats["random+linear"] == [(n, n) for n in range(10)]
     # What no text changes is scored once, and healed on the text of every repeat.
     assert (repeats["depth"], repeats["depth+linear"]) == ([(0, 0)], [(0, 0), (0, 1), (0, 2)])
     first = sorted(range(BLOCKS))[-2:]  # depth removes the last blocks
@@ -57,7 +57,7 @@ def test_every_repeat_heals_on_its_own_text(tmp_path: Path) -> None:
     mine = [cell for cell in evaluated(executor) if cell.content["blocks"] == first]
     assert sum(not cell.healer for cell in mine) == 1
     assert {cell.seed for cell in mine if cell.healer} >= {0, 1, 2}
-    assert set(seeds) == set(range(5))
+    assert set(seeds) == set(range(10))
 
 
 def test_the_text_of_a_repeat_is_what_its_scorers_read() -> None:

@@ -239,7 +239,7 @@ def test_a_small_grid_from_the_command_line(
     _, document, _ = layerimp_command("report", tmp_path / "out", "--format", "json")
     model = json.loads(document)["models"]["tiny"]
     for one in model["healed"]:
-        assert len(one["repeats"]) == (5 if one["scorer"] == "random" else 2)
+        assert len(one["repeats"]) == (10 if one["scorer"] == "random" else 2)
         for each in one["repeats"]:
             assert set(each["loss"]) == {"intact", "pruned", "healed"}
             assert [gap["removed"] for gap in each["gaps"]]

@@ -16,7 +16,6 @@ from layerimp.bench import scheduler
 from layerimp.bench.cell_graph import Layout, Measure
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.bench.executors.base import Assignment, WorkerError
-from layerimp.bench.grid import RANDOM_DRAWS
 from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
 from layerimp.recipe import Permissions
@@ -30,10 +29,10 @@ def kinds(executor: Arithmetic) -> Counter[str]:
 
 def test_one_scoring_by_all_scorers_per_model_and_repeat(tmp_path: Path) -> None:
     executor = Arithmetic()
-    drive(tmp_path, executor, repeats=REPEATS)
+    drive(tmp_path, executor, repeats=REPEATS, random_draws=7)
     scorings = [each for each in executor.assignments if each.cells[0].kind == "scoring" and not each.shard[0]]
     together = sorted(sorted(cell.scorer for cell in each.cells) for each in scorings)
-    assert together == [["avss", "block-influence", "gbis"]] * REPEATS + [["depth", *["random"] * RANDOM_DRAWS]]
+    assert together == [["avss", "block-influence", "gbis"]] * REPEATS + [["depth", *["random"] * 7]]
     assert {each.recipe.seed for each in scorings} == set(range(REPEATS))
 
 
