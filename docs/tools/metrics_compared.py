@@ -29,8 +29,6 @@ TITLES = {
     "gemma-3-270m": "Gemma 3 270M",
 }
 """The models, in the order of the page."""
-BY_LIKELIHOOD = frozenset({"smollm2-135m"})
-"""The models that are compared by likelihood alone: on few documents, answers hardly above chance say nothing."""
 HEALER = "linear"
 VARIATIONS = {"window": "`{}`, window", "greedy": "`{}`, greedy", "seams": "`{}`, seams too"}
 """How methods are called in tables that differ from the grid's, by part."""
@@ -88,23 +86,7 @@ def results(name: str) -> dict[str, Values]:
     """Return the results of a model, by part; none if the model is not measured."""
     file = RESULTS / f"{name}.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    found = {line.pop("part"): line for line in map(json.loads, lines)}
-    return {part: _by_likelihood(one) for part, one in found.items()} if name in BY_LIKELIHOOD else found
-
-
-def _by_likelihood(part: Values) -> Values:
-    """Return the results of a part with what is retained by likelihood alone, and no comparisons of other shares."""
-    rows = [
-        row
-        | {
-            "entries": {
-                label: one | {"values": one["likelihood"], "accuracy": None, "to_baseline": None}
-                for label, one in row["entries"].items()
-            }
-        }
-        for row in part["rows"]
-    ]
-    return part | {"rows": rows, "removable": {}}
+    return {line.pop("part"): line for line in map(json.loads, lines)}
 
 
 def methods(found: dict[str, Values]) -> list[Method]:
@@ -265,8 +247,7 @@ def picture() -> str:
         axes.set(xlim=(-0.1, 150), ylim=(-0.03, 1.03))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         blocks = found["unhealed"]["num_blocks"]
-        by = " (likelihood)" if name in BY_LIKELIHOOD else ""
-        dress(axes, "cost of the scores, in bare passes", f"{TITLES[name]}, without {last} of {blocks} blocks{by}")
+        dress(axes, "cost of the scores, in bare passes", f"{TITLES[name]}, without {last} of {blocks} blocks")
     styles = {
         name: style
         for name, style in STYLES.items()
