@@ -24,7 +24,7 @@ from layerimp.testing import BLOCKS, tiny_tokenizer
 def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
     out_dir = tmp_path / "out"
     code, out, err = layerimp_command(
-        "run", "--tasks", "none", *scoring, "--scorer", "avss", "--tasks", task, "--ratio", 0.25, "--output", out_dir
+        "run", *scoring, "--scorer", "avss", "--tasks", task, "--ratio", 0.25, "--output", out_dir
     )
     assert code == 0, err
     for stage in ("load", "read", "score avss", "original: evaluate", "avss: evaluate", "random: evaluate", "save"):
@@ -86,8 +86,6 @@ def test_labels_and_places_that_look_like_something_else(
 def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
     arguments = [
         "run",
-        "--tasks",
-        "none",
         *scoring,
         "--scorer",
         "avss",
@@ -126,8 +124,6 @@ def test_baselines_keep_a_measured_run_company(
     monkeypatch.setattr(layerimp_harness.Harness, "evaluate", lambda *a: (measured.append(1), real(*a))[1])
     arguments = [
         "run",
-        "--tasks",
-        "none",
         *scoring,
         "--tasks",
         task,
@@ -172,13 +168,11 @@ def test_baselines_that_cannot_be_are_left_out_or_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "r.yaml").write_text("baselines: [rand]")
-    code, _, err = layerimp_command(
-        "run", "--tasks", "none", *scoring, "--tasks", task, "--recipe", tmp_path / "r.yaml"
-    )
+    code, _, err = layerimp_command("run", *scoring, "--tasks", task, "--recipe", tmp_path / "r.yaml")
     assert (code, "unknown scorer 'rand'. Did you mean 'random'" in err) == (2, True)
     monkeypatch.setenv(DISABLE_VARIABLE, "baselines")
     plugged(install("depth", layerimp_scorers=lambda: [Depth]), install("random", "raise ImportError('broken')"))
-    code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--tasks", task, "--json")
+    code, out, err = layerimp_command("run", *scoring, "--tasks", task, "--json")
     assert code == 0, err
     assert "note: the scorer random is left out: scorer 'random': its plugin" in err
     assert set(json.loads(out)["baselines"]) == {"depth"}
