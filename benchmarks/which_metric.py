@@ -67,8 +67,8 @@ class Extent:
 
 QUARTER = {"counts": [], "ratios": [0.25]}
 EXTENTS = {
-    "starter": Extent({"minutes": 3, "learns": "all"}, heal_text="starter"),
-    "minilm-sst2": Extent({"minutes": 5, "learns": "all", "rate": 1e-4, "rows": 16}),
+    "starter": Extent({"minutes": 3, "learns": "all"}, "starter"),
+    "minilm-sst2": Extent({"minutes": 5, "learns": "all", "rate": 1e-4, "rows": 16}, "task:layerimp_sst2"),
     "smollm2-135m": Extent({"minutes": 15, "learns": "all"}, greedy={"rows": 2}, amounts=QUARTER),
     "gemma-3-270m": Extent({"minutes": 20, "loss": "hidden"}, greedy={"rows": 2}, amounts=QUARTER),
 }

@@ -73,8 +73,8 @@ def resolve(
             )
         with progress.stage(f"read the files of {label}"):
             identity = digest([_model_digest(recipe.model, store), dtype])
-            text = _text_digest(recipe, permissions, progress, store)
-            further = None if recipe.heal_text is None else _source_digest(recipe.heal_text, store)
+            text = _calibration_digest(recipe, permissions, progress, store)
+            further = recipe.heal_text and _text_digest(recipe.heal_text, recipe, permissions, progress, store)
         models[label] = Subject(recipe=recipe, identity=identity, text=text, heal_text=further, measures=measures)
     return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners, healers=healers)
 
@@ -190,19 +190,20 @@ def _model_digest(model: str, store: Store) -> str:
     return f"{model}@{revision}"
 
 
-def _text_digest(recipe: Recipe, permissions: Permissions, progress: Progress, store: Store) -> str:
-    """Return a digest of a text file's content, or the name of a text on the hub or of a task's training split."""
+def _calibration_digest(recipe: Recipe, permissions: Permissions, progress: Progress, store: Store) -> str:
     spec = recipe.calibration
-    source = str(spec.source)
+    form = {"packing": spec.packing, "label_field": spec.label_field}
+    return _text_digest(str(spec.source), recipe, permissions, progress, store, **form)
+
+
+def _text_digest(
+    source: str, recipe: Recipe, permissions: Permissions, progress: Progress, store: Store, **form: Any
+) -> str:
+    """Return a digest of a text file's content or of a task's training split, or the name of a text on the hub."""
     if (task := task_of(source)) is not None:
         evaluator = for_training(recipe, task, permissions, progress)
         with attributing("evaluator", evaluator.name, type(evaluator)):
             return digest([source, evaluator.fingerprint()])
-    return _source_digest(source, store, packing=spec.packing, label_field=spec.label_field)
-
-
-def _source_digest(source: str, store: Store, **form: Any) -> str:
-    """Return a digest of a text file's content, or the name of a text on the hub."""
     check_source(source, again=True, **form)
     place = expanded(located("texts", source))
     return _file_digest(place, store) if place.is_file() else source

@@ -172,8 +172,7 @@ def check_source(
     """
     if task_of(source) is not None:
         raise CalibrationError(
-            f"{source}: a task's documents can only be the calibration text of a run; name a file, or a data set on "
-            "the hub"
+            f"{source}: only the commands read a task's documents; name a file, or a data set on the hub"
         )
     path = _file(source)
     named_so = _kind(path) in _JSON_SUFFIXES | _TEXT_SUFFIXES or source.startswith((".", "/", "~"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import Batch
+    from layerimp.evaluator import Document
+
+_AT_ONCE = 1000
+"""How many of the given documents are read at once."""
 
 
 class TextStream:
@@ -27,13 +31,14 @@ class TextStream:
     its original order, and does not keep it in memory.
 
     Args:
-        source: As in `load_calibration`.
+        source: As in `load_calibration`; if documents are given, only what they are called.
         tokenizer: The model's tokenizer.
         max_length: Tokens per row.
         batch_size: Rows per batch.
         field: The JSON field that holds the text.
         packing: How documents become rows; see `load_calibration`.
         without: The hashes of documents to leave out, such as those that a result is measured on.
+        documents: The documents, such as a task's training split; None to read them from the source.
     """
 
     def __init__(
@@ -46,19 +51,26 @@ class TextStream:
         field: str = "text",
         packing: Packing = "windows",
         without: frozenset[str] = frozenset(),
+        documents: Sequence[Document] | None = None,
     ) -> None:
-        check_source(source, again=True)
-        self.source = source
+        if documents is None:
+            check_source(source, again=True)
+        self.source, self._given = source, documents
         self._tokenizer, self._reader = tokenizer, Reader(field)
         self._max_length, self._batch_size, self._packing, self._without = max_length, batch_size, packing, without
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the source and the settings. For a file it covers the path, size and time, not the content."""
-        path = expanded(located("texts", self.source))
-        file = (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else self.source
+        """A hash of the text and the settings. Of a file it covers the path, size and time, not the content."""
         form = (self._reader.field, self._max_length, self._batch_size, self._packing, sorted(self._without))
-        return hashlib.blake2b(repr((file, form)).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(repr((self._origin(), form)).encode(), digest_size=16).hexdigest()
+
+    def _origin(self) -> object:
+        """Return what tells this text from others."""
+        if self._given is not None:
+            return self.source, sorted(self.documents)
+        path = expanded(located("texts", self.source))
+        return (str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else self.source
 
     def __iter__(self) -> Iterator[Batch]:
         rows = packed(
@@ -68,10 +80,16 @@ class TextStream:
             yield padded(batch)
 
     def _texts(self) -> Iterator[str]:
-        texts = (text for text, _ in documents_in(self.source, self._reader))
-        return (text for text in texts if document_hash(text) not in self._without)
+        given = self._given
+        documents = documents_in(self.source, self._reader) if given is None else _in_parts(given)
+        return (text for text, _ in documents if document_hash(text) not in self._without)
 
     @cached_property
     def documents(self) -> frozenset[str]:
         """A hash of each document; see `document_hash`."""
         return frozenset(map(document_hash, self._texts()))
+
+
+def _in_parts(documents: Sequence[Document]) -> Iterator[Document]:
+    for start in range(0, len(documents), _AT_ONCE):
+        yield from documents[start : start + _AT_ONCE]

@@ -66,7 +66,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         drawn = read_text(report, loaded, trained_on, progress)
         if recipe.keep is not None:
             drawn, evaluators = with_quality(report, loaded, drawn, evaluators, progress)
-        healers = HealerSet(made, further_text(recipe, loaded, drawn) if made else None, unfinished)
+        healers = HealerSet(made, further_text(recipe, loaded, drawn, allowed, progress) if made else None, unfinished)
         if made:
             check_text(recipe, evaluators, drawn, healers.further)
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)

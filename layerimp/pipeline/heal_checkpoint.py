@@ -74,7 +74,7 @@ def heal_checkpoint(
         theirs = load_model(recipe.model_copy(update=same), permissions, progress)
         record = record.model_copy(update={"num_blocks": len(theirs.stack)})
         drawn = draw(recipe, ours, trained_on, progress)
-        further = further_text(recipe, ours, drawn) or ()
+        further = further_text(recipe, ours, drawn, permissions, progress) or ()
         found = heal_beside(
             *(theirs.stack, ours.stack, record.removed, drawn, repairer),
             further=further,

@@ -8,15 +8,17 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
+from layerimp.calibration.documents import task_of
 from layerimp.calibration.sampling import document_hash
 from layerimp.calibration.stream import TextStream
 from layerimp.defaults import HEALER
 from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError
+from layerimp.evaluation.selection import for_training
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.loss import split
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.stages import calibration_values
+from layerimp.pipeline.stages import calibration_values, training_documents
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.registry.attribution import attributing, create
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.stages import Loaded
-    from layerimp.recipe import ComponentSpec, Recipe
+    from layerimp.recipe import ComponentSpec, Permissions, Recipe
     from layerimp.report.data import Report
     from layerimp.surgery.removal import Removal
 
@@ -86,7 +88,9 @@ def heal(
         )
 
 
-def further_text(recipe: Recipe, loaded: Loaded, drawn: CalibrationSet) -> TextStream | None:
+def further_text(
+    recipe: Recipe, loaded: Loaded, drawn: CalibrationSet, permissions: Permissions, progress: Progress
+) -> TextStream | None:
     """Return a recipe's further text for healing, without the documents that were drawn for calibration.
 
     Returns:
@@ -94,10 +98,12 @@ def further_text(recipe: Recipe, loaded: Loaded, drawn: CalibrationSet) -> TextS
 
     Raises:
         CalibrationError: the text does not exist.
+        TaskError: the text is a task's training split, and the task has none.
     """
     if recipe.heal_text is None:
         return None
-    settled = calibration_values(recipe, loaded.model, None)
+    task, settled = task_of(recipe.heal_text), calibration_values(recipe, loaded.model)
+    evaluator = None if task is None else for_training(recipe, task, permissions, progress)
     return TextStream(
         recipe.heal_text,
         loaded.tokenizer,
@@ -106,6 +112,7 @@ def further_text(recipe: Recipe, loaded: Loaded, drawn: CalibrationSet) -> TextS
         field=recipe.calibration.field,
         packing=settled["packing"],
         without=drawn.documents,
+        documents=None if evaluator is None else training_documents(evaluator, loaded),
     )
 
 

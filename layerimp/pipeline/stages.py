@@ -19,10 +19,12 @@ from layerimp.pipeline.resolve import source_anywhere
 from layerimp.registry.attribution import attributing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
-    from layerimp.evaluator import Evaluator
+    from layerimp.evaluator import Document, Evaluator
     from layerimp.progress import Progress
     from layerimp.recipe import CalibrationSpec, Permissions, Recipe
     from layerimp.report.data import Report
@@ -80,7 +82,7 @@ def load_model(recipe: Recipe, permissions: Permissions, progress: Progress, *, 
 
 
 def check_calibration(recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator | None:
-    """Check, before a model is loaded, that the calibration text exists.
+    """Check, before a model is loaded, that the calibration text and the further text exist.
 
     Returns:
         The evaluator of the task whose training split is the text; None for other texts.
@@ -90,7 +92,10 @@ def check_calibration(recipe: Recipe, permissions: Permissions, progress: Progre
     """
     spec = recipe.calibration
     if recipe.heal_text is not None:
-        check_source(recipe.heal_text, again=True)
+        if (further := task_of(recipe.heal_text)) is None:
+            check_source(recipe.heal_text, again=True)
+        else:
+            for_training(recipe, further, permissions, progress)
     if (task := task_of(str(spec.source))) is None:
         check_source(str(spec.source), packing=spec.packing, label_field=spec.label_field)
         return None
@@ -112,18 +117,27 @@ def draw(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, progress:
         CalibrationError: the text cannot be read, or is too short.
         OptionError: an option does not fit the model, such as labels for a language model.
     """
-    spec, settled = recipe.calibration, calibration_values(recipe, loaded.model, trained_on)
+    spec, settled = recipe.calibration, calibration_values(recipe, loaded.model)
     source = str(spec.source)
     amount: dict[str, Any] = {"samples": spec.samples, "batch_size": recipe.batch_size, "seed": recipe.seed}
     amount |= {name: settled[name] for name in ("max_length", "packing")}
     with progress.stage(f"read {spec.source}"):
         if trained_on is not None:
-            with attributing("evaluator", trained_on.name, type(trained_on)):
-                documents = trained_on.training_documents(loaded.model, loaded.tokenizer)
+            documents = training_documents(trained_on, loaded)
             return draw_calibration(documents, loaded.tokenizer, source=source, **amount)
         label2id = {name: int(number) for name, number in (loaded.model.config.label2id or {}).items()}
         fields: dict[str, Any] = {"field": spec.field, "label_field": spec.label_field, "label2id": label2id}
         return load_calibration(source, loaded.tokenizer, **fields, **amount)
+
+
+def training_documents(evaluator: Evaluator, loaded: Loaded) -> Sequence[Document]:
+    """Return the training split of an evaluator's task.
+
+    Raises:
+        TaskError: the task has none.
+    """
+    with attributing("evaluator", evaluator.name, type(evaluator)):
+        return evaluator.training_documents(loaded.model, loaded.tokenizer)
 
 
 def row_length(spec: CalibrationSpec, model: PreTrainedModel) -> int:
@@ -139,13 +153,13 @@ def row_length(spec: CalibrationSpec, model: PreTrainedModel) -> int:
     return length
 
 
-def calibration_values(recipe: Recipe, model: PreTrainedModel, trained_on: Evaluator | None) -> dict[str, Any]:
+def calibration_values(recipe: Recipe, model: PreTrainedModel) -> dict[str, Any]:
     """Return the fields of a recipe's calibration, with defaults that depend on the model, and absolute paths."""
     spec = recipe.calibration
     length = row_length(spec, model)
     if spec.label_field and not classifies(model):
         raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {type(model).__name__} is none")
-    rows = trained_on is not None and classifies(model)
+    rows = task_of(str(spec.source)) is not None and classifies(model)
     return spec.model_dump() | {
         "max_length": length,
         "packing": spec.packing or ("rows" if rows else "windows"),
@@ -157,5 +171,5 @@ def read_text(report: Report, loaded: Loaded, trained_on: Evaluator | None, prog
     """Draw the calibration set, and describe it in the report."""
     drawn = draw(report.recipe, loaded, trained_on, progress)
     report.calibration = drawn.description
-    report.resolved["calibration"] = calibration_values(report.recipe, loaded.model, trained_on)
+    report.resolved["calibration"] = calibration_values(report.recipe, loaded.model)
     return drawn

@@ -116,7 +116,8 @@ class Recipe(Part):
     heal_text: str | None = Field(
         None,
         description="Further text for healers that train, read as a stream: a JSONL or text file, a text that a plugin "
-        "ships, or a data set id on the hub. Documents that were drawn for calibration are left out.",
+        "ships, a data set id on the hub, or `task:NAME`, the training split of a task. Documents that were drawn for "
+        "calibration are left out.",
     )
     allow_overlap: bool = Field(
         False, description="Whether models may be healed on documents that a task also measures them on."

@@ -12,11 +12,13 @@ from layerimp_closedform import Rescale
 from support.fake_plugins import Install
 from support.mood import Run
 from support.published import checked
+from support.tiny import tiny
 from transformers import AutoModelForCausalLM
 
 from layerimp import Healer
 from layerimp.checkpoint.record import read_record
 from layerimp.healer import Case, Repair
+from layerimp.testing import tiny_tokenizer
 
 
 @pytest.fixture
@@ -190,6 +192,44 @@ def test_healers_that_train_get_further_text(
     written(file, *words)
     assert layerimp_command(*command, *asked)[0] == 0
     assert seen[2] == everything, "what was drawn for calibration is no part of it, in capitals or not"
+
+
+def test_the_training_split_of_a_task_is_further_text(
+    layerimp_command: Run, tmp_path: Path, plugged: Any, install: Install
+) -> None:
+    """A classifier reads it in rows, one per document, as it does its calibration text."""
+    tiny("distilbert", num_labels=2).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    (tmp_path / "sst2").mkdir()
+    words = [f"w{number}" for number in range(12)]
+    for split, noun in (("train", "w20"), ("dev", "w21")):
+        lines = [json.dumps({"sentence": f"w30 {word} {noun}", "label": n % 2}) for n, word in enumerate(words)]
+        (tmp_path / "sst2" / f"{split}.jsonl").write_text("\n".join(lines))
+    tokenizer, seen, drawn = tiny_tokenizer(), list[str](), list[str]()
+
+    class Reading(Healer):
+        """Keeps what it reads."""
+
+        name = "reading"
+        reads_further = True
+
+        def heal(self, case: Case) -> list[Repair]:
+            for texts, batches in ((seen, case.further), (drawn, [*case.batches, *case.held_out])):
+                texts.extend(
+                    tokenizer.decode(row, skip_special_tokens=True) for one in batches for row in one["input_ids"]
+                )
+            return [Repair(gap, "nothing") for gap in case.gaps]
+
+    plugged(install("reading", layerimp_healers=lambda: [Reading]))
+    task = "layerimp_sst2"
+    text = ("--calibration", f"task:{task}", "--samples", 8, "--max-length", 16, "--heal-text", f"task:{task}")
+    code, _, err = layerimp_command(
+        *("run", "--model", tmp_path / "model", *text, "--data-dir", tmp_path, "--tasks", task, "--count", 1),
+        *("--scorer", "block-influence", "--no-baselines", "--heal", "reading"),
+    )
+    assert code == 0, err
+    assert len(seen) == len(words) - 8
+    assert set(seen) < {f"w30 {word} w20" for word in words} - set(drawn)
 
 
 @pytest.mark.parametrize(

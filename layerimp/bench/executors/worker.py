@@ -169,13 +169,14 @@ class Worker:
         """
         first, outcomes, ready = assignment.cells[0], {}, {}
         text = (drawn or self.draw(assignment)) if "healing" in first.content else None
-        further = None if text is None else further_text(assignment.recipe, self._opened(assignment), text)
-        intact = self._opened(assignment).stack.model
+        loaded, recipe, allowed = self._opened(assignment), assignment.recipe, assignment.permissions
+        further = None if text is None else further_text(recipe, loaded, text, allowed, SILENT)
+        intact = loaded.stack.model
         for cell, wanted in zip(assignment.cells, assignment.measures, strict=True):
             try:
                 evaluators = fitting(self._prepared(assignment, wanted), intact, SILENT, lenient=False)
                 if text is not None:
-                    check_text(assignment.recipe, evaluators, text, further)
+                    check_text(recipe, evaluators, text, further)
                 ready[cell.key] = evaluators
             except Exception as error:
                 outcomes[cell.key] = failure(cell.key, error)
@@ -183,7 +184,7 @@ class Worker:
             return outcomes
         who = "pruned" if first.content["blocks"] else ORIGINAL
         with self._left(assignment, text, further) as (stack, result):
-            evaluation = Evaluation(stack.model, self._opened(assignment).tokenizer, SILENT, {})
+            evaluation = Evaluation(stack.model, loaded.tokenizer, SILENT, {})
             for key, evaluators in ready.items():
                 try:
                     outcomes[key] = Outcome(key, {**packed(evaluation.of(evaluators, "quality", who)), **result})
