@@ -12,6 +12,7 @@ from layerimp_closedform import Rescale
 from support.fake_plugins import Install
 from support.mood import Run
 from support.published import checked
+from support.sst2 import write_sst2
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM
 
@@ -200,11 +201,8 @@ def test_the_training_split_of_a_task_is_further_text(
     """A classifier reads it in rows, one per document, as it does its calibration text."""
     tiny("distilbert", num_labels=2).save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
-    (tmp_path / "sst2").mkdir()
     words = [f"w{number}" for number in range(12)]
-    for split, noun in (("train", "w20"), ("dev", "w21")):
-        lines = [json.dumps({"sentence": f"w30 {word} {noun}", "label": n % 2}) for n, word in enumerate(words)]
-        (tmp_path / "sst2" / f"{split}.jsonl").write_text("\n".join(lines))
+    write_sst2(tmp_path, [f"w30 {word} w20" for word in words], [f"w30 {word} w21" for word in words])
     tokenizer, seen, drawn = tiny_tokenizer(), list[str](), list[str]()
 
     class Reading(Healer):

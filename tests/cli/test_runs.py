@@ -14,6 +14,7 @@ from layerimp_baselines import Depth
 from safetensors.torch import load_file
 from support.fake_plugins import Install, Plug
 from support.mood import Run
+from support.sst2 import write_sst2
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM
 
@@ -196,10 +197,7 @@ def test_labels_reach_a_classifier(layerimp_command: Run, tmp_path: Path) -> Non
 def test_a_task_brings_its_labels_to_a_classifier(layerimp_command: Run, tmp_path: Path) -> None:
     tiny("distilbert", num_labels=2).save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
-    (tmp_path / "sst2").mkdir()
-    lines = [json.dumps({"sentence": "a good film", "label": number % 2}) for number in range(6)]
-    for split in ("train", "dev"):
-        (tmp_path / "sst2" / f"{split}.jsonl").write_text("\n".join(lines))
+    write_sst2(tmp_path, ["a good film"] * 6, ["a good film"] * 6)
     arguments = ["--model", tmp_path / "model", "--calibration", "task:layerimp_sst2", "--data-dir", tmp_path]
     code, out, err = layerimp_command("score", *arguments, "--samples", 6, "--max-length", 16, "--json")
     assert code == 0, err

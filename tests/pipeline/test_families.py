@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import datasets
 import pytest
 import torch
 import transformers
+from support.sst2 import write_sst2
 from support.tiny import tiny
 
 import layerimp
@@ -40,7 +40,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "DistilBERT": ("distilbert", {"num_labels": 2}),
 }
-SENTENCES = ["a great film", "an awful film", "good and big", "the film was bad", "a good cat", "he was awful"] * 2
+SENTENCES = ["an awful film", "a great film", "the film was bad", "good and big", "he was awful", "a good cat"] * 2
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -49,10 +49,7 @@ def test_a_family_goes_through_a_run(family: str, tmp_path: Path, monkeypatch: p
     name, changes = FAMILIES[family]
     tiny(name, **changes).save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
-    (tmp_path / "sst2").mkdir()
-    lines = [json.dumps({"sentence": text, "label": (number + 1) % 2}) for number, text in enumerate(SENTENCES)]
-    for split in ("train", "dev"):
-        (tmp_path / "sst2" / f"{split}.jsonl").write_text("\n".join(lines))
+    write_sst2(tmp_path, SENTENCES, SENTENCES)
     scorers = ["avss", "gbis", "lrp", "cim"]
     values = {
         "model": str(tmp_path / "model"),
