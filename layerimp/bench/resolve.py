@@ -74,7 +74,8 @@ def resolve(
         with progress.stage(f"read the files of {label}"):
             identity = digest([_model_digest(recipe.model, store), dtype])
             text = _calibration_digest(recipe, permissions, progress, store)
-            further = recipe.heal_text and _text_digest(recipe.heal_text, recipe, permissions, progress, store)
+            more = recipe.heal_text
+            further = None if more is None else _text_digest(more, recipe, permissions, progress, store)
         models[label] = Subject(recipe=recipe, identity=identity, text=text, heal_text=further, measures=measures)
     return Layout(grid=grid, models=models, scorers=scorers, pruners=pruners, healers=healers)
 

