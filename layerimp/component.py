@@ -47,11 +47,13 @@ class Component(ABC):
         Config: The options, each with a type, a default and a description.
         reference: The source of the method: paper and equation.
         config: This instance's options.
+        parts: Other components that this instance has made and works with. If their code changes, so may its results.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[Options]] = Options
     reference: ClassVar[str] = ""
+    parts: tuple[Component, ...] = ()
 
     def __init__(self, config: Any = None) -> None:
         self.config: Any = self.Config() if config is None else config

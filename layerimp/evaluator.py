@@ -15,6 +15,7 @@ from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Self
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -227,6 +228,19 @@ class Evaluator(Component):
         Raises:
             InputError: an option is wrong, such as a task that does not exist.
         """
+
+    def for_task(self, task: str) -> Self:
+        """Make and prepare an evaluator of a single task, with the other options of this one.
+
+        A grid measures its tasks one at a time. This evaluator, with all the tasks, is prepared first.
+
+        Raises:
+            InputError: the task does not exist, or cannot be loaded.
+        """
+        one = type(self)(self.config.model_copy(update={"tasks": (task,)}))
+        one.progress = self.progress
+        one.prepare()
+        return one
 
     def check(self, model: PreTrainedModel) -> None:
         """Refuse a model that cannot be measured, before any long work starts.

@@ -42,7 +42,7 @@ class Mender(Part):
     """A healer of the grid."""
 
     spec: ComponentSpec = Field(description="The healer's name and options.")
-    code: str = Field(description="A digest of the healer's source.")
+    code: str = Field(description="A digest of the source of the healer and of its parts.")
 
 
 class Measure(Part):
@@ -51,12 +51,6 @@ class Measure(Part):
     evaluator: str = Field(description="The label of the evaluator.")
     task: str = Field(description="The task, or the evaluator's label if the evaluator uses no tasks.")
     tag: str = Field(description="A fingerprint of everything except the model that can change the metrics.")
-
-    def within(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with only this evaluator, and with only this task if the evaluator uses tasks."""
-        tasks = (self.task,) if self.task in (recipe.tasks or ()) else ()
-        evaluators = {self.evaluator: recipe.evaluators[self.evaluator]}
-        return recipe.model_copy(update={"tasks": tasks, "evaluators": evaluators})
 
 
 class Subject(Part):
@@ -184,8 +178,12 @@ class Layout(Part):
             "code": mender.code,
             "calibration": self._calibration(model, seed),
         }
-        if further := self.models[model].heal_text:  # older stores have no `heal_text`; see `scoring`
-            content["healing"]["heal_text"] = further
+        settings = {"heal_text": self.models[model].heal_text} | {
+            name: getattr(self.grid, name) for name in ("batch_size", "allow_overlap")
+        }
+        # Defaults are left out of the keys, so that healed cells of older stores keep theirs; see `scoring`.
+        defaults = Grid.model_fields
+        content["healing"] |= {name: value for name, value in settings.items() if value != defaults[name].default}
         return Cell("evaluation", model, content, healer=healer, seed=seed)
 
     def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[Step, ...]:

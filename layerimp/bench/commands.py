@@ -16,7 +16,7 @@ from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
 from layerimp.bench.scheduler import Scheduler, Unwatched, Watcher
-from layerimp.bench.store import FILE, Store
+from layerimp.bench.store import FILE, Store, check_place
 from layerimp.checkpoint.staging import check_name
 from layerimp.errors import OptionError, OutputError, unknown_name
 from layerimp.models.devices import device_named
@@ -95,6 +95,7 @@ def check_grid(
     check_kind(grid, Grid)
     _check_engine(engine, address, workers, device)
     check_name(output)
+    check_place(output)
     for spec in grid.models.values():
         refuse_precious(expanded(output).absolute(), spec.model)
     _check_amounts(grid, permissions)

@@ -14,7 +14,7 @@ from layerimp.blocks.modes import quiet
 from layerimp.calibration.documents import check_source, task_of
 from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, ModelError, OptionError
-from layerimp.evaluation.selection import SHARED, for_training, prepared
+from layerimp.evaluation.selection import SHARED, for_training, prepared, prepared_for, reads_tasks
 from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import configuration, float32_stands_in, stored_in
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from layerimp.bench.grid import Grid
     from layerimp.bench.store import Store
+    from layerimp.component import Component
     from layerimp.progress import Progress
     from layerimp.steps import Cuts
 
@@ -61,7 +62,7 @@ def resolve(
     scorers = _entrants(grid, progress)
     pruners = {label: _chooser(spec, grid.cuts) for label, spec in grid.pruners.items()}
     made = healers_of(grid.healers, grid.heal_text)
-    healers = {label: Mender(spec=grid.healers[label], code=_code(type(healer))) for label, healer in made.items()}
+    healers = {label: Mender(spec=grid.healers[label], code=_code_of(healer)) for label, healer in made.items()}
     models = {}
     for label in grid.models:
         resolved = anywhere(resolve_recipe(grid.recipe(label)))
@@ -113,13 +114,10 @@ def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:
 
 def _refusal(spec: ComponentSpec) -> str | None:
     """Tell why a scorer cannot score seams; None if it can, or if that is not known without a model."""
-    try:
-        made = create("scorer", spec.name, spec.options, 1)
-    except LayerimpError:
+    if (sample := _for_one_block(spec)) is None:
         return None
-    assert isinstance(made, Scorer)
-    with attributing("scorer", spec.name, type(made)):
-        return made.refusal("seam")
+    with attributing("scorer", spec.name, type(sample)):
+        return sample.refusal("seam")
 
 
 def _entrant(label: str, spec: ComponentSpec) -> Entrant:
@@ -129,21 +127,32 @@ def _entrant(label: str, spec: ComponentSpec) -> Entrant:
     cls = registry().get("scorer", spec.name)
     assert issubclass(cls, Scorer)
     blind, seeded = is_blind(spec.name), "seed" in cls.Config.model_fields
-    return Entrant(spec=spec, blind=blind, seeded=seeded, shards=not blind and _shards(spec, cls), code=_code(cls))
+    sample = _for_one_block(spec)
+    sweep = getattr(sample, "sweep", None)
+    shards = not blind and sweep is not None and not sweep.whole
+    code = _code(cls) if sample is None else _code_of(sample)
+    return Entrant(spec=spec, blind=blind, seeded=seeded, shards=shards, code=code)
 
 
-def _shards(spec: ComponentSpec, cls: type[Scorer]) -> bool:
-    """Whether a scorer's sweep works on parts of the set; False if the scorer cannot be made for a single block."""
+def _for_one_block(spec: ComponentSpec) -> Scorer | None:
+    """Make a scorer of a single block, to look at; None if it cannot be made for a single one."""
     try:
-        sweep = getattr(create("scorer", spec.name, spec.options, 1), "sweep", None)
+        made = create("scorer", spec.name, spec.options, 1)
     except LayerimpError:
-        return False
-    return sweep is not None and not sweep.whole
+        return None
+    assert isinstance(made, Scorer)
+    return made
 
 
 def _chooser(spec: ComponentSpec, cuts: Cuts) -> Chooser:
     pruner = made_pruner(spec, cuts)
-    return Chooser(spec=spec, nested=pruner.nested, code=_code(type(pruner)))
+    return Chooser(spec=spec, nested=pruner.nested, code=_code_of(pruner))
+
+
+def _code_of(component: Component) -> str:
+    """Return a digest of the source of a component and of its parts."""
+    own = _code(type(component))
+    return digest([own, *map(_code_of, component.parts)]) if component.parts else own
 
 
 def _code(cls: type) -> str:
@@ -155,6 +164,7 @@ def _code(cls: type) -> str:
 
 
 def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> list[Measure]:
+    prepared(recipe, permissions, progress)  # refuses what is wrong with the tasks together, such as two of one name
     found = []
     settings = recipe.model_dump(mode="json", include=set(SHARED - {"tasks", "batch_size"}))
     for label, spec in recipe.evaluators.items():
@@ -162,12 +172,11 @@ def _measures(recipe: Recipe, permissions: Permissions, progress: Progress) -> l
         assert issubclass(cls, Evaluator)
         if cls.kind != "quality":
             raise OptionError(f"the evaluator {label!r} measures costs; a grid compares what is left of the quality")
-        for task in recipe.tasks or () if "tasks" in cls.Config.model_fields else (label,):
-            one = Measure(evaluator=label, task=task, tag="")
-            evaluator = prepared(one.within(recipe), permissions, progress)[label]
+        for task in recipe.tasks or () if reads_tasks(spec) else (label,):
+            evaluator = prepared_for(label, task, recipe, permissions, progress)
             with attributing("evaluator", label, cls):
                 tag = evaluator.fingerprint() or digest([_code(cls), spec.model_dump(), task, settings])
-            found.append(one.model_copy(update={"tag": tag}))
+            found.append(Measure(evaluator=label, task=task, tag=tag))
     return found
 
 

@@ -70,8 +70,7 @@ class Store:
     def __init__(self, directory: Path, *, write: bool = True) -> None:
         self.directory = directory
         self._path = path = directory / FILE
-        if not path.exists() and (why_not := _why_not(directory, write=write)):
-            raise OutputError(f"{directory} is no output of layerimp bench: it {why_not}")
+        check_place(directory, write=write)
         self._is_new = write and not path.exists()
         lock_is_new = not (directory / LOCK).exists()
         self._lock = FileLock(directory / LOCK)
@@ -208,6 +207,16 @@ class Store:
         """Store the digest of a file."""
         with self._answered(), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (path, stamp, digest))
+
+
+def check_place(directory: Path, *, write: bool = True) -> None:
+    """Refuse a directory that holds no store and, if one is to be written, has no place for one.
+
+    Raises:
+        OutputError: the directory holds other files, or cannot be read.
+    """
+    if not (directory / FILE).exists() and (why_not := _why_not(directory, write=write)):
+        raise OutputError(f"{directory} is no output of layerimp bench: it {why_not}")
 
 
 def _why_not(directory: Path, *, write: bool) -> str:

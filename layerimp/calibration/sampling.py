@@ -36,7 +36,9 @@ class Calibration(TypedDict):
     labels: NotRequired[
         Annotated[dict[str, int], Field(description="For a classifier: how many rows have each label.")]
     ]
-    fingerprint: Annotated[str, Field(description="A hash of the tokens and the labels: equal text has equal scores.")]
+    fingerprint: Annotated[
+        str, Field(description="A hash of the rows and their labels, whatever the order: equal text has equal scores.")
+    ]
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,11 @@ class CalibrationSet:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the token ids and the labels. It does not depend on the batch size, and neither do scores."""
-        content = (self.rows, self.labels) if self.labels else self.rows
+        """A hash of the token ids and the labels.
+
+        It depends neither on the batch size nor on the order of the rows, and but for rounding neither do scores.
+        """
+        content = sorted(zip(self.rows, self.labels, strict=True)) if self.labels else sorted(self.rows)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property

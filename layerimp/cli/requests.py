@@ -13,7 +13,7 @@ from layerimp.errors import OptionError, unknown_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from layerimp.bench.grid import Grid
+    from layerimp.bench.grid import Grid, ModelSpec
     from layerimp.recipe import Described, Part, Permissions, Recipe
 
 _CALIBRATION = ("field", "packing", "label_field", "samples", "max_length")
@@ -67,10 +67,29 @@ def grid_from(recipe: Path | None = None, **given: Any) -> Grid:
         values["models"] = _models(model, values.get("models"))
     ratios = given.get("ratio") or []
     grid = made(Grid, _with_amounts(values, ratios, ratios=ratios or None, counts=given.get("count") or None))
+    models = {label: _with_said(spec, given) for label, spec in grid.models.items()}
+    return _with_options(grid.model_copy(update={"models": models}), given.get("set_") or [])
+
+
+def _with_said(spec: ModelSpec, given: Mapping[str, Any]) -> ModelSpec:
+    """Return a model of a grid with the options of the command line in place of its own fields."""
+    from layerimp.recipe import made
+
+    said: dict[str, Any] = {}
     if (dtype := given.get("dtype")) is not None:
-        models = {label: spec.model_copy(update={"dtype": dtype}) for label, spec in grid.models.items()}
-        grid = grid.model_copy(update={"models": models})
-    return _with_options(grid, given.get("set_") or [])
+        said["dtype"] = dtype
+    if given.get("tasks"):
+        said["tasks"] = None  # as the grid
+    if spec.calibration is not None and (chosen := _chosen_text(given)):
+        own = spec.calibration.model_dump(exclude_unset=True)
+        said["calibration"] = made(type(spec.calibration), own | chosen)
+    return spec.model_copy(update=said)
+
+
+def _chosen_text(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the calibration text that the command line gives."""
+    text = {"source": given.get("calibration")} | {name: given.get(name) for name in _CALIBRATION}
+    return {name: value for name, value in text.items() if value is not None}
 
 
 def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,8 +114,7 @@ def _values(kind: type[Part], file: Path | None, given: Mapping[str, Any]) -> di
         said["tasks"] = _tasks(",".join(tasks))
     if given.get("no_baselines"):
         said["baselines"] = {}
-    text = {"source": given.get("calibration")} | {name: given.get(name) for name in _CALIBRATION}
-    if chosen := {name: value for name, value in text.items() if value is not None}:
+    if chosen := _chosen_text(given):
         before = values.get("calibration") or {}
         if not isinstance(before, dict):
             raise OptionError(f"calibration is a mapping, got {before!r}")

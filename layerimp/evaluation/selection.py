@@ -22,9 +22,9 @@ SHARED = frozenset({"tasks", "task_path", "data_dir", "limit", "num_fewshot", "b
 """The settings of a run that an evaluator receives if its options have a field of that name."""
 
 
-def reads_tasks(recipe: Recipe) -> bool:
-    """Whether one of a recipe's evaluators measures tasks."""
-    return any(map(_reads_tasks, recipe.evaluators.values()))
+def reads_tasks(spec: ComponentSpec) -> bool:
+    """Whether an evaluator measures tasks."""
+    return "tasks" in registry().get("evaluator", spec.name).Config.model_fields
 
 
 def compares(recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> bool:
@@ -38,8 +38,18 @@ def prepared(recipe: Recipe, permissions: Permissions, progress: Progress) -> di
     Raises:
         InputError: an option or a task is wrong.
     """
-    wanted = {label: spec for label, spec in recipe.evaluators.items() if recipe.tasks or not _reads_tasks(spec)}
+    wanted = {label: spec for label, spec in recipe.evaluators.items() if recipe.tasks or not reads_tasks(spec)}
     return {label: _made(spec, recipe, permissions, progress) for label, spec in wanted.items()}
+
+
+def prepared_for(label: str, task: str, recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator:
+    """Make and prepare one of a recipe's evaluators, for one of its tasks if the evaluator measures tasks.
+
+    Raises:
+        InputError: an option or the task is wrong.
+    """
+    spec = recipe.evaluators[label]
+    return _made(spec, recipe, permissions, progress, task if reads_tasks(spec) else None)
 
 
 def for_training(recipe: Recipe, task: str, permissions: Permissions, progress: Progress) -> Evaluator:
@@ -49,10 +59,13 @@ def for_training(recipe: Recipe, task: str, permissions: Permissions, progress: 
         InputError: an option or the task is wrong.
     """
     spec = next(filter(_knows_training, recipe.evaluators.values()), ComponentSpec(name=HARNESS))
-    return _made(spec, recipe.model_copy(update={"tasks": (task,)}), permissions, progress)
+    return _made(spec, recipe, permissions, progress, task)
 
 
-def _made(spec: ComponentSpec, recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator:
+def _made(
+    spec: ComponentSpec, recipe: Recipe, permissions: Permissions, progress: Progress, task: str | None = None
+) -> Evaluator:
+    """Make and prepare an evaluator, for all tasks of the recipe or for a single one."""
     settings = recipe.model_dump(include=set(SHARED)) | {"allow_task_code": permissions.allow_task_code}
     cls = registry().get("evaluator", spec.name)
     if forbidden := PERMISSIONS.intersection(spec.options):
@@ -62,6 +75,8 @@ def _made(spec: ComponentSpec, recipe: Recipe, permissions: Permissions, progres
     assert isinstance(evaluator, Evaluator)
     evaluator.progress = progress
     with attributing("evaluator", spec.name, cls):
+        if task is not None:
+            return evaluator.for_task(task)
         evaluator.prepare()
     return evaluator
 
@@ -106,10 +121,6 @@ def fitting(
             continue
         found[label] = evaluator
     return found
-
-
-def _reads_tasks(spec: ComponentSpec) -> bool:
-    return "tasks" in registry().get("evaluator", spec.name).Config.model_fields
 
 
 def _knows_training(spec: ComponentSpec) -> bool:

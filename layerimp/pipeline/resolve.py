@@ -93,6 +93,11 @@ def told(asked: Recipe, resolved: Recipe, reads: Collection[str]) -> str:
         used["--model DIR"] = f"model {resolved.model}"
     if "calibration" in reads and asked.calibration.source is None:
         used["--calibration FILE"] = f"calibration text {resolved.calibration.source}"
-    if "tasks" in reads and asked.tasks is None and resolved.tasks and reads_tasks(resolved):
+    if (
+        "tasks" in reads
+        and asked.tasks is None
+        and resolved.tasks
+        and any(map(reads_tasks, resolved.evaluators.values()))
+    ):
         used["--tasks NAMES"] = f"tasks {', '.join(resolved.tasks)}"
     return f"by default: {'; '.join(used.values())} (your own: {' '.join(used)})" if used else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -75,6 +76,22 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
+def _read(text: str) -> Any:
+    """Parse JSON or YAML. YAML does not allow all JSON, such as tabs and characters written as surrogate pairs."""
+    try:
+        return json.loads(text, object_pairs_hook=_mapping)
+    except json.JSONDecodeError:
+        return read_yaml(text)
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return found
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """Read the values of a recipe file in YAML or JSON.
 
@@ -83,7 +100,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
             allow.
     """
     try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
+        values = _read(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

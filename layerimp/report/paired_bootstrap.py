@@ -47,15 +47,19 @@ class Estimate:
 
     @classmethod
     def of(cls, metrics: Sequence[Metric]) -> Estimate:
-        """Make an estimate of a metric by repeat, on the scale for comparisons: a perplexity as the loss per unit."""
+        """Make an estimate of a metric by repeat, on the scale for comparisons: a perplexity as the loss per unit.
+
+        The loss is in nats, or in bits if the metric itself is.
+        """
         first = metrics[0]
         likelihoods = [metric.likelihood for metric in metrics]
         alike = all(metric.count == first.count for metric in metrics)
         if alike and all(one is not None and math.isfinite(one.loss) for one in likelihoods):
             known = [one for one in likelihoods if one is not None]
-            points = np.array([one.loss for one in known])
+            nat = 1 / math.log(2) if known[0].bits else 1.0
+            points = nat * np.array([one.loss for one in known])
             units = np.array(known[0].units)
-            losses = -resampled(first.task, np.array([one.totals for one in known]).T)
+            losses = -nat * resampled(first.task, np.array([one.totals for one in known]).T)
             weights = resampled(first.task, units[:, None])
             # A resample with only empty documents carries no information.
             return cls(points, np.divide(losses, weights, out=losses * 0 + points, where=weights > 0), len(units))

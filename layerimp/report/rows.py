@@ -191,10 +191,12 @@ class Rows:
 
 
 def _scale(metrics: Sequence[Metric]) -> Scale:
-    """Return the scale on which a figure of these metrics is shown: a loss as its perplexity."""
+    """Return the scale on which an estimate of these metrics is shown: a loss as its perplexity."""
     first = metrics[0].likelihood if metrics else None
-    known = first is not None and all(m.likelihood is not None and math.isfinite(m.likelihood.loss) for m in metrics)
-    return first.metric if known and first is not None else float
+    if first is None or first.bits:
+        return float
+    known = all(m.likelihood is not None and math.isfinite(m.likelihood.loss) for m in metrics)
+    return first.metric if known else float
 
 
 def _retention(original: Metric, metrics: Sequence[Metric]) -> Interval | None:

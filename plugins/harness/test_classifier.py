@@ -55,8 +55,8 @@ def task_path(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def harness(task_path: Path, task: str, **options: Any) -> Harness:
-    return Harness(Harness.Config(tasks=(task,), task_path=task_path, **options))
+def harness(task_path: Path, *tasks: str, **options: Any) -> Harness:
+    return Harness(Harness.Config(tasks=tasks, task_path=task_path, **options))
 
 
 def model_of(name: str, **changes: Any) -> Any:
@@ -109,6 +109,25 @@ def test_labels_that_differ_are_mapped(task_path: Path) -> None:
     assert metric.value == pytest.approx(direct(model, task_path, ("one",), (0, 1, 2)))
     with pytest.raises(TaskError, match=r"say which is which: --set harness.labels='\{.bad.: .LABEL., .great"):
         harness(task_path, "single", labels={**mapping, "awful": "positive"}).check(model)
+
+
+def test_labels_may_name_the_choices_of_several_tasks(task_path: Path) -> None:
+    """A grid measures them one at a time, with the labels of all."""
+    (task_path / "other.yaml").write_text(
+        TASK.format(name="other", fields="[one]").replace("[bad, great, awful]", "[low, high, none]")
+    )
+    names = {0: "negative", 1: "positive", 2: "neutral"}
+    model = model_of("bert", id2label=names, label2id={name: number for number, name in names.items()})
+    labels = {"bad": "negative", "great": "positive", "awful": "neutral"}
+    labels |= {"low": "negative", "high": "neutral", "none": "positive"}
+    both = harness(task_path, "single", "other", labels=labels)
+    both.prepare()
+    together = {metric.task: metric.value for metric in both.evaluate(model, tiny_tokenizer())}
+    alone = {task: both.for_task(task).evaluate(model, tiny_tokenizer())[0].value for task in ("single", "other")}
+    assert alone == together
+    assert alone["other"] == pytest.approx(direct(model, task_path, ("one",), (0, 2, 1)))
+    with pytest.raises(TaskError, match="no task has the choice 'hihg', which the option labels names"):
+        harness(task_path, "single", "other", labels={**labels, "hihg": "positive"}).prepare()
 
 
 @pytest.mark.parametrize(

@@ -82,10 +82,20 @@ def test_what_changes_healing_is_another_cell() -> None:
         cell(calibration={"samples": 3}),
         cell(healers={"linear": {"options": {"ridges": [0.1]}}}),
         cell(healers={"linear": {"name": "rescale"}}),
+        cell(batch_size=1),  # a healer that trains makes its steps from batches
+        cell(allow_overlap=True),
         edited.evaluation("one", (1,), edited.models["one"].measures[0], "linear", 0),
     ]
     assert len({each.key for each in different}) == len(different)
     assert cell(seed=1).key == cell(1).key
+
+
+def test_unhealed_cells_go_by_no_setting_of_healing() -> None:
+    def cell(**changes: Any) -> Cell:
+        one = layout(**HEALED | changes)
+        return one.evaluation("one", (1,), one.models["one"].measures[0])
+
+    assert cell().key == cell(batch_size=1).key == cell(allow_overlap=True).key
 
 
 def test_equal_choices_of_one_repeat_share_a_healed_cell(tmp_path: Path) -> None:

@@ -62,6 +62,23 @@ def test_an_edited_healer_is_another_one(
     assert before["linear"].code != after["linear"].code
 
 
+def test_an_edited_part_makes_another_healer(
+    model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source of the healer in `distill.first` counts as well."""
+
+    def code(place: str) -> str:
+        healers = {"distill": {"options": {"first": "linear"}}}
+        return real(model_dir, calibration_file, [task], tmp_path / place, healers=healers).healers["distill"].code
+
+    before = code("before")
+    package = tmp_path / "edited"
+    shutil.copytree(Path(str(layerimp_closedform.__file__)).parent, package)
+    (package / "rescale.py").write_text((package / "rescale.py").read_text() + "# edited\n")
+    monkeypatch.setattr(layerimp_closedform, "__file__", str(package / "__init__.py"))
+    assert code("after") != before
+
+
 def test_further_text_is_part_of_a_healed_cell_and_of_no_other(
     model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path
 ) -> None:
@@ -210,9 +227,11 @@ def test_healing_on_the_documents_of_a_task_is_refused(
     assert set(row_of(found).entries) == {"avss", "depth"}
     assert all("shares" in why and "(--allow-overlap)" in why for _, why in found.failures)
     assert len(found.failures) == 2
-    allowed = real(model_dir, text, [task], tmp_path / "allowed", **everything, allow_overlap=True)
-    _, found = run(allowed, tmp_path / "allowed")
+    allowed = real(model_dir, text, [task], tmp_path / "refused", **everything, allow_overlap=True)
+    _, found = run(allowed, tmp_path / "refused")  # the refusal is not remembered
     assert found.failures == []
+    _, found = run(grid, tmp_path / "refused")  # nor is the permission
+    assert len(found.failures) == 2
 
 
 def test_a_small_grid_from_the_command_line(

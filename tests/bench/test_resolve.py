@@ -20,7 +20,7 @@ from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
 from layerimp.bench.store import Store
 from layerimp.component import Options
-from layerimp.errors import OptionError
+from layerimp.errors import OptionError, TaskError
 from layerimp.evaluator import Evaluator, Metric
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, made
@@ -141,6 +141,13 @@ def test_another_revision_on_the_hub_is_another_model(place: Path, monkeypatch: 
         found.append(keys(settled(models={"tiny": "someone/tiny"})))
     assert not set(found[0]) & set(found[1])
     assert keys(settled(models={"tiny": "someone/tiny"})) == found[1]
+
+
+def test_two_tasks_of_one_name_are_refused(place: Path) -> None:
+    """Otherwise the figures of one would take the place of the other's."""
+    shutil.copytree(place, place / "again")
+    with pytest.raises(TaskError, match="two of the tasks are named 'mood'"):
+        settled(tasks=["mood.yaml", "again/mood.yaml"])
 
 
 def test_tasks_of_an_evaluator_without_a_fingerprint_are_apart(install: Install, plugged: Plug, place: Path) -> None:

@@ -115,6 +115,13 @@ def test_the_first_rows_are_those_of_a_smaller_draw(numbered: Path, packing: Any
     assert load(7).first(9) == load(7)
 
 
+def test_draws_of_everything_have_one_fingerprint(numbered: Path) -> None:
+    """Each seed shuffles, and the order changes no score."""
+    drawn = [load_calibration(numbered, tokenizer(), samples=12, packing="rows", seed=seed) for seed in (0, 1)]
+    assert drawn[0].rows != drawn[1].rows
+    assert drawn[0].fingerprint == drawn[1].fingerprint
+
+
 def test_the_fingerprint_follows_the_tokens_only(numbered: Path) -> None:
     def load(**changes: Any) -> CalibrationSet:
         return load_calibration(numbered, tokenizer(), **{"samples": 6, "max_length": 8, **changes})

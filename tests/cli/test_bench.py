@@ -222,6 +222,16 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
     assert f"scoring{after['scoring'][0]}of{after['scoring'][1]}" in out.replace(" ", "")
 
 
+@pytest.mark.parametrize("only", [(), ("--dry-run",)])
+def test_a_directory_of_other_files_is_refused(
+    layerimp_command: Run, grid: Path, tmp_path: Path, only: tuple[str, ...]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+    code, _, err = layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "out", *only)
+    assert (code, err) == (2, f"layerimp: {tmp_path / 'out'} is no output of layerimp bench: it holds other files\n")
+
+
 def test_every_schema_is_printed(layerimp_command: Run) -> None:
     """The printed schema of a grid accepts exactly what a recipe file may hold."""
     code, out, _ = layerimp_command("schema", "--json")

@@ -116,6 +116,23 @@ def test_settings_find_their_home(recipe_file: Path, setting: str, home: str, ex
     assert (part if home == "pruner" else part[setting.split(".")[0]]).options == expected
 
 
+def test_options_win_over_what_a_model_of_a_grid_says(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    text = "{source: own.txt, samples: 32, packing: rows}"
+    file.write_text(f"models: {{own: {{model: m, tasks: [a], calibration: {text}}}, plain: m}}\ntasks: [b]\n")
+
+    def found(**options: Any) -> list[tuple[Any, ...]]:
+        grid = grid_from(file, **options)
+        recipes = [grid.recipe(label) for label in ("own", "plain")]
+        return [(one.tasks, one.calibration.source, one.calibration.samples) for one in recipes]
+
+    assert found() == [(("a",), "own.txt", 32), (("b",), None, 64)]
+    assert found(tasks=["c"]) == [(("c",), "own.txt", 32), (("c",), None, 64)]
+    assert found(samples=8) == [(("a",), "own.txt", 8), (("b",), None, 8)]
+    assert found(calibration="given.txt") == [(("a",), "given.txt", 32), (("b",), "given.txt", 64)]
+    assert grid_from(file, samples=8).recipe("own").calibration.packing == "rows"
+
+
 def test_a_model_of_a_grid_keeps_its_dtype_wherever_it_is(tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text("models: {small: {model: hub/small, dtype: bfloat16}, plain: hub/plain}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         recipe_from(path)
     assert "\n" not in str(caught.value)
+
+
+def test_all_json_is_read(tmp_path: Path) -> None:
+    """YAML knows neither tabs nor pairs of surrogates, which is how `json.dumps` writes the name of such a file."""
+    path = tmp_path / "recipe.json"
+    recipe = {"model": "m", "calibration": {"source": "/texts/\N{GRINNING FACE}.jsonl"}}
+    path.write_text(json.dumps(recipe, indent="\t"))
+    assert read_recipe(path) == recipe
 
 
 def test_one_value_may_have_several_aliases(tmp_path: Path) -> None:

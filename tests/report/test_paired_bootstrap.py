@@ -168,6 +168,20 @@ def test_perplexities_are_compared_in_the_loss_per_unit() -> None:
     assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 59) * error, rel=0.05)
 
 
+def test_bits_are_compared_in_bits() -> None:
+    """A difference has the unit of the metric, unless that is a perplexity."""
+    one, other = (
+        Metric(
+            "t", "bits_per_byte", -sum(totals) / 6 / math.log(2), likelihood=Likelihood(totals, (4.0, 2.0), bits=True)
+        )
+        for totals in ((-3.0, -1.0), (-6.0, -2.5))
+    )
+    found = difference(Estimate.of([other]), Estimate.of([one]), paired=False)
+    assert found.mean == pytest.approx(other.value - one.value)
+    nats = [Estimate.of([perplexity(list(each.likelihood.totals), [4.0, 2.0])]) for each in (other, one)]  # type: ignore[union-attr]
+    assert difference(*nats, paired=False).high == pytest.approx((found.high or 0) * math.log(2))
+
+
 def test_the_error_of_a_perplexity_is_one_of_the_loss() -> None:
     rng = np.random.default_rng(3)
     units = rng.integers(20, 200, 40).astype(float)

@@ -20,7 +20,7 @@ from layerimp.defaults import ORIGINAL
 from layerimp.errors import LayerimpError, ModelError, one_line
 from layerimp.evaluation.packing import packed
 from layerimp.evaluation.runner import Evaluation
-from layerimp.evaluation.selection import fitting, prepared
+from layerimp.evaluation.selection import fitting, prepared_for
 from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.healing import check_text, configured, further_text
@@ -87,7 +87,7 @@ class Worker:
     def __init__(self, device: str | None) -> None:
         self._device = device
         self._loaded: tuple[tuple[str, str | None], Loaded] | None = None
-        self._evaluators: dict[str, dict[str, Evaluator]] = {}
+        self._evaluators: dict[str, Evaluator] = {}
 
     def compute(self, assignment: Assignment, drawn: CalibrationSet | None = None) -> list[Outcome]:
         """Compute all cells; an error becomes an outcome.
@@ -216,9 +216,9 @@ class Worker:
     def _prepared(self, assignment: Assignment, measure: Measure) -> dict[str, Evaluator]:
         name = f"{measure.evaluator} {measure.tag}"
         if name not in self._evaluators:
-            recipe = measure.within(assignment.recipe)
-            self._evaluators[name] = prepared(recipe, assignment.permissions, SILENT)
-        return dict(self._evaluators[name])
+            recipe, allowed = assignment.recipe, assignment.permissions
+            self._evaluators[name] = prepared_for(measure.evaluator, measure.task, recipe, allowed, SILENT)
+        return {measure.evaluator: self._evaluators[name]}
 
     def _cost(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
         (cell,) = assignment.cells

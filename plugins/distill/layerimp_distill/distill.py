@@ -36,6 +36,7 @@ class Distill(Healer):
         first = registry().create("healer", self.config.first, {}) if self.config.first else None
         assert first is None or isinstance(first, Healer)
         self._first = first
+        self.parts = () if first is None else (first,)
 
     def heal(self, case: Case) -> list[Repair]:
         """Run the healer named in the option `first`, if any, and then train.

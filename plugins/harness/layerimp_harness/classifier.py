@@ -73,7 +73,7 @@ def answering(
     choices: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     for number, document in enumerate(islice(task.eval_docs, limit)):
-        here = tuple(str(choice).strip() for choice in task.doc_to_choice(document))
+        here = _choices(task, document)
         choices = choices or here
         if here != choices:
             raise TaskError(f"task {name!r}: the choices of document {number} are others than those of document 0")
@@ -86,6 +86,18 @@ def answering(
                     f"task {name!r}: document {number} holds {held} in {field!r}, where a classifier reads text"
                 )
     return Answering(read, choices, _labels(name, choices, model, names))
+
+
+def choices_of(task: Any) -> tuple[str, ...]:
+    """Return the choices of a task's first document; empty if the task is no multiple choice, or has no documents."""
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return ()
+    first = next(iter(task.eval_docs), None)
+    return () if first is None else _choices(task, first)
+
+
+def _choices(task: Any, document: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(choice).strip() for choice in task.doc_to_choice(document))
 
 
 def _fields(task: Any, document: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from layerimp_harness.isolation import contained, muted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
+    from typing import Self
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -96,9 +97,29 @@ class Harness(Evaluator):
 
         Raises:
             UnknownNameError: a task does not exist.
-            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
+            TaskError: a task cannot be read or is not allowed, its data set cannot be loaded, or the option `labels`
+                names a choice of no task.
         """
-        self._tasks()
+        loaded, config = self._tasks(), self.config
+        if config.labels:
+            with contained(config.seed, sandbox=not config.allow_task_code):
+                from layerimp_harness.classifier import choices_of
+
+                known = {choice for task in loaded.tasks.values() for choice in choices_of(task)}
+            if unknown := config.labels.keys() - known:
+                raise TaskError(f"no task has the choice {min(unknown)!r}, which the option labels names")
+
+    def for_task(self, task: str) -> Self:
+        """Make and prepare an evaluator of a single task; the option `labels` may name choices of others.
+
+        Raises:
+            UnknownNameError: the task does not exist.
+            TaskError: the task cannot be read or is not allowed, or its data set cannot be loaded.
+        """
+        one = type(self)(self.config.model_copy(update={"tasks": (task,)}))
+        one.progress = self.progress
+        one._tasks()
+        return one
 
     def check(self, model: PreTrainedModel) -> None:
         """Refuse a model that cannot answer the tasks.
@@ -233,10 +254,7 @@ class Harness(Evaluator):
             from layerimp_harness.classifier import answering
 
             tasks = loaded.tasks.items()
-            found = {name: answering(task, model, config.fields, config.labels, config.limit) for name, task in tasks}
-        if unknown := config.labels.keys() - {choice for one in found.values() for choice in one.choices}:
-            raise TaskError(f"no task has the choice {min(unknown)!r}, which the option labels names")
-        return found
+            return {name: answering(task, model, config.fields, config.labels, config.limit) for name, task in tasks}
 
     def _tasks(self) -> TaskSet:
         if self._loaded is None:
