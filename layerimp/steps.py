@@ -13,6 +13,7 @@ The numbers of blocks and sublayers are always those of the intact model.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -65,10 +66,14 @@ def sublayers_of(step: Step) -> tuple[Sublayer, ...]:
     Raises:
         OptionError: the value is not a step; the error says how steps are written.
     """
-    if isinstance(step, bool) or not isinstance(step, int | str):
-        raise OptionError(f"{step!r} is no step: write a block as a number, and a seam as a text such as '17/18'")
-    if isinstance(step, int):
-        return Sublayer(step, "attn"), Sublayer(step, "mlp")
+    if not isinstance(step, str):
+        try:
+            block = operator.index(step)  # integers of NumPy and torch count as well
+        except TypeError:
+            block = None
+        if block is None or isinstance(step, bool):
+            raise OptionError(f"{step!r} is no step: write a block as a number, and a seam as a text such as '17/18'")
+        return Sublayer(block, "attn"), Sublayer(block, "mlp")
     found: list[Sublayer] = []
     for part in step.split(","):
         found += _read(part)
@@ -146,7 +151,7 @@ def checked_steps(steps: Iterable[Step], num_blocks: int, *, what: str = "block"
             raise OptionError(f"{step!r} is more than one step: write each as an entry of its own")
         for part in parts:
             if not 0 <= part.block < num_blocks:
-                where = "" if isinstance(step, int) else f" ({step})"
+                where = f" ({step})" if isinstance(step, str) else ""
                 raise OptionError(
                     f"{what} {part.block}{where} does not exist: the model has blocks 0 to {num_blocks - 1}"
                 )

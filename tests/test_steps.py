@@ -6,7 +6,9 @@ import re
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -156,6 +158,12 @@ def test_runs_are_even_and_apart(found: tuple[int, list[Step]]) -> None:
 )
 def test_steps_are_named_in_prose(steps: list[Step], said: str) -> None:
     assert named(steps) == said
+
+
+def test_integers_of_other_libraries_are_blocks() -> None:
+    found = checked_steps([*np.argsort([0.3, 0.1, 0.2, 0.4])[:2], torch.tensor(0)], 4)
+    assert found == (1, 2, 0)
+    assert all(type(step) is int for step in found)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,16 +18,19 @@ if TYPE_CHECKING:
 _NAMES = ("cache", "past_key_values")  # the current name in Transformers, and the earlier one
 
 
-def cached_bytes(model: PreTrainedModel, tokens: Tensor) -> list[int]:
+def cached_bytes(model: PreTrainedModel, tokens: Tensor) -> list[float]:
     """Return the bytes of the cache after `tokens` [batch, seq], layer by layer, in the stored dtype.
 
-    The list is empty for a model that keeps no cache. On the meta device only shapes are computed.
+    The list is empty for a model that keeps no cache, and holds a single NaN if the size of the cache is not known by
+    layer, as for an encoder-decoder. On the meta device only shapes are computed.
     """
     if not model.can_generate() or "use_cache" not in inspect.signature(model.forward).parameters:
         return []
     with in_eval_mode(model), torch.inference_mode():
         output = model(input_ids=tokens, use_cache=True)
     cache = next((output[name] for name in _NAMES if name in output), None)
+    if cache is not None and not hasattr(cache, "layers"):
+        return [math.nan]
     width, compute = stored_dtype(model).itemsize, model.dtype
     return [
         sum(
@@ -34,5 +38,5 @@ def cached_bytes(model: PreTrainedModel, tokens: Tensor) -> list[int]:
             for value in vars(layer).values()
             if isinstance(value, torch.Tensor) and value.numel() > 1  # a single number counts the tokens
         )
-        for layer in getattr(cache, "layers", ())
+        for layer in (() if cache is None else cache.layers)
     ]

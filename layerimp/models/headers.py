@@ -84,6 +84,7 @@ def indexed(directory: Path) -> dict[str, str]:
     if not index.exists():
         return {}
     try:
-        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items())
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
+        return {str(key): str(file) for key, file in files}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{index} is no index of weight files") from error

@@ -19,8 +19,9 @@ from layerimp.defaults import STARTER
 from layerimp.errors import LayerimpError, ModelError, OptionError, cause
 from layerimp.models.devices import device_named, placed, spread_over_gpus
 from layerimp.models.discovery import find_blocks
-from layerimp.models.dtypes import dtype_named, emulation_note, is_native, name_of, remember_stored
+from layerimp.models.dtypes import dtype_named, emulation_note, is_native, name_of, remember_stored, stored_dtype
 from layerimp.models.failures import check_weights, unloadable
+from layerimp.models.headers import read_headers
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import located
@@ -79,8 +80,8 @@ def load(
     config = configuration(model, trust_remote_code=trust_remote_code)
     try:
         with quiet():
-            auto = getattr(transformers, auto_class(config))
             refuse_config(config, f"the model {str(model)!r}")
+            auto = getattr(transformers, auto_class(config))
             stored = stored_in(source, config)
             if dtype is None and float32_stands_in(model, config, place, progress, trust_remote_code=trust_remote_code):
                 wanted = torch.float32
@@ -101,6 +102,8 @@ def load(
         raise unloadable(model, error) from error
     check_weights(model, loaded, info)
     remember_stored(loaded, stored)
+    if dtype is None and stored is not None:
+        _tell_wider(model, loaded, stored, progress)
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
     return (loaded if spread else placed(loaded, place, model)).eval(), tokenizer
 
@@ -109,7 +112,7 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Pre
     """The tokenizer of a model.
 
     Raises:
-        ModelError: it cannot be loaded; says why.
+        ModelError: it cannot be loaded, or knows no words; says why.
     """
     try:
         with quiet():
@@ -118,7 +121,18 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Pre
             )
     except Exception as error:
         raise ModelError(f"cannot load the tokenizer of {str(model)!r}: {cause(error)}") from error
+    # Without the files of a tokenizer Transformers makes an empty one for many models.
+    if not _words(tokenizer):
+        raise ModelError(
+            f"{str(model)!r} holds no tokenizer: save the one that the model was trained with beside it "
+            "(tokenizer.save_pretrained)"
+        )
     return tokenizer
+
+
+def _words(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Return the tokens that are not special."""
+    return set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - set(tokenizer.get_added_vocab())
 
 
 def configuration(model: str | Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -224,12 +238,48 @@ def stored_in(source: str | Path, config: PretrainedConfig) -> torch.dtype | Non
     return None
 
 
+def _tell_wider(model: str | Path, loaded: PreTrainedModel, stored: torch.dtype, progress: Progress) -> None:
+    """Tell if a checkpoint holds numbers that its stored dtype does not hold, such as norms in float32 beside bfloat16.
+
+    Args:
+        model: The model.
+        loaded: The loaded model.
+        stored: Its stored dtype.
+        progress: Where to report it.
+    """
+    if loaded.dtype != stored:
+        if stored_dtype(loaded) != stored:
+            progress.note(
+                f"{model}: checkpoints are written in {name_of(loaded.dtype)}, since {name_of(stored)} does not hold "
+                "all of its weights"
+            )
+        return
+    headers = read_headers(str(model))
+    kinds = {kind: SAFETENSORS[kind].itemsize for kind in headers.numbers if kind in SAFETENSORS} if headers else {}
+    wider = sum(headers.numbers[kind] for kind, size in kinds.items() if size > stored.itemsize) if headers else 0
+    kept = sum(one.numel() for one in loaded.state_dict().values() if one.is_floating_point() and one.dtype != stored)
+    if wider > kept:
+        progress.note(
+            f"{model}: {wider - kept:,} of its numbers are stored in more bits, and are rounded to {name_of(stored)}; "
+            "--dtype float32 keeps them"
+        )
+
+
 def auto_class(config: PretrainedConfig) -> str:
-    """Return the name of the stock `Auto` class that loads checkpoints with this configuration."""
+    """Return the name of the stock `Auto` class that loads checkpoints with this configuration.
+
+    Raises:
+        ModelError: the checkpoint is of a class of Transformers that layerimp does not load, with another head.
+    """
     architectures = config.architectures or []
     for name, stock in _AUTO_CLASSES.items():
         if {stock.get(config.model_type), _added(name, config)}.intersection(architectures):
             return name
+    if strange := [one for one in architectures if hasattr(transformers, one)]:
+        raise ModelError(
+            f"{strange[0]} is of a kind that layerimp does not load; it loads language models (causal and masked), "
+            "sequence classifiers, and models without a head"
+        )
     causal = "AutoModelForCausalLM"
     return causal if config.model_type in _AUTO_CLASSES[causal] or _added(causal, config) else "AutoModel"
 
@@ -237,7 +287,8 @@ def auto_class(config: PretrainedConfig) -> str:
 def _added(auto: str, config: PretrainedConfig) -> str | None:
     """Return the model class from outside Transformers that an `Auto` class loads: registered, or code in the model."""
     registered = getattr(transformers, auto)._model_mapping._extra_content.get(type(config))
-    beside = (getattr(config, "auto_map", None) or {}).get(auto)
+    classes = getattr(config, "auto_map", None)
+    beside = classes.get(auto) if isinstance(classes, dict) else None
     return registered.__name__ if registered else beside and str(beside).rpartition(".")[2]
 
 

@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from layerimp.blocks.modes import quiet
-from layerimp.errors import ModelError, one_line
+from layerimp.errors import ModelError, NonFiniteError, one_line
 from layerimp.models.failures import unfit_keys
 from layerimp.models.headers import indexed, weight_files
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+_FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
+_PIECE = 8 << 20
+"""The number of bytes that are looked at at a time."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,25 @@ class StoredWeights:
             raise ModelError(f"the weights of {name!r} do not fit its configuration: {wrong}")
         for problem in (*info.error_msgs, *info.conversion_errors.values()):
             raise ModelError(f"cannot convert the weights of {name!r}: {' '.join(str(problem).split())}")
+
+    def refuse_non_finite(self, keys: Collection[str]) -> None:
+        """Refuse tensors, given by name, that hold a NaN or an infinity; they are read a few MiB at a time.
+
+        Raises:
+            ModelError: a file cannot be read.
+            NonFiniteError: a tensor holds such a value; the error names it.
+        """
+        for key in sorted(keys):
+            one = self.tensors[key]
+            if one.kind not in _FLOATING or not one.bytes:
+                continue
+            with _opened(one.file) as file:
+                slices, rows = file.get_slice(key), one.shape[0] if one.shape else 1
+                step = max(1, rows * _PIECE // one.bytes)
+                pieces = (slices[at : at + step] if one.shape else slices[...] for at in range(0, rows, step))
+                if not all(bool(piece.isfinite().all()) for piece in pieces):
+                    source = self._model.name_or_path
+                    raise NonFiniteError(f"{source} holds a NaN or an infinity in its weights: in {key}")
 
     def refuse_lacking(self, names: Collection[str]) -> None:
         """Refuse a model of which some parameters are not in the files.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from layerimp.errors import ModelError, OptionError, one_line
 from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
-from layerimp.models.failures import unloadable
+from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.finite import refuse_non_finite_weights
 from layerimp.models.loading import auto_class, configuration, source_of, stored_in
 from layerimp.models.stored_weights import Stored, StoredWeights
@@ -77,6 +78,7 @@ def open_streamed(
     computed_in = _default_dtype(model, stored, place, progress) if wanted == "auto" else wanted
     stack = find_blocks(_without_weights(model, config, computed_in, trust_remote_code))
     weights = StoredWeights(directory, stack.model, computed_in, place)
+    _check_files(stack.model, weights)
     blocks = StreamedBlocks(stack, weights, scratch)
     _put_the_rest(stack, weights, place)
     if stored not in (None, computed_in):  # pruning copies the files, and so keeps their dtype
@@ -125,11 +127,30 @@ def _without_weights(
             vars(module).pop("_is_hf_initialized", None)
         with quiet(), torch.no_grad():
             made.initialize_weights()
+    except ModelError:
+        raise
     except Exception as error:  # building from a configuration can fail in any way
         raise unloadable(model, error) from error
     made.name_or_path = str(model)
     made.requires_grad_(False).eval()
     return made
+
+
+def _check_files(model: PreTrainedModel, weights: StoredWeights) -> None:
+    """Refuse files that do not fit the model, as `check_weights` does after the weights are loaded.
+
+    Raises:
+        ModelError: a parameter is not in the files, or they hold more blocks than the model has.
+    """
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    partners = tied | {source: target for target, source in tied.items()}
+    missing = set(weights.missing(model.state_dict()))
+    ignored = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
+    weights.refuse_lacking(
+        [name for name in missing if partners.get(name, name) in missing and not any(p.search(name) for p in ignored)]
+    )
+    strange = [key for key, one in weights.tensors.items() if not one.targets]
+    check_weights(str(model.name_or_path), model, {"unexpected_keys": strange})
 
 
 def _put_the_rest(stack: BlockStack, weights: StoredWeights, device: torch.device) -> None:
@@ -191,6 +212,17 @@ class StreamedBlocks:
         self._versions = [_versions(block) for block in stack]
         self._holders: Counter[int] = Counter()
         self._check_names()
+
+    def refuse_non_finite_rest(self) -> None:
+        """Refuse a NaN or an infinity in the weights that no pass reads, such as a separate head.
+
+        Raises:
+            NonFiniteError: a weight holds such a value; the error names it.
+        """
+        begin = f"{self._stack.path}."
+        parameters = self._stack.model.named_parameters(remove_duplicate=False)
+        unread = {name for name, one in parameters if one.is_meta and not name.startswith(begin)}
+        self._weights.refuse_non_finite([key for key, one in self.tensors.items() if one.targets & unread])
 
     def _prefix(self, index: int) -> str:
         return f"{self._stack.path}.{index}."

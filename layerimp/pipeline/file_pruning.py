@@ -63,6 +63,7 @@ def prune_files(
             there is none.
         SurgeryError: blocks cannot be removed exactly.
         OutputError: there is no room for the checkpoints, or they cannot be written.
+        NonFiniteError: a weight is a NaN or an infinity.
     """
     check_plans(plans, len(loaded.stack))
     if getattr(loaded.model.config, "auto_map", None):
@@ -82,6 +83,8 @@ def prune_files(
     need = sum(one.bytes for _, tensors in prepared.values() for one in tensors.values())
     if need > (free := shutil.disk_usage(stage).free):
         raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
+    with progress.stage("read the weights that no pass reads"):
+        _streamed(loaded.stack).refuse_non_finite_rest()
     for label, (removal, tensors) in prepared.items():
         directory = begin_checkpoint(report, label, stage)
         report.sizes[label] = Size.of(write_pruned(loaded, removal, tensors, directory, report.recipe, progress))

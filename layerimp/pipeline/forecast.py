@@ -18,6 +18,7 @@ from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import check_output
 from layerimp.pipeline.pace import block_seconds
 from layerimp.pipeline.resolve import made_pruner, resolve, told
+from layerimp.pipeline.scores import scorers_of
 from layerimp.pipeline.stages import check_calibration, row_length
 from layerimp.pipeline.streaming import is_run_streamed, is_streamed
 from layerimp.pipeline.targets import LATENCY, Goal
@@ -27,6 +28,7 @@ from layerimp.report.data import MARKER, PAGE
 from layerimp.scorer import Importance
 from layerimp.scoring.passes import Pass, shared_passes
 from layerimp.scoring.selection import Selection
+from layerimp.scoring.series import ScoredSeries
 from layerimp.steps import candidates, named, removed_by
 
 if TYPE_CHECKING:
@@ -151,7 +153,9 @@ class _Foretelling:
             lengths = [len(plan.blocks) for plan in self.plans.values()]
             return [removed_by(plan.blocks) for plan in self.plans.values()], (min(lengths), max(lengths))
         if recipe.targets:
-            goal = Goal.by_arithmetic(recipe, self.outline.ledger, type(self.outline.stack.model).__name__)
+            goal = Goal.by_arithmetic(
+                recipe, self.outline.ledger, type(self.outline.stack.model).__name__, streamed=self.streamed
+            )
             most = goal.budget.most if LATENCY in recipe.targets else min(goal.budget.most, goal.fewest(lightest=True))
             return [], (goal.fewest(), most)
         if recipe.keep is not None:
@@ -189,8 +193,15 @@ class _Foretelling:
         return {"original": whole, "pruned": {"least": round(min(left), 6), "most": round(max(left), 6)}}
 
     def _passes(self) -> list[Pass]:
-        """List the passes of one scoring."""
-        blocks, seams = candidates((), len(self.outline.stack), self.recipe.cuts)
+        """List the passes of one scoring, without scorers that are left out since they do not fit."""
+        blocks, seams = steps = candidates((), len(self.outline.stack), self.recipe.cuts)
+        for label in list(self.selection.specs):
+            with self.selection.excusing(label):
+                one, other = scorers_of(steps, self.selection, label)
+                ScoredSeries("seams", seams, other, "seam").check()
+                for each in shared_passes({(label, 0): one[label]}) if self.streamed else ():
+                    each.check_streaming()
+        self.selection.need_any()
         scorers = {(label, 0): one for label, one in self.selection.made(len(blocks)).items()}
         if seams:
             scorers |= {(label, 1): one for label, one in self.selection.made(len(seams)).items()}

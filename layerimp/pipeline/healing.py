@@ -12,7 +12,7 @@ from layerimp.calibration.documents import task_of
 from layerimp.calibration.sampling import document_hash
 from layerimp.calibration.stream import TextStream
 from layerimp.defaults import HEALER
-from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError
+from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError
 from layerimp.evaluation.selection import for_training
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
@@ -97,14 +97,14 @@ def further_text(
         The text; None if the recipe names none.
 
     Raises:
-        CalibrationError: the text does not exist.
+        CalibrationError: the text does not exist, or nothing is left of it.
         TaskError: the text is a task's training split, and the task has none.
     """
     if recipe.heal_text is None:
         return None
     task, settled = task_of(recipe.heal_text), calibration_values(recipe, loaded.model)
     evaluator = None if task is None else for_training(recipe, task, permissions, progress)
-    return TextStream(
+    found = TextStream(
         recipe.heal_text,
         loaded.tokenizer,
         max_length=settled["max_length"],
@@ -114,6 +114,12 @@ def further_text(
         without=drawn.documents,
         documents=None if evaluator is None else training_documents(evaluator, loaded),
     )
+    if next(iter(found), None) is None:
+        raise CalibrationError(
+            f"the further text {recipe.heal_text} fills no row of {settled['max_length']} tokens beside the documents "
+            "that were drawn for calibration; name other text (--heal-text)"
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
-from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
+from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
 from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.counting import confirmed, most_that_hold
-from layerimp.pipeline.held_out import HeldOut, hold_out
+from layerimp.pipeline.held_out import ONE_IN, HeldOut, hold_out
 from layerimp.pipeline.output import write_checkpoint
 from layerimp.pipeline.removals import check_room, forget_dropped, planner
 from layerimp.pipeline.resolve import made_pruner
@@ -173,10 +173,18 @@ def with_quality(
 
     If no evaluator measures quality, a part of the text is held out to measure it on. Scorers and healers get the rest,
     which the report then describes.
+
+    Raises:
+        CalibrationError: there is too little text to hold out a part of it.
     """
     if any(one.kind == "quality" for one in evaluators.values()):
         return drawn, dict(evaluators)
     rest, held = hold_out(drawn)
+    if not held.rows:
+        raise CalibrationError(
+            f"without tasks one row of {ONE_IN} is held out to measure what is kept, and there are {len(drawn.rows)}; "
+            "draw more (--samples), or name tasks (--tasks)"
+        )
     progress.note(f"no tasks: what is kept is measured on {len(held.rows)} held-out rows of {drawn.source}")
     report.calibration = rest.description
     return rest, {HeldOut.name: HeldOut(loaded.stack, held), **evaluators}

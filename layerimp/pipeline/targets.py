@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -64,9 +64,7 @@ class Goal:
         """
         targets = read_targets(recipe.targets)
         ledger = ledger_of(stack, halves_of(stack, _divided(recipe, len(stack))))
-        timed = next((one for one in targets if one.quantity == LATENCY), None)
-        if timed and stack.streamed:
-            raise OptionError(f"{timed}: a latency is measured on a whole model in memory, and this one is streamed")
+        timed = _timed(targets, streamed=stack.streamed)
         clock = Clock(recipe, stack, tokenizer, progress) if timed else None
         whole = ledger.left(())
         intact = {
@@ -80,14 +78,23 @@ class Goal:
         return goal
 
     @classmethod
-    def by_arithmetic(cls, recipe: Recipe, ledger: Ledger, kind: str) -> Goal:
+    def by_arithmetic(cls, recipe: Recipe, ledger: Ledger, kind: str, *, streamed: bool) -> Goal:
         """Make the goal of a recipe without a model to measure, so that a latency is left out; see `of`.
+
+        Args:
+            recipe: The recipe.
+            ledger: The sizes of the model's parts.
+            kind: What the model is called in errors.
+            streamed: Whether the model will be streamed.
 
         Raises:
             ModelError: a target limits the KV cache, but the size of such a model's cache is not known.
-            OptionError: the intact model meets all targets, or no removal meets them.
+            OptionError: the intact model meets all targets, or no removal meets them. Or a target limits the latency of
+                a streamed model.
         """
-        targets = [one for one in read_targets(recipe.targets) if one.quantity != LATENCY]
+        named = read_targets(recipe.targets)
+        _timed(named, streamed=streamed)
+        targets = [one for one in named if one.quantity != LATENCY]
         intact = {one.quantity: ledger.left(()).of(one.quantity) for one in targets}
         limits = [one.limit(intact[one.quantity]) for one in targets]
         budget = _budget(recipe, max(1, len(recipe.blocks)), ledger.num_blocks)
@@ -259,6 +266,18 @@ class _Plans:
             return self.of(count)
         except OptionError:
             return None
+
+
+def _timed(targets: Sequence[Target], *, streamed: bool) -> Target | None:
+    """Return the target that limits the latency; None without one.
+
+    Raises:
+        OptionError: there is one, and the model is streamed.
+    """
+    found = next((one for one in targets if one.quantity == LATENCY), None)
+    if found and streamed:
+        raise OptionError(f"{found}: a latency is measured on a whole model in memory, and this one is streamed")
+    return found
 
 
 def _divided(recipe: Recipe, num_blocks: int) -> set[int]:

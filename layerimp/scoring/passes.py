@@ -84,7 +84,8 @@ class Pass:
             ModelError: the model lacks a site that a scorer reads, and the scorer has no fallback for it; or the model
                 is streamed, and the sweep needs all of its blocks at once.
         """
-        self.check_streaming(stack)
+        if stack.streamed:
+            self.check_streaming()
         wanted = {site for scorer in self.scorers.values() for site in scorer.observes}
         # The sites that stand in for others are looked for as well, since the trial is made once.
         substitutes = {scorer.fallbacks.get(site) for scorer in self.scorers.values() for site in scorer.observes}
@@ -92,14 +93,13 @@ class Pass:
         missing = self.scouting.missing
         self.renamed = {key: _fallbacks(key[0], scorer, missing) for key, scorer in self.scorers.items()}
 
-    def check_streaming(self, stack: BlockStack) -> None:
-        """Refuse a model that is streamed where the sweep needs all of its blocks in memory.
+    def check_streaming(self) -> None:
+        """Check that the pass can read a model that is streamed.
 
         Raises:
-            ModelError: the model is streamed, and the sweep needs all of its blocks at once; the error names the
-                scorers.
+            ModelError: the sweep needs all blocks of the model at once; the error names the scorers.
         """
-        if not stack.streamed or self.sweep.streams:
+        if self.sweep.streams:
             return
         names = ", ".join(dict.fromkeys(repr(label) for label, _ in self.scorers))
         raise ModelError(

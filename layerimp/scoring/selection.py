@@ -132,7 +132,7 @@ class Selection:
         scorers = self.made(len(stack), label)
         if stack.streamed:  # a trial would read the whole model
             for one_pass in shared_passes({(label, 0): scorers[label]}):
-                one_pass.check_streaming(stack)
+                one_pass.check_streaming()
             return
         if kind == "sublayer":
             measure_sublayers(stack, [few], scorers, self.made(len(stack), label))

@@ -22,16 +22,17 @@ from layerimp_distill.losses import loss_of
 from layerimp_distill.memory import Memory, State
 from layerimp_distill.options import DistillConfig
 from layerimp_distill.training import _rate, _settings, train
-from transformers import PreTrainedModel
+from support.tiny import classifier
+from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, PreTrainedModel
 
 import layerimp
 from layerimp.cache.directory import CACHE_VARIABLE, entries
 from layerimp.cache.unfinished import in_use
-from layerimp.errors import InputError
+from layerimp.errors import InputError, ModelError
 from layerimp.healer import Case, Healer, Loss, Repair
 from layerimp.healing import Healed, Teaching, replace
 from layerimp.registry.attribution import create
-from layerimp.testing import batch, padded_batch, tiny_classifier, tiny_model
+from layerimp.testing import VOCAB, batch, padded_batch, tiny_classifier, tiny_model
 
 TEXT = [batch(8, 16, seed=seed) for seed in range(3)] + [padded_batch((16, 9, 12, 5), seed=4)]
 
@@ -340,6 +341,39 @@ def test_the_random_generators_stay() -> None:
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == expected
 
 
+def test_a_configuration_without_use_cache_stays_without() -> None:
+    """The Trainer would add the field."""
+    model = classifier("distilbert")
+    fields = set(vars(model.config))
+    assert "use_cache" not in fields
+    healed(model, gone=[1], steps=3)
+    assert set(vars(model.config)) == fields
+
+
+def test_lora_adapts_linear_maps_beside_fused_experts() -> None:
+    """Given the whole model, peft would adapt the experts in place of dense MLPs and shared experts."""
+    size = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+    size |= {"num_key_value_heads": 4, "intermediate_size": 48, "moe_intermediate_size": 16, "first_k_dense_replace": 2}
+    size |= {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "q_lora_rank": 8}
+    size |= {"kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    torch.manual_seed(0)
+    model = sharp(DeepseekV3ForCausalLM(DeepseekV3Config(**size)).eval())
+    found: list[set[str]] = []
+
+    def look(case: Case) -> None:
+        with learning(case, "lora", width=1, rank=2) as learner:
+            found.append(set(learner.values()))
+
+    layerimp.heal(model, [1], TEXT, Seen(look))
+    assert "model.layers.0.mlp.gate_proj.weight" in found[0]
+    assert "model.layers.2.mlp.shared_experts.down_proj.weight" in found[0]
+
+
+def test_float16_on_a_cpu_is_refused_before_any_training() -> None:
+    with pytest.raises(ModelError, match=r"distill cannot train in float16 on a CPU: use --dtype float32 or bfloat16"):
+        healed(tiny_model().half(), steps=3)
+
+
 def test_a_classifier_learns_from_its_teacher() -> None:
     found = healed(tiny_classifier(), gone=[1, 2], steps=20, loss="hidden")
     assert found.accuracy["healed"] >= found.accuracy["pruned"]
@@ -356,6 +390,7 @@ def test_limits() -> None:
     ("options", "said"),
     [
         ({"steps": None}, "a limit is needed: minutes, steps or tokens"),
+        ({"first": "distill"}, "distill cannot run before itself"),
         ({"first": "liner"}, "unknown healer 'liner'. Did you mean 'linear'"),
     ],
 )

@@ -49,8 +49,8 @@ class Footprint(Evaluator):
         Returns:
             `parameters` (tied weights count once), `bytes` (of the parameters as stored), `kv_bytes_per_token` (of the
             cache that generation keeps, such as keys and values, in the dtype of the stored weights; omitted for models
-            without a cache), `latency_ms` (the median of one forward) and `tokens_per_second`. A model on the meta
-            device has no times.
+            without a cache, and where it is not known by layer), `latency_ms` (the median of one forward) and
+            `tokens_per_second`. A model on the meta device has no times.
 
         Raises:
             ModelError: the model does not take token ids.
@@ -67,7 +67,7 @@ class Footprint(Evaluator):
         sizes = [
             metric("parameters", sum(parameter.numel() for parameter in model.parameters())),
             metric("bytes", stored_bytes(model)),
-            *([] if not kept else [metric("kv_bytes_per_token", kept / tokens.numel())]),
+            *([] if not kept or math.isnan(kept) else [metric("kv_bytes_per_token", kept / tokens.numel())]),
         ]
         if model.device.type == "meta":
             return sizes

@@ -301,7 +301,7 @@ def test_what_cannot_be_followed_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     with monkeypatch.context() as patch:
         fused = lambda _m, q, k, v, mask, **_: (Fused.apply(q).transpose(1, 2), None)  # noqa: E731
         patch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", fused)
-        with pytest.raises(ModelError, match="the attention of this LlamaForCausalLM"):
+        with pytest.raises(ModelError, match="this LlamaForCausalLM has no attention that the rules"):
             score(model, [batch()])
     with monkeypatch.context() as patch:
         patch.setattr(type(model.model.norm), "forward", lambda _self, x: Fused.apply(x))

@@ -234,8 +234,9 @@ def test_the_training_split_of_a_task_is_further_text(
     ("content", "said"),
     [
         (None, "the calibration file '{file}' does not exist"),
-        ("{}\n", "{file}, line 1: no field 'text'"),
+        ("{{}}\n", "{file}, line 1: no field 'text'"),
         ("", "{file} is empty"),
+        ('{{"text": "too short"}}\n', "the further text {file} fills no row of 16 tokens beside the documents that"),
     ],
 )
 def test_further_text_that_cannot_be_read(
@@ -243,7 +244,7 @@ def test_further_text_that_cannot_be_read(
 ) -> None:
     file = tmp_path / "more.jsonl"
     if content is not None:
-        file.write_text(content)
+        file.write_text(content.format())
     output = tmp_path / "out"
     code, _, err = layerimp_command(*command, "--heal", "distill", "--heal-text", file, "--output", output)
     assert code == 2
@@ -255,6 +256,6 @@ def test_further_text_may_hold_no_document_of_a_task(
     layerimp_command: Run, command: tuple[Any, ...], tmp_path: Path, task: Path
 ) -> None:
     asked = [json.loads(line) for line in (task.parent / "docs.jsonl").read_text().splitlines()]
-    file = written(tmp_path / "more.jsonl", "something else", next(iter(asked[0].values())))
+    file = written(tmp_path / "more.jsonl", "something else " * 8, next(iter(asked[0].values())))
     code, _, err = layerimp_command(*command, "--heal", "distill", "--heal-text", file)
     assert (code, "shares 1 of its 2 documents with the tasks" in err) == (2, True), err

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,27 @@ def test_the_fingerprint_follows(change: Callable[[Any, Any], None]) -> None:
     assert model_fingerprint(model, tokenizer) == before
     change(model, tokenizer)
     assert model_fingerprint(model, tokenizer) != before
+
+
+def test_the_fingerprint_follows_code_that_comes_with_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files beside that of the model count, since one may import the others."""
+    for folder, scale in (("first", 1.0), ("again", 1.0), ("other", 0.5)):
+        package = tmp_path / folder / "transformers_modules"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "scale.py").write_text(f"SCALE = {scale}\n")
+        (package / "own.py").write_text(
+            "from transformers import LlamaForCausalLM\n\n\nclass Own(LlamaForCausalLM):\n    pass\n"
+        )
+    found = []
+    for folder in ("first", "again", "other"):
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+        for name in ("transformers_modules", "transformers_modules.own"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        model = tiny("llama")
+        model.__class__ = importlib.import_module("transformers_modules.own").Own
+        found.append(model_fingerprint(model, None))
+    assert found[0] == found[1] != found[2]
 
 
 def test_equal_models_share_a_fingerprint() -> None:

@@ -166,6 +166,29 @@ def test_weights_that_are_wider_than_the_configuration_says_keep_every_bit(half_
         assert torch.equal(weight, weights[name]), name
 
 
+@pytest.mark.parametrize(
+    ("native", "said"),
+    [
+        (True, "32 of its numbers are stored in more bits, and are rounded"),
+        (False, "checkpoints are written in float32, since"),
+    ],
+)
+def test_a_wider_weight_among_others_is_told(
+    native: bool, said: str, half_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as norms in float32; it is rounded, as in Transformers, or decides the dtype of checkpoints."""
+    weights = load_file(half_dir / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].float() * 1.001
+    save_file(weights, half_dir / "model.safetensors", metadata={"format": "pt"})
+    monkeypatch.setenv(CPU_HALF_VARIABLE, "stored" if native else "float32")
+    notes = Notes()
+    layerimp.load(half_dir, progress=notes)
+    assert sum(said in note for note in notes.said) == 1
+    notes.said.clear()
+    layerimp.load(half_dir, dtype="float32", progress=notes)
+    assert notes.said == []
+
+
 @pytest.mark.usefixtures("emulated")
 def test_weights_that_were_trained_meanwhile_keep_every_bit(half_dir: Path, tmp_path: Path) -> None:
     """Some of them changed and some did not: a file of both would be rounded by whoever loads it."""

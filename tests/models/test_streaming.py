@@ -109,11 +109,22 @@ def test_a_nan_is_named_where_it_is(tmp_path: Path) -> None:
         scores(stack, ["block-influence"])
 
 
-@pytest.mark.parametrize("key", ["model.layers.2.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight"])
+PARTS = ["model.layers.2.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight", "lm_head.weight"]
+
+
+@pytest.mark.parametrize("key", PARTS)
 def test_a_missing_tensor_is_named_before_anything_is_read(key: str, tmp_path: Path) -> None:
     directory = saved(tiny("llama"), tmp_path / "model")
     changed(directory, key, None)
     with pytest.raises(ModelError, match=f"do not fit its configuration: 1 missing keys, the first is {key}"):
+        open_streamed(directory)
+
+
+def test_more_blocks_than_the_configuration_counts(tmp_path: Path) -> None:
+    directory = saved(tiny("llama"), tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(ModelError, match=r"weights of a block 3 \(model\.layers\.3\..*but its configuration counts 3"):
         open_streamed(directory)
 
 

@@ -11,11 +11,14 @@ import pytest
 import torch
 import zoo
 from peft import LoraConfig, get_peft_model
+from support.streamed import saved
 from support.tiny import tiny
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2ForTokenClassification
 
 import layerimp
 from layerimp.errors import ModelError
+from layerimp.models.streaming import open_streamed
+from layerimp.pipeline.outline import Outline
 from layerimp.testing import batch
 
 QUANTISED: list[tuple[Any, str]] = [
@@ -55,6 +58,23 @@ def test_a_quantised_checkpoint_is_refused_before_its_weights_are_read(tmp_path:
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match=r"quantised \(awq\)"):
         layerimp.load(tmp_path)
+
+
+@pytest.mark.parametrize("opened", [layerimp.load, open_streamed, Outline.of])
+def test_another_head_is_refused_rather_than_lost(opened: Any, tmp_path: Path) -> None:
+    """Loaded as a language model, the head would be left out, and be missing in the pruned checkpoint."""
+    config = tiny("qwen2").config
+    saved(Qwen2ForTokenClassification(config), tmp_path / "model")
+    with pytest.raises(ModelError, match="Qwen2ForTokenClassification is of a kind that layerimp does not load"):
+        opened(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("name", ["qwen2", "bert"])
+def test_a_model_without_a_tokenizer_is_refused(name: str, tmp_path: Path) -> None:
+    """Transformers makes an empty tokenizer for these."""
+    tiny(name).save_pretrained(tmp_path / "model")
+    with pytest.raises(ModelError, match="model' holds no tokenizer: save the one that the model was trained with"):
+        layerimp.load(tmp_path / "model")
 
 
 def test_a_gguf_file(tmp_path: Path) -> None:

@@ -291,6 +291,16 @@ def test_without_tasks_text_is_held_out(layerimp_command: Run) -> None:
     assert "searched: on the half of the rows of held-out calibration text used by the search" in printed
 
 
+def test_without_tasks_there_has_to_be_text_to_hold_out(layerimp_command: Run) -> None:
+    asked = ("--samples", 3, "--max-length", 64, "--tasks", "none", "--no-baselines", "--keep", 0.9)
+    code, _, err = layerimp_command("run", "--scorer", "block-influence", *asked)
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        "layerimp: without tasks one row of 4 is held out to measure what is kept, and there are 3; draw more "
+        "(--samples), or name tasks (--tasks)"
+    )
+
+
 @pytest.mark.slow
 def test_on_the_starter_the_number_holds_and_one_more_does_not_as_exhaustive_evaluation_says() -> None:
     names = ["block-influence", "avss", "relative-magnitude", "random", "depth"]

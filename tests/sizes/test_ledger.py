@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ import torch
 from layerimp_footprint import Footprint
 from safetensors import safe_open
 from support.tiny import PARALLEL, UNEVEN, tiny
-from transformers import PreTrainedModel
+from transformers import BartConfig, BartForConditionalGeneration, PreTrainedModel
 
 import layerimp
 from layerimp.blocks.halves import halves_of
+from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import remember_stored
 from layerimp.models.sizing import ledger_of
 from layerimp.sizes.ledger import Amounts, Ledger
 from layerimp.steps import Step, Sublayer, removed_by
 from layerimp.surgery.removal import pruned
+from layerimp.testing.tiny import WORDS
 
 
 def stored(model: PreTrainedModel, directory: Path) -> tuple[int, int]:
@@ -75,6 +78,18 @@ def test_bytes_are_those_that_are_stored_whatever_is_computed_in() -> None:
     found = ledger_of(stack, {}).left(())
     assert found.bytes == 2 * found.parameters
     assert found.cache == 2 * 4 * 2 * 2 * 8  # bytes of keys and values of 4 blocks, each of 2 heads of 8
+
+
+def test_the_cache_of_an_encoder_and_a_decoder_is_not_known_by_block() -> None:
+    """It holds states of both; to call it empty would be wrong."""
+    size = {"d_model": 32, "vocab_size": len(WORDS), "max_position_embeddings": 64}
+    halves = {
+        f"{half}_{name}": value
+        for half in ("encoder", "decoder")
+        for name, value in (("layers", 4), ("ffn_dim", 48), ("attention_heads", 4))
+    }
+    model = BartForConditionalGeneration(BartConfig(**size, **halves)).eval()
+    assert math.isnan(ledger_of(find_blocks(model), {}).left(()).cache)
 
 
 def test_a_parameter_of_two_blocks_goes_with_the_last_of_them() -> None:

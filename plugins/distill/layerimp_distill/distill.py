@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from layerimp import Healer
+from layerimp.errors import ModelError
 from layerimp.healer import Case, Repair
 from layerimp.healing import Teaching, replace, trying
 from layerimp.registry.catalog import registry
@@ -42,8 +45,12 @@ class Distill(Healer):
         """Run the healer named in the option `first`, if any, and then train.
 
         Raises:
+            ModelError: the model computes in float16 on a CPU, or has nothing that can be trained.
             PredictionError: the models predict neither the next token nor a label.
         """
+        model = case.pruned.model
+        if model.dtype is torch.float16 and model.device.type == "cpu":
+            raise ModelError("distill cannot train in float16 on a CPU: use --dtype float32 or bfloat16")
         from layerimp_distill.course import Limits
         from layerimp_distill.learning import learning
         from layerimp_distill.losses import loss_of
@@ -62,9 +69,9 @@ class Distill(Healer):
             values = learner.values()
         self.outcome = outcome
         if outcome.best is not None:
-            with trying(case.pruned.model) as keep:
+            with trying(model) as keep:
                 for path, value in values.items():
-                    replace(case.pruned.model, path, value)
+                    replace(model, path, value)
                 after = case.loss()
                 if after.is_clearly_below(before):
                     keep()

@@ -127,19 +127,17 @@ def _wide(parameter: Tensor) -> torch.dtype:
 def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
     """Train low-rank updates, made by peft, of all linear maps in the blocks."""
     model: PreTrainedModel = case.pruned.model
-    linear = {
-        f"{case.pruned.path}.{index}.{name}": module
-        for index, block in enumerate(case.pruned)
-        for name, module in block.named_modules()
-        if type(module) in (nn.Linear, Conv1D)
-    }
+    blocks = model.get_submodule(case.pruned.path)
+    paths = [path for path, module in blocks.named_modules() if type(module) in (nn.Linear, Conv1D)]
+    linear = {f"{case.pruned.path}.{path}": blocks.get_submodule(path) for path in paths}
     if not linear:
         raise ModelError(f"the blocks of {type(model).__name__} have no plain linear maps, which lora changes")
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(linear), fan_in_fan_out=_transposed(linear))
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=paths, fan_in_fan_out=_transposed(linear))
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
+            # Given the model, peft would go by its type, and adapt fused experts in place of linear maps.
+            inject_adapter_in_model(settings, blocks, adapter_name=ADAPTER)
         changed: dict[str, Any] = {path: model.get_submodule(path) for path in linear}
         parameters = [p for module in changed.values() for p in module.parameters() if p.requires_grad]
         for parameter in parameters:
@@ -166,7 +164,7 @@ def _adapted(case: Case, rank: int, seed: int) -> Iterator[Learner]:
         yield Learner(parameters, values, settled)
     finally:
         _place(model, linear)
-        vars(model).pop("peft_config", None)  # otherwise peft would treat the model as already adapted
+        vars(blocks).pop("peft_config", None)  # otherwise peft would treat the blocks as already adapted
 
 
 def _place(model: PreTrainedModel, parts: Mapping[str, nn.Module | nn.Parameter]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from layerimp.component import Options
 
@@ -40,6 +40,13 @@ class DistillConfig(Options):
     rows: int = Field(4, ge=1, description="The maximum number of rows of text per step.")
     checks: int = Field(10, ge=1, description="How often the held-out loss is measured; the best step is kept.")
     seed: int = Field(0, ge=0, description="Seed of the order of the text, and of the initial `lora` updates.")
+
+    @field_validator("first")
+    @classmethod
+    def _another(cls, first: str) -> str:
+        if first == "distill":
+            raise ValueError("distill cannot run before itself")
+        return first
 
     @model_validator(mode="after")
     def _limited(self) -> DistillConfig:

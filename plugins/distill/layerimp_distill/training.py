@@ -197,10 +197,12 @@ class _Teacher(Trainer):
 def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
     """Undo the Trainer's side effects.
 
-    These are on the process's random generators and its current GPU, and on the model's modes and `forward`.
+    These are on the process's random generators and its current GPU, and on the model's modes, `forward` and
+    configuration.
     """
     state, numbers = random.getstate(), np.random.get_state()
     modes, own = {module: module.training for module in model.modules()}, dict(vars(model))
+    fields = dict(vars(model.config))
     place = torch.cuda.device(model.device) if model.device.type == "cuda" else nullcontext()
     with place, torch.random.fork_rng():
         try:
@@ -212,3 +214,5 @@ def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
                 module.training = mode
             for name in vars(model).keys() - own.keys():  # the wrapped forward, and flags
                 del vars(model)[name]
+            vars(model.config).clear()  # the Trainer sets use_cache, which not every configuration has
+            vars(model.config).update(fields)

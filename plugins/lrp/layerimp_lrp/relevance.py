@@ -50,12 +50,14 @@ class Relevance(Backward):
         """
         found = super().scout(stack, sites)
         kind, attention = type(stack.model).__name__, getattr(stack.config, "_attn_implementation", None)
-        hits = self._hits(stack) if attention in (None, *VISIBLE) else Counter[str]()
-        if not hits["attention"]:
+        if attention not in (None, *VISIBLE):
             raise ModelError(
                 f"the attention of this {kind} ({attention}) is a kernel that relevance cannot be followed through; "
                 'load the model with attn_implementation="sdpa" or "eager"'
             )
+        hits = self._hits(stack)
+        if not hits["attention"]:
+            raise ModelError(f"this {kind} has no attention that the rules of relevance know")
         if not hits["normalization"]:
             raise ModelError(
                 f"the normalizations of this {kind} are kernels that relevance cannot be followed through; load the "
