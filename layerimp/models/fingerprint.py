@@ -30,7 +30,7 @@ def model_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     digest = hashlib.blake2b(digest_size=20)
     facts: dict[str, Any] = {
         "class": type(model).__name__,
-        "code": sorted({code for module in model.modules() for code in _own_code(type(module))}),
+        "code": sorted({code for kind in set(map(type, model.modules())) for code in _own_code(kind)}),
         "config": {key: value for key, value in model.config.to_dict().items() if key != "_name_or_path"},
         "generation": generation.to_dict() if (generation := getattr(model, "generation_config", None)) else None,
         "attention": getattr(model.config, "_attn_implementation", None),

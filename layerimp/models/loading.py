@@ -255,9 +255,9 @@ def _tell_wider(model: str | Path, loaded: PreTrainedModel, stored: torch.dtype,
             )
         return
     headers = read_headers(str(model))
-    kinds = {kind: SAFETENSORS[kind].itemsize for kind in headers.numbers if kind in SAFETENSORS} if headers else {}
-    wider = sum(headers.numbers[kind] for kind, size in kinds.items() if size > stored.itemsize) if headers else 0
-    kept = sum(one.numel() for one in loaded.state_dict().values() if one.is_floating_point() and one.dtype != stored)
+    numbers = {SAFETENSORS[kind]: n for kind, n in headers.numbers.items() if kind in SAFETENSORS} if headers else {}
+    wider = sum(count for dtype, count in numbers.items() if dtype.itemsize > stored.itemsize)
+    kept = sum(one.numel() for one in loaded.state_dict().values() if one.dtype in numbers and one.dtype != stored)
     if wider > kept:
         progress.note(
             f"{model}: {wider - kept:,} of its numbers are stored in more bits, and are rounded to {name_of(stored)}; "

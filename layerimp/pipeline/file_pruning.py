@@ -83,7 +83,7 @@ def prune_files(
     need = sum(one.bytes for _, tensors in prepared.values() for one in tensors.values())
     if need > (free := shutil.disk_usage(stage).free):
         raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
-    with progress.stage("read the weights that no pass reads"):
+    with progress.stage("check the weights that were not read"):
         _streamed(loaded.stack).refuse_non_finite_rest()
     for label, (removal, tensors) in prepared.items():
         directory = begin_checkpoint(report, label, stage)
