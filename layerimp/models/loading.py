@@ -121,18 +121,13 @@ def load_tokenizer(model: str | Path, *, trust_remote_code: bool = False) -> Pre
             )
     except Exception as error:
         raise ModelError(f"cannot load the tokenizer of {str(model)!r}: {cause(error)}") from error
-    # Without the files of a tokenizer Transformers makes an empty one for many models.
-    if not _words(tokenizer):
+    # Without the files of a tokenizer Transformers makes one for many models that knows no words, or only a space.
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
         raise ModelError(
             f"{str(model)!r} holds no tokenizer: save the one that the model was trained with beside it "
             "(tokenizer.save_pretrained)"
         )
     return tokenizer
-
-
-def _words(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Return the tokens that are not special."""
-    return set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - set(tokenizer.get_added_vocab())
 
 
 def configuration(model: str | Path, *, trust_remote_code: bool = False) -> PretrainedConfig:

@@ -13,7 +13,7 @@ import zoo
 from peft import LoraConfig, get_peft_model
 from support.streamed import saved
 from support.tiny import tiny
-from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2ForTokenClassification
+from transformers import AutoModelForCausalLM, ByT5Tokenizer, PreTrainedModel, Qwen2ForTokenClassification
 
 import layerimp
 from layerimp.errors import ModelError
@@ -71,10 +71,16 @@ def test_another_head_is_refused_rather_than_lost(opened: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["qwen2", "bert"])
 def test_a_model_without_a_tokenizer_is_refused(name: str, tmp_path: Path) -> None:
-    """Transformers makes an empty tokenizer for these."""
+    """Transformers makes a tokenizer for these that knows nothing but special tokens."""
     tiny(name).save_pretrained(tmp_path / "model")
     with pytest.raises(ModelError, match="model' holds no tokenizer: save the one that the model was trained with"):
         layerimp.load(tmp_path / "model")
+
+
+def test_a_tokenizer_of_bytes_knows_words(tmp_path: Path) -> None:
+    tiny("gpt2").save_pretrained(tmp_path / "model")
+    ByT5Tokenizer().save_pretrained(tmp_path / "model")
+    assert isinstance(layerimp.load(tmp_path / "model")[1], ByT5Tokenizer)
 
 
 def test_a_gguf_file(tmp_path: Path) -> None:
