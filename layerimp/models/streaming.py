@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +26,8 @@ from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_
 from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.finite import refuse_non_finite_weights
 from layerimp.models.loading import auto_class, configuration, source_of, stored_in
-from layerimp.models.stored_weights import Stored, StoredWeights
+from layerimp.models.read_ahead import ReadAhead
+from layerimp.models.stored_weights import StoredWeights
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
 
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from layerimp.blocks.stack import BlockStack
-
-_PIECE = 8 << 20
-"""The number of bytes that are read ahead at a time."""
 
 
 def open_streamed(
@@ -207,7 +204,7 @@ class StreamedBlocks:
         self._keys = [weights.keys(self._prefix(index)) for index in range(len(stack))]
         inside = [[weights.tensors[key] for key in keys] for keys in self._keys]
         self.block_bytes = sum(one.bytes for tensors in inside for one in tensors) // len(inside)
-        self._ahead = _ReadAhead(inside)
+        self._ahead = ReadAhead(inside)
         self._meta = [dict(block.named_parameters(remove_duplicate=False)) for block in stack]
         self._versions = [_versions(block) for block in stack]
         self._holders: Counter[int] = Counter()
@@ -303,40 +300,3 @@ class StreamedBlocks:
 def _versions(block: nn.Module) -> dict[str, int]:
     """Return how often each parameter of a block was written to."""
     return {name: one._version for name, one in block.named_parameters(remove_duplicate=False)}
-
-
-class _ReadAhead:
-    """Reads the files of a block into the system's cache, in a thread, while another block is running.
-
-    Args:
-        tensors: The tensors of each block, in their files.
-    """
-
-    def __init__(self, tensors: Sequence[Sequence[Stored]]) -> None:
-        self._tensors = tensors
-        self._thread: Thread | None = None
-        self._index = -1
-
-    def begin(self, index: int) -> None:
-        """Begin to read a block, after the previous one is read."""
-        if self._thread is not None:
-            self._thread.join()
-        self._index = index
-        self._thread = Thread(target=self._read, args=(self._tensors[index],), daemon=True)
-        self._thread.start()
-
-    def wait(self, index: int) -> None:
-        """Wait until the block that is being read, if any, is complete."""
-        if self._thread is not None and self._index == index:
-            self._thread.join()
-            self._thread = None
-
-    @staticmethod
-    def _read(tensors: Sequence[Stored]) -> None:
-        piece = bytearray(_PIECE)
-        for one in sorted(tensors, key=lambda tensor: (tensor.file, tensor.begin)):
-            with suppress(OSError), one.file.open("rb", buffering=0) as file:  # faults show when it is used
-                file.seek(one.begin)
-                left = one.end - one.begin
-                while left > 0 and (got := file.readinto(memoryview(piece)[: min(left, _PIECE)])):
-                    left -= got

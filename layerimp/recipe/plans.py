@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from layerimp.errors import InputError, OptionError, first_problem, unknown_name
 from layerimp.pruner import PrunePlan
+from layerimp.recipe.reading import once_each
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ def _all_plans(path: Path) -> dict[str, PrunePlan]:
         InputError: the file cannot be read, is of another version, or does not hold plans.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once_each)
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once_each)
     except OSError as error:
         raise InputError(f"cannot read the plan {path}: {error.strerror}") from None
     except RecursionError:
@@ -80,12 +81,3 @@ def _check_version(place: str, document: Any, known: tuple[str, ...]) -> None:
     if version not in known:
         found = "has no schema_version" if version is None else f"is of the version {version!r}"
         raise InputError(f"{place} {found}; the versions that are read: {', '.join((*FILES, *PLANS))}")
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object, and refuse duplicate keys."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
-    return found

@@ -79,12 +79,13 @@ def read_yaml(text: str) -> Any:
 def _read(text: str) -> Any:
     """Parse JSON or YAML. YAML does not allow all JSON, such as tabs and characters written as surrogate pairs."""
     try:
-        return json.loads(text, object_pairs_hook=_mapping)
+        return json.loads(text, object_pairs_hook=once_each)
     except json.JSONDecodeError:
         return read_yaml(text)
 
 
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object, and refuse duplicate keys."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
