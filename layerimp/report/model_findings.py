@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from layerimp.report.retained import Retained, counting
 from layerimp.report.rows import Rows
 from layerimp.report.statistics import Stability, mean_tau
 from layerimp.report.tables import named
-from layerimp.steps import Step, removed_by, sublayers_of
+from layerimp.steps import Step, removed_by, simplest, sublayers_of
+from layerimp.steps import named as written
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
@@ -68,6 +69,7 @@ def model_findings(
         tables = {f"{name} at {named(ratio)}": [one.metrics for one in found] for name, found in here.items()}
         known = dict(zip(tables, made.retained.values(), strict=True))
         notes += above_the_intact(counting(intact.values()), tables, known)
+    notes += _not_as_asked(left)
     return ModelFindings(
         label=label,
         num_blocks=num_blocks,
@@ -98,3 +100,21 @@ def _removable(left: Left, retained: Mapping[tuple[str, float, str], Retained]) 
         if made is not None and len(made.measured) > 1:
             found[pruner, one.label] = made
     return found
+
+
+def _not_as_asked(left: Left) -> Iterator[str]:
+    """Yield a note on each healer that, in some models, did at every gap something other than requested, or nothing."""
+    reasons: dict[str, dict[tuple[int, tuple[Step, ...]], list[str]]] = {}
+    for (_, _, one), found in left.items():
+        for model in found:
+            if model.healing:
+                own = [gap["why"] for gap in model.healing["gaps"]]
+                reasons.setdefault(one.healer, {})[model.draw, tuple(simplest(model.blocks))] = own
+    for healer, models in reasons.items():
+        other = [(blocks, own[0]) for (_, blocks), own in models.items() if own and all(own)]
+        if other:
+            blocks, why = other[0]
+            yield (
+                f"{healer} did something other than requested, or nothing, at every gap of {len(other)} of "
+                f"{len(models)} models, such as without {written(blocks)}: {why}"
+            )

@@ -77,6 +77,24 @@ def test_healed_rows_by_hand(tmp_path: Path) -> None:
     assert kept.points.tolist() == pytest.approx([(value - 0.5) / 0.4 for value in values["avss+linear"]])
 
 
+def test_a_healer_that_could_not_do_what_was_asked_is_told(tmp_path: Path) -> None:
+    def vain(cell: Cell) -> Result:
+        result = computed(cell)
+        for gap in result["healing"]["gaps"] if cell.healer and cell.seed == 1 else ():
+            gap |= {"done": "nothing", "why": "nothing is before it"}
+        return result
+
+    assert not findings(tmp_path / "well", repeats=2)[0].notes
+    found, _ = findings(tmp_path / "vain", vain, repeats=2)
+    healed = {(one.draw, frozenset(one.blocks)) for models in found.models["one"].healed.values() for one in models}
+    first = next(one for one in found.models["one"].healed["lowest", 2, Contender("avss", "linear")] if one.draw == 1)
+    assert found.notes == [
+        "one: linear did something other than requested, or nothing, at every gap of "
+        f"{sum(draw == 1 for draw, _ in healed)} of {len(healed)} models, such as without "
+        f"blocks {min(first.blocks)}, {max(first.blocks)}: nothing is before it"
+    ]
+
+
 def test_what_is_healed_is_compared_with_what_is_healed(tmp_path: Path) -> None:
     found, _ = findings(tmp_path, repeats=5)
     one = row(found)
