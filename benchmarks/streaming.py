@@ -8,6 +8,9 @@ that time stand, measured in the same run, one reading of the files from the dis
 blocks alone with their weights in memory. The peak of memory is that of what belongs to the process alone. Mapped
 pages of the files, which the system takes back when it needs them, are counted apart. Then a quarter of the blocks
 is cut from the files, beside a plain copy of the files that stay: of the same bytes, from the same place.
+
+With `--device cuda` the model is scored on a GPU, where the next block is copied while a block computes. The time of
+the blocks alone is then that of the GPU, and the peak of its memory is told as well.
 """
 
 from __future__ import annotations
@@ -88,19 +91,26 @@ def read_all(directory: Path) -> float:
     return time.perf_counter() - began
 
 
-def forwards(directory: Path, rows: int, tokens: int) -> float:
+def forwards(directory: Path, rows: int, tokens: int, device: torch.device) -> float:
     """Return the seconds to compute all blocks with weights in memory, from the median of three runs of one block."""
-    stack = open_streamed(directory)
-    weights = {name: drawn(one.shape) for name, one in stack[0].named_parameters()}
+    stack = open_streamed(directory, device=device)
+    weights = {name: drawn(one.shape).to(device) for name, one in stack[0].named_parameters()}
     times = []
     with torch.no_grad():
-        hidden = stack.model.get_input_embeddings()(torch.randint(1, 90, (rows, tokens)))
-        rotary = stack.backbone.rotary_emb(hidden, torch.arange(tokens)[None])
+        hidden = stack.model.get_input_embeddings()(torch.randint(1, 90, (rows, tokens), device=device))
+        rotary = stack.backbone.rotary_emb(hidden, torch.arange(tokens, device=device)[None])
         for _ in range(4):
-            began = time.perf_counter()
+            began = now(device)
             functional_call(stack[0], weights, (hidden,), {"position_embeddings": rotary})
-            times.append(time.perf_counter() - began)
+            times.append(now(device) - began)
     return statistics.median(times[1:]) * len(stack)
+
+
+def now(device: torch.device) -> float:
+    """Return the time in seconds, once a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @contextmanager
@@ -124,19 +134,21 @@ def watching_memory() -> Iterator[dict[str, int]]:
         thread.join()
 
 
-def scored(directory: Path, rows: int, tokens: int) -> None:
+def scored(directory: Path, rows: int, tokens: int, device: torch.device) -> None:
     """Score the checkpoint in this process, and print the time and the memory."""
+    torch.empty(0, device=device)  # a GPU takes some time to begin with
     with watching_memory() as peaks:
-        began = time.perf_counter()
-        stack = open_streamed(directory)
-        opened = time.perf_counter() - began
+        began = now(device)
+        stack = open_streamed(directory, device=device)
+        opened = now(device) - began
         ids = torch.randint(1, 90, (rows, tokens))
         text = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]
         scorer = create("scorer", "avss", {}, len(stack))
         assert isinstance(scorer, Scorer)
         measure(stack, text, {"avss": scorer})
-        seconds = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "opened": opened, **peaks}))
+        seconds = now(device) - began
+    on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    print(json.dumps({"seconds": seconds, "opened": opened, "gpu": on_gpu, **peaks}))
 
 
 def prune(checkpoint: Path, directory: Path, blocks: int) -> dict[str, float]:
@@ -168,27 +180,30 @@ def main(
     rows: Annotated[int, typer.Option(help="Rows of text.")] = 8,
     tokens: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     rounds: Annotated[int, typer.Option(help="How often all is measured.")] = 3,
+    device: Annotated[str, typer.Option(help="Where it is scored: cpu or cuda.")] = "cpu",
     only: Annotated[Literal["score", "prune"] | None, typer.Option(help="Measure one of the two.")] = None,
     score_only: Annotated[bool, typer.Option("--score-only", hidden=True)] = False,
 ) -> None:
     if score_only:
-        scored(directory, rows, tokens)
+        scored(directory, rows, tokens, torch.device(device))
         return
     checkpoint = directory / f"llama-{blocks}x{width}"
     if not checkpoint.exists():
         write_checkpoint(checkpoint, blocks, width)
     size = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
     print(f"{size / 1e9:.1f} GB, {blocks} blocks; {rows} x {tokens} tokens; {torch.get_num_threads()} threads")
-    command = [sys.executable, __file__, "--score-only", f"--rows={rows}", f"--tokens={tokens}", "--directory"]
+    command = [sys.executable, __file__, "--score-only", f"--rows={rows}", f"--tokens={tokens}", f"--device={device}"]
     for number in range(rounds if only != "prune" else 0):
-        reading, computing = read_all(checkpoint), forwards(checkpoint, rows, tokens)
+        reading, computing = read_all(checkpoint), forwards(checkpoint, rows, tokens, torch.device(device))
         cold(checkpoint)
-        done = subprocess.run([*command, str(checkpoint)], check=True, capture_output=True, text=True)
+        done = subprocess.run([*command, "--directory", str(checkpoint)], check=True, capture_output=True, text=True)
         found = json.loads(done.stdout)
+        on_gpu = f", and {found['gpu'] / 2**30:.2f} GiB on the GPU" if found["gpu"] else ""
         print(
             f"round {number}: reading {reading:.1f} s, products {computing:.1f} s, streamed {found['seconds']:.1f} s "
             f"({found['seconds'] / (reading + computing):.2f} of their sum; {found['opened']:.1f} s to open), at most "
-            f"{found['RssAnon'] / 2**30:.2f} GiB of its own and {found['RssFile'] / 2**30:.2f} GiB of mapped files",
+            f"{found['RssAnon'] / 2**30:.2f} GiB of its own and {found['RssFile'] / 2**30:.2f} GiB of mapped files"
+            f"{on_gpu}",
             flush=True,
         )
     for number in range(rounds if only != "score" else 0):

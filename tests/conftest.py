@@ -18,6 +18,8 @@ from layerimp.registry import loader
 
 for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
     os.environ[variable] = "1"
+# Tests must be the same on machines with a GPU; `CUDA_VISIBLE_DEVICES=0 pytest -m gpu` runs those that need one.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # Small models do not gain from threads, and parallel test workers get slower with them.
 os.environ["OMP_NUM_THREADS"] = "1"
 

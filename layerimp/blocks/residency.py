@@ -39,3 +39,10 @@ class Residency(Protocol):
         Raises:
             ModelError: there is not enough space.
         """
+
+    def bring_back(self, hidden: Tensor) -> None:
+        """Move the hidden states of a batch that waited back to the device that computes, before the batch goes on.
+
+        Args:
+            hidden: The hidden states [batch, seq, hidden], the same tensor object that was given to `set_aside`.
+        """

@@ -73,6 +73,11 @@ class BlockStack(Sequence[nn.Module]):
         if self.residency is not None:
             self.residency.set_aside(hidden)
 
+    def bring_back(self, hidden: Tensor) -> None:
+        """Move hidden states that waited elsewhere back to their device; see `Residency.bring_back`."""
+        if self.residency is not None:
+            self.residency.bring_back(hidden)
+
     @property
     def device(self) -> torch.device:
         """The device on which token ids have to be."""

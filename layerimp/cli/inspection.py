@@ -95,8 +95,8 @@ def _lines(found: Inspection) -> Iterator[str]:
     memory = found["memory"]
     fits = "fits" if memory["weights"] <= memory["free"] else "does not fit, and is streamed"
     yield (
-        f"memory: {gib(memory['weights'])} of weights, {gib(memory['free'])} free: the model {fits} "
-        f"(--stream: {gib(memory['streamed'])} of weights at a time)"
+        f"memory on {memory['device']}: {gib(memory['weights'])} of weights, {gib(memory['free'])} free: "
+        f"the model {fits} (--stream: {gib(memory['streamed'])} of weights at a time)"
     )
     yield from _reasons(found, "not_removed", "stock code builds the model without any one of its blocks")
     yield from _reasons(found, "not_divided", "every block can be divided into attention and MLP, so seams can be cut")

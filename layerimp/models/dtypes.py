@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 
+SAFETENSORS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""The floating-point dtypes by their names in safetensors files."""
+
 HALF = frozenset({torch.float16, torch.bfloat16})
 """The 16-bit dtypes, in which rounding errors can be as large as the errors that a check looks for."""
 

@@ -19,7 +19,15 @@ from layerimp.defaults import STARTER
 from layerimp.errors import LayerimpError, ModelError, OptionError, cause
 from layerimp.models.devices import device_named, placed, spread_over_gpus
 from layerimp.models.discovery import find_blocks
-from layerimp.models.dtypes import dtype_named, emulation_note, is_native, name_of, remember_stored, stored_dtype
+from layerimp.models.dtypes import (
+    SAFETENSORS,
+    dtype_named,
+    emulation_note,
+    is_native,
+    name_of,
+    remember_stored,
+    stored_dtype,
+)
 from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.headers import read_headers
 from layerimp.models.unsupported import refuse_config
@@ -28,9 +36,6 @@ from layerimp.registry.assets import located
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-SAFETENSORS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""The floating-point dtypes of safetensors files."""
 
 CLASSIFIER = "AutoModelForSequenceClassification"
 """The stock class of models that predict one of several labels."""

@@ -12,20 +12,22 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from layerimp.blocks.modes import quiet
 from layerimp.errors import ModelError, NonFiniteError, one_line
+from layerimp.models.dtypes import SAFETENSORS
 from layerimp.models.failures import unfit_keys
 from layerimp.models.headers import indexed, weight_files
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
     from transformers import PreTrainedModel
 
-_FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 _PIECE = 8 << 20
 """The number of bytes that are looked at at a time."""
 
@@ -70,6 +72,7 @@ class StoredWeights:
 
     Attributes:
         directory: The checkpoint.
+        device: The device of the weights.
         tensors: The tensors in the files, by name.
 
     Raises:
@@ -77,7 +80,7 @@ class StoredWeights:
     """
 
     def __init__(self, directory: Path, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> None:
-        self.directory = directory
+        self.directory, self.device = directory, device
         self._model, self._names = model, WeightNames(model)
         self._config = self._names.loading(dtype, device)
         self.tensors: dict[str, Stored] = {}
@@ -88,18 +91,23 @@ class StoredWeights:
         """The tensors that a part of the model is made from, by the prefix of its parameters, such as `model.norm.`."""
         return [key for key, one in self.tensors.items() if any(name.startswith(prefix) for name in one.targets)]
 
-    def put(self, keys: Collection[str]) -> None:
-        """Put tensors, given by name, into the model.
+    def put(self, keys: Collection[str], copies: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+        """Put tensors into the model.
+
+        Args:
+            keys: The names of the tensors.
+            copies: Tensors that were read before, by name; the others are read from the files.
 
         Raises:
             ModelError: a tensor cannot be read, or its shape differs from that in the configuration.
         """
         name = self._model.name_or_path
         with ExitStack() as opened, quiet():
-            files = {file: opened.enter_context(_opened(file)) for file in {self.tensors[key].file for key in keys}}
+            places = {key: self.tensors[key].file for key in keys if key not in copies}
+            files = {file: opened.enter_context(_opened(file)) for file in set(places.values())}
             try:
-                slices = {key: files[self.tensors[key].file].get_slice(key) for key in keys}
-                info = self._names.load(slices, self._config)
+                slices = {key: files[file].get_slice(key) for key, file in places.items()}
+                info = self._names.load({**copies, **slices}, self._config)
             except (OSError, SafetensorError, RuntimeError, ValueError) as error:
                 raise ModelError(f"cannot read the weights of {name!r}: {one_line(error)}") from error
         if wrong := unfit_keys({"mismatched_keys": info.mismatched_keys}):
@@ -116,7 +124,7 @@ class StoredWeights:
         """
         for key in sorted(keys):
             one = self.tensors[key]
-            if one.kind not in _FLOATING or not one.bytes:
+            if one.kind not in SAFETENSORS or not one.bytes:
                 continue
             with _opened(one.file) as file:
                 slices, rows = file.get_slice(key), one.shape[0] if one.shape else 1
@@ -193,7 +201,7 @@ class WeightNames:
             raise _unknown_loading(error) from error
 
     def load(self, slices: Mapping[str, Any], how: Any) -> Any:
-        """Put tensors into the model, and return the loading information of Transformers."""
+        """Put tensors, or slices of files, into the model, and return the loading information of Transformers."""
         info, _ = self._convert(self._model, dict(slices), how)
         return info
 

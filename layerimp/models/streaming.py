@@ -20,13 +20,14 @@ from layerimp._paths import expanded
 from layerimp.blocks.modes import quiet
 from layerimp.defaults import STARTER
 from layerimp.errors import ModelError, OptionError, one_line
+from layerimp.models.copy_ahead import CopyAhead
 from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, emulation_note, is_native, note_stored
 from layerimp.models.failures import check_weights, unloadable
 from layerimp.models.finite import refuse_non_finite_weights
 from layerimp.models.loading import auto_class, configuration, source_of, stored_in
-from layerimp.models.read_ahead import ReadAhead
+from layerimp.models.read_ahead import Ahead, ReadAhead
 from layerimp.models.stored_weights import StoredWeights
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
@@ -202,9 +203,10 @@ class StreamedBlocks:
         self._stack, self._weights, self._scratch = stack, weights, scratch
         self.directory, self.tensors = weights.directory, weights.tensors
         self._keys = [weights.keys(self._prefix(index)) for index in range(len(stack))]
-        inside = [[weights.tensors[key] for key in keys] for keys in self._keys]
-        self.block_bytes = sum(one.bytes for tensors in inside for one in tensors) // len(inside)
-        self._ahead = ReadAhead(inside)
+        inside = [{key: weights.tensors[key] for key in keys} for keys in self._keys]
+        self.block_bytes = sum(one.bytes for tensors in inside for one in tensors.values()) // len(inside)
+        on_gpu = weights.device.type == "cuda"
+        self._ahead: Ahead = CopyAhead(inside, weights.device) if on_gpu else ReadAhead(inside)
         self._meta = [dict(block.named_parameters(remove_duplicate=False)) for block in stack]
         self._versions = [_versions(block) for block in stack]
         self._holders: Counter[int] = Counter()
@@ -253,26 +255,32 @@ class StreamedBlocks:
     def set_aside(self, hidden: Tensor) -> None:
         """Move waiting hidden states into a mapped file; see `Residency.set_aside`."""
         alone = hidden.is_contiguous() and hidden.untyped_storage().nbytes() == hidden.nbytes
-        if self._scratch is None or hidden.device.type != "cpu" or not alone:
+        if self._scratch is None or not alone:
             return
+        values = hidden.cpu()
         try:
             # The file has no name once it is mapped, and is gone when nothing maps it any more.
             with NamedTemporaryFile(dir=self._scratch, prefix="layerimp-") as file:
-                file.write(hidden.view(torch.uint8).flatten().numpy().data)
+                file.write(values.view(torch.uint8).flatten().numpy().data)
                 file.flush()
-                mapped: Any = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=hidden.nbytes)
+                mapped: Any = torch.UntypedStorage.from_file(file.name, shared=True, nbytes=values.nbytes)
         except OSError as error:
             size = f"{hidden.nbytes / 2**20:.1f} MiB"
             raise ModelError(f"cannot keep hidden states of {size} in {self._scratch}: {one_line(error)}") from error
-        hidden.set_(mapped, 0, hidden.shape, hidden.stride())
+        hidden.data = values.new_empty(0).set_(mapped, 0, values.shape, values.stride())
+
+    def bring_back(self, hidden: Tensor) -> None:
+        """Move hidden states that waited back to the device; see `Residency.bring_back`."""
+        if self._scratch is not None:
+            hidden.data = hidden.to(self._weights.device)
 
     def _take(self, index: int) -> None:
         """Load the weights of a block, which is on the meta device, into memory."""
         self._refuse_writing(index)
-        self._ahead.wait(index)
+        copies = self._ahead.take(index)
         block, model = self._stack[index], self._stack.model
         try:
-            self._weights.put(self._keys[index])
+            self._weights.put(self._keys[index], copies)
         finally:
             self._versions[index] = _versions(block)
         unread = [f"{self._prefix(index)}{name}" for name, one in block.named_parameters() if one.is_meta]

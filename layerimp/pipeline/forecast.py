@@ -234,7 +234,7 @@ class _Foretelling:
 
     def _memory(self) -> MemoryForecast:
         place, dtype = self.outline.computed_in(self.recipe, self.permissions)
-        whole, held = self.outline.ledger.left(()).parameters, self.outline.held_if_streamed()
+        whole, held = self.outline.ledger.left(()).parameters, self.outline.held_if_streamed(place)
         weights = (held if self.streamed else whole) * dtype.itemsize
         # The pruned files are tried even if they are not compared.
         copied = self.recipe.output is not None and (self.recipe.verify or self.streamed)

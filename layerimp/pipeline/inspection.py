@@ -6,12 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import torch
-
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Whole
-from layerimp.models.dtypes import name_of
-from layerimp.models.loading import SAFETENSORS
+from layerimp.models.devices import device_named
+from layerimp.models.dtypes import SAFETENSORS, name_of
 from layerimp.pipeline.outline import Outline
 from layerimp.report.conversion import finite
 from layerimp.steps import sublayers_of
@@ -30,6 +28,7 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
     """
     outline = Outline.of(model, trust_remote_code=permissions.trust_remote_code)
     whole, outside = outline.ledger.left(()), outline.ledger.outside
+    place = device_named(None)
     return {
         "schema_version": "layerimp.inspection/1",
         "model": model,
@@ -43,9 +42,10 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
         "blocks": [_block(outline, index, refusal) for index, refusal in enumerate(outline.removable())],
         "files": _files(outline),
         "memory": {
+            "device": str(place),
             "weights": whole.bytes,
-            "streamed": outline.held_if_streamed() * outline.stored.itemsize,
-            "free": free_bytes(torch.device("cpu")),
+            "streamed": outline.held_if_streamed(place) * outline.stored.itemsize,
+            "free": free_bytes(place),
         },
         "notes": list(_notes(outline)),
     }

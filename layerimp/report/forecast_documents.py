@@ -57,15 +57,16 @@ class Files(TypedDict):
 class Fit(TypedDict):
     """Whether a model fits into memory. Activations need further memory."""
 
+    device: Annotated[str, Field(description="The device that models are loaded on by default.")]
     weights: Annotated[int, Field(description="The bytes of all weights, as they are stored.")]
     streamed: Annotated[
         int,
         Field(
-            description="The bytes of the weights that a streamed model holds at a time: the largest block and the "
-            "embedding."
+            description="The bytes of the weights that a streamed model holds at a time: the embedding and the largest "
+            "block, the latter twice on a GPU."
         ),
     ]
-    free: Annotated[int, Field(description="The bytes of memory that are currently free.")]
+    free: Annotated[int, Field(description="The bytes that are currently free on the device.")]
 
 
 @closed

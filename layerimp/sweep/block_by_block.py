@@ -104,8 +104,10 @@ def block_by_block(stack: BlockStack, batches: Iterable[Batch], course: Course, 
                 f"{type(stack.model).__name__} runs its blocks inside a mode of torch such as autocast, so that it "
                 "cannot be streamed: --no-stream loads the whole model"
             )
-        stack.set_aside(block_input(args, kwargs))
+        hidden = block_input(args, kwargs)
+        stack.set_aside(hidden)
         driver.switch(index)
+        stack.bring_back(hidden)
 
     travellers: list[_Traveller] = []
     with ExitStack() as undo:

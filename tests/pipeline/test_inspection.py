@@ -183,18 +183,20 @@ def test_the_command_shows_it(layerimp_command: Run, model_dir: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("free", [1000, 1 << 40])
+@pytest.mark.parametrize(("device", "held"), [("cpu", 1), ("cuda", 2)])
 def test_whether_a_model_fits(
-    free: int, tmp_path: Path, layerimp_command: Run, monkeypatch: pytest.MonkeyPatch
+    free: int, device: str, held: int, tmp_path: Path, layerimp_command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny("llama")
     directory = tmp_path / "model"
     model.save_pretrained(directory)
+    monkeypatch.setattr(inspection, "device_named", lambda _device: torch.device(device))
     monkeypatch.setattr(inspection, "free_bytes", lambda _device: free)
     found = inspect_model(str(directory), Permissions())["memory"]
     sizes = [sum(one.nbytes for one in block.parameters()) for block in layerimp.find_blocks(model)]
     ends = model.get_input_embeddings().weight.nbytes + model.model.norm.weight.nbytes
     weights = sum(one.nbytes for one in model.parameters())
-    assert found == {"weights": weights, "streamed": max(sizes) + ends, "free": free}
+    assert found == {"device": device, "weights": weights, "streamed": held * max(sizes) + ends, "free": free}
     code, out, _ = layerimp_command("inspect", directory)
     assert code == 0
     assert f"the model {'fits' if free > 1000 else 'does not fit, and is streamed'} (--stream: " in out

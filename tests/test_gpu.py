@@ -1,0 +1,98 @@
+"""The same on a GPU as on the CPU, and the same streamed to a GPU as whole on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.mood import Run
+from support.streamed import SCORERS, TEXT, saved, scores
+from support.tiny import EAGER_ONLY, tiny
+
+import layerimp
+from layerimp.models.streaming import open_streamed
+from layerimp.testing import BLOCKS
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA_VISIBLE_DEVICES names no GPU"),
+]
+OTHERS = ("gbis", "taylor", "lrp", "perplexity", "cim")
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "mixtral", "bert", "deberta-v2"])
+def test_scores_are_those_of_the_cpu(name: str) -> None:
+    model = tiny(name, attention="eager" if name in EAGER_ONLY else "sdpa")
+    expected = layerimp.score(model, TEXT, [*SCORERS, *OTHERS])
+    found = layerimp.score(model.to("cuda"), TEXT, [*SCORERS, *OTHERS])
+    for scorer, importance in found.items():
+        assert importance.scores == pytest.approx(expected[scorer].scores, rel=1e-3, abs=1e-5), scorer
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "bert"])
+def test_streamed_scores_are_those_of_the_whole_model(name: str, dtype: str, tmp_path: Path) -> None:
+    """To the bit; models with experts, which a GPU may add up in any order, are in tests/models/test_copy_ahead.py."""
+    directory = saved(tiny(name), tmp_path / "model", max_shard_size="40KB")
+    whole = layerimp.find_blocks(layerimp.load(directory, dtype=dtype, device="cuda")[0])
+    assert scores(open_streamed(directory, dtype=dtype, device="cuda")) == scores(whole)
+
+
+def test_hidden_states_wait_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, scratch = saved(tiny("gemma2"), tmp_path / "model"), tmp_path / "scratch"
+    scratch.mkdir()
+    whole = layerimp.find_blocks(layerimp.load(directory, device="cuda")[0])
+    sizes: list[int] = []
+    from_file = torch.UntypedStorage.from_file
+
+    def counted(*args: Any, **options: Any) -> Any:
+        if Path(args[0]).parent == scratch:
+            sizes.append(options["nbytes"])
+        return from_file(*args, **options)
+
+    expected = scores(whole)
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", counted)
+    assert scores(open_streamed(directory, device="cuda", scratch=scratch)) == expected
+    assert sizes == [row["input_ids"].numel() * whole.model.config.hidden_size * 4 for row in TEXT] * BLOCKS
+    assert not list(scratch.iterdir())
+
+
+def test_two_blocks_are_on_the_gpu_at_a_time(tmp_path: Path) -> None:
+    wide = tiny("llama", hidden_size=256, intermediate_size=2048)
+    directory = saved(wide, tmp_path / "model")
+    block = sum(one.nbytes for one in wide.model.layers[0].parameters())
+    stack = open_streamed(directory, device="cuda")
+    scores(stack, ["block-influence"])  # from here on the workspace of the products is there
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    scores(stack, ["block-influence"])
+    assert 2 * block <= torch.cuda.max_memory_allocated() - before < 3 * block
+    assert torch.cuda.memory_allocated() - before < block
+
+
+def test_a_run_with_healing(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
+    options = ["--scorer", "block-influence", "--heal", "linear", "--heal", "distill", "--set", "distill.steps=2"]
+    output = tmp_path / "out"
+    code, _, err = layerimp_command("run", *scoring, *options, "--tasks", task, "--output", output)
+    assert code == 0, err
+    for label in ("block-influence", "block-influence+linear", "block-influence+distill"):
+        assert all(
+            one.isfinite().all() for one in load_file(next((output / "checkpoints" / label).glob("*.safe*"))).values()
+        )
+
+
+def test_files_are_pruned_as_in_memory(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
+    for way in ("--stream", "--no-stream"):
+        code, _, err = layerimp_command(
+            "prune", *scoring, "--scorer", "block-influence", "--ratio", 0.25, way, "--output", tmp_path / way
+        )
+        assert code == 0, err
+    one, two = (
+        load_file(tmp_path / way / "checkpoints" / "block-influence" / "model.safetensors")
+        for way in ("--stream", "--no-stream")
+    )
+    assert one.keys() == two.keys()
+    assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
