@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -291,10 +292,18 @@ def test_healing_that_made_nothing_better_changes_nothing() -> None:
     assert found.loss["healed"] == found.loss["pruned"]
 
 
+def test_a_rate_that_undoes_what_was_there_is_told() -> None:
+    found = healed(sharp(tiny_model()), steps=4, rate=0.1, checks=4, first="linear")
+    assert not any(repair.done.endswith("distill") for repair in found.repairs)
+    why = re.search(r"held-out loss, which went from (\S+) up to (\S+): a lower rate may help$", found.repairs[0].why)
+    assert why is not None
+    assert float(why[1]) < float(why[2])
+
+
 def test_another_healer_goes_first() -> None:
     found = healed(sharp(tiny_model()), steps=1, rate=1e-9, first="linear")
     assert found.repairs[0].done in ("linear", "nothing", "rescale")
-    assert "training did not clearly lower" in found.repairs[0].why
+    assert found.repairs[0].why.endswith("training did not clearly lower the held-out loss")
 
 
 def test_training_ends_at_the_first_limit() -> None:

@@ -59,6 +59,11 @@ class Outcome:
         """The check with the lowest loss; None if no check is below the loss before the training."""
         return min((check for check in self.checks if check.loss < self.before), key=lambda one: one.loss, default=None)
 
+    @property
+    def peak(self) -> float:
+        """The highest held-out loss, before the training or at a check."""
+        return max([self.before, *(check.loss for check in self.checks)])
+
 
 class Course(TrainerCallback):
     """A callback that counts steps, measures the held-out loss, saves the state, and stops at the limits.

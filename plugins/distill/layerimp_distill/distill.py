@@ -16,6 +16,9 @@ from layerimp_distill.options import DistillConfig
 if TYPE_CHECKING:
     from layerimp_distill.course import Outcome
 
+RISE = 1.01
+"""A held-out loss that rises by more than this factor speaks for a lower learning rate."""
+
 
 class Distill(Healer):
     """Trains the blocks beside the gaps to reproduce the intact model, if that lowers the held-out loss.
@@ -79,6 +82,8 @@ class Distill(Healer):
                     told |= {"steps": float(outcome.best.steps), "tokens": float(outcome.best.tokens)}
                     return [_taught(repair, told) for repair in done]
         why = "training did not clearly lower the held-out loss"
+        if outcome.peak > RISE * before.mean:
+            why += f", which went from {before.mean:.2f} up to {outcome.peak:.2f}: a lower rate may help"
         return [Repair(one.gap, one.done, "; ".join(filter(None, (one.why, why))), one.numbers) for one in done]
 
 
