@@ -1,6 +1,6 @@
 """A simulated GPU that copies as late as it may: only once somebody waits for the copy.
 
-Everything is computed on the CPU. What is read, written over or let go before its copy is done shows in the numbers.
+Everything is computed on the CPU. What is read or written over before its copy is done shows in the numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from layerimp.models import copy_ahead
 
 _current = local()
 
@@ -82,8 +84,6 @@ class _Within(TorchFunctionMode):
 
 def simulate(monkeypatch: pytest.MonkeyPatch, piece: int = 64) -> Stream:
     """Let copies to a GPU be late ones on the CPU, in pieces of a few bytes. Return a stream with the events."""
-    from layerimp.models import copy_ahead
-
     main = Stream()
     main.events.clear()
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
