@@ -65,6 +65,13 @@ def test_tau_counts_the_pairs_that_agree(order: list[int]) -> None:
     assert tau(list(range(6)), order) == pytest.approx((2 * agree - len(pairs)) / len(pairs))
 
 
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=9))
+def test_tau_counts_ties_as_scipy_does(pairs: list[tuple[int, int]]) -> None:
+    one, other = zip(*pairs, strict=True)
+    expected = float(stats.kendalltau(one, other).statistic)
+    assert tau(one, other) == (None if math.isnan(expected) else pytest.approx(expected))
+
+
 def test_tau_over_repeats() -> None:
     up, down = [1.0, 2.0, 3.0], [3.0, 2.0, 1.0]
     assert self_tau([up, up, down]) == pytest.approx((1 - 1 - 1) / 3)
