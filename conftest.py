@@ -1,4 +1,4 @@
-"""Every test runs offline, with a metrics cache of its own."""
+"""Every test runs offline, on the CPU, with a metrics cache of its own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from layerimp.registry import loader
 
@@ -20,12 +21,11 @@ for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
     os.environ[variable] = "1"
 # Tests must be the same on machines with a GPU; `CUDA_VISIBLE_DEVICES=0 pytest -m gpu` runs those that need one.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-# Small models do not gain from threads, and parallel test workers get slower with them.
-os.environ["OMP_NUM_THREADS"] = "1"
 
 # Tests must be the same on every processor; the tests of the decision itself set this variable again.
 os.environ["LAYERIMP_CPU_HALF"] = "stored"
 
+from support import last_bit
 from support.fake_plugins import Install, Plug, installer
 from support.mood import Run, mood
 from support.tiny import tiny
@@ -38,6 +38,30 @@ from layerimp.registry.loader import host
 from layerimp.registry.process_state import say_once
 from layerimp.testing import tiny_tokenizer
 from layerimp.testing.tiny import WORDS
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("layerimp")
+    group.addoption(
+        "--last-bit",
+        action="store_true",
+        help="Change the last bit of products and attention, as another processor does; see CONTRIBUTING.md.",
+    )
+    # Small models do not gain from threads, and parallel test workers get slower with them.
+    group.addoption("--threads", type=int, default=1, help="Threads of torch, in child processes too. Default: 1.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(config.getoption("threads"))
+    torch.set_num_threads(config.getoption("threads"))
+    if config.getoption("last_bit"):
+        last_bit.install()
+        last_bit.follow()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.config.getoption("last_bit") and (marker := item.get_closest_marker("same_bits")):
+        pytest.skip(f"with other last bits not the same: {marker.args[0]}")
 
 
 @pytest.fixture(autouse=True)
