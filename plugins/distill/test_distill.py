@@ -288,7 +288,7 @@ def test_healing_that_made_nothing_better_changes_nothing() -> None:
     assert found.loss["pruned"] < math.log(97) / 2, "no ruined model comes close"
     assert not found.changed
     assert {repair.done for repair in found.repairs} == {"nothing"}
-    assert found.repairs[0].why == "training did not clearly lower the held-out loss"
+    assert found.repairs[0].why.startswith("training did not clearly lower the held-out loss")
     assert found.loss["healed"] == found.loss["pruned"]
 
 
