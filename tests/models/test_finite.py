@@ -220,6 +220,14 @@ def test_a_checkpoint_that_is_compared_is_not_looked_at(tmp_path: Path, monkeypa
     assert reads.by_name == {"equal": len(list(model.parameters()))}
 
 
+def test_a_checkpoint_that_overflows_when_it_is_loaded_is_refused(tmp_path: Path) -> None:
+    model = tiny("llama", dtype=torch.float16)
+    model.model.norm.weight = nn.Parameter(torch.full_like(model.model.norm.weight, 1e5, dtype=torch.float32))
+    with pytest.raises(NonFiniteError, match=r"in model\.norm\.weight"):
+        layerimp.save(model, None, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_that_is_looked_at_is_not_kept_in_memory() -> None:
     model = tiny("llama")
     layerimp.find_blocks(model)
