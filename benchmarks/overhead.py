@@ -3,7 +3,9 @@ r"""The cost of scoring relative to a bare forward pass of the backbone over the
     python benchmarks/overhead.py --model DIR --calibration FILE.jsonl
     python benchmarks/overhead.py --model DIR --calibration FILE.jsonl --each --clock cpu --threads 1 \
         --scorer avss --scorer block-influence --scorer angular --scorer relative-magnitude
+    python benchmarks/overhead.py --model DIR --calibration FILE.jsonl --no-memory --text 8x256 --text 1x16
 
+The last command shows the costs that do not depend on the amount of text: on a single batch, and on a single short row.
 Several scorers are measured together (`scored`), and with `--each` also one by one, as well as the search for the sites
 that they read (`scout`), which happens once per run for any amount of text. To measure as on a CPU with AVX2 only, set
 `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2`.
@@ -39,12 +41,20 @@ from layerimp.calibration.validation import Checked
 from layerimp.registry.catalog import registry
 from layerimp.sweep import Backward
 
+
+def sizes(text: str) -> tuple[int, int]:
+    """Read the rows and the tokens per row of a text."""
+    rows, tokens = map(int, text.split("x"))
+    return rows, tokens
+
+
 PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 PARSER.add_argument("--model", required=True)
 PARSER.add_argument("--calibration", required=True)
 PARSER.add_argument("--scorer", action="append", help="default: avss")
-PARSER.add_argument("--samples", type=int, default=32)
-PARSER.add_argument("--max-length", type=int, default=256)
+PARSER.add_argument(
+    "--text", action="append", type=sizes, metavar="ROWSxTOKENS", help="how much text; repeatable; default: 32x256"
+)
 PARSER.add_argument("--batch-size", type=int, default=8)
 PARSER.add_argument("--rounds", type=int, default=5)
 PARSER.add_argument("--threads", type=int, default=2)
@@ -54,15 +64,15 @@ PARSER.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cp
 PARSER.add_argument(
     "--no-memory", action="store_true", help="do not measure memory, which needs another run of each kind"
 )
-PARSER.add_argument("--peak-of", help=argparse.SUPPRESS)
+PARSER.add_argument("--peak-of", nargs=2, help=argparse.SUPPRESS)
 
 
-def kinds(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+def kinds(args: argparse.Namespace, rows: int, tokens: int) -> dict[str, Callable[[], None]]:
     """The bare passes that the scorers' sweeps are made of, and the scored one, ready to run."""
     torch.set_num_threads(args.threads)
     model, tokenizer = layerimp.load(args.model, dtype=args.dtype)
     calibration = load_calibration(
-        args.calibration, tokenizer, samples=args.samples, max_length=args.max_length, batch_size=args.batch_size
+        args.calibration, tokenizer, samples=rows, max_length=tokens, batch_size=args.batch_size
     )
     for parameter in model.parameters():
         parameter.sum()  # weights are mapped from their file until they are read
@@ -147,10 +157,17 @@ def main() -> None:
     args = PARSER.parse_args()
     args.scorer = args.scorer or ["avss"]
     if args.peak_of:
-        print(peak_of(kinds(args)[args.peak_of]))
+        kind, text = args.peak_of
+        print(peak_of(kinds(args, *sizes(text))[kind]))
         return
-    run_by_kind = kinds(args)
-    peaks = {} if args.no_memory else {kind: peak_apart(kind) for kind in run_by_kind}
+    for rows, tokens in args.text or [(32, 256)]:
+        measure(args, rows, tokens)
+
+
+def measure(args: argparse.Namespace, rows: int, tokens: int) -> None:
+    """Measure all kinds on one text, and print the figures."""
+    run_by_kind = kinds(args, rows, tokens)
+    peaks = {} if args.no_memory else {kind: peak_apart(kind, f"{rows}x{tokens}") for kind in run_by_kind}
     for function in run_by_kind.values():
         function()
     times: dict[str, list[float]] = {kind: [] for kind in run_by_kind}
@@ -159,15 +176,15 @@ def main() -> None:
         for kind, function in run_by_kind.items():
             times[kind].append(timed(function, clock))
     print(
-        f"{', '.join(args.scorer)} on {args.samples}x{args.max_length} tokens, {args.dtype}, {args.threads} threads, "
+        f"{', '.join(args.scorer)} on {rows}x{tokens} tokens, {args.dtype}, {args.threads} threads, "
         f"{args.clock} time, {torch.backends.cpu.get_cpu_capability()}"
     )
     report(times, peaks)
 
 
-def peak_apart(kind: str) -> float:
-    """Run `peak_of` for one kind in a separate process."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", kind]
+def peak_apart(kind: str, text: str) -> float:
+    """Run `peak_of` for one kind on one text in a separate process."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of", kind, text]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 

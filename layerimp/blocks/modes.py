@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
     """A context in which every module is in evaluation mode."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    if training:
+        model.eval()
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import nn
 
 from layerimp._paths import expanded
 from layerimp.blocks.equivalence import (
@@ -28,15 +29,15 @@ from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.modes import quiet
 from layerimp.checkpoint.staging import staged
 from layerimp.errors import CheckpointError, OutputError, cause, one_line
-from layerimp.models.discovery import find_blocks
-from layerimp.models.dtypes import holds, stored_dtype
+from layerimp.models.discovery import blocks_of, find_blocks
+from layerimp.models.dtypes import converted, stored_dtype
 from layerimp.models.failures import unfit_keys
 from layerimp.models.loading import auto_class
 from layerimp.models.unsupported import refuse_unfit
 from layerimp.recipe import checked_size
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
@@ -126,16 +127,30 @@ def as_stored(model: PreTrainedModel) -> Iterator[None]:
 
     If that dtype cannot hold all parameters exactly, because they have been trained since, all stay as they are.
     """
-    compute, stored = model.dtype, stored_dtype(model)
-    wide = [tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.dtype == compute]
     with ExitStack() as undo:
         undo.callback(setattr, model.config, "dtype", model.config.dtype)
-        if stored != compute and all(holds(stored, p) for p in model.parameters() if p.dtype == compute):
-            for tensor in wide:
-                if holds(stored, tensor):  # constants that are not saved need not fit the stored dtype
-                    undo.callback(setattr, tensor, "data", tensor.data)
-                    tensor.data = tensor.data.to(stored)
+        for tensor, values in _narrowed(model, stored_dtype(model)):
+            undo.callback(setattr, tensor, "data", tensor.data)
+            tensor.data = values
         yield
+
+
+def _narrowed(model: PreTrainedModel, stored: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Return the tensors of a model that computes in a wider dtype, each with its values in the stored one.
+
+    None are returned if the stored dtype does not hold a parameter exactly.
+    """
+    found: list[tuple[Tensor, Tensor]] = []
+    if stored == model.dtype:
+        return found
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.dtype != model.dtype:
+            continue
+        if (values := converted(tensor, stored)) is not None:
+            found.append((tensor, values))
+        elif isinstance(tensor, nn.Parameter):  # constants that are not saved need not fit the stored dtype
+            return []
+    return found
 
 
 def _shards(model: PreTrainedModel, size: int | str | None) -> dict[str, Any]:
@@ -189,7 +204,9 @@ def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
         CheckpointError: a weight differs in any bit, or with equal weights the models compute different values.
         NonFiniteError: the model in memory puts out a NaN or an infinity.
     """
-    intact, stack = find_blocks(model), find_blocks(reloaded)
+    # Weights that turn out equal to finite ones are finite, unless they are rounded to a dtype in which they overflow.
+    alike = [p.dtype for p in model.parameters()] == [p.dtype for p in reloaded.parameters()]
+    intact, stack = find_blocks(model), blocks_of(reloaded) if alike else find_blocks(reloaded)
     if len(stack) != len(intact):
         raise CheckpointError(f"the checkpoint loads back with {len(stack)} blocks")
     if path := first_difference(model, reloaded):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,15 +99,24 @@ def emulation_note(model: str | Path, stored: torch.dtype) -> str:
     return f"{model} computes in float32, since this CPU only emulates {kind} (--dtype {kind}: as stored)"
 
 
-def remember_stored(model: PreTrainedModel, stored: torch.dtype | None) -> None:
+def remember_stored(model: PreTrainedModel, stored: torch.dtype | None, kinds: Collection[str] = ()) -> None:
     """Note a model's stored dtype if the model computes in a wider one and the stored dtype holds its weights exactly.
 
-    The latter is not so if the configuration says bfloat16, but the weights on disk are in float32.
+    The latter is not so if the configuration says bfloat16, but the weights on disk are in float32. The weights are
+    read only if the kinds of numbers in the files do not show it.
+
+    Args:
+        model: The model.
+        stored: Its stored dtype; None if it is not known.
+        kinds: The kinds of numbers in its files, such as `BF16`; empty if they are not known.
     """
     compute = model.dtype
     if stored is None or stored == compute or torch.promote_types(stored, compute) != compute:
         return
-    if all(holds(stored, parameter) for parameter in model.parameters() if parameter.dtype == compute):
+    held = {kind for kind, dtype in SAFETENSORS.items() if torch.promote_types(dtype, stored) == stored}
+    shown = bool(kinds) and held.issuperset(kinds)
+    parameters = (parameter for parameter in model.parameters() if parameter.dtype == compute)
+    if shown or all(converted(parameter, stored) is not None for parameter in parameters):
         note_stored(model, stored)
 
 
@@ -115,10 +125,11 @@ def note_stored(model: PreTrainedModel, stored: torch.dtype) -> None:
     setattr(model, _STORED, stored)
 
 
-def holds(dtype: torch.dtype, tensor: Tensor) -> bool:
-    """Whether a dtype holds every value of a tensor exactly."""
+def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return a tensor in another dtype; None if that dtype does not hold each of its values exactly."""
     values = tensor.detach()
-    return torch.equal(values.to(dtype).to(values.dtype), values)
+    found = values.to(dtype)
+    return found if torch.equal(found.to(values.dtype), values) else None
 
 
 def stored_dtype(model: PreTrainedModel) -> torch.dtype:

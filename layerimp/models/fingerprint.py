@@ -41,9 +41,13 @@ def model_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     if tokenizer is not None:
         facts["tokenizer"] = _tokenizer_facts(tokenizer)
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    first: dict[int, str] = {}
+    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+        if (known := first.setdefault(id(tensor), name)) != name:  # a tied weight is read once
+            digest.update(f" is {known}".encode())
+        else:
+            digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -29,7 +29,7 @@ from layerimp.models.dtypes import (
     stored_dtype,
 )
 from layerimp.models.failures import check_weights, unloadable
-from layerimp.models.headers import read_headers
+from layerimp.models.headers import Headers, read_headers
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import located
@@ -106,9 +106,10 @@ def load(
     except Exception as error:  # a broken file can make the libraries raise anything
         raise unloadable(model, error) from error
     check_weights(model, loaded, info)
-    remember_stored(loaded, stored)
+    headers = read_headers(str(model))
+    remember_stored(loaded, stored, headers.numbers if headers else ())
     if dtype is None and stored is not None:
-        _tell_wider(model, loaded, stored, progress)
+        _tell_wider(model, loaded, stored, headers, progress)
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
     return (loaded if spread else placed(loaded, place, model)).eval(), tokenizer
 
@@ -238,13 +239,16 @@ def stored_in(source: str | Path, config: PretrainedConfig) -> torch.dtype | Non
     return None
 
 
-def _tell_wider(model: str | Path, loaded: PreTrainedModel, stored: torch.dtype, progress: Progress) -> None:
+def _tell_wider(
+    model: str | Path, loaded: PreTrainedModel, stored: torch.dtype, headers: Headers | None, progress: Progress
+) -> None:
     """Tell if a checkpoint holds numbers that its stored dtype does not hold, such as norms in float32 beside bfloat16.
 
     Args:
         model: The model.
         loaded: The loaded model.
         stored: Its stored dtype.
+        headers: The headers of its files; None if they are not known.
         progress: Where to report it.
     """
     if loaded.dtype != stored:
@@ -254,7 +258,6 @@ def _tell_wider(model: str | Path, loaded: PreTrainedModel, stored: torch.dtype,
                 "all of its weights"
             )
         return
-    headers = read_headers(str(model))
     numbers = {SAFETENSORS[kind]: n for kind, n in headers.numbers.items() if kind in SAFETENSORS} if headers else {}
     wider = sum(count for dtype, count in numbers.items() if dtype.itemsize > stored.itemsize)
     kept = sum(one.numel() for one in loaded.state_dict().values() if one.dtype in numbers and one.dtype != stored)

@@ -184,8 +184,10 @@ class Pass:
             for key in self._attending():
                 if key not in bundles or not bundles[key] <= trace.acts.keys():
                     continue
-                # A scorer that changes the state of the process does so in its first batch.
-                with self._setting_aside(key, where, quick=trace.batch > 0):
+                # Reading the whole state takes longer than some updates. What shows at neither end of the first batch
+                # is put back after the sweep.
+                inside = trace.batch > 0 or 0 < trace.block < len(units) - 1
+                with self._setting_aside(key, where, quick=inside):
                     scorer = self._scorer_of_batch(key, trace.batch) if streamed else self.scorers[key]
                     scorer.update(_view(trace, scorer, self.renamed[key]))
                     if changed := [name for name, version in trace.versions().items() if version != before[name]]:

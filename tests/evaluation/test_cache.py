@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from layerimp.cache.directory import CACHE_VARIABLE
 from layerimp.evaluation.cache import MetricsCache
 from layerimp.evaluation.packing import packed, unpacked
 from layerimp.evaluator import Likelihood, Metric
+from layerimp.models import fingerprint
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.testing import tiny_tokenizer
 
@@ -114,6 +116,26 @@ def test_the_fingerprint_follows_code_that_comes_with_a_model(tmp_path: Path, mo
         model.__class__ = importlib.import_module("transformers_modules.own").Own
         found.append(model_fingerprint(model, None))
     assert found[0] == found[1] != found[2]
+
+
+def test_a_tied_weight_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+
+    class Digest:
+        def __init__(self, **_: Any) -> None: ...
+
+        def update(self, data: Any) -> None:
+            hashed.append(memoryview(data).nbytes)
+
+        def hexdigest(self) -> str:
+            return ""
+
+    model = tiny("llama", tie_word_embeddings=True)
+    assert len(list(model.parameters())) < len(model.state_dict())
+    monkeypatch.setattr(fingerprint, "hashlib", SimpleNamespace(blake2b=Digest))
+    model_fingerprint(model, None)
+    table = model.lm_head.weight.nbytes
+    assert hashed.count(table) == 1
 
 
 def test_equal_models_share_a_fingerprint() -> None:

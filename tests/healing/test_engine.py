@@ -20,7 +20,7 @@ from layerimp.healing import replace
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
-from layerimp.models.dtypes import holds
+from layerimp.models.dtypes import converted
 from layerimp.steps import Step, Sublayer
 from layerimp.surgery.removal import prepare
 from layerimp.testing import batch
@@ -181,7 +181,7 @@ def test_a_half_precision_checkpoint_stays_one(healer: str, tmp_path: Any) -> No
     model, _ = layerimp.load(tmp_path / "half", dtype="float32")
     found = layerimp.heal(model, [1, 3], [batch(8, 16, seed=1)], healer)  # one row to choose by: any gain is taken
     assert found.changed
-    assert all(holds(torch.bfloat16, found.model.get_parameter(path)) for path in found.changed)
+    assert all(converted(found.model.get_parameter(path), torch.bfloat16) is not None for path in found.changed)
     layerimp.save(found.model, None, tmp_path / "healed")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "healed", dtype="auto")
     assert again.dtype == torch.bfloat16

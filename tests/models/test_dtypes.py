@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.mood import Run
 from support.tiny import tiny
+from support.weight_reads import WeightReads
 from transformers import AutoModelForCausalLM
 
 import layerimp
+from layerimp.checkpoint.saving import as_stored
 from layerimp.errors import OptionError
 from layerimp.models import loading, stored_bytes
-from layerimp.models.dtypes import CPU_HALF_VARIABLE, is_native, stored_dtype
+from layerimp.models.dtypes import CPU_HALF_VARIABLE, is_native, remember_stored, stored_dtype
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import Silent
 from layerimp.testing import tiny_tokenizer
@@ -240,3 +242,21 @@ def test_a_run_says_what_it_computes_in(
     assert document["bytes"]["pruned"]["avss"] == sum(tensor.nbytes for tensor in kept.values())
     assert document["footprint"]["avss"]["bytes"] == document["bytes"]["pruned"]["avss"]
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("kinds", [(), ("BF16",), ("BF16", "F32")], ids=str)
+def test_files_in_the_stored_dtype_show_that_it_holds_the_weights(kinds: tuple[str, ...]) -> None:
+    model = tiny("llama", dtype=torch.bfloat16).float()
+    with WeightReads(model) as reads:
+        remember_stored(model, torch.bfloat16, kinds)
+    assert stored_dtype(model) == torch.bfloat16
+    assert bool(reads.by_path) == (kinds != ("BF16",))
+
+
+def test_weights_are_converted_and_compared_once() -> None:
+    model = tiny("llama", dtype=torch.bfloat16).float()
+    remember_stored(model, torch.bfloat16, ["BF16"])
+    with WeightReads(model) as reads, as_stored(model):
+        assert model.dtype == torch.bfloat16
+    assert model.dtype == torch.float32
+    assert set(reads.by_path.values()) == {2}

@@ -27,7 +27,7 @@ from layerimp.errors import PluginWarning
 from layerimp.registry.catalog import registry
 from layerimp.registry.process_state import ProcessState
 from layerimp.sweep import Forward
-from layerimp.testing import batch, padded_batch, tiny_model
+from layerimp.testing import BLOCKS, batch, padded_batch, tiny_model
 
 TEXT = [batch(seed=1), padded_batch(seed=2)]
 VARIABLE = "LAYERIMP_TEST_OF_PROCESS_STATE"
@@ -152,6 +152,30 @@ def test_what_changes_numbers_is_put_back_in_every_batch(plugged: Plug, install:
     plugged(install("bad", dist="layerimp-b", layerimp_scorers=lambda: [Late]))
     with pytest.warns(PluginWarning, match=r"scorer 'bad' \(layerimp-b 1.2\) changed the default dtype; put back"):
         layerimp.score(tiny_model(), TEXT, ["bad", "block-influence"])
+
+
+@pytest.mark.parametrize(
+    ("block", "who"),
+    [(1, r"the sweep of scorer 'bad' \(layerimp-b 1.2\) and scorer 'block-influence'"), (BLOCKS - 1, "scorer 'bad'")],
+)
+def test_what_changes_no_numbers_is_put_back_after_the_sweep(
+    plugged: Plug, install: Install, block: int, who: str
+) -> None:
+    class Inside(Step):
+        """Goes elsewhere at one block of the first batch."""
+
+        name = "bad"
+
+        def update(self, trace: Any) -> None:
+            super().update(trace)
+            if (trace.batch, trace.block) == (0, block):
+                os.chdir("/")
+
+    plugged(install("bad", dist="layerimp-b", layerimp_scorers=lambda: [Inside]))
+    state = ProcessState()
+    with pytest.warns(PluginWarning, match=rf"^{who} .*changed the working directory; put back$"):
+        layerimp.score(tiny_model(), TEXT, ["bad", "block-influence"])
+    assert is_as_it_was(state)
 
 
 def test_a_sweep_is_named(plugged: Plug, install: Install) -> None:
