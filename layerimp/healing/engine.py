@@ -15,7 +15,7 @@ from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.validation import Checked
 from layerimp.errors import ModelError, NonFiniteError, PluginError
-from layerimp.healer import Case, Gap, Healer, Repair
+from layerimp.healer import Case, Gap, Healer, Loss, Repair
 from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss, split
 from layerimp.healing.parameters import changed, held_by, put

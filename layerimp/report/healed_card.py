@@ -58,7 +58,7 @@ def healed_card(
         f"- **Method:** healer {escaped(healer.name)}, layerimp {__version__} ({done})",
         f"- **Text:** {text['tokens']:,} tokens (fingerprint {text['fingerprint']})",
         f"- **Recovered:** {escaped(recovered)}",
-        *("", "The command is below. After it, this card is that of the model before this healing.", ""),
+        *("", "What follows this command describes the model before this healing:", ""),
         *fenced("bash", " ".join(map(shlex.quote, _command(recipe, healer)))),
         "",
         "",

@@ -95,8 +95,8 @@ def _summary(report: Report, label: str, origin: Origin) -> Iterator[str]:
     yield from (f"- **Target:** {escaped(stood(one))}" for one in report.standing(label))
     if (healing := report.healed.get(label)) is not None:
         done = "; ".join(f"{one.gap}: {one.done}" for one in healing.repairs)
-        yield f"- **Healed:** by {escaped(healing.healer)} ({escaped(done)})"
-        yield f"- **Recovered:** {escaped(recovery(healing.loss, healing.accuracy, healing.recovered))}"
+        back = recovery(healing.loss, healing.accuracy, healing.recovered)
+        yield f"- **Healed:** by {escaped(healing.healer)} ({escaped(done)}); {escaped(back)}"
     if report.calibration:
         yield (
             f"- **Calibration:** {report.calibration['rows']} rows, {report.calibration['tokens']:,} tokens of "
@@ -125,7 +125,13 @@ def _measured(report: Report, label: str, found: Comparison | None) -> list[str]
     if found is None or not after:
         return []
     which = "healed" if label in report.healed else "pruned"
-    lines = ["", RESULTS, "", f"| task | metric | documents | source | {which} | retained |", "|---|---|---|---|---|---|"]
+    lines = [
+        "",
+        RESULTS,
+        "",
+        f"| task | metric | documents | source | {which} | retained |",
+        "|---|---|---|---|---|---|",
+    ]
     for metric in after:
         kept = found.retained[label].tasks.get(metric.task) if found.counts(metric) else None
         lines.append(

@@ -58,7 +58,7 @@ def test_what_a_classifier_recovers_is_accuracy() -> None:
 
 @pytest.mark.parametrize("gone", [[1], ["0/1"]], ids=str)
 def test_a_healed_model_is_counted_from_the_pruned_one(gone: list[Step]) -> None:
-    """The text is the model's own, so that the pruned model is wrong and sure of it; each healing makes it less sure."""
+    """The text is the model's own: the pruned model is wrong and sure of it, and each healing makes it less sure."""
     model = tiny("llama")
     with torch.no_grad():
         for value in (each for each in model.parameters() if each.ndim == 2):

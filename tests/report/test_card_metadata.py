@@ -225,8 +225,7 @@ def test_a_healed_model_of_a_run_says_so(tmp_path: Path) -> None:
     made.metrics["avss+fit"] = made.metrics["avss"]
     card = model_card(made, "avss+fit")
     assert loaded(card, tmp_path).tags == ["layerimp", "pruned", "depth-pruning", "avss", "healed", "linear"]
-    assert "- **Healed:** by fit" in card
-    assert f"- **Recovered:** {escaped(recovery(losses, {}, 0.5))}\n" in card
+    assert f"- **Healed:** by fit (); {escaped(recovery(losses, {}, 0.5))}\n" in card
     assert "| source | healed | retained |" in card
 
 
