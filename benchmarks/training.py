@@ -144,10 +144,11 @@ def main(
         label, option, value = setting(one, "hidden.loss=hidden")
         ways[label][option] = value
     for label, chosen in ways.items():
-        options = {"minutes": minutes, "steps": None, "checks": 12} | chosen
-        if any(line["way"] == label and line["options"] == options for line in finished.lines):
+        options = {"minutes": minutes, "checks": 12} | chosen
+        config = Distill.Config(**options)
+        if any(line["way"] == label and Distill.Config(**line["options"]) == config for line in finished.lines):
             continue
-        healer = (Control if label == CONTROL else Watched)(Distill.Config(**options))
+        healer = (Control if label == CONTROL else Watched)(config)
         rest = find_blocks(prepare(stack, gone).beside())
         further = ()
         if heal_text is not None:

@@ -93,7 +93,7 @@ def parts(name: str, known: Mapping[str, Values]) -> dict[str, Values]:
     if "healed" in known:
         order = by_retained(known["healed"])
         trained = healed | {"counts": [], "ratios": [max(grid["ratios"])], "repeats": 1, "baselines": [RANDOM]}
-        training = {"distill": {"options": {"first": HEALER, "steps": None} | extent.training}}
+        training = {"distill": {"options": {"first": HEALER} | extent.training}}
         best = list(dict.fromkeys([*order[:2], "avss"]))
         found |= {
             "seams": healed | {"scorers": only(seams_among(grid, order)[:4]), "cuts": "all", "baselines": {}},

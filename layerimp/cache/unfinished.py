@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
+from rich.filesize import decimal
 
-from layerimp.cache.directory import ABOUT, cache_directory
+from layerimp.cache.directory import ABOUT, cache_directory, entries
 
 _LOCK = "lock"
 
@@ -22,7 +23,7 @@ class Unfinished:
 
     Each is named by a hash of everything that determines the result, so that the same work finds it again. At the end
     of the context, all of them are removed if there was no error, because the state is no longer needed. After an error
-    only empty ones are removed.
+    only empty ones are removed. An interrupt gets a note on what is kept.
     """
 
     def __init__(self) -> None:
@@ -34,11 +35,20 @@ class Unfinished:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        kept = set[Path]()
         for directory, lock in self._held.items():
             if kind is None or {one.name for one in directory.iterdir()} <= {ABOUT, _LOCK}:
                 shutil.rmtree(directory, ignore_errors=True)
+            else:
+                kept.add(directory)
             lock.release()
         self._held.clear()
+        if kept and isinstance(error, KeyboardInterrupt):
+            size = sum(entry.size for entry in entries("unfinished") if entry.path in kept)
+            error.add_note(
+                f"the same command goes on from the last saved state, which takes {decimal(size)} in the cache "
+                "(layerimp cache --clear unfinished removes it)"
+            )
 
     def directory(self, content: Mapping[str, Any], about: str) -> Path | None:
         """Return the directory for some work, which may hold the state of an earlier run.

@@ -7,9 +7,9 @@ import json
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from itertools import pairwise
 from typing import Any
 
@@ -24,8 +24,27 @@ from layerimp.errors import LayerimpError, PluginWarning, one_line
 INTERRUPTED = 130
 FULL_COLLECTIONS = 1000
 """The number of collections of young objects before a collection of all objects."""
+NOTHING_LEFT = "nothing is left half-written"
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """click, which newer versions of typer include."""
+
+
+class InterruptError(Exception):
+    """An interrupt in the course of a command, with the notes on how to go on. Typer drops a `KeyboardInterrupt`."""
+
+
+def _telling_interrupts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a command so that the notes on an interrupt are not lost."""
+
+    @wraps(command)
+    def telling(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except KeyboardInterrupt as interrupt:
+            raise InterruptError("; ".join(getattr(interrupt, "__notes__", ())) or NOTHING_LEFT) from None
+
+    return telling
+
 
 app = typer.Typer(
     name="layerimp",
@@ -36,7 +55,7 @@ app = typer.Typer(
 _MODELS = (inspection.inspect, runs.run, runs.score, runs.prune, heal.heal, runs.evaluate, plans.plan)
 _LISTS = (plugins.plugins, plugins.scorers, plugins.pruners, plugins.healers, plugins.evaluators, plugins.tasks)
 for command in (*_MODELS, bench.bench, bench.report, *_LISTS, schema.schema, cache.cache):
-    app.command(cls=GroupedCommand)(for_results_alone(command))
+    app.command(cls=GroupedCommand)(_telling_interrupts(for_results_alone(command)))
 
 
 def _version(wanted: bool) -> None:
@@ -77,13 +96,15 @@ def _run() -> None:
         _fail(type(error).__name__, str(error), error.exit_code)
     except UsageError as error:
         _fail("UsageError", _usage(error), 2)
+    except InterruptError as interrupt:
+        _fail("Interrupted", f"interrupted; {interrupt}", INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
         _print_error(type(error).__name__, one_line(error), 1)
         raise
     if code == INTERRUPTED:
-        _fail("Interrupted", "interrupted; nothing is left half-written", INTERRUPTED)
+        _fail("Interrupted", f"interrupted; {NOTHING_LEFT}", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

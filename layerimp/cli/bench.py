@@ -155,8 +155,8 @@ def bench(
                 device=device,
                 retry=retry_failed,
             )
-    except KeyboardInterrupt:
-        screen.note(f"finished cells are kept in {output}; the same command continues")
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"finished cells are kept in {output}, and the same command goes on with the others")
         raise
     with after_writing(output):
         screen.show_findings(found, output)

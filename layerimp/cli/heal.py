@@ -97,7 +97,8 @@ def _options(settings: list[str], healer: str) -> dict[str, Any]:
 
 def _lines(found: HealingReport) -> list[str]:
     """Return the lines that say what was done."""
-    from layerimp.cli.tables import gap_line, recovery
+    from layerimp.cli.tables import gap_line
+    from layerimp.report.healing import recovery
 
     lines = [f"{found['healer']}: {found['calibration']['tokens']:,} tokens of {found['calibration']['source']}"]
     lines += [f"  {gap_line(**gap)}" for gap in found["gaps"]]

@@ -14,6 +14,7 @@ from layerimp.cli.columns import Column, Fits, packed, shown
 from layerimp.defaults import ORIGINAL
 from layerimp.report import cuts
 from layerimp.report import targets as told
+from layerimp.report.healing import recovery
 from layerimp.report.model_card import measured
 from layerimp.report.tables import REDUCTION, percentage
 
@@ -197,20 +198,6 @@ def healing(report: Report) -> Iterator[str]:
         yield f"{label}: {recovery(one.loss, one.accuracy, one.recovered)}"
         for each in one.repairs:
             yield f"  {gap_line(gap=str(each.gap), done=each.done, why=each.why, numbers=each.numbers)}"
-
-
-def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:
-    """Show the effect of healing, on text that was used for no choice."""
-    lost = "accuracy" if accuracy else "loss"
-    if recovered is None:
-        back = f"pruning did not {'lower the accuracy' if accuracy else 'raise the loss'}"
-    elif recovered < 0:
-        back = f"healing lost {-recovered:.0%} more of the {lost}"
-    else:
-        back = f"{recovered:.0%} of the lost {lost} came back"
-    losses = ", ".join(f"{name} {value:.3f}" for name, value in loss.items())
-    shares = ", ".join(f"{name} {value:.1%}" for name, value in (accuracy or {}).items())
-    return f"{back} on the held-out rows ({shares and f'accuracy: {shares}; '}nats per prediction: {losses})"
 
 
 def gap_line(*, gap: str, done: str, why: str, numbers: Mapping[str, float], removed: Sequence[Step] = ()) -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.validation import Checked
 from layerimp.errors import ModelError, NonFiniteError, PluginError
-from layerimp.healer import Case, Gap, Healer, Repair
+from layerimp.healer import Case, Gap, Healer, Loss, Repair
 from layerimp.healing.gaps import find_gaps
 from layerimp.healing.loss import HeldOutLoss, split
 from layerimp.healing.parameters import changed, held_by, put
@@ -41,8 +42,9 @@ class Healed:
             intact model.
         repairs: What was done at each gap.
         loss: The mean loss per prediction, in nats, of the `intact`, the `pruned` and the `healed` model, on rows of
-            the text that were used neither for the fit nor for any choice.
-        accuracy: For a classifier, the share of these rows that each of the three models labels correctly; else empty.
+            the text that were used neither for the fit nor for any choice. `pruned` is the intact model without the
+            removed blocks; if the model was healed before, its loss at that state is under `healed_before`.
+        accuracy: For a classifier, the share of these rows that each of these models labels correctly; else empty.
         changed: The paths of the parameters that were replaced; for tied parameters the first path.
     """
 
@@ -56,7 +58,8 @@ class Healed:
     def recovered(self) -> float | None:
         """The share of the removal's cost that healing took away again, in loss or in a classifier's accuracy.
 
-        None if the pruned model had lost nothing. Negative if the healed model is worse than the pruned one.
+        It counts from the intact model without the removed blocks, whatever healed the model before. None if that had
+        lost nothing. Negative if the healed model is worse.
         """
         costs = {name: -value for name, value in self.accuracy.items()} or self.loss
         lost = costs["pruned"] - costs["intact"]
@@ -80,7 +83,8 @@ def heal_beside(
 
     Args:
         intact: The blocks of the intact model, which is not changed, bit for bit.
-        pruned: The blocks of the pruned model, which gets new parameters. It may share tensors with the intact model.
+        pruned: The blocks of the pruned model, which gets new parameters. It may share tensors with the intact model,
+            and it may have been healed before.
         removed: The removed steps, by the indices of the intact model.
         calibration: Batches of text, padded on either side. Two of eight rows are held out: one for choices, and one to
             measure the result on.
@@ -96,11 +100,11 @@ def heal_beside(
         PluginError: the healer breaks its contract.
         NonFiniteError: a new parameter holds a NaN or an infinity.
     """
-    check_pair(intact, pruned, removed)
+    unhealed = check_pair(intact, pruned, removed)
     gaps = find_gaps(pruned, removed)
     text = split(Checked(calibration, intact))
     choosing, measuring = HeldOutLoss(intact, text.choosing), HeldOutLoss(intact, text.measuring)
-    found = {"intact": measuring.of(intact), "pruned": measuring.of(pruned)}
+    found = _before(intact, pruned, [] if unhealed else removed, measuring)
     ours, theirs = Reruns(pruned, [*text.choosing, *text.healing]), Reruns(intact, text.healing)
     case = Case(
         intact,
@@ -129,6 +133,18 @@ def heal_beside(
     loss = {name: one.mean for name, one in found.items()}
     accuracy = {name: one.accuracy for name, one in found.items() if one.accuracy is not None}
     return Healed(pruned.model, repairs, loss, accuracy, list(changed(before, pruned.model)))
+
+
+def _before(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step], held_out: HeldOutLoss) -> dict[str, Loss]:
+    """Measure the models before the healing. If steps are given, the pruned model was healed before.
+
+    What such a model has recovered is counted from the intact model without these steps, which are bypassed here.
+    """
+    whole, given = held_out.of(intact), held_out.of(pruned)
+    if not removed:
+        return {"intact": whole, "pruned": given}
+    with bypassed(intact, removed):
+        return {"intact": whole, "pruned": held_out.of(intact), "healed_before": given}
 
 
 def _taken_back(gaps: Sequence[Gap], healer: Healer, gained: tuple[float, float], progress: Progress) -> list[Repair]:
@@ -164,8 +180,11 @@ def _healed(case: Case, healer: Healer, progress: Progress) -> list[Repair]:
     return repairs
 
 
-def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> None:
+def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> bool:
     """Refuse a pruned model that is not the intact model without the removed steps.
+
+    Returns:
+        Whether the pruned model has the parameters that the removal left, so that nothing has healed or trained it.
 
     Raises:
         ModelError: the architecture, the width, the vocabulary or the number of blocks is wrong, or a block is not the
@@ -173,7 +192,8 @@ def check_pair(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) 
         OptionError: a step does not exist in the intact model, or overlaps with an earlier step.
     """
     check_shapes(intact, pruned, removed)
-    _check_origin(intact, pruned, kept_halves(removed, len(intact)))
+    same = _check_origin(intact, pruned, kept_halves(removed, len(intact)))
+    return same and _same_outside(intact, pruned)
 
 
 def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]) -> None:
@@ -196,7 +216,7 @@ def check_shapes(intact: BlockStack, pruned: BlockStack, removed: Sequence[Step]
         )
 
 
-def _check_origin(intact: BlockStack, pruned: BlockStack, pairs: Sequence[tuple[int, int]]) -> None:
+def _check_origin(intact: BlockStack, pruned: BlockStack, pairs: Sequence[tuple[int, int]]) -> bool:
     """Refuse a pruned model if a block holds a matrix of an unexpected block of the intact model.
 
     A matrix that was healed or trained after the removal matches no block, and is not checked.
@@ -205,23 +225,44 @@ def _check_origin(intact: BlockStack, pruned: BlockStack, pairs: Sequence[tuple[
         intact: The blocks of the intact model.
         pruned: The blocks of the pruned model.
         pairs: For each block of the pruned model, the blocks that its attention and its MLP are expected to be from.
+
+    Returns:
+        Whether all parameters of the blocks are the expected ones.
     """
+    same = True
     composed = halves_of(pruned, {new for new, pair in enumerate(pairs) if len(set(pair)) > 1})
     for new, (attention, mlp) in enumerate(pairs):
         for name, value in pruned[new].named_parameters():
             said = mlp if new in composed and in_mlp(name, composed[new].mlp) else attention
-            if value.ndim < 2 or _holds(intact[said], name, value):
+            if _holds(intact[said], name, value):
                 continue
-            if (other := next((i for i, block in enumerate(intact) if _holds(block, name, value)), None)) is not None:
+            same = False
+            holders = (i for i, block in enumerate(intact) if value.ndim > 1 and _holds(block, name, value))
+            if (other := next(holders, None)) is not None:
                 raise ModelError(
                     f"block {new} of the pruned model has {name} of block {other} of the intact one, and not of "
                     f"{said}: something else was removed than is said"
                 )
+    return same
+
+
+def _same_outside(intact: BlockStack, pruned: BlockStack) -> bool:
+    """Whether the parameters outside the blocks are the same; tables with an entry per block are not compared."""
+    inside = {id(value) for block in pruned for value in block.parameters()}
+    theirs = dict(intact.model.named_parameters())
+    return all(
+        theirs[path].shape != value.shape or _equal(theirs[path], value)
+        for path, value in pruned.model.named_parameters()
+        if id(value) not in inside and path in theirs
+    )
 
 
 def _holds(block: nn.Module, name: str, value: Tensor) -> bool:
     """Whether a block has a parameter with this name and value, bit for bit."""
     own = dict(block.named_parameters()).get(name)
-    if own is None or own.dtype != value.dtype:
-        return False
-    return own is value or torch.equal(own.to(value.device), value)
+    return own is not None and _equal(own, value)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two parameters are equal, bit for bit."""
+    return one is other or (one.dtype == other.dtype and torch.equal(one.to(other.device), other))

@@ -27,6 +27,7 @@ from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
 from layerimp.report import conversion
 from layerimp.report.healed_card import healed_card
+from layerimp.report.healing import recovery
 from layerimp.steps import Step, checked_steps, simplest
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _save(
             recipe,
             healer,
             found.repairs,
-            found.loss,
+            recovery(found.loss, found.accuracy, found.recovered),
             drawn.description,
         ),
         record=record.model_copy(update={"healers": (*record.healers, healer.name)}),

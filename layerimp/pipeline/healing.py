@@ -44,6 +44,7 @@ def heal(
     calibration: Iterable[Batch],
     healer: str | Healer = HEALER,
     *,
+    options: Mapping[str, Any] | None = None,
     pruned: PreTrainedModel | None = None,
     further: Iterable[Batch] = (),
     progress: Progress | None = None,
@@ -56,8 +57,10 @@ def heal(
         calibration: Batches of `input_ids` and `attention_mask` [batch, seq]. Two of eight rows are held out: one for
             choices, and one to measure the result on.
         healer: The name of a registered healer, or an instance.
+        options: The options of a healer that is given by its name, such as `{"minutes": 1}` for `distill`.
         pruned: The model without the blocks, which gets new parameters. By default one is made, which shares every
-            tensor that is not healed with the intact model.
+            tensor that is not healed with the intact model. If it was healed before, what has come back still counts
+            from the model without the blocks.
         further: More text to heal on, for healers that train, such as a `layerimp.calibration.TextStream`.
         progress: Where to report progress.
 
@@ -65,8 +68,9 @@ def heal(
         The healed model, what was done at each gap, and how the loss changed. `save` writes the model.
 
     Raises:
-        UnknownNameError: no healer has that name.
-        OptionError: a block does not exist, is listed twice, or a plan is for another number of blocks.
+        UnknownNameError: no healer, or no option of it, has that name.
+        OptionError: a block does not exist, is listed twice, or a plan is for another number of blocks; or an option
+            has a wrong value, or is given beside an instance.
         SurgeryError: the blocks cannot be removed exactly.
         ModelError: the two models do not belong together, or the healer cannot heal such a model.
         CalibrationError: a batch is malformed or holds ids that the model does not know, or there are fewer than
@@ -77,7 +81,9 @@ def heal(
     steps = blocks.steps_for(len(stack)) if isinstance(blocks, PrunePlan) else blocks
     gone = checked_steps(steps, len(stack))
     if not isinstance(healer, Healer):
-        healer = configured(healer, {})
+        healer = configured(healer, {} if options is None else options)
+    elif options is not None:
+        raise OptionError(f"options are for a healer given by its name; this instance of {healer.name!r} has its own")
     rest = find_blocks(prepare(stack, gone).beside() if pruned is None else pruned)
     with Unfinished() as unfinished:
         return heal_beside(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,6 @@ from layerimp.registry.loader import DISABLE_VARIABLE, PluginHost, cause_of, hos
 from layerimp.scorer import Scorer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from layerimp.component import Component
@@ -154,9 +154,14 @@ class Registry:
 
         Raises:
             UnknownNameError: an option does not exist.
-            OptionError: an option has a value of the wrong type.
+            OptionError: an option has a value of the wrong type, or the options are not given by their names.
         """
         config = self.get(kind, name).Config
+        if not isinstance(values, Mapping) or not all(isinstance(option, str) for option in values):
+            raise OptionError(
+                f"options of {kind} {name!r} are a mapping of names to values, such as {{'option': 1}}, "
+                f"got {values!r}. Options: {listing(config.model_fields)}."
+            )
         try:
             return config(**values)
         except ValidationError as error:

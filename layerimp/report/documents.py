@@ -75,7 +75,8 @@ class Repaired(TypedDict):
         dict[str, float],
         Field(
             description="The mean loss per prediction, in nats, of the `intact`, `pruned` and `healed` model, on rows "
-            "of the text that were used neither for the fit nor for any choice."
+            "of the text that were used neither for the fit nor for any choice. `pruned` is the intact model without "
+            "the removed steps; `healed_before` is there only if the model had been healed before."
         ),
     ]
     accuracy: Annotated[
@@ -85,8 +86,8 @@ class Repaired(TypedDict):
     recovered: Annotated[
         Number,
         Field(
-            description="The share of the lost quality that healing brought back (loss, or a classifier's accuracy); "
-            "null if nothing was lost."
+            description="The share of the lost quality that came back (loss, or a classifier's accuracy), from the "
+            "`pruned` to the `healed` model; null if nothing was lost."
         ),
     ]
 

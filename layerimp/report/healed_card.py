@@ -1,8 +1,9 @@
-"""The model card of a healed checkpoint: the card of the pruned checkpoint, with a section on healing."""
+"""The model card of a healed checkpoint: the card of the checkpoint before, with a section on healing."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import yaml
 from layerimp._version import __version__
 from layerimp.report.card_metadata import front_matter, metadata
 from layerimp.report.folders import last_part, tree_without_folders
-from layerimp.report.model_card import escaped, fenced, use
+from layerimp.report.model_card import RESULTS, escaped, fenced, use
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,39 +29,48 @@ def healed_card(
     recipe: Recipe,
     healer: Healer,
     repairs: Sequence[Repair],
-    loss: Mapping[str, float],
+    recovered: str,
     text: Mapping[str, Any],
 ) -> str:
     """Return the card of a healed checkpoint.
 
-    Its metadata hold no results: those in the card of the pruned checkpoint were measured before healing.
+    Results in the card of the checkpoint before are not those of this one: the metadata leave them out, and the heading
+    above them says so.
 
     Args:
-        before: The card of the pruned checkpoint; empty if there is none.
+        before: The card of the checkpoint before healing; empty if there is none.
         origin: The intact model.
         loader: The stock `Auto` class that loads the checkpoint.
         recipe: The recipe, with the pruned model and the calibration text.
         healer: The healer.
         repairs: The repairs, one for each gap.
-        loss: The mean loss of each model on held-out rows.
+        recovered: What came back, as `recovery` says it.
         text: The description of the calibration set, with `tokens` and `fingerprint`.
     """
     tags, body = _parts(before)
     data = metadata(origin, loader, [*tags, "healed", healer.name])
     if not body.strip():
         body = "\n".join(["", "# A pruned model", "", f"- **Source:** {escaped(origin.name)}", *use(loader)])
-    losses = ", ".join(f"{escaped(name)} {value:.4f}" for name, value in loss.items())
     done = escaped("; ".join(f"{repair.gap}: {repair.done}" for repair in repairs))
-    lines = [
-        *(body.rstrip(), "", "## Healed", ""),
+    section = [
+        f"## Healed by {escaped(healer.name)}",
+        "",
         f"- **Method:** healer {escaped(healer.name)}, layerimp {__version__} ({done})",
         f"- **Text:** {text['tokens']:,} tokens (fingerprint {text['fingerprint']})",
-        f"- **Held-out loss:** {losses}",
-        *("", "The figures above are for the model before healing.", ""),
+        f"- **Recovered:** {escaped(recovered)}",
+        *("", "What follows this command describes the model before this healing:", ""),
         *fenced("bash", " ".join(map(shlex.quote, _command(recipe, healer)))),
         "",
+        "",
     ]
-    return front_matter(data) + "\n".join(lines)
+    summary, rest = _divided(body.replace(f"\n{RESULTS}\n", f"\n{RESULTS} before healing by {escaped(healer.name)}\n"))
+    return front_matter(data) + "\n".join([summary.rstrip(), "", *section]) + rest
+
+
+def _divided(body: str) -> tuple[str, str]:
+    """Return the text of a card before its first heading of the second level, and the rest."""
+    start = next((found.start() for found in re.finditer("^## ", body, re.MULTILINE)), len(body))
+    return body[:start], body[start:]
 
 
 def _parts(card: str) -> tuple[list[str], str]:

@@ -1,4 +1,4 @@
-"""The part of a report that describes healed models."""
+"""The part of a report that describes healed models, and the words for what came back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Healing:
         repairs: What was done at each gap.
         loss: The mean loss per prediction, in nats, of the `intact`, the `pruned` and the `healed` model, on rows of
             the calibration text that were used neither for the fit nor for any choice.
-        accuracy: For a classifier, the share of these rows that each of the three models labels correctly; else empty.
+        accuracy: For a classifier, the share of these rows that each of these models labels correctly; else empty.
         recovered: The share of the lost quality that healing brought back (loss, or a classifier's accuracy); None if
             the pruned model had lost nothing.
     """
@@ -31,3 +31,31 @@ class Healing:
     loss: Mapping[str, float]
     accuracy: Mapping[str, float]
     recovered: float | None
+
+
+def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:
+    """Return what healing brought back, on text that was used for no choice, and what the model had back before.
+
+    Args:
+        loss: The mean loss of each model, as in `Healing`; `healed_before` is that of a model that was healed already.
+        accuracy: The accuracies of the same models; None or empty for language models.
+        recovered: The share of the lost quality that came back.
+    """
+    lost = "accuracy" if accuracy else "loss"
+    if recovered is None:
+        back = f"pruning did not {'lower the accuracy' if accuracy else 'raise the loss'}"
+    elif recovered < 0:
+        back = f"healing lost {-recovered:.0%} more of the {lost}"
+    else:
+        back = f"{recovered:.0%} of the lost {lost} came back"
+    costs, earlier = accuracy or loss, ""
+    if recovered is not None and "healed_before" in costs:
+        share = (costs["pruned"] - costs["healed_before"]) / (costs["pruned"] - costs["intact"])
+        earlier = f"; {share:.0%} had come back before this healing"
+    losses = ", ".join(f"{_named(model)} {value:.3f}" for model, value in loss.items())
+    shares = ", ".join(f"{_named(model)} {value:.1%}" for model, value in (accuracy or {}).items())
+    return f"{back} on the held-out rows ({shares and f'accuracy: {shares}; '}nats per prediction: {losses}){earlier}"
+
+
+def _named(model: str) -> str:
+    return model.replace("_", " ")

@@ -16,6 +16,7 @@ from layerimp.report import cuts
 from layerimp.report.card_metadata import front_matter, metadata, results
 from layerimp.report.comparison import Comparison
 from layerimp.report.folders import last_part, tree_without_folders, without_folders
+from layerimp.report.healing import recovery
 from layerimp.report.tables import around, percentage
 from layerimp.report.targets import stood
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from layerimp.report.data import Report
     from layerimp.report.paired_bootstrap import Estimate
     from layerimp.steps import Step
+
+
+RESULTS = "## Results"
+"""The heading of what the evaluators measured."""
 
 
 def escaped(text: str) -> str:
@@ -90,7 +95,8 @@ def _summary(report: Report, label: str, origin: Origin) -> Iterator[str]:
     yield from (f"- **Target:** {escaped(stood(one))}" for one in report.standing(label))
     if (healing := report.healed.get(label)) is not None:
         done = "; ".join(f"{one.gap}: {one.done}" for one in healing.repairs)
-        yield f"- **Healed:** by {escaped(healing.healer)} ({escaped(done)})"
+        back = recovery(healing.loss, healing.accuracy, healing.recovered)
+        yield f"- **Healed:** by {escaped(healing.healer)} ({escaped(done)}); {escaped(back)}"
     if report.calibration:
         yield (
             f"- **Calibration:** {report.calibration['rows']} rows, {report.calibration['tokens']:,} tokens of "
@@ -118,7 +124,14 @@ def _measured(report: Report, label: str, found: Comparison | None) -> list[str]
     after = [metric for metric in report.metrics.get(label, []) if (metric.task, metric.name) in before]
     if found is None or not after:
         return []
-    lines = ["", "| task | metric | documents | source | pruned | retained |", "|---|---|---|---|---|---|"]
+    which = "healed" if label in report.healed else "pruned"
+    lines = [
+        "",
+        RESULTS,
+        "",
+        f"| task | metric | documents | source | {which} | retained |",
+        "|---|---|---|---|---|---|",
+    ]
     for metric in after:
         kept = found.retained[label].tasks.get(metric.task) if found.counts(metric) else None
         lines.append(

@@ -181,8 +181,9 @@ def _mean(estimates: Sequence[Estimate | None]) -> Estimate | None:
 
 
 def _clipped(one: Estimate) -> Estimate:
+    """Return a figure with 0 in place of negative values. Other values keep their draws, and so their error."""
     points = np.maximum(one.points, 0.0)
-    draws = None if one.draws is None else np.maximum(one.draws, 0.0)
+    draws = None if one.draws is None else np.where(one.points > 0, one.draws, np.maximum(one.draws, 0.0))
     return Estimate(points, draws, one.documents, one.stderr)
 
 

@@ -23,6 +23,7 @@ from layerimp_distill.losses import loss_of
 from layerimp_distill.memory import Memory, State
 from layerimp_distill.options import DistillConfig
 from layerimp_distill.training import _rate, _settings, train
+from rich.filesize import decimal
 from support.tiny import classifier
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, PreTrainedModel
 
@@ -49,7 +50,7 @@ def sharp(model: PreTrainedModel) -> PreTrainedModel:
 
 def healed(model: PreTrainedModel, gone: list[Any] | None = None, **options: Any) -> Healed:
     settings = {"steps": 40, "rate": 3e-3, "checks": 5} | options
-    return layerimp.heal(model, gone or [1], TEXT, Distill(DistillConfig(**settings)))
+    return layerimp.heal(model, gone or [1], TEXT, "distill", options=settings)
 
 
 class Notes:
@@ -262,9 +263,13 @@ def test_a_command_that_is_interrupted_leaves_the_state_and_one_that_ends_does_n
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setattr(Memory, "due", True)
     monkeypatch.setattr(Teaching, "divergence", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as interrupt:
         healed(model, steps=5)
     (kept,) = entries("unfinished")
+    assert interrupt.value.__notes__ == [
+        f"the same command goes on from the last saved state, which takes {decimal(kept.size)} in the cache "
+        "(layerimp cache --clear unfinished removes it)"
+    ]
     assert kept.about == "distill of LlamaForCausalLM without block 1"
     assert not in_use(kept.path)
     healed(model, steps=2)
@@ -303,6 +308,7 @@ def test_a_rate_that_undoes_what_was_there_is_told() -> None:
 def test_another_healer_goes_first() -> None:
     found = healed(sharp(tiny_model()), steps=1, rate=1e-9, first="linear")
     assert found.repairs[0].done in ("linear", "nothing", "rescale")
+    assert set(found.loss) == {"intact", "pruned", "healed"}, "what goes first is a part of this healing"
     assert found.repairs[0].why.endswith("training did not clearly lower the held-out loss")
 
 
@@ -396,16 +402,45 @@ def test_limits() -> None:
 
 
 @pytest.mark.parametrize(
+    ("named", "in_force"),
+    [
+        ({}, {"steps": 200}),
+        ({"minutes": 5}, {"minutes": 5.0}),
+        ({"tokens": 9}, {"tokens": 9}),
+        ({"steps": 7, "minutes": 5}, {"steps": 7, "minutes": 5.0}),
+        ({"steps": None, "minutes": 5}, {"minutes": 5.0}),
+        ({"steps": None}, {"steps": 200}),
+    ],
+    ids=str,
+)
+def test_only_the_limits_that_are_named_are_in_force(named: dict[str, Any], in_force: dict[str, Any]) -> None:
+    """What is written down of the options is read again as the same limits."""
+    made = create("healer", "distill", named).config
+    limits = {"steps": None, "minutes": None, "tokens": None} | in_force
+    assert made.model_dump(include=set(limits)) == limits
+    for written in (made.model_dump(mode="json"), made.model_dump(mode="json", exclude_defaults=True)):
+        assert create("healer", "distill", written).config == made
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"steps": None}, "a limit is needed: minutes, steps or tokens"),
         ({"first": "distill"}, "distill cannot run before itself"),
         ({"first": "liner"}, "unknown healer 'liner'. Did you mean 'linear'"),
+        ({"minute": 1}, "unknown option 'minute' of healer 'distill'. Did you mean 'minutes'? Known: checks, first"),
+        ({"minutes": "one"}, "option 'minutes' of healer 'distill': Input should be a valid number"),
+        ("minutes=1", "options of healer 'distill' are a mapping of names to values, such as {'option': 1}, got 'min"),
+        ({1: "minutes"}, "options of healer 'distill' are a mapping of names to values"),
     ],
 )
-def test_wrong_options_are_refused_before_any_work(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        create("healer", "distill", options)
+def test_wrong_options_are_refused_before_any_work(options: Any, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        layerimp.heal(tiny_model(), [1], [], "distill", options=options)
+
+
+def test_an_instance_has_its_own_options() -> None:
+    with pytest.raises(InputError, match=r"options are for a healer given by its name; this instance of 'distill' has"):
+        layerimp.heal(tiny_model(), [1], [], Distill(), options={"minutes": 1})
 
 
 def test_training_is_on_the_models_device(monkeypatch: pytest.MonkeyPatch) -> None:

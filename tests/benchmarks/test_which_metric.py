@@ -37,7 +37,7 @@ def test_the_parts_are_grids(name: str) -> None:
     grids = {part: layerimp.Grid.model_validate(one) for part, one in every.items()}
     assert list(grids["seams"].scorers) == ["lrp", "cim", "angular", "taylor"]  # avss reads neurons: no seams
     assert list(grids["trained"].scorers) == ["lrp", "avss"]
-    assert grids["trained"].healers["distill"].options["steps"] is None
+    assert grids["trained"].healers["distill"].options["minutes"]
     assert [grids[part].healers.keys() for part in ("unhealed", "healed")] == [set(), {"linear"}]
     assert grids["seams"].cuts == "all"
     assert len({which_metric.asked(one) for one in every.values()}) == len(every)

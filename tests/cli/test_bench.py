@@ -18,6 +18,7 @@ import yaml
 from support.mood import Run
 from support.published import checked
 
+from layerimp.bench import commands
 from layerimp.bench.store import FILE
 
 
@@ -246,6 +247,18 @@ def test_every_schema_is_printed(layerimp_command: Run) -> None:
     code, _, err = layerimp_command("schema", "gird")
     assert code == 2
     assert "grid" in err
+
+
+def test_an_interrupted_grid_says_what_is_kept(
+    layerimp_command: Run, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "run_grid", interrupted)
+    code, _, err = layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "out")
+    kept = f"finished cells are kept in {tmp_path / 'out'}, and the same command goes on with the others"
+    assert (code, err.splitlines()[-1]) == (130, f"layerimp: interrupted; {kept}")
 
 
 def test_a_kill_and_a_second_start(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:

@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from layerimp_distill.memory import Memory
 from pydantic import TypeAdapter
+from rich.filesize import decimal
 from support.mood import Run
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import layerimp
+from layerimp.cache.directory import entries
 from layerimp.checkpoint.record import FILE, Record, read_record
 from layerimp.errors import InputError
+from layerimp.healing import Teaching
 from layerimp.report.forecast_documents import HealingForecast
 from layerimp.testing import tiny_tokenizer
 
@@ -76,6 +80,62 @@ def test_a_checkpoint_is_healed(layerimp_command: Run, pruned: Path, text: tuple
     assert code == 0, err
     assert "on the held-out rows (nats per prediction: intact" in printed
     assert f"checkpoint: {out}" in printed
+
+
+def test_a_healed_checkpoint_is_healed_further(
+    layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path
+) -> None:
+    """A factor makes the first one; what is healed again counts from the pruned model, and both cards say so."""
+    model, tokenizer = layerimp.load(pruned)
+    with torch.no_grad():
+        model.get_parameter("model.norm.weight").mul_(0.5)
+    layerimp.save(model, tokenizer, tmp_path / "first")
+    shutil.copy(pruned / FILE, tmp_path / "first")
+    command = ("heal", "--model", tmp_path / "first", "--healer", "rescale", *text, "--output", tmp_path / "second")
+    code, printed, err = layerimp_command(*command, "--json")
+    assert code == 0, err
+    told = json.loads(printed)
+    assert list(told["loss"]) == ["intact", "pruned", "healed_before", "healed"]
+    losses = told["loss"]
+    lost = losses["pruned"] - losses["intact"]
+    assert told["recovered"] == (None if lost <= 0 else pytest.approx((losses["pruned"] - losses["healed"]) / lost))
+    _, printed, _ = layerimp_command("heal", "--model", pruned, *text, "--output", tmp_path / "again", "--json")
+    assert losses["pruned"] == pytest.approx(json.loads(printed)["loss"]["pruned"])
+    assert f"healed before {losses['healed_before']:.3f}" in (tmp_path / "second" / "README.md").read_text()
+
+
+def test_an_interrupted_training_says_how_it_goes_on(
+    layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a state is saved, there is nothing to go on from, and nothing is promised."""
+    command = ("heal", "--model", pruned, "--healer", "distill", "--set", "distill.steps=3", *text)
+    calls = 0
+
+    def interrupted(self: Any, batch: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return real(self, batch)
+
+    real = Teaching.divergence
+    monkeypatch.setattr(Teaching, "divergence", interrupted)
+    code, _, err = layerimp_command(*command, "--output", tmp_path / "out")
+    assert (code, err.splitlines()[-1]) == (130, "layerimp: interrupted; nothing is left half-written")
+    monkeypatch.setattr(Memory, "due", True)
+    calls = 0
+    code, _, err = layerimp_command(*command, "--output", tmp_path / "out")
+    (kept,) = entries("unfinished")
+    assert (code, err.splitlines()[-1]) == (
+        130,
+        f"layerimp: interrupted; the same command goes on from the last saved state, which takes {decimal(kept.size)} "
+        "in the cache (layerimp cache --clear unfinished removes it)",
+    )
+    assert not (tmp_path / "out").exists()
+    code, _, err = layerimp_command(*command, "--output", tmp_path / "out")
+    assert code == 0, err
+    assert "goes on with the training that was interrupted after 1 step" in err
+    assert entries("unfinished") == []
 
 
 def test_without_a_record_the_blocks_are_named(

@@ -21,6 +21,7 @@ from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import converted
+from layerimp.report.healing import recovery
 from layerimp.steps import Step, Sublayer
 from layerimp.surgery.removal import prepare
 from layerimp.testing import batch
@@ -53,6 +54,39 @@ def test_what_a_classifier_recovers_is_accuracy() -> None:
     assert Healed(model, [], loss).recovered == -1.0
     assert Healed(model, [], loss, shares).recovered == pytest.approx(0.5)
     assert Healed(model, [], loss, {**shares, "pruned": 0.9}).recovered is None
+
+
+@pytest.mark.parametrize("gone", [[1], ["0/1"]], ids=str)
+def test_a_healed_model_is_counted_from_the_pruned_one(gone: list[Step]) -> None:
+    """The text is the model's own: the pruned model is wrong and sure of it, and each healing makes it less sure."""
+    model = tiny("llama")
+    with torch.no_grad():
+        for value in (each for each in model.parameters() if each.ndim == 2):
+            value.mul_(6)
+    ids = model.generate(torch.arange(1, 9)[:, None], max_new_tokens=11, min_new_tokens=11, do_sample=False)
+    text = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]
+    intact = find_blocks(model)
+
+    def less_sure(case: Case) -> None:
+        replace(case.pruned.model, "lm_head.weight", 0.5 * case.pruned.model.get_parameter("lm_head.weight"))
+
+    def heal(pruned: Any) -> Healed:
+        return heal_beside(intact, find_blocks(pruned), gone, text, Doing(less_sure))
+
+    unhealed = prepare(intact, gone).beside()
+    first = heal(unhealed)
+    assert set(first.loss) == {"intact", "pruned", "healed"}
+    assert first.loss["healed"] < first.loss["pruned"]
+    second = heal(first.model)
+    assert list(second.loss) == ["intact", "pruned", "healed_before", "healed"]
+    assert second.loss["pruned"] == pytest.approx(first.loss["pruned"], rel=1e-5)
+    assert second.loss["healed_before"] == first.loss["healed"]
+    losses = second.loss
+    share = (losses["pruned"] - losses["healed"]) / (losses["pruned"] - losses["intact"])
+    assert second.recovered == pytest.approx(share)
+    words = recovery(second.loss, second.accuracy, second.recovered)
+    assert f"healed before {losses['healed_before']:.3f}" in words
+    assert words.endswith(f"; {first.recovered:.0%} had come back before this healing")
 
 
 def test_a_model_that_is_worse_is_put_back() -> None:

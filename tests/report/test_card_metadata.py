@@ -26,8 +26,8 @@ from layerimp.recipe import make_recipe
 from layerimp.registry.attribution import create
 from layerimp.report import Report, Size
 from layerimp.report.healed_card import healed_card
-from layerimp.report.healing import Healing
-from layerimp.report.model_card import model_card
+from layerimp.report.healing import Healing, recovery
+from layerimp.report.model_card import escaped, model_card
 from layerimp.scorer import Importance
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -210,7 +210,7 @@ def test_nothing_from_outside_is_more_than_text(evil: str, tmp_path: Path) -> No
     assert [one.content for one in found if one.type == "fence"][0::4] == [
         one.content for one in expected if one.type == "fence"
     ][0::4]
-    assert kinds.count("heading_open") == 3
+    assert kinds.count("heading_open") == 4
     plan, prune = FENCE.findall(card)[1:3]
     assert json.loads(plan[1])["scorer"] == json.loads(plan[1])["pruner"] == evil
     assert shlex.split(prune[1])[3] == " ".join(evil.split())
@@ -219,12 +219,14 @@ def test_nothing_from_outside_is_more_than_text(evil: str, tmp_path: Path) -> No
 
 def test_a_healed_model_of_a_run_says_so(tmp_path: Path) -> None:
     made = report(healers={"fit": {"name": "linear"}})
-    made.healed = {"avss+fit": Healing("avss", "fit", [], {}, {}, None)}
+    losses = {"intact": 1.0, "pruned": 2.0, "healed": 1.5}
+    made.healed = {"avss+fit": Healing("avss", "fit", [], losses, {}, 0.5)}
     made.sizes["avss+fit"] = made.sizes["avss"]
     made.metrics["avss+fit"] = made.metrics["avss"]
     card = model_card(made, "avss+fit")
     assert loaded(card, tmp_path).tags == ["layerimp", "pruned", "depth-pruning", "avss", "healed", "linear"]
-    assert "- **Healed:** by fit" in card
+    assert f"- **Healed:** by fit (); {escaped(recovery(losses, {}, 0.5))}\n" in card
+    assert "| source | healed | retained |" in card
 
 
 # Healed checkpoints
@@ -235,8 +237,7 @@ def healed(before: str, origin: Origin, **recipe: Any) -> str:
     healer: Any = create("healer", "linear", {"ridges": [0.5]})
     told: Any = {"tokens": 1234, "fingerprint": "abc"}
     asked = make_recipe({"model": "/home/me/out/avss", "calibration": {"source": "/home/me/t.jsonl"}, **recipe})
-    losses = {"intact": 1.0, "pruned": 2.0, "healed": 1.5}
-    return healed_card(before, origin, "AutoModelForCausalLM", asked, healer, [], losses, told)
+    return healed_card(before, origin, "AutoModelForCausalLM", asked, healer, [], "50% came back", told)
 
 
 def test_the_card_of_a_healed_checkpoint_goes_on_from_the_pruned_one(tmp_path: Path) -> None:
@@ -247,9 +248,11 @@ def test_the_card_of_a_healed_checkpoint_goes_on_from_the_pruned_one(tmp_path: P
     assert data.tags == ["layerimp", "pruned", "depth-pruning", "avss", "healed", "linear"]
     assert (data.base_model, data["base_model_relation"], data.license) == ("org/whole", "finetune", "mit")
     assert data.eval_results is None, "the results are those of the pruned model"
-    assert body(card).startswith(body(before).rstrip())
-    assert "- **Held-out loss:** intact 1.0000, pruned 2.0000, healed 1.5000\n" in card
-    (_, command) = FENCE.findall(card)[-1]
+    summary, _, rest = body(before).partition("## Results\n")
+    assert body(card).startswith(summary)
+    assert body(card).endswith(f"## Results before healing by linear\n{rest}"), "and nothing else has changed"
+    assert "- **Recovered:** 50% came back\n" in card
+    (_, command) = FENCE.findall(card)[0]
     assert shlex.split(command) == [
         *"layerimp heal --model avss --healer linear --calibration t.jsonl --seed 7".split(),
         *("--set", "linear.ridges=[0.5]", "--output", "out"),
@@ -271,7 +274,15 @@ def test_any_card_can_be_gone_on_from(before: str, kept: str, tmp_path: Path) ->
     card = healed(before, Origin("whole"))
     assert loaded(card, tmp_path).tags == ["layerimp", "pruned", "depth-pruning", "healed", "linear"]
     assert body(card).lstrip().startswith(kept)
-    assert card.count("## Healed\n") == 1
+    assert card.count("## Healed by linear\n") == 1
+
+
+def test_healing_twice_is_told_twice_the_last_first() -> None:
+    """Each section is above the card that it is about, so that its words stay true."""
+    card = healed(healed(model_card(report(), "avss"), Origin("whole")), Origin("whole"))
+    first, second = (found.start() for found in re.finditer("^## Healed by linear$", card, re.MULTILINE))
+    assert first < second < card.index("## Results before healing by linear\n")
+    assert "## Results\n" not in card
 
 
 # On disk

@@ -128,6 +128,18 @@ def test_averages_are_over_tasks_of_a_kind_and_the_lower_one_is_the_headline() -
     assert only.worst is only.likelihood
 
 
+def test_a_lone_task_has_one_error_wherever_it_is_shown() -> None:
+    """What a resample counts below 0 may not make the error of the average smaller than the one beside the task."""
+    weak = likelihood(-95.0, -50.0, -44.0)
+    found = summed_up({"prose": INTACT}, [{(weak.task, weak.name): weak}])
+    task = found.tasks["prose"]
+    assert task is not None
+    assert found.worst is not None
+    assert task.draws is not None
+    assert task.mean > 0 > task.draws.min()
+    assert (found.worst.mean, found.worst.error) == (task.mean, task.error)
+
+
 def test_what_is_not_measured_or_says_nothing_is_no_average() -> None:
     intact = counting([INTACT, ACCURATE, accuracy(0.5, task="guess")])
     found = summed_up(intact, [table(INTACT, accuracy(0.5, task="guess"))])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from layerimp.component import Options
+
+STEPS = 200
+"""The number of training steps if the user names no limit."""
 
 
 class DistillConfig(Options):
@@ -28,7 +32,9 @@ class DistillConfig(Options):
     rank: int = Field(16, ge=1, description="With `lora`: the rank of each update.")
     first: str = Field("", description="A healer to run first, such as `linear`, with its default options.")
     steps: int | None = Field(
-        200, ge=1, description="The maximum number of training steps; null: as many as the other limits allow."
+        None,
+        ge=1,
+        description=f"The maximum number of training steps; {STEPS} if no limit of any kind is given.",
     )
     minutes: float | None = Field(None, gt=0, description="The maximum training time, in minutes.")
     tokens: int | None = Field(
@@ -41,15 +47,18 @@ class DistillConfig(Options):
     checks: int = Field(10, ge=1, description="How often the held-out loss is measured; the best step is kept.")
     seed: int = Field(0, ge=0, description="Seed of the order of the text, and of the initial `lora` updates.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _limited(cls, given: Any) -> Any:
+        """Limit the steps if the user names no limit; what the user names is the only limit."""
+        limits = ("steps", "minutes", "tokens")
+        if isinstance(given, Mapping) and all(given.get(name) is None for name in limits):
+            return {**given, "steps": STEPS}
+        return given
+
     @field_validator("first")
     @classmethod
     def _another(cls, first: str) -> str:
         if first == "distill":
             raise ValueError("distill cannot run before itself")
         return first
-
-    @model_validator(mode="after")
-    def _limited(self) -> DistillConfig:
-        if self.steps is None and self.tokens is None and self.minutes is None:
-            raise ValueError("a limit is needed: minutes, steps or tokens")
-        return self
