@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import layerimp_footprint
 import pytest
@@ -38,36 +39,30 @@ SCORERS = ("block-influence", "angular", "relative-magnitude", "random", "depth"
 
 
 @pytest.mark.parametrize("pruner", ["lowest", "greedy", "window"])
-@pytest.mark.parametrize("share", [0.93, 0.75, 0.45])
-def test_each_plan_is_the_shortest_that_holds(
-    layerimp_command: Run, asking: list[object], uneven_dir: Path, pruner: str, share: float
-) -> None:
+def test_each_plan_is_the_shortest_that_holds(layerimp_command: Run, asking: list[object], pruner: str) -> None:
     named = [part for name in SCORERS for part in ("--scorer", name)]
-    common = ["run", *asking, *named, "--pruner", pruner, "--tasks", "none", "--json"]
-    code, out, err = layerimp_command(*common, "--target", f"parameters={share}")
-    assert code == 0, err
-    found = json.loads(out)
-    target = found["targets"]["parameters"]
-    whole = found["parameters"]["original"]
-    assert target["limit"] == pytest.approx(share * whole)
-    for count in (1, 2, 3):
-        code, out, err = layerimp_command(*common, "--count", count)
+
+    def asked(*amount: object) -> Any:
+        code, out, err = layerimp_command(
+            "run", *asking, *named, "--pruner", pruner, "--tasks", "none", "--json", *amount
+        )
         assert code == 0, err
-        longer = json.loads(out)
+        return json.loads(out)
+
+    by_count = {count: asked("--count", count) for count in (1, 2, 3)}
+    for share in (0.93, 0.75, 0.45):
+        found = asked("--target", f"parameters={share}")
+        target = found["targets"]["parameters"]
+        whole = found["parameters"]["original"]
+        assert target["limit"] == pytest.approx(share * whole)
         for label in SCORERS:
             removed, reached = found["scorers"][label]["removed"], target["reached"][label]
-            value = longer["parameters"]["pruned"][label]
-            if count < len(removed):
-                assert value > target["limit"]
-            if count == len(removed):
-                assert removed == longer["scorers"][label]["removed"]
-                assert reached["value"] == found["parameters"]["pruned"][label] == value <= target["limit"]
-            if count == len(removed) - 1:
-                assert reached["one_less"] == value
-            if count == len(removed) + 1:
-                assert reached["one_more"] == value
-            if len(removed) == 1:
-                assert reached["one_less"] == whole
+            values = {0: whole} | {count: one["parameters"]["pruned"][label] for count, one in by_count.items()}
+            assert all(value > target["limit"] for count, value in values.items() if count < len(removed))
+            assert removed == by_count[len(removed)]["scorers"][label]["removed"]
+            assert reached["value"] == found["parameters"]["pruned"][label] == values[len(removed)] <= target["limit"]
+            assert reached["one_less"] == values[len(removed) - 1]
+            assert reached["one_more"] == values.get(len(removed) + 1)
 
 
 def test_scorers_end_at_different_counts(layerimp_command: Run, asking: list[object], task: Path) -> None:
