@@ -99,8 +99,7 @@ def _shipped_names() -> Names:
 
 
 def _command_list() -> str:
-    def summary(command: Any) -> str:
-        return (command.help or "").strip().split("\n")[0]
+    from layerimp.cli.help import summary
 
     return _table(("command", ""), [(f"[`layerimp {n}`](#{n})", summary(c)) for n, c in commands().items()])
 
@@ -122,7 +121,7 @@ def _command(name: str) -> str:
 
 def _option_names(parameter: Any, kind: Any) -> str:
     if parameter.param_type_name == "argument":
-        name = str(parameter.name.upper())
+        name = str(parameter.metavar or parameter.name.upper())
         return name if parameter.required else f"[{name}]"
     return ", ".join([*parameter.opts, *parameter.secondary_opts]) + ("" if parameter.is_flag else f" {_metavar(kind)}")
 

@@ -50,6 +50,7 @@ def complete(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch) -> Complete
         ("run --heal mine=d", ["mine=distill"]),
         ("run --evaluator f", ["footprint"]),
         ("run --model s", ["starter"]),
+        ("run s", ["starter"]),
         ("run --calibration p", ["prose"]),
         ("run --tasks starter_q", ["starter_qa"]),
         ("run --tasks none", ["none"]),
