@@ -36,10 +36,10 @@ BLOCKS_WIDTH = 18
 
 
 def metrics(report: Report, labels: list[str], fits: Fits) -> list[Table]:
-    """Show the intact and the pruned models side by side, with a row for each metric."""
+    """Show the intact and the pruned models side by side, or one model alone, with a row for each metric."""
     before = report.metrics[ORIGINAL]
     compared = report.comparison()
-    columns = [Column(ORIGINAL, [measured(metric) for metric in before])]
+    columns = [Column(report.intact_name, [measured(metric) for metric in before])]
     for label in labels:
         found = {(m.task, m.name): m for m in report.metrics.get(label, [])}
         after = [found.get((metric.task, metric.name)) for metric in before]
@@ -69,12 +69,12 @@ def footprint(report: Report, labels: list[str], fits: Fits) -> list[Table]:
             after = next((m for m in report.footprint.get(label, []) if m.name == before.name), None)
             cells.append("-" if after is None else f"{_quantity(after)}{_factor(before, after)}")
         columns.append(Column(before.name, cells))
-    return packed("footprint", _models(labels), columns, fits)
+    return packed("footprint", _models(report, labels), columns, fits)
 
 
-def _models(labels: Sequence[str]) -> Column:
+def _models(report: Report, labels: Sequence[str]) -> Column:
     """Return the first column of a table with a row for each model."""
-    return Column("model", [ORIGINAL, *labels], "left")
+    return Column("model", [report.intact_name, *labels], "left")
 
 
 def _factor(before: Metric, after: Metric) -> str:
@@ -143,7 +143,7 @@ def comparison(report: Report, fits: Fits, *, plain: bool = False) -> list[Table
         share = f"{report.num_blocks - gone} of {report.num_blocks} blocks left"
     if report.search is not None:
         share = "on the confirming documents"
-    title, rows = f"comparison, {share} (± standard error{_limit(report)})", _models(found.labels)
+    title, rows = f"comparison, {share} (± standard error{_limit(report)})", _models(report, found.labels)
     whole = packed(title, rows, list(_comparison_columns(report, found, stacked=False, plain=plain)), fits)
     if len(whole) == 1:
         return whole
