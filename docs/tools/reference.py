@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,11 @@ def _shipped_names() -> Names:
     """What the schemas of recipes offer: of components, layerimp's own."""
     from layerimp.registry.names import KINDS, installed_names
 
-    return installed_names() | {kind: {name: installed_names()[kind][name] for name in shipped(kind)} for kind in KINDS}
+    known = installed_names()
+    return known | {
+        kind: {name: known[kind][name] for shown in shipped(kind) for name in (shown, *variants(kind, shown))}
+        for kind in KINDS
+    }
 
 
 def _command_list() -> str:
@@ -143,12 +147,14 @@ def _default_and_meaning(parameter: Any, kind: Any) -> tuple[str, str]:
 
 
 def _options(kind: Kind, name: str) -> str:
-    from layerimp.registry.catalog import registry
+    from layerimp.registry.catalog import registry, settings
 
     fields = registry().get(kind, name).Config.model_fields
     if not fields:
         return f"The {kind} `{name}` has no options."
-    return f"Options of `{name}`, set with `--set {name}.OPTION=VALUE`:\n\n{_fields(fields, 'option')}"
+    table = f"Options of `{name}`, set with `--set {name}.OPTION=VALUE`:\n\n{_fields(fields, 'option')}"
+    named = [f"`{variant}` for `{settings(preset)}`" for variant, preset in variants(kind, name).items()]
+    return f"{table}\n\nVariants with names of their own: {', '.join(named)}." if named else table
 
 
 def _model(name: str) -> str:
@@ -209,13 +215,21 @@ def shipped(kind: Kind) -> list[str]:
     return [name for name in found.names(kind) if found.origin(kind, name) in ours]
 
 
+def variants(kind: Kind, name: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the further names of a component, each with the options that it presets."""
+    from layerimp.registry.catalog import registry
+
+    return registry().get(kind, name).variants
+
+
 def _components(kind: Kind) -> str:
     from layerimp.registry.catalog import registry
 
     rows = []
     for name in shipped(kind):
         cls = registry().get(kind, name)
-        rows.append((f"[`{name}`]({page_of(kind, name)})", cls.summary(), cls.reference))
+        further = "".join(f", `{variant}`" for variant in variants(kind, name))
+        rows.append((f"[`{name}`]({page_of(kind, name)}){further}", cls.summary(), cls.reference))
     return _table((kind, "", "source"), rows)
 
 
