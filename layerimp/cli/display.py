@@ -141,7 +141,8 @@ class Screen:
 
         for table in paper_tables(found):
             self._print_whole(tables.paper(table, self._fits))
-        self._print_whole([tables.summary(table) for table in (*summaries(found), *removables(found))])
+        for table in (*summaries(found), *removables(found)):
+            self._print_whole(tables.summary(table, self._fits))
         shown_any = any(model.rows for model in found.models.values())
         for line in legend(found) if shown_any else ("nothing is evaluated",):
             self.out.print(

@@ -103,7 +103,10 @@ by = Annotated[
 pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.", autocompletion=names("pruner"))]
 ratio = Annotated[
     float | None,
-    typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --count, --target or --blocks says."),
+    typer.Option(
+        help="Share of the blocks to remove; it is less of the parameters, since embeddings stay. "
+        "Default: 0.25, or what --count, --target or --blocks says."
+    ),
 ]
 count = Annotated[int | None, typer.Option(help="How many blocks to remove, in place of --ratio.")]
 target = Annotated[

@@ -257,27 +257,32 @@ def paper(table: PaperTable, fits: Fits) -> list[Table]:
     removed = {row[-1].text for row in table.rows}
     end = len(table.head) - (len(removed) == 1)
     title = f"{table.title} ({removed.pop()})" if len(removed) == 1 else table.title
-    parts: list[Table] = []
-    first = len(_PLACE)
-    while first < end:
-        last = end
-        while last > first + 1 and not fits(_part(table, title, first, last)):
-            last -= 1
-        parts.append(_part(table, "" if parts else title, first, last))
-        first = last
-    return parts
+    return _parts(table, title, len(_PLACE), end, fits)
 
 
 _PLACE = ("data set", "model", "metric")
 """The columns that describe a row of a grid's table."""
 
 
-def summary(table: PaperTable) -> Table:
-    """Show what is retained of one model."""
-    return _part(table, table.title, 1, len(table.head), place=1)
+def summary(table: PaperTable, fits: Fits) -> list[Table]:
+    """Show what is retained of one model, in parts that fit the screen."""
+    return _parts(table, table.title, 1, len(table.head), fits)
 
 
-def _part(table: PaperTable, title: str, first: int, last: int, place: int = len(_PLACE)) -> Table:
+def _parts(table: PaperTable, title: str, place: int, end: int, fits: Fits) -> list[Table]:
+    """Divide a table into parts that fit the screen, each with the first columns, which describe the row."""
+    parts: list[Table] = []
+    first = place
+    while first < end:
+        last = end
+        while last > first + 1 and not fits(_part(table, title, first, last, place)):
+            last -= 1
+        parts.append(_part(table, "" if parts else title, first, last, place))
+        first = last
+    return parts
+
+
+def _part(table: PaperTable, title: str, first: int, last: int, place: int) -> Table:
     """Make a part of a table: the first columns, which describe the row, and some of the others."""
     styles = {1: "bold", 2: "underline", None: ""}
     made = Table(title=shown(title) if title else None, box=SIMPLE_HEAD)
