@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.mood import Run
+from support.mood import Run, changed
 from support.published import checked
 from support.tiny import tiny
 from transformers import PreTrainedModel
@@ -218,7 +218,7 @@ def test_an_estimate_adds_up_blocks_batches_and_passes(
 def test_what_is_wrong_shows_before_anything_is_loaded(
     layerimp_command: Run, scoring: list[object], more: list[object], told: str
 ) -> None:
-    code, out, err = layerimp_command("run", *scoring, "--tasks", "none", *more, "--dry-run")
+    code, out, err = layerimp_command("run", "--tasks", "none", *changed(scoring, *more), "--dry-run")
     assert (code, out) == (2, "")
     assert told in err.splitlines()[-1]
 
