@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,11 +93,14 @@ def schema_files() -> dict[str, str]:
 
 def _shipped_names() -> Names:
     """What the schemas of recipes offer: of components, layerimp's own."""
+    from layerimp.registry.catalog import registry
     from layerimp.registry.names import KINDS, installed_names
 
     known = installed_names()
     return known | {
-        kind: {name: known[kind][name] for shown in shipped(kind) for name in (shown, *variants(kind, shown))}
+        kind: {
+            name: known[kind][name] for shown in shipped(kind) for name in (shown, *registry().variants(kind, shown))
+        }
         for kind in KINDS
     }
 
@@ -153,7 +156,7 @@ def _options(kind: Kind, name: str) -> str:
     if not fields:
         return f"The {kind} `{name}` has no options."
     table = f"Options of `{name}`, set with `--set {name}.OPTION=VALUE`:\n\n{_fields(fields, 'option')}"
-    named = [f"`{variant}` for `{settings(preset)}`" for variant, preset in variants(kind, name).items()]
+    named = [f"`{variant}` for `{settings(preset)}`" for variant, preset in registry().variants(kind, name).items()]
     return f"{table}\n\nVariants with names of their own: {', '.join(named)}." if named else table
 
 
@@ -215,20 +218,13 @@ def shipped(kind: Kind) -> list[str]:
     return [name for name in found.names(kind) if found.origin(kind, name) in ours]
 
 
-def variants(kind: Kind, name: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return the further names of a component, each with the options that it presets."""
-    from layerimp.registry.catalog import registry
-
-    return registry().get(kind, name).variants
-
-
 def _components(kind: Kind) -> str:
     from layerimp.registry.catalog import registry
 
     rows = []
     for name in shipped(kind):
         cls = registry().get(kind, name)
-        further = "".join(f", `{variant}`" for variant in variants(kind, name))
+        further = "".join(f", `{variant}`" for variant in registry().variants(kind, name))
         rows.append((f"[`{name}`]({page_of(kind, name)}){further}", cls.summary(), cls.reference))
     return _table((kind, "", "source"), rows)
 

@@ -107,7 +107,7 @@ def _description(kind: Kind, name: str) -> Component:
         "plugin": registry().origin(kind, name),
         "summary": summary,
         "reference": cls.reference,
-        "variants": {} if made else {variant: dict(preset) for variant, preset in cls.variants.items()},
+        "variants": {variant: dict(preset) for variant, preset in registry().variants(kind, name).items()},
         "options": [
             {
                 "name": option,

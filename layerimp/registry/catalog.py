@@ -50,8 +50,9 @@ class Registry:
                     continue
                 self._classes[kind] |= found
                 self._origin |= {(kind, name): plugin for name in found}
-                for cls in found.values():
-                    self._presets |= {(kind, name): preset for name, preset in cls.variants.items()}
+                self._presets |= {
+                    (kind, name): preset for cls in found.values() for name, preset in _own_variants(cls).items()
+                }
 
     def _checked(self, kind: Kind, contract: type[Component], classes: object) -> dict[str, type[Component]]:
         found: dict[str, type[Component]] = {}
@@ -62,13 +63,13 @@ class Registry:
                 raise PluginError(f"{cls!r} is no {contract.__name__} class")
             if fault := cls.fault():
                 raise PluginError(fault)
-            for name in (cls.name, *cls.variants):
+            for name in (cls.name, *_own_variants(cls)):
                 if name in found:
                     raise PluginError(f"two {kind}s are named {name!r}")
                 if name in self._classes[kind]:
                     raise PluginError(f"the {kind} name {name!r} is taken by the plugin {self._origin[kind, name]!r}")
                 found[name] = cls
-            for name, preset in cls.variants.items():
+            for name, preset in _own_variants(cls).items():
                 _configured(cls, preset, f"{kind} {name!r}")
         return found
 
@@ -86,6 +87,11 @@ class Registry:
         """Return every name of a kind that users can type, sorted, with what it means in one line."""
         return {name: self._summary(kind, name) for name in sorted(self._classes[kind])}
 
+    def variants(self, kind: Kind, name: str) -> dict[str, Mapping[str, Any]]:
+        """Return the variants of a component, each with the options that it presets; none of a variant."""
+        of = None if (kind, name) in self._presets else self._classes[kind][name]
+        return {one: preset for (k, one), preset in self._presets.items() if k == kind and self._classes[k][one] is of}
+
     def _summary(self, kind: Kind, name: str) -> str:
         cls, preset = self._classes[kind][name], self._presets.get((kind, name))
         return cls.summary() if preset is None else f"{cls.name} with {settings(preset)}"
@@ -95,7 +101,7 @@ class Registry:
         return self._origin[kind, name]
 
     def components_of(self, plugin: str) -> dict[str, list[str]]:
-        """Return the names of a plugin's components, by kind, without kinds of which it has none, and variants."""
+        """Return the names of a plugin's components by kind; kinds of which it has none, and variants, are left out."""
         found: dict[str, list[str]] = {}
         for (kind, name), origin in sorted(self._origin.items()):
             if origin == plugin and (kind, name) not in self._presets:
@@ -177,6 +183,12 @@ class Registry:
         """
         preset = self._presets.get((kind, name), {})
         return _configured(self.get(kind, name), {**preset, **values}, f"{kind} {name!r}")
+
+
+def _own_variants(cls: type[Component]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the variants that a class declares itself; those that it inherits belong to the other class."""
+    own: Mapping[str, Mapping[str, Any]] = vars(cls).get("variants", {})
+    return own
 
 
 def _configured(cls: type[Component], values: Mapping[str, Any], owner: str) -> Any:

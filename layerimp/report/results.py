@@ -94,7 +94,11 @@ def _table(paper: PaperTable) -> Table:
     """Convert a table for papers to one for notebooks."""
     cells = list(zip(*paper.rows, strict=True))
     columns = [
-        Column(name, [cell.text for cell in column], tags=[TAGS[cell.rank] for cell in column] if place else ())
+        Column(
+            name.replace("\n", ", "),
+            [cell.text for cell in column],
+            tags=[TAGS[cell.rank] for cell in column] if place else (),
+        )
         for place, (name, column) in enumerate(zip(paper.head, cells, strict=True))
     ]
     return Table(columns, paper.title)

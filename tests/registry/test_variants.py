@@ -43,6 +43,13 @@ def test_a_variant_is_its_scorer_with_other_options(plugged: Plug, install: Inst
         known.get("scorer", "widset")
 
 
+def test_a_subclass_of_another_plugins_scorer_has_no_variants_of_it(plugged: Plug, install: Install) -> None:
+    plugged(install("w", layerimp_scorers=lambda: [type("Mine", (AVSS,), {"name": "mine"})]))
+    assert registry().variants("scorer", "mine") == {}
+    assert registry().variants("scorer", "avss")["avss-delta"] == {"site": "block_delta"}
+    assert registry().get("scorer", "avss-delta") is AVSS
+
+
 def test_all_scorers_are_not_all_variants(plugged: Plug, install: Install) -> None:
     plugged(install("w", layerimp_scorers=lambda: [varied(wider={"far": 9})]))
     assert {"wide", "avss"} <= {*installed(SILENT)}
