@@ -46,6 +46,8 @@ class Component(ABC):
         name: The name that users type.
         Config: The options, each with a type, a default and a description.
         reference: The source of the method: paper and equation.
+        variants: Further names that users can type, each with the options that it presets, such as
+            `{"avss-delta": {"site": "block_delta"}}`. Options that the user gives win.
         config: This instance's options.
         parts: Other components that this instance has made and works with. If their code changes, so may its results.
     """
@@ -53,6 +55,7 @@ class Component(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[Options]] = Options
     reference: ClassVar[str] = ""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     parts: tuple[Component, ...] = ()
 
     def __init__(self, config: Any = None) -> None:

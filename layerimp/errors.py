@@ -96,6 +96,8 @@ class PluginWarning(UserWarning):
 
 _LISTED, _NEAREST = 20, 10
 """The largest number of names in a full list; with more names, the number of similar names that are listed instead."""
+_MISSPELT = 0.8
+"""The similarity, from 0 to 1, from which on an unknown name is taken for a known one that is misspelt."""
 
 
 def listing(names: Iterable[str], *, limit: int = _LISTED) -> str:
@@ -105,8 +107,16 @@ def listing(names: Iterable[str], *, limit: int = _LISTED) -> str:
     return (", ".join(ordered[:limit]) or "none") + more
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") -> UnknownNameError:
-    """Make an error that suggests similar names and lists the names that exist: all, or only similar ones if many."""
+def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "", otherwise: str = "") -> UnknownNameError:
+    """Make an error that suggests similar names and lists the names that exist: all, or only similar ones if many.
+
+    Args:
+        kind: What the name should be the name of.
+        name: The unknown name.
+        known: The names that exist.
+        of: What the names belong to.
+        otherwise: A sentence on what else the user may have meant; left out if the name is a known one misspelt.
+    """
     known = sorted(known)
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
@@ -114,7 +124,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") ->
     exists = f"Known: {listing(known)}"
     if len(known) > _LISTED:
         exists = f"The nearest of {len(known):,}: {', '.join(get_close_matches(name, known, n=_NEAREST, cutoff=0))}"
-    return UnknownNameError(f"unknown {kind} {name!r}{owner}.{hint} {exists}.")
+    more = f" {otherwise}" if otherwise and not get_close_matches(name, known, cutoff=_MISSPELT) else ""
+    return UnknownNameError(f"unknown {kind} {name!r}{owner}.{hint} {exists}.{more}")
 
 
 def first_problem(error: ValidationError) -> str:

@@ -93,14 +93,20 @@ def schema_files() -> dict[str, str]:
 
 def _shipped_names() -> Names:
     """What the schemas of recipes offer: of components, layerimp's own."""
+    from layerimp.registry.catalog import registry
     from layerimp.registry.names import KINDS, installed_names
 
-    return installed_names() | {kind: {name: installed_names()[kind][name] for name in shipped(kind)} for kind in KINDS}
+    known = installed_names()
+    return known | {
+        kind: {
+            name: known[kind][name] for shown in shipped(kind) for name in (shown, *registry().variants(kind, shown))
+        }
+        for kind in KINDS
+    }
 
 
 def _command_list() -> str:
-    def summary(command: Any) -> str:
-        return (command.help or "").strip().split("\n")[0]
+    from layerimp.cli.help import summary
 
     return _table(("command", ""), [(f"[`layerimp {n}`](#{n})", summary(c)) for n, c in commands().items()])
 
@@ -122,7 +128,7 @@ def _command(name: str) -> str:
 
 def _option_names(parameter: Any, kind: Any) -> str:
     if parameter.param_type_name == "argument":
-        name = str(parameter.name.upper())
+        name = str(parameter.metavar or parameter.name.upper())
         return name if parameter.required else f"[{name}]"
     return ", ".join([*parameter.opts, *parameter.secondary_opts]) + ("" if parameter.is_flag else f" {_metavar(kind)}")
 
@@ -144,12 +150,14 @@ def _default_and_meaning(parameter: Any, kind: Any) -> tuple[str, str]:
 
 
 def _options(kind: Kind, name: str) -> str:
-    from layerimp.registry.catalog import registry
+    from layerimp.registry.catalog import registry, settings
 
     fields = registry().get(kind, name).Config.model_fields
     if not fields:
         return f"The {kind} `{name}` has no options."
-    return f"Options of `{name}`, set with `--set {name}.OPTION=VALUE`:\n\n{_fields(fields, 'option')}"
+    table = f"Options of `{name}`, set with `--set {name}.OPTION=VALUE`:\n\n{_fields(fields, 'option')}"
+    named = [f"`{variant}` for `{settings(preset)}`" for variant, preset in registry().variants(kind, name).items()]
+    return f"{table}\n\nVariants with names of their own: {', '.join(named)}." if named else table
 
 
 def _model(name: str) -> str:
@@ -216,7 +224,8 @@ def _components(kind: Kind) -> str:
     rows = []
     for name in shipped(kind):
         cls = registry().get(kind, name)
-        rows.append((f"[`{name}`]({page_of(kind, name)})", cls.summary(), cls.reference))
+        further = "".join(f", `{variant}`" for variant in registry().variants(kind, name))
+        rows.append((f"[`{name}`]({page_of(kind, name)}){further}", cls.summary(), cls.reference))
     return _table((kind, "", "source"), rows)
 
 

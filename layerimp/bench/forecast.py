@@ -15,6 +15,7 @@ from layerimp.bench.resolve import resolve
 from layerimp.bench.store import FILE, Store
 from layerimp.models.devices import device_named
 from layerimp.pipeline.forecast import foretell
+from layerimp.pipeline.outline import Outline
 from layerimp.progress import SILENT
 from layerimp.report.conversion import finite
 from layerimp.report.data import PAGE
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from layerimp.bench.store import Record
     from layerimp.progress import Progress
     from layerimp.recipe import Permissions
-    from layerimp.report.forecast_documents import CellForecast, GridForecast, ModelWork
+    from layerimp.report.forecast_documents import CellForecast, GridForecast, ModelWork, Range
+    from layerimp.sizes.ledger import Ledger
 
 NOTES = (
     "evaluations are the most there can be: scorers that remove the same blocks share them",
@@ -72,10 +74,13 @@ def _work(layout: Layout, label: str, known: Mapping[str, Record], permissions: 
     cells = _cells(layout, label, known, scoring["num_blocks"])
     left = 1 - cells["scoring"]["finished"] / max(cells["scoring"]["most"], 1)
     seconds = scoring["time"]["scoring_s"]
+    removed = sorted({count_at(amount, scoring["num_blocks"]) for amount in layout.grid.amounts})
+    ledger = Outline.of(recipe.model, trust_remote_code=permissions.trust_remote_code).ledger
     return {
         "model": recipe.model,
         "num_blocks": scoring["num_blocks"],
-        "removed": sorted({count_at(amount, scoring["num_blocks"]) for amount in layout.grid.amounts}),
+        "removed": removed,
+        "removed_parameters": [_share(ledger, count, layout.grid) for count in removed],
         "cells": cells,
         "tokens": scoring["tokens"],
         "passes": scoring["passes"],
@@ -83,6 +88,14 @@ def _work(layout: Layout, label: str, known: Mapping[str, Record], permissions: 
         "block_ms": scoring["time"]["block_ms"],
         "scoring_s": finite(None if seconds is None else seconds * layout.grid.repeats * left),
     }
+
+
+def _share(ledger: Ledger, count: int, grid: Grid) -> Range:
+    """Return the smallest and the largest share of the parameters that so many blocks can have."""
+    whole = ledger.left(()).of("parameters")
+    free = {one for one in ledger.sublayers if one.block not in grid.protect}
+    least, most = (ledger.removable("parameters", free, lightest=light)[: count + 1][-1] for light in (True, False))
+    return {"least": round(least / whole, 6), "most": round(most / whole, 6)}
 
 
 def _cells(layout: Layout, label: str, known: Mapping[str, Record], num_blocks: int) -> dict[str, CellForecast]:

@@ -145,8 +145,8 @@ class Grid(Part):
         AfterValidator(_once),
     ] = Field(
         default_factory=_default_ratios,
-        description="Shares of the blocks to remove, one or several, such as [0.25, 0.5]; may be combined with counts. "
-        "Default: none if counts are given.",
+        description="Shares of the blocks to remove (less of the parameters), one or several, such as [0.25, 0.5]; may "
+        "be combined with counts. Default: none if counts are given.",
     )
     tasks: tuple[str, ...] | None = Field(
         None, description="lm-evaluation-harness tasks: names or YAML paths; default: those of the starter."

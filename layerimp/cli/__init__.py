@@ -17,7 +17,7 @@ import typer
 
 from layerimp._version import __version__
 from layerimp.cli import bench, cache, heal, inspection, plans, plugins, runs, schema
-from layerimp.cli.help import GroupedCommand
+from layerimp.cli.help import CommandList, GroupedCommand
 from layerimp.cli.streams import for_results_alone, stdout_apart
 from layerimp.errors import LayerimpError, PluginWarning, one_line
 
@@ -48,6 +48,7 @@ def _telling_interrupts(command: Callable[..., Any]) -> Callable[..., Any]:
 
 app = typer.Typer(
     name="layerimp",
+    cls=CommandList,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},

@@ -62,7 +62,10 @@ def bench(
     allow_overlap: o.allow_overlap = None,
     ratio: Annotated[
         list[float] | None,
-        typer.Option(help="Share of the blocks to remove; repeatable. Default: 0.25, or what --count says."),
+        typer.Option(
+            help="Share of the blocks to remove, less of the parameters; repeatable. "
+            "Default: 0.25, or what --count says."
+        ),
     ] = None,
     count: Annotated[
         list[int] | None, typer.Option(help="How many blocks to remove; repeatable, may be combined with --ratio.")

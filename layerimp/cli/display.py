@@ -35,6 +35,7 @@ from layerimp.cli.columns import Column, packed, shown
 from layerimp.cli.grid_progress import span
 from layerimp.cli.streams import results
 from layerimp.defaults import ORIGINAL
+from layerimp.registry.catalog import settings
 from layerimp.report import cuts
 from layerimp.report.conversion import plan_file
 
@@ -140,7 +141,8 @@ class Screen:
 
         for table in paper_tables(found):
             self._print_whole(tables.paper(table, self._fits))
-        self._print_whole([tables.summary(table) for table in (*summaries(found), *removables(found))])
+        for table in (*summaries(found), *removables(found)):
+            self._print_whole(tables.summary(table, self._fits))
         shown_any = any(model.rows for model in found.models.values())
         for line in legend(found) if shown_any else ("nothing is evaluated",):
             self.out.print(
@@ -249,6 +251,8 @@ class Screen:
             self.out.print(shown(f"{one['name']}: {one['summary']}", style="bold"))
             source = f"{one['reference']}; " if one["reference"] else ""
             self._indented(f"{source}plugin {one['plugin']}")
+            for variant, preset in one["variants"].items():
+                self._indented(f"variant {variant}: {settings(preset)}")
             for option in one["options"] if details else ():
                 self.out.print()
                 self._indented(f"{option['name']} ({option['type']}, default {option['default']})", style="bold")

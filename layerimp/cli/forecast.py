@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from layerimp.cli.columns import Column, shown
 from layerimp.cli.grid_progress import span
+from layerimp.report.tables import between
 from layerimp.report.targets import amount
 
 if TYPE_CHECKING:
@@ -46,9 +47,20 @@ def _sizes(found: Forecast, screen: Screen) -> None:
         Column("pruned", [_range(size["pruned"]) for size in known.values()]),
         Column("left", [_left(size) for size in known.values()]),
     ]
-    removed = f"{_range(found['removed'])} of {found['num_blocks']} blocks would be removed"
-    title = f"{found['command']} {found['model']}: {removed}"
+    parameters = found["parameters"]["pruned"]
+    left = [1 - parameters[end] / found["parameters"]["original"] for end in ("most", "least")]
+    removed = blocks_and_parameters(found["removed"], found["num_blocks"], {"least": left[0], "most": left[1]})
+    title = f"{found['command']} {found['model']}: {removed} would be removed"
     screen.print_columns(title, Column("size", list(known), "left"), columns)
+
+
+def blocks_and_parameters(blocks: Range, num_blocks: int, parameters: Range) -> str:
+    """Show numbers of blocks with their shares of all blocks and of the parameters."""
+    share = between(blocks["least"] / num_blocks, blocks["most"] / num_blocks)
+    return (
+        f"{_range(blocks)} of {num_blocks} blocks ({share}) and "
+        f"{between(parameters['least'], parameters['most'])} of the parameters"
+    )
 
 
 def _left(size: SizeForecast) -> str:
@@ -161,8 +173,10 @@ def _cells(work: ModelWork, kind: str) -> str:
 
 
 def _grid_lines(work: ModelWork) -> Iterator[str]:
-    amounts = ", ".join(map(str, work["removed"]))
-    yield f"{amounts} of {work['num_blocks']} blocks are removed; a repeat reads at most {work['tokens']:,} tokens"
+    for count, parameters in zip(work["removed"], work["removed_parameters"], strict=True):
+        blocks: Range = {"least": count, "most": count}
+        yield f"removed: {blocks_and_parameters(blocks, work['num_blocks'], parameters)}"
+    yield f"a repeat reads at most {work['tokens']:,} tokens"
     yield from map(_pass, work["passes"])
     yield _memory(work["memory"])
     if (seconds := work["scoring_s"]) is None:

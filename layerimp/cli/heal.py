@@ -40,6 +40,7 @@ _OWN: dict[str, Any] = {
 @o.taking(
     f"model teacher healer calibration output removed heal_text set_ {o.TEXT} batch_size seed {o.MODEL} overwrite "
     "max_shard_size no_verify dry_run json",
+    argument="model",
     **_OWN,
 )
 def heal(

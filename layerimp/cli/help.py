@@ -1,10 +1,12 @@
-"""The `--help` of a command: the most common options first, then the others by topic."""
+"""The `--help` of all commands, with whole summaries, and of one: the common options first, then others by topic."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from layerimp.cli.repeated import refuse_repeated
 
 FIRST = 5
 """The number of options before the first heading. These are the options that a command declares first."""
@@ -23,8 +25,28 @@ HEADINGS = {
 """The options by topic, in the order of `--help`."""
 
 
+class CommandList(TyperGroup):
+    """The commands, whose summaries `--help` wraps; click would cut them."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands; click calls this."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary(command)) for name, command in self.commands.items()])
+
+
+def summary(command: Any) -> str:
+    """Return the first line of a command's help, which is one sentence."""
+    return (command.help or "").strip().split("\n")[0]
+
+
 class GroupedCommand(TyperCommand):
-    """A command whose `--help` shows its options under headings."""
+    """A command whose `--help` shows its options under headings, and whose options can be given once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; click calls this, also to complete a line that is not finished."""
+        if not ctx.resilient_parsing:
+            refuse_repeated(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options; click calls this."""

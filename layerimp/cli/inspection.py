@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from layerimp.cli import options as o
-from layerimp.cli.completion import names
 from layerimp.defaults import STARTER
 
 BLOCKS_WIDTH = 18
@@ -19,16 +16,8 @@ if TYPE_CHECKING:
     from layerimp.report.forecast_documents import InspectedBlock, Inspection, Part
 
 
-def inspect(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="Model directory, or hub id. Default: starter, which ships.", autocompletion=names("model")
-        ),
-    ] = None,
-    trust_remote_code: o.trust_remote_code = False,
-    json: o.json = False,
-) -> None:
+@o.taking("model trust_remote_code json", argument="model")
+def inspect(*, model: str | None, trust_remote_code: bool, json: bool) -> int:
     """Show a model's blocks, their sizes, and which ones can be removed, without reading its weights.
 
     Example: layerimp inspect DIR
@@ -41,10 +30,11 @@ def inspect(
     found = inspect_model(model or STARTER, Permissions(trust_remote_code=trust_remote_code))
     if json:
         screen.print_json(found)
-        return
+        return 0
     _table(found, screen)
     for line in _lines(found):
         screen.print_text(f"{line}\n")
+    return 0
 
 
 def _table(found: Inspection, screen: Screen) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 
 from layerimp.cli.completion import names, values
 from layerimp.defaults import ALL, DTYPE_NAMES
+from layerimp.errors import OptionError
 
 Command = Callable[..., int]
 
@@ -101,7 +103,10 @@ by = Annotated[
 pruner = Annotated[str | None, typer.Option(help="Pruner. Default: lowest.", autocompletion=names("pruner"))]
 ratio = Annotated[
     float | None,
-    typer.Option(help="Share of the blocks to remove. Default: 0.25, or what --count, --target or --blocks says."),
+    typer.Option(
+        help="Share of the blocks to remove; it is less of the parameters, since embeddings stay. "
+        "Default: 0.25, or what --count, --target or --blocks says."
+    ),
 ]
 count = Annotated[int | None, typer.Option(help="How many blocks to remove, in place of --ratio.")]
 target = Annotated[
@@ -206,22 +211,48 @@ TASKS = "task_path data_dir limit num_fewshot allow_task_code"
 """Names of options that commands take together."""
 
 
-def taking(names: str, **own: Any) -> Callable[[Command], Command]:
+def taking(names: str, *, argument: str = "", **own: Any) -> Callable[[Command], Command]:
     """Declare the options that a function takes as keywords, so that typer finds them like those of a signature.
 
     Args:
         names: The options, in the order of `--help`. Flags are off by default, and all others are None.
+        argument: The option that may be given without its name, as the command's argument; the function gets the value
+            by the option's name either way.
         own: Options that only this command has, or that have another meaning here; all others are from this module.
     """
     options: dict[str, Any] = {name: own.get(name) or globals()[name] for name in names.split()}
+    if argument:
+        options = {_ARGUMENT: _as_argument(argument, options[argument]), **options}
     parameters = [
         Parameter(name, Parameter.KEYWORD_ONLY, annotation=option, default=False if option.__origin__ is bool else None)
         for name, option in options.items()
     ]
 
     def declared(function: Command) -> Command:
-        vars(function)["__signature__"] = Signature(parameters)
-        function.__annotations__ = options
-        return function
+        @wraps(function)
+        def with_argument(**given: Any) -> int:
+            if argument and (value := given.pop(_ARGUMENT)) is not None:
+                if given[argument] is not None:
+                    twice = f"{str(value)!r} as the argument, and {str(given[argument])!r} by --{argument}"
+                    raise OptionError(f"the {argument} is given twice: {twice}")
+                given[argument] = value
+            return function(**given)
+
+        vars(with_argument)["__signature__"] = Signature(parameters)
+        with_argument.__annotations__ = options
+        return with_argument
 
     return declared
+
+
+_ARGUMENT = "argument"
+"""The parameter of a command's argument."""
+
+
+def _as_argument(name: str, option: Any) -> Any:
+    """Return the declaration of an argument that takes what an option takes."""
+    (declared,) = option.__metadata__
+    help = f"Short for --{name} {name.upper()}."
+    return Annotated[
+        option.__origin__, typer.Argument(metavar=name.upper(), help=help, autocompletion=declared.autocompletion)
+    ]

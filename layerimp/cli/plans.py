@@ -18,17 +18,17 @@ count = Annotated[
 ]
 
 
-@o.taking("plan label count model export json", plan=file, model=model, count=count)
+@o.taking("plan label count model export json", argument="plan", plan=file, model=model, count=count)
 def plan(*, plan: Path | None, **given: Any) -> int:
     """Show the plans of a file, or print one for another tool.
 
-    Example: layerimp plan --plan OUT/plan.json --export mergekit
+    Example: layerimp plan OUT/plan.json --export mergekit
     """
     from layerimp.cli.display import Screen
     from layerimp.recipe.plans import read_plans
 
     if plan is None:
-        raise OptionError("plan shows the plans of a file: name it with --plan")
+        raise OptionError("plan shows the plans of a file: name it, such as OUT/plan.json")
     plans = read_plans(plan, given["label"], given["count"])
     screen = Screen(json=given["json"])
     if given["export"] is None:

@@ -100,17 +100,19 @@ def _list(kind: Kind, name: str | None, *, json: bool) -> None:
 def _description(kind: Kind, name: str) -> Component:
     from layerimp.registry.catalog import registry
 
-    cls = registry().get(kind, name)
+    cls, summary = registry().get(kind, name), registry().summaries(kind)[name]
+    made = None if name == cls.name else registry().options(kind, name, {})
     return {
         "name": name,
         "plugin": registry().origin(kind, name),
-        "summary": cls.summary(),
+        "summary": summary,
         "reference": cls.reference,
+        "variants": {variant: dict(preset) for variant, preset in registry().variants(kind, name).items()},
         "options": [
             {
                 "name": option,
                 "type": type_name(field.annotation),
-                "default": field.get_default(call_default_factory=True, validated_data={}),
+                "default": getattr(made, option, field.get_default(call_default_factory=True, validated_data={})),
                 "description": field.description or "",
             }
             for option, field in cls.Config.model_fields.items()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @o.taking(
     "model scorer calibration tasks output ratio count target keep blocks cuts pruner protect no_baselines heal "
     f"heal_text allow_overlap set_ {o.TEXT} batch_size seed evaluator {o.TASKS} stream scratch {o.MODEL} overwrite "
-    "max_shard_size no_verify recipe dry_run json"
+    "max_shard_size no_verify recipe dry_run json",
+    argument="model",
 )
 def run(*, dry_run: bool, **given: Any) -> int:
     """Score every block, remove the least important ones, and measure what that costs.
@@ -30,7 +31,8 @@ def run(*, dry_run: bool, **given: Any) -> int:
 
 @o.taking(
     f"model scorer calibration output cuts by set_ {o.TEXT} batch_size seed task_path data_dir allow_task_code "
-    f"stream scratch {o.MODEL} overwrite recipe json"
+    f"stream scratch {o.MODEL} overwrite recipe json",
+    argument="model",
 )
 def score(*, by: str | None, **given: Any) -> int:
     """Score every block of a model, and the seams between them with --cuts all.
@@ -45,7 +47,8 @@ def score(*, by: str | None, **given: Any) -> int:
 @o.taking(
     "model plan blocks scorer output label ratio count target calibration cuts pruner protect set_ "
     f"{o.TEXT} batch_size seed task_path data_dir allow_task_code stream scratch {o.MODEL} overwrite max_shard_size "
-    "no_verify recipe dry_run json"
+    "no_verify recipe dry_run json",
+    argument="model",
 )
 def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given: Any) -> int:
     """Remove blocks or seams from a model: those of a plan, those that you name, or those with the lowest scores.
@@ -71,7 +74,9 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
     return _foretold("prune", given, **plans) if dry_run else _carried_out("prune_model", given, **plans)
 
 
-@o.taking(f"model tasks output evaluator set_ {o.TASKS} batch_size seed {o.MODEL} overwrite recipe json")
+@o.taking(
+    f"model tasks output evaluator set_ {o.TASKS} batch_size seed {o.MODEL} overwrite recipe json", argument="model"
+)
 def evaluate(**given: Any) -> int:
     """Evaluate a model as it is.
 

@@ -37,10 +37,10 @@ BLOCKS_WIDTH = 18
 
 
 def metrics(report: Report, labels: list[str], fits: Fits) -> list[Table]:
-    """Show the intact and the pruned models side by side, with a row for each metric."""
+    """Show the intact and the pruned models side by side, or one model alone, with a row for each metric."""
     before = report.metrics[ORIGINAL]
     compared = report.comparison()
-    columns = [Column(ORIGINAL, [measured(metric) for metric in before])]
+    columns = [Column(report.intact_name, [measured(metric) for metric in before])]
     for label in labels:
         found = {(m.task, m.name): m for m in report.metrics.get(label, [])}
         after = [found.get((metric.task, metric.name)) for metric in before]
@@ -70,12 +70,12 @@ def footprint(report: Report, labels: list[str], fits: Fits) -> list[Table]:
             after = next((m for m in report.footprint.get(label, []) if m.name == before.name), None)
             cells.append("-" if after is None else f"{_quantity(after)}{_factor(before, after)}")
         columns.append(Column(before.name, cells))
-    return packed("footprint", _models(labels), columns, fits)
+    return packed("footprint", _models(report, labels), columns, fits)
 
 
-def _models(labels: Sequence[str]) -> Column:
+def _models(report: Report, labels: Sequence[str]) -> Column:
     """Return the first column of a table with a row for each model."""
-    return Column("model", [ORIGINAL, *labels], "left")
+    return Column("model", [report.intact_name, *labels], "left")
 
 
 def _factor(before: Metric, after: Metric) -> str:
@@ -144,7 +144,7 @@ def comparison(report: Report, fits: Fits, *, plain: bool = False) -> list[Table
         share = f"{report.num_blocks - gone} of {report.num_blocks} blocks left"
     if report.search is not None:
         share = "on the confirming documents"
-    title, rows = f"comparison, {share} (± standard error{_limit(report)})", _models(found.labels)
+    title, rows = f"comparison, {share} (± standard error{_limit(report)})", _models(report, found.labels)
     whole = packed(title, rows, list(_comparison_columns(report, found, stacked=False, plain=plain)), fits)
     if len(whole) == 1:
         return whole
@@ -244,27 +244,32 @@ def paper(table: PaperTable, fits: Fits) -> list[Table]:
     removed = {row[-1].text for row in table.rows}
     end = len(table.head) - (len(removed) == 1)
     title = f"{table.title} ({removed.pop()})" if len(removed) == 1 else table.title
-    parts: list[Table] = []
-    first = len(_PLACE)
-    while first < end:
-        last = end
-        while last > first + 1 and not fits(_part(table, title, first, last)):
-            last -= 1
-        parts.append(_part(table, "" if parts else title, first, last))
-        first = last
-    return parts
+    return _parts(table, title, len(_PLACE), end, fits)
 
 
 _PLACE = ("data set", "model", "metric")
 """The columns that describe a row of a grid's table."""
 
 
-def summary(table: PaperTable) -> Table:
-    """Show what is retained of one model."""
-    return _part(table, table.title, 1, len(table.head), place=1)
+def summary(table: PaperTable, fits: Fits) -> list[Table]:
+    """Show what is retained of one model, in parts that fit the screen."""
+    return _parts(table, table.title, 1, len(table.head), fits)
 
 
-def _part(table: PaperTable, title: str, first: int, last: int, place: int = len(_PLACE)) -> Table:
+def _parts(table: PaperTable, title: str, place: int, end: int, fits: Fits) -> list[Table]:
+    """Divide a table into parts that fit the screen, each with the first columns, which describe the row."""
+    parts: list[Table] = []
+    first = place
+    while first < end:
+        last = end
+        while last > first + 1 and not fits(_part(table, title, first, last, place)):
+            last -= 1
+        parts.append(_part(table, "" if parts else title, first, last, place))
+        first = last
+    return parts
+
+
+def _part(table: PaperTable, title: str, first: int, last: int, place: int) -> Table:
     """Make a part of a table: the first columns, which describe the row, and some of the others."""
     styles = {1: "bold", 2: "underline", None: ""}
     made = Table(title=shown(title) if title else None, box=SIMPLE_HEAD)

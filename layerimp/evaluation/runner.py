@@ -32,6 +32,7 @@ class Evaluation:
         tokenizer: The model's tokenizer.
         progress: Where to report progress.
         failed: Receives the reason for each evaluator that failed, by label.
+        intact_name: The name of the intact model for users.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class Evaluation:
         tokenizer: PreTrainedTokenizerBase,
         progress: Progress,
         failed: dict[str, str],
+        *,
+        intact_name: str = ORIGINAL,
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
-        self._progress, self._failed = progress, failed
+        self._progress, self._failed, self._intact_name = progress, failed, intact_name
 
     def beside(self, model: PreTrainedModel) -> Evaluation:
         """Return the same evaluation for another model, such as a healed one."""
@@ -65,10 +68,11 @@ class Evaluation:
         found: dict[tuple[str, str], Metric] = {}
         for label in [label for label, evaluator in evaluators.items() if evaluator.kind == kind]:
             evaluator = evaluators[label]
-            evaluator.progress = About(self._progress, who)
+            shown = self._intact_name if who == ORIGINAL else who
+            evaluator.progress = About(self._progress, shown)
             with leaving_no_trace(self._model, self._progress, named("evaluator", label, type(evaluator))):
                 try:
-                    with attributing("evaluator", label, type(evaluator), f"on {who}"):
+                    with attributing("evaluator", label, type(evaluator), f"on {shown}"):
                         metrics = self._metrics(label, evaluator, who)
                         found |= _by_task(metrics, "" if label == evaluator.name else f" ({label})", found)
                 except (PluginError, NonFiniteError) as error:

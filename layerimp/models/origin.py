@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from layerimp._paths import expanded
+from layerimp._paths import expanded, last_name
 from layerimp.registry.assets import assets, located
 
 if TYPE_CHECKING:
@@ -61,9 +61,15 @@ def origin_of(model: str | Path) -> Origin:
     if not place.is_dir():
         hub = next(iter(_ids(str(model))), None)
         return _described(str(model), hub, None if hub is None else _card_on_the_hub(hub), None)
-    hub = _cached_id(place)
-    name = str(model) if str(model) in assets().models else hub or place.absolute().name
-    return _described(name, hub, place / CARD, place)
+    return _described(model_name(model), _cached_id(place), place / CARD, place)
+
+
+def model_name(model: str | Path) -> str:
+    """Return the id of a model on the hub, the name under which a plugin ships it, or the name of its directory."""
+    place = expanded(located("models", model))
+    if str(model) in assets().models or not place.is_dir():
+        return str(model)
+    return _cached_id(place) or last_name(place)
 
 
 def _described(name: str, hub: str | None, card: Path | None, directory: Path | None) -> Origin:

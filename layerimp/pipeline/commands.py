@@ -196,7 +196,8 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
         loaded = load_model(recipe, allowed, progress)
         report = _report(recipe, loaded, selection)
         evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient, failed=report.failed)
-        evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed)
+        name = report.intact_name
+        evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed, intact_name=name)
         report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
         _evaluate_costs(report, evaluation, evaluators, {}, {})
         if stage:

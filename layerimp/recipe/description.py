@@ -133,7 +133,8 @@ class Recipe(Part):
         None,
         gt=0,
         lt=1,
-        description="Share of the blocks to remove; default: 0.25 if neither another amount nor blocks are given.",
+        description="Share of the blocks to remove, which is less of the parameters; default: 0.25 if neither another "
+        "amount nor blocks are given.",
     )
     count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of ratio.")
     targets: Annotated[dict[str, str | int | float], AfterValidator(_targets)] = Field(

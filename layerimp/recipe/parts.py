@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from layerimp.component import Plain
 from layerimp.defaults import ALL, ORIGINAL
@@ -77,6 +78,16 @@ class ComponentSpec(Part):
 
     name: str = Field(description="The registered name.")
     options: dict[str, Any] = Field(default_factory=dict, description="The component's options.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_have_a_field(cls, values: Any) -> Any:
+        given = values if isinstance(values, dict) else {}
+        beside = {key: value for key, value in given.items() if key not in cls.model_fields}
+        if beside and not any(get_close_matches(str(key), cls.model_fields) for key in beside):  # not a field misspelt
+            how = f"options are written {{'options': {beside}}}"
+            raise OptionError(f"{given.get('name')!r} has the fields name and options; {how}")
+        return values
 
 
 def nothing_required(schema: dict[str, Any]) -> None:

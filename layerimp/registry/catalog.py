@@ -37,6 +37,7 @@ class Registry:
         self.plugins = plugins
         self._classes: dict[Kind, dict[str, type[Component]]] = {kind: {} for kind in _CONTRACTS}
         self._origin: dict[tuple[Kind, str], str] = {}
+        self._presets: dict[tuple[Kind, str], Mapping[str, Any]] = {}
         for kind, contract in _CONTRACTS.items():
             for implementation in getattr(plugins.manager.hook, f"layerimp_{kind}s").get_hookimpls():
                 plugin = implementation.plugin_name
@@ -49,6 +50,9 @@ class Registry:
                     continue
                 self._classes[kind] |= found
                 self._origin |= {(kind, name): plugin for name in found}
+                self._presets |= {
+                    (kind, name): preset for cls in found.values() for name, preset in _own_variants(cls).items()
+                }
 
     def _checked(self, kind: Kind, contract: type[Component], classes: object) -> dict[str, type[Component]]:
         found: dict[str, type[Component]] = {}
@@ -59,32 +63,48 @@ class Registry:
                 raise PluginError(f"{cls!r} is no {contract.__name__} class")
             if fault := cls.fault():
                 raise PluginError(fault)
-            name = cls.name
-            if name in found:
-                raise PluginError(f"two {kind}s are named {name!r}")
-            if name in self._classes[kind]:
-                raise PluginError(f"the {kind} name {name!r} is taken by the plugin {self._origin[kind, name]!r}")
-            found[name] = cls
+            for name in (cls.name, *_own_variants(cls)):
+                if name in found:
+                    raise PluginError(f"two {kind}s are named {name!r}")
+                if name in self._classes[kind]:
+                    raise PluginError(f"the {kind} name {name!r} is taken by the plugin {self._origin[kind, name]!r}")
+                found[name] = cls
+            for name, preset in _own_variants(cls).items():
+                _configured(cls, preset, f"{kind} {name!r}")
         return found
 
     def _forget(self, plugin: str) -> None:
         """Remove the components that a plugin gave before it failed."""
         for kind, name in [key for key, origin in self._origin.items() if origin == plugin]:
             del self._classes[kind][name], self._origin[kind, name]
+            self._presets.pop((kind, name), None)
 
     def names(self, kind: Kind) -> list[str]:
-        """Return the names of all components of a kind, sorted."""
-        return sorted(self._classes[kind])
+        """Return the names of all components of a kind, sorted; those of variants are in `summaries`."""
+        return sorted(name for name in self._classes[kind] if (kind, name) not in self._presets)
+
+    def summaries(self, kind: Kind) -> dict[str, str]:
+        """Return every name of a kind that users can type, sorted, with what it means in one line."""
+        return {name: self._summary(kind, name) for name in sorted(self._classes[kind])}
+
+    def variants(self, kind: Kind, name: str) -> dict[str, Mapping[str, Any]]:
+        """Return the variants of a component, each with the options that it presets; none of a variant."""
+        of = None if (kind, name) in self._presets else self._classes[kind][name]
+        return {one: preset for (k, one), preset in self._presets.items() if k == kind and self._classes[k][one] is of}
+
+    def _summary(self, kind: Kind, name: str) -> str:
+        cls, preset = self._classes[kind][name], self._presets.get((kind, name))
+        return cls.summary() if preset is None else f"{cls.name} with {settings(preset)}"
 
     def origin(self, kind: Kind, name: str) -> str:
         """Return the name of the plugin that a component comes from."""
         return self._origin[kind, name]
 
     def components_of(self, plugin: str) -> dict[str, list[str]]:
-        """Return the names of a plugin's components, by kind, without kinds of which it has none."""
+        """Return the names of a plugin's components by kind; kinds of which it has none, and variants, are left out."""
         found: dict[str, list[str]] = {}
         for (kind, name), origin in sorted(self._origin.items()):
-            if origin == plugin:
+            if origin == plugin and (kind, name) not in self._presets:
                 found.setdefault(kind, []).append(name)
         return found
 
@@ -95,8 +115,13 @@ class Registry:
                 return self.plugins.record(plugin).source
         return f"of the module {cls.__module__}"
 
-    def get(self, kind: Kind, name: str) -> type[Component]:
-        """Return the class registered under `name`.
+    def get(self, kind: Kind, name: str, *, otherwise: str = "") -> type[Component]:
+        """Return the class registered under `name`, which may be the name of a variant.
+
+        Args:
+            kind: The kind of the component.
+            name: The registered name.
+            otherwise: What else the user may have meant by an unknown name; see `unknown_name`.
 
         Raises:
             OptionError: the name is not text.
@@ -114,7 +139,7 @@ class Registry:
                 raise PluginError(f"{source} is disabled by {DISABLE_VARIABLE}")
             if record.name == name and record.error:
                 raise PluginError(f"{source} failed: {record.error}")
-        error = unknown_name(kind, name, classes)
+        error = unknown_name(kind, name, classes, otherwise=otherwise)
         if failed := [f"{record.name} ({record.source})" for record in self.plugins.records if record.error]:
             error = UnknownNameError(f"{error} Plugins that failed: {listing(failed)}; layerimp plugins says why.")
         raise error
@@ -156,22 +181,39 @@ class Registry:
             UnknownNameError: an option does not exist.
             OptionError: an option has a value of the wrong type, or the options are not given by their names.
         """
-        config = self.get(kind, name).Config
+        cls = self.get(kind, name)
         if not isinstance(values, Mapping) or not all(isinstance(option, str) for option in values):
             raise OptionError(
                 f"options of {kind} {name!r} are a mapping of names to values, such as {{'option': 1}}, "
-                f"got {values!r}. Options: {listing(config.model_fields)}."
+                f"got {values!r}. Options: {listing(cls.Config.model_fields)}."
             )
-        try:
-            return config(**values)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            option = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                raise unknown_name("option", option, config.model_fields, of=f"{kind} {name!r}") from None
-            where = f"option {option!r} of {kind} {name!r}" if option else f"options of {kind} {name!r}"
-            got = f", got {problem['input']!r}" if option else ""
-            raise OptionError(f"{where}: {problem['msg']}{got}. Options: {listing(config.model_fields)}.") from None
+        preset = self._presets.get((kind, name), {})
+        return _configured(cls, {**preset, **values}, f"{kind} {name!r}")
+
+
+def _own_variants(cls: type[Component]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the variants that a class declares itself; those that it inherits belong to the other class."""
+    own: Mapping[str, Mapping[str, Any]] = vars(cls).get("variants", {})
+    return own
+
+
+def _configured(cls: type[Component], values: Mapping[str, Any], owner: str) -> Any:
+    """Return the validated options of a class; `owner` names the component in an error."""
+    try:
+        return cls.Config(**values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            raise unknown_name("option", option, cls.Config.model_fields, of=owner) from None
+        where = f"option {option!r} of {owner}" if option else f"options of {owner}"
+        got = f", got {problem['input']!r}" if option else ""
+        raise OptionError(f"{where}: {problem['msg']}{got}. Options: {listing(cls.Config.model_fields)}.") from None
+
+
+def settings(options: Mapping[str, Any]) -> str:
+    """Show options as users write them."""
+    return ", ".join(f"{name}={value}" for name, value in options.items())
 
 
 @cache

@@ -54,7 +54,7 @@ def _found() -> Names:
     from layerimp.registry.catalog import registry
 
     known = registry()
-    names: Names = {kind: {name: known.get(kind, name).summary() for name in known.names(kind)} for kind in KINDS}
+    names: Names = {kind: known.summaries(kind) for kind in KINDS}
     names["model"] = dict.fromkeys(sorted(assets().models), "")
     names["text"] = dict.fromkeys(sorted(assets().texts), "")
     names["task"] = known.tasks()

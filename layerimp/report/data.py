@@ -13,6 +13,7 @@ from layerimp._table import Table, Tabular
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric, retention
 from layerimp.models.dtypes import stored_bytes
+from layerimp.models.origin import model_name
 from layerimp.recipe import Recipe
 from layerimp.report import conversion, cuts, documents
 from layerimp.report.comparison import Comparison, small
@@ -136,6 +137,11 @@ class Report(Tabular):
         if len(self.metrics) > 1:
             return list(self.comparison().notes)
         return list(small(counting(self.metrics.get(ORIGINAL, [])).values()))
+
+    @property
+    def intact_name(self) -> str:
+        """The name of the intact model in tables: `original` beside pruned models, its own name if it stands alone."""
+        return ORIGINAL if self.sizes.keys() - {ORIGINAL} else model_name(self.recipe.model)
 
     def plan_of(self, label: str) -> PrunePlan:
         """Return the plan by which a model, healed or not, was pruned."""

@@ -256,7 +256,10 @@ class Measurements(Retained, total=False):
 
     metrics: Annotated[
         dict[str, dict[str, dict[str, Measured]]],
-        Field(description="The metrics, by label (the intact model's under `original`), task and name."),
+        Field(
+            description="The metrics, by label (under `original` those of the intact model, or of the one that "
+            "`evaluate` measures), task and name."
+        ),
     ]
     retention: Annotated[
         dict[str, dict[str, dict[str, Number]]],

@@ -196,6 +196,9 @@ class ModelWork(TypedDict):
     model: Annotated[str, Field(description="The model.")]
     num_blocks: Annotated[int, Field(description="The number of blocks.")]
     removed: Annotated[list[int], Field(description="The numbers of blocks to remove.")]
+    removed_parameters: Annotated[
+        list[Range], Field(description="For each of these numbers, the share of the parameters that goes.")
+    ]
     cells: Annotated[
         dict[str, CellForecast],
         Field(description="By kind: `scoring`, `planning`, `evaluation` (including healed models) and `costing`."),

@@ -55,6 +55,9 @@ class Component(TypedDict):
     plugin: Annotated[str, Field(description="The plugin that it comes from.")]
     summary: Annotated[str, Field(description="What it is, in a line.")]
     reference: Annotated[str, Field(description="Where the method comes from; empty where nothing says so.")]
+    variants: Annotated[
+        dict[str, dict[str, Any]], Field(description="Further names of it, each with the options that it presets.")
+    ]
     options: Annotated[list[Option], Field(description="Its options.")]
 
 

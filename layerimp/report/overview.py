@@ -7,6 +7,7 @@ from typing import cast
 
 from layerimp._table import Column, Table
 from layerimp.defaults import ORIGINAL
+from layerimp.models.origin import model_name
 from layerimp.report import cuts
 from layerimp.report.documents import Report, Scores
 from layerimp.steps import Step, sublayers_of
@@ -18,7 +19,7 @@ def overview(report: Report) -> Table:
         return _scores(report)
     labels = _labels(report)
     rows = [ORIGINAL, *labels]
-    columns = [Column("model", rows)]
+    columns = [Column("model", rows if labels else [model_name(report["model"])])]
     if labels:
         columns.append(Column("removed", ["", *(cuts.ranges(_removed(report, label)) for label in labels)]))
     if "parameters" in report:

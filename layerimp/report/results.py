@@ -57,7 +57,8 @@ class Findings(Compared):
         The columns: `model`, `pruner`, `ratio` (a share, or a number of blocks), `task` and `metric` (`retained` for
         what is retained on average), `scorer`, `healer` (empty where nothing is healed); `mean`, `low`, `high` and `n`
         of the metric over the repeats, with the 95 % interval; `original`, of the intact model; `retained`, what is
-        retained of the task; `removed_blocks`, a share; and `rank` (see `Entry`).
+        retained of the task; `removed_blocks`, a share, and the lowest and the highest share of the
+        parameters, since blocks may differ in size; and `rank` (see `Entry`).
 
         Raises:
             InputError: pandas is not installed.
@@ -82,6 +83,8 @@ FIELDS: Mapping[str, Callable[[Row, Entry], Any]] = {
     "original": lambda row, entry: None if row.original is None else row.original.value,
     "retained": lambda row, entry: None if entry.retained is None else entry.retained.mean,
     "removed_blocks": lambda row, entry: row.removed_blocks,
+    "removed_parameters_low": lambda row, entry: row.removed_parameters[0],
+    "removed_parameters_high": lambda row, entry: row.removed_parameters[1],
     "rank": lambda row, entry: entry.rank,
 }
 """The columns of the DataFrame, and the value of one contender in one row for each."""
@@ -91,7 +94,11 @@ def _table(paper: PaperTable) -> Table:
     """Convert a table for papers to one for notebooks."""
     cells = list(zip(*paper.rows, strict=True))
     columns = [
-        Column(name, [cell.text for cell in column], tags=[TAGS[cell.rank] for cell in column] if place else ())
+        Column(
+            name.replace("\n", ", "),
+            [cell.text for cell in column],
+            tags=[TAGS[cell.rank] for cell in column] if place else (),
+        )
         for place, (name, column) in enumerate(zip(paper.head, cells, strict=True))
     ]
     return Table(columns, paper.title)

@@ -97,7 +97,7 @@ def summaries(found: Compared) -> list[PaperTable]:
             means = {one: [row.entries[one].value.mean for row in here if one in row.entries] for one in labels}
             labels.sort(key=lambda one: (-len(means[one]), -sum(means[one])))
             lines = [[Shown(one), *(_entry(row.entries.get(one), is_share=True) for row in here)] for one in labels]
-            head = ["scorer", *(named(row.ratio) for row in here)]
+            head = ["scorer", *("\n".join(both_shares(row)) for row in here)]
             tables.append(
                 PaperTable(f"what is retained of {label} ({pruner}), measured on {measured_on(model)}", head, lines)
             )
@@ -148,9 +148,36 @@ def _entry(entry: Entry | None, *, is_share: bool) -> Shown:
 
 def reduction(row: Row) -> str:
     """Show the shares of blocks and parameters removed; a range if scorers remove blocks of different sizes."""
-    low, high = row.removed_parameters
-    parameters = f"{low:.1%}" if f"{low:.1%}" == f"{high:.1%}" else f"{low:.1%} to {high:.1%}"
-    return f"{row.removed_blocks:.1%} of blocks, {parameters} of parameters"
+    return f"{row.removed_blocks:.1%} of blocks, {between(*row.removed_parameters)} of parameters"
+
+
+def amounts(found: Compared) -> list[str]:
+    """Show everything that is asked for, each with the share of the parameters of all models that goes by it."""
+    texts = []
+    for ratio in found.design.ratios:
+        ends = [
+            end
+            for model in found.models.values()
+            for row in model.rows
+            if row.ratio == ratio
+            for end in row.removed_parameters
+        ]
+        texts.append(_asked(ratio) + (f" ({between(min(ends), max(ends))} of parameters)" if ends else ""))
+    return texts
+
+
+def _asked(ratio: float) -> str:
+    return named(ratio) + ("" if isinstance(ratio, int) else " of blocks")
+
+
+def both_shares(row: Row) -> tuple[str, str]:
+    """Show what is asked for, such as `25% of blocks` or `3 blocks`, and the share of the parameters that goes."""
+    return _asked(row.ratio), f"{between(*row.removed_parameters)} of parameters"
+
+
+def between(low: float, high: float) -> str:
+    """Show a share, or a range of shares if its ends look different."""
+    return " to ".join(dict.fromkeys((f"{low:.1%}", f"{high:.1%}")))
 
 
 def named(ratio: float) -> str:

@@ -13,9 +13,10 @@ from layerimp.blocks.modes import in_eval_mode
 from layerimp.errors import LayerimpError, OptionError, PluginError
 from layerimp.models.discovery import find_blocks
 from layerimp.progress import SILENT, Progress
-from layerimp.registry.attribution import attributing, create
+from layerimp.registry.attribution import attributing
 from layerimp.scorer import Importance, Scorer
 from layerimp.scoring.passes import Scored, shared_passes
+from layerimp.scoring.requested import Options, requested
 from layerimp.scoring.series import ScoredSeries, joined
 from layerimp.steps import Cuts, Step, candidates, checked_cuts, simplest, sublayer_units
 from layerimp.sweep.units import divided_by, units_of
@@ -32,6 +33,7 @@ def score(
     calibration: Iterable[Batch],
     scorers: Sequence[str | Scorer] | Mapping[str, str | Scorer],
     *,
+    options: Options = MappingProxyType({}),
     cuts: Cuts = "blocks",
     progress: Progress | None = None,
 ) -> dict[str, Importance]:
@@ -42,6 +44,7 @@ def score(
         calibration: Batches of `input_ids` and `attention_mask` [batch, seq]; iterated over once per pass.
         scorers: Names of registered scorers, or `Scorer` instances for this model's number of blocks; in a mapping, by
             the label of the result. An instance adds to what it has seen before.
+        options: Options of scorers that are given by name, by label, such as `{"avss": {"site": "block_delta"}}`.
         cuts: The units to score: `blocks`, or `all` for blocks and seams, which are two series in one result, each with
             shares and windows of its own.
         progress: Where to report progress.
@@ -50,40 +53,20 @@ def score(
         The importance by label, which is the scorer's name if no label was given.
 
     Raises:
-        UnknownNameError: no scorer has that name, or `cuts` is neither `blocks` nor `all`.
+        UnknownNameError: no scorer has that name, no such option exists, or `cuts` is neither `blocks` nor `all`.
+        OptionError: an option has a value of the wrong type, or belongs to an instance, which has its options already.
         ModelError: a scorer does not fit the model, or cannot score seams.
         CalibrationError: a batch is empty, malformed or holds ids that the model has no embedding for.
         NonFiniteError: the model or a scorer produces a NaN or an infinity.
     """
     cuts, stack = checked_cuts(cuts), find_blocks(model)
-    labelled = scorers if isinstance(scorers, Mapping) else _by_name(scorers)
-    ready = {label: _configured(item, len(stack)) for label, item in labelled.items()}
+    ready = requested(scorers, options, len(stack))
     beside: dict[str, Scorer] = {}
     if cuts == "all" and len(stack) > 1:
         for label, scorer in ready.items():
             with attributing("scorer", label, type(scorer)):
                 beside[label] = type(scorer)(len(stack) - 1, scorer.config)
     return measure(stack, calibration, ready, seams=beside, progress=progress or SILENT)
-
-
-def _by_name(scorers: Sequence[str | Scorer]) -> dict[str, str | Scorer]:
-    if isinstance(scorers, str):
-        raise OptionError(f"scorers are given as a list, such as [{scorers!r}], got {scorers!r}")
-    names = [item.name if isinstance(item, Scorer) else item for item in scorers]
-    for name in names:
-        if names.count(name) > 1:
-            raise OptionError(f"the scorer {name!r} comes twice; give each a label: {{'label': scorer, ...}}")
-    return dict(zip(names, scorers, strict=True))
-
-
-def _configured(item: str | Scorer, num_blocks: int) -> Scorer:
-    if isinstance(item, Scorer):
-        if item.num_blocks != num_blocks:
-            raise OptionError(f"scorer {item.name!r} was made for {item.num_blocks} blocks; the model has {num_blocks}")
-        return item
-    made = create("scorer", item, {}, num_blocks)
-    assert isinstance(made, Scorer)
-    return made
 
 
 @dataclass(frozen=True)

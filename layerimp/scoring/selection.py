@@ -162,10 +162,17 @@ class Selection:
 
 
 def check_spec(label: str, spec: ComponentSpec) -> None:
-    """Refuse a scorer that does not exist or whose options are wrong, and a label that is another scorer's name."""
-    with attributing("scorer", label, registry().get("scorer", spec.name)):
-        registry().options("scorer", spec.name, spec.options)
-    if spec.name != label and label in registry().names("scorer"):
+    """Refuse a scorer that does not exist or whose options are wrong, and a label that is another scorer's name.
+
+    A variant's name may be the label of what it stands for, written out.
+    """
+    meant = f"For a label of your own, name its scorer: --scorer {label}=SCORER --set {label}.OPTION=VALUE."
+    cls = registry().get("scorer", spec.name, otherwise=meant if label == spec.name else "")
+    with attributing("scorer", label, cls):
+        options = registry().options("scorer", spec.name, spec.options)
+    if spec.name == label or label not in registry().summaries("scorer"):
+        return
+    if (registry().get("scorer", label), registry().options("scorer", label, {})) != (cls, options):
         raise OptionError(f"the label {label!r} is the name of another scorer than {spec.name!r}")
 
 

@@ -68,6 +68,11 @@ class AVSS(Scorer):
     name = "avss"
     reference = "Song et al. 2024, arXiv:2411.02117, equations 1-9"
     Config = AVSSConfig
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "avss-delta": {"site": "block_delta"},
+        "avss-paper": {"variant": "paper"},
+        "avss-reference": {"variant": "reference"},
+    }
     sweep = Forward()
     fallbacks: ClassVar[dict[str, str]] = {"mlp_act": "mlp_out"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -39,6 +39,10 @@ class GBIS(Scorer):
 
     name = "gbis"
     Config = GBISConfig
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "gbis-act": {"variant": "grad_x_act"},
+        "gbis-norm": {"variant": "grad_norm"},
+    }
     sweep = Backward()
     observes = SITES["grad_x_delta"]
     identity_scores_least = True

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.fake_plugins import Install, Plug
-from support.mood import Run
+from support.mood import Run, changed
 from support.tiny import tiny
 
 from layerimp.errors import ModelError
@@ -104,7 +104,7 @@ def test_a_choice_that_cannot_be_removed_exactly_is_left_out(
 ) -> None:
     tiny("gpt2", scale_attn_by_inverse_layer_idx=True).save_pretrained(tmp_path / "gpt2")
     tiny_tokenizer().save_pretrained(tmp_path / "gpt2")
-    arguments = ["run", "--tasks", "none", *scoring, "--model", tmp_path / "gpt2", "--scorer", "all", "--json"]
+    arguments = ["run", "--tasks", "none", *changed(scoring, "--model", tmp_path / "gpt2"), "--scorer", "all", "--json"]
     code, out, err = layerimp_command(*arguments)
     assert code == 0, err
     found = json.loads(out)

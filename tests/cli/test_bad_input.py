@@ -18,7 +18,7 @@ from support.broken_checkpoints import (
     with_fields,
     without_a_block,
 )
-from support.mood import Run
+from support.mood import Run, changed
 from support.tiny import tiny
 
 from layerimp.testing import tiny_tokenizer
@@ -159,7 +159,8 @@ def test_bad_input_is_one_line(
     given = [argument(tmp_path) if callable(argument) else argument for argument in arguments]
     before = set(tmp_path.iterdir())
     tasks = () if "--tasks" in given else ("--tasks", "none")
-    code, out, err = layerimp_command("run", *tasks, *scoring, *given, "--output", tmp_path / "out")
+    output = () if "--output" in given else ("--output", tmp_path / "out")
+    code, out, err = layerimp_command("run", *tasks, *changed(scoring, *given), *output)
     last = err.splitlines()[-1]
     assert code == 2, err
     assert last.startswith("layerimp: ")
@@ -177,7 +178,8 @@ def test_the_home_of_nobody_and_links_in_a_circle_are_one_line(
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     (tmp_path / "~nobody-of-this-name").write_text("")
     for name in ("circle", "~nobody-of-this-name"):
-        code, _, err = layerimp_command("prune", "--model", model_dir, "--count", 1, "--output", "out", option, name)
+        usual = ["--model", model_dir, "--count", 1, "--output", "out"]
+        code, _, err = layerimp_command("prune", *changed(usual, option, name))
         assert (code, err.splitlines()[-1][:10]) == (2, "layerimp: "), err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "~nobody-of-this-name"]
 
@@ -195,6 +197,6 @@ def test_a_model_with_nan_is_one_line(layerimp_command: Run, scoring: list[objec
         model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
     model.save_pretrained(tmp_path / "nan")
     tiny_tokenizer().save_pretrained(tmp_path / "nan")
-    code, _, err = layerimp_command("score", *scoring, "--model", tmp_path / "nan")
+    code, _, err = layerimp_command("score", *changed(scoring, "--model", tmp_path / "nan"))
     assert code == 2
     assert "a NaN or an infinity in its weights: in model.layers.1.mlp.down_proj.weight" in err.splitlines()[-1]

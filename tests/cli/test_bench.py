@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -219,7 +220,9 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
     assert (tmp_path / "out" / FILE).stat().st_mtime_ns == stamp
     code, out, _ = layerimp_command(*asked, "--dry-run")
     assert code == 0
-    assert "tiny: 1, 2 of 4 blocks are removed" in out
+    counted = re.findall(r"tiny: removed: (\d) of 4 blocks \((.*)%\) and (.*)% of the parameters\n", out)
+    assert [(count, share) for count, share, _ in counted] == [("1", "25.0"), ("2", "50.0")]
+    assert all(0 < float(parameters) < float(share) for _, share, parameters in counted), "embeddings stay"
     assert f"scoring{after['scoring'][0]}of{after['scoring'][1]}" in out.replace(" ", "")
 
 

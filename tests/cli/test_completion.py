@@ -43,13 +43,14 @@ def complete(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch) -> Complete
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("run --scorer a", ["all", "angular", "avss"]),
-        ("run --scorer mine=av", ["mine=avss"]),
+        ("run --scorer a", ["all", "angular", "avss", "avss-delta", "avss-paper", "avss-reference"]),
+        ("run --scorer mine=avss-d", ["mine=avss-delta"]),
         ("run --pruner w", ["window"]),
         ("run --heal r", ["rescale"]),
         ("run --heal mine=d", ["mine=distill"]),
         ("run --evaluator f", ["footprint"]),
         ("run --model s", ["starter"]),
+        ("run s", ["starter"]),
         ("run --calibration p", ["prose"]),
         ("run --tasks starter_q", ["starter_qa"]),
         ("run --tasks none", ["none"]),
@@ -138,10 +139,10 @@ def test_nothing_heavy_is_imported() -> None:
     program = f"import atexit, sys; {ends}; sys.argv = ['layerimp']; from layerimp.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=os.environ | asked(("run", "--scorer", "av")),
+        env=os.environ | asked(("run", "--scorer", "ta")),
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["avss"]
+    assert done.stdout.split() == ["taylor"]
     assert done.stderr.split() == ["[]"]  # what is printed while Python ends goes there

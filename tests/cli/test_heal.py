@@ -12,7 +12,7 @@ import torch
 from layerimp_distill.memory import Memory
 from pydantic import TypeAdapter
 from rich.filesize import decimal
-from support.mood import Run
+from support.mood import Run, changed
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -193,7 +193,9 @@ def test_another_teacher_is_refused(
 def test_bad_input_is_one_line(
     layerimp_command: Run, pruned: Path, text: tuple[Any, ...], tmp_path: Path, options: tuple[Any, ...], said: str
 ) -> None:
-    code, _, err = layerimp_command("heal", "--model", pruned, *text, *options, "--output", tmp_path / "healed")
+    code, _, err = layerimp_command(
+        "heal", "--model", pruned, *changed(text, *options), "--output", tmp_path / "healed"
+    )
     assert code == 2
     assert said in err.splitlines()[-1]
     assert not (tmp_path / "healed").exists()

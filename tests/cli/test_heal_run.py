@@ -10,7 +10,7 @@ import pytest
 import torch
 from layerimp_closedform import Rescale
 from support.fake_plugins import Install
-from support.mood import Run
+from support.mood import Run, changed
 from support.published import checked
 from support.sst2 import write_sst2
 from support.tiny import tiny
@@ -144,7 +144,8 @@ def test_healing_on_what_is_measured_is_refused(
     lines = calibration_file.read_text().splitlines()
     shared = tmp_path / "shared.jsonl"
     shared.write_text("\n".join([*lines, json.dumps({"text": f"  {document.upper()} "})]) + "\n")
-    asked = (*command, "--calibration", shared, "--packing", "rows", "--samples", len(lines) + 1)
+    text = ("--calibration", shared, "--packing", "rows", "--samples", len(lines) + 1)
+    asked = (command[0], *changed(command[1:], *text))
     asked = (*asked, "--heal", "rescale", "--no-baselines")
     code, _, err = layerimp_command(*asked, "--output", tmp_path / "out")
     assert code == 2

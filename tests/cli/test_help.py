@@ -11,6 +11,7 @@ from support.mood import Run
 from typer.main import get_command
 
 from layerimp.cli import app
+from layerimp.cli.help import summary
 
 
 def test_help_needs_no_torch() -> None:
@@ -45,3 +46,13 @@ def test_options_stand_under_headings(layerimp_command: Run) -> None:
     places = [out.index(text) for text in headings]
     assert places == sorted(places)
     assert "Healing:" not in layerimp_command("plan", "--help")[1]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_summary_is_cut(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = layerimp_command("--help")[1].partition("Commands:")[2]
+    assert max(map(len, out.splitlines())) <= width
+    shown = " ".join(out.split())
+    for name, command in get_command(app).commands.items():
+        assert f"{name} {summary(command)}" in shown

@@ -82,7 +82,7 @@ def test_lists_that_lie_too_deep_are_one_line(layerimp_command: Run, tmp_path: P
     code, _, err = layerimp_command("plan", "--plan", tmp_path / "plan.json")
     assert (code, "its lists lie too deep in each other" in err) == (2, True), err
     code, _, err = layerimp_command("plan")
-    assert (code, err) == (2, "layerimp: plan shows the plans of a file: name it with --plan\n")
+    assert (code, err) == (2, "layerimp: plan shows the plans of a file: name it, such as OUT/plan.json\n")
 
 
 def test_a_plan_that_says_something_twice_is_refused(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:

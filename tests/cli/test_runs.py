@@ -13,7 +13,7 @@ import pytest
 from layerimp_baselines import Depth
 from safetensors.torch import load_file
 from support.fake_plugins import Install, Plug
-from support.mood import Run
+from support.mood import Run, changed
 from support.sst2 import write_sst2
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM
@@ -268,7 +268,7 @@ def test_names_from_outside_are_shown_as_they_are(
     hostile = tmp_path / "[red]x|<b>"
     hostile.symlink_to(model_dir)
     code, out, err = layerimp_command(
-        "run", "--tasks", "none", *scoring, "--model", hostile, "--output", tmp_path / "[bold]out"
+        "run", "--tasks", "none", *changed(scoring, "--model", hostile), "--output", tmp_path / "[bold]out"
     )
     assert code == 0, err
     assert "[red]x|<b>" in err

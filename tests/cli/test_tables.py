@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.table import Table
 from support.reports import report, strict, with_a_seam
 
@@ -31,6 +33,22 @@ def test_tables_show_seams() -> None:
     (compared,) = tables.comparison(made, lambda _: True)
     assert str(compared.title).startswith("comparison, 2 of 6 blocks (33.33%) removed (± standard error")
     assert list(tables.seams(made, ["paper"])) == []
+
+
+def test_a_model_alone_has_its_own_name(tmp_path: Path) -> None:
+    """Beside pruned models the intact one is `original`; a checkpoint that is evaluated by itself is not."""
+    (tmp_path / "healed").mkdir()
+    for model, name in ((str(tmp_path / "healed"), "healed"), ("org/model", "org/model")):
+        made = report(model=model)
+        (quality,) = tables.metrics(made, ["paper"], lambda _: True)
+        assert [str(column.header) for column in quality.columns[1:3]] == ["original", "paper"]
+        del made.sizes["paper"], made.metrics["paper"], made.footprint["paper"]
+        (quality,) = tables.metrics(made, [], lambda _: True)
+        assert [str(column.header) for column in quality.columns] == ["metric", name, "documents"]
+        (costs,) = tables.footprint(made, [], lambda _: True)
+        assert shown_in(costs, "model") == [name]
+        assert list(made.to_pandas()["model"]) == [name]
+        assert list(strict(made.to_dict())["metrics"]) == ["original"], "a program finds it under the same key"
 
 
 def test_scores_of_seams_stand_between_those_of_blocks() -> None:

@@ -250,7 +250,8 @@ def test_every_command_and_option_has_its_place() -> None:
         table = reference.expanded(f"<!-- generated: command {name} -->")
         for parameter in command.params:
             assert parameter.help, f"{parameter.name} of {name}"
-            option = parameter.opts[0] if parameter.param_type_name == "option" else parameter.name.upper()
+            argument = parameter.metavar or parameter.name.upper()
+            option = parameter.opts[0] if parameter.param_type_name == "option" else argument
             assert re.search(rf"^\| `\[?{option}\b", table, re.MULTILINE), option
 
 

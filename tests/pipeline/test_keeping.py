@@ -269,7 +269,9 @@ def test_each_healer_has_a_number_of_its_own(
 def test_without_tasks_a_model_that_knows_nothing_of_the_text_is_refused(
     layerimp_command: Run, command: tuple[Any, ...]
 ) -> None:
-    without = (*command[:-2], "--evaluator", "footprint", "--samples", 32, "--keep", 0.05)
+    rows = command.index("--samples") + 1
+    text = (*command[:rows], 32, *command[rows + 1 : -2])
+    without = (*text, "--evaluator", "footprint", "--keep", 0.05)
     code, _, err = layerimp_command(*without)
     assert code == 2
     assert "note: no tasks: what is kept is measured on 8 held-out rows" in err

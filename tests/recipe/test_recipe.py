@@ -12,7 +12,7 @@ import layerimp
 from layerimp.bench.grid import Grid
 from layerimp.cli.requests import recipe_from
 from layerimp.errors import InputError, OptionError
-from layerimp.recipe import ComponentSpec, made, make_recipe, read_recipe
+from layerimp.recipe import ComponentSpec, Recipe, made, make_recipe, read_recipe
 
 
 def test_a_model_is_enough() -> None:
@@ -34,6 +34,16 @@ def test_a_model_is_enough() -> None:
 def test_scorers_can_be_said_in_several_ways(scorers: Any) -> None:
     recipe = make_recipe({"model": "m", "scorers": scorers})
     assert recipe.scorers == {"avss": ComponentSpec(name="avss"), "step": ComponentSpec(name="step")}
+
+
+@pytest.mark.parametrize(
+    ("field", "component"),
+    [("scorers", {"avss": {"site": "block_out"}}), ("pruner", {"name": "avss", "site": "block_out"})],
+)
+def test_options_beside_the_name_are_answered_with_how_they_are_written(field: str, component: Any) -> None:
+    written = r"'avss' has the fields name and options; options are written \{'options': \{'site': 'block_out'\}\}"
+    with pytest.raises(OptionError, match=written):
+        Recipe.model_validate({field: component})
 
 
 @pytest.mark.parametrize(

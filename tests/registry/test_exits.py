@@ -80,7 +80,7 @@ def test_an_exit_is_the_evaluators_fault(
     code, out, err = layerimp_command(
         "evaluate", "--model", model_dir, "--evaluator", "bad", "--evaluator", "footprint", "--json"
     )
-    said = f"evaluator 'bad' (layerimp-b 1.2) failed{' on original' * (when == 'evaluate')}: {kind.__name__}: 0"
+    said = f"evaluator 'bad' (layerimp-b 1.2) failed{' on tiny-llama' * (when == 'evaluate')}: {kind.__name__}: 0"
     document = json.loads(out)
     if when in ("__init__", "prepare"):  # everything stops before any long work
         assert (code, document["error"]["kind"]) == (2, "PluginError")

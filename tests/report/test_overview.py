@@ -84,7 +84,7 @@ def test_scores_alone_have_a_row_for_each_step() -> None:
 
 def test_an_intact_model_has_its_metrics() -> None:
     frame = report(importance={}, metrics={"original": measured(190)}).to_pandas()
-    assert frame.to_dict("list") == {"model": ["original"], "mood acc": [0.95], "mood acc stderr": [0.02]}
+    assert frame.to_dict("list") == {"model": ["my <model>"], "mood acc": [0.95], "mood acc stderr": [0.02]}
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from pathlib import Path
 
 import pytest
 from support.grids import findings, harming, row
 
-from layerimp.cli.tables import paper
+from layerimp.cli.tables import paper, summary
 from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.results import Findings
-from layerimp.report.tables import number, paper_tables, summaries
+from layerimp.report.tables import amounts, between, number, paper_tables, summaries
 
 
 @pytest.fixture
@@ -56,7 +57,9 @@ def test_latex_is_plain_text(found: Findings) -> None:
 def test_the_summary_has_a_line_for_each_scorer(tmp_path: Path) -> None:
     found = findings(tmp_path, counts=[1], ratios=[0.5], repeats=2)
     (table,) = summaries(found)
-    assert table.head == ["scorer", "1 block", "50%"]
+    share = found.models["one"].headlines[0].removed_parameters[0]
+    assert table.head[:2] == ["scorer", f"1 block\n{share:.1%} of parameters"]
+    assert re.fullmatch(r"50% of blocks\n\d+\.\d% of parameters", table.head[2])
     means = {
         scorer: sum(one.entries[scorer].value.mean for one in found.models["one"].headlines)
         for scorer in found.design.scorers
@@ -71,6 +74,28 @@ def test_a_wide_table_is_printed_in_parts_that_fit(found: Findings) -> None:
     names = [str(column.header) for part in parts for column in part.columns[3:]]
     assert names == [*table.head[3:-1]]
     assert all([str(column.header) for column in part.columns[:3]] == ["data set", "model", "metric"] for part in parts)
+
+
+def test_every_ratio_has_its_share_of_the_parameters(tmp_path: Path) -> None:
+    """Wherever a share of the blocks is named, the share of the parameters stands beside it."""
+    found = findings(tmp_path, counts=[1], ratios=[0.5], repeats=2)
+    asked = amounts(found)
+    assert [text.partition(" (")[0] for text in asked] == ["1 block", "50% of blocks"]
+    assert all(re.search(r"\(\d+\.\d% of parameters\)$", text) for text in asked)
+    frame = found.to_pandas()
+    assert (frame["removed_parameters_low"] <= frame["removed_parameters_high"]).all()
+    assert (frame["removed_parameters_high"] < 1).all()
+    assert between(0.1841, 0.1842) == "18.4%"
+    assert between(0.184, 0.2) == "18.4% to 20.0%"
+
+
+def test_a_wide_summary_is_printed_in_parts_that_fit(tmp_path: Path) -> None:
+    (table,) = summaries(findings(tmp_path, counts=[1], ratios=[0.5], repeats=2))
+    parts = summary(table, lambda part: len(part.columns) <= 2)
+    assert [[str(column.header) for column in part.columns] for part in parts] == [
+        ["scorer", table.head[1]],
+        ["scorer", table.head[2]],
+    ]
 
 
 def test_names_from_outside_break_no_table(tmp_path: Path) -> None:

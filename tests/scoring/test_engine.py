@@ -149,6 +149,45 @@ def test_bad_requests_are_named() -> None:
             layerimp.score(model, [batch()], [wrong])  # type: ignore[list-item]
 
 
+def test_options_are_given_by_label() -> None:
+    model, text = tiny("llama"), [batch()]
+    configured = AVSS(BLOCKS, AVSSConfig(site="block_delta", epsilon=0.2))
+    wanted = layerimp.score(model, text, {"it": configured})["it"].scores
+    options = {"site": "block_delta", "epsilon": 0.2}
+    assert layerimp.score(model, text, ["avss"], options={"avss": options})["avss"].scores == wanted
+    labelled = layerimp.score(model, text, {"a": "avss", "b": "avss"}, options={"b": options})
+    assert labelled["b"].scores == wanted != labelled["a"].scores
+    short = layerimp.score(model, text, ["avss-delta"], options={"avss-delta": {"epsilon": 0.2}})
+    assert short["avss-delta"].scores == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"site": "block_delta"}, r"by the label of a scorer: options=\{'avss': \{'site': 'block_delta'\}\}, got"),
+        ({"avss": "site"}, r"by the label of a scorer: options=\{'avss': \{'OPTION': 'VALUE'\}\}, got"),
+        ({"avss": {}, "gbis": {}}, r"by the label of a scorer: options=\{'avss': "),
+        (["site"], r"by the label of a scorer: options=\{'avss': \{'OPTION': 'VALUE'\}\}, got \['site'\]"),
+        ({"avss": {"sight": 1}}, r"unknown option 'sight' of scorer 'avss'\. Did you mean 'site'\? Known: epsilon, "),
+        ({"avss": {"epsilon": "x"}}, r"option 'epsilon' of scorer 'avss': .* got 'x'\. Options: epsilon, "),
+    ],
+)
+def test_wrong_options_are_answered_with_how_they_are_written(options: Any, said: str) -> None:
+    with pytest.raises((OptionError, UnknownNameError), match=said):
+        layerimp.score(tiny("llama"), [batch()], ["avss"], options=options)
+
+
+def test_an_instance_has_its_options_already() -> None:
+    with pytest.raises(OptionError, match="the scorer 'step' is an instance, which has its options; give its name"):
+        layerimp.score(tiny("llama"), [batch()], [Step(BLOCKS)], options={"step": {}})
+
+
+def test_a_label_without_a_scorer_is_answered_with_how_labels_are_written() -> None:
+    written = r"For a label of your own, name its scorer: \{'best': 'SCORER'\}, options=\{'best': \{...\}\}\.$"
+    with pytest.raises(UnknownNameError, match=written):
+        layerimp.score(tiny("llama"), [batch()], ["best"])
+
+
 @pytest.mark.parametrize("model", [None, "gpt2", torch.nn.Linear(2, 2)], ids=["none", "name", "no transformer"])
 def test_what_is_no_model_is_named(model: Any) -> None:
     for use in (layerimp.find_blocks, lambda it: layerimp.prune(it, [1]), lambda it: layerimp.heal(it, [1], [batch()])):

@@ -1,9 +1,9 @@
-"""A task with a dozen sentences, and a function that runs a command."""
+"""A task with a dozen sentences, a function that runs a command, and its arguments."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 Run = Callable[..., tuple[int, str, str]]
@@ -21,6 +21,12 @@ doc_to_choice: [bad, good]
 metric_list:
   - {metric: acc, aggregation: mean, higher_is_better: true}
 """
+
+
+def changed(arguments: Sequence[object], *others: object) -> list[object]:
+    """Options with one value each, where these others take the place of those of the same name."""
+    pairs = zip(arguments[::2], arguments[1::2], strict=True)
+    return [word for pair in pairs if pair[0] not in others for word in pair] + [*others]
 
 
 def mood(directory: Path) -> Path:

@@ -16,12 +16,12 @@ from layerimp.report.data import PAGE
 from layerimp.report.folders import last_part, without_folders
 from layerimp.report.formats import as_csv
 from layerimp.report.html.figures import Figures
-from layerimp.report.html.format import STEPS, columns_need, count, duration, listed, listing, together, unbroken
+from layerimp.report.html.format import STEPS, columns_need, count, duration, listed, listing, together
 from layerimp.report.html.svg import looks
 from layerimp.report.html.view import View
 from layerimp.report.json_export import as_document
 from layerimp.report.results import Findings
-from layerimp.report.tables import measured_on, number, percent
+from layerimp.report.tables import amounts, measured_on, number, percent
 
 TEMPLATE = "page.html.jinja"
 
@@ -35,8 +35,9 @@ def page(found: Findings, *, command: str = "bench", data: Mapping[str, Any] | N
         data: What it offers for download as JSON, beside the tables as CSV; by default the findings.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    filters = {"named": unbroken, "duration": duration, "count": count, "listed": listed}
+    filters = {"duration": duration, "count": count, "listed": listed}
     environment.filters |= filters | {
+        "amounts": amounts,
         "percent": percent,
         "share": "{:.1%}".format,
         "number": number,

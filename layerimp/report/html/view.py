@@ -13,7 +13,7 @@ from layerimp.report.html.format import MINUS, listed, signed, unbroken
 from layerimp.report.html.svg import Look
 from layerimp.report.results import Findings
 from layerimp.report.statistics import Difference, Interval, interval
-from layerimp.report.tables import PaperTable, number, paper_tables, removables
+from layerimp.report.tables import PaperTable, both_shares, number, paper_tables, removables
 
 _MOST = 700.0  # of which floating point has an exponential
 
@@ -61,6 +61,7 @@ class Place:
     Attributes:
         row: The row.
         ratio: Its ratio in words.
+        parameters: The share of the parameters that goes, in words.
         name: Its whole place in words.
         leaders: The labels of the best.
         lines: All of it.
@@ -70,6 +71,7 @@ class Place:
 
     row: Row
     ratio: str
+    parameters: str
     name: str
     leaders: Sequence[str]
     lines: Sequence[Line]
@@ -124,8 +126,8 @@ class View:
         return [self._place(row) for row in self.model.rows if row not in self.model.headlines]
 
     def _place(self, row: Row) -> Place:
-        ratio = unbroken(row.ratio)
-        name = ratio if len(self.pruners) == 1 else f"{ratio} with {row.pruner}"
+        ratio, (blocks, parameters) = unbroken(row.ratio), both_shares(row)
+        name = f"{blocks}, {parameters}" + (f", with {row.pruner}" if len(self.pruners) > 1 else "")
         better = -1 if row.higher_is_better else 1
         entries = sorted(row.entries.values(), key=lambda one: better * one.value.mean)
         leaders = [one.label for one in entries if one.value.mean == entries[0].value.mean]
@@ -133,7 +135,7 @@ class View:
         healer = entries[0].contender.healer
         chance = Contender(RANDOM, healer).label
         random = chance if chance in row.entries else None
-        return Place(row, ratio, name, leaders, lines, random, row.baselines.get(healer))
+        return Place(row, ratio, parameters, name, leaders, lines, random, row.baselines.get(healer))
 
     @cached_property
     def healing(self) -> list[tuple[Place, list[HealedLine]]]:

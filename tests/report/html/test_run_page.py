@@ -79,6 +79,8 @@ def test_the_page_says_what_the_run_found() -> None:
     assert "avss retains most at 2 blocks. That is significantly better than random and than the best baseline" in said
     assert "Calibration: 3 rows of text.jsonl, 8 tokens each" in said
     assert "tiny, bfloat16" in said
+    assert "2 blocks 20.0% of parameters avss retains" in said, "the share of the parameters stands beside"
+    assert re.search(r"Removed 2 blocks \(20\.0% of parameters\)", said)
     assert "ann" not in re.findall(r"\w+", said)
     for single in ("At least two repeats are needed", "The scorers were not timed", "Each scorer scores once"):
         assert single in said

@@ -1,0 +1,74 @@
+"""An option has one value unless it is repeatable, and a model may be named without `--model`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.mood import Run
+from typer.main import get_command
+
+from layerimp.cli import UsageError, app
+
+COMMANDS = get_command(app).commands
+
+
+def test_no_option_drops_a_value_without_a_word() -> None:
+    """Whichever option of whichever command is given twice: both values arrive, or the second one is refused."""
+    checked = 0
+    for name, command in COMMANDS.items():
+        for option in command.params:
+            if option.param_type_name == "argument" or option.is_flag:
+                continue
+            given: list[str] = [option.opts[0], "1", option.opts[0], "2"]
+            if option.multiple:
+                context = command.make_context(name, given, resilient_parsing=True)
+                assert len(context.params[option.name]) == 2
+                continue
+            with pytest.raises(UsageError, match=f"^{option.opts[0]} can be given only once, got '1' and '2'$"):
+                command.make_context(name, given)
+            checked += 1
+    assert checked > 100
+
+
+@pytest.mark.parametrize("command", ["evaluate", "inspect", "heal"])
+def test_a_second_value_is_one_line(layerimp_command: Run, command: str) -> None:
+    code, out, err = layerimp_command(command, "--model", "A", "--model=B")
+    assert (code, out, err) == (2, "", "layerimp: --model can be given only once, got 'A' and 'B'\n")
+
+
+def test_a_flag_may_be_repeated_but_not_contradicted(layerimp_command: Run) -> None:
+    code, out, err = layerimp_command("plugins", "--json", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["plugins"]
+    code, _, err = layerimp_command("score", "--stream", "--no-stream")
+    assert (code, err) == (2, "layerimp: --stream and --no-stream contradict each other\n")
+
+
+def params(command: str, *words: str) -> Any:
+    return COMMANDS[command].make_context(command, list(words)).params
+
+
+@pytest.mark.parametrize("command", ["inspect", "run", "score", "prune", "heal", "evaluate", "plan"])
+def test_the_name_is_the_argument_or_an_option(layerimp_command: Run, command: str) -> None:
+    what = "plan" if command == "plan" else "model"
+    code, _, err = layerimp_command(command, "one", f"--{what}", "two")
+    assert (code, err) == (2, f"layerimp: the {what} is given twice: 'one' as the argument, and 'two' by --{what}\n")
+    assert (
+        f"{what.upper()} " in layerimp_command(command, "--help")[1].partition("Arguments:")[2].partition("Options")[0]
+    )
+    assert {str(value) for value in params(command, "one").values() if value} == {"one"}
+
+
+def test_both_forms_say_the_same(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
+    code, out, err = layerimp_command("inspect", "--model", model_dir, "--json")
+    assert (code, err, json.loads(out)["model"]) == (0, "", str(model_dir))
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"schema_version": "layerimp.plan/2", "num_blocks": 4, "blocks": [1]}))
+    code, out, err = layerimp_command("plan", plan)
+    assert (code, err) == (0, "")
+    assert (code, out, err) == layerimp_command("plan", "--plan", plan)
+    code, _, err = layerimp_command("heal", model_dir)
+    assert (code, err) == (2, "layerimp: heal writes a checkpoint: name a directory with --output\n")
