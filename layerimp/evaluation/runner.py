@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import NonFiniteError, PluginError
-from layerimp.evaluation.cache import MetricsCache, kept_as
+from layerimp.evaluation.cache import StoredMetrics
 from layerimp.evaluator import Metric
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import About, Progress
@@ -80,18 +80,29 @@ class Evaluation:
         return list(found.values())
 
     def _metrics(self, label: str, evaluator: Evaluator, who: str) -> list[Metric]:
-        """Return the metrics of one evaluator, measured now or in an earlier run."""
-        cache = MetricsCache()
-        tag = kept_as(evaluator, who)
-        if tag is not None and (known := cache.get(self._weights, evaluator.name, tag)) is not None:
-            with self._progress.stage(f"{label} of the intact model: known from an earlier run"):
-                return known
+        """Return the metrics of one evaluator; those of the intact model that earlier runs measured are used again."""
+        if who != ORIGINAL or evaluator.kind != "quality":
+            return self._measured(evaluator)
+        parts = StoredMetrics(evaluator, lambda: self._weights)
+        if parts.known:
+            which = "" if not parts.missing else f" on {', '.join(parts.known)}"
+            with self._progress.stage(f"{label} of the intact model{which}: known from an earlier run"):
+                pass
+        if parts.missing:
+            parts.add(self._measured(parts.unmeasured()))
+        return parts.metrics
+
+    def _measured(self, evaluator: Evaluator) -> list[Metric]:
+        """Return metrics that are measured now.
+
+        Raises:
+            PluginError: the evaluator gives no metrics, or one of them twice.
+            NonFiniteError: a metric is NaN.
+        """
         metrics = evaluator.evaluate(self._model, self._tokenizer)
         if not isinstance(metrics, list) or not all(isinstance(metric, Metric) for metric in metrics):
             raise PluginError("evaluate() gives no list of Metric")
-        if tag is not None:
-            _by_task(metrics, "", ())  # metrics that are not valid must not be stored
-            cache.put(metrics, self._weights, evaluator.name, tag)
+        _by_task(metrics, "", ())  # metrics that are not valid must not be stored
         return metrics
 
     @cached_property
