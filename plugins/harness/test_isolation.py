@@ -79,8 +79,8 @@ def test_progress(folder, model, tokenizer):
             self.stages = []
 
         @contextmanager
-        def stage(self, description, total=None):
-            self.stages.append([description, total, 0])
+        def stage(self, description, total=None, *, unit):
+            self.stages.append([description, total, unit, 0])
             old = sys.stdout, sys.stderr
             sys.stdout = sys.stderr = sys.__stdout__  # as a live display does
             try:
@@ -89,11 +89,11 @@ def test_progress(folder, model, tokenizer):
                 sys.stdout, sys.stderr = old
 
         def advance(self, units):
-            self.stages[-1][2] += units
+            self.stages[-1][-1] += units
 
     one = harness(folder, "choice", "rolling", "generate", max_length=6)
     one.progress = Listener()
     before = sys.stdout, sys.stderr
     one.evaluate(model, tokenizer)
-    assert one.progress.stages == [["evaluate choice, rolling, generate", 36, 36]]
+    assert one.progress.stages == [["evaluate choice, rolling, generate", 36, "requests", 36]]
     assert (sys.stdout, sys.stderr) == before

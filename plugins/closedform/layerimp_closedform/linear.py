@@ -38,7 +38,7 @@ class Linear(Healer):
     def heal(self, case: Case) -> list[Repair]:
         """Fit at each gap, on the stream as already healed at the earlier gaps."""
         total, repairs = 1.0, []
-        with case.progress.stage("linear", len(case.gaps)) as advance:
+        with case.progress.stage("linear", len(case.gaps), unit="gaps") as advance:
             for gap in case.gaps:
                 repairs.append(self._repair(case, gap, total))
                 total *= repairs[-1].numbers.get("factor", 1.0)

@@ -45,7 +45,7 @@ class Rescale(Healer):
     def heal(self, case: Case) -> list[Repair]:
         """Find each gap's factor, on the stream as already scaled at the earlier gaps."""
         total, repairs = 1.0, []
-        with case.progress.stage("rescale", len(case.gaps)) as advance:
+        with case.progress.stage("rescale", len(case.gaps), unit="gaps") as advance:
             for gap in case.gaps:
                 repairs.append(rescaled(case, gap, total, self.config.shares))
                 total *= repairs[-1].numbers.get("factor", 1.0)

@@ -305,7 +305,7 @@ class _LazyStage:
     def advance(self, units: int) -> None:
         """Report `units` more finished requests."""
         if self._advance is None:
-            stage = self._progress.stage(self._description, total=self._count())
+            stage = self._progress.stage(self._description, total=self._count(), unit="requests")
             self._advance = self._stack.enter_context(stage)
             self._stack.enter_context(muted())  # a live display replaces the muted streams by its own
         if units:
