@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -128,6 +128,33 @@ class Metric:
         if self.stderr is None or not math.isfinite(self.stderr):
             return None
         return self.value - times * self.stderr, self.value + times * self.stderr
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How much an evaluation reads, about, from which its time is estimated.
+
+    Attributes:
+        documents: The documents.
+        rows: The sequences that the model runs on.
+        tokens: The tokens of these sequences.
+        predicted: The positions at which the head is computed.
+        generated: The tokens that are generated one after the other, at most.
+    """
+
+    documents: float = 0.0
+    rows: float = 0.0
+    tokens: float = 0.0
+    predicted: float = 0.0
+    generated: float = 0.0
+
+    def __add__(self, other: Reading) -> Reading:
+        """Return both together."""
+        return Reading(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, times: float) -> Reading:
+        """Return the same, several times."""
+        return Reading(*(times * one for one in astuple(self)))
 
 
 def retention(original: Metric, pruned: Metric) -> float | None:
@@ -262,6 +289,14 @@ class Evaluator(Component):
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
         """Measure `model`."""
         raise NotImplementedError
+
+    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Reading | None:
+        """How much `evaluate` would read with this model, about, so that its time can be told ahead; None if not known.
+
+        The answer has to be quick: a few documents are enough to estimate the rest. In a dry run the model's parameters
+        are on the meta device.
+        """
+        return None
 
     def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
         """The training split of the evaluator's one task, as text to calibrate with; with labels for a classifier.

@@ -31,6 +31,13 @@ class Progress(Protocol):
         ...
 
 
+def span(seconds: float) -> str:
+    """Show a length of time, rounded."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class About:
     """Passes on reports, with the name of the component that they come from.
 

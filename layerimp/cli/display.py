@@ -32,9 +32,10 @@ from rich.text import Text
 
 from layerimp.cli import score_tables, search_tables, tables
 from layerimp.cli.columns import Column, packed, shown
-from layerimp.cli.heartbeat import heartbeat, span
+from layerimp.cli.heartbeat import heartbeat
 from layerimp.cli.streams import results
 from layerimp.defaults import ORIGINAL
+from layerimp.progress import span
 from layerimp.report import cuts
 from layerimp.report.conversion import plan_file
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerimp.cli.columns import Column, shown
-from layerimp.cli.heartbeat import span
+from layerimp.progress import span
 from layerimp.report.targets import amount
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from layerimp.cli.heartbeat import span
+from layerimp.progress import span
 
 if TYPE_CHECKING:
     from layerimp.bench.cells import Cell

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 
+from layerimp.progress import span
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -22,13 +24,6 @@ QUIET_SECONDS = 30.0
 
 Clock = Callable[[], float]
 """Gives the time in seconds."""
-
-
-def span(seconds: float) -> str:
-    """Show a length of time, rounded."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Heartbeat:
@@ -78,7 +73,7 @@ class Heartbeat:
         try:
             return self._under_way[-1]()
         except IndexError:
-            return f"at work for {span(self._clock() - self._began)} so far"
+            return f"at work for {_elapsed(self._clock() - self._began)} so far"
 
     def said(self) -> None:
         """Take note that a line was said, by whomever."""
@@ -105,13 +100,19 @@ class Heartbeat:
         def line() -> str:
             seconds = self._clock() - began
             parts = [_far(done, total, unit, unit_bytes)] if total else []
-            parts.append(f"{span(seconds)} so far")
+            parts.append(f"{_elapsed(seconds)} so far")
             if total and 0 < done < total:
                 parts.append(f"about {span(seconds / done * (total - done))} left")
             return f"{description}: {', '.join(parts)}"
 
         with self.about(line):
             yield advance
+
+
+def _elapsed(seconds: float) -> str:
+    """Show a length of time to the second, so that two lines in succession differ."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _far(done: int, total: int, unit: str, unit_bytes: int) -> str:

@@ -51,14 +51,14 @@ def test_a_line_follows_half_a_minute_of_silence(screen: display.Screen, beat: H
         assert beat.due() is None
         advance(12)
         clock.now += QUIET_SECONDS
-        assert beat.due() == "distill: 12 of 60 steps, 60 s so far, about 4 min left"
+        assert beat.due() == "distill: 12 of 60 steps, 1 min 0 s so far, about 4 min left"
         advance(48)
         clock.now += QUIET_SECONDS - 1
         screen.note("something else")
         clock.now += 1
         assert beat.due() is None  # nobody has waited
         clock.now += QUIET_SECONDS
-        assert beat.due() == "distill: 60 of 60 steps, 2 min so far"
+        assert beat.due() == "distill: 60 of 60 steps, 2 min 0 s so far"
 
 
 def test_the_innermost_stage_is_told_and_then_the_outer_one(
@@ -70,16 +70,16 @@ def test_the_innermost_stage_is_told_and_then_the_outer_one(
             clock.now += 40
             assert beat.due() == "copy: 1.0 MB of 3.0 MB, 40 s so far, about 80 s left"
         clock.now += 40
-        assert beat.due() == "heal: 80 s so far"
+        assert beat.due() == "heal: 1 min 20 s so far"
     clock.now += 40
-    assert beat.due() == "at work for 2 min so far"  # also between stages
+    assert beat.due() == "at work for 2 min 0 s so far"  # also between stages
 
 
 def test_a_share_is_told_in_percent(beat: Heartbeat, clock: Clock) -> None:
     with beat.stage("distill", 100, "%", 0) as advance:
         advance(25)
         clock.now += 60
-        assert beat.due() == "distill: 25%, 60 s so far, about 3 min left"
+        assert beat.due() == "distill: 25%, 1 min 0 s so far, about 3 min left"
 
 
 def test_the_thread_says_it_while_the_work_holds_on() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from layerimp.evaluator import Document
+    from layerimp.evaluator import Document, Reading
     from layerimp.progress import Advance, Progress
     from layerimp_harness.classifier import Answering
     from layerimp_harness.tasks import TaskSet
@@ -201,6 +201,25 @@ class Harness(Evaluator):
             predicted = (lm.predicted, lm.vocabulary) if isinstance(lm, ModelInMemory) else ()
             found = collect(results, loaded.tasks, loaded.groups, *predicted, draws=config.bootstrap, seed=config.seed)
             return found if model.can_generate() else [metric for metric in found if metric.name not in OF_WORDING]
+
+    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Reading | None:
+        """Return how much the tasks read, from a few documents of each; None without a tokenizer.
+
+        Raises:
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
+            ModelError: the model neither predicts the next token nor classifies.
+        """
+        if tokenizer is None:
+            return None
+        from layerimp.models import longest_row
+        from layerimp_harness.reading import reading
+
+        loaded, config = self._tasks(), self.config
+        answers = {} if model.can_generate() else self._answering(model)
+        length = min(config.max_length, longest_row(model) or config.max_length)
+        with contained(config.seed, sandbox=not config.allow_task_code):
+            return reading(loaded.tasks, tokenizer, limit=config.limit, max_length=length, answers=answers)
 
     def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
         """Return the training split of the only task: prompts with answers, running text, or a classifier's input.
