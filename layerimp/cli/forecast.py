@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     )
 
 
+LONG = 30.0
+"""An evaluation that takes longer than this, in seconds, can be made shorter by `--limit`."""
+
+
 def show(found: Forecast, screen: Screen) -> None:
     """Show a forecast, as a table and lines or as one document."""
     if screen.json:
@@ -83,13 +87,25 @@ def _pass(one: PassForecast) -> str:
 def _times(found: Forecast) -> Iterator[str]:
     """Yield the estimate of the time."""
     times = found["time"]
-    if times["scoring_s"] is None:
-        if found["passes"]:
-            yield "time: no estimate, since no block could be timed, or a sweep does not say what it computes"
-        return
-    again = f", scoring again {span(times['rescoring_s'])} at most" if times["rescoring_s"] else ""
-    block = f"one block and batch: {times['block_ms']:,.3g} ms"
-    yield f"time, an estimate: scoring {span(times['scoring_s'])}{again} ({block})"
+    parts = [f"scoring {_about(times['scoring_s'])}"] if found["passes"] else []
+    parts += [f"scoring again {span(times['rescoring_s'])} at most"] if times["rescoring_s"] else []
+    parts += [f"healing {_about(times['healing_s'])}"] if found["healers"] else []
+    if found["tasks"]:
+        each, whole = times["model_s"], times["evaluation_s"]
+        searched = each is not None and whole is None
+        parts.append(
+            f"evaluation {_about(each)} for each model that is tried" if searched else f"evaluation {_about(whole)}"
+        )
+    if parts:
+        block = f" (one block and batch: {times['block_ms']:,.3g} ms)" if times["block_ms"] else ""
+        yield f"time, an estimate: {', '.join(parts)}{block}"
+    if (times["evaluation_s"] or times["model_s"] or 0) > LONG:
+        yield "--limit measures on fewer documents"
+
+
+def _about(seconds: float | None) -> str:
+    """Format an estimate."""
+    return "not known" if seconds is None else f"about {span(seconds)}"
 
 
 def _memory(memory: MemoryForecast) -> str:
@@ -132,11 +148,13 @@ def _healing_lines(found: HealingForecast) -> Iterator[str]:
     further = f", and further text of {found['further_text']}" if found["further_text"] else ""
     yield f"text: at most {found['tokens']:,} tokens of {found['text']}{further}"
     yield _memory(found["memory"])
-    if (seconds := found["time"]["pass_s"]) is None:
+    times = found["time"]
+    if times["block_ms"] is None or times["pass_s"] is None:
         yield "time: no estimate, since no block could be timed"
     else:
-        block = f"one block and batch: {found['time']['block_ms']:,.3g} ms"
-        yield f"time, an estimate: {span(seconds)} for each pass of both models over the text ({block})"
+        passed = f"{span(times['pass_s'])} for each pass of both models over the text"
+        block = f"one block and batch: {times['block_ms']:,.3g} ms"
+        yield f"time, an estimate: healing {_about(times['healing_s'])}, {passed} ({block})"
     yield from _end(found)
 
 

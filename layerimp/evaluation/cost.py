@@ -65,6 +65,11 @@ def head_share(stack: BlockStack) -> float:
     return of_head / max(1, sum(parameter.numel() for block in stack for parameter in block.parameters()))
 
 
+def batch_of(evaluator: Evaluator) -> int:
+    """Return the most rows in a batch of an evaluator."""
+    return int(getattr(evaluator.config, "batch_size", None) or BATCH)
+
+
 def timed(stack: BlockStack) -> Blocks:
     """Return what times one pass of a loaded model's blocks over a batch."""
     part = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
@@ -109,8 +114,7 @@ class Announced:
 
     def seconds(self, blocks: Blocks, head: float) -> float | None:
         """Estimate the time; see `reading_seconds`."""
-        batch = int(getattr(self.evaluator.config, "batch_size", None) or BATCH)
-        each = reading_seconds(self.reading, batch, blocks, head)
+        each = reading_seconds(self.reading, batch_of(self.evaluator), blocks, head)
         return None if each is None else each * self.models
 
     def __str__(self) -> str:

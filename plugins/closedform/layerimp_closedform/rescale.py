@@ -11,7 +11,7 @@ from pydantic import Field
 from layerimp import Healer
 from layerimp.component import Options
 from layerimp.errors import ModelError
-from layerimp.healer import Case, Gap, Repair
+from layerimp.healer import Case, Effort, Gap, Repair, Scope
 from layerimp.healing import State, replace, scale_stream, states, stream_scaled, trying
 from layerimp_closedform.fits import lengths
 
@@ -41,6 +41,12 @@ class Rescale(Healer):
     name = "rescale"
     reference = "Prune&Comp, arXiv:2507.18212; here the factor goes into what is written later"
     Config = RescaleConfig
+
+    def effort(self, scope: Scope) -> Effort:
+        """Return the work: at each gap, half of both models on the text, and the loss for each factor."""
+        tried = scope.held_out * (2 + len(self.config.shares))
+        tokens = scope.gaps * (scope.rows + tried) * scope.length
+        return Effort(tokens, scope.gaps * tried * scope.length)
 
     def heal(self, case: Case) -> list[Repair]:
         """Find each gap's factor, on the stream as already scaled at the earlier gaps."""
