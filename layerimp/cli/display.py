@@ -68,10 +68,10 @@ class Screen:
         if not self.err.is_terminal:
             self.heartbeat.start(self.say)
 
-    def say(self, line: str, style: str = "") -> None:
-        """Print one line on stderr."""
+    def say(self, line: str, style: str = "", *, about: str = "") -> None:
+        """Print one line on stderr, and let the heartbeat know what it is about."""
         self.err.print(shown(line, style=style), soft_wrap=True)
-        self.heartbeat.said()
+        self.heartbeat.said(about)
 
     @contextmanager
     def stage(
@@ -89,11 +89,11 @@ class Screen:
             yield advance
         seconds = time.monotonic() - start
         speed = f" ({decimal(round((total or 0) * unit_bytes / max(seconds, 0.1)))}/s)" if unit_bytes else ""
-        self.say(f"{description}: {seconds:.1f} s{speed}")
+        self.say(f"{description}: {seconds:.1f} s{speed}", about=description)
 
     def note(self, text: str) -> None:
         """Print one line on stderr."""
-        self.say(f"note: {text}", style="yellow")
+        self.say(f"note: {text}", style="yellow", about=text)
 
     def show(self, report: Report) -> int:
         """Show a run's results, and return the exit code: 1 if a requested component failed while the rest went on."""

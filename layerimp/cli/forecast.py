@@ -183,10 +183,11 @@ def _grid_lines(work: ModelWork) -> Iterator[str]:
     yield f"{amounts} of {work['num_blocks']} blocks are removed; a repeat reads at most {work['tokens']:,} tokens"
     yield from map(_pass, work["passes"])
     yield _memory(work["memory"])
-    if (seconds := work["scoring_s"]) is None:
+    if work["block_ms"] is None:
         yield "time: no estimate, since no block could be timed"
     else:
-        yield f"time, an estimate: {span(seconds)} to score (one block and batch: {work['block_ms']:,.3g} ms)"
+        parts = f"scoring {_about(work['scoring_s'])}, evaluation {_about(work['evaluation_s'])} at most"
+        yield f"time, an estimate: {parts} (one block and batch: {work['block_ms']:,.3g} ms)"
 
 
 def _passes(number: float) -> str:

@@ -39,6 +39,7 @@ class Heartbeat:
     def __init__(self, quiet: float = QUIET_SECONDS, clock: Clock = time.monotonic) -> None:
         self._quiet, self._clock = quiet, clock
         self._began = self._last = clock()
+        self._latest = ""
         self._under_way: list[Callable[[], str]] = []
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -73,11 +74,12 @@ class Heartbeat:
         try:
             return self._under_way[-1]()
         except IndexError:
-            return f"at work for {_elapsed(self._clock() - self._began)} so far"
+            after = f" (last: {self._latest})" if self._latest else ""
+            return f"at work for {_elapsed(self._clock() - self._began)} so far{after}"
 
-    def said(self) -> None:
-        """Take note that a line was said, by whomever."""
-        self._last = self._clock()
+    def said(self, what: str = "") -> None:
+        """Take note that a line was said, and what it was about if it was no heartbeat."""
+        self._last, self._latest = self._clock(), what or self._latest
 
     @contextmanager
     def about(self, line: Callable[[], str]) -> Iterator[None]:

@@ -54,7 +54,7 @@ def foretell_healing(
     ours = Outline.of(recipe.model, trust_remote_code=trusted)
     check_shapes(theirs.stack, ours.stack, record.removed)
     spec, length = recipe.calibration, row_length(recipe.calibration, ours.stack.model)
-    durations, gaps = Durations(theirs, recipe, length), runs_of(removed_by(record.removed))
+    durations, gaps = Durations(theirs, recipe, length), list(runs_of(removed_by(record.removed)))
     size = ours.ledger.left(())
     return {
         "schema_version": "layerimp.healing-forecast/1",

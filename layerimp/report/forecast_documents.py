@@ -221,6 +221,9 @@ class ModelWork(TypedDict):
         Number, Field(description="Measured: one block and one batch of the text, in milliseconds; null if unknown.")
     ]
     scoring_s: Annotated[Number, Field(description="Estimated: all remaining scorings, in seconds; null if unknown.")]
+    evaluation_s: Annotated[
+        Number, Field(description="Estimated: all remaining evaluations, at most, in seconds; null if unknown.")
+    ]
 
 
 @closed

@@ -99,7 +99,7 @@ def fingerprint_is_stable(evaluator: Evaluator) -> None:
     require(all(tag is None or isinstance(tag, str) for tag in tags), f"fingerprint() gives {tags[0]!r}, not text")
     require(tags[0] == tags[1], f"fingerprint() gives {tags[1]!r} after {tags[0]!r}")
     ready = _fresh(evaluator)
-    if tags[0] is not None and getattr(evaluator.config, "tasks", ()):
+    if tags[0] is not None and getattr(evaluator.config, "tasks", None):
         others = {metric.task for metric in _measured(ready, tiny_model())} - ready.reported()
         require(not others, f"it measures {', '.join(sorted(others))}, which reported() does not name")
 

@@ -72,7 +72,7 @@ def test_the_innermost_stage_is_told_and_then_the_outer_one(
         clock.now += 40
         assert beat.due() == "heal: 1 min 20 s so far"
     clock.now += 40
-    assert beat.due() == "at work for 2 min 0 s so far"  # also between stages
+    assert beat.due() == "at work for 2 min 0 s so far (last: heal)"  # also between stages
 
 
 def test_a_share_is_told_in_percent(beat: Heartbeat, clock: Clock) -> None:
