@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerimp.cli.columns import Column, shown
+from layerimp.evaluation.cost import LONG
 from layerimp.progress import span
 from layerimp.report.targets import amount
 
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
         Range,
         SizeForecast,
     )
-
-
-LONG = 30.0
-"""An evaluation that takes longer than this, in seconds, can be made shorter by `--limit`."""
 
 
 def show(found: Forecast, screen: Screen) -> None:

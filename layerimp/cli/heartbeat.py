@@ -94,17 +94,23 @@ class Heartbeat:
     def stage(self, description: str, total: int | None, unit: str, unit_bytes: int) -> Iterator[Advance]:
         """A context in which the lines are about a stage; see `layerimp.progress.Progress.stage`."""
         began, done = self._clock(), 0
+        first: tuple[float, int] | None = None
 
         def advance(units: int) -> None:
-            nonlocal done
+            nonlocal done, first
             done += units
+            if done and first is None:
+                first = self._clock(), done
 
         def line() -> str:
             seconds = self._clock() - began
             parts = [_far(done, total, unit, unit_bytes)] if total else []
             parts.append(f"{_elapsed(seconds)} so far")
-            if total and 0 < done < total:
-                parts.append(f"about {span(seconds / done * (total - done))} left")
+            if total and first and done < total:
+                # What is done at first may be the work of an interrupted run.
+                since, already = first if done > first[1] else (began, 0)
+                left = (self._clock() - since) / (done - already) * (total - done)
+                parts.append(f"about {span(left)} left")
             return f"{description}: {', '.join(parts)}"
 
         with self.about(line):

@@ -134,7 +134,7 @@ def announcement(all_work: Sequence[Announced], stack: BlockStack, *, tried: boo
     Args:
         all_work: The evaluators with what they read.
         stack: The blocks of the loaded model.
-        tried: Whether a search will measure further models, whose number is not known.
+        tried: Whether a search measures the models, whose number is not known; the work is then that of one of them.
     """
     weights = sum(parameter.numel() for block in stack for parameter in block.parameters())
     if 2 * weights * sum(work.tokens for work in all_work) < QUICK:
@@ -145,7 +145,7 @@ def announcement(all_work: Sequence[Announced], stack: BlockStack, *, tried: boo
     if len(known) < len(seconds) or sum(known) < LONG:
         return None
     line = f"{'; '.join(map(str, all_work))}: about {span(sum(known))}"
-    line += ", and as long for each model that is tried" if tried else ""
+    line += " for each model that is tried" if tried else ""
     can_be_limited = any("limit" in work.evaluator.Config.model_fields for work in all_work)
     return f"{line}; --limit measures on fewer documents" if can_be_limited else line
 

@@ -91,14 +91,15 @@ class Evaluation:
             evaluators: The evaluators, by label.
             stack: The blocks of the intact model.
             others: How many models will be measured beside the intact one.
-            tried: Whether a search will measure further models, whose number is not known.
+            tried: Whether a search measures the models, whose number is not known; one of them is told of then.
         """
         quality = {label: one for label, one in evaluators.items() if one.kind == "quality"}
         try:
-            work = [self._announced(label, evaluator, others) for label, evaluator in quality.items()]
+            work = [self._announced(label, one, others) for label, one in quality.items()]
         except LayerimpError:  # the evaluation itself will say what is wrong
             return
-        known = [one for one in work if one is not None and one.models]
+        known = [replace(one, models=1.0) if tried else one for one in work if one is not None]
+        known = [one for one in known if one.models]
         if known and None not in work and (line := announcement(known, stack, tried=tried)):
             self._progress.note(line)
 

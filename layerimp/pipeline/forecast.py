@@ -256,8 +256,7 @@ class _Foretelling:
 
     def _time(self, passes: Sequence[Pass], rescorings: int, most: int) -> TimeForecast:
         """Estimate the times of the stages."""
-        recipe, length = self.recipe, self.length or row_length(self.recipe.calibration, self.outline.stack.model)
-        durations = Durations(self.outline, recipe, length)
+        recipe, durations = self.recipe, Durations(self.outline, self.recipe, self.length)
         scoring = durations.scoring([self._pass(one) for one in passes])
         again = None
         if scoring is not None:
@@ -265,9 +264,10 @@ class _Foretelling:
             if (rows := made_pruner(recipe.pruner, recipe.cuts).rescored_rows) is not None:
                 again *= min(1.0, rows / recipe.calibration.samples)
         healers, pruned = list(self.healers.values()), len(self.selection.specs)
-        healing = durations.healing(healers, -(-most // 2)) if healers else 0.0
-        each = durations.evaluation(self.evaluators, self.permissions)
-        searched = recipe.keep is not None
+        gaps = -(-most // 2)  # blocks that go are often neighbours
+        healing, searched = durations.healing(healers, gaps) if healers else 0.0, recipe.keep is not None
+        # Without evaluators of tasks, a search measures on held-out text, which is not known yet.
+        each = durations.evaluation(self.evaluators, self.permissions) if recipe.tasks or not searched else None
         models = 1 + pruned * (1 + len(healers))
         return {
             "block_ms": finite(durations.block and 1000 * durations.block) if passes or healers else None,

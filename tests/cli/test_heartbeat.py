@@ -82,6 +82,15 @@ def test_a_share_is_told_in_percent(beat: Heartbeat, clock: Clock) -> None:
         assert beat.due() == "distill: 25%, 1 min 0 s so far, about 3 min left"
 
 
+def test_work_of_an_interrupted_run_was_not_done_now(beat: Heartbeat, clock: Clock) -> None:
+    with beat.stage("distill", 100, "%", 0) as advance:
+        clock.now += 1
+        advance(80)
+        clock.now += 99
+        advance(10)
+        assert beat.due() == "distill: 90%, 1 min 40 s so far, about 2 min left"
+
+
 def test_the_thread_says_it_while_the_work_holds_on() -> None:
     heard = threading.Event()
     lines: list[str] = []

@@ -124,9 +124,11 @@ def test_a_long_evaluation_says_what_it_will_cost() -> None:
     )
     (again,) = announced(reader, others=3)
     assert f"3 models: about {3 * each / 60:.0f} min" in again  # the intact model's metrics are known
-    (one_more,) = announced(Reader(Reader.Config(tasks=("bb", "new"))), tried=True)
-    assert f"16,000 tokens: about {each / 2:.0f} s, and as long for each model that is tried" in one_more
+    (half,) = announced(Reader(Reader.Config(tasks=("bb", "new"))))
+    assert f"16,000 tokens: about {each / 2:.0f} s; --limit" in half
     assert announced(reader) == []
+    (searched,) = announced(reader, tried=True)
+    assert f"16,000 tokens: about {each / 60:.0f} min for each model that is tried; --limit" in searched
 
 
 @pytest.mark.usefixtures("slow")

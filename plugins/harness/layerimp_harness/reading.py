@@ -43,16 +43,18 @@ def reading(
 
     total = Reading()
     for name, task in tasks.items():
-        documents = min(len(task.eval_docs), limit or len(task.eval_docs))
+        docs = task.eval_docs
+        documents = min(len(docs), limit or len(docs))
         chosen = sorted({documents * number // SAMPLE for number in range(SAMPLE)}) if documents else []
         if not chosen:
             continue
         if name in answers:
-            rows = [[str(task.eval_docs[index][field]) for field in answers[name].fields] for index in chosen]
+            rows = [[str(docs[index][field]) for field in answers[name].fields] for index in chosen]
             lengths = [min(sum(map(length, texts)), max_length) for texts in rows]
             found = Reading(len(chosen), rows=len(lengths), tokens=sum(lengths))
         else:
-            task.build_all_requests(samples=chosen)
+            every = len(chosen) == documents  # lm-eval goes through all documents to find the chosen ones
+            task.build_all_requests(**({"limit": documents} if every else {"samples": chosen}))
             found = _requested(task.instances, length, max_length)
         total += found * (documents / len(chosen))
     return total
