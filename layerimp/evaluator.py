@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -130,6 +130,33 @@ class Metric:
         return self.value - times * self.stderr, self.value + times * self.stderr
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How much an evaluation reads, about, from which its time is estimated.
+
+    Attributes:
+        documents: The documents.
+        rows: The sequences that the model runs on.
+        tokens: The tokens of these sequences.
+        predicted: The positions at which the head is computed.
+        generated: The tokens that are generated one after the other, at most.
+    """
+
+    documents: float = 0.0
+    rows: float = 0.0
+    tokens: float = 0.0
+    predicted: float = 0.0
+    generated: float = 0.0
+
+    def __add__(self, other: Reading) -> Reading:
+        """Return both together."""
+        return Reading(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, times: float) -> Reading:
+        """Return the same, several times."""
+        return Reading(*(times * one for one in astuple(self)))
+
+
 def retention(original: Metric, pruned: Metric) -> float | None:
     """Return the plain ratio: pruned/original if higher is better, original/pruned otherwise.
 
@@ -229,18 +256,27 @@ class Evaluator(Component):
             InputError: an option is wrong, such as a task that does not exist.
         """
 
-    def for_task(self, task: str) -> Self:
-        """Make and prepare an evaluator of a single task, with the other options of this one.
+    def for_tasks(self, *tasks: str) -> Self:
+        """Make and prepare an evaluator of some of the tasks, with the other options of this one.
 
-        A grid measures its tasks one at a time. This evaluator, with all the tasks, is prepared first.
+        A grid measures its tasks one at a time, and a run leaves out the tasks of the intact model that are known from
+        earlier runs. In a run this evaluator, with all the tasks, is prepared first.
 
         Raises:
-            InputError: the task does not exist, or cannot be loaded.
+            InputError: a task does not exist, or cannot be loaded.
         """
-        one = type(self)(self.config.model_copy(update={"tasks": (task,)}))
-        one.progress = self.progress
-        one.prepare()
-        return one
+        some = type(self)(self.config.model_copy(update={"tasks": tasks}))
+        some.progress = self.progress
+        some.prepare()
+        return some
+
+    def reported(self) -> frozenset[str]:
+        """The names under which the tasks are reported (`Metric.task`); by default those in the option `tasks`.
+
+        A task in the options may stand for others, such as the tasks of a group. Metrics of several tasks that are
+        measured together are stored by task only if each metric has one of these names.
+        """
+        return frozenset(getattr(self.config, "tasks", ()))
 
     def check(self, model: PreTrainedModel) -> None:
         """Refuse a model that cannot be measured, before any long work starts.
@@ -253,6 +289,14 @@ class Evaluator(Component):
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
         """Measure `model`."""
         raise NotImplementedError
+
+    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Reading | None:
+        """How much `evaluate` would read with this model, about, so that its time can be told ahead; None if not known.
+
+        The answer has to be quick: a few documents are enough to estimate the rest. In a dry run the model's parameters
+        are on the meta device.
+        """
+        return None
 
     def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
         """The training split of the evaluator's one task, as text to calibrate with; with labels for a classifier.
@@ -278,6 +322,7 @@ class Evaluator(Component):
     def fingerprint(self) -> str | None:
         """A text that changes with everything, besides the model and its tokenizer, that can change the metrics.
 
-        The metrics of an intact model are stored under this text and used again. With None they are not stored.
+        The metrics of an intact model are stored under this text and used again. With None they are not stored. An
+        evaluator with the option `tasks` is asked for the text of each task alone (see `for_tasks`).
         """
         return None

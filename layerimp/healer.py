@@ -186,6 +186,40 @@ class Case:
     workspace: Callable[[], Path | None] = lambda: None
 
 
+@dataclass(frozen=True)
+class Scope:
+    """The size of a healing, as far as it is known before any model is loaded.
+
+    Attributes:
+        gaps: How many places something is removed at, about.
+        rows: The rows of text to heal on.
+        batches: The batches that these rows come in.
+        held_out: The rows on which the loss is measured.
+        length: The most tokens in a row.
+    """
+
+    gaps: int
+    rows: int
+    batches: int
+    held_out: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a healing computes, about, in tokens that a model runs forward on. A backward pass counts as well.
+
+    Attributes:
+        blocks: Tokens that go through all blocks.
+        head: Tokens at which the head is computed.
+        seconds: The longest that this work takes; None for no limit.
+    """
+
+    blocks: float
+    head: float = 0.0
+    seconds: float | None = None
+
+
 class Healer(Component):
     """Repairs what is left of a pruned model.
 
@@ -249,6 +283,10 @@ class Healer(Component):
             ModelError: this healer cannot heal such a model.
         """
         raise NotImplementedError
+
+    def effort(self, scope: Scope) -> Effort | None:
+        """How much `heal` would compute, about, so that its time can be told ahead; None if not known."""
+        return None
 
     def at_every_gap(self, case: Case) -> list[Repair]:
         """The repairs, held against the gaps.

@@ -14,13 +14,14 @@ class Progress(Protocol):
     """Receives reports on the progress of work."""
 
     def stage(
-        self, description: str, total: int | None = None, *, unit_bytes: int = 0
+        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
     ) -> AbstractContextManager[Advance]:
         """Enter a stage, which yields a function to call as units finish.
 
         Args:
             description: What is done.
             total: The number of units; None if unknown.
+            unit: The name of the units, such as `steps`; `%` if the stage has 100.
             unit_bytes: How many bytes are read for a unit, if their speed limits the stage; 1 if the units are bytes.
         """
         ...
@@ -28,6 +29,13 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Report one line that a user has to know immediately, such as what is left out."""
         ...
+
+
+def span(seconds: float) -> str:
+    """Show a length of time, rounded."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class About:
@@ -42,10 +50,10 @@ class About:
         self._progress, self._who = progress, who
 
     def stage(
-        self, description: str, total: int | None = None, *, unit_bytes: int = 0
+        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
     ) -> AbstractContextManager[Advance]:
         """Enter a stage of the component."""
-        return self._progress.stage(f"{self._who}: {description}", total, unit_bytes=unit_bytes)
+        return self._progress.stage(f"{self._who}: {description}", total, unit=unit, unit_bytes=unit_bytes)
 
     def note(self, text: str) -> None:
         """Report a line of the component."""
@@ -56,7 +64,9 @@ class Silent:
     """Nobody."""
 
     @contextmanager
-    def stage(self, description: str, total: int | None = None, *, unit_bytes: int = 0) -> Iterator[Advance]:
+    def stage(
+        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
+    ) -> Iterator[Advance]:
         """Report nothing."""
         yield lambda _units: None
 

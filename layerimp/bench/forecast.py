@@ -1,4 +1,4 @@
-"""The forecast of a grid, made before anything is loaded: all cells, the finished cells, and the time of scoring."""
+"""The forecast of a grid, made before anything is loaded: all cells, the finished cells, and times."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 NOTES = (
     "evaluations are the most there can be: scorers that remove the same blocks share them",
-    "the time is an estimate of scoring from one block with random weights; planning, evaluation and healing are not "
-    "in it",
+    "the times are estimates from one block with random weights, on the CPU; planning and healing are not in them",
 )
 
 
@@ -73,7 +72,9 @@ def _work(layout: Layout, label: str, known: Mapping[str, Record], permissions: 
     scoring = foretell("run", recipe, permissions=permissions, progress=SILENT, may_stream=False)
     cells = _cells(layout, label, known, scoring["num_blocks"])
     left = 1 - cells["scoring"]["finished"] / max(cells["scoring"]["most"], 1)
-    seconds = scoring["time"]["scoring_s"]
+    seconds, each = scoring["time"]["scoring_s"], scoring["time"]["model_s"]
+    open_cells = cells["evaluation"]["most"] - cells["evaluation"]["finished"]
+    models = open_cells / max(len(layout.models[label].measures), 1)
     removed = sorted({count_at(amount, scoring["num_blocks"]) for amount in layout.grid.amounts})
     ledger = Outline.of(recipe.model, trust_remote_code=permissions.trust_remote_code).ledger
     return {
@@ -87,6 +88,7 @@ def _work(layout: Layout, label: str, known: Mapping[str, Record], permissions: 
         "memory": scoring["memory"],
         "block_ms": scoring["time"]["block_ms"],
         "scoring_s": finite(None if seconds is None else seconds * layout.grid.repeats * left),
+        "evaluation_s": finite(None if each is None else each * models),
     }
 
 

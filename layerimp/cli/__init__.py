@@ -17,6 +17,7 @@ import typer
 
 from layerimp._version import __version__
 from layerimp.cli import bench, cache, heal, inspection, plans, plugins, runs, schema
+from layerimp.cli.heartbeat import beating
 from layerimp.cli.help import CommandList, GroupedCommand
 from layerimp.cli.streams import for_results_alone, stdout_apart
 from layerimp.errors import LayerimpError, PluginWarning, one_line
@@ -56,7 +57,7 @@ app = typer.Typer(
 _MODELS = (inspection.inspect, runs.run, runs.score, runs.prune, heal.heal, runs.evaluate, plans.plan)
 _LISTS = (plugins.plugins, plugins.scorers, plugins.pruners, plugins.healers, plugins.evaluators, plugins.tasks)
 for command in (*_MODELS, bench.bench, bench.report, *_LISTS, schema.schema, cache.cache):
-    app.command(cls=GroupedCommand)(_telling_interrupts(for_results_alone(command)))
+    app.command(cls=GroupedCommand)(_telling_interrupts(for_results_alone(beating(command))))
 
 
 def _version(wanted: bool) -> None:

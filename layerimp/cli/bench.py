@@ -145,7 +145,7 @@ def bench(
         show_grid(foretell_grid(grid, output, permissions=allowed, progress=screen, device=device), screen)
         return
     try:
-        with watching(screen.err) as watcher:
+        with watching(screen) as watcher:
             found = pipeline.run_grid(
                 grid,
                 output,

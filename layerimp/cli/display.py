@@ -32,9 +32,10 @@ from rich.text import Text
 
 from layerimp.cli import score_tables, search_tables, tables
 from layerimp.cli.columns import Column, packed, shown
-from layerimp.cli.grid_progress import span
+from layerimp.cli.heartbeat import heartbeat
 from layerimp.cli.streams import results
 from layerimp.defaults import ORIGINAL
+from layerimp.progress import span
 from layerimp.registry.catalog import settings
 from layerimp.report import cuts
 from layerimp.report.conversion import plan_file
@@ -64,10 +65,20 @@ class Screen:
         # The current streams, since an evaluator may redirect those of the process while it runs.
         self.out = _console(results())
         self.err = _console(sys.stderr)
+        self.heartbeat = heartbeat()
+        if not self.err.is_terminal:
+            self.heartbeat.start(self.say)
+
+    def say(self, line: str, style: str = "", *, about: str = "") -> None:
+        """Print one line on stderr, and let the heartbeat know what it is about."""
+        self.err.print(shown(line, style=style), soft_wrap=True)
+        self.heartbeat.said(about)
 
     @contextmanager
-    def stage(self, description: str, total: int | None = None, *, unit_bytes: int = 0) -> Iterator[Advance]:
-        """Show a progress bar on a terminal; elsewhere one line when the stage is done."""
+    def stage(
+        self, description: str, total: int | None = None, *, unit: str = "", unit_bytes: int = 0
+    ) -> Iterator[Advance]:
+        """Show a progress bar on a terminal; elsewhere one line when the stage is done, and others if it takes long."""
         if self.err.is_terminal:
             with _bar(self.err, total, unit_bytes) as bar:
                 task = bar.add_task(shown(description).plain, total=total)
@@ -75,14 +86,15 @@ class Screen:
                 bar.update(task, completed=total or 1, total=total or 1)
             return
         start = time.monotonic()
-        yield lambda _units: None
+        with self.heartbeat.stage(description, total, unit, unit_bytes) as advance:
+            yield advance
         seconds = time.monotonic() - start
         speed = f" ({decimal(round((total or 0) * unit_bytes / max(seconds, 0.1)))}/s)" if unit_bytes else ""
-        self.err.print(shown(f"{description}: {seconds:.1f} s{speed}"))
+        self.say(f"{description}: {seconds:.1f} s{speed}", about=description)
 
     def note(self, text: str) -> None:
         """Print one line on stderr."""
-        self.err.print(shown(f"note: {text}", style="yellow"), soft_wrap=True)
+        self.say(f"note: {text}", style="yellow", about=text)
 
     def show(self, report: Report) -> int:
         """Show a run's results, and return the exit code: 1 if a requested component failed while the rest went on."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerimp.cli.columns import Column, shown
-from layerimp.cli.grid_progress import span
+from layerimp.evaluation.cost import LONG
+from layerimp.progress import span
 from layerimp.report.tables import between
 from layerimp.report.targets import amount
 
@@ -95,13 +96,25 @@ def _pass(one: PassForecast) -> str:
 def _times(found: Forecast) -> Iterator[str]:
     """Yield the estimate of the time."""
     times = found["time"]
-    if times["scoring_s"] is None:
-        if found["passes"]:
-            yield "time: no estimate, since no block could be timed, or a sweep does not say what it computes"
-        return
-    again = f", scoring again {span(times['rescoring_s'])} at most" if times["rescoring_s"] else ""
-    block = f"one block and batch: {times['block_ms']:,.3g} ms"
-    yield f"time, an estimate: scoring {span(times['scoring_s'])}{again} ({block})"
+    parts = [f"scoring {_about(times['scoring_s'])}"] if found["passes"] else []
+    parts += [f"scoring again {span(times['rescoring_s'])} at most"] if times["rescoring_s"] else []
+    parts += [f"healing {_about(times['healing_s'])}"] if found["healers"] else []
+    if found["tasks"]:
+        each, whole = times["model_s"], times["evaluation_s"]
+        searched = each is not None and whole is None
+        parts.append(
+            f"evaluation {_about(each)} for each model that is tried" if searched else f"evaluation {_about(whole)}"
+        )
+    if parts:
+        block = f" (one block and batch: {times['block_ms']:,.3g} ms)" if times["block_ms"] else ""
+        yield f"time, an estimate: {', '.join(parts)}{block}"
+    if (times["evaluation_s"] or times["model_s"] or 0) > LONG:
+        yield "--limit measures on fewer documents"
+
+
+def _about(seconds: float | None) -> str:
+    """Format an estimate."""
+    return "not known" if seconds is None else f"about {span(seconds)}"
 
 
 def _memory(memory: MemoryForecast) -> str:
@@ -144,11 +157,13 @@ def _healing_lines(found: HealingForecast) -> Iterator[str]:
     further = f", and further text of {found['further_text']}" if found["further_text"] else ""
     yield f"text: at most {found['tokens']:,} tokens of {found['text']}{further}"
     yield _memory(found["memory"])
-    if (seconds := found["time"]["pass_s"]) is None:
+    times = found["time"]
+    if times["block_ms"] is None or times["pass_s"] is None:
         yield "time: no estimate, since no block could be timed"
     else:
-        block = f"one block and batch: {found['time']['block_ms']:,.3g} ms"
-        yield f"time, an estimate: {span(seconds)} for each pass of both models over the text ({block})"
+        passed = f"{span(times['pass_s'])} for each pass of both models over the text"
+        block = f"one block and batch: {times['block_ms']:,.3g} ms"
+        yield f"time, an estimate: healing {_about(times['healing_s'])}, {passed} ({block})"
     yield from _end(found)
 
 
@@ -179,10 +194,11 @@ def _grid_lines(work: ModelWork) -> Iterator[str]:
     yield f"a repeat reads at most {work['tokens']:,} tokens"
     yield from map(_pass, work["passes"])
     yield _memory(work["memory"])
-    if (seconds := work["scoring_s"]) is None:
+    if work["block_ms"] is None:
         yield "time: no estimate, since no block could be timed"
     else:
-        yield f"time, an estimate: {span(seconds)} to score (one block and batch: {work['block_ms']:,.3g} ms)"
+        parts = f"scoring {_about(work['scoring_s'])}, evaluation {_about(work['evaluation_s'])} at most"
+        yield f"time, an estimate: {parts} (one block and batch: {work['block_ms']:,.3g} ms)"
 
 
 def _passes(number: float) -> str:

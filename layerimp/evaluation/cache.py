@@ -11,22 +11,15 @@ from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded
 from layerimp.cache.directory import cache_directory
-from layerimp.defaults import ORIGINAL
 from layerimp.evaluation.packing import packed, unpacked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from layerimp.evaluator import Evaluator, Metric
 
 FORMAT = "hashes"
 """The version in every key. Older entries, without documents' values or hashes, are measured again."""
-
-
-def kept_as(evaluator: Evaluator, who: str) -> str | None:
-    """Return an evaluator's part of the key under which its metrics are stored.
-
-    None if the metrics are not stored: for a pruned model, for costs, and for an evaluator without a fingerprint.
-    """
-    return evaluator.fingerprint() if who == ORIGINAL and evaluator.kind == "quality" else None
 
 
 class MetricsCache:
@@ -61,3 +54,62 @@ class MetricsCache:
                 Path(directory, path.name).replace(path)
         except OSError:
             return
+
+
+class StoredMetrics:
+    """An evaluator's metrics of an intact model, stored by task, so that other tasks beside them do not matter.
+
+    An evaluator that measures no tasks, or a single one, has one part; any other has a part for each task.
+
+    Args:
+        evaluator: The evaluator, prepared.
+        weights: Returns the fingerprint of the intact model; called only if the evaluator has one of its own.
+
+    Attributes:
+        known: The metrics of the parts that are stored, by task.
+    """
+
+    def __init__(self, evaluator: Evaluator, weights: Callable[[], str]) -> None:
+        self._evaluator, self._cache = evaluator, MetricsCache()
+        tasks = tuple(dict.fromkeys(getattr(evaluator.config, "tasks", ())))
+        self._parts = {task: evaluator.for_tasks(task) for task in tasks} if len(tasks) > 1 else {"": evaluator}
+        tags = {task: part.fingerprint() for task, part in self._parts.items()}
+        self._keys = {task: (weights(), evaluator.name, tag) for task, tag in tags.items() if tag is not None}
+        stored = {task: self._cache.get(*key) for task, key in self._keys.items()}
+        self.known = {task: metrics for task, metrics in stored.items() if metrics is not None}
+        self._new: list[Metric] = []
+
+    @property
+    def missing(self) -> list[str]:
+        """The parts that are not stored, by task."""
+        return [task for task in self._parts if task not in self.known]
+
+    def unmeasured(self) -> Evaluator:
+        """Return an evaluator of the missing parts."""
+        if not self.known:
+            return self._evaluator
+        return self._evaluator.for_tasks(*self.missing)
+
+    def add(self, metrics: list[Metric]) -> None:
+        """Add and store the metrics of the missing parts.
+
+        Several parts are not stored if a metric has a name that none of them, or more than one, reports.
+        """
+        missing, self._new = self.missing, metrics
+        if len(missing) > 1:
+            owners = [[task for task in missing if one.task in self._parts[task].reported()] for one in metrics]
+            if any(len(tasks) != 1 for tasks in owners):
+                return
+            own = {task: [m for m, (owner,) in zip(metrics, owners, strict=True) if owner == task] for task in missing}
+        else:
+            own = dict.fromkeys(missing, metrics)
+        self._new = []
+        for task, found in own.items():
+            self.known[task] = found
+            if task in self._keys:
+                self._cache.put(found, *self._keys[task])
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics of all parts, in the order of the tasks."""
+        return [metric for task in self._parts for metric in self.known.get(task, ())] + self._new

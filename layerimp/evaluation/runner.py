@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.defaults import ORIGINAL
-from layerimp.errors import NonFiniteError, PluginError
-from layerimp.evaluation.cache import MetricsCache, kept_as
+from layerimp.errors import LayerimpError, NonFiniteError, PluginError
+from layerimp.evaluation.cache import StoredMetrics
+from layerimp.evaluation.cost import Announced, announcement
 from layerimp.evaluator import Metric
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import About, Progress
 from layerimp.registry.attribution import attributing, named
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from layerimp.blocks.stack import BlockStack
     from layerimp.evaluator import Evaluator
 
 
@@ -46,6 +48,7 @@ class Evaluation:
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._progress, self._failed, self._intact_name = progress, failed, intact_name
+        self._stored: dict[str, StoredMetrics] = {}
 
     def beside(self, model: PreTrainedModel) -> Evaluation:
         """Return the same evaluation for another model, such as a healed one."""
@@ -83,19 +86,62 @@ class Evaluation:
                     self._progress.note(f"the evaluator {label} is left out: {error}")
         return list(found.values())
 
+    def announce(
+        self, evaluators: Mapping[str, Evaluator], stack: BlockStack, others: int = 0, *, tried: bool = False
+    ) -> None:
+        """Say about how long the measuring of quality will take, if it takes long.
+
+        Args:
+            evaluators: The evaluators, by label.
+            stack: The blocks of the intact model.
+            others: How many models will be measured beside the intact one.
+            tried: Whether a search measures the models, whose number is not known; one of them is told of then.
+        """
+        quality = {label: one for label, one in evaluators.items() if one.kind == "quality"}
+        try:
+            work = [self._announced(label, one, others) for label, one in quality.items()]
+        except LayerimpError:  # the evaluation itself will say what is wrong
+            return
+        known = [replace(one, models=1.0) if tried else one for one in work if one is not None]
+        known = [one for one in known if one.models]
+        if known and None not in work and (line := announcement(known, stack, tried=tried)):
+            self._progress.note(line)
+
+    def _announced(self, label: str, evaluator: Evaluator, others: int) -> Announced | None:
+        """Return the work of an evaluator, without the tasks of the intact model that are known; None if not known."""
+        with attributing("evaluator", label, type(evaluator)):
+            reading = evaluator.reading(self._model, self._tokenizer)
+            if reading is None:
+                return None
+            stored = self._stored[label] = StoredMetrics(evaluator, lambda: self._weights)
+            missing = stored.unmeasured().reading(self._model, self._tokenizer) if stored.missing else None
+        share = 0.0 if missing is None else missing.tokens / max(reading.tokens, 1.0)
+        return Announced(label, evaluator, reading, others + share)
+
     def _metrics(self, label: str, evaluator: Evaluator, who: str) -> list[Metric]:
-        """Return the metrics of one evaluator, measured now or in an earlier run."""
-        cache = MetricsCache()
-        tag = kept_as(evaluator, who)
-        if tag is not None and (known := cache.get(self._weights, evaluator.name, tag)) is not None:
-            with self._progress.stage(f"{label} of the intact model: known from an earlier run"):
-                return known
+        """Return the metrics of one evaluator; those of the intact model that earlier runs measured are used again."""
+        if who != ORIGINAL or evaluator.kind != "quality":
+            return self._measured(evaluator)
+        parts = self._stored.pop(label, None) or StoredMetrics(evaluator, lambda: self._weights)
+        if parts.known:
+            which = "" if not parts.missing else f" on {', '.join(parts.known)}"
+            with self._progress.stage(f"{label} of the intact model{which}: known from an earlier run"):
+                pass
+        if parts.missing:
+            parts.add(self._measured(parts.unmeasured()))
+        return parts.metrics
+
+    def _measured(self, evaluator: Evaluator) -> list[Metric]:
+        """Return metrics that are measured now.
+
+        Raises:
+            PluginError: the evaluator gives no metrics, or one of them twice.
+            NonFiniteError: a metric is NaN.
+        """
         metrics = evaluator.evaluate(self._model, self._tokenizer)
         if not isinstance(metrics, list) or not all(isinstance(metric, Metric) for metric in metrics):
             raise PluginError("evaluate() gives no list of Metric")
-        if tag is not None:
-            _by_task(metrics, "", ())  # metrics that are not valid must not be stored
-            cache.put(metrics, self._weights, evaluator.name, tag)
+        _by_task(metrics, "", ())  # metrics that are not valid must not be stored
         return metrics
 
     @cached_property

@@ -76,7 +76,7 @@ def _made(
     evaluator.progress = progress
     with attributing("evaluator", spec.name, cls):
         if task is not None:
-            return evaluator.for_task(task)
+            return evaluator.for_tasks(task)
         evaluator.prepare()
     return evaluator
 

@@ -43,6 +43,17 @@ class Text:
     measuring: list[Batch]
 
 
+def rows_of(rows: int) -> tuple[int, int]:
+    """Return how many of so many rows `split` gives to healing, and how many to each of the two other parts."""
+    held_out = rows // _every(rows)
+    return rows - 2 * held_out, held_out
+
+
+def _every(rows: int) -> int:
+    """Out of how many rows one is held out for choices, and one to measure the result on."""
+    return min(max(ONE_IN, math.ceil(rows / MOST)), rows)
+
+
 def split(batches: Iterable[Batch]) -> Text:
     """Split a text into three parts: the last two of every eight rows are held out, or the last two of fewer rows.
 
@@ -58,7 +69,7 @@ def split(batches: Iterable[Batch]) -> Text:
             f"healing needs at least {HEALING_ROWS} rows of text, one to choose by and one to measure on, and got "
             f"{rows}"
         )
-    every = min(max(ONE_IN, math.ceil(rows / MOST)), rows)
+    every = _every(rows)
     found = Text([], [], [])
     start = 0
     for batch in text:

@@ -29,6 +29,7 @@ from layerimp.pruner import PrunePlan
 from layerimp.recipe import Permissions, Recipe, check_kind
 from layerimp.report.data import Report, Size
 from layerimp.scoring.selection import Selection
+from layerimp.steps import removed_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +101,8 @@ def _prune_by_amount(
     """Remove the recipe's amount by each scorer, and heal each pruned model by each healer; see `prune_to_quality`."""
     plans = plan_removals(report, loaded, drawn, selection, progress)
     removals = prepare_removals(report, loaded, plans, selection, stage)
+    different = len({removed_by(removal.gone) for removal in removals.values()})
+    evaluation.announce(evaluators, loaded.stack, different * (1 + len(healers.healers)))
     report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
     for label, removal in removals.items():
         with removal.applied():
@@ -198,6 +201,7 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
         evaluators = fitting(evaluators, loaded.model, progress, lenient=lenient, failed=report.failed)
         name = report.intact_name
         evaluation = Evaluation(loaded.model, loaded.tokenizer, progress, report.failed, intact_name=name)
+        evaluation.announce(evaluators, loaded.stack)
         report.metrics[ORIGINAL] = evaluation.of(evaluators, "quality")
         _evaluate_costs(report, evaluation, evaluators, {}, {})
         if stage:

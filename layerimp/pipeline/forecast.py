@@ -13,10 +13,10 @@ from layerimp.errors import OptionError, SurgeryError
 from layerimp.evaluation.selection import compares, prepared
 from layerimp.models.dtypes import name_of
 from layerimp.pipeline.ahead import budget_of, check_plans
+from layerimp.pipeline.durations import ROUGHLY, Durations
 from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import check_output
-from layerimp.pipeline.pace import block_seconds
 from layerimp.pipeline.resolve import made_pruner, resolve, told
 from layerimp.pipeline.scores import scorers_of
 from layerimp.pipeline.stages import check_calibration, row_length
@@ -32,6 +32,8 @@ from layerimp.scoring.series import ScoredSeries
 from layerimp.steps import candidates, named, removed_by
 
 if TYPE_CHECKING:
+    from layerimp.evaluator import Evaluator
+    from layerimp.healer import Healer
     from layerimp.progress import Progress
     from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Permissions, Recipe
@@ -72,7 +74,7 @@ def foretell(
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
     recipe = resolve(asked)
-    healers_of(recipe.healers, recipe.heal_text)
+    made = healers_of(recipe.healers, recipe.heal_text)
     scored = command == "run" or (plans is None and not recipe.names_all)
     reads = ["calibration"] * scored + ["tasks"] * (command == "run")
     if by_default := told(asked, recipe, reads):
@@ -90,7 +92,10 @@ def foretell(
         selection.add_baselines(recipe)
     outline = Outline.of(recipe.model, trust_remote_code=permissions.trust_remote_code)
     length = row_length(recipe.calibration, outline.stack.model) if scored else 0
-    return _Foretelling(command, recipe, plans, outline, selection, scored, streamed, length, permissions).document()
+    healers = made if command == "run" and not streamed else {}
+    return _Foretelling(
+        command, recipe, plans, outline, selection, evaluators, healers, scored, streamed, length, permissions
+    ).document()
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,8 @@ class _Foretelling:
     plans: Mapping[str, PrunePlan] | None
     outline: Outline
     selection: Selection
+    evaluators: Mapping[str, Evaluator]
+    healers: Mapping[str, Healer]
     scored: bool
     streamed: bool
     length: int
@@ -138,7 +145,7 @@ class _Foretelling:
             "passes": [self._pass(one) for one in passes],
             "rescorings": rescorings,
             "memory": self._memory(),
-            "time": self._time(passes, rescorings),
+            "time": self._time(passes, rescorings, counts[1]),
             "writes": self._writes(sizes["pruned"]),
             "notes": self._notes(),
         }
@@ -247,23 +254,29 @@ class _Foretelling:
             "free": free_bytes(place),
         }
 
-    def _time(self, passes: Sequence[Pass], rescorings: int) -> TimeForecast:
-        """Estimate the time of scoring from the time of a block; the head is assumed to take as long per weight."""
-        spec, batch = self.recipe.calibration, min(self.recipe.batch_size, self.recipe.calibration.samples)
-        work = [self._pass(one) for one in passes]
-        seconds = block_seconds(self.outline, batch, self.length) if passes else None
-        if seconds is None or any(one["backbone"] is None for one in work):
-            return {"block_ms": finite(seconds and 1000 * seconds), "scoring_s": None, "rescoring_s": None}
-        ledger, blocks, batches = self.outline.ledger, len(self.outline.stack), -(-spec.samples // batch)
-        head = self.outline.stack.model.get_output_embeddings()
-        of_head = sum(p.numel() for p in head.parameters()) if head is not None else 0
-        of_head /= max(1, ledger.inside(ledger.sublayers).parameters)
-        passed = sum((one["backbone"] or 0) + of_head * (one["head"] or 0) for one in work)
-        scoring = passed * seconds * blocks * batches
-        again = scoring * rescorings / max(1, len(self.selection.specs))
-        if (rows := made_pruner(self.recipe.pruner, self.recipe.cuts).rescored_rows) is not None:
-            again *= min(1.0, rows / spec.samples)
-        return {"block_ms": 1000 * seconds, "scoring_s": scoring, "rescoring_s": again}
+    def _time(self, passes: Sequence[Pass], rescorings: int, most: int) -> TimeForecast:
+        """Estimate the times of the stages."""
+        recipe, durations = self.recipe, Durations(self.outline, self.recipe, self.length)
+        scoring = durations.scoring([self._pass(one) for one in passes])
+        again = None
+        if scoring is not None:
+            again = scoring * rescorings / max(1, len(self.selection.specs))
+            if (rows := made_pruner(recipe.pruner, recipe.cuts).rescored_rows) is not None:
+                again *= min(1.0, rows / recipe.calibration.samples)
+        healers, pruned = list(self.healers.values()), len(self.selection.specs)
+        gaps = -(-most // 2)  # blocks that go are often neighbours
+        healing, searched = durations.healing(healers, gaps) if healers else 0.0, recipe.keep is not None
+        # Without evaluators of tasks, a search measures on held-out text, which is not known yet.
+        each = durations.evaluation(self.evaluators, self.permissions) if recipe.tasks or not searched else None
+        models = 1 + pruned * (1 + len(healers))
+        return {
+            "block_ms": finite(durations.block and 1000 * durations.block) if passes or healers else None,
+            "scoring_s": finite(scoring),
+            "rescoring_s": finite(again),
+            "healing_s": finite(None if healing is None or (searched and healers) else healing * pruned),
+            "model_s": finite(each),
+            "evaluation_s": finite(None if each is None or searched else each * models),
+        }
 
     def _writes(self, weights: Range) -> list[WrittenFile]:
         """List the files that would be written, with the sizes of weights."""
@@ -288,7 +301,7 @@ class _Foretelling:
             notes.append("how many blocks may go is found by measuring pruned models, and not known before")
         if not self.scored:
             return notes
-        return [*notes, "the times are estimates from one block with random weights; evaluation is not in them"]
+        return [*notes, ROUGHLY]
 
 
 def _depth(step: Step) -> Sublayer:

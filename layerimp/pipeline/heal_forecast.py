@@ -12,10 +12,10 @@ from layerimp.checkpoint.staging import check_target
 from layerimp.healing.engine import check_shapes
 from layerimp.models.dtypes import name_of
 from layerimp.pipeline.ahead import check_ahead
+from layerimp.pipeline.durations import ROUGHLY, Durations
 from layerimp.pipeline.heal_checkpoint import begun, why_not_healed
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import refuse_precious
-from layerimp.pipeline.pace import block_seconds
 from layerimp.pipeline.stages import check_calibration, row_length
 from layerimp.report.conversion import finite
 from layerimp.steps import checked_steps, named, removed_by, runs_of, steps_of
@@ -54,16 +54,14 @@ def foretell_healing(
     ours = Outline.of(recipe.model, trust_remote_code=trusted)
     check_shapes(theirs.stack, ours.stack, record.removed)
     spec, length = recipe.calibration, row_length(recipe.calibration, ours.stack.model)
-    rows = min(recipe.batch_size, spec.samples)
-    seconds = block_seconds(theirs, rows, length)
-    blocks, batches = len(theirs.stack) + len(ours.stack), -(-spec.samples // rows)
+    durations, gaps = Durations(theirs, recipe, length), list(runs_of(removed_by(record.removed)))
     size = ours.ledger.left(())
     return {
         "schema_version": "layerimp.healing-forecast/1",
         "model": recipe.model,
         "teacher": record.source,
         "removed": list(record.removed),
-        "gaps": [named(steps_of(run)) for run in runs_of(removed_by(record.removed))],
+        "gaps": [named(steps_of(run)) for run in gaps],
         "healer": healer,
         "options": repairer.config.model_dump(mode="json"),
         "sizes": {"teacher": _size(theirs), "pruned": _size(ours)},
@@ -72,14 +70,12 @@ def foretell_healing(
         "tokens": spec.samples * length,
         "memory": _memory(recipe, theirs, ours, permissions),
         "time": {
-            "block_ms": finite(seconds and 1000 * seconds),
-            "pass_s": finite(seconds and seconds * blocks * batches),
+            "block_ms": finite(durations.block and 1000 * durations.block),
+            "pass_s": finite(durations.passes(1 + len(ours.stack) / len(theirs.stack))),
+            "healing_s": finite(durations.healing([repairer], len(gaps))),
         },
         "writes": [{"path": str(output), "bytes": {"least": size.bytes, "most": size.bytes}}],
-        "notes": [
-            "the time is an estimate from one block with random weights, of one pass of both models over the text; a "
-            "healer may take several passes, and a healer that trains takes many"
-        ],
+        "notes": [ROUGHLY],
     }
 
 

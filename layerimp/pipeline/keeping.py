@@ -217,6 +217,7 @@ def prune_to_quality(
     recipe = report.recipe
     assert recipe.keep is not None
     quality = {label: one for label, one in evaluators.items() if one.kind == "quality"}
+    evaluation.announce(quality, loaded.stack, tried=True)
     whole = evaluation.of(quality, "quality")
     check_halves(whole)
     intact = Halves.of(whole)

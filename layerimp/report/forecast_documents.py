@@ -143,6 +143,20 @@ class TimeForecast(TypedDict):
     rescoring_s: Annotated[
         Number, Field(description="Estimated: the pruner's further scorings, at most, in seconds; null if unknown.")
     ]
+    healing_s: Annotated[
+        Number, Field(description="Estimated: healing every pruned model, in seconds; null if unknown, 0 for none.")
+    ]
+    model_s: Annotated[
+        Number,
+        Field(description="Estimated: measuring the quality of one model, in seconds; null if unknown, 0 for none."),
+    ]
+    evaluation_s: Annotated[
+        Number,
+        Field(
+            description="Estimated: the same for all models, in seconds; null if unknown, as it is for `--keep`, whose "
+            "search decides how many models it measures."
+        ),
+    ]
 
 
 @closed
@@ -176,7 +190,7 @@ class Forecast(TypedDict):
     passes: Annotated[list[PassForecast], Field(description="The passes over the text for one scoring.")]
     rescorings: Annotated[int, Field(description="How often pruners score the partly pruned model again, at most.")]
     memory: Annotated[MemoryForecast, Field(description="Memory.")]
-    time: Annotated[TimeForecast, Field(description="Time, without reading the model, evaluation and healing.")]
+    time: Annotated[TimeForecast, Field(description="Time, without reading the model and costs.")]
     writes: Annotated[list[WrittenFile], Field(description="What the command would write; a dry run writes nothing.")]
     notes: Annotated[list[str], Field(description="Notes for a reader.")]
 
@@ -210,6 +224,9 @@ class ModelWork(TypedDict):
         Number, Field(description="Measured: one block and one batch of the text, in milliseconds; null if unknown.")
     ]
     scoring_s: Annotated[Number, Field(description="Estimated: all remaining scorings, in seconds; null if unknown.")]
+    evaluation_s: Annotated[
+        Number, Field(description="Estimated: all remaining evaluations, at most, in seconds; null if unknown.")
+    ]
 
 
 @closed
@@ -251,6 +268,7 @@ class PassTime(TypedDict):
         Number,
         Field(description="Estimated: one pass of both models over the text, in seconds; null if unknown."),
     ]
+    healing_s: Annotated[Number, Field(description="Estimated: healing, in seconds; null if unknown.")]
 
 
 @closed

@@ -125,6 +125,7 @@ class Pass:
             cache: The outputs of blocks in earlier passes.
         """
         rounds = stack if stack.streamed else calibration
+        unit = "blocks" if stack.streamed else "batches"
         total = len(rounds) if isinstance(rounds, Sized) else None
         unit_bytes = stack.residency.block_bytes if stack.residency else 0
         classes = {label: type(scorer) for (label, _), scorer in self.scorers.items()}
@@ -138,7 +139,8 @@ class Pass:
         ):
             while True:
                 labels = ", ".join(dict.fromkeys(label for label, _ in self._attending()))
-                with suppress(HarmfulError), progress.stage(f"score {labels}", total, unit_bytes=unit_bytes) as advance:
+                stage = progress.stage(f"score {labels}", total, unit=unit, unit_bytes=unit_bytes)
+                with suppress(HarmfulError), stage as advance:
                     drive = self._drive(scored, cache, advance, streamed=stack.streamed)
                     self.sweep.drive(stack, Checked(calibration, stack), drive)
                     for key in self._attending():

@@ -120,7 +120,9 @@ class Selection:
         """
         few = {name: part[:1, :TRIAL_TOKENS] if part.ndim > 1 else part[:1] for name, part in batch.items()}
         if trying := [label for label in self.specs if label in self.unnamed]:
-            with self.progress.stage(f"try {', '.join(trying)} on a few tokens", len(trying)) as advance:
+            with self.progress.stage(
+                f"try {', '.join(trying)} on a few tokens", len(trying), unit="scorers"
+            ) as advance:
                 for label in trying:
                     # Too few tokens, or a NaN, will be reported for the whole set.
                     with self.excusing(label), suppress(CalibrationError, NonFiniteError):

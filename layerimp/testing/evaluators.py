@@ -94,10 +94,14 @@ def quality_is_repeatable(evaluator: Evaluator) -> None:
 
 
 def fingerprint_is_stable(evaluator: Evaluator) -> None:
-    """`fingerprint` returns None, or a text that is the same for the same options."""
+    """`fingerprint` returns None, or a text that is the same for the same options; all tasks are in `reported`."""
     tags = [_fresh(evaluator).fingerprint() for _ in range(2)]
     require(all(tag is None or isinstance(tag, str) for tag in tags), f"fingerprint() gives {tags[0]!r}, not text")
     require(tags[0] == tags[1], f"fingerprint() gives {tags[1]!r} after {tags[0]!r}")
+    ready = _fresh(evaluator)
+    if tags[0] is not None and getattr(evaluator.config, "tasks", None):
+        others = {metric.task for metric in _measured(ready, tiny_model())} - ready.reported()
+        require(not others, f"it measures {', '.join(sorted(others))}, which reported() does not name")
 
 
 def without_a_tokenizer(evaluator: Evaluator) -> None:

@@ -196,7 +196,7 @@ def test_few_tokens_are_told() -> None:
     said: list[str] = []
 
     class Listening:
-        def stage(self, description: str, total: int | None = None) -> Any:
+        def stage(self, description: str, total: int | None = None, **_more: Any) -> Any:
             from layerimp.progress import SILENT
 
             return SILENT.stage(description, total)

@@ -63,7 +63,7 @@ class Notes:
         self.told.append(text)
 
     @contextmanager
-    def stage(self, *_args: Any) -> Iterator[Any]:
+    def stage(self, *_args: Any, **_more: Any) -> Iterator[Any]:
         yield lambda _units: None
 
 

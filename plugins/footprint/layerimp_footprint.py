@@ -91,7 +91,7 @@ class Footprint(Evaluator):
         warmup, repeats = self.config.warmup, self.config.repeats
         seconds = []
         with (
-            self.progress.stage("measure the footprint", warmup + repeats) as advance,
+            self.progress.stage("measure the footprint", warmup + repeats, unit="runs") as advance,
             in_eval_mode(model),
             torch.inference_mode(),
         ):

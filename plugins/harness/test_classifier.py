@@ -123,7 +123,7 @@ def test_labels_may_name_the_choices_of_several_tasks(task_path: Path) -> None:
     both = harness(task_path, "single", "other", labels=labels)
     both.prepare()
     together = {metric.task: metric.value for metric in both.evaluate(model, tiny_tokenizer())}
-    alone = {task: both.for_task(task).evaluate(model, tiny_tokenizer())[0].value for task in ("single", "other")}
+    alone = {task: both.for_tasks(task).evaluate(model, tiny_tokenizer())[0].value for task in ("single", "other")}
     assert alone == together
     assert alone["other"] == pytest.approx(direct(model, task_path, ("one",), (0, 2, 1)))
     with pytest.raises(TaskError, match="no task has the choice 'hihg', which the option labels names"):

@@ -16,6 +16,8 @@ from support.lm_tasks import (
     harness,
 )
 
+from layerimp.progress import Silent
+
 
 def test_hook_and_cheap_import():
     assert layerimp_evaluators() == [Harness]
@@ -79,8 +81,8 @@ def test_progress(folder, model, tokenizer):
             self.stages = []
 
         @contextmanager
-        def stage(self, description, total=None):
-            self.stages.append([description, total, 0])
+        def stage(self, description, total=None, *, unit):
+            self.stages.append([description, total, unit, 0])
             old = sys.stdout, sys.stderr
             sys.stdout = sys.stderr = sys.__stdout__  # as a live display does
             try:
@@ -89,11 +91,28 @@ def test_progress(folder, model, tokenizer):
                 sys.stdout, sys.stderr = old
 
         def advance(self, units):
-            self.stages[-1][2] += units
+            self.stages[-1][-1] += units
 
     one = harness(folder, "choice", "rolling", "generate", max_length=6)
     one.progress = Listener()
     before = sys.stdout, sys.stderr
     one.evaluate(model, tokenizer)
-    assert one.progress.stages == [["evaluate choice, rolling, generate", 36, 36]]
+    assert one.progress.stages == [["evaluate choice, rolling, generate", 36, "requests", 36]]
     assert (sys.stdout, sys.stderr) == before
+
+
+def test_a_long_text_is_done_bit_by_bit(folder, model, tokenizer):
+    """Its windows come first and last; a reader would wait for the last of them without a word."""
+    steps = []
+
+    class Listener(Silent):
+        @contextmanager
+        def stage(self, description, total=None, **_more):
+            yield steps.append
+
+    one = harness(folder, "rolling", max_length=3, batch_size=1)
+    one.progress = Listener()
+    one.evaluate(model, tokenizer)
+    assert sum(steps) == 9
+    done = [sum(steps[:end]) for end in range(len(steps))]
+    assert done.index(3) < len(done) / 2

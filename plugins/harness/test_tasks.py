@@ -143,3 +143,22 @@ def test_shapes_of_data_files(folder, files):
     split = "test" if "test" in files else "train"
     write_task(folder, "shape", CHOICE, dataset_kwargs=f"{{data_files: {files}}}", test_split=split)
     harness(folder, "shape").prepare()
+
+
+def test_some_of_the_tasks_are_those_that_are_loaded_already(folder, model, tokenizer):
+    """A run asks for the tasks that are not known yet; they are as they would be alone."""
+    write_task(folder, "again", CHOICE)
+    (folder / "both.yaml").write_text("group: both\ntask: [choice, again]\n")
+    every = harness(folder, "both", "rolling")
+    every.prepare()
+    group, rolling = (every.for_tasks(task) for task in every.config.tasks)
+    assert group.reported() == {"both", "choice", "again"}
+    assert rolling.reported() == {"rolling"}
+    assert group._tasks().tasks["choice"] is every._tasks().tasks["choice"]
+    assert group.fingerprint() == harness(folder, "both").fingerprint()
+    assert rolling.fingerprint() == harness(folder, "rolling").fingerprint()
+    found = every.evaluate(model, tokenizer)
+    assert {metric.task for metric in found} == group.reported() - {"both"} | rolling.reported()
+    assert [metric.value for metric in found if metric.task == "rolling"] == [
+        pytest.approx(metric.value) for metric in rolling.evaluate(model, tokenizer)
+    ]

@@ -200,6 +200,7 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
 ) -> None:
     """The forecast counts the cells that exist at most; after the run all cells are finished."""
     asked = ("bench", "--recipe", grid, "--output", tmp_path / "out")
+    times: list[tuple[float, float]] = []
 
     def foretold() -> dict[str, tuple[int, int]]:
         code, out, err = layerimp_command(*asked, "--dry-run", "--json")
@@ -207,6 +208,7 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
         found = json.loads(out)
         checked(out)
         (work,) = found["models"].values()
+        times.append((work["scoring_s"], work["evaluation_s"]))
         return {kind: (one["finished"], one["most"]) for kind, one in work["cells"].items()}
 
     before = foretold()
@@ -218,6 +220,7 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
     assert all(finished == most <= before[kind][1] for kind, (finished, most) in after.items())
     assert sum(finished for finished, _ in after.values()) == len(cells(tmp_path / "out"))
     assert (tmp_path / "out" / FILE).stat().st_mtime_ns == stamp
+    assert min(times[0]) > 0 == max(times[1])
     code, out, _ = layerimp_command(*asked, "--dry-run")
     assert code == 0
     counted = re.findall(r"tiny: removed: (\d) of 4 blocks \((.*)%\) and (.*)% of the parameters\n", out)

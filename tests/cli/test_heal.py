@@ -272,7 +272,9 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
         code, _, err = layerimp_command(*command, "--removed", 1, "--dry-run")
         assert (code, "that leaves 3, and the pruned model has 2" in err) == (2, True)
     assert not (tmp_path / "out").exists()
-    TypeAdapter(HealingForecast).validate_json(out, strict=True)
+    times = TypeAdapter(HealingForecast).validate_json(out, strict=True)["time"]
+    assert all(seconds is not None and seconds > 0 for seconds in times.values())  # type: ignore[operator]
+    assert "time, an estimate: healing about " in shown
     found = json.loads(out)
     code, out, err = layerimp_command(*command, "--json")
     assert code == 0, err

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import layerimp_closedform
+import layerimp_harness
 import pytest
 import torch
 from support.mood import Run, changed
@@ -15,7 +17,7 @@ from support.tiny import tiny
 from transformers import PreTrainedModel
 
 import layerimp
-from layerimp.pipeline import forecast, pace
+from layerimp.pipeline import durations, pace
 from layerimp.pipeline import rescoring as rescored
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.pace import block_seconds
@@ -187,16 +189,84 @@ def test_one_block_of_each_kind_is_timed(name: str, tmp_path: Path, monkeypatch:
 def test_an_estimate_adds_up_blocks_batches_and_passes(
     foretold: Any, scoring: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast, "block_seconds", lambda *_args: 0.5)
+    monkeypatch.setattr(durations, "block_seconds", lambda *_args: 0.5)
     times = foretold("run", *scoring, "--tasks", "none", "--batch-size", 3, "--pruner", "greedy", "--count", 2)["time"]
     scoring_s = 0.5 * 4 * 3  # seconds a block, blocks, batches of 3 out of 8 rows; one pass
-    assert times == {"block_ms": 500, "scoring_s": scoring_s, "rescoring_s": scoring_s}
+    nothing_else = {"healing_s": 0, "model_s": 0, "evaluation_s": 0}
+    assert times == {"block_ms": 500, "scoring_s": scoring_s, "rescoring_s": scoring_s} | nothing_else
     few = ["--pruner", "greedy", "--set", "greedy.rows=2", "--count", 2]  # of 8 rows
     times = foretold("run", *scoring, "--tasks", "none", "--batch-size", 3, *few)["time"]
-    assert times == {"block_ms": 500, "scoring_s": scoring_s, "rescoring_s": scoring_s * 2 / 8}
-    monkeypatch.setattr(forecast, "block_seconds", lambda *_args: None)
+    assert times == {"block_ms": 500, "scoring_s": scoring_s, "rescoring_s": scoring_s * 2 / 8} | nothing_else
+    monkeypatch.setattr(durations, "block_seconds", lambda *_args: None)
     times = foretold("run", *scoring, "--tasks", "none")["time"]
-    assert set(times.values()) == {None}
+    assert set(times.values()) == {None, 0}
+
+
+TOKEN = 0.001
+"""The seconds that a token takes in the four blocks of the model."""
+
+
+@pytest.fixture
+def _even(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every token takes equally long."""
+    monkeypatch.setattr(durations, "block_seconds", lambda _outline, rows, tokens: TOKEN / 4 * rows * tokens)
+
+
+def of_head() -> float:
+    """The size of the head as a share of that of the blocks."""
+    stack = layerimp.find_blocks(tiny("llama"))
+    head = sum(parameter.numel() for parameter in stack.model.lm_head.parameters())
+    return head / sum(parameter.numel() for block in stack for parameter in block.parameters())
+
+
+@pytest.mark.usefixtures("_even")
+def test_tasks_are_estimated_for_every_model(foretold: Any, scoring: list[object], task: Path) -> None:
+    """What a model reads, by the time of the blocks and the head; for the intact model, each scorer and healer."""
+    asked = ["run", *scoring, "--tasks", task, "--limit", 4]
+    times = foretold(*asked, "--count", 2)["time"]
+    harness = layerimp_harness.Harness
+    reading = harness(harness.Config(tasks=(str(task),), limit=4)).reading(tiny("llama"), tiny_tokenizer())
+    assert reading is not None
+    assert times["model_s"] == pytest.approx(TOKEN * (reading.tokens + of_head() * reading.predicted))
+    models = 1 + 3  # intact, block-influence, random and depth
+    assert times["evaluation_s"] == pytest.approx(models * times["model_s"])
+    healed = foretold(*asked, "--count", 2, "--heal", "linear")["time"]
+    assert healed["evaluation_s"] == pytest.approx((1 + 3 * 2) * times["model_s"])
+    searched = foretold(*asked, "--keep", "0.9")["time"]
+    assert (searched["model_s"], searched["evaluation_s"]) == (times["model_s"], None)
+
+
+@pytest.mark.usefixtures("_even")
+def test_healing_is_estimated_from_its_limits(foretold: Any, scoring: list[object]) -> None:
+    def healing(*options: object, healer: str = "distill") -> float:
+        asked = ["run", *scoring, "--tasks", "none", "--no-baselines", "--count", 2, "--heal", healer]
+        found: float = foretold(*asked, *options)["time"]["healing_s"]
+        return found
+
+    def limited(**limits: object) -> list[object]:
+        named = {"steps": "null"} | limits
+        return [part for name, value in named.items() for part in ("--set", f"distill.{name}={value}")]
+
+    tokens = 200 * 3 * 16  # six of eight rows are trained on, so that steps of up to four rows have three
+    steps = healing(*limited(steps=200))
+    assert 3 * (1 + of_head()) < steps / (TOKEN * tokens) < 5 * (1 + of_head())  # teacher and student, and back
+    assert healing(*limited(tokens=tokens)) == pytest.approx(steps)
+    assert healing(*limited(minutes=0.1)) == pytest.approx(6, rel=0.1)
+    assert healing(*limited(minutes=1000, steps=200)) == pytest.approx(steps)
+    assert healing(*limited(steps=200), "--set", "distill.learns=all") > 1.1 * steps
+    measuring = 5 * 16 * TOKEN * (1 + of_head())  # one row, whatever the healer
+    first = healing(*limited(steps=200), "--set", "distill.first=linear") - steps
+    assert first == pytest.approx(healing(healer="linear") - measuring)
+
+
+def test_what_a_component_does_not_say_is_not_known(
+    layerimp_command: Run, scoring: list[object], task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layerimp_harness.Harness, "reading", layerimp.Evaluator.reading)
+    monkeypatch.setattr(layerimp_closedform.Linear, "effort", layerimp.Healer.effort)
+    code, out, err = layerimp_command("run", *scoring, "--tasks", task, "--count", 2, "--heal", "linear", "--dry-run")
+    assert code == 0, err
+    assert "healing not known, evaluation not known" in out
 
 
 @pytest.mark.parametrize(
@@ -274,5 +344,7 @@ def test_what_a_reader_sees(layerimp_command: Run, scoring: list[object], task: 
     assert "pass Forward for block-influence: as much as 1 forward pass of the blocks" in out
     assert "the pruner scores the pruned model again, 3 times at most" in out
     assert "each healed by linear as well" in out
-    assert "time, an estimate" in out
+    times = next(line for line in out.splitlines() if line.startswith("time, an estimate: "))
+    stages = [part.split()[0] for part in times.partition(": ")[2].split(", ")]
+    assert stages == ["scoring", "scoring", "healing", "evaluation"]
     assert "checkpoints/block-influence+linear" in out

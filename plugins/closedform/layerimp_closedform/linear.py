@@ -10,7 +10,7 @@ from pydantic import Field
 
 from layerimp import Healer
 from layerimp.errors import NonFiniteError
-from layerimp.healer import Case, Gap, Repair
+from layerimp.healer import Case, Effort, Gap, Repair, Scope
 from layerimp.healing import replace, states, stream_scaled, trying
 from layerimp_closedform.fits import NormFit, PlainFit, Values, fit_of
 from layerimp_closedform.rescale import Jump, RescaleConfig, applied, rescaled, why_not_scaled
@@ -35,10 +35,16 @@ class Linear(Healer):
     reference = "ReplaceMe, arXiv:2505.02819; here weighted, together with a factor and through a norm"
     Config = LinearConfig
 
+    def effort(self, scope: Scope) -> Effort:
+        """Return the work: at each gap, half of both models on the text, and the loss for each factor and ridge."""
+        tried = scope.held_out * (2 + len(self.config.shares) + len(self.config.ridges))
+        tokens = scope.gaps * (scope.rows + tried) * scope.length
+        return Effort(tokens, scope.gaps * tried * scope.length)
+
     def heal(self, case: Case) -> list[Repair]:
         """Fit at each gap, on the stream as already healed at the earlier gaps."""
         total, repairs = 1.0, []
-        with case.progress.stage("linear", len(case.gaps)) as advance:
+        with case.progress.stage("linear", len(case.gaps), unit="gaps") as advance:
             for gap in case.gaps:
                 repairs.append(self._repair(case, gap, total))
                 total *= repairs[-1].numbers.get("factor", 1.0)

@@ -11,7 +11,7 @@ from pydantic import Field
 from layerimp import Healer
 from layerimp.component import Options
 from layerimp.errors import ModelError
-from layerimp.healer import Case, Gap, Repair
+from layerimp.healer import Case, Effort, Gap, Repair, Scope
 from layerimp.healing import State, replace, scale_stream, states, stream_scaled, trying
 from layerimp_closedform.fits import lengths
 
@@ -42,10 +42,16 @@ class Rescale(Healer):
     reference = "Prune&Comp, arXiv:2507.18212; here the factor goes into what is written later"
     Config = RescaleConfig
 
+    def effort(self, scope: Scope) -> Effort:
+        """Return the work: at each gap, half of both models on the text, and the loss for each factor."""
+        tried = scope.held_out * (2 + len(self.config.shares))
+        tokens = scope.gaps * (scope.rows + tried) * scope.length
+        return Effort(tokens, scope.gaps * tried * scope.length)
+
     def heal(self, case: Case) -> list[Repair]:
         """Find each gap's factor, on the stream as already scaled at the earlier gaps."""
         total, repairs = 1.0, []
-        with case.progress.stage("rescale", len(case.gaps)) as advance:
+        with case.progress.stage("rescale", len(case.gaps), unit="gaps") as advance:
             for gap in case.gaps:
                 repairs.append(rescaled(case, gap, total, self.config.shares))
                 total *= repairs[-1].numbers.get("factor", 1.0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from layerimp import Healer
 from layerimp.errors import ModelError
-from layerimp.healer import Case, Repair
+from layerimp.healer import Case, Effort, Repair, Scope
 from layerimp.healing import Teaching, replace, trying
 from layerimp.registry.catalog import registry
 from layerimp_distill.options import DistillConfig
@@ -43,6 +44,28 @@ class Distill(Healer):
         assert first is None or isinstance(first, Healer)
         self._first = first
         self.parts = () if first is None else (first,)
+
+    def effort(self, scope: Scope) -> Effort | None:
+        """Return the work of the training within its limits, with the checks, and that of the first healer.
+
+        A step runs the teacher and the student forward, and the student back: through about half of the blocks if only
+        those beside the gaps learn.
+        """
+        config, before = self.config, Effort(0.0) if self._first is None else self._first.effort(scope)
+        if before is None:
+            return None
+        of_batch = scope.rows / max(scope.batches, 1)
+        per_step = of_batch / math.ceil(of_batch / config.rows) * scope.length if of_batch else 0.0
+        limits = (config.steps and config.steps * per_step, config.tokens)
+        trained = min((limit for limit in limits if limit is not None), default=math.inf)
+        taught, headed = config.loss != "text", config.loss in ("divergence", "text")
+        forward, back = 1 + taught, {"beside": 1.0, "lora": 1.5, "all": 2.0}[config.learns]
+        checks = (config.checks + 2) * scope.held_out * scope.length
+        return Effort(
+            before.blocks + (forward + back) * trained + checks,
+            before.head + headed * (forward + 1) * trained + checks,
+            None if config.minutes is None else 60 * config.minutes,
+        )
 
     def heal(self, case: Case) -> list[Repair]:
         """Run the healer named in the option `first`, if any, and then train.

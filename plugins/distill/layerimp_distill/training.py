@@ -69,7 +69,7 @@ def train(
         with (
             _left_as_it_was(model),
             TemporaryDirectory() as nowhere,
-            case.progress.stage("distill", PERCENT) as advance,
+            case.progress.stage("distill", PERCENT, unit="%") as advance,
         ):
             course.advance = advance
             trainer = _Teacher(model, _settings(model, config, nowhere), text, loss, course, (optimizer, schedule))

@@ -13,6 +13,7 @@ from layerimp.component import Options
 from layerimp.errors import LayerimpError, ModelError, TaskError, listing
 from layerimp.evaluator import Evaluator, Metric
 from layerimp_harness.isolation import contained, muted
+from layerimp_harness.tokens import TokenMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from layerimp.evaluator import Document
+    from layerimp.evaluator import Document, Reading
     from layerimp.progress import Advance, Progress
     from layerimp_harness.classifier import Answering
     from layerimp_harness.tasks import TaskSet
-    from layerimp_harness.tokens import TokenMemory
 
 
 LONG = 20
@@ -76,7 +76,7 @@ class Harness(Evaluator):
     def __init__(self, config: Config | None = None) -> None:
         super().__init__(config)
         self._loaded: TaskSet | None = None
-        self._memory: TokenMemory | None = None
+        self._memory = TokenMemory()  # shared by all models of a run
 
     def known_tasks(self, containing: str = "") -> Mapping[str, str]:
         """Return the names and descriptions of tasks.
@@ -109,17 +109,28 @@ class Harness(Evaluator):
             if unknown := config.labels.keys() - known:
                 raise TaskError(f"no task has the choice {min(unknown)!r}, which the option labels names")
 
-    def for_task(self, task: str) -> Self:
-        """Make and prepare an evaluator of a single task; the option `labels` may name choices of others.
+    def for_tasks(self, *tasks: str) -> Self:
+        """Make an evaluator of some tasks; the option `labels` may name choices of others. Nothing is loaded twice.
 
         Raises:
-            UnknownNameError: the task does not exist.
-            TaskError: the task cannot be read or is not allowed, or its data set cannot be loaded.
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
         """
-        one = type(self)(self.config.model_copy(update={"tasks": (task,)}))
-        one.progress = self.progress
-        one._tasks()
-        return one
+        some = type(self)(self.config.model_copy(update={"tasks": tasks}))
+        some.progress, some._memory = self.progress, self._memory
+        some._loaded = None if self._loaded is None else self._loaded.only(tasks)
+        some._tasks()
+        return some
+
+    def reported(self) -> frozenset[str]:
+        """Return the names of the tasks and groups that the options stand for.
+
+        Raises:
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
+        """
+        loaded = self._tasks()
+        return frozenset({*loaded.tasks, *loaded.groups})
 
     def check(self, model: PreTrainedModel) -> None:
         """Refuse a model that cannot answer the tasks.
@@ -163,12 +174,10 @@ class Harness(Evaluator):
             from layerimp_harness.lm_eval_names import evaluate
             from layerimp_harness.metrics import collect
             from layerimp_harness.model import ModelInMemory
-            from layerimp_harness.tokens import TokenMemory
 
             limits = {"batch_size": config.batch_size, "max_length": config.max_length}
             lm: ModelInMemory | ClassifierInMemory
             if model.can_generate():
-                self._memory = self._memory or TokenMemory()  # shared by all models of a run
                 lm = ModelInMemory(model, tokenizer, **limits, advance=stage.advance, memory=self._memory)
             else:
                 answers = self._answering(model)
@@ -192,6 +201,25 @@ class Harness(Evaluator):
             predicted = (lm.predicted, lm.vocabulary) if isinstance(lm, ModelInMemory) else ()
             found = collect(results, loaded.tasks, loaded.groups, *predicted, draws=config.bootstrap, seed=config.seed)
             return found if model.can_generate() else [metric for metric in found if metric.name not in OF_WORDING]
+
+    def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Reading | None:
+        """Return how much the tasks read, from a few documents of each; None without a tokenizer.
+
+        Raises:
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
+            ModelError: the model neither predicts the next token nor classifies.
+        """
+        if tokenizer is None:
+            return None
+        from layerimp.models import longest_row
+        from layerimp_harness.reading import reading
+
+        loaded, config = self._tasks(), self.config
+        answers = {} if model.can_generate() else self._answering(model)
+        length = min(config.max_length, longest_row(model) or config.max_length)
+        with contained(config.seed, sandbox=not config.allow_task_code):
+            return reading(loaded.tasks, tokenizer, limit=config.limit, max_length=length, answers=answers)
 
     def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
         """Return the training split of the only task: prompts with answers, running text, or a classifier's input.
@@ -296,7 +324,7 @@ class _LazyStage:
     def advance(self, units: int) -> None:
         """Report `units` more finished requests."""
         if self._advance is None:
-            stage = self._progress.stage(self._description, total=self._count())
+            stage = self._progress.stage(self._description, total=self._count(), unit="requests")
             self._advance = self._stack.enter_context(stage)
             self._stack.enter_context(muted())  # a live display replaces the muted streams by its own
         if units:

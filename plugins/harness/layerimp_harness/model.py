@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from layerimp_harness.rows import TokenRequest
 
 
+ROUNDING = 1e-6
+"""The sum of the shares of finished requests may be too low by this amount."""
+
+
 class Rolled(float):
     """The log-likelihood of a text.
 
@@ -95,7 +99,8 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         self._advance = advance
         self._memory = memory or TokenMemory()
         self._memory.open(tokenizer, self.vocabulary, self.custom_prefix_token_id, self.backend)
-        self._open: Counter[int] = Counter()
+        self._windows: Counter[int] = Counter()
+        self._finished, self._reported = 0.0, 0
         self._owners: Sequence[Any] = ()
         self._likelihoods = Likelihoods(model, self._batches, max_length=self.max_length, vocabulary=self.vocabulary)
 
@@ -156,7 +161,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
                 windows.append((None, *make_disjoint_window(window)))
                 owners.append(number)
         self._owners = [requests[number] for number in owners]
-        self._open = Counter(map(id, self._owners))
+        self._windows = Counter(map(id, self._owners))
         totals = [0.0] * len(requests)
         for number, (value, _greedy) in zip(owners, self._loglikelihood_tokens(windows, rolling=True), strict=True):
             totals[number] += value
@@ -265,13 +270,14 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
             )
 
     def _begin(self, requests: Sequence[Any]) -> None:
-        self._open = Counter(map(id, requests))
+        self._windows = Counter(map(id, requests))
         self._owners = requests
         self._advance(0)
 
     def _finish(self, requests: Sequence[Any]) -> None:
-        """Report the requests that are completely finished."""
+        """Report finished requests, or windows of requests; a text of many windows is done bit by bit."""
         for request in requests:
-            self._open[id(request)] -= 1
-            if self._open[id(request)] == 0:
-                self._advance(1)
+            self._finished += 1 / self._windows[id(request)]
+        whole = int(self._finished + ROUNDING)
+        self._advance(whole - self._reported)
+        self._reported = whole

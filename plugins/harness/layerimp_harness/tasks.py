@@ -19,7 +19,7 @@ from layerimp_harness.builtin import entries, members, missing
 from layerimp_harness.metrics import Saturating
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from layerimp_harness.builtin import Registry
 
@@ -32,11 +32,22 @@ class TaskSet:
         tasks: The leaf tasks by name.
         groups: The groups by name.
         files: The local task files from which the tasks were read.
+        parts: The tasks that each name in the options stands for, by that name.
     """
 
-    tasks: dict[str, Any]
-    groups: dict[str, Any]
+    tasks: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    parts: dict[str, TaskSet] = field(default_factory=dict)
+
+    def only(self, names: Iterable[str]) -> TaskSet:
+        """Return the loaded tasks that some of the names in the options stand for."""
+        some = TaskSet(parts={name: self.parts[name] for name in names})
+        for part in some.parts.values():
+            some.tasks |= part.tasks
+            some.groups |= part.groups
+            some.files += part.files
+        return some
 
 
 def load_tasks(config: Any) -> TaskSet:
@@ -52,9 +63,10 @@ def load_tasks(config: Any) -> TaskSet:
     from layerimp_harness.lm_eval_names import TaskManager
 
     local = {**_index(_shipped()), **_local_index(config.task_path)}
-    factory = GuardedFactory(config.data_dir, allow_code=config.allow_task_code)
+    parts: dict[str, TaskSet] = {}
     built: list[Any] = []
     for spec in dict.fromkeys(config.tasks):
+        factory = GuardedFactory(config.data_dir, allow_code=config.allow_task_code)
         entry, registry = _find(spec, local, config.task_path)
         try:
             one = factory.build_from(entry, registry)
@@ -62,11 +74,15 @@ def load_tasks(config: Any) -> TaskSet:
             raise
         except Exception as error:
             raise explained(spec, error) from error
-        built += one if isinstance(one, list) else [one]
-    loaded = TaskManager(include_defaults=False).load(_distinct(built))
-    for name, task in loaded["tasks"].items():
+        own = one if isinstance(one, list) else [one]
+        built += own
+        _check_distinct(built)
+        loaded = TaskManager(include_defaults=False).load(own)
+        parts[spec] = TaskSet(loaded["tasks"], loaded["groups"], list(factory.files))
+    found = TaskSet(parts=parts).only(parts)
+    for name, task in found.tasks.items():
         _configure(name, task, config)
-    return TaskSet(loaded["tasks"], loaded["groups"], list(factory.files))
+    return found
 
 
 def described(task_path: Path | None, containing: str) -> dict[str, str]:
@@ -90,14 +106,13 @@ def _summary(entry: Any, *, own: bool) -> str:
     return comment.removeprefix("#").strip() if comment.startswith("#") else f"a {entry.kind.name.lower()}"
 
 
-def _distinct(built: list[Any]) -> list[Any]:
+def _check_distinct(built: list[Any]) -> None:
     seen: set[str] = set()
     for item in built:
         for task in item.get_all_tasks() if hasattr(item, "get_all_tasks") else [item]:
             if task.task_name in seen:
                 raise TaskError(f"two of the tasks are named {task.task_name!r}")
             seen.add(task.task_name)
-    return built
 
 
 def _configure(name: str, task: Any, config: Any) -> None:
