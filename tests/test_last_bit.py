@@ -62,6 +62,15 @@ def test_equal_values_stay_equal_and_exact_values_stay(values: Any) -> None:
     assert (np.sign(both[0]) == np.sign(values))[~np.isnan(values)].all()
 
 
+def test_twice_a_value_becomes_twice_the_other() -> None:
+    """Powers of two are exact on every processor."""
+    values = np.random.default_rng(1).normal(size=3000).astype("f4")
+    twice = 2 * values
+    last_bit.other_last_bit(values)
+    last_bit.other_last_bit(twice)
+    np.testing.assert_array_equal(twice, 2 * values)
+
+
 def products(**variables: str) -> dict[str, dict[str, np.ndarray]]:
     """The products that a process computes with these environment variables, by dtype and name."""
     unset = {name: value for name, value in os.environ.items() if name not in (last_bit.VARIABLE, "PYTHONPATH")}

@@ -192,6 +192,7 @@ class Always(Memory):
     due = True
 
 
+@pytest.mark.same_bits("the weights of an interrupted and resumed training, and of one without a break")
 @pytest.mark.parametrize("learns", ["beside", "lora"])
 def test_an_interrupted_training_comes_to_the_same(tmp_path: Path, learns: str) -> None:
     """Interrupted at the fourth of seven steps, and run again: equal in every bit to one that was not."""

@@ -66,6 +66,7 @@ def test_relevance_of_a_label_is_conserved(architecture: str, labelled: bool) ->
     assert (score(model, [given]) == score(model, [one | {"labels": own.argmax(-1)}])) is not labelled
 
 
+@pytest.mark.same_bits("the outputs of a model with and without the rules of LRP")
 @pytest.mark.parametrize("rule", ["cp", "attnlrp"])
 @pytest.mark.parametrize(("architecture", "attention"), KINDS)
 def test_no_value_changes(architecture: str, attention: str, rule: Any) -> None:
@@ -103,24 +104,24 @@ def test_everything_is_undone() -> None:
 def test_a_toy_by_hand() -> None:
     """Two layers, x -> relu(W x + b) -> v h + c: R_i = sum_j x_i w_ji / z_j R_j, with what the biases take.
 
-    z = (1*2 + 3*-1 + 2, -1*2 + 1*-1 + 1) = (1, -2), h = (1, 0), f = 4*1 + 5*0 + 0.5 = 4.5.
-    R_h = (4, 0); the output's bias takes 0.5. R_x = (1*2/1*4, 3*-1/1*4) = (8, -12); the hidden bias takes 2/1*4 = 8.
+    z = (1*2 + 3*-1 + 2, -1*2 + 1*-1 + 1) = (1, -2), h = (1, 0), f = 4*1 + 5*0 + 3 = 7.
+    R_h = (4, 0); the output's bias takes 3. R_x = (1*2/1*4, 3*-1/1*4) = (8, -12); the hidden bias takes 2/1*4 = 8.
     """
     first, second = nn.Linear(2, 2), nn.Linear(2, 1)
     with torch.no_grad():
         first.weight.copy_(torch.tensor([[1.0, 3.0], [-1.0, 1.0]]))
         first.bias.copy_(torch.tensor([2.0, 1.0]))
         second.weight.copy_(torch.tensor([[4.0, 5.0]]))
-        second.bias.fill_(0.5)
+        second.bias.fill_(3.0)
     for parameter in (*first.parameters(), *second.parameters()):
         parameter.requires_grad_(False)
     x = torch.tensor([[2.0, -1.0]], requires_grad=True)
     with Rules() as rules:
         f = second(torch.relu(first(x)))
         f.sum().backward()
-    assert f.tolist() == [[4.5]]
+    assert f.tolist() == [[7.0]]
     assert (x * x.grad).tolist() == [[8.0, -12.0]]
-    assert float(rules.sums[CONSTANTS]) == 0.5 + 8.0
+    assert float(rules.sums[CONSTANTS]) == 3.0 + 8.0
 
 
 @pytest.mark.parametrize(

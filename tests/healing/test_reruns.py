@@ -56,6 +56,7 @@ def louder(stack: BlockStack, index: int) -> None:
     replace(stack.model, f"{path}.{name}", 1.5 * value)
 
 
+@pytest.mark.same_bits("the outputs of a run from a changed block on, and of a whole run")
 @pytest.mark.parametrize("name", ALL)
 def test_what_comes_out_is_that_of_a_whole_run(name: str) -> None:
     """Bit for bit, after values were tried, kept, and written into, and with hooks that come and go."""
@@ -121,6 +122,7 @@ def test_what_has_not_changed_is_not_computed() -> None:
         assert computed[10:] == [0, 1, 2, 3], "a copy of a batch is another batch"
 
 
+@pytest.mark.same_bits("the outputs of a run from a changed block on, and of a whole run")
 def test_an_encoder_runs_again_as_well() -> None:
     stack = find_blocks(classifier("bert"))
     reruns = Reruns(stack, TEXT)

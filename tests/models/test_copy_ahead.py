@@ -44,6 +44,7 @@ def inside(stack: BlockStack, index: int) -> set[str]:
     return set(residency._keys[index])
 
 
+@pytest.mark.same_bits("the scores with copies in the background, and in memory")
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "mixtral", "bert"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_scores_are_those_in_memory(name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from layerimp.scoring.engine import measure
 from layerimp.steps import candidates
 
 
+@pytest.mark.same_bits("the scores of a streamed model, and in memory")
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_scores_are_those_in_memory_to_the_bit(name: str, tmp_path: Path) -> None:
     """Dense and with experts, sandwich norms, parallel branches, sliding windows, tied heads and others."""
@@ -31,6 +32,7 @@ def test_scores_are_those_in_memory_to_the_bit(name: str, tmp_path: Path) -> Non
     assert scores(stack) == scores(layerimp.find_blocks(model))
 
 
+@pytest.mark.same_bits("the scores of a streamed model, and in memory")
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [

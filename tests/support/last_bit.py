@@ -35,7 +35,8 @@ def other_last_bit(values: NDArray[Any]) -> None:
     """Change the last bit of each value in place, by a rule of that value: one up, one down, or not at all.
 
     Zeros, infinities, NaN and whole numbers stay, since every processor computes them alike. So do numbers beyond the
-    normal range. A value and its negative are changed alike.
+    normal range. A value and its multiples by powers of two and by -1, which are exact on every processor, are changed
+    alike.
 
     Args:
         values: Of float32 or float64, in any shape.
@@ -45,8 +46,10 @@ def other_last_bit(values: NDArray[Any]) -> None:
     limits = np.finfo(values.dtype)
     smallest, largest = np.array([limits.tiny, limits.max], values.dtype).view(bits.dtype)
     size = bits & np.iinfo(bits.dtype).max
+    fraction = bits & (1 << limits.nmant) - 1
     changes = (np.trunc(values) != values) & (size > smallest) & (size < largest)
-    bits += ((size ^ (size >> 7)) % 3 - 1) * changes
+    # The borders of a power of two stay, where a step down is half as long.
+    bits += ((fraction ^ (fraction >> 7)) % 3 - 1) * (changes & (fraction > 0))
 
 
 def install() -> None:

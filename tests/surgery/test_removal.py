@@ -57,6 +57,7 @@ def test_what_is_removed_comes_back(name: str) -> None:
     assert torch.equal(logits(model, use_cache=False), before)
 
 
+@pytest.mark.same_bits("the outputs of a model after each application of a removal")
 @pytest.mark.parametrize("name", ALL)
 def test_a_removal_is_prepared_once_and_applied_often(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny(name)
@@ -74,6 +75,7 @@ def test_a_removal_is_prepared_once_and_applied_often(name: str, monkeypatch: py
     assert torch.equal(found[0], expected)
 
 
+@pytest.mark.same_bits("the outputs of a model pruned beside the intact one, and in place")
 @pytest.mark.parametrize("name", ALL)
 def test_the_pruned_model_stands_beside_the_intact_one(name: str) -> None:
     model = tiny(name)

@@ -29,6 +29,7 @@ def test_by_hand_an_intact_model_computes_the_same(name: str) -> None:
     close(predicted(model, ids, left([])), logits(model, ids))
 
 
+@pytest.mark.same_bits("the outputs of a model without a seam, and of its checkpoint")
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("steps", SETS, ids=str)
 def test_what_is_left_computes_what_its_sublayers_do(name: str, steps: list[Step], tmp_path: Path) -> None:
