@@ -24,9 +24,9 @@ from typing import Annotated, Any
 
 import typer
 from layerimp_harness.lm_eval_names import load_yaml
-from rich.console import Console
 
 import layerimp
+from layerimp.cli.display import Screen
 from layerimp.cli.grid_progress import watching
 from layerimp.defaults import RANDOM
 from layerimp.recipe.reading import made, read_recipe
@@ -243,7 +243,7 @@ def main(
             grid["calibration"] = values["calibration"] | {"source": calibration}
         if one == "trained" and heal_text is not None:
             grid["heal_text"] = heal_text
-        with watching(Console(stderr=True)) as watcher:
+        with watching(Screen()) as watcher:
             found = layerimp.run_grid(made(layerimp.Grid, grid), output, workers=workers, watcher=watcher)
         if not found.complete:
             raise SystemExit(f"{one} is not complete: {dict(found.cells)}, {found.failures}")

@@ -10,8 +10,6 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from rich.filesize import decimal
-
 from layerimp.progress import span
 
 if TYPE_CHECKING:
@@ -128,6 +126,8 @@ def _far(done: int, total: int, unit: str, unit_bytes: int) -> str:
     if unit == "%":
         return f"{done}%"
     if unit_bytes == 1:
+        from rich.filesize import decimal  # not for a completion in the shell, which has to be quick
+
         return f"{decimal(done)} of {decimal(total)}"
     return f"{done:,} of {total:,} {unit}".rstrip()
 

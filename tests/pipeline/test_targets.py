@@ -115,9 +115,11 @@ def test_a_run_tells_what_was_reached(
 
 
 def test_what_is_forced_is_part_of_a_target(layerimp_command: Run, asking: list[object]) -> None:
-    arguments = ["run", *asking, "--scorer", "depth", "--tasks", "none", "--json", "--protect", "3"]
+    arguments = ["run", *asking, "--scorer", "depth", "--tasks", "none", "--json"]
     for share, count in ((0.95, 1), (0.5, 2)):
-        code, out, err = layerimp_command(*arguments, "--target", f"kv-cache={share}", "--blocks", "1/2")
+        code, out, err = layerimp_command(
+            *arguments, "--target", f"kv-cache={share}", "--blocks", "1/2", "--protect", "3"
+        )
         assert code == 0, err
         found = json.loads(out)
         assert found["scorers"]["depth"]["removed"] == ["1/2", 0][:count]
