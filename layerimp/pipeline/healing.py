@@ -44,10 +44,10 @@ def heal(
     calibration: Iterable[Batch],
     healer: str | Healer = HEALER,
     *,
-    options: Mapping[str, Any] | None = None,
     pruned: PreTrainedModel | None = None,
     further: Iterable[Batch] = (),
     progress: Progress | None = None,
+    **options: Any,
 ) -> Healed:
     """Repair a model from which blocks were removed.
 
@@ -57,12 +57,12 @@ def heal(
         calibration: Batches of `input_ids` and `attention_mask` [batch, seq]. Two of eight rows are held out: one for
             choices, and one to measure the result on.
         healer: The name of a registered healer, or an instance.
-        options: The options of a healer that is given by its name, such as `{"minutes": 1}` for `distill`.
         pruned: The model without the blocks, which gets new parameters. By default one is made, which shares every
             tensor that is not healed with the intact model. If it was healed before, what has come back still counts
             from the model without the blocks.
         further: More text to heal on, for healers that train, such as a `layerimp.calibration.TextStream`.
         progress: Where to report progress.
+        options: The options of a healer that is given by its name, such as `minutes=1` for `distill`.
 
     Returns:
         The healed model, what was done at each gap, and how the loss changed. `save` writes the model.
@@ -81,8 +81,8 @@ def heal(
     steps = blocks.steps_for(len(stack)) if isinstance(blocks, PrunePlan) else blocks
     gone = checked_steps(steps, len(stack))
     if not isinstance(healer, Healer):
-        healer = configured(healer, {} if options is None else options)
-    elif options is not None:
+        healer = configured(healer, options)
+    elif options:
         raise OptionError(f"options are for a healer given by its name; this instance of {healer.name!r} has its own")
     rest = find_blocks(prepare(stack, gone).beside() if pruned is None else pruned)
     with Unfinished() as unfinished:

@@ -179,14 +179,9 @@ class Registry:
 
         Raises:
             UnknownNameError: an option does not exist.
-            OptionError: an option has a value of the wrong type, or the options are not given by their names.
+            OptionError: an option has a value of the wrong type.
         """
         cls = self.get(kind, name)
-        if not isinstance(values, Mapping) or not all(isinstance(option, str) for option in values):
-            raise OptionError(
-                f"options of {kind} {name!r} are a mapping of names to values, such as {{'option': 1}}, "
-                f"got {values!r}. Options: {listing(cls.Config.model_fields)}."
-            )
         preset = self._presets.get((kind, name), {})
         return _configured(cls, {**preset, **values}, f"{kind} {name!r}")
 

@@ -50,7 +50,7 @@ def sharp(model: PreTrainedModel) -> PreTrainedModel:
 
 def healed(model: PreTrainedModel, gone: list[Any] | None = None, **options: Any) -> Healed:
     settings = {"steps": 40, "rate": 3e-3, "checks": 5} | options
-    return layerimp.heal(model, gone or [1], TEXT, "distill", options=settings)
+    return layerimp.heal(model, gone or [1], TEXT, "distill", **settings)
 
 
 class Notes:
@@ -430,18 +430,17 @@ def test_only_the_limits_that_are_named_are_in_force(named: dict[str, Any], in_f
         ({"first": "liner"}, "unknown healer 'liner'. Did you mean 'linear'"),
         ({"minute": 1}, "unknown option 'minute' of healer 'distill'. Did you mean 'minutes'? Known: checks, first"),
         ({"minutes": "one"}, "option 'minutes' of healer 'distill': Input should be a valid number"),
-        ("minutes=1", "options of healer 'distill' are a mapping of names to values, such as {'option': 1}, got 'min"),
-        ({1: "minutes"}, "options of healer 'distill' are a mapping of names to values"),
+        ({"options": {"minutes": 1}}, "unknown option 'options' of healer 'distill'"),
     ],
 )
-def test_wrong_options_are_refused_before_any_work(options: Any, said: str) -> None:
+def test_wrong_options_are_refused_before_any_work(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
-        layerimp.heal(tiny_model(), [1], [], "distill", options=options)
+        layerimp.heal(tiny_model(), [1], [], "distill", **options)
 
 
 def test_an_instance_has_its_own_options() -> None:
     with pytest.raises(InputError, match=r"options are for a healer given by its name; this instance of 'distill' has"):
-        layerimp.heal(tiny_model(), [1], [], Distill(), options={"minutes": 1})
+        layerimp.heal(tiny_model(), [1], [], Distill(), minutes=1)
 
 
 def test_training_is_on_the_models_device(monkeypatch: pytest.MonkeyPatch) -> None:
