@@ -19,6 +19,7 @@ from layerimp.pruner import Budget, PrunePlan
 from layerimp.recipe import check_label
 from layerimp.registry.attribution import attributing
 from layerimp.report.data import Size
+from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import Removal, prepare
 
 if TYPE_CHECKING:
