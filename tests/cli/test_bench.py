@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from layerimp_harness import tasks
 from support.mood import Run, mood
 from support.published import checked
 
@@ -205,6 +206,7 @@ def test_bad_input_gets_one_line(
     layerimp_command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tasks, "whole_index", dict)  # it takes seconds to read; tests/cli/test_bad_input.py reads it
     code, out, err = layerimp_command("bench", *arguments)
     assert (code, out) == (2, "")
     assert said in err
