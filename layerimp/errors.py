@@ -19,7 +19,7 @@ The CLI prints an error's one line and exits with its `exit_code`.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -118,14 +118,37 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "", ot
         otherwise: A sentence on what else the user may have meant; left out if the name is a known one misspelt.
     """
     known = sorted(known)
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    ranked = _nearest(name, known)
+    near = [other for similarity, other in ranked[:3] if similarity >= 0.5]
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     owner = f" of {of}" if of else ""
     exists = f"Known: {listing(known)}"
     if len(known) > _LISTED:
-        exists = f"The nearest of {len(known):,}: {', '.join(get_close_matches(name, known, n=_NEAREST, cutoff=0))}"
-    more = f" {otherwise}" if otherwise and not get_close_matches(name, known, cutoff=_MISSPELT) else ""
+        exists = f"The nearest of {len(known):,}: {', '.join(other for _, other in ranked)}"
+    misspelt = any(similarity >= _MISSPELT for similarity, _ in ranked[:1])
+    more = f" {otherwise}" if otherwise and not misspelt else ""
     return UnknownNameError(f"unknown {kind} {name!r}{owner}.{hint} {exists}.{more}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> list[tuple[float, str]]:
+    """Return the names that are most similar to `name`, each with its similarity, the most similar first.
+
+    They are those of `difflib.get_close_matches`. Similarities are computed from the largest upper bound downwards, and
+    no further than a name can still be among the nearest: few of thousands of names are compared letter by letter.
+    """
+    matcher = SequenceMatcher()
+    matcher.set_seq2(name)
+    bounded = []
+    for other in known:
+        matcher.set_seq1(other)
+        bounded.append((matcher.quick_ratio(), other))
+    nearest: list[tuple[float, str]] = []
+    for bound, other in sorted(bounded, reverse=True):
+        if len(nearest) == _NEAREST and bound < nearest[-1][0]:
+            break
+        matcher.set_seq1(other)
+        nearest = sorted([*nearest, (matcher.ratio(), other)], reverse=True)[:_NEAREST]
+    return nearest
 
 
 def first_problem(error: ValidationError) -> str:

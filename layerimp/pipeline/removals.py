@@ -19,6 +19,7 @@ from layerimp.pruner import Budget, PrunePlan
 from layerimp.recipe import check_label
 from layerimp.registry.attribution import attributing
 from layerimp.report.data import Size
+from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import Removal, prepare
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def prepare_removals(
 ) -> dict[str, Removal]:
     """Prepare each plan's removal, and apply it once, so that a removal that fails does so before any long work.
 
-    The report then holds the plans that can be carried out, and the sizes of the pruned models.
+    Plans that remove the same share one removal. The report then holds the plans that can be carried out, and the sizes
+    of the pruned models.
 
     Returns:
         The removals, by label.
@@ -96,15 +98,18 @@ def prepare_removals(
         OutputError: there is not enough disk space for the checkpoints, or not enough memory to load one back.
     """
     removals = {}
+    prepared: dict[frozenset[Sublayer], tuple[Removal, Size]] = {}
     stack = loaded.stack
     check_plans(plans, len(stack))
     for label, plan in plans.items():
         check_label(label)
         with selection.excusing(label):
-            removal = prepare(stack, plan.blocks)
-            with removal.applied():
-                report.sizes[label] = Size.of(stack)
-            report.plans[label], removals[label] = plan, removal
+            if (gone := removed_by(plan.blocks)) not in prepared:
+                removal = prepare(stack, plan.blocks)
+                with removal.applied():
+                    prepared[gone] = removal, Size.of(stack)
+            report.plans[label] = plan
+            removals[label], report.sizes[label] = prepared[gone]
     forget_dropped(report, selection)
     if stage:
         kept = sum(report.sizes[label].bytes for label in removals if label not in report.baselines)

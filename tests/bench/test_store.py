@@ -7,6 +7,7 @@ import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -48,30 +49,34 @@ def test_all_cells_of_an_assignment_or_none(tmp_path: Path) -> None:
         assert store.records() == {}
 
 
-def _open(directory: str, said: multiprocessing.Queue[str]) -> None:
-    try:
-        with Store(Path(directory)):
-            said.put("open")
-    except OutputError as error:
-        said.put(str(error))
+def _open(directory: str, asked: Connection) -> None:
+    """Opens the store whenever it is asked to, and says what came of it."""
+    while asked.recv():
+        try:
+            with Store(Path(directory)):
+                asked.send("open")
+        except OutputError as error:
+            asked.send(str(error))
 
 
 def test_a_second_process_is_refused_in_one_line(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    said: multiprocessing.Queue[str] = context.Queue()
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_open, args=(str(tmp_path), theirs))
+    process.start()
 
     def second() -> str:
-        process = context.Process(target=_open, args=(str(tmp_path), said))
-        process.start()
-        answer = said.get(timeout=60)
-        process.join()
-        return answer
+        ours.send(True)
+        assert ours.poll(60)
+        return str(ours.recv())
 
     with Store(tmp_path):
         assert "another process is at work" in second()
         with Store(tmp_path, write=False) as reader:
             assert reader.records() == {}
     assert second() == "open"
+    ours.send(False)
+    process.join()
 
 
 def test_a_database_of_others_is_left_alone(tmp_path: Path) -> None:

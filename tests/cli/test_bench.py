@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,17 +17,31 @@ from typing import Any
 
 import pytest
 import yaml
-from support.mood import Run
+from layerimp_harness import tasks
+from support.mood import Run, mood
 from support.published import checked
 
 from layerimp.bench import commands
+from layerimp.bench.grid import Grid
 from layerimp.bench.store import FILE
+from layerimp.recipe import made
 
 
-@pytest.fixture
-def grid(model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the recipe, its task and its finished grid are."""
+    return tmp_path_factory.mktemp("grid")
+
+
+@pytest.fixture(scope="module")
+def task(place: Path) -> Path:
+    return mood(place)
+
+
+@pytest.fixture(scope="module")
+def grid(model_dir: Path, calibration_file: Path, task: Path, place: Path) -> Path:
     """A recipe of a small grid."""
-    path = tmp_path / "grid.yaml"
+    path = place / "grid.yaml"
     path.write_text(
         yaml.safe_dump(
             {
@@ -41,6 +56,15 @@ def grid(model_dir: Path, calibration_file: Path, task: Path, tmp_path: Path) ->
         )
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def computed(grid: Path, place: Path) -> Path:
+    """The output of the grid, to read or to copy."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LAYERIMP_CACHE", str(place / "cache"))
+        commands.run_grid(made(Grid, yaml.safe_load(grid.read_text())), place / "computed", workers=0)
+    return place / "computed"
 
 
 def cells(directory: Path) -> dict[str, Any]:
@@ -82,10 +106,9 @@ def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, 
 
 
 def test_the_table_says_what_a_run_says(
-    layerimp_command: Run, grid: Path, task: Path, model_dir: Path, calibration_file: Path, tmp_path: Path
+    layerimp_command: Run, computed: Path, task: Path, model_dir: Path, calibration_file: Path
 ) -> None:
-    layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "out", "--workers", 0)
-    _, document, _ = layerimp_command("report", tmp_path / "out", "--format", "json")
+    _, document, _ = layerimp_command("report", computed, "--format", "json")
     (removed,) = [
         one
         for one in json.loads(document)["models"]["tiny"]["removed"]
@@ -115,9 +138,10 @@ def test_amounts_of_the_command_line_replace_those_of_a_recipe(
     assert ("lowest, 50%" in out, "lowest, 2 blocks" in out) == (True, False)
 
 
-def test_a_new_scorer_and_greedy_plans_join_what_is_there(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
+def test_a_new_scorer_and_greedy_plans_join_what_is_there(
+    layerimp_command: Run, grid: Path, computed: Path, tmp_path: Path
+) -> None:
+    output = shutil.copytree(computed, tmp_path / "out")
     before = cells(output)
     code, out, err = layerimp_command(
         *("bench", "--recipe", grid, "--output", output, "--workers", 0),
@@ -182,6 +206,7 @@ def test_bad_input_gets_one_line(
     layerimp_command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tasks, "whole_index", dict)  # it takes seconds to read; tests/cli/test_bad_input.py reads it
     code, out, err = layerimp_command("bench", *arguments)
     assert (code, out) == (2, "")
     assert said in err
@@ -196,7 +221,7 @@ def test_a_report_of_nothing(layerimp_command: Run, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
-    layerimp_command: Run, grid: Path, tmp_path: Path
+    layerimp_command: Run, grid: Path, computed: Path, tmp_path: Path
 ) -> None:
     """The forecast counts the cells that exist at most; after the run all cells are finished."""
     asked = ("bench", "--recipe", grid, "--output", tmp_path / "out")
@@ -214,7 +239,7 @@ def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
     before = foretold()
     assert not (tmp_path / "out").exists()
     assert all(finished == 0 < most for finished, most in before.values())
-    assert layerimp_command(*asked, "--workers", 0)[0] == 0
+    shutil.copytree(computed, tmp_path / "out")
     stamp = (tmp_path / "out" / FILE).stat().st_mtime_ns
     after = foretold()
     assert all(finished == most <= before[kind][1] for kind, (finished, most) in after.items())
@@ -267,9 +292,10 @@ def test_an_interrupted_grid_says_what_is_kept(
     assert (code, err.splitlines()[-1]) == (130, f"layerimp: interrupted; {kept}")
 
 
-def test_a_kill_and_a_second_start(layerimp_command: Run, grid: Path, tmp_path: Path) -> None:
+def test_a_kill_and_a_second_start(layerimp_command: Run, grid: Path, computed: Path, tmp_path: Path) -> None:
     output, environment = tmp_path / "out", os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "layerimp", "bench", "--recipe", str(grid), "--output", str(output)]
+    asked = ("bench", "--recipe", str(grid), "--output", str(output), "--workers", "0")
+    command = [sys.executable, "-m", "layerimp", *asked]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     while not _started(output):
         with pytest.raises(subprocess.TimeoutExpired):  # it goes on
@@ -277,12 +303,11 @@ def test_a_kill_and_a_second_start(layerimp_command: Run, grid: Path, tmp_path: 
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = cells(output)
-    code, _, err = layerimp_command("bench", "--recipe", grid, "--output", output, "--workers", 0)
+    code, _, err = layerimp_command(*asked)
     assert code == 0, err
     after = cells(output)
     assert {key: after[key] for key in before} == before
-    layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "calm", "--workers", 0)
-    assert after == cells(tmp_path / "calm")
+    assert after == cells(computed)
     with sqlite3.connect(output / FILE) as connection:
         assert connection.execute("SELECT max(attempts) FROM cells").fetchone() == (1,)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
 import signal
-import subprocess
 import sys
+import time
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,32 +89,61 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
     assert not (tmp_path / "out").exists()
 
 
+def _slow_run(arguments: list[str], stage: str, at_work: Connection, said: Path) -> None:
+    """A real run, but for its scoring or its saving, which takes a minute once it has said that it is at work."""
+    from layerimp.cli import main
+    from layerimp.pipeline import output, scores
+
+    def work() -> None:
+        at_work.send("now")
+        # Many short sleeps: a signal that arrives just before a sleep, or at another thread, does not wake the sleeper.
+        for _ in range(6000):
+            time.sleep(0.01)
+
+    def save(_model: object, _tokenizer: object, directory: Path, **_options: object) -> None:
+        (directory / "x").write_text("x")
+        work()
+
+    if stage == "score":
+        scores.fill = lambda *_, **__: work()
+    else:
+        output.write = save
+    # Tests that are started in the background of a shell ignore Ctrl-C, and those under nohup ignore SIGHUP.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    sys.argv = arguments
+    main()
+
+
+@pytest.fixture(scope="module")
+def ready() -> ForkServerContext:
+    """Makes processes that have everything imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["layerimp.cli", "layerimp.pipeline.commands", "transformers.models.llama"])
+    return context
+
+
 @pytest.mark.parametrize(
     ("stage", "number"), [("score", signal.SIGINT), ("save", signal.SIGHUP), ("save", signal.SIGTERM)]
 )
-def test_an_interrupt_leaves_nothing(scoring: list[object], tmp_path: Path, stage: str, number: signal.Signals) -> None:
+def test_an_interrupt_leaves_nothing(
+    scoring: list[object], tmp_path: Path, stage: str, number: signal.Signals, ready: ForkServerContext
+) -> None:
     """A real signal in the middle of a real run."""
-    arguments = ["layerimp", "run", "--tasks", "none", *map(str, scoring), "--output", str(tmp_path / "out")]
-    # Many short sleeps: a signal that arrives just before a sleep, or at another thread, does not wake the sleeper.
-    slow = "import time, layerimp.pipeline.scores as s, layerimp.pipeline.output as p; "
-    # What is printed is for stderr; this is said on the real stdout.
-    slow += "import os; out = os.dup(1); "
-    slow += "work = lambda: (os.write(out, b'now\\n'), [time.sleep(0.01) for _ in range(6000)]); "
-    slow += {
-        "score": "s.fill = lambda *a, **k: work()",
-        "save": "p.write = lambda m, t, d, **k: ((d / 'x').write_text('x'), work())",
-    }[stage]
-    # Tests that are started in the background of a shell ignore Ctrl-C, and those under nohup ignore SIGHUP.
-    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    heard += "signal.signal(signal.SIGHUP, signal.SIG_DFL)"
-    program = f"import sys; {heard}; {slow}; from layerimp.cli import main; sys.argv = {arguments!r}; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "now\n"
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "layerimp: interrupted; nothing is left half-written"
-    assert list(tmp_path.iterdir()) == []
+    said, place = tmp_path / "said", tmp_path / "place"
+    place.mkdir()
+    arguments = ["layerimp", "run", "--tasks", "none", *map(str, scoring), "--output", str(place / "out")]
+    here, there = ready.Pipe(duplex=False)
+    process = ready.Process(target=_slow_run, args=(arguments, stage, there, said))
+    process.start()
+    there.close()
+    assert here.recv() == "now"
+    assert process.pid
+    os.kill(process.pid, number)
+    process.join(30)
+    assert process.exitcode == 130
+    assert said.read_text().splitlines()[-1] == "layerimp: interrupted; nothing is left half-written"
+    assert list(place.iterdir()) == []

@@ -101,9 +101,17 @@ def test_warnings_are_as_they_were() -> None:
     assert [str(one.message) for one in seen] == ["two"]
 
 
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, Any]:
+    """What two scorers say where nothing is done to the process."""
+    return dict(layerimp.score(tiny_model(), TEXT, ["block-influence", "gbis"]))
+
+
 @pytest.mark.parametrize("when", ["made", "first update", "end"])
 @each_misdeed
-def test_a_scorer_is_named_and_the_others_are_right(plugged: Plug, install: Install, misdeed: str, when: str) -> None:
+def test_a_scorer_is_named_and_the_others_are_right(
+    plugged: Plug, install: Install, undisturbed: dict[str, Any], misdeed: str, when: str
+) -> None:
     do = MISDEEDS[misdeed][0]
 
     class Bad(Step):
@@ -128,13 +136,12 @@ def test_a_scorer_is_named_and_the_others_are_right(plugged: Plug, install: Inst
             return found
 
     plugged(install("bad", dist="layerimp-b", layerimp_scorers=lambda: [Bad]))
-    expected = layerimp.score(tiny_model(), TEXT, ["block-influence", "gbis"])
     state = ProcessState()
     with pytest.warns(PluginWarning) as seen:
         found = layerimp.score(tiny_model(), TEXT, ["bad", "block-influence", "gbis"])
     assert [str(one.message) for one in seen] == [told("scorer 'bad' (layerimp-b 1.2)", misdeed)]
     assert is_as_it_was(state)
-    assert {name: found[name] for name in expected} == expected
+    assert {name: found[name] for name in undisturbed} == undisturbed
     assert found["bad"].scores
 
 

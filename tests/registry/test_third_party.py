@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from layerimp_deepest import Deepest
 from layerimp_louder import Louder
 from layerimp_parameters import Parameters
 from layerimp_step import Step
+from parrot import ParrotConfig, ParrotForCausalLM
 from support.environment import Environment, copied
 
 import layerimp
@@ -63,16 +65,9 @@ def test_the_smallest_plugins_work_when_installed(
     assert counts["step"] < counts["original"]
 
 
-MAKE_PARROT = """
-import sys, torch
-from parrot import ParrotConfig, ParrotForCausalLM
-torch.manual_seed(0)
-ParrotForCausalLM(ParrotConfig()).save_pretrained(sys.argv[1])
-"""
-
-
 def test_a_made_up_architecture_is_taught(environment: Environment, calibration_file: Path, tmp_path: Path) -> None:
-    environment("python", "-c", MAKE_PARROT, tmp_path / "parrot")
+    torch.manual_seed(0)
+    ParrotForCausalLM(ParrotConfig()).save_pretrained(tmp_path / "parrot")
     tiny_tokenizer().save_pretrained(tmp_path / "parrot")
     told = json.loads(
         environment(

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -71,7 +72,12 @@ def write(axes: Axes, x: float, y: float, text: str, anchor: str = "left", **how
 
 def box(axes: Axes, x: float, y: float, width: float, height: float, **how: Any) -> None:
     """Draw a filled box from its top left corner."""
-    axes.add_patch(Rectangle((x, y), width, height, linewidth=0, clip_on=False, **how))
+    put(axes, Rectangle((x, y), width, height, linewidth=0, clip_on=False, **how))
+
+
+def put(axes: Axes, artist: Artist) -> None:
+    """Put something on a canvas, whose limits are fixed: `plot` and `add_patch` spend most of their time on limits."""
+    axes.add_artist(artist)
 
 
 def short(label: str, most: int = 24) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from layerimp.report.html.canvas import SMALL, TEXT, WIDE, Sheet, box, canvas, every, room, short, write
+from layerimp.report.html.canvas import SMALL, TEXT, WIDE, Sheet, box, canvas, every, put, room, short, write
 from layerimp.report.html.svg import ACCENT, CONTRARY, INK, LINE, MUTED, PAPER, TIP, Look
 
 _ROOM_FOR_TEXT, _ROOM_FOR_SMALL = 26, 56
@@ -123,7 +124,7 @@ def _square(axes: Axes, square: Square, x: float, y: float, wide: float, high: f
         thin = arm / 4
         for (colour, weight), slope in product(((PAPER, 4.5 * thin), (INK, 1.8 * thin)), (1, -1)):
             ends = [middle - arm, middle + arm], [centre - slope * arm, centre + slope * arm]
-            axes.plot(*ends, color=colour, linewidth=weight, clip_on=False)
+            put(axes, Line2D(*ends, color=colour, linewidth=weight, clip_on=False))
 
 
 def dots(
@@ -164,4 +165,4 @@ def dots(
 def _dots(axes: Axes, places: Sequence[float], y: float, radius: float, colour: str, **how: Any) -> None:
     """Dots of one size in a row; as markers, whose shape the picture holds but once."""
     style: dict[str, Any] = {"markersize": 2 * radius, "markeredgewidth": 0, "linestyle": "", "clip_on": False}
-    axes.plot(places, [y] * len(places), "o", color=colour, **style | how)
+    put(axes, Line2D(places, [y] * len(places), marker="o", color=colour, **style | how))

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 from support.made_up_grids import found_of, pictures, words
 
 from layerimp.report.findings import Contender
+from layerimp.report.html.figures import Drawn, Figures
 from layerimp.report.html.page import page
 from layerimp.report.html.svg import looks
+
+
+@pytest.fixture
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the pictures out, for tests of what is said beside them."""
+    monkeypatch.setattr(Figures, "_drawn", lambda *_, **__: Drawn(Markup()))
+
+
+@pytest.fixture(scope="module")
+def document_of() -> Callable[[str], str]:
+    """The page of a case, which is drawn once."""
+    return cache(lambda case: page(found_of(**EMPTY[case])))
 
 
 def test_names_cannot_act() -> None:
@@ -46,13 +62,13 @@ def test_names_cannot_act() -> None:
     assert document.count("&lt;script&gt;") > 20
 
 
-def test_healed_models_are_told_from_the_others() -> None:
-    found = found_of(healers=["linear", "rescale"])
+def test_healed_models_are_told_from_the_others(document_of: Callable[[str], str]) -> None:
+    found = found_of(**EMPTY["two healers"])
     styles = looks(list(found.design.scorers), found.design.baselines, found.design.healers)
     assert list(styles) == list(found.design.contenders)
     assert len(set(map(repr, styles.values()))) == len(styles)
     assert styles["avss+linear"].colour == styles["avss"].colour != styles["gbis"].colour
-    document = page(found)
+    document = document_of("two healers")
     said = words(document)
     assert "what is left is measured, as it is and healed by linear and rescale." in said
     assert "best baselines: " in said
@@ -68,6 +84,10 @@ def test_healed_models_are_told_from_the_others() -> None:
     assert "avss+linear" in pictures(document)[1][1]
     # Scores and removed blocks exist only for scorers, not for scorers with healers.
     assert all("+" not in picture for _, picture in pictures(document)[2:])
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_without_healers_nothing_is_said_of_healing() -> None:
     assert "heal" not in words(page(found_of())).lower()
 
 
@@ -75,6 +95,7 @@ def answer(**grid: Any) -> str:
     return words(page(found_of(**grid)).split('<section class="model"')[1].split("Quality of the pruned model")[0])
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_the_answer_says_who_and_whether_that_means_anything() -> None:
     assert "one draw of calibration text" in words(page(found_of(repeats=1)))
     said = answer(scorers=("gbis",))
@@ -117,12 +138,13 @@ EMPTY: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", EMPTY)
-def test_no_case_is_too_empty_or_too_full(case: str) -> None:
-    document = page(found_of(**EMPTY[case]))
+def test_no_case_is_too_empty_or_too_full(case: str, document_of: Callable[[str], str]) -> None:
+    document = document_of(case)
     assert all(alt for alt, _ in pictures(document))
     assert not re.search(r"\b(nan|None|inf)\b", words(document))
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_a_model_without_findings_is_named() -> None:
     assert "Nothing is known of this model yet." in words(page(found_of(only=())))
     assert "It is not known yet what is retained" in words(page(found_of(only=("scoring", "planning"))))

@@ -1,0 +1,30 @@
+"""The removals of a run's plans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import layerimp
+from layerimp.pipeline import removals
+from layerimp.recipe import make_recipe
+
+
+def test_plans_that_remove_the_same_share_one_removal(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared, true = [], removals.prepare
+
+    def counting(stack: Any, blocks: Any) -> Any:
+        prepared.append(list(blocks))
+        return true(stack, blocks)
+
+    monkeypatch.setattr(removals, "prepare", counting)
+    scorers = {"depth": {}, "again": {"name": "depth"}}
+    asked = {"model": str(model_dir), "scorers": scorers, "baselines": [], "tasks": [], "count": 1}
+    report = layerimp.run(
+        make_recipe({**asked, "evaluators": ["footprint"], "calibration": {"samples": 4, "max_length": 16}})
+    )
+    assert len(prepared) == 1
+    assert report.plans["again"].blocks == report.plans["depth"].blocks == prepared[0]
+    assert report.sizes["again"] == report.sizes["depth"]
