@@ -36,7 +36,7 @@ def quiet() -> Iterator[None]:
     level = hub.level
     verbosity = transformers.logging.get_verbosity()
     bars = transformers.logging.is_progress_bar_enabled()
-    _set_levels(hub, transformers.logging.ERROR, logging.CRITICAL)
+    _set_levels(hub, logging.ERROR, logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():

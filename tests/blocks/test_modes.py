@@ -20,7 +20,7 @@ def test_quiet_inside_quiet_changes_no_level(monkeypatch: pytest.MonkeyPatch) ->
     before = levels()
     with quiet():
         inside = levels()
-        assert inside == (transformers.logging.ERROR, logging.CRITICAL, False)
+        assert inside == (logging.ERROR, logging.CRITICAL, False)
         with monkeypatch.context() as patched:
             patched.setattr(logging.Logger, "setLevel", lambda *_args: pytest.fail("a level is set"))
             with quiet():
