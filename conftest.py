@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -57,6 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("last_bit"):
         last_bit.install()
         last_bit.follow()
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported, which stays: Trainer collects several times in each training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

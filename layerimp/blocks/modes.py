@@ -36,16 +36,22 @@ def quiet() -> Iterator[None]:
     level = hub.level
     verbosity = transformers.logging.get_verbosity()
     bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
+    _set_levels(hub, logging.ERROR, logging.CRITICAL)
     transformers.logging.disable_progress_bar()
-    hub.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("default", PluginWarning)  # layerimp's own warning, which users have to see
             yield
     finally:
-        transformers.logging.set_verbosity(verbosity)
-        hub.setLevel(level)
+        _set_levels(hub, verbosity, level)
         if bars:
             transformers.logging.enable_progress_bar()
+
+
+def _set_levels(hub: logging.Logger, verbosity: int, level: int) -> None:
+    """Set two levels, where they differ from what they are: each change clears the caches of all loggers."""
+    if transformers.logging.get_verbosity() != verbosity:
+        transformers.logging.set_verbosity(verbosity)
+    if hub.level != level:
+        hub.setLevel(level)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from layerimp.blocks.modes import quiet
 from layerimp.errors import SurgeryError
 from layerimp.surgery.config_edits import COMMON, COUNTS_LAYERS, FieldPath, Fields, Rewrites, leaves, write
 from layerimp.surgery.kept import KeptBlocks, Pair, same
-from layerimp.surgery.meta_model import Builder, Facts, facts
+from layerimp.surgery.meta_model import Builder, Facts, blocks_of, facts, lists_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -73,7 +74,8 @@ def shortened(stack: BlockStack, kept: Sequence[Pair], halves: Mapping[int, Halv
     Raises:
         SurgeryError: no such configuration was found; the error says what would be different.
     """
-    return _Search(stack, kept, halves).run()
+    with quiet():
+        return _Search(stack, kept, halves).run()
 
 
 class _Search:
@@ -86,16 +88,13 @@ class _Search:
         self.tries = 0
         self.error = ""
         try:
-            before = self.builder.build(self.model.config)
+            before = self.builder.describe(self.model.config, stack.path)
         except Exception as error:
             raise self._unbuilt(error) from error
-        blocks = _blocks_of(before, stack.path)
-        if len(blocks) != self.count:
+        if len(before.blocks) != self.count:
             raise SurgeryError(f"{self.name} is not built from its own configuration with {self.count} blocks")
-        self.kept = KeptBlocks(kept, [facts(block) for block in blocks], halves)
-        self.rest = facts(before, without=stack.path)
-        self.weights = {*before.state_dict(), *(f"{path}.class" for path, _ in before.named_modules())}
-        self.lists = {path: m for path, m in before.named_modules() if isinstance(m, nn.ModuleList)}
+        self.kept = KeptBlocks(kept, before.blocks, halves)
+        self.before = before
         self.whole = self.model.config.to_dict()
         self.where = _location(self.model.config, stack.config, self.name)
         # Lists with one entry per block follow the attention at first, and then the MLP if that fits better.
@@ -195,7 +194,7 @@ class _Search:
         except Exception as error:
             self.error = self.error or str(self._unbuilt(error))
             return None
-        blocks = _blocks_of(meta_model, self.stack.path)
+        blocks = blocks_of(meta_model, self.stack.path)
         if len(blocks) != len(self.kept):
             self.error = self.error or f"{self.name} builds {len(blocks)} blocks where {len(self.kept)} are kept"
             return None
@@ -216,17 +215,17 @@ class _Search:
 
     def _compare_rest(self, found: Shortened) -> None:
         """Compare the rest of the model: attributes, further lists and tables may change; classes must not."""
-        after_lists = {path: m for path, m in found.meta_model.named_modules() if isinstance(m, nn.ModuleList)}
-        for path, modules in self.lists.items():
+        after_lists = lists_of(found.meta_model)
+        for path, length in self.before.lists.items():
             other = after_lists.get(path)
             if path == self.stack.path or path.startswith(f"{self.stack.path}.") or other is None:
                 continue
-            if len(modules) == self.count and len(other) == len(self.kept) < self.count:
+            if length == self.count and other == len(self.kept) < self.count:
                 found.parallel.append(path)
         rest = facts(found.meta_model, without=self.stack.path)
         beside = tuple(f"{path}." for path in found.parallel)
-        for name in sorted(self.rest.keys() | rest.keys()):
-            was, now = self.rest.get(name), rest.get(name)
+        for name in sorted(self.before.rest.keys() | rest.keys()):
+            was, now = self.before.rest.get(name), rest.get(name)
             if same(was, now) or (beside and name.startswith(beside)):
                 continue
             axis = _sliced_axis(was, now, self.count, len(self.kept))
@@ -234,7 +233,7 @@ class _Search:
                 found.tables[name] = axis
             elif name in rest and _is_attribute(found.meta_model, name):
                 found.outside[name] = now
-            elif name not in rest and name not in self.weights:
+            elif name not in rest and name not in self.before.names:
                 continue  # only the removed blocks used it
             else:
                 found.beside.append(f"{name} would change from {was} to {now}")
@@ -266,12 +265,6 @@ def _location(config: PretrainedConfig, part: PretrainedConfig, model: str) -> s
         if value is part:
             return name
     raise SurgeryError(f"the configuration that counts the blocks of {model} is no part of the model's own")
-
-
-def _blocks_of(model: nn.Module, path: str) -> list[nn.Module]:
-    """Return the modules of the list at `path`; empty if a model has no list there."""
-    found = dict(model.named_modules(remove_duplicate=False)).get(path)
-    return list(found) if isinstance(found, nn.ModuleList) else []
 
 
 def _sliced_axis(was: object, now: object, count: int, kept: int) -> int | None:

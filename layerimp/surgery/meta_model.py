@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +23,25 @@ Facts = dict[str, object]
 """The facts that distinguish a module: the classes of its parts, the shapes of weights, and plain attributes."""
 
 _PLAIN = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model as it is built from its configuration.
+
+    Attributes:
+        blocks: The facts of each block.
+        rest: The facts of the rest of the model.
+        names: The names of all weights, and those of the facts that give the classes of all modules.
+        lists: The number of modules in each list of modules, by path.
+        constants: Whether its constants could be computed.
+    """
+
+    blocks: Sequence[Facts]
+    rest: Facts
+    names: frozenset[str]
+    lists: Mapping[str, int]
+    constants: bool
 
 
 class Builder:
@@ -48,17 +67,45 @@ class Builder:
                 return built
         return self._build(config, _WithoutWeights() if self._constants else torch.device("meta"))
 
+    def describe(self, config: PretrainedConfig, path: str) -> Description:
+        """Build the model and describe it, or return the description of an equal model that was built before.
+
+        Args:
+            config: The configuration.
+            path: The path of the list of blocks.
+        """
+        key = (self._kind, type(config), config.to_json_string(), path, torch.get_default_dtype())
+        found = _DESCRIBED.pop(key, None)
+        if found is None:
+            built = self.build(config)
+            classes = (f"{part}.class" for part, _ in built.named_modules())
+            found = Description(
+                blocks=[facts(block) for block in blocks_of(built, path)],
+                rest=facts(built, without=path),
+                names=frozenset((*built.state_dict(), *classes)),
+                lists=lists_of(built),
+                constants=bool(self._constants),
+            )
+        _DESCRIBED[key] = found  # as the last one used
+        while len(_DESCRIBED) > _KEPT:
+            _DESCRIBED.pop(next(iter(_DESCRIBED)))
+        self._constants = found.constants
+        return found
+
     def _build(self, config: PretrainedConfig, context: AbstractContextManager[Any]) -> PreTrainedModel:
         with quiet(), context:
             return self._kind(reread(config))
 
 
+_DESCRIBED: dict[tuple[object, ...], Description] = {}
+"""The descriptions of the models that were described last, by all that they follow from."""
+_KEPT = 4
+
+
 def reread(config: PretrainedConfig) -> PretrainedConfig:
     """Return a configuration as it is read back from its file."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.json"
-        config.to_json_file(file)
-        return type(config).from_json_file(file)
+    fields = json.loads(config.to_json_string())
+    return type(config)(**type(config)._decode_special_floats(fields))
 
 
 class _WithoutWeights(TorchFunctionMode):
@@ -76,6 +123,17 @@ class _WithoutWeights(TorchFunctionMode):
         if self._FILLING.fullmatch(getattr(func, "__name__", "")):
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
+
+
+def blocks_of(model: nn.Module, path: str) -> list[nn.Module]:
+    """Return the modules of the list at `path`; empty if a model has no list there."""
+    found = dict(model.named_modules(remove_duplicate=False)).get(path)
+    return list(found) if isinstance(found, nn.ModuleList) else []
+
+
+def lists_of(model: nn.Module) -> dict[str, int]:
+    """Return the number of modules in each list of modules, by path."""
+    return {path: len(module) for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
 
 
 def facts(module: nn.Module, *, without: str = "") -> Facts:

@@ -21,6 +21,7 @@ from layerimp.blocks.equivalence import (
     stored_tensors,
 )
 from layerimp.blocks.halves import halves_of
+from layerimp.blocks.modes import quiet
 from layerimp.blocks.stack import BlockStack
 from layerimp.errors import LayerimpError, ModelError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
@@ -138,7 +139,7 @@ class Removal:
             SurgeryError: the pruned model computes something else. The model is then as before.
             NonFiniteError: the model gives a NaN or an infinity. It is then as before.
         """
-        with ExitStack() as undo:
+        with quiet(), ExitStack() as undo:
             if not self._settled(undo):
                 undo.close()
                 with in_float32(self.stack.model), ExitStack() as undone:

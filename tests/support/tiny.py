@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -118,11 +119,22 @@ def tiny(
     name: str = "llama", *, attention: str | None = None, dtype: torch.dtype = torch.float32, **changes: Any
 ) -> PreTrainedModel:
     """A random model of 4 blocks, the same each time; its branches are large enough to matter."""
-    kwargs = {} if attention is None else {"attn_implementation": attention}
-    config = AutoConfig.for_model(name.split(":")[0], **{**(ALL | UNPRUNABLE)[name], **changes})
-    auto = AutoModelForSequenceClassification if name in {*ENCODERS, "modernbert"} else AutoModelForCausalLM
     torch.manual_seed(0)
-    return grown(auto, config, dtype, **kwargs)
+    modes = torch.get_default_dtype(), torch.is_inference_mode_enabled()
+    key = name, attention, dtype, repr(sorted(changes.items())), modes
+    if key not in _MADE:
+        kwargs = {} if attention is None else {"attn_implementation": attention}
+        config = AutoConfig.for_model(name.split(":")[0], **{**(ALL | UNPRUNABLE)[name], **changes})
+        auto = AutoModelForSequenceClassification if name in {*ENCODERS, "modernbert"} else AutoModelForCausalLM
+        _MADE[key] = grown(auto, config, dtype, **kwargs)
+        if len(_MADE) > _KEPT:
+            del _MADE[next(iter(_MADE))]
+    return copy.deepcopy(_MADE[key])
+
+
+_MADE: dict[tuple[object, ...], PreTrainedModel] = {}
+"""The models made last, of which tests get copies: a copy takes half the time."""
+_KEPT = 16
 
 
 def classifier(name: str, **changes: Any) -> PreTrainedModel:
