@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,8 +105,10 @@ _KEPT = 4
 
 def reread(config: PretrainedConfig) -> PretrainedConfig:
     """Return a configuration as it is read back from its file."""
-    fields = json.loads(config.to_json_string())
-    return type(config)(**type(config)._decode_special_floats(fields))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"
+        config.to_json_file(file)
+        return type(config).from_json_file(file)
 
 
 class _WithoutWeights(TorchFunctionMode):
