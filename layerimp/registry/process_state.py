@@ -84,7 +84,7 @@ def _put_filters(filters: tuple[Any, ...]) -> None:
 
 
 def _handlers() -> dict[str, Any]:
-    return {number.name: signal.getsignal(number) for number in _SIGNALS}
+    return {name: signal.getsignal(number) for name, number in _SIGNALS.items()}
 
 
 def _put_handlers(handlers: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ def _generator(state: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(state), dtype=torch.uint8)
 
 
-_SIGNALS = [number for number in signal.Signals if number in signal.valid_signals()]
+_SIGNALS = {number.name: number for number in signal.Signals if number in signal.valid_signals()}
 _QUICK = (
     _Part("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
     _Part("whether gradients are computed", torch.is_grad_enabled, torch.set_grad_enabled),
