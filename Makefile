@@ -1,11 +1,10 @@
-# Thin recipes: set-up is an editable install, with the developer's tools only where they are needed. Python compiles what it
-# imports, in half of the time that pip takes to compile everything.
+# Thin recipes: set-up is an editable install, with the developer's tools only where they are needed.
 MODEL ?=
 CALIBRATION ?=
 ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet --no-compile --disable-pip-version-check)
+INSTALL := $(if $(shell command -v uv 2>/dev/null),uv pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet)
 
 .PHONY: run test
 .DEFAULT_GOAL := run
