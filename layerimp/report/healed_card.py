@@ -58,7 +58,7 @@ def healed_card(
         f"- **Method:** healer {escaped(healer.name)}, layerimp {__version__} ({done})",
         f"- **Text:** {text['tokens']:,} tokens (fingerprint {text['fingerprint']})",
         f"- **Recovered:** {escaped(recovered)}",
-        *("", "What follows this command describes the model before this healing:", ""),
+        *("", "Made from the checkpoint before by", ""),
         *fenced("bash", " ".join(map(shlex.quote, _command(recipe, healer)))),
         "",
         "",

@@ -51,10 +51,9 @@ def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, re
     costs, earlier = accuracy or loss, ""
     if recovered is not None and "healed_before" in costs:
         share = (costs["pruned"] - costs["healed_before"]) / (costs["pruned"] - costs["intact"])
-        worse = ", which made the model worse" if share > recovered else ""
-        earlier = f"; {share:.0%} had come back before this healing{worse}"
-        if costs["healed"] == costs["healed_before"]:
-            earlier = "; all of it before this healing, which changed nothing"
+        same = loss["healed"] == loss["healed_before"]
+        effect = ", which changed nothing" if same else ", which made the model worse" if share > recovered else ""
+        earlier = f"; {share:.0%} had come back before this healing{effect}"
     losses = ", ".join(f"{_named(model)} {value:.3f}" for model, value in loss.items())
     shares = ", ".join(f"{_named(model)} {value:.1%}" for model, value in (accuracy or {}).items())
     return f"{back} on the held-out rows ({shares and f'accuracy: {shares}; '}nats per prediction: {losses}){earlier}"
