@@ -37,9 +37,8 @@ from layerimp.errors import LayerimpError
 from layerimp.healing.engine import heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.rescoring import rescoring
-from layerimp.pipeline.resolve import made_pruner
-from layerimp.pipeline.scores import scorers_of
+from layerimp.pipeline.resolve import create_pruner
+from layerimp.pipeline.scores import rescoring, scorers_of
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Scoring, count_of
 from layerimp.recipe import ComponentSpec, make_recipe
@@ -94,7 +93,7 @@ class Bench:
     def _plans(self, text: CalibrationSet, method: str, cuts: Cuts) -> Iterator[tuple[str, list[Step]]]:
         """Return the steps that a method takes, by count; the longest of nested plans serves all counts."""
         scorer, pruner_spec = read_method(method)
-        pruner = made_pruner(pruner_spec, cuts)
+        pruner = create_pruner(pruner_spec, cuts)
         scoring = self._scoring(text, scorer, cuts)
         budgets = {name: Budget.exactly(count, len(self.stack), cuts=cuts) for name, count in self.counts.items()}
         longest = pruner.within_budget(scoring, max(budgets.values(), key=lambda budget: budget.count))
@@ -108,7 +107,7 @@ class Bench:
         selection = Selection.of(make_recipe({"scorers": [scorer]}), SILENT)
         scorers, seams = scorers_of(candidates((), len(self.stack), cuts), selection, scorer)
         first = measure(self.stack, text, scorers, seams=seams)[scorer]
-        asked = rescoring(self.stack, text, first, selection, scorer, SILENT, cuts=cuts)
+        asked = rescoring(self.stack, text, first, selection, scorer, cuts)
         known: dict[Any, Importance] = {}
 
         def scoring(removed: Sequence[Step]) -> Importance:

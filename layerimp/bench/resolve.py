@@ -19,7 +19,7 @@ from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import configuration, float32_stands_in, stored_in
 from layerimp.pipeline.healing import healers_of
-from layerimp.pipeline.resolve import anywhere, made_pruner
+from layerimp.pipeline.resolve import anywhere, create_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
 from layerimp.registry.assets import located
@@ -145,7 +145,7 @@ def _for_one_block(spec: ComponentSpec) -> Scorer | None:
 
 
 def _chooser(spec: ComponentSpec, cuts: Cuts) -> Chooser:
-    pruner = made_pruner(spec, cuts)
+    pruner = create_pruner(spec, cuts)
     return Chooser(spec=spec, nested=pruner.nested, code=_code_of(pruner))
 
 

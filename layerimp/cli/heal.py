@@ -63,25 +63,25 @@ def heal(
         raise OptionError("heal repairs a pruned checkpoint: name it with --model")
     if given["output"] is None:
         raise OptionError("heal writes a checkpoint: name a directory with --output")
-    made, allowed = recipe_from(**given), permissions(**given)
+    recipe, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import show_healing
-    from layerimp.pipeline.heal_checkpoint import heal_checkpoint
+    from layerimp.pipeline.heal_checkpoint import HealingRequest, heal_checkpoint
     from layerimp.pipeline.heal_forecast import foretell_healing
     from layerimp.steps import read_steps
 
-    gone = None if removed is None else read_steps(removed, what="--removed")
+    steps = None if removed is None else read_steps(removed, what="--removed")
     screen = Screen(json=json)
-    what: dict[str, Any] = {"teacher": teacher, "removed": gone, "healer": healer, "options": options}
+    request = HealingRequest(recipe, teacher, steps, healer, options)
     if dry_run:
-        show_healing(foretell_healing(made, **what, permissions=allowed, progress=screen), screen)
+        show_healing(foretell_healing(request, permissions=allowed, progress=screen), screen)
         return 0
-    found = heal_checkpoint(made, **what, permissions=allowed, progress=screen)
-    with after_writing(made.output):
+    report = heal_checkpoint(request, permissions=allowed, progress=screen)
+    with after_writing(recipe.output):
         if json:
-            screen.print_json(found)
+            screen.print_json(report)
         else:
-            screen.print_text("".join(f"{line}\n" for line in _lines(found)))
+            screen.print_text("".join(f"{line}\n" for line in _lines(report)))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.snapshot import leaving_no_trace
@@ -33,8 +34,11 @@ class Evaluation:
         model: The model, which may be pruned and restored between two measurements.
         tokenizer: The model's tokenizer.
         progress: Where to report progress.
-        failed: Receives the reason for each evaluator that failed, by label.
+        failed: By label, why an evaluator failed before; it is not run.
         intact_name: The name of the intact model for users.
+
+    Attributes:
+        failed: By label, why an evaluator failed, before or since.
     """
 
     def __init__(
@@ -42,22 +46,25 @@ class Evaluation:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         progress: Progress,
-        failed: dict[str, str],
         *,
+        failed: Mapping[str, str] = MappingProxyType({}),
         intact_name: str = ORIGINAL,
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
-        self._progress, self._failed, self._intact_name = progress, failed, intact_name
+        self._progress, self._intact_name = progress, intact_name
+        self.failed = dict(failed)
         self._stored: dict[str, StoredMetrics] = {}
 
     def beside(self, model: PreTrainedModel) -> Evaluation:
-        """Return the same evaluation for another model, such as a healed one."""
-        return Evaluation(model, self._tokenizer, self._progress, self._failed)
+        """Return the same evaluation for another model, such as a healed one; both know which evaluators failed."""
+        beside = Evaluation(model, self._tokenizer, self._progress)
+        beside.failed = self.failed
+        return beside
 
-    def of(self, evaluators: dict[str, Evaluator], kind: str, who: str = ORIGINAL) -> list[Metric]:
+    def of(self, evaluators: Mapping[str, Evaluator], kind: str, who: str = ORIGINAL) -> list[Metric]:
         """Run the evaluators of a kind on the model in its current state. The intact model's quality is stored.
 
-        An evaluator that fails is removed from `evaluators`, and the others go on.
+        An evaluator that fails is not run again, and the others go on.
 
         Args:
             evaluators: The evaluators, by label.
@@ -69,8 +76,9 @@ class Evaluation:
             NonFiniteError: the only evaluator returned a NaN.
         """
         found: dict[tuple[str, str], Metric] = {}
-        for label in [label for label, evaluator in evaluators.items() if evaluator.kind == kind]:
-            evaluator = evaluators[label]
+        for label, evaluator in evaluators.items():
+            if evaluator.kind != kind or label in self.failed:
+                continue
             shown = self._intact_name if who == ORIGINAL else who
             evaluator.progress = About(self._progress, shown)
             with leaving_no_trace(self._model, self._progress, named("evaluator", label, type(evaluator))):
@@ -79,10 +87,9 @@ class Evaluation:
                         metrics = self._metrics(label, evaluator, who)
                         found |= _by_task(metrics, "" if label == evaluator.name else f" ({label})", found)
                 except (PluginError, NonFiniteError) as error:
-                    if not error.names_plugin or len(evaluators) == 1:
+                    if not error.names_plugin or evaluators.keys() <= {label, *self.failed}:
                         raise
-                    del evaluators[label]
-                    self._failed[label] = str(error)
+                    self.failed[label] = str(error)
                     self._progress.note(f"the evaluator {label} is left out: {error}")
         return list(found.values())
 

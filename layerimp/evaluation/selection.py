@@ -82,28 +82,26 @@ def _made(
 
 
 def fitting(
-    evaluators: dict[str, Evaluator],
-    model: PreTrainedModel,
-    progress: Progress,
-    *,
-    lenient: bool,
-    failed: dict[str, str] | None = None,
-) -> dict[str, Evaluator]:
-    """Return the evaluators that can measure a model.
+    evaluators: Mapping[str, Evaluator], model: PreTrainedModel, progress: Progress, *, lenient: bool
+) -> tuple[dict[str, Evaluator], dict[str, str]]:
+    """Choose the evaluators that can measure a model.
 
     Args:
         evaluators: The evaluators, by label.
         model: The model.
         progress: Where to report what is left out.
         lenient: Whether to leave out tasks that do not fit the model, because they are only defaults.
-        failed: Receives the reason for each evaluator that failed and was left out, by label.
+
+    Returns:
+        The evaluators that fit, and for each that failed and was left out, the reason; both by label.
 
     Raises:
         PluginError: an evaluator failed, and there is no other.
         ModelError: a requested evaluator cannot measure this model.
         TaskError: a requested evaluator cannot measure this model on one of its tasks.
     """
-    found = {}
+    fit: dict[str, Evaluator] = {}
+    failed: dict[str, str] = {}
     for label, evaluator in evaluators.items():
         try:
             with attributing("evaluator", label, type(evaluator)):
@@ -112,15 +110,14 @@ def fitting(
             if not lenient or "tasks" not in evaluator.Config.model_fields:
                 raise
             progress.note(f"no tasks: {error}")
-            continue
         except PluginError as error:
-            if failed is None or len(evaluators) == 1:
+            if len(evaluators) == 1:
                 raise
             failed[label] = str(error)
             progress.note(f"the evaluator {label} is left out: {error}")
-            continue
-        found[label] = evaluator
-    return found
+        else:
+            fit[label] = evaluator
+    return fit, failed
 
 
 def _knows_training(spec: ComponentSpec) -> bool:

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from layerimp.defaults import RATIO
 from layerimp.errors import OptionError
 from layerimp.models.loading import blocks_stated, count_blocks
+from layerimp.pipeline.resolve import default_ratio
 from layerimp.pruner import Budget, PrunePlan
 
 if TYPE_CHECKING:
     from layerimp.recipe import Permissions, Recipe
-
-
-def default_ratio(recipe: Recipe) -> float | None:
-    """The share of the blocks to remove; None if the recipe names another amount, or blocks."""
-    return RATIO if not recipe.names_amount and not recipe.blocks else recipe.ratio
 
 
 def budget_of(recipe: Recipe, num_blocks: int) -> Budget:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,16 @@ from layerimp.blocks.equivalence import TOLERANCE, deviation, last_hidden, requi
 from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.modes import quiet
 from layerimp.checkpoint.copying import copy_weights, require_same_bytes
-from layerimp.errors import CheckpointError, OutputError, SurgeryError, one_line
+from layerimp.errors import CheckpointError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF, stored_dtype
 from layerimp.models.sizing import shapes_only
 from layerimp.models.stored_weights import Stored, WeightNames
 from layerimp.models.streaming import StreamedBlocks, open_streamed
 from layerimp.pipeline.ahead import check_plans
-from layerimp.pipeline.output import begin_checkpoint, describe_checkpoint
-from layerimp.pipeline.removals import forget_dropped
+from layerimp.pipeline.checkpoints import checkpoint_path, describe_checkpoint
+from layerimp.pipeline.removals import Choice, check_room
+from layerimp.pipeline.run import PrunedModel, Results
 from layerimp.recipe import check_label, size_in_bytes
 from layerimp.report.data import Size
 from layerimp.steps import named
@@ -31,32 +33,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from layerimp.blocks.stack import BlockStack
+    from layerimp.pipeline.run import Run
     from layerimp.pipeline.stages import Loaded
     from layerimp.progress import Progress
-    from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe
-    from layerimp.report.data import Report
-    from layerimp.scoring.selection import Selection
     from layerimp.surgery.removal import Removal
 
 
-def prune_files(
-    report: Report,
-    loaded: Loaded,
-    plans: Mapping[str, PrunePlan],
-    selection: Selection,
-    stage: Path | None,
-    progress: Progress,
-    *,
-    command: str,
-) -> dict[str, PreTrainedModel]:
+def prune_files(run: Run, choice: Choice) -> Results:
     """Write the checkpoint of each plan of a streamed model; see `write_pruned`. Without a stage nothing is written.
 
-    The report then holds the plans that could be carried out, the sizes of what they leave, and the checkpoints, whose
-    cards name the command.
-
     Returns:
-        The pruned models, by label, on the meta device.
+        The results, with the pruned models on the meta device, the checkpoints and their sizes.
 
     Raises:
         OptionError: a plan removes nothing, is for another number of blocks, or has a label that cannot be one; or
@@ -65,31 +53,35 @@ def prune_files(
         OutputError: there is no room for the checkpoints, or they cannot be written.
         NonFiniteError: a weight is a NaN or an infinity.
     """
-    check_plans(plans, len(loaded.stack))
+    loaded = run.loaded
+    check_plans(choice.plans, len(loaded.stack))
     if getattr(loaded.model.config, "auto_map", None):
         raise SurgeryError(f"{type(loaded.model).__name__} comes with code of its own, and is not pruned in files")
-    prepared: dict[str, tuple[Removal, dict[str, Stored]]] = {}
-    for label, plan in plans.items():
+    models: dict[str, PrunedModel] = {}
+    tensors: dict[str, dict[str, Stored]] = {}
+    for label, plan in choice.plans.items():
         check_label(label)
-        with selection.excusing(label):
+        with run.selection.excusing(label):
             removal = prepare(loaded.stack, plan.blocks)
-            prepared[label] = removal, kept_tensors(loaded.stack, removal)
-            report.plans[label] = plan
-    forget_dropped(report, selection)
-    models = {label: _described(loaded.model, removal) for label, (removal, _) in prepared.items()}
-    if stage is None:
-        report.sizes |= {label: Size.of(find_blocks(model)) for label, model in models.items()}
-        return models
-    need = sum(one.bytes for _, tensors in prepared.values() for one in tensors.values())
-    if need > (free := shutil.disk_usage(stage).free):
-        raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
-    with progress.stage("check the weights that were not read"):
+            tensors[label] = kept_tensors(loaded.stack, removal)
+            beside = _described(loaded.model, removal)
+            size = Size.of(find_blocks(beside))
+            models[label] = PrunedModel(plan, size, removal, beside, reached=choice.reached.get(label, ()))
+    run.selection.need_any()
+    results = Results(choice.importance, models)
+    if run.stage is None:
+        return results
+    check_room(run, sum(tensor.bytes for kept in tensors.values() for tensor in kept.values()))
+    with run.progress.stage("check the weights that were not read"):
         _streamed(loaded.stack).refuse_non_finite_rest()
-    for label, (removal, tensors) in prepared.items():
-        directory = begin_checkpoint(report, label, stage)
-        report.sizes[label] = Size.of(write_pruned(loaded, removal, tensors, directory, report.recipe, progress))
-        describe_checkpoint(report, label, directory, command)
-    return models
+    written: dict[str, PrunedModel] = {}
+    for label, model in models.items():
+        directory = run.stage / checkpoint_path(label)
+        directory.mkdir(parents=True)
+        size = Size.of(write_pruned(loaded, model.removal, tensors[label], directory, run.recipe, run.progress))
+        written[label] = replace(model, size=size)
+        describe_checkpoint(run, replace(results, models=written), label)
+    return replace(results, models=written, checkpoints={label: checkpoint_path(label) for label in written})
 
 
 def _described(model: PreTrainedModel, removal: Removal) -> PreTrainedModel:
@@ -112,7 +104,7 @@ def write_pruned(
         removal: What goes, and the configuration of what is left.
         tensors: The tensors that stay; see `kept_tensors`.
         directory: An empty directory.
-        recipe: The run; says how large a file gets, and whether the copied bytes are compared.
+        recipe: Says how large a file gets, and whether the copied bytes are compared.
         progress: Where to report progress.
 
     Returns:
@@ -125,7 +117,7 @@ def write_pruned(
             checkpoint loads with the wrong number of blocks.
         OutputError: the checkpoint cannot be written.
     """
-    size = sum(one.bytes for one in tensors.values())
+    size = sum(tensor.bytes for tensor in tensors.values())
     with progress.stage("copy the weights", size, unit_bytes=1) as advance:
         limit = None if recipe.max_shard_size is None else size_in_bytes(recipe.max_shard_size)
         copy_weights(tensors, directory, max_bytes=limit, advance=advance)
@@ -145,23 +137,23 @@ def kept_tensors(stack: BlockStack, removal: Removal) -> dict[str, Stored]:
     Raises:
         SurgeryError: something beside the blocks is cut, or the name of a tensor does not tell its block.
     """
-    found = removal.shortened
-    if found is None:
+    shortened = removal.shortened
+    if shortened is None:
         return dict(_weights(stack))
-    if beside := [*found.tables, *found.parallel]:
+    if beside := [*shortened.tables, *shortened.parallel]:
         raise SurgeryError(
             f"{beside[0]} has a part for each block, and is not cut in files; --no-stream removes {named(removal.gone)}"
         )
-    names = WeightNames(found.meta_model)
+    names = WeightNames(shortened.meta_model)
     kept: dict[str, Stored] = {}
-    for key, one in _weights(stack).items():
-        inside = {target for target in one.targets if target.startswith(f"{stack.path}.")}
+    for key, tensor in _weights(stack).items():
+        inside = {target for target in tensor.targets if target.startswith(f"{stack.path}.")}
         if not inside:
             if names.targets(key):
-                kept[key] = one
+                kept[key] = tensor
             continue
         for new in _places(stack, removal, inside):
-            kept[_renamed(key, stack.path, inside, new, names)] = one
+            kept[_renamed(key, stack.path, inside, new, names)] = tensor
     return kept
 
 

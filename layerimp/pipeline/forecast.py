@@ -4,36 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from layerimp._paths import expanded
 from layerimp.blocks.memory import free_bytes
-from layerimp.errors import OptionError, SurgeryError
-from layerimp.evaluation.selection import compares, prepared
+from layerimp.errors import SurgeryError
 from layerimp.models.dtypes import name_of
-from layerimp.pipeline.ahead import budget_of, check_plans
+from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.durations import ROUGHLY, Durations
-from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.outline import Outline
-from layerimp.pipeline.output import check_output
-from layerimp.pipeline.resolve import made_pruner, resolve, told
+from layerimp.pipeline.prepare import prepare
+from layerimp.pipeline.resolve import create_pruner, row_length
 from layerimp.pipeline.scores import scorers_of
-from layerimp.pipeline.stages import check_calibration, row_length
-from layerimp.pipeline.streaming import is_run_streamed, is_streamed
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
 from layerimp.report.conversion import finite
 from layerimp.report.data import MARKER, PAGE
 from layerimp.scorer import Importance
 from layerimp.scoring.passes import Pass, shared_passes
-from layerimp.scoring.selection import Selection
 from layerimp.scoring.series import ScoredSeries
 from layerimp.steps import candidates, named, removed_by
 
 if TYPE_CHECKING:
-    from layerimp.evaluator import Evaluator
-    from layerimp.healer import Healer
+    from layerimp.pipeline.prepare import Prepared
     from layerimp.progress import Progress
     from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Permissions, Recipe
@@ -46,6 +39,7 @@ if TYPE_CHECKING:
         TimeForecast,
         WrittenFile,
     )
+    from layerimp.scoring.selection import Selection
     from layerimp.steps import Step, Sublayer
 
 Command = Literal["run", "prune"]
@@ -73,76 +67,65 @@ def foretell(
     Raises:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
-    recipe = resolve(asked)
-    made = healers_of(recipe.healers, recipe.heal_text)
-    scored = command == "run" or (plans is None and not recipe.names_all)
-    reads = ["calibration"] * scored + ["tasks"] * (command == "run")
-    if by_default := told(asked, recipe, reads):
-        progress.note(by_default)
-    if command == "prune" and recipe.output is None:
-        raise OptionError("prune writes a checkpoint: name a directory with --output")
-    check_output(recipe)
-    if scored:
-        check_calibration(recipe, permissions, progress)
-    selection = Selection.of(recipe, progress)
-    evaluators = prepared(recipe, permissions, progress) if command == "run" else {}
-    decide = partial(is_run_streamed, evaluators=evaluators) if command == "run" else is_streamed
-    streamed = may_stream and decide(recipe, progress=progress)
-    if command == "run" and compares(recipe, evaluators):
-        selection.add_baselines(recipe)
-    outline = Outline.of(recipe.model, trust_remote_code=permissions.trust_remote_code)
-    length = row_length(recipe.calibration, outline.stack.model) if scored else 0
-    healers = made if command == "run" and not streamed else {}
-    return _Foretelling(
-        command, recipe, plans, outline, selection, evaluators, healers, scored, streamed, length, permissions
-    ).document()
+    prepared = prepare(command, asked, permissions, progress, plans)
+    outline = Outline.of(prepared.recipe.model, trust_remote_code=permissions.trust_remote_code)
+    length = row_length(prepared.recipe.calibration, outline.stack.model) if "calibration" in prepared.reads else 0
+    return _Foretelling(prepared, outline, length, streamed=may_stream and prepared.streamed).document()
 
 
 @dataclass(frozen=True)
 class _Foretelling:
-    """The inputs of a forecast."""
+    """The inputs of a forecast: a prepared command, its model, and the tokens in a row of its text."""
 
-    command: Command
-    recipe: Recipe
-    plans: Mapping[str, PrunePlan] | None
+    prepared: Prepared
     outline: Outline
-    selection: Selection
-    evaluators: Mapping[str, Evaluator]
-    healers: Mapping[str, Healer]
-    scored: bool
-    streamed: bool
     length: int
-    permissions: Permissions
+    streamed: bool
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return self.prepared.recipe
+
+    @property
+    def selection(self) -> Selection:
+        """The scorers."""
+        return self.prepared.selection
+
+    @property
+    def scored(self) -> bool:
+        """Whether blocks are scored."""
+        return "calibration" in self.prepared.reads
 
     def document(self) -> Forecast:
         """Make the forecast."""
-        recipe, outline = self.recipe, self.outline
-        gone, counts = self._gone()
+        recipe, outline, evaluated = self.recipe, self.outline, self.prepared.command == "run"
+        removed, counts = self._removed()
         passes = self._passes() if self.scored else []
         rescorings = self._rescorings(counts[1]) if self.scored else 0
-        cache = self._size("kv-cache", gone, counts)
-        sizes = self._size("bytes", gone, counts)
+        cache = self._size("kv-cache", removed, counts)
+        sizes = self._size("bytes", removed, counts)
         assert sizes is not None
-        parameters = self._size("parameters", gone, counts)
+        parameters = self._size("parameters", removed, counts)
         assert parameters is not None
         return {
             "schema_version": "layerimp.forecast/1",
-            "command": self.command,
+            "command": self.prepared.command,
             "model": recipe.model,
             "num_blocks": len(outline.stack),
             "scorers": [label for label in self.selection.specs if label not in self.selection.baselines]
             if self.scored
             else [],
             "baselines": list(self.selection.baselines),
-            "healers": list(recipe.healers) if self.command == "run" else [],
-            "tasks": list(recipe.tasks or ()) if self.command == "run" else [],
+            "healers": list(self.prepared.healers),
+            "tasks": list(recipe.tasks or ()) if evaluated else [],
             "removed": {"least": counts[0], "most": counts[1]},
             "parameters": parameters,
             "bytes": sizes,
             "kv_bytes_per_token": cache,
             "text": recipe.calibration.source if self.scored else None,
             "tokens": recipe.calibration.samples * self.length,
-            "passes": [self._pass(one) for one in passes],
+            "passes": [self._pass(each) for each in passes],
             "rescorings": rescorings,
             "memory": self._memory(),
             "time": self._time(passes, rescorings, counts[1]),
@@ -150,15 +133,15 @@ class _Foretelling:
             "notes": self._notes(),
         }
 
-    def _gone(self) -> tuple[list[frozenset[Sublayer]], tuple[int, int]]:
+    def _removed(self) -> tuple[list[frozenset[Sublayer]], tuple[int, int]]:
         """Return the sublayers that each plan removes, as far as they are named, and the least and most steps."""
         count, recipe = len(self.outline.stack), self.recipe
-        if self.plans is not None:
-            check_plans(self.plans, count)
-            for plan in self.plans.values():
+        if self.prepared.plans is not None:
+            plans = self.prepared.plans.values()
+            for plan in plans:
                 self._refuse(plan.blocks)
-            lengths = [len(plan.blocks) for plan in self.plans.values()]
-            return [removed_by(plan.blocks) for plan in self.plans.values()], (min(lengths), max(lengths))
+            lengths = [len(plan.blocks) for plan in plans]
+            return [removed_by(plan.blocks) for plan in plans], (min(lengths), max(lengths))
         if recipe.targets:
             goal = Goal.by_arithmetic(
                 recipe, self.outline.ledger, type(self.outline.stack.model).__name__, streamed=self.streamed
@@ -184,17 +167,19 @@ class _Foretelling:
             count, len(self.outline.stack), protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts
         )
 
-    def _size(self, quantity: str, gone: Sequence[frozenset[Sublayer]], counts: tuple[int, int]) -> SizeForecast | None:
+    def _size(
+        self, quantity: str, removed: Sequence[frozenset[Sublayer]], counts: tuple[int, int]
+    ) -> SizeForecast | None:
         """Forecast a size before and after pruning; None if the size of the cache is not known."""
         ledger = self.outline.ledger
         whole = ledger.left(()).of(quantity)
         if finite(whole) is None:
             return None
-        if gone:
-            left = [ledger.left(one).of(quantity) for one in gone]
+        if removed:
+            left = [ledger.left(sublayers).of(quantity) for sublayers in removed]
         else:
             budget = self._budget(counts[1])
-            free = {one for one in ledger.sublayers if one.block not in budget.protected} | removed_by(budget.forced)
+            free = {part for part in ledger.sublayers if part.block not in budget.protected} | removed_by(budget.forced)
             most = ledger.removable(quantity, free)[counts[1]]
             left = [whole - most, whole - ledger.removable(quantity, free, lightest=True)[counts[0]]]
         return {"original": whole, "pruned": {"least": round(min(left), 6), "most": round(max(left), 6)}}
@@ -204,23 +189,23 @@ class _Foretelling:
         blocks, seams = steps = candidates((), len(self.outline.stack), self.recipe.cuts)
         for label in list(self.selection.specs):
             with self.selection.excusing(label):
-                one, other = scorers_of(steps, self.selection, label)
-                ScoredSeries("seams", seams, other, "seam").check()
-                for each in shared_passes({(label, 0): one[label]}) if self.streamed else ():
+                of_blocks, of_seams = scorers_of(steps, self.selection, label)
+                ScoredSeries("seams", seams, of_seams, "seam").check()
+                for each in shared_passes({(label, 0): of_blocks[label]}) if self.streamed else ():
                     each.check_streaming()
         self.selection.need_any()
-        scorers = {(label, 0): one for label, one in self.selection.made(len(blocks)).items()}
+        scorers = {(label, 0): scorer for label, scorer in self.selection.made(len(blocks)).items()}
         if seams:
-            scorers |= {(label, 1): one for label, one in self.selection.made(len(seams)).items()}
+            scorers |= {(label, 1): scorer for label, scorer in self.selection.made(len(seams)).items()}
         return shared_passes(scorers)
 
-    def _pass(self, one: Pass) -> PassForecast:
+    def _pass(self, each: Pass) -> PassForecast:
         units = sum(map(len, candidates((), len(self.outline.stack), self.recipe.cuts)))
-        work = one.sweep.work(units)
+        work = each.sweep.work(units)
         passes = (None, None) if work is None else (work.backbone, work.head)
         return {
-            "sweep": type(one.sweep).__name__,
-            "scorers": list(dict.fromkeys(label for label, _ in one.scorers)),
+            "sweep": type(each.sweep).__name__,
+            "scorers": list(dict.fromkeys(label for label, _ in each.scorers)),
             "backbone": passes[0],
             "head": passes[1],
         }
@@ -228,7 +213,7 @@ class _Foretelling:
     def _rescorings(self, count: int) -> int:
         """Count how often the pruner would score the pruned model, for all scorers, by a trial with equal scores."""
         num_blocks, cuts = len(self.outline.stack), self.recipe.cuts
-        pruner: Pruner = made_pruner(self.recipe.pruner, cuts)
+        pruner: Pruner = create_pruner(self.recipe.pruner, cuts)
         seen: set[frozenset[Sublayer]] = set()
 
         def scoring(removed: Sequence[Step]) -> Importance:
@@ -240,7 +225,7 @@ class _Foretelling:
         return len(seen - {frozenset()}) * len(self.selection.specs)
 
     def _memory(self) -> MemoryForecast:
-        place, dtype = self.outline.computed_in(self.recipe, self.permissions)
+        place, dtype = self.outline.computed_in(self.recipe, self.prepared.permissions)
         whole, held = self.outline.ledger.left(()).parameters, self.outline.held_if_streamed(place)
         weights = (held if self.streamed else whole) * dtype.itemsize
         # The pruned files are tried even if they are not compared.
@@ -257,17 +242,21 @@ class _Foretelling:
     def _time(self, passes: Sequence[Pass], rescorings: int, most: int) -> TimeForecast:
         """Estimate the times of the stages."""
         recipe, durations = self.recipe, Durations(self.outline, self.recipe, self.length)
-        scoring = durations.scoring([self._pass(one) for one in passes])
+        scoring = durations.scoring([self._pass(each) for each in passes])
         again = None
         if scoring is not None:
             again = scoring * rescorings / max(1, len(self.selection.specs))
-            if (rows := made_pruner(recipe.pruner, recipe.cuts).rescored_rows) is not None:
+            if (rows := create_pruner(recipe.pruner, recipe.cuts).rescored_rows) is not None:
                 again *= min(1.0, rows / recipe.calibration.samples)
-        healers, pruned = list(self.healers.values()), len(self.selection.specs)
+        healers, pruned = [] if self.streamed else list(self.prepared.healers.values()), len(self.selection.specs)
         gaps = -(-most // 2)  # blocks that go are often neighbours
         healing, searched = durations.healing(healers, gaps) if healers else 0.0, recipe.keep is not None
         # Without evaluators of tasks, a search measures on held-out text, which is not known yet.
-        each = durations.evaluation(self.evaluators, self.permissions) if recipe.tasks or not searched else None
+        each = (
+            durations.evaluation(self.prepared.evaluators, self.prepared.permissions)
+            if recipe.tasks or not searched
+            else None
+        )
         models = 1 + pruned * (1 + len(healers))
         return {
             "block_ms": finite(durations.block and 1000 * durations.block) if passes or healers else None,
@@ -284,12 +273,11 @@ class _Foretelling:
             return []
         output = expanded(self.recipe.output).absolute()
         files = [MARKER, *(["scores.json"] if self.scored else []), "plan.json", "metrics.json"]
-        files += [PAGE] if self.command == "run" else []
+        files += [PAGE] if self.prepared.command == "run" else []
         labels = [label for label in self.selection.specs if label not in self.selection.baselines]
         if not self.scored:
-            labels = ["blocks"] if self.plans is None else list(self.plans)
-        healers = self.recipe.healers if self.command == "run" else {}
-        labels += [f"{label}+{healer}" for label in labels for healer in healers]
+            labels = ["blocks"] if self.prepared.plans is None else list(self.prepared.plans)
+        labels += [f"{label}+{healer}" for label in labels for healer in self.prepared.healers]
         small: list[WrittenFile] = [{"path": str(output / name), "bytes": None} for name in files]
         return small + [{"path": str(output / "checkpoints" / label), "bytes": weights} for label in labels]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,12 @@ from layerimp.defaults import HEALER
 from layerimp.errors import InputError, ModelError
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
-from layerimp.models.dtypes import name_of
 from layerimp.models.loading import auto_class
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.healing import check_heal_text, configured, further_text
-from layerimp.pipeline.output import output_directory
-from layerimp.pipeline.resolve import resolve, told
+from layerimp.pipeline.output import check_output, output_directory
+from layerimp.pipeline.resolve import defaults_note, resolve, settled
 from layerimp.pipeline.stages import check_calibration, draw, load_model
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
@@ -31,30 +31,74 @@ from layerimp.report.healing import recovery
 from layerimp.steps import Step, checked_steps, simplest
 
 if TYPE_CHECKING:
-    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.calibration.sampling import Calibration
+    from layerimp.evaluator import Evaluator
     from layerimp.pipeline.stages import Loaded
     from layerimp.recipe import Permissions, Recipe
     from layerimp.report.documents import HealingReport
 
 
-def heal_checkpoint(
-    asked: Recipe,
-    *,
-    teacher: str | None = None,
-    removed: Sequence[Step] | None = None,
-    healer: str = HEALER,
-    options: Mapping[str, Any] | None = None,
-    permissions: Permissions,
-    progress: Progress = SILENT,
-) -> HealingReport:
-    """Repair a pruned checkpoint, and write the result as a checkpoint.
+@dataclass(frozen=True)
+class HealingRequest:
+    """A request to heal a checkpoint.
 
-    Args:
-        asked: A recipe, of which only the pruned model, the text and the output are read.
+    Attributes:
+        recipe: A recipe, of which only the pruned model, the text and the output are read.
         teacher: The intact model; by default the one named in the checkpoint's record.
         removed: The removed steps; by default those in the record.
         healer: The name of a healer.
         options: The healer's options.
+    """
+
+    recipe: Recipe
+    teacher: str | None = None
+    removed: Sequence[Step] | None = None
+    healer: str = HEALER
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PreparedHealing:
+    """A healing that can be carried out, as far as this is known before weights are read.
+
+    Attributes:
+        recipe: The recipe, with the text that is used by default.
+        label: The name that the healer was requested by.
+        healer: The healer.
+        record: What was removed from which model.
+        trained_on: The evaluator of the task whose training split is the text; None for other texts.
+    """
+
+    recipe: Recipe
+    label: str
+    healer: Healer
+    record: Record
+    trained_on: Evaluator | None
+
+
+def prepare_healing(request: HealingRequest, permissions: Permissions, progress: Progress) -> PreparedHealing:
+    """Prepare the healing of a checkpoint. Nothing is loaded, healed or written.
+
+    Raises:
+        InputError: something in the request is wrong, as far as this can be seen without the weights; or there is no
+            record of what was removed.
+    """
+    recipe, healer = resolve(request.recipe), configured(request.healer, request.options)
+    check_heal_text(recipe.heal_text, [healer])
+    if by_default := defaults_note(request.recipe, recipe, ["calibration"]):
+        progress.note(by_default)
+    record = _record_of(recipe.model, request.teacher, request.removed)
+    check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
+    check_output(recipe, why_not_healed, [record.source])
+    trained_on = check_calibration(recipe, permissions, progress)
+    return PreparedHealing(recipe, request.healer, healer, record, trained_on)
+
+
+def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progress: Progress = SILENT) -> HealingReport:
+    """Repair a pruned checkpoint, and write the result as a checkpoint.
+
+    Args:
+        request: What to heal, and how.
         permissions: Which code that came with data may run.
         progress: Where to report progress.
 
@@ -62,67 +106,51 @@ def heal_checkpoint(
         A JSON document that says what was done.
 
     Raises:
-        InputError: an argument is wrong, or there is no record of what was removed.
+        InputError: something in the request is wrong, or there is no record of what was removed.
         LayerimpError: healing failed; nothing is left under the output's name.
     """
-    recipe, repairer, record = begun(asked, teacher, removed, healer, options or {}, progress)
-    check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
-    with Unfinished() as unfinished, output_directory(recipe, why_not_healed, [record.source]) as stage:
+    prepared = prepare_healing(request, permissions, progress)
+    source = prepared.record.source
+    with Unfinished() as unfinished, output_directory(prepared.recipe, why_not_healed, [source]) as stage:
         assert stage is not None
-        trained_on = check_calibration(recipe, permissions, progress)
-        ours = load_model(recipe, permissions, progress)
-        same = {"model": record.source, "dtype": name_of(ours.model.dtype)}
-        theirs = load_model(recipe.model_copy(update=same), permissions, progress)
-        record = record.model_copy(update={"num_blocks": len(theirs.stack)})
-        drawn = draw(recipe, ours, trained_on, progress)
+        ours = load_model(prepared.recipe, permissions, progress)
+        recipe = settled(prepared.recipe, ours.model)
+        theirs = load_model(recipe.model_copy(update={"model": source}), permissions, progress)
+        record = prepared.record.model_copy(update={"num_blocks": len(theirs.stack)})
+        drawn = draw(recipe, ours, prepared.trained_on, progress)
         further = further_text(recipe, ours, drawn, permissions, progress) or ()
-        found = heal_beside(
-            *(theirs.stack, ours.stack, record.removed, drawn, repairer),
+        healed = heal_beside(
+            *(theirs.stack, ours.stack, record.removed, drawn, prepared.healer),
             further=further,
             unfinished=unfinished,
             progress=progress,
         )
         with progress.stage("save"):
-            _save(found, ours, stage, recipe, record, repairer, drawn)
-    return _document(recipe, record, found, healer, repairer, drawn)
-
-
-def begun(
-    asked: Recipe,
-    teacher: str | None,
-    removed: Sequence[Step] | None,
-    healer: str,
-    options: Mapping[str, Any],
-    progress: Progress,
-) -> tuple[Recipe, Healer, Record]:
-    """Return the resolved recipe, the healer and the record of the removal; see `heal_checkpoint`."""
-    recipe, repairer = resolve(asked), configured(healer, options)
-    check_heal_text(recipe.heal_text, [repairer])
-    if by_default := told(asked, recipe, ["calibration"]):
-        progress.note(by_default)
-    return recipe, repairer, _record_of(recipe.model, teacher, removed)
+            _save(prepared, healed, ours, record, drawn.description, stage)
+    return _document(prepared, record, healed, drawn.description)
 
 
 def _save(
-    found: Healed, ours: Loaded, stage: Path, recipe: Recipe, record: Record, healer: Healer, drawn: CalibrationSet
+    prepared: PreparedHealing, healed: Healed, ours: Loaded, record: Record, text: Calibration, stage: Path
 ) -> None:
     """Write the healed model, with a card and a record that name the healer, and the intact model's licence."""
+    recipe, healer = prepared.recipe, prepared.healer
     before, origin = expanded(recipe.model) / CARD, origin_of(record.source)
     origin.copy_license(stage)
     write(
-        found.model,
+        healed.model,
         ours.tokenizer,
         stage,
         verify=recipe.verify,
         card=healed_card(
             before.read_text(encoding="utf-8") if before.exists() else "",
             origin,
-            auto_class(found.model.config),
+            auto_class(healed.model.config),
             recipe,
             healer,
-            found.repairs,
-            recovery(found.loss, found.accuracy, found.recovered),
-            drawn.description,
+            healed.repairs,
+            recovery(healed.loss, healed.accuracy, healed.recovered),
+            text,
         ),
         record=record.model_copy(update={"healers": (*record.healers, healer.name)}),
         max_shard_size=recipe.max_shard_size,
@@ -157,19 +185,17 @@ def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) 
     return known.model_copy(update=changed)
 
 
-def _document(
-    recipe: Recipe, record: Record, found: Healed, healer: str, repairer: Healer, drawn: CalibrationSet
-) -> HealingReport:
+def _document(prepared: PreparedHealing, record: Record, healed: Healed, text: Calibration) -> HealingReport:
     """Return the document that says what was done."""
     return {
         "schema_version": "layerimp.healing/1",
-        "model": recipe.model,
+        "model": prepared.recipe.model,
         "teacher": record.source,
         "removed": list(record.removed),
-        "healer": healer,
-        "options": repairer.config.model_dump(mode="json"),
-        "calibration": drawn.description,
-        **conversion.repaired(found.repairs, found.loss, found.accuracy, found.recovered),
-        "changed": list(found.changed),
-        "output": str(expanded(recipe.output or "").absolute()),
+        "healer": prepared.label,
+        "options": prepared.healer.config.model_dump(mode="json"),
+        "calibration": text,
+        **conversion.repaired(healed.repairs, healed.loss, healed.accuracy, healed.recovered),
+        "changed": list(healed.changed),
+        "output": str(expanded(prepared.recipe.output or "").absolute()),
     }

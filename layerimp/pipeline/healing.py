@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
@@ -12,18 +11,18 @@ from layerimp.calibration.documents import task_of
 from layerimp.calibration.sampling import document_hash
 from layerimp.calibration.stream import TextStream
 from layerimp.defaults import HEALER
-from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError
+from layerimp.errors import CalibrationError, OptionError
 from layerimp.evaluation.selection import for_training
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.loss import split
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.stages import calibration_values, training_documents
+from layerimp.pipeline.stages import training_documents
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.registry.attribution import attributing, create
 from layerimp.report.healing import Healing
-from layerimp.steps import Step, Sublayer, checked_steps, removed_by
+from layerimp.steps import Step, checked_steps
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.stages import Loaded
     from layerimp.recipe import ComponentSpec, Permissions, Recipe
-    from layerimp.report.data import Report
     from layerimp.surgery.removal import Removal
 
 
@@ -79,15 +77,15 @@ def heal(
     """
     stack = find_blocks(model)
     steps = blocks.steps_for(len(stack)) if isinstance(blocks, PrunePlan) else blocks
-    gone = checked_steps(steps, len(stack))
+    removed = checked_steps(steps, len(stack))
     if not isinstance(healer, Healer):
         healer = configured(healer, options)
     elif options:
         raise OptionError(f"options are for a healer given by its name; this instance of {healer.name!r} has its own")
-    rest = find_blocks(prepare(stack, gone).beside() if pruned is None else pruned)
+    rest = find_blocks(prepare(stack, removed).beside() if pruned is None else pruned)
     with Unfinished() as unfinished:
         return heal_beside(
-            *(stack, rest, gone, calibration, healer),
+            *(stack, rest, removed, calibration, healer),
             further=further,
             unfinished=unfinished,
             progress=progress or SILENT,
@@ -97,7 +95,7 @@ def heal(
 def further_text(
     recipe: Recipe, loaded: Loaded, drawn: CalibrationSet, permissions: Permissions, progress: Progress
 ) -> TextStream | None:
-    """Return a recipe's further text for healing, without the documents that were drawn for calibration.
+    """Return a settled recipe's further text for healing, without the documents that were drawn for calibration.
 
     Returns:
         The text; None if the recipe names none.
@@ -108,24 +106,26 @@ def further_text(
     """
     if recipe.heal_text is None:
         return None
-    task, settled = task_of(recipe.heal_text), calibration_values(recipe, loaded.model)
+    task, spec = task_of(recipe.heal_text), recipe.calibration
+    assert spec.max_length is not None
+    assert spec.packing is not None
     evaluator = None if task is None else for_training(recipe, task, permissions, progress)
-    found = TextStream(
+    stream = TextStream(
         recipe.heal_text,
         loaded.tokenizer,
-        max_length=settled["max_length"],
+        max_length=spec.max_length,
         batch_size=recipe.batch_size,
-        field=recipe.calibration.field,
-        packing=settled["packing"],
+        field=spec.field,
+        packing=spec.packing,
         without=drawn.documents,
         documents=None if evaluator is None else training_documents(evaluator, loaded),
     )
-    if next(iter(found), None) is None:
+    if next(iter(stream), None) is None:
         raise CalibrationError(
-            f"the further text {recipe.heal_text} fills no row of {settled['max_length']} tokens beside the documents "
+            f"the further text {recipe.heal_text} fills no row of {spec.max_length} tokens beside the documents "
             "that were drawn for calibration; name other text (--heal-text)"
         )
-    return found
+    return stream
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,11 @@ class HealerSet:
         )
 
 
+def healing_of(scorer: str, healer: str, healed: Healed) -> Healing:
+    """Describe what a healer did to the model that a scorer's plan pruned."""
+    return Healing(scorer, healer, healed.repairs, healed.loss, healed.accuracy, healed.recovered)
+
+
 def check_text(
     recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet, further: TextStream | None = None
 ) -> None:
@@ -182,54 +187,15 @@ def check_text(
                 )
 
 
-def heal_pruned(
-    report: Report,
-    loaded: Loaded,
-    removals: Mapping[str, Removal],
-    healers: HealerSet,
-    drawn: CalibrationSet,
-    progress: Progress,
-) -> dict[str, PreTrainedModel]:
-    """Let every healer repair every pruned model, and add the results and any failures to the report.
-
-    Plans that remove the same blocks share a model.
-
-    Returns:
-        The healed models by label, `SCORER+HEALER`.
-    """
-    models: dict[str, PreTrainedModel] = {}
-    known: dict[tuple[frozenset[Sublayer], str], str] = {}
-    for (scorer, removal), name in product(removals.items(), healers.healers):
-        label = f"{scorer}+{name}"
-        same = known.setdefault((removed_by(removal.gone), name), label)
-        if same in report.failed:
-            report.failed[label] = report.failed[same]
-            continue
-        if same in models:
-            models[label], report.healed[label] = models[same], replace(report.healed[same], scorer=scorer)
-        else:
-            progress.note(f"heal {label}")
-            try:
-                found = healers.heal(name, loaded.stack, removal, drawn, progress)
-            except (ModelError, PluginError, NonFiniteError) as error:
-                report.failed[label] = str(error)
-                progress.note(f"{label} is left out: {error}")
-                continue
-            models[label] = found.model
-            report.healed[label] = Healing(scorer, name, found.repairs, found.loss, found.accuracy, found.recovered)
-        report.sizes[label] = report.sizes[scorer]
-    return models
-
-
 def healers_of(specs: Mapping[str, ComponentSpec], heal_text: str | None) -> dict[str, Healer]:
     """Make the healers of a run or a grid, by label.
 
     Raises:
         InputError: there is no such healer, an option is wrong, or there is further text that no healer reads.
     """
-    made = {label: configured(spec.name, spec.options) for label, spec in specs.items()}
-    check_heal_text(heal_text, made.values())
-    return made
+    healers = {label: configured(spec.name, spec.options) for label, spec in specs.items()}
+    check_heal_text(heal_text, healers.values())
+    return healers
 
 
 def check_heal_text(heal_text: str | None, healers: Iterable[Healer]) -> None:
@@ -248,6 +214,6 @@ def configured(healer: str, options: Mapping[str, Any]) -> Healer:
     Raises:
         InputError: there is no such healer, or an option is wrong.
     """
-    made = create("healer", healer, options)
-    assert isinstance(made, Healer)
-    return made
+    component = create("healer", healer, options)
+    assert isinstance(component, Healer)
+    return component

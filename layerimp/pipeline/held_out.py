@@ -6,15 +6,19 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from layerimp.errors import CalibrationError
 from layerimp.evaluator import Evaluator, Likelihood, Metric, unigram
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.progress import Progress
 
 ONE_IN = 4
 """One row out of this many is held out."""
@@ -69,9 +73,32 @@ class HeldOut(Evaluator):
         """
         stack = find_blocks(model)
         loss = HeldOutLoss(stack, list(self._text)).of(stack)
-        found = Likelihood(
+        likelihood = Likelihood(
             tuple(-total for total in loss.totals), tuple(map(float, loss.counts)), unigram(self._wanted, self._classes)
         )
-        value = found.metric(found.loss)
-        error = None if found.stderr is None or math.isinf(value) else value * found.stderr
-        return [Metric(self.name, self._metric, value, error, False, likelihood=found, hashes=self._hashes)]
+        value = likelihood.metric(likelihood.loss)
+        error = None if likelihood.stderr is None or math.isinf(value) else value * likelihood.stderr
+        return [Metric(self.name, self._metric, value, error, False, likelihood=likelihood, hashes=self._hashes)]
+
+
+def with_quality(
+    intact: BlockStack, text: CalibrationSet, evaluators: Mapping[str, Evaluator], progress: Progress
+) -> tuple[CalibrationSet, dict[str, Evaluator]]:
+    """Return the text and the evaluators of a run that has to measure quality.
+
+    If no evaluator measures quality, a part of the text is held out to measure it on, and scorers and healers get the
+    rest.
+
+    Raises:
+        CalibrationError: there is too little text to hold out a part of it.
+    """
+    if any(evaluator.kind == "quality" for evaluator in evaluators.values()):
+        return text, dict(evaluators)
+    rest, held = hold_out(text)
+    if not held.rows:
+        raise CalibrationError(
+            f"without tasks one row of {ONE_IN} is held out to measure what is kept, and there are {len(text.rows)}; "
+            "draw more (--samples), or name tasks (--tasks)"
+        )
+    progress.note(f"no tasks: what is kept is measured on {len(held.rows)} held-out rows of {text.source}")
+    return rest, {HeldOut.name: HeldOut(intact, held), **evaluators}

@@ -4,44 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
-from layerimp.errors import CalibrationError, ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
+from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
 from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.counting import confirmed, most_that_hold
-from layerimp.pipeline.held_out import ONE_IN, HeldOut, hold_out
-from layerimp.pipeline.output import write_checkpoint
-from layerimp.pipeline.removals import check_room, forget_dropped, planner
-from layerimp.pipeline.resolve import made_pruner
+from layerimp.pipeline.healing import healing_of
+from layerimp.pipeline.held_out import HeldOut
+from layerimp.pipeline.removals import check_room, planner
+from layerimp.pipeline.resolve import create_pruner
+from layerimp.pipeline.run import PrunedModel, Results
 from layerimp.pipeline.scores import score_blocks
 from layerimp.pruner import Budget, PrunePlan, counted
 from layerimp.recipe import check_label
 from layerimp.report.data import Size
 from layerimp.report.findings import Contender, contenders
 from layerimp.report.halves import Halves, check_halves, kept
-from layerimp.report.healing import Healing
 from layerimp.report.retained import counting
 from layerimp.report.search import Removable, Search, Tried
 from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from transformers import PreTrainedModel
-
-    from layerimp.calibration.sampling import CalibrationSet
-    from layerimp.evaluation.runner import Evaluation
     from layerimp.evaluator import Evaluator, Metric
     from layerimp.healing.engine import Healed
-    from layerimp.pipeline.healing import HealerSet
-    from layerimp.pipeline.stages import Loaded
-    from layerimp.progress import Progress
-    from layerimp.report.data import Report
+    from layerimp.pipeline.run import Run
     from layerimp.report.paired_bootstrap import Estimate
-    from layerimp.scoring.selection import Selection
+    from layerimp.scorer import Importance
     from layerimp.surgery.removal import Removal
 
 ROUNDING = 1e-9
@@ -74,53 +65,45 @@ class _Trials:
     """Tries pruned and healed models. A model that several scorers choose is tried once.
 
     Attributes:
-        loaded: The intact model.
-        evaluation: Measures the intact model and the pruned ones.
+        run: The run.
         evaluators: The evaluators of quality.
-        drawn: The text to heal on.
-        healers: The healers.
-        keep: The share that has to be retained.
-        progress: Where to report progress.
         intact: The metrics of the intact model.
     """
 
-    loaded: Loaded
-    evaluation: Evaluation
+    run: Run
     evaluators: Mapping[str, Evaluator]
-    drawn: CalibrationSet
-    healers: HealerSet
-    keep: float
-    progress: Progress
     intact: Halves
     _removals: dict[frozenset[Sublayer], Removal] = field(default_factory=dict)
     _known: dict[tuple[frozenset[Sublayer], str], _Trial] = field(default_factory=dict)
 
     def keeps(self, share: Estimate | None) -> bool:
         """Whether a share is large enough."""
-        return share is not None and share.mean >= self.keep - ROUNDING
+        assert self.run.recipe.keep is not None
+        return share is not None and share.mean >= self.run.recipe.keep - ROUNDING
 
-    def of(self, plan: PrunePlan, who: Contender) -> _Trial:
+    def of(self, plan: PrunePlan, contender: Contender) -> _Trial:
         """Try the model that a plan leaves, healed or not. If it cannot be pruned or measured, it keeps nothing."""
-        key = removed_by(plan.blocks), who.healer
+        key, progress = (removed_by(plan.blocks), contender.healer), self.run.progress
         if key not in self._known:
             try:
-                self._known[key] = self._tried(plan, who.healer, f"{who.label}, {counted(len(plan.blocks))} gone")
+                self._known[key] = self._tried(plan, contender)
             except (SurgeryError, NonFiniteError) as error:
-                self.progress.note(f"{who.label} keeps nothing without {counted(len(plan.blocks))}: {error}")
+                progress.note(f"{contender.label} keeps nothing without {counted(len(plan.blocks))}: {error}")
                 self._known[key] = _Trial(why=str(error))
         return self._known[key]
 
-    def _tried(self, plan: PrunePlan, healer: str, who: str) -> _Trial:
-        gone = removed_by(plan.blocks)
-        if gone not in self._removals:
-            self._removals[gone] = prepare(self.loaded.stack, plan.blocks)
-        removal, healed = self._removals[gone], None
-        if healer:
-            healed = self.healers.heal(healer, self.loaded.stack, removal, self.drawn, self.progress)
-            metrics = self.evaluation.beside(healed.model).of(dict(self.evaluators), "quality", who)
+    def _tried(self, plan: PrunePlan, contender: Contender) -> _Trial:
+        run, name = self.run, f"{contender.label}, {counted(len(plan.blocks))} gone"
+        key, healed = removed_by(plan.blocks), None
+        if key not in self._removals:
+            self._removals[key] = prepare(run.loaded.stack, plan.blocks)
+        removal = self._removals[key]
+        if contender.healer:
+            healed = run.healers.heal(contender.healer, run.loaded.stack, removal, run.text, run.progress)
+            metrics = run.evaluation.beside(healed.model).of(self.evaluators, "quality", name)
         else:
             with removal.applied():
-                metrics = self.evaluation.of(dict(self.evaluators), "quality", who)
+                metrics = run.evaluation.of(self.evaluators, "quality", name)
         halves = Halves.of(metrics)
         searched = kept(self.intact.search, halves.search)
         confirms = kept(self.intact.confirmation, halves.confirmation)
@@ -128,13 +111,13 @@ class _Trials:
         return _Trial(searched, confirms, tuple(halves.confirmation), removal, healed if may_be_chosen else None)
 
     def most(
-        self, plan_of: Callable[[int], PrunePlan], who: Contender, span: tuple[int, int], *, nested: bool
+        self, plan_of: Callable[[int], PrunePlan], contender: Contender, span: tuple[int, int], *, nested: bool
     ) -> Removable:
         """Find the largest number of blocks that may be removed.
 
         Args:
             plan_of: Makes the plan for a number of blocks.
-            who: The scorer, and the healer if there is one.
+            contender: The scorer, and the healer if there is one.
             span: The smallest and the largest number to try.
             nested: Whether the plan for fewer blocks is the start of the plan for more.
 
@@ -146,7 +129,7 @@ class _Trials:
         def trial(count: int) -> _Trial:
             if count not in tried:
                 try:
-                    tried[count] = self.of(plan_of(count), who)
+                    tried[count] = self.of(plan_of(count), contender)
                 except OptionError as error:  # the pruner has no plan for so many
                     if count == span[0]:
                         raise
@@ -158,105 +141,73 @@ class _Trials:
 
         first = most_that_hold(holds, *span, nested=nested)
         count = confirmed(first, holds, lambda count: self.keeps(trial(count).confirmed), span[0])
-        known = [Tried(n, one.searched, one.confirmed, one.why) for n, one in sorted(tried.items())]
-        return Removable(who.scorer, who.healer, count, plan_of(count) if count else None, first, known)
+        known = [Tried(n, model.searched, model.confirmed, model.why) for n, model in sorted(tried.items())]
+        plan = plan_of(count) if count else None
+        return Removable(contender.scorer, contender.healer, count, plan, first, known)
 
 
-def with_quality(
-    report: Report,
-    loaded: Loaded,
-    drawn: CalibrationSet,
-    evaluators: Mapping[str, Evaluator],
-    progress: Progress,
-) -> tuple[CalibrationSet, dict[str, Evaluator]]:
-    """Return the text and the evaluators of a run that has to measure quality.
-
-    If no evaluator measures quality, a part of the text is held out to measure it on. Scorers and healers get the rest,
-    which the report then describes.
-
-    Raises:
-        CalibrationError: there is too little text to hold out a part of it.
-    """
-    if any(one.kind == "quality" for one in evaluators.values()):
-        return drawn, dict(evaluators)
-    rest, held = hold_out(drawn)
-    if not held.rows:
-        raise CalibrationError(
-            f"without tasks one row of {ONE_IN} is held out to measure what is kept, and there are {len(drawn.rows)}; "
-            "draw more (--samples), or name tasks (--tasks)"
-        )
-    progress.note(f"no tasks: what is kept is measured on {len(held.rows)} held-out rows of {drawn.source}")
-    report.calibration = rest.description
-    return rest, {HeldOut.name: HeldOut(loaded.stack, held), **evaluators}
-
-
-def prune_to_quality(
-    report: Report,
-    loaded: Loaded,
-    drawn: CalibrationSet,
-    selection: Selection,
-    healers: HealerSet,
-    evaluation: Evaluation,
-    evaluators: Mapping[str, Evaluator],
-    stage: Path | None,
-    progress: Progress,
-) -> tuple[dict[str, Removal], dict[str, PreTrainedModel]]:
+def prune_to_quality(run: Run) -> Results:
     """Remove as many blocks as the recipe's `keep` allows, by each scorer, unhealed and healed by each healer.
 
-    The report then holds the plans, the sizes, the metrics on the confirming documents, and what the search tried.
-
     Returns:
-        The removals by the scorer's label, and the healed models by label. Those for which no block may be removed are
-        left out.
+        The results, with the metrics on the confirming documents. Models from which no block may be removed are left
+        out.
 
     Raises:
         TaskError: a task has no quality that could be kept, or too few documents to confirm a choice.
         OptionError: a label is not allowed, or the forced and protected blocks leave no choice.
         OutputError: there is not enough disk space for the checkpoints.
     """
-    recipe = report.recipe
-    assert recipe.keep is not None
-    quality = {label: one for label, one in evaluators.items() if one.kind == "quality"}
-    evaluation.announce(quality, loaded.stack, tried=True)
-    whole = evaluation.of(quality, "quality")
+    quality = {label: evaluator for label, evaluator in run.evaluators.items() if evaluator.kind == "quality"}
+    run.evaluation.announce(quality, run.loaded.stack, tried=True)
+    whole = run.evaluation.of(quality, "quality")
     check_halves(whole)
-    intact = Halves.of(whole)
-    report.metrics[ORIGINAL] = list(intact.confirmation)
-    for label in selection.specs:
+    for label in run.selection.specs:
         check_label(label)
-    least = budget_of(recipe, len(loaded.stack))
+    least = budget_of(run.recipe, len(run.loaded.stack))
     budget = replace(least, count=least.most)
-    score_blocks(report, loaded.stack, drawn, selection, progress)
-    trials = _Trials(loaded, evaluation, quality, drawn, healers, recipe.keep, progress, intact)
-    found: dict[str, Removable] = {}
-    for label in list(selection.specs):
-        with selection.excusing(label):
-            found |= _by_scorer(report, trials, selection, label, budget)
-    forget_dropped(report, selection)
-    report.search = Search(recipe.keep, list(counting(whole)), HeldOut.name in quality, found)
-    removals, models = _settled(report, trials)
-    _write(report, loaded, removals, models, stage, progress)
-    return removals, models
+    importance = score_blocks(run)
+    trials = _Trials(run, quality, Halves.of(whole))
+    removable: dict[str, Removable] = {}
+    failed: dict[str, str] = {}
+    for label in list(run.selection.specs):
+        with run.selection.excusing(label):
+            by_label, unhealed = _by_scorer(trials, label, importance[label], budget)
+            removable |= by_label
+            failed |= unhealed
+    run.selection.need_any()
+    models, metrics = _chosen(trials, removable)
+    saved = [model for label, model in models.items() if removable[label].scorer not in run.selection.baselines]
+    check_room(run, sum(model.size.bytes for model in saved))
+    assert run.recipe.keep is not None
+    search = Search(run.recipe.keep, list(counting(whole)), HeldOut.name in quality, removable)
+    return Results(importance, models, metrics, search=search, failed=failed)
 
 
 def _by_scorer(
-    report: Report, trials: _Trials, selection: Selection, label: str, budget: Budget
-) -> dict[str, Removable]:
-    """Find how many blocks may be removed by one scorer's choice, unhealed and with each healer, by label."""
-    pruner = made_pruner(report.recipe.pruner, report.recipe.cuts)
-    make = planner(report, trials.loaded, trials.drawn, selection, label, pruner, trials.progress)
+    trials: _Trials, label: str, importance: Importance, budget: Budget
+) -> tuple[dict[str, Removable], dict[str, str]]:
+    """Find how many blocks may be removed by one scorer's choice, unhealed and with each healer, by label.
+
+    Returns:
+        The numbers, and for each healed model that could not be made, the reason; both by label.
+    """
+    run = trials.run
+    pruner = create_pruner(run.recipe.pruner, run.recipe.cuts)
+    make = planner(run, label, importance, pruner)
     least = max(1, len(budget.forced))
     plan_of, most = _plans(make, budget, least, nested=pruner.nested)
-    found = {}
-    for name, who in contenders([label], trials.healers.healers).items():
+    removable: dict[str, Removable] = {}
+    failed: dict[str, str] = {}
+    for name, contender in contenders([label], run.healers.healers).items():
         try:
-            found[name] = trials.most(plan_of, who, (least, most), nested=pruner.nested)
+            removable[name] = trials.most(plan_of, contender, (least, most), nested=pruner.nested)
         except (ModelError, PluginError) as error:
-            if not who.healer:
+            if not contender.healer:
                 raise
-            report.failed[name] = str(error)
-            trials.progress.note(f"{name} is left out: {error}")
-    return found
+            failed[name] = str(error)
+            run.progress.note(f"{name} is left out: {error}")
+    return removable, failed
 
 
 def _longest(make: Callable[[Budget], PrunePlan], budget: Budget, least: int) -> PrunePlan:
@@ -283,45 +234,21 @@ def _plans(
     return lambda count: longest.model_copy(update={"blocks": longest.blocks[:count]}), len(longest.blocks)
 
 
-def _settled(report: Report, trials: _Trials) -> tuple[dict[str, Removal], dict[str, PreTrainedModel]]:
-    """Add what was found to the report: plans, sizes, metrics and repairs."""
-    removals: dict[str, Removal] = {}
-    models: dict[str, PreTrainedModel] = {}
-    assert report.search is not None
-    for who, one in report.search.removable.items():
-        if one.plan is None:
+def _chosen(
+    trials: _Trials, removable: Mapping[str, Removable]
+) -> tuple[dict[str, PrunedModel], dict[str, list[Metric]]]:
+    """Return the models that were chosen, and the metrics of these and of the intact model; both by label."""
+    models: dict[str, PrunedModel] = {}
+    metrics = {ORIGINAL: list(trials.intact.confirmation)}
+    for label, choice in removable.items():
+        if choice.plan is None:
             continue
-        trial = trials.of(one.plan, Contender(one.scorer, one.healer))
+        trial = trials.of(choice.plan, Contender(choice.scorer, choice.healer))
         assert trial.removal is not None
         with trial.removal.applied():
-            report.sizes[who] = Size.of(trials.loaded.stack)
-        report.metrics[who] = list(trial.metrics)
-        if trial.healed is None:
-            report.plans[who], removals[who] = one.plan, trial.removal
-        else:
-            models[who], done = trial.healed.model, trial.healed
-            report.healed[who] = Healing(one.scorer, one.healer, done.repairs, done.loss, done.accuracy, done.recovered)
-    return removals, models
-
-
-def _write(
-    report: Report,
-    loaded: Loaded,
-    removals: Mapping[str, Removal],
-    models: Mapping[str, PreTrainedModel],
-    stage: Path | None,
-    progress: Progress,
-) -> None:
-    """Write the checkpoints of the models that were found."""
-    if stage is None:
-        return
-    healed = [who for who in models if report.healed[who].scorer not in report.baselines]
-    wanted = [*(who for who in removals if who not in report.baselines), *healed]
-    check_room(report, loaded, stage, sum(report.sizes[who].bytes for who in wanted))
-    save = partial(write_checkpoint, tokenizer=loaded.tokenizer, report=report, stage=stage, progress=progress)
-    for who in wanted:
-        if who in models:
-            save(models[who], label=who)
-        else:
-            with removals[who].applied():
-                save(loaded.model, label=who)
+            model = PrunedModel(choice.plan, Size.of(trials.run.loaded.stack), trial.removal)
+        if trial.healed is not None:
+            healing = healing_of(choice.scorer, choice.healer, trial.healed)
+            model = replace(model, beside=trial.healed.model, healing=healing)
+        models[label], metrics[label] = model, list(trial.metrics)
+    return models, metrics

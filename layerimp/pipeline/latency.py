@@ -43,7 +43,7 @@ class Clock:
         spec = next((one for one in recipe.evaluators.values() if one.name == FOOTPRINT), ComponentSpec(name=FOOTPRINT))
         alone = recipe.model_copy(update={"evaluators": {FOOTPRINT: spec}})
         self._evaluators: dict[str, Evaluator] = prepared(alone, Permissions(), progress)
-        self._evaluation = Evaluation(stack.model, tokenizer, progress, {})
+        self._evaluation = Evaluation(stack.model, tokenizer, progress)
         self._stack, self._kinds = stack, alike(stack)
         self._measured: dict[object, Metric] = {}
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from layerimp.calibration.sampling import CalibrationSet
 from layerimp.checkpoint.saving import check_memory
 from layerimp.errors import OutputError
-from layerimp.pipeline.ahead import budget_of, check_plans, default_ratio
-from layerimp.pipeline.rescoring import rescoring
-from layerimp.pipeline.resolve import made_pruner, model_anywhere
-from layerimp.pipeline.scores import score_blocks
+from layerimp.pipeline.ahead import budget_of, check_plans
+from layerimp.pipeline.resolve import create_pruner, model_anywhere
+from layerimp.pipeline.run import PrunedModel
+from layerimp.pipeline.scores import rescoring, score_blocks
 from layerimp.pipeline.targets import Goal
 from layerimp.pruner import Budget, PrunePlan
 from layerimp.recipe import check_label
@@ -23,124 +22,108 @@ from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import Removal, prepare
 
 if TYPE_CHECKING:
-    from layerimp.pipeline.stages import Loaded
-    from layerimp.progress import Progress
+    from layerimp.pipeline.run import Run
     from layerimp.pruner import Pruner
-    from layerimp.report.data import Report
-    from layerimp.scoring.selection import Selection
+    from layerimp.scorer import Importance
+    from layerimp.sizes.targets import Reached
 
 
-def plan_removals(
-    report: Report, loaded: Loaded, drawn: CalibrationSet, selection: Selection, progress: Progress
-) -> dict[str, PrunePlan]:
-    """Score the blocks into the report, and let the pruner make a plan by each scorer.
+@dataclass(frozen=True)
+class Choice:
+    """What is to be removed.
+
+    Attributes:
+        plans: The plans, by label.
+        importance: The scores that led to them, by the scorer's label; empty if the plans were given.
+        reached: The values that each plan reaches beside the targets, by label; empty without targets.
+    """
+
+    plans: Mapping[str, PrunePlan]
+    importance: Mapping[str, Importance] = field(default_factory=dict)
+    reached: Mapping[str, Sequence[Reached]] = field(default_factory=dict)
+
+
+def choose(run: Run) -> Choice:
+    """Score the blocks, and let the pruner make a plan by each scorer.
 
     Scorers that fail leave the selection. If the recipe names neither an amount nor blocks, a quarter of the blocks is
     removed. If it names targets, each plan is as long as the targets require.
     """
-    recipe, stack = report.recipe, loaded.stack
-    goal = Goal.of(recipe, stack, loaded.tokenizer, progress) if recipe.targets else None
-    budget = goal.budget if goal else budget_of(recipe, len(stack))
-    if not goal and (ratio := default_ratio(recipe)) is not None:
-        report.resolved["ratio"] = ratio
-    score_blocks(report, loaded.stack, drawn, selection, progress)
-    plans, pruner = {}, made_pruner(recipe.pruner, recipe.cuts)
-    for label in list(selection.specs):
-        with selection.excusing(label):
-            ask = planner(report, loaded, drawn, selection, label, pruner, progress)
+    recipe, loaded = run.recipe, run.loaded
+    goal = Goal.of(recipe, loaded.stack, loaded.tokenizer, run.progress) if recipe.targets else None
+    budget = goal.budget if goal else budget_of(recipe, len(loaded.stack))
+    importance = score_blocks(run)
+    plans: dict[str, PrunePlan] = {}
+    reached: dict[str, list[Reached]] = {}
+    pruner = create_pruner(recipe.pruner, recipe.cuts)
+    for label in list(run.selection.specs):
+        with run.selection.excusing(label):
+            ask = planner(run, label, importance[label], pruner)
             if goal:
-                plans[label], report.reached[label] = goal.reached(ask)
+                plans[label], reached[label] = goal.reached(ask)
             else:
                 plans[label] = ask(budget)
-    return plans
+    return Choice(plans, importance, reached)
 
 
-def planner(
-    report: Report,
-    loaded: Loaded,
-    drawn: CalibrationSet,
-    selection: Selection,
-    label: str,
-    pruner: Pruner,
-    progress: Progress,
-) -> Callable[[Budget], PrunePlan]:
-    """Return a function that makes plans by one scorer's scores, which are in the report."""
-    recipe, name = report.recipe, report.recipe.pruner.name
-    origin = {"scorer": selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
-    first = report.importance[label]
-    scoring = rescoring(
-        *(loaded.stack, drawn, first, selection, label, progress), cuts=recipe.cuts, rows=pruner.rescored_rows
-    )
+def planner(run: Run, label: str, first: Importance, pruner: Pruner) -> Callable[[Budget], PrunePlan]:
+    """Return a function that makes plans by one scorer's scores, of which the first are known."""
+    recipe, name, rows = run.recipe, run.recipe.pruner.name, pruner.rescored_rows
+    origin = {"scorer": run.selection.specs[label].name, "pruner": name, "model": model_anywhere(recipe.model)}
+    text = run.text if rows is None else run.text.first(rows)
+    scoring = rescoring(run.loaded.stack, text, first, run.selection, label, recipe.cuts)
 
     def plan(budget: Budget) -> PrunePlan:
         with attributing("pruner", name, type(pruner), f"on the scores of {label}"):
-            made = pruner.within_budget(scoring, budget)
-            return made.model_copy(update={**origin, "nested": pruner.nested})
+            chosen = pruner.within_budget(scoring, budget)
+            return chosen.model_copy(update={**origin, "nested": pruner.nested})
 
     return plan
 
 
-def prepare_removals(
-    report: Report, loaded: Loaded, plans: Mapping[str, PrunePlan], selection: Selection, stage: Path | None
-) -> dict[str, Removal]:
+def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
     """Prepare each plan's removal, and apply it once, so that a removal that fails does so before any long work.
 
-    Plans that remove the same share one removal. The report then holds the plans that can be carried out, and the sizes
-    of the pruned models.
+    Plans that remove the same share one removal. Scorers whose plan cannot be carried out leave the selection.
 
     Returns:
-        The removals, by label.
+        The pruned models, by label.
 
     Raises:
         OptionError: a plan removes nothing, is for another number of blocks, or has a label that is not allowed; or
             there is no plan.
+        ModelError: no scorer is left.
         SurgeryError: blocks cannot be removed exactly.
         OutputError: there is not enough disk space for the checkpoints, or not enough memory to load one back.
     """
-    removals = {}
+    models: dict[str, PrunedModel] = {}
     prepared: dict[frozenset[Sublayer], tuple[Removal, Size]] = {}
-    stack = loaded.stack
-    check_plans(plans, len(stack))
-    for label, plan in plans.items():
+    stack = run.loaded.stack
+    check_plans(choice.plans, len(stack))
+    for label, plan in choice.plans.items():
         check_label(label)
-        with selection.excusing(label):
-            if (gone := removed_by(plan.blocks)) not in prepared:
+        with run.selection.excusing(label):
+            if (removed := removed_by(plan.blocks)) not in prepared:
                 removal = prepare(stack, plan.blocks)
                 with removal.applied():
-                    prepared[gone] = removal, Size.of(stack)
-            report.plans[label] = plan
-            removals[label], report.sizes[label] = prepared[gone]
-    forget_dropped(report, selection)
-    if stage:
-        kept = sum(report.sizes[label].bytes for label in removals if label not in report.baselines)
-        check_room(report, loaded, stage, kept * (1 + len(report.recipe.healers)))
-    return removals
+                    prepared[removed] = removal, Size.of(stack)
+            removal, size = prepared[removed]
+            models[label] = PrunedModel(plan, size, removal, reached=choice.reached.get(label, ()))
+    run.selection.need_any()
+    saved = sum(model.size.bytes for label, model in models.items() if label not in run.selection.baselines)
+    check_room(run, saved * (1 + len(run.healers.healers)))
+    return models
 
 
-def forget_dropped(report: Report, selection: Selection) -> None:
-    """Remove the scorers from the report that have failed.
-
-    Raises:
-        ModelError: no scorer is left.
-    """
-    selection.need_any()
-    for label in selection.left_out | selection.failed:
-        report.importance.pop(label, None)
-
-
-def check_room(report: Report, loaded: Loaded, stage: Path, need: int) -> None:
-    """Refuse to write checkpoints if there is not enough disk space, or not enough memory to load one back.
-
-    Args:
-        report: The report of the run.
-        loaded: The model.
-        stage: The directory to write to.
-        need: The size of all checkpoints in bytes.
+def check_room(run: Run, need: int) -> None:
+    """Refuse to write checkpoints of `need` bytes if there is not enough disk space, or memory to load one back.
 
     Raises:
         OutputError: there is not enough disk space or memory.
     """
-    if need > (free := shutil.disk_usage(stage).free):
-        raise OutputError(f"the checkpoints need {need:,} bytes, and {stage.parent} has {free:,} left")
-    if report.recipe.verify:
-        check_memory(loaded.model)
+    if run.stage is None:
+        return
+    if need > (free := shutil.disk_usage(run.stage).free):
+        raise OutputError(f"the checkpoints need {need:,} bytes, and {run.stage.parent} has {free:,} left")
+    if run.recipe.verify and not run.loaded.stack.streamed:
+        check_memory(run.loaded.model)

@@ -1,14 +1,21 @@
-"""Fills in what a recipe leaves open, for a run and for each model of a grid."""
+"""Settles what a recipe leaves open, for a run and for each model of a grid.
+
+Before the weights are read, `resolve` fills in what the command can know; once the model is loaded, `settled` fills in
+what depends on it.
+"""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.calibration.documents import TASK, task_of
-from layerimp.defaults import PROSE, STARTER, STARTER_TASKS
+from layerimp.defaults import LENGTH, PROSE, RATIO, STARTER, STARTER_TASKS
 from layerimp.errors import OptionError, listing
 from layerimp.evaluation.selection import reads_tasks
+from layerimp.models.dtypes import name_of
+from layerimp.models.traits import classifies, longest_row
 from layerimp.pruner import Pruner
 from layerimp.registry.assets import absolute, assets
 from layerimp.registry.attribution import create
@@ -17,7 +24,9 @@ from layerimp.registry.catalog import registry
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from layerimp.recipe import ComponentSpec, Recipe
+    from transformers import PreTrainedModel
+
+    from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
     from layerimp.steps import Cuts
 
 
@@ -28,6 +37,49 @@ def resolve(recipe: Recipe) -> Recipe:
     shipped = STARTER_TASKS if STARTER in assets().models else ()
     tasks = shipped if recipe.tasks is None else recipe.tasks
     return recipe.model_copy(update={"calibration": calibration, "tasks": tasks})
+
+
+def settled(recipe: Recipe, model: PreTrainedModel, reads: Collection[str] = ("calibration",)) -> Recipe:
+    """Return a resolved recipe with the values that depend on the loaded model.
+
+    Args:
+        recipe: The recipe, resolved.
+        model: The model.
+        reads: Which of `calibration` and `amount` the command reads; what it does not read stays open.
+
+    Raises:
+        OptionError: the text does not fit the model: there are labels for a language model, or its rows are too long.
+    """
+    update: dict[str, object] = {"dtype": name_of(model.dtype)}
+    if "calibration" in reads:
+        spec = recipe.calibration
+        length = row_length(spec, model)
+        if spec.label_field and not classifies(model):
+            raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {type(model).__name__} is none")
+        rows = task_of(str(spec.source)) is not None and classifies(model)
+        packing = spec.packing or ("rows" if rows else "windows")
+        update["calibration"] = spec.model_copy(update={"max_length": length, "packing": packing})
+    if "amount" in reads:
+        update["ratio"] = default_ratio(recipe)
+    return recipe.model_copy(update=update)
+
+
+def row_length(spec: CalibrationSpec, model: PreTrainedModel) -> int:
+    """Return the tokens per row of calibration text.
+
+    Raises:
+        OptionError: the model has fewer positions.
+    """
+    longest = longest_row(model) or math.inf
+    length = int(spec.max_length or min(LENGTH, longest))
+    if length > longest:
+        raise OptionError(f"max_length {length} is beyond the model's {longest} positions")
+    return length
+
+
+def default_ratio(recipe: Recipe) -> float | None:
+    """The share of the blocks to remove; None if the recipe names another amount, or blocks."""
+    return RATIO if not recipe.names_amount and not recipe.blocks else recipe.ratio
 
 
 def anywhere(recipe: Recipe) -> Recipe:
@@ -61,8 +113,8 @@ def _task_anywhere(task: str) -> str:
     return absolute(task) if task.endswith(".yaml") else task
 
 
-def made_pruner(spec: ComponentSpec, cuts: Cuts) -> Pruner:
-    """Make a pruner that can choose among all steps that may be cut.
+def create_pruner(spec: ComponentSpec, cuts: Cuts) -> Pruner:
+    """Create a pruner that can choose among all steps that may be cut.
 
     Raises:
         UnknownNameError: there is no such pruner.
@@ -80,7 +132,7 @@ def made_pruner(spec: ComponentSpec, cuts: Cuts) -> Pruner:
     return pruner
 
 
-def told(asked: Recipe, resolved: Recipe, reads: Collection[str]) -> str:
+def defaults_note(asked: Recipe, resolved: Recipe, reads: Collection[str]) -> str:
     """Return a line that lists the defaults in use and the options to change them; empty if there are none.
 
     Args:

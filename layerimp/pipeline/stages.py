@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerimp.calibration.documents import check_source, task_of
 from layerimp.calibration.sampling import CalibrationSet, draw_calibration, load_calibration
-from layerimp.defaults import LENGTH
 from layerimp.errors import OptionError
 from layerimp.evaluation.selection import for_training
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load, load_tokenizer
 from layerimp.models.streaming import open_streamed
-from layerimp.models.traits import classifies, longest_row
-from layerimp.pipeline.resolve import source_anywhere
 from layerimp.registry.attribution import attributing
 
 if TYPE_CHECKING:
@@ -26,8 +22,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.evaluator import Document, Evaluator
     from layerimp.progress import Progress
-    from layerimp.recipe import CalibrationSpec, Permissions, Recipe
-    from layerimp.report.data import Report
+    from layerimp.recipe import Permissions, Recipe
 
 
 @dataclass(frozen=True)
@@ -108,19 +103,18 @@ def draw(recipe: Recipe, loaded: Loaded, trained_on: Evaluator | None, progress:
     """Draw the calibration set.
 
     Args:
-        recipe: The recipe, resolved.
+        recipe: The recipe, settled.
         loaded: The model that reads the text.
         trained_on: The evaluator of the task whose training split is the text; None for other texts.
         progress: Where to report progress.
 
     Raises:
         CalibrationError: the text cannot be read, or is too short.
-        OptionError: an option does not fit the model, such as labels for a language model.
     """
-    spec, settled = recipe.calibration, calibration_values(recipe, loaded.model)
+    spec = recipe.calibration
+    amount: dict[str, Any] = {"samples": spec.samples, "max_length": spec.max_length, "packing": spec.packing}
+    amount |= {"batch_size": recipe.batch_size, "seed": recipe.seed}
     source = str(spec.source)
-    amount: dict[str, Any] = {"samples": spec.samples, "batch_size": recipe.batch_size, "seed": recipe.seed}
-    amount |= {name: settled[name] for name in ("max_length", "packing")}
     with progress.stage(f"read {spec.source}"):
         if trained_on is not None:
             documents = training_documents(trained_on, loaded)
@@ -138,38 +132,3 @@ def training_documents(evaluator: Evaluator, loaded: Loaded) -> Sequence[Documen
     """
     with attributing("evaluator", evaluator.name, type(evaluator)):
         return evaluator.training_documents(loaded.model, loaded.tokenizer)
-
-
-def row_length(spec: CalibrationSpec, model: PreTrainedModel) -> int:
-    """Return the tokens per row of calibration text.
-
-    Raises:
-        OptionError: the model has fewer positions.
-    """
-    longest = longest_row(model) or math.inf
-    length = int(spec.max_length or min(LENGTH, longest))
-    if length > longest:
-        raise OptionError(f"max_length {length} is beyond the model's {longest} positions")
-    return length
-
-
-def calibration_values(recipe: Recipe, model: PreTrainedModel) -> dict[str, Any]:
-    """Return the fields of a recipe's calibration, with defaults that depend on the model, and absolute paths."""
-    spec = recipe.calibration
-    length = row_length(spec, model)
-    if spec.label_field and not classifies(model):
-        raise OptionError(f"labels ({spec.label_field!r}) are for classifiers; {type(model).__name__} is none")
-    rows = task_of(str(spec.source)) is not None and classifies(model)
-    return spec.model_dump() | {
-        "max_length": length,
-        "packing": spec.packing or ("rows" if rows else "windows"),
-        "source": source_anywhere(str(spec.source)),
-    }
-
-
-def read_text(report: Report, loaded: Loaded, trained_on: Evaluator | None, progress: Progress) -> CalibrationSet:
-    """Draw the calibration set, and describe it in the report."""
-    drawn = draw(report.recipe, loaded, trained_on, progress)
-    report.calibration = drawn.description
-    report.resolved["calibration"] = calibration_values(report.recipe, loaded.model)
-    return drawn

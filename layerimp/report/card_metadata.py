@@ -6,8 +6,6 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from layerimp.defaults import ORIGINAL
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -15,8 +13,8 @@ if TYPE_CHECKING:
 
     from layerimp.evaluator import Metric
     from layerimp.models.origin import Origin
+    from layerimp.report.checkpoint import Checkpoint
     from layerimp.report.comparison import Comparison
-    from layerimp.report.data import Report
 
 TAGS = ("layerimp", "pruned", "depth-pruning")
 """The tags of every pruned checkpoint."""
@@ -72,28 +70,23 @@ def front_matter(data: ModelCardData) -> str:
     return f"---\n{data.to_yaml()}\n---\n"
 
 
-def results(report: Report, label: str, found: Comparison | None) -> list[EvalResult]:
-    """Return the results of the checkpoint under `label`, one for each metric whose value is finite.
+def results(checkpoint: Checkpoint, comparison: Comparison | None) -> list[EvalResult]:
+    """Return the results of a checkpoint, one for each metric whose value is finite.
 
     The Hub attributes all results of a card to its model. So the value of the intact model, the number of documents and
     the standard errors are given as arguments of the metric.
     """
-    before = {(metric.task, metric.name): metric for metric in report.metrics.get(ORIGINAL, [])}
-    pipeline = _PIPELINES.get(report.loader, "other")
-    return [
-        _result(metric, before.get((metric.task, metric.name)), pipeline, report, found, label)
-        for metric in report.metrics.get(label, [])
-        if math.isfinite(metric.value)
-    ]
+    return [_result(metric, checkpoint, comparison) for metric in checkpoint.after if math.isfinite(metric.value)]
 
 
-def _result(
-    metric: Metric, intact: Metric | None, pipeline: str, report: Report, found: Comparison | None, label: str
-) -> EvalResult:
+def _result(metric: Metric, checkpoint: Checkpoint, comparison: Comparison | None) -> EvalResult:
     """Return one metric as the Hub reads it."""
     from huggingface_hub import EvalResult
 
-    kept = found.retained[label].tasks.get(metric.task) if found is not None and found.counts(metric) else None
+    intact = next((m for m in checkpoint.before if (m.task, m.name) == (metric.task, metric.name)), None)
+    kept = None
+    if comparison is not None and comparison.counts(metric):
+        kept = comparison.retained[checkpoint.label].tasks.get(metric.task)
     arguments = {
         "documents": metric.count,
         "stderr": metric.stderr,
@@ -102,11 +95,11 @@ def _result(
         "intact_stderr": None if intact is None else intact.stderr,
         "retained": None if kept is None else kept.mean,
         "retained_stderr": None if kept is None or kept.error is None else float(kept.error),
-        "num_fewshot": report.recipe.num_fewshot,
-        "limit": report.recipe.limit,
+        "num_fewshot": checkpoint.recipe.num_fewshot,
+        "limit": checkpoint.recipe.limit,
     }
     return EvalResult(
-        task_type=pipeline,
+        task_type=_PIPELINES.get(checkpoint.loader, "other"),
         dataset_type=metric.task,
         dataset_name=metric.task,
         metric_type=_METRICS.get(metric.name, metric.name),

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp._paths import expanded
 from layerimp._table import Table, Tabular
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric, retention
@@ -23,7 +22,6 @@ from layerimp.report.retained import counting
 from layerimp.report.search import Search
 from layerimp.report.search_documents import SearchResults
 from layerimp.sizes.targets import Reached
-from layerimp.steps import removed_by
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
@@ -149,12 +147,6 @@ class Report(Tabular):
             return found
         return self.plans[self.healed[label].scorer if label in self.healed else label]
 
-    def same_model(self, label: str, other: str) -> bool:
-        """Whether two pruned models lack the same sublayers, and were repaired by the same healer, if any."""
-        healers = [self.healed[one].healer if one in self.healed else None for one in (label, other)]
-        gone = [removed_by(self.plan_of(one).blocks) for one in (label, other)]
-        return healers[0] == healers[1] and gone[0] == gone[1]
-
     def removed(self, label: str) -> Size:
         """Return the size of what the plan under `label` removed."""
         return self.sizes[ORIGINAL] - self.sizes[label]
@@ -260,13 +252,6 @@ class Report(Tabular):
         if not baselines:
             del file["baselines"]
         return file
-
-    def placed(self) -> Report:
-        """Return the report with the final paths, once its output directory has its final name."""
-        if self.recipe.output is not None:
-            self.output = expanded(self.recipe.output).absolute()
-            self.checkpoints = {label: self.output / path for label, path in self.checkpoints.items()}
-        return self
 
     def write(self, directory: Path) -> None:
         """Write the parts of the report that are not empty as JSON files, each with a schema version."""

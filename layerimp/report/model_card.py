@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from layerimp.evaluator import Metric
     from layerimp.pruner import PrunePlan
-    from layerimp.report.data import Report
+    from layerimp.recipe import Recipe
+    from layerimp.report.checkpoint import Checkpoint
     from layerimp.report.paired_bootstrap import Estimate
     from layerimp.steps import Step
 
@@ -48,43 +49,44 @@ def measured(metric: Metric) -> str:
     return f"{metric.value:.4g} {around(metric.value, *ends, '{:.2g}'.format)}".rstrip()
 
 
-def model_card(report: Report, label: str, origin: Origin | None = None, *, command: str = "run") -> str:
-    """Return the card of the checkpoint under `label`: metadata for the Hub, and Markdown. No local folder is named.
+def model_card(checkpoint: Checkpoint, origin: Origin | None = None, *, command: str = "run") -> str:
+    """Return the card of a checkpoint: metadata for the Hub, and Markdown. No local folder is named.
 
     Args:
-        report: The results of the run.
-        label: The label of the checkpoint.
+        checkpoint: The checkpoint.
         origin: The source of the checkpoint; by default only its name is known.
         command: The command that made the checkpoint: `run` or `prune`.
     """
-    origin = origin or Origin(name=last_part(report.recipe.model))
-    plan, healing = report.plan_of(label), report.healed.get(label)
-    found = None
-    if report.metrics.get(ORIGINAL) and report.metrics.get(label):
-        found = Comparison.of({which: report.metrics[which] for which in (ORIGINAL, label)})
-    tags = (plan.scorer, *(("healed", report.recipe.healers[healing.healer].name) if healing else ()))
+    recipe, label = checkpoint.recipe, checkpoint.label
+    origin = origin or Origin(name=last_part(recipe.model))
+    healers = [] if checkpoint.healing is None else ["healed", recipe.healers[checkpoint.healing.healer].name]
+    comparison = None
+    if checkpoint.before and checkpoint.after:
+        comparison = Comparison.of({ORIGINAL: list(checkpoint.before), label: list(checkpoint.after)})
     name = f"{origin.name.rpartition('/')[2]}-{label}"
-    data = metadata(origin, report.loader, tags, results(report, label, found), name)
+    tags = (checkpoint.plan.scorer, *healers)
+    data = metadata(origin, checkpoint.loader, tags, results(checkpoint, comparison), name)
     lines = [
-        *_summary(report, label, origin),
-        *_measured(report, label, found),
-        *_sources(plan),
-        *use(report.loader),
-        *_made_again(report, plan, origin, command),
+        *_summary(checkpoint, origin),
+        *_measured(checkpoint, comparison),
+        *_sources(checkpoint.plan),
+        *use(checkpoint.loader),
+        *_made_again(checkpoint, origin, command),
     ]
     return front_matter(data) + "\n".join(["", *lines, ""])
 
 
-def _summary(report: Report, label: str, origin: Origin) -> Iterator[str]:
+def _summary(checkpoint: Checkpoint, origin: Origin) -> Iterator[str]:
     """Yield the heading, and a list of what the checkpoint is."""
-    plan, removed, name = report.plan_of(label), report.removed(label), escaped(origin.name)
-    share = removed.share_of(report.sizes[ORIGINAL])
-    blocks = f"{removed.blocks} of {report.num_blocks} blocks removed"
+    plan, intact, name = checkpoint.plan, checkpoint.intact, escaped(origin.name)
+    removed = intact - checkpoint.size
+    share = removed.share_of(intact)
+    blocks = f"{removed.blocks} of {intact.blocks} blocks removed"
     if not cuts.whole(plan.blocks):
-        blocks = f"{report.num_blocks - removed.blocks} of {report.num_blocks} blocks left"
+        blocks = f"{checkpoint.size.blocks} of {intact.blocks} blocks left"
     yield from (f"# {name}, {blocks}", "", f"- **Source:** {name}")
     yield (
-        f"- **Method:** scorer {escaped(plan.scorer or 'none')} (label {escaped(label)}), pruner "
+        f"- **Method:** scorer {escaped(plan.scorer or 'none')} (label {escaped(checkpoint.label)}), pruner "
         f"{escaped(plan.pruner or 'none')}, layerimp {__version__}"
     )
     yield from _removed(plan.blocks)
@@ -92,15 +94,15 @@ def _summary(report: Report, label: str, origin: Origin) -> Iterator[str]:
         f"- **Smaller by:** {counted(removed.blocks)} ({share['blocks']:.2%}), {removed.parameters:,} parameters "
         f"({share['parameters']:.2%}), {removed.bytes:,} bytes ({share['bytes']:.2%})"
     )
-    yield from (f"- **Target:** {escaped(stood(one))}" for one in report.standing(label))
-    if (healing := report.healed.get(label)) is not None:
-        done = "; ".join(f"{one.gap}: {one.done}" for one in healing.repairs)
+    yield from (f"- **Target:** {escaped(stood(value))}" for value in checkpoint.standing)
+    if (healing := checkpoint.healing) is not None:
+        done = "; ".join(f"{repair.gap}: {repair.done}" for repair in healing.repairs)
         back = recovery(healing.loss, healing.accuracy, healing.recovered)
         yield f"- **Healed:** by {escaped(healing.healer)} ({escaped(done)}); {escaped(back)}"
-    if report.calibration:
+    if text := checkpoint.calibration:
         yield (
-            f"- **Calibration:** {report.calibration['rows']} rows, {report.calibration['tokens']:,} tokens of "
-            f"{escaped(last_part(report.calibration['source']))} (fingerprint {report.calibration['fingerprint']})"
+            f"- **Calibration:** {text['rows']} rows, {text['tokens']:,} tokens of "
+            f"{escaped(last_part(text['source']))} (fingerprint {text['fingerprint']})"
         )
 
 
@@ -118,13 +120,13 @@ def _sources(plan: PrunePlan) -> Iterator[str]:
         yield from (f"| {' | '.join(line)} |" for line in cuts.sources(plan.blocks, plan.num_blocks))
 
 
-def _measured(report: Report, label: str, found: Comparison | None) -> list[str]:
+def _measured(checkpoint: Checkpoint, comparison: Comparison | None) -> list[str]:
     """What the evaluators measured, beside the source; empty if nothing was measured."""
-    before = {(metric.task, metric.name): metric for metric in report.metrics.get(ORIGINAL, [])}
-    after = [metric for metric in report.metrics.get(label, []) if (metric.task, metric.name) in before]
-    if found is None or not after:
+    before = {(metric.task, metric.name): metric for metric in checkpoint.before}
+    after = [metric for metric in checkpoint.after if (metric.task, metric.name) in before]
+    if comparison is None or not after:
         return []
-    which = "healed" if label in report.healed else "pruned"
+    which = "pruned" if checkpoint.healing is None else "healed"
     lines = [
         "",
         RESULTS,
@@ -133,17 +135,20 @@ def _measured(report: Report, label: str, found: Comparison | None) -> list[str]
         "|---|---|---|---|---|---|",
     ]
     for metric in after:
-        kept = found.retained[label].tasks.get(metric.task) if found.counts(metric) else None
+        kept = comparison.retained[checkpoint.label].tasks.get(metric.task) if comparison.counts(metric) else None
         lines.append(
             f"| {escaped(metric.task)} | {escaped(metric.name)} | {metric.count or ''} | "
             f"{measured(before[metric.task, metric.name])} | {measured(metric)} | {_kept(kept)} |"
         )
     lines += ["", "Retained: 100 % is the source, 0 % a model that knows nothing. Errors (±) are standard errors."]
-    lines += ["", *(f"- {escaped(without_folders(note))}" for note in found.notes)] if found.notes else []
-    if report.search is not None:
-        lines += ["", f"The search for {report.search.keep:.4g} of what the source knows did not use these documents."]
-    if report.recipe.limit:
-        lines += ["", f"Measured on the first {report.recipe.limit} documents of each task."]
+    lines += ["", *(f"- {escaped(without_folders(note))}" for note in comparison.notes)] if comparison.notes else []
+    if checkpoint.recipe.keep is not None:
+        lines += [
+            "",
+            f"The search for {checkpoint.recipe.keep:.4g} of what the source knows did not use these documents.",
+        ]
+    if checkpoint.recipe.limit:
+        lines += ["", f"Measured on the first {checkpoint.recipe.limit} documents of each task."]
     return lines
 
 
@@ -163,25 +168,25 @@ def use(loader: str) -> Iterator[str]:
     yield from (f"model = {loader}.from_pretrained(path)", "tokenizer = AutoTokenizer.from_pretrained(path)", "```")
 
 
-def _made_again(report: Report, plan: PrunePlan, origin: Origin, command: str) -> Iterator[str]:
+def _made_again(checkpoint: Checkpoint, origin: Origin, command: str) -> Iterator[str]:
     """Yield the section with the plan, the recipe if the plan came from scores, and the commands that use them."""
-    document = tree_without_folders(plan.model_dump(mode="json")) | {"model": origin.name}
+    document = tree_without_folders(checkpoint.plan.model_dump(mode="json")) | {"model": origin.name}
     model = shlex.quote(" ".join(origin.name.split()))
     pruning = f"layerimp prune --model {model} --plan plan.json --output out"
     yield from ("", "## Make it again", "", "The plan, as `plan.json`:", "", *fenced("json", as_json(document)))
     yield from ("", "This removes the same from the source:", "", *fenced("bash", pruning))
-    if plan.scorer is not None and report.importance:
-        asked = _asked(report, command) | {"model": origin.name}
+    if checkpoint.plan.scorer is not None and checkpoint.scored:
+        asked = _asked(checkpoint.recipe, command) | {"model": origin.name}
         yield from ("", "The recipe that led to the plan, as `recipe.json`:", "", *fenced("json", as_json(asked)), "")
         yield from fenced("bash", f"layerimp {command} --recipe recipe.json --output out")
 
 
-def _asked(report: Report, command: str) -> dict[str, Any]:
+def _asked(recipe: Recipe, command: str) -> dict[str, Any]:
     """Return the fields of the recipe that differ from their defaults, without those that depend on the machine."""
     left_out = {"output", "overwrite", "device", "device_map"} | ({"tasks"} if command == "prune" else set())
-    asked = report.recipe.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
-    found: dict[str, Any] = tree_without_folders(tree_without_folders(asked, last_part))
-    return found
+    asked = recipe.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
+    plain: dict[str, Any] = tree_without_folders(tree_without_folders(asked, last_part))
+    return plain
 
 
 def as_json(document: Mapping[str, Any]) -> str:

@@ -92,7 +92,7 @@ def test_what_cannot_be_done_is_known_before_the_long_work(
 def _slow_run(arguments: list[str], stage: str, at_work: Connection, said: Path) -> None:
     """A real run, but for its scoring or its saving, which takes a minute once it has said that it is at work."""
     from layerimp.cli import main
-    from layerimp.pipeline import output, scores
+    from layerimp.pipeline import checkpoints, scores
 
     def work() -> None:
         at_work.send("now")
@@ -107,7 +107,7 @@ def _slow_run(arguments: list[str], stage: str, at_work: Connection, said: Path)
     if stage == "score":
         scores.fill = lambda *_, **__: work()
     else:
-        output.write = save
+        checkpoints.write = save
     # Tests that are started in the background of a shell ignore Ctrl-C, and those under nohup ignore SIGHUP.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM):

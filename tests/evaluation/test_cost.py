@@ -78,9 +78,9 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 def announced(evaluator: Evaluator, others: int = 0, **more: Any) -> list[str]:
     """What is said before an evaluation; then evaluate."""
     model, notes = tiny("llama"), Notes()
-    evaluation = Evaluation(model, None, notes, {})  # type: ignore[arg-type]
+    evaluation = Evaluation(model, None, notes)  # type: ignore[arg-type]
     evaluation.announce({"reader": evaluator}, layerimp.find_blocks(model), others, **more)
-    assert not evaluation._failed
+    assert not evaluation.failed
     evaluation.of({"reader": evaluator}, "quality")
     return notes.lines
 

@@ -69,7 +69,7 @@ class Alone(Counting):
 def measured(cls: type[Counting], *tasks: str, who: str = "original", **options: Any) -> list[tuple[str, float]]:
     """Measure a model, as a command does that starts anew; give the metrics."""
     evaluator = cls(cls.Config(tasks=tasks, **options))
-    found = Evaluation(tiny("llama"), None, SILENT, {}).of({"x": evaluator}, "quality", who)  # type: ignore[arg-type]
+    found = Evaluation(tiny("llama"), None, SILENT).of({"x": evaluator}, "quality", who)  # type: ignore[arg-type]
     return [(metric.task.removesuffix(" (x)"), metric.value) for metric in found]
 
 

@@ -17,8 +17,7 @@ from support.tiny import tiny
 from transformers import PreTrainedModel
 
 import layerimp
-from layerimp.pipeline import durations, pace
-from layerimp.pipeline import rescoring as rescored
+from layerimp.pipeline import durations, pace, scores
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.pace import block_seconds
 from layerimp.scoring.engine import measure
@@ -139,7 +138,7 @@ def test_the_pruner_is_asked_how_often_it_scores_again(
     arguments = ["run", *scoring, "--tasks", "none", "--pruner", pruner, "--count", 3]
     assert foretold(*arguments)["rescorings"] == times
     measured: list[object] = []
-    monkeypatch.setattr(rescored, "measure", lambda *args, **more: (measured.append(1), measure(*args, **more))[1])
+    monkeypatch.setattr(scores, "measure", lambda *args, **more: (measured.append(1), measure(*args, **more))[1])
     made(layerimp_command, *arguments)
     assert len(measured) == times
 

@@ -8,7 +8,7 @@ import pytest
 
 from layerimp.assets import Assets
 from layerimp.pipeline import resolve as resolving
-from layerimp.pipeline.resolve import resolve, told
+from layerimp.pipeline.resolve import defaults_note, resolve
 from layerimp.recipe import make_recipe
 
 TASKS = "starter_stories, starter_sentiment, starter_qa"
@@ -35,12 +35,12 @@ TASKS = "starter_stories, starter_sentiment, starter_qa"
 )
 def test_what_is_used_by_default_is_said(values: dict[str, Any], said: str | None) -> None:
     asked = make_recipe(values)
-    assert told(asked, resolve(asked), ("calibration", "tasks")) == (said or "")
+    assert defaults_note(asked, resolve(asked), ("calibration", "tasks")) == (said or "")
 
 
 def test_what_a_command_does_not_read_is_not_said() -> None:
     asked = make_recipe({})
-    assert told(asked, resolve(asked), ("calibration",)) == (
+    assert defaults_note(asked, resolve(asked), ("calibration",)) == (
         "by default: model starter; calibration text starter (your own: --model DIR --calibration FILE)"
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.reports import acc, ppl, report, strict, with_a_seam
+from support.reports import acc, ppl, report, strict
 
 import layerimp
 from layerimp import Recipe
@@ -210,14 +210,6 @@ def test_sizes() -> None:
     gone = report().removed("paper")
     assert gone == Size(2, 400, 1600)
     assert gone.share_of(Size(4, 1000, 4000)) == {"blocks": 0.5, "parameters": 0.4, "bytes": 0.4}
-
-
-def test_equal_removals_are_one_model() -> None:
-    made = with_a_seam()
-    made.plans["twin"] = PrunePlan(num_blocks=6, blocks=[5, "2.attn,1.mlp"])
-    made.plans["block"] = PrunePlan(num_blocks=6, blocks=[5, 1])
-    assert made.same_model("paper", "twin")
-    assert not made.same_model("paper", "block")
 
 
 def test_what_a_person_sees_of_a_result_is_short(model_dir: Path, calibration_file: Path) -> None:

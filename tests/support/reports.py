@@ -10,6 +10,7 @@ from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.report import Report, Size
+from layerimp.report.checkpoint import Checkpoint
 from layerimp.scorer import Importance
 
 
@@ -36,6 +37,25 @@ def report(**recipe: Any) -> Report:
     made.checkpoints = {"paper": Path("out/checkpoints/paper")}
     made.output = Path("out")
     return made
+
+
+def checkpoint_of(made: Report, label: str) -> Checkpoint:
+    """A checkpoint of a run, as its card describes it."""
+    healing = made.healed.get(label)
+    return Checkpoint(
+        label,
+        made.recipe,
+        made.loader,
+        made.plan_of(label),
+        intact=made.sizes["original"],
+        size=made.sizes[label],
+        standing=made.standing(label),
+        healing=healing,
+        calibration=made.calibration,
+        before=made.metrics.get("original", ()),
+        after=made.metrics.get(label, ()),
+        scored=bool(made.importance),
+    )
 
 
 def strict(document: Any) -> Any:

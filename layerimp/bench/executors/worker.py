@@ -24,8 +24,8 @@ from layerimp.evaluation.selection import fitting, prepared_for
 from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.healing import check_text, configured, further_text
-from layerimp.pipeline.rescoring import rescoring
-from layerimp.pipeline.scores import scorers_of
+from layerimp.pipeline.resolve import settled
+from layerimp.pipeline.scores import rescoring, scorers_of
 from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
@@ -112,8 +112,8 @@ class Worker:
         # The further text was checked when the grid began; loading its task for each draw would only cost time.
         recipe = assignment.recipe.model_copy(update={"seed": assignment.cells[0].seed, "heal_text": None})
         allowed = assignment.permissions
-        trained_on = check_calibration(recipe, allowed, SILENT)
-        return draw(recipe, self._opened(assignment), trained_on, SILENT)
+        trained_on, loaded = check_calibration(recipe, allowed, SILENT), self._opened(assignment)
+        return draw(settled(recipe, loaded.model), loaded, trained_on, SILENT)
 
     def _opened(self, assignment: Assignment) -> Loaded:
         """Load the model of an assignment, unless it is the last one that was used."""
@@ -160,7 +160,8 @@ class Worker:
         stack = self._opened(assignment).stack
         selection = Selection.of(assignment.recipe, SILENT)
         cuts, rows = assignment.recipe.cuts, pruner_of(cell).rescored_rows
-        scoring = rescoring(stack, text, first, selection, cell.scorer, SILENT, cuts=cuts, rows=rows)
+        text = text if rows is None else text.first(rows)
+        scoring = rescoring(stack, text, first, selection, cell.scorer, cuts)
         return {cell.key: Outcome(cell.key, planned(cell, len(stack), scoring))}
 
     def _evaluate(self, assignment: Assignment, drawn: CalibrationSet | None) -> dict[str, Outcome]:
@@ -171,11 +172,13 @@ class Worker:
         first, outcomes, ready = assignment.cells[0], {}, {}
         text = (drawn or self.draw(assignment)) if "healing" in first.content else None
         loaded, recipe, allowed = self._opened(assignment), assignment.recipe, assignment.permissions
-        further = None if text is None else further_text(recipe, loaded, text, allowed, SILENT)
+        further = None
+        if text is not None:
+            further = further_text(settled(recipe, loaded.model), loaded, text, allowed, SILENT)
         intact = loaded.stack.model
         for cell, wanted in zip(assignment.cells, assignment.measures, strict=True):
             try:
-                evaluators = fitting(self._prepared(assignment, wanted), intact, SILENT, lenient=False)
+                evaluators, _ = fitting(self._prepared(assignment, wanted), intact, SILENT, lenient=False)
                 if text is not None:
                     check_text(recipe, evaluators, text, further)
                 ready[cell.key] = evaluators
@@ -185,7 +188,7 @@ class Worker:
             return outcomes
         who = "pruned" if first.content["blocks"] else ORIGINAL
         with self._left(assignment, text, further) as (stack, result):
-            evaluation = Evaluation(stack.model, loaded.tokenizer, SILENT, {})
+            evaluation = Evaluation(stack.model, loaded.tokenizer, SILENT)
             for key, evaluators in ready.items():
                 try:
                     outcomes[key] = Outcome(key, {**packed(evaluation.of(evaluators, "quality", who)), **result})

@@ -1,0 +1,94 @@
+"""The checkpoints of a run: weights, and beside them a card, a record and the licence of the source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerimp.checkpoint.record import Record
+from layerimp.checkpoint.saving import write
+from layerimp.defaults import ORIGINAL
+from layerimp.models.loading import auto_class
+from layerimp.models.origin import CARD, origin_of
+from layerimp.pipeline.resolve import model_anywhere
+from layerimp.report.checkpoint import Checkpoint
+from layerimp.report.model_card import model_card
+from layerimp.steps import simplest
+
+if TYPE_CHECKING:
+    from layerimp.pipeline.run import Results, Run
+
+
+def checkpoint_path(label: str) -> Path:
+    """The place of a checkpoint in the output directory."""
+    return Path("checkpoints") / label
+
+
+def write_checkpoints(run: Run, results: Results) -> dict[str, Path]:
+    """Write the pruned models of a run that writes an output; those of baselines are left out.
+
+    Returns:
+        The places of the checkpoints in the output directory, by label.
+    """
+    if run.stage is None:
+        return {}
+    paths: dict[str, Path] = {}
+    for label, model in results.models.items():
+        scorer = label if model.healing is None else model.healing.scorer
+        if scorer in run.selection.baselines:
+            continue
+        paths[label] = checkpoint_path(label)
+        directory = run.stage / paths[label]
+        directory.mkdir(parents=True)
+        with model.in_place() as weights, run.progress.stage(f"save {paths[label]}"):
+            write(
+                weights,
+                run.loaded.tokenizer,
+                directory,
+                verify=run.recipe.verify,
+                card=_card(run, results, label, directory),
+                record=_record(run, results, label),
+                max_shard_size=run.recipe.max_shard_size,
+            )
+    return paths
+
+
+def describe_checkpoint(run: Run, results: Results, label: str) -> None:
+    """Put the card, the record and the source's licence of a checkpoint beside its weights."""
+    assert run.stage is not None
+    directory = run.stage / checkpoint_path(label)
+    (directory / CARD).write_text(_card(run, results, label, directory), encoding="utf-8")
+    _record(run, results, label).write(directory)
+
+
+def _card(run: Run, results: Results, label: str, directory: Path) -> str:
+    """Return the card of a checkpoint, and copy the file of its source's licence, if there is one, beside it."""
+    origin = origin_of(run.asked.model)
+    origin.copy_license(directory)
+    model = results.models[label]
+    checkpoint = Checkpoint(
+        label=label,
+        recipe=run.asked,
+        loader=auto_class(run.loaded.model.config),
+        plan=model.plan,
+        intact=run.size,
+        size=model.size,
+        standing=model.standing,
+        healing=model.healing,
+        calibration=None if run.drawn is None else run.drawn.description,
+        before=results.metrics.get(ORIGINAL, ()),
+        after=results.metrics.get(label, ()),
+        scored=bool(results.importance),
+    )
+    return model_card(checkpoint, origin, command=run.command)
+
+
+def _record(run: Run, results: Results, label: str) -> Record:
+    """What a checkpoint was made from."""
+    model = results.models[label]
+    return Record(
+        source=model_anywhere(run.asked.model),
+        num_blocks=model.plan.num_blocks,
+        removed=tuple(simplest(model.plan.blocks)),
+        healers=() if model.healing is None else (run.recipe.healers[model.healing.healer].name,),
+    )

@@ -1,0 +1,138 @@
+"""The first half of a command: its recipe is resolved, and checked as far as possible before weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from layerimp.errors import OptionError
+from layerimp.evaluation.selection import compares
+from layerimp.evaluation.selection import prepared as prepare_evaluators
+from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
+from layerimp.pipeline.healing import healers_of
+from layerimp.pipeline.output import check_output
+from layerimp.pipeline.resolve import create_pruner, defaults_note, resolve
+from layerimp.pipeline.stages import check_calibration
+from layerimp.pipeline.streaming import is_run_streamed, is_streamed
+from layerimp.recipe import Recipe, check_kind
+from layerimp.scoring.selection import Selection
+
+if TYPE_CHECKING:
+    from layerimp.evaluator import Evaluator
+    from layerimp.healer import Healer
+    from layerimp.progress import Progress
+    from layerimp.pruner import PrunePlan
+    from layerimp.recipe import Permissions
+
+Command = Literal["run", "score", "prune", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A command that can be carried out, as far as this is known before weights are read.
+
+    Attributes:
+        command: The command.
+        recipe: The recipe, with the text and the tasks that are used by default.
+        reads: Which of `calibration`, `tasks` and `amount` the command reads.
+        plans: Plans to carry out; None if scorers choose, or the recipe names the blocks.
+        permissions: Which code that came with data may run.
+        progress: Where to report progress.
+        selection: The scorers.
+        evaluators: The evaluators, by label; empty if nothing is evaluated.
+        lenient: Whether tasks that do not fit the model are left out, because they are only defaults.
+        healers: The healers, by label; empty if nothing is healed.
+        trained_on: The evaluator of the task whose training split is the text; None for other texts.
+        streamed: Whether the blocks of the model stay in their files until they are needed.
+    """
+
+    command: Command
+    recipe: Recipe
+    reads: frozenset[str]
+    plans: Mapping[str, PrunePlan] | None
+    permissions: Permissions
+    progress: Progress
+    selection: Selection
+    evaluators: Mapping[str, Evaluator]
+    lenient: bool
+    healers: Mapping[str, Healer]
+    trained_on: Evaluator | None
+    streamed: bool
+
+
+def prepare(
+    command: Command,
+    asked: Recipe,
+    permissions: Permissions,
+    progress: Progress,
+    plans: Mapping[str, PrunePlan] | None = None,
+) -> Prepared:
+    """Prepare a command. Nothing is loaded, scored or written.
+
+    Args:
+        command: The command.
+        asked: The command's recipe.
+        permissions: Which code that came with data may run.
+        progress: Where to report progress, and the defaults that are used.
+        plans: Plans to carry out, for `prune`.
+
+    Raises:
+        InputError: something in the recipe is wrong, as far as this can be seen without the weights.
+    """
+    check_kind(asked, Recipe)
+    recipe, reads = resolve(asked), _reads(command, asked, plans)
+    if command == "prune" and recipe.output is None:
+        raise OptionError("prune writes a checkpoint: name a directory with --output")
+    if command == "prune" and recipe.keep is not None:
+        raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
+    healers = healers_of(recipe.healers, recipe.heal_text)
+    if command == "evaluate" and (recipe.stream or recipe.scratch is not None):
+        raise OptionError("only layerimp score, prune and run read a model block by block; leave out stream")
+    if by_default := defaults_note(asked, recipe, reads):
+        progress.note(by_default)
+    create_pruner(recipe.pruner, recipe.cuts)
+    selection = Selection.of(recipe, progress)
+    if command in ("run", "prune"):
+        check = partial(budget_of, recipe) if plans is None else partial(check_plans, plans)
+        check_ahead(recipe.model, permissions, check)
+    check_output(recipe)
+    trained_on = check_calibration(recipe, permissions, progress) if "calibration" in reads else None
+    evaluators = prepare_evaluators(recipe, permissions, progress) if "tasks" in reads else {}
+    if command == "run" and compares(recipe, evaluators):
+        selection.add_baselines(recipe)
+    return Prepared(
+        command=command,
+        recipe=recipe,
+        reads=reads,
+        plans=plans,
+        permissions=permissions,
+        progress=progress,
+        selection=selection,
+        evaluators=evaluators,
+        lenient=asked.tasks is None,
+        healers=healers if command == "run" else {},
+        trained_on=trained_on,
+        streamed=_streamed(command, recipe, evaluators, progress),
+    )
+
+
+def _reads(command: Command, recipe: Recipe, plans: Mapping[str, PrunePlan] | None) -> frozenset[str]:
+    """Return which of `calibration`, `tasks` and `amount` a command reads."""
+    if command == "prune" and (plans is not None or recipe.names_all):
+        return frozenset()
+    reads = {
+        "run": ("calibration", "tasks", "amount"),
+        "score": ("calibration",),
+        "prune": ("calibration", "amount"),
+        "evaluate": ("tasks",),
+    }
+    return frozenset(reads[command])
+
+
+def _streamed(command: Command, recipe: Recipe, evaluators: Mapping[str, Evaluator], progress: Progress) -> bool:
+    """Whether the blocks of the model stay in their files."""
+    if command == "run":
+        return is_run_streamed(recipe, evaluators, progress)
+    return command != "evaluate" and is_streamed(recipe, progress)

@@ -1,0 +1,87 @@
+"""Prunes a model in memory by the recipe's amount, heals what is left, and measures the models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING
+
+from layerimp.defaults import ORIGINAL
+from layerimp.errors import ModelError, NonFiniteError, PluginError
+from layerimp.pipeline.healing import healing_of
+from layerimp.pipeline.removals import choose, prepare_removals
+from layerimp.pipeline.run import PrunedModel, Results
+from layerimp.steps import Sublayer
+
+if TYPE_CHECKING:
+    from layerimp.evaluator import Metric
+    from layerimp.pipeline.run import Run
+
+
+def prune_by_amount(run: Run) -> Results:
+    """Remove the recipe's amount by each scorer, let each healer repair each pruned model, and measure the quality."""
+    choice = choose(run)
+    models = prepare_removals(run, choice)
+    different = len({model.key for model in models.values()})
+    run.evaluation.announce(run.evaluators, run.loaded.stack, different * (1 + len(run.healers.healers)))
+    metrics = {ORIGINAL: run.evaluation.of(run.evaluators, "quality")} | measure_quality(run, models)
+    healed, failed = heal_pruned(run, models)
+    metrics |= measure_quality(run, healed)
+    return Results(choice.importance, models | healed, metrics, failed=failed)
+
+
+def measure_quality(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, list[Metric]]:
+    """Measure the quality of pruned models, by label; equal models are measured once."""
+    metrics: dict[str, list[Metric]] = {}
+    first: dict[tuple[frozenset[Sublayer], str], str] = {}
+    for label, model in models.items():
+        same = first.setdefault(model.key, label)
+        if known := metrics.get(same):
+            run.progress.note(f"{label} removes the same as {same}, whose metrics stand for both")
+            metrics[label] = known
+        else:
+            metrics[label] = measured(run, label, model, "quality")
+    return metrics
+
+
+def measure_costs(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, list[Metric]]:
+    """Measure the costs of all models one right after the other, so that the machine's load is about the same."""
+    intact = run.evaluation.of(run.evaluators, "cost")
+    return {ORIGINAL: intact} | {label: measured(run, label, model, "cost") for label, model in models.items()}
+
+
+def measured(run: Run, label: str, model: PrunedModel, kind: str) -> list[Metric]:
+    """Run the evaluators of a kind on a pruned model."""
+    with model.in_place() as pruned:
+        return run.evaluation.beside(pruned).of(run.evaluators, kind, label)
+
+
+def heal_pruned(run: Run, models: Mapping[str, PrunedModel]) -> tuple[dict[str, PrunedModel], dict[str, str]]:
+    """Let every healer repair every pruned model. Plans that remove the same blocks share a healed model.
+
+    Returns:
+        The healed models, and for each model that could not be healed, the reason; both by label, `SCORER+HEALER`.
+    """
+    healed: dict[str, PrunedModel] = {}
+    failed: dict[str, str] = {}
+    first: dict[tuple[frozenset[Sublayer], str], str] = {}
+    for (scorer, model), healer in product(models.items(), run.healers.healers):
+        label = f"{scorer}+{healer}"
+        same = first.setdefault((model.key[0], healer), label)
+        if same in failed:
+            failed[label] = failed[same]
+        elif same in healed:
+            known = healed[same]
+            assert known.healing is not None
+            healed[label] = replace(model, beside=known.beside, healing=replace(known.healing, scorer=scorer))
+        else:
+            run.progress.note(f"heal {label}")
+            try:
+                done = run.healers.heal(healer, run.loaded.stack, model.removal, run.text, run.progress)
+            except (ModelError, PluginError, NonFiniteError) as error:
+                failed[label] = str(error)
+                run.progress.note(f"{label} is left out: {error}")
+            else:
+                healed[label] = replace(model, beside=done.model, healing=healing_of(scorer, healer, done))
+    return healed, failed

@@ -1,0 +1,187 @@
+"""A run: what its stages read, and what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerimp.defaults import ORIGINAL
+from layerimp.evaluation.runner import Evaluation
+from layerimp.evaluation.selection import fitting
+from layerimp.models.origin import model_name
+from layerimp.models.sizing import shapes_only
+from layerimp.pipeline.healing import HealerSet, check_text, further_text
+from layerimp.pipeline.held_out import with_quality
+from layerimp.pipeline.resolve import settled
+from layerimp.pipeline.stages import Loaded, draw, load_model
+from layerimp.report.data import Size
+from layerimp.steps import Sublayer, removed_by
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from layerimp.cache.unfinished import Unfinished
+    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.evaluator import Evaluator, Metric
+    from layerimp.pipeline.prepare import Command, Prepared
+    from layerimp.progress import Progress
+    from layerimp.pruner import PrunePlan
+    from layerimp.recipe import Recipe
+    from layerimp.report.healing import Healing
+    from layerimp.report.search import Search
+    from layerimp.scorer import Importance
+    from layerimp.scoring.selection import Selection
+    from layerimp.sizes.targets import Reached
+    from layerimp.surgery.removal import Removal
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command that has loaded its model and drawn its text. Stages read it, and return what they find out.
+
+    Attributes:
+        command: The command.
+        asked: The recipe in the user's words, with the text and the tasks that are used by default.
+        recipe: The recipe, settled: see `layerimp.pipeline.resolve.settled`.
+        progress: Where to report progress.
+        loaded: The intact model, its tokenizer and its blocks.
+        size: The size of the intact model.
+        drawn: The text for scorers and healers; None if the command reads none.
+        selection: The scorers; those that fail leave it.
+        evaluators: The evaluators that can measure the model, by label.
+        evaluation: Runs evaluators on the intact model; knows which have failed.
+        healers: The healers.
+        stage: The directory to write to; None if no output was asked for.
+    """
+
+    command: Command
+    asked: Recipe
+    recipe: Recipe
+    progress: Progress
+    loaded: Loaded
+    size: Size
+    drawn: CalibrationSet | None
+    selection: Selection
+    evaluators: Mapping[str, Evaluator]
+    evaluation: Evaluation
+    healers: HealerSet
+    stage: Path | None
+
+    @classmethod
+    def of(cls, prepared: Prepared, stage: Path | None, unfinished: Unfinished | None = None) -> Run:
+        """Load the model of a prepared command, draw its text, and settle the rest of its recipe.
+
+        Args:
+            prepared: The command.
+            stage: The directory to write to; None if no output was asked for.
+            unfinished: The directories in which healers keep the state of long work.
+
+        Raises:
+            ModelError: the model cannot be loaded or understood.
+            CalibrationError: the text cannot be read, or is too short.
+            OptionError: an option does not fit the model, such as labels for a language model.
+        """
+        asked, progress, drawn = prepared.recipe, prepared.progress, None
+        loaded = load_model(asked, prepared.permissions, progress, streamed=prepared.streamed)
+        recipe = settled(asked, loaded.model, prepared.reads)
+        evaluators, failed = fitting(prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
+        healers = HealerSet(prepared.healers, None, unfinished)
+        if "calibration" in prepared.reads:
+            drawn = draw(recipe, loaded, prepared.trained_on, progress)
+            if prepared.command == "run" and recipe.keep is not None:
+                drawn, evaluators = with_quality(loaded.stack, drawn, evaluators, progress)
+            if prepared.healers:
+                further = further_text(recipe, loaded, drawn, prepared.permissions, progress)
+                check_text(recipe, evaluators, drawn, further)
+                healers = HealerSet(prepared.healers, further, unfinished)
+        name = model_name(asked.model) if prepared.command == "evaluate" else ORIGINAL
+        measured = shapes_only(loaded.model) if loaded.stack.streamed else loaded.model
+        evaluation = Evaluation(measured, loaded.tokenizer, progress, failed=failed, intact_name=name)
+        return cls(
+            command=prepared.command,
+            asked=asked,
+            recipe=recipe,
+            progress=progress,
+            loaded=loaded,
+            size=Size.of(loaded.stack),
+            drawn=drawn,
+            selection=prepared.selection,
+            evaluators=evaluators,
+            evaluation=evaluation,
+            healers=healers,
+            stage=stage,
+        )
+
+    @property
+    def text(self) -> CalibrationSet:
+        """The text for scorers and healers, of a command that reads one."""
+        assert self.drawn is not None
+        return self.drawn
+
+
+@dataclass(frozen=True)
+class PrunedModel:
+    """A pruned model of a run.
+
+    Attributes:
+        plan: What was removed.
+        size: The model's size.
+        removal: The removal.
+        beside: The model, if it exists beside the intact one: healed, or without weights; None if it comes into being
+            by applying the removal.
+        healing: What a healer did; None without a healer.
+        reached: The values that the plan reaches beside the targets; empty without targets.
+    """
+
+    plan: PrunePlan
+    size: Size
+    removal: Removal
+    beside: PreTrainedModel | None = None
+    healing: Healing | None = None
+    reached: Sequence[Reached] = ()
+
+    @property
+    def key(self) -> tuple[frozenset[Sublayer], str]:
+        """The removed sublayers, and the label of the healer, if any: models with the same key are equal."""
+        return removed_by(self.plan.blocks), self.healing.healer if self.healing else ""
+
+    @property
+    def standing(self) -> list[Reached]:
+        """The values beside the targets, of which parameters and bytes are counted on the model itself."""
+        real = {"parameters": self.size.parameters, "bytes": self.size.bytes}
+        return [replace(value, value=real.get(value.target.quantity, value.value)) for value in self.reached]
+
+    @contextmanager
+    def in_place(self) -> Iterator[PreTrainedModel]:
+        """Yield the model; as long as it is no model beside the intact one, the intact model lacks the blocks."""
+        if self.beside is not None:
+            yield self.beside
+        else:
+            with self.removal.applied() as model:
+                yield model
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the stages of a run return. What a command does not find out stays empty.
+
+    Attributes:
+        importance: The importance, by the scorer's label.
+        models: The pruned models, by label: that of the scorer, or `SCORER+HEALER`.
+        metrics: The metrics of kind `quality`, by label; the intact model's under `original`.
+        footprint: The metrics of kind `cost`, likewise.
+        checkpoints: The checkpoints by label, relative to the output directory.
+        search: The result of a search for the most blocks that may be removed; None if there was none.
+        failed: By label, why a healed model could not be made.
+    """
+
+    importance: Mapping[str, Importance] = field(default_factory=dict)
+    models: Mapping[str, PrunedModel] = field(default_factory=dict)
+    metrics: Mapping[str, list[Metric]] = field(default_factory=dict)
+    footprint: Mapping[str, list[Metric]] = field(default_factory=dict)
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    search: Search | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)

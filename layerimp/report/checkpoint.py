@@ -1,0 +1,49 @@
+"""What the card of a pruned checkpoint says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from layerimp.calibration.sampling import Calibration
+    from layerimp.evaluator import Metric
+    from layerimp.pruner import PrunePlan
+    from layerimp.recipe import Recipe
+    from layerimp.report.data import Size
+    from layerimp.report.healing import Healing
+    from layerimp.sizes.targets import Reached
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pruned checkpoint, as its card describes it.
+
+    Attributes:
+        label: The label: that of the scorer, or `SCORER+HEALER`.
+        recipe: The recipe in the user's words.
+        loader: The stock `Auto` class that loads the checkpoint.
+        plan: What was removed.
+        intact: The size of the intact model.
+        size: The size of the pruned model.
+        standing: The values that the model reaches beside the targets; empty without targets.
+        healing: What a healer did; None without a healer.
+        calibration: The text that was drawn; None if none was.
+        before: The metrics of the intact model.
+        after: The metrics of the pruned model; empty if nothing was measured.
+        scored: Whether scores led to the plan, rather than a plan that was given.
+    """
+
+    label: str
+    recipe: Recipe
+    loader: str
+    plan: PrunePlan
+    intact: Size
+    size: Size
+    standing: Sequence[Reached] = ()
+    healing: Healing | None = None
+    calibration: Calibration | None = None
+    before: Sequence[Metric] = ()
+    after: Sequence[Metric] = ()
+    scored: bool = False
