@@ -12,7 +12,7 @@ from layerimp.cli.streams import after_writing
 from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
-    from layerimp.pipeline.forecast import Command
+    from layerimp.pipeline.prepare import Command
 
 
 @o.taking(
@@ -87,25 +87,24 @@ def evaluate(**given: Any) -> int:
 
 def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
     """Call a function of the pipeline with the recipe from the options, and return the exit code."""
-    made = recipe_from(**given)
+    recipe = recipe_from(**given)
     from layerimp.cli.display import Screen
     from layerimp.pipeline import commands
 
     screen = Screen(json=given["json"])
     function = getattr(commands, name)
-    report = function(made, permissions=permissions(**given), progress=screen, **more)
+    report = function(recipe, permissions=permissions(**given), progress=screen, **more)
     with after_writing(report.output):
         return int(screen.show(report))
 
 
 def _foretold(command: Command, given: Mapping[str, Any], **more: Any) -> int:
     """Show what a command would do with the recipe from the options, and return the exit code."""
-    made = recipe_from(**given)
+    recipe = recipe_from(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import show
     from layerimp.pipeline.forecast import foretell
 
     screen = Screen(json=given["json"])
-    found = foretell(command, made, permissions=permissions(**given), progress=screen, **more)
-    show(found, screen)
+    show(foretell(command, recipe, permissions=permissions(**given), progress=screen, **more), screen)
     return 0

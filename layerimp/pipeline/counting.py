@@ -34,9 +34,9 @@ def most_that_hold(holds: Holds, least: int, most: int, *, nested: bool) -> int:
     return good if good >= least else 0
 
 
-def confirmed(found: int, holds: Holds, confirms: Holds, least: int) -> int:
-    """Return the largest number up to `found` that holds and that other documents confirm; 0 if there is none."""
-    for count in range(found, least - 1, -1):
+def confirmed(most: int, holds: Holds, confirms: Holds, least: int) -> int:
+    """Return the largest number up to `most` that holds and that other documents confirm; 0 if there is none."""
+    for count in range(most, least - 1, -1):
         if holds(count) and confirms(count):
             return count
     return 0

@@ -64,7 +64,7 @@ class Durations:
 
     def scoring(self, passes: Iterable[PassForecast]) -> float | None:
         """Return the time of the passes of one scoring."""
-        known = [(one["backbone"], one["head"] or 0.0) for one in passes]
+        known = [(forecast["backbone"], forecast["head"] or 0.0) for forecast in passes]
         if not known or any(backbone is None for backbone, _ in known):
             return None
         return self.passes(sum((backbone or 0.0) + self._head * head for backbone, head in known))
@@ -94,7 +94,7 @@ class Durations:
 
     def evaluation(self, evaluators: Mapping[str, Evaluator], permissions: Permissions) -> float | None:
         """Return the time that it takes to measure the quality of one model."""
-        quality = {label: one for label, one in evaluators.items() if one.kind == "quality"}
+        quality = {label: evaluator for label, evaluator in evaluators.items() if evaluator.kind == "quality"}
         if not quality:
             return 0.0
         total = 0.0

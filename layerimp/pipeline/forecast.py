@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded
 from layerimp.blocks.memory import free_bytes
@@ -26,7 +26,7 @@ from layerimp.scoring.series import ScoredSeries
 from layerimp.steps import candidates, named, removed_by
 
 if TYPE_CHECKING:
-    from layerimp.pipeline.prepare import Prepared
+    from layerimp.pipeline.prepare import Command, Prepared
     from layerimp.progress import Progress
     from layerimp.pruner import PrunePlan, Pruner
     from layerimp.recipe import Permissions, Recipe
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from layerimp.scoring.selection import Selection
     from layerimp.steps import Step, Sublayer
 
-Command = Literal["run", "prune"]
-
 
 def foretell(
     command: Command,
@@ -57,7 +55,7 @@ def foretell(
     """Forecast the work of a command. Nothing is loaded, scored or written.
 
     Args:
-        command: The command.
+        command: The command: run or prune.
         asked: The command's recipe.
         plans: Plans to apply; None if the recipe's scorers choose.
         permissions: Which code that came with data may run.
@@ -194,9 +192,9 @@ class _Foretelling:
                 for each in shared_passes({(label, 0): of_blocks[label]}) if self.streamed else ():
                     each.check_streaming()
         self.selection.need_any()
-        scorers = {(label, 0): scorer for label, scorer in self.selection.made(len(blocks)).items()}
+        scorers = {(label, 0): scorer for label, scorer in self.selection.create(len(blocks)).items()}
         if seams:
-            scorers |= {(label, 1): scorer for label, scorer in self.selection.made(len(seams)).items()}
+            scorers |= {(label, 1): scorer for label, scorer in self.selection.create(len(seams)).items()}
         return shared_passes(scorers)
 
     def _pass(self, each: Pass) -> PassForecast:

@@ -40,30 +40,31 @@ class Clock:
     def __init__(
         self, recipe: Recipe, stack: BlockStack, tokenizer: PreTrainedTokenizerBase, progress: Progress
     ) -> None:
-        spec = next((one for one in recipe.evaluators.values() if one.name == FOOTPRINT), ComponentSpec(name=FOOTPRINT))
+        named = (spec for spec in recipe.evaluators.values() if spec.name == FOOTPRINT)
+        spec = next(named, ComponentSpec(name=FOOTPRINT))
         alone = recipe.model_copy(update={"evaluators": {FOOTPRINT: spec}})
         self._evaluators: dict[str, Evaluator] = prepared(alone, Permissions(), progress)
         self._evaluation = Evaluation(stack.model, tokenizer, progress)
         self._stack, self._kinds = stack, alike(stack)
         self._measured: dict[object, Metric] = {}
 
-    def __call__(self, gone: Sequence[Step]) -> Metric:
+    def __call__(self, steps: Sequence[Step]) -> Metric:
         """Measure the latency in milliseconds of the model without some steps.
 
         Raises:
             SurgeryError: the steps cannot be removed exactly.
         """
-        if (known := self.known(gone)) is not None:
+        if (known := self.known(steps)) is not None:
             return known
-        with prepare(self._stack, gone).applied():
-            who = f"without {counted(len(gone))}" if gone else ORIGINAL
+        with prepare(self._stack, steps).applied():
+            who = f"without {counted(len(steps))}" if steps else ORIGINAL
             metrics = self._evaluation.of(self._evaluators, "cost", who)
-        metric = self._measured[self._key(gone)] = next(one for one in metrics if one.name == "latency_ms")
+        metric = self._measured[self._key(steps)] = next(metric for metric in metrics if metric.name == "latency_ms")
         return metric
 
-    def known(self, gone: Sequence[Step]) -> Metric | None:
+    def known(self, steps: Sequence[Step]) -> Metric | None:
         """Return the latency measured without as many blocks of the same kinds; None if not measured yet."""
-        return self._measured.get(self._key(gone))
+        return self._measured.get(self._key(steps))
 
-    def _key(self, gone: Sequence[Step]) -> object:
-        return tuple(sorted((part.part, self._kinds[part.block]) for part in removed_by(gone)))
+    def _key(self, steps: Sequence[Step]) -> object:
+        return tuple(sorted((part.part, self._kinds[part.block]) for part in removed_by(steps)))

@@ -89,7 +89,7 @@ class Outline:
         halves = _halves(stack)
         nn.Module.to(stack.model, torch.bfloat16)  # some kernels of experts take no other dtype on the meta device
         note_stored(stack.model, stored)
-        known = {index: one for index, one in enumerate(halves) if isinstance(one, Halves)}
+        known = {index: parts for index, parts in enumerate(halves) if isinstance(parts, Halves)}
         return cls(stack, stored, headers, halves, ledger_of(stack, known), alike(stack), _names(stack))
 
     def held_if_streamed(self, device: torch.device) -> int:
@@ -111,10 +111,10 @@ class Outline:
         """
         count = len(self.stack)
         tried = range(count) if len(set(self.alike)) > 1 else sorted({0, count // 2, count - 1})
-        found = {block: self.refusal([block]) for block in tried}
-        if len(found) < count and len(set(found.values())) > 1:
-            found |= {block: self.refusal([block]) for block in range(count) if block not in found}
-        return [found.get(block, found[0]) for block in range(count)]
+        reasons = {block: self.refusal([block]) for block in tried}
+        if len(reasons) < count and len(set(reasons.values())) > 1:
+            reasons |= {block: self.refusal([block]) for block in range(count) if block not in reasons}
+        return [reasons.get(block, reasons[0]) for block in range(count)]
 
     def refusal(self, steps: Sequence[Step]) -> str:
         """Tell why stock code cannot build the model without some steps; empty if it can, or if that is not known."""
@@ -122,14 +122,14 @@ class Outline:
         if not kept:
             return f"removing all {len(self.stack)} blocks leaves no model"
         cut = sorted({index for pair in kept if len(set(pair)) > 1 for index in pair})
-        whole = {index: one.reason for index in cut if isinstance(one := self.halves[index], Whole)}
+        whole = {index: parts.reason for index in cut if isinstance(parts := self.halves[index], Whole)}
         if UNKNOWN in whole.values():
             return ""
         for index, reason in whole.items():
             return f"block {index} cannot be divided into attention and MLP: {reason}"
         try:
             with quiet():
-                shortened(self.stack, kept, {i: one for i in cut if isinstance(one := self.halves[i], Halves)})
+                shortened(self.stack, kept, {i: parts for i in cut if isinstance(parts := self.halves[i], Halves)})
         except SurgeryError as error:
             return str(error)
         return ""
@@ -148,11 +148,11 @@ def _described(config: PretrainedConfig, trust_remote_code: bool, model: str) ->
     auto: Any = getattr(transformers, auto_class(config))
     try:
         with quiet(), torch.device("meta"):
-            made: PreTrainedModel = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
-            made.eval()
+            built: PreTrainedModel = auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
+            built.eval()
     except Exception as error:  # building from a configuration can fail in any way
         raise unloadable(model, error, what="build") from error
-    return made
+    return built
 
 
 def _names(stack: BlockStack) -> list[str]:
@@ -206,7 +206,7 @@ def stand_in(stack: BlockStack) -> BlockStack | None:
 
 def _without_values(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield those parameters of a module itself that are on the meta device."""
-    yield from [(name, one) for name, one in module.named_parameters(recurse=False) if one.is_meta]
+    yield from [(name, weight) for name, weight in module.named_parameters(recurse=False) if weight.is_meta]
 
 
 def _drawn(shape: torch.Size) -> torch.Tensor:

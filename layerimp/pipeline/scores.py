@@ -60,16 +60,11 @@ def score_blocks(run: Run, by: Unit = "block") -> dict[str, Importance]:
 def scorers_of(steps: Series, selection: Selection, *labels: str) -> tuple[dict[str, Scorer], dict[str, Scorer]]:
     """Make new scorers for both series: those with the given labels, or all."""
     first, second = steps
-    return selection.made(len(first), *labels), selection.made(len(second), *labels) if second else {}
+    return selection.create(len(first), *labels), selection.create(len(second), *labels) if second else {}
 
 
 def rescoring(
-    stack: BlockStack,
-    text: CalibrationSet,
-    first: Importance,
-    selection: Selection,
-    label: str,
-    cuts: Cuts = "blocks",
+    stack: BlockStack, text: CalibrationSet, first: Importance, selection: Selection, label: str, cuts: Cuts = "blocks"
 ) -> Scoring:
     """Return the scoring for a pruner: it gives the importance of the steps that can be taken after given removals.
 
@@ -91,14 +86,7 @@ def rescoring(
         if key not in known:
             scorers, seams = scorers_of(candidates(removed, len(stack), cuts), selection, label)
             importance = measure(
-                stack,
-                text,
-                scorers,
-                seams=seams,
-                removed=removed,
-                cuts=cuts,
-                progress=selection.progress,
-                cache=cache,
+                stack, text, scorers, seams=seams, removed=removed, cuts=cuts, progress=selection.progress, cache=cache
             )
             known[key] = importance[label]
         return known[key]

@@ -68,10 +68,10 @@ class Goal:
         clock = Clock(recipe, stack, tokenizer, progress) if timed else None
         whole = ledger.left(())
         intact = {
-            one.quantity: clock(()).value if clock and one.quantity == LATENCY else whole.of(one.quantity)
-            for one in targets
+            target.quantity: clock(()).value if clock and target.quantity == LATENCY else whole.of(target.quantity)
+            for target in targets
         }
-        limits = [one.limit(intact[one.quantity]) for one in targets]
+        limits = [target.limit(intact[target.quantity]) for target in targets]
         budget = _budget(recipe, max(1, len(recipe.blocks)), len(stack))
         goal = cls(targets, limits, ledger, intact, budget, recipe, clock)
         goal._refuse(type(stack.model).__name__)
@@ -94,9 +94,9 @@ class Goal:
         """
         named = read_targets(recipe.targets)
         _timed(named, streamed=streamed)
-        targets = [one for one in named if one.quantity != LATENCY]
-        intact = {one.quantity: ledger.left(()).of(one.quantity) for one in targets}
-        limits = [one.limit(intact[one.quantity]) for one in targets]
+        targets = [target for target in named if target.quantity != LATENCY]
+        intact = {target.quantity: ledger.left(()).of(target.quantity) for target in targets}
+        limits = [target.limit(intact[target.quantity]) for target in targets]
         budget = _budget(recipe, max(1, len(recipe.blocks)), ledger.num_blocks)
         goal = cls(targets, limits, ledger, intact, budget, recipe, None)
         goal._refuse(kind)
@@ -109,7 +109,7 @@ class Goal:
             lightest: Whether to assume that the lightest blocks are removed, so that nearly any plan of this count will
                 meet the targets.
         """
-        free = {one for one in self.ledger.sublayers if one.block not in self.budget.protected}
+        free = {part for part in self.ledger.sublayers if part.block not in self.budget.protected}
         free |= removed_by(self.budget.forced)
         counts = [self.ledger.fewest(t.quantity, limit, free, lightest=lightest) for t, limit in self._counted()]
         return max(self.budget.count, *counts, 1)
@@ -127,9 +127,10 @@ class Goal:
             )
             if least.of(target.quantity) > limit:
                 unit, outside = UNITS[target.quantity], self.ledger.outside.of(target.quantity)
+                smallest = _shown(least.of(target.quantity))
                 raise OptionError(
-                    f"no removal reaches {target} ({_told(limit)} {unit}): at least {_told(least.of(target.quantity))} "
-                    f"stay, of which {_told(outside)} are embeddings, head and what else lies outside the blocks"
+                    f"no removal reaches {target} ({_shown(limit)} {unit}): at least {smallest} stay, of which "
+                    f"{_shown(outside)} are embeddings, head and what else lies outside the blocks"
                 )
         if (
             self.targets
@@ -137,7 +138,7 @@ class Goal:
             and all(self.intact[t.quantity] <= limit for t, limit in self._all())
         ):
             values = ", ".join(
-                f"{t} (it has {_told(self.intact[t.quantity])} {UNITS[t.quantity]})" for t in self.targets
+                f"{t} (it has {_shown(self.intact[t.quantity])} {UNITS[t.quantity]})" for t in self.targets
             )
             raise OptionError(f"nothing has to go: the intact model is within {values}; ask for less")
 
@@ -189,7 +190,7 @@ class Goal:
             count += 1
         if self.clock is not None:
             count = self._fast_enough(plans, count, self.clock)
-        return plans.of(count), [self._stand(plans, count, *one) for one in self._all()]
+        return plans.of(count), [self._reached(plans, count, *each) for each in self._all()]
 
     def _holds(self, plan: PrunePlan) -> bool:
         """Whether a plan meets all targets that are decided by arithmetic."""
@@ -217,7 +218,7 @@ class Goal:
             count, slow = (middle, slow) if fits(middle) else (count, middle)
         return count
 
-    def _stand(self, plans: _Plans, count: int, target: Target, limit: float) -> Reached:
+    def _reached(self, plans: _Plans, count: int, target: Target, limit: float) -> Reached:
         """Return the value of a count's plan beside a target, and the values with one step less and one step more."""
 
         def value(plan: PrunePlan | None) -> float | None:
@@ -232,8 +233,8 @@ class Goal:
         now = value(plan)
         assert now is not None
         error = self.clock(plan.blocks).stderr if self.clock and target.quantity == LATENCY else None
-        less = intact if count == 1 else value(plans.around(count - 1))
-        return Reached(target, limit, intact, now, error, less, value(plans.around(count + 1)))
+        less = intact if count == 1 else value(plans.beside(count - 1))
+        return Reached(target, limit, intact, now, error, less, value(plans.beside(count + 1)))
 
 
 @dataclass
@@ -242,7 +243,7 @@ class _Plans:
 
     goal: Goal
     ask: Ask
-    made: dict[int, PrunePlan] = field(default_factory=dict)
+    known: dict[int, PrunePlan] = field(default_factory=dict)
 
     def of(self, count: int) -> PrunePlan:
         """Return the plan for a count.
@@ -250,17 +251,17 @@ class _Plans:
         Raises:
             OptionError: the budget or the pruner does not allow so many steps.
         """
-        if count not in self.made:
+        if count not in self.known:
             try:
-                self.made[count] = self.ask(_budget(self.goal.recipe, count, self.goal.ledger.num_blocks))
+                self.known[count] = self.ask(_budget(self.goal.recipe, count, self.goal.ledger.num_blocks))
             except OptionError as error:
                 asked = ", ".join(map(str, self.goal.targets))
                 raise OptionError(
                     f"{asked} is not reached before {counted(count)} would have to go: {error}"
                 ) from error
-        return self.made[count]
+        return self.known[count]
 
-    def around(self, count: int) -> PrunePlan | None:
+    def beside(self, count: int) -> PrunePlan | None:
         """Return the plan for a count next to the chosen one; None if there is none."""
         try:
             return self.of(count)
@@ -274,10 +275,10 @@ def _timed(targets: Sequence[Target], *, streamed: bool) -> Target | None:
     Raises:
         OptionError: there is one, and the model is streamed.
     """
-    found = next((one for one in targets if one.quantity == LATENCY), None)
-    if found and streamed:
-        raise OptionError(f"{found}: a latency is measured on a whole model in memory, and this one is streamed")
-    return found
+    latency = next((target for target in targets if target.quantity == LATENCY), None)
+    if latency and streamed:
+        raise OptionError(f"{latency}: a latency is measured on a whole model in memory, and this one is streamed")
+    return latency
 
 
 def _divided(recipe: Recipe, num_blocks: int) -> set[int]:
@@ -292,5 +293,5 @@ def _budget(recipe: Recipe, count: int, num_blocks: int) -> Budget:
     return Budget.exactly(count, num_blocks, protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts)
 
 
-def _told(value: float) -> str:
+def _shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.4g}"

@@ -131,15 +131,15 @@ class Selection:
         self.need_any()
 
     def _try(self, stack: BlockStack, few: Batch, label: str, kind: Kind | None) -> None:
-        scorers = self.made(len(stack), label)
+        scorers = self.create(len(stack), label)
         if stack.streamed:  # a trial would read the whole model
             for one_pass in shared_passes({(label, 0): scorers[label]}):
                 one_pass.check_streaming()
             return
         if kind == "sublayer":
-            measure_sublayers(stack, [few], scorers, self.made(len(stack), label))
+            measure_sublayers(stack, [few], scorers, self.create(len(stack), label))
         else:
-            seams = self.made(len(stack) - 1, label) if kind == "seam" and len(stack) > 1 else {}
+            seams = self.create(len(stack) - 1, label) if kind == "seam" and len(stack) > 1 else {}
             measure(stack, [few], scorers, seams=seams)
 
     def need_any(self) -> None:
@@ -152,15 +152,15 @@ class Selection:
             reasons = "; ".join(f"{label}: {reason}" for label, reason in self.left_out.items())
             raise ModelError(f"no scorer is left ({reasons or 'none is installed'})")
 
-    def made(self, num_blocks: int, *labels: str) -> dict[str, Scorer]:
-        """Fresh scorers for `num_blocks` blocks: those of `labels`, or all of them if no label is given."""
-        made = {}
+    def create(self, num_blocks: int, *labels: str) -> dict[str, Scorer]:
+        """Create fresh scorers for `num_blocks` blocks: those of `labels`, or all of them if no label is given."""
+        scorers = {}
         for label in labels or self.specs:
             spec = self.specs[label]
             scorer = create("scorer", spec.name, spec.options, num_blocks, label=label)
             assert isinstance(scorer, Scorer)
-            made[label] = scorer
-        return made
+            scorers[label] = scorer
+        return scorers
 
 
 def check_spec(label: str, spec: ComponentSpec) -> None:
