@@ -22,7 +22,7 @@ from layerimp.recipe import (
     Scorers,
     check_label,
 )
-from layerimp.recipe.parts import nothing_required
+from layerimp.recipe.components import nothing_required
 from layerimp.steps import Cuts
 
 

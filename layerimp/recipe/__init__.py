@@ -1,22 +1,12 @@
 """The recipe, which describes a run, and the functions that read one."""
 
-from layerimp.recipe.description import Recipe, checked_keep
-from layerimp.recipe.parts import (
-    PERMISSIONS,
-    Baselines,
-    CalibrationSpec,
-    Components,
-    ComponentSpec,
-    Healers,
-    Part,
-    Permissions,
-    Scorers,
-    check_kind,
-    check_label,
-    checked_size,
-    size_in_bytes,
-)
-from layerimp.recipe.reading import Described, made, make_recipe, read_recipe, read_yaml, refuse_permissions
+from layerimp.recipe.calibration import CalibrationSpec
+from layerimp.recipe.components import Baselines, Components, ComponentSpec, Healers, Scorers, check_label
+from layerimp.recipe.part import Part, check_kind
+from layerimp.recipe.permissions import PERMISSIONS, Permissions, refuse_permissions
+from layerimp.recipe.reading import Described, made, make_recipe, read_recipe, read_yaml
+from layerimp.recipe.recipe import Recipe, checked_keep
+from layerimp.recipe.shard_size import checked_size, size_in_bytes
 
 __all__ = [
     "PERMISSIONS",

@@ -10,8 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from layerimp.errors import InputError, OptionError, unknown_name
-from layerimp.recipe.description import Recipe
-from layerimp.recipe.parts import PERMISSIONS, Part
+from layerimp.recipe.part import Part
+from layerimp.recipe.permissions import refuse_permissions
+from layerimp.recipe.recipe import Recipe
 
 Described = TypeVar("Described", bound=Part)
 
@@ -113,27 +114,3 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if values.get("overwrite"):
         raise InputError(f"the recipe {path} cannot say overwrite; give the flag --overwrite instead")
     return values
-
-
-def refuse_permissions(values: Any, where: str) -> None:
-    """Refuse values that contain a permission to run code, at any depth.
-
-    Raises:
-        InputError: a value switches on such a permission, or the values refer to themselves.
-    """
-    above, done = set[int](), set[int]()
-    pending = [(values, False)]
-    while pending:
-        value, left = pending.pop()
-        if left:
-            above.remove(id(value))
-            done.add(id(value))
-        elif id(value) in above:  # a YAML anchor may refer to itself
-            raise InputError(f"{where} refers to itself")
-        elif isinstance(value, dict | list | tuple) and id(value) not in done:  # several aliases may be one value
-            for key in value if isinstance(value, dict) else ():
-                if key in PERMISSIONS:
-                    raise InputError(f"{where} cannot switch on {key}; give the flag --{key.replace('_', '-')} instead")
-            above.add(id(value))
-            pending.append((value, True))
-            pending += [(one, False) for one in (value.values() if isinstance(value, dict) else value)]

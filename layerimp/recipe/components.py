@@ -1,30 +1,16 @@
-"""The parts of a recipe: components by label, the calibration text, and the permissions to run code."""
+"""Scorers, pruners, healers and evaluators as a recipe names them: by label, with options."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from layerimp.component import Plain
 from layerimp.defaults import ALL, ORIGINAL
 from layerimp.errors import OptionError
-
-
-@dataclass(frozen=True)
-class Permissions:
-    """Which code that came with data may run. Given on the command line or in Python, never by a recipe file.
-
-    Attributes:
-        trust_remote_code: Whether Python code that comes with a model may run.
-        allow_task_code: Whether Python functions may run that an evaluation task given by path names (`!function`).
-    """
-
-    trust_remote_code: bool = False
-    allow_task_code: bool = False
+from layerimp.recipe.part import Part
 
 
 def check_label(label: str) -> None:
@@ -35,42 +21,6 @@ def check_label(label: str) -> None:
     """
     if label == ORIGINAL or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", label):
         raise OptionError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
-
-
-def check_kind(given: object, kind: type[Part]) -> None:
-    """Refuse what is no description of that kind, such as a plain dict.
-
-    Raises:
-        OptionError: it is something else.
-    """
-    if not isinstance(given, kind):
-        raise OptionError(f"a layerimp.{kind.__name__} is needed, got a {type(given).__name__}")
-
-
-def checked_size(size: str) -> str:
-    """Check the size of a file, such as 5GB, in the form that Transformers takes.
-
-    Raises:
-        OptionError: the text is not a size.
-    """
-    if not re.fullmatch(r"\d+(\.\d+)?\s?[KMGT]B", size):
-        raise OptionError(f"max_shard_size {size!r} is no size; give one such as 5GB or 500MB")
-    return size.replace(" ", "")
-
-
-def size_in_bytes(size: str) -> int:
-    """What the size of a file comes to, with units of a thousand, as Transformers counts.
-
-    Raises:
-        OptionError: the text is not a size.
-    """
-    checked = checked_size(size)
-    power = 1 + "KMGT".index(checked[-2])
-    return round(float(checked[:-2]) * 10.0 ** (3 * power))
-
-
-class Part(Plain):
-    """A part of a recipe."""
 
 
 class ComponentSpec(Part):
@@ -156,31 +106,3 @@ Components = Annotated[
 Scorers = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_any)]
 Healers = Annotated[Components, AfterValidator(_labels)]
 Baselines = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_not_all)]
-
-
-class CalibrationSpec(Part):
-    """Where the calibration text comes from, and how much of it is drawn."""
-
-    source: str | None = Field(
-        None,
-        min_length=1,
-        description="A JSONL or text file, a text that a plugin ships, a data set id on the hub "
-        "(NAME[:CONFIG[:SPLIT]]), or task:NAME for the training split of a task; default: the starter's own text "
-        "for the starter, else prose.",
-    )
-    field: str = Field("text", description="The JSON field that holds the text.")
-    packing: Literal["windows", "rows"] | None = Field(
-        None,
-        description="windows: documents joined and cut into full rows; rows: one document per row. Default: rows for a "
-        "classifier on a task's training split, else windows.",
-    )
-    label_field: str | None = Field(
-        None, description="The JSON field that holds a classifier's label, as a number or by name; needs rows."
-    )
-    samples: int = Field(64, ge=1, description="Rows to draw.")
-    max_length: int | None = Field(
-        None, ge=2, description="Tokens per row; default: 256, or the model's limit if that is lower."
-    )
-
-
-PERMISSIONS = frozenset(Permissions.__dataclass_fields__)

@@ -10,17 +10,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from layerimp.defaults import BASELINES, DTYPE_NAMES, EVALUATORS, HEALING_ROWS, PRUNER, SCORER, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
-from layerimp.recipe.parts import (
+from layerimp.recipe.calibration import CalibrationSpec
+from layerimp.recipe.components import (
     Baselines,
-    CalibrationSpec,
     Components,
     ComponentSpec,
     Healers,
     NamedComponent,
-    Part,
     Scorers,
-    checked_size,
 )
+from layerimp.recipe.part import Part
+from layerimp.recipe.shard_size import checked_size
 from layerimp.sizes.targets import read_targets
 from layerimp.steps import Cuts, Step, read_steps
 

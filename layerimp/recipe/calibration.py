@@ -1,0 +1,34 @@
+"""The calibration text of a recipe: its source, the number of rows, and their length."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from layerimp.recipe.part import Part
+
+
+class CalibrationSpec(Part):
+    """Where the calibration text comes from, and how much of it is drawn."""
+
+    source: str | None = Field(
+        None,
+        min_length=1,
+        description="A JSONL or text file, a text that a plugin ships, a data set id on the hub "
+        "(NAME[:CONFIG[:SPLIT]]), or task:NAME for the training split of a task; default: the starter's own text "
+        "for the starter, else prose.",
+    )
+    field: str = Field("text", description="The JSON field that holds the text.")
+    packing: Literal["windows", "rows"] | None = Field(
+        None,
+        description="windows: documents joined and cut into full rows; rows: one document per row. Default: rows for a "
+        "classifier on a task's training split, else windows.",
+    )
+    label_field: str | None = Field(
+        None, description="The JSON field that holds a classifier's label, as a number or by name; needs rows."
+    )
+    samples: int = Field(64, ge=1, description="Rows to draw.")
+    max_length: int | None = Field(
+        None, ge=2, description="Tokens per row; default: 256, or the model's limit if that is lower."
+    )
