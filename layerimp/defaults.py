@@ -34,5 +34,9 @@ RATIO = 0.25
 """The share of the blocks that is removed."""
 HEALING_ROWS = 3
 """The least rows of text to heal on: one to fit, one to choose by, and one to measure on."""
+ROWS = 64
+"""The number of rows of calibration text."""
 LENGTH = 256
 """The number of tokens in a row of calibration text, unless the model's limit is lower."""
+BATCH_SIZE = 8
+"""The number of rows that a model reads at a time."""

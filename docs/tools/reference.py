@@ -67,9 +67,11 @@ def described_models() -> dict[str, type[BaseModel]]:
     """Return the parts of recipe files, by the name under which a page requests a table."""
     from layerimp.bench.grid import Grid, ModelSpec
     from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
+    from layerimp.recipe.experiment import Experiment
 
     return {
         "recipe": Recipe,
+        "experiment": Experiment,
         "calibration": CalibrationSpec,
         "component": ComponentSpec,
         "grid": Grid,
@@ -161,7 +163,9 @@ def _options(kind: Kind, name: str) -> str:
 
 
 def _model(name: str) -> str:
-    return _fields(described_models()[name].model_fields, "field")
+    kind = described_models()[name]
+    own = kind.__annotations__  # inherited fields have a table of their own
+    return _fields({field: info for field, info in kind.model_fields.items() if field in own}, "field")
 
 
 def _fields(fields: dict[str, Any], what: str) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from layerimp.defaults import LENGTH, ROWS
 from layerimp.recipe.part import Part
 
 
@@ -15,20 +16,19 @@ class CalibrationSpec(Part):
     source: str | None = Field(
         None,
         min_length=1,
-        description="A JSONL or text file, a text that a plugin ships, a data set id on the hub "
-        "(NAME[:CONFIG[:SPLIT]]), or task:NAME for the training split of a task; default: the starter's own text "
-        "for the starter, else prose.",
+        description="JSONL or text file, a text that a plugin ships, data set id on the hub (NAME[:CONFIG[:SPLIT]]), "
+        "or task:NAME for the training split of a task. Default: the starter's own text for the starter, else prose.",
     )
-    field: str = Field("text", description="The JSON field that holds the text.")
+    field: str = Field("text", description="JSON field that holds the text.")
     packing: Literal["windows", "rows"] | None = Field(
         None,
         description="windows: documents joined and cut into full rows; rows: one document per row. Default: rows for a "
         "classifier on a task's training split, else windows.",
     )
     label_field: str | None = Field(
-        None, description="The JSON field that holds a classifier's label, as a number or by name; needs rows."
+        None, description="JSON field that holds a classifier's label, as a number or by name; needs the packing rows."
     )
-    samples: int = Field(64, ge=1, description="Rows to draw.")
+    samples: int = Field(ROWS, ge=1, description="Rows of calibration text to draw.")
     max_length: int | None = Field(
-        None, ge=2, description="Tokens per row; default: 256, or the model's limit if that is lower."
+        None, ge=2, description=f"Tokens per row. Default: {LENGTH}, or the model's limit if that is lower."
     )

@@ -103,6 +103,26 @@ Components = Annotated[
     BeforeValidator(_by_label, json_schema_input_type=list[str] | dict[str, str | LabelledComponent | None]),
 ]
 """Components by label."""
-Scorers = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_any)]
-Healers = Annotated[Components, AfterValidator(_labels)]
-Baselines = Annotated[Components, AfterValidator(_scorer_labels), AfterValidator(_not_all)]
+Scorers = Annotated[
+    Components,
+    AfterValidator(_scorer_labels),
+    AfterValidator(_any),
+    Field(description="Scorers, by label; `all` stands for every installed scorer that is not listed by name."),
+]
+Baselines = Annotated[
+    Components,
+    AfterValidator(_scorer_labels),
+    AfterValidator(_not_all),
+    Field(description="Baseline scorers, by label; where quality is measured, the others are compared with them."),
+]
+Healers = Annotated[
+    Components,
+    AfterValidator(_labels),
+    Field(description="Healers, by label; each heals every pruned model, and the result is named SCORER+HEALER."),
+]
+Evaluators = Annotated[Components, Field(description="Evaluators, by label; a grid takes only those of quality.")]
+
+
+def named(*names: str) -> dict[str, ComponentSpec]:
+    """Return the components of these names, without options, each under its own name."""
+    return {name: ComponentSpec(name=name) for name in names}

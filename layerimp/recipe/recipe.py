@@ -7,22 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from layerimp.defaults import BASELINES, DTYPE_NAMES, EVALUATORS, HEALING_ROWS, PRUNER, SCORER, STARTER
+from layerimp.defaults import HEALING_ROWS, PRUNER, RATIO, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
-from layerimp.recipe.calibration import CalibrationSpec
-from layerimp.recipe.components import (
-    Baselines,
-    Components,
-    ComponentSpec,
-    Healers,
-    NamedComponent,
-    Scorers,
-)
-from layerimp.recipe.part import Part
+from layerimp.recipe.components import ComponentSpec, NamedComponent
+from layerimp.recipe.experiment import Dtype, Experiment, ModelName
 from layerimp.recipe.shard_size import checked_size
 from layerimp.sizes.targets import read_targets
-from layerimp.steps import Cuts, Step, read_steps
+from layerimp.steps import Step, read_steps
 
 
 def _steps(value: Any) -> Any:
@@ -64,79 +56,47 @@ def _keep(value: Any) -> Any:
     return checked_keep(value) if isinstance(value, int | float) else value
 
 
+def _size(value: str | None) -> str | None:
+    return None if value is None else checked_size(value)
+
+
 AMOUNTS = ("ratio", "count", "keep", "targets")
 """The fields that say how much to remove. A recipe gives at most one of them."""
 
 
-class Recipe(Part):
+class Recipe(Experiment):
     """A run: the model, how it is scored, how far it is pruned, and what it is evaluated on."""
 
     schema_version: Literal["layerimp.recipe/1"] = Field("layerimp.recipe/1", description="The version of this format.")
-    model: str = Field(STARTER, description="A model directory, one that a plugin ships, or a model id on the hub.")
-    dtype: str | None = Field(
-        None,
-        description="The dtype to compute in: float32, bfloat16, float16 or float64; default: the stored dtype, but "
-        "float32 for the starter and where the CPU only emulates the stored one. Checkpoints keep the stored dtype.",
-        examples=list(DTYPE_NAMES),
-    )
+    model: ModelName = STARTER
+    dtype: Dtype = None
     device: str | None = Field(
         None,
-        description="cpu, cuda, cuda:1, ...; default: the first GPU, else the CPU.",
+        description="Device: cpu, cuda, cuda:1 and so on. Default: the first GPU, else the CPU.",
         examples=["cpu", "cuda"],
     )
     device_map: Literal["auto"] | None = Field(
-        None, description="auto: spread the model over all GPUs, for a model too large for one; in place of device."
+        None, description="auto: spread a model that is too large for one GPU over all of them. Default: one device."
     )
     stream: bool | None = Field(
         None,
-        description="Whether scoring reads the blocks from their files one after another, so that the model need not "
-        "fit into memory; default: where it does not fit.",
+        description="Read the blocks from their files one after another, so that the model need not fit into memory. "
+        "Default: if it does not fit.",
     )
     scratch: Path | None = Field(
         None,
-        description="A directory for the hidden states of a streamed model, which then take no memory while they wait; "
-        "with it, the model is streamed.",
-    )
-    scorers: Scorers = Field(
-        default_factory=lambda: {SCORER: ComponentSpec(name=SCORER)},
-        description="Scorers, by label; `all` stands for every installed scorer that is not listed by name.",
-    )
-    baselines: Baselines = Field(
-        default_factory=lambda: {name: ComponentSpec(name=name) for name in BASELINES},
-        description="Baseline scorers, by label; a run that measures quality evaluates them beside the others.",
-    )
-    cuts: Cuts = Field(
-        "blocks",
-        description="What may go: whole `blocks`, or `all`, which is blocks and the seams between them.",
+        description="Directory for the hidden states of a streamed model while they wait; with it, the model is "
+        "streamed. Default: memory.",
     )
     pruner: NamedComponent = Field(ComponentSpec(name=PRUNER), description="The pruner.")
-    healers: Healers = Field(
-        {}, description="Healers, by label; each heals every pruned model, and the result is named SCORER+HEALER."
-    )
-    heal_text: str | None = Field(
-        None,
-        description="Further text for healers that train, read as a stream: a JSONL or text file, a text that a plugin "
-        "ships, a data set id on the hub, or `task:NAME`, the training split of a task. Documents that were drawn for "
-        "calibration are left out.",
-    )
-    allow_overlap: bool = Field(
-        False, description="Whether models may be healed on documents that a task also measures them on."
-    )
-    evaluators: Components = Field(
-        default_factory=lambda: {name: ComponentSpec(name=name) for name in EVALUATORS},
-        description="Evaluators, by label.",
-    )
-    calibration: CalibrationSpec = Field(
-        CalibrationSpec.model_validate({}), description="The text that drives scoring."
-    )
     ratio: Annotated[float | None, BeforeValidator(_ratio)] = Field(
         None,
         gt=0,
         lt=1,
-        description="Share of the blocks to remove, which is less of the parameters; default: 0.25 if neither another "
-        "amount nor blocks are given.",
+        description="Share of the blocks to remove; it is less of the parameters, since embeddings stay. "
+        f"Default: {RATIO} if neither another amount nor blocks are given.",
     )
-    count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of ratio.")
+    count: int | None = Field(None, ge=1, description="How many blocks to remove, in place of a ratio.")
     targets: Annotated[dict[str, str | int | float], AfterValidator(_targets)] = Field(
         {},
         description="Limits that the pruned models must not exceed, in place of ratio: parameters, bytes, kv-cache or "
@@ -147,30 +107,20 @@ class Recipe(Part):
         None,
         gt=0,
         lt=1,
-        description="Share of the model's quality that must be retained, in place of ratio: a run then removes as "
-        "many blocks as that allows.",
+        description="Share of the model's quality to keep, such as 0.95, in place of a ratio; as many blocks are "
+        "removed as that allows.",
     )
     blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = Field(
         (),
         description="What to remove regardless of scores: blocks, and seams between neighbours such as 17/18; a list, "
         "or text such as 5,17/18.",
     )
-    protect: tuple[int, ...] = Field((), description="Blocks to keep regardless of scores.")
-    tasks: tuple[str, ...] | None = Field(
-        None, description="lm-evaluation-harness tasks: names or YAML paths; default: those of the starter."
-    )
-    task_path: Path | None = Field(None, description="A directory with further task YAMLs.")
-    data_dir: Path | None = Field(None, description="Where relative data files of local tasks are looked for first.")
-    limit: int | None = Field(None, ge=1, description="Documents per task.")
-    num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt.")
-    batch_size: int = Field(8, ge=1, description="Rows per batch, in scoring and evaluation.")
-    seed: int = Field(0, ge=0, description="For the calibration draw, few-shot examples and bootstraps.")
-    output: Path | None = Field(None, description="The directory for results and checkpoints.")
-    overwrite: bool = Field(False, description="Whether an output that layerimp made may be replaced.")
-    max_shard_size: Annotated[str, AfterValidator(checked_size)] | None = Field(
+    output: Path | None = Field(None, description="Directory for results and checkpoints; must not exist.")
+    overwrite: bool = Field(False, description="Replace an output that layerimp made.")
+    max_shard_size: Annotated[str | None, AfterValidator(_size)] = Field(
         None,
-        description="Largest size of one file of a checkpoint's weights, such as 5GB; default: as in Transformers, or "
-        "5GB for a model spread over several devices.",
+        description="Largest file of a checkpoint's weights, such as 5GB. Default: as in Transformers, or 5GB for a "
+        "model spread over several devices.",
     )
     verify: bool = Field(True, description="Whether checkpoints are loaded back and compared.")
 

@@ -1,0 +1,65 @@
+"""What a run and a grid have in common: how models are scored, healed and evaluated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from layerimp.defaults import BASELINES, BATCH_SIZE, DTYPE_NAMES, EVALUATORS, SCORER
+from layerimp.recipe.calibration import CalibrationSpec
+from layerimp.recipe.components import Baselines, Evaluators, Healers, Scorers, named
+from layerimp.recipe.part import Part
+from layerimp.steps import Cuts
+
+ModelName = Annotated[
+    str, Field(description="Model directory, name of a model that a plugin ships, or model id on the hub.")
+]
+Dtype = Annotated[
+    str | None,
+    Field(
+        description="Dtype to compute in: float32, bfloat16, float16 or float64; checkpoints keep the stored dtype. "
+        "Default: the stored dtype; float32 for the starter, and where the CPU only emulates the stored dtype.",
+        examples=list(DTYPE_NAMES),
+    ),
+]
+
+
+class Experiment(Part):
+    """How models are scored, healed and evaluated. The defaults are those of a run."""
+
+    schema_version: str = Field(description="The version of this format.")
+    scorers: Scorers = named(SCORER)
+    baselines: Baselines = named(*BASELINES)
+    cuts: Cuts = Field(
+        "blocks", description="What may be removed: blocks, or all, which is blocks and the seams between them."
+    )
+    healers: Healers = named()
+    heal_text: str | None = Field(
+        None,
+        description="Further text for healers that train, such as distill, from any source of calibration text; it is "
+        "read as a stream, without the documents that were drawn for calibration.",
+    )
+    allow_overlap: bool = Field(
+        False, description="Let models be healed on documents that a task also measures them on."
+    )
+    calibration: CalibrationSpec = Field(
+        CalibrationSpec.model_validate({}), description="The text that drives scoring."
+    )
+    protect: tuple[int, ...] = Field((), description="Blocks to keep regardless of scores.")
+    tasks: tuple[str, ...] | None = Field(
+        None, description="lm-evaluation-harness tasks: names or YAML paths. Default: those of the starter."
+    )
+    evaluators: Evaluators = named(*EVALUATORS)
+    task_path: Path | None = Field(None, description="Directory with further task YAMLs.")
+    data_dir: Path | None = Field(None, description="Where relative data files of local tasks are looked for first.")
+    limit: int | None = Field(None, ge=1, description="Documents per task. Default: all.")
+    num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt. Default: the task's.")
+    batch_size: int = Field(BATCH_SIZE, ge=1, description="Rows per batch, in scoring and evaluation.")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="Seed of every draw: calibration text, few-shot examples and bootstraps. Repeat n of a grid draws "
+        "text with the seed plus n.",
+    )
