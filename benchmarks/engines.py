@@ -27,7 +27,7 @@ from layerimp.bench.cells import Cell
 from layerimp.bench.grid import Grid
 from layerimp.bench.work_queue import Tally
 from layerimp.progress import SILENT
-from layerimp.recipe import Permissions, made
+from layerimp.recipe import Permissions, validated
 
 LOOPBACK = "127.0.0.2"
 NODE = {"num_cpus": 1, "node_ip_address": LOOPBACK, "include_dashboard": False, "object_store_memory": 80 << 20}
@@ -64,7 +64,7 @@ def main(
     output: Annotated[Path, typer.Option(help="A new directory.")],
     kill: Annotated[bool, typer.Option("--kill", help="Kill one of two nodes during the run.")] = False,
 ) -> None:
-    grid = made(Grid, GRID | {"counts": [1], "ratios": [0.25]})
+    grid = validated(Grid, GRID | {"counts": [1], "ratios": [0.25]})
 
     def timed(name: str, clock: Clock, **how: Any) -> float:
         pipeline.run_grid(grid, output / name, permissions=Permissions(), progress=SILENT, watcher=clock, **how)

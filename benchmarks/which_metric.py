@@ -29,7 +29,7 @@ import layerimp
 from layerimp.cli.display import Screen
 from layerimp.cli.grid_progress import watching
 from layerimp.defaults import RANDOM
-from layerimp.recipe.reading import made, read_recipe
+from layerimp.recipe.reading import read_recipe, validated
 from layerimp.registry.catalog import registry
 from layerimp.report.findings import Entry, ModelFindings, Row
 from layerimp.report.paired_bootstrap import Estimate
@@ -244,7 +244,7 @@ def main(
         if one == "trained" and heal_text is not None:
             grid["heal_text"] = heal_text
         with watching(Screen()) as watcher:
-            found = layerimp.run_grid(made(layerimp.Grid, grid), output, workers=workers, watcher=watcher)
+            found = layerimp.run_grid(validated(layerimp.Grid, grid), output, workers=workers, watcher=watcher)
         if not found.complete:
             raise SystemExit(f"{one} is not complete: {dict(found.cells)}, {found.failures}")
         keep(name, one, {"asked": asked(values), **told(found)})

@@ -50,14 +50,14 @@ def commands() -> dict[str, Any]:
 def _types(command: str) -> dict[str, Any]:
     """Return the type of one value of each parameter of a command, by name."""
     from types import UnionType
-    from typing import get_args, get_origin, get_type_hints
+    from typing import Union, get_args, get_origin, get_type_hints
 
     from layerimp.cli import app
 
     (function,) = (c.callback for c in app.registered_commands if c.callback and c.callback.__name__ == command)
     found = {}
     for name, hint in get_type_hints(function).items():
-        while get_origin(hint) in (UnionType, list):  # X | None, list[X]
+        while get_origin(hint) in (Union, UnionType, list):  # X | None, list[X]
             hint = get_args(hint)[0]
         found[name] = hint
     return found
@@ -136,6 +136,10 @@ def _option_names(parameter: Any, kind: Any) -> str:
 
 
 def _metavar(kind: Any) -> str:
+    from typing import get_args
+
+    if choices := get_args(kind):  # of a Literal
+        return "|".join(choices)
     if issubclass(kind, Enum):
         return str(kind.__name__.upper())
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
@@ -146,7 +150,7 @@ def _default_and_meaning(parameter: Any, kind: Any) -> tuple[str, str]:
     meaning, _, default = (parameter.help or "").partition(" Default: ")
     if not default and isinstance(parameter.default, str | int | float | Enum) and not parameter.is_flag:
         default = f"`{getattr(parameter.default, 'value', parameter.default)}`"
-    if issubclass(kind, Enum):
+    if isinstance(kind, type) and issubclass(kind, Enum):
         meaning += f" One of {', '.join(f'`{choice.value}`' for choice in kind)}."
     return default.removesuffix("."), meaning
 

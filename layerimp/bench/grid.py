@@ -113,7 +113,12 @@ class Grid(Experiment):
         description="Shares of the blocks to remove (less of the parameters), one or several, such as [0.25, 0.5]; may "
         "be combined with counts. Default: none if counts are given.",
     )
-    repeats: int = Field(5, ge=1, description="How often to repeat each scoring, each time with different text.")
+    repeats: int = Field(
+        5,
+        ge=1,
+        description="How often to repeat each scoring, each time with different text: repeat n draws with the seed "
+        "plus n.",
+    )
     random_draws: int = Field(
         10,
         ge=1,

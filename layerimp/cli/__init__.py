@@ -114,7 +114,8 @@ def _usage(error: Exception) -> str:
     """What is wrong with a command line, and the value that is wrong, which the parser of options leaves out."""
     message = str(getattr(error, "format_message", error.__str__)()).replace("Value error, ", "")
     problems = getattr(error.__cause__, "errors", None)  # of pydantic, which reads the values
-    return f"{message}, got {problems()[0]['input']!r}" if problems else message
+    given = repr(problems()[0]["input"]) if problems else ""
+    return message if given in message else f"{message}, got {given}"
 
 
 def _fail(kind: str, message: str, code: int) -> None:

@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 
 WIDTH = 60
 """The longest description, in characters. A longer one would be wrapped, and fish takes each line for a name."""
+NAMED: dict[str, Named] = {
+    "model": "model",
+    "models": "model",
+    "scorers": "scorer",
+    "baselines": "scorer",
+    "pruner": "pruner",
+    "pruners": "pruner",
+    "healers": "healer",
+    "evaluators": "evaluator",
+    "source": "text",
+    "heal_text": "text",
+    "tasks": "task",
+}
+"""The fields of recipes that hold names of installed components or assets, with their kinds."""
 Offer = Callable[[str], list[tuple[str, str]]]
 """Maps the incomplete word to its completions, each with a description."""
 

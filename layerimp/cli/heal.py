@@ -8,7 +8,8 @@ import typer
 
 from layerimp.cli import options as o
 from layerimp.cli.completion import names
-from layerimp.cli.requests import permissions, recipe_from, setting
+from layerimp.cli.requests import permissions, recipe_from
+from layerimp.cli.set_options import setting
 from layerimp.cli.streams import after_writing
 from layerimp.defaults import HEALER
 from layerimp.errors import OptionError

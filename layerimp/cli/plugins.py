@@ -10,6 +10,8 @@ from layerimp.cli import options as o
 from layerimp.cli.completion import names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from layerimp.registry.catalog import Kind
     from layerimp.report.listing_documents import Component, Plugin
 
@@ -71,13 +73,13 @@ def evaluators(
     _list("evaluator", name, json=json)
 
 
-def tasks(
-    containing: Annotated[
-        str | None, typer.Argument(help="A part of the name; with it, all of lm-evaluation-harness is searched.")
-    ] = None,
-    task_path: o.task_path = None,
-    json: o.json = False,
-) -> None:
+containing = Annotated[
+    str | None, typer.Argument(help="A part of the name; with it, all of lm-evaluation-harness is searched.")
+]
+
+
+@o.taking("containing task_path json", containing=containing)
+def tasks(*, containing: str | None, task_path: Path | None, json: bool) -> int:
     """List the tasks that ship, or all tasks whose name contains a text.
 
     Example: layerimp tasks arc
@@ -86,6 +88,7 @@ def tasks(
     from layerimp.registry.catalog import registry
 
     Screen(json=json).show_tasks(registry().tasks(containing or "", task_path), containing)
+    return 0
 
 
 def _list(kind: Kind, name: str | None, *, json: bool) -> None:

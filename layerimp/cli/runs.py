@@ -39,8 +39,6 @@ def score(*, by: str | None, **given: Any) -> int:
 
     Example: layerimp score --model DIR --scorer avss --calibration FILE.jsonl
     """
-    if by is not None and by not in ("block", "sublayer"):
-        raise OptionError(f"--by takes block or sublayer, got {by!r}")
     return _carried_out("score_model", given, by=by or "block")
 
 

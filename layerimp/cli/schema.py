@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layerimp.cli import options as o
-from layerimp.cli.completion import values
+from layerimp.cli.completion import NAMED, values
 from layerimp.defaults import ALL
 
 if TYPE_CHECKING:
-    from layerimp.registry.names import Named, Names
+    from layerimp.registry.names import Names
 
 NAMES = (
     "recipe",
@@ -41,20 +41,6 @@ NAMES = (
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE = "#/$defs/"
 EVERY = "Every installed scorer that is not named beside it."
-_NAMING: dict[str, Named] = {
-    "model": "model",
-    "models": "model",
-    "scorers": "scorer",
-    "baselines": "scorer",
-    "pruner": "pruner",
-    "pruners": "pruner",
-    "healers": "healer",
-    "evaluators": "evaluator",
-    "source": "text",
-    "heal_text": "text",
-    "tasks": "task",
-}
-"""The recipe fields that hold names of installed components or assets, with their kinds."""
 
 
 def schema(
@@ -126,7 +112,7 @@ def with_names(schema: dict[str, Any], names: Names) -> dict[str, Any]:
     definitions = schema["$defs"]
     for part in (schema, *list(definitions.values())):
         for field, value in part["properties"].items():
-            if kind := _NAMING.get(field):
+            if kind := NAMED.get(field):
                 offered = {ALL: EVERY} | names[kind] if field == "scorers" else names[kind]
                 part["properties"][field] = _offering(value, offered, f"{field}-by-label", definitions)
     return schema

@@ -2,9 +2,10 @@
 
 from layerimp.recipe.calibration import CalibrationSpec
 from layerimp.recipe.components import Baselines, Components, ComponentSpec, Healers, Scorers, check_label
+from layerimp.recipe.experiment import Experiment
 from layerimp.recipe.part import Part, check_kind
 from layerimp.recipe.permissions import PERMISSIONS, Permissions, refuse_permissions
-from layerimp.recipe.reading import Described, made, make_recipe, read_recipe, read_yaml
+from layerimp.recipe.reading import Described, make_recipe, read_recipe, read_yaml, validated
 from layerimp.recipe.recipe import Recipe, checked_keep
 from layerimp.recipe.shard_size import checked_size, size_in_bytes
 
@@ -15,6 +16,7 @@ __all__ = [
     "ComponentSpec",
     "Components",
     "Described",
+    "Experiment",
     "Healers",
     "Part",
     "Permissions",
@@ -24,10 +26,10 @@ __all__ = [
     "check_label",
     "checked_keep",
     "checked_size",
-    "made",
     "make_recipe",
     "read_recipe",
     "read_yaml",
     "refuse_permissions",
     "size_in_bytes",
+    "validated",
 ]

@@ -57,9 +57,4 @@ class Experiment(Part):
     limit: int | None = Field(None, ge=1, description="Documents per task. Default: all.")
     num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt. Default: the task's.")
     batch_size: int = Field(BATCH_SIZE, ge=1, description="Rows per batch, in scoring and evaluation.")
-    seed: int = Field(
-        0,
-        ge=0,
-        description="Seed of every draw: calibration text, few-shot examples and bootstraps. Repeat n of a grid draws "
-        "text with the seed plus n.",
-    )
+    seed: int = Field(0, ge=0, description="Seed of every draw: calibration text, few-shot examples and bootstraps.")

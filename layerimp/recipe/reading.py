@@ -18,11 +18,11 @@ Described = TypeVar("Described", bound=Part)
 
 
 def make_recipe(values: dict[str, Any]) -> Recipe:
-    """Make a recipe from plain values; see `made`."""
-    return made(Recipe, values)
+    """Make a recipe from plain values; see `validated`."""
+    return validated(Recipe, values)
 
 
-def made(kind: type[Described], values: dict[str, Any]) -> Described:
+def validated(kind: type[Described], values: dict[str, Any]) -> Described:
     """Make a description, such as a recipe, from plain values.
 
     Raises:

@@ -16,7 +16,7 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.executors.worker import as_importance
 from layerimp.bench.grid import Grid
 from layerimp.errors import InputError
-from layerimp.recipe import made, read_recipe
+from layerimp.recipe import read_recipe, validated
 from layerimp.registry.catalog import registry
 from layerimp.report.tables import named
 from layerimp.scorer import Importance
@@ -25,8 +25,8 @@ GRIDS = Path(__file__).parents[2] / "benchmarks" / "grids"
 
 
 def test_what_may_be_short_may_be_long() -> None:
-    short = made(Grid, {"models": ["a/b"], "scorers": ["avss"], "counts": 1, "ratios": 0.25})
-    long = made(
+    short = validated(Grid, {"models": ["a/b"], "scorers": ["avss"], "counts": 1, "ratios": 0.25})
+    long = validated(
         Grid,
         {
             "models": {"b": {"model": "a/b"}},
@@ -52,7 +52,7 @@ def test_what_may_be_short_may_be_long() -> None:
     ids=str,
 )
 def test_counts_come_before_ratios(values: dict[str, Any], amounts: tuple[int | float, ...]) -> None:
-    grid = made(Grid, values)
+    grid = validated(Grid, values)
     assert grid.amounts == amounts
     again = Grid.model_validate_json(grid.model_dump_json())
     assert [(each, type(each)) for each in again.amounts] == [(each, type(each)) for each in amounts]
@@ -85,7 +85,7 @@ def test_counts_come_before_ratios(values: dict[str, Any], amounts: tuple[int | 
 )
 def test_what_is_wrong_is_said(values: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        made(Grid, values)
+        validated(Grid, values)
 
 
 def test_the_schema_knows_what_may_be_short() -> None:
@@ -104,7 +104,7 @@ def test_ratios_in_words() -> None:
 
 @pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_of_the_published_grids_are_sound(path: Path) -> None:
-    grid = made(Grid, read_recipe(path))
+    grid = validated(Grid, read_recipe(path))
     assert grid.repeats >= 5
     if not grid.healers:  # those of the page that compares metrics
         assert {"avss", "gbis", "lrp", "cim", "perplexity", "angular", "taylor"} <= grid.scorers.keys()
@@ -114,7 +114,7 @@ def test_the_recipes_of_the_published_grids_are_sound(path: Path) -> None:
 
 
 def test_a_model_of_its_own_mind() -> None:
-    grid = made(
+    grid = validated(
         Grid,
         {
             "models": {"a": None, "b": {"tasks": ["squad"], "calibration": {"source": "text.jsonl"}}},

@@ -30,7 +30,7 @@ from layerimp.bench.store import FILE, Store
 from layerimp.errors import InputError
 from layerimp.healer import Repair
 from layerimp.progress import SILENT
-from layerimp.recipe import Permissions, made
+from layerimp.recipe import Permissions, validated
 from layerimp.report.findings import Contender, Row
 from layerimp.report.results import Findings
 
@@ -133,7 +133,7 @@ def real(model: Path, text: Path, tasks: list[Path], directory: Path, **changes:
         "calibration": {"source": str(text), "samples": 8, "max_length": 16},
     }
     with Store(directory) as store:
-        grid = made(Grid, values | changes)
+        grid = validated(Grid, values | changes)
         return resolve(grid, store, Permissions(), SILENT, torch.device("cpu"))
 
 

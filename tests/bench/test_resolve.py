@@ -23,7 +23,7 @@ from layerimp.component import Options
 from layerimp.errors import OptionError, TaskError
 from layerimp.evaluator import Evaluator, Metric
 from layerimp.progress import SILENT
-from layerimp.recipe import Permissions, made
+from layerimp.recipe import Permissions, validated
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def settled(**changes: Any) -> Layout:
         "calibration": {"source": "text.jsonl", "samples": 4, "max_length": 16},
     }
     with Store(Path("../store")) as store:
-        return resolve(made(Grid, values | changes), store, Permissions(), SILENT, torch.device("cpu"))
+        return resolve(validated(Grid, values | changes), store, Permissions(), SILENT, torch.device("cpu"))
 
 
 def keys(layout: Layout) -> list[str]:

@@ -147,7 +147,7 @@ WRONG = [
     (["--model", with_a_block_more], "has weights of a block 3"),
     (["--dtype", "float12"], "unknown dtype 'float12'"),
     (["--device", "warp"], "no device 'warp' here"),
-    (["--device-map", "all"], "device_map: Input should be 'auto', got 'all'"),
+    (["--device-map", "all"], "Invalid value for '--device-map': 'all' is not one of 'auto'"),
     (["--nonsense"], "No such option"),
 ]
 

@@ -24,7 +24,7 @@ from support.published import checked
 from layerimp.bench import commands
 from layerimp.bench.grid import Grid
 from layerimp.bench.store import FILE
-from layerimp.recipe import made
+from layerimp.recipe import validated
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def computed(grid: Path, place: Path) -> Path:
     """The output of the grid, to read or to copy."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("LAYERIMP_CACHE", str(place / "cache"))
-        commands.run_grid(made(Grid, yaml.safe_load(grid.read_text())), place / "computed", workers=0)
+        commands.run_grid(validated(Grid, yaml.safe_load(grid.read_text())), place / "computed", workers=0)
     return place / "computed"
 
 

@@ -64,8 +64,8 @@ def test_attention_and_mlp_apart(layerimp_command: Run, scoring: list[object]) -
     ("asked", "said"),
     [
         (["score", "--by", "sublayer", "--cuts", "all"], "--by sublayer scores what cannot go alone, and contradicts"),
-        (["score", "--by", "half"], "--by takes block or sublayer, got 'half'"),
-        (["score", "--cuts", "seams"], "cuts: Input should be 'blocks' or 'all', got 'seams'"),
+        (["score", "--by", "half"], "'--by': 'half' is not one of 'block', 'sublayer'"),
+        (["score", "--cuts", "seams"], "'--cuts': 'seams' is not one of 'blocks', 'all'"),
         (["score", "--cuts", "all", "--scorer", "avss"], "scorer 'avss' cannot score seams: it reads mlp_act alone"),
         (
             ["score", "--by", "sublayer", "--scorer", "depth"],

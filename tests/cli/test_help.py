@@ -20,7 +20,7 @@ def test_help_needs_no_torch() -> None:
         "from layerimp.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'pydantic'} & sys.modules.keys()\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'lm_eval'} & sys.modules.keys()\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

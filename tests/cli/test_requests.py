@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from layerimp.bench.grid import Grid
+from layerimp.cli import app
+from layerimp.cli.options import FIELDS
 from layerimp.cli.requests import grid_from, recipe_from
 from layerimp.errors import InputError, OptionError, UnknownNameError
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe, make_recipe
@@ -242,3 +246,19 @@ def test_tasks_can_be_none() -> None:
     assert recipe_from(None, tasks=["none"]).tasks == ()
     assert recipe_from(None, tasks=["a, b", "c"]).tasks == ("a", "b", "c")
     assert recipe_from(None).tasks is None
+
+
+@pytest.mark.parametrize(("command", "kind"), [("run", Recipe), ("bench", Grid)])
+def test_an_option_sets_every_field(command: str, kind: type[Recipe | Grid]) -> None:
+    """The help of an option that takes what its field takes is the description of the field."""
+    options = {option.name: option for option in get_command(app).commands[command].params}
+    fields = {FIELDS.get(name, name) if name not in kind.model_fields else name: name for name in options}
+    assert kind.model_fields.keys() - fields.keys() == {"schema_version"}
+    for name in ("limit", "batch_size", "cuts", "heal_text"):
+        description = kind.model_fields[name].description
+        assert description
+        assert options[name].help.startswith(description)
+    default = ", ".join(kind.model_fields["scorers"].get_default())
+    assert options["scorer"].help.endswith(f" Default: {default}.")
+    assert options["batch_size"].help.endswith(" Default: 8.")
+    assert options["seed"].help.endswith(" Default: 0.")

@@ -24,7 +24,7 @@ from layerimp.cli import app
 from layerimp.cli.schema import NAMES, schemas
 from layerimp.errors import InputError
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import CalibrationSpec, Recipe, made
+from layerimp.recipe import CalibrationSpec, Recipe, validated
 from layerimp.registry.names import installed_names
 from layerimp.report import conversion
 
@@ -73,7 +73,7 @@ def before(model_dir: Path, calibration_file: Path, tmp_path_factory: pytest.Tem
     model, calibration = str(model_dir), CalibrationSpec.model_validate(text)
     layerimp.run(Recipe(model=model, calibration=calibration, count=1, tasks=(), output=out / "run"))
     tasks = [str(mood(out))]
-    grid = made(Grid, {"models": model, "calibration": text, "scorers": ["avss"], "tasks": tasks, "repeats": 1})
+    grid = validated(Grid, {"models": model, "calibration": text, "scorers": ["avss"], "tasks": tasks, "repeats": 1})
     layerimp.run_grid(grid, out / "grid", workers=0)
     return {"PRUNED": out / "run" / "checkpoints" / "avss", "PLAN": out / "run" / "plan.json", "GRID": out / "grid"}
 
@@ -187,7 +187,7 @@ def test_no_key_is_unknown_or_unexplained(name: str) -> None:
 def test_what_a_recipe_may_say(text: str) -> None:
     values = yaml.safe_load(text)
     published("recipe").validate(values)
-    written = made(Recipe, values).model_dump(mode="json")
+    written = validated(Recipe, values).model_dump(mode="json")
     published("recipe").validate(written)
 
 
@@ -204,7 +204,7 @@ def test_what_a_recipe_may_say(text: str) -> None:
 def test_what_a_grid_may_say(text: str) -> None:
     values = yaml.safe_load(text)
     published("grid").validate(values)
-    published("grid").validate(made(Grid, values).model_dump(mode="json"))
+    published("grid").validate(validated(Grid, values).model_dump(mode="json"))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_what_a_grid_may_say(text: str) -> None:
 def test_what_is_refused_is_refused_by_both(kind: type[Any], text: str) -> None:
     values = yaml.safe_load(text)
     with pytest.raises(InputError):
-        made(kind, values)
+        validated(kind, values)
     with pytest.raises(ValidationError):
         published("recipe" if kind is Recipe else "grid").validate(values)
 

@@ -12,7 +12,7 @@ import layerimp
 from layerimp.bench.grid import Grid
 from layerimp.cli.requests import recipe_from
 from layerimp.errors import InputError, OptionError
-from layerimp.recipe import ComponentSpec, Recipe, made, make_recipe, read_recipe
+from layerimp.recipe import ComponentSpec, Recipe, make_recipe, read_recipe, validated
 
 
 def test_a_model_is_enough() -> None:
@@ -141,7 +141,7 @@ def test_a_calibration_that_is_no_mapping_is_named(tmp_path: Path) -> None:
 
 def test_a_grid_takes_no_boolean_for_a_number() -> None:
     with pytest.raises(OptionError, match="counts: a number is needed, and true is none"):
-        made(Grid, {"models": ["m"], "counts": [True]})
+        validated(Grid, {"models": ["m"], "counts": [True]})
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:

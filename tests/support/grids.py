@@ -19,7 +19,7 @@ from layerimp.bench.work_queue import Tally
 from layerimp.evaluation.packing import packed
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
-from layerimp.recipe import Permissions, made
+from layerimp.recipe import Permissions, validated
 from layerimp.report.findings import Row
 from layerimp.report.results import Findings
 
@@ -36,7 +36,9 @@ HEALED: dict[str, Any] = {"healers": ["linear"], "counts": [2], "ratios": []}
 
 def layout(**changes: Any) -> Layout:
     """A grid of two scorers and three baselines."""
-    grid = made(Grid, {"models": {"one": "one"}, "scorers": ["avss", "gbis"], "tasks": ["mood", "prose"]} | changes)
+    grid = validated(
+        Grid, {"models": {"one": "one"}, "scorers": ["avss", "gbis"], "tasks": ["mood", "prose"]} | changes
+    )
     entrants = {
         label: Entrant(
             spec=spec,

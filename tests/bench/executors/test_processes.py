@@ -26,7 +26,7 @@ from layerimp.errors import OptionError
 from layerimp.evaluator import Evaluator, Metric
 from layerimp.models.devices import device_named
 from layerimp.progress import SILENT
-from layerimp.recipe import Permissions, made
+from layerimp.recipe import Permissions, validated
 
 
 class Size(Evaluator):
@@ -136,7 +136,7 @@ def test_a_scoring_in_shards_is_that_of_one_pass(
     found = {}
     for executor in (Many(), InProcess("cpu")):
         with Store(tmp_path / type(executor).__name__) as store:
-            grid = resolve(made(Grid, values), store, Permissions(), SILENT, torch.device("cpu"))
+            grid = resolve(validated(Grid, values), store, Permissions(), SILENT, torch.device("cpu"))
             Scheduler(grid, store, Permissions(), Watching()).run(executor)
             cells = [grid.scoring("tiny", scorer, 0).key for scorer in scorers]
             found[type(executor).__name__] = [store.records()[key].result for key in cells]

@@ -17,7 +17,7 @@ from layerimp.bench.store import FILE
 from layerimp.bench.work_queue import Tally
 from layerimp.errors import InputError, OptionError
 from layerimp.progress import SILENT
-from layerimp.recipe import Permissions, made
+from layerimp.recipe import Permissions, validated
 from layerimp.report.json_export import as_document
 from layerimp.report.results import Findings
 
@@ -42,7 +42,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def grid(model_dir: Path, calibration_file: Path, task: Path) -> Grid:
-    return made(
+    return validated(
         Grid,
         {
             "models": {"tiny": str(model_dir)},

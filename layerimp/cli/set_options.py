@@ -1,0 +1,57 @@
+"""`--set LABEL.OPTION=VALUE`: the options of single components."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from layerimp.defaults import ALL
+from layerimp.errors import OptionError, unknown_name
+from layerimp.recipe import read_yaml, refuse_permissions
+
+if TYPE_CHECKING:
+    from layerimp.recipe import Described
+
+
+def setting(text: str, example: str) -> tuple[str, str, Any]:
+    """Return the label, the option and the value of one `--set`.
+
+    Raises:
+        OptionError: the text is not LABEL.OPTION=VALUE, or it gives a permission, which only a flag can give.
+    """
+    target, equals, value = text.partition("=")
+    label, dot, option = target.rpartition(".")
+    if not (equals and dot and label and option):
+        raise OptionError(f"--set takes LABEL.OPTION=VALUE, such as {example}, got {text!r}")
+    try:
+        parsed = read_yaml(value)
+    except (yaml.YAMLError, ValueError):
+        parsed = value
+    refuse_permissions({option: parsed}, f"--set {text}")
+    return label, option, parsed
+
+
+def with_settings(recipe: Described, settings: list[str]) -> Described:
+    """Return a recipe, of a run or a grid, with the values of all LABEL.OPTION=VALUE.
+
+    Raises:
+        InputError: a text is not LABEL.OPTION=VALUE, gives a permission, or names no component of the recipe.
+    """
+    from layerimp.registry.catalog import registry
+
+    if not settings:
+        return recipe
+    document = recipe.model_dump()
+    pruners = document["pruners"] if "pruners" in document else {document["pruner"]["name"]: document["pruner"]}
+    homes = {**pruners, **document["evaluators"], **document.get("healers", {}), **document["scorers"]}
+    for text in settings:
+        label, option, parsed = setting(text, "avss.site=block_out")
+        if label not in homes and ALL in document["scorers"] and label in registry().names("scorer"):
+            # An option for one of the scorers in `all` counts as requesting that scorer by name.
+            homes[label] = document["scorers"][label] = {"name": label, "options": {}}
+        if label not in homes:
+            raise unknown_name("label", label, homes, of=f"--set {text}")
+        homes[label]["options"][option] = parsed
+    fields = recipe.model_fields_set | ({"scorers", "pruner", "pruners", "healers", "evaluators"} & document.keys())
+    return type(recipe).model_validate({field: document[field] for field in fields})
