@@ -1,33 +1,33 @@
-"""The forecast of a grid, made before anything is loaded: all cells, the finished cells, and times."""
+"""The forecast of a prepared grid: all cells, the finished cells, and times."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, get_args
 
 from layerimp.bench.cell_graph import count_at
 from layerimp.bench.cells import Kind
-from layerimp.bench.resolve import resolve
-from layerimp.bench.store import FILE, Store
-from layerimp.models.devices import device_named
-from layerimp.pipeline.forecast import foretell
+from layerimp.bench.store import FILE
+from layerimp.errors import LayerimpError
+from layerimp.pipeline.durations import Durations, pass_forecast
 from layerimp.pipeline.outline import Outline
-from layerimp.progress import SILENT
+from layerimp.pipeline.resolve import row_length
+from layerimp.registry.attribution import create
 from layerimp.report.conversion import finite
 from layerimp.report.data import PAGE
+from layerimp.scorer import Scorer
+from layerimp.scoring.passes import shared_passes
+from layerimp.steps import candidates
 
 if TYPE_CHECKING:
     from layerimp.bench.cell_graph import Layout
     from layerimp.bench.cells import Cell, Result
     from layerimp.bench.grid import Grid
-    from layerimp.bench.store import Record
-    from layerimp.progress import Progress
-    from layerimp.recipe import Permissions
-    from layerimp.report.forecast_documents import CellForecast, GridForecast, ModelWork, Range
+    from layerimp.bench.prepare import PreparedGrid
+    from layerimp.report.forecast_documents import CellForecast, GridForecast, ModelWork, PassForecast, Range
     from layerimp.sizes.ledger import Ledger
 
 NOTES = (
@@ -36,71 +36,68 @@ NOTES = (
 )
 
 
-def foretell_grid(
-    grid: Grid, output: Path, *, permissions: Permissions, progress: Progress, device: str | None = None
-) -> GridForecast:
-    """Forecast the work of `run_grid`. Nothing is loaded, scored or written.
-
-    Args:
-        grid: The grid.
-        output: The directory of the store, which may hold finished cells, and need not exist.
-        permissions: Which code that came with data may run.
-        progress: Where to report progress.
-        device: The device that models would be put on.
-
-    Raises:
-        InputError: something in the grid is wrong, or the directory holds something else.
-    """
-    with TemporaryDirectory() as aside, Store(Path(aside, "digests")) as digests:
-        layout = resolve(grid, digests, permissions, progress, device_named(device))
-    known: Mapping[str, Record] = {}
-    if (output / FILE).exists():
-        with Store(output, write=False) as store:
-            known = store.records()
+def foretell_grid(prepared: PreparedGrid) -> GridForecast:
+    """Forecast the work of a prepared grid. Nothing is loaded, scored or written."""
+    records = prepared.store.records() if prepared.store else {}
+    known = {key: record.result for key, record in records.items() if record.result is not None}
     return {
         "schema_version": "layerimp.grid-forecast/1",
-        "models": {label: _work(layout, label, known, permissions) for label in layout.models},
-        "repeats": grid.repeats,
-        "writes": [{"path": str(output / name), "bytes": None} for name in (FILE, PAGE)],
+        "models": {label: _work(prepared, label, known) for label in prepared.layout.models},
+        "repeats": prepared.layout.grid.repeats,
+        "writes": [{"path": str(prepared.output / name), "bytes": None} for name in (FILE, PAGE)],
         "notes": list(NOTES),
     }
 
 
-def _work(layout: Layout, label: str, known: Mapping[str, Record], permissions: Permissions) -> ModelWork:
+def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> ModelWork:
     """Forecast the work for one model."""
-    recipe = layout.models[label].recipe
-    scoring = foretell("run", recipe, permissions=permissions, progress=SILENT, may_stream=False)
-    cells = _cells(layout, label, known, scoring["num_blocks"])
+    layout, grid = prepared.layout, prepared.layout.grid
+    subject = layout.models[label]
+    recipe = subject.recipe
+    outline = Outline.of(recipe.model, trust_remote_code=prepared.permissions.trust_remote_code)
+    num_blocks, length = len(outline.stack), row_length(recipe.calibration, outline.stack.model)
+    durations, passes = Durations(outline, recipe, length), _passes(layout, num_blocks)
+    cells = _cells(layout, label, known, num_blocks)
     left = 1 - cells["scoring"]["finished"] / max(cells["scoring"]["most"], 1)
-    seconds, each = scoring["time"]["scoring_s"], scoring["time"]["model_s"]
+    scoring, each = durations.scoring(passes), durations.evaluation(prepared.evaluators[label], prepared.permissions)
     open_cells = cells["evaluation"]["most"] - cells["evaluation"]["finished"]
-    models = open_cells / max(len(layout.models[label].measures), 1)
-    removed = sorted({count_at(amount, scoring["num_blocks"]) for amount in layout.grid.amounts})
-    ledger = Outline.of(recipe.model, trust_remote_code=permissions.trust_remote_code).ledger
+    models = open_cells / max(len(subject.measures), 1)
+    removed = sorted({count_at(amount, num_blocks) for amount in grid.amounts})
     return {
         "model": recipe.model,
-        "num_blocks": scoring["num_blocks"],
+        "num_blocks": num_blocks,
         "removed": removed,
-        "removed_parameters": [_share(ledger, count, layout.grid) for count in removed],
+        "removed_parameters": [_share(outline.ledger, count, grid) for count in removed],
         "cells": cells,
-        "tokens": scoring["tokens"],
-        "passes": scoring["passes"],
-        "memory": scoring["memory"],
-        "block_ms": scoring["time"]["block_ms"],
-        "scoring_s": finite(None if seconds is None else seconds * layout.grid.repeats * left),
+        "tokens": recipe.calibration.samples * length,
+        "passes": passes,
+        "memory": outline.memory(recipe, prepared.permissions),
+        "block_ms": finite(durations.block and 1000 * durations.block) if passes else None,
+        "scoring_s": finite(None if scoring is None else scoring * grid.repeats * left),
         "evaluation_s": finite(None if each is None else each * models),
     }
+
+
+def _passes(layout: Layout, num_blocks: int) -> list[PassForecast]:
+    """List the passes of one scoring; a scorer that does not fit the model fails in its cells, and is left out here."""
+    series = [steps for steps in candidates((), num_blocks, layout.grid.cuts) if steps]
+    scorers: dict[tuple[str, int], Scorer] = {}
+    for label, entrant in layout.scorers.items():
+        with suppress(LayerimpError):
+            fresh = [create("scorer", entrant.spec.name, entrant.spec.options, len(steps)) for steps in series]
+            scorers |= {(label, at): scorer for at, scorer in enumerate(fresh) if isinstance(scorer, Scorer)}
+    return [pass_forecast(each, sum(map(len, series))) for each in shared_passes(scorers)]
 
 
 def _share(ledger: Ledger, count: int, grid: Grid) -> Range:
     """Return the smallest and the largest share of the parameters that so many blocks can have."""
     whole = ledger.left(()).of("parameters")
-    free = {one for one in ledger.sublayers if one.block not in grid.protect}
+    free = {part for part in ledger.sublayers if part.block not in grid.protect}
     least, most = (ledger.removable("parameters", free, lightest=light)[: count + 1][-1] for light in (True, False))
     return {"least": round(least / whole, 6), "most": round(most / whole, 6)}
 
 
-def _cells(layout: Layout, label: str, known: Mapping[str, Record], num_blocks: int) -> dict[str, CellForecast]:
+def _cells(layout: Layout, label: str, known: Mapping[str, Result], num_blocks: int) -> dict[str, CellForecast]:
     """Count the finished cells and all possible ones, by kind, as if no two future scorings chose the same blocks."""
     others = count(1)
 
@@ -110,7 +107,7 @@ def _cells(layout: Layout, label: str, known: Mapping[str, Record], num_blocks: 
         first = next(others) * num_blocks  # indices beyond the model's own, and different in every plan
         return {"blocks": list(range(first, first + cell.content.get("count", 0)))}
 
-    results = {key: record.result for key, record in known.items() if record.result is not None}
+    results = dict(known)
     finished = Counter(cell.kind for key, cell in layout.cells(results.get, label).items() if key in results)
     while fresh := {key: cell for key, cell in layout.cells(results.get, label).items() if key not in results}:
         results |= {key: imagined(cell) for key, cell in fresh.items()}

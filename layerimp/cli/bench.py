@@ -102,39 +102,28 @@ def bench(
     grid = grid_from(**given)
     if output is None:
         raise OptionError("bench keeps what it computes: name a directory with --output")
-    allowed = permissions(**given)
-    from layerimp.bench import commands as pipeline
+    from layerimp.bench.commands import compute
+    from layerimp.bench.engine import LOCAL, Engine
+    from layerimp.bench.prepare import prepared_grid
     from layerimp.cli.grid_progress import watching
 
-    if dry_run:
-        from layerimp.bench.forecast import foretell_grid
-        from layerimp.cli.forecast import show_grid
-
-        pipeline.check_grid(
-            grid, output, allowed, engine=engine or "local", address=address, workers=workers, device=device
-        )
-        show_grid(foretell_grid(grid, output, permissions=allowed, progress=screen, device=device), screen)
-        return 0
+    where = Engine(engine or LOCAL, address, workers, device)
     try:
-        with watching(screen) as watcher:
-            found = pipeline.run_grid(
-                grid,
-                output,
-                permissions=allowed,
-                progress=screen,
-                watcher=watcher,
-                engine=engine or "local",
-                address=address,
-                workers=workers,
-                device=device,
-                retry=retry_failed,
-            )
+        with prepared_grid(grid, output, where, permissions(**given), screen, write=not dry_run) as prepared:
+            if dry_run:
+                from layerimp.bench.forecast import foretell_grid
+                from layerimp.cli.forecast import show_grid
+
+                show_grid(foretell_grid(prepared), screen)
+                return 0
+            with watching(screen) as watcher:
+                results = compute(prepared, watcher, retry=retry_failed)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note(f"finished cells are kept in {output}, and the same command goes on with the others")
         raise
     with after_writing(output):
-        screen.show_findings(found, output)
-    return int(bool(found.cells["failed"]) and not any(model.rows for model in found.models.values()))
+        screen.show_findings(results, output)
+    return int(bool(results.cells["failed"]) and not any(model.rows for model in results.models.values()))
 
 
 def report(
@@ -150,15 +139,15 @@ def report(
     from layerimp.bench import commands as pipeline
     from layerimp.cli.display import Screen
 
-    found = pipeline.findings(directory)
+    results = pipeline.findings(directory)
     screen = Screen(json=format_ == Format.json)
     if format_ == Format.html:
-        page = pipeline.write_page(found, directory)
+        page = pipeline.write_page(results, directory)
         with after_writing(page):
             screen.print_text(f"{page}\n")
     elif format_ in (Format.terminal, Format.json):
-        screen.show_findings(found, directory)
+        screen.show_findings(results, directory)
     else:
         from layerimp.report.formats import FORMATS
 
-        screen.print_text(FORMATS[format_.value](found))
+        screen.print_text(FORMATS[format_.value](results))

@@ -20,10 +20,22 @@ if TYPE_CHECKING:
     from layerimp.pipeline.outline import Outline
     from layerimp.recipe import Permissions, Recipe
     from layerimp.report.forecast_documents import PassForecast
+    from layerimp.scoring.passes import Pass
 
 ROUGHLY = "the times are estimates from one block with random weights, on the CPU; reality may be twice or half that"
 MEASURING = 5
 """How often the loss is measured besides the healer's work: three models on one part of the text, two on another."""
+
+
+def pass_forecast(shared: Pass, units: int) -> PassForecast:
+    """Describe a pass over a model with so many scored units."""
+    work = shared.sweep.work(units)
+    return {
+        "sweep": type(shared.sweep).__name__,
+        "scorers": list(dict.fromkeys(label for label, _ in shared.scorers)),
+        "backbone": None if work is None else work.backbone,
+        "head": None if work is None else work.head,
+    }
 
 
 class Durations:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded
-from layerimp.blocks.memory import free_bytes
 from layerimp.errors import SurgeryError
-from layerimp.models.dtypes import name_of
 from layerimp.pipeline.ahead import budget_of
-from layerimp.pipeline.durations import ROUGHLY, Durations
+from layerimp.pipeline.durations import ROUGHLY, Durations, pass_forecast
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.resolve import create_pruner, row_length
@@ -50,7 +48,6 @@ def foretell(
     *,
     permissions: Permissions,
     progress: Progress,
-    may_stream: bool = True,
 ) -> Forecast:
     """Forecast the work of a command. Nothing is loaded, scored or written.
 
@@ -60,7 +57,6 @@ def foretell(
         plans: Plans to apply; None if the recipe's scorers choose.
         permissions: Which code that came with data may run.
         progress: Where to report the defaults that are used.
-        may_stream: Whether the command can read its model block by block; a grid cannot.
 
     Raises:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
@@ -68,7 +64,7 @@ def foretell(
     prepared = prepare(command, asked, permissions, progress, plans)
     outline = Outline.of(prepared.recipe.model, trust_remote_code=permissions.trust_remote_code)
     length = row_length(prepared.recipe.calibration, outline.stack.model) if "calibration" in prepared.reads else 0
-    return _Foretelling(prepared, outline, length, streamed=may_stream and prepared.streamed).document()
+    return _Foretelling(prepared, outline, length).document()
 
 
 @dataclass(frozen=True)
@@ -78,12 +74,16 @@ class _Foretelling:
     prepared: Prepared
     outline: Outline
     length: int
-    streamed: bool
 
     @property
     def recipe(self) -> Recipe:
         """The recipe."""
         return self.prepared.recipe
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the blocks of the model stay in their files."""
+        return self.prepared.streamed
 
     @property
     def selection(self) -> Selection:
@@ -199,14 +199,7 @@ class _Foretelling:
 
     def _pass(self, each: Pass) -> PassForecast:
         units = sum(map(len, candidates((), len(self.outline.stack), self.recipe.cuts)))
-        work = each.sweep.work(units)
-        passes = (None, None) if work is None else (work.backbone, work.head)
-        return {
-            "sweep": type(each.sweep).__name__,
-            "scorers": list(dict.fromkeys(label for label, _ in each.scorers)),
-            "backbone": passes[0],
-            "head": passes[1],
-        }
+        return pass_forecast(each, units)
 
     def _rescorings(self, count: int) -> int:
         """Count how often the pruner would score the pruned model, for all scorers, by a trial with equal scores."""
@@ -223,19 +216,9 @@ class _Foretelling:
         return len(seen - {frozenset()}) * len(self.selection.specs)
 
     def _memory(self) -> MemoryForecast:
-        place, dtype = self.outline.computed_in(self.recipe, self.prepared.permissions)
-        whole, held = self.outline.ledger.left(()).parameters, self.outline.held_if_streamed(place)
-        weights = (held if self.streamed else whole) * dtype.itemsize
         # The pruned files are tried even if they are not compared.
-        copied = self.recipe.output is not None and (self.recipe.verify or self.streamed)
-        return {
-            "device": str(place),
-            "dtype": name_of(dtype),
-            "streamed": self.streamed,
-            "weights": weights,
-            "verifying": weights if copied else 0,
-            "free": free_bytes(place),
-        }
+        verifies = self.recipe.output is not None and (self.recipe.verify or self.streamed)
+        return self.outline.memory(self.recipe, self.prepared.permissions, streamed=self.streamed, verifies=verifies)
 
     def _time(self, passes: Sequence[Pass], rescorings: int, most: int) -> TimeForecast:
         """Estimate the times of the stages."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import layerimp_closedform
 import pytest
-import torch
 from support.broken_healers import Idle
 from support.fake_plugins import Install, Plug
 from support.grids import Watching
@@ -19,6 +18,8 @@ from support.mood import Run
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Outcome, Result
+from layerimp.bench.digests import FileDigests
+from layerimp.bench.engine import Engine
 from layerimp.bench.executors import worker
 from layerimp.bench.executors.base import Assignment
 from layerimp.bench.executors.in_process import InProcess
@@ -134,7 +135,7 @@ def real(model: Path, text: Path, tasks: list[Path], directory: Path, **changes:
     }
     with Store(directory) as store:
         grid = validated(Grid, values | changes)
-        return resolve(grid, store, Permissions(), SILENT, torch.device("cpu"))
+        return resolve(grid, FileDigests(store), Engine(device="cpu"), Permissions(), SILENT).layout
 
 
 class Remembering(InProcess):

@@ -16,6 +16,8 @@ from support.mood import mood
 from support.tiny import tiny
 
 from layerimp.bench.cell_graph import Layout
+from layerimp.bench.digests import FileDigests
+from layerimp.bench.engine import Engine
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
 from layerimp.bench.store import Store
@@ -45,7 +47,9 @@ def settled(**changes: Any) -> Layout:
         "calibration": {"source": "text.jsonl", "samples": 4, "max_length": 16},
     }
     with Store(Path("../store")) as store:
-        return resolve(validated(Grid, values | changes), store, Permissions(), SILENT, torch.device("cpu"))
+        return resolve(
+            validated(Grid, values | changes), FileDigests(store), Engine(device="cpu"), Permissions(), SILENT
+        ).layout
 
 
 def keys(layout: Layout) -> list[str]:

@@ -286,7 +286,7 @@ def test_an_interrupted_grid_says_what_is_kept(
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "run_grid", interrupted)
+    monkeypatch.setattr(commands, "compute", interrupted)
     code, _, err = layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "out")
     kept = f"finished cells are kept in {tmp_path / 'out'}, and the same command goes on with the others"
     assert (code, err.splitlines()[-1]) == (130, f"layerimp: interrupted; {kept}")

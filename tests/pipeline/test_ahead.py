@@ -14,7 +14,7 @@ from support.fake_plugins import Install, Plug
 from support.mood import Run
 
 import layerimp
-from layerimp.bench import commands
+from layerimp.bench import engine
 from layerimp.checkpoint.record import FILE
 from layerimp.errors import OptionError, OutputError, UnknownNameError
 from layerimp.models.loading import blocks_stated, count_blocks
@@ -99,7 +99,7 @@ def test_a_model_of_a_grid_from_which_nothing_can_go_is_refused(
 def test_ray_that_is_not_installed_is_said_before_anything(
     layerimp_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "find_spec", lambda name: None)
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
     code, _, err = layerimp_command("bench", "--engine", "ray", "--output", tmp_path / "new" / "out")
     assert (code, err.splitlines()[-1]) == (2, "layerimp: --engine ray needs Ray: pip install 'layerimp[ray]'")
     assert not (tmp_path / "new").exists()

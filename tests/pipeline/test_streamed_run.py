@@ -13,8 +13,7 @@ from support.tiny import tiny
 
 from layerimp.cli.display import Screen
 from layerimp.pipeline import streaming
-from layerimp.pipeline.forecast import foretell
-from layerimp.recipe import Permissions, make_recipe
+from layerimp.recipe import make_recipe
 
 SIZES = ("parameters", "bytes", "kv_bytes_per_token")
 
@@ -130,13 +129,3 @@ def test_a_prune_is_forecast_streamed_whatever_a_run_would_need(
     code, out, err = layerimp_command(*given)
     assert code == 0, err
     assert json.loads(out)["memory"]["streamed"] is True
-
-
-def test_a_grid_is_never_streamed(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "free_bytes", lambda _device: 1000)
-    recipe = make_recipe({"model": str(model_dir), "tasks": [], "scorers": {"depth": {"name": "depth"}}})
-    found = [
-        foretell("run", recipe, permissions=Permissions(), progress=Screen(), may_stream=may)["memory"]["streamed"]
-        for may in (True, False)
-    ]
-    assert found == [True, False]

@@ -11,10 +11,11 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 from support.fake_plugins import Install, Plug
 from support.grids import Arithmetic, Watching, drive, layout
 
+from layerimp.bench.digests import FileDigests
+from layerimp.bench.engine import Engine
 from layerimp.bench.executors.base import Assignment, WorkerError
 from layerimp.bench.executors.in_process import InProcess
 from layerimp.bench.executors.processes import Processes, devices
@@ -136,7 +137,9 @@ def test_a_scoring_in_shards_is_that_of_one_pass(
     found = {}
     for executor in (Many(), InProcess("cpu")):
         with Store(tmp_path / type(executor).__name__) as store:
-            grid = resolve(validated(Grid, values), store, Permissions(), SILENT, torch.device("cpu"))
+            grid = resolve(
+                validated(Grid, values), FileDigests(store), Engine(device="cpu"), Permissions(), SILENT
+            ).layout
             Scheduler(grid, store, Permissions(), Watching()).run(executor)
             cells = [grid.scoring("tiny", scorer, 0).key for scorer in scorers]
             found[type(executor).__name__] = [store.records()[key].result for key in cells]

@@ -1,0 +1,79 @@
+"""Digests of the files of models and texts, so that the keys of cells depend on their content."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerimp._paths import expanded
+from layerimp.bench.cells import digest
+from layerimp.blocks.modes import quiet
+from layerimp.errors import ModelError
+from layerimp.registry.assets import located
+
+if TYPE_CHECKING:
+    from layerimp.bench.store import Store
+
+
+class FileDigests:
+    """Computes digests of files, unless a store has them.
+
+    Args:
+        store: The store; None if there is none yet.
+        keep: Whether new digests are stored.
+    """
+
+    def __init__(self, store: Store | None, *, keep: bool = True) -> None:
+        self._store, self._keep = store, keep
+
+    def of_model(self, model: str) -> str:
+        """Return a digest of a directory's files, or for a model on the hub the revision in the local cache.
+
+        Raises:
+            ModelError: there is no such model, its revision is unknown, or a file cannot be read.
+        """
+        place = expanded(located("models", model))
+        if place.is_dir():
+            files = [path for path in sorted(place.iterdir()) if path.is_file() and path.suffix != ".md"]
+            return digest({path.name: self.of_file(path) for path in files if not path.name.startswith(".")})
+        from transformers.utils.hub import cached_file, extract_commit_hash
+
+        try:
+            with quiet():
+                revision = extract_commit_hash(cached_file(model, "config.json"), None)
+        except Exception as error:
+            raise ModelError(
+                f"cannot load the model {model!r}: no directory here has that name, nor has the hub"
+            ) from error
+        if revision is None:
+            raise ModelError(f"the revision of the model {model!r} is unknown; download it, and name its directory")
+        return f"{model}@{revision}"
+
+    def of_text(self, source: str) -> str:
+        """Return a digest of a text file, or the name of a text on the hub.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
+        place = expanded(located("texts", source))
+        return self.of_file(place) if place.is_file() else source
+
+    def of_file(self, path: Path) -> str:
+        """Return the digest of a file's content.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
+        place, status = str(path.resolve()), path.stat()
+        stamp = f"{status.st_size} {status.st_mtime_ns}"
+        if self._store and (known := self._store.known_digest(place, stamp)):
+            return known
+        try:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror}") from error
+        if self._store and self._keep:
+            self._store.keep_digest(place, stamp, content)
+        return content

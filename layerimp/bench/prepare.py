@@ -1,0 +1,96 @@
+"""The first half of `layerimp bench`: a grid is checked, and everything that determines its cells is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerimp._paths import expanded
+from layerimp.bench.digests import FileDigests
+from layerimp.bench.grid import Grid
+from layerimp.bench.resolve import resolve
+from layerimp.bench.store import FILE, Store, check_place
+from layerimp.checkpoint.staging import check_name
+from layerimp.errors import OptionError
+from layerimp.pipeline.ahead import check_ahead
+from layerimp.pipeline.output import refuse_precious
+from layerimp.pruner import Budget
+from layerimp.recipe import Permissions, check_kind
+
+if TYPE_CHECKING:
+    from layerimp.bench.cell_graph import Layout
+    from layerimp.bench.engine import Engine
+    from layerimp.evaluator import Evaluator
+    from layerimp.progress import Progress
+
+
+@dataclass(frozen=True)
+class PreparedGrid:
+    """A grid that can be computed, as far as this is known before weights are read.
+
+    Attributes:
+        layout: The grid, with everything that determines its cells.
+        evaluators: The evaluators of each model, by the labels of both.
+        output: The directory of the store.
+        store: The store, which is open; None if there is none yet and nothing is to be written.
+        engine: Where the cells are computed.
+        permissions: Which code that came with data may run.
+    """
+
+    layout: Layout
+    evaluators: Mapping[str, Mapping[str, Evaluator]]
+    output: Path
+    store: Store | None
+    engine: Engine
+    permissions: Permissions
+
+
+@contextmanager
+def prepared_grid(
+    grid: Grid, output: Path, engine: Engine, permissions: Permissions, progress: Progress, *, write: bool = True
+) -> Iterator[PreparedGrid]:
+    """Prepare a grid. Its store is open in this context; nothing is loaded or computed.
+
+    Args:
+        grid: The grid.
+        output: The directory of the store, which may hold finished cells.
+        engine: Where the cells are computed.
+        permissions: Which code that came with data may run.
+        progress: Where to report progress.
+        write: Whether the store is written to; without, a store that does not exist is not created.
+
+    Raises:
+        InputError: something in the grid is wrong, or the directory holds something else.
+    """
+    check_kind(grid, Grid)
+    engine.check()
+    check_name(output)
+    check_place(output)
+    for spec in grid.models.values():
+        refuse_precious(expanded(output).absolute(), spec.model)
+    _check_amounts(grid, permissions)
+    exists = write or (output / FILE).exists()
+    with Store(output, write=write) if exists else nullcontext() as store:
+        layout, evaluators = resolve(grid, FileDigests(store, keep=write), engine, permissions, progress)
+        yield PreparedGrid(layout, evaluators, output, store, engine, permissions)
+
+
+def _check_amounts(grid: Grid, permissions: Permissions) -> None:
+    """Refuse a model from which none of the amounts can be removed; if some can, the others fail as cells."""
+    for label, spec in grid.models.items():
+
+        def check(num_blocks: int, label: str = label) -> None:
+            reasons = []
+            for amount in grid.amounts:
+                share = {"count": amount} if isinstance(amount, int) else {"ratio": amount}
+                try:
+                    Budget.of(num_blocks, protect=grid.protect, cuts=grid.cuts, **share)
+                except OptionError as error:
+                    reasons.append(str(error))
+            if len(reasons) == len(grid.amounts):
+                raise OptionError(f"nothing can be removed from {label!r}: {'; '.join(reasons)}")
+
+        check_ahead(spec.model, permissions, check)

@@ -1,0 +1,91 @@
+"""A grid is prepared once, for a dry run as for computing it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.mood import mood
+
+from layerimp.bench import commands, digests, forecast, resolve
+from layerimp.bench.engine import Engine
+from layerimp.bench.grid import Grid
+from layerimp.bench.prepare import prepared_grid
+from layerimp.pipeline import streaming
+from layerimp.pipeline.forecast import foretell
+from layerimp.progress import SILENT
+from layerimp.recipe import Permissions, Recipe, validated
+from layerimp.report.forecast_documents import GridForecast
+
+
+@pytest.fixture
+def foretold(model_dir: Path, calibration_file: Path, tmp_path: Path) -> Callable[..., GridForecast]:
+    """Returns the forecast of a grid of one model, whose store is in `out`."""
+    values = {
+        "models": {"tiny": str(model_dir)},
+        "scorers": ["avss"],
+        "baselines": [],
+        "counts": [1],
+        "repeats": 1,
+        "tasks": [str(mood(tmp_path))],
+        "calibration": {"source": str(calibration_file), "samples": 4, "max_length": 16},
+    }
+
+    def forecast_of(**changes: Any) -> GridForecast:
+        grid, engine = validated(Grid, values | changes), Engine(workers=0, device="cpu")
+        if changes.get("repeats") == 2:
+            commands.run_grid(grid, tmp_path / "out", workers=0, device="cpu")
+        with prepared_grid(grid, tmp_path / "out", engine, Permissions(), SILENT, write=False) as prepared:
+            return forecast.foretell_grid(prepared)
+
+    return forecast_of
+
+
+def test_nothing_is_prepared_twice(foretold: Callable[..., GridForecast], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+
+    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*given: Any, **options: Any) -> Any:
+            calls[name] += 1
+            return function(*given, **options)
+
+        return counted
+
+    monkeypatch.setattr(forecast.Outline, "of", counting("outline", forecast.Outline.of))
+    for name in ("prepared", "prepared_for", "check_source"):
+        monkeypatch.setattr(resolve, name, counting(name, getattr(resolve, name)))
+    foretold()
+    assert calls == {"outline": 1, "prepared": 1, "prepared_for": 1, "check_source": 1}
+
+
+def test_a_scorer_that_does_not_fit_has_no_pass(foretold: Callable[..., GridForecast]) -> None:
+    """It fails in its cells, and the others are computed: so the forecast goes on as well."""
+    scorers = {"avss": None, "far": {"name": "angular", "options": {"window": 9}}}
+    work = foretold(scorers=scorers)["models"]["tiny"]
+    assert [one["scorers"] for one in work["passes"]] == [["avss"]]
+    assert work["cells"]["scoring"] == {"finished": 0, "most": 2}
+
+
+def test_a_dry_run_reads_no_file_whose_digest_is_stored(
+    foretold: Callable[..., GridForecast], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert not (tmp_path / "out").exists()
+    before = foretold()["models"]["tiny"]["cells"]
+    assert not (tmp_path / "out").exists()
+    after = foretold(repeats=2)["models"]["tiny"]["cells"]
+    assert before["scoring"] == {"finished": 0, "most": 1}
+    assert after["scoring"] == {"finished": 2, "most": 2}
+    monkeypatch.setattr(digests.hashlib, "file_digest", None)
+    assert foretold()["models"]["tiny"]["cells"]["scoring"] == {"finished": 1, "most": 1}
+
+
+def test_a_grid_is_never_streamed(
+    foretold: Callable[..., GridForecast], model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "free_bytes", lambda _device: 1000)
+    run = Recipe.model_validate({"model": str(model_dir), "tasks": [], "scorers": ["depth"]})
+    assert foretell("run", run, permissions=Permissions(), progress=SILENT)["memory"]["streamed"]
+    assert not foretold()["models"]["tiny"]["memory"]["streamed"]
