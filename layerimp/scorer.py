@@ -13,6 +13,7 @@ from layerimp._table import Column, Table, Tabular
 from layerimp.component import Component
 from layerimp.errors import NonFiniteError, PluginError, listing
 from layerimp.steps import Step, sublayers_of
+from layerimp.ties import weakest_first
 
 Kind = Literal["seam", "sublayer"]
 """What may be scored beside whole blocks."""
@@ -82,8 +83,7 @@ class Importance(Tabular):
 
     def weakest_first(self) -> list[Step]:
         """The scored steps, from the lowest score to the highest; of two equal scores the deeper step comes first."""
-        order = zip(self.scores, self.blocks, strict=True)
-        return [step for _, step in sorted(order, key=lambda pair: (pair[0], -sublayers_of(pair[1])[0].depth))]
+        return weakest_first(dict(zip(self.blocks, self.scores, strict=True)))
 
 
 class Scorer(Component):

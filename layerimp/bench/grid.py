@@ -10,9 +10,10 @@ from layerimp._paths import last_name
 from layerimp.defaults import GRID_BASELINES, HARNESS, PAPER_SCORERS, PRUNER, RATIO, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
-from layerimp.recipe import CalibrationSpec, Part, Recipe, check_label
-from layerimp.recipe.components import Baselines, Components, Evaluators, Scorers, named, nothing_required
+from layerimp.recipe import CalibrationSpec, Part, Recipe
+from layerimp.recipe.components import Baselines, Components, Evaluators, Scorers, named
 from layerimp.recipe.experiment import Dtype, Experiment, ModelName
+from layerimp.recipe.labels import by_label, check_any, check_labels, nothing_required
 
 
 class ModelSpec(Part):
@@ -34,38 +35,9 @@ class LabelledModel(ModelSpec):
     model_config = ConfigDict(json_schema_extra=nothing_required)
 
 
-def _by_label(value: Any) -> Any:
-    """Accept a name, a list of names (the label is the last part of a path), or a mapping from labels to names."""
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, list | tuple):
-        labelled = {last_name(item) if isinstance(item, str) else repr(item): item for item in value}
-        if len(labelled) < len(value):
-            raise ValueError("two models have one label; use a mapping from labels")
-        value = labelled
-    if isinstance(value, dict):
-        return {
-            label: {"model": spec}
-            if isinstance(spec, str)
-            else {"model": label, **(spec or {})}
-            if isinstance(spec, dict | None)
-            else spec
-            for label, spec in value.items()
-        }
-    return value
-
-
-def _labels(value: dict[str, ModelSpec]) -> dict[str, ModelSpec]:
-    if not value:
-        raise ValueError("at least one is needed")
-    for label in value:
-        check_label(label)
-    return value
-
-
 def _several(value: Any) -> Any:
     """Accept a single value."""
-    return (value,) if isinstance(value, int | float) else value
+    return (value,) if isinstance(value, int | float | str) else value
 
 
 def _once(value: tuple[float, ...]) -> tuple[float, ...]:
@@ -91,8 +63,10 @@ class Grid(Experiment):
     schema_version: Literal["layerimp.grid/1"] = Field("layerimp.grid/1", description="The version of this format.")
     models: Annotated[
         dict[str, ModelSpec],
-        BeforeValidator(_by_label, json_schema_input_type=str | list[str] | dict[str, str | LabelledModel | None]),
-        AfterValidator(_labels),
+        BeforeValidator(by_label("model", last_name)),
+        BeforeValidator(_several, json_schema_input_type=str | list[str] | dict[str, str | LabelledModel | None]),
+        AfterValidator(check_labels),
+        AfterValidator(check_any),
     ] = Field({STARTER: ModelSpec.model_validate({"model": STARTER})}, description="Models, by label.")
     scorers: Scorers = named(*PAPER_SCORERS)
     baselines: Baselines = named(*GRID_BASELINES)
@@ -102,7 +76,7 @@ class Grid(Experiment):
         tuple[_Count, ...],
         BeforeValidator(_several, json_schema_input_type=_Count | list[_Count]),
         AfterValidator(_once),
-    ] = Field((), description="How many blocks to remove, one number or several, such as [1, 2].")
+    ] = Field((), description="How many blocks to remove; several numbers may be given, also beside ratios.")
     ratios: Annotated[
         tuple[float, ...],
         BeforeValidator(_several, json_schema_input_type=float | list[float]),
@@ -110,8 +84,8 @@ class Grid(Experiment):
         AfterValidator(_once),
     ] = Field(
         default_factory=_default_ratios,
-        description="Shares of the blocks to remove (less of the parameters), one or several, such as [0.25, 0.5]; may "
-        "be combined with counts. Default: none if counts are given.",
+        description="Share of the blocks to remove, less of the parameters; several may be given, also beside counts. "
+        f"Default: {RATIO}, or none if counts are given.",
     )
     repeats: int = Field(
         5,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,51 +9,20 @@ import typer
 
 from layerimp.bench.grid import Grid
 from layerimp.cli import options as o
-from layerimp.cli.completion import names
 from layerimp.cli.requests import grid_from, permissions
 from layerimp.cli.streams import after_writing
-from layerimp.defaults import PRUNER, RATIO, STARTER
+from layerimp.defaults import PRUNER, STARTER
 from layerimp.errors import OptionError
 
-
-class Format(StrEnum):
-    """The format of a printed report."""
-
-    terminal = "terminal"
-    markdown = "markdown"
-    csv = "csv"
-    latex = "latex"
-    json = "json"
-    html = "html"
-
-
+Format = Literal["terminal", "markdown", "csv", "latex", "json", "html"]
+"""The format of a printed report."""
 _OWN: dict[str, Any] = {
-    "recipe": Annotated[Path | None, typer.Option(help="YAML or JSON recipe of a grid; options given here win.")],
-    "model": Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"Model, or LABEL=MODEL; repeatable. A label of the recipe keeps its dtype. Default: {STARTER}.",
-            autocompletion=names("model", after="="),
-        ),
-    ],
+    "model": o.labelled(
+        "model", f"Model, or LABEL=MODEL; repeatable. A label of the recipe keeps its dtype. Default: {STARTER}."
+    ),
+    "pruner": o.labelled("pruner", f"Pruner, or LABEL=PRUNER; repeatable. Default: {PRUNER}."),
     "output": Annotated[
         Path | None, typer.Option(help="Directory of the results; finished cells in it are not computed again.")
-    ],
-    "pruner": Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"Pruner, or LABEL=PRUNER; repeatable. Default: {PRUNER}.", autocompletion=names("pruner", after="=")
-        ),
-    ],
-    "ratio": Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Share of the blocks to remove, less of the parameters; repeatable. "
-            f"Default: {RATIO}, or what --count says."
-        ),
-    ],
-    "count": Annotated[
-        list[int] | None, typer.Option(help="How many blocks to remove; repeatable, may be combined with --ratio.")
     ],
     "engine": Annotated[
         Literal["local", "ray"] | None,
@@ -80,18 +48,7 @@ _OWN: dict[str, Any] = {
     kind=Grid,
     **_OWN,
 )
-def bench(
-    *,
-    output: Path | None,
-    engine: str | None,
-    address: str | None,
-    workers: int | None,
-    device: str | None,
-    retry_failed: bool,
-    dry_run: bool,
-    json: bool,
-    **given: Any,
-) -> int:
+def bench(*, retry_failed: bool, dry_run: bool, json: bool, **given: Any) -> int:
     """Compare scorers over models, ratios, tasks and repeats, with error bars; continues where it stopped.
 
     Example: layerimp bench --model DIR --scorer avss --scorer lrp --count 1 --ratio 0.25 --tasks wikitext --output OUT
@@ -100,14 +57,14 @@ def bench(
 
     screen = Screen(json=json)
     grid = grid_from(**given)
-    if output is None:
+    if (output := given["output"]) is None:
         raise OptionError("bench keeps what it computes: name a directory with --output")
     from layerimp.bench.commands import compute
     from layerimp.bench.engine import LOCAL, Engine
     from layerimp.bench.prepare import prepared_grid
     from layerimp.cli.grid_progress import watching
 
-    where = Engine(engine or LOCAL, address, workers, device)
+    where = Engine(given["engine"] or LOCAL, given["address"], given["workers"], given["device"])
     try:
         with prepared_grid(grid, output, where, permissions(**given), screen, write=not dry_run) as prepared:
             if dry_run:
@@ -130,7 +87,7 @@ def report(
     directory: Annotated[Path, typer.Argument(help="The output of bench.")],
     format_: Annotated[
         Format, typer.Option("--format", help="Format; html writes DIR/report.html again and prints its path.")
-    ] = Format.terminal,
+    ] = "terminal",
 ) -> None:
     """Show what a bench has found so far, even while it is running.
 
@@ -140,14 +97,14 @@ def report(
     from layerimp.cli.display import Screen
 
     results = pipeline.findings(directory)
-    screen = Screen(json=format_ == Format.json)
-    if format_ == Format.html:
+    screen = Screen(json=format_ == "json")
+    if format_ == "html":
         page = pipeline.write_page(results, directory)
         with after_writing(page):
             screen.print_text(f"{page}\n")
-    elif format_ in (Format.terminal, Format.json):
+    elif format_ in ("terminal", "json"):
         screen.show_findings(results, directory)
     else:
         from layerimp.report.formats import FORMATS
 
-        screen.print_text(FORMATS[format_.value](results))
+        screen.print_text(FORMATS[format_](results))

@@ -12,7 +12,7 @@ from copy import copy
 from functools import wraps
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -24,32 +24,26 @@ from layerimp.recipe import CalibrationSpec, ComponentSpec, Experiment, Recipe
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from layerimp.registry.names import Named
+
 Command = Callable[..., int]
+
+
+def labelled(kind: Named, help: str, *more: str) -> Any:
+    """Declare a repeatable option that names components or models of a kind, with or without labels."""
+    offered = names(kind, *more, after="=")
+    return Annotated[list[str] | None, typer.Option(help=help, autocompletion=offered)]
+
 
 trust_remote_code = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
 allow_task_code = Annotated[
     bool, typer.Option("--allow-task-code", help="Run Python functions that local task YAMLs name.")
 ]
-scorer = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Scorer, LABEL=SCORER, or all; repeatable.",
-        autocompletion=names("scorer", ALL, after="="),
-    ),
-]
 no_baselines = Annotated[bool | None, typer.Option("--no-baselines", help="Evaluate no baselines beside the scorers.")]
 pruner = Annotated[str | None, typer.Option(help="Pruner.", autocompletion=names("pruner"))]
-heal = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Healer, or LABEL=HEALER, that repairs every pruned model; repeatable.",
-        autocompletion=names("healer", after="="),
-    ),
-]
-evaluator = Annotated[
-    list[str] | None,
-    typer.Option(help="Evaluator, or LABEL=EVALUATOR; repeatable.", autocompletion=names("evaluator", after="=")),
-]
+scorer = labelled("scorer", "Scorer, LABEL=SCORER, or all; repeatable.", ALL)
+heal = labelled("healer", "Healer, or LABEL=HEALER, that repairs every pruned model; repeatable.")
+evaluator = labelled("evaluator", "Evaluator, or LABEL=EVALUATOR; repeatable.")
 set_ = Annotated[
     list[str] | None,
     typer.Option("--set", help="LABEL.OPTION=VALUE, for a scorer, pruner, healer or evaluator; repeatable."),
@@ -165,8 +159,11 @@ def field_of(option: str, kind: type[Experiment]) -> FieldInfo | None:
 
 
 def of_field(name: str, field: FieldInfo) -> Any:
-    """Declare an option that takes what a field takes; a boolean is a flag that switches it on."""
+    """Declare an option that takes what a field takes: a flag for a boolean, a repeatable option for several values."""
     kind: Any = field.annotation
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        kind = list[getattr(item, "__origin__", item)]  # type: ignore[misc]
     flag = [f"--{name.replace('_', '-')}"] if kind is bool else []
     offered = names(NAMED[name]) if name in NAMED else values(*field.examples) if field.examples else None
     return Annotated[kind | None, typer.Option(*flag, help=field.description, autocompletion=offered)]

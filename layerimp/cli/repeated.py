@@ -21,7 +21,9 @@ def refuse_repeated(command: Any, context: Any, arguments: Sequence[str]) -> Non
         UsageError: of click; an option is given more than once.
     """
     parser = command.make_parser(context)
-    single = [one for one in command.get_params(context) if one.param_type_name == "option" and not one.multiple]
+    single = [
+        option for option in command.get_params(context) if option.param_type_name == "option" and not option.multiple
+    ]
     for option in single:
         collecting = copy(option)
         collecting.multiple = True

@@ -114,27 +114,21 @@ def _models(specs: list[str], in_file: Any) -> dict[str, Any] | list[str]:
     """
     if not any("=" in spec for spec in specs):
         return specs
-    known, models = in_file if isinstance(in_file, dict) else {}, dict[str, Any]()
-    for spec in specs:
-        label, equals, name = spec.partition("=")
-        if not equals:
-            raise OptionError(f"--model {spec}: give every model a label, or none")
-        if not label or not name:
-            raise OptionError(f"--model takes MODEL or LABEL=MODEL, got {spec!r}")
-        if label in models:
-            raise OptionError(f"the model {label!r} comes twice")
-        others = known.get(label)
-        models[label] = {**(others if isinstance(others, dict) else {}), "model": name}
-    return models
+    if unlabelled := [spec for spec in specs if "=" not in spec]:
+        raise OptionError(f"--model {unlabelled[0]}: give every model a label, or none")
+    known = in_file if isinstance(in_file, dict) else {}
+    others = {label: entry for label, entry in known.items() if isinstance(entry, dict)}
+    models = _labelled("model", specs)
+    return {label: others.get(label, {}) | {"model": spec["name"]} for label, spec in models.items()}
 
 
 def _labelled(kind: str, specs: list[str], option: str = "") -> dict[str, dict[str, Any]]:
     components: dict[str, dict[str, Any]] = {}
     for spec in specs:
-        label, equals, name = spec.rpartition("=")
-        if not name or (equals and not label):
+        label, equals, name = spec.partition("=")
+        name = name if equals else label
+        if not label or not name:
             raise OptionError(f"--{option or kind} takes {kind.upper()} or LABEL={kind.upper()}, got {spec!r}")
-        label = label or name
         if label in components:
             raise OptionError(f"the {kind} {label!r} comes twice; give it a label: --{option or kind} LABEL={name}")
         components[label] = {"name": name}

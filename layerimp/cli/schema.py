@@ -65,12 +65,12 @@ def schema(
             raise unknown_name("schema", name, known)
         screen.print_json(known[name]())
         return
-    summaries = {one: _first_sentence(make()["description"]) for one, make in known.items()}
+    summaries = {known_name: _first_sentence(make()["description"]) for known_name, make in known.items()}
     if json:
         screen.print_json({"schema_version": "layerimp.schemas/1", "schemas": summaries})
         return
-    for one, summary in summaries.items():
-        screen.out.print(f"{one}: {summary}", soft_wrap=True)
+    for known_name, summary in summaries.items():
+        screen.out.print(f"{known_name}: {summary}", soft_wrap=True)
 
 
 def schemas(installed: Callable[[], Names]) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -86,16 +86,16 @@ def schemas(installed: Callable[[], Names]) -> dict[str, Callable[[], dict[str, 
     from layerimp.recipe import Recipe
     from layerimp.report.schema import DOCUMENTS
 
-    def made(kind: Any) -> dict[str, Any]:
+    def written(kind: Any) -> dict[str, Any]:
         return {"$schema": DIALECT, **TypeAdapter(kind).json_schema()}
 
     def offering(kind: Any) -> dict[str, Any]:
-        return with_names(made(kind), installed())
+        return with_names(written(kind), installed())
 
     documents = {version.removeprefix("layerimp.").partition("/")[0]: kind for version, kind in DOCUMENTS.items()}
-    found = {name: partial(made, kind) for name, kind in {**documents, "checkpoint": Record}.items()}
+    makers = {name: partial(written, kind) for name, kind in {**documents, "checkpoint": Record}.items()}
     return {
-        name: {**found, "recipe": partial(offering, Recipe), "grid": partial(offering, Grid)}[name] for name in NAMES
+        name: {**makers, "recipe": partial(offering, Recipe), "grid": partial(offering, Grid)}[name] for name in NAMES
     }
 
 
@@ -147,7 +147,7 @@ def _offering(
             return part | {"items": offering(items)}
         case {"type": "object", "additionalProperties": value}:
             definitions[entry] = offering(value)
-            found = {"$ref": REFERENCE + entry}
-            labels = {name: {"description": what, **found} if what else found for name, what in names.items()}
-            return part | {"properties": labels, "additionalProperties": found}
+            ref = {"$ref": REFERENCE + entry}
+            labels = {name: {"description": what, **ref} if what else ref for name, what in names.items()}
+            return part | {"properties": labels, "additionalProperties": ref}
     return part

@@ -1,8 +1,9 @@
 """The recipe, which describes a run, and the functions that read one."""
 
 from layerimp.recipe.calibration import CalibrationSpec
-from layerimp.recipe.components import Baselines, Components, ComponentSpec, Healers, Scorers, check_label
+from layerimp.recipe.components import Baselines, Components, ComponentSpec, Healers, Scorers
 from layerimp.recipe.experiment import Experiment
+from layerimp.recipe.labels import check_label
 from layerimp.recipe.part import Part, check_kind
 from layerimp.recipe.permissions import PERMISSIONS, Permissions, refuse_permissions
 from layerimp.recipe.reading import Described, make_recipe, read_recipe, read_yaml, validated

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from layerimp.defaults import ALL, ORIGINAL
+from layerimp.defaults import ALL
 from layerimp.errors import OptionError
+from layerimp.recipe.labels import by_label, check_any, check_labels, nothing_required
 from layerimp.recipe.part import Part
-
-
-def check_label(label: str) -> None:
-    """Refuse a label that is not a plain directory name, or that is reserved for the intact model.
-
-    Raises:
-        OptionError: the label is not a plain directory name, or it is reserved.
-    """
-    if label == ORIGINAL or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", label):
-        raise OptionError(f"{label!r} cannot be a label; use letters, digits, '-', '_' and '.'")
 
 
 class ComponentSpec(Part):
@@ -40,11 +30,6 @@ class ComponentSpec(Part):
         return values
 
 
-def nothing_required(schema: dict[str, Any]) -> None:
-    """In the JSON Schema of an entry under a label: all may be left out, since the label stands for the name."""
-    del schema["required"]
-
-
 class LabelledComponent(ComponentSpec):
     """A scorer, pruner, healer or evaluator under a label, with its options; without a name the label is its name."""
 
@@ -59,34 +44,8 @@ NamedComponent = Annotated[ComponentSpec, BeforeValidator(_bare_name, json_schem
 """A component that may be given by its name alone."""
 
 
-def _by_label(value: Any) -> Any:
-    """Accept a list of names, and labels that serve as names."""
-    if isinstance(value, list | tuple):
-        if not all(isinstance(item, str) for item in value) or len(set(value)) < len(value):
-            raise ValueError("a list holds different names; use a mapping from labels for more")
-        return {item: {"name": item} for item in value}
-    if isinstance(value, dict):
-        return {
-            label: {"name": label, **(spec or {})} if isinstance(spec, dict | None) else spec
-            for label, spec in value.items()
-        }
-    return value
-
-
-def _any(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
-    if not value:
-        raise ValueError("at least one is needed")
-    return value
-
-
-def _labels(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
-    for label in value:
-        check_label(label)
-    return value
-
-
 def _scorer_labels(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
-    for label, spec in _labels(value).items():
+    for label, spec in check_labels(value).items():
         if ALL in (label, spec.name) and (label != spec.name or spec.options):
             raise OptionError(f"{ALL!r} stands for every scorer, and takes no label and no options")
     return value
@@ -100,13 +59,13 @@ def _not_all(value: dict[str, ComponentSpec]) -> dict[str, ComponentSpec]:
 
 Components = Annotated[
     dict[str, NamedComponent],
-    BeforeValidator(_by_label, json_schema_input_type=list[str] | dict[str, str | LabelledComponent | None]),
+    BeforeValidator(by_label("name"), json_schema_input_type=list[str] | dict[str, str | LabelledComponent | None]),
 ]
 """Components by label."""
 Scorers = Annotated[
     Components,
     AfterValidator(_scorer_labels),
-    AfterValidator(_any),
+    AfterValidator(check_any),
     Field(description="Scorers, by label; `all` stands for every installed scorer that is not listed by name."),
 ]
 Baselines = Annotated[
@@ -117,7 +76,7 @@ Baselines = Annotated[
 ]
 Healers = Annotated[
     Components,
-    AfterValidator(_labels),
+    AfterValidator(check_labels),
     Field(description="Healers, by label; each heals every pruned model, and the result is named SCORER+HEALER."),
 ]
 Evaluators = Annotated[Components, Field(description="Evaluators, by label; a grid takes only those of quality.")]

@@ -46,4 +46,4 @@ def refuse_permissions(values: Any, where: str) -> None:
                     raise InputError(f"{where} cannot switch on {key}; give the flag --{key.replace('_', '-')} instead")
             above.add(id(value))
             pending.append((value, True))
-            pending += [(one, False) for one in (value.values() if isinstance(value, dict) else value)]
+            pending += [(part, False) for part in (value.values() if isinstance(value, dict) else value)]

@@ -87,11 +87,11 @@ def _read(text: str) -> Any:
 
 def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a JSON object, and refuse duplicate keys."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
-    return found
+    return values
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from layerimp import PrunePlan, Pruner, hookimpl
 from layerimp.component import Options
 from layerimp.errors import OptionError
 from layerimp.steps import Step, Sublayer, paired, removed_by, runs_of, simplest, sublayers_of, touched_by
+from layerimp.ties import weakest_first
 
 if TYPE_CHECKING:
     from layerimp.pruner import Budget, Scoring
@@ -193,8 +194,7 @@ class Search:
                 before = _sharing(gone)
                 for step in may_go:
                     may_go[step] += self.gap_penalty * (_sharing(gone.union(sublayers_of(step))) - before)
-            deeper_first = sorted(may_go, key=lambda step: (may_go[step], -sublayers_of(step)[0].depth))
-            self._known[gone] = {step: may_go[step] for step in deeper_first}
+            self._known[gone] = {step: may_go[step] for step in weakest_first(may_go)}
         return self._known[gone]
 
 

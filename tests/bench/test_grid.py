@@ -74,7 +74,7 @@ def test_counts_come_before_ratios(values: dict[str, Any], amounts: tuple[int | 
         ({"ratio": [0.25]}, "Did you mean 'ratios'"),
         ({"count": 1}, "Did you mean 'counts'"),
         ({"models": {}}, "at least one is needed"),
-        ({"models": ["a/x", "b/x"]}, "two models have one label"),
+        ({"models": ["a/x", "b/x"]}, "two of the names have one label"),
         ({"models": {"original": "x"}}, "cannot be a label"),
         ({"models": {"a": {"modle": "x"}}}, "models.a.modle"),
         ({"scorers": []}, "at least one is needed"),
