@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +122,7 @@ def _command(name: str) -> str:
     parts = [f"## {name}", text, f"```text\n{usage}\n```"]
     if example:
         parts.append(f"For example:\n\n```bash\n{example}\n```")
-    options = [(f"`{names[p.name]}`", *_default_and_meaning(p, types[p.name])) for p in command.params]
+    options = [(f"`{names[p.name]}`", *_default_and_meaning(p)) for p in command.params]
     parts.append(_table(("option", "default", "meaning"), options))
     return "\n\n".join(parts)
 
@@ -140,18 +139,14 @@ def _metavar(kind: Any) -> str:
 
     if choices := get_args(kind):  # of a Literal
         return "|".join(choices)
-    if issubclass(kind, Enum):
-        return str(kind.__name__.upper())
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
 
 
-def _default_and_meaning(parameter: Any, kind: Any) -> tuple[str, str]:
+def _default_and_meaning(parameter: Any) -> tuple[str, str]:
     """Return an option's default, if its help or its declaration names one, and the rest of its help."""
     meaning, _, default = (parameter.help or "").partition(" Default: ")
-    if not default and isinstance(parameter.default, str | int | float | Enum) and not parameter.is_flag:
-        default = f"`{getattr(parameter.default, 'value', parameter.default)}`"
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        meaning += f" One of {', '.join(f'`{choice.value}`' for choice in kind)}."
+    if not default and isinstance(parameter.default, str | int | float) and not parameter.is_flag:
+        default = f"`{parameter.default}`"
     return default.removesuffix("."), meaning
 
 

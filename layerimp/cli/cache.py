@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,18 +18,9 @@ TOGETHER: dict[Kind, str] = {"metrics": "metrics of intact models", "names": "na
 """What is shown in one line, whatever the number of its files."""
 
 
-class Clearing(StrEnum):
-    """What to remove from the cache."""
-
-    metrics = "metrics"
-    unfinished = "unfinished"
-    names = "names"
-    all = "all"
-
-
 def cache(
     clear_: Annotated[
-        Clearing | None,
+        Literal["metrics", "unfinished", "names", "all"] | None,
         typer.Option(
             "--clear", help="Remove metrics, unfinished work, names, or all, unless a running command uses it."
         ),
@@ -44,7 +34,7 @@ def cache(
     from layerimp.cache import unfinished
     from layerimp.cli.display import Screen
 
-    chosen = [kind for kind in KINDS if clear_ in (kind, Clearing.all)]
+    chosen = [kind for kind in KINDS if clear_ in (kind, "all")]
     removed = [row for kind in chosen for row in _rows(kind, clear(kind, unless=unfinished.in_use))]
     kept = [row for kind in KINDS for row in _rows(kind, entries(kind))]
     directory = str(cache_directory(KINDS[0]).parent)

@@ -38,41 +38,26 @@ def plugins(json: o.json = False) -> None:
     Screen(json=json).show_plugins(rows)
 
 
-ONE = "The name of one, to see its options."
+def _lister(kind: Kind) -> o.Command:
+    """Make the command that lists the components of a kind, or one component's options."""
+
+    def command(*, name: str | None, json: bool) -> int:
+        from layerimp.cli.display import Screen
+        from layerimp.registry.catalog import registry
+
+        names_shown = registry().names(kind) if name is None else [name]
+        components = [_description(kind, shown) for shown in names_shown]
+        Screen(json=json).show_components(kind, components, details=name is not None)
+        return 0
+
+    command.__name__ = f"{kind}s"
+    command.__doc__ = f"List the {kind}s, or one {kind}'s options with their type, default and description."
+    argument = typer.Argument(help="The name of one, to see its options.", autocompletion=names(kind))
+    return o.taking("name json", name=Annotated[str | None, argument])(command)
 
 
-def scorers(
-    name: Annotated[str | None, typer.Argument(help=ONE, autocompletion=names("scorer"))] = None,
-    json: o.json = False,
-) -> None:
-    """List the scorers, or one scorer's options with their type, default and description."""
-    _list("scorer", name, json=json)
-
-
-def pruners(
-    name: Annotated[str | None, typer.Argument(help=ONE, autocompletion=names("pruner"))] = None,
-    json: o.json = False,
-) -> None:
-    """List the pruners, or one pruner's options with their type, default and description."""
-    _list("pruner", name, json=json)
-
-
-def healers(
-    name: Annotated[str | None, typer.Argument(help=ONE, autocompletion=names("healer"))] = None,
-    json: o.json = False,
-) -> None:
-    """List the healers, or one healer's options with their type, default and description."""
-    _list("healer", name, json=json)
-
-
-def evaluators(
-    name: Annotated[str | None, typer.Argument(help=ONE, autocompletion=names("evaluator"))] = None,
-    json: o.json = False,
-) -> None:
-    """List the evaluators, or one evaluator's options with their type, default and description."""
-    _list("evaluator", name, json=json)
-
-
+scorers, pruners = _lister("scorer"), _lister("pruner")
+healers, evaluators = _lister("healer"), _lister("evaluator")
 containing = Annotated[
     str | None, typer.Argument(help="A part of the name; with it, all of lm-evaluation-harness is searched.")
 ]
@@ -89,15 +74,6 @@ def tasks(*, containing: str | None, task_path: Path | None, json: bool) -> int:
 
     Screen(json=json).show_tasks(registry().tasks(containing or "", task_path), containing)
     return 0
-
-
-def _list(kind: Kind, name: str | None, *, json: bool) -> None:
-    """Show the components of a kind, or the options of one."""
-    from layerimp.cli.display import Screen
-    from layerimp.registry.catalog import registry
-
-    shown = registry().names(kind) if name is None else [name]
-    Screen(json=json).show_components(kind, [_description(kind, one) for one in shown], details=name is not None)
 
 
 def _description(kind: Kind, name: str) -> Component:

@@ -14,8 +14,8 @@ from layerimp.cli.options import FIELDS, TEXT
 from layerimp.cli.set_options import with_settings
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
-from layerimp.recipe import PERMISSIONS, Permissions, Recipe, checked_keep, read_recipe, validated
-from layerimp.recipe.recipe import AMOUNTS
+from layerimp.recipe import PERMISSIONS, Permissions, Recipe, read_recipe, validated
+from layerimp.recipe.recipe import AMOUNTS, checked_keep
 from layerimp.sizes.targets import split_targets
 from layerimp.steps import read_steps
 

@@ -8,10 +8,11 @@ import yaml
 
 from layerimp.defaults import ALL
 from layerimp.errors import OptionError, unknown_name
-from layerimp.recipe import read_yaml, refuse_permissions
+from layerimp.recipe.permissions import refuse_permissions
+from layerimp.recipe.reading import read_yaml
 
 if TYPE_CHECKING:
-    from layerimp.recipe import Described
+    from layerimp.recipe.reading import Described
 
 
 def setting(text: str, example: str) -> tuple[str, str, Any]:
