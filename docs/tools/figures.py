@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,12 @@ import healed
 import metrics_compared
 import pages
 import trained
-from dressing import dress
+from dressing import SMALL, dress
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from layerimp.bench import commands as pipeline
-from layerimp.report.html.cells import Square, matrix
-from layerimp.report.html.plots import curves
-from layerimp.report.html.svg import drawn, looks
+from layerimp.report.html.curves import ACCENT, INK, MUTED, PAPER, curves, drawn, looks
 from layerimp.scorer import Importance
 
 GRID = (
@@ -49,16 +49,34 @@ def first_blocks() -> str:
 def ranks() -> str:
     """Each scorer's order of removal, the first three in colour."""
     found = _scores("--scorer all --scorer paper=avss --set paper.variant=paper --samples 16 --max-length 128")
-    rows = {}
-    for label, one in found.items():
-        order = Importance(one["scores"]).weakest_first()
-        place = {block: n for n, block in enumerate(order)}
-        count = len(order)
-        rows[label] = [Square(1 - place[block] / count, str(place[block] + 1)) for block in range(count)]
-    names = [str(block) for block in range(count)]
     return str(
-        drawn(matrix(rows, names, size=(44, 30), strength=0.75), "ranks", "Order of removal by scorer and block")
+        drawn(
+            _order({label: Importance(one["scores"]) for label, one in found.items()}),
+            "ranks",
+            "Order of removal by scorer and block",
+        )
     )
+
+
+def _order(scored: Mapping[str, Importance]) -> Figure:
+    """A cell for each scorer and block with its place in the order of removal, the fuller the sooner it goes."""
+    count = max(len(importance.scores) for importance in scored.values())
+    figure = Figure(figsize=((150 + 44 * count) / 72, (34 + 30 * len(scored)) / 72), dpi=72)
+    axes = figure.add_axes(
+        (150 / (150 + 44 * count), 0, 44 * count / (150 + 44 * count), 30 * len(scored) / (34 + 30 * len(scored)))
+    )
+    for row, importance in enumerate(scored.values()):
+        for place, block in enumerate(map(int, importance.weakest_first())):
+            full = 0.75 * (1 - place / count)
+            axes.add_patch(Rectangle((block, row), 1, 1, facecolor=ACCENT, alpha=full, edgecolor=PAPER, linewidth=2))
+            axes.text(block + 0.5, row + 0.5, str(place + 1), color=INK, fontsize=SMALL + 1, ha="center", va="center")
+    axes.set(xlim=(0, count), ylim=(len(scored), 0))
+    axes.set_xticks([block + 0.5 for block in range(count)], [str(block) for block in range(count)])
+    axes.set_yticks([row + 0.5 for row in range(len(scored))], list(scored))
+    axes.tick_params(length=0, labelsize=SMALL, labelcolor=MUTED, labeltop=True, labelbottom=False)
+    axes.patch.set_visible(False)
+    axes.set_frame_on(False)
+    return figure
 
 
 def retained() -> str:
@@ -66,12 +84,16 @@ def retained() -> str:
     with tempfile.TemporaryDirectory() as folder:
         pages.Workshop(Path(folder)).run(pages.Block("bash", "", GRID + "\n"))
         (model,) = pipeline.findings(Path(folder) / "grid").models.values()
-    lines: dict[str, dict[float, Any]] = {}
+    lines: dict[str, dict[int, Any]] = {}
     for row in model.headlines:
         for label, entry in row.entries.items():
-            lines.setdefault(label, {})[float(round(row.removed_blocks * model.num_blocks))] = entry.value
+            lines.setdefault(label, {})[round(row.removed_blocks * model.num_blocks)] = entry.value
     styles = looks(list(lines), {"random", "depth", "block-influence"} & lines.keys())
-    return str(drawn(curves(lines, model.num_blocks, styles), "retained", "What is retained by removed blocks"))
+    figure = curves(lines, styles)
+    (axes,) = figure.axes
+    dress(axes, f"blocks removed, of {model.num_blocks}", "retained")
+    axes.legend(loc="lower left", frameon=False, fontsize=SMALL, labelcolor="linecolor")
+    return str(drawn(figure, "retained", "What is retained by removed blocks"))
 
 
 def _scores(options: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerimp.report.html.svg import ACCENT, INK, LINE, MUTED, PAPER, drawn
+from layerimp.report.html.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
 from layerimp.report.statistics import Interval, interval
 
 SCORERS = ("block-influence", "avss", "random")

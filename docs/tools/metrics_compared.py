@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerimp.defaults import RANDOM
-from layerimp.report.html.svg import ACCENT, INK, LINE, MUTED, PAPER, drawn
+from layerimp.report.html.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
 from layerimp.report.statistics import LEVEL, interval
 
 Values = dict[str, Any]

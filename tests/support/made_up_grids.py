@@ -126,7 +126,7 @@ def found_of(
 
 
 def without_pictures(document: str) -> str:
-    return re.sub(r"<svg.*?</svg>|<style.*?</style>|data:[^\"]*", "", document, flags=re.DOTALL)
+    return re.sub(r"<svg.*?</svg>|<style>.*?</style>|data:[^\"]*", "", document, flags=re.DOTALL)
 
 
 def words(document: str) -> str:
@@ -134,11 +134,16 @@ def words(document: str) -> str:
 
 
 def pictures(document: str) -> list[tuple[str, str]]:
-    """The alternative text and the content of each picture, which is there for wide and for narrow screens."""
-    found = re.findall(r'<div class="picture" role="img" aria-label="([^"]*)">(.*?)</div>', document, flags=re.DOTALL)
-    assert all(re.findall(r"<svg [^>]*class=.(\w+)", picture) == ["wide", "narrow"] for _, picture in found)
-    assert 2 * len(found) == document.count("<svg")
-    return found
+    """The alternative text and the content of each picture; other SVG is hidden from who cannot see."""
+    shown = re.findall(r'<svg [^>]*role="img" aria-label="([^"]*)">(.*?)</svg>', document, flags=re.DOTALL)
+    hidden = re.findall(r'<svg [^>]*class="sample" aria-hidden="true">', document)
+    assert len(shown) + len(hidden) == document.count("<svg")
+    return shown
+
+
+def part(document: str, title: str) -> str:
+    """The first part of a page with that title."""
+    return document.split(f"<h3>{title}</h3>")[1].split("<h3>")[0].split("</section>")[0]
 
 
 def downloads(document: str) -> dict[str, bytes]:

@@ -1,1 +1,1 @@
-"""The report as a page: words and tables (`view`), figures (`figures`, `plots`, `svg`), and the document (`page`)."""
+"""The report as a page: what it says (`view`), its `charts` and `curves`, and the document (`page`)."""

@@ -4,65 +4,83 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from layerimp.errors import OutputError
 from layerimp.report.data import PAGE
 from layerimp.report.folders import last_part, without_folders
 from layerimp.report.formats import as_csv
-from layerimp.report.html.figures import Figures
-from layerimp.report.html.format import STEPS, columns_need, count, duration, listed, listing, together
-from layerimp.report.html.svg import looks
-from layerimp.report.html.view import View
+from layerimp.report.html.curves import curves, drawn, looks, sample
+from layerimp.report.html.view import Lead, View, question, subject
 from layerimp.report.json_export import as_document
 from layerimp.report.results import Findings
-from layerimp.report.tables import amounts, measured_on, number, percent
-
-TEMPLATE = "page.html.jinja"
+from layerimp.report.tables import amounts, number, percent
 
 
-def page(found: Findings, *, command: str = "bench", data: Mapping[str, Any] | None = None) -> str:
+def page(results: Findings, *, command: str = "bench", data: Mapping[str, Any] | None = None) -> str:
     """The report as one HTML document.
 
     Args:
-        found: What it shows.
+        results: What it shows.
         command: What computed that.
-        data: What it offers for download as JSON, beside the tables as CSV; by default the findings.
+        data: What it offers for download as JSON, beside the tables as CSV; by default the results.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    filters = {"duration": duration, "count": count, "listed": listed}
-    environment.filters |= filters | {
-        "amounts": amounts,
-        "percent": percent,
-        "share": "{:.1%}".format,
-        "number": number,
-        "measured_on": measured_on,
-        "last_part": last_part,
-        "without_folders": without_folders,
-        "listing": listing,
-        "columns_need": columns_need,
-        "together": together,
-    }
-    template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
-    design = found.design
+    design = results.design
     styles = looks(list(design.scorers), design.baselines, design.healers)
     views = {
-        label: View(found, found.models[label], f"m{n}", styles) if label in found.models else None
+        label: View(results, results.models[label], f"m{n}", styles) if label in results.models else None
         for n, label in enumerate(design.models)
     }
     downloads = {
-        f"{command}.csv": _data_uri("text/csv", as_csv(found).encode()),
-        f"{command}.json": _data_uri("application/json", json.dumps(data or as_document(found)).encode()),
+        f"{command}.csv": _data_uri("text/csv", as_csv(results).encode()),
+        f"{command}.json": _data_uri("application/json", json.dumps(data or as_document(results)).encode()),
     }
-    figures = {label: Figures(view) for label, view in views.items() if view}
-    return template.render(
-        found=found, design=design, views=views, figures=figures, downloads=downloads, command=command, steps=STEPS
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            results=results,
+            design=design,
+            question=question(results),
+            subject=subject(results),
+            views=views,
+            looks=styles,
+            downloads=downloads,
+            command=command,
+        )
     )
+
+
+def _environment() -> Environment:
+    """Return what the templates are filled in with."""
+    environment = Environment(
+        loader=FunctionLoader(lambda name: files(__package__).joinpath(name).read_text("utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "amounts": amounts,
+        "count": _count,
+        "duration": _duration,
+        "last_part": last_part,
+        "listed": _listed,
+        "number": number,
+        "percent": percent,
+        "share": "{:.1%}".format,
+        "together": _together,
+        "width": "{:.2%}".format,
+        "without_folders": without_folders,
+    }
+    environment.globals |= {"curves": curves, "drawn": drawn, "lead_of": Lead.of, "sample": sample}
+    return environment
 
 
 def write(document: str, directory: Path) -> Path:
@@ -82,3 +100,26 @@ def write(document: str, directory: Path) -> Path:
 
 def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(content).decode()}"
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _count(value: int) -> str:
+    """Return a count, its digits in groups that no line break parts."""
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return names in a sentence."""
+    *first, last = list(names) or ["none"]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _together(text: str) -> str:
+    """Return a number with its error, which no line break parts from its sign."""
+    return re.sub("(?<=[±≥]) ", "\N{NO-BREAK SPACE}", text)

@@ -1,4 +1,4 @@
-"""What the report says of one model, in words and tables."""
+"""What the page says of one model. Of the results, the page knows what it reads here and in the charts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from functools import cached_property
 
 from layerimp.defaults import RANDOM
 from layerimp.report.findings import Contender, Entry, ModelFindings, Row
-from layerimp.report.html.format import MINUS, listed, signed, unbroken
-from layerimp.report.html.svg import Look
+from layerimp.report.html.charts import MINUS, Cell, Chart, Charts, removed_always, signed
+from layerimp.report.html.curves import Lines, Look
 from layerimp.report.results import Findings
-from layerimp.report.statistics import Difference, Interval, interval
-from layerimp.report.tables import PaperTable, both_shares, number, paper_tables, removables
+from layerimp.report.statistics import Difference, Interval, interval, times_stderr
+from layerimp.report.tables import PaperTable, both_shares, measured_on, named, number, paper_tables, percent
 
 _MOST = 700.0  # of which floating point has an exponential
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference, as a cell says it: the verdict is `better`, `worse`, `equal`, or `unknown`."""
+    """A difference, as a cell shows it: the verdict is `better`, `worse`, `equal`, or `unknown`."""
 
     text: str
     span: str
@@ -29,54 +29,66 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Line:
-    """A scorer in a table of differences."""
-
-    entry: Entry
-    to_random: Contrast | None
-    to_baseline: Contrast | None
-
-
-@dataclass(frozen=True)
-class HealedLine:
-    """A healed contender, beside what it was before.
+    """A contender at one amount.
 
     Attributes:
-        entry: What is retained by what is healed.
-        before: What is retained by the same models unhealed; None where that is not known.
-        gain: The difference of the two.
+        contender: The scorer, and the healer if there is one.
+        value: The mean of the metric, with its interval over the repeats; of what is retained over the documents, where
+            the repeats do not differ.
+        marked: Whether it is significantly better than all others.
+        random: The label of random, healed alike, which is the least to be beaten; None without it.
+        baseline: The label of the best baseline, healed alike; None without one.
+        to_random: The difference to random; None without it, and for random itself.
+        to_baseline: The difference to the best baseline; None without one, and for that baseline itself.
+        removed: The blocks that go, if all repeats remove the same; else empty.
+        before: What the same models retain unhealed; None if that is not known.
+        gain: The difference to the same models unhealed; None for what is not healed.
         recovered: The share of the lost loss, or of a classifier's lost accuracy, that came back, over the repeats;
             None where it is not known.
     """
 
-    entry: Entry
-    before: Entry | None
+    contender: Contender
+    value: Interval
+    marked: bool
+    random: str | None
+    baseline: str | None
+    to_random: Contrast | None
+    to_baseline: Contrast | None
+    removed: str
+    before: float | None
     gain: Contrast | None
     recovered: Interval | None
+
+    @property
+    def label(self) -> str:
+        """The name in tables."""
+        return self.contender.label
 
 
 @dataclass(frozen=True)
 class Place:
-    """A row of a table, from best to worst.
+    """A metric, or what is retained, at one amount.
 
     Attributes:
-        row: The row.
-        ratio: Its ratio in words.
+        row: The row of the results.
+        amount: What was asked to go, such as `25%` or `3 blocks`.
+        asked: The same as a part of the model, such as `25% of blocks`.
         parameters: The share of the parameters that goes, in words.
-        name: Its whole place in words.
-        leaders: The labels of the best.
-        lines: All of it.
-        random: The label of what the first leader has to beat to have shown anything; None where that is missing.
-        baseline: The label of the best baseline, which the first leader is compared with; None without one.
+        pruner: The label of the pruner; empty if there is only one.
+        lines: The contenders, from best to worst.
     """
 
     row: Row
-    ratio: str
+    amount: str
+    asked: str
     parameters: str
-    name: str
-    leaders: Sequence[str]
+    pruner: str
     lines: Sequence[Line]
-    random: str | None
-    baseline: str | None
+
+    @property
+    def leaders(self) -> list[str]:
+        """The labels of the best, which are several if they are equal."""
+        return [line.label for line in self.lines if line.value.mean == self.lines[0].value.mean]
 
     @property
     def compared(self) -> bool:
@@ -84,9 +96,55 @@ class Place:
         return len(self.lines) > 1
 
     @property
-    def who(self) -> str:
-        """The leaders in words."""
-        return "all scorers" if 1 < len(self.leaders) == len(self.lines) else listed(self.leaders)
+    def rivals(self) -> list[str]:
+        """The differences of the lines that say something: only one of them where random is the best baseline."""
+        to_random = any(line.to_random for line in self.lines)
+        to_others = any(line.to_baseline and line.baseline != line.random for line in self.lines)
+        return ["to_random"] * to_random + ["to_baseline"] * to_others
+
+    def of(self, scorer: str) -> list[Line]:
+        """Return the lines of one scorer, unhealed and then healed."""
+        own = [line for line in self.lines if line.contender.scorer == scorer]
+        return sorted(own, key=lambda line: bool(line.contender.healer))
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What the first line of each place is worth beside random and the best baseline.
+
+    Attributes:
+        amounts: The amounts at which each of the leaders leads, by their labels.
+        above: For each difference that was made anywhere, the amounts at which it is significant.
+        clear: The amounts at which the leader is significantly better than all others.
+        behind: Whether a baseline leads everywhere.
+        unknown: Whether nowhere is known enough to say more.
+    """
+
+    amounts: Mapping[tuple[str, ...], Sequence[str]]
+    above: Mapping[str, tuple[str, ...]]
+    clear: Sequence[str]
+    behind: bool
+    unknown: bool
+
+    @classmethod
+    def of(cls, places: Sequence[Place], scorer: str = "") -> Lead:
+        """Sum up the places for their leaders, or for one scorer."""
+        amounts: dict[tuple[str, ...], list[str]] = {}
+        for place in places:
+            amounts.setdefault(tuple(place.leaders), []).append(place.amount)
+        firsts = [(place.of(scorer) if scorer else place.lines)[0] for place in places]
+        verdicts = [
+            {"to_random": _verdict(line.to_random), "to_baseline": _verdict(line.to_baseline)} for line in firsts
+        ]
+        above = {
+            rival: tuple(place.amount for place, each in zip(places, verdicts, strict=True) if each[rival] == "better")
+            for rival in ("to_random", "to_baseline")
+            if any(rival in place.rivals for place in places)
+        }
+        unknown = all("unknown" in each.values() and not {"better", "equal"} & set(each.values()) for each in verdicts)
+        behind = all(line.baseline in place.leaders for place, line in zip(places, firsts, strict=True))
+        clear = [place.amount for place, line in zip(places, firsts, strict=True) if line.marked]
+        return cls(amounts, above, clear, behind, unknown)
 
 
 @dataclass(frozen=True)
@@ -94,26 +152,31 @@ class View:
     """What the page says of one model.
 
     Attributes:
-        found: What the comparison shows.
-        model: What it shows of this model.
-        name: Tells its figures from those of others.
-        styles: How scorers are drawn.
+        results: The results of the comparison.
+        model: Those of this model.
+        name: The name that tells its pictures from those of other models.
+        looks: How the contenders are drawn.
     """
 
-    found: Findings
+    results: Findings
     model: ModelFindings
     name: str
-    styles: Mapping[str, Look]
+    looks: Mapping[str, Look]
 
     @cached_property
-    def pruners(self) -> list[str]:
-        """The labels of the pruners of which something is known."""
-        return list(dict.fromkeys(pruner for pruner, _, _ in self.model.pruned))
+    def charts(self) -> Charts:
+        """The charts of scores and choices."""
+        return Charts(self.model)
 
-    def counts(self, pruner: str) -> dict[float, int]:
-        """How many blocks go at each ratio, in order."""
-        counts = {r: len(found[0].blocks) for (p, r, _), found in self.model.pruned.items() if p == pruner}
-        return dict(sorted(counts.items(), key=lambda item: item[1]))
+    @cached_property
+    def subject(self) -> str:
+        """The only scorer that was asked for; empty if several are compared."""
+        return subject(self.results)
+
+    @cached_property
+    def measured_on(self) -> str:
+        """The tasks, with their numbers of documents; empty if nothing was measured."""
+        return measured_on(self.model)
 
     @cached_property
     def places(self) -> list[Place]:
@@ -125,71 +188,141 @@ class View:
         """All single metrics."""
         return [self._place(row) for row in self.model.rows if row not in self.model.headlines]
 
-    def _place(self, row: Row) -> Place:
-        ratio, (blocks, parameters) = unbroken(row.ratio), both_shares(row)
-        name = f"{blocks}, {parameters}" + (f", with {row.pruner}" if len(self.pruners) > 1 else "")
-        better = -1 if row.higher_is_better else 1
-        entries = sorted(row.entries.values(), key=lambda one: better * one.value.mean)
-        leaders = [one.label for one in entries if one.value.mean == entries[0].value.mean]
-        lines = [Line(one, _contrast(one.to_random, row), _contrast(one.to_baseline, row)) for one in entries]
-        healer = entries[0].contender.healer
-        chance = Contender(RANDOM, healer).label
-        random = chance if chance in row.entries else None
-        return Place(row, ratio, parameters, name, leaders, lines, random, row.baselines.get(healer))
-
-    @cached_property
-    def healing(self) -> list[tuple[Place, list[HealedLine]]]:
-        """What healing brought, wherever it is known what is retained."""
-        found = [(place, [self._healed(place.row, line.entry) for line in place.lines]) for place in self.places]
-        return [(place, [line for line in lines if line.entry.contender.healer]) for place, lines in found]
-
-    def _healed(self, row: Row, entry: Entry) -> HealedLine:
-        models = self.model.healed.get((row.pruner, row.ratio, entry.contender), ())
-        shares = [one.healing["recovered"] for one in models if one.healing]
-        known = [share for share in shares if share is not None]
-        before = row.entries.get(entry.contender.scorer)
-        return HealedLine(entry, before, _contrast(entry.to_unhealed, row), interval(known) if known else None)
-
-    @cached_property
-    def removable(self) -> list[PaperTable]:
-        """How many blocks may go, by pruner."""
-        return removables(replace(self.found, models={self.model.label: self.model}))
-
     @cached_property
     def answers(self) -> dict[str, list[Place]]:
         """What is retained on average, by pruner."""
-        found: dict[str, list[Place]] = {}
+        answers: dict[str, list[Place]] = {}
         for place in self.places:
-            found.setdefault(place.row.pruner, []).append(place)
-        return found
+            answers.setdefault(place.row.pruner, []).append(place)
+        return answers
+
+    def own(self, places: Sequence[Place]) -> list[Place]:
+        """Return the places of the only scorer that was asked for; none if several are compared."""
+        return [place for place in places if self.subject and place.of(self.subject)]
+
+    def _place(self, row: Row) -> Place:
+        entries = sorted(row.entries.values(), key=lambda entry: entry.value.mean, reverse=row.higher_is_better)
+        lines = [self._line(row, entry) for entry in entries]
+        amount = named(row.ratio).replace(" ", "\N{NO-BREAK SPACE}")
+        return Place(row, amount, *both_shares(row), self.charts.of_pruner(row.pruner), lines)
+
+    def _line(self, row: Row, entry: Entry) -> Line:
+        contender = entry.contender
+        chance = Contender(RANDOM, contender.healer).label
+        unhealed = row.entries.get(contender.scorer)
+        healed = self.model.healed.get((row.pruner, row.ratio, contender), ())
+        shares = [share for model in healed if model.healing and (share := model.healing["recovered"]) is not None]
+        return Line(
+            contender=contender,
+            value=_with_error(entry) if row.original is None else entry.value,
+            marked=entry.rank == 1,
+            random=chance if chance in row.entries else None,
+            baseline=row.baselines.get(contender.healer),
+            to_random=_contrast(entry.to_random, row),
+            to_baseline=_contrast(entry.to_baseline, row),
+            removed=removed_always(self.model.pruned.get((row.pruner, row.ratio, contender.scorer), ())),
+            before=None if unhealed is None else unhealed.value.mean,
+            gain=_contrast(entry.to_unhealed, row),
+            recovered=interval(shares) if shares else None,
+        )
 
     @cached_property
-    def tables(self) -> list[tuple[PaperTable, str]]:
+    def retained(self) -> list[tuple[Chart, Lines]]:
+        """What is retained by amount, as bars and as curves, for each pruner; no curves of a single amount each."""
+        return [self._retained(places) for places in self.answers.values()]
+
+    def _retained(self, places: Sequence[Place]) -> tuple[Chart, Lines]:
+        known = {
+            label: lines
+            for label in self.looks
+            if (lines := {n: each for n, place in enumerate(places) for each in place.lines if each.label == label})
+        }
+        most = max(1.0, *(line.value.mean for lines in known.values() for line in lines.values()))
+        bars = {
+            label: [
+                Cell.bar(line.value, most, percent(line.value), marked=line.marked)
+                if (line := lines.get(n))
+                else Cell()
+                for n in range(len(places))
+            ]
+            for label, lines in sorted(
+                known.items(), key=lambda item: (-len(item[1]), -sum(line.value.mean for line in item[1].values()))
+            )
+        }
+        counts = [round(place.row.removed_blocks * self.model.num_blocks) for place in places]
+        curves = {label: {counts[n]: line.value for n, line in known[label].items()} for label in bars}
+        columns = [f"{place.asked}\n{place.parameters}" for place in places]
+        return Chart(columns, bars, places[0].pruner), curves if any(len(each) > 1 for each in curves.values()) else {}
+
+    @cached_property
+    def healing(self) -> list[Place]:
+        """The places of which it is known what is retained once healed."""
+        return [place for place in self.places if any(line.contender.healer for line in place.lines)]
+
+    @cached_property
+    def unmeasured(self) -> list[str]:
+        """The contenders of which it is not known what they retain."""
+        known = {line.label for place in self.places for line in place.lines}
+        contenders = self.results.design.contenders.items()
+        return [label for label, each in contenders if each.scorer in self.model.scored and label not in known]
+
+    @cached_property
+    def quality(self) -> list[tuple[PaperTable, str]]:
         """The paper's tables without the model's name, and what was removed where all rows say the same."""
-        found = []
-        for table in paper_tables(replace(self.found, models={"": self.model})):
+        tables = []
+        for table in paper_tables(replace(self.results, models={"": self.model})):
             removed = {row[-1].text for row in table.rows}
             end = -1 if len(removed) == 1 else None
             head = [*table.head[:1], *table.head[2:end]]
             rows = [[*row[:1], *row[2:end]] for row in table.rows]
-            found.append((PaperTable(table.title, head, rows), removed.pop() if end else ""))
-        return found
+            tables.append((PaperTable(table.title, head, rows), removed.pop() if end else ""))
+        return tables
 
 
-def _contrast(found: Difference | None, row: Row) -> Contrast | None:
-    if found is None:
+def question(results: Findings) -> str:
+    """Return what was asked: `how many` blocks may go, what models are `worth`, `which scorer`, or `which blocks`."""
+    if any(model.answer for model in results.models.values()):
+        return "how many"
+    if not any(results.design.measured.values()):
+        return "which blocks"
+    return "worth" if subject(results) else "which scorer"
+
+
+def subject(results: Findings) -> str:
+    """Return the only scorer that was asked for; empty if several are compared."""
+    scorers = list(results.design.scorers)
+    asked = [scorer for scorer in scorers if scorer not in results.design.baselines] or scorers
+    return asked[0] if len(asked) == 1 else ""
+
+
+def _with_error(entry: Entry) -> Interval:
+    """Return what is retained with its interval over the repeats, or over the documents where repeats do not differ."""
+    value, ends = entry.value, entry.ends
+    if ends is None or (value.low is not None and value.high is not None and value.low < value.high):
+        return value
+    low, high = (value.mean + times_stderr(None) * (end - value.mean) for end in ends)
+    return Interval(value.mean, low, high, value.count)
+
+
+def _verdict(contrast: Contrast | None) -> str:
+    return contrast.verdict if contrast else ""
+
+
+def _contrast(difference: Difference | None, row: Row) -> Contrast | None:
+    if difference is None:
         return None
 
-    def said(value: float) -> str:
+    def written(value: float) -> str:
         if row.original is None:
             return signed(value * 100, "+.1f")
         if row.factors:
             return f"×{number(math.exp(value), 3)}" if value < _MOST else "×∞"
         return ("+" if value > 0 else "") + number(value).replace("-", MINUS)
 
-    if math.isnan(found.mean):
+    if math.isnan(difference.mean):
         return Contrast("∞ − ∞", "", "unknown")
-    verdict = ("better" if (found.mean > 0) is row.higher_is_better else "worse") if found.tells else "equal"
-    if found.low is None or found.high is None:  # an infinite difference may be significant, and has no interval
-        return Contrast(said(found.mean), "", verdict if found.tells else "unknown")
-    return Contrast(said(found.mean), f"{said(found.low)} to {said(found.high)}", verdict)
+    better = (difference.mean > 0) is row.higher_is_better
+    verdict = ("better" if better else "worse") if difference.tells else "equal"
+    if difference.low is None or difference.high is None:  # an infinite one may be significant, and has no interval
+        return Contrast(written(difference.mean), "", verdict if difference.tells else "unknown")
+    return Contrast(written(difference.mean), f"{written(difference.low)} to {written(difference.high)}", verdict)

@@ -10,18 +10,17 @@ from typing import Any
 
 import pytest
 from markupsafe import Markup
-from support.made_up_grids import found_of, pictures, words
+from support.made_up_grids import found_of, part, pictures, words
 
 from layerimp.report.findings import Contender
-from layerimp.report.html.figures import Drawn, Figures
+from layerimp.report.html.curves import looks
 from layerimp.report.html.page import page
-from layerimp.report.html.svg import looks
 
 
 @pytest.fixture
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the pictures out, for tests of what is said beside them."""
-    monkeypatch.setattr(Figures, "_drawn", lambda *_, **__: Drawn(Markup()))
+    monkeypatch.setattr("layerimp.report.html.page.drawn", lambda *_: Markup())
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +74,15 @@ def test_healed_models_are_told_from_the_others(document_of: Callable[[str], str
     assert "What is healed is compared with what the same healer made of random and of the baselines." in said
     assert re.search(r"(than|from) random\+(linear|rescale)", said)
     assert "Healers linear rescale" in said
-    table = document.split("<h3>Healing</h3>")[1].split("</table>")[0]
+    table = part(document, "Healing")
     assert table.count('<th scope="row">') == len(found.models["tiny"].headlines) * 2 * len(found.design.scorers)
     assert words(table).count("30.0%") >= 3 * 2 * len(found.design.scorers)
-    assert pictures(document)[0][0].startswith("Line chart of what 7 scorers, healed and not, retain: ")
-    assert "avss+linear" in pictures(document)[0][1]
-    assert pictures(document)[1][0].startswith("Bars of how many of 12 blocks may go. While 95% is retained: ")
-    assert "avss+linear" in pictures(document)[1][1]
+    for title in ("What is retained", "How many blocks may go"):
+        assert ">avss+linear</th>" in part(document, title)
+    assert "Each scorer" in words(document)
     # Scores and removed blocks exist only for scorers, not for scorers with healers.
-    assert all("+" not in picture for _, picture in pictures(document)[2:])
+    for title in ("Importance of each block", "Rank agreement", "Stability", "Cost", "Removed blocks"):
+        assert not re.search(r"<th[^>]*>[^<]*\+", part(document, title))
 
 
 @pytest.mark.usefixtures("_no_pictures")
@@ -98,16 +97,56 @@ def answer(**grid: Any) -> str:
 @pytest.mark.usefixtures("_no_pictures")
 def test_the_answer_says_who_and_whether_that_means_anything() -> None:
     assert "one draw of calibration text" in words(page(found_of(repeats=1)))
-    said = answer(scorers=("gbis",))
-    assert re.search(r"retains? most at", said)
-    assert re.search(r"(Cannot be told apart from|Significantly better than) random \([+−][\d.]+ points, 95 % CI", said)
+    several = answer(scorers=("gbis", "avss"))
+    assert re.search(r"retains? most at", several)
+    verdict = r"(Not significantly different from|Significantly better than) random \([+−][\d.]+ points, 95 % CI"
+    assert re.search(verdict, several)
+    assert "all scorers retain the same at every amount" in answer(infinite=True, tasks=("wikitext",))
+    twice = answer(scorers=("gbis", "avss"), baselines=("random",), pruners=("lowest", "greedy"))
+    assert "With the pruner greedy, " in twice
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_the_answer_for_a_single_scorer_is_what_is_left() -> None:
+    single = answer(scorers=("gbis",))
+    value = found_of(scorers=("gbis",)).models["tiny"].headlines[0].entries["gbis"].value.mean
+    assert f"{value:.1%} of what tiny knows is retained without 1 block" in single
+    assert re.search(r"(Not significantly different from|Significantly better than) random \([+−][\d.]+ points", single)
     alone = answer(scorers=("gbis",), baselines=("depth",), tasks=("wikitext",), repeats=1)
+    assert "significantly better than the best baseline." in alone
     assert "Significantly better than the best baseline, depth" in alone
-    assert "There is no random baseline to compare with." in alone
-    assert "all scorers retain the same at every ratio" in answer(infinite=True, tasks=("wikitext",))
-    nobody = answer(scorers=("gbis",), baselines=("random",), pruners=("lowest", "greedy"))
-    assert "With the pruner greedy, " in nobody
-    assert "No other baseline retains more than random." in nobody
+    whole = words(page(found_of(scorers=("gbis",))))
+    assert "What is tiny worth with fewer blocks?" in whole
+    assert "Which scorer" not in whole
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_nothing_is_compared_with_what_is_not_there() -> None:
+    for scorers in (("gbis",), ("gbis", "avss")):
+        text = answer(scorers=scorers, baselines=())
+        assert "random" not in text
+        assert "baseline" not in text
+        assert ("significantly better than all others" in text) == (len(scorers) > 1)
+    text = answer(scorers=("gbis", "avss"), baselines=("random",))
+    assert "than random" in text
+    assert "baseline" not in text
+    assert "random" not in answer(scorers=("gbis", "avss"), baselines=("depth",))
+
+
+@pytest.mark.parametrize("scorers", [("avss",), ("avss", "gbis")])
+@pytest.mark.parametrize("baselines", [(), ("random",)])
+@pytest.mark.parametrize("only", [("scoring", "planning", "evaluation", "costing"), ("scoring", "planning")])
+@pytest.mark.usefixtures("_no_pictures")
+def test_no_section_is_empty(scorers: tuple[str, ...], baselines: tuple[str, ...], only: tuple[str, ...]) -> None:
+    for repeats in (1, 2):
+        document = page(found_of(scorers=scorers, baselines=baselines, only=only, repeats=repeats))
+        for title in re.findall(r"<h3>([^<]*)</h3>", document):
+            assert "<table" in part(document, title)
+        titles = re.findall(r"<h3>([^<]*)</h3>", document)
+        compared = len(scorers + baselines) > 1
+        assert ("Rank agreement" in titles) == (compared or repeats > 1)
+        assert ("Differences" in titles) == (bool(baselines) and "evaluation" in only)
+        assert ("Stability" in titles) == (repeats > 1 or bool(baselines))
 
 
 EMPTY: dict[str, dict[str, Any]] = {
@@ -148,6 +187,6 @@ def test_no_case_is_too_empty_or_too_full(case: str, document_of: Callable[[str]
 def test_a_model_without_findings_is_named() -> None:
     assert "Nothing is known of this model yet." in words(page(found_of(only=())))
     assert "It is not known yet what is retained" in words(page(found_of(only=("scoring", "planning"))))
-    assert "At least two repeats are needed" in words(
-        page(found_of(repeats=1, scorers=("avss",), ratios=(), only=("scoring",)))
-    )
+    short = words(page(found_of(repeats=1, scorers=("avss",), baselines=(), ratios=(), only=("scoring",))))
+    assert "at least two repeats are needed" in short
+    assert "they were not timed" in short

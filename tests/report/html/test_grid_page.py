@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from support.made_up_grids import downloads, found_of, pictures, words
+from support.made_up_grids import downloads, found_of, part, pictures, words
 
 from layerimp.recipe import ComponentSpec
 from layerimp.report.formats import as_csv
@@ -36,20 +36,35 @@ def document(found: Findings) -> str:
 
 
 def test_each_model_has_every_section_in_order(document: str) -> None:
-    for part in document.split('<section class="model"')[1:]:
-        titles = re.findall(r"<h[23][^>]*>([^<]*)</h[23]>", part)
+    for section in document.split('<section class="model"')[1:]:
+        titles = re.findall(r"<h[23][^>]*>([^<]*)</h[23]>", section)
         assert [title for title in titles if title in SECTIONS[:-2]] == list(SECTIONS[:-2])
     assert document.count('<section class="model"') == 2
     assert document.index("<h2>Failures") < document.index("<h2>How this was made") < document.index("<h2>Data")
 
 
-def test_pictures_say_in_words_what_they_show(found: Findings, document: str) -> None:
+def test_charts_have_their_numbers_as_text(found: Findings, document: str) -> None:
     shown = pictures(document)
-    assert len(shown) == 2 * 7
-    assert all(re.search(r"\d", alt) and len(alt) > 60 and alt.endswith(".") for alt, _ in shown)
-    row = next(r for r in found.models["tiny"].headlines if r.ratio == 0.5)
-    best = max(row.entries.values(), key=lambda entry: entry.value.mean)
-    assert f"at 50% from {best.label} with {best.value.mean:.1%}" in shown[0][0]
+    assert len(shown) == 2
+    assert all(alt.startswith("Curves of what is retained") and alt.endswith(".") for alt, _ in shown)
+    model = found.models["tiny"]
+    retained = words(part(document, "What is retained"))
+    for row in model.headlines:
+        for entry in row.entries.values():
+            assert f"{entry.value.mean:.1%}" in retained
+    agreement = words(part(document, "Rank agreement"))
+    for tau in model.agreement.values():
+        assert tau is None or f"{tau:.2f}".replace("-", "−") in agreement
+    stability = words(part(document, "Stability"))
+    for each in model.stability.values():
+        assert f"{each.jaccard:.2f} {each.same:.0%} equal" in stability
+    cost = words(part(document, "Cost"))
+    for scored in model.scored.values():
+        assert scored.cost is None or f"{scored.cost:.3g}" in cost
+    importance = part(document, "Importance of each block")
+    assert importance.count(" title=") == len(model.scored) * model.num_blocks
+    assert re.search(r'title="avss, block 4: score [^,]*, rank 0\.\d\d, removed in \d+% of repeats"', importance)
+    assert re.search(r'title="gbis, block \d+: \d+% removed"', part(document, "Removed blocks"))
 
 
 def test_pictures_share_no_ids_and_keep_no_fixed_colours(document: str) -> None:
@@ -78,16 +93,17 @@ def test_downloads_are_the_tables_and_the_findings(found: Findings, document: st
 
 def test_ranks_become_bold_and_underlined(found: Findings, document: str) -> None:
     ranks = [entry.rank for model in found.models.values() for row in model.rows for entry in row.entries.values()]
+    bars = [entry.rank for model in found.models.values() for row in model.headlines for entry in row.entries.values()]
     tables = re.sub(r"<p class=.note.>.*?</p>", "", document)
-    assert tables.count('<span class="first">') == ranks.count(1)
+    assert tables.count('<span class="first">') == ranks.count(1) + bars.count(1)
     assert tables.count('<span class="second">') == ranks.count(2)
 
 
 def test_failures_are_told_and_escaped(document: str) -> None:
-    said = words(document)
-    assert "&lt;script&gt;alert(&#39;reason&#39;)&lt;/script&gt; out of memory" in said
-    assert "score tiny by lrp (seed 0)" in said
-    assert "8 failed" in said
+    text = words(document)
+    assert "&lt;script&gt;alert(&#39;reason&#39;)&lt;/script&gt; out of memory" in text
+    assert "score tiny by lrp (seed 0)" in text
+    assert "8 failed" in text
 
 
 def test_no_folder_of_this_machine_is_shown(found: Findings) -> None:
@@ -96,7 +112,7 @@ def test_no_folder_of_this_machine_is_shown(found: Findings) -> None:
     text = recipe.calibration.model_copy(update={"source": f"task:{home.replace(' ', '')}/mood.yaml"})
     recipe = recipe.model_copy(update={"model": f"{home}/big-model", "calibration": text})
     scorers = {"mine": ComponentSpec(name="mine", options={"file": "/home/ann/weights.pt"})}
-    told = replace(
+    changed = replace(
         found,
         failures=[("score /home/ann/a/b by x", f"cannot read '{home}/x.bin' (/home/ann/lib/plugin.py, line 3)")],
         notes=["the text /home/ann/text.jsonl is short"],
@@ -107,14 +123,14 @@ def test_no_folder_of_this_machine_is_shown(found: Findings) -> None:
             scorers=found.design.scorers | scorers,
         ),
     )
-    document = page(told)
-    said = words(document)
-    assert "ann" not in re.findall(r"\w+", said)
-    assert "my work" not in said
+    document = page(changed)
+    text = words(document)
+    assert "ann" not in re.findall(r"\w+", text)
+    assert "my work" not in text
     for left in ("big-model", "task:mood.yaml", "cannot read", "x.bin", "(plugin.py, line 3)", "text.jsonl is short"):
-        assert left in said
+        assert left in text
     for left in ("mood.yaml and org/name", "score b by x", "file weights.pt"):
-        assert left in said
+        assert left in text
     assert f"{home}/x.bin" in downloads(document)["bench.json"].decode()  # the data say all
 
 

@@ -55,6 +55,15 @@ def report(**recipe: Any) -> Report:
     return made
 
 
+def only(made: Report, *labels: str) -> Report:
+    """The report of the same run without the other scorers."""
+    for results in (made.importance, made.plans, made.sizes, made.metrics):
+        for label in set(results) - {"original", *labels}:
+            del results[label]  # type: ignore[attr-defined]
+    made.baselines = [label for label in made.baselines if label in labels]
+    return made
+
+
 def findings(made: Report) -> Findings:
     specs = {label: ComponentSpec(name=label) for label in PLANS}
     return run_findings(made, specs, blind=["random", "depth"])
@@ -76,13 +85,13 @@ def test_the_page_says_what_the_run_found() -> None:
         label: pytest.approx(one.worst.mean) for label, one in kept.items() if one.worst is not None
     }
     said = words(found)
-    assert "avss retains most at 2 blocks. That is significantly better than random and than the best baseline" in said
+    assert "avss retains most at 2 blocks. That is significantly better than all others." in said
     assert "Calibration: 3 rows of text.jsonl, 8 tokens each" in said
     assert "tiny, bfloat16" in said
     assert "2 blocks 20.0% of parameters avss retains" in said, "the share of the parameters stands beside"
     assert re.search(r"Removed 2 blocks \(20\.0% of parameters\)", said)
     assert "ann" not in re.findall(r"\w+", said)
-    for single in ("At least two repeats are needed", "The scorers were not timed", "Each scorer scores once"):
+    for single in ("at least two repeats are needed", "they were not timed", "Each scorer scores once"):
         assert single in said
     for repeated in ("over the repeats", "repeat with", "of repeats", "cells"):
         assert repeated not in said
@@ -120,6 +129,45 @@ def test_healed_models_stand_beside_the_others() -> None:
     assert "Recovered is the share of the lost loss on held-out text" in said
 
 
+def test_a_run_with_one_scorer_shows_what_is_left() -> None:
+    said = words(findings(only(report(), "avss")))
+    assert "What is tiny worth with fewer blocks? avss rates the blocks of tiny." in said
+    assert "88.9% of what tiny knows is retained without 2 blocks." in said
+    assert "2 blocks 20.0% of parameters avss retains 88.9% ± 6.7% removed: 2-3" in said
+    for compared in ("Which scorer", "random", "baseline", "significant", "leader", "Rank agreement", "Differences"):
+        assert compared not in said
+    beside = words(findings(only(report(), "avss", "random", "depth")))
+    assert "avss rates the blocks of tiny, and random and depth choose some to compare with." in beside
+    assert "88.9% of what tiny knows is retained without 2 blocks. That is significantly better than random." in beside
+
+
+def test_the_only_scorer_is_shown_though_a_baseline_leads() -> None:
+    made = only(report(), "avss", "random", "depth")
+    made.metrics["random"] = measured(189)
+    said = words(findings(made))
+    assert "88.9% of what tiny knows is retained without 2 blocks. That is nowhere significantly better than" in said
+    assert "avss retains 88.9%" in said
+
+
+def test_one_healed_scorer_stands_beside_what_it_was() -> None:
+    made = only(report(healers=["linear"]), "avss")
+    made.healed["avss+linear"] = Healing("avss", "linear", [], {"intact": 1.0}, {}, 0.5)
+    made.sizes["avss+linear"] = made.sizes["avss"]
+    made.metrics["avss+linear"] = measured(185)
+    said = words(findings(made))
+    assert "88.9% , healed by linear 94.4% of what tiny knows is retained without 2 blocks." in said
+    assert "healed by linear retains 94.4%" in said
+
+
+def test_what_stands_alone_is_compared_with_nothing() -> None:
+    made = report()
+    made.plans |= {label: plan(range(n)) for n, label in enumerate(PLANS, 1)}
+    made.sizes |= {label: Size(6 - n, 1000 - n, 2400) for n, label in enumerate(PLANS, 1)}
+    said = words(findings(made))
+    for compared in ("No scorer retains more", "is itself a baseline", "Significantly", "significant"):
+        assert compared not in said
+
+
 def test_a_search_leads_with_how_many_blocks_may_go() -> None:
     made = report(keep=0.9)
     found = {label: Removable(label, "", 2, one, 2, []) for label, one in made.plans.items() if label != "depth"}
@@ -129,6 +177,7 @@ def test_a_search_leads_with_how_many_blocks_may_go() -> None:
     told = "2 by avss, gbis, random; 0 by depth"
     assert f"So many of 6 blocks may be removed while at least 90% is retained: {told}." in said
     assert "measured on the documents that confirm the result" in said
+    assert "How many blocks can tiny lose?" in said
 
 
 def test_what_was_asked_for_and_what_is_missing_is_told() -> None:
@@ -155,6 +204,10 @@ def test_a_run_that_measured_nothing_shows_what_it_scored_and_removed() -> None:
     assert "Importance of each block" in said
     assert "Removed blocks" in said
     assert "Evaluation: none" in said
+    assert "Which blocks matter?" in said
+    alone = only(report(), "avss")
+    alone.metrics = {"original": []}
+    assert "Quality was not measured. Importance" in words(findings(alone))
 
 
 def test_where_nothing_can_be_retained_the_page_says_so() -> None:

@@ -1,0 +1,254 @@
+"""The page's tables with colours: what each cell says, and how full it is."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import rankdata
+
+from layerimp.report.cuts import ranges, whole
+from layerimp.report.findings import ModelFindings, Pruned
+from layerimp.report.removable import LEVELS
+from layerimp.report.statistics import Interval
+from layerimp.report.tables import named, plus_minus, removable_at
+from layerimp.steps import named as steps_named
+from layerimp.steps import removed_by, sublayers_of
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table with colours.
+
+    Attributes:
+        text: The text of the cell; its second line is smaller.
+        share: The length of the cell's bar, the area of its dot or the fullness of its colour, from 0 to 1; below 0 in
+            the contrary colour. None leaves it empty.
+        span: The ends of the share's interval; None without one.
+        title: What the cell shows in full.
+        marked: Whether the cell is set apart.
+    """
+
+    text: str = ""
+    share: float | None = None
+    span: tuple[float, float] | None = None
+    title: str = ""
+    marked: bool = False
+
+    @classmethod
+    def bar(cls, value: Interval, most: float, text: str, *, certain: bool = True, marked: bool = False) -> Cell:
+        """Return a cell with a bar, which is full at `most`. What is a bound rather than certain has no interval."""
+        known = certain and value.low is not None and value.high is not None
+        share, low, high = (min(max((end or 0.0) / most, 0.0), 1.0) for end in (value.mean, value.low, value.high))
+        return cls(text, share, (low, high) if known else None, marked=marked)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A table with colours.
+
+    Attributes:
+        columns: The names of the columns; the second line of a name is smaller.
+        rows: The cells, by the label of the row.
+        title: What tells the chart from others of its kind; empty if it is alone.
+        under: What stands beneath the labels of rows.
+    """
+
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[Cell]]
+    title: str = ""
+    under: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Charts:
+    """The charts of one model's scores and choices.
+
+    Attributes:
+        model: The results for the model.
+    """
+
+    model: ModelFindings
+
+    @cached_property
+    def pruners(self) -> list[str]:
+        """The labels of the pruners of which something is known."""
+        return list(dict.fromkeys(pruner for pruner, _, _ in self.model.pruned))
+
+    def of_pruner(self, pruner: str) -> str:
+        """Return the label of a pruner where there are several; else empty."""
+        return pruner if len(self.pruners) > 1 else ""
+
+    def _amounts(self, pruner: str) -> dict[float, int]:
+        """Return how many blocks go at each amount, in order."""
+        counts = {r: len(models[0].blocks) for (p, r, _), models in self.model.pruned.items() if p == pruner}
+        return dict(sorted(counts.items(), key=lambda item: item[1]))
+
+    @cached_property
+    def removable(self) -> list[tuple[Chart, list[int]]]:
+        """How many blocks may go at each level, with the numbers that were measured, for each pruner."""
+        charts = []
+        for pruner in dict.fromkeys(pruner for pruner, _ in self.model.removable):
+            by_label = {label: each for (p, label), each in self.model.removable.items() if p == pruner}
+            middle = sorted(LEVELS)[len(LEVELS) // 2]
+            measured = sorted({count for each in by_label.values() for count in each.measured})
+            rows = {
+                label: [
+                    Cell.bar(level.mean, measured[-1], removable_at(level), certain=not level.at_least)
+                    for level in each.levels.values()
+                ]
+                for label, each in sorted(by_label.items(), key=lambda item: -item[1].levels[middle].mean.mean)
+            }
+            charts.append(
+                (Chart([f"{level:.0%} retained" for level in LEVELS], rows, self.of_pruner(pruner)), measured)
+            )
+        return charts
+
+    @cached_property
+    def importance(self) -> Chart:
+        """The ranks that each scorer gives to the blocks, and to the seams between them where those were scored."""
+        rows = {}
+        for scorer, scored in self.model.scored.items():
+            count = max(len(scored.steps) - 1, 1)
+            ranks = np.mean([(rankdata(scores) - 1) / count for scores in scored.scores], axis=0)
+            rows[scorer] = [
+                Cell(
+                    share=float(rank),
+                    title=f"{scorer}, {steps_named([step])}: score {plus_minus(score)}, rank {rank:.2f}, {often}",
+                    marked=share >= 0.5,
+                )
+                for step, score, rank, (share, often) in zip(
+                    scored.steps, scored.means, ranks, self._removals(scorer), strict=True
+                )
+            ]
+        steps = next(iter(self.model.scored.values())).steps
+        return Chart([str(step) if isinstance(step, int) else "" for step in steps], rows)
+
+    @cached_property
+    def num_seams(self) -> int:
+        """How many seams were scored beside the blocks."""
+        return len(self.importance.columns) - self.model.num_blocks
+
+    @cached_property
+    def _middles(self) -> dict[str, float]:
+        """By scorer, the middle one of the amounts at which its choice by the first pruner is known."""
+        middles = {}
+        for pruner in self.pruners[:1]:
+            for scorer in self.model.scored:
+                amounts = [r for r in self._amounts(pruner) if (pruner, r, scorer) in self.model.pruned]
+                if amounts:
+                    middles[scorer] = amounts[len(amounts) // 2]
+        return middles
+
+    @cached_property
+    def marked_at(self) -> list[str]:
+        """The amounts at which the removed blocks are marked in the chart of importance."""
+        return [named(amount) for amount in dict.fromkeys(self._middles.values())]
+
+    def _removals(self, scorer: str) -> Iterable[tuple[float, str]]:
+        """Yield for each step the share of the repeats in which nothing is left of it, as a number and in words."""
+        models: Sequence[Pruned] = ()
+        if scorer in self._middles:
+            models = self.model.pruned[self.pruners[0], self._middles[scorer], scorer]
+        removed = [removed_by(model.blocks) for model in models]
+        for step in self.model.scored[scorer].steps:
+            share = sum(each.issuperset(sublayers_of(step)) for each in removed) / max(len(removed), 1)
+            once = "removed" if share else "kept"
+            yield share, f"removed in {share:.0%} of repeats" if self.model.repeated else once
+
+    @cached_property
+    def agreement(self) -> Chart | None:
+        """Kendall's tau between scorers, and between the repeats of each; None where none is known."""
+        scored = self.model.scored
+        rows = {
+            a: [_tau(scored[a].tau if a == b else self.model.agreement.get((a, b)), f"{a} and {b}") for b in scored]
+            for a in scored
+        }
+        return Chart(list(scored), rows) if _known(rows) else None
+
+    @cached_property
+    def stability(self) -> list[Chart]:
+        """How much the removed sets of the repeats agree, for each pruner."""
+        charts = []
+        for pruner in self.pruners:
+            amounts, stability = list(self._amounts(pruner)), self.model.stability
+            rows = {
+                scorer: [
+                    Cell(f"{each.jaccard:.2f}\n{each.same:.0%} equal", each.jaccard) if each else Cell("–")
+                    for each in (stability.get((pruner, amount, scorer)) for amount in amounts)
+                ]
+                for scorer in self.model.scored
+            }
+            if _known(rows):
+                charts.append(Chart([named(amount) for amount in amounts], rows, self.of_pruner(pruner)))
+        return charts
+
+    @cached_property
+    def cost(self) -> Chart | None:
+        """What each scorer costs in bare passes, on a logarithmic scale; None where no scorer was timed."""
+        costs = {scorer: scored.cost for scorer, scored in self.model.scored.items()}
+        known = [cost for cost in costs.values() if cost]
+        low, high = math.log10(min([1.0, *known])), math.log10(max([10.0, *known]))
+        rows = {
+            scorer: [
+                Cell("–" if cost is None else f"{cost:.3g}", (math.log10(cost) - low) / (high - low) if cost else None)
+            ]
+            for scorer, cost in sorted(costs.items(), key=lambda item: (item[1] is None, item[1] or 0.0))
+        }
+        return Chart(["bare passes"], rows) if known else None
+
+    @cached_property
+    def removed(self) -> list[Chart]:
+        """Which blocks go, for each pruner and amount."""
+        return [
+            self._removed_at(pruner, amount, count)
+            for pruner in self.pruners
+            for amount, count in self._amounts(pruner).items()
+        ]
+
+    def _removed_at(self, pruner: str, amount: float, count: int) -> Chart:
+        blocks = range(self.model.num_blocks)
+        rows, under = {}, {}
+        for scorer in self.model.scored:
+            if models := self.model.pruned.get((pruner, amount, scorer), ()):
+                halves = Counter(part.block for model in models for part in removed_by(model.blocks))
+                shares = [halves[block] / 2 / len(models) for block in blocks]
+                rows[scorer] = [
+                    Cell(share=share, title=f"{scorer}, block {block}: {share:.0%} removed" if share else "")
+                    for block, share in enumerate(shares)
+                ]
+                under[scorer] = removed_always(models)
+        number = "" if isinstance(amount, int) else f": {count} block{'s' * (count > 1)}"
+        title = f"{named(amount)}{number} of {self.model.num_blocks}"
+        title += f", {pruner}" if self.of_pruner(pruner) else ""
+        return Chart([str(block) for block in blocks], rows, title, under)
+
+    @cached_property
+    def halves(self) -> bool:
+        """Whether halves of blocks go as well."""
+        return not all(whole(model.blocks) for models in self.model.pruned.values() for model in models)
+
+
+def removed_always(models: Sequence[Pruned]) -> str:
+    """Return what goes, if all repeats remove the same; else empty."""
+    return ranges(models[0].blocks) if len({removed_by(model.blocks) for model in models}) == 1 else ""
+
+
+def signed(value: float, form: str) -> str:
+    """Return a number whose minus sign is as wide as its plus sign."""
+    return f"{value:{form}}".replace("-", MINUS)
+
+
+def _tau(tau: float | None, pair: str) -> Cell:
+    text = "–" if tau is None else signed(tau, ".2f")
+    return Cell(text, tau, title=f"{pair}: {text}")
+
+
+def _known(rows: Mapping[str, Sequence[Cell]]) -> bool:
+    return any(cell.share is not None for cells in rows.values() for cell in cells)
