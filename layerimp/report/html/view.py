@@ -114,7 +114,8 @@ class Lead:
 
     Attributes:
         amounts: The amounts at which each of the leaders leads, by their labels.
-        above: For each difference that was made anywhere, the amounts at which it is significant.
+        above: For each difference that was taken anywhere, the amounts at which the first line is significantly better.
+        below: The same where it is significantly worse.
         clear: The amounts at which the leader is significantly better than all others.
         behind: Whether a baseline leads everywhere.
         unknown: Whether nowhere is known enough to say more.
@@ -122,6 +123,7 @@ class Lead:
 
     amounts: Mapping[tuple[str, ...], Sequence[str]]
     above: Mapping[str, tuple[str, ...]]
+    below: Mapping[str, tuple[str, ...]]
     clear: Sequence[str]
     behind: bool
     unknown: bool
@@ -136,15 +138,17 @@ class Lead:
         verdicts = [
             {"to_random": _verdict(line.to_random), "to_baseline": _verdict(line.to_baseline)} for line in firsts
         ]
-        above = {
-            rival: tuple(place.amount for place, each in zip(places, verdicts, strict=True) if each[rival] == "better")
-            for rival in ("to_random", "to_baseline")
-            if any(rival in place.rivals for place in places)
-        }
+        rivals = [rival for rival in verdicts[0] if any(rival in place.rivals for place in places)]
+
+        def amounts_of(rival: str, verdict: str) -> tuple[str, ...]:
+            return tuple(place.amount for place, each in zip(places, verdicts, strict=True) if each[rival] == verdict)
+
+        above = {rival: amounts_of(rival, "better") for rival in rivals}
+        below = {rival: amounts_of(rival, "worse") for rival in rivals}
         unknown = all("unknown" in each.values() and not {"better", "equal"} & set(each.values()) for each in verdicts)
         behind = all(line.baseline in place.leaders for place, line in zip(places, firsts, strict=True))
         clear = [place.amount for place, line in zip(places, firsts, strict=True) if line.marked]
-        return cls(amounts, above, clear, behind, unknown)
+        return cls(amounts, above, below, clear, behind, unknown)
 
 
 @dataclass(frozen=True)

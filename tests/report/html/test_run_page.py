@@ -145,7 +145,7 @@ def test_the_only_scorer_is_shown_though_a_baseline_leads() -> None:
     made = only(report(), "avss", "random", "depth")
     made.metrics["random"] = measured(189)
     said = words(findings(made))
-    assert "88.9% of what tiny knows is retained without 2 blocks. That is nowhere significantly better than" in said
+    assert "88.9% of what tiny knows is retained without 2 blocks. That is significantly worse than random." in said
     assert "avss retains 88.9%" in said
 
 
