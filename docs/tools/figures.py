@@ -92,7 +92,7 @@ def retained() -> str:
     figure = curves(lines, styles)
     (axes,) = figure.axes
     dress(axes, f"blocks removed, of {model.num_blocks}", "retained")
-    axes.legend(loc="lower left", frameon=False, fontsize=SMALL, labelcolor="linecolor")
+    axes.legend(loc="best", frameon=False, fontsize=SMALL, labelcolor="linecolor")
     return str(drawn(figure, "retained", "What is retained by removed blocks"))
 
 

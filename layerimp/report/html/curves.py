@@ -99,7 +99,7 @@ def _span(lines: Lines) -> tuple[float, float]:
     means = [1.0, *(value.mean for line in lines.values() for value in line.values())]
     low, high = min(means), max(means)
     margin = 0.15 * (high - low) + 0.02
-    return low - margin, high + margin
+    return min(low, max(low - margin, 0.0)) - 0.015, high + margin / 3
 
 
 def _dress(axes: Axes, counts: Sequence[int]) -> None:
@@ -110,7 +110,7 @@ def _dress(axes: Axes, counts: Sequence[int]) -> None:
     axes.spines["bottom"].set_color(LINE)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.tick_params(length=0, labelsize=_TEXT, labelcolor=MUTED, pad=9)
-    axes.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])
+    axes.locator_params(axis="y", nbins=6, steps=[1, 2, 5, 10])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value * 100:.3g}%")
     ticks = [0]
     for count in counts:

@@ -47,9 +47,10 @@ CELLS = """[...document.querySelectorAll('.cells')].flatMap(table => {
     const covered = shown.some((a, n) => n && shown[n - 1].right > a.left + 0.5 && shown[n - 1].bottom > a.top + 0.5);
     const apart = rows.some(row => row.some((cell, n) => Math.abs(cell.left - rows[0][n].left) > 0.5));
     const small = rows.some(row => row.some(cell => cell.width < 1.5 || cell.height < 12));
-    return covered || apart || small || !shown.length ? [table.getAttribute('aria-label')] : [];
+    const broken = table.matches('.numbered') && shown.some(a => a.height > 24);
+    return covered || broken || apart || small || !shown.length ? [table.getAttribute('aria-label')] : [];
 })"""
-"""Tables of cells whose names cover each other, whose columns are not below each other, or that cannot be seen."""
+"""Tables of cells that cannot be seen, whose names are broken or cover each other, or whose columns are askew."""
 CUT = f"""{SHOWN}.flatMap(s => {{
     const frame = s.getBoundingClientRect();
     return [...s.querySelectorAll('text')].filter(t => {{
