@@ -32,7 +32,7 @@ class PrunePlan(Plain, Tabular):
     """What to remove, in order of removal. A plan is plain data: it can be saved, read, edited and applied later.
 
     Attributes:
-        schema_version: The version of this format. Version 1, which has only whole blocks, is read too.
+        schema_version: The version of this format.
         num_blocks: The model's block count.
         blocks: The steps: the index of a block, or the text of a seam such as `17/18`; see `layerimp.steps`. The first
             few of them are a plan too.
@@ -43,7 +43,7 @@ class PrunePlan(Plain, Tabular):
         nested: Whether the first few steps are what the pruner would choose for a smaller budget; None if not known.
     """
 
-    schema_version: Literal["layerimp.plan/1", "layerimp.plan/2"] = "layerimp.plan/2"
+    schema_version: Literal["layerimp.plan/2"] = "layerimp.plan/2"
     num_blocks: int = Field(ge=1)
     blocks: list[Step]
     reason: str = ""
@@ -51,11 +51,6 @@ class PrunePlan(Plain, Tabular):
     pruner: str | None = None
     model: str | None = None
     nested: bool | None = None
-
-    @field_validator("schema_version")
-    @classmethod
-    def _written_anew(cls, _read: str) -> str:
-        return "layerimp.plan/2"
 
     @field_validator("blocks", mode="before")
     @classmethod

@@ -248,18 +248,13 @@ def test_a_plan_survives_a_file() -> None:
         ({"num_blocks": 3, "blocks": ["0/1", "1/2", "0.attn,2.mlp"]}, "leaves no model"),
         ({"num_blocks": 4}, "blocks"),
         ({"num_blocks": 4, "blocks": [1], "ratio": 0.5}, "ratio"),
+        ({"num_blocks": 4, "blocks": [1], "schema_version": "layerimp.plan/1"}, "layerimp.plan/2"),
         ({"num_blocks": 4, "blocks": [1], "schema_version": "layerimp.plan/3"}, "layerimp.plan/2"),
     ],
 )
 def test_an_unsound_plan_is_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises((ValidationError, LayerimpError), match=said):
         PrunePlan(**values)
-
-
-def test_a_plan_of_the_first_version_is_read() -> None:
-    old = {"schema_version": "layerimp.plan/1", "num_blocks": 4, "blocks": [2, 0], "reason": "", "scorer": "avss"}
-    made = PrunePlan(**old, pruner=None)
-    assert (made.schema_version, made.blocks, made.model) == ("layerimp.plan/2", [2, 0], None)
 
 
 def test_steps_are_kept_as_they_are_written_best() -> None:

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layerimp.bench.cells import Cell, Result, blocks_in
 from layerimp.bench.grid import Grid
@@ -72,22 +72,6 @@ class Layout(Part):
     pruners: dict[str, Chooser]
     healers: dict[str, Mender] = Field(default_factory=dict)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_older_stores(cls, value: Any) -> Any:
-        """Read a store from before `counts` and `random_draws` were fields.
-
-        Then `ratios` held both shares and numbers of blocks, and there were five random choices.
-        """
-        grid = value.get("grid") if isinstance(value, dict) else None
-        if not isinstance(grid, dict):
-            return value
-        since: dict[str, Any] = {"random_draws": 5}
-        if "counts" not in grid and "ratios" in grid:
-            since["counts"] = [each for each in grid["ratios"] if each >= 1]
-            grid = grid | {"ratios": [each for each in grid["ratios"] if each < 1]}
-        return value | {"grid": since | grid}
-
     def draws(self, scorer: str) -> range:
         """The numbers of a scorer's repeats; a single number if all repeats would be the same."""
         entrant = self.scorers[scorer]
@@ -125,9 +109,8 @@ class Layout(Part):
             "scorer": entrant.spec.name,
             "options": self.spec(scorer, seed).options,
             "code": entrant.code,
+            "cuts": self.grid.cuts,
         }
-        if self.grid.cuts != "blocks":  # older stores have no `cuts`; without seams, keys must stay the same
-            content["cuts"] = self.grid.cuts
         return Cell("scoring", model, content, scorer, seed=seed)
 
     def _calibration(self, model: str, seed: int) -> dict[str, Any]:
@@ -177,13 +160,10 @@ class Layout(Part):
             "options": mender.spec.options,
             "code": mender.code,
             "calibration": self._calibration(model, seed),
+            "heal_text": self.models[model].heal_text,
+            "batch_size": self.grid.batch_size,
+            "allow_overlap": self.grid.allow_overlap,
         }
-        settings = {"heal_text": self.models[model].heal_text} | {
-            name: getattr(self.grid, name) for name in ("batch_size", "allow_overlap")
-        }
-        # Defaults are left out of the keys, so that healed cells of older stores keep theirs; see `scoring`.
-        defaults = Grid.model_fields
-        content["healing"] |= {name: value for name, value in settings.items() if value != defaults[name].default}
         return Cell("evaluation", model, content, healer=healer, seed=seed)
 
     def removed(self, plan: Result, ratio: float, num_blocks: int) -> tuple[Step, ...]:

@@ -18,8 +18,8 @@ from layerimp.errors import OutputError
 from layerimp.report.versions import versions
 
 FILE, LOCK = "bench.sqlite", "bench.lock"
-FORMAT = 2
-"""Since 2, an evaluation keeps its documents' values. Older stores stay readable, without comparisons by document."""
+FORMAT = 3
+"""The version of the tables and of the cells' keys and results."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS cells (
@@ -112,20 +112,18 @@ class Store:
             raise OutputError(f"cannot use {self._path}: it is damaged ({error})") from error
 
     def _check_format(self, *, write: bool) -> None:
-        (found,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if found > FORMAT:
-            raise OutputError(f"{self.directory} was written by a newer layerimp")
         (state,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise OutputError(f"cannot use {self._path}: it is damaged ({' '.join(state.split())})")
         tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master")}
         if "layout" not in tables and (tables or not write):
             raise OutputError(f"{self._path} holds no grid: it has {'other' if tables else 'no'} tables")
-        if write:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if tables and version != FORMAT:
+            raise OutputError(f"{self.directory} was written by another version of layerimp; take another directory")
+        if not tables:
             with self._connection:
-                self._connection.executescript(_TABLES)
-                if found < FORMAT:
-                    self._connection.execute(f"PRAGMA user_version = {FORMAT}")
+                self._connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator, Metric
 
 FORMAT = "hashes"
-"""The version in every key. Older entries, without documents' values or hashes, are measured again."""
+"""The version in every key: metrics in another format are measured again."""
 
 
 class MetricsCache:

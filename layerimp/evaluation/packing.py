@@ -41,14 +41,14 @@ def packed(metrics: Sequence[Metric]) -> dict[str, Any]:
 
 
 def unpacked(content: Mapping[str, Any]) -> list[Metric]:
-    """Unpack metrics from plain data. Older data has no documents' values, or no hashes.
+    """Unpack metrics from plain data.
 
     Raises:
         ValueError, TypeError, KeyError, IndexError: the data does not hold packed metrics.
     """
     arrays = [
         tuple(np.frombuffer(zlib.decompress(base64.b85decode(each)), dtype="<f8").tolist())
-        for each in content.get("arrays", ())
+        for each in content["arrays"]
     ]
 
     def values(number: int | None) -> Any:
@@ -57,11 +57,11 @@ def unpacked(content: Mapping[str, Any]) -> list[Metric]:
     metrics = []
     for record in content["metrics"]:
         fields = dict(record)
-        fields["documents"] = values(fields.get("documents"))
-        hashes = values(fields.get("hashes"))
+        fields["documents"] = values(fields["documents"])
+        hashes = values(fields["hashes"])
         fields["hashes"] = None if hashes is None else tuple(map(int, hashes))
-        fields["members"] = tuple(fields.get("members", ()))
-        if (likelihood := fields.get("likelihood")) is not None:
+        fields["members"] = tuple(fields["members"])
+        if (likelihood := fields["likelihood"]) is not None:
             fields["likelihood"] = Likelihood(
                 **{name: values(likelihood[name]) for name in ARRAYS}, bits=likelihood["bits"]
             )

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-FILES = ("layerimp.plans/1", "layerimp.plans/2")
-PLANS = ("layerimp.plan/1", "layerimp.plan/2")
-"""The versions that can be read."""
+FILE, PLAN = "layerimp.plans/2", "layerimp.plan/2"
+"""The versions of a file of plans and of a single plan."""
 
 
 def read_plans(path: Path, labels: Sequence[str] | None = None, count: int | None = None) -> dict[str, PrunePlan]:
@@ -54,9 +53,9 @@ def _all_plans(path: Path) -> dict[str, PrunePlan]:
         raise InputError(f"{path} is no plan: its lists lie too deep in each other") from None
     except ValueError as error:
         raise InputError(f"{path} is no plan: {error}") from None
-    if isinstance(document, dict) and "plans" not in document and document.get("schema_version") not in FILES:
+    if isinstance(document, dict) and "plans" not in document and document.get("schema_version") != FILE:
         return {document.get("scorer") or "plan": _plan(f"{path}", document)}
-    _check_version(f"{path}", document, FILES)
+    _check_version(f"{path}", document, FILE)
     plans = document.get("plans")
     if not isinstance(plans, dict) or not plans:
         raise InputError(f"{path} is no plan: it holds no plans by label")
@@ -64,7 +63,7 @@ def _all_plans(path: Path) -> dict[str, PrunePlan]:
 
 
 def _plan(place: str, document: Any) -> PrunePlan:
-    _check_version(place, document, PLANS)
+    _check_version(place, document, PLAN)
     try:
         return PrunePlan(**document)
     except ValidationError as error:
@@ -73,11 +72,11 @@ def _plan(place: str, document: Any) -> PrunePlan:
         raise InputError(f"{place} is no plan: {error}") from None
 
 
-def _check_version(place: str, document: Any, known: tuple[str, ...]) -> None:
-    """Refuse an unknown version, and a document that is not an object."""
+def _check_version(place: str, document: Any, known: str) -> None:
+    """Refuse another version, and a document that is not an object."""
     if not isinstance(document, dict):
         raise InputError(f"{place} is no plan: it is not a JSON object")
     version = document.get("schema_version")
-    if version not in known:
-        found = "has no schema_version" if version is None else f"is of the version {version!r}"
-        raise InputError(f"{place} {found}; the versions that are read: {', '.join((*FILES, *PLANS))}")
+    if version != known:
+        problem = "has no schema_version" if version is None else f"is of the version {version!r}"
+        raise InputError(f"{place} {problem}; the versions that are read: {FILE}, {PLAN}")

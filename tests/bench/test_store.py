@@ -206,7 +206,7 @@ def test_a_store_that_cannot_be_opened_lets_go_of_its_lock(tmp_path: Path) -> No
     with Store(tmp_path) as store:
         store._connection.execute("PRAGMA user_version = 99")
     for _ in range(2):
-        with pytest.raises(OutputError, match="newer"):
+        with pytest.raises(OutputError, match="was written by another version"):
             Store(tmp_path)
     assert (tmp_path / FILE).exists()
 
@@ -232,8 +232,10 @@ def test_a_grid_of_another_version_is_said(tmp_path: Path) -> None:
         pipeline.findings(tmp_path)
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("write", [True, False])
+def test_another_format_is_refused(tmp_path: Path, version: int, write: bool) -> None:
     with Store(tmp_path) as store:
-        store._connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(OutputError, match="newer"):
-        Store(tmp_path)
+        store._connection.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(OutputError, match="was written by another version"):
+        Store(tmp_path, write=write)

@@ -1,4 +1,4 @@
-"""Plans written by any version are read by other commands, or refused in one line."""
+"""Plans that are written are read by other commands, and others are refused in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 ONE: dict[str, Any] = {"schema_version": "layerimp.plan/2", "num_blocks": 4, "blocks": [1]}
 OF_PLANS: dict[str, Any] = {"schema_version": "layerimp.plans/2"}
-READ = "the versions that are read: layerimp.plans/1, layerimp.plans/2, layerimp.plan/1, layerimp.plan/2"
+READ = "the versions that are read: layerimp.plans/2, layerimp.plan/2"
 
 
 def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
@@ -60,7 +60,9 @@ def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object],
         ({"schema_version": "layerimp.plan/2", "blocks": [1]}, [], "num_blocks"),
         (ONE | {"blocks": ["1/3"]}, [], "plan.json is no plan: 1/3 is no seam"),
         (ONE | {"blocks": [1, "1/2"]}, [], "plan.json is no plan: 1 and 1/2 both remove 1.mlp"),
+        ({"schema_version": "layerimp.plans/1", "plans": {"a": ONE}}, [], f"'layerimp.plans/1'; {READ}"),
         ({"schema_version": "layerimp.plans/3", "plans": {}}, [], f"'layerimp.plans/3'; {READ}"),
+        ({"schema_version": "layerimp.plan/1", "num_blocks": 4, "blocks": [1]}, [], f"'layerimp.plan/1'; {READ}"),
         ({"schema_version": "layerimp.plan/3", "num_blocks": 4, "blocks": [1]}, [], f"'layerimp.plan/3'; {READ}"),
         ({"schema_version": "layerimp.plans/2", "plans": {"a": {"schema_version": "x"}}}, [], f"'x'; {READ}"),
         ({"schema_version": "layerimp.report/2"}, [], f"the version 'layerimp.report/2'; {READ}"),
@@ -93,28 +95,19 @@ def test_a_plan_that_says_something_twice_is_refused(layerimp_command: Run, mode
     assert not (tmp_path / "out").exists()
 
 
-def plan_of(model: Path, version: int) -> dict[str, Any]:
-    """A plan as a version of layerimp wrote it."""
-    plan = {"num_blocks": 4, "blocks": [2], "reason": "why", "scorer": "avss", "pruner": "lowest"}
-    plan |= {"model": str(model)} if version > 1 else {}
-    return {"schema_version": f"layerimp.plan/{version}"} | plan
-
-
-@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("whole", [True, False])
-def test_plans_that_were_ever_written_are_read(
-    layerimp_command: Run, model_dir: Path, tmp_path: Path, version: int, whole: bool
+def test_a_plan_is_read_alone_and_in_a_file_of_plans(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path, whole: bool
 ) -> None:
-    plan = plan_of(model_dir, version)
-    document = {"schema_version": f"layerimp.plans/{version}", "plans": {"avss": plan}} if whole else plan
+    plan = ONE | {"blocks": [2], "reason": "why", "scorer": "avss", "pruner": "lowest", "model": str(model_dir)}
+    document = OF_PLANS | {"plans": {"avss": plan}} if whole else plan
     (tmp_path / "plan.json").write_text(json.dumps(document))
     arguments = ["--model", model_dir, "--plan", tmp_path / "plan.json", "--output", tmp_path / "out"]
     code, _, err = layerimp_command("prune", *arguments)
     assert code == 0, err
     assert "was made for" not in err
     written = json.loads((tmp_path / "out" / "plan.json").read_text())
-    now = plan_of(model_dir, 2) | ({} if version > 1 else {"model": None}) | {"nested": None}
-    assert written == {"schema_version": "layerimp.plans/2", "plans": {"avss": now}}
+    assert written == OF_PLANS | {"plans": {"avss": plan | {"nested": None}}}
 
 
 def test_a_plan_names_its_model(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:

@@ -88,8 +88,9 @@ def computed(cell: Cell) -> Result:
     """The result of a cell, computed from its content alone."""
     content = cell.content
     if cell.kind == "scoring":
-        rng = random.Random(cell.key)
-        scores = [block + rng.random() * (8 if content["scorer"] == "random" else 1.5) for block in range(BLOCKS)]
+        # The 4 is a seed for which the repeats of a scorer remove different blocks.
+        rng = random.Random(f"4 {content['model']} {content['scorer']} {content['options']} {cell.seed}")
+        scores = [block + rng.random() * (8 if content["scorer"] == "random" else 2.5) for block in range(BLOCKS)]
         if content["scorer"] == "depth":
             scores = [float(BLOCKS - block) for block in range(BLOCKS)]
         return {"scores": scores, "blocks": list(range(BLOCKS)), "columns": {}, "spans": {}, "notes": []}
@@ -188,15 +189,9 @@ def harming(values: dict[str, float]) -> Callable[[Cell], Result]:
             return {"scores": scores, "blocks": list(range(BLOCKS)), "columns": {}, "spans": {}, "notes": []}
         if cell.kind == "evaluation":
             names = [list(values)[block] for block in cell.content["blocks"]]
-            metric = {
-                "task": cell.content["task"],
-                "name": "acc",
-                "value": 0.9 - sum(values[name] for name in names),
-                "stderr": 0.001,
-                "higher_is_better": True,
-            }
+            metric = Metric(cell.content["task"], "acc", 0.9 - sum(values[name] for name in names), 0.001)
             left = BLOCKS - len(names)
-            return {"metrics": [metric], "size": {"blocks": left, "parameters": left, "bytes": left}}
+            return packed([metric]) | {"size": {"blocks": left, "parameters": left, "bytes": left}}
         return computed(cell)
 
     return what
