@@ -94,7 +94,8 @@ def test_the_sdist_builds_the_same_wheel(published: tuple[Path, Path], unpacked:
 
 @pytest.mark.slow
 def test_the_sdist_holds_what_its_tests_need(environment: Environment, unpacked: Path) -> None:
-    for name in ("tests", "docs", "benchmarks", "plugins", "Makefile", "mkdocs.yml", "CONTRIBUTING.md", "NOTICE"):
+    folders = ("tests", "docs", "benchmarks", "plugins", "tools")
+    for name in (*folders, "Makefile", "mkdocs.yml", "CONTRIBUTING.md", "NOTICE"):
         assert (unpacked / name).exists(), name
     sources = {path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py")}
     assert sources == {path.relative_to(unpacked) for path in (unpacked / "tests").rglob("*.py")}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layerimp_starter.corpus.document import Document
-from layerimp_starter.corpus.words import BLAME, PRAISE, TOPICS, WEEKDAYS
+from corpus.document import Document
+from corpus.words import BLAME, PRAISE, TOPICS, WEEKDAYS
 
 if TYPE_CHECKING:
     import random

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from layerimp_starter.corpus.document import Document
-from layerimp_starter.corpus.words import COLOURS, CONTAINERS, PEOPLE, PLACES, THINGS
+from corpus.document import Document
+from corpus.words import COLOURS, CONTAINERS, PEOPLE, PLACES, THINGS
 
 if TYPE_CHECKING:
     import random

@@ -1,4 +1,4 @@
-"""Train the starter model from scratch: `python -m layerimp_starter.training --output DIR`.
+"""Train the starter model from scratch: `python tools/starter/train.py --output DIR`.
 
 The text of each step depends only on the seed and the step's number, so an interrupted run continues from its last
 checkpoint with the same text as without the interruption.
@@ -17,19 +17,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 import typer
+from corpus import draw
+from document_form import pieces
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from layerimp.registry.catalog import registry
-from layerimp_starter.corpus import draw
-from layerimp_starter.form import pieces
 
 if TYPE_CHECKING:
+    from corpus import Document, Kind
     from torch import Tensor
-
-    from layerimp_starter.corpus import Document, Kind
 
 END, PAD = "<|end|>", "<|pad|>"
 FIRST_MIXTURE: dict[Kind, float] = {"lists": 0.35, "questions": 0.45, "stories": 0.1, "sentiment": 0.1}

@@ -10,7 +10,7 @@ used for training, whatever the seed.
 
 from __future__ import annotations
 
-from layerimp_starter.corpus.document import Document
-from layerimp_starter.corpus.draws import Kind, draw
+from corpus.document import Document
+from corpus.draws import Kind, draw
 
 __all__ = ["Document", "Kind", "draw"]

@@ -1,6 +1,6 @@
 """Generate the shipped text: three evaluation sets and the calibration text, all held out from training.
 
-`python -m layerimp_starter.sets` writes the files in `data/` again, byte for byte.
+`python tools/starter/write_sets.py` writes the files in `data/` of the plugin again, byte for byte.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import random
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from corpus import draw
+from document_form import pieces
 from layerimp_starter import DATA
-from layerimp_starter.corpus import draw
-from layerimp_starter.form import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from layerimp_starter.corpus import Document, Kind
+    from corpus import Document, Kind
 
 EVALUATED = 320
 """The number of documents per evaluation set."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from layerimp_starter.corpus import Document, Kind
+    from corpus import Document, Kind
 
 QUESTION = "\nQuestion: {question}\nAnswer:"
 SENTIMENT = "\nSentiment:"

@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator
 from typing import Literal
 
-from layerimp_starter.corpus import lists, questions, sentiment, stories
-from layerimp_starter.corpus.document import Document
+from corpus import lists, questions, sentiment, stories
+from corpus.document import Document
 
 Kind = Literal["stories", "sentiment", "questions", "lists"]
 

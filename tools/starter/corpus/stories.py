@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layerimp_starter.corpus import words
-from layerimp_starter.corpus.document import Document
+from corpus import words
+from corpus.document import Document
 
 if TYPE_CHECKING:
     import random
