@@ -29,7 +29,7 @@ from layerimp.models.dtypes import (
     stored_dtype,
 )
 from layerimp.models.failures import check_weights, unloadable
-from layerimp.models.headers import Headers, read_headers
+from layerimp.models.safetensors_files import Headers, read_headers
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import located

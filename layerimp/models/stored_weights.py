@@ -21,7 +21,7 @@ from layerimp.blocks.modes import quiet
 from layerimp.errors import ModelError, NonFiniteError, one_line
 from layerimp.models.dtypes import SAFETENSORS
 from layerimp.models.failures import unfit_keys
-from layerimp.models.headers import indexed, weight_files
+from layerimp.models.safetensors_files import indexed, weight_files
 
 if TYPE_CHECKING:
     import torch

@@ -21,8 +21,8 @@ from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import dtype_named, name_of, note_stored
 from layerimp.models.failures import unloadable
-from layerimp.models.headers import Headers, read_headers
 from layerimp.models.loading import auto_class, configuration, float32_stands_in, stored_in
+from layerimp.models.safetensors_files import Headers, read_headers
 from layerimp.models.sizing import ledger_of
 from layerimp.models.unsupported import refuse_config
 from layerimp.registry.assets import located

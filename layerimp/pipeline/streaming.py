@@ -8,7 +8,7 @@ from layerimp.blocks.memory import free_bytes
 from layerimp.errors import ModelError, OptionError
 from layerimp.models.devices import device_named
 from layerimp.models.dtypes import DTYPES
-from layerimp.models.headers import read_headers
+from layerimp.models.safetensors_files import read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
