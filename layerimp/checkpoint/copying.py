@@ -9,41 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from layerimp.errors import CheckpointError, OutputError, one_line
+from layerimp.models.safetensors_files import Stored
 
 _PIECE = 8 << 20
 """How many bytes are copied at a time."""
 _WIDEST = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
 
 
-class Tensor(Protocol):
-    """A tensor in a file of weights; see `layerimp.models.stored_weights.Stored`."""
-
-    @property
-    def file(self) -> Path:
-        """The file."""
-
-    @property
-    def begin(self) -> int:
-        """Where the tensor begins in it, in bytes."""
-
-    @property
-    def bytes(self) -> int:
-        """What the tensor takes."""
-
-    @property
-    def kind(self) -> str:
-        """The name of its dtype in the format."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-
-
 def copy_weights(
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Stored],
     directory: Path,
     *,
     max_bytes: int | None = None,
@@ -79,15 +56,15 @@ def _file_name(number: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{number + 1:05}-of-{count:05}.safetensors"
 
 
-def _parts(tensors: Mapping[str, Tensor], max_bytes: int | None) -> Iterator[dict[str, Tensor]]:
+def _parts(tensors: Mapping[str, Stored], max_bytes: int | None) -> Iterator[dict[str, Stored]]:
     """The tensors that go into each file."""
     if max_bytes is None:
-        files: dict[Path, dict[str, Tensor]] = {}
+        files: dict[Path, dict[str, Stored]] = {}
         for key, one in tensors.items():
             files.setdefault(one.file, {})[key] = one
         yield from (files[file] for file in sorted(files))
         return
-    part: dict[str, Tensor] = {}
+    part: dict[str, Stored] = {}
     for key, one in tensors.items():
         if part and sum(other.bytes for other in part.values()) + one.bytes > max_bytes:
             yield part
@@ -96,7 +73,7 @@ def _parts(tensors: Mapping[str, Tensor], max_bytes: int | None) -> Iterator[dic
     yield part
 
 
-def _write(file: Path, tensors: Mapping[str, Tensor], advance: Callable[[int], None]) -> None:
+def _write(file: Path, tensors: Mapping[str, Stored], advance: Callable[[int], None]) -> None:
     """Write one file: the length of the header, the header, and the tensors, those of wide numbers first."""
     order = sorted(tensors, key=lambda key: (-_WIDEST.get(tensors[key].kind, 1), key))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -113,7 +90,7 @@ def _write(file: Path, tensors: Mapping[str, Tensor], advance: Callable[[int], N
             _append(tensors[key], written, advance)
 
 
-def _append(tensor: Tensor, written: FileIO, advance: Callable[[int], None]) -> None:
+def _append(tensor: Stored, written: FileIO, advance: Callable[[int], None]) -> None:
     """Append the bytes of a tensor to a file; by the system itself, where it can copy between two files."""
     done = 0
     with suppress(AttributeError, OSError), tensor.file.open("rb", buffering=0) as source:
@@ -130,7 +107,7 @@ def _append(tensor: Tensor, written: FileIO, advance: Callable[[int], None]) -> 
         advance(len(piece))
 
 
-def _pieces(tensor: Tensor, begin: int = 0) -> Iterator[bytes]:
+def _pieces(tensor: Stored, begin: int = 0) -> Iterator[bytes]:
     """The bytes of a tensor from one of them on, a few MiB at a time."""
     with tensor.file.open("rb", buffering=0) as file:
         file.seek(tensor.begin + begin)
@@ -144,7 +121,7 @@ def _pieces(tensor: Tensor, begin: int = 0) -> Iterator[bytes]:
 
 
 def require_same_bytes(
-    tensors: Mapping[str, Tensor], copies: Mapping[str, Tensor], advance: Callable[[int], None] = lambda _bytes: None
+    tensors: Mapping[str, Stored], copies: Mapping[str, Stored], advance: Callable[[int], None] = lambda _bytes: None
 ) -> None:
     """Compare copied tensors with those that they were copied from.
 

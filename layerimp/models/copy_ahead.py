@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from layerimp.models.stored_weights import Stored
+    from layerimp.models.safetensors_files import Stored
 
 _PIECE = 16 << 20
 """The number of bytes that are copied at a time."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import transformers
-from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
@@ -29,7 +28,7 @@ from layerimp.models.dtypes import (
     stored_dtype,
 )
 from layerimp.models.failures import check_weights, unloadable
-from layerimp.models.safetensors_files import Headers, read_headers
+from layerimp.models.safetensors_files import Headers, read_headers, tensors_in
 from layerimp.models.unsupported import refuse_config
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import located
@@ -87,6 +86,7 @@ def load(
         with quiet():
             refuse_config(config, f"the model {str(model)!r}")
             auto = getattr(transformers, auto_class(config))
+            headers = read_headers(str(model))
             stored = stored_in(source, config)
             if dtype is None and float32_stands_in(model, config, place, progress, trust_remote_code=trust_remote_code):
                 wanted = torch.float32
@@ -106,7 +106,6 @@ def load(
     except Exception as error:  # a broken file can make the libraries raise anything
         raise unloadable(model, error) from error
     check_weights(model, loaded, info)
-    headers = read_headers(str(model))
     remember_stored(loaded, stored, headers.numbers if headers else ())
     if dtype is None and stored is not None:
         _tell_wider(model, loaded, stored, headers, progress)
@@ -228,14 +227,16 @@ def stored_in(source: str | Path, config: PretrainedConfig) -> torch.dtype | Non
     """Return the dtype of a checkpoint's weights, from the configuration or else from the first floating-point weight.
 
     None if neither tells.
+
+    Raises:
+        ModelError: a file cannot be read.
     """
     if isinstance(config.dtype, torch.dtype):
         return config.dtype
     for file in sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else ():
-        with safe_open(file, "pt") as opened:
-            kinds = (opened.get_slice(name).get_dtype() for name in opened.keys())  # noqa: SIM118
-            if found := next((SAFETENSORS[kind] for kind in kinds if kind in SAFETENSORS), None):
-                return found
+        kinds = (tensor.kind for tensor in tensors_in(file).values())
+        if dtype := next((SAFETENSORS[kind] for kind in kinds if kind in SAFETENSORS), None):
+            return dtype
     return None
 
 

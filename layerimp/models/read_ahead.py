@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from layerimp.models.stored_weights import Stored
+    from layerimp.models.safetensors_files import Stored
 
 _PIECE = 8 << 20
 """The number of bytes that are read ahead at a time."""

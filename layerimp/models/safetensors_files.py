@@ -1,22 +1,53 @@
-"""The headers of safetensors files: names, shapes and dtypes, without reading a weight."""
+"""The safetensors files of a checkpoint: which they are, and the tensors in them by their headers alone.
+
+A file that is broken, incomplete or missing is refused here, in one line that names it.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from layerimp._paths import expanded
-from layerimp.errors import ModelError
+from layerimp.errors import ModelError, one_line
 from layerimp.registry.assets import located
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
-"""The size in bits of a number of each kind; other kinds, such as F8_E4M3, take 8 bits."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor in a file.
+
+    Attributes:
+        file: The file.
+        begin: Where the tensor begins in it, in bytes.
+        end: Where the tensor ends.
+        kind: The name of its dtype in the format, such as `BF16`.
+        shape: Its shape.
+        targets: The parameters and buffers of a model that are made of the tensor, with others or alone; empty if that
+            is not known.
+    """
+
+    file: Path
+    begin: int
+    end: int
+    kind: str
+    shape: tuple[int, ...]
+    targets: frozenset[str] = frozenset()
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in the file."""
+        return self.end - self.begin
 
 
 @dataclass(frozen=True)
@@ -24,41 +55,80 @@ class Headers:
     """The weight files of a checkpoint, as described by their headers.
 
     Attributes:
-        files: The number of files.
-        numbers: How many numbers of each kind, such as `BF16`, the files hold. A tied weight may be stored twice.
+        tensors: The tensors in the files, by name. A tied weight may be stored twice.
     """
 
-    files: int
-    numbers: dict[str, int]
+    tensors: Mapping[str, Stored]
+
+    @property
+    def files(self) -> int:
+        """The number of files."""
+        return len({tensor.file for tensor in self.tensors.values()})
 
     @property
     def bytes(self) -> int:
         """The size of the weights in the files, in bytes."""
-        return sum(count * _BITS.get(kind, 8) for kind, count in self.numbers.items()) // 8
+        return sum(tensor.bytes for tensor in self.tensors.values())
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """How many numbers of each kind, such as `BF16`, the files hold."""
+        counts: Counter[str] = Counter()
+        for tensor in self.tensors.values():
+            counts[tensor.kind] += math.prod(tensor.shape)
+        return dict(counts)
 
 
 def read_headers(model: str) -> Headers | None:
     """Read the headers of a model's weight files; None if the model is not in a local directory.
 
-    If a directory holds a single file as well as several parts, the single file is read, as in Transformers.
-
     Raises:
         ModelError: a file cannot be read, or a file named in the index is missing.
     """
     directory = expanded(located("models", model))
-    if not directory.is_dir():
-        return None
-    numbers: Counter[str] = Counter()
-    names = weight_files(directory)
-    for name in names:
-        try:
-            with safe_open(directory / name, "pt") as file:
-                for key in file.keys():  # noqa: SIM118 - the file is not a mapping
-                    part = file.get_slice(key)
-                    numbers[part.get_dtype()] += math.prod(part.get_shape())
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"cannot read {directory / name}: {' '.join(str(error).split())}") from error
-    return Headers(len(names), dict(numbers))
+    return headers_in(directory) if directory.is_dir() else None
+
+
+def headers_in(directory: Path) -> Headers:
+    """Read the headers of the weight files in a directory; see `read_headers`."""
+    tensors: dict[str, Stored] = {}
+    for name in weight_files(directory):
+        tensors |= tensors_in(directory / name)
+    return Headers(tensors)
+
+
+def tensors_in(file: Path) -> dict[str, Stored]:
+    """Return the tensors in a file, by name, in alphabetical order.
+
+    The format: eight bytes say how long the header is, and the header, in JSON, where each tensor lies behind it.
+
+    Raises:
+        ModelError: the file cannot be read, or its header does not fit its length.
+    """
+    with opened(file), file.open("rb") as raw:  # safetensors has checked the header
+        (length,) = struct.unpack("<Q", raw.read(8))
+        header: dict[str, Any] = json.loads(raw.read(length))
+    header.pop("__metadata__", None)
+    begin = 8 + length
+    tensors = {}
+    for key, entry in sorted(header.items()):
+        first, end = entry["data_offsets"]
+        tensors[key] = Stored(file, begin + first, begin + end, entry["dtype"], tuple(entry["shape"]))
+    return tensors
+
+
+def opened(file: Path) -> Any:
+    """Open a file with safetensors.
+
+    Raises:
+        ModelError: the file is missing, cannot be read, or is broken.
+    """
+    try:
+        return safe_open(file, "pt")
+    except SafetensorError as error:
+        raise ModelError(f"cannot read {file}, which is broken or incomplete: {one_line(error)}") from error
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {one_line(error)}") from error
 
 
 def weight_files(directory: Path) -> list[str]:

@@ -6,22 +6,20 @@ functions for this are not public, so only this module calls them.
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from layerimp.blocks.modes import quiet
 from layerimp.errors import ModelError, NonFiniteError, one_line
 from layerimp.models.dtypes import SAFETENSORS
 from layerimp.models.failures import unfit_keys
-from layerimp.models.safetensors_files import indexed, weight_files
+from layerimp.models.safetensors_files import headers_in, indexed, opened
 
 if TYPE_CHECKING:
     import torch
@@ -30,32 +28,6 @@ if TYPE_CHECKING:
 
 _PIECE = 8 << 20
 """The number of bytes that are looked at at a time."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One tensor in a file.
-
-    Attributes:
-        file: The file.
-        begin: Where the tensor begins in it, in bytes.
-        end: Where the tensor ends.
-        kind: The name of its dtype in the format, such as `BF16`.
-        shape: Its shape.
-        targets: The parameters and buffers of the model that are made of the tensor, with others or alone.
-    """
-
-    file: Path
-    begin: int
-    end: int
-    kind: str
-    shape: tuple[int, ...]
-    targets: frozenset[str]
-
-    @property
-    def bytes(self) -> int:
-        """What it takes in the file."""
-        return self.end - self.begin
 
 
 class StoredWeights:
@@ -83,9 +55,8 @@ class StoredWeights:
         self.directory, self.device = directory, device
         self._model, self._names = model, WeightNames(model)
         self._config = self._names.loading(dtype, device)
-        self.tensors: dict[str, Stored] = {}
-        for name in weight_files(directory):
-            self.tensors |= _in_file(directory / name, self._names)
+        stored = headers_in(directory).tensors
+        self.tensors = {key: replace(tensor, targets=self._names.targets(key)) for key, tensor in stored.items()}
 
     def keys(self, prefix: str) -> list[str]:
         """The tensors that a part of the model is made from, by the prefix of its parameters, such as `model.norm.`."""
@@ -102,9 +73,9 @@ class StoredWeights:
             ModelError: a tensor cannot be read, or its shape differs from that in the configuration.
         """
         name = self._model.name_or_path
-        with ExitStack() as opened, quiet():
+        with ExitStack() as contexts, quiet():
             places = {key: self.tensors[key].file for key in keys if key not in copies}
-            files = {file: opened.enter_context(_opened(file)) for file in set(places.values())}
+            files = {file: contexts.enter_context(opened(file)) for file in set(places.values())}
             try:
                 slices = {key: files[file].get_slice(key) for key, file in places.items()}
                 info = self._names.load({**copies, **slices}, self._config)
@@ -123,13 +94,13 @@ class StoredWeights:
             NonFiniteError: a tensor holds such a value; the error names it.
         """
         for key in sorted(keys):
-            one = self.tensors[key]
-            if one.kind not in SAFETENSORS or not one.bytes:
+            tensor = self.tensors[key]
+            if tensor.kind not in SAFETENSORS or not tensor.bytes:
                 continue
-            with _opened(one.file) as file:
-                slices, rows = file.get_slice(key), one.shape[0] if one.shape else 1
-                step = max(1, rows * _PIECE // one.bytes)
-                pieces = (slices[at : at + step] if one.shape else slices[...] for at in range(0, rows, step))
+            with opened(tensor.file) as file:
+                slices, rows = file.get_slice(key), tensor.shape[0] if tensor.shape else 1
+                step = max(1, rows * _PIECE // tensor.bytes)
+                pieces = (slices[at : at + step] if tensor.shape else slices[...] for at in range(0, rows, step))
                 if not all(bool(piece.isfinite().all()) for piece in pieces):
                     source = self._model.name_or_path
                     raise NonFiniteError(f"{source} holds a NaN or an infinity in its weights: in {key}")
@@ -211,37 +182,3 @@ def _unknown_loading(error: Exception) -> ModelError:
         "layerimp cannot stream models with the installed version of Transformers, which loads weights in a way that "
         f"layerimp does not support ({one_line(error)}): install another version, or use --no-stream"
     )
-
-
-def _opened(file: Path) -> Any:
-    """Open a file of weights.
-
-    Raises:
-        ModelError: the file cannot be read.
-    """
-    try:
-        return safe_open(file, "pt")
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot read {file}: {one_line(error)}") from error
-
-
-def _in_file(file: Path, names: WeightNames) -> dict[str, Stored]:
-    """The tensors in a file, by name.
-
-    The format: eight bytes say how long the header is, and the header, in JSON, where each tensor lies behind it.
-
-    Raises:
-        ModelError: the file cannot be read, or is shorter than its header says.
-    """
-    with _opened(file):  # checks the header against the length of the file
-        pass
-    with suppress(OSError, ValueError, KeyError), file.open("rb") as opened:
-        (length,) = struct.unpack("<Q", opened.read(8))
-        header: dict[str, Any] = json.loads(opened.read(length))
-        header.pop("__metadata__", None)
-        found = {}
-        for key, one in header.items():
-            begin, end = (8 + length + offset for offset in one["data_offsets"])
-            found[key] = Stored(file, begin, end, one["dtype"], tuple(one["shape"]), names.targets(key))
-        return found
-    raise ModelError(f"cannot read {file}: its header is broken")

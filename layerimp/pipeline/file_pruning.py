@@ -17,8 +17,9 @@ from layerimp.checkpoint.copying import copy_weights, require_same_bytes
 from layerimp.errors import CheckpointError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF, stored_dtype
+from layerimp.models.safetensors_files import Stored
 from layerimp.models.sizing import shapes_only
-from layerimp.models.stored_weights import Stored, WeightNames
+from layerimp.models.stored_weights import WeightNames
 from layerimp.models.streaming import StreamedBlocks, open_streamed
 from layerimp.pipeline.ahead import check_plans
 from layerimp.pipeline.checkpoints import checkpoint_path, describe_checkpoint
