@@ -20,7 +20,7 @@ The CLI prints an error's one line and exits with its `exit_code`.
 from __future__ import annotations
 
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -151,11 +151,37 @@ def _nearest(name: str, known: Iterable[str]) -> list[tuple[float, str]]:
     return nearest
 
 
-def first_problem(error: ValidationError) -> str:
-    """Describe the first problem in a document, and its place, in one line."""
+class Problem(NamedTuple):
+    """The first thing that pydantic found wrong in some values.
+
+    Attributes:
+        kind: The type of the problem in pydantic's words, such as `missing`.
+        location: The path to the wrong value: names of fields and indices.
+        message: What is wrong, in the words of users.
+        value: The wrong value.
+    """
+
+    kind: str
+    location: tuple[int | str, ...]
+    message: str
+    value: Any
+
+    @property
+    def place(self) -> str:
+        """The path to the wrong value as users write it, such as `calibration.samples`; empty for the whole."""
+        return ".".join(map(str, self.location))
+
+    def __str__(self) -> str:
+        """The place and the message, in one line."""
+        return f"{self.place}: {self.message}".removeprefix(": ")
+
+
+def first_problem(error: ValidationError) -> Problem:
+    """Return the first problem in values that pydantic refuses."""
     problem = error.errors()[0]
-    place = ".".join(map(str, problem["loc"]))
-    return f"{place}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping of names to values")
+    return Problem(problem["type"], problem["loc"], message, problem["input"])
 
 
 def one_line(error: BaseException) -> str:

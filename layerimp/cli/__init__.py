@@ -20,7 +20,7 @@ from layerimp.cli import bench, cache, heal, inspection, plans, plugins, runs, s
 from layerimp.cli.heartbeat import beating
 from layerimp.cli.help import CommandList, GroupedCommand
 from layerimp.cli.streams import for_results_alone, stdout_apart
-from layerimp.errors import LayerimpError, PluginWarning, one_line
+from layerimp.errors import LayerimpError, PluginWarning, first_problem, one_line
 
 INTERRUPTED = 130
 FULL_COLLECTIONS = 1000
@@ -112,9 +112,10 @@ def _run() -> None:
 
 def _usage(error: Exception) -> str:
     """What is wrong with a command line, and the value that is wrong, which the parser of options leaves out."""
+    from pydantic import ValidationError
+
     message = str(getattr(error, "format_message", error.__str__)()).replace("Value error, ", "")
-    problems = getattr(error.__cause__, "errors", None)  # of pydantic, which reads the values
-    given = repr(problems()[0]["input"]) if problems else ""
+    given = repr(first_problem(error.__cause__).value) if isinstance(error.__cause__, ValidationError) else ""
     return message if given in message else f"{message}, got {given}"
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import ValidationError
 
-from layerimp.errors import InputError, OptionError, unknown_name
+from layerimp.errors import InputError, OptionError, first_problem, unknown_name
 from layerimp.recipe.part import Part
 from layerimp.recipe.permissions import refuse_permissions
 from layerimp.recipe.recipe import Recipe
@@ -31,15 +31,12 @@ def validated(kind: type[Described], values: dict[str, Any]) -> Described:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "missing":
-            raise OptionError(f"{where} is missing from the recipe") from None
-        if problem["type"] == "extra_forbidden":
-            raise unknown_name("recipe field", where, _siblings(kind, problem["loc"])) from None
-        message = problem["msg"].removeprefix("Value error, ")
-        message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping of names to values")
-        raise OptionError(f"{where}: {message}, got {problem['input']!r}") from None
+        problem = first_problem(error)
+        if problem.kind == "missing":
+            raise OptionError(f"{problem.place} is missing from the recipe") from None
+        if problem.kind == "extra_forbidden":
+            raise unknown_name("recipe field", problem.place, _siblings(kind, problem.location)) from None
+        raise OptionError(f"{problem}, got {problem.value!r}") from None
 
 
 def _siblings(owner: type[Part], location: tuple[int | str, ...]) -> list[str]:

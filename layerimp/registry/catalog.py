@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from layerimp.errors import LayerimpError, OptionError, PluginError, UnknownNameError, listing, unknown_name
+from layerimp.errors import (
+    LayerimpError,
+    OptionError,
+    PluginError,
+    UnknownNameError,
+    first_problem,
+    listing,
+    unknown_name,
+)
 from layerimp.evaluator import Evaluator
 from layerimp.healer import Healer
 from layerimp.pruner import Pruner
@@ -197,13 +205,13 @@ def _configured(cls: type[Component], values: Mapping[str, Any], owner: str) -> 
     try:
         return cls.Config(**values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        option = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        problem = first_problem(error)
+        option = problem.place
+        if problem.kind == "extra_forbidden":
             raise unknown_name("option", option, cls.Config.model_fields, of=owner) from None
         where = f"option {option!r} of {owner}" if option else f"options of {owner}"
-        got = f", got {problem['input']!r}" if option else ""
-        raise OptionError(f"{where}: {problem['msg']}{got}. Options: {listing(cls.Config.model_fields)}.") from None
+        got = f", got {problem.value!r}" if option else ""
+        raise OptionError(f"{where}: {problem.message}{got}. Options: {listing(cls.Config.model_fields)}.") from None
 
 
 def settings(options: Mapping[str, Any]) -> str:
