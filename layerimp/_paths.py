@@ -1,9 +1,10 @@
-"""Paths as a user writes them."""
+"""Paths as a user writes them, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from layerimp.errors import OptionError
 
@@ -32,3 +33,16 @@ def last_name(path: str | Path) -> str:
 def real(path: str | Path) -> Path:
     """Where a path leads when all links are followed; links that lead to each other stay as they are."""
     return Path(os.path.realpath(path))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, in place of an older one, so that no reader and no interruption sees half of it.
+
+    Raises:
+        OSError: the file cannot be written; an older one is then unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as directory:
+        new = Path(directory, path.name)
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)

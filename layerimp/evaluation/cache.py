@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerimp._paths import expanded
+from layerimp._paths import expanded, write_whole
 from layerimp.cache.directory import cache_directory
 from layerimp.evaluation.packing import packed, unpacked
 
@@ -47,13 +47,8 @@ class MetricsCache:
         """Store metrics. If the cache cannot be written, nothing is stored; this is not an error."""
         path = self._path(*parts)
         document = json.dumps(packed(metrics))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as directory:
-                Path(directory, path.name).write_text(document, encoding="utf-8")
-                Path(directory, path.name).replace(path)
-        except OSError:
-            return
+        with suppress(OSError):
+            write_whole(path, document)
 
 
 class StoredMetrics:

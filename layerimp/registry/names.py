@@ -12,13 +12,13 @@ import json
 import os
 import site
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from layerimp._paths import write_whole
 from layerimp._version import __version__
 from layerimp.cache.directory import cache_directory
 from layerimp.registry.loader import DISABLE_VARIABLE, installed_points
@@ -41,14 +41,15 @@ def installed_names() -> Names:
     with suppress(OSError, ValueError, LookupError, TypeError):
         kept = json.loads(file.read_text(encoding="utf-8"))
         if kept["fingerprint"] == fingerprint:
-            names: Names = kept["names"]
-            return names
-    found = _found()
-    _keep(file, {"fingerprint": fingerprint, "names": found})
-    return found
+            stored: Names = kept["names"]
+            return stored
+    names = _loaded_names()
+    with suppress(OSError):  # then they are found again next time
+        write_whole(file, json.dumps({"fingerprint": fingerprint, "names": names}))
+    return names
 
 
-def _found() -> Names:
+def _loaded_names() -> Names:
     """Find the names by loading all plugins."""
     from layerimp.registry.assets import assets
     from layerimp.registry.catalog import registry
@@ -59,15 +60,6 @@ def _found() -> Names:
     names["text"] = dict.fromkeys(sorted(assets().texts), "")
     names["task"] = known.tasks()
     return names
-
-
-def _keep(file: Path, content: dict[str, Any]) -> None:
-    """Write the file atomically; if it cannot be written, the names are found again next time."""
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as directory:
-            Path(directory, file.name).write_text(json.dumps(content), encoding="utf-8")
-            Path(directory, file.name).replace(file)
 
 
 def _fingerprint() -> str:

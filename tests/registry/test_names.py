@@ -36,13 +36,13 @@ def layerimp_pruners():
 def found(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one whenever the names are not taken from the file."""
     calls: list[str] = []
-    real = names._found
+    real = names._loaded_names
 
     def counted() -> names.Names:
         calls.append("found")
         return real()
 
-    monkeypatch.setattr(names, "_found", counted)
+    monkeypatch.setattr(names, "_loaded_names", counted)
     return calls
 
 

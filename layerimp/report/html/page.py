@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from layerimp._paths import write_whole
 from layerimp.errors import OutputError
 from layerimp.report.data import PAGE
 from layerimp.report.folders import last_part, without_folders
@@ -89,10 +90,9 @@ def write(document: str, directory: Path) -> Path:
     Raises:
         OutputError: nothing can be written there.
     """
-    path, unfinished = directory / PAGE, directory / f".{PAGE}"
+    path = directory / PAGE
     try:
-        unfinished.write_text(document, encoding="utf-8")
-        unfinished.replace(path)
+        write_whole(path, document)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return path
