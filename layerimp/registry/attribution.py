@@ -13,7 +13,7 @@ import torch
 
 from layerimp.errors import LayerimpError, NonFiniteError, PluginError, one_line
 from layerimp.registry.catalog import Kind, registry
-from layerimp.registry.process_state import ProcessState, tell_changes
+from layerimp.registry.process_state import leaving_process
 
 if TYPE_CHECKING:
     from layerimp.component import Component
@@ -25,32 +25,40 @@ def named(kind: str, label: str, cls: type[Component]) -> str:
 
 
 @contextmanager
-def attributing(kind: str, label: str, cls: type[Component], where: str = "", *, quick: bool = False) -> Iterator[None]:
+def attributing(kind: str, label: str, cls: type[Component], where: str = "") -> Iterator[None]:
+    """Name a component that fails inside this context, or that changes the state of the process; see `naming_failures`.
+
+    The state is restored at the end of the context, and a line says so. Reading it takes longer than some calls of
+    components: the context is for the whole work of a component.
+    """
+    with leaving_process(named(kind, label, cls)), naming_failures(kind, label, cls, where):
+        yield
+
+
+@contextmanager
+def naming_failures(kind: str, label: str, cls: type[Component], where: str = "") -> Iterator[None]:
     """If a component fails inside this context, name the component and its distribution in the error.
 
-    Every exception counts as the component's fault, including an exit, except an interrupt by the user. If the
-    component changes the state of the process, the state is restored and a line says so.
+    Every exception counts as the component's fault, including an exit, except an interrupt by the user.
 
     Args:
         kind: Scorer, pruner, healer or evaluator.
         label: The component's label in the run.
         cls: The component's class.
         where: The point of the work, such as `at block 3, batch 0`.
-        quick: Whether to check only the state that changes the numbers of others, for calls that are made often.
 
     Raises:
         PluginError: the component failed; the text names it. Any other `LayerimpError` is a refusal, and is passed on
             as it is.
     """
-    state = ProcessState(quick=quick)
     try:
         yield
     except (PluginError, NonFiniteError) as error:
         if error.names_plugin:
             raise
-        told = type(error)(f"{named(kind, label, cls)}: {error}")
-        told.names_plugin = True
-        raise told from error
+        attributed = type(error)(f"{named(kind, label, cls)}: {error}")
+        attributed.names_plugin = True
+        raise attributed from error
     except (LayerimpError, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -58,9 +66,6 @@ def attributing(kind: str, label: str, cls: type[Component], where: str = "", *,
         broken = PluginError(f"{named(kind, label, cls)} {how}")
         broken.names_plugin = True
         raise broken from error
-    finally:
-        if changed := state.restore():
-            tell_changes(named(kind, label, cls), changed)
 
 
 def create(kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any, label: str = "") -> Component:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -83,17 +82,6 @@ def _put_filters(filters: tuple[Any, ...]) -> None:
         pass
 
 
-def _handlers() -> dict[str, Any]:
-    return {name: signal.getsignal(number) for name, number in _SIGNALS.items()}
-
-
-def _put_handlers(handlers: dict[str, Any]) -> None:
-    for name, handler in handlers.items():
-        if handler is not None and signal.getsignal(signal.Signals[name]) != handler:
-            with suppress(ValueError):  # only the main thread may set handlers
-                signal.signal(signal.Signals[name], handler)
-
-
 def _put_environment(variables: dict[str, str]) -> None:
     for name in os.environ.keys() - variables.keys():
         del os.environ[name]
@@ -122,23 +110,22 @@ def _generator(state: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(state), dtype=torch.uint8)
 
 
-_SIGNALS = {number.name: number for number in signal.Signals if number in signal.valid_signals()}
-_QUICK = (
+_NUMERIC = (
     _Part("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
     _Part("whether gradients are computed", torch.is_grad_enabled, torch.set_grad_enabled),
     _Part("autocast", lambda: (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")), _put_autocast),
     _Part("the number of threads", torch.get_num_threads, torch.set_num_threads),
     _Part("whether algorithms are deterministic", _flags, _put_flags),
     _Part("the precision of matrix products", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-)
-_ALL = (
-    *_QUICK,
     _Part("the default device", torch.get_default_device, _put_default_device),
+)
+"""What changes the numbers that others compute."""
+_ALL = (
+    *_NUMERIC,
     _Part("sys.stdout", lambda: sys.stdout, lambda stream: setattr(sys, "stdout", stream)),
     _Part("sys.stderr", lambda: sys.stderr, lambda stream: setattr(sys, "stderr", stream)),
     _Part("the working directory", _directory, _put_directory),
     _Part("the filters of warnings", lambda: tuple(warnings.filters), _put_filters),
-    _Part("the handler of {}", _handlers, _put_handlers),
     _Part("the environment variable {}", lambda: dict(os.environ), _put_environment),
     _Part("Python's random numbers", random.getstate, random.setstate),
     _Part("numpy's random numbers", _numpy_state, _put_numpy_state),
@@ -159,11 +146,11 @@ class ProcessState:
     """The state as it is now.
 
     Args:
-        quick: Whether to read only the parts that change what others compute and that are quick to read.
+        numeric: Whether to read only what changes the numbers that others compute.
     """
 
-    def __init__(self, *, quick: bool = False) -> None:
-        self._parts = _QUICK if quick else _ALL
+    def __init__(self, *, numeric: bool = False) -> None:
+        self._parts = _NUMERIC if numeric else _ALL
         self._before = self._read()
 
     def _read(self) -> list[Any]:
@@ -171,14 +158,12 @@ class ProcessState:
 
     def restore(self) -> list[str]:
         """Restore what has changed since, and return in words what that was."""
-        found: list[str] = []
-        if (now := self._read()) == self._before:
-            return found
-        for part, before, value in zip(self._parts, self._before, now, strict=True):
-            if changed := part.changed(before, value):
+        changes: list[str] = []
+        for part, before, now in zip(self._parts, self._before, self._read(), strict=True):
+            if changed := part.changed(before, now):
                 part.put(before)
-                found += changed
-        return found
+                changes += changed
+        return changes
 
 
 @contextmanager
@@ -192,15 +177,9 @@ def leaving_process(who: str) -> Iterator[None]:
     try:
         yield
     finally:
-        tell_changes(who, state.restore())
-
-
-def tell_changes(who: str, changed: list[str]) -> None:
-    """Report once, in one line, which state of the process a plugin or component changed."""
-    if not changed:
-        return
-    listed = f"{', '.join(changed[:-1])} and {changed[-1]}" if changed[1:] else changed[0]
-    say_once(f"{who} changed {listed}; put back")
+        if changes := state.restore():
+            listed = f"{', '.join(changes[:-1])} and {changes[-1]}" if changes[1:] else changes[0]
+            say_once(f"{who} changed {listed}; put back")
 
 
 @cache

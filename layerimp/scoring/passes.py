@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING
@@ -13,9 +13,9 @@ import torch
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.validation import Checked
 from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, listing, one_line
-from layerimp.registry.attribution import attributing, named
+from layerimp.registry.attribution import attributing, named, naming_failures
 from layerimp.registry.catalog import registry
-from layerimp.registry.process_state import leaving_process
+from layerimp.registry.process_state import ProcessState, leaving_process
 from layerimp.scorer import Scorer
 from layerimp.steps import Step
 from layerimp.steps import named as written
@@ -37,6 +37,10 @@ class HarmfulError(PluginError):
 
 class _NobodyLeftError(PluginError):
     """All scorers of a pass have failed."""
+
+
+class _GradientModeError(PluginError):
+    """A call of a scorer changed whether gradients are computed, which the sweep goes by, and restores at its end."""
 
 
 Key = tuple[str, int]
@@ -76,6 +80,8 @@ class Pass:
     scouting: Scouting = field(init=False)
     renamed: dict[Key, dict[str, str]] = field(init=False)
     _of_batch: dict[tuple[Key, int], Scorer] = field(init=False, default_factory=dict)
+    _watching: bool = field(init=False, default=False)
+    """Whether the state of the process is read around each call of a scorer, to find the one that changes it."""
 
     def scout(self, stack: BlockStack) -> None:
         """Check, before any long work, that the model has the sites that the scorers read.
@@ -115,7 +121,10 @@ class Pass:
         progress: Progress,
         cache: BlockCache | None,
     ) -> None:
-        """Drive the model over the set. If a scorer changed a tensor that others read, repeat the pass without it.
+        """Drive the model over the set. If a scorer may have changed the numbers of others, repeat the pass.
+
+        A scorer that wrote into a tensor that others read is then left out. If the state of the process was changed, it
+        is restored after each call of a scorer, and a line names the scorer.
 
         Args:
             stack: The model's blocks.
@@ -124,10 +133,6 @@ class Pass:
             progress: Where to report progress.
             cache: The outputs of blocks in earlier passes.
         """
-        rounds = stack if stack.streamed else calibration
-        unit = "blocks" if stack.streamed else "batches"
-        total = len(rounds) if isinstance(rounds, Sized) else None
-        unit_bytes = stack.residency.block_bytes if stack.residency else 0
         classes = {label: type(scorer) for (label, _), scorer in self.scorers.items()}
         who = " and ".join(named("scorer", label, cls) for label, cls in classes.items())
         with (
@@ -137,18 +142,46 @@ class Pass:
             self._failing_together(who),
             _naming_those_without_prediction(),
         ):
-            while True:
-                labels = ", ".join(dict.fromkeys(label for label, _ in self._attending()))
-                stage = progress.stage(f"score {labels}", total, unit=unit, unit_bytes=unit_bytes)
-                with suppress(HarmfulError), stage as advance:
-                    drive = self._drive(scored, cache, advance, streamed=stack.streamed)
-                    self.sweep.drive(stack, Checked(calibration, stack), drive)
-                    for key in self._attending():
-                        with self._setting_aside(key, "at the end of the text"):
-                            self.scorers[key].end_sweep()
-                    return
+            while not self._runs_once(stack, calibration, scored, progress, cache):
                 self._renew()
                 cache = None  # it may hold a tensor that was changed
+
+    def _runs_once(
+        self,
+        stack: BlockStack,
+        calibration: Iterable[Batch],
+        scored: Scored,
+        progress: Progress,
+        cache: BlockCache | None,
+    ) -> bool:
+        """Drive the model over the set once. Return whether no scorer can have changed the numbers of others."""
+        state, failed, error = ProcessState(numeric=True), dict(self.failed), None
+        try:
+            with self._stage(stack, calibration, progress) as advance:
+                drive = self._drive(scored, cache, advance, streamed=stack.streamed)
+                self.sweep.drive(stack, Checked(calibration, stack), drive)
+                for key in self._attending():
+                    with self._setting_aside(key, "at the end of the text"):
+                        self.scorers[key].end_sweep()
+        except Exception as raised:
+            error = raised
+        if not self._watching and (state.restore() or isinstance(error, _GradientModeError)):
+            self.failed, self._watching = failed, True
+            return False
+        if error is None or isinstance(error, HarmfulError):
+            return error is None
+        raise error
+
+    def _stage(
+        self, stack: BlockStack, calibration: Iterable[Batch], progress: Progress
+    ) -> AbstractContextManager[Advance]:
+        """The stage of the pass, which counts batches, or the blocks of a streamed model."""
+        labels = ", ".join(dict.fromkeys(label for label, _ in self._attending()))
+        rounds = stack if stack.streamed else calibration
+        unit = "blocks" if stack.streamed else "batches"
+        total = len(rounds) if isinstance(rounds, Sized) else None
+        unit_bytes = stack.residency.block_bytes if stack.residency else 0
+        return progress.stage(f"score {labels}", total, unit=unit, unit_bytes=unit_bytes)
 
     def _drive(self, scored: Scored, cache: BlockCache | None, advance: Advance, *, streamed: bool) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""
@@ -186,10 +219,7 @@ class Pass:
             for key in self._attending():
                 if key not in bundles or not bundles[key] <= trace.acts.keys():
                     continue
-                # Reading the whole state takes longer than some updates. What shows at neither end of the first batch
-                # is put back after the sweep.
-                inside = trace.batch > 0 or 0 < trace.block < len(units) - 1
-                with self._setting_aside(key, where, quick=inside):
+                with self._setting_aside(key, where):
                     scorer = self._scorer_of_batch(key, trace.batch) if streamed else self.scorers[key]
                     scorer.update(_view(trace, scorer, self.renamed[key]))
                     if changed := [name for name, version in trace.versions().items() if version != before[name]]:
@@ -246,9 +276,10 @@ class Pass:
             self.failed |= dict.fromkeys(self._attending(), broken)
 
     @contextmanager
-    def _setting_aside(self, key: Key, where: str, *, quick: bool = False) -> Iterator[None]:
+    def _setting_aside(self, key: Key, where: str) -> Iterator[None]:
+        calling, gradients = attributing if self._watching else naming_failures, torch.is_grad_enabled()
         try:
-            with attributing("scorer", key[0], type(self.scorers[key]), where, quick=quick):
+            with calling("scorer", key[0], type(self.scorers[key]), where):
                 yield
         except LayerimpError as error:
             self.failed[key] = error
@@ -256,6 +287,8 @@ class Pass:
                 raise _NobodyLeftError from error
             if isinstance(error, HarmfulError):
                 raise
+        if torch.is_grad_enabled() != gradients:
+            raise _GradientModeError
 
     def notes(self, stack: BlockStack, key: Key) -> list[str]:
         """What a reader of a scorer's scores has to know: which sites were read in place of others."""
