@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -12,18 +12,17 @@ import torch
 
 from layerimp.blocks.snapshot import leaving_no_trace
 from layerimp.calibration.validation import Checked
-from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, listing, one_line
+from layerimp.errors import LayerimpError, ModelError, PluginError, PredictionError, one_line
 from layerimp.registry.attribution import attributing, named, naming_failures
 from layerimp.registry.catalog import registry
 from layerimp.registry.process_state import ProcessState, leaving_process
 from layerimp.scorer import Scorer
+from layerimp.scoring.observed_sites import as_observed, fallbacks
 from layerimp.steps import Step
 from layerimp.steps import named as written
 from layerimp.sweep.base import Drive, Series
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from layerimp.blocks.middle import Halves
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.progress import Advance, Progress
@@ -97,7 +96,7 @@ class Pass:
         substitutes = {scorer.fallbacks.get(site) for scorer in self.scorers.values() for site in scorer.observes}
         self.scouting = self.sweep.scout(stack, frozenset(wanted | {site for site in substitutes if site}))
         missing = self.scouting.missing
-        self.renamed = {key: _fallbacks(key[0], scorer, missing) for key, scorer in self.scorers.items()}
+        self.renamed = {key: fallbacks(key[0], scorer, missing) for key, scorer in self.scorers.items()}
 
     def check_streaming(self) -> None:
         """Check that the pass can read a model that is streamed.
@@ -221,7 +220,7 @@ class Pass:
                     continue
                 with self._setting_aside(key, where):
                     scorer = self._scorer_of_batch(key, trace.batch) if streamed else self.scorers[key]
-                    scorer.update(_view(trace, scorer, self.renamed[key]))
+                    scorer.update(as_observed(trace, scorer, self.renamed[key]))
                     if changed := [name for name, version in trace.versions().items() if version != before[name]]:
                         raise HarmfulError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
 
@@ -324,17 +323,6 @@ def shared_passes(scorers: Mapping[Key, Scorer]) -> list[Pass]:
     return passes
 
 
-def _fallbacks(label: str, scorer: Scorer, missing: Mapping[str, list[int]]) -> dict[str, str]:
-    """For each site that the model lacks, the site that the scorer reads in its place, in every block."""
-    renamed = {}
-    for site in sorted(scorer.observes & missing.keys()):
-        other = scorer.fallbacks.get(site)
-        if other is None:
-            raise ModelError(f"scorer {label!r} reads the site {site!r}, which block {missing[site][0]} does not have")
-        renamed[site] = other
-    return renamed
-
-
 @contextmanager
 def _naming_those_without_prediction() -> Iterator[None]:
     """If a model's predictions cannot be read, name in the error the scorers that need none."""
@@ -344,15 +332,3 @@ def _naming_those_without_prediction() -> Iterator[None]:
         sweeps = {name: getattr(registry().get("scorer", name), "sweep", None) for name in registry().names("scorer")}
         free = [name for name, sweep in sweeps.items() if sweep is None or not sweep.predicts]
         raise PredictionError(f"{error}; scorers that need no prediction: {', '.join(free)}") from error
-
-
-class _Observed(dict[str, "Tensor"]):
-    """The sites that a scorer observes; reading any other site raises an error that names it."""
-
-    def __missing__(self, site: str) -> Tensor:
-        raise PluginError(f"it reads the site {site!r}, which is not in its `observes` ({listing(self)})")
-
-
-def _view(trace: Trace, scorer: Scorer, renamed: Mapping[str, str]) -> Trace:
-    """A trace as a scorer sees it: with the sites that it observes, under their names."""
-    return replace(trace, acts=_Observed({site: trace.acts[renamed.get(site, site)] for site in scorer.observes}))
