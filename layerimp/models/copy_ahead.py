@@ -46,9 +46,9 @@ class CopyAhead(Ahead):
         with suppress(torch.OutOfMemoryError):
             # The memory comes from the stream that computes, whose kernels may still read what was there before.
             self._copies = {
-                key: torch.empty(one.shape, dtype=SAFETENSORS[one.kind], device=self._device)
-                for key, one in self._tensors[index].items()
-                if one.kind in SAFETENSORS
+                key: torch.empty(tensor.shape, dtype=SAFETENSORS[tensor.kind], device=self._device)
+                for key, tensor in self._tensors[index].items()
+                if tensor.kind in SAFETENSORS
             }
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
             super().begin(index)
@@ -57,7 +57,7 @@ class CopyAhead(Ahead):
         try:
             with torch.cuda.stream(self._stream):
                 try:
-                    self._copy([(one, self._copies[key]) for key, one in tensors if key in self._copies])
+                    self._copy([(tensor, self._copies[key]) for key, tensor in tensors if key in self._copies])
                 finally:
                     self._stream.synchronize()
         except (OSError, RuntimeError):
@@ -72,9 +72,9 @@ class CopyAhead(Ahead):
             RuntimeError: memory cannot be page-locked, or the GPU fails.
         """
         pieces = cycle([(_page_locked(_PIECE), torch.cuda.Event()) for _ in range(2)])
-        for one, copy in tensors:
-            with one.file.open("rb", buffering=0) as file:
-                file.seek(one.begin)
+        for tensor, copy in tensors:
+            with tensor.file.open("rb", buffering=0) as file:
+                file.seek(tensor.begin)
                 for part in copy.reshape(-1).view(torch.uint8).split(_PIECE):
                     piece, copied = next(pieces)
                     copied.synchronize()  # until then the GPU may still read the piece

@@ -49,9 +49,10 @@ def blocks_of(model: PreTrainedModel) -> BlockStack:
     kind = type(model).__name__
     if not counts:
         stated = getattr(config, "num_hidden_layers", None)
-        said = "does not say how many blocks it has (num_hidden_layers)"
-        said = said if stated is None else f"says num_hidden_layers {stated}, and there must be a block to look at"
-        raise ModelError(f"the configuration of {kind} {said}")
+        problem = "does not say how many blocks it has (num_hidden_layers)"
+        if stated is not None:
+            problem = f"says num_hidden_layers {stated}, and there must be a block to look at"
+        raise ModelError(f"the configuration of {kind} {problem}")
     lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     fitting = {path: module for path, module in lists.items() if len(module) in counts}
     outermost = {
@@ -60,9 +61,9 @@ def blocks_of(model: PreTrainedModel) -> BlockStack:
         if not any(path.startswith(f"{other}.") for other in fitting if other != path)
     }
     if not outermost:
-        found = ", ".join(f"{path} ({len(module)})" for path, module in lists.items() if ".0." not in path) or "none"
+        lengths = ", ".join(f"{path} ({len(module)})" for path, module in lists.items() if ".0." not in path) or "none"
         raise ModelError(
-            f"{kind} has no list of {listing(map(str, counts))} blocks (its lists: {found}); "
+            f"{kind} has no list of {listing(map(str, counts))} blocks (its lists: {lengths}); "
             "a layerimp_blocks hook can teach it"
         )
     path = max(outermost, key=lambda p: sum(w.numel() for w in outermost[p].parameters()) / len(outermost[p]))

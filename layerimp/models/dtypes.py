@@ -128,8 +128,8 @@ def note_stored(model: PreTrainedModel, stored: torch.dtype) -> None:
 def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor | None:
     """Return a tensor in another dtype; None if that dtype does not hold each of its values exactly."""
     values = tensor.detach()
-    found = values.to(dtype)
-    return found if torch.equal(found.to(values.dtype), values) else None
+    result = values.to(dtype)
+    return result if torch.equal(result.to(values.dtype), values) else None
 
 
 def stored_dtype(model: PreTrainedModel) -> torch.dtype:

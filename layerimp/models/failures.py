@@ -25,16 +25,16 @@ def unloadable(model: str | Path, error: Exception, *, what: str = "load") -> Mo
         error: The original error.
         what: What was tried, as a verb.
     """
-    source, said, known = expanded(located("models", model)), cause(error), ""
+    source, reason, known = expanded(located("models", model)), cause(error), ""
     fields: object = None
     if source.exists():
         with suppress(Exception):  # the configuration itself may be unreadable
             fields, _ = PretrainedConfig.get_config_dict(source)
     else:
         known = "no directory here has that name, and from the hub: "
-    named = (f" (its configuration says {field} {value!r})" for field, value in _texts(fields) if f"'{value}'" in said)
+    named = (f" (its configuration says {field} {text!r})" for field, text in _texts(fields) if f"'{text}'" in reason)
     where = next(named, "")
-    return ModelError(f"cannot {what} the model {str(model)!r}: {known}{said}{where}")
+    return ModelError(f"cannot {what} the model {str(model)!r}: {known}{reason}{where}")
 
 
 def _texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:

@@ -65,8 +65,8 @@ def _own_code(kind: type) -> Iterator[str]:
         except (TypeError, OSError):  # such as a class from a prompt: its source is not known
             yield uuid4().hex
             continue
-        for one in sorted(file.parent.glob("*.py")) if package == _REMOTE else (file,):
-            yield hashlib.blake2b(one.read_bytes(), digest_size=20).hexdigest()
+        for source in sorted(file.parent.glob("*.py")) if package == _REMOTE else (file,):
+            yield hashlib.blake2b(source.read_bytes(), digest_size=20).hexdigest()
 
 
 def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[Any]:

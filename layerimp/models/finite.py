@@ -40,7 +40,7 @@ def refuse_non_finite_weights(model: PreTrainedModel | Any, *, inside: str = "")
     """
     parameters = ((path, torch.isfinite, tensor) for path, tensor in model.named_parameters())
     buffers = ((path, _is_number, tensor) for path, tensor in model.named_buffers())
-    looked_at = (one for one in chain(parameters, buffers) if one[0].startswith(inside))
+    looked_at = (pair for pair in chain(parameters, buffers) if pair[0].startswith(inside))
     if bad := [path for path, test, tensor in looked_at if not _passes(test, tensor)]:
         source = f" ({model.name_or_path})" if model.name_or_path else ""
         where = bad[0] if len(bad) == 1 else f"{len(bad)} tensors, the first is {bad[0]}"

@@ -261,7 +261,8 @@ def _tell_wider(
         return
     numbers = {SAFETENSORS[kind]: n for kind, n in headers.numbers.items() if kind in SAFETENSORS} if headers else {}
     wider = sum(count for dtype, count in numbers.items() if dtype.itemsize > stored.itemsize)
-    kept = sum(one.numel() for one in loaded.state_dict().values() if one.dtype in numbers and one.dtype != stored)
+    weights = loaded.state_dict().values()
+    kept = sum(part.numel() for part in weights if part.dtype in numbers and part.dtype != stored)
     if wider > kept:
         progress.note(
             f"{model}: {wider - kept:,} of its numbers are stored in more bits, and are rounded to {name_of(stored)}; "
@@ -279,7 +280,7 @@ def auto_class(config: PretrainedConfig) -> str:
     for name, stock in _AUTO_CLASSES.items():
         if {stock.get(config.model_type), _added(name, config)}.intersection(architectures):
             return name
-    if strange := [one for one in architectures if hasattr(transformers, one)]:
+    if strange := [name for name in architectures if hasattr(transformers, name)]:
         raise ModelError(
             f"{strange[0]} is of a kind that layerimp does not load; it loads language models (causal and masked), "
             "sequence classifiers, and models without a head"

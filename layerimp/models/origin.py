@@ -74,12 +74,12 @@ def model_name(model: str | Path) -> str:
 
 def _described(name: str, hub: str | None, card: Path | None, directory: Path | None) -> Origin:
     """Return the origin with this name, completed from its card; `directory` may hold the file of the licence."""
-    said = {} if card is None else _metadata(card)
-    base = (hub,) if hub else _ids(said.get("base_model"))
-    link, file = _text(said.get("license_link")), None
+    metadata = {} if card is None else _metadata(card)
+    base = (hub,) if hub else _ids(metadata.get("base_model"))
+    link, file = _text(metadata.get("license_link")), None
     if link is not None and not link.startswith(("https://", "http://")):
         link, file = _beside(link, hub, directory)
-    return Origin(name, base, _text(said.get("license")), _text(said.get("license_name")), link, file)
+    return Origin(name, base, _text(metadata.get("license")), _text(metadata.get("license_name")), link, file)
 
 
 def _beside(link: str, hub: str | None, directory: Path | None) -> tuple[str | None, Path | None]:
@@ -119,21 +119,21 @@ def _metadata(card: Path) -> Mapping[str, Any]:
         return {}
 
 
-def _ids(said: Any) -> tuple[str, ...]:
+def _ids(value: Any) -> tuple[str, ...]:
     """Return the values that are valid ids of models on the hub."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    found = []
-    for one in [] if said is None else said if isinstance(said, list) else [said]:
+    ids = []
+    for candidate in [] if value is None else value if isinstance(value, list) else [value]:
         try:
-            validate_repo_id(one)
+            validate_repo_id(candidate)
         except HFValidationError:
             continue
-        found.append(one)
-    return tuple(found)
+        ids.append(candidate)
+    return tuple(ids)
 
 
-def _text(said: Any) -> str | None:
+def _text(value: Any) -> str | None:
     """Return a value if it is a text of one line; else None."""
-    return said.strip() if isinstance(said, str) and said.strip() and len(said.splitlines()) == 1 else None
+    return value.strip() if isinstance(value, str) and value.strip() and len(value.splitlines()) == 1 else None

@@ -64,9 +64,9 @@ class ReadAhead(Ahead):
 
     def _prepare(self, tensors: Sequence[tuple[str, Stored]]) -> None:
         piece = bytearray(_PIECE)
-        for _, one in tensors:
-            with suppress(OSError), one.file.open("rb", buffering=0) as file:
-                file.seek(one.begin)
-                left = one.bytes
+        for _, tensor in tensors:
+            with suppress(OSError), tensor.file.open("rb", buffering=0) as file:
+                file.seek(tensor.begin)
+                left = tensor.bytes
                 while left > 0 and (got := file.readinto(memoryview(piece)[: min(left, _PIECE)])):
                     left -= got

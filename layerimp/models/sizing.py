@@ -87,8 +87,8 @@ def shapes_only(model: PreTrainedModel, config: PretrainedConfig | None = None) 
         config: Another configuration, such as that of the pruned model.
     """
     with quiet(), torch.device("meta"):
-        made: PreTrainedModel = type(model)(copy.deepcopy(config or model.config))
-        made.eval()
-    nn.Module.to(made, model.dtype)
-    note_stored(made, stored_dtype(model))
-    return made
+        built: PreTrainedModel = type(model)(copy.deepcopy(config or model.config))
+        built.eval()
+    nn.Module.to(built, model.dtype)
+    note_stored(built, stored_dtype(model))
+    return built

@@ -60,7 +60,7 @@ class StoredWeights:
 
     def keys(self, prefix: str) -> list[str]:
         """The tensors that a part of the model is made from, by the prefix of its parameters, such as `model.norm.`."""
-        return [key for key, one in self.tensors.items() if any(name.startswith(prefix) for name in one.targets)]
+        return [key for key, tensor in self.tensors.items() if any(name.startswith(prefix) for name in tensor.targets)]
 
     def put(self, keys: Collection[str], copies: Mapping[str, Tensor] = MappingProxyType({})) -> None:
         """Put tensors into the model.
@@ -118,8 +118,8 @@ class StoredWeights:
 
     def missing(self, names: Collection[str]) -> list[str]:
         """Return those of the given parameters that are made from no tensor in the files."""
-        found = {name for one in self.tensors.values() for name in one.targets}
-        return sorted(set(names) - found)
+        targets = {name for tensor in self.tensors.values() for name in tensor.targets}
+        return sorted(set(names) - targets)
 
 
 class WeightNames:
@@ -140,9 +140,9 @@ class WeightNames:
             self._convert = core_model_loading.convert_and_load_state_dict_in_model
             self._form: Any = modeling_utils.LoadStateDictConfig
             self._mapping: Any = conversion_mapping.get_model_conversion_mapping(model)
-            self._renamings = [one for one in self._mapping if isinstance(one, core_model_loading.WeightRenaming)]
-            self._converters = [one for one in self._mapping if isinstance(one, core_model_loading.WeightConverter)]
-            self._patterns = {pattern: one for one in self._converters for pattern in one.source_patterns}
+            self._renamings = [rule for rule in self._mapping if isinstance(rule, core_model_loading.WeightRenaming)]
+            self._converters = [rule for rule in self._mapping if isinstance(rule, core_model_loading.WeightConverter)]
+            self._patterns = {pattern: rule for rule in self._converters for pattern in rule.source_patterns}
         except (ImportError, AttributeError, TypeError) as error:
             raise _unknown_loading(error) from error
         self._model, self._known = model, model.state_dict()
@@ -156,7 +156,7 @@ class WeightNames:
         if pattern is None:
             return frozenset({name} & self._known.keys())
         first, *_ = targets = self._patterns[pattern].target_patterns
-        return frozenset({name.replace(first, one) for one in targets} & self._known.keys())
+        return frozenset({name.replace(first, target) for target in targets} & self._known.keys())
 
     def loading(self, dtype: torch.dtype, device: torch.device) -> Any:
         """How weights are loaded, for `load`: into which dtype, and where.

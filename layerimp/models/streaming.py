@@ -117,21 +117,21 @@ def _without_weights(
     try:
         with quiet(), init_empty_weights(include_buffers=False):
             auto: Any = getattr(transformers, auto_class(config))
-            made: PreTrainedModel = auto.from_config(
+            built: PreTrainedModel = auto.from_config(
                 copy.deepcopy(config), dtype=dtype, trust_remote_code=trust_remote_code
             )
         # Loading computes the buffers once more, in the default dtype, which shows in half precision.
-        for module in made.modules():
+        for module in built.modules():
             vars(module).pop("_is_hf_initialized", None)
         with quiet(), torch.no_grad():
-            made.initialize_weights()
+            built.initialize_weights()
     except ModelError:
         raise
     except Exception as error:  # building from a configuration can fail in any way
         raise unloadable(model, error) from error
-    made.name_or_path = str(model)
-    made.requires_grad_(False).eval()
-    return made
+    built.name_or_path = str(model)
+    built.requires_grad_(False).eval()
+    return built
 
 
 def _check_files(model: PreTrainedModel, weights: StoredWeights) -> None:
@@ -147,7 +147,7 @@ def _check_files(model: PreTrainedModel, weights: StoredWeights) -> None:
     weights.refuse_lacking(
         [name for name in missing if partners.get(name, name) in missing and not any(p.search(name) for p in ignored)]
     )
-    strange = [key for key, one in weights.tensors.items() if not one.targets]
+    strange = [key for key, tensor in weights.tensors.items() if not tensor.targets]
     check_weights(str(model.name_or_path), model, {"unexpected_keys": strange})
 
 
@@ -170,14 +170,15 @@ def _put_the_rest(stack: BlockStack, weights: StoredWeights, device: torch.devic
     names = set(model.state_dict())
     wanted = {name for name in names if outside(name)}
     # Of two tied weights the files may hold either one.
-    wanted |= {one for pair in tied.items() if wanted.intersection(pair) for one in pair}
-    weights.put([key for key, one in weights.tensors.items() if one.targets & wanted])
+    wanted |= {name for pair in tied.items() if wanted.intersection(pair) for name in pair}
+    weights.put([key for key, tensor in weights.tensors.items() if tensor.targets & wanted])
     with quiet():
         model.tie_weights(missing_keys=set(weights.missing(names)), recompute_mapping=False)
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
-    lacking = [name for name, one in model.named_parameters(remove_duplicate=False) if outside(name) and one.is_meta]
+    parameters = model.named_parameters(remove_duplicate=False)
+    lacking = [name for name, parameter in parameters if outside(name) and parameter.is_meta]
     weights.refuse_lacking(lacking)
     refuse_non_finite_weights(model)
 
@@ -204,7 +205,7 @@ class StreamedBlocks:
         self.directory, self.tensors = weights.directory, weights.tensors
         self._keys = [weights.keys(self._prefix(index)) for index in range(len(stack))]
         inside = [{key: weights.tensors[key] for key in keys} for keys in self._keys]
-        self.block_bytes = sum(one.bytes for tensors in inside for one in tensors.values()) // len(inside)
+        self.block_bytes = sum(tensor.bytes for tensors in inside for tensor in tensors.values()) // len(inside)
         on_gpu = weights.device.type == "cuda"
         self._ahead: Ahead = CopyAhead(inside, weights.device) if on_gpu else ReadAhead(inside)
         self._meta = [dict(block.named_parameters(remove_duplicate=False)) for block in stack]
@@ -220,8 +221,8 @@ class StreamedBlocks:
         """
         begin = f"{self._stack.path}."
         parameters = self._stack.model.named_parameters(remove_duplicate=False)
-        unread = {name for name, one in parameters if one.is_meta and not name.startswith(begin)}
-        self._weights.refuse_non_finite([key for key, one in self.tensors.items() if one.targets & unread])
+        unread = {name for name, parameter in parameters if parameter.is_meta and not name.startswith(begin)}
+        self._weights.refuse_non_finite([key for key, tensor in self.tensors.items() if tensor.targets & unread])
 
     def _prefix(self, index: int) -> str:
         return f"{self._stack.path}.{index}."
@@ -283,7 +284,7 @@ class StreamedBlocks:
             self._weights.put(self._keys[index], copies)
         finally:
             self._versions[index] = _versions(block)
-        unread = [f"{self._prefix(index)}{name}" for name, one in block.named_parameters() if one.is_meta]
+        unread = [f"{self._prefix(index)}{name}" for name, parameter in block.named_parameters() if parameter.is_meta]
         self._weights.refuse_lacking(unread)
         refuse_non_finite_weights(model, inside=self._prefix(index))
 
@@ -307,4 +308,4 @@ class StreamedBlocks:
 
 def _versions(block: nn.Module) -> dict[str, int]:
     """Return how often each parameter of a block was written to."""
-    return {name: one._version for name, one in block.named_parameters(remove_duplicate=False)}
+    return {name: parameter._version for name, parameter in block.named_parameters(remove_duplicate=False)}

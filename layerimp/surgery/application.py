@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def put_in_place(
-    stack: BlockStack, found: Shortened, blocks: Sequence[nn.Module], rows: Sequence[int], undo: ExitStack
+    stack: BlockStack, shortened: Shortened, blocks: Sequence[nn.Module], rows: Sequence[int], undo: ExitStack
 ) -> None:
     """Change a model in place into the one that its shortened configuration describes.
 
@@ -33,26 +33,26 @@ def put_in_place(
         undo: The stack that receives the functions to undo the changes.
     """
     model, count = stack.model, len(stack)
-    for (new, name), value in found.attributes.items():
+    for (new, name), value in shortened.attributes.items():
         _set(blocks[new], name, value, undo)
-    for new, name in _acquired(stack, blocks, found):
+    for new, name in _acquired(stack, blocks, shortened):
         _set(blocks[new], name, new, undo)
-    for name, value in found.outside.items():
+    for name, value in shortened.outside.items():
         _set(model, name, value, undo)
-    for path, axis in found.tables.items():
+    for path, axis in shortened.tables.items():
         _exchange(model, path, _sliced(attrgetter(path)(model), axis, rows, count), undo)
-    for path in found.parallel:
+    for path in shortened.parallel:
         modules: Any = model.get_submodule(path)
         _exchange(model, path, nn.ModuleList(modules[row] for row in rows), undo)
     listed = nn.ModuleList(blocks)
     listed.training = model.training  # not by train(), which would change the blocks too
     _exchange(model, stack.path, listed, undo)
-    _describe(model, found, undo)
+    _describe(model, shortened, undo)
 
 
-def _acquired(stack: BlockStack, blocks: Sequence[nn.Module], found: Shortened) -> Iterator[tuple[int, str]]:
+def _acquired(stack: BlockStack, blocks: Sequence[nn.Module], shortened: Shortened) -> Iterator[tuple[int, str]]:
     """Yield attributes to change, as (new block, path), in parts that the model replaced after it was built."""
-    known = {name for _, name in found.attributes}
+    known = {name for _, name in shortened.attributes}
     held = [facts(block) for block in stack]
     names = {name for name in held[0] if name not in known and type(held[0][name]) is int}
     own = [name for name in names if all(of.get(name) == index for index, of in enumerate(held))]
@@ -85,9 +85,9 @@ def _exchange(module: nn.Module, path: str, value: object, undo: ExitStack) -> N
     setattr(part, name, value)
 
 
-def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None:
+def _describe(model: PreTrainedModel, shortened: Shortened, undo: ExitStack) -> None:
     """Give the model the configurations and the lists of tied weights of the meta model."""
-    for config, target in _pairs(model.config, found.config):
+    for config, target in _pairs(model.config, shortened.config):
         undo.callback(_restore, config, dict(vars(config)))
         changed = {
             name: value
@@ -95,7 +95,7 @@ def _describe(model: PreTrainedModel, found: Shortened, undo: ExitStack) -> None
             if (name[0] != "_" or name == "_heterogeneity_spec") and not hasattr(value, "to_diff_dict")
         }
         vars(config).update({n: v for n, v in changed.items() if n not in vars(config) or vars(config)[n] != v})
-    fresh = dict(found.meta_model.named_modules())
+    fresh = dict(shortened.meta_model.named_modules())
     for path, module in model.named_modules():
         for name in ("_tied_weights_keys", "all_tied_weights_keys"):
             other = vars(fresh[path]).get(name) if path in fresh else None

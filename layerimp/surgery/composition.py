@@ -33,7 +33,7 @@ def composed(attention: nn.Module, mlp: nn.Module, halves: tuple[Halves, Halves]
     Raises:
         SurgeryError: the two blocks are not divided in the same way, or lie on different devices.
     """
-    old, new = (one.mlp for one in halves)
+    old, new = (half.mlp for half in halves)
     taken = {path for path in new if not in_mlp(path, old) and _has(attention, path)}
     if taken or any(parts_both(path, old | new) for path in old | new):
         raise SurgeryError("hold their attention and their MLP in different forms")
@@ -60,7 +60,7 @@ def composed(attention: nn.Module, mlp: nn.Module, halves: tuple[Halves, Halves]
 
 def parts_both(path: str, mlp: Collection[str]) -> bool:
     """Whether a module, by its path in a block, contains parts of both halves: it contains paths of the MLP half."""
-    return any(path in _above(one) for one in mlp)
+    return any(path in _above(name) for name in mlp)
 
 
 def _above(path: str) -> list[str]:
@@ -91,7 +91,7 @@ def _copied(module: nn.Module) -> nn.Module:
     for name, value in vars(module).items():
         if isinstance(value, types.MethodType) and value.__self__ is module:
             vars(copied)[name] = types.MethodType(value.__func__, copied)
-        elif isinstance(value, functools.partial) and any(one is module for one in value.args):  # a hook of accelerate
-            args = (copied if one is module else one for one in value.args)
+        elif isinstance(value, functools.partial) and any(part is module for part in value.args):  # of accelerate
+            args = (copied if part is module else part for part in value.args)
             vars(copied)[name] = functools.update_wrapper(functools.partial(value.func, *args, **value.keywords), value)
     return copied

@@ -107,7 +107,7 @@ class Rewrites:
             if any(path[0] == name for path in done) or name in COMMON or not COUNTS_LAYERS.search(name):
                 continue
             if type(value) is int:
-                if value == self.count or (0 < value < self.count and any(_parts(one, value) for one in lists)):
+                if value == self.count or (0 < value < self.count and any(_parts(entries, value) for entries in lists)):
                     yield (name,), sum(index < value for index in self.kept)
             elif isinstance(value, list | tuple) and value and self._names_blocks(value):
                 yield (name,), [new for new, old in enumerate(self.kept) if old in value]
@@ -137,9 +137,9 @@ def write(part: dict[str, Any], fields: Fields) -> None:
         holder[path[-1]] = copy.deepcopy(value)
 
 
-def _parts(one: Sequence[Any], value: int) -> bool:
+def _parts(entries: Sequence[Any], value: int) -> bool:
     """Whether the first `value` entries of a list are equal, and the next entry is different."""
-    return len({str(entry) for entry in one[:value]}) == 1 and str(one[value]) != str(one[value - 1])
+    return len({str(entry) for entry in entries[:value]}) == 1 and str(entries[value]) != str(entries[value - 1])
 
 
 def _expanded(value: list[Any]) -> list[Any] | None:

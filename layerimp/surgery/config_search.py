@@ -109,26 +109,26 @@ class _Search:
         while best.misfit and (better := self._improved(fields, best)):
             fields, best = better
         if best.misfit:
-            raise SurgeryError(self._told(best))
+            raise SurgeryError(self._why_unfit(best))
         return self._consistent(fields, best)
 
     def _start(self) -> tuple[Fields, Shortened]:
         """Shorten the lists and mappings, and choose the best field among those that may count the blocks."""
         part = self._part(self.whole)
         listed = {(name,): new for name, old in part.items() if (new := self.rewrites[0].listed(name, old)) is not None}
-        found: list[tuple[Fields, Shortened]] = []
+        starts: list[tuple[Fields, Shortened]] = []
         for left_out, counted in product(((), *listed), list(self._counts())):
-            if left_out and found:
+            if left_out and starts:
                 break  # if a list has this length by chance, shortening it would make every meta model fail
             fields = {path: new for path, new in listed.items() if path != left_out} | counted
             tried = self._try(fields)
             if tried is not None:
-                found.append((fields, tried))
+                starts.append((fields, tried))
                 if not tried.misfit:
                     return fields, tried
-        if not found:
+        if not starts:
             raise SurgeryError(self.error or f"{self.name} has no field that counts its {self.count} blocks")
-        return min(found, key=lambda pair: pair[1].misfit)
+        return min(starts, key=lambda pair: pair[1].misfit)
 
     def _counts(self) -> Iterator[Fields]:
         """Yield the fields that may count the blocks, beginning with the one whose name says so."""
@@ -159,11 +159,11 @@ class _Search:
     def _candidates(self) -> Iterator[tuple[FieldPath, Any, Any]]:
         """Yield fields with their values and possible new values."""
         # Likely values of all fields come first, and among them fields whose name mentions layers.
-        known = sorted(leaves(self._part(self.whole)), key=lambda one: not COUNTS_LAYERS.search(one[0][-1]))
-        for (path, value), one in product(known, self.rewrites):
-            yield from ((path, value, candidate) for candidate in one.candidates(value))
-        for (path, value), one in product(known, self.rewrites[1:]):
-            if isinstance(value, dict) and (listed := one.listed(path[-1], value)) is not None:
+        known = sorted(leaves(self._part(self.whole)), key=lambda pair: not COUNTS_LAYERS.search(pair[0][-1]))
+        for (path, value), rewrite in product(known, self.rewrites):
+            yield from ((path, value, candidate) for candidate in rewrite.candidates(value))
+        for (path, value), rewrite in product(known, self.rewrites[1:]):
+            if isinstance(value, dict) and (listed := rewrite.listed(path[-1], value)) is not None:
                 yield path, value, listed
         for path, value in known:
             yield from ((path, value, candidate) for candidate in self.rewrites[0].periods(value))
@@ -173,7 +173,7 @@ class _Search:
 
         A meta model shows whether a field has an effect.
         """
-        followers = (one.followers(self._part(self.whole), fields) for one in self.rewrites)
+        followers = (rewrite.followers(self._part(self.whole), fields) for rewrite in self.rewrites)
         for path, follower in chain.from_iterable(followers):
             changed = {**fields, path: follower}
             tried = self._try(changed)
@@ -198,45 +198,45 @@ class _Search:
         if len(blocks) != len(self.kept):
             self.error = self.error or f"{self.name} builds {len(blocks)} blocks where {len(self.kept)} are kept"
             return None
-        found = Shortened(config, meta_model)
-        self._compare_blocks(found, [facts(block) for block in blocks])
-        self._compare_rest(found)
-        return found
+        shortened = Shortened(config, meta_model)
+        self._compare_blocks(shortened, [facts(block) for block in blocks])
+        self._compare_rest(shortened)
+        return shortened
 
-    def _compare_blocks(self, found: Shortened, after: list[Facts]) -> None:
+    def _compare_blocks(self, shortened: Shortened, after: list[Facts]) -> None:
         for new, name, was, now, follows in self.kept.compare(after):
             if follows:
-                found.attributes[new, name] = now
+                shortened.attributes[new, name] = now
             else:
-                found.left.append(
+                shortened.left.append(
                     f"{self.kept.named(new)} cannot become block {new} of {self.name}: "
                     f"its {name} would change from {was} to {now}"
                 )
 
-    def _compare_rest(self, found: Shortened) -> None:
+    def _compare_rest(self, shortened: Shortened) -> None:
         """Compare the rest of the model: attributes, further lists and tables may change; classes must not."""
-        after_lists = lists_of(found.meta_model)
+        after_lists = lists_of(shortened.meta_model)
         for path, length in self.before.lists.items():
             other = after_lists.get(path)
             if path == self.stack.path or path.startswith(f"{self.stack.path}.") or other is None:
                 continue
             if length == self.count and other == len(self.kept) < self.count:
-                found.parallel.append(path)
-        rest = facts(found.meta_model, without=self.stack.path)
-        beside = tuple(f"{path}." for path in found.parallel)
+                shortened.parallel.append(path)
+        rest = facts(shortened.meta_model, without=self.stack.path)
+        beside = tuple(f"{path}." for path in shortened.parallel)
         for name in sorted(self.before.rest.keys() | rest.keys()):
             was, now = self.before.rest.get(name), rest.get(name)
             if same(was, now) or (beside and name.startswith(beside)):
                 continue
             axis = _sliced_axis(was, now, self.count, len(self.kept))
             if axis is not None:
-                found.tables[name] = axis
-            elif name in rest and _is_attribute(found.meta_model, name):
-                found.outside[name] = now
+                shortened.tables[name] = axis
+            elif name in rest and _is_attribute(shortened.meta_model, name):
+                shortened.outside[name] = now
             elif name not in rest and name not in self.before.names:
                 continue  # only the removed blocks used it
             else:
-                found.beside.append(f"{name} would change from {was} to {now}")
+                shortened.beside.append(f"{name} would change from {was} to {now}")
 
     def _part(self, whole: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of that part of the configuration which counts the blocks."""
@@ -247,7 +247,7 @@ class _Search:
         cause = cause if len(cause) <= 200 else f"{cause[:200]} ..."
         return SurgeryError(f"{self.name} cannot be built from its shortened configuration: {cause}")
 
-    def _told(self, best: Shortened) -> str:
+    def _why_unfit(self, best: Shortened) -> str:
         if not best.left:
             return (
                 f"blocks cannot be removed from {self.name}: its {best.beside[0]}, because it depends on their number"
@@ -273,11 +273,11 @@ def _sliced_axis(was: object, now: object, count: int, kept: int) -> int | None:
         return None
     if not all(type(size) is int for size in (*was, *now)):
         return None
-    axes = [axis for axis, (one, other) in enumerate(zip(was, now, strict=True)) if one != other]
+    axes = [axis for axis, (before, after) in enumerate(zip(was, now, strict=True)) if before != after]
     if len(axes) != 1:
         return None
-    one, other = was[axes[0]], now[axes[0]]
-    return axes[0] if one % count == 0 and one // count * kept == other else None
+    before, after = was[axes[0]], now[axes[0]]
+    return axes[0] if before % count == 0 and before // count * kept == after else None
 
 
 def _is_attribute(model: nn.Module, name: str) -> bool:

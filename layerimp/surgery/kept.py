@@ -34,7 +34,7 @@ class KeptBlocks:
     def __init__(self, pairs: Sequence[Pair], before: Sequence[Facts], halves: Mapping[int, Halves]) -> None:
         self._pairs, self._before, self._halves = pairs, before, halves
         self._count = len(before)
-        self.by: dict[Part, list[int]] = {"attn": [one for one, _ in pairs], "mlp": [other for _, other in pairs]}
+        self.by: dict[Part, list[int]] = {"attn": [first for first, _ in pairs], "mlp": [last for _, last in pairs]}
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -86,8 +86,8 @@ class KeptBlocks:
         attention, mlp = self._pairs[new]
         if attention == mlp:
             return set(self._before[attention])
-        found = {name for name in self._before[attention] if not in_mlp(name, self._halves[attention].mlp)}
-        return found | {name for name in self._before[mlp] if in_mlp(name, self._halves[mlp].mlp)}
+        names = {name for name in self._before[attention] if not in_mlp(name, self._halves[attention].mlp)}
+        return names | {name for name in self._before[mlp] if in_mlp(name, self._halves[mlp].mlp)}
 
     def _parts(self, new: int, name: str) -> tuple[Part, ...]:
         """Return the half that a fact of a kept block belongs to; both if a module contains parts of both."""
@@ -122,18 +122,18 @@ class KeptBlocks:
             return True
         if 0 <= now < len(kept) and kept[now] == was:
             return True
-        told = {index: known[name] for index, known in enumerate(self._before) if name in known}
-        values = [value for value in told.values() if isinstance(value, int)]
-        if len(values) < 2 or len(values) < len(told):
+        by_block = {index: known[name] for index, known in enumerate(self._before) if name in known}
+        values = [value for value in by_block.values() if isinstance(value, int)]
+        if len(values) < 2 or len(values) < len(by_block):
             return False
         if values == list(range(values[0], values[0] + len(values))):  # a position among the blocks of one kind
-            left = [index for index in told if index in kept]
+            left = [index for index in by_block if index in kept]
             if now == values[0] + left.index(old):
                 return True
-        (first, one), (second, two) = list(zip(told, values, strict=True))[:2]
-        slope = (two - one) // (second - first)
-        line = [one + slope * (index - first) for index in told]
-        return slope > 0 and values == line and now == one + slope * (new - first)
+        (first, first_value), (second, second_value) = list(zip(by_block, values, strict=True))[:2]
+        slope = (second_value - first_value) // (second - first)
+        line = [first_value + slope * (index - first) for index in by_block]
+        return slope > 0 and values == line and now == first_value + slope * (new - first)
 
 
 def same(was: object, now: object) -> bool:

@@ -76,22 +76,22 @@ class Builder:
             path: The path of the list of blocks.
         """
         key = (self._kind, type(config), config.to_json_string(), path, torch.get_default_dtype())
-        found = _DESCRIBED.pop(key, None)
-        if found is None:
+        description = _DESCRIBED.pop(key, None)
+        if description is None:
             built = self.build(config)
             classes = (f"{part}.class" for part, _ in built.named_modules())
-            found = Description(
+            description = Description(
                 blocks=[facts(block) for block in blocks_of(built, path)],
                 rest=facts(built, without=path),
                 names=frozenset((*built.state_dict(), *classes)),
                 lists=lists_of(built),
                 constants=bool(self._constants),
             )
-        _DESCRIBED[key] = found  # as the last one used
+        _DESCRIBED[key] = description  # as the last one used
         while len(_DESCRIBED) > _KEPT:
             _DESCRIBED.pop(next(iter(_DESCRIBED)))
-        self._constants = found.constants
-        return found
+        self._constants = description.constants
+        return description
 
     def _build(self, config: PretrainedConfig, context: AbstractContextManager[Any]) -> PreTrainedModel:
         with quiet(), context:
@@ -130,8 +130,8 @@ class _WithoutWeights(TorchFunctionMode):
 
 def blocks_of(model: nn.Module, path: str) -> list[nn.Module]:
     """Return the modules of the list at `path`; empty if a model has no list there."""
-    found = dict(model.named_modules(remove_duplicate=False)).get(path)
-    return list(found) if isinstance(found, nn.ModuleList) else []
+    module = dict(model.named_modules(remove_duplicate=False)).get(path)
+    return list(module) if isinstance(module, nn.ModuleList) else []
 
 
 def lists_of(model: nn.Module) -> dict[str, int]:
@@ -141,28 +141,28 @@ def lists_of(model: nn.Module) -> dict[str, int]:
 
 def facts(module: nn.Module, *, without: str = "") -> Facts:
     """Return the facts of a module by path, without those of the list of modules at `without`."""
-    found: Facts = {}
+    by_path: Facts = {}
     for path, part in module.named_modules(remove_duplicate=False):
         if without and path.startswith(f"{without}."):
             continue
         prefix = f"{path}." if path else ""
-        found[f"{prefix}class"] = type(part).__name__
+        by_path[f"{prefix}class"] = type(part).__name__
         for name, value in vars(part).items():
             if name[0] == "_" or name == "training":
                 continue
             if _plain(value):
-                found[prefix + name] = tuple(value) if isinstance(value, list) else value
+                by_path[prefix + name] = tuple(value) if isinstance(value, list) else value
             elif isinstance(value, dict) and value and all(type(key) is int for key in value):
-                found[prefix + name] = value  # a mapping from block indices
+                by_path[prefix + name] = value  # a mapping from block indices
         for name, parameter in part.named_parameters(recurse=False):
-            found[prefix + name] = tuple(parameter.shape)
+            by_path[prefix + name] = tuple(parameter.shape)
         for name, buffer in part.named_buffers(recurse=False):
-            found[prefix + name] = tuple(buffer.shape)
+            by_path[prefix + name] = tuple(buffer.shape)
             if name in part._non_persistent_buffers_set and not buffer.is_meta:
-                found[f"{prefix}{name} (values)"] = hashlib.sha256(
+                by_path[f"{prefix}{name} (values)"] = hashlib.sha256(
                     buffer.detach().cpu().float().numpy().tobytes()
                 ).hexdigest()[:12]
-    return found
+    return by_path
 
 
 def _plain(value: object) -> bool:
