@@ -18,10 +18,10 @@ def expanded(path: str | Path) -> Path:
     Raises:
         OptionError: a part of the path is too long for the name of a file.
     """
-    found = Path(os.path.expanduser(path))
-    if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST for part in found.parts):
+    full = Path(os.path.expanduser(path))
+    if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST for part in full.parts):
         raise OptionError(f"{str(path)[:40]!r}... is too long: the name of a file has at most {LONGEST} bytes")
-    return found
+    return full
 
 
 def last_name(path: str | Path) -> str:

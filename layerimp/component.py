@@ -17,10 +17,10 @@ class Plain(BaseModel):
     @field_validator("*", mode="wrap")
     @classmethod
     def _true_is_no_number(cls, value: Any, read: Callable[[Any], Any]) -> Any:
-        found = read(value)
-        if (wrong := _taken_for_a_number(value, found)) is not None:
+        result = read(value)
+        if (wrong := _taken_for_a_number(value, result)) is not None:
             raise ValueError(f"a number is needed, and {str(wrong).lower()} is none")
-        return found
+        return result
 
 
 def _taken_for_a_number(given: Any, read: Any) -> bool | None:

@@ -194,9 +194,9 @@ def cause(error: BaseException) -> str:
 
     The class is put before the message of a `KeyError`, which is only the key, and of errors without a message.
     """
-    said = []
+    lines = []
     for line in filter(None, map(str.strip, str(error).splitlines())):
-        said.append(line)
+        lines.append(line)
         if not line.endswith((":", ",")):
             break
-    return " ".join(said) if said and not isinstance(error, KeyError) else one_line(error).rstrip(": ")
+    return " ".join(lines) if lines and not isinstance(error, KeyError) else one_line(error).rstrip(": ")

@@ -150,11 +150,11 @@ class Reading:
 
     def __add__(self, other: Reading) -> Reading:
         """Return both together."""
-        return Reading(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+        return Reading(*(own + more for own, more in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: float) -> Reading:
         """Return the same, several times."""
-        return Reading(*(times * one for one in astuple(self)))
+        return Reading(*(times * count for count in astuple(self)))
 
 
 def retention(original: Metric, pruned: Metric) -> float | None:

@@ -295,7 +295,7 @@ class Healer(Component):
             PluginError: they are not one for each gap.
         """
         repairs = self.heal(case)
-        if not isinstance(repairs, list | tuple) or not all(isinstance(one, Repair) for one in repairs):
+        if not isinstance(repairs, list | tuple) or not all(isinstance(repair, Repair) for repair in repairs):
             raise PluginError("heal() does not give a list of Repair")
         if [repair.gap for repair in repairs] != list(case.gaps):
             raise PluginError(

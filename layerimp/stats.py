@@ -57,8 +57,8 @@ def products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     dtype = torch.promote_types(working_dtype(x.dtype), working_dtype(y.dtype))
     total, magnitude = (torch.zeros((), dtype=torch.float64, device=x.device) for _ in range(2))
-    for one, other in zip(chunks(x), chunks(y), strict=True):
-        product = one.to(dtype) * other
+    for left, right in zip(chunks(x), chunks(y), strict=True):
+        product = left.to(dtype) * right
         total += product.sum(dim=-1).sum(dtype=torch.float64)
         magnitude += product.abs_().sum(dim=-1).sum(dtype=torch.float64)
     return total, magnitude

@@ -74,10 +74,10 @@ def sublayers_of(step: Step) -> tuple[Sublayer, ...]:
         if block is None or isinstance(step, bool):
             raise OptionError(f"{step!r} is no step: write a block as a number, and a seam as a text such as '17/18'")
         return Sublayer(block, "attn"), Sublayer(block, "mlp")
-    found: list[Sublayer] = []
+    sublayers: list[Sublayer] = []
     for part in step.split(","):
-        found += _read(part)
-    return tuple(sorted(found))
+        sublayers += _read(part)
+    return tuple(sorted(sublayers))
 
 
 def checked_cuts(cuts: str) -> Cuts:
@@ -123,10 +123,10 @@ def read_steps(text: str, *, what: str = "--blocks") -> list[Step]:
             steps.append(step_of(read))
             continue
         single += read
-        gone = removed_by(steps)
-        if overlap := gone.intersection(single):
+        removed = removed_by(steps)
+        if overlap := removed.intersection(single):
             raise OptionError(_overlap(part, steps, min(overlap)))
-        if len(set(single)) == len(single) and _takes_turns(gone | set(single)):
+        if len(set(single)) == len(single) and _takes_turns(removed | set(single)):
             steps += paired(single, after=steps)
             single = []
     if single:
@@ -143,8 +143,8 @@ def checked_steps(steps: Iterable[Step], num_blocks: int, *, what: str = "block"
     """
     if not isinstance(steps, Iterable):
         raise OptionError(f"steps are given as a list, such as [5, '17/18'], got {steps!r}")
-    found: list[Step] = []
-    gone: set[Sublayer] = set()
+    checked: list[Step] = []
+    removed: set[Sublayer] = set()
     for step in read_steps(steps, what=f"{what}s") if isinstance(steps, str) else steps:
         parts = sublayers_of(step)
         if len(parts) > 2:
@@ -155,13 +155,13 @@ def checked_steps(steps: Iterable[Step], num_blocks: int, *, what: str = "block"
                 raise OptionError(
                     f"{what} {part.block}{where} does not exist: the model has blocks 0 to {num_blocks - 1}"
                 )
-        if overlap := gone.intersection(parts):
-            raise OptionError(_overlap(step, found, min(overlap), what=what))
-        if len(set(parts)) != 2 or not _takes_turns(gone | set(parts)):
+        if overlap := removed.intersection(parts):
+            raise OptionError(_overlap(step, checked, min(overlap), what=what))
+        if len(set(parts)) != 2 or not _takes_turns(removed | set(parts)):
             raise OptionError(_unpaired(parts))
-        found.append(step_of(parts))
-        gone |= set(parts)
-    return tuple(found)
+        checked.append(step_of(parts))
+        removed |= set(parts)
+    return tuple(checked)
 
 
 def removed_by(steps: Iterable[Step]) -> frozenset[Sublayer]:
@@ -182,17 +182,17 @@ def untouched(steps: Iterable[Step], num_blocks: int) -> list[int]:
 
 def kept_halves(steps: Iterable[Step], num_blocks: int) -> list[tuple[int, int]]:
     """Return the blocks that are left, each as the pair of blocks that its attention and its MLP come from."""
-    gone = removed_by(steps)
+    removed = removed_by(steps)
     attention, mlp = (
-        [index for index in range(num_blocks) if Sublayer(index, part) not in gone] for part in ("attn", "mlp")
+        [index for index in range(num_blocks) if Sublayer(index, part) not in removed] for part in ("attn", "mlp")
     )
     return list(zip(attention, mlp, strict=True))
 
 
 def left(removed: Iterable[Step], num_blocks: int) -> list[Sublayer]:
     """Return the sublayers that are left without the steps `removed`, in depth order."""
-    gone = removed_by(removed)
-    return [one for one in map(Sublayer.at, range(2 * num_blocks)) if one not in gone]
+    absent = removed_by(removed)
+    return [sublayer for sublayer in map(Sublayer.at, range(2 * num_blocks)) if sublayer not in absent]
 
 
 def candidates(removed: Iterable[Step], num_blocks: int, cuts: Cuts = "blocks") -> tuple[list[Step], list[Step]]:
@@ -217,7 +217,7 @@ def candidates(removed: Iterable[Step], num_blocks: int, cuts: Cuts = "blocks") 
 def sublayer_units(removed: Iterable[Step], num_blocks: int) -> tuple[list[Step], list[Step]]:
     """Return the attentions and the MLPs that are left, such as `7.attn` and `7.mlp`. None can be removed alone."""
     row = left(removed, num_blocks)
-    attention, mlp = ([str(one) for one in row if one.part == part] for part in ("attn", "mlp"))
+    attention, mlp = ([str(sublayer) for sublayer in row if sublayer.part == part] for part in ("attn", "mlp"))
     return list(attention), list(mlp)
 
 
@@ -229,11 +229,11 @@ def simplest(steps: Iterable[Step]) -> list[Step]:
 def runs_of(sublayers: Collection[Sublayer]) -> Iterator[tuple[Sublayer, ...]]:
     """Yield sublayers as runs of neighbours, in depth order."""
     run: list[Sublayer] = []
-    for one in sorted(sublayers):
-        if run and one.depth != run[-1].depth + 1:
+    for sublayer in sorted(sublayers):
+        if run and sublayer.depth != run[-1].depth + 1:
             yield tuple(run)
             run = []
-        run.append(one)
+        run.append(sublayer)
     if run:
         yield tuple(run)
 
@@ -261,7 +261,7 @@ def paired(sublayers: Collection[Sublayer], after: Iterable[Step] = ()) -> list[
             raise OptionError(_unpaired(missing))
         steps.append(step_of(pair))
         out.update(pair)
-        missing = [one for one in missing if one not in pair]
+        missing = [sublayer for sublayer in missing if sublayer not in pair]
     return steps
 
 
@@ -303,14 +303,14 @@ def _read(text: str) -> list[Sublayer]:
         if second != first + 1:
             raise OptionError(f"{part} is no seam, which lies between neighbours such as {first}/{first + 1}")
         return [Sublayer(first, "mlp"), Sublayer(second, "attn")]
-    if one := _SUBLAYER.fullmatch(part):
-        return [Sublayer(int(one[1]), "attn" if one[2] == "attn" else "mlp")]
+    if match := _SUBLAYER.fullmatch(part):
+        return [Sublayer(int(match[1]), "attn" if match[2] == "attn" else "mlp")]
     raise OptionError(f"{text!r} is no block (5), no range (8-10), no seam (17/18) and no sublayer (7.mlp)")
 
 
-def _takes_turns(gone: Collection[Sublayer]) -> bool:
+def _takes_turns(removed: Collection[Sublayer]) -> bool:
     """Whether attention and MLP alternate in what is left, whatever the number of blocks."""
-    return all(len(run) % 2 == 0 for run in runs_of(gone))
+    return all(len(run) % 2 == 0 for run in runs_of(removed))
 
 
 def _unpaired(parts: Sequence[Sublayer]) -> str:
@@ -326,5 +326,5 @@ def _overlap(step: Step, earlier: Sequence[Step], part: Sublayer, *, what: str =
     """Say why a step cannot follow others that have removed a part of it."""
     if step in earlier and isinstance(step, int):
         return f"{what} {step} is named twice"
-    first = next(one for one in earlier if part in sublayers_of(one))
+    first = next(other for other in earlier if part in sublayers_of(other))
     return f"{first} and {step} both remove {part}"

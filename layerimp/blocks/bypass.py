@@ -34,14 +34,14 @@ def bypassed(stack: BlockStack, steps: Sequence[Step], *, idle: bool = False) ->
         ModelError: one half of a block has to be bypassed, but the block cannot be divided.
         NonFiniteError: a block puts out a NaN or an infinity in the trial that looks for its halves.
     """
-    gone = removed_by(steps)
-    whole = {block for block, part in gone if part == "attn" and Sublayer(block, "mlp") in gone}
+    removed = removed_by(steps)
+    whole = {block for block, part in removed if part == "attn" and Sublayer(block, "mlp") in removed}
     halved = halves_of(stack, touched_by(steps) - whole)
     with ExitStack() as undo:
         for index in sorted(whole):
             undo.enter_context(computing(stack[index], _passing_by(stack[index].forward, idle)))
         for index, halves in halved.items():
-            without = without_attention if Sublayer(index, "attn") in gone else _without_mlp
+            without = without_attention if Sublayer(index, "attn") in removed else _without_mlp
             undo.enter_context(without(stack[index], halves))
         yield
 

@@ -92,7 +92,7 @@ def require_finite(values: Tensor, whose: str) -> None:
         raise NonFiniteError(f"{whose} puts out a NaN or an infinity on a few tokens")
 
 
-def deviation(expected: Tensor, found: Tensor | None, dtype: torch.dtype | None = None) -> float:
+def deviation(expected: Tensor, actual: Tensor | None, dtype: torch.dtype | None = None) -> float:
     """Return the largest difference, in roundings at the scale of the largest value; infinite if there is a NaN.
 
     Args:
@@ -100,10 +100,10 @@ def deviation(expected: Tensor, found: Tensor | None, dtype: torch.dtype | None 
         found: The values found; None if there are none.
         dtype: The dtype of the computation; by default that of `expected`. Generation widens logits to float32.
     """
-    if found is None or expected.shape != found.shape:
+    if actual is None or expected.shape != actual.shape:
         return math.inf
     scale = float(expected.abs().max()) * torch.finfo(dtype or expected.dtype).eps
-    off = float((expected.double() - found.double()).abs().max())
+    off = float((expected.double() - actual.double()).abs().max())
     return off / max(scale, 1e-300) if math.isfinite(off) else math.inf
 
 
@@ -114,8 +114,8 @@ def first_difference(model: PreTrainedModel, other: PreTrainedModel) -> str | No
     """
     ours, theirs = stored_tensors(model), stored_tensors(other)
     for path, tensor in ours.items():
-        found = theirs.get(path)
-        if found is None or found.shape != tensor.shape or not torch.equal(_bits(tensor.to(found.dtype)), _bits(found)):
+        their = theirs.get(path)
+        if their is None or their.shape != tensor.shape or not torch.equal(_bits(tensor.to(their.dtype)), _bits(their)):
             return path
     return next((path for path in theirs if path not in ours), None)
 

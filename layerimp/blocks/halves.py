@@ -42,8 +42,8 @@ def find_halves(stack: BlockStack) -> list[Halves | Whole]:
     examine: Callable[[Trial, Record], Halves | Whole | None] = partial(
         _halves, crossing=bool(stack.model.config.is_encoder_decoder)
     )
-    found = cast("list[Halves | Whole | None]", examined(stack, examine))
-    return [one or nothing for one in found]
+    results = cast("list[Halves | Whole | None]", examined(stack, examine))
+    return [halves or nothing for halves in results]
 
 
 def halves_of(stack: BlockStack, blocks: Collection[int]) -> dict[int, Halves]:
@@ -56,7 +56,7 @@ def halves_of(stack: BlockStack, blocks: Collection[int]) -> dict[int, Halves]:
     if not blocks:
         return {}
     known = find_halves(stack)
-    found = {}
+    divided = {}
     for index in sorted(blocks):
         halves = known[index]
         if isinstance(halves, Whole):
@@ -64,8 +64,8 @@ def halves_of(stack: BlockStack, blocks: Collection[int]) -> dict[int, Halves]:
                 f"block {index} of {type(stack.model).__name__} cannot be divided into attention and MLP: "
                 f"{halves.reason}"
             )
-        found[index] = halves
-    return found
+        divided[index] = halves
+    return divided
 
 
 def _halves(trial: Trial, record: Record, *, crossing: bool = False) -> Halves | Whole | None:
@@ -75,23 +75,23 @@ def _halves(trial: Trial, record: Record, *, crossing: bool = False) -> Halves |
     since several additions may follow the attention. With `crossing` it is the last place, because a cross-attention
     reads another text.
     """
-    found: list[Halves] = []
+    candidates: list[Halves] = []
     reasons: list[str] = []
     for middle, attention, added_to in _middles(record):
-        halves = _around(trial, record, middle, tuple(one.tap for one in attention))
+        halves = _halves_around(trial, record, middle, tuple(addition.tap for addition in attention))
         if isinstance(halves, Halves):
             if added_to or _carries(trial, halves, middle):
-                found.append(halves)
+                candidates.append(halves)
         else:
             reasons.append(halves.reason)
-    if not found:
+    if not candidates:
         parallel = [] if reasons else Branches(record.events).parallel()
-        if parallel and all(bool(one.event.rows.any()) for one in parallel):
+        if parallel and all(bool(addition.event.rows.any()) for addition in parallel):
             return Whole(_PARALLEL)
         return Whole(reasons[0]) if reasons else None
-    if crossing or len(found) == 1:
-        return found[-1]
-    return next((halves for halves in found if not _attends(trial, halves)), found[-1])
+    if crossing or len(candidates) == 1:
+        return candidates[-1]
+    return next((halves for halves in candidates if not _attends(trial, halves)), candidates[-1])
 
 
 def _middles(record: Record) -> Iterator[tuple[Tensor, list[Addition], bool]]:
@@ -106,7 +106,7 @@ def _middles(record: Record) -> Iterator[tuple[Tensor, list[Addition], bool]]:
         yield additions[0].target.rows, additions, False
 
 
-def _around(trial: Trial, record: Record, middle: Tensor, branches: tuple[Tap, ...]) -> Halves | Whole:
+def _halves_around(trial: Trial, record: Record, middle: Tensor, branches: tuple[Tap, ...]) -> Halves | Whole:
     """Find the halves of a block around a middle [token, feature], or why this is not a middle."""
     if torch.equal(middle, record.events[0].rows):
         return Whole(_PARALLEL)
@@ -132,18 +132,18 @@ def _divides(trial: Trial, halves: Halves, middle: Tensor) -> bool:
     """Whether a block's output depends on nothing but the hidden states in its middle."""
     other = _made_up(middle)
     with _starting_from(trial, halves, other):
-        one, further = trial.run(), trial.run(nudged=True)
-    read = next(event.rows for event in one.events if event.path == halves.reader and event.side == "input")
-    return _close(other, read) and _close(_end(one), _end(further))
+        record, nudged = trial.run(), trial.run(nudged=True)
+    read = next(event.rows for event in record.events if event.path == halves.reader and event.side == "input")
+    return _close(other, read) and _close(_end(record), _end(nudged))
 
 
 def _attends(trial: Trial, halves: Halves) -> bool:
     """Whether a token's output depends on other tokens in the middle of a block."""
     ends = []
-    one = _made_up(trial.run().events[0].rows)
-    other = one.clone()
-    other[0] *= 2
-    for middle in (one, other):
+    first = _made_up(trial.run().events[0].rows)
+    second = first.clone()
+    second[0] *= 2
+    for middle in (first, second):
         with _starting_from(trial, halves, middle):
             ends.append(_end(trial.run()))
     return not _close(*(end[1:] for end in ends))
@@ -151,12 +151,12 @@ def _attends(trial: Trial, halves: Halves) -> bool:
 
 def _carries(trial: Trial, halves: Halves, middle: Tensor) -> bool:
     """Whether a block's output contains its middle itself, not only a norm of it, which would cancel a factor of 2."""
-    one = _made_up(middle)
+    once = _made_up(middle)
     ends = []
-    for start in (one, 2 * one):
+    for start in (once, 2 * once):
         with _starting_from(trial, halves, start):
             ends.append(_end(trial.run()))
-    return float((ends[1] - ends[0]).norm()) > 0.1 * float(one.norm())
+    return float((ends[1] - ends[0]).norm()) > 0.1 * float(once.norm())
 
 
 def _starting_from(trial: Trial, halves: Halves, middle: Tensor) -> AbstractContextManager[None]:
@@ -175,10 +175,10 @@ def _end(record: Record) -> Tensor:
     return record.events[-1].rows
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
+def _close(expected: Tensor, actual: Tensor) -> bool:
     """Whether two tensors are equal up to rounding."""
-    allowed = 1e3 * torch.finfo(other.dtype).eps * one.abs().max()
-    return bool(((one.to(other.dtype) - other).abs() <= allowed).all())
+    allowed = 1e3 * torch.finfo(actual.dtype).eps * expected.abs().max()
+    return bool(((expected.to(actual.dtype) - actual).abs() <= allowed).all())
 
 
 class _Sides:
@@ -201,7 +201,7 @@ class _Sides:
 
     def part(self, module: nn.Module, path: str, record: Record) -> None:
         """Divide a submodule between the halves, according to its calls."""
-        calls = [at for one in module.modules() for at in record.calls.get(one, [])]
+        calls = [at for inner in module.modules() for at in record.calls.get(inner, [])]
         if not calls:
             names = [_joined(path, name) for name, _ in module.named_parameters()]
             if names and self._after_the_middle(names):

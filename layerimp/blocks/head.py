@@ -160,13 +160,13 @@ class Head:
         if self.kind == "label":
             return _log_probs(self.label_logits(output, targets.batch), targets.ids[:, 0])[:, None]
         hidden: Tensor = output[self.field]
-        found = hidden.new_zeros(targets.ids.shape, dtype=working_dtype(hidden.dtype))
+        values = hidden.new_zeros(targets.ids.shape, dtype=working_dtype(hidden.dtype))
         parts = [
             _log_probs(self.token_logits(output, rows), ids) for rows, ids in self._rows(hidden, targets, CHUNK_LOGITS)
         ]
         if parts:
-            found[targets.mask.to(found.device)] = torch.cat(parts).to(found.device)
-        return found
+            values[targets.mask.to(values.device)] = torch.cat(parts).to(values.device)
+        return values
 
     def hits(self, output: ModelOutput, targets: Targets) -> Tensor:
         """Return for each row [row] whether a classifier's prediction is the target.
@@ -208,8 +208,8 @@ class Head:
             with torch.enable_grad():
                 logits = self.label_logits(_with(output, leaves), targets.batch)
             values, slope = _outcome(logits, targets.ids[:, 0], quantity)
-            found = torch.autograd.grad(logits, list(leaves.values()), slope, materialize_grads=True)
-            return values, dict(zip(leaves, found, strict=True))
+            gradients = torch.autograd.grad(logits, list(leaves.values()), slope, materialize_grads=True)
+            return values, dict(zip(leaves, gradients, strict=True))
         hidden: Tensor = output[self.field].detach()
         values_of, parts = [hidden.new_zeros(0, dtype=torch.float64)], [hidden.new_zeros(0, hidden.shape[-1])]
         unembedding = self.unembedding(output) if quantity == "logit" else None
@@ -268,13 +268,13 @@ class Head:
 
     def label_logits(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Return the logits [batch, class], row by row, since some heads find the last token only without padding."""
-        found = []
+        logits = []
         for index, length in enumerate(batch["attention_mask"].sum(dim=1).tolist()):
             row = {field: value[index : index + 1] for field, value in output.items() if isinstance(value, Tensor)}
             row[self.field] = row[self.field][:, :length]
             inputs = {name: batch[name][index : index + 1, :length] for name in ("input_ids", "attention_mask")}
-            found.append(self._logits(_with(output, row), inputs))
-        return torch.cat(found)
+            logits.append(self._logits(_with(output, row), inputs))
+        return torch.cat(logits)
 
 
 def _parts(stack: BlockStack) -> list[nn.Module]:
@@ -337,7 +337,7 @@ def _slope(logits: Tensor, ids: Tensor, out: Tensor | None = None) -> Tensor:
     slope = torch.empty_like(logits, requires_grad=False) if out is None else out
     sources = list(chunks(logits.detach()))
     for rows, part, own in zip(sources, chunks(slope), ids.split([len(rows) for rows in sources]), strict=True):
-        found = torch.softmax(rows.to(working_dtype(rows.dtype)), dim=-1)
-        found[torch.arange(len(own), device=found.device), own] -= 1  # in half precision, p near 1 would be 1 already
-        part.copy_(found)
+        probs = torch.softmax(rows.to(working_dtype(rows.dtype)), dim=-1)
+        probs[torch.arange(len(own), device=probs.device), own] -= 1  # in half precision, p near 1 would be 1 already
+        part.copy_(probs)
     return slope

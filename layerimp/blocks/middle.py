@@ -42,7 +42,7 @@ class Halves:
 
 def in_mlp(path: str, mlp: Collection[str]) -> bool:
     """Whether a part of a block, by its path, belongs to the MLP half, given as in `Halves.mlp`."""
-    return any(path == one or path.startswith(f"{one}.") for one in mlp)
+    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in mlp)
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ class Branches:
         for first, second in combinations(self.outputs, 2):
             error = (end - start - first.rows - second.rows).abs()
             if _explains(error, end, start, first.rows, second.rows) and not torch.equal(first.rows, second.rows):
-                return [Addition(one, 1.0, start, self._end) for one in (first, second)]
+                return [Addition(branch, 1.0, start, self._end) for branch in (first, second)]
         return []
 
 

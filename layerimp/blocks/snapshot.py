@@ -122,5 +122,5 @@ def leaving_no_trace(model: PreTrainedModel, progress: Progress, who: str, *, we
         raise PluginError(f"{who} changed {damage[0]}{_more(damage)}; no number after that could be trusted")
 
 
-def _more(found: list[str]) -> str:
-    return f" and {len(found) - 1} more" if len(found) > 1 else ""
+def _more(changes: list[str]) -> str:
+    return f" and {len(changes) - 1} more" if len(changes) > 1 else ""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TRIAL_TOKENS = 8
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """The arguments of a call of a block."""
 Structure = tuple[tuple[object, ...], ...]
@@ -170,7 +170,7 @@ def _other(tensor: Tensor) -> Tensor:
     return tensor * 1.25 + torch.linspace(0.1, 0.3, tensor.numel(), device=tensor.device).view_as(tensor).to(tensor)
 
 
-def examined(stack: BlockStack, examine: Callable[[Trial, Record], Found | None]) -> list[Found | None]:
+def examined(stack: BlockStack, examine: Callable[[Trial, Record], Result | None]) -> list[Result | None]:
     """Examine the blocks of `stack`, and return the result for every block.
 
     One block of each structure is tried, and the pass ends when all structures are known. If nothing is found in a
@@ -184,25 +184,25 @@ def examined(stack: BlockStack, examine: Callable[[Trial, Record], Found | None]
         NonFiniteError: a block puts out a NaN or an infinity, so that nothing can be found out.
     """
     structures = {block: _structure(block) for block in stack}
-    found: dict[Structure, Found] = {}
+    results: dict[Structure, Result] = {}
     # Usually a block reads nothing of earlier blocks but the hidden states, so that blocks run only in their trials.
     with in_eval_mode(stack.model):  # with dropout, no two runs are alike
         with suppress(LayerimpError):
-            _pass(stack, structures, found, examine, passing=True)
-        if found.keys() != set(structures.values()):
-            _pass(stack, structures, found, examine, passing=False)
-    return [found.get(structures[block]) for block in stack]
+            _pass(stack, structures, results, examine, passing=True)
+        if results.keys() != set(structures.values()):
+            _pass(stack, structures, results, examine, passing=False)
+    return [results.get(structures[block]) for block in stack]
 
 
 def _pass(
     stack: BlockStack,
     structures: Mapping[nn.Module, Structure],
-    found: dict[Structure, Found],
-    examine: Callable[[Trial, Record], Found | None],
+    results: dict[Structure, Result],
+    examine: Callable[[Trial, Record], Result | None],
     *,
     passing: bool,
 ) -> None:
-    """Add the result for each structure to `found`, in one pass through the backbone that ends when all are known.
+    """Add the result for each structure to `results`, in one pass through the backbone that ends when all are known.
 
     With `passing`, the hidden states bypass the blocks.
     """
@@ -213,7 +213,7 @@ def _pass(
     def step(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         nonlocal trying
         structure = structures[block]
-        if not trying and structure not in found:  # the trial runs the block itself
+        if not trying and structure not in results:  # the trial runs the block itself
             trying, finite, new = True, True, None
             with stack.held(indices[block]):
                 try:
@@ -231,8 +231,8 @@ def _pass(
                     f"block {indices[block]} puts out a NaN or an infinity in the trial before batch 0"
                 )
             if new is not None:
-                found[structure] = new
-            if found.keys() == set(structures.values()):
+                results[structure] = new
+            if results.keys() == set(structures.values()):
                 raise _AllKnownError
         if passing and not trying and structure in shown:
             return with_hidden(shown[structure], block_input(args, kwargs))

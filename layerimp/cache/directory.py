@@ -45,14 +45,14 @@ class Entry:
 
 def entries(kind: Kind) -> list[Entry]:
     """List the cache entries of a kind, the oldest first."""
-    found = []
+    listed = []
     directory = cache_directory(kind)
     for path in directory.iterdir() if directory.is_dir() else ():
         with suppress(OSError):  # another run may remove it in the meantime
-            stats = [one.stat() for one in (path, *path.rglob("*")) if one.is_file()]
+            stats = [file.stat() for file in (path, *path.rglob("*")) if file.is_file()]
             changed = max((stat.st_mtime for stat in stats), default=path.stat().st_mtime)
-            found.append(Entry(kind, path, sum(stat.st_size for stat in stats), changed, _about(path)))
-    return sorted(found, key=lambda entry: entry.changed)
+            listed.append(Entry(kind, path, sum(stat.st_size for stat in stats), changed, _about(path)))
+    return sorted(listed, key=lambda entry: entry.changed)
 
 
 def _about(path: Path) -> str:

@@ -37,7 +37,7 @@ class Unfinished:
     ) -> None:
         kept = set[Path]()
         for directory, lock in self._held.items():
-            if kind is None or {one.name for one in directory.iterdir()} <= {ABOUT, _LOCK}:
+            if kind is None or {entry.name for entry in directory.iterdir()} <= {ABOUT, _LOCK}:
                 shutil.rmtree(directory, ignore_errors=True)
             else:
                 kept.add(directory)

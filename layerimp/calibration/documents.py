@@ -63,20 +63,20 @@ class Reader:
         return text, None if self.label_field is None else self._label(record[self.label_field], where)
 
     def _label(self, value: object, where: str) -> int:
-        said = f"{where}: the field {self.label_field!r} holds"
+        holds = f"{where}: the field {self.label_field!r} holds"
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise CalibrationError(f"{said} a {type(value).__name__}, not a label (a whole number, or a name)")
+            raise CalibrationError(f"{holds} a {type(value).__name__}, not a label (a whole number, or a name)")
         if self.label2id is None:
             if isinstance(value, str):
-                raise CalibrationError(f"{said} the name {value!r}; names need the model's label2id")
+                raise CalibrationError(f"{holds} the name {value!r}; names need the model's label2id")
             if value < 0:
-                raise CalibrationError(f"{said} {value}, but labels count from 0")
+                raise CalibrationError(f"{holds} {value}, but labels count from 0")
             return value
         numbers = {number: number for number in self.label2id.values()}
         known: Mapping[Any, int] = self.label2id if isinstance(value, str) else numbers
         if value not in known:
             names = listing(f"{name} ({number})" for name, number in self.label2id.items())
-            raise CalibrationError(f"{said} {value!r}, which is no label of the model; it knows: {names}")
+            raise CalibrationError(f"{holds} {value!r}, which is no label of the model; it knows: {names}")
         return known[value]
 
 
@@ -236,17 +236,17 @@ def _dataset(source: str, reader: Reader) -> Iterator[Document]:
     import datasets
 
     name, config, split, *_ = (*source.split(":"), "", "", "")
-    found = False
+    any_text = False
     try:
-        stream = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
-        for number, record in enumerate(stream):
+        records = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+        for number, record in enumerate(records):
             text = record.get(reader.field, "")
             if reader.field not in record or (isinstance(text, str) and text.strip()):
                 yield reader.read(record, f"{source}, row {number}")
-                found = True
+                any_text = True
     except CalibrationError:
         raise
     except Exception as error:
         raise CalibrationError(f"cannot read the data set {source!r}: {cause(error)}") from error
-    if not found:
+    if not any_text:
         raise CalibrationError(f"the data set {source!r} holds no text")

@@ -100,7 +100,7 @@ class CalibrationSet:
     @property
     def description(self) -> Calibration:
         """The description of the set in a report, with the number of rows for each label."""
-        found: Calibration = {
+        description: Calibration = {
             "source": self.source,
             "rows": len(self.rows),
             "tokens": self.num_tokens,
@@ -108,8 +108,8 @@ class CalibrationSet:
             "fingerprint": self.fingerprint,
         }
         if not self.labels:
-            del found["labels"]
-        return found
+            del description["labels"]
+        return description
 
 
 def load_calibration(

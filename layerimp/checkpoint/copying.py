@@ -45,7 +45,7 @@ def copy_weights(
             _write(directory / name, part, advance)
         if len(parts) > 1:
             index = {key: name for name, part in zip(names, parts, strict=True) for key in part}
-            total = sum(one.bytes for one in tensors.values())
+            total = sum(tensor.bytes for tensor in tensors.values())
             document = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
             (directory / "model.safetensors.index.json").write_text(json.dumps(document, indent=2) + "\n")
     except OSError as error:
@@ -60,16 +60,16 @@ def _parts(tensors: Mapping[str, Stored], max_bytes: int | None) -> Iterator[dic
     """The tensors that go into each file."""
     if max_bytes is None:
         files: dict[Path, dict[str, Stored]] = {}
-        for key, one in tensors.items():
-            files.setdefault(one.file, {})[key] = one
+        for key, tensor in tensors.items():
+            files.setdefault(tensor.file, {})[key] = tensor
         yield from (files[file] for file in sorted(files))
         return
     part: dict[str, Stored] = {}
-    for key, one in tensors.items():
-        if part and sum(other.bytes for other in part.values()) + one.bytes > max_bytes:
+    for key, tensor in tensors.items():
+        if part and sum(other.bytes for other in part.values()) + tensor.bytes > max_bytes:
             yield part
             part = {}
-        part[key] = one
+        part[key] = tensor
     yield part
 
 
@@ -79,9 +79,9 @@ def _write(file: Path, tensors: Mapping[str, Stored], advance: Callable[[int], N
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for key in order:
-        one = tensors[key]
-        header[key] = {"dtype": one.kind, "shape": list(one.shape), "data_offsets": [offset, offset + one.bytes]}
-        offset += one.bytes
+        tensor, begin = tensors[key], offset
+        offset += tensor.bytes
+        header[key] = {"dtype": tensor.kind, "shape": list(tensor.shape), "data_offsets": [begin, offset]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with file.open("wb", buffering=0) as written:
@@ -133,11 +133,11 @@ def require_same_bytes(
     Raises:
         CheckpointError: a tensor is missing, or differs in any bit; names it.
     """
-    for key, one in tensors.items():
+    for key, tensor in tensors.items():
         copy = copies.get(key)
-        if copy is None or (copy.kind, copy.shape, copy.bytes) != (one.kind, one.shape, one.bytes):
+        if copy is None or (copy.kind, copy.shape, copy.bytes) != (tensor.kind, tensor.shape, tensor.bytes):
             raise CheckpointError(f"the checkpoint's weight {key} is not the one that was copied")
-        for piece, copied in zip(_pieces(one), _pieces(copy), strict=True):
+        for piece, copied in zip(_pieces(tensor), _pieces(copy), strict=True):
             if piece != copied:
                 raise CheckpointError(f"the checkpoint's weight {key} is not the one that was copied")
             advance(len(piece))

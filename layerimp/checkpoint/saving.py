@@ -140,17 +140,17 @@ def _narrowed(model: PreTrainedModel, stored: torch.dtype) -> list[tuple[Tensor,
 
     None are returned if the stored dtype does not hold a parameter exactly.
     """
-    found: list[tuple[Tensor, Tensor]] = []
+    pairs: list[tuple[Tensor, Tensor]] = []
     if stored == model.dtype:
-        return found
+        return pairs
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.dtype != model.dtype:
             continue
         if (values := converted(tensor, stored)) is not None:
-            found.append((tensor, values))
+            pairs.append((tensor, values))
         elif isinstance(tensor, nn.Parameter):  # constants that are not saved need not fit the stored dtype
             return []
-    return found
+    return pairs
 
 
 def _shards(model: PreTrainedModel, size: int | str | None) -> dict[str, Any]:
@@ -214,11 +214,11 @@ def require_equal(model: PreTrainedModel, reloaded: PreTrainedModel) -> None:
     share_tensors(model, reloaded)
     for what, answer in (("hidden states", last_hidden), ("logits", logits)):
         try:
-            expected, found = answer(intact), answer(stack)
+            expected, actual = answer(intact), answer(stack)
         except Exception as error:  # a model may fail in any way
             raise CheckpointError(f"{type(model).__name__} cannot run on a few tokens: {one_line(error)}") from error
         require_finite(expected, type(model).__name__)
-        if (off := deviation(expected, found)) > TOLERANCE:
+        if (off := deviation(expected, actual)) > TOLERANCE:
             raise CheckpointError(f"the checkpoint's {what} are {off:.3g} roundings off those in memory")
     _check_cache(intact, stack)
 
@@ -230,12 +230,12 @@ def _check_cache(intact: BlockStack, reloaded: BlockStack) -> None:
     except Exception:  # the model cannot use a cache: there is nothing to compare
         return
     try:
-        found = cached_logits(reloaded)
+        actual = cached_logits(reloaded)
     except Exception as error:  # a cache may fail in any way
         raise CheckpointError(f"the checkpoint cannot run with a cache: {one_line(error)}") from error
     if expected is None:
         return
-    if (off := deviation(expected, found, intact.model.dtype)) > TOLERANCE:
+    if (off := deviation(expected, actual, intact.model.dtype)) > TOLERANCE:
         raise CheckpointError(f"the checkpoint's cached logits are {off:.3g} roundings off those in memory")
 
 

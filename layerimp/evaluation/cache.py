@@ -92,17 +92,17 @@ class StoredMetrics:
         """
         missing, self._new = self.missing, metrics
         if len(missing) > 1:
-            owners = [[task for task in missing if one.task in self._parts[task].reported()] for one in metrics]
+            owners = [[task for task in missing if metric.task in self._parts[task].reported()] for metric in metrics]
             if any(len(tasks) != 1 for tasks in owners):
                 return
             own = {task: [m for m, (owner,) in zip(metrics, owners, strict=True) if owner == task] for task in missing}
         else:
             own = dict.fromkeys(missing, metrics)
         self._new = []
-        for task, found in own.items():
-            self.known[task] = found
+        for task, measured in own.items():
+            self.known[task] = measured
             if task in self._keys:
-                self._cache.put(found, *self._keys[task])
+                self._cache.put(measured, *self._keys[task])
 
     @property
     def metrics(self) -> list[Metric]:

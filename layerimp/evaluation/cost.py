@@ -141,7 +141,7 @@ def announcement(all_work: Sequence[Announced], stack: BlockStack, *, tried: boo
         return None
     blocks, head = timed(stack), head_share(stack)
     seconds = [work.seconds(blocks, head) for work in all_work]
-    known = [one for one in seconds if one is not None]
+    known = [duration for duration in seconds if duration is not None]
     if len(known) < len(seconds) or sum(known) < LONG:
         return None
     line = f"{'; '.join(map(str, all_work))}: about {span(sum(known))}"

@@ -75,7 +75,7 @@ class Evaluation:
             PluginError: the only evaluator failed, or an evaluator changed the model.
             NonFiniteError: the only evaluator returned a NaN.
         """
-        found: dict[tuple[str, str], Metric] = {}
+        by_key: dict[tuple[str, str], Metric] = {}
         for label, evaluator in evaluators.items():
             if evaluator.kind != kind or label in self.failed:
                 continue
@@ -85,13 +85,13 @@ class Evaluation:
                 try:
                     with attributing("evaluator", label, type(evaluator), f"on {shown}"):
                         metrics = self._metrics(label, evaluator, who)
-                        found |= _by_task(metrics, "" if label == evaluator.name else f" ({label})", found)
+                        by_key |= _by_task(metrics, "" if label == evaluator.name else f" ({label})", by_key)
                 except (PluginError, NonFiniteError) as error:
                     if not error.names_plugin or evaluators.keys() <= {label, *self.failed}:
                         raise
                     self.failed[label] = str(error)
                     self._progress.note(f"the evaluator {label} is left out: {error}")
-        return list(found.values())
+        return list(by_key.values())
 
     def announce(
         self, evaluators: Mapping[str, Evaluator], stack: BlockStack, others: int = 0, *, tried: bool = False
@@ -104,13 +104,13 @@ class Evaluation:
             others: How many models will be measured beside the intact one.
             tried: Whether a search measures the models, whose number is not known; one of them is told of then.
         """
-        quality = {label: one for label, one in evaluators.items() if one.kind == "quality"}
+        quality = {label: evaluator for label, evaluator in evaluators.items() if evaluator.kind == "quality"}
         try:
-            work = [self._announced(label, one, others) for label, one in quality.items()]
+            work = [self._announced(label, evaluator, others) for label, evaluator in quality.items()]
         except LayerimpError:  # the evaluation itself will say what is wrong
             return
-        known = [replace(one, models=1.0) if tried else one for one in work if one is not None]
-        known = [one for one in known if one.models]
+        known = [replace(announced, models=1.0) if tried else announced for announced in work if announced is not None]
+        known = [announced for announced in known if announced.models]
         if known and None not in work and (line := announcement(known, stack, tried=tried)):
             self._progress.note(line)
 
@@ -164,14 +164,14 @@ def _by_task(
 
     A standard error that is not finite is not known.
     """
-    found: dict[tuple[str, str], Metric] = {}
+    by_key: dict[tuple[str, str], Metric] = {}
     for metric in metrics:
         key = metric.task + suffix, metric.name
         if math.isnan(metric.value):
             raise NonFiniteError(f"{metric.name} of {metric.task} is NaN")
-        if key in found or key in known:
+        if key in by_key or key in known:
             raise PluginError(f"it measures {metric.name} of {metric.task} a second time")
         stderr = metric.stderr if math.isfinite(metric.stderr or 0.0) else None
         members = tuple(member + suffix for member in metric.members)
-        found[key] = replace(metric, task=key[0], stderr=stderr, members=members)
-    return found
+        by_key[key] = replace(metric, task=key[0], stderr=stderr, members=members)
+    return by_key

@@ -39,7 +39,7 @@ def prepared(recipe: Recipe, permissions: Permissions, progress: Progress) -> di
         InputError: an option or a task is wrong.
     """
     wanted = {label: spec for label, spec in recipe.evaluators.items() if recipe.tasks or not reads_tasks(spec)}
-    return {label: _made(spec, recipe, permissions, progress) for label, spec in wanted.items()}
+    return {label: _create(spec, recipe, permissions, progress) for label, spec in wanted.items()}
 
 
 def prepared_for(label: str, task: str, recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator:
@@ -49,7 +49,7 @@ def prepared_for(label: str, task: str, recipe: Recipe, permissions: Permissions
         InputError: an option or the task is wrong.
     """
     spec = recipe.evaluators[label]
-    return _made(spec, recipe, permissions, progress, task if reads_tasks(spec) else None)
+    return _create(spec, recipe, permissions, progress, task if reads_tasks(spec) else None)
 
 
 def for_training(recipe: Recipe, task: str, permissions: Permissions, progress: Progress) -> Evaluator:
@@ -59,10 +59,10 @@ def for_training(recipe: Recipe, task: str, permissions: Permissions, progress: 
         InputError: an option or the task is wrong.
     """
     spec = next(filter(_knows_training, recipe.evaluators.values()), ComponentSpec(name=HARNESS))
-    return _made(spec, recipe, permissions, progress, task)
+    return _create(spec, recipe, permissions, progress, task)
 
 
-def _made(
+def _create(
     spec: ComponentSpec, recipe: Recipe, permissions: Permissions, progress: Progress, task: str | None = None
 ) -> Evaluator:
     """Make and prepare an evaluator, for all tasks of the recipe or for a single one."""

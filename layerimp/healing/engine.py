@@ -104,7 +104,7 @@ def heal_beside(
     gaps = find_gaps(pruned, removed)
     text = split(Checked(calibration, intact))
     choosing, measuring = HeldOutLoss(intact, text.choosing), HeldOutLoss(intact, text.measuring)
-    found = _before(intact, pruned, [] if unhealed else removed, measuring)
+    losses = _before(intact, pruned, [] if unhealed else removed, measuring)
     ours, theirs = Reruns(pruned, [*text.choosing, *text.healing]), Reruns(intact, text.healing)
     case = Case(
         intact,
@@ -126,12 +126,12 @@ def heal_beside(
         if changed(before, pruned.model) and not end.is_clearly_below(start):
             put(before)
             repairs = _taken_back(gaps, healer, end.gain_over(start), progress)
-        found["healed"] = measuring.of(pruned)
+        losses["healed"] = measuring.of(pruned)
     except BaseException:
         put(before)
         raise
-    loss = {name: one.mean for name, one in found.items()}
-    accuracy = {name: one.accuracy for name, one in found.items() if one.accuracy is not None}
+    loss = {name: value.mean for name, value in losses.items()}
+    accuracy = {name: value.accuracy for name, value in losses.items() if value.accuracy is not None}
     return Healed(pruned.model, repairs, loss, accuracy, list(changed(before, pruned.model)))
 
 
@@ -233,15 +233,15 @@ def _check_origin(intact: BlockStack, pruned: BlockStack, pairs: Sequence[tuple[
     composed = halves_of(pruned, {new for new, pair in enumerate(pairs) if len(set(pair)) > 1})
     for new, (attention, mlp) in enumerate(pairs):
         for name, value in pruned[new].named_parameters():
-            said = mlp if new in composed and in_mlp(name, composed[new].mlp) else attention
-            if _holds(intact[said], name, value):
+            expected = mlp if new in composed and in_mlp(name, composed[new].mlp) else attention
+            if _holds(intact[expected], name, value):
                 continue
             same = False
             holders = (i for i, block in enumerate(intact) if value.ndim > 1 and _holds(block, name, value))
             if (other := next(holders, None)) is not None:
                 raise ModelError(
                     f"block {new} of the pruned model has {name} of block {other} of the intact one, and not of "
-                    f"{said}: something else was removed than is said"
+                    f"{expected}: something else was removed than is said"
                 )
     return same
 
@@ -263,6 +263,6 @@ def _holds(block: nn.Module, name: str, value: Tensor) -> bool:
     return own is not None and _equal(own, value)
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
+def _equal(first: Tensor, second: Tensor) -> bool:
     """Whether two parameters are equal, bit for bit."""
-    return one is other or (one.dtype == other.dtype and torch.equal(one.to(other.device), other))
+    return first is second or (first.dtype == second.dtype and torch.equal(first.to(second.device), second))

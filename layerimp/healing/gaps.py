@@ -37,18 +37,18 @@ def find_gaps(pruned: BlockStack, removed: Sequence[Step]) -> list[Gap]:
         raise ModelError("nothing was removed, so that there is nothing to heal")
     depth = 2 * (len(pruned) + len(removed))
     taps = find_taps(pruned)
-    found, gone = [], 0
+    gaps, num_removed = [], 0
     for run in runs_of(removed_by(removed)):
         first, last = run[0].depth, run[-1].depth
-        position = Sublayer.at(first - gone)
+        position = Sublayer.at(first - num_removed)
         before = Sublayer.at(first - 1) if first else None
         after = Sublayer.at(last + 1) if last + 1 < depth else None
         writer, obstacle = (None, "nothing is before it")
         if before is not None:
             writer, obstacle = _writer(pruned, Sublayer.at(position.depth - 1), taps, before)
-        found.append(Gap(run, before, after, position, writer, obstacle))
-        gone += len(run)
-    return found
+        gaps.append(Gap(run, before, after, position, writer, obstacle))
+        num_removed += len(run)
+    return gaps
 
 
 def _writer(
@@ -111,8 +111,8 @@ def offset_of(norm: nn.Module) -> float | None:
     with torch.no_grad():
         expected = 2 * norm(probe)
         for offset in (0.0, 1.0):
-            found = functional_call(norm, doubled | {"weight": 2 * (weight + offset) - offset}, (probe,))
-            if deviation(expected, found) <= TOLERANCE:
+            output = functional_call(norm, doubled | {"weight": 2 * (weight + offset) - offset}, (probe,))
+            if deviation(expected, output) <= TOLERANCE:
                 return offset
     return None
 

@@ -70,16 +70,16 @@ def split(batches: Iterable[Batch]) -> Text:
             f"{rows}"
         )
     every = _every(rows)
-    found = Text([], [], [])
+    divided = Text([], [], [])
     start = 0
     for batch in text:
         place = torch.arange(start, start + len(batch["input_ids"])) % every
         start += len(place)
-        parts = ((found.healing, place < every - 2), (found.choosing, place == every - 2))
-        for part, chosen in (*parts, (found.measuring, place == every - 1)):
+        parts = ((divided.healing, place < every - 2), (divided.choosing, place == every - 2))
+        for part, chosen in (*parts, (divided.measuring, place == every - 1)):
             if chosen.any():
                 part.append({name: value[chosen.to(value.device)] for name, value in batch.items()})
-    return found
+    return divided
 
 
 class HeldOutLoss:

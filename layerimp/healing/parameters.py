@@ -77,11 +77,11 @@ def changed(before: Held, model: nn.Module) -> dict[str, tuple[nn.Parameter, nn.
     paths = {
         (id(module), name): f"{path}.{name}" for path, module in model.named_modules() for name in module._parameters
     }
-    found: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
+    pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
     seen: set[int] = set()
     for module, name, old in before:
         new = module._parameters[name]
         if new is not None and new is not old and id(new) not in seen:
             seen.add(id(new))
-            found[paths[id(module), name]] = (old, new)
-    return found
+            pairs[paths[id(module), name]] = (old, new)
+    return pairs

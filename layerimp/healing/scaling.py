@@ -93,24 +93,24 @@ def later_writers(stack: BlockStack, gap: Gap) -> list[Factored]:
     name = type(stack.model).__name__
     if gap.after is None:
         raise ModelError(f"{gap}: nothing but the final norm comes after, which cancels any factor")
-    found: list[Factored] = []
+    writers: list[Factored] = []
     for addition in _additions(stack, gap.position):
         factored = addition.factored()
         if not factored:
             raise ModelError(f"{name}: no set of weights scales what {addition.path} writes into the stream")
-        found += factored
-    _refuse_shared(stack.model, [factored.path for factored in found])
+        writers += factored
+    _refuse_shared(stack.model, [factored.path for factored in writers])
     with stream_scaled(stack, gap, TRIAL):
         expected = last_hidden(stack)
     with trying(stack.model):
-        _scale(stack, found, 1 / TRIAL)
+        _scale(stack, writers, 1 / TRIAL)
         off = float((last_hidden(stack) - expected).abs().max() / expected.abs().max())
     if not off <= max(CLOSE, ROUNDINGS * torch.finfo(expected.dtype).eps):
         raise ModelError(
             f"{name} computes something else with its later writers scaled than with its stream scaled ({off:.1%} "
             "off): its norms do not cancel a factor of the whole stream"
         )
-    return found
+    return writers
 
 
 def _refuse_shared(model: nn.Module, paths: Sequence[str]) -> None:
@@ -160,8 +160,8 @@ class _Addition:
         assert self.output is not None
         args, kwargs = self.call
         with torch.no_grad():
-            found = hidden_states(functional_call(self.module, dict(values), args, kwargs))
-        return deviation(TRIAL * self.output, found) <= TOLERANCE
+            output = hidden_states(functional_call(self.module, dict(values), args, kwargs))
+        return deviation(TRIAL * self.output, output) <= TOLERANCE
 
 
 def _base(path: str) -> str:
@@ -172,7 +172,7 @@ def _base(path: str) -> str:
 
 def _additions(stack: BlockStack, position: Sublayer) -> list[_Addition]:
     """Find the modules that add to the stream from the sublayer at `position` on, in order."""
-    found: list[_Addition] = []
+    additions: list[_Addition] = []
     taps = find_taps(stack)
     for index in range(position.block, len(stack)):
         sites = [site for site in ("attn_out", "mlp_out") if site in taps[index]]
@@ -180,13 +180,13 @@ def _additions(stack: BlockStack, position: Sublayer) -> list[_Addition]:
             raise ModelError(f"it is not clear what block {index} of what is left adds to the residual stream")
         for site in sites[index == position.block and position.part == "mlp" :]:
             path = f"{stack.path}.{index}.{taps[index][site].path}"
-            found.append(_Addition(path, stack.model.get_submodule(path)))
+            additions.append(_Addition(path, stack.model.get_submodule(path)))
     with ExitStack() as hooks:
-        for addition in found:
+        for addition in additions:
             hook = partial(_take, addition)
             hooks.callback(addition.module.register_forward_hook(hook, with_kwargs=True).remove)
         last_hidden(stack)
-    return found
+    return additions
 
 
 def _take(addition: _Addition, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

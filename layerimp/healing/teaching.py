@@ -94,9 +94,9 @@ class Teaching:
         expected = self._taught(batch)
         mask = self._theirs.targets(batch, expected).mask
         with in_eval_mode(self._case.pruned.model):
-            found = run(self._ours.backbone, batch)[self._ours.field]
+            own = run(self._ours.backbone, batch)[self._ours.field]
         aim = expected[self._theirs.field]
-        return found[mask.to(found.device)], aim[mask.to(aim.device)].to(found.device)
+        return own[mask.to(own.device)], aim[mask.to(aim.device)].to(own.device)
 
     def streams(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Return the residual streams of pupil and teacher after each kept block, from the first gap on.
@@ -116,11 +116,11 @@ class Teaching:
             self._taught(batch)
             with in_eval_mode(case.pruned.model):
                 run(self._ours.backbone, batch)
-        found = []
+        pairs = []
         for here, there in self._ends:
             state, aim = ours[here], theirs[there]
-            found.append((state[mask.to(state.device)], aim[mask.to(aim.device)].to(state.device)))
-        return found
+            pairs.append((state[mask.to(state.device)], aim[mask.to(aim.device)].to(state.device)))
+        return pairs
 
     def head_metric(self, batches: Iterable[Batch]) -> Tensor:
         """Estimate how much a change of the last hidden state affects a language model's predictions, by direction.
@@ -180,15 +180,15 @@ def _divergence(ours: Head, output: ModelOutput, theirs: Head, expected: ModelOu
     hidden, aims = output[ours.field], expected[theirs.field]
     rows, aims = hidden[targets.mask.to(hidden.device)], aims[targets.mask.to(aims.device)]
     # torch does not annotate `apply`.
-    found: Tensor = _Chunked.apply(rows, ours, output, theirs, expected, aims)  # type: ignore[no-untyped-call]
-    return found
+    divergence: Tensor = _Chunked.apply(rows, ours, output, theirs, expected, aims)  # type: ignore[no-untyped-call]
+    return divergence
 
 
 def _between(logits: Tensor, aim: Tensor) -> Tensor:
     """Return the divergence between the distributions of logits [row, class], summed over rows, in float32 or wider."""
     dtype = working_dtype(logits.dtype)
-    found, expected = (functional.log_softmax(one.to(dtype), dim=-1) for one in (logits, aim.to(logits.device)))
-    return functional.kl_div(found, expected, reduction="sum", log_target=True)
+    own, expected = (functional.log_softmax(scores.to(dtype), dim=-1) for scores in (logits, aim.to(logits.device)))
+    return functional.kl_div(own, expected, reduction="sum", log_target=True)
 
 
 class _Chunked(torch.autograd.Function):

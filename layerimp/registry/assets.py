@@ -22,35 +22,35 @@ def collected(plugins: PluginHost) -> Assets:
         plugin = implementation.plugin_name
         try:
             with plugins.record(plugin).at_work():
-                found = _checked(implementation.function(), models, texts)
+                own = _checked(implementation.function(), models, texts)
         except LayerimpError as error:
             plugins.fail(plugin, f"layerimp_assets: {cause_of(error)}")
             continue
-        models |= found.models
-        texts |= found.texts
-        tasks += found.tasks
+        models |= own.models
+        texts |= own.texts
+        tasks += own.tasks
     return Assets(models, texts, tasks)
 
 
-def _checked(found: object, models: Mapping[str, Path], texts: Mapping[str, Path]) -> Assets:
-    if not isinstance(found, Assets):
-        raise PluginError(f"returns {type(found).__name__}, not Assets")
-    for kind, own, taken in (("model", found.models, models), ("text", found.texts, texts)):
+def _checked(returned: object, models: Mapping[str, Path], texts: Mapping[str, Path]) -> Assets:
+    if not isinstance(returned, Assets):
+        raise PluginError(f"returns {type(returned).__name__}, not Assets")
+    for kind, own, taken in (("model", returned.models, models), ("text", returned.texts, texts)):
         for name in own:
             if name in taken:
                 raise PluginError(f"the {kind} name {name!r} is taken by another plugin")
-    for path in (*found.models.values(), *found.texts.values(), *found.tasks):
+    for path in (*returned.models.values(), *returned.texts.values(), *returned.tasks):
         if not path.exists():
             raise PluginError(f"{path} does not exist")
-    return found
+    return returned
 
 
 @cache
 def assets() -> Assets:
     """Return the assets of this process's plugins."""
-    found = collected(host())
+    shipped = collected(host())
     host().tell_failures()
-    return found
+    return shipped
 
 
 def located(kind: Literal["models", "texts"], name: str | Path) -> str | Path:

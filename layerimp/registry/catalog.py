@@ -51,19 +51,19 @@ class Registry:
                 plugin = implementation.plugin_name
                 try:
                     with plugins.record(plugin).at_work():
-                        found = self._checked(kind, contract, implementation.function())
+                        classes = self._checked(kind, contract, implementation.function())
                 except LayerimpError as error:
                     plugins.fail(plugin, f"layerimp_{kind}s: {cause_of(error)}")
                     self._forget(plugin)
                     continue
-                self._classes[kind] |= found
-                self._origin |= {(kind, name): plugin for name in found}
+                self._classes[kind] |= classes
+                self._origin |= {(kind, name): plugin for name in classes}
                 self._presets |= {
-                    (kind, name): preset for cls in found.values() for name, preset in _own_variants(cls).items()
+                    (kind, name): preset for cls in classes.values() for name, preset in _own_variants(cls).items()
                 }
 
     def _checked(self, kind: Kind, contract: type[Component], classes: object) -> dict[str, type[Component]]:
-        found: dict[str, type[Component]] = {}
+        checked: dict[str, type[Component]] = {}
         if not isinstance(classes, list | tuple):
             raise PluginError(f"returns {type(classes).__name__}, not a list of {contract.__name__} classes")
         for cls in classes:
@@ -72,14 +72,14 @@ class Registry:
             if fault := cls.fault():
                 raise PluginError(fault)
             for name in (cls.name, *_own_variants(cls)):
-                if name in found:
+                if name in checked:
                     raise PluginError(f"two {kind}s are named {name!r}")
                 if name in self._classes[kind]:
                     raise PluginError(f"the {kind} name {name!r} is taken by the plugin {self._origin[kind, name]!r}")
-                found[name] = cls
+                checked[name] = cls
             for name, preset in _own_variants(cls).items():
                 _configured(cls, preset, f"{kind} {name!r}")
-        return found
+        return checked
 
     def _forget(self, plugin: str) -> None:
         """Remove the components that a plugin gave before it failed."""
@@ -98,7 +98,8 @@ class Registry:
     def variants(self, kind: Kind, name: str) -> dict[str, Mapping[str, Any]]:
         """Return the variants of a component, each with the options that it presets; none of a variant."""
         of = None if (kind, name) in self._presets else self._classes[kind][name]
-        return {one: preset for (k, one), preset in self._presets.items() if k == kind and self._classes[k][one] is of}
+        own = {variant: preset for (k, variant), preset in self._presets.items() if k == kind}
+        return {variant: preset for variant, preset in own.items() if self._classes[kind][variant] is of}
 
     def _summary(self, kind: Kind, name: str) -> str:
         cls, preset = self._classes[kind][name], self._presets.get((kind, name))
@@ -110,11 +111,11 @@ class Registry:
 
     def components_of(self, plugin: str) -> dict[str, list[str]]:
         """Return the names of a plugin's components by kind; kinds of which it has none, and variants, are left out."""
-        found: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
         for (kind, name), origin in sorted(self._origin.items()):
             if origin == plugin and (kind, name) not in self._presets:
-                found.setdefault(kind, []).append(name)
-        return found
+                names.setdefault(kind, []).append(name)
+        return names
 
     def source(self, cls: type[Component]) -> str:
         """Return the distribution of a class and its version, or its module if no plugin registered the class."""
@@ -162,13 +163,13 @@ class Registry:
         Raises:
             TaskError: `task_path` is no directory.
         """
-        found: dict[str, str] = {}
+        tasks: dict[str, str] = {}
         for name in self.names("evaluator"):
             takes_path = "task_path" in self.get("evaluator", name).Config.model_fields
             evaluator = self.create("evaluator", name, {"task_path": task_path} if takes_path else {})
             assert isinstance(evaluator, Evaluator)
-            found |= evaluator.known_tasks(containing)
-        return found
+            tasks |= evaluator.known_tasks(containing)
+        return tasks
 
     def create(self, kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any) -> Component:
         """Make a component with options; a scorer takes the number of blocks before the options.
@@ -222,6 +223,6 @@ def settings(options: Mapping[str, Any]) -> str:
 @cache
 def registry() -> Registry:
     """Return the components of this process's plugins. Each plugin that is left out is reported once, in one line."""
-    found = Registry(host())
-    found.plugins.tell_failures()
-    return found
+    components = Registry(host())
+    components.plugins.tell_failures()
+    return components

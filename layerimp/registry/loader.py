@@ -44,7 +44,7 @@ class PluginRecord:
         error: Why the plugin is left out, or None.
         blocked: Whether the user disabled the plugin.
         seconds: How long the plugin's own imports took.
-        told: Whether it was reported that the plugin is left out.
+        reported: Whether it was reported that the plugin is left out.
     """
 
     name: str
@@ -54,7 +54,7 @@ class PluginRecord:
     error: str | None = None
     blocked: bool = False
     seconds: float = 0.0
-    told: bool = False
+    reported: bool = False
 
     @property
     def source(self) -> str:
@@ -136,11 +136,11 @@ class PluginHost:
             return
         record.hooks = sorted(caller.name for caller in callers)
         if record.seconds > SLOW:
-            told = f"the plugin {point.name!r} ({record.source}) took {record.seconds:.1f} s to import"
+            slow = f"the plugin {point.name!r} ({record.source}) took {record.seconds:.1f} s to import"
             ways = (
                 f"let it import what is slow inside its functions, or keep it out with {DISABLE_VARIABLE}={point.name}"
             )
-            warn(f"{told}; {ways}", PluginWarning, stacklevel=2)
+            warn(f"{slow}; {ways}", PluginWarning, stacklevel=2)
         if not record.hooks:
             record.error = f"{point.value} holds no hook; mark its functions with @layerimp.hookimpl"
             self._forget(point.name)
@@ -157,8 +157,8 @@ class PluginHost:
     def tell_failures(self) -> None:
         """Report once, in one line each, which plugins are left out."""
         for record in self.records:
-            if record.error and not record.told:
-                record.told = True
+            if record.error and not record.reported:
+                record.reported = True
                 warn(
                     f"the plugin {record.name!r} ({record.source}) is left out: {record.error}",
                     PluginWarning,

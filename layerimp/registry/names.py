@@ -94,4 +94,4 @@ def _files(point: EntryPoint) -> Iterator[Path]:
     for place in spec.submodule_search_locations or ():
         path = Path(place, *inner)
         yield path.with_suffix(".py")
-        yield from sorted(one for one in path.rglob("*") if "__pycache__" not in one.parts)
+        yield from sorted(file for file in path.rglob("*") if "__pycache__" not in file.parts)

@@ -122,7 +122,7 @@ def measure(
         ModelError: a scorer does not fit the model, or cannot score seams; or the model's blocks cannot be divided.
     """
     filled = fill(stack, calibration, scorers, seams=seams, removed=removed, cuts=cuts, progress=progress, cache=cache)
-    return {label: finished(label, [one]) for label, one in filled.items()}
+    return {label: finished(label, [shard]) for label, shard in filled.items()}
 
 
 def fill(
@@ -175,7 +175,7 @@ def measure_sublayers(
             divided.
     """
     filled = fill_sublayers(stack, calibration, attention, mlp, removed=removed, progress=progress, cache=cache)
-    return {label: finished(label, [one]) for label, one in filled.items()}
+    return {label: finished(label, [shard]) for label, shard in filled.items()}
 
 
 def fill_sublayers(
@@ -212,9 +212,9 @@ def _fill(
     """Run the scorers of all series over a calibration set."""
     if strange := sorted(series[1].scorers.keys() - series[0].scorers.keys()):
         raise OptionError(f"scorer {strange[0]!r} is to score the {series[1].what}, and not the {series[0].what}")
-    for one in series:
-        one.check()
-    scorers = {(label, which): one for label in series[0].scorers for which, one in _both(series, label)}
+    for own in series:
+        own.check()
+    scorers = {(label, which): scorer for label in series[0].scorers for which, scorer in _both(series, label)}
     passes = shared_passes(scorers)
     if isinstance(calibration, Iterator):  # an iterator can be used only once
         calibration = list(calibration)
@@ -222,7 +222,7 @@ def _fill(
     with in_eval_mode(stack.model):
         if cache is not None:
             cache.begin(removed)
-        units = [units_of(one.steps if one.scorers else [], removed) for one in series]
+        units = [units_of(own.steps if own.scorers else [], removed) for own in series]
         scored = Scored(removed, units, halves_of(stack, divided_by(chain(*units))) if passes else {})
         for one_pass in passes:
             one_pass.scout(stack)
@@ -236,9 +236,9 @@ def _fill(
 
 def _both(series: Sequence[ScoredSeries], label: str) -> Iterator[tuple[int, Scorer]]:
     """Yield the scorers of a label, each with the number of its series."""
-    for which, one in enumerate(series):
-        if label in one.scorers:
-            yield which, one.scorers[label]
+    for which, own in enumerate(series):
+        if label in own.scorers:
+            yield which, own.scorers[label]
 
 
 def finished(label: str, shards: Sequence[Filled]) -> Importance:

@@ -291,20 +291,20 @@ class Pass:
 
     def notes(self, stack: BlockStack, key: Key) -> list[str]:
         """What a reader of a scorer's scores has to know: which sites were read in place of others."""
-        found = []
+        notes = []
         for site, other in self.renamed[key].items():
             blocks = self.scouting.missing[site]
             where = "no block has" if len(blocks) == len(stack) else f"{len(blocks)} of {len(stack)} blocks have no"
             kind = type(stack[blocks[0]]).__name__
-            found.append(f"{where} site {site} ({kind}); {other} is read instead, in every block")
-        return found
+            notes.append(f"{where} site {site} ({kind}); {other} is read instead, in every block")
+        return notes
 
 
 def _anew(scorer: Scorer) -> Scorer:
     """A scorer with the same options that has seen nothing."""
-    made = type(scorer)(scorer.num_blocks, scorer.config)
-    made.steps = scorer.steps
-    return made
+    fresh = type(scorer)(scorer.num_blocks, scorer.config)
+    fresh.steps = scorer.steps
+    return fresh
 
 
 def shared_passes(scorers: Mapping[Key, Scorer]) -> list[Pass]:

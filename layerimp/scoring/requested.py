@@ -36,7 +36,7 @@ def _by_name(scorers: Sequence[str | Scorer]) -> dict[str, str | Scorer]:
 def _check(options: Any, scorers: Mapping[str, str | Scorer]) -> None:
     """Refuse options that are not given by label."""
     mapping = isinstance(options, Mapping)
-    if mapping and options.keys() <= scorers.keys() and all(isinstance(one, Mapping) for one in options.values()):
+    if mapping and options.keys() <= scorers.keys() and all(isinstance(entry, Mapping) for entry in options.values()):
         return
     meant = options if mapping and options.keys().isdisjoint(scorers) else {"OPTION": "VALUE"}
     examples = ", ".join(f"{label!r}: {dict(meant)}" for label in list(scorers)[:1])
@@ -52,6 +52,6 @@ def _configured(label: str, item: str | Scorer, options: Mapping[str, Any] | Non
         return item
     meant = f"For a label of your own, name its scorer: {{{label!r}: 'SCORER'}}, options={{{label!r}: {{...}}}}."
     registry().get("scorer", item, otherwise=meant)
-    made = create("scorer", item, options or {}, num_blocks, label=label)
-    assert isinstance(made, Scorer)
-    return made
+    scorer = create("scorer", item, options or {}, num_blocks, label=label)
+    assert isinstance(scorer, Scorer)
+    return scorer

@@ -46,29 +46,29 @@ class ScoredSeries:
                 whom = "seams" if self.kind == "seam" else "attention and MLP apart"
                 raise ModelError(f"scorer {label!r} cannot score {whom}: {reason}")
             if scorer.num_blocks != len(self.steps):
-                found = f"there are {len(self.steps)} ({self.what})"
-                raise OptionError(f"scorer {label!r} was made for {scorer.num_blocks} blocks; {found}")
+                expected = f"there are {len(self.steps)} ({self.what})"
+                raise OptionError(f"scorer {label!r} was made for {scorer.num_blocks} blocks; {expected}")
             scorer.steps = self.steps
 
 
-def joined(one: Importance, other: Importance, what: str) -> Importance:
+def joined(first: Importance, second: Importance, what: str) -> Importance:
     """Join the importance of two series into one, in depth order."""
-    steps = [*one.blocks, *other.blocks]
+    steps = [*first.blocks, *second.blocks]
     order = sorted(range(len(steps)), key=lambda at: sublayers_of(steps[at]))
 
     def merged(first: Sequence[float], second: Sequence[float]) -> list[float]:
         values = [*first, *second]
         return [values[at] for at in order]
 
-    windows = {n: (one.spans[n], other.spans[n]) for n in one.spans.keys() & other.spans.keys()}
+    windows = {n: (first.spans[n], second.spans[n]) for n in first.spans.keys() & second.spans.keys()}
     return Importance(
-        scores=merged(one.scores, other.scores),
+        scores=merged(first.scores, second.scores),
         blocks=[steps[at] for at in order],
         columns={
-            name: merged(values, other.columns[name]) for name, values in one.columns.items() if name in other.columns
+            name: merged(first.columns[name], second.columns[name]) for name in first.columns if name in second.columns
         },
         spans={n: _in_turns(*pair) for n, pair in sorted(windows.items()) if len(pair[0]) == len(pair[1]) + 1},
-        notes=(*one.notes, *(f"{what}: {note}" for note in other.notes if note not in one.notes)),
+        notes=(*first.notes, *(f"{what}: {note}" for note in second.notes if note not in first.notes)),
     )
 
 

@@ -69,9 +69,9 @@ class Ledger:
         """All sublayers, in depth order."""
         return [Sublayer.at(depth) for depth in range(2 * self.num_blocks)]
 
-    def left(self, gone: Collection[Sublayer]) -> Amounts:
+    def left(self, removed: Collection[Sublayer]) -> Amounts:
         """Return the size of the model without some sublayers."""
-        out = frozenset(gone)
+        out = frozenset(removed)
         return sum((amounts for owners, amounts in self.parts.items() if not owners <= out), self.outside)
 
     @property
@@ -108,10 +108,10 @@ class Ledger:
         for owners, amounts in self.parts.items():
             for owner in owners:
                 shares[owner] += amounts.of(quantity) / len(owners)
-        halves = (sorted((shares[one] for one in free if one.part == part), reverse=not lightest) for part in _PARTS)
+        halves = (sorted((shares[own] for own in free if own.part == part), reverse=not lightest) for part in _PARTS)
         return list(accumulate((sum(pair) for pair in zip(*halves, strict=False)), initial=0.0))
 
-    def least(self, quantity: str, stay: Collection[int], gone: Collection[Sublayer], cuts: Cuts) -> Amounts:
+    def least(self, quantity: str, stay: Collection[int], removed: Collection[Sublayer], cuts: Cuts) -> Amounts:
         """Return the size of the smallest model that a removal can leave, by one quantity.
 
         Args:
@@ -120,12 +120,12 @@ class Ledger:
             gone: The sublayers that are removed in any case.
             cuts: Whether only whole blocks are removed, or seams as well, so that a block of two halves may be left.
         """
-        kept = [{one for one in self.sublayers if one.block in stay and one not in gone}]
+        kept = [{sublayer for sublayer in self.sublayers if sublayer.block in stay and sublayer not in removed}]
         if not kept[0]:
             pairs = [
                 {Sublayer(first, "attn"), Sublayer(second, "mlp")}
                 for first in range(self.num_blocks)
                 for second in range(first, self.num_blocks if cuts == "all" else first + 1)
             ]
-            kept = [pair for pair in pairs if pair.isdisjoint(gone)] or pairs
+            kept = [pair for pair in pairs if pair.isdisjoint(removed)] or pairs
         return min((self.left(set(self.sublayers) - pair) for pair in kept), key=lambda left: left.of(quantity))

@@ -113,15 +113,15 @@ def split_targets(texts: list[str]) -> dict[str, str]:
     Raises:
         OptionError: a target has no value, or a quantity is given twice.
     """
-    found: dict[str, str] = {}
+    targets: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise OptionError(f"--target takes NAME=VALUE, such as bytes=6GB or latency=0.7, got {text!r}")
-        if name in found:
-            raise OptionError(f"the target {name} comes twice: {found[name]} and {value}")
-        found[name] = value
-    return found
+        if name in targets:
+            raise OptionError(f"the target {name} comes twice: {targets[name]} and {value}")
+        targets[name] = value
+    return targets
 
 
 @dataclass(frozen=True)

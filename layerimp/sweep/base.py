@@ -150,12 +150,12 @@ class Drive:
     @property
     def sites(self) -> frozenset[str]:
         """All sites that are read."""
-        return frozenset().union(*(one.sites for one in self.series))
+        return frozenset().union(*(series.sites for series in self.series))
 
     @property
     def units(self) -> list[Unit]:
         """The units of all series."""
-        return [unit for one in self.series for unit in one.units]
+        return [unit for series in self.series for unit in series.units]
 
     @property
     def middles(self) -> dict[int, Halves]:
@@ -165,7 +165,7 @@ class Drive:
 
     def blocks(self, stack: BlockStack) -> list[int]:
         """The indices of the blocks that are not removed completely, in depth order."""
-        return sorted({one.block for one in left(self.removed, len(stack))})
+        return sorted({sublayer.block for sublayer in left(self.removed, len(stack))})
 
 
 @dataclass(frozen=True)

@@ -120,19 +120,19 @@ def block_by_block(stack: BlockStack, batches: Iterable[Batch], course: Course, 
                 if travellers[-1].before is None:  # no block was called
                     course.check(number)
             while (index := _next_block(travellers)) is not None:
-                here = [one for one in travellers if one.before == index]
+                here = [traveller for traveller in travellers if traveller.before == index]
                 with stack.held(index, then=index + 1 if index + 1 < len(stack) else None):
-                    for one in here:
-                        one.go_on()
+                    for traveller in here:
+                        traveller.go_on()
                 end_block()
         finally:
-            for one in reversed(travellers):
-                one.stop()
+            for traveller in reversed(travellers):
+                traveller.stop()
 
 
 def _next_block(travellers: Iterable[_Traveller]) -> int | None:
     """Return the block that the first unfinished batch waits for; None if all batches are finished."""
-    return next((one.before for one in travellers if one.before is not None), None)
+    return next((traveller.before for traveller in travellers if traveller.before is not None), None)
 
 
 def _modes() -> tuple[bool, ...]:

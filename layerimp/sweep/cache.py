@@ -71,9 +71,9 @@ class BlockCache:
             with suppress(ModelError, NonFiniteError), torch.inference_mode():
                 Replay(self._stack, self._stack.backbone, range(len(self._stack)))
                 self.apart = True
-        gone = removed_by(removed)
-        first = min((block for block, _ in self._removed ^ gone), default=len(self._stack))
-        self._removed = gone
+        now = removed_by(removed)
+        first = min((block for block, _ in self._removed ^ now), default=len(self._stack))
+        self._removed = now
         self.forget_from(first)
 
     def forget_from(self, first: int) -> None:
@@ -96,11 +96,11 @@ class BlockCache:
         known = self._known.setdefault(number, {})
         given: dict[nn.Module, Any] = {}
         first: dict[nn.Module, Callable[[], None]] = {}
-        for index, one in known.items():
-            if index not in halves or one.middle is not None:
-                given[self._stack[index]] = one.output
-            if index in halves and show is not None and one.middle is not None:
-                first[self._stack[index]] = partial(show, index, one.middle)
+        for index, kept in known.items():
+            if index not in halves or kept.middle is not None:
+                given[self._stack[index]] = kept.output
+            if index in halves and show is not None and kept.middle is not None:
+                first[self._stack[index]] = partial(show, index, kept.middle)
         with ExitStack() as undo:
             undo.enter_context(giving_back(given, first))
             for index, block in enumerate(self._stack):

@@ -165,7 +165,7 @@ class _Reader:
             ModelError: a unit lacks the half of a block that has the site.
         """
         for position, unit in enumerate(self.units):
-            owners = {one.part: one.block for one in unit.sublayers}
+            owners = {sublayer.part: sublayer.block for sublayer in unit.sublayers}
             for site in self.sites & PARTS.keys():
                 if PARTS[site] not in owners:
                     raise ModelError(f"{named([unit.step])} has no site {site!r}")

@@ -46,9 +46,9 @@ def owners_of(stack: BlockStack, drive: Drive) -> Owners:
 
 def _parameters(stack: BlockStack, unit: Unit, drive: Drive) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield a unit's parameters with two dimensions or more, by name."""
-    blocks = sorted({one.block for one in unit.sublayers})
+    blocks = sorted({sublayer.block for sublayer in unit.sublayers})
     for index in blocks:
-        parts = {one.part for one in unit.sublayers if one.block == index}
+        parts = {sublayer.part for sublayer in unit.sublayers if sublayer.block == index}
         for name, parameter in stack[index].named_parameters():
             if parameter.ndim < 2 or not parameter.is_floating_point():
                 continue

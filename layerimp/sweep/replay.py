@@ -111,7 +111,7 @@ class Replay:
         self._backbone, self._indices, self._name = backbone, indices, type(stack.model).__name__
         self._blocks = {index: stack[index] for index in indices}
         self._halves = halves
-        self._restarts = {index: Restart(stack[index], one) for index, one in halves.items()}
+        self._restarts = {index: Restart(stack[index], own) for index, own in halves.items()}
         self._prove(stack)
 
     def record(self, batch: Batch, when: str, within: Within | None = None) -> Recorded:
@@ -209,7 +209,7 @@ class Replay:
             return f"reads more than the residual stream: it fails without the other blocks ({one_line(error)})"
         pairs = [(passed.outputs[index], alone.outputs[index])]
         pairs.append((passed.output, alone.output))
-        if any(deviation(hidden_states(one), hidden_states(other)) > TOLERANCE for one, other in pairs):
+        if any(deviation(hidden_states(first), hidden_states(second)) > TOLERANCE for first, second in pairs):
             where = " and its own attention" if restart else ""
             return f"reads more than the residual stream: it computes something else without the other blocks{where}"
         return ""

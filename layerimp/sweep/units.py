@@ -43,7 +43,7 @@ class Unit:
     @property
     def divided(self) -> set[int]:
         """The blocks of which only one half is in the unit."""
-        return set() if isinstance(self.step, int) else {one.block for one in self.sublayers}
+        return set() if isinstance(self.step, int) else {sublayer.block for sublayer in self.sublayers}
 
 
 def units_of(steps: Iterable[Step], removed: Iterable[Step] = ()) -> list[Unit]:
@@ -51,8 +51,8 @@ def units_of(steps: Iterable[Step], removed: Iterable[Step] = ()) -> list[Unit]:
 
     If a block has lost one half, the other half ends where the block ends, so that nothing inside it has to be read.
     """
-    gone = removed_by(removed)
-    return [Unit(step, _begin(sublayers_of(step)[0], gone), _end(sublayers_of(step)[-1], gone)) for step in steps]
+    bypassed, series = removed_by(removed), [(step, sublayers_of(step)) for step in steps]
+    return [Unit(step, _begin(parts[0], bypassed), _end(parts[-1], bypassed)) for step, parts in series]
 
 
 def divided_by(units: Iterable[Unit]) -> set[int]:
@@ -60,11 +60,11 @@ def divided_by(units: Iterable[Unit]) -> set[int]:
     return {block for unit in units for block in unit.divided}
 
 
-def _begin(first: Sublayer, gone: Collection[Sublayer]) -> Point:
-    inside = first.part == "mlp" and Sublayer(first.block, "attn") not in gone
+def _begin(first: Sublayer, bypassed: Collection[Sublayer]) -> Point:
+    inside = first.part == "mlp" and Sublayer(first.block, "attn") not in bypassed
     return Point(first.block, "middle" if inside else "input")
 
 
-def _end(last: Sublayer, gone: Collection[Sublayer]) -> Point:
-    inside = last.part == "attn" and Sublayer(last.block, "mlp") not in gone
+def _end(last: Sublayer, bypassed: Collection[Sublayer]) -> Point:
+    inside = last.part == "attn" and Sublayer(last.block, "mlp") not in bypassed
     return Point(last.block, "middle" if inside else "output")

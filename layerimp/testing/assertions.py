@@ -29,21 +29,21 @@ def require(kept: bool, how: str) -> None:
         raise BrokenError(how)
 
 
-def require_same(found: Importance, expected: Importance, when: str) -> None:
+def require_same(actual: Importance, expected: Importance, when: str) -> None:
     """Require scores and columns that are equal up to rounding."""
     require(
-        found.columns.keys() == expected.columns.keys(),
-        f"the columns are {sorted(found.columns)} {when}, and {sorted(expected.columns)} otherwise",
+        actual.columns.keys() == expected.columns.keys(),
+        f"the columns are {sorted(actual.columns)} {when}, and {sorted(expected.columns)} otherwise",
     )
-    pairs = {"score": (found.scores, expected.scores)}
-    pairs |= {f"column {name}": (found.columns[name], values) for name, values in expected.columns.items()}
+    pairs = {"score": (actual.scores, expected.scores)}
+    pairs |= {f"column {name}": (actual.columns[name], values) for name, values in expected.columns.items()}
     for part, (ours, theirs) in pairs.items():
         require(len(ours) == len(theirs), f"{part}: {len(ours)} values {when}, and {len(theirs)} otherwise")
         scale = max(map(abs, theirs), default=0.0) or 1.0
-        for block, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        for block, (own, other) in enumerate(zip(ours, theirs, strict=True)):
             require(
-                abs(one - other) <= ROUNDING * scale,
-                f"the {part} of block {block} is {one:.6g} {when}, and {other:.6g} otherwise",
+                abs(own - other) <= ROUNDING * scale,
+                f"the {part} of block {block} is {own:.6g} {when}, and {other:.6g} otherwise",
             )
 
 
@@ -65,5 +65,5 @@ def require_unharmed(model: Any, snapshot: Snapshot, weights: dict[str, Tensor])
     require(not changed, f"of the model, {', '.join(changed[:3])} changed")
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.equal(first, second)

@@ -98,20 +98,20 @@ def checks_of(component: Component | type[Component]) -> list[Check]:
     """
     if fault := (component if isinstance(component, type) else type(component)).fault():
         raise ContractError(fault)
-    made = _instance(component)
-    checks = [Check(made, name, judge) for name, judge in CONTRACTS.items()]
-    if isinstance(made, Scorer):
-        base, *others = scorer_contracts(made).items()
-    elif isinstance(made, Pruner):
-        base, *others = pruner_contracts(made).items()
-    elif isinstance(made, Healer):
+    instance = _instance(component)
+    checks = [Check(instance, name, judge) for name, judge in CONTRACTS.items()]
+    if isinstance(instance, Scorer):
+        base, *others = scorer_contracts(instance).items()
+    elif isinstance(instance, Pruner):
+        base, *others = pruner_contracts(instance).items()
+    elif isinstance(instance, Healer):
         base, *others = healer_contracts().items()
-    elif isinstance(made, Evaluator):
+    elif isinstance(instance, Evaluator):
         base, *others = evaluator_contracts().items()
     else:
         return checks
-    works = Check(made, *base)
-    return [*checks, works, *(Check(made, name, judge, works) for name, judge in others)]
+    works = Check(instance, *base)
+    return [*checks, works, *(Check(instance, name, judge, works) for name, judge in others)]
 
 
 def check_scorer(scorer: Scorer | type[Scorer]) -> None:
@@ -142,7 +142,7 @@ def parametrize(*components: Component | type[Component]) -> pytest.MarkDecorato
     """Return a decorator for a pytest test with the argument `check`, which then runs once per component and check."""
     import pytest
 
-    return pytest.mark.parametrize("check", [one for each in components for one in checks_of(each)], ids=str)
+    return pytest.mark.parametrize("check", [check for each in components for check in checks_of(each)], ids=str)
 
 
 def _check(component: Component | type[Component]) -> None:

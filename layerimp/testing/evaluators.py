@@ -16,9 +16,9 @@ from layerimp.testing.tiny import tiny_model, tiny_tokenizer
 
 
 def _fresh(evaluator: Evaluator) -> Evaluator:
-    made = type(evaluator)(evaluator.config)
-    made.prepare()
-    return made
+    fresh = type(evaluator)(evaluator.config)
+    fresh.prepare()
+    return fresh
 
 
 def _measured(evaluator: Evaluator, model: Any) -> list[Metric]:
@@ -53,11 +53,13 @@ def _documents_fit(metric: Metric, what: str) -> None:
         arrays = [likelihood.totals, likelihood.units, likelihood.unigram or likelihood.totals]
         lengths = [len(each) for each in arrays]
         require(len(set(lengths)) == 1 and lengths[0] > 0, f"the arrays of {what} have {lengths} documents")
-        told = likelihood.metric(likelihood.loss)
-        require(math.isclose(told, metric.value, rel_tol=1e-6), f"{what} is {metric.value}, its likelihood says {told}")
+        value = likelihood.metric(likelihood.loss)
+        require(
+            math.isclose(value, metric.value, rel_tol=1e-6), f"{what} is {metric.value}, its likelihood says {value}"
+        )
     if (hashes := metric.hashes) is not None and metric.count is not None:
         require(len(hashes) == metric.count, f"{what} has {len(hashes)} hashes for {metric.count} documents")
-        sound = all(isinstance(one, int) and 0 <= one < 1 << 53 for one in hashes)
+        sound = all(isinstance(digest, int) and 0 <= digest < 1 << 53 for digest in hashes)
         require(sound, f"the hashes of {what} are not whole numbers from 0 up to 2^53")
     require(metric.floor is None or math.isfinite(metric.floor), f"the floor of {what} is {metric.floor}")
 
@@ -80,7 +82,7 @@ def pruned_models_are_measured(evaluator: Evaluator) -> None:
     with pruned(model, [1, 2]):
         after = _measured(ready, model)
     names = [
-        sorted((metric.task, metric.name, metric.higher_is_better) for metric in found) for found in (before, after)
+        sorted((metric.task, metric.name, metric.higher_is_better) for metric in metrics) for metrics in (before, after)
     ]
     require(names[0] == names[1], f"it measures {names[1]} of a pruned model, and {names[0]} of the intact one")
 
@@ -118,11 +120,12 @@ def weights_do_not_matter(evaluator: Evaluator) -> None:
         return
     model = tiny_model()
     ready = _fresh(evaluator)
-    with_weights = {(one.task, one.name): one for one in _measured(ready, model)}
-    without = {(one.task, one.name): one for one in _measured(ready, shapes_only(model))}
+    with_weights = {(metric.task, metric.name): metric for metric in _measured(ready, model)}
+    without = {(metric.task, metric.name): metric for metric in _measured(ready, shapes_only(model))}
     require(bool(without), "evaluate() gives no metrics for a model on the meta device")
-    for key, one in without.items():
-        require(one == with_weights.get(key), f"it measures {one} without weights, and {with_weights.get(key)} with")
+    for key, metric in without.items():
+        other = with_weights.get(key)
+        require(metric == other, f"it measures {metric} without weights, and {other} with")
 
 
 def evaluator_contracts() -> dict[str, Callable[[Any], None]]:

@@ -40,15 +40,15 @@ def _fresh(healer: Healer) -> Healer:
     return type(healer)(healer.config)
 
 
-def _parted(model: PreTrainedModel, gone: Sequence[Step] = GONE) -> tuple[BlockStack, BlockStack]:
+def _parted(model: PreTrainedModel, removed: Sequence[Step] = GONE) -> tuple[BlockStack, BlockStack]:
     """Return the intact model, and a pruned model that shares its tensors."""
     stack = find_blocks(model)
-    return stack, find_blocks(prepare(stack, gone).beside())
+    return stack, find_blocks(prepare(stack, removed).beside())
 
 
-def _healed(healer: Healer, model: PreTrainedModel, gone: Sequence[Step] = GONE) -> tuple[Healed, BlockStack]:
-    intact, pruned = _parted(model, gone)
-    return heal_beside(intact, pruned, gone, TEXT, _fresh(healer)), intact
+def _healed(healer: Healer, model: PreTrainedModel, removed: Sequence[Step] = GONE) -> tuple[Healed, BlockStack]:
+    intact, pruned = _parted(model, removed)
+    return heal_beside(intact, pruned, removed, TEXT, _fresh(healer)), intact
 
 
 def _case(intact: BlockStack, pruned: BlockStack) -> Case:
@@ -60,9 +60,9 @@ def _case(intact: BlockStack, pruned: BlockStack) -> Case:
 def every_gap_is_reported(healer: Healer) -> None:
     """The healer reports for each gap what was done there."""
     others: tuple[tuple[Step, ...], ...] = ((1,), (0, 2), ("1/2",))
-    for gone in (*others, GONE):
-        found, _ = _healed(healer, tiny_model(), gone)
-        require(all(repair.done for repair in found.repairs), "a repair does not say what was done")
+    for removed in (*others, GONE):
+        healed, _ = _healed(healer, tiny_model(), removed)
+        require(all(repair.done for repair in healed.repairs), "a repair does not say what was done")
 
 
 def intact_stays(healer: Healer) -> None:
@@ -181,9 +181,9 @@ def healing_is_repeatable(healer: Healer) -> None:
 
 def result_is_a_stock_checkpoint(healer: Healer) -> None:
     """The healed model is saved, and loaded back with the stock class it equals the model in memory."""
-    found, _ = _healed(healer, tiny_model())
+    healed, _ = _healed(healer, tiny_model())
     with TemporaryDirectory() as folder:
-        write(found.model, None, Path(folder))
+        write(healed.model, None, Path(folder))
 
 
 def other_architectures_are_healed_or_refused(healer: Healer) -> None:

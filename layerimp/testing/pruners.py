@@ -53,12 +53,12 @@ class _Scoring:
 
     def __call__(self, removed: Sequence[Step]) -> Importance:
         self.asked.append(tuple(removed))
-        gone = touched_by(removed)
+        touched = touched_by(removed)
         steps = sorted((step for series in candidates(removed, NUM_BLOCKS, self.cuts) for step in series), key=_depth)
-        scores = [_score(step) + 0.25 * sum(other < sublayers_of(step)[0].block for other in gone) for step in steps]
-        made = Importance(scores=scores, blocks=steps)
-        self.given.append((made, copy.deepcopy(made)))
-        return made
+        scores = [_score(step) + 0.25 * sum(other < sublayers_of(step)[0].block for other in touched) for step in steps]
+        importance = Importance(scores=scores, blocks=steps)
+        self.given.append((importance, copy.deepcopy(importance)))
+        return importance
 
 
 def _depth(step: Step) -> int:
@@ -88,11 +88,11 @@ def budget_is_kept(pruner: Pruner, cuts: Cuts) -> None:
         if (plan := _plan(pruner, budget, _Scoring(cuts))) is None:
             continue
         require(plan.num_blocks == NUM_BLOCKS, f"the plan is for {plan.num_blocks} blocks, the model has {NUM_BLOCKS}")
-        gone, chosen = plan.blocks, set(plan.blocks).difference(budget.forced)
-        require(len(gone) == budget.count, f"{len(gone)} blocks go where the budget says {budget.count}")
+        taken, chosen = plan.blocks, set(plan.blocks).difference(budget.forced)
+        require(len(taken) == budget.count, f"{len(taken)} blocks go where the budget says {budget.count}")
         kept = budget.protected.isdisjoint(touched_by(chosen))
-        require(kept, f"a block goes that the budget protects: {_listed(gone)}")
-        require(set(gone).issuperset(budget.forced), f"a block stays that the budget forces out: {_listed(gone)} go")
+        require(kept, f"a block goes that the budget protects: {_listed(taken)}")
+        require(set(taken).issuperset(budget.forced), f"a block stays that the budget forces out: {_listed(taken)} go")
 
 
 def plans_are_repeatable(pruner: Pruner, cuts: Cuts) -> None:

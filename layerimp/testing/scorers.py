@@ -45,8 +45,8 @@ def _rows() -> list[Batch]:
 
 
 def _scored(scorer: Scorer, batches: Iterable[Batch], model: Any = None) -> Importance:
-    found = measure(find_blocks(_model() if model is None else model), batches, {scorer.name: scorer})
-    return found[scorer.name]
+    importances = measure(find_blocks(_model() if model is None else model), batches, {scorer.name: scorer})
+    return importances[scorer.name]
 
 
 def scores_are_whole_and_finite(scorer: Scorer) -> None:
@@ -70,12 +70,12 @@ def runs_are_repeatable(scorer: Scorer) -> None:
 
     Nothing is drawn from the global generators, and instances share no state.
     """
-    found = []
+    runs = []
     for seed in (1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            found.append(_scored(_fresh(scorer), [padded_batch(LENGTHS)]))
-    require_same(found[1], found[0], "in a second run")
+            runs.append(_scored(_fresh(scorer), [padded_batch(LENGTHS)]))
+    require_same(runs[1], runs[0], "in a second run")
 
 
 def batch_size_changes_nothing(scorer: Scorer) -> None:
@@ -152,12 +152,12 @@ def borrowed_tensors_stay(scorer: Scorer) -> None:
 
     _replay(careful, batches)
     _replay(robbed, batches, lend)
-    expected, found = careful.compute(), robbed.compute()
-    require_same(found, expected, "when its trace is used again after update(): it keeps a tensor")
+    expected, actual = careful.compute(), robbed.compute()
+    require_same(actual, expected, "when its trace is used again after update(): it keeps a tensor")
     before = len(pickle.dumps(careful))
     _replay(careful, batches)
     grown = (len(pickle.dumps(careful)) - before) / max(1, len(batches))
-    lent = min((act.nbytes for one in batches for trace in one for act in trace.acts.values()), default=0)
+    lent = min((act.nbytes for traces in batches for trace in traces for act in trace.acts.values()), default=0)
     require(grown <= lent, f"it grows by {grown:,.0f} bytes with each batch: it keeps what it is shown")
 
 
@@ -310,7 +310,7 @@ def _replay(scorer: Scorer, batches: Sequence[Sequence[Trace]], update: Callable
     with torch.no_grad():
         for batch in batches:
             for trace in batch:
-                (update or (lambda one: scorer.update(_copied(one))))(trace)
+                (update or (lambda shown: scorer.update(_copied(shown))))(trace)
             scorer.end_batch()
         scorer.end_sweep()
 

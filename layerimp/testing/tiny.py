@@ -45,15 +45,15 @@ def tiny_model(architecture: str = "llama", *, dtype: torch.dtype = torch.float3
         dtype: The dtype of the weights.
         changes: Further fields of the configuration.
     """
-    return _made(AutoModelForCausalLM, architecture, {"num_key_value_heads": 2} | changes, dtype)
+    return _build(AutoModelForCausalLM, architecture, {"num_key_value_heads": 2} | changes, dtype)
 
 
 def tiny_classifier(*, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
     """Make a BERT classifier with two classes and `BLOCKS` post-norm blocks; see `tiny_model`."""
-    return _made(AutoModelForSequenceClassification, "bert", changes, dtype)
+    return _build(AutoModelForSequenceClassification, "bert", changes, dtype)
 
 
-def _made(auto: Any, architecture: str, changes: dict[str, Any], dtype: torch.dtype) -> PreTrainedModel:
+def _build(auto: Any, architecture: str, changes: dict[str, Any], dtype: torch.dtype) -> PreTrainedModel:
     return grown(auto, AutoConfig.for_model(architecture, **(_SIZES | changes)), dtype)
 
 
@@ -78,11 +78,11 @@ def batch(rows: int = 3, tokens: int = 12, *, seed: int = 0) -> dict[str, Tensor
 
 def padded_batch(lengths: tuple[int, ...] = (12, 5, 9), *, seed: int = 0, left: bool = False) -> dict[str, Tensor]:
     """Make random rows of the given lengths, padded to the longest [row, token]."""
-    made = batch(len(lengths), max(lengths), seed=seed)
+    unpadded = batch(len(lengths), max(lengths), seed=seed)
     positions = torch.arange(max(lengths))[None]
     sizes = torch.tensor(lengths)[:, None]
     mask = positions >= max(lengths) - sizes if left else positions < sizes
-    return {"input_ids": made["input_ids"] * mask, "attention_mask": mask.long()}
+    return {"input_ids": unpadded["input_ids"] * mask, "attention_mask": mask.long()}
 
 
 def tiny_tokenizer(*, bos: bool = True, eos: bool = True, pad: bool = True) -> PreTrainedTokenizerFast:
