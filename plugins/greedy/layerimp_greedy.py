@@ -85,12 +85,12 @@ class Greedy(Pruner):
         """
         config: GreedyConfig = self.config
         search = Search(scoring, budget, self._stay(budget), config.gap_penalty)
-        found = search.greedy()
+        best = search.greedy()
         reason = "lowest score after each removal"
-        if config.exchange and (other := search.exchanging(config.exchange)).cost < found.cost:
-            found = other
-            reason += f", with {found.exchanges} exchange{'s' * (found.exchanges != 1)}"
-        return PrunePlan(num_blocks=budget.num_blocks, blocks=list(found.steps), reason=reason)
+        if config.exchange and (other := search.exchanging(config.exchange)).cost < best.cost:
+            best = other
+            reason += f", with {best.exchanges} exchange{'s' * (best.exchanges != 1)}"
+        return PrunePlan(num_blocks=budget.num_blocks, blocks=list(best.steps), reason=reason)
 
     def _stay(self, budget: Budget) -> frozenset[int]:
         """Return the protected blocks."""
@@ -123,9 +123,9 @@ class Search:
 
     def __post_init__(self) -> None:
         self._known: dict[frozenset[Sublayer], dict[Step, float]] = {}
-        forced, gone = self.budget.forced, removed_by(self.budget.forced)
+        forced, removed = self.budget.forced, removed_by(self.budget.forced)
         rest = [block for block in range(self.budget.num_blocks) if block not in self.stay]
-        free = len(forced) + sum(part not in gone for block in rest for part in sublayers_of(block)) // 2
+        free = len(forced) + sum(part not in removed for block in rest for part in sublayers_of(block)) // 2
         if self.budget.count > free:
             blocks = self.budget.num_blocks
             raise OptionError(f"{self.budget.count} blocks are to go, but only {free} of {blocks} are not protected")
@@ -171,13 +171,13 @@ class Search:
 
         The same sublayers can be removed by different steps, so the steps of the simplest equivalent removal count too.
         """
-        forced, gone = self.budget.forced, removed_by(steps)
+        forced, removed = self.budget.forced, removed_by(steps)
         fixed = removed_by(forced)
         for step in dict.fromkeys([*steps, *simplest(steps)]):
             parts = set(sublayers_of(step))
             if fixed.isdisjoint(parts):
                 with suppress(OptionError):  # attention and MLP would no longer alternate
-                    yield step, (*forced, *paired(gone - parts - fixed, forced))
+                    yield step, (*forced, *paired(removed - parts - fixed, forced))
 
     def _weakest(self, path: Path) -> tuple[Step, float]:
         """Return the step with the lowest cost after those of a path, and its cost."""
@@ -185,22 +185,22 @@ class Search:
 
     def _costs(self, taken: Sequence[Step]) -> dict[Step, float]:
         """Return the cost of each step that may be taken next, in ascending order; of equal costs the deeper first."""
-        gone = removed_by(taken)
-        if gone not in self._known:
+        removed = removed_by(taken)
+        if removed not in self._known:
             importance = self.scoring(list(taken))
             scores = zip(importance.blocks, importance.scores, strict=True)
             may_go = {step: score for step, score in scores if self.stay.isdisjoint(touched_by([step]))}
             if self.gap_penalty:
-                before = _sharing(gone)
+                before = _sharing(removed)
                 for step in may_go:
-                    may_go[step] += self.gap_penalty * (_sharing(gone.union(sublayers_of(step))) - before)
-            self._known[gone] = {step: may_go[step] for step in weakest_first(may_go)}
-        return self._known[gone]
+                    may_go[step] += self.gap_penalty * (_sharing(removed.union(sublayers_of(step))) - before)
+            self._known[removed] = {step: may_go[step] for step in weakest_first(may_go)}
+        return self._known[removed]
 
 
-def _sharing(gone: frozenset[Sublayer]) -> int:
+def _sharing(removed: frozenset[Sublayer]) -> int:
     """Return the number of pairs of steps that share a gap."""
-    lengths = [len(run) // 2 for run in runs_of(gone)]
+    lengths = [len(run) // 2 for run in runs_of(removed)]
     return sum(length * (length - 1) // 2 for length in lengths)
 
 

@@ -32,15 +32,15 @@ class Lowest(Pruner):
         ranked = scoring(()).weakest_first()
         while len(taken) < budget.count:
             before = len(taken)
-            gone = set(removed_by(taken))
+            removed = set(removed_by(taken))
             for step in ranked:
                 if len(taken) == budget.count:
                     break
                 if budget.protected & touched_by([step]) or step in taken:
                     continue
-                if gone.isdisjoint(parts := sublayers_of(step)):
+                if removed.isdisjoint(parts := sublayers_of(step)):
                     taken.append(step)
-                    gone.update(parts)
+                    removed.update(parts)
                 else:
                     passed_over.append(step)
             if len(taken) == before:

@@ -24,6 +24,6 @@ def layerimp_blocks(model: PreTrainedModel) -> BlockStack | None:
     """
     for family in FAMILIES:
         if model.config.model_type in family.TYPES:
-            found: BlockStack | None = family.blocks(model)
-            return found
+            stack: BlockStack | None = family.blocks(model)
+            return stack
     return None

@@ -30,8 +30,8 @@ def one_minus_cosine(x: Tensor, y: Tensor, workspace: Workspace | None = None) -
 
 def angle(x: Tensor, y: Tensor) -> Tensor:
     """Return the angle in radians between each pair of rows [row, feature] -> [row]; exactly 0 for equal rows."""
-    one, other = _unit(x), _unit(y)
-    apart, together = (torch.linalg.vector_norm(v, dim=-1) for v in (one - other, one + other))
+    start, end = _unit(x), _unit(y)
+    apart, together = (torch.linalg.vector_norm(v, dim=-1) for v in (start - end, start + end))
     return 2 * torch.atan2(apart, together)
 
 

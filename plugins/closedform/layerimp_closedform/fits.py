@@ -167,8 +167,8 @@ class NormFit(Fit):
         if "bias" not in dict(self._norm.named_parameters()):
             return {f"{self.writer.norm}.weight": product / square.clamp_min(TINY) - self.writer.offset}
         scale = (product - unit * aim / count) / (square - unit.square() / count).clamp_min(TINY)
-        found = {"weight": scale - self.writer.offset, "bias": (aim - scale * unit) / count}
-        return {f"{self.writer.norm}.{name}": value for name, value in found.items()}
+        parameters = {"weight": scale - self.writer.offset, "bias": (aim - scale * unit) / count}
+        return {f"{self.writer.norm}.{name}": value for name, value in parameters.items()}
 
     @property
     def _norm(self) -> nn.Module:
@@ -194,8 +194,8 @@ class NormFit(Fit):
         plain = {name: torch.zeros_like(value) for name, value in self._norm.named_parameters()}
         plain["weight"] += 1 - self.writer.offset
         with torch.no_grad():
-            found: Tensor = functional_call(self._norm, plain, (read,))
-        return found.double()
+            output: Tensor = functional_call(self._norm, plain, (read,))
+        return output.double()
 
     def _spread(self, aims: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the weighted spread and mean of the norm's desired output, both [hidden].

@@ -65,16 +65,16 @@ class Linear(Healer):
             case.progress.note(f"{gap}: {few}; more text would help")
         factors = [] if why_not_scaled(case, gap) else jump.factors(total, config.shares)
         before = case.loss()
-        found = _Search(case, gap, fit)
-        found.over([1.0, *factors], config.ridges)
-        after = None if found.loss >= before.mean else applied(case, gap, found.factor, found.values, before)
+        search = _Search(case, gap, fit)
+        search.over([1.0, *factors], config.ridges)
+        after = None if search.loss >= before.mean else applied(case, gap, search.factor, search.values, before)
         if after is None:
             why = "; ".join(filter(None, ("least squares does not clearly lower the held-out loss", few)))
             return rescaled(case, gap, total, config.shares, jump=jump, why=why)
-        numbers = {"factor": found.factor, "loss_before": before.mean, "loss_after": after.mean}
-        if found.ridge is None:
+        numbers = {"factor": search.factor, "loss_before": before.mean, "loss_after": after.mean}
+        if search.ridge is None:
             return Repair(gap, "diagonal", few, numbers)
-        return Repair(gap, self.name, few, numbers | {"ridge": found.ridge})
+        return Repair(gap, self.name, few, numbers | {"ridge": search.ridge})
 
 
 class _Search:

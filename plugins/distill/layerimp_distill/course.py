@@ -57,7 +57,8 @@ class Outcome:
     @property
     def best(self) -> Check | None:
         """The check with the lowest loss; None if no check is below the loss before the training."""
-        return min((check for check in self.checks if check.loss < self.before), key=lambda one: one.loss, default=None)
+        lower = [check for check in self.checks if check.loss < self.before]
+        return min(lower, key=lambda check: check.loss, default=None)
 
     @property
     def peak(self) -> float:
@@ -102,7 +103,7 @@ class Course(TrainerCallback):
         self.outcome = Outcome(before, ())
         self.advance: Any = None
         self._began = time.monotonic()
-        self._told = self._checked = 0
+        self._reported = self._checked = 0
         self._kept: list[Tensor] = []
 
     def resume(self) -> float | None:
@@ -134,8 +135,8 @@ class Course(TrainerCallback):
         seconds = time.monotonic() - self._began
         self.spent = min(self._limits.spent(self.steps, self.tokens, seconds), 1.0)
         percent = int(self.spent * PERCENT)
-        self.advance(percent - self._told)
-        self._told = percent
+        self.advance(percent - self._reported)
+        self._reported = percent
         due = int(self.spent * self._checks)
         if due > self._checked:
             self._checked = due
@@ -150,7 +151,7 @@ class Course(TrainerCallback):
         """Return the state from which an interrupted training resumes."""
         return State(
             *(self.steps, self.tokens, seconds, self.spent, self._checked),
-            checks=[(one.steps, one.tokens, one.seconds, one.loss) for one in self.outcome.checks],
+            checks=[(check.steps, check.tokens, check.seconds, check.loss) for check in self.outcome.checks],
             values=[parameter.detach() for parameter in self._learner.parameters],
             best_values=self._kept,
             optimizer=self._optimizer.state_dict(),
@@ -159,11 +160,11 @@ class Course(TrainerCallback):
     def _check(self, seconds: float) -> None:
         try:
             with self._learner.settled():
-                found = Check(self.steps, self.tokens, seconds, self._case.loss().mean)
+                check = Check(self.steps, self.tokens, seconds, self._case.loss().mean)
         except NonFiniteError:
             return
-        self.outcome = Outcome(self.outcome.before, (*self.outcome.checks, found))
-        if found is self.outcome.best:
+        self.outcome = Outcome(self.outcome.before, (*self.outcome.checks, check))
+        if check is self.outcome.best:
             self._kept = [parameter.detach().clone() for parameter in self._learner.parameters]
 
     def take_best(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -101,13 +102,13 @@ class Distill(Healer):
                 after = case.loss()
                 if after.is_clearly_below(before):
                     keep()
-                    told = {"loss_before": before.mean, "loss_after": after.mean}
-                    told |= {"steps": float(outcome.best.steps), "tokens": float(outcome.best.tokens)}
-                    return [_taught(repair, told) for repair in done]
+                    numbers = {"loss_before": before.mean, "loss_after": after.mean}
+                    numbers |= {"steps": float(outcome.best.steps), "tokens": float(outcome.best.tokens)}
+                    return [_taught(repair, numbers) for repair in done]
         why = "training did not clearly lower the held-out loss"
         if outcome.peak > RISE * before.mean:
             why += f", which went from {before.mean:.2f} up to {outcome.peak:.2f}: a lower rate may help"
-        return [Repair(one.gap, one.done, "; ".join(filter(None, (one.why, why))), one.numbers) for one in done]
+        return [dataclasses.replace(repair, why="; ".join(filter(None, (repair.why, why)))) for repair in done]
 
 
 def _taught(earlier: Repair, numbers: dict[str, float]) -> Repair:

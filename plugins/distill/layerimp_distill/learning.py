@@ -69,11 +69,11 @@ def learning(case: Case, what: str, *, width: int, rank: int, seed: int = 0) -> 
 
 def _beside(case: Case, width: int) -> list[int]:
     """Return the blocks within `width` of a gap; if a gap is inside a block, that block is on both sides of the gap."""
-    found: set[int] = set()
+    indices: set[int] = set()
     for gap in case.gaps:
         block, inside = gap.position.block, gap.position.part == "mlp"
-        found |= set(range(block - width + inside, block + width))
-    return sorted(index for index in found if 0 <= index < len(case.pruned))
+        indices |= set(range(block - width + inside, block + width))
+    return sorted(index for index in indices if 0 <= index < len(case.pruned))
 
 
 @contextmanager

@@ -22,9 +22,9 @@ def normalized(text: str) -> list[str]:
 
 def f1(prediction: str, reference: str) -> float:
     """Return the harmonic mean of precision and recall over words, in [0, 1]."""
-    found, wanted = normalized(prediction), normalized(reference)
-    common = sum((Counter(found) & Counter(wanted)).values())
-    return 2 * common / (len(found) + len(wanted)) if common else float(found == wanted)
+    given, wanted = normalized(prediction), normalized(reference)
+    common = sum((Counter(given) & Counter(wanted)).values())
+    return 2 * common / (len(given) + len(wanted)) if common else float(given == wanted)
 
 
 def scores(prediction: str, references: Sequence[str]) -> dict[str, float]:

@@ -106,8 +106,8 @@ class GuardedFactory(TaskFactory):  # type: ignore[misc]
             return  # the paths are relative to the repository or directory in dataset_path
         places = [self.data_dir, *(path.parent for path in chain), Path.cwd()]
         task = str(full.get("task") or full.get("group"))
-        found = _located(kwargs["data_files"], list(dict.fromkeys(p for p in places if p)), task)
-        config["dataset_kwargs"] = {**kwargs, "data_files": found}
+        located = _located(kwargs["data_files"], list(dict.fromkeys(p for p in places if p)), task)
+        config["dataset_kwargs"] = {**kwargs, "data_files": located}
 
 
 def _use_local_files(config: dict[str, Any], data_dir: Path) -> None:
@@ -122,10 +122,10 @@ def _use_local_files(config: dict[str, Any], data_dir: Path) -> None:
         raise TaskError(
             f"task {config.get('task')!r}: metadata.local_files is a mapping from splits to files, got {files!r}"
         )
-    found = {split: data_dir / file for split, file in files.items() if (data_dir / file).is_file()}
+    present = {split: data_dir / file for split, file in files.items() if (data_dir / file).is_file()}
     training = config.get("training_split")
-    for split in files.keys() - found.keys():
-        if split != training or not found:
+    for split in files.keys() - present.keys():
+        if split != training or not present:
             raise TaskError(
                 f"task {config.get('task')!r}: there is no data file {data_dir / files[split]}; without a data "
                 f"directory the task reads {config['dataset_path']} from the hub"
@@ -133,7 +133,7 @@ def _use_local_files(config: dict[str, Any], data_dir: Path) -> None:
         del config["training_split"]
     config.pop("dataset_name", None)
     config["dataset_path"] = "json"
-    data_files = {split: str(path) for split, path in found.items()}
+    data_files = {split: str(path) for split, path in present.items()}
     config["dataset_kwargs"] = {**(config.get("dataset_kwargs") or {}), "data_files": data_files}
 
 
@@ -142,7 +142,7 @@ def _located(value: Any, places: Sequence[Path], task: str) -> Any:
     if isinstance(value, dict):
         return {split: _located(files, places, task) for split, files in value.items()}
     if isinstance(value, list):
-        return [_located(one, places, task) for one in value]
+        return [_located(part, places, task) for part in value]
     if not isinstance(value, str) or "://" in value:
         return value
     candidates = [Path(place).expanduser().resolve() / Path(value).expanduser() for place in places]

@@ -57,8 +57,8 @@ def missing(
         whole: Whether the registry holds all of lm-eval's entries. Then a member that it lacks may be defined by the
             group's own keys, and is not missing.
     """
-    found = members(config)
-    for member in found if isinstance(found, list) else ():
+    inside = members(config)
+    for member in inside if isinstance(inside, list) else ():
         here = member if isinstance(member, dict) else {}
         name = str(here.get("group") or here.get("task") or member)
         if name in registry:

@@ -102,8 +102,8 @@ def _choices(task: Any, document: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _fields(task: Any, document: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, ...]:
     name, held = task.config.task, listing(document)
-    said = (task.config.metadata or {}).get(FIELDS_KEY) or ()
-    read = tuple(wanted or ((said,) if isinstance(said, str) else said))
+    stated = (task.config.metadata or {}).get(FIELDS_KEY) or ()
+    read = tuple(wanted or ((stated,) if isinstance(stated, str) else stated))
     if len(read) not in (1, 2):
         raise TaskError(
             f"task {name!r} does not say which fields of a document (it holds: {held}) a classifier reads; name one, "
@@ -192,7 +192,7 @@ class ClassifierInMemory(LM):  # type: ignore[misc]
                 self._advance(len(group))
 
         for length in sorted(lengths, reverse=True):
-            self._batches.run(lengths[length], score, lambda _one: self._row_bytes)
+            self._batches.run(lengths[length], score, lambda _row: self._row_bytes)
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:

@@ -124,5 +124,5 @@ def _check(cache: Any) -> None:
 
 
 def _bytes(cache: Any) -> int:
-    kept = [one for layer in cache.layers for one in (layer.keys, layer.values) if one is not None]
-    return sum(one.numel() * one.element_size() for one in kept)
+    kept = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values) if tensor is not None]
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept)

@@ -199,8 +199,9 @@ class Harness(Evaluator):
                 _attribute_to_task(error)
                 raise
             predicted = (lm.predicted, lm.vocabulary) if isinstance(lm, ModelInMemory) else ()
-            found = collect(results, loaded.tasks, loaded.groups, *predicted, draws=config.bootstrap, seed=config.seed)
-            return found if model.can_generate() else [metric for metric in found if metric.name not in OF_WORDING]
+            draws, seed = config.bootstrap, config.seed
+            metrics = collect(results, loaded.tasks, loaded.groups, *predicted, draws=draws, seed=seed)
+            return metrics if model.can_generate() else [metric for metric in metrics if metric.name not in OF_WORDING]
 
     def reading(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Reading | None:
         """Return how much the tasks read, from a few documents of each; None without a tokenizer.
@@ -248,14 +249,14 @@ class Harness(Evaluator):
         """
         from layerimp_harness.training import worded
 
-        loaded, found = self._tasks(), list[str]()
+        loaded, texts = self._tasks(), list[str]()
         with contained(self.config.seed, sandbox=not self.config.allow_task_code):
             for task in loaded.tasks.values():
                 for _number, document in task.doc_iterator(limit=self.config.limit):
-                    found += (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
+                    texts += (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
                     with suppress(Exception):  # the document cannot be an example; its fields are enough
-                        found.append(worded(task, document))
-        return found
+                        texts.append(worded(task, document))
+        return texts
 
     def fingerprint(self) -> str:
         """Return the SHA-256, in hex, of everything that can change the metrics, except the model and its tokenizer.

@@ -93,8 +93,8 @@ class Likelihoods:
         """
 
         def tell(answers: Answers) -> None:
-            for number, one in answers.items():
-                done(number, one.total, one.greedy)
+            for number, answer in answers.items():
+                done(number, answer.total, answer.greedy)
 
         rows = rows_of(requests, self._max_length)
         groups: list[Group] = []
@@ -106,7 +106,7 @@ class Likelihoods:
             self._shares = tried is not None
             if tried is not None:
                 tell(tried)
-                groups = [group for group in groups if not any(group is one for one in chosen)]
+                groups = [group for group in groups if not any(group is other for other in chosen)]
         if groups and not self._shares:
             rows = sorted([*rows, *(row for group in groups for row in group.rows)], key=lambda row: -len(row.tokens))
             groups = []
@@ -203,14 +203,14 @@ class Likelihoods:
         for reader in row.readers:
             wanted = torch.tensor(reader.continuation, device=logits.device)
             own = logits[reader.start - first :][: len(wanted)]
-            found: list[Tensor] = []
+            log_probs_of_tokens: list[Tensor] = []
             best = greedy
             step = max(1, _AT_ONCE // own.shape[-1])
             for some, tokens in zip(own.split(step), wanted.split(step), strict=True):
                 log_probs = some.log_softmax(-1, dtype=self._softmax_dtype)
-                found.append(log_probs.gather(-1, tokens[:, None])[:, 0])
+                log_probs_of_tokens.append(log_probs.gather(-1, tokens[:, None])[:, 0])
                 best = best and bool((log_probs.argmax(-1) == tokens).all())
-            answers[reader.request] = Answer(torch.cat(found).cpu(), best)
+            answers[reader.request] = Answer(torch.cat(log_probs_of_tokens).cpu(), best)
         return answers
 
     def _bytes(self, positions: int) -> int:

@@ -81,9 +81,9 @@ def __getattr__(name: str) -> Any:
     home = HOMES[name]
     try:
         module = import_module(home)
-        found = getattr(module, name, None)
-        if found is None:
-            found = import_module(f"{home}.{name}")
+        value = getattr(module, name, None)
+        if value is None:
+            value = import_module(f"{home}.{name}")
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("lm_eval"):
             raise  # something else that lm-eval needs is missing
@@ -91,5 +91,5 @@ def __getattr__(name: str) -> Any:
             f"lm-eval {version('lm_eval')} has no {home}.{name}, which this version of layerimp-harness needs; "
             "another version of either helps"
         ) from error
-    globals()[name] = found
-    return found
+    globals()[name] = value
+    return value

@@ -98,9 +98,9 @@ def collect(
             inside = [task.task_name for task in group.get_all_tasks()]
             leaves = [metric for metric in metrics if metric.task in inside]
             details = {key: _of_group(key, value, least.get(key), leaves) for key, value in summed.items()}
-            groups_inside = tuple(one.name for one in group.get_all_groups())
-            for found in details.values():
-                found["members"] += groups_inside
+            groups_inside = tuple(inner.name for inner in group.get_all_groups())
+            for detail in details.values():
+                detail["members"] += groups_inside
             metrics += _row_metrics(name, summed, directions.get(name) or {}, details)
     return metrics
 
@@ -108,16 +108,16 @@ def collect(
 def _of_group(key: str, value: Any, floor: Any, tasks: Sequence[Metric]) -> dict[str, Any]:
     """Return a group metric's floor, members and documents; no documents if their mean is not the metric."""
     own = [metric for metric in tasks if metric.name == key.partition(",")[0]]
-    found: dict[str, Any] = {"members": tuple(metric.task for metric in own)}
+    details: dict[str, Any] = {"members": tuple(metric.task for metric in own)}
     if isinstance(floor, Real) and not math.isnan(floor):
-        found["floor"] = float(floor)
+        details["floor"] = float(floor)
     documents = [metric.documents for metric in own if metric.documents]
     if isinstance(value, Real) and own and len(documents) == len(own):
         kept = tuple(chain.from_iterable(documents))
         if math.isclose(sum(kept) / len(kept), value, abs_tol=1e-9):  # not if every task has the same weight
-            hashes = tuple(one for metric in own for one in metric.hashes or ())
-            found |= {"documents": kept, "hashes": hashes if len(hashes) == len(kept) else None}
-    return found
+            hashes = tuple(digest for metric in own for digest in metric.hashes or ())
+            details |= {"documents": kept, "hashes": hashes if len(hashes) == len(kept) else None}
+    return details
 
 
 @dataclass
@@ -167,11 +167,11 @@ def _by_document(
     exact = _aggregation(aggregation)
     if exact is metrics.mean:
         return {"documents": tuple(map(float, items))}
-    found = _likelihood(exact, items)
-    if found is None:
+    likelihood = _likelihood(exact, items)
+    if likelihood is None:
         return {}
     unigram = nothing.totals and tuple(compress(nothing.totals, has))
-    return {"likelihood": replace(found, unigram=unigram)}
+    return {"likelihood": replace(likelihood, unigram=unigram)}
 
 
 def _likelihood(exact: Any, items: Sequence[Any]) -> Likelihood | None:
@@ -223,9 +223,9 @@ def standard_error(
         return float(metrics.acc_all_stderr(items))
     if exact is metrics.weighted_mean:
         return Likelihood(*_columns(items)).stderr
-    if (found := _likelihood(exact, items)) is not None:
-        slope = 1 / math.log(2) if found.bits else found.metric(found.loss)
-        return math.inf if found.stderr is None or math.isinf(slope) else slope * found.stderr
+    if (likelihood := _likelihood(exact, items)) is not None:
+        slope = 1 / math.log(2) if likelihood.bits else likelihood.metric(likelihood.loss)
+        return math.inf if likelihood.stderr is None or math.isinf(slope) else slope * likelihood.stderr
     with np.errstate(all="ignore"):
         values = _redrawn(Saturating(exact), items, draws, rng)
         if np.isinf(values).any():
@@ -261,7 +261,7 @@ def _row_metrics(
     directions: Mapping[str, bool | None],
     details: Mapping[str, Mapping[str, Any]],
 ) -> list[Metric]:
-    found: dict[str, Metric] = {}
+    by_label: dict[str, Metric] = {}
     for key, value in row.items():
         name, comma, chosen = key.rpartition(",")
         if not comma or name.endswith("_stderr") or not isinstance(value, Real):
@@ -270,8 +270,8 @@ def _row_metrics(
             raise NonFiniteError(f"metric {name!r} of task {task!r} is NaN")
         error = row.get(f"{name}_stderr,{chosen}")
         better = directions.get(name)
-        label = f"{name}[{chosen}]" if name in found else name
-        found[label] = Metric(
+        label = f"{name}[{chosen}]" if name in by_label else name
+        by_label[label] = Metric(
             task=task,
             name=label,
             value=float(value),
@@ -279,4 +279,4 @@ def _row_metrics(
             higher_is_better=True if better is None else bool(better),
             **details.get(key, {}),
         )
-    return list(found.values())
+    return list(by_label.values())

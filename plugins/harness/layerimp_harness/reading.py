@@ -51,12 +51,12 @@ def reading(
         if name in answers:
             rows = [[str(docs[index][field]) for field in answers[name].fields] for index in chosen]
             lengths = [min(sum(map(length, texts)), max_length) for texts in rows]
-            found = Reading(len(chosen), rows=len(lengths), tokens=sum(lengths))
+            amount = Reading(len(chosen), rows=len(lengths), tokens=sum(lengths))
         else:
             every = len(chosen) == documents  # lm-eval goes through all documents to find the chosen ones
             task.build_all_requests(**({"limit": documents} if every else {"samples": chosen}))
-            found = _requested(task.instances, length, max_length)
-        total += found * (documents / len(chosen))
+            amount = _requested(task.instances, length, max_length)
+        total += amount * (documents / len(chosen))
     return total
 
 

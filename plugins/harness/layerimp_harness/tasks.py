@@ -69,20 +69,20 @@ def load_tasks(config: Any) -> TaskSet:
         factory = GuardedFactory(config.data_dir, allow_code=config.allow_task_code)
         entry, registry = _find(spec, local, config.task_path)
         try:
-            one = factory.build_from(entry, registry)
+            loaded = factory.build_from(entry, registry)
         except LayerimpError:
             raise
         except Exception as error:
             raise explained(spec, error) from error
-        own = one if isinstance(one, list) else [one]
+        own = loaded if isinstance(loaded, list) else [loaded]
         built += own
         _check_distinct(built)
-        loaded = TaskManager(include_defaults=False).load(own)
-        parts[spec] = TaskSet(loaded["tasks"], loaded["groups"], list(factory.files))
-    found = TaskSet(parts=parts).only(parts)
-    for name, task in found.tasks.items():
+        ready = TaskManager(include_defaults=False).load(own)
+        parts[spec] = TaskSet(ready["tasks"], ready["groups"], list(factory.files))
+    task_set = TaskSet(parts=parts).only(parts)
+    for name, task in task_set.tasks.items():
         _configure(name, task, config)
-    return found
+    return task_set
 
 
 def described(task_path: Path | None, containing: str) -> dict[str, str]:
@@ -96,8 +96,8 @@ def described(task_path: Path | None, containing: str) -> dict[str, str]:
         TaskError: the task path is not a directory.
     """
     local = {**_index(_shipped()), **_local_index(task_path)}
-    found = {**(whole_index() if containing else {}), **local}
-    return {name: _summary(entry, own=name in local) for name, entry in sorted(found.items()) if containing in name}
+    index = {**(whole_index() if containing else {}), **local}
+    return {name: _summary(entry, own=name in local) for name, entry in sorted(index.items()) if containing in name}
 
 
 def _summary(entry: Any, *, own: bool) -> str:
@@ -158,17 +158,17 @@ def _check_choices(name: str, task: Any) -> None:
 def _find(spec: str, local: Registry, task_path: Path | None) -> tuple[Any, Registry]:
     """Return the entry of `spec`, and the registry in which the members of its groups are looked up."""
     registry = local
-    around = sorted(task_path.rglob("*.yaml")) if task_path else []
+    neighbourhood = sorted(task_path.rglob("*.yaml")) if task_path else []
     if spec.endswith(".yaml") or Path(spec).expanduser().is_file():
         entry = _file_entry(Path(spec).expanduser())
         if isinstance(members(entry.cfg), list):  # a group may name tasks from the same directory
             neighbours = sorted(entry.yaml_path.parent.glob("*.yaml"))
             registry = {**local, **_index(neighbours)}
-            around += neighbours
+            neighbourhood += neighbours
     elif spec in local:
         entry = local[spec]
     else:
-        _fail_on_unreadable(around, spec)
+        _fail_on_unreadable(neighbourhood, spec)
         registry = {**entries([spec]), **local}
         if spec not in registry:
             registry = {**whole_index(), **local}
@@ -177,7 +177,7 @@ def _find(spec: str, local: Registry, task_path: Path | None) -> tuple[Any, Regi
         entry = registry[spec]
     if lacking := list(missing(entry.cfg or {}, registry)):
         for name in lacking:
-            _fail_on_unreadable(around, name)
+            _fail_on_unreadable(neighbourhood, name)
         registry = {**entries(lacking), **registry}
         if any(missing(entry.cfg or {}, registry, whole=True)):
             registry = {**whole_index(), **registry}

@@ -90,8 +90,8 @@ def _number(target: Any, choices: Sequence[str]) -> int:
     Raises:
         ValueError: the target is none of the choices.
     """
-    one = target[0] if isinstance(target, list) else target
-    number = list(choices).index(one.strip()) if isinstance(one, str) and not one.isdigit() else int(one)
+    answer = target[0] if isinstance(target, list) else target
+    number = list(choices).index(answer.strip()) if isinstance(answer, str) and not answer.isdigit() else int(answer)
     if not 0 <= number < len(choices):
         raise ValueError(f"the answer {number} is none of the {len(choices)} choices")
     return number

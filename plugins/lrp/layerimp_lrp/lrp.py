@@ -57,8 +57,8 @@ class LRP(Scorer):
         constants = trace.extras.get(CONSTANTS, torch.zeros_like(at_input))
         logits = trace.targets.to(at_input.device)
         missing = (logits.sum() - at_input - constants.to(at_input.device)).abs()
-        found = {"logits": logits.abs().sum(), "branch": branch, "signed": signed, "input": at_input}
-        for name, value in (found | {"missing": missing}).items():
+        amounts = {"logits": logits.abs().sum(), "branch": branch, "signed": signed, "input": at_input}
+        for name, value in (amounts | {"missing": missing}).items():
             self._sums[name].add(trace.block, value)
         self._tolerance = max(TOLERANCE, 2 * torch.finfo(before.dtype).eps)
 

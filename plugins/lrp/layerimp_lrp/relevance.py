@@ -48,7 +48,7 @@ class Relevance(Backward):
         Raises:
             ModelError: the model's attention, or one of its normalizations, is a kernel that the rules cannot follow.
         """
-        found = super().scout(stack, sites)
+        scouting = super().scout(stack, sites)
         kind, attention = type(stack.model).__name__, getattr(stack.config, "_attn_implementation", None)
         if attention not in (None, *VISIBLE):
             raise ModelError(
@@ -63,7 +63,7 @@ class Relevance(Backward):
                 f"the normalizations of this {kind} are kernels that relevance cannot be followed through; load the "
                 "model without kernels in place of its modules"
             )
-        return found
+        return scouting
 
     def _hits(self, stack: BlockStack) -> Counter[str]:
         """Return how often the rules meet attention and normalizations in a forward pass of a few tokens."""
