@@ -34,8 +34,8 @@ from torch import Tensor
 
 import layerimp
 from layerimp.blocks.stack import BlockStack
+from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.sampling import CalibrationSet, load_calibration
-from layerimp.calibration.stream import TextStream
 from layerimp.cli.requests import setting
 from layerimp.evaluator import unigram
 from layerimp.healer import Case, Loss, Repair
@@ -153,7 +153,7 @@ def main(
         further = ()
         if heal_text is not None:
             left_out = text.documents | measured_on
-            further = TextStream(
+            further = FurtherText(
                 heal_text, tokenizer, max_length=max_length, field=field, packing=packing, without=left_out
             )
         pruned = Outcome.of(rest, measures)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
 from layerimp.calibration.documents import task_of
+from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.sampling import document_hash
-from layerimp.calibration.stream import TextStream
 from layerimp.defaults import HEALER
 from layerimp.errors import CalibrationError, OptionError
 from layerimp.evaluation.selection import for_training
@@ -58,7 +58,7 @@ def heal(
         pruned: The model without the blocks, which gets new parameters. By default one is made, which shares every
             tensor that is not healed with the intact model. If it was healed before, what has come back still counts
             from the model without the blocks.
-        further: More text to heal on, for healers that train, such as a `layerimp.calibration.TextStream`.
+        further: More text to heal on, for healers that train, such as a `layerimp.calibration.FurtherText`.
         progress: Where to report progress.
         options: The options of a healer that is given by its name, such as `minutes=1` for `distill`.
 
@@ -94,7 +94,7 @@ def heal(
 
 def further_text(
     recipe: Recipe, loaded: Loaded, drawn: CalibrationSet, permissions: Permissions, progress: Progress
-) -> TextStream | None:
+) -> FurtherText | None:
     """Return a settled recipe's further text for healing, without the documents that were drawn for calibration.
 
     Returns:
@@ -110,7 +110,7 @@ def further_text(
     assert spec.max_length is not None
     assert spec.packing is not None
     evaluator = None if task is None else for_training(recipe, task, permissions, progress)
-    stream = TextStream(
+    stream = FurtherText(
         recipe.heal_text,
         loaded.tokenizer,
         max_length=spec.max_length,
@@ -139,7 +139,7 @@ class HealerSet:
     """
 
     healers: Mapping[str, Healer]
-    further: TextStream | None = None
+    further: FurtherText | None = None
     unfinished: Unfinished | None = None
 
     def heal(
@@ -164,7 +164,7 @@ def healing_of(scorer: str, healer: str, healed: Healed) -> Healing:
 
 
 def check_text(
-    recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet, further: TextStream | None = None
+    recipe: Recipe, evaluators: Mapping[str, Evaluator], drawn: CalibrationSet, further: FurtherText | None = None
 ) -> None:
     """Refuse text that is too short to heal on, or that holds documents which the healed models are measured on.
 

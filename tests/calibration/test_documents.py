@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.framed import ABC, BOS, tokenizer
 
-from layerimp.calibration import TextStream, load_calibration
+from layerimp.calibration import FurtherText, load_calibration
 from layerimp.errors import CalibrationError
 from layerimp.testing.tiny import WORDS
 
@@ -86,7 +86,7 @@ def test_a_pipe_is_read_once(tmp_path: Path, name: str, text: str) -> None:
     writer.join()
     assert drawn.rows == ((WORDS.index("good"),),)
     with pytest.raises(CalibrationError, match="is a pipe, which can be read only once; name a file"):
-        TextStream(str(pipe), tokenizer("neither"), max_length=8)
+        FurtherText(str(pipe), tokenizer("neither"), max_length=8)
 
 
 def test_a_split_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,7 @@ def test_healers_that_train_get_further_text(
     plugged: Any,
     install: Install,
 ) -> None:
-    """The whole further text is read as a stream, except documents that were drawn for calibration."""
+    """The whole further text is read, except documents that were drawn for calibration."""
     seen: list[int] = []
 
     class Reading(Healer):

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from layerimp.bench.cell_graph import Measure
     from layerimp.bench.executors.base import Assignment
     from layerimp.blocks.stack import BlockStack
+    from layerimp.calibration.further_text import FurtherText
     from layerimp.calibration.sampling import CalibrationSet
-    from layerimp.calibration.stream import TextStream
     from layerimp.evaluator import Evaluator
     from layerimp.steps import Cuts
 
@@ -198,7 +198,7 @@ class Worker:
 
     @contextmanager
     def _left(
-        self, assignment: Assignment, text: CalibrationSet | None, further: TextStream | None
+        self, assignment: Assignment, text: CalibrationSet | None, further: FurtherText | None
     ) -> Iterator[tuple[BlockStack, Result]]:
         """Yield the pruned model, healed if a text is given, and the part of the results that describes it."""
         stack, content = self._opened(assignment).stack, assignment.cells[0].content

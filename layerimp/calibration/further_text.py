@@ -24,7 +24,7 @@ _AT_ONCE = 1000
 """How many of the given documents are read at once."""
 
 
-class TextStream:
+class FurtherText:
     """Text in addition to the calibration set, for healers that train.
 
     Iterating yields batches like those of a `CalibrationSet`, without labels. Each iteration reads the text again, in
