@@ -143,7 +143,7 @@ def kept_tensors(stack: BlockStack, removal: Removal) -> dict[str, Stored]:
         return dict(_weights(stack))
     if beside := [*shortened.tables, *shortened.parallel]:
         raise SurgeryError(
-            f"{beside[0]} has a part for each block, and is not cut in files; --no-stream removes {named(removal.gone)}"
+            f"{beside[0]} has a part for each block and is not cut in files; --no-stream removes {named(removal.steps)}"
         )
     names = WeightNames(shortened.meta_model)
     kept: dict[str, Stored] = {}
@@ -217,7 +217,7 @@ def _prove(stack: BlockStack, removal: Removal, pruned: BlockStack, directory: P
         )
     if off > TOLERANCE:
         raise SurgeryError(
-            f"{type(stack.model).__name__} computes differently without {named(removal.gone)} than past it "
+            f"{type(stack.model).__name__} computes differently without {named(removal.steps)} than past it "
             f"({off:.2g} roundings off): what its blocks do depends on their position"
         )
 
@@ -226,11 +226,11 @@ def _deviation(stack: BlockStack, removal: Removal, pruned: BlockStack) -> float
     """Return the largest difference between the outputs of the two models for a few tokens, in roundings."""
     kind = type(stack.model).__name__
     try:
-        expected = last_hidden(stack, removal.gone)
-        require_finite(expected, f"{kind} past {named(removal.gone)}")
+        expected = last_hidden(stack, removal.steps)
+        require_finite(expected, f"{kind} past {named(removal.steps)}")
         return deviation(expected, last_hidden(pruned))
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
-        raise SurgeryError(f"{kind} cannot run without {named(removal.gone)}: {one_line(error)}") from error
+        raise SurgeryError(f"{kind} cannot run without {named(removal.steps)}: {one_line(error)}") from error
 
 
 def _opened(stack: BlockStack, directory: Path, dtype: torch.dtype | None = None) -> BlockStack:

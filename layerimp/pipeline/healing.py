@@ -149,7 +149,7 @@ class HealerSet:
         return heal_beside(
             intact,
             find_blocks(removal.beside()),
-            removal.gone,
+            removal.steps,
             drawn,
             self.healers[label],
             further=self.further or (),

@@ -108,14 +108,14 @@ class Removal:
 
     Attributes:
         stack: The blocks of the intact model.
-        gone: The removed steps, as blocks and seams in depth order.
+        steps: The removed steps, as blocks and seams in depth order.
         kept: The kept blocks, each as the blocks that its attention and its MLP come from.
         halves: The halves of the blocks of which only one half is kept, by index.
         shortened: The configuration of the kept blocks, and what follows from it; None if nothing is removed.
     """
 
     stack: BlockStack
-    gone: Sequence[Step]
+    steps: Sequence[Step]
     kept: Sequence[Pair]
     halves: Mapping[int, Halves]
     shortened: Shortened | None
@@ -174,7 +174,7 @@ class Removal:
         """
         if self.shortened is None:
             return True
-        expected, cached = _past(self.stack, self.gone)
+        expected, cached = _past(self.stack, self.steps)
         # Lists and tables outside the blocks with one entry per block may follow the attention or the MLP.
         lists = [[pair[half] for pair in self.kept] for half in (0, 1)]
         beside = bool(self.shortened.parallel or self.shortened.tables)
@@ -182,7 +182,7 @@ class Removal:
             with ExitStack() as tried:
                 try:
                     put_in_place(self.stack, self.shortened, list(map(self.block, self.kept)), rows, tried)
-                    equal = _prove(self.stack, expected, cached, f"without {named(self.gone)}")
+                    equal = _prove(self.stack, expected, cached, f"without {named(self.steps)}")
                 except SurgeryError as error:
                     wrong = error
                 else:
@@ -203,31 +203,33 @@ class Removal:
         try:
             return composed(own, self.stack[mlp], (self.halves[attention], self.halves[mlp]))
         except SurgeryError as error:
-            raise SurgeryError(f"{named(self.gone)} cannot be removed: blocks {attention} and {mlp} {error}") from error
+            raise SurgeryError(
+                f"{named(self.steps)} cannot be removed: blocks {attention} and {mlp} {error}"
+            ) from error
 
 
-def _past(stack: BlockStack, gone: Sequence[Step]) -> tuple[Tensor, Tensor | None]:
+def _past(stack: BlockStack, removed: Sequence[Step]) -> tuple[Tensor, Tensor | None]:
     """Return a model's outputs with steps bypassed: the last hidden states, and logits with a cache if it can use one.
 
     Raises:
         NonFiniteError: an output holds a NaN or an infinity.
         SurgeryError: the model cannot run.
     """
-    whose = f"{type(stack.model).__name__} past {named(gone)}"
+    whose = f"{type(stack.model).__name__} past {named(removed)}"
     try:
         with _short_windows(stack):
-            expected = last_hidden(stack, gone)
+            expected = last_hidden(stack, removed)
     except LayerimpError:
         raise
     except Exception as error:  # a model may fail in any way
         raise SurgeryError(f"{type(stack.model).__name__} cannot run on a few tokens: {one_line(error)}") from error
     require_finite(expected, whose)
     try:
-        cached = cached_logits(stack, gone)
+        cached = cached_logits(stack, removed)
     except Exception as error:
-        if any(isinstance(step, str) for step in gone) and _can_generate(stack):
+        if any(isinstance(step, str) for step in removed) and _can_generate(stack):
             kind = type(stack.model).__name__
-            raise SurgeryError(f"{kind} cannot generate past {named(gone)}: {one_line(error)}") from error
+            raise SurgeryError(f"{kind} cannot generate past {named(removed)}: {one_line(error)}") from error
         return expected, None  # a model that cannot use a cache: there is nothing to compare
     if cached is not None:
         require_finite(cached, whose)

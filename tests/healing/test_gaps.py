@@ -50,7 +50,7 @@ def test_steps_that_touch_are_one_gap() -> None:
     """A seam and then the block that it left are together blocks 1 and 2, in either notation."""
     model = tiny("llama")
     removal = prepare(find_blocks(model), ["1/2", "1.attn,2.mlp"])
-    assert removal.gone == [1, 2]
+    assert removal.steps == [1, 2]
     found = layerimp.heal(model, ["1/2", "1.attn,2.mlp"], [batch(8, 12, seed=3)], "rescale")
     assert [str(repair.gap) for repair in found.repairs] == ["blocks 1-2"]
 

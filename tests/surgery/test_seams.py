@@ -117,7 +117,7 @@ def test_the_pruned_model_stands_beside_the_intact_one(name: str) -> None:
     model = stirred(name)
     before, weights = logits(model, batch()["input_ids"]), {id(weight) for weight in model.parameters()}
     removal = prepare(layerimp.find_blocks(model), ["1/2"])
-    assert (removal.gone, removal.kept) == (["1/2"], [(0, 0), (1, 2), (3, 3)])
+    assert (removal.steps, removal.kept) == (["1/2"], [(0, 0), (1, 2), (3, 3)])
     beside = removal.beside()
     assert {id(weight) for weight in beside.parameters()} <= weights
     assert not {id(module) for module in beside.modules()} & {id(module) for module in model.modules()}
