@@ -87,7 +87,7 @@ class Importance(Tabular):
 
 
 class Scorer(Component):
-    """A streaming accumulator over what the blocks do on the calibration set.
+    """An accumulator over what the blocks do on the calibration set, which sees each trace once.
 
     A whole plugin with one:
 

@@ -1,4 +1,4 @@
-"""Least squares from sums of products: streaming, mergeable, in float64."""
+"""Least squares from sums of products, which are added up batch by batch and can be merged, in float64."""
 
 from __future__ import annotations
 

@@ -122,8 +122,8 @@ _NUMERIC = (
 """What changes the numbers that others compute."""
 _ALL = (
     *_NUMERIC,
-    _Part("sys.stdout", lambda: sys.stdout, lambda stream: setattr(sys, "stdout", stream)),
-    _Part("sys.stderr", lambda: sys.stderr, lambda stream: setattr(sys, "stderr", stream)),
+    _Part("sys.stdout", lambda: sys.stdout, lambda file: setattr(sys, "stdout", file)),
+    _Part("sys.stderr", lambda: sys.stderr, lambda file: setattr(sys, "stderr", file)),
     _Part("the working directory", _directory, _put_directory),
     _Part("the filters of warnings", lambda: tuple(warnings.filters), _put_filters),
     _Part("the environment variable {}", lambda: dict(os.environ), _put_environment),
