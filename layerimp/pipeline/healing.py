@@ -110,7 +110,7 @@ def further_text(
     assert spec.max_length is not None
     assert spec.packing is not None
     evaluator = None if task is None else for_training(recipe, task, permissions, progress)
-    stream = FurtherText(
+    further = FurtherText(
         recipe.heal_text,
         loaded.tokenizer,
         max_length=spec.max_length,
@@ -120,12 +120,12 @@ def further_text(
         without=drawn.documents,
         documents=None if evaluator is None else training_documents(evaluator, loaded),
     )
-    if next(iter(stream), None) is None:
+    if next(iter(further), None) is None:
         raise CalibrationError(
             f"the further text {recipe.heal_text} fills no row of {spec.max_length} tokens beside the documents "
             "that were drawn for calibration; name other text (--heal-text)"
         )
-    return stream
+    return further
 
 
 @dataclass(frozen=True)

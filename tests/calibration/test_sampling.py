@@ -38,7 +38,7 @@ def numbered(tmp_path: Path) -> Path:
     max_length=st.integers(3, 12),
     seed=st.integers(0, 99),
 )
-def test_windows_reproduce_the_token_stream(frame: str, lengths: list[int], max_length: int, seed: int) -> None:
+def test_windows_reproduce_the_tokens(frame: str, lengths: list[int], max_length: int, seed: int) -> None:
     before, after, end = FRAMES[frame]
     documents = [[len(WORDS) + 5 * index + place % 5 for place in range(n)] for index, n in enumerate(lengths)]
     room = max_length - len(before) - len(after)
@@ -62,8 +62,8 @@ def test_windows_reproduce_the_token_stream(frame: str, lengths: list[int], max_
         assert (row[: len(before)], row[max_length - len(after) :]) == (before, after)
         inner += row[len(before) : max_length - len(after)]
     order = dict.fromkeys((token - len(WORDS)) // 5 for token in inner if token >= len(WORDS))
-    stream = [token for index in order for token in [*documents[index], *end]]
-    assert inner == stream[: len(inner)]
+    tokens = [token for index in order for token in [*documents[index], *end]]
+    assert inner == tokens[: len(inner)]
 
 
 @pytest.mark.parametrize("frame", FRAMES)

@@ -127,10 +127,10 @@ def make_step(tokenizer: PreTrainedTokenizerFast, seed: int, number: int, level:
     rng = random.Random(f"{seed} {number}")
     documents = []
     for kind, share in (MIXTURE if level else FIRST_MIXTURE).items():
-        stream = draw(kind, rng.getrandbits(40), held_out=False, level=level)
+        drawn = draw(kind, rng.getrandbits(40), held_out=False, level=level)
         room = share * ROWS * ROW
         while room > 0:
-            some = [one for one in _encoded(tokenizer, kind, list(islice(stream, 16))) if len(one) <= ROW]
+            some = [one for one in _encoded(tokenizer, kind, list(islice(drawn, 16))) if len(one) <= ROW]
             documents += some
             room -= sum(map(len, some))
     rng.shuffle(documents)

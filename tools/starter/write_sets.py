@@ -30,10 +30,10 @@ SEED = 2411
 
 def rows() -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each file, by the file's name without suffix."""
-    streams: dict[Kind, Iterator[Document]] = {kind: _different(kind) for kind in ("stories", "sentiment", "questions")}
-    stories, reviews, passages = (list(islice(stream, EVALUATED)) for stream in streams.values())
+    drawn: dict[Kind, Iterator[Document]] = {kind: _different(kind) for kind in ("stories", "sentiment", "questions")}
+    stories, reviews, passages = (list(islice(documents, EVALUATED)) for documents in drawn.values())
     kinds: list[Kind] = ["stories", "sentiment", "stories", "questions"]
-    text = [_text(kinds[n % 4], next(streams[kinds[n % 4]])) for n in range(CALIBRATING)]
+    text = [_text(kinds[n % 4], next(drawn[kinds[n % 4]])) for n in range(CALIBRATING)]
     return {
         "stories": [{"text": story.text} for story in stories],
         "sentiment": [{"text": one.text, "label": ["negative", "positive"].index(one.asked[0][1])} for one in reviews],

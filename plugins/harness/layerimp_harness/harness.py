@@ -35,7 +35,7 @@ LONG = 20
 class Harness(Evaluator):
     """Tasks of lm-evaluation-harness, on the model in memory, each metric with its standard error.
 
-    The model, the tokenizer, and the random generators and streams of the process are left as they were.
+    The model, the tokenizer, and the random generators and output files of the process are left as they were.
     """
 
     name = "harness"
@@ -327,6 +327,6 @@ class _LazyStage:
         if self._advance is None:
             stage = self._progress.stage(self._description, total=self._count(), unit="requests")
             self._advance = self._stack.enter_context(stage)
-            self._stack.enter_context(muted())  # a live display replaces the muted streams by its own
+            self._stack.enter_context(muted())  # a live display replaces the muted output by its own
         if units:
             self._advance(units)

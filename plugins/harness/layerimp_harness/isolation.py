@@ -1,4 +1,4 @@
-"""Isolate the process from lm-eval: its streams, logs, random generators and templates."""
+"""Isolate the process from lm-eval: its output, logs, random generators and templates."""
 
 from __future__ import annotations
 
