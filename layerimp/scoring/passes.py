@@ -143,7 +143,8 @@ class Pass:
         ):
             while not self._runs_once(stack, calibration, scored, progress, cache):
                 self._renew()
-                cache = None  # it may hold a tensor that was changed
+                if cache is not None:
+                    cache.forget_from(0)  # it may hold a tensor that was changed
 
     def _runs_once(
         self,

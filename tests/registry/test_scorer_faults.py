@@ -16,7 +16,10 @@ from support.mood import Run
 import layerimp
 from layerimp import Importance, Scorer
 from layerimp.errors import PluginError
+from layerimp.registry.catalog import registry
+from layerimp.scoring.engine import measure
 from layerimp.sweep import Backward, Forward
+from layerimp.sweep.cache import BlockCache
 from layerimp.testing import batch, padded_batch, tiny_model
 
 
@@ -140,6 +143,16 @@ def test_the_other_scorers_go_on(
     assert (tmp_path / "o" / "scores.json").exists()
     code, _, err = layerimp_command("score", *scoring, "--scorer", "bad")
     assert (code, err.splitlines()[-1]) == (2, f"layerimp: {told}")
+
+
+def test_no_later_pass_uses_what_a_scorer_wrote_into() -> None:
+    model = tiny_model()
+    stack = layerimp.find_blocks(model)
+    cache, own = BlockCache(stack), registry().get("scorer", "block-influence")
+    with pytest.raises(PluginError, match="it wrote into"):
+        measure(stack, TEXT, {"bad": Writing(len(stack)), "own": own(len(stack))}, cache=cache)
+    again = measure(stack, TEXT, {"own": own(len(stack))}, cache=cache)
+    assert again == measure(stack, TEXT, {"own": own(len(stack))})
 
 
 def test_who_came_along_unnamed_and_fails_is_left_out(

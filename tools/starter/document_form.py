@@ -41,7 +41,7 @@ def pieces(kind: Kind, document: Document) -> list[Piece]:
     if kind == "sentiment":
         ((_, label),) = document.asked
         return [Piece(document.text, 0.2), Piece(SENTIMENT, 0.2), Piece(f" {label}", 8.0)]
-    found = [Piece(document.text, 0.1)]
+    parts = [Piece(document.text, 0.1)]
     for number, (question, answer) in enumerate(document.asked, start=1):
-        found += [Piece(QUESTION.format(question=question), 0.1, number), Piece(f" {answer}", 8.0, number)]
-    return found
+        parts += [Piece(QUESTION.format(question=question), 0.1, number), Piece(f" {answer}", 8.0, number)]
+    return parts

@@ -130,7 +130,7 @@ def make_step(tokenizer: PreTrainedTokenizerFast, seed: int, number: int, level:
         drawn = draw(kind, rng.getrandbits(40), held_out=False, level=level)
         room = share * ROWS * ROW
         while room > 0:
-            some = [one for one in _encoded(tokenizer, kind, list(islice(drawn, 16))) if len(one) <= ROW]
+            some = [tokens for tokens in _encoded(tokenizer, kind, list(islice(drawn, 16))) if len(tokens) <= ROW]
             documents += some
             room -= sum(map(len, some))
     rng.shuffle(documents)
@@ -165,7 +165,7 @@ def _encoded(tokenizer: PreTrainedTokenizerFast, kind: Kind, documents: list[Doc
     """Return each document's tokens, with a start token, and an end token after the text or after each question."""
     split = [pieces(kind, document) for document in documents]
     encoded = iter(tokenizer([piece.text for parts in split for piece in parts], add_special_tokens=False)["input_ids"])
-    found = []
+    encoded_documents = []
     for parts in split:
         tokens = [_Token(0, 0.0, 0, 0)]
         for question, group in groupby(parts, key=lambda piece: piece.question):
@@ -176,8 +176,8 @@ def _encoded(tokenizer: PreTrainedTokenizerFast, kind: Kind, documents: list[Doc
             if question or not parts[-1].question:
                 new.append((0, 1.0))
             tokens += [_Token(token, weight, question, shared + at) for at, (token, weight) in enumerate(new)]
-        found.append(tokens)
-    return found
+        encoded_documents.append(tokens)
+    return encoded_documents
 
 
 def loss_of(model: Any, step: Step) -> Tensor:
@@ -277,7 +277,7 @@ def _scores(model: Any, tokenizer: PreTrainedTokenizerFast) -> str:
     tasks = [f"starter_{kind}" for kind in ("stories", "sentiment", "qa")]
     harness: Any = registry().create("evaluator", "harness", {"tasks": tasks, "batch_size": 32})
     metrics = harness.evaluate(model, tokenizer)
-    return ", ".join(f"{one.task} {one.name} {one.value:.4f}" for one in metrics)
+    return ", ".join(f"{metric.task} {metric.name} {metric.value:.4f}" for metric in metrics)
 
 
 def _save(

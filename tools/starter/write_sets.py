@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from corpus import draw
+from corpus.sentiment import LABELS
 from document_form import pieces
 from layerimp_starter import DATA
 
@@ -36,9 +37,9 @@ def rows() -> dict[str, list[dict[str, Any]]]:
     text = [_text(kinds[n % 4], next(drawn[kinds[n % 4]])) for n in range(CALIBRATING)]
     return {
         "stories": [{"text": story.text} for story in stories],
-        "sentiment": [{"text": one.text, "label": ["negative", "positive"].index(one.asked[0][1])} for one in reviews],
+        "sentiment": [{"text": review.text, "label": LABELS.index(review.asked[0][1])} for review in reviews],
         "questions": list(_questions(passages)),
-        "calibration": [{"text": one} for one in text],
+        "calibration": [{"text": line} for line in text],
     }
 
 
