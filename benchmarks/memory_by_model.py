@@ -1,4 +1,4 @@
-"""The memory that models of known shapes take, whole and streamed, as a table of Markdown.
+"""The memory that models of known shapes take, whole and offloaded, as a table of Markdown.
 
     python benchmarks/memory_by_model.py
 
@@ -60,7 +60,7 @@ llama(
 
 def main() -> None:
     """Print the table."""
-    print("| model | parameters | whole | verified | streamed | of these, the largest block | hidden states |")
+    print("| model | parameters | whole | verified | offloaded | of these, the largest block | hidden states |")
     print("|---|---|---|---|---|---|---|")
     for name, config in SHAPES.items():
         config.architectures = [f"{type(config).__name__.removesuffix('Config')}ForCausalLM"]
@@ -70,7 +70,7 @@ def main() -> None:
             outline = Outline.of(directory)
         ledger, hidden = outline.ledger, 2 * TOKENS * config.hidden_size * BYTES
         whole = ledger.left(()).parameters
-        sizes = [whole, 2 * whole, outline.held_if_streamed(torch.device("cpu")), ledger.largest_block.parameters]
+        sizes = [whole, 2 * whole, outline.held_if_offloaded(torch.device("cpu")), ledger.largest_block.parameters]
         shown = " | ".join(f"{BYTES * size / 2**30:.1f}" for size in sizes)
         print(f"| {name} | {whole / 1e9:.1f} billion | {shown} | {hidden / 2**30:.1f} |")
 

@@ -238,7 +238,7 @@ class Evaluator(Component):
     Attributes:
         kind: `quality` for what a model can do, so that a retained share can be computed; `cost` for time and space.
         needs_weights: Whether the values of the weights are needed. An evaluator for which this is false also measures
-            models that are streamed; it then gets a model whose parameters are on the meta device.
+            models that are offloaded; it then gets a model whose parameters are on the meta device.
         progress: Where to report progress; set before the evaluator runs.
     """
 

@@ -206,9 +206,9 @@ class Scorer(Component):
     def end_batch(self) -> None:
         """Called when a batch has passed through all blocks.
 
-        Of a model that is streamed from its files, all batches pass through a block before any of them reaches the next
-        one. There, a scorer that overrides this method sees each batch in an instance of its own; the instances are
-        merged in the order of the batches.
+        Of an offloaded model, all batches pass through a block before any of them reaches the next one. There, a scorer
+        that overrides this method sees each batch in an instance of its own; the instances are merged in the order of
+        the batches.
         """
 
     def end_sweep(self) -> None:

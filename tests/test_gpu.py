@@ -1,4 +1,4 @@
-"""The same on a GPU as on the CPU, and the same streamed to a GPU as whole on it."""
+"""The same on a GPU as on the CPU, and the same offloaded to a GPU as whole on it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.mood import Run
-from support.streamed import SCORERS, TEXT, saved, scores
+from support.offloaded import SCORERS, TEXT, saved, scores
 from support.tiny import EAGER_ONLY, tiny
 
 import layerimp
-from layerimp.models.streaming import open_streamed
+from layerimp.models.offloading import open_offloaded
 from layerimp.testing import BLOCKS
 
 pytestmark = [
@@ -34,11 +34,11 @@ def test_scores_are_those_of_the_cpu(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "bert"])
-def test_streamed_scores_are_those_of_the_whole_model(name: str, dtype: str, tmp_path: Path) -> None:
+def test_offloaded_scores_are_those_of_the_whole_model(name: str, dtype: str, tmp_path: Path) -> None:
     """To the bit; models with experts, which a GPU may add up in any order, are in tests/models/test_copy_ahead.py."""
     directory = saved(tiny(name), tmp_path / "model", max_shard_size="40KB")
     whole = layerimp.find_blocks(layerimp.load(directory, dtype=dtype, device="cuda")[0])
-    assert scores(open_streamed(directory, dtype=dtype, device="cuda")) == scores(whole)
+    assert scores(open_offloaded(directory, dtype=dtype, device="cuda")) == scores(whole)
 
 
 def test_hidden_states_wait_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_hidden_states_wait_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     expected = scores(whole)
     monkeypatch.setattr(torch.UntypedStorage, "from_file", counted)
-    assert scores(open_streamed(directory, device="cuda", scratch=scratch)) == expected
+    assert scores(open_offloaded(directory, device="cuda", scratch=scratch)) == expected
     assert sizes == [row["input_ids"].numel() * whole.model.config.hidden_size * 4 for row in TEXT] * BLOCKS
     assert not list(scratch.iterdir())
 
@@ -64,7 +64,7 @@ def test_two_blocks_are_on_the_gpu_at_a_time(tmp_path: Path) -> None:
     wide = tiny("llama", hidden_size=256, intermediate_size=2048)
     directory = saved(wide, tmp_path / "model")
     block = sum(one.nbytes for one in wide.model.layers[0].parameters())
-    stack = open_streamed(directory, device="cuda")
+    stack = open_offloaded(directory, device="cuda")
     scores(stack, ["block-influence"])  # from here on the workspace of the products is there
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -84,14 +84,14 @@ def test_a_run_with_healing(layerimp_command: Run, scoring: list[object], task: 
 
 
 def test_files_are_pruned_as_in_memory(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
-    for way in ("--stream", "--no-stream"):
+    for way in ("--offload", "--no-offload"):
         code, _, err = layerimp_command(
             "prune", *scoring, "--scorer", "block-influence", "--ratio", 0.25, way, "--output", tmp_path / way
         )
         assert code == 0, err
     one, two = (
         load_file(tmp_path / way / "checkpoints" / "block-influence" / "model.safetensors")
-        for way in ("--stream", "--no-stream")
+        for way in ("--offload", "--no-offload")
     )
     assert one.keys() == two.keys()
     assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())

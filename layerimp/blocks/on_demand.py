@@ -1,4 +1,4 @@
-"""Runs a streamed model as it is: each block gets its weights when it is called, and lets them go."""
+"""Runs an offloaded model as it is: each block gets its weights when it is called, and lets them go."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def on_demand(stack: BlockStack) -> Iterator[None]:
-    """Let each block of a streamed model have its weights in memory while it runs, and only then.
+    """Let each block of an offloaded model have its weights in memory while it runs, and only then.
 
     A pass of the model reads all blocks; for many batches see `layerimp.sweep.block_by_block`.
     """
     with ExitStack() as undo:
-        for index, block in enumerate(stack if stack.streamed else ()):
+        for index, block in enumerate(stack if stack.offloaded else ()):
             undo.enter_context(computing(block, partial(_holding, stack, index, block.forward)))
         yield
 

@@ -30,7 +30,7 @@ class BlockStack(Sequence[nn.Module]):
         path: The path of the blocks in the model, such as `model.layers`.
         config: The (sub-)configuration that counts the blocks in `num_hidden_layers`.
         backbone: The part of the model that runs from token ids to the last hidden state, without a head.
-        residency: What brings the weights of a block into memory when they are needed, for a model that is streamed
+        residency: What brings the weights of a block into memory when they are needed, for a model that is offloaded
             from its files; None for a model that lies in memory as a whole.
     """
 
@@ -60,7 +60,7 @@ class BlockStack(Sequence[nn.Module]):
         return iter(self.modules)
 
     @property
-    def streamed(self) -> bool:
+    def offloaded(self) -> bool:
         """Whether the weights of the blocks come from files, one block after another."""
         return self.residency is not None
 

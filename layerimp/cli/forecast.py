@@ -119,7 +119,7 @@ def _about(seconds: float | None) -> str:
 
 def _memory(memory: MemoryForecast) -> str:
     copy = f", and {gib(memory['verifying'])} to verify a checkpoint" if memory["verifying"] else ""
-    at_a_time = " at a time (streamed)" if memory["streamed"] else ""
+    at_a_time = " at a time (offloaded)" if memory["offloaded"] else ""
     return (
         f"memory on {memory['device']}: {gib(memory['weights'])} of weights{at_a_time} in {memory['dtype']}{copy}; "
         f"{gib(memory['free'])} are free"

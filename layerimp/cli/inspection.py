@@ -83,10 +83,10 @@ def _lines(found: Inspection) -> Iterator[str]:
     from layerimp.cli.forecast import gib
 
     memory = found["memory"]
-    fits = "fits" if memory["weights"] <= memory["free"] else "does not fit, and is streamed"
+    fits = "fits" if memory["weights"] <= memory["free"] else "does not fit, and is offloaded"
     yield (
         f"memory on {memory['device']}: {gib(memory['weights'])} of weights, {gib(memory['free'])} free: "
-        f"the model {fits} (--stream: {gib(memory['streamed'])} of weights at a time)"
+        f"the model {fits} (--offload: {gib(memory['offloaded'])} of weights at a time)"
     )
     yield from _reasons(found, "not_removed", "stock code builds the model without any one of its blocks")
     yield from _reasons(found, "not_divided", "every block can be divided into attention and MLP, so seams can be cut")

@@ -68,7 +68,7 @@ def _cache(stack: BlockStack) -> Iterator[tuple[Collection[Sublayer], Amounts]]:
     """Yield what each attention keeps per token; a single NaN for the whole model if this is not known by block."""
     length = min(CACHE_TOKENS, longest_row(stack.model) or CACHE_TOKENS)
     try:
-        model, device = (shapes_only(stack.model), "meta") if stack.streamed else (stack.model, stack.device)
+        model, device = (shapes_only(stack.model), "meta") if stack.offloaded else (stack.model, stack.device)
         kept = cached_bytes(model, torch.ones((1, length), dtype=torch.long, device=device))
     except Exception:  # a model may fail in any way with its own cache
         kept = [0]

@@ -55,7 +55,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
 
 def _pruned(run: Run) -> Results:
     """Prune the model of a run by each scorer, heal and measure the pruned models, and write their checkpoints."""
-    if run.loaded.stack.streamed:
+    if run.loaded.stack.offloaded:
         results = prune_files(run, choose(run))
         return replace(results, metrics={label: [] for label in (ORIGINAL, *results.models)})
     results = prune_by_amount(run) if run.recipe.keep is None else prune_to_quality(run)
@@ -101,7 +101,7 @@ def prune_model(
         assert stage is not None
         started = Run.of(prepared, stage)
         choice = _choice(started, prepared)
-        if started.loaded.stack.streamed:
+        if started.loaded.stack.offloaded:
             results = prune_files(started, choice)
         else:
             results = Results(choice.importance, prepare_removals(started, choice))

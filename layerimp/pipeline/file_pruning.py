@@ -1,4 +1,4 @@
-"""Prunes the files of a model that is streamed: kept tensors are copied, and what is left is proved by a probe."""
+"""Prunes the files of a model that is offloaded: kept tensors are copied, and what is left is proved by a probe."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from layerimp.checkpoint.copying import copy_weights, require_same_bytes
 from layerimp.errors import CheckpointError, SurgeryError, one_line
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import HALF, stored_dtype
+from layerimp.models.offloading import OffloadedBlocks, open_offloaded
 from layerimp.models.safetensors_files import Stored
 from layerimp.models.sizing import shapes_only
 from layerimp.models.stored_weights import WeightNames
-from layerimp.models.streaming import StreamedBlocks, open_streamed
 from layerimp.pipeline.ahead import check_plans
 from layerimp.pipeline.checkpoints import checkpoint_path, describe_checkpoint
 from layerimp.pipeline.removals import Choice, check_room
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def prune_files(run: Run, choice: Choice) -> Results:
-    """Write the checkpoint of each plan of a streamed model; see `write_pruned`. Without a stage nothing is written.
+    """Write the checkpoint of each plan of an offloaded model; see `write_pruned`. Without a stage nothing is written.
 
     Returns:
         The results, with the pruned models on the meta device, the checkpoints and their sizes.
@@ -74,7 +74,7 @@ def prune_files(run: Run, choice: Choice) -> Results:
         return results
     check_room(run, sum(tensor.bytes for kept in tensors.values() for tensor in kept.values()))
     with run.progress.stage("check the weights that were not read"):
-        _streamed(loaded.stack).refuse_non_finite_rest()
+        _offloaded(loaded.stack).refuse_non_finite_rest()
     written: dict[str, PrunedModel] = {}
     for label, model in models.items():
         directory = run.stage / checkpoint_path(label)
@@ -98,7 +98,7 @@ def write_pruned(
     recipe: Recipe,
     progress: Progress,
 ) -> BlockStack:
-    """Write the checkpoint of a removal from a streamed model, and prove it; no more than one block is in memory.
+    """Write the checkpoint of a removal from an offloaded model, and prove it; no more than one block is in memory.
 
     Args:
         loaded: The intact model.
@@ -109,7 +109,7 @@ def write_pruned(
         progress: Where to report progress.
 
     Returns:
-        The blocks of the pruned model, streamed from what was written.
+        The blocks of the pruned model, offloaded from what was written.
 
     Raises:
         SurgeryError: a model cannot run, or the pruned model does not compute the same as the intact one with the
@@ -143,7 +143,7 @@ def kept_tensors(stack: BlockStack, removal: Removal) -> dict[str, Stored]:
         return dict(_weights(stack))
     if beside := [*shortened.tables, *shortened.parallel]:
         raise SurgeryError(
-            f"{beside[0]} has a part for each block and is not cut in files; --no-stream removes {named(removal.steps)}"
+            f"{beside[0]} has a part per block and is not cut in files; --no-offload removes {named(removal.steps)}"
         )
     names = WeightNames(shortened.meta_model)
     kept: dict[str, Stored] = {}
@@ -184,7 +184,7 @@ def _renamed(key: str, blocks: str, targets: set[str], new: int, names: WeightNa
             candidate = ".".join([*parts[:at], str(new), *parts[at + 1 :]])
             if names.targets(candidate) == wanted:
                 return candidate
-    raise SurgeryError(f"the name of the tensor {key} does not tell its block; --no-stream removes blocks in memory")
+    raise SurgeryError(f"the name of the tensor {key} does not tell its block; --no-offload removes blocks in memory")
 
 
 def _describe(loaded: Loaded, removal: Removal, directory: Path) -> None:
@@ -234,22 +234,22 @@ def _deviation(stack: BlockStack, removal: Removal, pruned: BlockStack) -> float
 
 
 def _opened(stack: BlockStack, directory: Path, dtype: torch.dtype | None = None) -> BlockStack:
-    """A checkpoint like that of a model, streamed."""
+    """A checkpoint like that of a model, offloaded."""
     model: PreTrainedModel = stack.model
-    return open_streamed(directory, dtype=dtype or model.dtype, device=stack.device)
+    return open_offloaded(directory, dtype=dtype or model.dtype, device=stack.device)
 
 
 def _weights(stack: BlockStack) -> Mapping[str, Stored]:
-    """The tensors in the files of a streamed model."""
-    return _streamed(stack).tensors
+    """The tensors in the files of an offloaded model."""
+    return _offloaded(stack).tensors
 
 
 def _source(stack: BlockStack) -> Path:
-    """The directory of a streamed model."""
-    return _streamed(stack).directory
+    """The directory of an offloaded model."""
+    return _offloaded(stack).directory
 
 
-def _streamed(stack: BlockStack) -> StreamedBlocks:
+def _offloaded(stack: BlockStack) -> OffloadedBlocks:
     residency: Any = stack.residency
-    assert isinstance(residency, StreamedBlocks)
+    assert isinstance(residency, OffloadedBlocks)
     return residency

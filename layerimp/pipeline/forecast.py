@@ -81,9 +81,9 @@ class _Foretelling:
         return self.prepared.recipe
 
     @property
-    def streamed(self) -> bool:
+    def offloaded(self) -> bool:
         """Whether the blocks of the model stay in their files."""
-        return self.prepared.streamed
+        return self.prepared.offloaded
 
     @property
     def selection(self) -> Selection:
@@ -142,7 +142,7 @@ class _Foretelling:
             return [removed_by(plan.blocks) for plan in plans], (min(lengths), max(lengths))
         if recipe.targets:
             goal = Goal.by_arithmetic(
-                recipe, self.outline.ledger, type(self.outline.stack.model).__name__, streamed=self.streamed
+                recipe, self.outline.ledger, type(self.outline.stack.model).__name__, offloaded=self.offloaded
             )
             most = goal.budget.most if LATENCY in recipe.targets else min(goal.budget.most, goal.fewest(lightest=True))
             return [], (goal.fewest(), most)
@@ -189,8 +189,8 @@ class _Foretelling:
             with self.selection.excusing(label):
                 of_blocks, of_seams = scorers_of(steps, self.selection, label)
                 ScoredSeries("seams", seams, of_seams, "seam").check()
-                for each in shared_passes({(label, 0): of_blocks[label]}) if self.streamed else ():
-                    each.check_streaming()
+                for each in shared_passes({(label, 0): of_blocks[label]}) if self.offloaded else ():
+                    each.check_offloading()
         self.selection.need_any()
         scorers = {(label, 0): scorer for label, scorer in self.selection.create(len(blocks)).items()}
         if seams:
@@ -217,8 +217,8 @@ class _Foretelling:
 
     def _memory(self) -> MemoryForecast:
         # The pruned files are tried even if they are not compared.
-        verifies = self.recipe.output is not None and (self.recipe.verify or self.streamed)
-        return self.outline.memory(self.recipe, self.prepared.permissions, streamed=self.streamed, verifies=verifies)
+        verifies = self.recipe.output is not None and (self.recipe.verify or self.offloaded)
+        return self.outline.memory(self.recipe, self.prepared.permissions, offloaded=self.offloaded, verifies=verifies)
 
     def _time(self, passes: Sequence[Pass], rescorings: int, most: int) -> TimeForecast:
         """Estimate the times of the stages."""
@@ -229,7 +229,7 @@ class _Foretelling:
             again = scoring * rescorings / max(1, len(self.selection.specs))
             if (rows := create_pruner(recipe.pruner, recipe.cuts).rescored_rows) is not None:
                 again *= min(1.0, rows / recipe.calibration.samples)
-        healers, pruned = [] if self.streamed else list(self.prepared.healers.values()), len(self.selection.specs)
+        healers, pruned = [] if self.offloaded else list(self.prepared.healers.values()), len(self.selection.specs)
         gaps = -(-most // 2)  # blocks that go are often neighbours
         healing, searched = durations.healing(healers, gaps) if healers else 0.0, recipe.keep is not None
         # Without evaluators of tasks, a search measures on held-out text, which is not known yet.

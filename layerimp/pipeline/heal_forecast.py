@@ -73,7 +73,7 @@ def _memory(recipe: Recipe, theirs: Outline, ours: Outline, permissions: Permiss
         "device": str(place),
         "dtype": name_of(dtype),
         "weights": pruned + intact,
-        "streamed": False,
+        "offloaded": False,
         "verifying": pruned if recipe.verify else 0,
         "free": free_bytes(place),
     }

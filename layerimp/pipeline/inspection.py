@@ -44,7 +44,7 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
         "memory": {
             "device": str(place),
             "weights": whole.bytes,
-            "streamed": outline.held_if_streamed(place) * outline.stored.itemsize,
+            "offloaded": outline.held_if_offloaded(place) * outline.stored.itemsize,
             "free": free_bytes(place),
         },
         "notes": list(_notes(outline)),

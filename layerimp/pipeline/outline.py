@@ -93,8 +93,8 @@ class Outline:
         known = {index: parts for index, parts in enumerate(halves) if isinstance(parts, Halves)}
         return cls(stack, stored, headers, halves, ledger_of(stack, known), alike(stack), _names(stack))
 
-    def held_if_streamed(self, device: torch.device) -> int:
-        """Return how many parameters are in the memory of a device at a time if the model is streamed.
+    def held_if_offloaded(self, device: torch.device) -> int:
+        """Return how many parameters are in the memory of a device at a time if the model is offloaded.
 
         These are those of the largest block and those outside the blocks, without a head that is not tied. The next
         block is copied to a GPU meanwhile.
@@ -106,23 +106,23 @@ class Outline:
         return self.ledger.outside.parameters - apart + blocks * self.ledger.largest_block.parameters
 
     def memory(
-        self, recipe: Recipe, permissions: Permissions, *, streamed: bool = False, verifies: bool = False
+        self, recipe: Recipe, permissions: Permissions, *, offloaded: bool = False, verifies: bool = False
     ) -> MemoryForecast:
         """Forecast the memory for the weights of a recipe's model.
 
         Args:
             recipe: The recipe.
             permissions: Which code that came with data may run.
-            streamed: Whether the blocks stay in their files until they are needed.
+            offloaded: Whether the blocks stay in their files until they are needed.
             verifies: Whether a checkpoint is loaded beside the model.
         """
         place, dtype = self.computed_in(recipe, permissions)
-        held = self.held_if_streamed(place) if streamed else self.ledger.left(()).parameters
+        held = self.held_if_offloaded(place) if offloaded else self.ledger.left(()).parameters
         weights = held * dtype.itemsize
         return {
             "device": str(place),
             "dtype": name_of(dtype),
-            "streamed": streamed,
+            "offloaded": offloaded,
             "weights": weights,
             "verifying": weights if verifies else 0,
             "free": free_bytes(place),

@@ -12,10 +12,10 @@ from layerimp.evaluation.selection import compares
 from layerimp.evaluation.selection import prepared as prepare_evaluators
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.healing import healers_of
+from layerimp.pipeline.offloading import is_offloaded, is_run_offloaded
 from layerimp.pipeline.output import check_output
 from layerimp.pipeline.resolve import create_pruner, defaults_note, resolve
 from layerimp.pipeline.stages import check_calibration
-from layerimp.pipeline.streaming import is_run_streamed, is_streamed
 from layerimp.recipe import Recipe, check_kind
 from layerimp.scoring.selection import Selection
 
@@ -45,7 +45,7 @@ class Prepared:
         lenient: Whether tasks that do not fit the model are left out, because they are only defaults.
         healers: The healers, by label; empty if nothing is healed.
         trained_on: The evaluator of the task whose training split is the text; None for other texts.
-        streamed: Whether the blocks of the model stay in their files until they are needed.
+        offloaded: Whether the blocks of the model stay in their files until they are needed.
     """
 
     command: Command
@@ -59,7 +59,7 @@ class Prepared:
     lenient: bool
     healers: Mapping[str, Healer]
     trained_on: Evaluator | None
-    streamed: bool
+    offloaded: bool
 
 
 def prepare(
@@ -88,8 +88,8 @@ def prepare(
     if command == "prune" and recipe.keep is not None:
         raise OptionError("prune measures nothing that could be kept: give a ratio or a count, or use layerimp run")
     healers = healers_of(recipe.healers, recipe.heal_text)
-    if command == "evaluate" and (recipe.stream or recipe.scratch is not None):
-        raise OptionError("only layerimp score, prune and run read a model block by block; leave out stream")
+    if command == "evaluate" and (recipe.offload or recipe.scratch is not None):
+        raise OptionError("only layerimp score, prune and run read a model block by block; leave out offload")
     if by_default := defaults_note(asked, recipe, reads):
         progress.note(by_default)
     create_pruner(recipe.pruner, recipe.cuts)
@@ -114,7 +114,7 @@ def prepare(
         lenient=asked.tasks is None,
         healers=healers if command == "run" else {},
         trained_on=trained_on,
-        streamed=_streamed(command, recipe, evaluators, progress),
+        offloaded=_offloaded(command, recipe, evaluators, progress),
     )
 
 
@@ -131,8 +131,8 @@ def _reads(command: Command, recipe: Recipe, plans: Mapping[str, PrunePlan] | No
     return frozenset(reads[command])
 
 
-def _streamed(command: Command, recipe: Recipe, evaluators: Mapping[str, Evaluator], progress: Progress) -> bool:
+def _offloaded(command: Command, recipe: Recipe, evaluators: Mapping[str, Evaluator], progress: Progress) -> bool:
     """Whether the blocks of the model stay in their files."""
     if command == "run":
-        return is_run_streamed(recipe, evaluators, progress)
-    return command != "evaluate" and is_streamed(recipe, progress)
+        return is_run_offloaded(recipe, evaluators, progress)
+    return command != "evaluate" and is_offloaded(recipe, progress)

@@ -125,5 +125,5 @@ def check_room(run: Run, need: int) -> None:
         return
     if need > (free := shutil.disk_usage(run.stage).free):
         raise OutputError(f"the checkpoints need {need:,} bytes, and {run.stage.parent} has {free:,} left")
-    if run.recipe.verify and not run.loaded.stack.streamed:
+    if run.recipe.verify and not run.loaded.stack.offloaded:
         check_memory(run.loaded.model)

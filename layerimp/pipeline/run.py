@@ -85,7 +85,7 @@ class Run:
             OptionError: an option does not fit the model, such as labels for a language model.
         """
         asked, progress, drawn = prepared.recipe, prepared.progress, None
-        loaded = load_model(asked, prepared.permissions, progress, streamed=prepared.streamed)
+        loaded = load_model(asked, prepared.permissions, progress, offloaded=prepared.offloaded)
         recipe = settled(asked, loaded.model, prepared.reads)
         evaluators, failed = fitting(prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
         healers = HealerSet(prepared.healers, None, unfinished)
@@ -98,7 +98,7 @@ class Run:
                 check_text(recipe, evaluators, drawn, further)
                 healers = HealerSet(prepared.healers, further, unfinished)
         name = model_name(asked.model) if prepared.command == "evaluate" else ORIGINAL
-        measured = shapes_only(loaded.model) if loaded.stack.streamed else loaded.model
+        measured = shapes_only(loaded.model) if loaded.stack.offloaded else loaded.model
         evaluation = Evaluation(measured, loaded.tokenizer, progress, failed=failed, intact_name=name)
         return cls(
             command=prepared.command,

@@ -11,7 +11,7 @@ from layerimp.errors import OptionError
 from layerimp.evaluation.selection import for_training
 from layerimp.models.discovery import find_blocks
 from layerimp.models.loading import load, load_tokenizer
-from layerimp.models.streaming import open_streamed
+from layerimp.models.offloading import open_offloaded
 from layerimp.registry.attribution import attributing
 
 if TYPE_CHECKING:
@@ -40,21 +40,21 @@ class Loaded:
     stack: BlockStack
 
 
-def load_model(recipe: Recipe, permissions: Permissions, progress: Progress, *, streamed: bool = False) -> Loaded:
+def load_model(recipe: Recipe, permissions: Permissions, progress: Progress, *, offloaded: bool = False) -> Loaded:
     """Load a recipe's model, and find its blocks.
 
     Args:
         recipe: The recipe.
         permissions: What may run code.
         progress: Where to report progress.
-        streamed: Whether the weights of the blocks stay in their files until they are needed.
+        offloaded: Whether the weights of the blocks stay in their files until they are needed.
 
     Raises:
         ModelError: the model cannot be loaded or understood.
     """
-    if streamed:
+    if offloaded:
         with progress.stage(f"open {recipe.model}"):
-            stack = open_streamed(
+            stack = open_offloaded(
                 recipe.model,
                 dtype=recipe.dtype,
                 device=recipe.device,

@@ -60,11 +60,11 @@ class Goal:
             ModelError: a target limits the KV cache but the size of the model's cache is not known, or the model's
                 blocks cannot be divided.
             OptionError: the intact model meets all targets, or no removal meets them; then the error names the smallest
-                possible value. Or a target limits the latency of a streamed model.
+                possible value. Or a target limits the latency of an offloaded model.
         """
         targets = read_targets(recipe.targets)
         ledger = ledger_of(stack, halves_of(stack, _divided(recipe, len(stack))))
-        timed = _timed(targets, streamed=stack.streamed)
+        timed = _timed(targets, offloaded=stack.offloaded)
         clock = Clock(recipe, stack, tokenizer, progress) if timed else None
         whole = ledger.left(())
         intact = {
@@ -78,22 +78,22 @@ class Goal:
         return goal
 
     @classmethod
-    def by_arithmetic(cls, recipe: Recipe, ledger: Ledger, kind: str, *, streamed: bool) -> Goal:
+    def by_arithmetic(cls, recipe: Recipe, ledger: Ledger, kind: str, *, offloaded: bool) -> Goal:
         """Make the goal of a recipe without a model to measure, so that a latency is left out; see `of`.
 
         Args:
             recipe: The recipe.
             ledger: The sizes of the model's parts.
             kind: What the model is called in errors.
-            streamed: Whether the model will be streamed.
+            offloaded: Whether the model will be offloaded.
 
         Raises:
             ModelError: a target limits the KV cache, but the size of such a model's cache is not known.
             OptionError: the intact model meets all targets, or no removal meets them. Or a target limits the latency of
-                a streamed model.
+                an offloaded model.
         """
         named = read_targets(recipe.targets)
-        _timed(named, streamed=streamed)
+        _timed(named, offloaded=offloaded)
         targets = [target for target in named if target.quantity != LATENCY]
         intact = {target.quantity: ledger.left(()).of(target.quantity) for target in targets}
         limits = [target.limit(intact[target.quantity]) for target in targets]
@@ -269,15 +269,15 @@ class _Plans:
             return None
 
 
-def _timed(targets: Sequence[Target], *, streamed: bool) -> Target | None:
+def _timed(targets: Sequence[Target], *, offloaded: bool) -> Target | None:
     """Return the target that limits the latency; None without one.
 
     Raises:
-        OptionError: there is one, and the model is streamed.
+        OptionError: there is one, and the model is offloaded.
     """
     latency = next((target for target in targets if target.quantity == LATENCY), None)
-    if latency and streamed:
-        raise OptionError(f"{latency}: a latency is measured on a whole model in memory, and this one is streamed")
+    if latency and offloaded:
+        raise OptionError(f"{latency}: a latency is measured on a whole model in memory, and this one is offloaded")
     return latency
 
 

@@ -78,15 +78,15 @@ class Recipe(Experiment):
     device_map: Literal["auto"] | None = Field(
         None, description="auto: spread a model that is too large for one GPU over all of them. Default: one device."
     )
-    stream: bool | None = Field(
+    offload: bool | None = Field(
         None,
         description="Read the blocks from their files one after another, so that the model need not fit into memory. "
         "Default: if it does not fit.",
     )
     scratch: Path | None = Field(
         None,
-        description="Directory for the hidden states of a streamed model while they wait; with it, the model is "
-        "streamed. Default: memory.",
+        description="Directory for the hidden states of an offloaded model while they wait; with it, the model is "
+        "offloaded. Default: memory.",
     )
     pruner: NamedComponent = Field(ComponentSpec(name=PRUNER), description="The pruner.")
     ratio: Annotated[float | None, BeforeValidator(_ratio)] = Field(

@@ -59,11 +59,11 @@ class Fit(TypedDict):
 
     device: Annotated[str, Field(description="The device that models are loaded on by default.")]
     weights: Annotated[int, Field(description="The bytes of all weights, as they are stored.")]
-    streamed: Annotated[
+    offloaded: Annotated[
         int,
         Field(
-            description="The bytes of the weights that a streamed model holds at a time: the embedding and the largest "
-            "block, the latter twice on a GPU."
+            description="The bytes of the weights that an offloaded model holds at a time: the embedding and the "
+            "largest block, the latter twice on a GPU."
         ),
     ]
     free: Annotated[int, Field(description="The bytes that are currently free on the device.")]
@@ -123,7 +123,7 @@ class MemoryForecast(TypedDict):
 
     device: Annotated[str, Field(description="The device of the model.")]
     dtype: Annotated[str, Field(description="The dtype that the model computes in.")]
-    streamed: Annotated[
+    offloaded: Annotated[
         bool,
         Field(description="Whether the blocks are read one after another, so that few weights are held at a time."),
     ]

@@ -87,10 +87,10 @@ class Pass:
 
         Raises:
             ModelError: the model lacks a site that a scorer reads, and the scorer has no fallback for it; or the model
-                is streamed, and the sweep needs all of its blocks at once.
+                is offloaded, and the sweep needs all of its blocks at once.
         """
-        if stack.streamed:
-            self.check_streaming()
+        if stack.offloaded:
+            self.check_offloading()
         wanted = {site for scorer in self.scorers.values() for site in scorer.observes}
         # The sites that stand in for others are looked for as well, since the trial is made once.
         substitutes = {scorer.fallbacks.get(site) for scorer in self.scorers.values() for site in scorer.observes}
@@ -98,18 +98,18 @@ class Pass:
         missing = self.scouting.missing
         self.renamed = {key: fallbacks(key[0], scorer, missing) for key, scorer in self.scorers.items()}
 
-    def check_streaming(self) -> None:
-        """Check that the pass can read a model that is streamed.
+    def check_offloading(self) -> None:
+        """Check that the pass can read a model that is offloaded.
 
         Raises:
             ModelError: the sweep needs all blocks of the model at once; the error names the scorers.
         """
-        if self.sweep.streams:
+        if self.sweep.reads_offloaded:
             return
         names = ", ".join(dict.fromkeys(repr(label) for label, _ in self.scorers))
         raise ModelError(
-            f"{names} cannot score a streamed model: the sweep {type(self.sweep).__name__} goes through later blocks "
-            "again, or back through all of them, and needs them in memory together; --no-stream loads the whole model"
+            f"{names} cannot score an offloaded model: the sweep {type(self.sweep).__name__} goes through later blocks "
+            "again, or back through all of them, and needs them in memory together; --no-offload loads the whole model"
         )
 
     def run(
@@ -136,7 +136,7 @@ class Pass:
         who = " and ".join(named("scorer", label, cls) for label, cls in classes.items())
         with (
             suppress(_NobodyLeftError),
-            leaving_no_trace(stack.model, progress, f"the sweep of {who}", weights=stack.streamed),
+            leaving_no_trace(stack.model, progress, f"the sweep of {who}", weights=stack.offloaded),
             leaving_process(f"the sweep of {who}"),
             self._failing_together(who),
             _naming_those_without_prediction(),
@@ -158,7 +158,7 @@ class Pass:
         state, failed, error = ProcessState(numeric=True), dict(self.failed), None
         try:
             with self._stage(stack, calibration, progress) as advance:
-                drive = self._drive(scored, cache, advance, streamed=stack.streamed)
+                drive = self._drive(scored, cache, advance, offloaded=stack.offloaded)
                 self.sweep.drive(stack, Checked(calibration, stack), drive)
                 for key in self._attending():
                     with self._setting_aside(key, "at the end of the text"):
@@ -175,15 +175,15 @@ class Pass:
     def _stage(
         self, stack: BlockStack, calibration: Iterable[Batch], progress: Progress
     ) -> AbstractContextManager[Advance]:
-        """The stage of the pass, which counts batches, or the blocks of a streamed model."""
+        """The stage of the pass, which counts batches, or the blocks of an offloaded model."""
         labels = ", ".join(dict.fromkeys(label for label, _ in self._attending()))
-        rounds = stack if stack.streamed else calibration
-        unit = "blocks" if stack.streamed else "batches"
+        rounds = stack if stack.offloaded else calibration
+        unit = "blocks" if stack.offloaded else "batches"
         total = len(rounds) if isinstance(rounds, Sized) else None
         unit_bytes = stack.residency.block_bytes if stack.residency else 0
         return progress.stage(f"score {labels}", total, unit=unit, unit_bytes=unit_bytes)
 
-    def _drive(self, scored: Scored, cache: BlockCache | None, advance: Advance, *, streamed: bool) -> Drive:
+    def _drive(self, scored: Scored, cache: BlockCache | None, advance: Advance, *, offloaded: bool) -> Drive:
         """What the sweep is to read for the scorers, and how it reaches them."""
         numbers = count()
         self._of_batch = {}
@@ -196,13 +196,13 @@ class Pass:
                     scorer.end_batch()
                     if scorer is not self.scorers[key]:
                         self.scorers[key].merge(scorer)
-            if not streamed:
+            if not offloaded:
                 advance(1)
 
         present = sorted({which for _, which in self._attending()})
         return Drive(
             scouting=self.scouting,
-            series=[self._series(which, scored.series[which], streamed=streamed) for which in present],
+            series=[self._series(which, scored.series[which], offloaded=offloaded) for which in present],
             end_batch=end_batch,
             end_block=lambda: advance(1),
             removed=scored.removed,
@@ -210,7 +210,7 @@ class Pass:
             cache=cache,
         )
 
-    def _series(self, which: int, units: Sequence[Unit], *, streamed: bool) -> Series:
+    def _series(self, which: int, units: Sequence[Unit], *, offloaded: bool) -> Series:
         """What the sweep is to read of one series."""
         bundles = self._bundles(which)
 
@@ -220,7 +220,7 @@ class Pass:
                 if key not in bundles or not bundles[key] <= trace.acts.keys():
                     continue
                 with self._setting_aside(key, where):
-                    scorer = self._scorer_of_batch(key, trace.batch) if streamed else self.scorers[key]
+                    scorer = self._scorer_of_batch(key, trace.batch) if offloaded else self.scorers[key]
                     scorer.update(as_observed(trace, scorer, self.renamed[key]))
                     if changed := [name for name, version in trace.versions().items() if version != before[name]]:
                         raise HarmfulError(f"it wrote into {changed[0]} {where}, which is borrowed; reduce a copy")
@@ -229,7 +229,7 @@ class Pass:
         return Series(units=units, bundles=set(bundles.values()), emit=show, lookback=lookback)
 
     def _scorer_of_batch(self, key: Key, batch: int) -> Scorer:
-        """The scorer that sees a batch of a streamed model.
+        """The scorer that sees a batch of an offloaded model.
 
         A scorer that does something at the end of a batch has to see the batch as a whole. But all batches pass through
         a block before any of them reaches the next one: so each batch gets a scorer of its own, and these are merged.

@@ -132,9 +132,9 @@ class Selection:
 
     def _try(self, stack: BlockStack, few: Batch, label: str, kind: Kind | None) -> None:
         scorers = self.create(len(stack), label)
-        if stack.streamed:  # a trial would read the whole model
+        if stack.offloaded:  # a trial would read the whole model
             for one_pass in shared_passes({(label, 0): scorers[label]}):
-                one_pass.check_streaming()
+                one_pass.check_offloading()
             return
         if kind == "sublayer":
             measure_sublayers(stack, [few], scorers, self.create(len(stack), label))

@@ -133,7 +133,7 @@ class Drive:
         scouting: The result of `Sweep.scout` for the sites that are read, or for more sites.
         series: The series of units that are read in one pass, such as the blocks and the seams.
         end_batch: Called when a batch is through.
-        end_block: Called, for a model that is streamed, when all batches have passed through a block.
+        end_block: Called, for a model that is offloaded, when all batches have passed through a block.
         removed: Steps to bypass, such as `[5, "17/18"]`. No unit holds anything of them.
         halves: The halves of every block that a unit divides, by its index.
         cache: What the blocks put out in earlier passes; a sweep may run its batches inside `remembered`.
@@ -187,12 +187,12 @@ class Sweep(ABC):
     Attributes:
         SITES: The sites that every sweep of its class offers.
         predicts: Whether it needs what the model predicts, and so a head; see `layerimp.blocks.head`.
-        streams: Whether it drives a model whose blocks are in memory one at a time; see `BlockStack.streamed`.
+        reads_offloaded: Whether it drives a model whose blocks are in memory one at a time; see `BlockStack.offloaded`.
     """
 
     SITES: ClassVar[frozenset[str]] = frozenset()
     predicts: ClassVar[bool] = False
-    streams: ClassVar[bool] = False
+    reads_offloaded: ClassVar[bool] = False
 
     @property
     def sites(self) -> frozenset[str]:

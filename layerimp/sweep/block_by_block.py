@@ -86,7 +86,7 @@ class _Traveller:
 
 
 def block_by_block(stack: BlockStack, batches: Iterable[Batch], course: Course, end_block: Callable[[], None]) -> None:
-    """Run all batches through a streamed model, each block for all batches before the next block.
+    """Run all batches through an offloaded model, each block for all batches before the next block.
 
     A block that a model runs several times is also read several times.
 
@@ -102,7 +102,7 @@ def block_by_block(stack: BlockStack, batches: Iterable[Batch], course: Course, 
         if _modes() != before:  # a mode that is on while another batch runs would also affect that batch
             raise ModelError(
                 f"{type(stack.model).__name__} runs its blocks inside a mode of torch such as autocast, so that it "
-                "cannot be streamed: --no-stream loads the whole model"
+                "cannot be offloaded: --no-offload loads the whole model"
             )
         hidden = block_input(args, kwargs)
         stack.set_aside(hidden)

@@ -39,7 +39,7 @@ class Forward(Sweep):
 
     ENDS: ClassVar[frozenset[str]] = frozenset({"block_in", "block_out"})
     SITES: ClassVar[frozenset[str]] = ENDS | {"attn_out", "mlp_out", "mlp_act"}
-    streams: ClassVar[bool] = True
+    reads_offloaded: ClassVar[bool] = True
 
     def work(self, num_units: int) -> Work:
         """One pass of the backbone."""
@@ -63,7 +63,7 @@ class Forward(Sweep):
                 reader.tap(stack, drive.scouting.taps, undo)
             recorder.attach(stack, drive.middles, undo)
             course = _Course(drive, recorder, readers)
-            if stack.streamed:
+            if stack.offloaded:
                 block_by_block(stack, batches, course, drive.end_block)
                 return
             cache = None if drive.sites - self.ENDS else drive.cache

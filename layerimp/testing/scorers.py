@@ -119,13 +119,13 @@ def order_changes_nothing(scorer: Scorer) -> None:
     require_same(backwards.compute(), forwards.compute(), "when the last block comes first")
 
 
-def streaming_changes_nothing(scorer: Scorer) -> None:
-    """Of a streamed model, all batches pass through a block before any of them reaches the next block."""
+def offloading_changes_nothing(scorer: Scorer) -> None:
+    """Of an offloaded model, all batches pass through a block before any of them reaches the next block."""
     batches = _recorded(scorer)
-    usual, streamed = _fresh(scorer), _fresh(scorer)
+    usual, offloaded = _fresh(scorer), _fresh(scorer)
     _replay(usual, batches)
     apart = type(scorer).end_batch is not Scorer.end_batch
-    readers = [_fresh(scorer) if apart else streamed for _ in batches]
+    readers = [_fresh(scorer) if apart else offloaded for _ in batches]
     traces = [(reader, trace) for reader, batch in zip(readers, batches, strict=True) for trace in batch]
     with torch.no_grad():
         for reader, trace in sorted(traces, key=lambda pair: pair[1].block):
@@ -133,9 +133,9 @@ def streaming_changes_nothing(scorer: Scorer) -> None:
         for reader in readers:
             reader.end_batch()
             if apart:
-                streamed.merge(reader)
-        streamed.end_sweep()
-    require_same(streamed.compute(), usual.compute(), "when all batches pass through a block before the next block")
+                offloaded.merge(reader)
+        offloaded.end_sweep()
+    require_same(offloaded.compute(), usual.compute(), "when all batches pass through a block before the next block")
 
 
 def borrowed_tensors_stay(scorer: Scorer) -> None:
@@ -254,8 +254,8 @@ def scorer_contracts(scorer: Scorer) -> dict[str, Callable[[Any], None]]:
         "it pickles with what it has seen": pickles_when_used,
         "other architectures are scored or refused": other_architectures,
     }
-    if scorer.sweep is not None and scorer.sweep.streams:
-        chosen["streaming changes nothing"] = streaming_changes_nothing
+    if scorer.sweep is not None and scorer.sweep.reads_offloaded:
+        chosen["offloading changes nothing"] = offloading_changes_nothing
     if scorer.sweep is None or not scorer.sweep.whole:
         chosen["shards merge"] = shards_merge
     if _takes_seams(scorer):

@@ -24,7 +24,7 @@ class Footprint(Evaluator):
     """Parameters, bytes of the weights and of the cache, and the latency and throughput of one forward.
 
     The forward runs the whole model, including the head, on one batch of arbitrary tokens. The timed forwards run
-    without a cache. Of a streamed model only the sizes are measured.
+    without a cache. Of an offloaded model only the sizes are measured.
     """
 
     name = "footprint"

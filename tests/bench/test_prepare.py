@@ -14,7 +14,7 @@ from layerimp.bench import commands, digests, forecast, resolve
 from layerimp.bench.engine import Engine
 from layerimp.bench.grid import Grid
 from layerimp.bench.prepare import prepared_grid
-from layerimp.pipeline import streaming
+from layerimp.pipeline import offloading
 from layerimp.pipeline.forecast import foretell
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, Recipe, validated
@@ -82,10 +82,10 @@ def test_a_dry_run_reads_no_file_whose_digest_is_stored(
     assert foretold()["models"]["tiny"]["cells"]["scoring"] == {"finished": 1, "most": 1}
 
 
-def test_a_grid_is_never_streamed(
+def test_a_grid_is_never_offloaded(
     foretold: Callable[..., GridForecast], model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "free_bytes", lambda _device: 1000)
+    monkeypatch.setattr(offloading, "free_bytes", lambda _device: 1000)
     run = Recipe.model_validate({"model": str(model_dir), "tasks": [], "scorers": ["depth"]})
-    assert foretell("run", run, permissions=Permissions(), progress=SILENT)["memory"]["streamed"]
-    assert not foretold()["models"]["tiny"]["memory"]["streamed"]
+    assert foretell("run", run, permissions=Permissions(), progress=SILENT)["memory"]["offloaded"]
+    assert not foretold()["models"]["tiny"]["memory"]["offloaded"]

@@ -43,8 +43,8 @@ def test_a_flag_may_be_repeated_but_not_contradicted(layerimp_command: Run) -> N
     code, out, err = layerimp_command("plugins", "--json", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["plugins"]
-    code, _, err = layerimp_command("score", "--stream", "--no-stream")
-    assert (code, err) == (2, "layerimp: --stream and --no-stream contradict each other\n")
+    code, _, err = layerimp_command("score", "--offload", "--no-offload")
+    assert (code, err) == (2, "layerimp: --offload and --no-offload contradict each other\n")
 
 
 def params(command: str, *words: str) -> Any:

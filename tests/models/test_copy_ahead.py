@@ -1,4 +1,4 @@
-"""The next block of a streamed model is copied to a GPU while another one runs, here to a simulated GPU."""
+"""The next block of an offloaded model is copied to a GPU while another one runs, here to a simulated GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support import late_copies
-from support.streamed import saved, scores
+from support.offloaded import saved, scores
 from support.tiny import tiny
 
 import layerimp
@@ -16,15 +16,15 @@ from layerimp.blocks import BlockStack
 from layerimp.errors import ModelError
 from layerimp.models import copy_ahead
 from layerimp.models.copy_ahead import CopyAhead
-from layerimp.models.streaming import StreamedBlocks, open_streamed
+from layerimp.models.offloading import OffloadedBlocks, open_offloaded
 from layerimp.testing import BLOCKS
 
 
 def copying(directory: Path, **options: Any) -> tuple[BlockStack, list[set[str]]]:
-    """A streamed model that copies the next block ahead, and the names of what was copied for each block."""
-    stack = open_streamed(directory, **options)
+    """An offloaded model that copies the next block ahead, and the names of what was copied for each block."""
+    stack = open_offloaded(directory, **options)
     residency: Any = stack.residency
-    assert isinstance(residency, StreamedBlocks)
+    assert isinstance(residency, OffloadedBlocks)
     weights, copied = residency._weights, []
     tensors = [{key: weights.tensors[key] for key in keys} for keys in residency._keys]
     residency._ahead = CopyAhead(tensors, torch.device("cpu"))

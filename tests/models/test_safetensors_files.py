@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.mood import Run
-from support.streamed import saved
+from support.offloaded import saved
 from support.tiny import tiny
 
 import layerimp
 from layerimp.errors import ModelError
+from layerimp.models.offloading import open_offloaded
 from layerimp.models.safetensors_files import headers_in, read_headers, tensors_in
-from layerimp.models.streaming import open_streamed
 
 
 def test_a_header_tells_where_each_tensor_lies(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("read", [read_headers, layerimp.load, open_streamed])
+@pytest.mark.parametrize("read", [read_headers, layerimp.load, open_offloaded])
 @pytest.mark.parametrize("damage", [shorter, longer, of_another_format, with_a_broken_header, empty])
 def test_a_broken_file_is_named_in_one_line(
     tmp_path: Path, damage: Callable[[Path], None], read: Callable[[Any], object]
@@ -92,6 +92,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     index = json.loads((directory / "model.safetensors.index.json").read_text())
     name = sorted(set(index["weight_map"].values()))[1]
     (directory / name).unlink()
-    for read in (read_headers, layerimp.load, open_streamed):
+    for read in (read_headers, layerimp.load, open_offloaded):
         with pytest.raises(ModelError, match=f"^cannot read .*{name}: "):
             read(str(directory))  # type: ignore[operator]

@@ -11,13 +11,13 @@ import pytest
 import torch
 import zoo
 from peft import LoraConfig, get_peft_model
-from support.streamed import saved
+from support.offloaded import saved
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM, ByT5Tokenizer, PreTrainedModel, Qwen2ForTokenClassification
 
 import layerimp
 from layerimp.errors import ModelError
-from layerimp.models.streaming import open_streamed
+from layerimp.models.offloading import open_offloaded
 from layerimp.pipeline.outline import Outline
 from layerimp.testing import batch
 
@@ -60,7 +60,7 @@ def test_a_quantised_checkpoint_is_refused_before_its_weights_are_read(tmp_path:
         layerimp.load(tmp_path)
 
 
-@pytest.mark.parametrize("opened", [layerimp.load, open_streamed, Outline.of])
+@pytest.mark.parametrize("opened", [layerimp.load, open_offloaded, Outline.of])
 def test_another_head_is_refused_rather_than_lost(opened: Any, tmp_path: Path) -> None:
     """Loaded as a language model, the head would be left out, and be missing in the pruned checkpoint."""
     config = tiny("qwen2").config

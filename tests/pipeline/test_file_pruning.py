@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from support.mood import Run
-from support.streamed import saved
+from support.offloaded import saved
 from support.tiny import tiny
 from torch import Tensor
 from transformers import LlamaConfig
@@ -19,7 +19,7 @@ from transformers import LlamaConfig
 import layerimp
 from layerimp.checkpoint import copying
 from layerimp.errors import CheckpointError, LayerimpError, NonFiniteError, OutputError, SurgeryError
-from layerimp.models.streaming import open_streamed
+from layerimp.models.offloading import open_offloaded
 from layerimp.pipeline import file_pruning
 from layerimp.pipeline.commands import prune_model
 from layerimp.recipe import make_recipe, size_in_bytes
@@ -45,17 +45,19 @@ def pruned(model: Path, output: Path, blocks: Any, **options: Any) -> Path:
 
 
 def compare(model: Path, tmp_path: Path, blocks: Any) -> None:
-    """The same tensors to the bit under the same names, and the same configuration, as without streaming."""
+    """The same tensors to the bit under the same names, and the same configuration, as without offloading."""
     usual = pruned(model, tmp_path / "usual", blocks)
-    streamed = pruned(model, tmp_path / "streamed", blocks, stream=True)
-    ours, theirs = weights(streamed), weights(usual)
+    offloaded = pruned(model, tmp_path / "offloaded", blocks, offload=True)
+    ours, theirs = weights(offloaded), weights(usual)
     assert ours.keys() == theirs.keys()
     assert all(one.dtype == theirs[key].dtype and torch.equal(one, theirs[key]) for key, one in ours.items())
-    configs = [json.loads((directory / "config.json").read_text()) for directory in (streamed, usual)]
+    configs = [json.loads((directory / "config.json").read_text()) for directory in (offloaded, usual)]
     assert configs[0] == configs[1]
-    names = [{file.name for file in directory.iterdir() if "model" not in file.name} for directory in (streamed, usual)]
+    names = [
+        {file.name for file in directory.iterdir() if "model" not in file.name} for directory in (offloaded, usual)
+    ]
     assert names[0] == names[1]
-    assert (streamed / "README.md").read_text().replace("streamed", "usual") == (usual / "README.md").read_text()
+    assert (offloaded / "README.md").read_text().replace("offloaded", "usual") == (usual / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -75,7 +77,7 @@ def test_in_bfloat16(tmp_path: Path) -> None:
 def test_a_checkpoint_in_many_files_stays_in_many(tmp_path: Path) -> None:
     model = saved(tiny("mixtral"), tmp_path / "model", max_shard_size="40KB")
     compare(model, tmp_path, [2])
-    directory = tmp_path / "streamed" / "checkpoints" / "blocks"
+    directory = tmp_path / "offloaded" / "checkpoints" / "blocks"
     index = json.loads((directory / "model.safetensors.index.json").read_text())
     found = weights(directory)
     assert index["weight_map"].keys() == found.keys()
@@ -86,8 +88,8 @@ def test_a_checkpoint_in_many_files_stays_in_many(tmp_path: Path) -> None:
 
 def test_the_largest_file_is_as_asked_for(tmp_path: Path) -> None:
     model = saved(tiny("llama"), tmp_path / "model")
-    whole = pruned(model, tmp_path / "whole", [1], stream=True)
-    parts = pruned(model, tmp_path / "parts", [1], stream=True, max_shard_size="30KB")
+    whole = pruned(model, tmp_path / "whole", [1], offload=True)
+    parts = pruned(model, tmp_path / "parts", [1], offload=True, max_shard_size="30KB")
     files = sorted(parts.glob("*.safetensors"))
     assert len(files) > 2
     assert all(file.stat().st_size < 34_000 for file in files)
@@ -100,7 +102,7 @@ def test_where_the_system_does_not_copy_between_files(
 ) -> None:
     """It may refuse from the start, or after a while."""
     model = saved(tiny("llama"), tmp_path / "model")
-    whole = weights(pruned(model, tmp_path / "whole", [1], stream=True))
+    whole = weights(pruned(model, tmp_path / "whole", [1], offload=True))
     calls: list[int] = []
     copy = os.copy_file_range
 
@@ -111,7 +113,7 @@ def test_where_the_system_does_not_copy_between_files(
         return copy(source, target, min(count, 100), offset)
 
     monkeypatch.setattr(os, "copy_file_range", refusing)
-    found = weights(pruned(model, tmp_path / "parts", [1], stream=True))
+    found = weights(pruned(model, tmp_path / "parts", [1], offload=True))
     assert calls
     assert found.keys() == whole.keys()
     assert all(torch.equal(one, whole[key]) for key, one in found.items())
@@ -127,7 +129,7 @@ def test_each_tensor_keeps_its_dtype(tmp_path: Path) -> None:
     model = tiny("llama", dtype=torch.bfloat16)
     model.model.layers[3].input_layernorm.weight.data = 1 + torch.rand(32) / 1000
     directory = saved(model, tmp_path / "model")
-    found = weights(pruned(directory, tmp_path / "out", [1], stream=True))
+    found = weights(pruned(directory, tmp_path / "out", [1], offload=True))
     kept = found["model.layers.2.input_layernorm.weight"]
     assert kept.dtype == torch.float32
     assert torch.equal(kept, weights(directory)["model.layers.3.input_layernorm.weight"])
@@ -137,7 +139,7 @@ def test_each_tensor_keeps_its_dtype(tmp_path: Path) -> None:
 def test_the_configuration_states_the_dtype_of_the_files(dtype: str, tmp_path: Path) -> None:
     """Files are copied as they are, whatever the model computes in."""
     directory = saved(tiny("llama"), tmp_path / "model")
-    made = pruned(directory, tmp_path / "out", [1], stream=True, dtype=dtype)
+    made = pruned(directory, tmp_path / "out", [1], offload=True, dtype=dtype)
     assert {one.dtype for one in weights(made).values()} == {torch.float32}
     assert json.loads((made / "config.json").read_text())["dtype"] == "float32"
 
@@ -146,18 +148,18 @@ def test_a_nan_in_a_weight_that_no_pass_reads_is_refused(tmp_path: Path) -> None
     model = tiny("llama")
     model.lm_head.weight.data[-1, -1] = torch.nan
     with pytest.raises(NonFiniteError, match=r"holds a NaN or an infinity in its weights: in lm_head\.weight"):
-        pruned(saved(model, tmp_path / "model"), tmp_path / "out", [1], stream=True)
+        pruned(saved(model, tmp_path / "model"), tmp_path / "out", [1], offload=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_position_that_decides_is_refused(tmp_path: Path) -> None:
     model = saved(tiny("gemma4_text"), tmp_path / "model")
     errors = []
-    for stream in (False, True):
+    for offload in (False, True):
         with pytest.raises(LayerimpError) as error:
-            pruned(model, tmp_path / str(stream), [BLOCKS - 1], stream=stream)
+            pruned(model, tmp_path / str(offload), [BLOCKS - 1], offload=offload)
         errors.append(type(error.value))
-        assert not (tmp_path / str(stream)).exists()
+        assert not (tmp_path / str(offload)).exists()
     assert errors[0] == errors[1]
 
 
@@ -172,7 +174,7 @@ def test_a_wrong_tensor_is_found_by_the_probe(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(file_pruning, "kept_tensors", swapped)
     with pytest.raises(SurgeryError, match="computes differently without block 2 than past it"):
-        pruned(model, tmp_path / "out", [2], stream=True)
+        pruned(model, tmp_path / "out", [2], offload=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -188,7 +190,7 @@ def test_a_byte_that_was_not_copied_is_found(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(copying, "_write", broken)
     with pytest.raises(CheckpointError, match=r"the checkpoint's weight .* is not the one that was copied"):
-        pruned(model, tmp_path / "out", [2], stream=True)
+        pruned(model, tmp_path / "out", [2], offload=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -200,7 +202,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(copying, "_write", full)
     with pytest.raises(OutputError, match=r"cannot write the weights in blocks: .*No space left"):
-        pruned(model, tmp_path / "out", [2], stream=True)
+        pruned(model, tmp_path / "out", [2], offload=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -210,7 +212,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     stacks: list[Any] = []
 
     def remembering(*args: Any, **options: Any) -> Any:
-        stack = open_streamed(*args, **options)
+        stack = open_offloaded(*args, **options)
         stacks.append(stack)
         for block in stack:
             block.register_forward_pre_hook(lambda *_: None)
@@ -220,8 +222,8 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     def resident(stack: Any) -> int:
         return sum(not next(block.parameters()).is_meta for block in stack)
 
-    monkeypatch.setattr(file_pruning, "open_streamed", remembering)
-    pruned(model, tmp_path / "out", [1], stream=True)
+    monkeypatch.setattr(file_pruning, "open_offloaded", remembering)
+    pruned(model, tmp_path / "out", [1], offload=True)
     assert most
     assert max(most) <= 1
 
@@ -232,7 +234,7 @@ def test_the_command_scores_and_prunes(
     options = ["--model", model_dir, "--scorer", "block-influence", "--calibration", calibration_file]
     options += ["--samples", 8, "--max-length", 16, "--count", 1, "--json"]
     found = []
-    for more in ([], ["--stream"], ["--scratch", tmp_path]):
+    for more in ([], ["--offload"], ["--scratch", tmp_path]):
         output = tmp_path / f"out{len(found)}"
         code, out, err = layerimp_command("prune", *options, *more, "--output", output)
         assert code == 0, err
@@ -242,8 +244,8 @@ def test_the_command_scores_and_prunes(
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize("line", ["stream: true", "scratch: ."])
-def test_other_commands_do_not_stream(line: str, layerimp_command: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["offload: true", "scratch: ."])
+def test_other_commands_do_not_offload(line: str, layerimp_command: Run, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(f"{line}\n")
     code, _, err = layerimp_command("evaluate", "--recipe", tmp_path / "recipe.yaml")
     assert code == 2
@@ -256,7 +258,7 @@ def test_sizes_are_asked_for_as_in_memory(
     options = ["--model", model_dir, "--scorer", "block-influence", "--calibration", calibration_file]
     options += ["--samples", 8, "--max-length", 16, "--target", "kv-cache=0.6", "--target", "parameters=0.9", "--json"]
     found = []
-    for more in ([], ["--stream"]):
+    for more in ([], ["--offload"]):
         output = tmp_path / f"out{len(found)}"
         code, out, err = layerimp_command("prune", *options, *more, "--output", output)
         assert code == 0, err
@@ -264,8 +266,10 @@ def test_sizes_are_asked_for_as_in_memory(
     assert found[0] == found[1]
 
 
-def test_a_latency_is_not_measured_on_a_streamed_model(layerimp_command: Run, model_dir: Path, tmp_path: Path) -> None:
-    arguments = ["--model", model_dir, "--target", "latency=0.8", "--stream", "--output", tmp_path / "out"]
+def test_a_latency_is_not_measured_on_an_offloaded_model(
+    layerimp_command: Run, model_dir: Path, tmp_path: Path
+) -> None:
+    arguments = ["--model", model_dir, "--target", "latency=0.8", "--offload", "--output", tmp_path / "out"]
     code, _, err = layerimp_command("prune", *arguments, "--samples", 2, "--max-length", 8)
     assert code == 2
     assert err.splitlines()[-1].startswith("layerimp: latency=0.8: a latency is measured on a whole model in memory")
@@ -276,5 +280,5 @@ def test_a_model_with_code_of_its_own_is_refused(tmp_path: Path, monkeypatch: py
     model = saved(tiny("llama"), tmp_path / "model")
     monkeypatch.setattr(LlamaConfig, "auto_map", {"AutoModelForCausalLM": "mine.Mine"}, raising=False)
     with pytest.raises(SurgeryError, match="LlamaForCausalLM comes with code of its own"):
-        pruned(model, tmp_path / "out", [1], stream=True)
+        pruned(model, tmp_path / "out", [1], offload=True)
     assert not (tmp_path / "out").exists()

@@ -279,9 +279,9 @@ def test_what_a_component_does_not_say_is_not_known(
         (["--pruner", "nobody"], "unknown pruner 'nobody'"),
         (["--blocks", "7"], "block 7 does not exist"),
         (["--pruner", "greedy", "--set", "greedy.protect_last=3", "--count", 2], "only 1 of 4 are not protected"),
-        (["--scorer", "perplexity", "--stream"], "'perplexity' cannot score a streamed model"),
+        (["--scorer", "perplexity", "--offload"], "'perplexity' cannot score an offloaded model"),
         (["--scorer", "avss", "--cuts", "all"], "scorer 'avss' cannot score seams"),
-        (["--target", "latency=0.7", "--stream"], "a latency is measured on a whole model in memory"),
+        (["--target", "latency=0.7", "--offload"], "a latency is measured on a whole model in memory"),
     ],
 )
 def test_what_is_wrong_shows_before_anything_is_loaded(

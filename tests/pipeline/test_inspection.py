@@ -196,7 +196,7 @@ def test_whether_a_model_fits(
     sizes = [sum(one.nbytes for one in block.parameters()) for block in layerimp.find_blocks(model)]
     ends = model.get_input_embeddings().weight.nbytes + model.model.norm.weight.nbytes
     weights = sum(one.nbytes for one in model.parameters())
-    assert found == {"device": device, "weights": weights, "streamed": held * max(sizes) + ends, "free": free}
+    assert found == {"device": device, "weights": weights, "offloaded": held * max(sizes) + ends, "free": free}
     code, out, _ = layerimp_command("inspect", directory)
     assert code == 0
-    assert f"the model {'fits' if free > 1000 else 'does not fit, and is streamed'} (--stream: " in out
+    assert f"the model {'fits' if free > 1000 else 'does not fit, and is offloaded'} (--offload: " in out

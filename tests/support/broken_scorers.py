@@ -348,7 +348,7 @@ WRONG_SCORERS: list[tuple[type[Scorer], str, str]] = [
     (Padded, "padding changes nothing", "with padding on the left"),
     (Forgetful, "shards merge", "merged from two shards"),
     (Ordered, "order changes nothing", "when the last block comes first"),
-    (LastBlock, "streaming changes nothing", "when all batches pass through a block before the next block"),
+    (LastBlock, "offloading changes nothing", "when all batches pass through a block before the next block"),
     (Changing, "borrowed tensors stay as they are", r"changed acts\['block_out'\] of block 0; reduce a copy"),
     (Keeping, "borrowed tensors stay as they are", "it keeps a tensor"),
     (KeepingRows, "borrowed tensors stay as they are", "it keeps a tensor"),

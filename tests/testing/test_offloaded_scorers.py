@@ -1,4 +1,4 @@
-"""The check that streaming changes nothing, with a scorer of batches that keeps the contract and one that breaks it."""
+"""The check that offloading changes nothing, with a scorer of batches that keeps the contract, and one not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ForgetfulLoudest(Loudest):
 
 
 def check(scorer: type[Step]) -> None:
-    next(one for one in checks_of(scorer) if one.name == "streaming changes nothing")()
+    next(one for one in checks_of(scorer) if one.name == "offloading changes nothing")()
 
 
 def test_a_scorer_of_batches_keeps_the_contract() -> None:
@@ -55,8 +55,8 @@ def test_a_scorer_that_does_not_merge_its_batches_breaks_the_contract() -> None:
         check(ForgetfulLoudest)
 
 
-def test_other_sweeps_are_not_streamed() -> None:
+def test_other_sweeps_are_not_offloaded() -> None:
     from layerimp.registry.catalog import registry
 
     names = {one.name for one in checks_of(registry().get("scorer", "gbis"))}
-    assert "streaming changes nothing" not in names
+    assert "offloading changes nothing" not in names

@@ -1,6 +1,6 @@
 """What it takes to score and to prune a model that is larger than memory.
 
-    python benchmarks/streaming.py --directory DIR
+    python benchmarks/offloading.py --directory DIR
 
 Writes a checkpoint of the shape of Llama 2 7B in bfloat16 with random weights (13.5 GB in 33 files; one that is in
 DIR already is used again). AVSS then scores it over 8 x 256 tokens, block by block, in a process of its own. Beside
@@ -36,7 +36,7 @@ from torch.func import functional_call
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from layerimp import Scorer
-from layerimp.models.streaming import open_streamed
+from layerimp.models.offloading import open_offloaded
 from layerimp.registry.attribution import create
 from layerimp.scoring.engine import measure
 from layerimp.testing import tiny_tokenizer
@@ -93,7 +93,7 @@ def read_all(directory: Path) -> float:
 
 def forwards(directory: Path, rows: int, tokens: int, device: torch.device) -> float:
     """Return the seconds to compute all blocks with weights in memory, from the median of three runs of one block."""
-    stack = open_streamed(directory, device=device)
+    stack = open_offloaded(directory, device=device)
     weights = {name: drawn(one.shape).to(device) for name, one in stack[0].named_parameters()}
     times = []
     with torch.no_grad():
@@ -139,7 +139,7 @@ def scored(directory: Path, rows: int, tokens: int, device: torch.device) -> Non
     torch.empty(0, device=device)  # a GPU takes some time to begin with
     with watching_memory() as peaks:
         began = now(device)
-        stack = open_streamed(directory, device=device)
+        stack = open_offloaded(directory, device=device)
         opened = now(device) - began
         ids = torch.randint(1, 90, (rows, tokens))
         text = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}]
@@ -157,7 +157,7 @@ def prune(checkpoint: Path, directory: Path, blocks: int) -> dict[str, float]:
     gone = range(blocks // 4, blocks // 2)
     # The first file holds what is outside the blocks; each other file holds one block.
     stay = [file for number, file in enumerate(cold(checkpoint)) if number - 1 not in gone]
-    command = [sys.executable, "-m", "layerimp", "prune", "--model", str(checkpoint), "--stream"]
+    command = [sys.executable, "-m", "layerimp", "prune", "--model", str(checkpoint), "--offload"]
     command += ["--blocks", f"{gone[0]}-{gone[-1]}", "--output", str(output)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     stages = dict(re.findall(r"^(copy|compare|probe)[^:]*: ([\d.]+) s\b", done.stderr, re.MULTILINE))
@@ -200,7 +200,7 @@ def main(
         found = json.loads(done.stdout)
         on_gpu = f", and {found['gpu'] / 2**30:.2f} GiB on the GPU" if found["gpu"] else ""
         print(
-            f"round {number}: reading {reading:.1f} s, products {computing:.1f} s, streamed {found['seconds']:.1f} s "
+            f"round {number}: reading {reading:.1f} s, products {computing:.1f} s, offloaded {found['seconds']:.1f} s "
             f"({found['seconds'] / (reading + computing):.2f} of their sum; {found['opened']:.1f} s to open), at most "
             f"{found['RssAnon'] / 2**30:.2f} GiB of its own and {found['RssFile'] / 2**30:.2f} GiB of mapped files"
             f"{on_gpu}",

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from support.streamed import TEXT, saved, scores
+from support.offloaded import TEXT, saved, scores
 from support.tiny import tiny
 
 import layerimp
 from layerimp.errors import ModelError, OptionError
-from layerimp.models import streaming
-from layerimp.models.streaming import open_streamed
+from layerimp.models import offloading
+from layerimp.models.offloading import open_offloaded
 from layerimp.testing import BLOCKS
 
 
 def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
-    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"))
     seen: list[list[int]] = []
 
     def look(*_: Any) -> None:
@@ -33,7 +33,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path: Path) -> None:
 
 
 def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"))
     weights = stack.residency._weights  # type: ignore[union-attr]
     read: list[str] = []
     put = weights.put
@@ -47,7 +47,7 @@ def test_hidden_states_may_wait_in_files(tmp_path: Path, monkeypatch: pytest.Mon
     directory, scratch = saved(tiny("gemma2"), tmp_path / "model"), tmp_path / "scratch"
     scratch.mkdir()
     model, _ = layerimp.load(directory)
-    stack = open_streamed(directory, scratch=scratch)
+    stack = open_offloaded(directory, scratch=scratch)
     mapped: list[int] = []
     from_file = torch.UntypedStorage.from_file
 
@@ -64,12 +64,12 @@ def test_hidden_states_may_wait_in_files(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_full_scratch_directory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path)
+    stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path)
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(streaming, "NamedTemporaryFile", full)
+    monkeypatch.setattr(offloading, "NamedTemporaryFile", full)
     with pytest.raises(ModelError, match=r"cannot keep hidden states of .* MiB in .*No space left"):
         scores(stack, ["block-influence"])
     assert all(parameter.is_meta for block in stack for parameter in block.parameters())
@@ -77,4 +77,4 @@ def test_a_full_scratch_directory_is_one_line(tmp_path: Path, monkeypatch: pytes
 
 def test_no_scratch_directory(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"there is no directory '.*nowhere'"):
-        open_streamed(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path / "nowhere")
+        open_offloaded(saved(tiny("llama"), tmp_path / "model"), scratch=tmp_path / "nowhere")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from layerimp.recipe import Recipe
 
 
-def is_streamed(recipe: Recipe, progress: Progress) -> bool:
+def is_offloaded(recipe: Recipe, progress: Progress) -> bool:
     """Whether the blocks of a recipe's model stay in their files, and scoring reads them one after another.
 
     By default this is so if the model does not fit into the free memory of the device; then a line says so.
@@ -27,23 +27,23 @@ def is_streamed(recipe: Recipe, progress: Progress) -> bool:
         OptionError: the recipe asks for reading block by block, and for something that contradicts it.
         ModelError: the recipe asks for the whole model, which does not fit into memory.
     """
-    if (recipe.stream or recipe.scratch is not None) and recipe.device_map is not None:
-        raise OptionError("--stream and --scratch read a model block by block, and contradict --device-map")
-    if recipe.stream is False and recipe.scratch is not None:
-        raise OptionError("--scratch is where a streamed model keeps hidden states, and contradicts --no-stream")
-    if recipe.stream is False and (sizes := _lacking(recipe)):
-        raise ModelError(f"the weights of {recipe.model} take {sizes}; --stream reads them block by block")
-    if recipe.stream is not None or recipe.scratch is not None or recipe.device_map is not None:
-        return recipe.device_map is None and recipe.stream is not False
+    if (recipe.offload or recipe.scratch is not None) and recipe.device_map is not None:
+        raise OptionError("--offload and --scratch read a model block by block, and contradict --device-map")
+    if recipe.offload is False and recipe.scratch is not None:
+        raise OptionError("--scratch is where an offloaded model keeps hidden states, and contradicts --no-offload")
+    if recipe.offload is False and (sizes := _lacking(recipe)):
+        raise ModelError(f"the weights of {recipe.model} take {sizes}; --offload reads them block by block")
+    if recipe.offload is not None or recipe.scratch is not None or recipe.device_map is not None:
+        return recipe.device_map is None and recipe.offload is not False
     if sizes := _lacking(recipe):
         progress.note(
-            f"{recipe.model} is read block by block, since its weights take {sizes} (an error with --no-stream)"
+            f"{recipe.model} is read block by block, since its weights take {sizes} (an error with --no-offload)"
         )
     return bool(sizes)
 
 
-def is_run_streamed(recipe: Recipe, evaluators: Mapping[str, Evaluator], progress: Progress) -> bool:
-    """Whether the blocks of a run's model stay in their files; see `is_streamed`. If not requested, only if they can.
+def is_run_offloaded(recipe: Recipe, evaluators: Mapping[str, Evaluator], progress: Progress) -> bool:
+    """Whether the blocks of a run's model stay in their files; see `is_offloaded`. If not requested, only if they can.
 
     Raises:
         OptionError: the recipe asks for reading block by block, and for work that needs whole models.
@@ -51,10 +51,10 @@ def is_run_streamed(recipe: Recipe, evaluators: Mapping[str, Evaluator], progres
     """
     whole = [f"the evaluator {label}" for label, evaluator in evaluators.items() if evaluator.needs_weights]
     whole += ["--heal"] * bool(recipe.healers) + ["--keep"] * (recipe.keep is not None)
-    if not whole or recipe.stream is False:
-        return is_streamed(recipe, progress)
-    if recipe.stream or recipe.scratch is not None:
-        raise OptionError(f"{whole[0]} needs whole models in memory; a streamed run takes --tasks none and no healer")
+    if not whole or recipe.offload is False:
+        return is_offloaded(recipe, progress)
+    if recipe.offload or recipe.scratch is not None:
+        raise OptionError(f"{whole[0]} needs whole models in memory; an offloaded run takes --tasks none and no healer")
     return False
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
 
 
-def open_streamed(
+def open_offloaded(
     model: str | Path,
     *,
     dtype: str | torch.dtype | None = None,
@@ -77,7 +77,7 @@ def open_streamed(
     stack = find_blocks(_without_weights(model, config, computed_in, trust_remote_code))
     weights = StoredWeights(directory, stack.model, computed_in, place)
     _check_files(stack.model, weights)
-    blocks = StreamedBlocks(stack, weights, scratch)
+    blocks = OffloadedBlocks(stack, weights, scratch)
     _put_the_rest(stack, weights, place)
     if stored not in (None, computed_in):  # pruning copies the files, and so keeps their dtype
         note_stored(stack.model, stored)
@@ -183,7 +183,7 @@ def _put_the_rest(stack: BlockStack, weights: StoredWeights, device: torch.devic
     refuse_non_finite_weights(model)
 
 
-class StreamedBlocks:
+class OffloadedBlocks:
     """The weights of the blocks of a model, each read from its files when it is needed. See `Residency`.
 
     Args:
@@ -233,7 +233,7 @@ class StreamedBlocks:
         if tied := [name for name in missing if name in (getattr(model, "all_tied_weights_keys", None) or {})]:
             raise ModelError(
                 f"blocks of {type(model).__name__} share weights ({tied[0]}), so that they cannot be read one by one: "
-                "--no-stream loads the whole model"
+                "--no-offload loads the whole model"
             )
         self._weights.refuse_lacking(missing)
 
@@ -302,7 +302,7 @@ class StreamedBlocks:
         if changed := [name for name, version in now.items() if version != self._versions[index][name]]:
             raise ModelError(
                 f"{type(self._stack.model).__name__} writes into its weights while it runs "
-                f"({self._prefix(index)}{changed[0]}), so that it cannot be streamed: --no-stream loads the whole model"
+                f"({self._prefix(index)}{changed[0]}), so it cannot be offloaded: --no-offload loads the whole model"
             )
 
 

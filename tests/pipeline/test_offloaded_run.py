@@ -1,4 +1,4 @@
-"""A run that streams its model: as in memory, but for what needs whole models, which is refused."""
+"""A run that offloads its model: as in memory, but for what needs whole models, which is refused."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from support.mood import Run
-from support.streamed import saved
+from support.offloaded import saved
 from support.tiny import tiny
 
 from layerimp.cli.display import Screen
-from layerimp.pipeline import streaming
+from layerimp.pipeline import offloading
 from layerimp.recipe import make_recipe
 
 SIZES = ("parameters", "bytes", "kv_bytes_per_token")
@@ -30,20 +30,20 @@ def test_the_report_is_that_of_a_run_in_memory(
     """Scores, plans, sizes and checkpoints are equal; the footprint has the sizes, and no times."""
     model = saved(tiny(kind), tmp_path / "model")
     found = []
-    for more in ([], ["--stream"], ["--scratch", tmp_path]):
+    for more in ([], ["--offload"], ["--scratch", tmp_path]):
         output = tmp_path / f"out{len(found)}"
         code, out, err = layerimp_command(*arguments(model, calibration_file, *more, "--output", output))
         assert code == 0, err
         assert (output / "report.html").exists()
         weights = output / "checkpoints" / "avss" / "model.safetensors"
         found.append((json.loads(out.replace(output.name, "out")), weights.stat().st_size))
-    (whole, size), (streamed, streamed_size), (scratch, _) = found
-    assert size == streamed_size
-    assert streamed == scratch
-    for label, costs in streamed["footprint"].items():
+    (whole, size), (offloaded, offloaded_size), (scratch, _) = found
+    assert size == offloaded_size
+    assert offloaded == scratch
+    for label, costs in offloaded["footprint"].items():
         assert costs == {name: whole["footprint"][label][name] for name in SIZES if name in whole["footprint"][label]}
         assert {"parameters", "bytes"} <= costs.keys()
-    assert {name: value for name, value in streamed.items() if name not in ("footprint", "recipe")} == {
+    assert {name: value for name, value in offloaded.items() if name not in ("footprint", "recipe")} == {
         name: value for name, value in whole.items() if name not in ("footprint", "recipe")
     }
 
@@ -53,7 +53,7 @@ def test_without_an_output_only_sizes_are_found(
 ) -> None:
     before = set(tmp_path.rglob("*"))
     found = []
-    for more in ([], ["--stream"]):
+    for more in ([], ["--offload"]):
         code, out, err = layerimp_command(*arguments(model_dir, calibration_file, *more))
         assert code == 0, err
         found.append(json.loads(out))
@@ -64,7 +64,7 @@ def test_without_an_output_only_sizes_are_found(
 
 def test_seams_are_sized_too(layerimp_command: Run, model_dir: Path, calibration_file: Path) -> None:
     found = []
-    for more in ([], ["--stream"]):
+    for more in ([], ["--offload"]):
         code, out, err = layerimp_command(*arguments(model_dir, calibration_file, "--blocks", "1/2", *more))
         assert code == 0, err
         found.append(json.loads(out)["parameters"])
@@ -81,23 +81,23 @@ def test_seams_are_sized_too(layerimp_command: Run, model_dir: Path, calibration
 )
 def test_what_needs_whole_models_is_refused(more: list[str], who: str, layerimp_command: Run, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    given = ["run", "--stream", "--samples", 4, "--max-length", 16, "--output", output]
+    given = ["run", "--offload", "--samples", 4, "--max-length", 16, "--output", output]
     code, _, err = layerimp_command(*given, *(["--tasks", "none"] if "--tasks" not in more else []), *more)
     assert code == 2
     assert err.splitlines()[-1] == (
-        f"layerimp: {who} needs whole models in memory; a streamed run takes --tasks none and no healer"
+        f"layerimp: {who} needs whole models in memory; an offloaded run takes --tasks none and no healer"
     )
     assert not output.exists()
 
 
-def test_a_model_that_does_not_fit_is_streamed_if_nothing_needs_it_whole(
+def test_a_model_that_does_not_fit_is_offloaded_if_nothing_needs_it_whole(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "free_bytes", lambda _device: 1000)
+    monkeypatch.setattr(offloading, "free_bytes", lambda _device: 1000)
     recipe, screen = make_recipe({"model": str(model_dir)}), Screen()
-    assert streaming.is_run_streamed(recipe, {}, screen)
+    assert offloading.is_run_offloaded(recipe, {}, screen)
     healing = make_recipe({"model": str(model_dir), "healers": {"linear": {"name": "linear"}}})
-    assert not streaming.is_run_streamed(healing, {}, screen)
+    assert not offloading.is_run_offloaded(healing, {}, screen)
 
 
 def test_the_forecast_counts_what_is_in_memory_at_a_time(
@@ -107,25 +107,25 @@ def test_the_forecast_counts_what_is_in_memory_at_a_time(
     model = tiny("llama", tie_word_embeddings=False)
     directory = saved(model, tmp_path / "model")
     given = arguments(directory, calibration_file, "--dry-run", "--output", tmp_path / "out")
-    code, out, err = layerimp_command(*given, "--stream")
+    code, out, err = layerimp_command(*given, "--offload")
     assert code == 0, err
     parts = (model.model.layers[0], model.model.embed_tokens, model.model.norm)
     held = 4 * sum(one.numel() for part in parts for one in part.parameters())
     memory = json.loads(out)["memory"]
-    assert (memory["streamed"], memory["weights"], memory["verifying"]) == (True, held, held)
-    code, out, _ = layerimp_command(*(one for one in given if one != "--json"), "--stream")
-    assert "of weights at a time (streamed) in float32" in out
+    assert (memory["offloaded"], memory["weights"], memory["verifying"]) == (True, held, held)
+    code, out, _ = layerimp_command(*(one for one in given if one != "--json"), "--offload")
+    assert "of weights at a time (offloaded) in float32" in out
     code, out, _ = layerimp_command(*given)
-    assert json.loads(out)["memory"]["streamed"] is False
+    assert json.loads(out)["memory"]["offloaded"] is False
 
 
-def test_a_prune_is_forecast_streamed_whatever_a_run_would_need(
+def test_a_prune_is_forecast_offloaded_whatever_a_run_would_need(
     layerimp_command: Run, model_dir: Path, tmp_path: Path
 ) -> None:
-    """A recipe that names healers and tasks streams in `prune`, which uses neither."""
+    """A recipe that names healers and tasks offloads in `prune`, which uses neither."""
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("stream: true\nhealers: [linear]\nblocks: [1]\n")
+    recipe.write_text("offload: true\nhealers: [linear]\nblocks: [1]\n")
     given = ["prune", "--recipe", recipe, "--model", model_dir, "--output", tmp_path / "out", "--dry-run", "--json"]
     code, out, err = layerimp_command(*given)
     assert code == 0, err
-    assert json.loads(out)["memory"]["streamed"] is True
+    assert json.loads(out)["memory"]["offloaded"] is True

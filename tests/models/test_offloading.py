@@ -9,30 +9,30 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.streamed import TEXT, Busiest, saved, scores
+from support.offloaded import TEXT, Busiest, saved, scores
 from support.tiny import ALL, DECODERS, EAGER_ONLY, ENCODERS, EXPERTS, classifier, tiny
 from torch import nn
 
 import layerimp
 from layerimp.errors import ModelError, NonFiniteError
-from layerimp.models.streaming import open_streamed
+from layerimp.models.offloading import open_offloaded
 from layerimp.registry.attribution import create
 from layerimp.scoring.engine import measure
 from layerimp.steps import candidates
 
 
-@pytest.mark.same_bits("the scores of a streamed model, and in memory")
+@pytest.mark.same_bits("the scores of an offloaded model, and in memory")
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_scores_are_those_in_memory_to_the_bit(name: str, tmp_path: Path) -> None:
     """Dense and with experts, sandwich norms, parallel branches, sliding windows, tied heads and others."""
     directory = saved(tiny(name), tmp_path / "model")
     model, _ = layerimp.load(directory)
-    stack = open_streamed(directory)
-    assert stack.streamed
+    stack = open_offloaded(directory)
+    assert stack.offloaded
     assert scores(stack) == scores(layerimp.find_blocks(model))
 
 
-@pytest.mark.same_bits("the scores of a streamed model, and in memory")
+@pytest.mark.same_bits("the scores of an offloaded model, and in memory")
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -43,23 +43,23 @@ def test_scores_are_those_in_memory_to_the_bit(name: str, tmp_path: Path) -> Non
 def test_other_dtypes(name: str, dtype: str, tmp_path: Path) -> None:
     directory = saved(tiny(name), tmp_path / "model")
     model, _ = layerimp.load(directory, dtype=dtype)
-    stack = open_streamed(directory, dtype=dtype)
+    stack = open_offloaded(directory, dtype=dtype)
     assert scores(stack) == scores(layerimp.find_blocks(model))
-    for kept, streamed in zip(model.named_buffers(), stack.model.named_buffers(), strict=True):
-        assert kept[0] == streamed[0]
-        assert torch.equal(kept[1], streamed[1])
+    for kept, offloaded in zip(model.named_buffers(), stack.model.named_buffers(), strict=True):
+        assert kept[0] == offloaded[0]
+        assert torch.equal(kept[1], offloaded[1])
 
 
 def test_a_checkpoint_in_many_files(tmp_path: Path) -> None:
     directory = saved(tiny("mixtral"), tmp_path / "model", max_shard_size="40KB")
     assert len(list(directory.glob("*.safetensors"))) > 4
     model, _ = layerimp.load(directory)
-    assert scores(open_streamed(directory)) == scores(layerimp.find_blocks(model))
+    assert scores(open_offloaded(directory)) == scores(layerimp.find_blocks(model))
 
 
 def test_seams_and_what_is_removed(tmp_path: Path) -> None:
     directory = saved(tiny("qwen3"), tmp_path / "model")
-    stacks = [layerimp.find_blocks(layerimp.load(directory)[0]), open_streamed(directory)]
+    stacks = [layerimp.find_blocks(layerimp.load(directory)[0]), open_offloaded(directory)]
     found = []
     for stack in stacks:
         blocks, seams = candidates([1], len(stack), "all")
@@ -70,15 +70,15 @@ def test_seams_and_what_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scorer", ["gbis", "lrp", "taylor", "perplexity", "cim"])
 def test_what_needs_all_blocks_is_refused_by_name(scorer: str, tmp_path: Path) -> None:
-    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
-    with pytest.raises(ModelError, match=f"'{scorer}' cannot score a streamed model: .* needs them in memory"):
+    stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"))
+    with pytest.raises(ModelError, match=f"'{scorer}' cannot score an offloaded model: .* needs them in memory"):
         scores(stack, [scorer])
 
 
 def test_a_tied_head_and_one_of_its_own(tmp_path: Path) -> None:
     for tied in (False, True):
         directory = saved(tiny("llama", tie_word_embeddings=tied), tmp_path / str(tied))
-        stack = open_streamed(directory)
+        stack = open_offloaded(directory)
         assert stack.model.lm_head.weight.is_meta is not tied
         assert scores(stack) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
 
@@ -89,7 +89,7 @@ def test_the_embedding_stored_under_the_name_of_the_head(tmp_path: Path) -> None
     tensors = load_file(file)
     tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
     save_file(tensors, file, {"format": "pt"})
-    assert scores(open_streamed(directory)) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
+    assert scores(open_offloaded(directory)) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
 
 
 def changed(directory: Path, key: str, value: torch.Tensor | None) -> None:
@@ -106,7 +106,7 @@ def test_a_nan_is_named_where_it_is(tmp_path: Path) -> None:
     value = load_file(directory / "model.safetensors")[key]
     value[3, 4] = torch.nan
     changed(directory, key, value)
-    stack = open_streamed(directory)
+    stack = open_offloaded(directory)
     with pytest.raises(NonFiniteError, match=rf"a NaN or an infinity in its weights: in {key}"):
         scores(stack, ["block-influence"])
 
@@ -119,7 +119,7 @@ def test_a_missing_tensor_is_named_before_anything_is_read(key: str, tmp_path: P
     directory = saved(tiny("llama"), tmp_path / "model")
     changed(directory, key, None)
     with pytest.raises(ModelError, match=f"do not fit its configuration: 1 missing keys, the first is {key}"):
-        open_streamed(directory)
+        open_offloaded(directory)
 
 
 def test_more_blocks_than_the_configuration_counts(tmp_path: Path) -> None:
@@ -127,14 +127,14 @@ def test_more_blocks_than_the_configuration_counts(tmp_path: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(ModelError, match=r"weights of a block 3 \(model\.layers\.3\..*but its configuration counts 3"):
-        open_streamed(directory)
+        open_offloaded(directory)
 
 
 def test_a_missing_expert(tmp_path: Path) -> None:
     directory = saved(tiny("mixtral"), tmp_path / "model")
     gone = next(key for key in load_file(directory / "model.safetensors") if "layers.1." in key and "experts.2" in key)
     changed(directory, gone, None)
-    stack = open_streamed(directory)
+    stack = open_offloaded(directory)
     with pytest.raises(ModelError, match="cannot convert the weights"):
         scores(stack, ["block-influence"])
 
@@ -142,7 +142,7 @@ def test_a_missing_expert(tmp_path: Path) -> None:
 def test_another_shape(tmp_path: Path) -> None:
     directory = saved(tiny("llama"), tmp_path / "model")
     changed(directory, "model.layers.2.mlp.up_proj.weight", torch.ones(3, 5))
-    stack = open_streamed(directory)
+    stack = open_offloaded(directory)
     with pytest.raises(ModelError, match=r"model\.layers\.2\.mlp\.up_proj\.weight, which is \[3, 5\] in the files"):
         scores(stack, ["block-influence"])
 
@@ -152,7 +152,7 @@ def test_a_truncated_file(tmp_path: Path) -> None:
     file = directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ModelError, match=r"cannot read .*model\.safetensors"):
-        open_streamed(directory)
+        open_offloaded(directory)
 
 
 def test_a_file_that_the_index_names_is_missing(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_file_that_the_index_names_is_missing(tmp_path: Path) -> None:
     index = json.loads((directory / "model.safetensors.index.json").read_text())
     (directory / sorted(set(index["weight_map"].values()))[1]).unlink()
     with pytest.raises(ModelError, match=r"cannot read .*00002"):
-        open_streamed(directory)
+        open_offloaded(directory)
 
 
 def test_a_file_of_another_model(tmp_path: Path) -> None:
@@ -171,11 +171,11 @@ def test_a_file_of_another_model(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"the first is model\.layers\.\d.* which model-00003-of-.* should hold by the index"
     ):
-        open_streamed(directory)
+        open_offloaded(directory)
 
 
 def test_a_model_that_writes_into_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"))
     projection = type(stack[0].mlp.down_proj)
     forward = projection.forward
 
@@ -191,7 +191,7 @@ def test_a_model_that_writes_into_its_weights(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_model_that_runs_its_blocks_in_a_mode_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"))
     forward = type(stack.backbone).forward
 
     def cast(*args: Any, **options: Any) -> Any:
@@ -205,7 +205,7 @@ def test_a_model_that_runs_its_blocks_in_a_mode_of_torch(tmp_path: Path, monkeyp
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
-    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"))
 
     class Interrupted(Busiest):
         name = "interrupted"
@@ -223,7 +223,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_failing_scorer_is_set_aside(tmp_path: Path) -> None:
-    stack = open_streamed(saved(tiny("llama"), tmp_path / "model"))
+    stack = open_offloaded(saved(tiny("llama"), tmp_path / "model"))
 
     class Failing(Busiest):
         name = "failing"
@@ -242,7 +242,7 @@ def test_a_failing_scorer_is_set_aside(tmp_path: Path) -> None:
 
 def test_classifiers(tmp_path: Path) -> None:
     directory = saved(classifier("qwen3").float(), tmp_path / "model")
-    assert scores(open_streamed(directory)) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
+    assert scores(open_offloaded(directory)) == scores(layerimp.find_blocks(layerimp.load(directory)[0]))
 
 
 def test_the_families_that_are_compared_are_many() -> None:
