@@ -14,8 +14,8 @@ from rich.table import Table
 
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.report.cuts import ranges
-from layerimp.report.paired_bootstrap import Estimate, difference
-from layerimp.report.statistics import LEVEL, Difference, holm
+from layerimp.report.statistics.intervals import LEVEL, Difference, holm
+from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.steps import Cuts, Step
 
 CUTS: tuple[Cuts, Cuts] = ("blocks", "all")

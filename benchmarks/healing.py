@@ -37,7 +37,7 @@ from layerimp.models.discovery import find_blocks
 from layerimp.pruner import Budget
 from layerimp.registry.catalog import registry
 from layerimp.report.cuts import ranges
-from layerimp.report.statistics import interval
+from layerimp.report.statistics.intervals import interval
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import measure
 from layerimp.steps import Step, read_steps, touched_by

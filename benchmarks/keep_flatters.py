@@ -22,7 +22,7 @@ import typer
 import layerimp
 from layerimp.evaluator import Metric
 from layerimp.recipe import make_recipe
-from layerimp.report.retained import counting, kind_of
+from layerimp.report.statistics.retained import counting, kind_of
 
 SCORERS = ("avss", "block-influence", "relative-magnitude", "depth")
 Models = Mapping[str, Sequence[Mapping[str, Metric]]]

@@ -23,8 +23,8 @@ from scipy import stats
 
 from layerimp.bench.commands import findings
 from layerimp.report.findings import Key, ModelFindings
-from layerimp.report.paired_bootstrap import Estimate, difference
-from layerimp.report.statistics import LEVEL
+from layerimp.report.statistics.intervals import LEVEL
+from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.steps import removed_by
 
 

@@ -11,7 +11,7 @@ import typer
 import layerimp
 from layerimp.defaults import ORIGINAL, STARTER, STARTER_TASKS
 from layerimp.registry.catalog import registry
-from layerimp.report.comparison import Comparison
+from layerimp.report.statistics.comparison import Comparison
 from layerimp.surgery.removal import pruned
 
 

@@ -32,9 +32,9 @@ from layerimp.defaults import RANDOM
 from layerimp.recipe.reading import read_recipe, validated
 from layerimp.registry.catalog import registry
 from layerimp.report.findings import Entry, ModelFindings, Row
-from layerimp.report.paired_bootstrap import Estimate
 from layerimp.report.results import Findings
-from layerimp.report.statistics import Difference
+from layerimp.report.statistics.intervals import Difference
+from layerimp.report.statistics.paired_bootstrap import Estimate
 
 Values = dict[str, Any]
 PARTS = ("unhealed", "healed", "chance", "window", "greedy", "seams", "trained")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerimp.report.html.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
-from layerimp.report.statistics import Interval, interval
+from layerimp.report.statistics.intervals import Interval, interval
 
 SCORERS = ("block-influence", "avss", "random")
 HEALER = metrics_compared.HEALER

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from layerimp.defaults import RANDOM
 from layerimp.report.html.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
-from layerimp.report.statistics import LEVEL, interval
+from layerimp.report.statistics.intervals import LEVEL, interval
 
 Values = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]

@@ -20,9 +20,9 @@ from layerimp.report.tables import REDUCTION, percentage
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
-    from layerimp.report.comparison import Comparison
     from layerimp.report.data import Report
-    from layerimp.report.paired_bootstrap import Estimate
+    from layerimp.report.statistics.comparison import Comparison
+    from layerimp.report.statistics.paired_bootstrap import Estimate
     from layerimp.report.tables import PaperTable
     from layerimp.steps import Step
 

@@ -21,9 +21,9 @@ from layerimp.pruner import Budget, PrunePlan, counted
 from layerimp.recipe import check_label
 from layerimp.report.data import Size
 from layerimp.report.findings import Contender, contenders
-from layerimp.report.halves import Halves, check_halves, kept
-from layerimp.report.retained import counting
 from layerimp.report.search import Removable, Search, Tried
+from layerimp.report.statistics.halves import Halves, check_halves, kept
+from layerimp.report.statistics.retained import counting
 from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import prepare
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator, Metric
     from layerimp.healing.engine import Healed
     from layerimp.pipeline.run import Run
-    from layerimp.report.paired_bootstrap import Estimate
+    from layerimp.report.statistics.paired_bootstrap import Estimate
     from layerimp.scorer import Importance
     from layerimp.surgery.removal import Removal
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.models.origin import Origin
     from layerimp.report.checkpoint import Checkpoint
-    from layerimp.report.comparison import Comparison
+    from layerimp.report.statistics.comparison import Comparison
 
 TAGS = ("layerimp", "pruned", "depth-pruning")
 """The tags of every pruned checkpoint."""

@@ -20,7 +20,7 @@ from layerimp.report.documents import (
 )
 from layerimp.report.json_types import Number
 from layerimp.report.search_documents import Search, Share
-from layerimp.report.statistics import times_stderr
+from layerimp.report.statistics.intervals import times_stderr
 from layerimp.sizes.targets import UNITS
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.healer import Repair
     from layerimp.pruner import PrunePlan
-    from layerimp.report.comparison import Comparison
     from layerimp.report.healing import Healing
-    from layerimp.report.paired_bootstrap import Estimate
-    from layerimp.report.retained import Retained as Known
     from layerimp.report.search import Search as Searched
+    from layerimp.report.statistics.comparison import Comparison
+    from layerimp.report.statistics.paired_bootstrap import Estimate
+    from layerimp.report.statistics.retained import Retained as Known
     from layerimp.scorer import Importance
     from layerimp.sizes.targets import Reached
 

@@ -15,12 +15,12 @@ from layerimp.models.dtypes import stored_bytes
 from layerimp.models.origin import model_name
 from layerimp.recipe import Recipe
 from layerimp.report import conversion, cuts, documents
-from layerimp.report.comparison import Comparison, small
 from layerimp.report.healing import Healing
 from layerimp.report.overview import overview
-from layerimp.report.retained import counting
 from layerimp.report.search import Search
 from layerimp.report.search_documents import SearchResults
+from layerimp.report.statistics.comparison import Comparison, small
+from layerimp.report.statistics.retained import counting
 from layerimp.sizes.targets import Reached
 
 if TYPE_CHECKING:

@@ -6,16 +6,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layerimp.report.statistics import Interval, interval, self_tau
+from layerimp.report.statistics.agreement import self_tau
+from layerimp.report.statistics.intervals import Interval, interval
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.recipe import ComponentSpec, Recipe
     from layerimp.report.data import Size
     from layerimp.report.documents import Repaired
-    from layerimp.report.removable import Removable
-    from layerimp.report.retained import Retained
-    from layerimp.report.statistics import Difference, Stability
+    from layerimp.report.statistics.agreement import Stability
+    from layerimp.report.statistics.intervals import Difference
+    from layerimp.report.statistics.removable import Removable
+    from layerimp.report.statistics.retained import Retained
     from layerimp.steps import Cuts, Step
 
 Key = tuple[str, str]

@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
-from layerimp.report.removable import LEVELS
 from layerimp.report.results import Findings
-from layerimp.report.statistics import Interval
+from layerimp.report.statistics.intervals import Interval
+from layerimp.report.statistics.removable import LEVELS
 from layerimp.report.tables import REDUCTION, PaperTable, legend, paper_tables, removables
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from layerimp.report import conversion, data, findings, results, statistics
+from layerimp.report import conversion, data, findings, results
 from layerimp.report.conversion import finite
 from layerimp.report.grid_documents import (
     Difference,
@@ -19,6 +19,7 @@ from layerimp.report.grid_documents import (
     Size,
     Stability,
 )
+from layerimp.report.statistics import agreement, intervals
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
@@ -113,7 +114,7 @@ def _scorer(scored: findings.Scored) -> ScorerFindings:
     return entry
 
 
-def _stability(found: statistics.Stability | None) -> Stability | None:
+def _stability(found: agreement.Stability | None) -> Stability | None:
     return None if found is None else {"jaccard": found.jaccard, "same": found.same}
 
 
@@ -154,11 +155,11 @@ def _entry(entry: findings.Entry) -> Entry:
     }
 
 
-def _interval(value: statistics.Interval) -> Interval:
+def _interval(value: intervals.Interval) -> Interval:
     return {"mean": finite(value.mean), "low": finite(value.low), "high": finite(value.high), "n": value.count}
 
 
-def _difference(found: statistics.Difference) -> Difference:
+def _difference(found: intervals.Difference) -> Difference:
     return {"mean": finite(found.mean), "low": finite(found.low), "high": finite(found.high), "p": finite(found.p)}
 
 

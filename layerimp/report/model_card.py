@@ -14,9 +14,9 @@ from layerimp.models.origin import Origin
 from layerimp.pruner import counted
 from layerimp.report import cuts
 from layerimp.report.card_metadata import front_matter, metadata, results
-from layerimp.report.comparison import Comparison
 from layerimp.report.folders import last_part, tree_without_folders, without_folders
 from layerimp.report.healing import recovery
+from layerimp.report.statistics.comparison import Comparison
 from layerimp.report.tables import around, percentage
 from layerimp.report.targets import stood
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe
     from layerimp.report.checkpoint import Checkpoint
-    from layerimp.report.paired_bootstrap import Estimate
+    from layerimp.report.statistics.paired_bootstrap import Estimate
     from layerimp.steps import Step
 
 

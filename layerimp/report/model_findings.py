@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from layerimp.report.comparison import above_the_intact, unknown
 from layerimp.report.findings import Contender, Design, Key, ModelFindings, Pruned, Row, Scored
-from layerimp.report.removable import Removable, removable, worst_by_repeat
-from layerimp.report.retained import Retained, counting
 from layerimp.report.rows import Rows
-from layerimp.report.statistics import Stability, mean_tau
+from layerimp.report.statistics.agreement import Stability, mean_tau
+from layerimp.report.statistics.comparison import above_the_intact, unknown
+from layerimp.report.statistics.removable import Removable, removable, worst_by_repeat
+from layerimp.report.statistics.retained import Retained, counting
 from layerimp.report.tables import named
 from layerimp.steps import Step, removed_by, simplest, sublayers_of
 from layerimp.steps import named as written

@@ -11,9 +11,9 @@ from layerimp.defaults import RANDOM
 from layerimp.evaluator import Metric, retention
 from layerimp.report.data import Size
 from layerimp.report.findings import RETAINED, Contender, Design, Entry, Key, Pruned, Row
-from layerimp.report.paired_bootstrap import Estimate, difference
-from layerimp.report.retained import Retained, counting, summed_up
-from layerimp.report.statistics import LEVEL, Difference, Interval, holm, interval
+from layerimp.report.statistics.intervals import LEVEL, Difference, Interval, holm, interval
+from layerimp.report.statistics.paired_bootstrap import Estimate, difference
+from layerimp.report.statistics.retained import Retained, counting, summed_up
 from layerimp.steps import Sublayer, removed_by
 
 Scale = Callable[[float], float]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from layerimp.pruner import PrunePlan
-    from layerimp.report.paired_bootstrap import Estimate
+    from layerimp.report.statistics.paired_bootstrap import Estimate
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from layerimp.evaluator import Metric
 from layerimp.report.findings import Compared, Entry, ModelFindings, Row
-from layerimp.report.removable import LEVELS, Level
-from layerimp.report.statistics import Interval
+from layerimp.report.statistics.intervals import Interval
+from layerimp.report.statistics.removable import LEVELS, Level
 
 REDUCTION = "parameter reduction"
 """The last column of a grid's table, which holds words rather than numbers."""

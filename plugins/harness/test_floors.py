@@ -17,7 +17,7 @@ from support.lm_tasks import (
     write_task,
 )
 
-from layerimp.report.retained import counting
+from layerimp.report.statistics.retained import counting
 
 
 def floor_of(metric, samples, *, kind="multiple_choice", own=None):

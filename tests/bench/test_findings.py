@@ -22,7 +22,7 @@ from layerimp.report import schema
 from layerimp.report.formats import as_csv, as_markdown
 from layerimp.report.json_export import as_document
 from layerimp.report.results import Findings
-from layerimp.report.statistics import interval
+from layerimp.report.statistics.intervals import interval
 from layerimp.report.tables import paper_tables
 
 REMOVED = BLOCKS // 4

@@ -14,7 +14,7 @@ from layerimp.calibration.sampling import CalibrationSet
 from layerimp.evaluator import unigram
 from layerimp.models.discovery import find_blocks
 from layerimp.pipeline.held_out import HeldOut, hold_out
-from layerimp.report.halves import confirming
+from layerimp.report.statistics.halves import confirming
 from layerimp.surgery.removal import prepare
 
 

@@ -19,7 +19,7 @@ from layerimp import Evaluator, Metric, PrunePlan, Pruner
 from layerimp.errors import NonFiniteError
 from layerimp.recipe import make_recipe
 from layerimp.report import conversion
-from layerimp.report.halves import Halves, kept
+from layerimp.report.statistics.halves import Halves, kept
 from layerimp.steps import removed_by
 from layerimp.testing import tiny_tokenizer
 

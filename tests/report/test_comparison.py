@@ -17,8 +17,8 @@ from layerimp.evaluator import Likelihood, Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.report import Report, Size
-from layerimp.report.comparison import Comparison
 from layerimp.report.conversion import compared
+from layerimp.report.statistics.comparison import Comparison
 from layerimp.scorer import Importance
 
 INF = math.inf

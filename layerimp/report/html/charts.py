@@ -13,8 +13,8 @@ from scipy.stats import rankdata
 
 from layerimp.report.cuts import ranges, whole
 from layerimp.report.findings import ModelFindings, Pruned
-from layerimp.report.removable import LEVELS
-from layerimp.report.statistics import Interval
+from layerimp.report.statistics.removable import LEVELS
+from layerimp.report.statistics.intervals import Interval
 from layerimp.report.tables import named, plus_minus, removable_at
 from layerimp.steps import named as steps_named
 from layerimp.steps import removed_by, sublayers_of

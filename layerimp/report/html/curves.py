@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from layerimp.defaults import RANDOM
 from layerimp.report.findings import contenders
-from layerimp.report.statistics import Interval
+from layerimp.report.statistics.intervals import Interval
 
 # Colours that stand for CSS variables until the picture is written.
 INK, MUTED, LINE, PAPER, ACCENT = (f"#0a0b0{n}" for n in range(1, 6))

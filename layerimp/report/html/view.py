@@ -12,7 +12,7 @@ from layerimp.report.findings import Contender, Entry, ModelFindings, Row
 from layerimp.report.html.charts import MINUS, Cell, Chart, Charts, removed_always, signed
 from layerimp.report.html.curves import Lines, Look
 from layerimp.report.results import Findings
-from layerimp.report.statistics import Difference, Interval, interval, times_stderr
+from layerimp.report.statistics.intervals import Difference, Interval, interval, times_stderr
 from layerimp.report.tables import PaperTable, both_shares, measured_on, named, number, paper_tables, percent
 
 _MOST = 700.0  # of which floating point has an exponential

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from layerimp.report.html.curves import Lines, curves, drawn, looks, sample
-from layerimp.report.statistics import Interval
+from layerimp.report.statistics.intervals import Interval
 
 
 def lines(chance: Interval) -> Lines:

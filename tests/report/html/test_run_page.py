@@ -21,7 +21,7 @@ from layerimp.report.html.view import Contrast, _contrast
 from layerimp.report.results import Findings
 from layerimp.report.run_findings import run_findings
 from layerimp.report.search import Removable, Search
-from layerimp.report.statistics import Difference
+from layerimp.report.statistics.intervals import Difference
 from layerimp.scorer import Importance
 from layerimp.sizes.targets import Reached, read_targets
 from layerimp.steps import Step

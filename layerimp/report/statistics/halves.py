@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from layerimp.errors import TaskError
 from layerimp.evaluator import Likelihood, Metric
-from layerimp.report.paired_bootstrap import Estimate
-from layerimp.report.retained import counting, summed_up, why_nothing
+from layerimp.report.statistics.paired_bootstrap import Estimate
+from layerimp.report.statistics.retained import counting, summed_up, why_nothing
 
 LEAST = 2
 """The least number of documents in a half for which an error can be estimated."""

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from layerimp.evaluator import Metric
-from layerimp.report.paired_bootstrap import DRAWS, Array, Estimate, resampled
+from layerimp.report.statistics.paired_bootstrap import DRAWS, Array, Estimate, resampled
 
 Key = tuple[str, str]
 """A task and a metric."""

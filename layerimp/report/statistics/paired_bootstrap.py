@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from layerimp.report.statistics import LEVEL, Difference, holm, with_errors
+from layerimp.report.statistics.intervals import LEVEL, Difference, holm, with_errors
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric

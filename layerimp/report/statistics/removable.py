@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layerimp.report.retained import Retained
-from layerimp.report.statistics import Interval, interval
+from layerimp.report.statistics.intervals import Interval, interval
+from layerimp.report.statistics.retained import Retained
 
 LEVELS = (0.9, 0.95, 0.99)
 """The levels: shares that have to be retained."""

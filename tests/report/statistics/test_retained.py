@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerimp.evaluator import Likelihood, Metric
-from layerimp.report.retained import counting, retained, summed_up, why_nothing
+from layerimp.report.statistics.retained import counting, retained, summed_up, why_nothing
 
 UNIGRAM = (-90.0, -60.0, -45.0)
 

@@ -20,8 +20,8 @@ from layerimp.bench.store import Store
 from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.html.page import page
 from layerimp.report.json_export import as_document
-from layerimp.report.removable import removable
 from layerimp.report.results import Findings
+from layerimp.report.statistics.removable import removable
 from layerimp.report.tables import legend, removable_at, removables
 
 

@@ -9,8 +9,8 @@ from itertools import groupby
 
 from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric
-from layerimp.report.paired_bootstrap import Estimate, difference, unbeaten
-from layerimp.report.retained import FEW, Key, Retained, counting, summed_up, why_nothing
+from layerimp.report.statistics.paired_bootstrap import Estimate, difference, unbeaten
+from layerimp.report.statistics.retained import FEW, Key, Retained, counting, summed_up, why_nothing
 
 FAR = 10.0
 """A perplexity that exceeds the best one by this factor never counts as equal to it, however few the documents."""

@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from layerimp.report.statistics import (
-    Interval,
-    Stability,
-    interval,
-    mean_tau,
-    self_tau,
-    tau,
-)
+from layerimp.report.statistics.agreement import Stability, mean_tau, self_tau, tau
+from layerimp.report.statistics.intervals import Interval, interval
 
 
 def test_an_interval_by_hand() -> None:
