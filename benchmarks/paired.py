@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated
@@ -21,10 +22,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from layerimp.bench.commands import findings
-from layerimp.report.findings import Key, ModelFindings
-from layerimp.report.statistics.intervals import LEVEL
+from layerimp.bench.cell_graph import Layout
+from layerimp.bench.results import measurements
+from layerimp.bench.store import Store
+from layerimp.report.build import Measurements
+from layerimp.report.results.measures import LEVEL
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
+from layerimp.report.statistics.retained import Key
 from layerimp.steps import removed_by
 
 
@@ -32,22 +36,29 @@ def main(directories: Annotated[list[Path], typer.Argument(help="Outputs of laye
     """Count significant differences, unpaired and paired."""
     table = Table("model", "task", "metric", "documents", "pairs", "unpaired", "paired", "error falls by")
     for directory in directories:
-        for model in findings(directory).models.values():
-            for row in model.rows:
-                key = row.task, row.metric
-                first = next(each for each in model.rows if (each.task, each.metric) == key)
-                if row is first and row.original is not None:
-                    table.add_row(model.label, *key, str(row.original.count), *_counted(model, key))
+        for label, model in _measured(directory):
+            for key, metric in model.intact.items():
+                table.add_row(label, *key, str(metric.count), *_counted(model, key))
     Console().print(table)
 
 
-def _counted(model: ModelFindings, key: Key) -> tuple[str, ...]:
+def _measured(directory: Path) -> Iterator[tuple[str, Measurements]]:
+    """Yield the models of a grid that are evaluated, with their labels."""
+    with Store(directory, write=False) as store:
+        layout, records = Layout.model_validate(store.layout()), store.records()
+    results = {key: record.result for key, record in records.items() if record.result is not None}
+    for label in layout.models:
+        if (model := measurements(layout, label, results)) is not None:
+            yield label, model
+
+
+def _counted(model: Measurements, key: Key) -> tuple[str, ...]:
     """Return the number of pairs, how many differ significantly in either test, and the factor between the errors."""
     left = {}
-    for (_, ratio, _), found in model.pruned.items():
-        for one in found:
-            if key in one.metrics:
-                left[ratio, removed_by(one.blocks)] = Estimate.of([one.metrics[key]])
+    for (_, amount, contender), models in model.left.items():
+        for one in models:
+            if key in one.metrics and not contender.healer:
+                left[amount, removed_by(one.blocks)] = Estimate.of([one.metrics[key]])
     pairs = [
         (left[one], left[other])
         for one, other in combinations(left, 2)

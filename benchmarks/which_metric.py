@@ -31,10 +31,10 @@ from layerimp.cli.grid_progress import watching
 from layerimp.defaults import RANDOM
 from layerimp.recipe.reading import read_recipe, validated
 from layerimp.registry.catalog import registry
-from layerimp.report.findings import Entry, ModelFindings, Row
-from layerimp.report.results import Findings
-from layerimp.report.statistics.intervals import Difference
-from layerimp.report.statistics.paired_bootstrap import Estimate
+from layerimp.report.document import Results
+from layerimp.report.results.comparison import ModelResults
+from layerimp.report.results.measures import Difference
+from layerimp.report.results.rows import Entry, Row
 
 Values = dict[str, Any]
 PARTS = ("unhealed", "healed", "chance", "window", "greedy", "seams", "trained")
@@ -137,7 +137,7 @@ def _content(task: Path) -> list[Any]:
     return [config, [file.read_text(encoding="utf-8") for file in beside if file.exists()]]
 
 
-def told(found: Findings) -> Values:
+def told(found: Results) -> Values:
     """Return the figures of a part as plain data."""
     (model,) = found.models.values()
     (pruner,) = found.design.pruners
@@ -162,20 +162,20 @@ def told(found: Findings) -> Values:
     }
 
 
-def _row(model: ModelFindings, row: Row) -> Values:
+def _row(model: ModelResults, row: Row) -> Values:
     """Return what all contenders retain without a number of blocks."""
     return {
         "removed": round(row.removed_blocks * model.num_blocks),
-        "share": row.ratio if row.ratio < 1 else None,
+        "share": row.amount if isinstance(row.amount, float) else None,
         "parameters": [round(share, DIGITS) for share in row.removed_parameters],
         "baselines": dict(row.baselines),
         "entries": {label: _entry(model, row, entry) for label, entry in row.entries.items()},
     }
 
 
-def _entry(model: ModelFindings, row: Row, entry: Entry) -> Values:
+def _entry(model: ModelResults, row: Row, entry: Entry) -> Values:
     """Return what the models of one contender retain, on the whole and by task, and what was removed."""
-    one, place = entry.contender, (row.pruner, row.ratio)
+    one, place = entry.contender, (row.pruner, row.amount)
     known = model.healed[*place, one] if one.healer else model.pruned[*place, one.scorer]
     retained = model.retained[*place, entry.label]
     stability = model.stability.get((*place, one.scorer))
@@ -183,20 +183,23 @@ def _entry(model: ModelFindings, row: Row, entry: Entry) -> Values:
         "values": [round(value, DIGITS) for value in entry.values],
         "error": entry.ends and round((entry.ends[1] - entry.ends[0]) / 2, DIGITS),
         "tasks": {task: None if found is None else round(found.mean, DIGITS) for task, found in retained.tasks.items()},
-        "likelihood": _points(retained.likelihood),
-        "accuracy": _points(retained.accuracy),
+        "likelihood": _by_draw(model, row, "likelihood", entry.label),
+        "accuracy": _by_draw(model, row, "accuracy", entry.label),
         "to_random": _difference(entry.to_random),
         "to_baseline": _difference(entry.to_baseline),
         "to_unhealed": _difference(entry.to_unhealed),
-        "rank": entry.rank,
         "stable": stability and round(stability.same, 2),
         "removed": [list(pruned.blocks) for pruned in known],
     }
 
 
-def _points(found: Estimate | None) -> list[float] | None:
-    """Return the values of the draws."""
-    return None if found is None else [round(value, DIGITS) for value in found.points.tolist()]
+def _by_draw(model: ModelResults, row: Row, kind: str, label: str) -> list[float] | None:
+    """Return the mean over one kind of tasks for each draw; None if there are no such tasks."""
+    place = row.pruner, row.amount, row.counts, row.task
+    kinds = [
+        one for one in model.rows if (one.pruner, one.amount, one.counts, one.task) == place and one.metric == kind
+    ]
+    return [round(value, DIGITS) for value in kinds[0].entries[label].values] if kinds else None
 
 
 def _difference(found: Difference | None) -> list[Any] | None:

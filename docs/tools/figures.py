@@ -51,7 +51,7 @@ def ranks() -> str:
     found = _scores("--scorer all --scorer paper=avss --set paper.variant=paper --samples 16 --max-length 128")
     return str(
         drawn(
-            _order({label: Importance(one["scores"]) for label, one in found.items()}),
+            _order({label: Importance(one["scores"][0]) for label, one in found.items()}),
             "ranks",
             "Order of removal by scorer and block",
         )
@@ -83,7 +83,7 @@ def retained() -> str:
     """Draw what is retained against the number of removed blocks."""
     with tempfile.TemporaryDirectory() as folder:
         pages.Workshop(Path(folder)).run(pages.Block("bash", "", GRID + "\n"))
-        (model,) = pipeline.findings(Path(folder) / "grid").models.values()
+        (model,) = pipeline.stored_results(Path(folder) / "grid").models.values()
     lines: dict[str, dict[int, Any]] = {}
     for row in model.headlines:
         for label, entry in row.entries.items():
@@ -99,7 +99,8 @@ def retained() -> str:
 def _scores(options: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         printed = pages.Workshop(Path(folder)).run(pages.Block("bash", "", f"layerimp score {options} --json\n"))
-    found: dict[str, Any] = json.loads(printed)["scorers"]
+    (model,) = json.loads(printed)["models"].values()
+    found: dict[str, Any] = model["scored"]
     return found
 
 

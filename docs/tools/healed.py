@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerimp.report.html.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
-from layerimp.report.statistics.intervals import Interval, interval
+from layerimp.report.results.measures import Interval
+from layerimp.report.statistics.intervals import interval
 
 SCORERS = ("block-influence", "avss", "random")
 HEALER = metrics_compared.HEALER
@@ -100,7 +101,7 @@ def _panel(axes: Axes, lines: Mapping[str, Mapping[str, Sequence[float]]]) -> No
     axes.tick_params(length=0, labelsize=12.5, labelcolor=MUTED, pad=6)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     for name, line in lines.items():
-        spans = [Interval(1.0, 1.0, 1.0, 1), *map(interval, line.values())]
+        spans = [Interval(mean=1.0, low=1.0, high=1.0, count=1), *map(interval, line.values())]
         low, high = np.clip(np.array([(span.low, span.high) for span in spans], dtype=float).T, 0, 1)
         axes.fill_between(places, low, high, color=_STYLES[name]["color"], alpha=0.16, linewidth=0)
         axes.plot(places, [span.mean for span in spans], linewidth=2, zorder=3, **_EDGE, **_STYLES[name])

@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 
 from layerimp.defaults import RANDOM
 from layerimp.report.html.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
-from layerimp.report.statistics.intervals import LEVEL, interval
+from layerimp.report.results.measures import LEVEL
+from layerimp.report.statistics.intervals import interval
 
 Values = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]

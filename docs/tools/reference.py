@@ -251,12 +251,21 @@ def _documents(*names: str) -> str:
 
 
 def _typed(part: Any) -> str:
-    from typing import get_type_hints
-
-    hints = sorted(get_type_hints(part, include_extras=True).items(), key=lambda hint: hint[0] != "schema_version")
-    rows = [(f"`{name}`", _words(hint), _meaning(hint)) for name, hint in hints]
+    fields = sorted(_described(part), key=lambda field: field[0] != "schema_version")
+    rows = [(f"`{name}`", _words(hint), description) for name, hint, description in fields]
     heading = f"### {part.__name__} {{ #{part.__name__.lower()} }}"
     return f"{heading}\n\n{' '.join(part.__doc__.split())}\n\n{_table(('field', 'type', 'meaning'), rows)}"
+
+
+def _described(part: Any) -> list[tuple[str, Any, str]]:
+    """Return the fields of a document's part: names, types and descriptions."""
+    from typing_extensions import is_typeddict
+
+    from layerimp.report.schema import hints
+
+    if is_typeddict(part):
+        return [(name, hint, _meaning(hint)) for name, hint in hints(part).items()]
+    return [(name, field.annotation, field.description or "") for name, field in part.model_fields.items()]
 
 
 def _meaning(hint: Any) -> str:
@@ -273,19 +282,25 @@ def _words(hint: Any) -> str:
     from types import UnionType
     from typing import NotRequired, Union, get_args, get_origin
 
-    from typing_extensions import is_typeddict
+    from pydantic import BaseModel
 
     from layerimp.cli.plugins import type_name
+    from layerimp.report.schema import is_part
 
     args = get_args(hint)
     if get_origin(hint) is NotRequired or hasattr(hint, "__metadata__"):
         return _words(args[0])
-    if is_typeddict(hint):
+    if is_part(hint):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
+    if isinstance(hint, type) and issubclass(hint, BaseModel):  # a part of a recipe
+        page = next(name for name, model in described_models().items() if model is hint)
+        return f"[{page}](recipe.md#{'a-run' if page == 'recipe' else page})"
     if get_origin(hint) in (dict, list):
         kind = "mapping" if get_origin(hint) is dict else "list"
         inner = _words(args[-1])
         return inner.replace("mapping of", "mappings of", 1) if "mapping" in inner else f"{kind} of {inner}"
+    if get_origin(hint) is tuple:
+        return f"pair of {_words(args[0])}s"
     if get_origin(hint) in (Union, UnionType):
         return " | ".join(map(_words, args))
     return "any value" if hint is Any else type_name(hint)

@@ -9,18 +9,20 @@ from pydantic import ValidationError
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.engine import LOCAL, Engine
-from layerimp.bench.findings import find
 from layerimp.bench.prepare import prepared_grid
+from layerimp.bench.results import grid_results
 from layerimp.bench.scheduler import Scheduler, Unwatched, Watcher
 from layerimp.bench.store import FILE, Store
 from layerimp.errors import OutputError
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions
+from layerimp.report.data import RESULTS, read_results
+from layerimp.report.folders import tree_without_folders
 
 if TYPE_CHECKING:
     from layerimp.bench.grid import Grid
     from layerimp.bench.prepare import PreparedGrid
-    from layerimp.report.results import Findings
+    from layerimp.report.document import Results
 
 
 def run_grid(
@@ -35,7 +37,7 @@ def run_grid(
     workers: int | None = None,
     device: str | None = None,
     retry: bool = False,
-) -> Findings:
+) -> Results:
     """Compute the cells of a grid that are not yet in the store in `output`, and write the report.
 
     Args:
@@ -59,7 +61,7 @@ def run_grid(
         return compute(prepared, watcher or Unwatched(), retry=retry)
 
 
-def compute(prepared: PreparedGrid, watcher: Watcher, *, retry: bool = False) -> Findings:
+def compute(prepared: PreparedGrid, watcher: Watcher, *, retry: bool = False) -> Results:
     """Compute the cells of a prepared grid that are not yet in its store, and write the report.
 
     Args:
@@ -75,31 +77,36 @@ def compute(prepared: PreparedGrid, watcher: Watcher, *, retry: bool = False) ->
         if scheduler.wants_any():
             scheduler.run(prepared.engine.executor())
     finally:
-        results = find(layout, store.records())
+        results = grid_results(layout, store.records())
         write_page(results, prepared.output)
     return results
 
 
-def findings(directory: Path) -> Findings:
-    """Return the findings for the last requested grid, from the store in a directory.
+def stored_results(directory: Path) -> Results:
+    """Return the results of the last requested grid, from the store in a directory, or those of a run.
 
     Raises:
-        OutputError: the directory holds no grid, or one of another version of layerimp.
+        OutputError: the directory holds neither, or one of another version of layerimp.
     """
+    if (directory / RESULTS).exists():
+        return read_results(directory)
     with Store(directory, write=False) as store:
         layout = store.layout()
         if layout is None:
             raise OutputError(f"{directory / FILE} holds no grid yet")
         try:
-            return find(Layout.model_validate(layout), store.records())
+            return grid_results(Layout.model_validate(layout), store.records())
         except ValidationError:
             raise OutputError(
                 f"the grid in {directory} is of another version of layerimp; run bench there again"
             ) from None
 
 
-def write_page(results: Findings, directory: Path) -> Path:
-    """Write the report as a single HTML file, and return its path."""
+def write_page(results: Results, directory: Path) -> Path:
+    """Write the report of a grid or a run as a single HTML file, and return its path."""
     from layerimp.report.html.page import page, write
 
-    return write(page(results), directory)
+    if results.cells:
+        return write(page(results), directory)
+    document = tree_without_folders(results.model_dump(mode="json"))
+    return write(page(results, command="run", data=document), directory)

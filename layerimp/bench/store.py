@@ -214,7 +214,7 @@ def check_place(directory: Path, *, write: bool = True) -> None:
         OutputError: the directory holds other files, or cannot be read.
     """
     if not (directory / FILE).exists() and (why_not := _why_not(directory, write=write)):
-        raise OutputError(f"{directory} is no output of layerimp bench: it {why_not}")
+        raise OutputError(f"{directory} is no output of layerimp bench or run: it {why_not}")
 
 
 def _why_not(directory: Path, *, write: bool) -> str:

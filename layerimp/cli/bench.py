@@ -79,31 +79,33 @@ def bench(*, retry_failed: bool, dry_run: bool, json: bool, **given: Any) -> int
         interrupt.add_note(f"finished cells are kept in {output}, and the same command goes on with the others")
         raise
     with after_writing(output):
-        screen.show_findings(results, output)
+        screen.show_results(results, output)
     return int(bool(results.cells["failed"]) and not any(model.rows for model in results.models.values()))
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(help="The output of bench.")],
+    directory: Annotated[Path, typer.Argument(help="The output of bench or run.")],
     format_: Annotated[
         Format, typer.Option("--format", help="Format; html writes DIR/report.html again and prints its path.")
     ] = "terminal",
 ) -> None:
-    """Show what a bench has found so far, even while it is running.
+    """Show what a run measured, or what a bench has computed so far, even while it is running.
 
     Example: layerimp report OUT --format latex
     """
     from layerimp.bench import commands as pipeline
     from layerimp.cli.display import Screen
 
-    results = pipeline.findings(directory)
+    results = pipeline.stored_results(directory)
     screen = Screen(json=format_ == "json")
     if format_ == "html":
         page = pipeline.write_page(results, directory)
         with after_writing(page):
             screen.print_text(f"{page}\n")
+    elif format_ in ("terminal", "json") and results.cells:
+        screen.show_results(results, directory)
     elif format_ in ("terminal", "json"):
-        screen.show_findings(results, directory)
+        screen.show(results)
     else:
         from layerimp.report.formats import FORMATS
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -34,21 +35,18 @@ from layerimp.cli import score_tables, search_tables, tables
 from layerimp.cli.columns import Column, packed, shown
 from layerimp.cli.heartbeat import heartbeat
 from layerimp.cli.streams import results
-from layerimp.defaults import ORIGINAL
 from layerimp.progress import span
 from layerimp.registry.catalog import settings
 from layerimp.report import cuts
 from layerimp.report.conversion import plan_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from layerimp.progress import Advance
     from layerimp.pruner import PrunePlan
     from layerimp.registry.catalog import Kind
-    from layerimp.report.data import Report
+    from layerimp.report.document import Results
     from layerimp.report.listing_documents import Component, Kept, Plugin
-    from layerimp.report.results import Findings
+    from layerimp.report.results.comparison import ModelResults
 
 WIDTH_WITHOUT_TERMINAL = 120
 
@@ -96,78 +94,79 @@ class Screen:
         """Print one line on stderr."""
         self.say(f"note: {text}", style="yellow", about=text)
 
-    def show(self, report: Report) -> int:
+    def show(self, results: Results) -> int:
         """Show a run's results, and return the exit code: 1 if a requested component failed while the rest went on."""
         if self.json:
-            self.print_json(report.to_dict())
+            self.print_json(results.model_dump(mode="json"))
         else:
-            self._show_tables(report)
-        for label, why in report.failed.items():
-            self.err.print(shown(f"failed: {label}: {why}", style="red"), soft_wrap=True)
-        return 1 if report.failed else 0
+            self._show_tables(results)
+        for failure in results.failures:
+            self.err.print(shown(f"failed: {failure.what}: {failure.error}", style="red"), soft_wrap=True)
+        return 1 if results.failures else 0
 
-    def _show_tables(self, report: Report) -> None:
-        for label in report.importance:
-            if label not in report.baselines:
-                self._print_whole(score_tables.scores(report, label, self._fits, plain=self._plain))
-                for note in report.importance[label].notes:
+    def _show_tables(self, results: Results) -> None:
+        model = tables.only(results)
+        for label, scored in model.scored.items():
+            if label not in results.design.added:
+                self._print_whole(score_tables.scores(model, label, self._fits, plain=self._plain))
+                for note in scored.notes:
                     self.out.print(shown(f"note: {note}", style="yellow"))
-        labels = [label for label in report.sizes if label != ORIGINAL]
-        quality = report.metrics.get(ORIGINAL)
-        if report.search is not None:
-            self._print_whole(search_tables.removable(report, report.search, self._fits))
-            for line in search_tables.legend(report, report.search):
+        if model.search is not None:
+            self._print_whole(search_tables.removable(model.search, model.num_blocks, self._fits))
+            for line in search_tables.legend(model.search):
                 self.out.print(shown(line))
             self.out.print()
-        if quality and len(labels) < 2:
-            self._print_whole(tables.metrics(report, labels, self._fits))
-        elif not quality and ORIGINAL in report.metrics:
-            reason = "no evaluator of quality was chosen" if report.recipe.tasks else "there are no tasks (--tasks)"
-            self.out.print(f"quality was not measured: {reason}")
-        if report.footprint.get(ORIGINAL):
-            self._print_whole(tables.footprint(report, labels, self._fits))
-        if quality and len(labels) > 1:
-            self._print_whole(tables.comparison(report, self._fits, plain=self._plain))
-            for line in tables.legend(report):
-                self.out.print(shown(line))
-        elif labels:
-            self._print_whole(tables.removed(report, labels, self._fits))
-        for table in tables.targets(report, labels, self._fits):
+        self._show_measured(results, model)
+        for table in tables.targets(results, self._fits):
             self._print_whole(table)
-        for line in (*tables.seams(report, labels), *tables.healing(report)):
+        for line in (*tables.seams(model), *tables.healing(model)):
             self.out.print(shown(line))
-        if quality:
-            for note in report.notes:
+        if model.metrics:
+            for note in model.notes:
                 self.out.print(shown(f"note: {note}", style="yellow"))
             self.out.print()
-        self._show_output(report)
+        self._show_output(results, model)
 
-    def show_findings(self, found: Findings, directory: Path) -> None:
-        """Show the findings of a grid."""
+    def _show_measured(self, results: Results, model: ModelResults) -> None:
+        pruned = tables.pruned(model)
+        if model.metrics and len(pruned) < 2:
+            self._print_whole(tables.metrics(results, self._fits))
+        elif model.footprint and not model.metrics:
+            reason = (
+                "no evaluator of quality was chosen" if results.request["tasks"] else "there are no tasks (--tasks)"
+            )
+            self.out.print(f"quality was not measured: {reason}")
+        if model.footprint:
+            self._print_whole(tables.footprint(results, self._fits))
+        if model.metrics and len(pruned) > 1:
+            self._print_whole(tables.comparison(results, self._fits, plain=self._plain))
+            for line in tables.legend(results):
+                self.out.print(shown(line))
+        elif pruned:
+            self._print_whole(tables.removed(results, self._fits))
+
+    def show_results(self, results: Results, directory: Path) -> None:
+        """Show the results of a grid."""
         if self.json:
-            from layerimp.report.json_export import as_document
-
-            self.print_json(as_document(found) | {"output": str(directory.absolute())})
+            self.print_json(results.model_copy(update={"output": str(directory.absolute())}).model_dump(mode="json"))
             return
         from layerimp.report.tables import legend, paper_tables, removables, summaries
 
-        for table in paper_tables(found):
+        for table in paper_tables(results):
             self._print_whole(tables.paper(table, self._fits))
-        for table in (*summaries(found), *removables(found)):
+        for table in (*summaries(results), *removables(results)):
             self._print_whole(tables.summary(table, self._fits))
-        shown_any = any(model.rows for model in found.models.values())
-        for line in legend(found) if shown_any else ("nothing is evaluated",):
-            self.out.print(
-                shown(line.replace("(bold)", "(bold, *)").replace("(underlined)", "(underlined, +)")), soft_wrap=True
-            )
-        for note in found.notes:
+        shown_any = any(model.rows for model in results.models.values())
+        for line in legend(results) if shown_any else ("nothing is evaluated",):
+            self.out.print(shown(line.replace("bold:", f"bold, {tables.BEST}:")), soft_wrap=True)
+        for note in results.all_notes:
             self.note(note)
-        if found.failures:
+        if results.failures:
             self.out.print(shown("\nfailed (--retry-failed tries again)"))
-            for cell, error in found.failures:
-                self.out.print(shown(f"  {cell}: {error}", style="yellow"), soft_wrap=True)
-        counts = ", ".join(f"{count} {state}" for state, count in found.cells.items() if count)
-        self.out.print(shown(f"\ncells: {counts or 'none'}; {span(found.seconds)} of work"))
+            for failure in results.failures:
+                self.out.print(shown(f"  {failure.what}: {failure.error}", style="yellow"), soft_wrap=True)
+        counts = ", ".join(f"{count} {state}" for state, count in results.cells.items() if count)
+        self.out.print(shown(f"\ncells: {counts or 'none'}; {span(results.seconds)} of work"))
         self._show_page(directory)
 
     def _show_page(self, directory: Path) -> None:
@@ -200,14 +199,15 @@ class Screen:
         """Print a table, in parts if the screen is too narrow for all columns."""
         self._print_whole(packed(title, rows, columns, self._fits))
 
-    def _show_output(self, report: Report) -> None:
-        for label, path in report.checkpoints.items():
-            self.out.print(shown(f"checkpoint of {label}: {path}", style="bold"), soft_wrap=True)
-            self.out.print(shown(f"    from transformers import {report.loader}"), soft_wrap=True)
-            self.out.print(shown(f"    model = {report.loader}.from_pretrained({str(path)!r})"), soft_wrap=True)
-        if report.output:
-            self.out.print(shown(f"results: {report.output}", style="bold"), soft_wrap=True)
-            self._show_page(report.output)
+    def _show_output(self, results: Results, model: ModelResults) -> None:
+        for removal in model.removals:
+            if (path := removal.models[0].checkpoint) is not None:
+                self.out.print(shown(f"checkpoint of {removal.label}: {path}", style="bold"), soft_wrap=True)
+                self.out.print(shown(f"    from transformers import {model.loader}"), soft_wrap=True)
+                self.out.print(shown(f"    model = {model.loader}.from_pretrained({path!r})"), soft_wrap=True)
+        if results.output:
+            self.out.print(shown(f"results: {results.output}", style="bold"), soft_wrap=True)
+            self._show_page(Path(results.output))
 
     def show_plans(self, plans: Mapping[str, PrunePlan]) -> None:
         """Show the plans of a file."""

@@ -15,7 +15,7 @@ from layerimp.defaults import HEALER
 from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
-    from layerimp.report.documents import HealingReport
+    from layerimp.report.results.healing import HealingReport
 
 _OWN: dict[str, Any] = {
     "model": Annotated[str | None, typer.Option(help="Pruned model: a directory.")],
@@ -80,7 +80,7 @@ def heal(
     report = heal_checkpoint(request, permissions=allowed, progress=screen)
     with after_writing(recipe.output):
         if json:
-            screen.print_json(report)
+            screen.print_json(report.model_dump(mode="json"))
         else:
             screen.print_text("".join(f"{line}\n" for line in _lines(report)))
     return 0
@@ -97,12 +97,13 @@ def _options(settings: list[str], healer: str) -> dict[str, Any]:
     return found
 
 
-def _lines(found: HealingReport) -> list[str]:
+def _lines(report: HealingReport) -> list[str]:
     """Return the lines that say what was done."""
     from layerimp.cli.tables import gap_line
     from layerimp.report.healing import recovery
 
-    lines = [f"{found['healer']}: {found['calibration']['tokens']:,} tokens of {found['calibration']['source']}"]
-    lines += [f"  {gap_line(**gap)}" for gap in found["gaps"]]
-    lines.append(recovery(found["loss"], found["accuracy"], found["recovered"]))
-    return [*lines, f"checkpoint: {found['output']}"]
+    text = report.calibration
+    lines = [f"{report.healer}: {text['tokens']:,} tokens of {text['source']}"]
+    lines += [f"  {gap_line(gap)}" for gap in report.gaps]
+    lines.append(recovery(report.loss, report.accuracy, report.recovered))
+    return [*lines, f"checkpoint: {report.output}"]

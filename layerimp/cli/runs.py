@@ -93,7 +93,7 @@ def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
     function = getattr(commands, name)
     report = function(recipe, permissions=permissions(**given), progress=screen, **more)
     with after_writing(report.output):
-        return int(screen.show(report))
+        return int(screen.show(report.results()))
 
 
 def _foretold(command: Command, given: Mapping[str, Any], **more: Any) -> int:

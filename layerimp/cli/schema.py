@@ -18,18 +18,15 @@ if TYPE_CHECKING:
 NAMES = (
     "recipe",
     "grid",
-    "report",
-    "scores",
+    "results",
     "plan",
     "plans",
-    "metrics",
     "checkpoint",
     "healing",
     "inspection",
     "forecast",
     "healing-forecast",
     "grid-forecast",
-    "findings",
     "plugins",
     "components",
     "tasks",
@@ -87,10 +84,10 @@ def schemas(installed: Callable[[], Names]) -> dict[str, Callable[[], dict[str, 
     from layerimp.report.schema import DOCUMENTS
 
     def written(kind: Any) -> dict[str, Any]:
-        return {"$schema": DIALECT, **TypeAdapter(kind).json_schema()}
+        return {"$schema": DIALECT, **TypeAdapter(kind).json_schema(mode="serialization")}
 
     def offering(kind: Any) -> dict[str, Any]:
-        return with_names(written(kind), installed())
+        return with_names({"$schema": DIALECT, **TypeAdapter(kind).json_schema()}, installed())
 
     documents = {version.removeprefix("layerimp.").partition("/")[0]: kind for version, kind in DOCUMENTS.items()}
     makers = {name: partial(written, kind) for name, kind in {**documents, "checkpoint": Record}.items()}

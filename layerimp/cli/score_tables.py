@@ -14,46 +14,43 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from layerimp.report.data import Report
-    from layerimp.scorer import Importance
+    from layerimp.report.results.comparison import ModelResults
+    from layerimp.report.results.scores import Scored
     from layerimp.steps import Step
 
 STYLES = {"✗": "red", "½": "yellow"}
 
 
-def scores(report: Report, label: str, fits: Fits, *, plain: bool = False) -> list[Table]:
+def scores(model: ModelResults, label: str, fits: Fits, *, plain: bool = False) -> list[Table]:
     """Show all scores by depth, with every column, and with marks for what the plan removes.
 
     Args:
-        report: The report.
+        model: The results for the model.
         label: The scorer's label.
         fits: Whether a table fits the screen.
         plain: Whether the screen shows only ASCII.
     """
-    importance = report.importance[label]
-    text = report.calibration
+    scored, text = model.scored[label], model.calibration
     where = f" ({text['rows']} rows, {text['tokens']:,} tokens)" if text else ""
-    if any(len(sublayers_of(step)) == 1 for step in importance.blocks):
-        title = f"{label}: importance of attention and MLP in {report.num_blocks} blocks{where}"
-        return _halves(title, importance, fits)
-    seams = sum(isinstance(step, str) for step in importance.blocks)
-    what = f"{report.num_blocks} blocks" + (f" and {seams} seams" if seams else "")
-    plan = report.plans.get(label)
-    return _steps(f"{label}: importance of {what}{where}", importance, plan.blocks if plan else None, fits, plain=plain)
+    if any(len(sublayers_of(step)) == 1 for step in scored.steps):
+        return _halves(f"{label}: importance of attention and MLP in {model.num_blocks} blocks{where}", scored, fits)
+    seams = sum(isinstance(step, str) for step in scored.steps)
+    what = f"{model.num_blocks} blocks" + (f" and {seams} seams" if seams else "")
+    taken = next((removal.models[0].blocks for removal in model.removals if removal.label == label), None)
+    return _steps(f"{label}: importance of {what}{where}", scored, taken, fits, plain=plain)
 
 
-def _steps(title: str, importance: Importance, taken: Sequence[Step] | None, fits: Fits, *, plain: bool) -> list[Table]:
+def _steps(title: str, scored: Scored, taken: Sequence[Step] | None, fits: Fits, *, plain: bool) -> list[Table]:
     """Make a row for each block and each seam; a seam is indented between its two blocks."""
-    order = sorted(range(len(importance.blocks)), key=lambda row: sublayers_of(importance.blocks[row]))
-    steps = [importance.blocks[row] for row in order]
+    steps, scores = scored.steps, scored.scores[0]
     seams = any(isinstance(step, str) for step in steps)
     width = max(len(str(step)) for step in steps)
     names = [str(step) if isinstance(step, str) or not seams else str(step).ljust(width + 1) for step in steps]
     columns = [
-        Column(name.replace("_", "\n"), [f"{values[row]:.4g}" for row in order])
-        for name, values in _columns(importance).items()
+        Column(name.replace("_", "\n"), [f"{value:.4g}" for value in values])
+        for name, values in _columns(scored).items()
     ]
-    scale, drawn = bars([importance.scores[row] for row in order], plain=plain)
+    scale, drawn = bars(scores, plain=plain)
     columns.insert(1, Column(scale, drawn, "left"))
     styles = None
     if taken is not None:
@@ -63,21 +60,22 @@ def _steps(title: str, importance: Importance, taken: Sequence[Step] | None, fit
     return packed(title, Column("step" if seams else "block", names), columns, fits, styles=styles)
 
 
-def _halves(title: str, importance: Importance, fits: Fits) -> list[Table]:
+def _halves(title: str, scored: Scored, fits: Fits) -> list[Table]:
     """Make a row for each block, with the numbers of its attention and its MLP side by side."""
-    rows = {str(step): row for row, step in enumerate(importance.blocks)}
-    blocks = sorted({part.block for step in importance.blocks for part in sublayers_of(step)})
+    rows = {str(step): row for row, step in enumerate(scored.steps)}
+    blocks = sorted({part.block for step in scored.steps for part in sublayers_of(step)})
     columns = []
-    for name, values in _columns(importance).items():
+    for name, values in _columns(scored).items():
         for part, key in (("attention", "attn"), ("MLP", "mlp")):
-            found = [rows.get(f"{block}.{key}") for block in blocks]
-            cells = ["" if row is None else f"{values[row]:.4g}" for row in found]
+            places = [rows.get(f"{block}.{key}") for block in blocks]
+            cells = ["" if row is None else f"{values[row]:.4g}" for row in places]
             columns.append(Column(f"{part}\n{name.replace('_', ' ')}", cells))
     return packed(title, Column("block", list(map(str, blocks))), columns, fits)
 
 
-def _columns(importance: Importance) -> Mapping[str, Sequence[float]]:
+def _columns(scored: Scored) -> Mapping[str, Sequence[float]]:
     """Return the numbers to show, by name: the scores, and further columns."""
-    columns = importance.columns or {"score": importance.scores}
-    name = next((name for name, values in columns.items() if values == importance.scores), "score")
-    return {name: importance.scores, **columns}
+    scores = scored.scores[0]
+    columns = scored.columns or {"score": scores}
+    name = next((name for name, values in columns.items() if values == scores), "score")
+    return {name: scores, **columns}

@@ -6,44 +6,43 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layerimp.cli.columns import Column, Fits, packed
-from layerimp.cli.tables import share_and_error
+from layerimp.report.tables import share_and_error
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from layerimp.report.data import Report
-    from layerimp.report.search import Search
+    from layerimp.report.results.search import QualitySearch
 
 
-def removable(report: Report, search: Search, fits: Fits) -> list[Table]:
+def removable(search: QualitySearch, num_blocks: int, fits: Fits) -> list[Table]:
     """Show how many blocks may be removed, from the most to the fewest, and what is then retained."""
-    found = [search.removable[label] for label in search.order]
-    halves = [(None, None) if one.last is None else (one.last.searched, one.last.confirmed) for one in found]
+    most = [search.removable[label] for label in search.order]
     columns = [
-        Column("removable\nblocks", [str(one.count) for one in found]),
-        Column("retained\nsearched", [share_and_error(searched) for searched, _ in halves]),
-        Column("retained\nconfirmed", [share_and_error(confirmed) for _, confirmed in halves]),
-        Column("tried", [", ".join(str(one.count) for one in each.tried) for each in found], "left"),
+        Column("removable\nblocks", [str(each.count) for each in most]),
+        Column("retained\nsearched", [share_and_error(each.retained) for each in most]),
+        Column("retained\nconfirmed", [share_and_error(each.confirmed) for each in most]),
+        Column("tried", [", ".join(str(model.count) for model in each.tried) for each in most], "left"),
     ]
-    title = f"removable blocks (of {report.num_blocks}) while {_percent(search.keep)} is retained"
+    title = f"removable blocks (of {num_blocks}) while {_percent(search.keep)} is retained"
     return packed(title, Column("model", list(search.order), "left"), columns, fits)
 
 
-def legend(report: Report, search: Search) -> Iterator[str]:
+def legend(search: QualitySearch) -> Iterator[str]:
     """Yield the lines that explain the table."""
     what = "rows of held-out calibration text" if search.held_out else f"documents of {', '.join(search.measured_on)}"
     yield f"searched: on the half of the {what} used by the search"
     yield "confirmed: on the other half, as are all figures below"
     for label in search.order:
-        found = search.removable[label]
-        if found.first > found.count:
+        reached = search.removable[label]
+        if reached.before_confirmation > reached.count:
+            counts = f"the search found {reached.before_confirmation}, and the other half confirmed {reached.count}"
             yield (
-                f"{label}: the search found {found.first}, and the other half confirmed {found.count}; since both "
-                "halves took part in the choice, the confirmed share looks slightly better than it is"
+                f"{label}: {counts}; since both halves took part in the choice, the confirmed share looks slightly "
+                "better than it is"
             )
-        elif not found.count and found.tried:
-            least = found.tried[0]
-            yield f"{label}: no block can be removed; {least.count} removed leaves {share_and_error(least.searched)}"
+        elif not reached.count and reached.tried:
+            least = reached.tried[0]
+            yield f"{label}: no block can be removed; {least.count} removed leaves {share_and_error(least.retained)}"
 
 
 def _percent(share: float) -> str:

@@ -49,7 +49,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         if stage:
             report.write(stage)
     if report.output:  # the results are in place before the page is made of them
-        write_page(report, prepared.selection, report.output)
+        write_page(report, report.output)
     return report
 
 

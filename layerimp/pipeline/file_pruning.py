@@ -26,7 +26,7 @@ from layerimp.pipeline.checkpoints import checkpoint_path, describe_checkpoint
 from layerimp.pipeline.removals import Choice, check_room
 from layerimp.pipeline.run import PrunedModel, Results
 from layerimp.recipe import check_label, size_in_bytes
-from layerimp.report.data import Size
+from layerimp.report.results.models import Size
 from layerimp.steps import named
 from layerimp.surgery.removal import prepare
 

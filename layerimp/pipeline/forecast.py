@@ -17,7 +17,7 @@ from layerimp.pipeline.scores import scorers_of
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
 from layerimp.report.conversion import finite
-from layerimp.report.data import MARKER, PAGE
+from layerimp.report.data import MARKER, PAGE, RESULTS
 from layerimp.scorer import Importance
 from layerimp.scoring.passes import Pass, shared_passes
 from layerimp.scoring.series import ScoredSeries
@@ -253,7 +253,7 @@ class _Foretelling:
         if self.recipe.output is None:
             return []
         output = expanded(self.recipe.output).absolute()
-        files = [MARKER, *(["scores.json"] if self.scored else []), "plan.json", "metrics.json"]
+        files = [MARKER, RESULTS, "plan.json"]
         files += [PAGE] if self.prepared.command == "run" else []
         labels = [label for label in self.selection.specs if label not in self.selection.baselines]
         if not self.scored:

@@ -28,6 +28,7 @@ from layerimp.registry.assets import absolute, assets
 from layerimp.report import conversion
 from layerimp.report.healed_card import healed_card
 from layerimp.report.healing import recovery
+from layerimp.report.results.healing import HealingReport
 from layerimp.steps import Step, checked_steps, simplest
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
     from layerimp.pipeline.stages import Loaded
     from layerimp.recipe import Permissions, Recipe
-    from layerimp.report.documents import HealingReport
 
 
 @dataclass(frozen=True)
@@ -187,15 +187,15 @@ def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) 
 
 def _document(prepared: PreparedHealing, record: Record, healed: Healed, text: Calibration) -> HealingReport:
     """Return the document that says what was done."""
-    return {
-        "schema_version": "layerimp.healing/1",
-        "model": prepared.recipe.model,
-        "teacher": record.source,
-        "removed": list(record.removed),
-        "healer": prepared.label,
-        "options": prepared.healer.config.model_dump(mode="json"),
-        "calibration": text,
-        **conversion.repaired(healed.repairs, healed.loss, healed.accuracy, healed.recovered),
-        "changed": list(healed.changed),
-        "output": str(expanded(prepared.recipe.output or "").absolute()),
-    }
+    done = conversion.repaired(healed.repairs, healed.loss, healed.accuracy, healed.recovered)
+    return HealingReport(
+        model=prepared.recipe.model,
+        teacher=record.source,
+        removed=list(record.removed),
+        healer=prepared.label,
+        options=prepared.healer.config.model_dump(mode="json"),
+        calibration=text,
+        changed=list(healed.changed),
+        output=str(expanded(prepared.recipe.output or "").absolute()),
+        **dict(done),
+    )

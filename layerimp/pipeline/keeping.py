@@ -19,8 +19,8 @@ from layerimp.pipeline.run import PrunedModel, Results
 from layerimp.pipeline.scores import score_blocks
 from layerimp.pruner import Budget, PrunePlan, counted
 from layerimp.recipe import check_label
-from layerimp.report.data import Size
-from layerimp.report.findings import Contender, contenders
+from layerimp.report.contenders import Contender, contenders
+from layerimp.report.results.models import Size
 from layerimp.report.search import Removable, Search, Tried
 from layerimp.report.statistics.halves import Halves, check_halves, kept
 from layerimp.report.statistics.retained import counting

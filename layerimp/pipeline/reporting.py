@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from layerimp.pipeline.run import Results, Run
-    from layerimp.scoring.selection import Selection
 
 
 def report_of(run: Run, results: Results) -> Report:
@@ -38,6 +37,8 @@ def report_of(run: Run, results: Results) -> Report:
         footprint=dict(results.footprint),
         search=results.search,
         resolved=_recorded(run),
+        scorers=dict(run.selection.specs),
+        blind=[label for label, spec in run.selection.specs.items() if is_blind(spec.name)],
         baselines=list(run.selection.baselines),
         left_out=dict(run.selection.left_out),
         failed={**run.evaluation.failed, **run.selection.failed, **results.failed},
@@ -54,13 +55,9 @@ def _recorded(run: Run) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"overwrite"})
 
 
-def write_page(report: Report, selection: Selection, directory: Path) -> None:
+def write_page(report: Report, directory: Path) -> None:
     """Write the results of a run as a page that does not show paths of this machine."""
     from layerimp.report.html.page import page, write
-    from layerimp.report.run_findings import run_findings
 
-    blind = [label for label, spec in selection.specs.items() if is_blind(spec.name)]
-    findings = run_findings(report, selection.specs, blind)
-    document = {**report.to_dict(), "output": None}
-    relative = tree_without_folders(document, lambda text: text.removeprefix(f"{directory}/"))
-    write(page(findings, command="run", data=tree_without_folders(relative)), directory)
+    document = tree_without_folders(report.movable().model_dump(mode="json"))
+    write(page(report.results(), command="run", data=document), directory)

@@ -17,7 +17,7 @@ from layerimp.pipeline.healing import HealerSet, check_text, further_text
 from layerimp.pipeline.held_out import with_quality
 from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.stages import Loaded, draw, load_model
-from layerimp.report.data import Size
+from layerimp.report.results.models import Size
 from layerimp.steps import Sublayer, removed_by
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.models.origin import Origin
     from layerimp.report.checkpoint import Checkpoint
-    from layerimp.report.statistics.comparison import Comparison
+    from layerimp.report.statistics.comparison import Kept
 
 TAGS = ("layerimp", "pruned", "depth-pruning")
 """The tags of every pruned checkpoint."""
@@ -70,7 +70,7 @@ def front_matter(data: ModelCardData) -> str:
     return f"---\n{data.to_yaml()}\n---\n"
 
 
-def results(checkpoint: Checkpoint, comparison: Comparison | None) -> list[EvalResult]:
+def results(checkpoint: Checkpoint, comparison: Kept | None) -> list[EvalResult]:
     """Return the results of a checkpoint, one for each metric whose value is finite.
 
     The Hub attributes all results of a card to its model. So the value of the intact model, the number of documents and
@@ -79,14 +79,12 @@ def results(checkpoint: Checkpoint, comparison: Comparison | None) -> list[EvalR
     return [_result(metric, checkpoint, comparison) for metric in checkpoint.after if math.isfinite(metric.value)]
 
 
-def _result(metric: Metric, checkpoint: Checkpoint, comparison: Comparison | None) -> EvalResult:
+def _result(metric: Metric, checkpoint: Checkpoint, comparison: Kept | None) -> EvalResult:
     """Return one metric as the Hub reads it."""
     from huggingface_hub import EvalResult
 
     intact = next((m for m in checkpoint.before if (m.task, m.name) == (metric.task, metric.name)), None)
-    kept = None
-    if comparison is not None and comparison.counts(metric):
-        kept = comparison.retained[checkpoint.label].tasks.get(metric.task)
+    kept = None if comparison is None else comparison.of(metric)
     arguments = {
         "documents": metric.count,
         "stderr": metric.stderr,

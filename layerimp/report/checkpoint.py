@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Metric
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe
-    from layerimp.report.data import Size
     from layerimp.report.healing import Healing
+    from layerimp.report.results.models import Size
     from layerimp.sizes.targets import Reached
 
 

@@ -9,16 +9,16 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from layerimp._version import __version__
-from layerimp.defaults import ORIGINAL
 from layerimp.models.origin import Origin
 from layerimp.pruner import counted
 from layerimp.report import cuts
 from layerimp.report.card_metadata import front_matter, metadata, results
 from layerimp.report.folders import last_part, tree_without_folders, without_folders
 from layerimp.report.healing import recovery
-from layerimp.report.statistics.comparison import Comparison
-from layerimp.report.tables import around, percentage
-from layerimp.report.targets import stood
+from layerimp.report.statistics import parts
+from layerimp.report.statistics.comparison import Kept, kept
+from layerimp.report.tables import measured, percentage
+from layerimp.report.targets import beside, reached, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,14 +41,6 @@ def escaped(text: str) -> str:
     return re.sub(r":(?=//)|(?<=www)\.|@", r"\\\g<0>", plain)  # bare addresses become links by themselves
 
 
-def measured(metric: Metric) -> str:
-    """A value with its standard error, where it has one; that of a perplexity has two sides."""
-    ends = metric.ends(1.0)
-    if ends is None or not math.isfinite(metric.value):
-        return f"{metric.value:.4g}"
-    return f"{metric.value:.4g} {around(metric.value, *ends, '{:.2g}'.format)}".rstrip()
-
-
 def model_card(checkpoint: Checkpoint, origin: Origin | None = None, *, command: str = "run") -> str:
     """Return the card of a checkpoint: metadata for the Hub, and Markdown. No local folder is named.
 
@@ -62,7 +54,7 @@ def model_card(checkpoint: Checkpoint, origin: Origin | None = None, *, command:
     healers = [] if checkpoint.healing is None else ["healed", recipe.healers[checkpoint.healing.healer].name]
     comparison = None
     if checkpoint.before and checkpoint.after:
-        comparison = Comparison.of({ORIGINAL: list(checkpoint.before), label: list(checkpoint.after)})
+        comparison = kept(label, checkpoint.before, checkpoint.after)
     name = f"{origin.name.rpartition('/')[2]}-{label}"
     tags = (checkpoint.plan.scorer, *healers)
     data = metadata(origin, checkpoint.loader, tags, results(checkpoint, comparison), name)
@@ -94,7 +86,8 @@ def _summary(checkpoint: Checkpoint, origin: Origin) -> Iterator[str]:
         f"- **Smaller by:** {counted(removed.blocks)} ({share['blocks']:.2%}), {removed.parameters:,} parameters "
         f"({share['parameters']:.2%}), {removed.bytes:,} bytes ({share['bytes']:.2%})"
     )
-    yield from (f"- **Target:** {escaped(stood(value))}" for value in checkpoint.standing)
+    for value in checkpoint.standing:
+        yield f"- **Target:** {escaped(beside(value.target.quantity, target(value), reached(value)))}"
     if (healing := checkpoint.healing) is not None:
         done = "; ".join(f"{repair.gap}: {repair.done}" for repair in healing.repairs)
         back = recovery(healing.loss, healing.accuracy, healing.recovered)
@@ -120,7 +113,7 @@ def _sources(plan: PrunePlan) -> Iterator[str]:
         yield from (f"| {' | '.join(line)} |" for line in cuts.sources(plan.blocks, plan.num_blocks))
 
 
-def _measured(checkpoint: Checkpoint, comparison: Comparison | None) -> list[str]:
+def _measured(checkpoint: Checkpoint, comparison: Kept | None) -> list[str]:
     """What the evaluators measured, beside the source; empty if nothing was measured."""
     before = {(metric.task, metric.name): metric for metric in checkpoint.before}
     after = [metric for metric in checkpoint.after if (metric.task, metric.name) in before]
@@ -134,12 +127,11 @@ def _measured(checkpoint: Checkpoint, comparison: Comparison | None) -> list[str
         f"| task | metric | documents | source | {which} | retained |",
         "|---|---|---|---|---|---|",
     ]
-    for metric in after:
-        kept = comparison.retained[checkpoint.label].tasks.get(metric.task) if comparison.counts(metric) else None
-        lines.append(
-            f"| {escaped(metric.task)} | {escaped(metric.name)} | {metric.count or ''} | "
-            f"{measured(before[metric.task, metric.name])} | {measured(metric)} | {_kept(kept)} |"
-        )
+    lines += [
+        f"| {escaped(metric.task)} | {escaped(metric.name)} | {metric.count or ''} | "
+        f"{_shown(before[metric.task, metric.name])} | {_shown(metric)} | {_kept(comparison.of(metric))} |"
+        for metric in after
+    ]
     lines += ["", "Retained: 100 % is the source, 0 % a model that knows nothing. Errors (±) are standard errors."]
     lines += ["", *(f"- {escaped(without_folders(note))}" for note in comparison.notes)] if comparison.notes else []
     if checkpoint.recipe.keep is not None:
@@ -150,6 +142,10 @@ def _measured(checkpoint: Checkpoint, comparison: Comparison | None) -> list[str
     if checkpoint.recipe.limit:
         lines += ["", f"Measured on the first {checkpoint.recipe.limit} documents of each task."]
     return lines
+
+
+def _shown(metric: Metric) -> str:
+    return measured(parts.measured(metric))
 
 
 def _kept(kept: Estimate | None) -> str:

@@ -4,78 +4,123 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from layerimp.defaults import RANDOM
 from layerimp.evaluator import Metric, retention
-from layerimp.report.data import Size
-from layerimp.report.findings import RETAINED, Contender, Design, Entry, Key, Pruned, Row
-from layerimp.report.statistics.intervals import LEVEL, Difference, Interval, holm, interval
-from layerimp.report.statistics.paired_bootstrap import Estimate, difference
-from layerimp.report.statistics.retained import Retained, counting, summed_up
-from layerimp.steps import Sublayer, removed_by
+from layerimp.report.contenders import Contender
+from layerimp.report.results.comparison import Design
+from layerimp.report.results.measures import Difference, Interval
+from layerimp.report.results.models import Amount, ReachedTarget, Repaired, Size
+from layerimp.report.results.rows import RETAINED, Entry, Row
+from layerimp.report.statistics.comparison import deciding, near
+from layerimp.report.statistics.intervals import holm, interval
+from layerimp.report.statistics.paired_bootstrap import Estimate, difference, unbeaten
+from layerimp.report.statistics.parts import measured
+from layerimp.report.statistics.retained import Key, Retained, counting
+from layerimp.steps import Step, Sublayer, removed_by
 
 Scale = Callable[[float], float]
 """Maps the scale on which figures are compared to the scale on which they are shown."""
 
 
 @dataclass(frozen=True)
+class Pruned:
+    """A pruned model, with everything that was measured.
+
+    Attributes:
+        draw: The number of the repeat.
+        blocks: The removed steps, in order.
+        size: The size of the pruned model; None if it is not evaluated yet.
+        metrics: The metrics of quality, by task and name.
+        healing: What was done to heal the model; None if it is not healed, or not evaluated yet.
+        footprint: The metrics of cost.
+        targets: By quantity, what the model reaches of each target.
+        checkpoint: The path of the checkpoint; None if there is none.
+    """
+
+    draw: int
+    blocks: tuple[Step, ...]
+    size: Size | None
+    metrics: Mapping[Key, Metric]
+    healing: Repaired | None = None
+    footprint: Sequence[Metric] = ()
+    targets: Mapping[str, ReachedTarget] = field(default_factory=dict)
+    checkpoint: str | None = None
+
+
+def counts_of(models: Sequence[Pruned]) -> tuple[int, ...]:
+    """Return how many blocks the models of a contender lack: one number, or all in ascending order if they differ."""
+    counts = sorted(len(model.blocks) for model in models)
+    return tuple(counts[:1] if counts[0] == counts[-1] else counts)
+
+
+@dataclass(frozen=True)
 class Rows:
-    """The rows of one model at one pruner and ratio.
+    """The rows of models from which one pruner removed equally many blocks for one amount. Only these are compared.
 
     Attributes:
         design: The design of the comparison.
-        model: The label of the model.
         pruner: The label of the pruner.
-        ratio: The share or the number of blocks removed.
-        intact: The metrics of the intact model.
+        amount: What was asked for.
+        num_blocks: The number of blocks of the intact model.
         size: The size of the intact model.
+        intact: The metrics of the intact model.
+        contenders: The contenders, by label.
         pruned: The pruned models of each contender, by label.
+        retained: What each contender's models retain, by label.
     """
 
     design: Design
-    model: str
     pruner: str
-    ratio: float
-    intact: Mapping[Key, Metric]
+    amount: Amount
+    num_blocks: int
     size: Size
+    intact: Mapping[Key, Metric]
+    contenders: Mapping[str, Contender]
     pruned: Mapping[str, Sequence[Pruned]]
-
-    @cached_property
-    def retained(self) -> dict[str, Retained]:
-        """What each contender's models retain, by label."""
-        return {name: summed_up(self._counting, [one.metrics for one in found]) for name, found in self.pruned.items()}
+    retained: Mapping[str, Retained]
 
     @cached_property
     def _counting(self) -> Mapping[str, Metric]:
         return counting(self.intact.values())
 
-    @cached_property
-    def _contenders(self) -> Mapping[str, Contender]:
-        return self.design.contenders
-
-    def made(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         """Yield a row for each metric, and for what is retained; none before a pruned model is evaluated."""
-        for key, metric in self.intact.items():
-            tables = {
-                scorer: [one.metrics[key] for one in found]
-                for scorer, found in self.pruned.items()
-                if all(key in one.metrics for one in found)
-            }
-            estimates = {scorer: Estimate.of(metrics) for scorer, metrics in tables.items()}
-            if estimates:
-                yield self._row(key, metric, estimates, tables)
+        for key, judged in deciding(self.intact).items():
+            tables, metric = self._tables(key), self.intact[key]
+            if tables:
+                best = self._best(self._tables(judged), higher=metric.higher_is_better)
+                yield self._row(key, metric, _estimates(tables), tables, best)
         means = {
-            "worst": {scorer: one.worst for scorer, one in self.retained.items()},
-            "likelihood": {scorer: one.likelihood for scorer, one in self.retained.items()},
-            "accuracy": {scorer: one.accuracy for scorer, one in self.retained.items()},
+            "worst": {label: kept.worst for label, kept in self.retained.items()},
+            "likelihood": {label: kept.likelihood for label, kept in self.retained.items()},
+            "accuracy": {label: kept.accuracy for label, kept in self.retained.items()},
         }
-        found = {name: {s: one for s, one in each.items() if one is not None} for name, each in means.items()}
-        if found["worst"]:
-            names = [name for name, estimates in found.items() if estimates]
+        known = {name: {s: kept for s, kept in each.items() if kept is not None} for name, each in means.items()}
+        if known["worst"]:
+            names = [name for name, estimates in known.items() if estimates]
             for name in names if len(names) == 3 else names[1:]:  # with one mean, the lower mean is the same
-                yield self._row((RETAINED, name), None, found[name], {})
+                best = self._unbeaten(known[name], higher=True)
+                yield self._row((RETAINED, name), None, known[name], {}, best)
+
+    def _tables(self, key: Key) -> dict[str, list[Metric]]:
+        """Return a metric by contender and repeat, of the contenders that have it in every repeat."""
+        return {
+            label: [model.metrics[key] for model in models]
+            for label, models in self.pruned.items()
+            if all(key in model.metrics for model in models)
+        }
+
+    def _best(self, tables: Mapping[str, Sequence[Metric]], *, higher: bool) -> frozenset[str]:
+        """Return the labels that no other beats by a metric, without those that are far worse than the best."""
+        estimates = _estimates(tables)
+        equal = self._unbeaten(estimates, higher=higher)
+        return near({label: _scale(tables[label])(estimates[label].mean) for label in equal}, higher=higher)
+
+    def _unbeaten(self, estimates: Mapping[str, Estimate], *, higher: bool) -> frozenset[str]:
+        return unbeaten(estimates, higher=higher, compare=lambda a, b: self._difference(estimates, a, b))
 
     def _row(
         self,
@@ -83,111 +128,110 @@ class Rows:
         original: Metric | None,
         estimates: Mapping[str, Estimate],
         tables: Mapping[str, Sequence[Metric]],
+        best: frozenset[str],
     ) -> Row:
         higher = original is None or original.higher_is_better
-        sizes = [one.size for found in self.pruned.values() for one in found if one.size]
-        shares = [(self.size.parameters - one.parameters) / self.size.parameters for one in sizes]
+        likelihood = None if original is None else original.likelihood
+        sizes = [model.size for models in self.pruned.values() for model in models if model.size]
+        shares = [(self.size.parameters - size.parameters) / self.size.parameters for size in sizes]
         order = sorted(estimates, key=lambda label: estimates[label].mean, reverse=higher)
-        ranks, baselines = self._ranks(estimates, order), self._best_baselines(order)
-        to_random = self._differences(estimates, lambda one: Contender(RANDOM, one.healer).label)
-        to_baseline = self._differences(estimates, lambda one: baselines.get(one.healer))
-        to_unhealed = self._differences(estimates, lambda one: one.scorer)
+        baselines = self._best_baselines(order)
+        to_random = self._differences(estimates, lambda contender: Contender(RANDOM, contender.healer).label)
+        to_baseline = self._differences(estimates, lambda contender: baselines.get(contender.healer))
+        to_unhealed = self._differences(estimates, lambda contender: contender.scorer)
         entries = {}
         for label, estimate in estimates.items():
-            metrics = tables.get(label, ())
-            scale, error = _scale(metrics), estimate.error
-            ends = None if error is None else (scale(estimate.mean - error), scale(estimate.mean + error))
+            metrics, contender = tables.get(label, ()), self.contenders[label]
+            scale = _scale(metrics)
             entries[label] = Entry(
-                contender=self._contenders[label],
+                scorer=contender.scorer,
+                healer=contender.healer,
                 values=[scale(point) for point in estimate.points.tolist()],
                 value=interval(estimate.points.tolist()).mapped(scale),
-                ends=ends if ends and all(map(math.isfinite, ends)) else None,
+                ends=_ends(estimate, scale),
                 retention=_retention(original, metrics) if original else None,
                 retained=self._retained(original, label) if original else None,
                 to_random=to_random.get(label),
                 to_baseline=to_baseline.get(label),
                 to_unhealed=to_unhealed.get(label),
-                rank=ranks.get(label),
+                best=label in best,
             )
+        counts = list(dict.fromkeys(count for models in self.pruned.values() for count in counts_of(models)))
         return Row(
-            model=self.model,
             pruner=self.pruner,
-            ratio=self.ratio,
+            amount=self.amount,
+            counts=counts,
             task=key[0],
             metric=key[1],
-            original=original,
+            original=None if original is None else measured(original),
             higher_is_better=higher,
+            factors=likelihood is not None and not likelihood.bits,
             entries=entries,
             baselines=baselines,
-            removed_blocks=(self.size.blocks - sizes[0].blocks) / self.size.blocks,
+            removed_blocks=sum(counts) / len(counts) / self.num_blocks,
             removed_parameters=(min(shares), max(shares)),
         )
 
-    def _ranks(self, estimates: Mapping[str, Estimate], order: Sequence[str]) -> dict[str, int]:
-        """Return 1 for a contender that is significantly better than all behind it, 2 for such a one among the others.
-
-        Holm's correction is for the number of contenders behind. Equal contenders share a rank.
-        """
-        ranks: dict[str, int] = {}
-        left = list(order)
-        for place in (1, 2):
-            equals = [s for s in left if estimates[s].points.tolist() == estimates[left[0]].points.tolist()]
-            left = [scorer for scorer in left if scorer not in equals]
-            if not left:
-                break
-            tests = {other: self._difference(estimates, equals[0], other).p for other in left}
-            known = {other: p for other, p in tests.items() if p is not None}
-            if len(known) == len(left) and max(holm(known).values()) < 1 - LEVEL:
-                ranks |= dict.fromkeys(equals, place)
-        return ranks
-
     def _best_baselines(self, order: Sequence[str]) -> dict[str, str]:
         """Return the best baseline for each healer: a healed model has to beat models healed in the same way."""
-        found: dict[str, str] = {}
+        best: dict[str, str] = {}
         for label in order:
-            if self._contenders[label].scorer in self.design.baselines:
-                found.setdefault(self._contenders[label].healer, label)
-        return found
+            if self.contenders[label].scorer in self.design.baselines:
+                best.setdefault(self.contenders[label].healer, label)
+        return best
 
     def _differences(
         self, estimates: Mapping[str, Estimate], rival_of: Callable[[Contender], str | None]
     ) -> dict[str, Difference]:
         """Compare contenders with their rivals; Holm's correction is for the number of these pairs."""
-        rivals = {label: rival_of(self._contenders[label]) for label in estimates}
-        found = {
+        rivals = {label: rival_of(self.contenders[label]) for label in estimates}
+        contrasts = {
             label: self._difference(estimates, label, rival)
             for label, rival in rivals.items()
             if rival is not None and rival in estimates and rival != label
         }
-        corrected = holm({label: one.p for label, one in found.items() if one.p is not None})
-        return {label: replace(one, p=corrected.get(label)) for label, one in found.items()}
+        corrected = holm({label: contrast.p for label, contrast in contrasts.items() if contrast.p is not None})
+        return {label: contrast.model_copy(update={"p": corrected.get(label)}) for label, contrast in contrasts.items()}
 
-    def _difference(self, estimates: Mapping[str, Estimate], one: str, other: str) -> Difference:
-        """Return how much greater `one` is, with the uncertainty from draws of text and from documents."""
-        if len(self._models(one) | self._models(other)) == 1:
-            return Difference(0.0, 0.0, 0.0, 1.0)  # the same model
-        ours, theirs = self.pruned[one], self.pruned[other]
-        same = self._contenders[one].scorer == self._contenders[other].scorer
-        paired = same or (self._reads(one) and self._reads(other))
+    def _difference(self, estimates: Mapping[str, Estimate], label: str, other: str) -> Difference:
+        """Return how much greater `label` is, with the uncertainty from draws of text and from documents."""
+        if len(self._models(label) | self._models(other)) == 1:
+            return Difference(mean=0.0, low=0.0, high=0.0, p=1.0)  # the same model
+        ours, theirs = self.pruned[label], self.pruned[other]
+        same = self.contenders[label].scorer == self.contenders[other].scorer
+        paired = same or (self._reads(label) and self._reads(other))
         paired = paired and [v.draw for v in ours] == [v.draw for v in theirs]
-        return difference(estimates[one], estimates[other], paired=paired)
+        return difference(estimates[label], estimates[other], paired=paired)
 
     def _models(self, label: str) -> set[tuple[frozenset[Sublayer], str, int]]:
         """Return what identifies the models of a contender. Healing on different texts gives different models."""
-        healer = self._contenders[label].healer
-        return {(removed_by(one.blocks), healer, one.draw if healer else 0) for one in self.pruned[label]}
+        healer = self.contenders[label].healer
+        return {(removed_by(model.blocks), healer, model.draw if healer else 0) for model in self.pruned[label]}
 
     def _reads(self, label: str) -> bool:
         """Whether a contender's repeats read text, by the scorer or by the healer."""
-        contender = self._contenders[label]
+        contender = self.contenders[label]
         return bool(contender.healer) or contender.scorer not in self.design.blind
 
     def _retained(self, original: Metric, label: str) -> Interval | None:
         """Return what a contender retains of a task, if the task counts by this metric."""
-        found = self.retained[label].tasks.get(original.task)
-        if found is None or self._counting[original.task] is not original or any(map(math.isnan, found.points)):
+        kept = self.retained[label].tasks.get(original.task)
+        if kept is None or self._counting[original.task] is not original or any(map(math.isnan, kept.points)):
             return None
-        return interval(found.points.tolist())
+        return interval(kept.points.tolist())
+
+
+def _estimates(tables: Mapping[str, Sequence[Metric]]) -> dict[str, Estimate]:
+    return {label: Estimate.of(metrics) for label, metrics in tables.items()}
+
+
+def _ends(estimate: Estimate, scale: Scale) -> tuple[float, float] | None:
+    """Return the mean minus and plus one standard error over the documents, as shown; None if not known or infinite."""
+    error = estimate.error
+    if error is None:
+        return None
+    ends = scale(estimate.mean - error), scale(estimate.mean + error)
+    return ends if all(map(math.isfinite, ends)) else None
 
 
 def _scale(metrics: Sequence[Metric]) -> Scale:

@@ -7,15 +7,16 @@ from typing import Any, get_args, get_type_hints
 
 from typing_extensions import is_typeddict
 
-from layerimp.report import documents, forecast_documents, grid_documents, listing_documents
+from layerimp.report import documents, forecast_documents, listing_documents
+from layerimp.report.document import Results
+from layerimp.report.results.healing import HealingReport
+from layerimp.report.results.part import Part
 
 DOCUMENTS: dict[str, Any] = {
-    "layerimp.report/2": documents.Report,
-    "layerimp.scores/1": documents.ScoresFile,
+    "layerimp.results/1": Results,
     "layerimp.plan/2": documents.Plan,
     "layerimp.plans/2": documents.PlanFile,
-    "layerimp.metrics/2": documents.MetricsFile,
-    "layerimp.healing/1": documents.HealingReport,
+    "layerimp.healing/1": HealingReport,
     "layerimp.inspection/1": forecast_documents.Inspection,
     "layerimp.forecast/1": forecast_documents.Forecast,
     "layerimp.healing-forecast/1": forecast_documents.HealingForecast,
@@ -26,7 +27,6 @@ DOCUMENTS: dict[str, Any] = {
     "layerimp.cache/1": listing_documents.CacheList,
     "layerimp.schemas/1": listing_documents.SchemaList,
     "layerimp.error/1": documents.ErrorReport,
-    "layerimp.findings/2": grid_documents.Findings,
 }
 """The type of each document, by its `schema_version`."""
 
@@ -35,14 +35,26 @@ def parts(document: Any) -> list[Any]:
     """Return a document's type and the types in it, each once, from the whole to the details."""
     found = [document]
     for part in found:  # the list grows during the loop
-        for hint in get_type_hints(part, include_extras=True).values():
-            found += [inner for inner in _mappings(hint) if inner not in found]
+        for hint in hints(part).values():
+            found += [inner for inner in _types(hint) if inner not in found]
     return found
 
 
-def _mappings(hint: Any) -> Iterator[Any]:
-    """Yield the typed mappings in a type."""
-    if is_typeddict(hint):
+def hints(part: Any) -> dict[str, Any]:
+    """Return the types of a document's fields."""
+    if is_typeddict(part):
+        return get_type_hints(part, include_extras=True)
+    return {name: field.annotation for name, field in part.model_fields.items()}
+
+
+def is_part(hint: Any) -> bool:
+    """Whether a type is that of a document, or of a part of one."""
+    return is_typeddict(hint) or (isinstance(hint, type) and issubclass(hint, Part))
+
+
+def _types(hint: Any) -> Iterator[Any]:
+    """Yield the types of documents in a type."""
+    if is_part(hint):
         yield hint
     for inner in get_args(hint):
-        yield from _mappings(inner)
+        yield from _types(inner)

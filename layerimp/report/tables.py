@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from layerimp.evaluator import Metric
-from layerimp.report.findings import Compared, Entry, ModelFindings, Row
-from layerimp.report.statistics.intervals import Interval
-from layerimp.report.statistics.removable import LEVELS, Level
+from layerimp.report.results.comparison import Compared, ModelResults
+from layerimp.report.results.measures import Interval, Measured, Share
+from layerimp.report.results.models import Amount
+from layerimp.report.results.rows import Entry, Level, Row
+from layerimp.report.statistics.removable import LEVELS
 
 REDUCTION = "parameter reduction"
 """The last column of a grid's table, which holds words rather than numbers."""
@@ -27,19 +28,19 @@ class Shown:
 
     Attributes:
         text: The text of the cell.
-        rank: 1 for the best, 2 for the runner-up, if the difference to those behind is significant; else None.
+        best: Whether no other value in the row with as many blocks removed is significantly better.
     """
 
     text: str
-    rank: int | None = None
+    best: bool = False
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """The models and tasks at one pruner and ratio: rows of data sets and models, columns of scorers.
+    """The models and tasks for one pruner and amount: rows of data sets and models, columns of scorers.
 
     Attributes:
-        title: The pruner and the ratio, such as `lowest, 25%`.
+        title: The pruner and the amount, such as `lowest, 25%`.
         head: The names of the columns.
         rows: The cells.
         place: The number of columns that describe the row.
@@ -51,68 +52,84 @@ class PaperTable:
     place: int = 3
 
 
-def paper_tables(found: Compared) -> list[PaperTable]:
-    """Return one table for each pruner and ratio."""
-    rows = [row for model in found.models.values() for row in model.rows]
-    pruners = list(found.design.pruners)
-    places = {
-        (row.pruner, row.ratio): None for row in sorted(rows, key=lambda r: (pruners.index(r.pruner), r.removed_blocks))
-    }
-    labels = list(found.design.contenders)
+def paper_tables(compared: Compared) -> list[PaperTable]:
+    """Return one table for each pruner and amount."""
+    pruners = list(compared.design.pruners)
+    rows = sorted(compared.everything, key=lambda pair: (pruners.index(pair[1].pruner), pair[1].removed_blocks))
+    labels = list(compared.design.contenders)
     return [
-        _table(pruner, ratio, [r for r in rows if (r.pruner, r.ratio) == (pruner, ratio)], labels)
-        for pruner, ratio in places
+        _table(pruner, amount, [pair for pair in compared.everything if place(pair[1]) == (pruner, amount)], labels)
+        for pruner, amount in dict.fromkeys(place(row) for _, row in rows)
     ]
 
 
-def _table(pruner: str, ratio: float, rows: Sequence[Row], labels: Sequence[str]) -> PaperTable:
-    present = [label for label in labels if any(label in row.entries for row in rows)]
+def place(row: Row) -> tuple[str, Amount]:
+    """Return the pruner and the amount of a row."""
+    return row.pruner, row.amount
+
+
+def _table(pruner: str, amount: Amount, rows: Sequence[tuple[str, Row]], labels: Sequence[str]) -> PaperTable:
+    present = [label for label in labels if any(label in row.entries for _, row in rows)]
     head = ["data set", "model", "metric", "original", *present, REDUCTION]
-    return PaperTable(f"{pruner}, {named(ratio)}", head, [_row(row, present) for row in rows])
+    lines: dict[tuple[str, str, str], list[Row]] = {}
+    for model, row in rows:
+        lines.setdefault((row.task, model, row.metric), []).append(row)
+    return PaperTable(
+        f"{pruner}, {named(amount)}", head, [_row(model, same, present) for (_, model, _), same in lines.items()]
+    )
 
 
-def _row(row: Row, labels: Sequence[str]) -> list[Shown]:
-    arrow = "↑" if row.higher_is_better else "↓"
+def _row(model: str, rows: Sequence[Row], labels: Sequence[str]) -> list[Shown]:
+    """Return the line of one metric: models from which other numbers of blocks were removed stand beside each other."""
+    first, entries = rows[0], {label: entry for row in rows for label, entry in row.entries.items()}
+    arrow = "↑" if first.higher_is_better else "↓"
     original, count = "", None
-    if row.original is not None:
-        original, count = with_error(row.original), row.original.count
+    if first.original is not None:
+        original, count = with_error(first.original), first.original.documents
     return [
-        Shown(row.task if count is None else f"{row.task} (n = {count:,})"),
-        Shown(row.model),
-        Shown(f"{row.metric} {arrow}"),
+        Shown(first.task if count is None else f"{first.task} (n = {count:,})"),
+        Shown(model),
+        Shown(f"{first.metric} {arrow}"),
         Shown(original),
-        *(_entry(row.entries.get(label), is_share=row.original is None) for label in labels),
-        Shown(reduction(row)),
+        *(_entry(entries.get(label), is_share=first.original is None) for label in labels),
+        Shown(reduction(rows)),
     ]
 
 
-def summaries(found: Compared) -> list[PaperTable]:
-    """Return what is retained by scorer, healer and ratio, a table per model and pruner, best contender first."""
+def summaries(compared: Compared) -> list[PaperTable]:
+    """Return what is retained by scorer, healer and amount, a table per model and pruner, best contender first."""
     tables = []
-    for label, model in found.models.items():
-        rows = model.headlines
-        for pruner in dict.fromkeys(row.pruner for row in rows):
-            here = sorted((row for row in rows if row.pruner == pruner), key=lambda row: row.removed_blocks)
-            labels = [one for one in found.design.contenders if any(one in row.entries for row in here)]
-            means = {one: [row.entries[one].value.mean for row in here if one in row.entries] for one in labels}
-            labels.sort(key=lambda one: (-len(means[one]), -sum(means[one])))
-            lines = [[Shown(one), *(_entry(row.entries.get(one), is_share=True) for row in here)] for one in labels]
-            head = ["scorer", *("\n".join(both_shares(row)) for row in here)]
+    for name, model in compared.models.items():
+        for pruner in dict.fromkeys(row.pruner for row in model.headlines):
+            here: dict[Amount, list[Row]] = {}
+            for row in sorted(model.headlines, key=lambda row: row.removed_blocks):
+                if row.pruner == pruner:
+                    here.setdefault(row.amount, []).append(row)
+            columns = [{label: entry for row in rows for label, entry in row.entries.items()} for rows in here.values()]
+            present = [label for label in compared.design.contenders if any(label in column for column in columns)]
+            means = {label: [column[label].value.mean for column in columns if label in column] for label in present}
+            present.sort(key=lambda label: (-len(means[label]), -sum(means[label])))
+            lines = [
+                [Shown(each), *(_entry(column.get(each), is_share=True) for column in columns)] for each in present
+            ]
+            head = ["scorer", *("\n".join(both_shares(*rows)) for rows in here.values())]
             tables.append(
-                PaperTable(f"what is retained of {label} ({pruner}), measured on {measured_on(model)}", head, lines)
+                PaperTable(f"what is retained of {name} ({pruner}), measured on {measured_on(model)}", head, lines)
             )
     return tables
 
 
-def removables(found: Compared) -> list[PaperTable]:
+def removables(compared: Compared) -> list[PaperTable]:
     """Return how many blocks may be removed, a table per model and pruner, ordered by the middle level."""
     tables = []
-    for label, model in found.models.items():
+    for label, model in compared.models.items():
         for pruner in dict.fromkeys(pruner for pruner, _ in model.removable):
-            here = {one: each for (p, one), each in model.removable.items() if p == pruner}
-            order = sorted(here, key=lambda one: [-here[one].levels[level].mean.mean for level in _DECIDING])
-            lines = [[Shown(one), *(Shown(removable_at(here[one].levels[level])) for level in LEVELS)] for one in order]
-            counts = sorted({count for one in here.values() for count in one.measured})
+            here = {each.label: each for (p, _), each in model.removable.items() if p == pruner}
+            order = sorted(here, key=lambda each: [-here[each].levels[level].mean.mean for level in _DECIDING])
+            lines = [
+                [Shown(each), *(Shown(removable_at(here[each].levels[level])) for level in LEVELS)] for each in order
+            ]
+            counts = sorted({count for each in here.values() for count in each.measured})
             tried = ", ".join(map(str, counts))
             title = f"removable blocks of {label} ({pruner}), of {model.num_blocks}; measured without {tried}"
             tables.append(PaperTable(title, ["scorer", *(f"{level:.0%} retained" for level in LEVELS)], lines, place=1))
@@ -128,11 +145,11 @@ def removable_at(level: Level) -> str:
     return (
         mean
         if low is None or high is None
-        else f"{mean} {around(level.mean.mean, low, high, '{:.2g}'.format)}".rstrip()
+        else f"{mean} {to_either_side(level.mean.mean, low, high, '{:.2g}'.format)}".rstrip()
     )
 
 
-def measured_on(model: ModelFindings) -> str:
+def measured_on(model: ModelResults) -> str:
     """List the tasks of a model, with their numbers of documents."""
     return ", ".join(task if n is None else f"{task} (n = {n:,})" for task, n in model.documents.items())
 
@@ -140,39 +157,39 @@ def measured_on(model: ModelFindings) -> str:
 def _entry(entry: Entry | None, *, is_share: bool) -> Shown:
     if entry is None:
         return Shown("-")
-    said = percent if is_share else plus_minus
-    value, mean = said(entry.value), entry.value.mean
-    error = "" if entry.ends is None else around(mean, *entry.ends, percentage if is_share else _two_digits)
-    return Shown(value + (f" ({error.removeprefix('± ')})" if error else ""), entry.rank)
+    show = percent if is_share else plus_minus
+    value, mean = show(entry.value), entry.value.mean
+    error = "" if entry.ends is None else to_either_side(mean, *entry.ends, percentage if is_share else _two_digits)
+    return Shown(value + (f" ({error.removeprefix('± ')})" if error else ""), entry.best)
 
 
-def reduction(row: Row) -> str:
-    """Show the shares of blocks and parameters removed; a range if scorers remove blocks of different sizes."""
-    return f"{row.removed_blocks:.1%} of blocks, {between(*row.removed_parameters)} of parameters"
+def reduction(rows: Sequence[Row]) -> str:
+    """Show the shares of blocks and parameters removed; ranges if scorers remove more or fewer, or other blocks."""
+    blocks = [row.removed_blocks for row in rows]
+    return f"{between(min(blocks), max(blocks))} of blocks, {_parameters(rows)}"
 
 
-def amounts(found: Compared) -> list[str]:
+def _parameters(rows: Sequence[Row]) -> str:
+    ends = [end for row in rows for end in row.removed_parameters]
+    return f"{between(min(ends), max(ends))} of parameters"
+
+
+def amounts(compared: Compared) -> list[str]:
     """Show everything that is asked for, each with the share of the parameters of all models that goes by it."""
     texts = []
-    for ratio in found.design.ratios:
-        ends = [
-            end
-            for model in found.models.values()
-            for row in model.rows
-            if row.ratio == ratio
-            for end in row.removed_parameters
-        ]
-        texts.append(_asked(ratio) + (f" ({between(min(ends), max(ends))} of parameters)" if ends else ""))
+    for amount in compared.design.amounts:
+        rows = [row for _, row in compared.everything if row.amount == amount]
+        texts.append(_asked(amount) + (f" ({_parameters(rows)})" if rows else ""))
     return texts
 
 
-def _asked(ratio: float) -> str:
-    return named(ratio) + ("" if isinstance(ratio, int) else " of blocks")
+def _asked(amount: Amount) -> str:
+    return named(amount) + (" of blocks" if isinstance(amount, float) else "")
 
 
-def both_shares(row: Row) -> tuple[str, str]:
+def both_shares(*rows: Row) -> tuple[str, str]:
     """Show what is asked for, such as `25% of blocks` or `3 blocks`, and the share of the parameters that goes."""
-    return _asked(row.ratio), f"{between(*row.removed_parameters)} of parameters"
+    return _asked(rows[0].amount), _parameters(rows)
 
 
 def between(low: float, high: float) -> str:
@@ -180,20 +197,22 @@ def between(low: float, high: float) -> str:
     return " to ".join(dict.fromkeys((f"{low:.1%}", f"{high:.1%}")))
 
 
-def named(ratio: float) -> str:
-    """Show a ratio, such as `25%` or `3 blocks`."""
-    if isinstance(ratio, int):
-        return f"{ratio} block" + ("s" if ratio > 1 else "")
-    return f"{ratio * 100:.4g}%"
+def named(amount: Amount) -> str:
+    """Show an amount, such as `25%`, `3 blocks` or `bytes=6GB`."""
+    if isinstance(amount, str):
+        return amount
+    if isinstance(amount, int):
+        return f"{amount} block" + ("s" if amount > 1 else "")
+    return f"{amount * 100:.4g}%"
 
 
-def around(value: float, low: float, high: float, said: Callable[[float], str]) -> str:
+def to_either_side(value: float, low: float, high: float, show: Callable[[float], str]) -> str:
     """Show how far an interval reaches to either side: `± 3`, or `+40 −30`; empty if it has no visible width."""
     up, down = high - value, value - low
     if abs(up - down) <= _ALIKE * max(up, down):
-        both = said((up + down) / 2)
+        both = show((up + down) / 2)
         return f"± {both}" if _NOT_ZERO.search(both) else ""
-    sides = f"+{said(up)} −{said(down)}"
+    sides = f"+{show(up)} −{show(down)}"
     return sides if _NOT_ZERO.search(sides) else ""
 
 
@@ -206,13 +225,27 @@ def percentage(value: float) -> str:
     return "−∞" if value == -math.inf else f"{value:.1%}"
 
 
-def with_error(metric: Metric) -> str:
+def with_error(metric: Measured) -> str:
     """Show a metric and its standard error."""
-    ends = metric.ends(1.0)
-    if ends is None or not math.isfinite(metric.value):
+    if metric.ends is None or not math.isfinite(metric.value):
         return number(metric.value)
-    error = around(metric.value, *ends, _two_digits).removeprefix("± ")
+    error = to_either_side(metric.value, *metric.ends, _two_digits).removeprefix("± ")
     return number(metric.value) + (f" ({error})" if error else "")
+
+
+def measured(metric: Measured) -> str:
+    """Show a metric with its standard error, if it has one; that of a perplexity has two sides."""
+    if metric.ends is None or not math.isfinite(metric.value):
+        return f"{metric.value:.4g}"
+    return f"{metric.value:.4g} {to_either_side(metric.value, *metric.ends, '{:.2g}'.format)}".rstrip()
+
+
+def share_and_error(share: Share | None) -> str:
+    """Show what is retained, with its standard error; `-` if it is not known."""
+    if share is None:
+        return "-"
+    error = f" ± {share.stderr:.1%}" if share.stderr and round(share.stderr, 3) else ""
+    return f"{percentage(share.mean)}{error}"
 
 
 def plus_minus(value: Interval) -> str:
@@ -225,16 +258,16 @@ def percent(value: Interval) -> str:
     return _with_interval(value, percentage, percentage)
 
 
-def _with_interval(value: Interval, said: Callable[[float], str], error_said: Callable[[float], str]) -> str:
+def _with_interval(value: Interval, show: Callable[[float], str], show_error: Callable[[float], str]) -> str:
     if value.low is None or value.high is None or math.isinf(value.high):
-        return said(value.mean)
-    return f"{said(value.mean)} {around(value.mean, value.low, value.high, error_said)}".rstrip()
+        return show(value.mean)
+    return f"{show(value.mean)} {to_either_side(value.mean, value.low, value.high, show_error)}".rstrip()
 
 
 def number(value: float, digits: int = 4) -> str:
     """Show a number with `digits` significant digits."""
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
+    if not math.isfinite(value):
+        return "not finite" if math.isnan(value) else "∞" if value > 0 else "-∞"
     if value and not 1e-3 <= abs(value) < 10 ** (digits + 2):
         return f"{value:.{digits - 1}e}"
     return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10 ** (digits - 1) else f"{value:.0f}"
@@ -243,21 +276,21 @@ def number(value: float, digits: int = 4) -> str:
 _LEGEND = (
     "mean ± half of the 95 % confidence interval over the repeats, if they differ (standard error over the "
     "documents); for perplexities the geometric mean",
-    "best (bold) and runner-up (underlined) are marked only where they are significantly better than all behind them: "
-    "compared document by document, with Holm's correction",
+    "bold: not beaten by any other with as many blocks removed; compared document by document over all pairs, with "
+    "Holm's correction, and best if it is the only one",
     "retained: 100 % is the intact model, 0 % a model that knows nothing; worst: the lower of likelihood and accuracy",
 )
 
 
-def legend(found: Compared) -> Sequence[str]:
+def legend(compared: Compared) -> Sequence[str]:
     """Return the lines that explain the tables."""
     lines = list(_LEGEND)
-    if any(model.removable for model in found.models.values()):
+    if any(model.removable for model in compared.models.values()):
         lines.append(
             "removable: the largest measured number of blocks such that it and all smaller measured numbers retain the "
             "share, by the worst; mean ± half of its 95 % interval over the repeats; ≥ if in some repeat all measured "
             "numbers do"
         )
-    if found.design.healers:
+    if compared.design.healers:
         lines.append("SCORER+HEALER: the same models, healed on the text of the repeat")
     return lines

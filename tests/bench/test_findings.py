@@ -9,19 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
 from scipy import stats
 from support.grids import BLOCKS, DOCUMENTS, RATIO, computed, findings, harming, row
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result
-from layerimp.bench.findings import find
+from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.evaluation.packing import packed, unpacked
-from layerimp.report import schema
+from layerimp.report.document import Results
 from layerimp.report.formats import as_csv, as_markdown
-from layerimp.report.json_export import as_document
-from layerimp.report.results import Findings
 from layerimp.report.statistics.intervals import interval
 from layerimp.report.tables import paper_tables
 
@@ -29,18 +26,18 @@ REMOVED = BLOCKS // 4
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> Findings:
+def found(tmp_path: Path) -> Results:
     return findings(tmp_path, repeats=3)
 
 
 @pytest.fixture
-def layout(found: Findings, tmp_path: Path) -> Layout:
+def layout(found: Results, tmp_path: Path) -> Layout:
     """The grid that `found` is of."""
     with Store(tmp_path, write=False) as store:
         return Layout.model_validate(store.layout())
 
 
-def test_every_number_of_a_row_by_hand(found: Findings, layout: Layout) -> None:
+def test_every_number_of_a_row_by_hand(found: Results, layout: Layout) -> None:
     one = row(found, "mood")
     values: dict[str, list[float]] = {}
     for scorer in layout.scorers:
@@ -75,7 +72,7 @@ def test_every_number_of_a_row_by_hand(found: Findings, layout: Layout) -> None:
     assert one.removed_parameters == pytest.approx((10 * REMOVED / 180,) * 2)
 
 
-def test_what_is_retained_has_no_unit_and_no_chance(found: Findings) -> None:
+def test_what_is_retained_has_no_unit_and_no_chance(found: Results) -> None:
     worst, likelihood, accuracy = [one for one in found.models["one"].rows if one.task == "retained"]
     assert [one.metric for one in (worst, likelihood, accuracy)] == ["worst", "likelihood", "accuracy"]
     assert found.models["one"].headlines == [worst]
@@ -87,13 +84,23 @@ def test_what_is_retained_has_no_unit_and_no_chance(found: Findings) -> None:
         assert list(accuracy.entries[scorer].values) == pytest.approx(right)
         lower = min(informed, right, key=sum)
         assert list(worst.entries[scorer].values) == pytest.approx(lower)
-    document = as_document(found)["models"]["one"]["retained"][0]
-    assert document["retained_worst"] == {s: one.value.mean for s, one in worst.entries.items()}
-    assert document["retained_likelihood"] == {s: one.value.mean for s, one in likelihood.entries.items()}
-    assert document["retained"]["avss"]["mood"] == pytest.approx(mood.entries["avss"].retained.mean)
+    retained = {label: one for (_, _, label), one in found.models["one"].retained.items()}
+    for scorer, one in retained.items():
+        assert one.worst
+        assert one.likelihood
+        assert one.worst.mean == worst.entries[scorer].value.mean
+        assert one.likelihood.mean == likelihood.entries[scorer].value.mean
+        assert worst.entries[scorer].ends == pytest.approx(
+            (one.worst.mean - (one.worst.stderr or 0), one.worst.mean + (one.worst.stderr or 0))
+        )
+    kept = mood.entries["avss"].retained
+    assert kept
+    share = retained["avss"].tasks["mood"]
+    assert share
+    assert share.mean == pytest.approx(kept.mean)
 
 
-def test_perplexities_are_averaged_and_compared_as_losses(found: Findings) -> None:
+def test_perplexities_are_averaged_and_compared_as_losses(found: Results) -> None:
     one = row(found, "prose")
     entry, random = one.entries["avss"], one.entries["random"]
     losses = [math.log(value) for value in entry.values]
@@ -117,34 +124,27 @@ def test_metrics_without_documents_are_compared_as_if_on_different_ones(tmp_path
     found = findings(tmp_path, without_documents, repeats=3)
     assert row(found, "mood").entries["avss"].retention
     assert [one.metric for one in found.models["one"].rows] == ["acc", "perplexity", "accuracy"]
-    assert any("so compared as if on different ones" in note for note in found.notes)
+    assert any("so compared as if on different ones" in note for note in found.all_notes)
     assert as_markdown(found).count("| prose ") == 1
-    assert as_document(found)["models"]["one"]["retained"][0]["retained"]["avss"]["prose"] is None
+    assert found.models["one"].retained["lowest", RATIO, "avss"].tasks["prose"] is None
 
 
-def ranks(found: Findings) -> dict[str, int | None]:
-    return {scorer: entry.rank for scorer, entry in row(found, "mood", 1).entries.items()}
+def best(found: Results) -> list[str]:
+    return row(found, "mood", 1).best
 
 
 def test_only_a_significant_winner_is_marked(tmp_path: Path) -> None:
     clear = harming({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
-    assert ranks(findings(tmp_path / "1", clear, counts=[1], tasks=["mood"])) == {
-        "avss": 1,
-        "gbis": 2,
-        "random": None,
-        "depth": None,
-        "block-influence": None,
-    }
-    # The two best are within the errors of the documents: neither is marked, nor can another be second.
+    assert best(findings(tmp_path / "1", clear, counts=[1], tasks=["mood"])) == ["avss"]
+    # The two best are within the errors of the documents: both are marked, and there is no winner.
     close = harming({"avss": 0.1, "gbis": 0.1001, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
-    assert set(ranks(findings(tmp_path / "2", close, counts=[1], tasks=["mood"])).values()) == {None, 2}
+    assert best(findings(tmp_path / "2", close, counts=[1], tasks=["mood"])) == ["avss", "gbis"]
 
 
 def test_scorers_that_remove_the_same_share_a_place(tmp_path: Path) -> None:
     clear = harming({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
     scorers = {"avss": None, "twin": {"name": "avss"}, "gbis": None}
-    found = ranks(findings(tmp_path, clear, counts=[1], tasks=["mood"], scorers=scorers))
-    assert (found["avss"], found["twin"], found["gbis"]) == (1, 1, 2)
+    assert best(findings(tmp_path, clear, counts=[1], tasks=["mood"], scorers=scorers)) == ["avss", "twin"]
 
 
 def test_a_broken_model_has_an_infinite_perplexity_and_no_interval(tmp_path: Path) -> None:
@@ -156,12 +156,14 @@ def test_a_broken_model_has_an_infinite_perplexity_and_no_interval(tmp_path: Pat
 
     found = findings(tmp_path, broken, repeats=2, counts=[1], ratios=[0.5])
     entry = row(found, "prose", 0.5).entries["avss"]
-    assert (entry.value.mean, entry.value.high, entry.rank) == (math.inf, None, None)
+    assert (entry.value.mean, entry.value.high, entry.best) == (math.inf, None, False)
     assert entry.retention
     assert entry.retention.mean == 0
     assert "∞" in as_markdown(found)
-    document = json.dumps(as_document(found), allow_nan=False)
-    TypeAdapter(schema.DOCUMENTS["layerimp.findings/2"]).validate_json(document, strict=True)
+    document = json.dumps(found.model_dump(mode="json"), allow_nan=False)
+    again = Results.model_validate_json(document)
+    assert math.isnan(row(again, "prose", 0.5).entries["avss"].value.mean), "null in JSON"
+    assert again.model_dump_json() == found.model_dump_json()
 
 
 def test_what_is_not_known_yet_is_left_out(tmp_path: Path) -> None:
@@ -173,14 +175,14 @@ def test_what_is_not_known_yet_is_left_out(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         findings(tmp_path, stopped)
     with Store(tmp_path, write=False) as store:
-        found = find(Layout.model_validate(store.layout()), store.records())
+        found = grid_results(Layout.model_validate(store.layout()), store.records())
     assert found.models["one"].rows == []
     assert found.cells["open"] > 0
     assert paper_tables(found) == []
     assert as_csv(found).count("\n") == 1
 
 
-def test_stability_and_agreement(found: Findings, layout: Layout) -> None:
+def test_stability_and_agreement(found: Results, layout: Layout) -> None:
     model = found.models["one"]
     assert model.stability["lowest", RATIO, "random"].same < 1
     assert ("lowest", RATIO, "depth") not in model.stability

@@ -12,29 +12,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
 from scipy import stats
 from support.grids import BLOCKS, DOCUMENTS, HEALED, Arithmetic, computed, drive, harm_of
+from support.published import checked
 
 from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result
-from layerimp.bench.findings import find
+from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
-from layerimp.report import schema
-from layerimp.report.findings import Contender, Row
+from layerimp.report.contenders import Contender
+from layerimp.report.document import Results
 from layerimp.report.formats import as_csv, as_latex, as_markdown
-from layerimp.report.json_export import as_document
-from layerimp.report.results import Findings
+from layerimp.report.results.rows import Row
 from layerimp.report.tables import paper_tables, summaries
 
 
-def findings(directory: Path, what: Callable[[Cell], Result] = computed, **changes: Any) -> tuple[Findings, Layout]:
+def findings(directory: Path, what: Callable[[Cell], Result] = computed, **changes: Any) -> tuple[Results, Layout]:
     made_layout, _ = drive(directory, Arithmetic(what=what), **HEALED | changes)
     with Store(directory, write=False) as store:
-        return find(made_layout, store.records()), made_layout
+        return grid_results(made_layout, store.records()), made_layout
 
 
-def row(found: Findings, task: str = "mood") -> Row:
+def row(found: Results, task: str = "mood") -> Row:
     (one,) = [each for each in found.models["one"].rows if each.task == task]
     return one
 
@@ -46,7 +45,7 @@ def test_a_task_that_fails_leaves_the_others_of_its_model(tmp_path: Path) -> Non
         return computed(cell)
 
     found, _ = findings(tmp_path, broken, repeats=2)
-    assert {cell.partition(" on ")[0] for cell, _ in found.failures} == {"evaluate prose"}
+    assert {one.what.partition(" on ")[0] for one in found.failures} == {"evaluate prose"}
     assert row(found).entries.keys() > row(found, "prose").entries.keys()
 
 
@@ -70,11 +69,11 @@ def test_healed_rows_by_hand(tmp_path: Path) -> None:
     assert entries["depth+linear"].value.low is not None
     healed = found.models["one"].healed["lowest", 2, Contender("avss", "linear")]
     assert [one.blocks for one in healed] == [one.blocks for one in pruned["lowest", 2, "avss"]]
-    assert [one.healing and one.healing["recovered"] for one in healed] == [0.5] * 3
+    assert [one.healing and one.healing.recovered for one in healed] == [0.5] * 3
     assert all(one.healing is None for one in pruned["lowest", 2, "avss"])
     kept = found.models["one"].retained["lowest", 2, "avss+linear"].tasks["mood"]
     assert kept
-    assert kept.points.tolist() == pytest.approx([(value - 0.5) / 0.4 for value in values["avss+linear"]])
+    assert kept.mean == pytest.approx(np.mean([(value - 0.5) / 0.4 for value in values["avss+linear"]]))
 
 
 def test_a_healer_that_could_not_do_what_was_asked_is_told(tmp_path: Path) -> None:
@@ -84,12 +83,12 @@ def test_a_healer_that_could_not_do_what_was_asked_is_told(tmp_path: Path) -> No
             gap |= {"done": "nothing", "why": "nothing is before it"}
         return result
 
-    assert not findings(tmp_path / "well", repeats=2)[0].notes
+    assert not findings(tmp_path / "well", repeats=2)[0].all_notes
     found, _ = findings(tmp_path / "vain", vain, repeats=2)
     healed = {(one.draw, frozenset(one.blocks)) for models in found.models["one"].healed.values() for one in models}
     first = next(one for one in found.models["one"].healed["lowest", 2, Contender("avss", "linear")] if one.draw == 1)
-    assert found.notes == [
-        "one: linear did something other than requested, or nothing, at every gap of "
+    assert found.all_notes == [
+        "linear did something other than requested, or nothing, at every gap of "
         f"{sum(draw == 1 for draw, _ in healed)} of {len(healed)} models, such as without "
         f"blocks {min(first.blocks)}, {max(first.blocks)}: nothing is before it"
     ]
@@ -183,14 +182,10 @@ def test_a_healer_that_fails_takes_nothing_else_down(tmp_path: Path) -> None:
     found, _ = findings(tmp_path, broken, repeats=2, healers=["linear", "rescale"])
     well, _ = findings(tmp_path / "well", repeats=2, healers=["rescale"])
     assert as_markdown(found).replace("+rescale", "") == as_markdown(well).replace("+rescale", "")
-    assert {why for _, why in found.failures} == {"healer 'linear' fell ill"}
-    assert all("healed by linear" in cell for cell, _ in found.failures)
-    (healed,) = {
-        tuple(one["repeats"])
-        for one in as_document(found)["models"]["one"]["healed"]
-        if one["healer"] == "linear" and one["scorer"] == "avss"
-    }
-    assert healed == (None, None)
+    assert {one.error for one in found.failures} == {"healer 'linear' fell ill"}
+    assert all("healed by linear" in one.what for one in found.failures)
+    (removal,) = [one for one in found.models["one"].removals if one.healer == "linear" and one.scorer == "avss"]
+    assert [model.healing for model in removal.models] == [None, None]
 
 
 def test_every_format_has_both(tmp_path: Path) -> None:
@@ -204,12 +199,12 @@ def test_every_format_has_both(tmp_path: Path) -> None:
     assert "SCORER+HEALER: " in as_markdown(found)
     assert as_latex(found).count("avss+rescale") == 1
     assert "HEALER" not in as_markdown(findings(tmp_path / "none", healers=[])[0])
-    document = as_document(found)
-    TypeAdapter(schema.DOCUMENTS["layerimp.findings/2"]).validate_json(json.dumps(document), strict=True)
-    model = document["models"]["one"]
-    assert set(model["rows"][0]["scorers"]) == set(model["retained"][0]["retained"]) == set(found.design.contenders)
-    assert set(model["scorers"]) == {one["scorer"] for one in model["removed"]} == set(found.design.scorers)
-    assert model["rows"][0]["best_healed_baselines"].keys() == {"linear", "rescale"}
-    assert document["grid"]["healers"]["linear"] == {"name": "linear", "options": {}}
-    (one,) = [one for one in model["healed"] if (one["scorer"], one["healer"]) == ("depth", "rescale")]
-    assert [each and each["recovered"] for each in one["repeats"]] == [0.5, 0.5]
+    document = found.model_dump(mode="json")
+    model = checked(json.dumps(document))["models"]["one"]
+    assert set(model["rows"][0]["entries"]) == set(found.design.contenders)
+    assert all(one["retained"] for one in model["removals"])
+    assert set(model["scored"]) == {one["scorer"] for one in model["removals"]} == set(found.design.scorers)
+    assert model["rows"][0]["baselines"].keys() == {"", "linear", "rescale"}
+    assert document["request"]["healers"]["linear"] == {"name": "linear", "options": {}}
+    (one,) = [one for one in model["removals"] if (one["scorer"], one["healer"]) == ("depth", "rescale")]
+    assert [each["healing"]["recovered"] for each in one["models"]] == [0.5, 0.5]

@@ -12,6 +12,7 @@ from typing import Any
 import layerimp_closedform
 import pytest
 from support.broken_healers import Idle
+from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.grids import Watching
 from support.mood import Run
@@ -23,17 +24,18 @@ from layerimp.bench.engine import Engine
 from layerimp.bench.executors import worker
 from layerimp.bench.executors.base import Assignment
 from layerimp.bench.executors.in_process import InProcess
-from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
 from layerimp.bench.resolve import resolve
+from layerimp.bench.results import grid_results
 from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import FILE, Store
 from layerimp.errors import InputError
 from layerimp.healer import Repair
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, validated
-from layerimp.report.findings import Contender, Row
-from layerimp.report.results import Findings
+from layerimp.report.contenders import Contender
+from layerimp.report.document import Results
+from layerimp.report.results.rows import Row
 
 
 @pytest.mark.parametrize(
@@ -151,11 +153,11 @@ class Remembering(InProcess):
         return assignment, outcomes
 
 
-def run(grid: Layout, directory: Path) -> tuple[Remembering, Findings]:
+def run(grid: Layout, directory: Path) -> tuple[Remembering, Results]:
     executor = Remembering()
     with Store(directory) as store:
         Scheduler(grid, store, Permissions(), Watching()).run(executor)
-        return executor, find(grid, store.records())
+        return executor, grid_results(grid, store.records())
 
 
 def test_a_model_is_healed_once_for_all_tasks(
@@ -204,14 +206,14 @@ def test_a_real_healer_that_fails_fails_its_cells_in_one_line(
     grid = real(model_dir, calibration_file, [task], tmp_path / "out", healers=["ill", "rescale"])
     _, found = run(grid, tmp_path / "out")
     assert found.failures
-    for cell, why in found.failures:
-        assert "healed by ill" in cell
-        assert re.fullmatch(r"healer 'ill' \(.*\) failed: KeyError: .*", why)
-        assert "\n" not in why
+    for failure in found.failures:
+        assert "healed by ill" in failure.what
+        assert re.fullmatch(r"healer 'ill' \(.*\) failed: KeyError: .*", failure.error)
+        assert "\n" not in failure.error
     assert set(row_of(found).entries) == {"avss", "avss+rescale", "depth", "depth+rescale"}
 
 
-def row_of(found: Findings) -> Row:
+def row_of(found: Results) -> Row:
     (one,) = [each for each in found.models["tiny"].rows if each.task == "mood"]
     return one
 
@@ -226,7 +228,7 @@ def test_healing_on_the_documents_of_a_task_is_refused(
     grid = real(model_dir, text, [task], tmp_path / "refused", **everything)
     _, found = run(grid, tmp_path / "refused")
     assert set(row_of(found).entries) == {"avss", "depth"}
-    assert all("shares" in why and "(--allow-overlap)" in why for _, why in found.failures)
+    assert all("shares" in one.error and "(--allow-overlap)" in one.error for one in found.failures)
     assert len(found.failures) == 2
     allowed = real(model_dir, text, [task], tmp_path / "refused", **everything, allow_overlap=True)
     _, found = run(allowed, tmp_path / "refused")  # the refusal is not remembered
@@ -258,12 +260,13 @@ def test_a_small_grid_from_the_command_line(
     assert (code, again) == (0, out)
     _, document, _ = layerimp_command("report", tmp_path / "out", "--format", "json")
     model = json.loads(document)["models"]["tiny"]
-    for one in model["healed"]:
-        assert len(one["repeats"]) == (10 if one["scorer"] == "random" else 2)
-        for each in one["repeats"]:
+    removals = [removal for removal in model["removals"] if removal["healer"]]
+    for removal in removals:
+        assert len(removal["models"]) == (10 if removal["scorer"] == "random" else 2)
+        for each in (pruned["healing"] for pruned in removal["models"]):
             assert set(each["loss"]) == {"intact", "pruned", "healed"}
             assert [gap["removed"] for gap in each["gaps"]]
-    assert {(one["scorer"], one["healer"]) for one in model["healed"]} == {
+    assert {(removal["scorer"], removal["healer"]) for removal in removals} == {
         (scorer, healer)
         for scorer in ("avss", "random", "depth", "block-influence")
         for healer in ("rescale", "linear")
@@ -283,11 +286,11 @@ def test_a_grid_says_what_a_run_says(
             *("--tasks", task, "--scorer", "avss", "--count", 1, "--seed", seed, "--heal", "linear"),
             *("--no-baselines", "--json"),
         )
-        report = json.loads(out)
+        report = by_label(out)
         said = report["scorers"]["avss"]["healed"]["linear"]
         ours = healed[seed].healing
         assert ours
-        assert ours["recovered"] == pytest.approx(said["recovered"])
-        assert [gap["done"] for gap in ours["gaps"]] == [gap["done"] for gap in said["gaps"]]
+        assert ours.recovered == pytest.approx(said["recovered"])
+        assert [gap.done for gap in ours.gaps] == [gap["done"] for gap in said["gaps"]]
         value = report["metrics"]["avss+linear"]["mood"]["acc"]["value"]
-        assert healed[seed].metrics["mood", "acc"].value == pytest.approx(value)
+        assert healed[seed].metrics["mood"]["acc"].value == pytest.approx(value)

@@ -144,7 +144,7 @@ def test_a_damaged_file_is_said_in_one_line(tmp_path: Path, how: str, write: boo
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == before
     with pytest.raises(OutputError, match=r"cannot use .*bench.sqlite: "):
-        pipeline.findings(tmp_path / "out")
+        pipeline.stored_results(tmp_path / "out")
 
 
 @pytest.mark.parametrize("how", ["empty", "no tables", "no grid"])
@@ -229,7 +229,7 @@ def test_a_grid_of_another_version_is_said(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.keep_layout(layout().model_dump(mode="json") | {"moons": 2})
     with pytest.raises(OutputError, match="of another version of layerimp"):
-        pipeline.findings(tmp_path)
+        pipeline.stored_results(tmp_path)
 
 
 @pytest.mark.parametrize("version", [2, 99])

@@ -67,11 +67,13 @@ def test_figures_are_kept_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     entry = found["greedy"]["rows"][1]["entries"]["perplexity+linear"]
     assert [len(removed) for removed in entry["removed"]] == [2, 2]
 
-    (model,) = commands.findings(tmp_path / "cells").models.values()
+    (model,) = commands.stored_results(tmp_path / "cells").models.values()
     loss, nothing = (model.retained["greedy", 2, label] for label in ("perplexity+linear", "perplexity"))
     assert loss.worst is not None
     assert nothing.worst is not None
-    assert entry["values"] == pytest.approx(loss.worst.points.tolist(), abs=1e-4)
+    (row,) = (row for row in model.headlines if row.amount == 2)
+    assert entry["values"] == pytest.approx(row.entries["perplexity+linear"].values, abs=1e-4)
+    assert entry["likelihood"] == entry["values"], "there are no other tasks"
     assert entry["to_unhealed"][0] == pytest.approx(loss.worst.mean - nothing.worst.mean, abs=1e-4)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run, changed
 from support.tiny import tiny
@@ -55,7 +56,7 @@ def test_all_is_every_scorer_that_works_and_fits(
         "note: left out of all: plugins that failed to load (broken); layerimp plugins says why",
         "note: the scorer picky is left out: LlamaForCausalLM has no parallel universe",
     ]
-    found = json.loads(out)
+    found = by_label(out)
     order = list(found["scorers"])
     assert set(order) == {*whole, "paper"}
     assert order[0] == "paper"
@@ -80,7 +81,7 @@ def test_a_scorer_of_all_that_breaks_is_left_out(
     plugged(install("broken", layerimp_scorers=lambda: [Broken]))
     code, out, err = layerimp_command("score", *scoring, "--scorer", "all", "--json")
     assert code == 0, err
-    (told,) = json.loads(out)["left_out"].values()
+    (told,) = by_label(out)["left_out"].values()
     assert told.startswith("scorer 'broken' (layerimp-broken 1.2) failed: KeyError: 'oops'")
 
 
@@ -91,12 +92,12 @@ def test_all_prunes_once_per_scorer_and_can_be_repeated(
         "run", "--tasks", "none", *scoring, "--scorer", "all", "--output", tmp_path / "a", "--json"
     )
     assert code == 0, err
-    first = json.loads(out)["scorers"]
+    first = by_label(out)["scorers"]
     assert set(first) == set(registry().names("scorer"))
     assert all(Path(one["checkpoint"]).is_dir() for one in first.values())
     assert "all" not in json.loads((tmp_path / "a" / "recipe.json").read_text())["scorers"]
     again = layerimp_command("score", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b", "--json")
-    assert list(json.loads(again[1])["scorers"]) == list(first)
+    assert list(by_label(again[1])["scorers"]) == list(first)
 
 
 def test_a_choice_that_cannot_be_removed_exactly_is_left_out(
@@ -107,7 +108,7 @@ def test_a_choice_that_cannot_be_removed_exactly_is_left_out(
     arguments = ["run", "--tasks", "none", *changed(scoring, "--model", tmp_path / "gpt2"), "--scorer", "all", "--json"]
     code, out, err = layerimp_command(*arguments)
     assert code == 0, err
-    found = json.loads(out)
+    found = by_label(out)
     assert found["left_out"]
     assert all("attn.scaling would change" in reason for reason in found["left_out"].values())
     assert all(one["removed"] == [BLOCKS - 1] for one in found["scorers"].values())

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from layerimp_harness import tasks
+from support.by_label import by_label
 from support.mood import Run, mood
 from support.published import checked
 
@@ -98,9 +99,9 @@ def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, 
     assert {row["data set"] for row in rows} == {"mood"}  # which a random model does not know
     _, document, _ = layerimp_command("report", output, "--format", "json")
     found = json.loads(document)
-    (row,) = [row for row in found["models"]["tiny"]["rows"] if row["task"] == "mood" and row["ratio"] == 1]
-    (line,) = [row for row in rows if row["data set"] == "mood" and row["ratio"] == "1"]
-    assert float(line["avss"]) == row["scorers"]["avss"]["value"]["mean"]
+    (row,) = [row for row in found["models"]["tiny"]["rows"] if row["task"] == "mood" and row["amount"] == 1]
+    (line,) = [row for row in rows if row["data set"] == "mood" and row["amount"] == "1"]
+    assert float(line["avss"]) == row["entries"]["avss"]["value"]["mean"]
     code, said, _ = layerimp_command("report", output, "--format", "html")
     assert Path(said.strip()).read_text().startswith("<!doctype html>")
 
@@ -111,15 +112,15 @@ def test_the_table_says_what_a_run_says(
     _, document, _ = layerimp_command("report", computed, "--format", "json")
     (removed,) = [
         one
-        for one in json.loads(document)["models"]["tiny"]["removed"]
-        if (one["scorer"], one["ratio"]) == ("lrp", 0.5)
+        for one in json.loads(document)["models"]["tiny"]["removals"]
+        if (one["scorer"], one["amount"]) == ("lrp", 0.5)
     ]
     for seed in (0, 1):
         _, out, _ = layerimp_command(
             *("run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16),
             *("--tasks", task, "--scorer", "lrp", "--ratio", 0.5, "--seed", seed, "--no-baselines", "--json"),
         )
-        assert json.loads(out)["scorers"]["lrp"]["removed"] == removed["blocks"][seed]
+        assert by_label(out)["scorers"]["lrp"]["removed"] == removed["models"][seed]["blocks"]
 
 
 def test_amounts_of_the_command_line_replace_those_of_a_recipe(
@@ -131,8 +132,8 @@ def test_amounts_of_the_command_line_replace_those_of_a_recipe(
     assert ("lowest, 2 blocks" in out, "lowest, 50%" in out) == (True, False)
     _, document, _ = layerimp_command("report", tmp_path / "out", "--format", "json")
     found = json.loads(document)
-    assert (found["grid"]["counts"], found["grid"]["ratios"]) == ([2, 1], [])
-    assert {row["ratio"] for row in found["models"]["tiny"]["rows"]} == {1, 2}
+    assert (found["request"]["counts"], found["request"]["ratios"]) == ([2, 1], [])
+    assert {row["amount"] for row in found["models"]["tiny"]["rows"]} == {1, 2}
     code, out, err = layerimp_command(*arguments, "--ratio", 0.5, "--no-baselines")
     assert code == 0, err
     assert ("lowest, 50%" in out, "lowest, 2 blocks" in out) == (True, False)
@@ -217,7 +218,10 @@ def test_bad_input_gets_one_line(
 
 def test_a_report_of_nothing(layerimp_command: Run, tmp_path: Path) -> None:
     code, _, err = layerimp_command("report", tmp_path / "nothing")
-    assert (code, err) == (2, f"layerimp: {tmp_path / 'nothing'} is no output of layerimp bench: it does not exist\n")
+    assert (code, err) == (
+        2,
+        f"layerimp: {tmp_path / 'nothing'} is no output of layerimp bench or run: it does not exist\n",
+    )
 
 
 def test_a_dry_run_counts_the_cells_and_leaves_the_place_alone(
@@ -261,7 +265,10 @@ def test_a_directory_of_other_files_is_refused(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").touch()
     code, _, err = layerimp_command("bench", "--recipe", grid, "--output", tmp_path / "out", *only)
-    assert (code, err) == (2, f"layerimp: {tmp_path / 'out'} is no output of layerimp bench: it holds other files\n")
+    assert (code, err) == (
+        2,
+        f"layerimp: {tmp_path / 'out'} is no output of layerimp bench or run: it holds other files\n",
+    )
 
 
 def test_every_schema_is_printed(layerimp_command: Run) -> None:
@@ -269,7 +276,7 @@ def test_every_schema_is_printed(layerimp_command: Run) -> None:
     code, out, _ = layerimp_command("schema", "--json")
     assert code == 0
     names = json.loads(out)["schemas"]
-    assert {"recipe", "grid", "report", "scores", "plans", "metrics", "findings", "error"} <= names.keys()
+    assert {"recipe", "grid", "results", "plans", "checkpoint", "error"} <= names.keys()
     for name in names:
         code, out, _ = layerimp_command("schema", name)
         assert code == 0

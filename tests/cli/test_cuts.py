@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.by_label import by_label, results_in
 from support.fake_plugins import Install
 from support.mood import Run
-from support.published import checked
 
 from layerimp import PrunePlan, Pruner
 from layerimp.steps import removed_by
@@ -31,12 +31,11 @@ def test_a_run_may_cut_seams(
     asked = ["--cuts", "all", "--pruner", pruner, "--count", 2, "--tasks", task, "--output", output, "--json"]
     code, out, err = layerimp_command("run", *scoring, *asked)
     assert code == 0, err
-    found = json.loads(out)["scorers"]["block-influence"]
+    found = by_label(out)["scorers"]["block-influence"]
     assert found["blocks"] == STEPS
     assert len(found["scores"]) == len(STEPS)
     assert len(removed_by(found["removed"])) == 4
-    text = (output / "scores.json").read_text()
-    assert checked(text)["scorers"]["block-influence"]["blocks"] == STEPS
+    assert results_in(output)["scorers"]["block-influence"]["blocks"] == STEPS
     assert json.loads((output / "recipe.json").read_text())["cuts"] == "all"
     config = json.loads((output / "checkpoints" / "block-influence" / "config.json").read_text())
     assert config["num_hidden_layers"] == 2
@@ -53,7 +52,7 @@ def test_scores_of_blocks_and_seams_are_one_table(layerimp_command: Run, scoring
 def test_attention_and_mlp_apart(layerimp_command: Run, scoring: list[object]) -> None:
     code, out, err = layerimp_command("score", *scoring, "--by", "sublayer", "--json")
     assert code == 0, err
-    found = json.loads(out)["scorers"]["block-influence"]
+    found = by_label(out)["scorers"]["block-influence"]
     assert found["blocks"] == [f"{block}.{part}" for block in range(4) for part in ("attn", "mlp")]
     code, out, err = layerimp_command("score", *scoring, "--by", "sublayer")
     assert "block-influence: importance of attention and MLP in 4 blocks" in out
@@ -121,12 +120,13 @@ def test_a_grid_may_cut_seams(layerimp_command: Run, scoring: list[object], task
     document = json.loads(out)
     assert document["cells"]["failed"] == 0, document["failures"]
     (model,) = document["models"].values()
-    assert model["scorers"]["block-influence"]["steps"] == STEPS
-    assert {one["pruner"] for one in model["removed"]} == {"lowest", "greedy"}
+    assert model["scored"]["block-influence"]["steps"] == STEPS
+    assert {one["pruner"] for one in model["removals"]} == {"lowest", "greedy"}
     done = document["cells"]["done"]
     code, out, err = layerimp_command("bench", *scoring, *asked, *pruners, "--json")
     assert code == 0, err
-    assert json.loads(out)["grid"]["cuts"] == "blocks"
-    assert "steps" not in next(iter(json.loads(out)["models"].values()))["scorers"]["block-influence"]
+    assert json.loads(out)["request"]["cuts"] == "blocks"
+    (model,) = json.loads(out)["models"].values()
+    assert model["scored"]["block-influence"]["steps"] == [0, 1, 2, 3]
     code, out, err = layerimp_command("bench", *scoring, *asked, *pruners, "--cuts", "all", "--json")
     assert json.loads(out)["cells"]["done"] == done

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from layerimp_closedform import Rescale
+from support.by_label import by_label
 from support.fake_plugins import Install
 from support.mood import Run, changed
-from support.published import checked
 from support.sst2 import write_sst2
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM
@@ -35,13 +35,12 @@ def test_healed_models_stand_beside_the_unhealed_ones(
     heal = ("--heal", "rescale", "--heal", "ls=linear", "--set", "ls.ridges=[0.1]")
     code, printed, err = layerimp_command(*command, *heal, "--output", out, "--json")
     assert code == 0, err
-    checked(printed)
-    told = json.loads(printed)
+    told = by_label(printed)
     scorers = ["block-influence", "random", "depth"]
     labels = {"original", *scorers, *(f"{scorer}+{healer}" for scorer in scorers for healer in ("rescale", "ls"))}
     for part in ("metrics", "footprint"):
         assert told[part].keys() == labels
-    assert told["retained_worst"].keys() == labels - {"original"} == set(told["comparison"]["order"])
+    assert told["retained_worst"].keys() == labels - {"original"} == set(told["order"])
     healed = told["scorers"]["block-influence"]["healed"]
     assert healed.keys() == {"rescale", "ls"}
     for name, one in healed.items():
@@ -72,11 +71,11 @@ def test_what_is_measured_is_what_is_written(layerimp_command: Run, command: tup
     layerimp_command(*command, "--output", plain)
     code, printed, err = layerimp_command(*command, *healed, "--output", out, "--json")
     assert code == 0, err
-    metrics = json.loads(printed)["metrics"]
+    metrics = by_label(printed)["metrics"]
     for label in ("block-influence", "block-influence+linear"):
         model = ("--model", out / "checkpoints" / label, "--tasks", command[command.index("--tasks") + 1])
         _, alone, _ = layerimp_command("evaluate", *model, "--evaluator", "harness", "--json")
-        assert json.loads(alone)["metrics"]["original"] == metrics[label]
+        assert by_label(alone)["metrics"]["original"] == metrics[label]
     first, second = (
         AutoModelForCausalLM.from_pretrained(where / "checkpoints" / "block-influence") for where in (plain, out)
     )
@@ -93,7 +92,7 @@ def test_plans_of_the_same_blocks_share_a_healed_model(
     twins = ("--scorer", "twin=block-influence", "--no-baselines", "--heal", "rescale")
     code, printed, err = layerimp_command(*command, *twins, "--json")
     assert code == 0, err
-    told = json.loads(printed)
+    told = by_label(printed)
     assert len(calls) == 1
     assert told["metrics"]["twin+rescale"] == told["metrics"]["block-influence+rescale"]
     assert told["scorers"]["twin"]["healed"] == told["scorers"]["block-influence"]["healed"]
@@ -109,7 +108,7 @@ def test_a_healer_that_fails_leaves_the_rest(
     heal = ("--heal", "rescale", "--heal", "linear", "--no-baselines", "--output", tmp_path / "out")
     code, printed, _ = layerimp_command(*command, *heal, "--json")
     assert code == 1
-    told = json.loads(printed)
+    told = by_label(printed)
     assert "healer 'rescale'" in told["failed"]["block-influence+rescale"]
     assert "oops" in told["failed"]["block-influence+rescale"]
     assert told["scorers"]["block-influence"]["healed"].keys() == {"linear"}

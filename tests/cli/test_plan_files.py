@@ -11,6 +11,7 @@ import torch
 from support.broken_checkpoints import (
     copied,
 )
+from support.by_label import by_label
 from support.mood import Run
 from transformers import AutoModelForCausalLM
 
@@ -22,17 +23,17 @@ READ = "the versions that are read: layerimp.plans/2, layerimp.plan/2"
 def test_score_and_prune_and_plans(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
     code, out, _ = layerimp_command("score", *scoring, "--json")
     assert code == 0
-    assert "removed" not in json.loads(out)["scorers"]["avss"]
+    assert "removed" not in by_label(out)["scorers"]["avss"]
     code, out, err = layerimp_command("prune", *scoring[:2], "--blocks", "3,1", "--output", tmp_path / "a", "--json")
     assert code == 0, err
-    found = json.loads(out)["scorers"]["blocks"]
+    found = by_label(out)["scorers"]["blocks"]
     assert found["removed"] == [3, 1]
     expected = AutoModelForCausalLM.from_pretrained(found["checkpoint"]).state_dict()
     code, out, err = layerimp_command(
         "prune", *scoring[:2], "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / "b", "--json"
     )
     assert code == 0, err
-    again = AutoModelForCausalLM.from_pretrained(json.loads(out)["scorers"]["blocks"]["checkpoint"]).state_dict()
+    again = AutoModelForCausalLM.from_pretrained(by_label(out)["scorers"]["blocks"]["checkpoint"]).state_dict()
     assert all(torch.equal(expected[name], tensor) for name, tensor in again.items())
 
 

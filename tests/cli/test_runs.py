@@ -12,6 +12,7 @@ import layerimp_harness
 import pytest
 from layerimp_baselines import Depth
 from safetensors.torch import load_file
+from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run, changed
 from support.sst2 import write_sst2
@@ -44,18 +45,18 @@ def test_a_whole_run(layerimp_command: Run, scoring: list[object], task: Path, t
         assert told in " ".join(out.split()), told
     assert {path.name for path in out_dir.iterdir()} == {
         "recipe.json",
-        "scores.json",
         "plan.json",
-        "metrics.json",
+        "results.json",
         "report.html",
         "checkpoints",
     }
+    assert layerimp_command("report", out_dir)[1] == out, "what a run showed can be shown again"
     page = (out_dir / "report.html").read_text()
     downloads = [base64.b64decode(one).decode() for one in re.findall(r'base64,([^"]*)"', page)]
-    assert json.loads(downloads[1])["scorers"]["avss"]["checkpoint"] == "checkpoints/avss"
+    assert by_label(downloads[1])["scorers"]["avss"]["checkpoint"] == "checkpoints/avss"
     assert not any(str(tmp_path.parent) in text for text in (page, *downloads))
     assert f"report: {out_dir / 'report.html'}" in out.replace("\n", "")
-    for name in ("recipe", "scores", "plan", "metrics"):
+    for name in ("recipe", "plan", "results"):
         assert json.loads((out_dir / f"{name}.json").read_text())["schema_version"].startswith("layerimp.")
     lines = [line.strip() for line in out.splitlines() if "import AutoModel" in line or ".from_pretrained(" in line]
     scope: dict[str, Any] = {}
@@ -97,7 +98,7 @@ def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path,
     ]
     code, out, err = layerimp_command(*arguments, "--tasks", task, "--output", tmp_path / "out", "--json")
     assert code == 0, err
-    found = json.loads(out)
+    found = by_label(out)
     assert found["num_blocks"] == BLOCKS
     assert set(found["scorers"]) == {"avss", "paper"}
     for label, one in found["scorers"].items():
@@ -108,7 +109,7 @@ def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path,
         weights = load_file(Path(one["checkpoint"]) / "model.safetensors")
         assert found["parameters"]["pruned"][label] == sum(w.numel() for w in weights.values())
         before, after = (found["metrics"][key]["mood"]["acc"] for key in ("original", label))
-        assert before.keys() == {"value", "stderr", "low", "high", "documents", "higher_is_better"}
+        assert before.keys() == {"value", "stderr", "ends", "low", "high", "documents", "higher_is_better"}
         kept = found["retention"][label]["mood"]["acc"]
         assert kept == pytest.approx(after["value"] / before["value"])
         assert found["retained"][label]["mood"] is None  # at chance, as a random model is
@@ -137,12 +138,12 @@ def test_baselines_keep_a_measured_run_company(
     code, out, err = layerimp_command(*arguments, "--output", tmp_path / "out")
     assert code == 0, err
     assert "note: evaluated as well: random, depth (--no-baselines leaves them out)" in err
-    found = json.loads(out)
+    found = by_label(out)
     labels = {"avss", "block-influence", "random", "depth"}
     assert set(found["scorers"]) == {"avss", "block-influence"}
     assert {label: one["checkpoint"] for label, one in found["baselines"].items()} == {"random": None, "depth": None}
     assert set(found["metrics"]) == set(found["footprint"]) == labels | {"original"}
-    assert set(found["comparison"]["order"]) == set(found["parameters"]["pruned"]) == labels
+    assert set(found["order"]) == set(found["parameters"]["pruned"]) == labels
     assert {path.name for path in (tmp_path / "out" / "checkpoints").iterdir()} == {"avss", "block-influence"}
     # Scorers that remove the same blocks share one evaluation.
     parts = found["scorers"] | found["baselines"]
@@ -151,12 +152,12 @@ def test_baselines_keep_a_measured_run_company(
     assert list(recipe["baselines"]) == ["random", "depth"]
     code, out, err = layerimp_command(*arguments, "--no-baselines")
     assert "evaluated as well" not in err
-    assert set(json.loads(out)["comparison"]["order"]) == {"avss", "block-influence"}
+    assert set(by_label(out)["order"]) == {"avss", "block-influence"}
     code, out, err = layerimp_command("run", "--tasks", "none", *scoring, "--scorer", "avss", "--json")
     # There are no measurements by which they could be compared.
-    assert not {"baselines", "comparison"} & json.loads(out).keys()
+    assert not {"baselines", "best", "retained"} & by_label(out).keys()
     code, out, err = layerimp_command(*arguments, "--scorer", "depth")
-    assert set(json.loads(out)["baselines"]) == {"random"}
+    assert set(by_label(out)["baselines"]) == {"random"}
 
 
 def test_baselines_that_cannot_be_are_left_out_or_named(
@@ -176,8 +177,8 @@ def test_baselines_that_cannot_be_are_left_out_or_named(
     code, out, err = layerimp_command("run", *scoring, "--tasks", task, "--json")
     assert code == 0, err
     assert "note: the scorer random is left out: scorer 'random': its plugin" in err
-    assert set(json.loads(out)["baselines"]) == {"depth"}
-    assert "ImportError: broken" in json.loads(out)["left_out"]["random"]
+    assert set(by_label(out)["baselines"]) == {"depth"}
+    assert "ImportError: broken" in by_label(out)["left_out"]["random"]
 
 
 def test_labels_reach_a_classifier(layerimp_command: Run, tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_labels_reach_a_classifier(layerimp_command: Run, tmp_path: Path) -> Non
     arguments = ["score", "--model", tmp_path / "bert", "--calibration", tmp_path / "t.jsonl", "--samples", 2, "--json"]
     code, out, err = layerimp_command(*arguments, "--packing", "rows", "--label-field", "y")
     assert code == 0, err
-    assert json.loads(out)["calibration"]["labels"] == {"0": 1, "1": 1}
+    assert by_label(out)["calibration"]["labels"] == {"0": 1, "1": 1}
     (tmp_path / "t.jsonl").write_text('{"text": "a good film", "y": "great"}\n')
     code, _, err = layerimp_command(*arguments, "--packing", "rows", "--label-field", "y")
     assert code == 2
@@ -201,7 +202,7 @@ def test_a_task_brings_its_labels_to_a_classifier(layerimp_command: Run, tmp_pat
     arguments = ["--model", tmp_path / "model", "--calibration", "task:layerimp_sst2", "--data-dir", tmp_path]
     code, out, err = layerimp_command("score", *arguments, "--samples", 6, "--max-length", 16, "--json")
     assert code == 0, err
-    assert json.loads(out)["calibration"]["labels"] == {"0": 3, "1": 3}
+    assert by_label(out)["calibration"]["labels"] == {"0": 3, "1": 3}
     code, _, err = layerimp_command("score", *arguments, "--field", "sentence")
     assert (code, "says itself where its text and its labels are" in err.splitlines()[-1]) == (2, True)
 
@@ -214,7 +215,7 @@ def test_the_intact_metrics_are_used_again(
     monkeypatch.setattr(layerimp_harness.Harness, "evaluate", lambda *a: (calls.append(1), real(*a))[1])
     arguments = ["evaluate", "--model", model_dir, "--tasks", task, "--evaluator", "harness", "--json"]
     first, again = (layerimp_command(*arguments)[1] for _ in range(2))
-    assert json.loads(first)["metrics"] == json.loads(again)["metrics"]
+    assert by_label(first)["metrics"] == by_label(again)["metrics"]
     assert len(calls) == 1
     layerimp_command(*arguments, "--limit", 3)
     (task.parent / "docs.jsonl").write_text((task.parent / "docs.jsonl").read_text().replace("cat", "dog"))
@@ -226,7 +227,7 @@ def test_evaluators_keep_apart_under_labels(layerimp_command: Run, model_dir: Pa
     arguments = ["--evaluator", "harness", "--evaluator", "few=harness", "--set", "few.num_fewshot=2"]
     code, out, err = layerimp_command("evaluate", "--model", model_dir, "--tasks", task, *arguments, "--json")
     assert code == 0, err
-    assert set(json.loads(out)["metrics"]["original"]) == {"mood", "mood (few)"}
+    assert set(by_label(out)["metrics"]["original"]) == {"mood", "mood (few)"}
 
 
 def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
@@ -234,21 +235,21 @@ def test_a_recipe_makes_the_same_run(layerimp_command: Run, scoring: list[object
     assert first[0] == 0, first[2]
     again = layerimp_command("run", "--recipe", tmp_path / "a" / "recipe.json", "--output", tmp_path / "b", "--json")
     assert again[0] == 0, again[2]
-    assert json.loads(first[1])["scorers"]["avss"]["scores"] == json.loads(again[1])["scorers"]["avss"]["scores"]
+    assert by_label(first[1])["scorers"]["avss"]["scores"] == by_label(again[1])["scorers"]["avss"]["scores"]
 
 
 def test_a_run_by_count(layerimp_command: Run, scoring: list[object], tmp_path: Path) -> None:
     arguments = ["run", "--tasks", "none", *scoring, "--blocks", 2, "--protect", 0, "--json"]
     code, out, err = layerimp_command(*arguments, "--count", 2, "--output", tmp_path / "count")
     assert code == 0, err
-    removed = json.loads(out)["scorers"]["avss"]["removed"]
-    assert removed == json.loads(layerimp_command(*arguments, "--ratio", 0.5)[1])["scorers"]["avss"]["removed"]
+    removed = by_label(out)["scorers"]["avss"]["removed"]
+    assert removed == by_label(layerimp_command(*arguments, "--ratio", 0.5)[1])["scorers"]["avss"]["removed"]
     assert (removed[0], len(removed), 0 in removed) == (2, 2, False)
     recipe = tmp_path / "count" / "recipe.json"
     assert {name: json.loads(recipe.read_text())[name] for name in ("count", "ratio")} == {"count": 2, "ratio": None}
     code, out, err = layerimp_command("run", "--recipe", recipe, "--json", "--output", tmp_path / "again")
     assert code == 0, err
-    assert json.loads(out)["scorers"]["avss"]["removed"] == removed
+    assert by_label(out)["scorers"]["avss"]["removed"] == removed
     code, _, err = layerimp_command("run", "--recipe", recipe, "--ratio", 0.25, "--output", tmp_path / "ratio")
     assert code == 0, err
     written = json.loads((tmp_path / "ratio" / "recipe.json").read_text())

@@ -33,21 +33,22 @@ RUN = f"run --model MODEL {SMALL} --tasks TASK"
 BENCH = f"bench --model MODEL {SMALL} --scorer avss --tasks TASK --output OUT"
 PRINTED = [
     ("inspect MODEL", "inspection"),
-    (f"{RUN} --scorer angular --set angular.window=2 --heal linear --ratio 0.25 --output OUT", "report"),
-    (f"{RUN} --scorer block-influence --cuts all --count 1 --no-baselines", "report"),
-    (f"{RUN} --target bytes=0.9 --no-baselines --output OUT", "report"),
+    (f"{RUN} --scorer angular --set angular.window=2 --heal linear --ratio 0.25 --output OUT", "results"),
+    (f"{RUN} --scorer block-influence --cuts all --count 1 --no-baselines", "results"),
+    (f"{RUN} --target bytes=0.9 --no-baselines --output OUT", "results"),
     (f"{RUN} --dry-run", "forecast"),
-    (f"score --model MODEL {SMALL} --scorer all --output OUT", "report"),
-    (f"score --model MODEL {SMALL} --scorer block-influence --by sublayer", "report"),
-    ("prune --model MODEL --blocks 1,2 --output OUT", "report"),
+    (f"score --model MODEL {SMALL} --scorer all --output OUT", "results"),
+    (f"score --model MODEL {SMALL} --scorer block-influence --by sublayer", "results"),
+    ("prune --model MODEL --blocks 1,2 --output OUT", "results"),
     ("prune --model MODEL --blocks 1 --output OUT --dry-run", "forecast"),
     (f"heal --model PRUNED {SMALL} --output OUT", "healing"),
     (f"heal --model PRUNED {SMALL} --output OUT --dry-run", "healing-forecast"),
-    ("evaluate --model MODEL --tasks TASK --output OUT", "report"),
+    ("evaluate --model MODEL --tasks TASK --output OUT", "results"),
     ("plan --plan PLAN", "plans"),
-    (f"{BENCH} --repeats 2 --heal rescale --workers 0", "findings"),
+    (f"{BENCH} --repeats 2 --heal rescale --workers 0", "results"),
     (f"{BENCH} --dry-run", "grid-forecast"),
-    ("report GRID --format json", "findings"),
+    ("report GRID --format json", "results"),
+    ("report PRUNED_RUN --format json", "results"),
     ("plugins", "plugins"),
     ("scorers", "components"),
     ("scorers avss", "components"),
@@ -75,7 +76,12 @@ def before(model_dir: Path, calibration_file: Path, tmp_path_factory: pytest.Tem
     tasks = [str(mood(out))]
     grid = validated(Grid, {"models": model, "calibration": text, "scorers": ["avss"], "tasks": tasks, "repeats": 1})
     layerimp.run_grid(grid, out / "grid", workers=0)
-    return {"PRUNED": out / "run" / "checkpoints" / "avss", "PLAN": out / "run" / "plan.json", "GRID": out / "grid"}
+    return {
+        "PRUNED": out / "run" / "checkpoints" / "avss",
+        "PRUNED_RUN": out / "run",
+        "PLAN": out / "run" / "plan.json",
+        "GRID": out / "grid",
+    }
 
 
 @pytest.mark.parametrize(("line", "expected"), PRINTED, ids=[line for line, _ in PRINTED])
@@ -91,15 +97,15 @@ def test_what_a_command_prints_and_writes(
 ) -> None:
     out_dir = tmp_path / "out"
     places = {"MODEL": model_dir, "TEXT": calibration_file, "TASK": task, "OUT": out_dir}
-    if {"PRUNED", "PLAN", "GRID"} & set(line.split()):
+    if {"PRUNED", "PRUNED_RUN", "PLAN", "GRID"} & set(line.split()):
         places |= request.getfixturevalue("before")
     words = [places.get(word, word) for word in shlex.split(line)]
     code, out, err = layerimp_command(*words, *([] if "--format" in words else ["--json"]))
     assert (code == 0) == (expected != "error"), err
     document = checked(out)
     assert name_of(document) == expected
-    if expected == "findings":
-        published("grid").validate(document["grid"])
+    if expected == "results":
+        published(name_of(document["request"])).validate(document["request"])
     for path in out_dir.rglob("*.json"):
         if path.name not in OF_OTHERS:
             checked(path.read_text())
@@ -124,7 +130,7 @@ def test_every_command_that_prints_json_is_tried() -> None:
 def test_every_schema_is_of_something(layerimp_command: Run) -> None:
     """What no command prints is written by one, or read."""
     printed = {expected for _, expected in PRINTED}
-    assert set(NAMES) - printed == {"recipe", "grid", "scores", "plan", "metrics", "checkpoint"}
+    assert set(NAMES) - printed == {"recipe", "grid", "plan", "checkpoint"}
     code, out, _ = layerimp_command("schema")
     assert code == 0
     assert [line.partition(":")[0] for line in out.splitlines()] == list(NAMES)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from layerimp_footprint import Footprint
+from support.by_label import by_label
 from support.mood import Run
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM
@@ -48,7 +49,7 @@ def test_a_seam_is_cut_by_name_and_by_plan(layerimp_command: Run, model_dir: Pat
     out = tmp_path / "named"
     code, printed, err = layerimp_command("prune", "--model", model_dir, "--blocks", "1/2", "--output", out, "--json")
     assert code == 0, err
-    told = json.loads(printed)
+    told = by_label(printed)
     assert told["scorers"]["blocks"]["removed"] == ["1/2"]
     pruned = out / "checkpoints" / "blocks"
     intact = AutoModelForCausalLM.from_pretrained(model_dir)
@@ -81,7 +82,7 @@ def test_a_run_cuts_a_seam_and_the_weakest_of_the_other_blocks(
     arguments = ["run", *scoring, "--scorer", "block-influence", "--recipe", tmp_path / "recipe.yaml"]
     code, printed, err = layerimp_command(*arguments, "--json")
     assert code == 0, err
-    one = json.loads(printed)["scorers"]["block-influence"]
+    one = by_label(printed)["scorers"]["block-influence"]
     assert one["removed"][0] == "1/2"
     assert one["removed"][1] in (0, 3)
     code, printed, err = layerimp_command(*arguments)

@@ -7,7 +7,6 @@ import re
 import shutil
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import get_type_hints
 
 import layerimp_step
 import pages
@@ -268,7 +267,7 @@ def test_every_field_has_its_place() -> None:
         for part in schema.parts(document):
             assert part.__doc__
             table = listed.partition(f"### {part.__name__} {{")[2].partition("###")[0]
-            assert all(f"| `{field}` |" in table for field in get_type_hints(part)), part
+            assert all(f"| `{field}` |" in table for field in schema.hints(part)), part
     for name, content in reference.schema_files().items():
         assert f"schemas/{name}.json" in recipe + files + bench
         assert '"properties"' in content

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.by_label import by_label
 from support.mood import Run
 from support.tiny import tiny
 from support.weight_reads import WeightReads
@@ -237,7 +238,7 @@ def test_a_run_says_what_it_computes_in(
     code, out, err = layerimp_command(*arguments, "--tasks", "none", "--output", tmp_path / "out", "--json")
     assert code == 0, err
     assert err.count("computes in float32, since this CPU only emulates") == 1
-    document = json.loads(out)
+    document = by_label(out)
     kept = load_file(tmp_path / "out" / "checkpoints" / "avss" / "model.safetensors")
     assert document["bytes"]["pruned"]["avss"] == sum(tensor.nbytes for tensor in kept.values())
     assert document["footprint"]["avss"]["bytes"] == document["bytes"]["pruned"]["avss"]

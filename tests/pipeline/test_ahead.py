@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from layerimp_step import Step
+from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run
 
@@ -208,8 +209,8 @@ def test_one_that_breaks_by_sublayer_leaves_the_others(
     plugged(install("bad", dist="layerimp-b", layerimp_scorers=lambda: [Breaking]))
     text = ["--calibration", calibration_file, "--samples", 4, "--max-length", 16]
     asked = ["score", "--by", "sublayer", "--model", model_dir, *text, "--scorer", "block-influence", "--json"]
-    expected = json.loads(layerimp_command(*asked)[1])["scorers"]
+    expected = by_label(layerimp_command(*asked)[1])["scorers"]
     code, out, err = layerimp_command(*asked, "--scorer", "bad")
     assert code == 1, err
-    assert json.loads(out)["scorers"] == expected
-    assert json.loads(out)["failed"]["bad"].startswith("scorer 'bad' (layerimp-b 1.2) failed at 0.attn, batch 0")
+    assert by_label(out)["scorers"] == expected
+    assert by_label(out)["failed"]["bad"].startswith("scorer 'bad' (layerimp-b 1.2) failed at 0.attn, batch 0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import layerimp_closedform
 import layerimp_harness
 import pytest
 import torch
+from support.by_label import by_label
 from support.mood import Run, changed
 from support.published import checked
 from support.tiny import tiny
@@ -52,8 +52,7 @@ def made(command: Run, *args: object) -> dict[str, Any]:
     """The document of the actual command."""
     code, out, err = command(*args, "--json")
     assert code == 0, err
-    found: dict[str, Any] = json.loads(out)
-    return found
+    return by_label(out)
 
 
 AMOUNTS = [

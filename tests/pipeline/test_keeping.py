@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.by_label import by_label, results_in
 from support.fake_plugins import Install, Plug
 from support.mood import Run
-from support.published import checked
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -86,7 +86,7 @@ def falling(*right: int, confirmed: tuple[int, ...] | None = None) -> dict[int, 
 def searched(layerimp_command: Run, *arguments: Any) -> dict[str, Any]:
     code, printed, err = layerimp_command(*arguments, "--json")
     assert code == 0, err
-    return checked(printed)
+    return by_label(printed)
 
 
 CURVES = {
@@ -132,7 +132,7 @@ def test_what_was_found_is_written_and_measured_on_the_documents_that_confirm(
     plan = json.loads((out / "plan.json").read_text())["plans"]["depth"]
     assert plan["blocks"] == told["scorers"]["depth"]["removed"] == told["search"]["removable"]["depth"]["blocks"]
     assert json.loads((out / "recipe.json").read_text())["keep"] == 0.9
-    assert json.loads((out / "metrics.json").read_text())["search"] == told["search"]
+    assert results_in(out)["search"] == told["search"]
 
 
 def test_it_steps_down_where_other_documents_do_not_confirm(
@@ -157,7 +157,7 @@ def test_nothing_may_go(
     assert code == 0
     assert "depth: no block can be removed; 1 removed leaves 50.0%" in printed
     assert not (out / "checkpoints").exists()
-    assert json.loads((out / "metrics.json").read_text())["search"]["removable"]["depth"]["count"] == 0
+    assert results_in(out)["search"]["removable"]["depth"]["count"] == 0
 
 
 def test_plans_that_are_not_nested_are_tried_upwards(
@@ -214,7 +214,7 @@ def test_a_model_that_cannot_be_measured_keeps_nothing(
     code, printed, err = layerimp_command(*command, "--keep", 0.95, "--json")
     assert code == 0
     assert "depth keeps nothing without 4 blocks" in err
-    assert json.loads(printed)["search"]["removable"]["depth"]["count"] == 2
+    assert by_label(printed)["search"]["removable"]["depth"]["count"] == 2
 
 
 def test_forced_blocks_are_the_least_and_protected_ones_the_most(
@@ -254,9 +254,9 @@ def test_each_healer_has_a_number_of_its_own(
     told = searched(layerimp_command, *command, "--keep", 0.95, "--heal", "rescale", "--output", out)
     removable = told["search"]["removable"]
     assert {label: one["count"] for label, one in removable.items()} == {"depth": 1, "depth+rescale": 4}
-    assert told["search"]["order"] == told["comparison"]["order"] == ["depth+rescale", "depth"]
+    assert told["search"]["order"] == told["order"] == ["depth+rescale", "depth"]
     # They are not compared on their documents, since one model lacks three blocks more.
-    assert told["comparison"]["best_retained"] == told["comparison"]["best"]["curve"]["acc"] == []
+    assert told["best"]["retained accuracy"] == told["best"]["curve acc"] == []
     for label, count in (("depth", 1), ("depth+rescale", 4)):
         model = AutoModelForCausalLM.from_pretrained(out / "checkpoints" / label)
         assert model.config.num_hidden_layers == BLOCKS - count

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.by_label import by_label
 from support.mood import Run
 from support.offloaded import saved
 from support.tiny import tiny
@@ -36,7 +37,7 @@ def test_the_report_is_that_of_a_run_in_memory(
         assert code == 0, err
         assert (output / "report.html").exists()
         weights = output / "checkpoints" / "avss" / "model.safetensors"
-        found.append((json.loads(out.replace(output.name, "out")), weights.stat().st_size))
+        found.append((by_label(out.replace(output.name, "out")), weights.stat().st_size))
     (whole, size), (offloaded, offloaded_size), (scratch, _) = found
     assert size == offloaded_size
     assert offloaded == scratch
@@ -56,7 +57,7 @@ def test_without_an_output_only_sizes_are_found(
     for more in ([], ["--offload"]):
         code, out, err = layerimp_command(*arguments(model_dir, calibration_file, *more))
         assert code == 0, err
-        found.append(json.loads(out))
+        found.append(by_label(out))
     assert found[0]["parameters"] == found[1]["parameters"]
     assert found[0]["bytes"] == found[1]["bytes"]
     assert set(tmp_path.rglob("*")) == before
@@ -67,7 +68,7 @@ def test_seams_are_sized_too(layerimp_command: Run, model_dir: Path, calibration
     for more in ([], ["--offload"]):
         code, out, err = layerimp_command(*arguments(model_dir, calibration_file, "--blocks", "1/2", *more))
         assert code == 0, err
-        found.append(json.loads(out)["parameters"])
+        found.append(by_label(out)["parameters"])
     assert found[0] == found[1]
 
 

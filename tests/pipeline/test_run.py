@@ -11,8 +11,8 @@ from support.tiny import tiny
 import layerimp
 from layerimp import PrunePlan
 from layerimp.pipeline.run import PrunedModel, Results, Run
-from layerimp.report.data import Size
 from layerimp.report.healing import Healing
+from layerimp.report.results.models import Size
 from layerimp.steps import Step
 from layerimp.surgery.removal import prepare
 
@@ -21,7 +21,9 @@ def pruned(steps: list[Step], healer: str = "") -> PrunedModel:
     """A pruned model of six blocks."""
     removal = prepare(layerimp.find_blocks(tiny("llama", num_hidden_layers=6)), steps)
     healing = Healing("avss", healer, (), {}, {}, None) if healer else None
-    return PrunedModel(PrunePlan(num_blocks=6, blocks=steps), Size(6, 1, 1), removal, healing=healing)
+    return PrunedModel(
+        PrunePlan(num_blocks=6, blocks=steps), Size(blocks=6, parameters=1, bytes=1), removal, healing=healing
+    )
 
 
 def test_equal_removals_are_one_model() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from layerimp_parameters import Parameters
+from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run
 
@@ -61,7 +61,7 @@ def test_an_error_that_is_no_number_is_not_known(
     plugged(install("bad", layerimp_evaluators=lambda: [Spreadless]))
     code, out, err = layerimp_command("run", *scoring, "--scorer", "depth", "--evaluator", "bad", "--json")
     assert code == 0, err
-    assert json.loads(out)["metrics"]["depth"]["model"]["parameters"]["stderr"] is None
+    assert by_label(out)["metrics"]["depth"]["model"]["parameters"]["stderr"] is None
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_an_evaluator_is_named_and_the_others_go_on(
     )
     asked = ["run", *scoring, "--scorer", "depth", "--evaluator", "bad"]
     code, out, err = layerimp_command(*asked, "--evaluator", "parameters", "--json")
-    found = json.loads(out)
+    found = by_label(out)
     (told,) = found["failed"].values()
     assert told.startswith(f"evaluator 'bad' (layerimp-b 1.2){said}")
     assert (code, err.splitlines()[-1]) == (1, f"failed: bad: {told}")
@@ -125,7 +125,7 @@ def test_what_an_evaluator_leaves_behind_is_taken_away(
     code, out, err = layerimp_command(*asked, "--evaluator", "bad")
     assert code == 0, err
     assert "note: evaluator 'bad' (layerimp-bad 1.2) left a hook on lm_head behind and " in err
-    assert json.loads(out)["metrics"] == json.loads(clean)["metrics"]
+    assert by_label(out)["metrics"] == by_label(clean)["metrics"]
 
 
 def test_a_changed_weight_ends_the_run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,10 @@ import pytest
 from layerimp_parameters import Parameters
 from layerimp_step import Step
 from support.broken_healers import Idle
+from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run
+from support.published import checked
 
 import layerimp
 from layerimp.errors import PluginError, PluginWarning
@@ -43,10 +44,10 @@ def test_an_exit_is_the_scorers_fault(
     plugged(install("bad", dist="layerimp-b", layerimp_scorers=lambda: [bad]))
     text = ["--calibration", calibration_file, "--samples", 4, "--max-length", 16, "--batch-size", 2]
     asked = ["score", "--model", model_dir, *text, "--scorer", "gbis", "--json"]
-    expected = json.loads(layerimp_command(*asked)[1])["scorers"]
+    expected = by_label(layerimp_command(*asked)[1])["scorers"]
     code, out, err = layerimp_command(*asked, "--scorer", "bad")
     assert code == 1, err
-    found = json.loads(out)
+    found = by_label(out)
     assert found["scorers"] == expected
     assert found["failed"]["bad"].startswith("scorer 'bad' (layerimp-b 1.2) failed")
     assert f"{kind.__name__}: 0" in found["failed"]["bad"]
@@ -81,12 +82,13 @@ def test_an_exit_is_the_evaluators_fault(
         "evaluate", "--model", model_dir, "--evaluator", "bad", "--evaluator", "footprint", "--json"
     )
     said = f"evaluator 'bad' (layerimp-b 1.2) failed{' on tiny-llama' * (when == 'evaluate')}: {kind.__name__}: 0"
-    document = json.loads(out)
     if when in ("__init__", "prepare"):  # everything stops before any long work
-        assert (code, document["error"]["kind"]) == (2, "PluginError")
-        assert document["error"]["message"].startswith(said)
+        error = checked(out)["error"]
+        assert (code, error["kind"]) == (2, "PluginError")
+        assert error["message"].startswith(said)
     else:
         assert code == 1, err
+        document = by_label(out)
         assert document["failed"]["bad"].startswith(said)
         assert document["footprint"]["original"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from layerimp_step import Step
+from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run
 
@@ -135,12 +135,12 @@ def test_the_other_scorers_go_on(
         "score", *scoring, *others, "--scorer", "bad", "--json", "--output", tmp_path / "o"
     )
     assert code == 1, err
-    expected, found = json.loads(out), json.loads(again)
+    expected, found = by_label(out), by_label(again)
     assert found["scorers"] == expected["scorers"]
     (told,) = found["failed"].values()
     assert told.startswith("scorer 'bad' (layerimp-b 1.2)")
     assert err.splitlines()[-1] == f"failed: bad: {told}"
-    assert (tmp_path / "o" / "scores.json").exists()
+    assert (tmp_path / "o" / "results.json").exists()
     code, _, err = layerimp_command("score", *scoring, "--scorer", "bad")
     assert (code, err.splitlines()[-1]) == (2, f"layerimp: {told}")
 
@@ -161,7 +161,7 @@ def test_who_came_along_unnamed_and_fails_is_left_out(
     plugged(install("bad", layerimp_scorers=lambda: [NotFinite]))
     code, out, err = layerimp_command("score", *scoring, "--scorer", "all", "--json")
     assert code == 0, err
-    found = json.loads(out)
+    found = by_label(out)
     assert "the score of block 0 is nan" in found["left_out"]["bad"]
     assert "failed" not in found
 

@@ -18,6 +18,7 @@ from layerimp_louder import Louder
 from layerimp_parameters import Parameters
 from layerimp_step import Step
 from parrot import ParrotConfig, ParrotForCausalLM
+from support.by_label import by_label
 from support.environment import Environment, copied
 
 import layerimp
@@ -52,7 +53,7 @@ def test_the_smallest_plugins_work_when_installed(
     ours = {folder.name for folder in PLUGINS.iterdir()}
     assert {name: installed[name]["status"] for name in ours} == dict.fromkeys(ours, "ok")
     assert installed["step"]["distribution"] == "layerimp-step"
-    told = json.loads(
+    told = by_label(
         environment(
             *("layerimp", "run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4),
             *("--max-length", 16, "--scorer", "step", "--pruner", "deepest", "--evaluator", "parameters", "--json"),
@@ -69,7 +70,7 @@ def test_a_made_up_architecture_is_taught(environment: Environment, calibration_
     torch.manual_seed(0)
     ParrotForCausalLM(ParrotConfig()).save_pretrained(tmp_path / "parrot")
     tiny_tokenizer().save_pretrained(tmp_path / "parrot")
-    told = json.loads(
+    told = by_label(
         environment(
             *("layerimp", "prune", "--model", tmp_path / "parrot", "--calibration", calibration_file, "--samples", 4),
             *("--max-length", 16, "--scorer", "step", "--ratio", 0.5, "--output", tmp_path / "out", "--json"),

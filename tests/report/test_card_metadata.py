@@ -25,10 +25,11 @@ from layerimp.models.origin import Origin
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.registry.attribution import create
-from layerimp.report import Report, Size
+from layerimp.report import Report
 from layerimp.report.healed_card import healed_card
 from layerimp.report.healing import Healing, recovery
 from layerimp.report.model_card import escaped, model_card
+from layerimp.report.results.models import Size
 from layerimp.scorer import Importance
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -38,7 +39,10 @@ EVIL = "x|<b>[y](http://evil.example) ![z](q) $$a$$ `c`\n```\n---\n# boo\n<scrip
 def report(loader: str = "AutoModelForCausalLM", **recipe: Any) -> Report:
     """A run that removed 2 of 4 blocks, measured on four documents each of two tasks."""
     made = Report(make_recipe({"model": "org/whole", **recipe}), num_blocks=4, loader=loader)
-    made.sizes = {"original": Size(4, 1000, 4000), "avss": Size(2, 600, 2400)}
+    made.sizes = {
+        "original": Size(blocks=4, parameters=1000, bytes=4000),
+        "avss": Size(blocks=2, parameters=600, bytes=2400),
+    }
     made.importance = {"avss": Importance([0.1, 0.4, 0.2, 0.3])}
     made.plans = {"avss": PrunePlan(num_blocks=4, blocks=[2, 0], scorer="avss", pruner="lowest", nested=True)}
     accuracies = {"original": (1.0, 1.0, 1.0, 0.0), "avss": (1.0, 1.0, 0.0, 0.0)}

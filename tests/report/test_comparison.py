@@ -4,24 +4,65 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.reports import model_of
 
 from layerimp.cli.display import Screen
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
-from layerimp.report import Report, Size
-from layerimp.report.conversion import compared
-from layerimp.report.statistics.comparison import Comparison
+from layerimp.report import Report
+from layerimp.report.results.comparison import ModelResults
+from layerimp.report.results.models import Size
 from layerimp.scorer import Importance
 
 INF = math.inf
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison of models from which equally many blocks were removed, each time others."""
+
+    model: ModelResults
+
+    @property
+    def labels(self) -> list[str]:
+        return self.model.order
+
+    @property
+    def best(self) -> dict[tuple[str, str], set[str]]:
+        return {(row.task, row.metric): set(row.best) for row in self.model.rows if row.original}
+
+    @property
+    def best_retained(self) -> set[str]:
+        return {label for row in self.model.headlines for label in row.best}
+
+    @property
+    def worst(self) -> dict[str, float | None]:
+        """What each model retains, as the lower of its two means."""
+        return {
+            one.label: one.retained and one.retained.worst and one.retained.worst.mean for one in self.model.removals
+        }
+
+
+def compare(metrics: Mapping[str, Sequence[Metric]]) -> Compared:
+    """Compare the metrics of models by label, with those of the intact model under `original`."""
+    labels = [label for label in metrics if label != "original"]
+    blocks = len(labels) + 2
+    made = Report(make_recipe({"model": "m", "count": 1, "scorers": labels}), num_blocks=blocks, loader="AutoModel")
+    made.importance = {label: Importance([0.0] * blocks) for label in labels}
+    made.plans = {label: PrunePlan(num_blocks=blocks, blocks=[n], pruner="lowest") for n, label in enumerate(labels)}
+    made.sizes = dict.fromkeys(labels, Size(blocks=blocks - 1, parameters=90, bytes=360))
+    made.sizes["original"] = Size(blocks=blocks, parameters=100, bytes=400)
+    made.metrics = {label: list(each) for label, each in metrics.items()}
+    return Compared(model_of(made))
 
 
 def metric(value: float, stderr: float | None = 0.01, name: str = "acc", *, task: str = "t", up: bool = True) -> Metric:
@@ -40,7 +81,7 @@ def perplexity(*losses: float, task: str = "u", name: str = "ppl", words: float 
 
 
 def test_models_stand_in_the_order_of_what_they_retain() -> None:
-    found = Comparison.of(
+    found = compare(
         {
             "original": [accuracy(90), perplexity(3.0, 3.1, 2.9, 3.2)],
             "a": [accuracy(70), perplexity(3.1, 3.2, 3.0, 3.3)],
@@ -49,8 +90,7 @@ def test_models_stand_in_the_order_of_what_they_retain() -> None:
             "d": [accuracy(40), perplexity(3.1, 3.2, 3.0, 3.3)],
         }
     )
-    worst = {label: None if one.worst is None else one.worst.mean for label, one in found.retained.items()}
-    assert worst == {
+    assert found.worst == {
         "a": pytest.approx(0.5),
         "b": pytest.approx((8 - 5.05) / (8 - 3.05)),
         "c": None,  # accuracies were not measured
@@ -60,11 +100,11 @@ def test_models_stand_in_the_order_of_what_they_retain() -> None:
 
 
 def test_without_anything_to_retain_the_order_is_that_of_the_request() -> None:
-    found = Comparison.of({"original": [accuracy(40)], "b": [accuracy(30)], "a": [accuracy(80)]})
+    found = compare({"original": [accuracy(40)], "b": [accuracy(30)], "a": [accuracy(80)]})
     assert found.labels == ["b", "a"]
-    assert found.best_retained == frozenset()
-    assert compared(found)["retained_worst"] == {"b": None, "a": None}
-    assert compared(found)["retained"] == {"b": {"t": None}, "a": {"t": None}}
+    assert found.best_retained == set()
+    assert found.worst == {"b": None, "a": None}
+    assert [one.retained and one.retained.tasks for one in found.model.removals] == [{"t": None}] * 2
 
 
 @pytest.mark.parametrize(
@@ -85,7 +125,7 @@ def test_without_anything_to_retain_the_order_is_that_of_the_request() -> None:
 )
 def test_nobody_is_crowned_within_the_errors(values: dict[str, Any], up: bool, best: str) -> None:
     """Metrics without the values of documents."""
-    found = Comparison.of(
+    found = compare(
         {"original": [metric(0.9, up=up)]} | {label: [metric(*one, up=up)] for label, one in values.items()}
     )
     assert found.best["t", "acc"] == set(best)
@@ -99,7 +139,7 @@ def test_what_is_ten_times_worse_is_never_called_equal() -> None:
         "near": [perplexity(5.3, 5.8)],
         "bad": [perplexity(8.0, 41.7)],
     }
-    found = Comparison.of(models)
+    found = compare(models)
     assert found.best["u", "ppl"] == {"good", "near"}
 
 
@@ -111,12 +151,13 @@ def test_a_model_that_broke_takes_no_marks_from_the_others() -> None:
         "worse": [perplexity(*(loss + 2 + 0.1 * (n % 2) for n, loss in enumerate(losses)))],
         "broken": [perplexity(INF, *losses[1:])],
     }
-    found = Comparison.of(models)
+    found = compare(models)
     assert found.best["u", "ppl"] == {"good"}
     assert found.best_retained == {"good"}
     assert found.labels[-1] == "broken"
-    assert compared(found)["retained"]["broken"]["u"] is None
-    assert compared(found)["retained_worst"]["broken"] == 0.0
+    (broken,) = [one for one in found.model.model_dump(mode="json")["removals"] if one["scorer"] == "broken"]
+    assert broken["retained"]["tasks"]["u"]["mean"] is None
+    assert broken["retained"]["worst"]["mean"] == 0.0
 
 
 def test_one_likelihood_has_one_winner_whatever_the_unit() -> None:
@@ -126,30 +167,30 @@ def test_one_likelihood_has_one_winner_whatever_the_unit() -> None:
         label: [perplexity(*one, name="byte", words=5.0), perplexity(*one, name="word")]
         for label, one in losses.items()
     }
-    found = Comparison.of(models)
+    found = compare(models)
     assert found.best["u", "word"] == found.best["u", "byte"]
 
 
 def test_pairs_show_what_independent_errors_hide() -> None:
     """Two models whose correct documents differ in six."""
     one, other = accuracy(80), accuracy(74)
-    found = Comparison.of({"original": [accuracy(90)], "a": [one], "b": [other]})
+    found = compare({"original": [accuracy(90)], "a": [one], "b": [other]})
     assert found.best["t", "acc"] == {"a"}
     apart = [replace(metric, documents=None) for metric in (accuracy(90), one, other)]
-    unpaired = Comparison.of(dict(zip(("original", "a", "b"), ([m] for m in apart), strict=True)))
+    unpaired = compare(dict(zip(("original", "a", "b"), ([m] for m in apart), strict=True)))
     assert unpaired.best["t", "acc"] == {"a", "b"}
 
 
 def test_notes_say_what_the_numbers_cannot() -> None:
     few, chance = accuracy(18, "few", 20), accuracy(52, "chance")
     bare, lower = metric(0.9, name="f1", task="bare"), metric(3.0, name="ter", task="lower", up=False)
-    found = Comparison.of(
+    found = compare(
         {
             "original": [few, chance, bare, lower, perplexity(3.0, *[3.1] * 30)],
             "a": [accuracy(20, "few", 20), chance, bare, lower, perplexity(2.9, *[3.0] * 30)],
         }
     )
-    assert found.notes == [
+    assert found.model.notes == [
         "few has 20 documents: under 30, only large differences can be detected",
         "chance: nothing can be retained of acc, for the intact model is not 2 standard errors above what chance gives "
         "(0.5)",
@@ -165,11 +206,11 @@ def test_notes_say_what_the_numbers_cannot() -> None:
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0, 0.3)), min_size=2, max_size=6))
 def test_the_best_value_is_always_among_the_best(values: list[tuple[float, float]]) -> None:
     metrics = {str(index): [metric(*one)] for index, one in enumerate(values)}
-    found = Comparison.of({"original": [metric(1.0)], **metrics})
+    found = compare({"original": [metric(1.0)], **metrics})
     top = max(metrics, key=lambda label: metrics[label][0].value)
     assert top in found.best["t", "acc"]
     assert found.labels[0] in found.best_retained
-    shares = [one.worst.mean for label in found.labels if (one := found.retained[label]).worst]
+    shares = [share for label in found.labels if (share := found.worst[label]) is not None]
     assert shares == sorted(shares, reverse=True)
     assert shares == pytest.approx([metrics[label][0].value for label in found.labels])
 
@@ -180,15 +221,19 @@ NAMES = "angular avss block-influence relative-magnitude random depth".split()
 def whole_report(tasks: int) -> Report:
     """A model of 32 blocks, pruned by 6 scorers, 8 blocks each."""
     made = Report(make_recipe({"model": "m", "tasks": ["t"], "limit": 50}), num_blocks=32, loader="AutoModel")
-    made.sizes = {"original": Size(32, 1_000_000_000, 4_000_000_000)}
+    made.sizes = {"original": Size(blocks=32, parameters=1_000_000_000, bytes=4_000_000_000)}
     made.metrics = {"original": [metric(0.8123, 0.0123, task=f"task_number_{t}") for t in range(tasks)]}
     made.footprint = {"original": [Metric("footprint", "latency_ms", 1234.5, 6.5, False)]}
-    made.calibration = {"rows": 1, "tokens": 8}
+    made.calibration = {"source": "text", "rows": 1, "tokens": 8, "fingerprint": "abc"}
     made.baselines = ["random", "depth"]
     for index, label in enumerate(NAMES):
-        blocks = [4 * block + (index if block % 2 else 0) for block in range(8)] if index < 4 else list(range(20, 28))
+        blocks = (
+            [4 * block + (index if block % 2 else 0) for block in range(8)]
+            if index < 4
+            else list(range(16 + index, 24 + index))
+        )
         made.plans[label] = PrunePlan(num_blocks=32, blocks=[block % 32 for block in blocks])
-        made.sizes[label] = Size(24, 770_000_000, 3_080_000_000)
+        made.sizes[label] = Size(blocks=24, parameters=770_000_000, bytes=3_080_000_000)
         made.importance[label] = Importance([float(block) for block in range(32)])
         made.metrics[label] = [
             metric((0.1 + index / 10) / (1 + t / 10), 0.0123, task=f"task_number_{t}") for t in range(tasks)
@@ -204,7 +249,7 @@ def test_the_comparison_fits_the_screen(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     report = whole_report(tasks)
-    Screen().show(report)
+    Screen().show(report.results())
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width
     assert "…" not in out
@@ -227,7 +272,7 @@ def test_a_tie_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
     report = whole_report(1)
     for label in NAMES:
         report.metrics[label] = [metric(0.5, 0.2, task="task_number_0")]
-    Screen().show(report)
+    Screen().show(report.results())
     out = capsys.readouterr().out
     assert "no model is significantly better by what it retains" in out
     assert "importance of 32 blocks" in out
@@ -240,7 +285,7 @@ def test_one_pruned_model_has_its_retention_by_metric(capsys: pytest.CaptureFixt
         for part in (report.plans, report.sizes, report.importance, report.metrics, report.footprint):
             del part[label]
     report.baselines = []
-    Screen().show(report)
+    Screen().show(report.results())
     out = capsys.readouterr().out
     assert "comparison" not in out
     assert "quality (± standard error" in out

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.reports import acc, ppl, report, strict
+from support.published import checked
+from support.reports import acc, model_of, ppl, report, strict
 
 import layerimp
 from layerimp import Recipe
+from layerimp.errors import OutputError
 from layerimp.evaluator import Metric, retention
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
-from layerimp.report import Report, Size
-from layerimp.report.data import why_not_ours, write_json
+from layerimp.report import Report
+from layerimp.report.build import ONE_DRAW
+from layerimp.report.data import read_results, why_not_ours, write_json
+from layerimp.report.results.models import Size
+from layerimp.report.versions import versions as versions_of_libraries
 from layerimp.scorer import Importance
 from layerimp.testing import tiny_model
 
@@ -26,48 +31,59 @@ INF, NAN = math.inf, math.nan
 def written(value: float, stderr: float | None, higher: bool) -> dict[str, Any]:
     """A metric without the values of documents."""
     low, high = (None, None) if stderr is None else (pytest.approx(value + z * stderr, abs=1e-4) for z in (-1.96, 1.96))
+    ends = None if stderr is None else [pytest.approx(value - stderr), pytest.approx(value + stderr)]
     return {
-        "value": value, "stderr": stderr, "low": low, "high": high, "documents": None, "higher_is_better": higher,
+        "value": value, "stderr": stderr, "ends": ends, "low": low, "high": high, "documents": None,
+        "higher_is_better": higher,
     }  # fmt: skip
 
 
 def test_the_document_has_the_promised_shape() -> None:
-    assert strict(report().to_dict()) == {
-        "schema_version": "layerimp.report/2",
-        "model": "dir/tiny",
+    document = checked(json.dumps(report(ratio=0.5).to_dict(), allow_nan=False))
+    (model,) = document.pop("models").values()
+    (removal,) = model.pop("removals")
+    (pruned,) = removal.pop("models")
+    rows = {(row["task"], row["metric"]): row for row in model.pop("rows")}
+    design, versions = document.pop("design"), document.pop("versions")
+    assert document == {
+        "schema_version": "layerimp.results/1",
+        "request": report(ratio=0.5).recipe.model_dump(mode="json"),
+        "cells": {},
+        "failures": [],
+        "left_out": {},
+        "seconds": 0.0,
+        "notes": [ONE_DRAW],
+        "output": "out",
+    }
+    assert versions == [versions_of_libraries()]
+    assert (design["amounts"], design["repeats"], list(design["scorers"])) == ([0.5], 1, ["paper"])
+    assert model == {
+        "label": "tiny",
         "num_blocks": 4,
+        "loader": "AutoModelForCausalLM",
+        "size": {"blocks": 4, "parameters": 1000, "bytes": 4000},
         "calibration": {"source": "text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"},
-        "parameters": {"original": 1000, "pruned": {"paper": 600}},
-        "bytes": {"original": 4000, "pruned": {"paper": 2400}},
-        "scorers": {
+        "metrics": {
+            "sst2": {"acc": written(0.8, 0.01, True)},
+            "wikitext": {"word_perplexity": written(20.0, None, False)},
+        },
+        "footprint": {"bytes": {"value": 4000, "stderr": None}},
+        "targets": {},
+        "scored": {
             "paper": {
-                "scores": [0.1, 0.4, 0.2, 0.3],
+                "steps": [0, 1, 2, 3],
+                "scores": [[0.1, 0.4, 0.2, 0.3]],
+                "means": [{"mean": s, "low": None, "high": None, "count": 1} for s in (0.1, 0.4, 0.2, 0.3)],
+                "tau": None,
+                "cost": None,
                 "columns": {"std": [1.0, 2.0, 3.0, 4.0]},
                 "notes": ["n"],
-                "removed": [2, 0],
-                "checkpoint": "out/checkpoints/paper",
+                "spans": {},
             }
         },
-        "metrics": {
-            "original": {
-                "sst2": {"acc": written(0.8, 0.01, True)},
-                "wikitext": {"word_perplexity": written(20.0, None, False)},
-            },
-            "paper": {
-                "sst2": {"acc": written(0.6, 0.02, True)},
-                "wikitext": {"word_perplexity": written(40.0, None, False)},
-            },
-        },
-        "retention": {"paper": {"sst2": {"acc": pytest.approx(0.75)}, "wikitext": {"word_perplexity": 0.5}}},
-        "retained": {"paper": {"sst2": pytest.approx(0.75), "wikitext": None}},
-        "retained_likelihood": {"paper": None},
-        "retained_accuracy": {"paper": pytest.approx(0.75)},
-        "retained_worst": {"paper": pytest.approx(0.75)},
-        "comparison": {
-            "order": ["paper"],
-            "best": {"sst2": {"acc": []}, "wikitext": {"word_perplexity": []}},
-            "best_retained": [],
-        },
+        "agreements": [],
+        "removables": [],
+        "search": None,
         "notes": [
             "sst2: the evaluator gives no floor of acc, so that what chance gives counts as retained",
             "wikitext: nothing can be retained of word_perplexity, for lower is better, and the evaluator gives no "
@@ -75,9 +91,39 @@ def test_the_document_has_the_promised_shape() -> None:
             "no error is known, so that no winner can be determined: word_perplexity of wikitext",
             "not known document by document, and so compared as if on different ones: acc of sst2",
         ],
-        "footprint": {"original": {"bytes": 4000}, "paper": {"bytes": 2400}},
-        "output": "out",
     }
+    share = {"mean": pytest.approx(0.75), "stderr": pytest.approx(math.hypot(0.02, 0.75 * 0.01) / 0.8)}
+    assert removal == {
+        "pruner": "lowest",
+        "amount": 0.5,
+        "scorer": "paper",
+        "healer": "",
+        "stability": None,
+        "retained": {
+            "tasks": {"sst2": share, "wikitext": None},
+            "likelihood": None,
+            "accuracy": share,
+            "worst": share,
+        },
+    }
+    assert pruned == {
+        "draw": 0,
+        "blocks": [2, 0],
+        "size": {"blocks": 2, "parameters": 600, "bytes": 2400},
+        "metrics": {
+            "sst2": {"acc": written(0.6, 0.02, True)},
+            "wikitext": {"word_perplexity": written(40.0, None, False)},
+        },
+        "footprint": {"bytes": {"value": 2400, "stderr": None}},
+        "healing": None,
+        "targets": {},
+        "checkpoint": "out/checkpoints/paper",
+    }
+    assert list(rows) == [("sst2", "acc"), ("wikitext", "word_perplexity"), ("retained", "accuracy")]
+    entry = rows["wikitext", "word_perplexity"]["entries"]["paper"]
+    assert (entry["retention"]["mean"], entry["retained"], entry["best"]) == (0.5, None, False)
+    assert rows["sst2", "acc"]["counts"] == [2]
+    assert rows["sst2", "acc"]["entries"]["paper"]["retention"]["mean"] == pytest.approx(0.75)
 
 
 def test_baselines_stand_apart_and_what_is_left_out_is_said(tmp_path: Path) -> None:
@@ -86,30 +132,71 @@ def test_baselines_stand_apart_and_what_is_left_out_is_said(tmp_path: Path) -> N
     made.importance["depth"] = Importance([3.0, 2.0, 1.0, 4.0])
     made.plans["depth"] = PrunePlan(num_blocks=4, blocks=[2, 1], scorer="depth")
     made.sizes["depth"], made.metrics["depth"] = made.sizes["paper"], [acc(0.7, 0.01), ppl(30.0)]
-    document = strict(made.to_dict())
-    assert set(document["scorers"]) == {"paper"}
-    assert document["baselines"]["depth"]["removed"] == [2, 1]
-    assert document["baselines"]["depth"]["checkpoint"] is None
-    assert document["left_out"] == {"picky": "no such model"}
-    assert set(document["metrics"]) == {"original", "paper", "depth"}
-    assert document["comparison"]["order"] == ["depth", "paper"]
+    results = made.results()
+    assert (results.design.added, results.left_out) == (["depth"], {"picky": "no such model"})
+    model = model_of(made)
+    assert list(model.scored) == ["paper", "depth"]
+    assert {one.label: one.models[0].checkpoint for one in model.removals} == {
+        "paper": "out/checkpoints/paper",
+        "depth": None,
+    }
+    assert model.order == ["depth", "paper"]
     made.write(tmp_path)
     files = {path.stem: json.loads(path.read_text()) for path in tmp_path.iterdir()}
-    for name, key in (("scores", "scorers"), ("plan", "plans")):
-        assert (set(files[name][key]), set(files[name]["baselines"])) == ({"paper"}, {"depth"})
-    assert set(files["scores"]["baselines"]["depth"]) == {"scores", "columns", "notes"}
-    assert files["metrics"]["comparison"] == document["comparison"]
+    assert (set(files["plan"]["plans"]), set(files["plan"]["baselines"])) == ({"paper"}, {"depth"})
+    assert files["results"] == strict(made.movable().model_dump(mode="json"))
 
 
-def test_parts_that_were_not_made_are_absent() -> None:
+def test_parts_that_were_not_made_are_empty() -> None:
     bare = Report(make_recipe({"model": "m"}), num_blocks=4, loader="AutoModel")
-    assert set(bare.to_dict()) == {"schema_version", "model", "num_blocks", "output"}
+    model = model_of(bare)
+    assert model.size is None
+    assert not any((model.metrics, model.footprint, model.scored, model.removals, model.rows, model.notes))
     bare.importance = {"avss": Importance([1.0, 2.0], spans={2: [0.5]})}
-    assert strict(bare.to_dict()["scorers"]) == {
-        "avss": {"scores": [1.0, 2.0], "columns": {}, "notes": [], "spans": {"2": [0.5]}}
-    }
+    scored = model_of(bare).scored["avss"]
+    assert (scored.steps, scored.scores, scored.columns, scored.notes) == ([0, 1], [[1.0, 2.0]], {}, [])
+    assert scored.spans == {"2": [0.5]}
     bare.plans = {"avss": PrunePlan(num_blocks=4, blocks=[1])}
-    assert bare.to_dict()["scorers"]["avss"]["checkpoint"] is None
+    (removal,) = model_of(bare).removals
+    assert (removal.amount, removal.models[0].size, removal.models[0].checkpoint) == ("plan", None, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "amount"),
+    [
+        ({"count": 2}, 2),
+        ({"ratio": 0.25}, 0.25),
+        ({"targets": {"bytes": "6GB", "latency": 0.7}}, "bytes=6GB, latency=0.7"),
+        ({"keep": 0.95}, "keep=0.95"),
+        ({"blocks": [3, "0/1"]}, "blocks=3,0/1"),
+        ({"count": 3, "blocks": [3]}, 3),
+        ({}, "plan"),
+    ],
+    ids=str,
+)
+def test_an_amount_is_what_was_asked(asked: dict[str, Any], amount: Any) -> None:
+    (removal,) = model_of(report(**asked)).removals
+    assert removal.amount == amount
+    assert type(removal.amount) is type(amount)
+
+
+def test_a_folder_is_read_where_it_lies(tmp_path: Path) -> None:
+    made = report(count=2)
+    made.write(tmp_path)
+    (model,) = json.loads((tmp_path / "results.json").read_text())["models"].values()
+    assert model["removals"][0]["models"][0]["checkpoint"] == "checkpoints/paper"
+    again = read_results(tmp_path)
+    assert again.output == str(tmp_path)
+    (model,) = again.models.values()
+    assert model.removals[0].models[0].checkpoint == str(tmp_path / "checkpoints" / "paper")
+    assert model.rows == model_of(made).rows
+    for broken in ("", "{}", '{"schema_version": "layerimp.results/0"}'):
+        (tmp_path / "results.json").write_text(broken)
+        with pytest.raises(OutputError, match="results of this version"):
+            read_results(tmp_path)
+    (tmp_path / "results.json").unlink()
+    with pytest.raises(OutputError, match="cannot read"):
+        read_results(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -133,14 +220,18 @@ def test_retention(make: Any, before: float, after: float, expected: float | Non
     assert retention(make(before), make(after)) == (None if expected is None else pytest.approx(expected))
     made = report()
     made.metrics = {"original": [make(before)], "paper": [make(after)]}
-    (found,) = [share for task in strict(made.to_dict())["retention"]["paper"].values() for share in task.values()]
+    (row,) = [row for row in model_of(made).rows if row.original]
+    found = row.entries["paper"].retention and row.entries["paper"].retention.mean
     assert found == (None if expected is None else pytest.approx(expected))
 
 
 def test_only_what_both_measured_has_retention() -> None:
     made = report()
     made.metrics = {"original": [acc(0.5), acc(0.5, task="a")], "paper": [acc(0.5), acc(0.5, task="b")]}
-    assert made.to_dict()["retention"] == {"paper": {"sst2": {"acc": 1.0}}}
+    (row,) = [row for row in model_of(made).rows if row.original]
+    kept = row.entries["paper"].retention
+    assert kept
+    assert (row.task, kept.mean) == ("sst2", 1.0)
 
 
 @pytest.mark.parametrize(("before", "after"), [(INF, 5.0), (INF, INF), (NAN, 5.0), (5.0, NAN), (5.0, INF)])
@@ -149,17 +240,21 @@ def test_json_has_no_infinity(tmp_path: Path, make: Any, before: float, after: f
     made = report()
     made.metrics = {"original": [make(before)], "paper": [make(after)]}
     made.footprint = {"original": [Metric("model", "seconds", INF)]}
-    document = strict(made.to_dict())
-    (value,) = [metric["value"] for task in document["metrics"]["paper"].values() for metric in task.values()]
+    (model,) = strict(made.to_dict())["models"].values()
+    metrics = model["removals"][0]["models"][0]["metrics"]
+    (value,) = [metric["value"] for task in metrics.values() for metric in task.values()]
     assert value == (after if math.isfinite(after) else None)
-    assert document["footprint"]["original"]["seconds"] is None
+    assert model["footprint"]["seconds"]["value"] is None
     made.write(tmp_path)
+    (again,) = read_results(tmp_path).models.values()
+    assert math.isnan(again.footprint["seconds"].value)
 
 
 def test_an_infinite_error_is_null() -> None:
     made = report()
     made.metrics["paper"] = [acc(0.5, NAN)]
-    assert strict(made.to_dict())["metrics"]["paper"]["sst2"]["acc"]["stderr"] is None
+    (model,) = strict(made.to_dict())["models"].values()
+    assert model["removals"][0]["models"][0]["metrics"]["sst2"]["acc"]["stderr"] is None
 
 
 def test_each_file_has_its_schema_version(tmp_path: Path) -> None:
@@ -168,19 +263,17 @@ def test_each_file_has_its_schema_version(tmp_path: Path) -> None:
     files = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
     assert {name: content["schema_version"] for name, content in files.items()} == {
         "recipe.json": "layerimp.recipe/1",
-        "scores.json": "layerimp.scores/1",
+        "results.json": "layerimp.results/1",
         "plan.json": "layerimp.plans/2",
-        "metrics.json": "layerimp.metrics/2",
     }
     assert make_recipe(files["recipe.json"]) == made.recipe
     assert PrunePlan(**files["plan.json"]["plans"]["paper"]) == made.plans["paper"]
-    assert set(files["scores.json"]["scorers"]["paper"]) == {"scores", "columns", "notes"}
-    assert files["metrics.json"]["retention"]["paper"]["wikitext"] == {"word_perplexity": 0.5}
+    assert checked(json.dumps(files["results.json"])) == strict(made.movable().model_dump(mode="json"))
 
 
 def test_only_parts_that_there_are_become_files(tmp_path: Path) -> None:
     Report(make_recipe({"model": "m"}), num_blocks=4, loader="AutoModel").write(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"recipe.json", "results.json"}
     report().write(tmp_path)
     assert why_not_ours(tmp_path) is None
     (tmp_path / "thesis.tex").write_text("years of work")
@@ -208,8 +301,12 @@ def test_written_json_refuses_what_json_lacks(tmp_path: Path) -> None:
 
 def test_sizes() -> None:
     gone = report().removed("paper")
-    assert gone == Size(2, 400, 1600)
-    assert gone.share_of(Size(4, 1000, 4000)) == {"blocks": 0.5, "parameters": 0.4, "bytes": 0.4}
+    assert gone == Size(blocks=2, parameters=400, bytes=1600)
+    assert gone.share_of(Size(blocks=4, parameters=1000, bytes=4000)) == {
+        "blocks": 0.5,
+        "parameters": 0.4,
+        "bytes": 0.4,
+    }
 
 
 def test_what_a_person_sees_of_a_result_is_short(model_dir: Path, calibration_file: Path) -> None:

@@ -1,4 +1,4 @@
-"""A report and the findings of a grid are tables in a notebook, with the numbers of their documents."""
+"""A report and the results of a grid are tables in a notebook, with the numbers of their documents."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 from support.grids import Arithmetic, drive
+from support.reports import model_of
 
 from layerimp import Importance, PrunePlan
-from layerimp.bench.findings import find
+from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.evaluator import Metric
 from layerimp.recipe import make_recipe
-from layerimp.report.data import Report, Size
+from layerimp.report.data import Report
+from layerimp.report.document import Results
 from layerimp.report.healing import Healing
-from layerimp.report.results import Findings
+from layerimp.report.results.models import Size
 from layerimp.report.tables import removables, summaries
 
 
@@ -44,7 +46,8 @@ def plan(*blocks: int) -> PrunePlan:
 def pruned() -> Report:
     return report(
         plans={"avss": plan(2, 3), "gbis": plan(5, 1)},
-        sizes={"original": Size(6, 1000, 4000)} | dict.fromkeys(("avss", "gbis", "avss+linear"), Size(4, 800, 3200)),
+        sizes={"original": Size(blocks=6, parameters=1000, bytes=4000)}
+        | dict.fromkeys(("avss", "gbis", "avss+linear"), Size(blocks=4, parameters=800, bytes=3200)),
         healed={"avss+linear": Healing("avss", "linear", [], {"intact": 1.0}, {}, 0.5)},
         metrics={
             "original": measured(190),
@@ -59,12 +62,14 @@ def pruned() -> Report:
 def test_a_run_has_a_row_for_each_model() -> None:
     made = pruned()
     frame = made.to_pandas().set_index("model")
-    kept = made.comparison()
-    assert list(frame.index) == ["original", *kept.labels]
+    model = model_of(made)
+    assert list(frame.index) == ["original", *model.order]
     assert frame["removed"].to_dict() == {"original": "", "avss": "2-3", "gbis": "1, 5", "avss+linear": "2-3"}
     assert frame["parameters"].to_dict() == {"original": 1000, "avss": 800, "gbis": 800, "avss+linear": 800}
-    for label in kept.labels:
-        assert frame["retained"][label] == kept.retained[label].worst.mean  # type: ignore[union-attr]
+    for removal in model.removals:
+        assert removal.retained
+        assert removal.retained.worst
+        assert frame["retained"][removal.label] == removal.retained.worst.mean
     assert frame["mood acc"]["gbis"] == 0.9
     assert frame["mood acc stderr"]["gbis"] == 0.02
     assert frame["latency_ms"]["gbis"] == 15.0
@@ -88,37 +93,37 @@ def test_an_intact_model_has_its_metrics() -> None:
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Results:
     directory: Path = tmp_path_factory.mktemp("grid")
     layout, _ = drive(directory, Arithmetic(), repeats=2, counts=[1, 2], ratios=[], healers=["rescale"])
     with Store(directory) as store:
-        return find(layout, store.records())
+        return grid_results(layout, store.records())
 
 
-def test_findings_have_a_row_for_each_metric_of_each_contender(grid: Findings) -> None:
+def test_results_have_a_row_for_each_metric_of_each_contender(grid: Results) -> None:
     frame = grid.to_pandas()
     rows = [(row, entry) for row in grid.models["one"].rows for entry in row.entries.values()]
     assert frame["mean"].tolist() == [entry.value.mean for _, entry in rows]
     assert frame["task"].tolist() == [row.task for row, _ in rows]
     assert set(frame["healer"]) == {"", "rescale"}
-    one = frame.query("task == 'mood' and scorer == 'avss' and healer == '' and ratio == 1").iloc[0]
+    one = frame.query("task == 'mood' and scorer == 'avss' and healer == '' and amount == 1").iloc[0]
     assert (one["model"], one["metric"], one["original"], one["n"]) == ("one", "acc", 0.9, 2)
 
 
-def test_findings_show_the_tables_that_stand_first(grid: Findings) -> None:
+def test_results_show_the_tables_that_stand_first(grid: Results) -> None:
     html = grid._repr_html_()
     told = words(html)
     for table in (*summaries(grid), *removables(grid)):
         assert table.title in told
         for row in table.rows:
             assert " ".join(cell.text for cell in row) in told
-    best = {cell.text for table in summaries(grid) for row in table.rows for cell in row if cell.rank == 1}
+    best = {cell.text for table in summaries(grid) for row in table.rows for cell in row if cell.best}
     assert {text for text in best if f"<b>{text}</b>" not in html} == set()
-    assert repr(grid).startswith("Findings(one; avss, avss+rescale, ")
+    assert repr(grid).startswith("Results(one; avss, avss+rescale, ")
 
 
-def test_findings_of_nothing_say_so(grid: Findings) -> None:
-    empty = Findings(grid.design, {}, {"open": 3}, [], 0.0)
-    assert "<p>Findings(nothing yet; " in empty._repr_html_()
+def test_results_of_nothing_say_so(grid: Results) -> None:
+    empty = grid.model_copy(update={"models": {}, "cells": {"open": 3}})
+    assert "<p>Results(nothing yet; " in empty._repr_html_()
     assert "3 cells open" in empty._repr_html_()
     assert empty.to_pandas().empty

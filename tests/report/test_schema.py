@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 from jsonschema import ValidationError
 from support.mood import Run
 from support.published import checked
 
-from layerimp.report import documents
 from layerimp.report.schema import DOCUMENTS
 
 
@@ -22,9 +20,11 @@ def test_a_run_says_everything(layerimp_command: Run, scoring: list[object], tas
     )
     assert code == 0, err
     document = checked(out)
-    everything = get_type_hints(documents.Report).keys() - {"left_out", "failed", "targets", "search"}  # nothing was
-    assert document.keys() == everything
-    assert document["scorers"]["angular"]["spans"].keys() == {"2"}
+    assert document.keys() == DOCUMENTS["layerimp.results/1"].model_fields.keys()
+    (model,) = document["models"].values()
+    empty = {"targets", "removables", "search"}  # these were not asked for
+    assert all(bool(value) is (name not in empty) for name, value in model.items())
+    assert model["scored"]["angular"]["spans"].keys() == {"2"}
 
 
 def test_a_grid_says_everything(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
@@ -32,9 +32,10 @@ def test_a_grid_says_everything(layerimp_command: Run, scoring: list[object], ta
     code, out, err = layerimp_command("bench", *scoring, "--scorer", "avss", *asked, "--json")
     assert code == 0, err
     document = checked(out)
-    assert document.keys() == get_type_hints(DOCUMENTS["layerimp.findings/2"]).keys()
+    assert document.keys() == DOCUMENTS["layerimp.results/1"].model_fields.keys()
     (model,) = document["models"].values()
-    assert all(model[part] for part in ("size", "scorers", "tau", "removed", "retained", "rows"))
+    assert all(model[part] for part in ("size", "metrics", "scored", "agreements", "removals", "rows"))
+    assert all(one["retained"] and one["models"] for one in model["removals"])
 
 
 def test_what_is_not_documented_is_found() -> None:

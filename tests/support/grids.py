@@ -11,8 +11,8 @@ from typing import Any
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.bench.executors.base import Assignment, WorkerError
-from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
+from layerimp.bench.results import grid_results
 from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import Store
 from layerimp.bench.work_queue import Tally
@@ -20,8 +20,8 @@ from layerimp.evaluation.packing import packed
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import Permissions, validated
-from layerimp.report.findings import Row
-from layerimp.report.results import Findings
+from layerimp.report.document import Results
+from layerimp.report.results.rows import Row
 
 BLOCKS = 8
 SCORERS = {"avss": False, "gbis": False, "random": True, "depth": True, "block-influence": False}
@@ -164,18 +164,18 @@ def drive(directory: Path, executor: Arithmetic, *, retry: bool = False, **chang
     return made_layout, watching
 
 
-def findings(directory: Path, what: Callable[[Cell], Result] = computed, **changes: Any) -> Findings:
+def findings(directory: Path, what: Callable[[Cell], Result] = computed, **changes: Any) -> Results:
     """Run a grid in a directory; what is found in it."""
     drive(directory, Arithmetic(what=what), **changes)
     with Store(directory, write=False) as store:
         layout = store.layout()
         assert layout
-        return find(Layout.model_validate(layout), store.records())
+        return grid_results(Layout.model_validate(layout), store.records())
 
 
-def row(found: Findings, task: str, ratio: float = RATIO) -> Row:
+def row(found: Results, task: str, ratio: float = RATIO) -> Row:
     """The row of a task."""
-    (one,) = [each for each in found.models["one"].rows if (each.task, each.ratio) == (task, ratio)]
+    (one,) = [each for each in found.models["one"].rows if (each.task, each.amount) == (task, ratio)]
     return one
 
 

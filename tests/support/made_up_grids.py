@@ -1,4 +1,4 @@
-"""Findings of made-up grids, and the content of their pages."""
+"""Results of made-up grids, and the content of their pages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import Cell
-from layerimp.bench.findings import find
 from layerimp.bench.grid import Grid
+from layerimp.bench.results import grid_results
 from layerimp.bench.store import Record
 from layerimp.evaluation.packing import packed
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pipeline.resolve import resolve
 from layerimp.recipe import ComponentSpec
-from layerimp.report.results import Findings
+from layerimp.report.document import Results
 
 BASELINES = ("random", "depth", "block-influence")
 
@@ -109,8 +109,8 @@ def found_of(
     fails: str = "",
     only: Sequence[str] = ("scoring", "planning", "evaluation", "costing"),
     **grid: Any,
-) -> Findings:
-    """Findings of made-up results: cells whose name contains `fails` fail, and cells other than `only` stay open."""
+) -> Results:
+    """Results of made-up results: cells whose name contains `fails` fail, and cells other than `only` stay open."""
     layout = layout_of(models, scorers, tasks, pruners, **{"counts": (1,), "ratios": (0.25, 0.5), "repeats": 4, **grid})
     world, records = World(num_blocks, infinite), dict[str, Record]()
     while True:
@@ -118,7 +118,7 @@ def found_of(
         cells = {key: cell for model in layout.models for key, cell in layout.cells(results.get, model).items()}
         fresh = {key: cell for key, cell in cells.items() if key not in records and cell.kind in only}
         if not fresh:
-            return find(layout, records)
+            return grid_results(layout, records)
         for key, cell in fresh.items():
             failed = fails and fails in str(cell)
             error = "<script>alert('reason')</script> out of memory" if failed else ""

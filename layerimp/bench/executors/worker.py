@@ -32,7 +32,7 @@ from layerimp.pruner import Budget, Pruner, Scoring
 from layerimp.recipe import ComponentSpec
 from layerimp.registry.attribution import attributing, create
 from layerimp.report import conversion
-from layerimp.report.data import Size
+from layerimp.report.results.models import Size
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import Filled, fill, finished, measure
 from layerimp.scoring.selection import Selection
@@ -205,7 +205,7 @@ class Worker:
         removal = prepare(stack, content["blocks"])
         if text is None:
             with removal.applied():
-                yield stack, {"size": asdict(Size.of(stack))}
+                yield stack, {"size": Size.of(stack).model_dump()}
             return
         healer = configured(content["healing"]["healer"], content["healing"]["options"])
         pruned = find_blocks(removal.beside())
@@ -214,7 +214,7 @@ class Worker:
                 stack, pruned, content["blocks"], text, healer, further=further or (), unfinished=unfinished
             )
             done = conversion.repaired(found.repairs, found.loss, found.accuracy, found.recovered)
-            yield pruned, {"size": asdict(Size.of(pruned)), "healing": done}
+            yield pruned, {"size": Size.of(pruned).model_dump(), "healing": done.model_dump(mode="json")}
 
     def _prepared(self, assignment: Assignment, measure: Measure) -> dict[str, Evaluator]:
         name = f"{measure.evaluator} {measure.tag}"

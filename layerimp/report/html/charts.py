@@ -12,9 +12,10 @@ import numpy as np
 from scipy.stats import rankdata
 
 from layerimp.report.cuts import ranges, whole
-from layerimp.report.findings import ModelFindings, Pruned
+from layerimp.report.results.comparison import ModelResults
+from layerimp.report.results.measures import Interval
+from layerimp.report.results.models import Amount, PrunedModel
 from layerimp.report.statistics.removable import LEVELS
-from layerimp.report.statistics.intervals import Interval
 from layerimp.report.tables import named, plus_minus, removable_at
 from layerimp.steps import named as steps_named
 from layerimp.steps import removed_by, sublayers_of
@@ -74,7 +75,7 @@ class Charts:
         model: The results for the model.
     """
 
-    model: ModelFindings
+    model: ModelResults
 
     @cached_property
     def pruners(self) -> list[str]:
@@ -85,7 +86,7 @@ class Charts:
         """Return the label of a pruner where there are several; else empty."""
         return pruner if len(self.pruners) > 1 else ""
 
-    def _amounts(self, pruner: str) -> dict[float, int]:
+    def _amounts(self, pruner: str) -> dict[Amount, int]:
         """Return how many blocks go at each amount, in order."""
         counts = {r: len(models[0].blocks) for (p, r, _), models in self.model.pruned.items() if p == pruner}
         return dict(sorted(counts.items(), key=lambda item: item[1]))
@@ -113,21 +114,18 @@ class Charts:
     @cached_property
     def importance(self) -> Chart:
         """The ranks that each scorer gives to the blocks, and to the seams between them where those were scored."""
-        rows = {}
+        rows, steps = {}, self.model.steps
         for scorer, scored in self.model.scored.items():
-            count = max(len(scored.steps) - 1, 1)
-            ranks = np.mean([(rankdata(scores) - 1) / count for scores in scored.scores], axis=0)
+            ranks = np.mean([(rankdata(scores) - 1) / max(len(steps) - 1, 1) for scores in scored.on(steps)], axis=0)
+            means = dict(zip(scored.steps, scored.means, strict=True))
             rows[scorer] = [
                 Cell(
                     share=float(rank),
-                    title=f"{scorer}, {steps_named([step])}: score {plus_minus(score)}, rank {rank:.2f}, {often}",
+                    title=f"{scorer}, {steps_named([step])}: score {plus_minus(means[step])}, rank {rank:.2f}, {often}",
                     marked=share >= 0.5,
                 )
-                for step, score, rank, (share, often) in zip(
-                    scored.steps, scored.means, ranks, self._removals(scorer), strict=True
-                )
+                for step, rank, (share, often) in zip(steps, ranks, self._removals(scorer), strict=True)
             ]
-        steps = next(iter(self.model.scored.values())).steps
         return Chart([str(step) if isinstance(step, int) else "" for step in steps], rows)
 
     @cached_property
@@ -136,7 +134,7 @@ class Charts:
         return len(self.importance.columns) - self.model.num_blocks
 
     @cached_property
-    def _middles(self) -> dict[str, float]:
+    def _middles(self) -> dict[str, Amount]:
         """By scorer, the middle one of the amounts at which its choice by the first pruner is known."""
         middles = {}
         for pruner in self.pruners[:1]:
@@ -153,11 +151,11 @@ class Charts:
 
     def _removals(self, scorer: str) -> Iterable[tuple[float, str]]:
         """Yield for each step the share of the repeats in which nothing is left of it, as a number and in words."""
-        models: Sequence[Pruned] = ()
+        models: Sequence[PrunedModel] = ()
         if scorer in self._middles:
             models = self.model.pruned[self.pruners[0], self._middles[scorer], scorer]
         removed = [removed_by(model.blocks) for model in models]
-        for step in self.model.scored[scorer].steps:
+        for step in self.model.steps:
             share = sum(each.issuperset(sublayers_of(step)) for each in removed) / max(len(removed), 1)
             once = "removed" if share else "kept"
             yield share, f"removed in {share:.0%} of repeats" if self.model.repeated else once
@@ -212,7 +210,7 @@ class Charts:
             for amount, count in self._amounts(pruner).items()
         ]
 
-    def _removed_at(self, pruner: str, amount: float, count: int) -> Chart:
+    def _removed_at(self, pruner: str, amount: Amount, count: int) -> Chart:
         blocks = range(self.model.num_blocks)
         rows, under = {}, {}
         for scorer in self.model.scored:
@@ -235,7 +233,7 @@ class Charts:
         return not all(whole(model.blocks) for models in self.model.pruned.values() for model in models)
 
 
-def removed_always(models: Sequence[Pruned]) -> str:
+def removed_always(models: Sequence[PrunedModel]) -> str:
     """Return what goes, if all repeats remove the same; else empty."""
     return ranges(models[0].blocks) if len({removed_by(model.blocks) for model in models}) == 1 else ""
 

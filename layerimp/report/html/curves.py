@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerimp.defaults import RANDOM
-from layerimp.report.findings import contenders
-from layerimp.report.statistics.intervals import Interval
+from layerimp.report.contenders import contenders
+from layerimp.report.results.measures import Interval
 
 # Colours that stand for CSS variables until the picture is written.
 INK, MUTED, LINE, PAPER, ACCENT = (f"#0a0b0{n}" for n in range(1, 6))
@@ -129,7 +129,10 @@ def _shifts(labels: Sequence[str], counts: Sequence[int]) -> dict[str, float]:
 
 def _curve(axes: Axes, label: str, line: Mapping[int, Interval], look: Look, shift: float) -> None:
     """Draw a line with its intervals: those of chance as a pale band behind all, others as thin bars."""
-    x, values = [0.0, *(count + shift for count in line)], [Interval(1.0, 1.0, 1.0, 1), *line.values()]
+    x, values = (
+        [0.0, *(count + shift for count in line)],
+        [Interval(mean=1.0, low=1.0, high=1.0, count=1), *line.values()],
+    )
     y = [value.mean for value in values]
     low, high = ([math.nan if end is None else end for end in ends] for ends in zip(*map(_ends, values), strict=True))
     size, weight, height = (4.5, 1.0, 2.0) if look.behind else (6.0, 1.8, 3.0)

@@ -15,16 +15,15 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from layerimp._paths import write_whole
 from layerimp.errors import OutputError
 from layerimp.report.data import PAGE
+from layerimp.report.document import Results
 from layerimp.report.folders import last_part, without_folders
 from layerimp.report.formats import as_csv
 from layerimp.report.html.curves import curves, drawn, looks, sample
 from layerimp.report.html.view import Lead, View, question, subject
-from layerimp.report.json_export import as_document
-from layerimp.report.results import Findings
 from layerimp.report.tables import amounts, number, percent
 
 
-def page(results: Findings, *, command: str = "bench", data: Mapping[str, Any] | None = None) -> str:
+def page(results: Results, *, command: str = "bench", data: Mapping[str, Any] | None = None) -> str:
     """The report as one HTML document.
 
     Args:
@@ -40,7 +39,7 @@ def page(results: Findings, *, command: str = "bench", data: Mapping[str, Any] |
     }
     downloads = {
         f"{command}.csv": _data_uri("text/csv", as_csv(results).encode()),
-        f"{command}.json": _data_uri("application/json", json.dumps(data or as_document(results)).encode()),
+        f"{command}.json": _data_uri("application/json", json.dumps(data or results.model_dump(mode="json")).encode()),
     }
     return (
         _environment()

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from layerimp.defaults import RANDOM
-from layerimp.report.findings import Contender, Entry, ModelFindings, Row
+from layerimp.pruner import counted
+from layerimp.report.contenders import Contender
+from layerimp.report.document import Results
 from layerimp.report.html.charts import MINUS, Cell, Chart, Charts, removed_always, signed
 from layerimp.report.html.curves import Lines, Look
-from layerimp.report.results import Findings
-from layerimp.report.statistics.intervals import Difference, Interval, interval, times_stderr
+from layerimp.report.results.comparison import ModelResults
+from layerimp.report.results.measures import Difference, Interval
+from layerimp.report.results.rows import Entry, Row
+from layerimp.report.statistics.intervals import interval, times_stderr
 from layerimp.report.tables import PaperTable, both_shares, measured_on, named, number, paper_tables, percent
+from layerimp.report.tables import place as place_of
 
 _MOST = 700.0  # of which floating point has an exponential
 
@@ -35,7 +40,7 @@ class Line:
         contender: The scorer, and the healer if there is one.
         value: The mean of the metric, with its interval over the repeats; of what is retained over the documents, where
             the repeats do not differ.
-        marked: Whether it is significantly better than all others.
+        marked: Whether no other beats it.
         random: The label of random, healed alike, which is the least to be beaten; None without it.
         baseline: The label of the best baseline, healed alike; None without one.
         to_random: The difference to random; None without it, and for random itself.
@@ -147,7 +152,7 @@ class Lead:
         below = {rival: amounts_of(rival, "worse") for rival in rivals}
         unknown = all("unknown" in each.values() and not {"better", "equal"} & set(each.values()) for each in verdicts)
         behind = all(line.baseline in place.leaders for place, line in zip(places, firsts, strict=True))
-        clear = [place.amount for place, line in zip(places, firsts, strict=True) if line.marked]
+        clear = [place.amount for place, line in zip(places, firsts, strict=True) if place.row.best == [line.label]]
         return cls(amounts, above, below, clear, behind, unknown)
 
 
@@ -162,8 +167,8 @@ class View:
         looks: How the contenders are drawn.
     """
 
-    results: Findings
-    model: ModelFindings
+    results: Results
+    model: ModelResults
     name: str
     looks: Mapping[str, Look]
 
@@ -207,24 +212,27 @@ class View:
     def _place(self, row: Row) -> Place:
         entries = sorted(row.entries.values(), key=lambda entry: entry.value.mean, reverse=row.higher_is_better)
         lines = [self._line(row, entry) for entry in entries]
-        amount = named(row.ratio).replace(" ", "\N{NO-BREAK SPACE}")
+        amount, rows = named(row.amount), [each for each in self.model.rows if place_of(each) == place_of(row)]
+        if len({tuple(each.counts) for each in rows}) > 1:  # only models without equally many blocks are compared
+            amount += f" ({counted(row.counts[-1])})"
+        amount = amount.replace(" ", "\N{NO-BREAK SPACE}")
         return Place(row, amount, *both_shares(row), self.charts.of_pruner(row.pruner), lines)
 
     def _line(self, row: Row, entry: Entry) -> Line:
         contender = entry.contender
         chance = Contender(RANDOM, contender.healer).label
         unhealed = row.entries.get(contender.scorer)
-        healed = self.model.healed.get((row.pruner, row.ratio, contender), ())
-        shares = [share for model in healed if model.healing and (share := model.healing["recovered"]) is not None]
+        healed = self.model.healed.get((row.pruner, row.amount, contender), ())
+        shares = [share for model in healed if model.healing and (share := model.healing.recovered) is not None]
         return Line(
             contender=contender,
             value=_with_error(entry) if row.original is None else entry.value,
-            marked=entry.rank == 1,
+            marked=entry.best,
             random=chance if chance in row.entries else None,
             baseline=row.baselines.get(contender.healer),
             to_random=_contrast(entry.to_random, row),
             to_baseline=_contrast(entry.to_baseline, row),
-            removed=removed_always(self.model.pruned.get((row.pruner, row.ratio, contender.scorer), ())),
+            removed=removed_always(self.model.pruned.get((row.pruner, row.amount, contender.scorer), ())),
             before=None if unhealed is None else unhealed.value.mean,
             gain=_contrast(entry.to_unhealed, row),
             recovered=interval(shares) if shares else None,
@@ -274,7 +282,7 @@ class View:
     def quality(self) -> list[tuple[PaperTable, str]]:
         """The paper's tables without the model's name, and what was removed where all rows say the same."""
         tables = []
-        for table in paper_tables(replace(self.results, models={"": self.model})):
+        for table in paper_tables(self.results.model_copy(update={"models": {"": self.model}})):
             removed = {row[-1].text for row in table.rows}
             end = -1 if len(removed) == 1 else None
             head = [*table.head[:1], *table.head[2:end]]
@@ -283,7 +291,7 @@ class View:
         return tables
 
 
-def question(results: Findings) -> str:
+def question(results: Results) -> str:
     """Return what was asked: `how many` blocks may go, what models are `worth`, `which scorer`, or `which blocks`."""
     if any(model.answer for model in results.models.values()):
         return "how many"
@@ -292,7 +300,7 @@ def question(results: Findings) -> str:
     return "worth" if subject(results) else "which scorer"
 
 
-def subject(results: Findings) -> str:
+def subject(results: Results) -> str:
     """Return the only scorer that was asked for; empty if several are compared."""
     scorers = list(results.design.scorers)
     asked = [scorer for scorer in scorers if scorer not in results.design.baselines] or scorers
@@ -305,7 +313,7 @@ def _with_error(entry: Entry) -> Interval:
     if ends is None or (value.low is not None and value.high is not None and value.low < value.high):
         return value
     low, high = (value.mean + times_stderr(None) * (end - value.mean) for end in ends)
-    return Interval(value.mean, low, high, value.count)
+    return Interval(mean=value.mean, low=low, high=high, count=value.count)
 
 
 def _verdict(contrast: Contrast | None) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+
+from layerimp.report.results.models import Stability
 
 
 def jaccard(one: AbstractSet[object], other: AbstractSet[object]) -> float:
@@ -16,25 +17,13 @@ def jaccard(one: AbstractSet[object], other: AbstractSet[object]) -> float:
     return len(one & other) / len(one | other) if one | other else 1.0
 
 
-@dataclass(frozen=True)
-class Stability:
-    """How much the removed sets of the repeats agree.
-
-    Attributes:
-        jaccard: The mean Jaccard index over all pairs of repeats.
-        same: The share of pairs that are equal: the probability that another draw of text removes the same blocks.
-    """
-
-    jaccard: float
-    same: float
-
-    @classmethod
-    def of(cls, sets: Sequence[AbstractSet[object]]) -> Stability | None:
-        """Return the stability of the sets of several repeats; None for a single repeat."""
-        pairs = list(combinations(sets, 2))
-        if not pairs:
-            return None
-        return cls(sum(jaccard(*pair) for pair in pairs) / len(pairs), sum(a == b for a, b in pairs) / len(pairs))
+def stability(sets: Sequence[AbstractSet[object]]) -> Stability | None:
+    """Return the stability of the removed sets of several repeats; None for a single repeat."""
+    pairs = list(combinations(sets, 2))
+    if not pairs:
+        return None
+    index = sum(jaccard(*pair) for pair in pairs) / len(pairs)
+    return Stability(jaccard=index, same=sum(a == b for a, b in pairs) / len(pairs))
 
 
 def tau(one: Sequence[float], other: Sequence[float]) -> float | None:

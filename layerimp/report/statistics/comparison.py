@@ -1,15 +1,12 @@
-"""The comparison of pruned models: what each retains, which are best, and notes for a reader."""
+"""How models are compared: by which metric, which values are far off, and notes for a reader."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
-from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric
-from layerimp.report.statistics.paired_bootstrap import Estimate, difference, unbeaten
+from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.report.statistics.retained import FEW, Key, Retained, counting, summed_up, why_nothing
 
 FAR = 10.0
@@ -17,80 +14,57 @@ FAR = 10.0
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A comparison of pruned models.
+class Kept:
+    """What one pruned model retains, beside the intact one.
 
     Attributes:
-        labels: The models, from the one that retains most to the one that retains least.
         counting: By task, the intact model's metric by which the task counts.
-        retained: By label, what the model retains.
-        best: By task and metric, the labels that no other model beats: the best, and those that do not differ from it
-            significantly. Empty if errors are not known, or if there is nothing to compare.
-        best_retained: The same for the lower of the two means that each model retains.
+        retained: What the model retains.
         notes: Notes for a reader of the numbers.
     """
 
-    labels: Sequence[str]
     counting: Mapping[str, Metric]
-    retained: Mapping[str, Retained]
-    best: Mapping[Key, frozenset[str]]
-    best_retained: frozenset[str]
+    retained: Retained
     notes: Sequence[str]
 
-    def counts(self, metric: Metric) -> bool:
-        """Whether a metric is the one by which its task counts."""
-        return metric.task in self.counting and self.counting[metric.task].name == metric.name
-
-    @classmethod
-    def of(cls, metrics: Mapping[str, Sequence[Metric]]) -> Comparison:
-        """Compare the metrics of models by label, with those of the intact model under `original`."""
-        tables = {label: {(m.task, m.name): m for m in found} for label, found in metrics.items()}
-        intact = tables.pop(ORIGINAL, {})
-        by_task = counting(intact.values())
-        retained = {label: summed_up(by_task, [table]) for label, table in tables.items()}
-        worst = {label: one.worst for label, one in retained.items()}
-        # Sorting is stable: models without known figures stay in the order in which they were asked for.
-        labels = sorted(
-            tables, key=lambda label: -math.inf if (one := worst[label]) is None else one.mean, reverse=True
-        )
-        notes = [
-            *unknown(intact, by_task),
-            *above_the_intact(by_task, {label: [table] for label, table in tables.items()}, retained),
-        ]
-        return cls(
-            labels,
-            by_task,
-            retained,
-            _best(intact, tables),
-            unbeaten({label: one for label, one in worst.items() if one is not None}, higher=True),
-            notes,
-        )
+    def of(self, metric: Metric) -> Estimate | None:
+        """Return what is retained of a metric's task, if the task counts by this metric."""
+        counts = metric.task in self.counting and self.counting[metric.task].name == metric.name
+        return self.retained.tasks.get(metric.task) if counts else None
 
 
-def _best(intact: Mapping[Key, Metric], tables: Mapping[str, Mapping[Key, Metric]]) -> dict[Key, frozenset[str]]:
-    """Return by task and metric the labels that no other label beats."""
-    found = {}
-    for _, group in groupby(intact, key=lambda key: key[0]):
-        keys = list(group)
-        likelihoods = [key for key in keys if intact[key].likelihood is not None]
-        # A likelihood has the same winner in every unit; a factor is largest in the largest unit.
-        widest = min(likelihoods, key=lambda key: _units(intact[key]), default=None)
-        for key in keys:
-            found[key] = _unbeaten(intact, tables, widest if key in likelihoods and widest else key)
-    return found
+def kept(label: str, intact: Sequence[Metric], pruned: Sequence[Metric]) -> Kept:
+    """Compare one pruned model with the intact one."""
+    before, after = ({(m.task, m.name): m for m in metrics} for metrics in (intact, pruned))
+    by_task = counting(intact)
+    retained = summed_up(by_task, [after])
+    notes = [*unknown(before, by_task), *above_the_intact(by_task, {label: [after]}, {label: retained})]
+    return Kept(by_task, retained, notes)
+
+
+def deciding(intact: Mapping[Key, Metric]) -> dict[Key, Key]:
+    """Return for each metric the one by which models are compared: for a likelihood, that with the largest unit.
+
+    A likelihood has the same winner in every unit, and a factor is largest in the largest unit.
+    """
+    widest: dict[str, Key] = {}
+    for key, metric in intact.items():
+        if metric.likelihood is not None:
+            first = widest.setdefault(key[0], key)
+            if _units(metric) < _units(intact[first]):
+                widest[key[0]] = key
+    return {key: key if metric.likelihood is None else widest[key[0]] for key, metric in intact.items()}
 
 
 def _units(metric: Metric) -> float:
     return 0.0 if metric.likelihood is None else sum(metric.likelihood.units)
 
 
-def _unbeaten(intact: Mapping[Key, Metric], tables: Mapping[str, Mapping[Key, Metric]], key: Key) -> frozenset[str]:
-    estimates = {label: Estimate.of([table[key]]) for label, table in tables.items() if key in table}
-    equal = unbeaten(estimates, higher=intact[key].higher_is_better)
-    if not equal or intact[key].higher_is_better:
-        return equal
-    values = {label: tables[label][key].value for label in equal}
-    return frozenset(label for label in equal if values[label] < FAR * min(values.values()) or values[label] <= 0)
+def near(values: Mapping[str, float], *, higher: bool) -> frozenset[str]:
+    """Return the labels of unbeaten values without those that are far worse than the best, as perplexities may be."""
+    if higher or not values:
+        return frozenset(values)
+    return frozenset(label for label, value in values.items() if value < FAR * min(values.values()) or value <= 0)
 
 
 def unknown(intact: Mapping[Key, Metric], by_task: Mapping[str, Metric]) -> Iterator[str]:

@@ -3,83 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 
+from layerimp.report.results.measures import LEVEL, Difference, Interval
+
 Name = TypeVar("Name", bound=Hashable)
 
-LEVEL = 0.95
-"""The confidence level of every interval."""
-
 # Quantiles of Student's t are those of scipy.special: scipy.stats takes hundreds of times longer for the same numbers.
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean, and its confidence interval.
-
-    Attributes:
-        mean: The mean.
-        low: The lower end; None if it is not known, as for a single value or an infinite one.
-        high: The upper end.
-        count: The number of values.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    count: int
-
-    def mapped(self, function: Callable[[float], float]) -> Interval:
-        """Return the interval on another scale, given by a monotonically increasing function."""
-        low, high = (None if end is None else function(end) for end in (self.low, self.high))
-        return Interval(function(self.mean), low, high, self.count)
 
 
 def interval(values: Sequence[float]) -> Interval:
     """Return the mean of independent values, and its interval by Student's t."""
     count = len(values)
     if count > 1 and min(values) == max(values) and math.isfinite(values[0]):
-        return Interval(values[0], values[0], values[0], count)  # exact, while sums of equal values are rounded
+        return Interval(
+            mean=values[0], low=values[0], high=values[0], count=count
+        )  # exact, while sums of equal values are rounded
     mean = sum(values) / count  # not fsum, which rejects infinities
     if count < 2 or not all(map(math.isfinite, values)):
-        return Interval(mean, None, None, count)
+        return Interval(mean=mean, count=count)
     half = times_stderr(count) * float(np.std(values, ddof=1)) / math.sqrt(count)
-    return Interval(mean, mean - half, mean + half, count)
+    return Interval(mean=mean, low=mean - half, high=mean + half, count=count)
 
 
 def times_stderr(count: int | None) -> float:
     """Return half the width of a 95 % interval in standard errors, by Student's t if the count is known."""
     freedom = math.inf if count is None or count < 2 else count - 1
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much greater one figure is than another.
-
-    Attributes:
-        mean: The difference.
-        low: The lower end of the confidence interval; None if not known.
-        high: The upper end.
-        p: The two-sided p-value: the probability of so large a difference between models that do not differ; None if
-            not known.
-    """
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-
-    @property
-    def tells(self) -> bool:
-        """Whether the difference is significant as a single comparison, without correction for many."""
-        return self.p is not None and self.p < 1 - LEVEL
 
 
 def with_errors(mean: float, errors: Sequence[tuple[float, float]], least: float = 0.0) -> Difference:
@@ -93,10 +48,10 @@ def with_errors(mean: float, errors: Sequence[tuple[float, float]], least: float
         least: The smallest p-value that the number of documents allows.
     """
     if not errors:
-        return Difference(mean)
+        return Difference(mean=mean)
     known = [(error, freedom) for error, freedom in errors if error > 0]
     if not known:
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else least)
+        return Difference(mean=mean, low=mean, high=mean, p=1.0 if mean == 0 else least)
 
     def half(log_p: float) -> float:
         return math.hypot(*(-error * float(stdtrit(freedom, math.exp(log_p) / 2)) for error, freedom in known))
@@ -104,7 +59,7 @@ def with_errors(mean: float, errors: Sequence[tuple[float, float]], least: float
     width, lowest = half(math.log(1 - LEVEL)), -700.0
     beyond = half(lowest) < abs(mean)  # the p-value is too small for floating point
     p = 0.0 if beyond else math.exp(float(brentq(lambda log_p: half(log_p) - abs(mean), lowest, 0.0)))
-    return Difference(mean, mean - width, mean + width, max(p, least))
+    return Difference(mean=mean, low=mean - width, high=mean + width, p=max(p, least))
 
 
 def holm(values: Mapping[Name, float]) -> dict[Name, float]:

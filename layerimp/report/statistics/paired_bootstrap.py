@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import combinations
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from layerimp.report.statistics.intervals import LEVEL, Difference, holm, with_errors
+from layerimp.report.results.measures import LEVEL, Difference
+from layerimp.report.statistics.intervals import holm, with_errors
 
 if TYPE_CHECKING:
     from layerimp.evaluator import Metric
@@ -88,7 +89,9 @@ class Estimate:
 
     @cached_property
     def error(self) -> float | None:
-        """The standard error of the mean over the documents, which the repeats share; None if not known."""
+        """The standard error of the mean over the documents, which the repeats share; None if not known or infinite."""
+        if not math.isfinite(self.mean):
+            return None
         if self.draws is None or self.documents is None:
             return self.stderr
         return _spread(self.draws.mean(axis=1), self.documents) if self.documents > 1 else None
@@ -137,8 +140,8 @@ def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
     if not math.isfinite(mean):
         # A model that is broken in every repeat is worse than one that is broken in none; otherwise nothing is known.
         whole = [np.isfinite(each.points) for each in (one, other)]
-        told = any(each.all() for each in whole) and any(not each.any() for each in whole)
-        return Difference(mean, p=0.0 if told else None)
+        decided = any(each.all() for each in whole) and any(not each.any() for each in whole)
+        return Difference(mean=mean, p=0.0 if decided else None)
     one, other = one.distinct, other.distinct
     single = len(one.points) == len(other.points) == 1
     errors = list(_between(one.points, other.points, paired=paired))
@@ -185,28 +188,42 @@ def _mcnemar(one: Array, other: Array) -> Difference:
     """
     won, lost = int((one > other).sum()), int((one < other).sum())
     if not won + lost:
-        return Difference(0.0, 0.0, 0.0, 1.0)
+        return Difference(mean=0.0, low=0.0, high=0.0, p=1.0)
     test = stats.binomtest(won, won + lost)
     ends = test.proportion_ci(LEVEL)
     low, high = ((2 * end - 1) * (won + lost) / len(one) for end in (ends.low, ends.high))
-    return Difference((won - lost) / len(one), low, high, float(test.pvalue))
+    return Difference(mean=(won - lost) / len(one), low=low, high=high, p=float(test.pvalue))
 
 
-def unbeaten(estimates: Mapping[str, Estimate], *, higher: bool) -> frozenset[str]:
+def unbeaten(
+    estimates: Mapping[str, Estimate],
+    *,
+    higher: bool,
+    compare: Callable[[str, str], Difference] | None = None,
+) -> frozenset[str]:
     """Return the labels that no other beats, with Holm's correction over all pairs: the best, and ties with it.
 
     Empty if there is nothing to compare, or if an error is not known.
+
+    Args:
+        estimates: The figures of models on the same documents, by label.
+        higher: Whether a higher figure is better.
+        compare: Returns how much greater one label's figure is than another's; by default as if the repeats of all
+            had the same draws of text.
     """
     known = {label: one for label, one in estimates.items() if math.isfinite(one.mean)}
     if len(estimates) < 2 or not known:
         return frozenset()
-    pairs = {(a, b): difference(known[a], known[b], paired=True) for a, b in combinations(known, 2)}
-    if any(found.p is None for found in pairs.values()):
+    if compare is None:
+        pairs = {(a, b): difference(known[a], known[b], paired=True) for a, b in combinations(known, 2)}
+    else:
+        pairs = {(a, b): compare(a, b) for a, b in combinations(known, 2)}
+    if any(contrast.p is None for contrast in pairs.values()):
         return frozenset()
-    corrected = holm({pair: found.p or 0.0 for pair, found in pairs.items()})
+    corrected = holm({pair: contrast.p or 0.0 for pair, contrast in pairs.items()})
     beaten = {
-        pair[0] if (found.mean > 0) is not higher else pair[1]
-        for pair, found in pairs.items()
-        if corrected[pair] < 1 - LEVEL and found.mean != 0
+        pair[0] if (contrast.mean > 0) is not higher else pair[1]
+        for pair, contrast in pairs.items()
+        if corrected[pair] < 1 - LEVEL and contrast.mean != 0
     }
     return frozenset(known) - beaten

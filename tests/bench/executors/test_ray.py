@@ -18,8 +18,7 @@ from layerimp.bench.work_queue import Tally
 from layerimp.errors import InputError, OptionError
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, validated
-from layerimp.report.json_export import as_document
-from layerimp.report.results import Findings
+from layerimp.report.document import Results
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -58,12 +57,12 @@ def grid(model_dir: Path, calibration_file: Path, task: Path) -> Grid:
     )
 
 
-def run(grid: Grid, output: Path, watcher: Watching, **how: Any) -> Findings:
+def run(grid: Grid, output: Path, watcher: Watching, **how: Any) -> Results:
     return pipeline.run_grid(grid, output, permissions=Permissions(), progress=SILENT, watcher=watcher, **how)
 
 
-def without_times(found: Findings) -> dict[str, Any]:
-    document = as_document(found)
+def without_times(found: Results) -> dict[str, Any]:
+    document = found.model_dump(mode="json")
     del document["seconds"]
     for scored in document["models"]["tiny"]["scorers"].values():
         del scored["cost_in_bare_passes"]

@@ -12,12 +12,16 @@ from layerimp.report.html.curves import Lines, curves, drawn, looks, sample
 from layerimp.report.statistics.intervals import Interval
 
 
+def span(mean: float, low: float | None, high: float | None) -> Interval:
+    return Interval(mean=mean, low=low, high=high, count=3)
+
+
 def lines(chance: Interval) -> Lines:
-    good = {2: Interval(0.9, 0.88, 0.92, 3), 4: Interval(0.8, 0.77, 0.83, 3)}
+    good = {2: span(0.9, 0.88, 0.92), 4: span(0.8, 0.77, 0.83)}
     return {
         "avss": good,
-        "gbis": {at: Interval(each.mean - 0.05, each.mean - 0.1, each.mean, 3) for at, each in good.items()},
-    } | {"random": {2: Interval(0.7, 0.6, 0.8, 5), 4: chance}}
+        "gbis": {at: span(each.mean - 0.05, each.mean - 0.1, each.mean) for at, each in good.items()},
+    } | {"random": {2: span(0.7, 0.6, 0.8), 4: chance}}
 
 
 def figure_of(chance: Interval) -> Figure:
@@ -26,13 +30,13 @@ def figure_of(chance: Interval) -> Figure:
 
 
 def test_how_far_chance_reaches_does_not_flatten_the_others() -> None:
-    known, wild = (figure_of(Interval(0.6, *ends, 5)).axes[0].get_ylim() for ends in ((0.59, 0.61), (-9.0, 9.0)))
+    known, wild = (figure_of(span(0.6, ends[0], ends[1])).axes[0].get_ylim() for ends in ((0.59, 0.61), (-9.0, 9.0)))
     assert known == wild
     assert known[0] < 0.6 < 1.0 < known[1] < 1.2
 
 
 def test_chance_is_pale_and_behind_all_others() -> None:
-    axes = figure_of(Interval(0.6, 0.2, 1.4, 5)).axes[0]
+    axes = figure_of(span(0.6, 0.2, 1.4)).axes[0]
     bars = [each for each in axes.collections if isinstance(each, LineCollection)]
     (band,) = (each for each in axes.collections if each not in bars)
     assert len(bars) == 2
@@ -47,14 +51,18 @@ def test_chance_is_pale_and_behind_all_others() -> None:
 
 
 def test_intervals_stand_side_by_side() -> None:
-    collections = figure_of(Interval(0.6, 0.5, 0.7, 5)).axes[0].collections
+    collections = figure_of(span(0.6, 0.5, 0.7)).axes[0].collections
     bars = [each for each in collections if isinstance(each, LineCollection)]
     places = [each.get_segments()[0][0][0] for each in bars]
     assert len(set(places)) == len(places) == 2
 
 
 def test_points_without_errors_are_not_joined() -> None:
-    line = {1: Interval(0.9, 0.8, 1.0, 3), 2: Interval(0.8, None, None, 1), 3: Interval(0.7, 0.6, 0.8, 3)}
+    line = {
+        1: span(0.9, 0.8, 1.0),
+        2: span(0.8, None, None),
+        3: span(0.7, 0.6, 0.8),
+    }
     axes = curves({"avss": line}, looks(["avss"], ())).axes[0]
     joined, points = [each for each in axes.lines if each.get_color() == looks(["avss"], ())["avss"].colour]
     assert [math.isnan(y) for y in np.asarray(joined.get_ydata(), dtype=float)] == [False, False, True, False]
@@ -62,7 +70,7 @@ def test_points_without_errors_are_not_joined() -> None:
 
 
 def test_numbers_on_a_scale_have_room() -> None:
-    line = {count: Interval(1 - count / 100, 0.0, 1.0, 3) for count in range(1, 61)}
+    line = {count: span(1 - count / 100, 0.0, 1.0) for count in range(1, 61)}
     figure = curves({"avss": line}, looks(["avss"], ()))
     ticks = figure.axes[0].get_xticks()
     assert len(ticks) <= 13
@@ -71,7 +79,7 @@ def test_numbers_on_a_scale_have_room() -> None:
 
 def test_a_sample_looks_like_its_line() -> None:
     styles = looks(["avss", "gbis"], ())
-    line = {1: Interval(0.9, 0.8, 1.0, 3), 2: Interval(0.8, 0.7, 0.9, 3)}
+    line = {1: span(0.9, 0.8, 1.0), 2: span(0.8, 0.7, 0.9)}
     picture = str(drawn(curves({"gbis": line}, styles), "name", "alt"))
     piece = str(sample(styles["gbis"], "key"))
     assert 'aria-hidden="true"' in piece

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,9 +11,10 @@ import pytest
 from markupsafe import Markup
 from support.made_up_grids import found_of, part, pictures, words
 
-from layerimp.report.findings import Contender
+from layerimp.report.document import Failure
 from layerimp.report.html.curves import looks
 from layerimp.report.html.page import page
+from layerimp.report.results.comparison import ModelResults
 
 
 @pytest.fixture
@@ -33,30 +33,37 @@ def test_names_cannot_act() -> None:
     evil = '</title><script>alert("$x$")</script>&'
     found = found_of(tasks=(evil,))
     model = found.models["tiny"]
-    design = replace(
-        found.design,
-        models={evil: found.design.models["tiny"]},
-        measured={evil: [evil]},
-        scorers={evil: found.design.scorers["avss"]},
+    design = found.design.model_copy(
+        update={
+            "models": {evil: found.design.models["tiny"]},
+            "measured": {evil: [evil]},
+            "scorers": {evil: found.design.scorers["avss"]},
+        }
     )
-    changed = replace(
-        model,
-        label=evil,
-        scored={evil: model.scored["avss"]},
-        pruned={(p, r, evil): each for (p, r, s), each in model.pruned.items() if s == "avss"},
-        removable={(p, evil): each for (p, s), each in model.removable.items() if s == "avss"},
-        stability={(p, r, evil): each for (p, r, s), each in model.stability.items() if s == "avss"},
-        rows=[
-            replace(
-                row,
-                task=evil,
-                entries={evil: replace(row.entries["avss"], contender=Contender(evil))},
-                baselines={"": evil},
-            )
-            for row in model.rows
-        ],
-    )
-    document = page(replace(found, design=design, models={evil: changed}, failures=[(evil, evil)], versions=[evil]))
+    rows = [
+        row.model_copy(
+            update={
+                "task": evil,
+                "entries": {evil: row.entries["avss"].model_copy(update={"scorer": evil})},
+                "baselines": {"": evil},
+            }
+        )
+        for row in model.rows
+    ]
+    renamed = {
+        "label": evil,
+        "scored": {evil: model.scored["avss"]},
+        "removals": [one.model_copy(update={"scorer": evil}) for one in model.removals if one.scorer == "avss"],
+        "removables": [one.model_copy(update={"label": evil}) for one in model.removables if one.label == "avss"],
+        "rows": rows,
+    }
+    changed = {
+        "design": design,
+        "models": {evil: ModelResults(**dict(model) | renamed)},
+        "failures": [Failure(what=evil, error=evil)],
+        "versions": [evil],
+    }
+    document = page(found.model_copy(update=changed))
     assert "<script" not in document
     assert document.count("&lt;script&gt;") > 20
 

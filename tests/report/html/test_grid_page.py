@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
 from support.made_up_grids import downloads, found_of, part, pictures, words
 
 from layerimp.recipe import ComponentSpec
+from layerimp.report.document import Failure, Results
 from layerimp.report.formats import as_csv
 from layerimp.report.html.page import page
-from layerimp.report.results import Findings
 
 SECTIONS = (
     "Quality of the pruned model",
@@ -26,12 +25,12 @@ SECTIONS += ("Cost", "Removed blocks", "Differences", "How this was made", "Data
 
 
 @pytest.fixture(scope="module")
-def found() -> Findings:
+def found() -> Results:
     return found_of(models=("tiny", "other"), fails="by lrp")
 
 
 @pytest.fixture(scope="module")
-def document(found: Findings) -> str:
+def document(found: Results) -> str:
     return page(found)
 
 
@@ -43,7 +42,7 @@ def test_each_model_has_every_section_in_order(document: str) -> None:
     assert document.index("<h2>Failures") < document.index("<h2>How this was made") < document.index("<h2>Data")
 
 
-def test_charts_have_their_numbers_as_text(found: Findings, document: str) -> None:
+def test_charts_have_their_numbers_as_text(found: Results, document: str) -> None:
     shown = pictures(document)
     assert len(shown) == 2
     assert all(alt.startswith("Curves of what is retained") and alt.endswith(".") for alt, _ in shown)
@@ -82,21 +81,21 @@ def test_nothing_is_fetched(document: str) -> None:
     assert not re.search(r"@import|url\((?!#)|<script", document)
 
 
-def test_downloads_are_the_tables_and_the_findings(found: Findings, document: str) -> None:
+def test_downloads_are_the_tables_and_the_findings(found: Results, document: str) -> None:
     files = downloads(document)
     assert files["bench.csv"].decode() == as_csv(found)
     content = json.loads(files["bench.json"])
     assert content["models"]["tiny"]["num_blocks"] == 12
-    assert content["models"]["tiny"]["scorers"]["depth"]["cost_in_bare_passes"] == 0
-    assert content["grid"]["repeats"] == 4
+    assert content["models"]["tiny"]["scored"]["depth"]["cost"] == 0
+    assert content["request"]["repeats"] == 4
+    assert Results.model_validate(content).models["tiny"].headlines == found.models["tiny"].headlines
 
 
-def test_ranks_become_bold_and_underlined(found: Findings, document: str) -> None:
-    ranks = [entry.rank for model in found.models.values() for row in model.rows for entry in row.entries.values()]
-    bars = [entry.rank for model in found.models.values() for row in model.headlines for entry in row.entries.values()]
+def test_what_no_other_beats_is_bold(found: Results, document: str) -> None:
+    best = [label for _, row in found.everything for label in row.best]
+    bars = [label for model in found.models.values() for row in model.headlines for label in row.best]
     tables = re.sub(r"<p class=.note.>.*?</p>", "", document)
-    assert tables.count('<span class="first">') == ranks.count(1) + bars.count(1)
-    assert tables.count('<span class="second">') == ranks.count(2)
+    assert tables.count('<span class="first">') == len(best) + len(bars) > 0
 
 
 def test_failures_are_told_and_escaped(document: str) -> None:
@@ -106,22 +105,26 @@ def test_failures_are_told_and_escaped(document: str) -> None:
     assert "8 failed" in text
 
 
-def test_no_folder_of_this_machine_is_shown(found: Findings) -> None:
+def test_no_folder_of_this_machine_is_shown(found: Results) -> None:
     home = "/home/ann/my work"
     recipe = found.design.models["tiny"]
     text = recipe.calibration.model_copy(update={"source": f"task:{home.replace(' ', '')}/mood.yaml"})
     recipe = recipe.model_copy(update={"model": f"{home}/big-model", "calibration": text})
     scorers = {"mine": ComponentSpec(name="mine", options={"file": "/home/ann/weights.pt"})}
-    changed = replace(
-        found,
-        failures=[("score /home/ann/a/b by x", f"cannot read '{home}/x.bin' (/home/ann/lib/plugin.py, line 3)")],
-        notes=["the text /home/ann/text.jsonl is short"],
-        design=replace(
-            found.design,
-            models=found.design.models | {"tiny": recipe},
-            measured=found.design.measured | {"tiny": ["/home/ann/tasks/mood.yaml", "org/name"]},
-            scorers=found.design.scorers | scorers,
-        ),
+    design = found.design.model_copy(
+        update={
+            "models": found.design.models | {"tiny": recipe},
+            "measured": found.design.measured | {"tiny": ["/home/ann/tasks/mood.yaml", "org/name"]},
+            "scorers": found.design.scorers | scorers,
+        }
+    )
+    error = f"cannot read '{home}/x.bin' (/home/ann/lib/plugin.py, line 3)"
+    changed = found.model_copy(
+        update={
+            "failures": [Failure(what="score /home/ann/a/b by x", error=error)],
+            "notes": ["the text /home/ann/text.jsonl is short"],
+            "design": design,
+        }
     )
     document = page(changed)
     text = words(document)
@@ -134,5 +137,5 @@ def test_no_folder_of_this_machine_is_shown(found: Findings) -> None:
     assert f"{home}/x.bin" in downloads(document)["bench.json"].decode()  # the data say all
 
 
-def test_the_document_is_always_the_same(found: Findings, document: str) -> None:
+def test_the_document_is_always_the_same(found: Results, document: str) -> None:
     assert page(found) == document

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from support.made_up_grids import found_of, pictures
 
+from layerimp.report.document import Results
 from layerimp.report.html.page import page
-from layerimp.report.results import Findings
 
 
 @pytest.fixture(scope="module")
-def found() -> Findings:
+def found() -> Results:
     return found_of(models=("tiny", "other"), fails="by lrp")
 
 
 @pytest.fixture(scope="module")
-def document(found: Findings) -> str:
+def document(found: Results) -> str:
     return page(found)
 
 
@@ -188,7 +188,7 @@ def test_it_can_be_printed(browser: Any, document: str) -> None:
     shown.close()
 
 
-def test_the_legend_is_visible_on_a_phone(browser: Any, found: Findings, document: str) -> None:
+def test_the_legend_is_visible_on_a_phone(browser: Any, found: Results, document: str) -> None:
     """The table beneath the curves is their legend: each name has a piece of its line, and its values."""
     shown = browser.new_page(viewport={"width": 390, "height": 844})
     shown.set_content(document)

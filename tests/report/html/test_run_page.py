@@ -13,15 +13,16 @@ import pytest
 
 from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import ComponentSpec, make_recipe
-from layerimp.report.data import Report, Size
+from layerimp.recipe import make_recipe
+from layerimp.report.data import Report
+from layerimp.report.document import Results
 from layerimp.report.healing import Healing
 from layerimp.report.html.page import page
 from layerimp.report.html.view import Contrast, _contrast
-from layerimp.report.results import Findings
-from layerimp.report.run_findings import run_findings
+from layerimp.report.results.measures import Difference
+from layerimp.report.results.models import Size
 from layerimp.report.search import Removable, Search
-from layerimp.report.statistics.intervals import Difference
+from layerimp.report.statistics.parts import measured as measured_as
 from layerimp.scorer import Importance
 from layerimp.sizes.targets import Reached, read_targets
 from layerimp.steps import Step
@@ -40,14 +41,17 @@ def plan(blocks: Sequence[Step]) -> PrunePlan:
 
 
 def report(**recipe: Any) -> Report:
-    made = Report(make_recipe({"model": "/home/ann/tiny", "scorers": ["avss", "gbis"], **recipe}), BLOCKS, "AutoModel")
+    asked = {} if recipe.keys() & {"targets", "keep"} else {"count": 2}
+    recipe = {"model": "/home/ann/tiny", "scorers": ["avss", "gbis"], **asked, **recipe}
+    made = Report(make_recipe(recipe), BLOCKS, "AutoModel")
     made.calibration = {"source": "/home/ann/text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"}
     settled = {"source": "/home/ann/text.jsonl", "max_length": 8, "packing": "windows"}
     made.resolved = {"dtype": "bfloat16", "calibration": settled}
     made.importance = {label: Importance([float(7 * n % 5) for n in range(BLOCKS)]) for label in PLANS}
     made.plans = {label: plan(blocks) for label, blocks in PLANS.items()}
-    made.sizes = {"original": Size(6, 1000, 4000)} | {
-        label: Size(6 - len(blocks), 1000 - 100 * len(blocks), 2400) for label, blocks in PLANS.items()
+    made.sizes = {"original": Size(blocks=6, parameters=1000, bytes=4000)} | {
+        label: Size(blocks=6 - len(blocks), parameters=1000 - 100 * len(blocks), bytes=2400)
+        for label, blocks in PLANS.items()
     }
     made.metrics = {"original": measured(190), "avss": measured(180)}
     made.metrics |= {"gbis": measured(150), "random": measured(120), "depth": measured(110)}
@@ -64,12 +68,12 @@ def only(made: Report, *labels: str) -> Report:
     return made
 
 
-def findings(made: Report) -> Findings:
-    specs = {label: ComponentSpec(name=label) for label in PLANS}
-    return run_findings(made, specs, blind=["random", "depth"])
+def findings(made: Report) -> Results:
+    made.blind = ["random", "depth"]
+    return made.results()
 
 
-def words(found: Findings) -> str:
+def words(found: Results) -> str:
     text = re.sub(r"<style.*?</style>|<[^>]*>", " ", page(found, command="run", data={}), flags=re.S)
     return " ".join(html.unescape(text).split())
 
@@ -78,11 +82,12 @@ def test_the_page_says_what_the_run_found() -> None:
     made = report()
     found = findings(made)
     (model,) = found.models.values()
-    kept = made.comparison().retained
     (row,) = model.headlines
-    assert row.ratio == 2
+    assert row.amount == 2
     assert {label: entry.value.mean for label, entry in row.entries.items()} == {
-        label: pytest.approx(one.worst.mean) for label, one in kept.items() if one.worst is not None
+        one.label: pytest.approx(one.retained.worst.mean)
+        for one in model.removals
+        if one.retained and one.retained.worst
     }
     said = words(found)
     assert "avss retains most at 2 blocks. That is significantly better than all others." in said
@@ -98,17 +103,22 @@ def test_the_page_says_what_the_run_found() -> None:
 
 
 def test_only_what_lacks_as_many_blocks_is_compared() -> None:
-    made = report()
+    made = report(targets={"parameters": 850})
     made.plans["avss"] = plan([2])
-    made.sizes["avss"] = Size(5, 900, 3000)
+    made.sizes["avss"] = Size(blocks=5, parameters=900, bytes=3000)
     found = findings(made)
     (model,) = found.models.values()
-    assert {row.ratio: set(row.entries) for row in model.headlines} == {1: {"avss"}, 2: {"gbis", "random", "depth"}}
+    assert {(row.amount, *row.counts): set(row.entries) for row in model.headlines} == {
+        ("parameters=850", 1): {"avss"},
+        ("parameters=850", 2): {"gbis", "random", "depth"},
+    }
     said = words(found)
-    assert "gbis retains most at 2 blocks" in said
-    assert "scorers that remove different numbers of blocks are not compared with each other" in said
+    assert "gbis retains most at parameters=850 (2 blocks)" in said
+    assert "models that lack different numbers of blocks are not compared with each other" in said
     apart = {label: plan(range(n)) for n, label in enumerate(PLANS, 1)}
-    sizes = made.sizes | {label: Size(6 - n, 1000 - n, 2400) for n, label in enumerate(PLANS, 1)}
+    sizes = made.sizes | {
+        label: Size(blocks=6 - n, parameters=1000 - n, bytes=2400) for n, label in enumerate(PLANS, 1)
+    }
     assert "Nothing can be compared" in words(findings(replace(made, plans=apart, sizes=sizes)))
 
 
@@ -162,7 +172,7 @@ def test_one_healed_scorer_stands_beside_what_it_was() -> None:
 def test_what_stands_alone_is_compared_with_nothing() -> None:
     made = report()
     made.plans |= {label: plan(range(n)) for n, label in enumerate(PLANS, 1)}
-    made.sizes |= {label: Size(6 - n, 1000 - n, 2400) for n, label in enumerate(PLANS, 1)}
+    made.sizes |= {label: Size(blocks=6 - n, parameters=1000 - n, bytes=2400) for n, label in enumerate(PLANS, 1)}
     said = words(findings(made))
     for compared in ("No scorer retains more", "is itself a baseline", "Significantly", "significant"):
         assert compared not in said
@@ -224,6 +234,6 @@ def test_an_infinite_difference_can_be_significant(mean: float, verdict: str) ->
     """As in the table, where the model that is not broken is marked as the best."""
     perplexity = Metric("t", "ppl", 3.0, 0.1, False)
     (row,) = (one for one in next(iter(findings(report()).models.values())).rows if one.original is not None)
-    lower = replace(row, original=perplexity, higher_is_better=False)
-    assert _contrast(Difference(mean, p=0.0), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", verdict)
-    assert _contrast(Difference(mean), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", "unknown")
+    lower = row.model_copy(update={"original": measured_as(perplexity), "higher_is_better": False})
+    assert _contrast(Difference(mean=mean, p=0.0), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", verdict)
+    assert _contrast(Difference(mean=mean), lower) == Contrast(f"{'−' if mean < 0 else '+'}∞", "", "unknown")

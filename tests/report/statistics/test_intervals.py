@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from layerimp.report.statistics.agreement import Stability, mean_tau, self_tau, tau
-from layerimp.report.statistics.intervals import Interval, interval
+from layerimp.report.results.measures import Interval
+from layerimp.report.statistics.agreement import mean_tau, self_tau, stability, tau
+from layerimp.report.statistics.intervals import interval
 
 
 def test_an_interval_by_hand() -> None:
@@ -24,8 +25,8 @@ def test_an_interval_by_hand() -> None:
 
 
 def test_one_value_has_no_interval() -> None:
-    assert interval([1.0]) == Interval(1.0, None, None, 1)
-    assert interval([1.0, math.inf]) == Interval(math.inf, None, None, 2)
+    assert interval([1.0]) == Interval(mean=1.0, low=None, high=None, count=1)
+    assert interval([1.0, math.inf]) == Interval(mean=math.inf, low=None, high=None, count=2)
 
 
 def test_an_interval_on_another_scale_keeps_its_ends() -> None:
@@ -33,7 +34,7 @@ def test_an_interval_on_another_scale_keeps_its_ends() -> None:
     there = interval([1.0, 2.0, 3.0])
     assert there.low is not None
     assert (found.mean, found.low) == (math.exp(2.0), math.exp(there.low))
-    assert interval([1.0]).mapped(math.exp) == Interval(math.e, None, None, 1)
+    assert interval([1.0]).mapped(math.exp) == Interval(mean=math.e, low=None, high=None, count=1)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
@@ -45,11 +46,11 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 
 def test_stability_by_hand() -> None:
-    found = Stability.of([frozenset({1, 2}), frozenset({1, 2}), frozenset({2, 3})])
+    found = stability([frozenset({1, 2}), frozenset({1, 2}), frozenset({2, 3})])
     assert found is not None
     assert found.jaccard == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
     assert found.same == pytest.approx(1 / 3)
-    assert Stability.of([frozenset({1})]) is None
+    assert stability([frozenset({1})]) is None
 
 
 @given(st.permutations(range(6)))
@@ -76,4 +77,4 @@ def test_tau_over_repeats() -> None:
 
 @given(st.floats(-1e6, 1e6), st.integers(2, 7))
 def test_equal_values_leave_nothing_open(value: float, count: int) -> None:
-    assert interval([value] * count) == Interval(value, value, value, count)
+    assert interval([value] * count) == Interval(mean=value, low=value, high=value, count=count)

@@ -15,29 +15,27 @@ from support.made_up_grids import part
 from support.published import checked
 
 from layerimp.bench.cell_graph import Layout
-from layerimp.bench.findings import find
+from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
+from layerimp.report.document import Results
 from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.html.page import page
-from layerimp.report.json_export import as_document
-from layerimp.report.results import Findings
 from layerimp.report.statistics.removable import removable
 from layerimp.report.tables import legend, removable_at, removables
 
 
 def test_the_largest_number_up_to_which_all_that_was_measured_holds() -> None:
-    found = removable(
+    measured, levels = removable(
         [{1: 0.995, 2: 0.96, 4: 0.94, 6: 0.97}, {1: 0.99, 2: 0.95, 4: 0.92, 6: 0.2}, {1: 0.5, 2: 1, 4: 1}]
     )
-    assert found
-    assert found.measured == [1, 2, 4]  # 6 was not measured in every repeat
-    assert {level: list(one.counts) for level, one in found.levels.items()} == {
+    assert measured == [1, 2, 4]  # 6 was not measured in every repeat
+    assert {level: list(one.counts) for level, one in levels.items()} == {
         0.9: [4, 4, 0],  # a curve that rises again does not count from where it failed
         0.95: [2, 2, 0],
         0.99: [1, 1, 0],
     }
-    assert [one.at_least for one in found.levels.values()] == [True, False, False]
-    two = found.levels[0.95].mean
+    assert [one.at_least for one in levels.values()] == [True, False, False]
+    two = levels[0.95].mean
     half = float(stats.t.ppf(0.975, 2)) * float(stats.sem([2, 2, 0]))
     assert two.mean == pytest.approx(4 / 3)
     assert two.high == pytest.approx(4 / 3 + half)
@@ -45,21 +43,18 @@ def test_the_largest_number_up_to_which_all_that_was_measured_holds() -> None:
 
 
 def test_what_is_said() -> None:
-    found = removable([{1: 1.0, 2: 0.97}, {1: 1.0, 2: 0.93}])
-    assert found
-    assert removable_at(found.levels[0.9]) == "≥ 2"
-    assert removable_at(found.levels[0.95]).startswith("≥ 1.5")
-    assert removable_at(found.levels[0.99]) == "1"
-    (single,) = [removable([{1: 0.96, 2: 0.91, 3: 0.8}])]
-    assert single
-    assert [removable_at(one) for one in single.levels.values()] == ["2", "1", "0"]
-    assert removable([]) is removable([{}, {1: 0.9}]) is None
+    _, levels = removable([{1: 1.0, 2: 0.97}, {1: 1.0, 2: 0.93}])
+    assert removable_at(levels[0.9]) == "≥ 2"
+    assert removable_at(levels[0.95]).startswith("≥ 1.5")
+    assert removable_at(levels[0.99]) == "1"
+    _, single = removable([{1: 0.96, 2: 0.91, 3: 0.8}])
+    assert [removable_at(one) for one in single.values()] == ["2", "1", "0"]
+    assert removable([]) == removable([{}, {1: 0.9}]) == ([], {})
 
 
 def test_a_sum_that_is_rounded_still_holds() -> None:
-    found = removable([{1: 0.95 - 1e-12}])
-    assert found
-    assert list(found.levels[0.95].counts) == [1]
+    _, levels = removable([{1: 0.95 - 1e-12}])
+    assert list(levels[0.95].counts) == [1]
 
 
 @pytest.fixture
@@ -68,9 +63,9 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.fixture
-def found(layout: Layout, tmp_path: Path) -> Findings:
+def found(layout: Layout, tmp_path: Path) -> Results:
     with Store(tmp_path, write=False) as store:
-        return find(layout, store.records())
+        return grid_results(layout, store.records())
 
 
 def kept(blocks: list[int]) -> float:
@@ -81,7 +76,7 @@ def kept(blocks: list[int]) -> float:
     return min(right, informed)
 
 
-def test_a_grid_says_how_many_may_go(found: Findings, layout: Layout) -> None:
+def test_a_grid_says_how_many_may_go(found: Results, layout: Layout) -> None:
     told = found.models["one"].removable
     for scorer in ("avss", "random", "depth"):
         one = told["lowest", scorer]
@@ -98,7 +93,7 @@ def test_a_grid_says_how_many_may_go(found: Findings, layout: Layout) -> None:
     assert ("lowest", "avss+linear") in told
 
 
-def test_it_is_in_every_format(found: Findings) -> None:
+def test_it_is_in_every_format(found: Results) -> None:
     (table,) = removables(found)
     assert table.head == ["scorer", "90% retained", "95% retained", "99% retained"]
     first = {row[0].text: row[2].text for row in table.rows}
@@ -114,9 +109,9 @@ def test_it_is_in_every_format(found: Findings) -> None:
     assert [line["metric"] for line in lines] == ["90% retained", "95% retained", "99% retained"]
     middle = found.models["one"].removable["lowest", "avss"].levels[0.95]
     assert float(lines[1]["avss"]) == middle.mean.mean
-    document = checked(json.dumps(as_document(found)))
-    entries = {one["scorer"]: one for one in document["models"]["one"]["removable"]}
-    assert entries["avss"]["levels"][1]["counts"] == list(middle.counts)
+    document = checked(json.dumps(found.model_dump(mode="json")))
+    entries = {one["label"]: one for one in document["models"]["one"]["removables"]}
+    assert entries["avss"]["levels"]["0.95"]["counts"] == list(middle.counts)
     written = page(found)
     assert "<h3>How many blocks may go</h3>" in written
     shown = part(written, "How many blocks may go")
@@ -126,7 +121,7 @@ def test_it_is_in_every_format(found: Findings) -> None:
 def test_a_single_number_says_nothing_of_how_many_may_go(tmp_path: Path) -> None:
     layout, _ = drive(tmp_path, Arithmetic(), counts=[2], ratios=[], repeats=2)
     with Store(tmp_path, write=False) as store:
-        found = find(layout, store.records())
+        found = grid_results(layout, store.records())
     assert not found.models["one"].removable
     assert removables(found) == []
     assert not any(line.startswith("removable") for line in legend(found))

@@ -1,4 +1,4 @@
-"""The findings of a grid as data, made from the store alone, without a model or a plugin."""
+"""The results of a grid, made from the store alone, without a model or a plugin."""
 
 from __future__ import annotations
 
@@ -12,35 +12,39 @@ from layerimp.bench.cells import Cell, Result, blocks_in, score_by_step
 from layerimp.bench.store import Record
 from layerimp.evaluation.packing import unpacked
 from layerimp.evaluator import Metric
-from layerimp.report.data import Size
-from layerimp.report.documents import Repaired
-from layerimp.report.findings import Contender, Design, Key, ModelFindings, Pruned, Scored
-from layerimp.report.model_findings import ONE_DRAW, common_steps, model_findings
-from layerimp.report.results import Findings
+from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
+from layerimp.report.contenders import Contender
+from layerimp.report.document import Failure, Results
+from layerimp.report.results.comparison import Design
+from layerimp.report.results.models import Repaired, Size
+from layerimp.report.results.scores import Scored
+from layerimp.report.rows import Pruned
+from layerimp.report.statistics.retained import Key
 from layerimp.steps import Step
 
 
-def find(layout: Layout, records: Mapping[str, Record]) -> Findings:
-    """Make the findings of a grid from its cells; cells of other grids in the same store are ignored."""
+def grid_results(layout: Layout, records: Mapping[str, Record]) -> Results:
+    """Make the results of a grid from its cells; cells of other grids in the same store are ignored."""
     results = {key: record.result for key, record in records.items() if record.result is not None}
     cells = {key: cell for model in layout.models for key, cell in layout.cells(results.get, model).items()}
     own = {key: records[key] for key in cells if key in records}
-    failed = [(str(cells[key]), record.error) for key, record in own.items() if record.result is None]
-    done = len(own) - len(failed)
+    failed = sorted((str(cells[key]), record.error) for key, record in own.items() if record.result is None)
     design = _design(layout)
-    found = {label: _Model(layout, label, results).findings(design) for label in layout.models}
-    return Findings(
+    known = {label: measurements(layout, label, results) for label in layout.models}
+    return Results(
+        request=layout.grid.model_dump(mode="json"),
         design=design,
-        models={label: one for label, one in found.items() if one is not None},
-        cells={"done": done, "failed": len(failed), "open": len(cells) - len(own)},
-        failures=sorted(failed),
+        models={label: model_results(design, label, model) for label, model in known.items() if model is not None},
+        cells={"done": len(own) - len(failed), "failed": len(failed), "open": len(cells) - len(own)},
+        failures=[Failure(what=cell, error=error) for cell, error in failed],
+        left_out={},
         seconds=sum(record.seconds for record in own.values()),
         versions=sorted({record.versions for record in own.values()}),
         notes=[
             *([ONE_DRAW] if layout.grid.repeats == 1 else []),
             *(note for label in layout.models if (note := _same_text(layout, label, results))),
-            *(note for one in found.values() if one for note in one.notes),
         ],
+        output=None,
     )
 
 
@@ -48,34 +52,47 @@ def _design(layout: Layout) -> Design:
     grid = layout.grid
     return Design(
         models={label: subject.recipe for label, subject in layout.models.items()},
-        measured={label: [one.task for one in subject.measures] for label, subject in layout.models.items()},
+        measured={label: [measure.task for measure in subject.measures] for label, subject in layout.models.items()},
         scorers={label: entrant.spec for label, entrant in layout.scorers.items()},
         blind=[label for label, entrant in layout.scorers.items() if entrant.blind],
         baselines=list(grid.baselines),
+        added=[label for label in grid.baselines if label not in grid.scorers],
         pruners={label: chooser.spec for label, chooser in layout.pruners.items()},
         healers={label: mender.spec for label, mender in layout.healers.items()},
-        ratios=grid.amounts,
+        amounts=list(grid.amounts),
         repeats=grid.repeats,
         seed=grid.seed,
         cuts=grid.cuts,
-        protect=grid.protect,
+        protect=list(grid.protect),
         limit=grid.limit,
         num_fewshot=grid.num_fewshot,
-        asked=grid.model_dump(mode="json"),
     )
 
 
 def _same_text(layout: Layout, label: str, results: Mapping[str, Result]) -> str:
     """Return a note about repeats that read the same text; empty if all texts differ."""
     for scorer in (name for name, entrant in layout.scorers.items() if not entrant.blind):
-        found = [results.get(layout.scoring(label, scorer, draw).key) for draw in layout.draws(scorer)]
-        texts = [one["calibration"]["fingerprint"] for one in found if one and one.get("calibration")]
+        scorings = [results.get(layout.scoring(label, scorer, draw).key) for draw in layout.draws(scorer)]
+        texts = [
+            scoring["calibration"]["fingerprint"] for scoring in scorings if scoring and scoring.get("calibration")
+        ]
         if len(set(texts)) < len(texts):
             return (
                 f"{label}: {len(texts)} draws of calibration text gave {len(set(texts))} different ones; with more "
                 "text to draw from, the repeats would be worth their number"
             )
     return ""
+
+
+def measurements(layout: Layout, label: str, results: Mapping[str, Result]) -> Measurements | None:
+    """Return all that is known of one model of a grid; None if it is not scored yet.
+
+    Args:
+        layout: The grid.
+        label: The label of the model.
+        results: The results of the cells that are done, by key.
+    """
+    return _Model(layout, label, results).measurements()
 
 
 @dataclass
@@ -89,44 +106,39 @@ class _Model:
     def _known(self, cell: Cell) -> Any:
         return self.results.get(cell.key)
 
-    def findings(self, design: Design) -> ModelFindings | None:
-        """Return the findings for the model; None if it is not scored yet."""
+    def measurements(self) -> Measurements | None:
         layout = self.layout
         scorings = {scorer: each for scorer in layout.scorers if (each := self._scorings(scorer))}
         if not scorings:
             return None
         num_blocks = blocks_in(next(iter(scorings.values()))[0])
-        steps = common_steps(score_by_step(one) for found in scorings.values() for one in found)
         intact, size, _ = self._evaluated(())
-        compared = [one for one in layout.contenders.values() if one.scorer in scorings]
-        return model_findings(
-            design,
-            self.label,
+        compared = [contender for contender in layout.contenders.values() if contender.scorer in scorings]
+        return Measurements(
             num_blocks=num_blocks,
             size=size,
             intact=intact,
-            scored={scorer: self._scored(scorer, each, steps) for scorer, each in scorings.items()},
+            scored={scorer: self._scored(scorer, each) for scorer, each in scorings.items()},
             left={
-                (pruner, ratio, one): found
-                for pruner, ratio, one in product(layout.pruners, layout.grid.amounts, compared)
-                if (found := list(self._pruned(pruner, ratio, one, num_blocks)))
+                (pruner, amount, contender): models
+                for pruner, amount, contender in product(layout.pruners, layout.grid.amounts, compared)
+                if (models := list(self._pruned(pruner, amount, contender, num_blocks)))
             },
         )
 
     def _scorings(self, scorer: str) -> list[Result]:
         """Return the results that are known of a scorer's repeats."""
         layout = self.layout
-        found = (self._known(layout.scoring(self.label, scorer, draw)) for draw in layout.draws(scorer))
-        return [one for one in found if one is not None]
+        scorings = (self._known(layout.scoring(self.label, scorer, draw)) for draw in layout.draws(scorer))
+        return [scoring for scoring in scorings if scoring is not None]
 
-    def _scored(self, scorer: str, scorings: Sequence[Result], steps: Sequence[Step]) -> Scored:
-        layout, label = self.layout, self.label
-        scores = [[found[step] for step in steps] for found in map(score_by_step, scorings)]
+    def _scored(self, scorer: str, scorings: Sequence[Result]) -> Scored:
+        layout, label, first = self.layout, self.label, scorings[0]
         cost: float | None = 0.0
         if not layout.scorers[scorer].blind:
             timed = self._known(layout.costing(label, scorer))
             cost = timed and timed["bare_passes"]
-        return Scored.of(steps, scores, cost)
+        return scored(list(map(score_by_step, scorings)), cost, first["columns"], first["notes"], first["spans"])
 
     def _evaluated(
         self, blocks: tuple[Step, ...], healer: str = "", text: int = 0
@@ -135,17 +147,19 @@ class _Model:
         metrics: dict[Key, Metric] = {}
         size = healing = None
         for measure in self.layout.models[self.label].measures:
-            if (found := self._known(self.layout.evaluation(self.label, blocks, measure, healer, text))) is not None:
-                size = Size(**found["size"])
-                healing = found.get("healing")
-                metrics |= {(metric.task, metric.name): metric for metric in unpacked(found)}
+            if (
+                evaluated := self._known(self.layout.evaluation(self.label, blocks, measure, healer, text))
+            ) is not None:
+                size = Size(**evaluated["size"])
+                healing = None if evaluated.get("healing") is None else Repaired.model_validate(evaluated["healing"])
+                metrics |= {(metric.task, metric.name): metric for metric in unpacked(evaluated)}
         return metrics, size, healing
 
-    def _pruned(self, pruner: str, ratio: float, contender: Contender, num_blocks: int) -> Iterator[Pruned]:
+    def _pruned(self, pruner: str, amount: int | float, contender: Contender, num_blocks: int) -> Iterator[Pruned]:
         layout = self.layout
         for draw, text in layout.repeats(contender):
-            plan = self._known(layout.planning(self.label, contender.scorer, draw, pruner, ratio, num_blocks))
+            plan = self._known(layout.planning(self.label, contender.scorer, draw, pruner, amount, num_blocks))
             if plan is not None:
-                blocks = layout.removed(plan, ratio, num_blocks)
+                blocks = layout.removed(plan, amount, num_blocks)
                 metrics, size, healing = self._evaluated(blocks, contender.healer, text)
                 yield Pruned(text, blocks, size, metrics, healing)

@@ -1,0 +1,123 @@
+"""The document of a run or a grid: all results, with their tables for notebooks and their rows for pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from layerimp._table import Column, Table
+from layerimp.report.results.comparison import Compared
+from layerimp.report.results.part import Number, Part
+from layerimp.report.results.rows import Entry, Row
+from layerimp.report.tables import PaperTable, removables, summaries
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class Failure(Part):
+    """A cell of a grid, or a component of a run, that failed."""
+
+    what: str = Field(description="The cell in words, or the label of the component.")
+    error: str = Field(description="The error.")
+
+
+class Results(Compared):
+    """The results of a run or of a grid: what commands print with `--json`, and the content of `results.json`.
+
+    A run is a grid with one model and one repeat.
+    """
+
+    schema_version: Literal["layerimp.results/1"] = Field(
+        default="layerimp.results/1", description="The version of this format."
+    )
+    request: dict[str, Any] = Field(
+        description="What was asked for, with the fields of its recipe file: a recipe, or a grid."
+    )
+    cells: dict[str, int] = Field(
+        description="How many cells of a grid are `done`, `failed` and `open`; empty for a run, which has no cells."
+    )
+    failures: list[Failure] = Field(description="What failed while the rest went on.")
+    left_out: dict[str, str] = Field(description="By label, why a scorer that was not requested by name was left out.")
+    seconds: Number = Field(description="The total time of all cells.")
+    versions: list[str] = Field(description="The libraries that computed the results; several entries if they changed.")
+    notes: list[str] = Field(description="Notes for a reader of the results, besides those on each model.")
+    output: str | None = Field(description="The output directory; null without one, and in a page's download.")
+
+    @property
+    def complete(self) -> bool:
+        """Whether all requested results are there."""
+        return not (self.failures or self.cells.get("failed") or self.cells.get("open"))
+
+    @property
+    def all_notes(self) -> list[str]:
+        """The notes, and those on each model behind its label if there are several models."""
+        several = len(self.design.models) > 1
+        prefix = {label: f"{label}: " if several else "" for label in self.models}
+        return [*self.notes, *(prefix[label] + note for label, model in self.models.items() for note in model.notes)]
+
+    def __repr__(self) -> str:
+        labels = ", ".join(self.design.contenders)
+        counts = ", ".join(f"{count} cells {state}" for state, count in self.cells.items() if count)
+        return f"Results({', '.join(self.models) or 'nothing yet'}; {labels}{counts and f'; {counts}'})"
+
+    def _repr_html_(self) -> str:
+        """Show the summary tables: what is retained, and how many blocks may be removed."""
+        tables = [_table(table) for table in (*summaries(self), *removables(self))]
+        return "\n".join(table.html() for table in tables) or f"<p>{escape(repr(self))}</p>"
+
+    def to_pandas(self) -> DataFrame:
+        """Return the results as a pandas DataFrame, with a row for each metric of each scorer, healed or not.
+
+        The columns: `model`, `pruner`, `amount` (a share or a number of blocks, or in words a size or a quality),
+        `blocks` (how many are removed), `task` and `metric` (`retained` for what is retained on average), `scorer`,
+        `healer` (empty where nothing is healed); `mean`, `low`, `high` and `n` of the metric over the repeats, with the
+        95 % interval; `original`, of the intact model; `retained`, what is retained of the task; `removed_blocks`, a
+        share, and the lowest and the highest share of the parameters, since blocks may differ in size; and `best`,
+        whether no other is better (see `Entry`).
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        lines = [(label, row, entry) for label, row in self.everything for entry in row.entries.values()]
+        return Table([Column(name, [value(*line) for line in lines]) for name, value in FIELDS.items()]).frame()
+
+
+FIELDS: Mapping[str, Callable[[str, Row, Entry], Any]] = {
+    "model": lambda label, row, entry: label,
+    "pruner": lambda label, row, entry: row.pruner,
+    "amount": lambda label, row, entry: row.amount,
+    "blocks": lambda label, row, entry: sum(row.counts) / len(row.counts),
+    "task": lambda label, row, entry: row.task,
+    "metric": lambda label, row, entry: row.metric,
+    "scorer": lambda label, row, entry: entry.scorer,
+    "healer": lambda label, row, entry: entry.healer,
+    "mean": lambda label, row, entry: entry.value.mean,
+    "low": lambda label, row, entry: entry.value.low,
+    "high": lambda label, row, entry: entry.value.high,
+    "n": lambda label, row, entry: entry.value.count,
+    "original": lambda label, row, entry: None if row.original is None else row.original.value,
+    "retained": lambda label, row, entry: None if entry.retained is None else entry.retained.mean,
+    "removed_blocks": lambda label, row, entry: row.removed_blocks,
+    "removed_parameters_low": lambda label, row, entry: row.removed_parameters[0],
+    "removed_parameters_high": lambda label, row, entry: row.removed_parameters[1],
+    "best": lambda label, row, entry: entry.best,
+}
+"""The columns of the DataFrame, and the value of one contender in one row for each."""
+
+
+def _table(paper: PaperTable) -> Table:
+    """Convert a table for papers to one for notebooks."""
+    cells = list(zip(*paper.rows, strict=True))
+    columns = [
+        Column(
+            name.replace("\n", ", "),
+            [cell.text for cell in column],
+            tags=["b" if cell.best else "" for cell in column] if place else (),
+        )
+        for place, (name, column) in enumerate(zip(paper.head, cells, strict=True))
+    ]
+    return Table(columns, paper.title)

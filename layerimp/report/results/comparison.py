@@ -1,0 +1,167 @@
+"""The design of a comparison, and the results for each of its models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from layerimp.calibration.sampling import Calibration
+from layerimp.recipe import ComponentSpec, Recipe
+from layerimp.report.contenders import Contender, contenders
+from layerimp.report.results.measures import Cost, Measured, Retained
+from layerimp.report.results.models import Amount, PrunedModel, Removal, Size, Stability, Target
+from layerimp.report.results.part import Part
+from layerimp.report.results.rows import RETAINED, Removable, Row
+from layerimp.report.results.scores import Agreement, Scored, common_steps
+from layerimp.report.results.search import QualitySearch
+from layerimp.steps import Cuts, Step
+
+Place = tuple[str, Amount]
+"""A pruner and an amount."""
+
+
+class ModelResults(Part):
+    """The results for one intact model and the models pruned from it."""
+
+    label: str = Field(description="The label of the model.")
+    num_blocks: int = Field(description="The number of blocks of the intact model.")
+    loader: str | None = Field(description="The stock `Auto` class that loads the checkpoints; null in a grid.")
+    size: Size | None = Field(description="The size of the intact model; null if nothing is evaluated yet.")
+    calibration: Calibration | None = Field(
+        description="The text that drove the scoring; null in a grid, whose repeats have texts of their own."
+    )
+    metrics: dict[str, dict[str, Measured]] = Field(
+        description="The metrics of the intact model, or of the one that `evaluate` measures, by task and name."
+    )
+    footprint: dict[str, Cost] = Field(description="The costs of this model in time and space, by name.")
+    targets: dict[str, Target] = Field(
+        description="The sizes that were asked for, by quantity: parameters, bytes, kv-cache, latency."
+    )
+    scored: dict[str, Scored] = Field(description="The scores, by label of the scorer.")
+    agreements: list[Agreement] = Field(description="How much each two scorers agree, on the steps that all scored.")
+    removals: list[Removal] = Field(description="What was removed, by pruner, amount, scorer and healer.")
+    rows: list[Row] = Field(description="The rows of the tables.")
+    removables: list[Removable] = Field(description="How many blocks may be removed, if several numbers were measured.")
+    search: QualitySearch | None = Field(description="The result of `--keep`; null without it.")
+    notes: list[str] = Field(description="Notes for a reader of the numbers.")
+
+    @property
+    def agreement(self) -> dict[tuple[str, str], float | None]:
+        """Kendall's tau between two scorers, by their labels."""
+        return {agreement.scorers: agreement.tau for agreement in self.agreements}
+
+    @property
+    def pruned(self) -> dict[tuple[str, Amount, str], list[PrunedModel]]:
+        """The unhealed models, by pruner, amount and scorer."""
+        return {(each.pruner, each.amount, each.scorer): each.models for each in self.removals if not each.healer}
+
+    @property
+    def healed(self) -> dict[tuple[str, Amount, Contender], list[PrunedModel]]:
+        """The healed models, by pruner, amount and contender."""
+        return {(each.pruner, each.amount, each.contender): each.models for each in self.removals if each.healer}
+
+    @property
+    def stability(self) -> dict[tuple[str, Amount, str], Stability]:
+        """How far the removed sets of the repeats agree, by pruner, amount and scorer."""
+        return {(each.pruner, each.amount, each.scorer): each.stability for each in self.removals if each.stability}
+
+    @property
+    def retained(self) -> dict[tuple[str, Amount, str], Retained]:
+        """What is retained, by pruner, amount and label of the contender."""
+        return {(each.pruner, each.amount, each.label): each.retained for each in self.removals if each.retained}
+
+    @property
+    def removable(self) -> dict[tuple[str, str], Removable]:
+        """How many blocks may be removed, by pruner and label of the contender."""
+        return {(removable.pruner, removable.label): removable for removable in self.removables}
+
+    @property
+    def order(self) -> list[str]:
+        """The labels of the pruned models of a run: the most blocks first, and of as many what retains most."""
+
+        def rank(removal: Removal) -> tuple[int, float]:
+            worst = None if removal.retained is None else removal.retained.worst
+            return -len(removal.models[0].blocks), math.inf if worst is None else -worst.mean
+
+        return [removal.label for removal in sorted(self.removals, key=rank)]
+
+    @property
+    def documents(self) -> dict[str, int | None]:
+        """The number of documents of each task; None if not known."""
+        return {row.task: row.original.documents for row in self.rows if row.original is not None}
+
+    @property
+    def repeated(self) -> bool:
+        """Whether any scorer scored more than once, so that repeats can be compared."""
+        return any(len(scored.scores) > 1 for scored in self.scored.values())
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps that all scorers have scored, in depth order."""
+        return common_steps(scored.steps for scored in self.scored.values())
+
+    @property
+    def headlines(self) -> list[Row]:
+        """The rows for what is retained on average: the lower of two means, or the only one, by place and count."""
+        first: dict[tuple[Place, tuple[int, ...]], Row] = {}
+        for row in self.rows:
+            if row.task == RETAINED and row.original is None:
+                first.setdefault(((row.pruner, row.amount), tuple(row.counts)), row)
+        return list(first.values())
+
+    @property
+    def answer(self) -> str:
+        """Say how many blocks may be removed, if there was a search; else empty."""
+        if self.search is None:
+            return ""
+        by_count: dict[int, list[str]] = {}
+        for label in self.search.order:
+            by_count.setdefault(self.search.removable[label].count, []).append(label)
+        counts = "; ".join(f"{count} by {', '.join(labels)}" for count, labels in by_count.items())
+        share = f"{self.search.keep * 100:.4g}%"
+        return f"So many of {self.num_blocks} blocks may be removed while at least {share} is retained: {counts}."
+
+
+class Design(Part):
+    """The design of a comparison, with everything settled that the request left open."""
+
+    models: dict[str, Recipe] = Field(description="The recipe for each model, by label.")
+    measured: dict[str, list[str]] = Field(description="The tasks that each model was evaluated on, by label.")
+    scorers: dict[str, ComponentSpec] = Field(description="The scorers, including baselines, by label.")
+    blind: list[str] = Field(description="The scorers that do not look at the model, so that no text changes them.")
+    baselines: list[str] = Field(description="The labels of the baselines.")
+    added: list[str] = Field(
+        description="The baselines that were not asked for as scorers: they were measured only for comparison."
+    )
+    pruners: dict[str, ComponentSpec] = Field(description="The pruners, by label.")
+    healers: dict[str, ComponentSpec] = Field(description="The healers, by label.")
+    amounts: list[Amount] = Field(description="What to remove, as in a `Removal`.")
+    repeats: int = Field(description="How often each scoring was done.")
+    seed: int = Field(description="The seed of the first repeat.")
+    cuts: Cuts = Field(description="What may be removed: whole blocks, or seams as well.")
+    protect: list[int] = Field(description="The blocks to keep regardless of scores.")
+    limit: int | None = Field(description="The largest number of documents per task; null for all.")
+    num_fewshot: int | None = Field(
+        description="The number of examples in each prompt; null for the task's own number."
+    )
+
+    @property
+    def contenders(self) -> dict[str, Contender]:
+        """The contenders, by label: the columns of the tables."""
+        return contenders(self.scorers, self.healers)
+
+
+class Compared(Part):
+    """A design and the results: the data behind all tables."""
+
+    design: Design = Field(description="What was compared.")
+    models: dict[str, ModelResults] = Field(
+        description="The results by label of the model, without models that have no results yet."
+    )
+
+    @property
+    def everything(self) -> Sequence[tuple[str, Row]]:
+        """All rows, each with the label of its model."""
+        return [(label, row) for label, model in self.models.items() for row in model.rows]

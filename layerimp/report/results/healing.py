@@ -1,0 +1,29 @@
+"""The document of `layerimp heal`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from layerimp.calibration.sampling import Calibration
+from layerimp.report.results.models import Repaired
+from layerimp.steps import Step
+
+
+class HealingReport(Repaired):
+    """The document that `layerimp heal` prints with `--json`."""
+
+    schema_version: Literal["layerimp.healing/1"] = Field(
+        default="layerimp.healing/1", description="The version of this format."
+    )
+    model: str = Field(description="The pruned model, as it was named.")
+    teacher: str = Field(description="The intact model.")
+    removed: list[Step] = Field(
+        description="The steps removed from the intact model: blocks as numbers, other steps as text (`17/18`)."
+    )
+    healer: str = Field(description="The healer.")
+    options: dict[str, Any] = Field(description="The healer's options.")
+    calibration: Calibration = Field(description="The text that drove healing.")
+    changed: list[str] = Field(description="The parameters that were replaced.")
+    output: str = Field(description="The healed checkpoint.")

@@ -1,0 +1,97 @@
+"""Measured numbers: means over repeats, differences, metrics of one model, and what is retained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import Field
+
+from layerimp.report.results.part import Known, Number, Part
+
+LEVEL = 0.95
+"""The confidence level of every interval."""
+
+
+class Interval(Part):
+    """A mean over the repeats, and its 95 % confidence interval."""
+
+    mean: Number = Field(description="The mean; for perplexities the geometric mean.")
+    low: Known = Field(
+        default=None,
+        description="The lower end; null if it is not known, as for a single value, or if a value is infinite.",
+    )
+    high: Known = Field(default=None, description="The upper end; null in the same cases.")
+    count: int = Field(description="The number of values in the mean.")
+
+    def mapped(self, function: Callable[[float], float]) -> Interval:
+        """Return the interval on another scale, given by a monotonically increasing function."""
+        low, high = (None if end is None else function(end) for end in (self.low, self.high))
+        return Interval(mean=function(self.mean), low=low, high=high, count=self.count)
+
+
+class Difference(Part):
+    """How much greater one figure is than another; for a perplexity in nats per unit, the logarithm of a factor."""
+
+    mean: Number = Field(description="The difference.")
+    low: Known = Field(default=None, description="The lower end of the 95 % interval; null if not known.")
+    high: Known = Field(default=None, description="The upper end; null if not known.")
+    p: Known = Field(
+        default=None,
+        description="The two-sided p-value: the probability of so large a difference between models that do not "
+        "differ, corrected for the number of comparisons in the column (Holm); null if not known.",
+    )
+
+    @property
+    def tells(self) -> bool:
+        """Whether the difference is significant."""
+        return self.p is not None and self.p < 1 - LEVEL
+
+
+class Measured(Part):
+    """One metric of one model."""
+
+    value: Number = Field(description="The number.")
+    stderr: Known = Field(
+        description="The standard error over the documents, to first order for a perplexity; null if there is none."
+    )
+    ends: tuple[Number, Number] | None = Field(
+        description="The value minus and plus one standard error, which for a perplexity is that of the "
+        "log-likelihood; null if not known."
+    )
+    low: Known = Field(
+        description="The lower end of the 95 % confidence interval over the documents, which is computed for the "
+        "log-likelihood in the case of a perplexity; null if not known."
+    )
+    high: Known = Field(description="The upper end; null if not known or infinite.")
+    documents: int | None = Field(
+        description="How many documents it was measured on; null if the evaluator does not say."
+    )
+    higher_is_better: bool = Field(description="The direction.")
+
+
+class Cost(Part):
+    """What a model needs of time or space."""
+
+    value: Number = Field(description="The number.")
+    stderr: Known = Field(description="The standard error; null if there is none.")
+
+
+class Share(Part):
+    """What models retain: 1 is the intact model, 0 a model that knows nothing."""
+
+    mean: Number = Field(description="The share; the mean over the repeats, if there are several.")
+    stderr: Known = Field(description="The standard error over the documents; null if not known.")
+
+
+class Retained(Part):
+    """What models retain of the intact model, by task and on average."""
+
+    tasks: dict[str, Share | None] = Field(
+        description="By task, what is retained; null if the intact model does not know enough of the task. Tasks on "
+        "which some model was not measured are missing."
+    )
+    likelihood: Share | None = Field(
+        description="The mean over the tasks that measure a likelihood; null if there is none."
+    )
+    accuracy: Share | None = Field(description="The mean over the other tasks; null if there is none.")
+    worst: Share | None = Field(description="The lower of the two means: the headline. Null if a task is missing.")

@@ -1,0 +1,144 @@
+"""Pruned models: what was removed, the size that is left, how they were healed, and what was measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from layerimp.models.dtypes import stored_bytes
+from layerimp.report.contenders import Contender
+from layerimp.report.results.measures import Cost, Measured, Retained
+from layerimp.report.results.part import Known, Number, Part
+from layerimp.steps import Step
+
+if TYPE_CHECKING:
+    from layerimp.blocks.stack import BlockStack
+
+Amount = int | float | str
+"""What was asked for: a number of blocks, a share of them below 1, or in words a size, a quality, or named blocks."""
+
+
+class Size(Part):
+    """The size of a model, or of a part of one."""
+
+    blocks: int = Field(description="Blocks.")
+    parameters: int = Field(description="Parameters; tied weights count once.")
+    bytes: int = Field(description="The bytes of the parameters in the stored dtype.")
+
+    @classmethod
+    def of(cls, stack: BlockStack) -> Size:
+        """Return the size of a whole model; tied weights count once."""
+        parameters = sum(p.numel() for p in stack.model.parameters())
+        return cls(blocks=len(stack), parameters=parameters, bytes=stored_bytes(stack.model))
+
+    def __sub__(self, other: Size) -> Size:
+        return Size(
+            blocks=self.blocks - other.blocks,
+            parameters=self.parameters - other.parameters,
+            bytes=self.bytes - other.bytes,
+        )
+
+    def share_of(self, whole: Size) -> dict[str, float]:
+        """Return each number as a share of the number for `whole`."""
+        return {name: value / getattr(whole, name) for name, value in self}
+
+
+class RepairedGap(Part):
+    """What a healer did at one gap."""
+
+    gap: str = Field(description="The gap, named by what was removed there, such as `blocks 6-9`.")
+    removed: list[Step] = Field(description="The removed steps: blocks as numbers, other steps as text.")
+    done: str = Field(description="What was done, in a word; `nothing` if the gap was left as it was.")
+    why: str = Field(description="Why something other than requested was done; else empty.")
+    numbers: dict[str, float] = Field(description="Numbers that describe it, such as a factor or a ridge.")
+
+
+class Repaired(Part):
+    """What a healer did, and the effect of healing."""
+
+    gaps: list[RepairedGap] = Field(description="What was done at each gap, in depth order.")
+    loss: dict[str, float] = Field(
+        description="The mean loss per prediction, in nats, of the `intact`, `pruned` and `healed` model, on rows of "
+        "the text that were used neither for the fit nor for any choice. `pruned` is the intact model without the "
+        "removed steps; `healed_before` is there only if the model had been healed before."
+    )
+    accuracy: dict[str, float] | None = Field(
+        description="The share of these rows that a classifier labels correctly; null for a language model."
+    )
+    recovered: Known = Field(
+        description="The share of the lost quality that came back (loss, or a classifier's accuracy), from the "
+        "`pruned` to the `healed` model; null if nothing was lost."
+    )
+
+
+class Target(Part):
+    """A size that was asked for."""
+
+    asked: str = Field(description="The value as it was written.")
+    factor: bool = Field(description="Whether this is a factor of the intact model's value.")
+    unit: str = Field(description="The unit of all numbers: parameters, bytes, bytes per token, or ms.")
+    limit: Number = Field(description="The largest value that is allowed.")
+    original: Number = Field(description="The intact model's value.")
+
+
+class ReachedTarget(Part):
+    """A pruned model's value beside a target."""
+
+    value: Number = Field(description="The model's value, in the target's unit.")
+    stderr: Known = Field(description="The standard error of a measured value; null for a counted one.")
+    one_less: Known = Field(
+        description="The value with one step less, which for a single step is the intact model's; null if there is no "
+        "such plan, or if its latency was not measured."
+    )
+    one_more: Known = Field(description="The value with one step more; null in the same cases.")
+
+
+class PrunedModel(Part):
+    """One pruned model."""
+
+    draw: int = Field(description="The number of the repeat.")
+    blocks: list[Step] = Field(description="The removed steps, in order: blocks as numbers, other steps as text.")
+    size: Size | None = Field(description="The size of the pruned model; null if it is not evaluated yet.")
+    metrics: dict[str, dict[str, Measured]] = Field(description="The metrics of quality, by task and name.")
+    footprint: dict[str, Cost] = Field(description="The costs in time and space, by name.")
+    healing: Repaired | None = Field(description="What a healer did; null if the model is not healed, or not yet.")
+    targets: dict[str, ReachedTarget] = Field(description="By quantity, what the model reaches of each target.")
+    checkpoint: str | None = Field(description="The path of the checkpoint; null if the model is not kept.")
+
+
+class Stability(Part):
+    """How far the repeats removed the same blocks."""
+
+    jaccard: float = Field(description="The Jaccard index of two repeats' sets, averaged over all pairs.")
+    same: float = Field(
+        description="The share of the pairs whose sets are equal: the probability that another draw of text removes "
+        "the same blocks."
+    )
+
+
+class Removal(Part):
+    """What one pruner removed for one amount, chosen by the scores of one scorer: a model for each repeat."""
+
+    pruner: str = Field(description="The label of the pruner; empty for a plan that names none.")
+    amount: Amount = Field(
+        description="What was asked for: a share of the blocks, below 1; their number; or in words a size such as "
+        "`bytes=6GB`, a quality such as `keep=0.95`, named blocks such as `blocks=3,17/18`, or a `plan`."
+    )
+    scorer: str = Field(description="The label of the scorer, or of the plan.")
+    healer: str = Field(description="The label of the healer; empty for models that are not healed.")
+    models: list[PrunedModel] = Field(description="The models, one for each repeat.")
+    stability: Stability | None = Field(
+        description="How far the repeats removed the same; null for a single repeat, and for healed models."
+    )
+    retained: Retained | None = Field(description="What the models retain; null if none is measured.")
+
+    @property
+    def contender(self) -> Contender:
+        """The scorer, and the healer if there is one."""
+        return Contender(self.scorer, self.healer)
+
+    @property
+    def label(self) -> str:
+        """The name in tables: SCORER, or SCORER+HEALER."""
+        return self.contender.label

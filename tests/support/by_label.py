@@ -1,0 +1,110 @@
+"""The results of a run by label, in which tests look up single numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support.published import checked
+
+from layerimp.report.document import Results
+from layerimp.report.results.comparison import ModelResults
+
+
+def by_label(text: str) -> dict[str, Any]:
+    """The results of a run, from the document that a command printed or wrote, which is checked.
+
+    Plain values: `scorers`, `baselines`, `parameters`, `bytes`, `metrics`, `footprint`, `retained`, `retained_worst`,
+    `targets`, `order`, `best` and the fields of the model. A part that the command does not produce is missing.
+    """
+    document = checked(text)
+    assert document["cells"] == {}
+    (model,) = Results.model_validate(document).models.values()
+    (plain,) = document["models"].values()
+    removals = {removal.label: removal for removal in model.removals}
+    models = {label: removal.models[0] for label, removal in removals.items()}
+    sizes = {label: one.size for label, one in models.items() if one.size is not None}
+    scorers = {label: _scorer(plain, model, label) for label in (*model.scored, *removals) if "+" not in label}
+    baselines = {label: scorers.pop(label) for label in document["design"]["added"] if label in scorers}
+    kept = {label: one.retained for label, one in removals.items() if one.retained}
+    measured = {label: _plain(one.metrics) for label, one in models.items() if one.metrics}
+    found = {
+        "num_blocks": model.num_blocks,
+        "calibration": plain["calibration"],
+        "parameters": {
+            "original": model.size and model.size.parameters,
+            "pruned": {label: size.parameters for label, size in sizes.items()},
+        },
+        "bytes": {
+            "original": model.size and model.size.bytes,
+            "pruned": {label: size.bytes for label, size in sizes.items()},
+        },
+        "scorers": scorers,
+        "baselines": baselines,
+        "left_out": document["left_out"],
+        "failed": {one["what"]: one["error"] for one in document["failures"]},
+        "metrics": {"original": plain["metrics"], **measured} if plain["metrics"] else {},
+        "footprint": {
+            label: {name: cost.value for name, cost in costs.items()}
+            for label, costs in {"original": model.footprint, **{k: one.footprint for k, one in models.items()}}.items()
+            if costs
+        },
+        "retention": _retention(model),
+        "retained": {
+            label: {task: share and share.mean for task, share in one.tasks.items()} for label, one in kept.items()
+        },
+        "retained_worst": {label: one.worst and one.worst.mean for label, one in kept.items()},
+        "order": model.order,
+        "best": {f"{row.task} {row.metric}": row.best for row in model.rows},
+        "targets": {
+            quantity: {
+                **target.model_dump(),
+                "reached": {
+                    label: one.targets[quantity].model_dump()
+                    for label, one in models.items()
+                    if quantity in one.targets and "+" not in label
+                },
+            }
+            for quantity, target in model.targets.items()
+        },
+        "search": plain["search"],
+        "notes": model.notes,
+        "output": document["output"],
+    }
+    return {name: value for name, value in found.items() if value not in ({}, [], None)} | {"scorers": scorers}
+
+
+def results_in(directory: Path) -> dict[str, Any]:
+    """The results of a run by label, from its output directory."""
+    return by_label((directory / "results.json").read_text())
+
+
+def _plain(metrics: Any) -> dict[str, Any]:
+    return {task: {name: one.model_dump(mode="json") for name, one in named.items()} for task, named in metrics.items()}
+
+
+def _scorer(plain: dict[str, Any], model: ModelResults, label: str) -> dict[str, Any]:
+    """The scores of a scorer, what was removed by them, and the healed models."""
+    found: dict[str, Any] = {}
+    if label in model.scored:
+        scored = plain["scored"][label]
+        found |= {"scores": scored["scores"][0], "blocks": scored["steps"]}
+        found |= {name: scored[name] for name in ("columns", "notes", "spans")}
+    for removal in plain["removals"]:
+        (one,) = removal["models"]
+        if removal["scorer"] == label and not removal["healer"]:
+            found |= {"removed": one["blocks"], "checkpoint": one["checkpoint"]}
+        elif removal["scorer"] == label:
+            healed = found.setdefault("healed", {})
+            healed[removal["healer"]] = {**one["healing"], "checkpoint": one["checkpoint"]}
+    return found
+
+
+def _retention(model: ModelResults) -> dict[str, Any]:
+    """The plain ratios, by label, task and metric."""
+    found: dict[str, Any] = {}
+    for row in model.rows:
+        for label, entry in row.entries.items() if row.original else ():
+            share = entry.retention and entry.retention.mean
+            found.setdefault(label, {}).setdefault(row.task, {})[row.metric] = share
+    return found
