@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
-from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 from layerimp.errors import TaskError, listing, unknown_name
@@ -13,24 +12,6 @@ from layerimp_harness.lm_eval_names import TaskFactory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-def explained(name: str, error: BaseException) -> TaskError:
-    """Return a one-line error that blames the task's data set if that could not be loaded, and otherwise the task."""
-    for frame, _line in walk_tb(error.__traceback__):
-        owner: Any = frame.f_locals.get("self")
-        if frame.f_code.co_name == "download" and hasattr(owner, "DATASET_PATH"):
-            name = getattr(owner.config, "task", None) or name
-            return TaskError(f"task {name!r}: its data set {owner.DATASET_PATH!r} cannot be loaded: {_reason(error)}")
-    return TaskError(f"task {name!r}: {_reason(error)}")
-
-
-def _reason(error: BaseException) -> str:
-    missing = isinstance(error, KeyError)  # the text of a KeyError is only the key
-    texts = [f"its data has no split or field {error}" if missing else f"{type(error).__name__}: {error}"]
-    if error.__cause__ is not None:
-        texts.append(str(error.__cause__))
-    return " ".join("; ".join(texts).split())[:400]
 
 
 class GuardedFactory(TaskFactory):  # type: ignore[misc]

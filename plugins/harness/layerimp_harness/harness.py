@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from traceback import walk_tb
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from layerimp.component import Options
 from layerimp.errors import LayerimpError, ModelError, TaskError, listing
 from layerimp.evaluator import Evaluator, Metric
-from layerimp_harness.isolation import contained, muted
+from layerimp_harness.attribution import attribute_to_task
+from layerimp_harness.isolation import contained
+from layerimp_harness.stage import LazyStage
 from layerimp_harness.tokens import TokenMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.evaluator import Document, Reading
-    from layerimp.progress import Advance, Progress
     from layerimp_harness.classifier import Answering
     from layerimp_harness.tasks import TaskSet
 
@@ -164,7 +163,7 @@ class Harness(Evaluator):
         def requests() -> int:
             return sum(len(task.instances) for task in loaded.tasks.values())
 
-        stage = _LazyStage(self.progress, f"evaluate {', '.join(loaded.tasks)}", requests)
+        stage = LazyStage(self.progress, f"evaluate {', '.join(loaded.tasks)}", requests)
         with (
             contained(config.seed, model.device, sandbox=not config.allow_task_code),
             in_eval_mode(model),
@@ -196,7 +195,7 @@ class Harness(Evaluator):
             except LayerimpError:
                 raise
             except Exception as error:
-                _attribute_to_task(error)
+                attribute_to_task(error)
                 raise
             predicted = (lm.predicted, lm.vocabulary) if isinstance(lm, ModelInMemory) else ()
             draws, seed = config.bootstrap, config.seed
@@ -292,41 +291,3 @@ class Harness(Evaluator):
 
                 self._loaded = load_tasks(self.config)
         return self._loaded
-
-
-def _attribute_to_task(error: BaseException) -> None:
-    """Raise a TaskError if the error comes from a task's own code on one of its documents, not from the model."""
-    for frame, _line in walk_tb(error.__traceback__):
-        task: Any = frame.f_locals.get("self")
-        if frame.f_code.co_name in ("build_all_requests", "process_results") and hasattr(task, "task_name"):
-            from layerimp_harness.building import explained
-
-            raise explained(task.task_name, error) from error
-
-
-class _LazyStage:
-    """A progress stage that starts with the first report, after lm-eval has built its requests."""
-
-    def __init__(self, progress: Progress, description: str, count: Callable[[], int]) -> None:
-        self._progress = progress
-        self._description = description
-        self._count = count
-        self._stack = ExitStack()
-        self._advance: Advance | None = None
-
-    def __enter__(self) -> None:
-        self._stack.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    def advance(self, units: int) -> None:
-        """Report `units` more finished requests."""
-        if self._advance is None:
-            stage = self._progress.stage(self._description, total=self._count(), unit="requests")
-            self._advance = self._stack.enter_context(stage)
-            self._stack.enter_context(muted())  # a live display replaces the muted output by its own
-        if units:
-            self._advance(units)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from layerimp.errors import LayerimpError, TaskError, unknown_name
 from layerimp.registry.assets import assets
 from layerimp_harness import guard
-from layerimp_harness.building import GuardedFactory, explained
+from layerimp_harness.attribution import explained
+from layerimp_harness.building import GuardedFactory
 from layerimp_harness.builtin import entries, members, missing
 from layerimp_harness.metrics import Saturating
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from layerimp.errors import TaskError
-from layerimp_harness.building import explained
+from layerimp_harness.attribution import explained
 from layerimp_harness.isolation import contained
 
 if TYPE_CHECKING:
