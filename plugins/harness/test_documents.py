@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ def test_the_metrics_follow_from_what_is_kept_of_the_documents(folder, model, to
     kept = [metric.likelihood for (task, _), metric in found.items() if task == "rolling"]
     assert len({one.totals for one in kept}) == len({one.unigram for one in kept}) == 1
     assert len({one.units for one in kept}) == 2  # words, and bytes twice
-    assert found["choice", "acc"].floor == 0.5
+    assert found["choice", "acc"].floor == max(Counter(doc["label"] for doc in documents()).values()) / 9
     assert found["generate", "exact_match"].floor == 0.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -28,21 +29,44 @@ def floor_of(metric, samples, *, kind="multiple_choice", own=None):
 @pytest.mark.parametrize(
     ("kind", "metric", "floor"),
     [
-        ("multiple_choice", "acc", (1 / 2 + 1 / 4 + 2 / 4) / 3),
-        ("multiple_choice", "acc_norm", (1 / 2 + 1 / 4 + 2 / 4) / 3),
+        ("multiple_choice", "acc", (1 / 2 + 1 / 4 + 2 / 4 + 1 / 3) / 4),
+        ("multiple_choice", "acc_norm", (1 / 2 + 1 / 4 + 2 / 4 + 1 / 3) / 4),
         ("multiple_choice", "brier_score", None),
-        ("loglikelihood", "acc", 1 / 3),
+        ("loglikelihood", "acc", 2 / 4),
         ("generate_until", "f1", 0.0),
         ("generate_until", "exact_match", 0.0),
-        ("generate_until", "acc", 1 / 3),
+        ("generate_until", "acc", 2 / 4),
         ("generate_until", "bleu", None),
     ],
 )
 def test_the_floor_is_what_chance_gives(kind, metric, floor):
-    options = [[("q", "a"), ("q", "b")], [("q", c) for c in "abcd"], [("q", c) for c in "abcd"] + [("", "a")] * 4]
-    samples = [{"arguments": one, "target": t} for one, t in zip(options, (0, 1, [1, 2]), strict=True)]
+    options = [[("q", "a"), ("q", "b")], [("q", c) for c in "cdef"], [("q", c) for c in "ghij"] + [("", "g")] * 4]
+    options += [[("q", c) for c in "klm"]]
+    samples = [{"arguments": one, "target": t} for one, t in zip(options, (0, 1, [1, 2], 1), strict=True)]
     assert floor_of(metric, samples, kind=kind) == (None if floor is None else pytest.approx(floor))
     assert floor_of("acc", samples, own=print) is None
+
+
+@pytest.mark.parametrize(
+    ("targets", "floor"), [([1, 1, 1, 0], 3 / 4), ([1, 0, 1, 0], 1 / 2), (["yes", "yes", "yes", "no"], 3 / 4)]
+)
+def test_the_floor_of_an_accuracy_is_no_lower_than_what_the_most_frequent_answer_gives(targets, floor):
+    asked = [[(f"question {number}", " no"), (f"question {number}", " yes")] for number in range(len(targets))]
+    samples = [{"arguments": pair, "target": target} for pair, target in zip(asked, targets, strict=True)]
+    assert floor_of("acc", samples) == pytest.approx(floor)
+
+
+@pytest.mark.parametrize("varying", ["continuation", "context"])
+def test_options_are_the_same_answer_by_their_wording_and_not_by_their_number(varying):
+    """In BLiMP the right option is always the first, and in WinoGrande the options are contexts."""
+    pairs = [[f"good {number}", f"bad {number}"] for number in range(4)]
+    asked = [[("", one) if varying == "continuation" else (one, " it fell") for one in pair] for pair in pairs]
+    assert floor_of("acc", [{"arguments": pair, "target": 0} for pair in asked]) == pytest.approx(1 / 2)
+
+
+def test_an_answer_that_is_right_once_is_no_frequent_one():
+    samples = [{"arguments": [("q", answer)], "target": answer} for answer in ("cat", "dog", "mat")]
+    assert floor_of("acc", samples, kind="loglikelihood") == 0.0
 
 
 def test_options_without_a_context_are_counted_too():
@@ -69,7 +93,9 @@ def test_a_group_sums_up_the_floors_of_its_tasks(folder, model, tokenizer):
         "group: all\ntask: [choice, three]\naggregate_metric_list: [{metric: acc, weight_by_size: false}]\n"
     )
     found = named(harness(folder, "all").evaluate(model, tokenizer))
-    assert found["all", "acc"].floor == pytest.approx((1 / 2 + 1 / 3) / 2)
+    always = [max(Counter(doc["label"] for doc in documents(count)).values()) / count for count in (9, 5)]
+    assert [found[task, "acc"].floor for task in ("choice", "three")] == pytest.approx(always)
+    assert found["all", "acc"].floor == pytest.approx(sum(always) / 2)
     assert found["all", "acc"].members[:2] == ("choice", "three")
     assert found["three", "acc"].members == ()
     assert found["all", "acc"].documents is None, "the mean of the documents is not that of the tasks"

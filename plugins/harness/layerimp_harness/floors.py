@@ -14,9 +14,9 @@ def chance(
 ) -> float | None:
     """Return the value of a metric for a model without any knowledge.
 
-    The floor of an accuracy is the mean over documents of 1 / options, or, on a task without options, the share of the
-    most frequent target. The floor of the F1 or the correlation of a classification is that of the best constant
-    answer. The floor of the F1 or the exact match of generated text is 0.
+    The floor of an accuracy is the larger of two: the mean over documents of 1 / options, and the share of the most
+    frequent answer. On a task without options it is the latter. The floor of the F1 or the correlation of a
+    classification is that of the best constant answer. The floor of the F1 or the exact match of generated text is 0.
 
     Args:
         task: lm-eval's task.
@@ -35,9 +35,35 @@ def chance(
         return None
     if task.OUTPUT_TYPE == "multiple_choice":
         # The chance level of a task with its own scoring function is not known.
-        return None if callable(task.config.process_results) else _guessing(samples)
-    targets = Counter(str(sample["target"]) for sample in samples)
-    return targets.most_common(1)[0][1] / len(samples)
+        if callable(task.config.process_results):
+            return None
+        return max(_guessing(samples), _always_one([_answers(sample) for sample in samples]))
+    return _always_one([{str(sample["target"])} for sample in samples])
+
+
+def _always_one(answers: Sequence[set[str]]) -> float:
+    """Return the share of documents on which the most frequent of the right answers is right.
+
+    0 if each of them is right only once, since none is frequent then, however few documents there are.
+    """
+    counts = Counter(answer for right in answers for answer in right)
+    most = counts.most_common(1)[0][1]
+    return most / len(answers) if most > 1 else 0.0
+
+
+def _answers(sample: Mapping[str, Any]) -> set[str]:
+    """Return the right answers of a document in words, since the number of an option says nothing of its content."""
+    target = sample["target"]
+    options = _worded(sample)
+    rights = map(str, target if isinstance(target, list | tuple) else [target])
+    return {options[int(one)] if one.isdigit() and int(one) < len(options) else one for one in rights}
+
+
+def _worded(sample: Mapping[str, Any]) -> list[str]:
+    """Return the wording of each option: what is different between them, the continuation or else the context."""
+    pairs = [tuple(map(str, arguments[:2])) for arguments in sample["arguments"]]
+    varying = len({continuation for _, continuation in pairs}) > 1
+    return [continuation if varying else context for context, continuation in pairs]
 
 
 def _constant_answer(pairs: Sequence[Any], aggregation: Callable[[Sequence[Any]], float]) -> float | None:
