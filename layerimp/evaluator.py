@@ -15,6 +15,7 @@ from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
     from typing import Self
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -128,6 +129,61 @@ class Metric:
         if self.stderr is None or not math.isfinite(self.stderr):
             return None
         return self.value - times * self.stderr, self.value + times * self.stderr
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A local file whose rows an evaluator has read, so that others can tell what was measured.
+
+    Attributes:
+        task: The task that the rows belong to.
+        split: The split of its data set.
+        path: The path below the data directory, with `/` between its parts.
+        rows: The number of rows in the file.
+        sha256: The SHA-256 of the file, in hex.
+        licence: The licence of the data set, as a README beside the file states it; empty if none does.
+    """
+
+    task: str
+    split: str
+    path: str
+    rows: int
+    sha256: str
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class TaskDetails:
+    """What a task measures, and where its rows come from.
+
+    Attributes:
+        task: The name of the task.
+        dataset: Its data set on the network; empty if only its code knows it.
+        configuration: The configuration of the data set; empty if there is none.
+        measured: The split that is measured.
+        examples: The split of the examples before each question; empty if they come from elsewhere.
+        training: The split of text to train on; empty if there is none.
+        shots: The number of examples.
+        kind: What is asked of the model.
+        metrics: The names of the metrics.
+        columns: The columns that its templates name.
+        functions: The parts of the task that are functions, which may read other columns, or make some.
+        paths: Where the rows are looked for in a data directory, by split, in this order; empty for a task that names
+            its own files.
+    """
+
+    task: str
+    dataset: str
+    configuration: str
+    measured: str
+    examples: str
+    training: str
+    shots: int
+    kind: str
+    metrics: tuple[str, ...]
+    columns: tuple[str, ...]
+    functions: tuple[str, ...]
+    paths: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -314,6 +370,26 @@ class Evaluator(Component):
                 evaluator may leave out all but those that come with layerimp and those in its options.
         """
         return {}
+
+    def details(self) -> Sequence[TaskDetails]:
+        """What the tasks in the options measure, and where their rows come from. By default not known.
+
+        Raises:
+            InputError: a task does not exist.
+        """
+        return ()
+
+    def fetch(self, directory: Path) -> Sequence[DataFile]:
+        """Write the rows of the tasks in the options into a data directory, and return its files. By default none.
+
+        Raises:
+            InputError: a task does not exist, or its rows cannot be fetched.
+        """
+        return ()
+
+    def data_files(self) -> Sequence[DataFile]:
+        """The local files whose rows were read in place of a data set on the network. By default none."""
+        return ()
 
     def texts(self) -> Iterable[str]:
         """The texts on which this evaluator measures, each as a whole; healing on them is refused. By default none."""

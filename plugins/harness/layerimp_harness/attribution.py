@@ -8,14 +8,20 @@ from typing import Any
 from layerimp.errors import TaskError
 
 
-def explained(name: str, error: BaseException) -> TaskError:
-    """Return a one-line error that blames the task's data set if that could not be loaded, and otherwise the task."""
+def explained(name: str, error: BaseException, file: str = "") -> TaskError:
+    """Return a one-line error that blames the task's data set if that could not be loaded, and otherwise the task.
+
+    Args:
+        name: What to call the task if it does not say so itself.
+        error: The error.
+        file: The local file that the task's documents come from; empty if there is none.
+    """
     for frame, _line in walk_tb(error.__traceback__):
         owner: Any = frame.f_locals.get("self")
         if frame.f_code.co_name == "download" and hasattr(owner, "DATASET_PATH"):
             name = getattr(owner.config, "task", None) or name
             return TaskError(f"task {name!r}: its data set {owner.DATASET_PATH!r} cannot be loaded: {_reason(error)}")
-    return TaskError(f"task {name!r}: {_reason(error)}")
+    return TaskError(f"task {name!r}: {_reason(error)}{f' (with the rows of {file})' if file else ''}")
 
 
 def _reason(error: BaseException) -> str:

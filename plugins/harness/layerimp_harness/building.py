@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp.errors import TaskError, listing, unknown_name
 from layerimp_harness import guard
-from layerimp_harness.lm_eval_names import TaskFactory
+from layerimp_harness.deferred import DeferringFactory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class GuardedFactory(TaskFactory):  # type: ignore[misc]
+class GuardedFactory(DeferringFactory):
     """lm-eval's task factory, with a check of every local file before the file is loaded.
 
     Args:
@@ -62,8 +62,6 @@ class GuardedFactory(TaskFactory):  # type: ignore[misc]
     def _settle(self, config: dict[str, Any], chain: Sequence[Path], inherited: dict[str, Any]) -> None:
         """Locate the data files and check the metrics of a task, or of a group with its inline members."""
         members = config.get("task")
-        if self.data_dir is not None:
-            _use_local_files(config, self.data_dir.expanduser().resolve())
         full = {**inherited, **config}
         self._find_data(config, full, chain)
         if not isinstance(members, list):
@@ -89,33 +87,6 @@ class GuardedFactory(TaskFactory):  # type: ignore[misc]
         task = str(full.get("task") or full.get("group"))
         located = _located(kwargs["data_files"], list(dict.fromkeys(p for p in places if p)), task)
         config["dataset_kwargs"] = {**kwargs, "data_files": located}
-
-
-def _use_local_files(config: dict[str, Any], data_dir: Path) -> None:
-    """Replace a task's data set on the hub by the files that `local_files` in the metadata lists for each split.
-
-    If only the file of the training split is missing, the training split is removed from the task.
-    """
-    files = (config.get("metadata") or {}).get("local_files") or {}
-    if not files:
-        return
-    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise TaskError(
-            f"task {config.get('task')!r}: metadata.local_files is a mapping from splits to files, got {files!r}"
-        )
-    present = {split: data_dir / file for split, file in files.items() if (data_dir / file).is_file()}
-    training = config.get("training_split")
-    for split in files.keys() - present.keys():
-        if split != training or not present:
-            raise TaskError(
-                f"task {config.get('task')!r}: there is no data file {data_dir / files[split]}; without a data "
-                f"directory the task reads {config['dataset_path']} from the hub"
-            )
-        del config["training_split"]
-    config.pop("dataset_name", None)
-    config["dataset_path"] = "json"
-    data_files = {split: str(path) for split, path in present.items()}
-    config["dataset_kwargs"] = {**(config.get("dataset_kwargs") or {}), "data_files": data_files}
 
 
 def _located(value: Any, places: Sequence[Path], task: str) -> Any:

@@ -9,7 +9,6 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,9 +47,7 @@ class Answering:
     labels: tuple[int, ...]
 
 
-def answering(
-    task: Any, model: PreTrainedModel, fields: Sequence[str], names: Mapping[str, str], limit: int | None
-) -> Answering:
+def answering(task: Any, model: PreTrainedModel, fields: Sequence[str], names: Mapping[str, str]) -> Answering:
     """Return how a classifier answers a task.
 
     Args:
@@ -58,7 +55,6 @@ def answering(
         model: A classifier.
         fields: The fields that the classifier reads; empty for the fields that the task itself names.
         names: The model's label for each choice with a different name.
-        limit: The number of documents that will be evaluated; None for all.
 
     Raises:
         TaskError: a classifier cannot answer the task; the text says what would help.
@@ -72,7 +68,7 @@ def answering(
         raise TaskError(f"task {name!r}: a classifier reads no examples; leave --num-fewshot out")
     choices: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
-    for number, document in enumerate(islice(task.eval_docs, limit)):
+    for number, document in enumerate(task.eval_docs):
         here = _choices(task, document)
         choices = choices or here
         if here != choices:

@@ -38,7 +38,7 @@ def digest(loaded: TaskSet, config: Any) -> str:
         add("group", name, _without_paths(group.to_dict() or {}))
     for name, task in loaded.tasks.items():
         add("task", name, task.VERSION, _without_paths(task.dump_config()))
-        for number, document in task.doc_iterator(limit=config.limit):
+        for number, document in task.doc_iterator():
             add(number, document)
         if task.get_config("num_fewshot"):
             add("few-shot", list(task.sampler.df if hasattr(task, "sampler") else task.fewshot_docs()))

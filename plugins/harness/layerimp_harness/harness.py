@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from layerimp.evaluator import Document, Reading
+    from layerimp.evaluator import DataFile, Document, Reading, TaskDetails
     from layerimp_harness.classifier import Answering
     from layerimp_harness.tasks import TaskSet
 
@@ -46,9 +46,18 @@ class Harness(Evaluator):
 
         tasks: tuple[str, ...] = Field((), description="Names of tasks, groups or tags, or paths of task YAMLs.")
         task_path: Path | None = Field(None, description="A directory with more task YAMLs.")
-        data_dir: Path | None = Field(None, description="The directory for relative data_files of task YAMLs.")
+        data_dir: Path | None = Field(
+            None,
+            description="A directory with the rows of tasks, which are then read in place of the hub, and with the "
+            "relative data_files of task YAMLs.",
+        )
         limit: int | None = Field(
             None, ge=1, description="Evaluate only this many documents per task, from the first on."
+        )
+        limits: dict[str, Annotated[int, Field(ge=1)]] = Field(
+            default_factory=dict,
+            description="Documents of a task, group or tag, in place of limit; those of a group are spread over its "
+            "members.",
         )
         num_fewshot: int | None = Field(
             None, ge=0, description="Examples before each question; None: as the task says."
@@ -95,11 +104,16 @@ class Harness(Evaluator):
         """Find, check and load the tasks and their data, so that invalid input fails before the model runs.
 
         Raises:
-            UnknownNameError: a task does not exist.
+            UnknownNameError: a task does not exist, or the option `limits` names one that is not measured.
             TaskError: a task cannot be read or is not allowed, its data set cannot be loaded, or the option `labels`
                 names a choice of no task.
         """
         loaded, config = self._tasks(), self.config
+        if config.limits:
+            with contained(config.seed):  # lm-eval draws a random number whenever it tells the name of a task
+                from layerimp_harness.limits import check_names
+
+                check_names(loaded.built, config.limits)
         if config.labels:
             with contained(config.seed, sandbox=not config.allow_task_code):
                 from layerimp_harness.classifier import choices_of
@@ -187,7 +201,6 @@ class Harness(Evaluator):
                 results = evaluate(
                     lm=lm,
                     task_dict={"tasks": loaded.tasks, "groups": loaded.groups},
-                    limit=config.limit,
                     bootstrap_iters=0,  # lm-eval's bootstrap forks, prints and does not support weighted perplexity
                     log_samples=True,
                     confirm_run_unsafe_code=config.allow_task_code,
@@ -219,7 +232,7 @@ class Harness(Evaluator):
         answers = {} if model.can_generate() else self._answering(model)
         length = min(config.max_length, longest_row(model) or config.max_length)
         with contained(config.seed, sandbox=not config.allow_task_code):
-            return reading(loaded.tasks, tokenizer, limit=config.limit, max_length=length, answers=answers)
+            return reading(loaded.tasks, tokenizer, max_length=length, answers=answers)
 
     def training_documents(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sequence[Document]:
         """Return the training split of the only task: prompts with answers, running text, or a classifier's input.
@@ -251,11 +264,48 @@ class Harness(Evaluator):
         loaded, texts = self._tasks(), list[str]()
         with contained(self.config.seed, sandbox=not self.config.allow_task_code):
             for task in loaded.tasks.values():
-                for _number, document in task.doc_iterator(limit=self.config.limit):
-                    texts += (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
+                for _number, document in task.doc_iterator():
+                    found += (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
                     with suppress(Exception):  # the document cannot be an example; its fields are enough
                         texts.append(worded(task, document))
         return texts
+
+    def details(self) -> Sequence[TaskDetails]:
+        """Return what the tasks measure and where their rows come from, without reading any.
+
+        Raises:
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed.
+        """
+        config = self.config
+        with contained(config.seed, sandbox=not config.allow_task_code):
+            from layerimp_harness.details import details
+            from layerimp_harness.tasks import find_tasks, shots_of
+
+            tasks = find_tasks(config).tasks.values()
+            return [details(task, shots_of(task, config.num_fewshot), config.data_dir) for task in tasks]
+
+    def fetch(self, directory: Path) -> Sequence[DataFile]:
+        """Write the rows of the tasks from the hub into a directory, where the option `data_dir` finds them.
+
+        Raises:
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
+        """
+        with contained(self.config.seed, sandbox=not self.config.allow_task_code):
+            from layerimp_harness.fetching import fetch
+            from layerimp_harness.tasks import find_tasks
+
+            return fetch(find_tasks(self.config).tasks.values(), directory)
+
+    def data_files(self) -> Sequence[DataFile]:
+        """Return the local files of rows that were read in place of the hub.
+
+        Raises:
+            UnknownNameError: a task does not exist.
+            TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
+        """
+        return self._tasks().data_files()
 
     def fingerprint(self) -> str:
         """Return the SHA-256, in hex, of everything that can change the metrics, except the model and its tokenizer.
@@ -282,7 +332,7 @@ class Harness(Evaluator):
             from layerimp_harness.classifier import answering
 
             tasks = loaded.tasks.items()
-            return {name: answering(task, model, config.fields, config.labels, config.limit) for name, task in tasks}
+            return {name: answering(task, model, config.fields, config.labels) for name, task in tasks}
 
     def _tasks(self) -> TaskSet:
         if self._loaded is None:

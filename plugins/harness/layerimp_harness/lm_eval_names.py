@@ -13,6 +13,8 @@ from typing import Any
 
 HOMES = {
     "AGGREGATION_REGISTRY": "lm_eval.api.registry",
+    "ConfigurableTask": "lm_eval.api.task",
+    "DEFAULT_METRIC_REGISTRY": "lm_eval.api.registry",
     "Entry": "lm_eval.tasks._index",
     "HFLM": "lm_eval.models.huggingface",
     "Kind": "lm_eval.tasks._index",
@@ -22,6 +24,7 @@ HOMES = {
     "TaskFactory": "lm_eval.tasks._factory",
     "TaskIndex": "lm_eval.tasks._index",
     "TaskManager": "lm_eval.tasks",
+    "_factory": "lm_eval.tasks",
     "clear_torch_cache": "lm_eval.models.utils_hf",
     "cli_evaluate": "lm_eval.__main__",
     "evaluate": "lm_eval.evaluator",
@@ -37,6 +40,7 @@ HOMES = {
 """The module, or the package, that holds each name."""
 
 MEMBERS = {
+    "ConfigurableTask": ("download", "eval_docs", "fewshot_context", "fewshot_docs"),
     "Entry": ("cfg", "kind", "name", "yaml_path"),
     "HFLM": (
         "_create_model",
@@ -55,6 +59,7 @@ MEMBERS = {
     "TaskFactory": ("_load_full_config", "build"),
     "TaskIndex": ("_kind_of", "process_cfg"),
     "TaskManager": ("load", "task_index"),
+    "_factory": ("ConfigurableTask",),
     "metrics": (
         "acc_all",
         "acc_all_stderr",

@@ -24,7 +24,6 @@ def reading(
     tasks: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     *,
-    limit: int | None,
     max_length: int,
     answers: Mapping[str, Answering],
 ) -> Reading:
@@ -33,7 +32,6 @@ def reading(
     Args:
         tasks: The tasks by name. Their requests are built for the sample, and again by lm-eval later.
         tokenizer: The model's tokenizer.
-        limit: The documents of a task that are evaluated; None for all.
         max_length: The most tokens in a row.
         answers: How a classifier answers the tasks; empty for a model that predicts tokens.
     """
@@ -44,7 +42,7 @@ def reading(
     total = Reading()
     for name, task in tasks.items():
         docs = task.eval_docs
-        documents = min(len(docs), limit or len(docs))
+        documents = len(docs)
         chosen = sorted({documents * number // SAMPLE for number in range(SAMPLE)}) if documents else []
         if not chosen:
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,16 @@ from layerimp_harness import guard
 from layerimp_harness.attribution import explained
 from layerimp_harness.building import GuardedFactory
 from layerimp_harness.builtin import entries, members, missing
+from layerimp_harness.deferred import load_all
+from layerimp_harness.limits import limits_by_task
 from layerimp_harness.metrics import Saturating
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from layerimp.evaluator import DataFile
     from layerimp_harness.builtin import Registry
+    from layerimp_harness.deferred import Deferred
 
 
 @dataclass
@@ -34,12 +39,14 @@ class TaskSet:
         groups: The groups by name.
         files: The local task files from which the tasks were read.
         parts: The tasks that each name in the options stands for, by that name.
+        built: What lm-eval made of each name: a task, a group, or the tasks of a tag.
     """
 
     tasks: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, Any] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     parts: dict[str, TaskSet] = field(default_factory=dict)
+    built: dict[str, list[Any]] = field(default_factory=dict)
 
     def only(self, names: Iterable[str]) -> TaskSet:
         """Return the loaded tasks that some of the names in the options stand for."""
@@ -48,7 +55,12 @@ class TaskSet:
             some.tasks |= part.tasks
             some.groups |= part.groups
             some.files += part.files
+            some.built |= part.built
         return some
+
+    def data_files(self) -> list[DataFile]:
+        """Return the local files of rows that were read so far."""
+        return [file for task in self.tasks.values() if task.rows for file in task.rows.files.values()]
 
 
 def load_tasks(config: Any) -> TaskSet:
@@ -61,11 +73,28 @@ def load_tasks(config: Any) -> TaskSet:
         UnknownNameError: a name is neither a local task nor one of lm-eval's.
         TaskError: a task cannot be read or is not allowed, or its data set cannot be loaded.
     """
+    tasks = find_tasks(config)
+    limits = limits_by_task(tasks.built, config.limit, config.limits)
+    for name, task in tasks.tasks.items():
+        task.limit = limits[name]
+        task.shots = task.stated["num_fewshot"] = shots_of(task, config.num_fewshot)
+    load_all(tasks.tasks.values(), config.data_dir)
+    for name, task in tasks.tasks.items():
+        _configure(name, task, config)
+    return tasks
+
+
+def find_tasks(config: Any) -> TaskSet:
+    """Return every task that the options of the harness name, checked but without its data.
+
+    Raises:
+        UnknownNameError: a name is neither a local task nor one of lm-eval's.
+        TaskError: a task cannot be read or is not allowed.
+    """
     from layerimp_harness.lm_eval_names import TaskManager
 
     local = {**_index(_shipped()), **_local_index(config.task_path)}
     parts: dict[str, TaskSet] = {}
-    built: list[Any] = []
     for spec in dict.fromkeys(config.tasks):
         factory = GuardedFactory(config.data_dir, allow_code=config.allow_task_code)
         entry, registry = _find(spec, local, config.task_path)
@@ -75,15 +104,11 @@ def load_tasks(config: Any) -> TaskSet:
             raise
         except Exception as error:
             raise explained(spec, error) from error
-        own = loaded if isinstance(loaded, list) else [loaded]
-        built += own
-        _check_distinct(built)
-        ready = TaskManager(include_defaults=False).load(own)
-        parts[spec] = TaskSet(ready["tasks"], ready["groups"], list(factory.files))
-    task_set = TaskSet(parts=parts).only(parts)
-    for name, task in task_set.tasks.items():
-        _configure(name, task, config)
-    return task_set
+        own = one if isinstance(one, list) else [one]
+        _check_distinct([*chain.from_iterable(part.built[name] for name, part in parts.items()), *own])
+        held = TaskManager(include_defaults=False).load(own)
+        parts[spec] = TaskSet(held["tasks"], held["groups"], list(factory.files), built={spec: own})
+    return TaskSet(parts=parts).only(parts)
 
 
 def described(task_path: Path | None, containing: str) -> dict[str, str]:
@@ -123,12 +148,7 @@ def _configure(name: str, task: Any, config: Any) -> None:
     if getattr(task, "UNSAFE_CODE", False) and not config.allow_task_code:
         raise TaskError(f"task {name!r} runs code that the model writes; --allow-task-code allows it")
     _check_choices(name, task)
-    # As in lm-eval, a task that sets 0 shots itself keeps that setting.
-    own = task.get_config("num_fewshot")
-    if config.num_fewshot is not None and own != 0:
-        task.set_config("num_fewshot", config.num_fewshot)
-    elif own is None:
-        task.set_config("num_fewshot", 0)
+    task.set_config("num_fewshot", task.shots)  # a task that is written in Python does not take it from its file
     aggregations = task.aggregation()
     for metric, aggregation in list(aggregations.items()):
         aggregations[metric] = Saturating(aggregation)
@@ -141,7 +161,13 @@ def _configure(name: str, task: Any, config: Any) -> None:
             raise TaskError(
                 f"task {name!r} has fewer than {shots} documents for examples; ask for fewer (--num-fewshot)"
             ) from error
-        raise explained(name, error) from error
+        raise explained(name, error, task.file) from error
+
+
+def shots_of(task: Deferred, asked: int | None) -> int:
+    """Return the number of examples; as in lm-eval, a task that itself sets none keeps that setting."""
+    own = task.stated.get("num_fewshot")
+    return asked if asked is not None and own != 0 else own or 0
 
 
 def _check_choices(name: str, task: Any) -> None:
