@@ -15,6 +15,7 @@ import numpy as np
 
 from layerimp.errors import NonFiniteError
 from layerimp.evaluator import Likelihood, Metric, unigram
+from layerimp_harness.averages import averages
 from layerimp_harness.floors import chance
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def collect(
     draws: int,
     seed: int,
 ) -> list[Metric]:
-    """Return the metrics of every task, and the aggregated metrics of the groups that define an aggregation.
+    """Return the metrics of every task, and those of the groups that define an aggregation or an average.
 
     Args:
         results: The result of lm-eval's `evaluate`, with samples.
@@ -102,7 +103,7 @@ def collect(
             for detail in details.values():
                 detail["members"] += groups_inside
             metrics += _row_metrics(name, summed, directions.get(name) or {}, details)
-    return metrics
+    return [*averages(groups, metrics), *metrics]
 
 
 def _of_group(key: str, value: Any, floor: Any, tasks: Sequence[Metric]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tasks of the AVSS paper (Song et al. 2024, section 4): `layerimp_sst2`, `_squad`, `_hackernews` and `_pile`."""
+"""The groups `zero-shot` and `zero-shot-9`, and the tasks of the AVSS paper (Song et al. 2024, section 4)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,83 @@
+"""The selection of zero-shot tasks that papers report, and its mean."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from layerimp_harness import Harness
+from layerimp_harness.averages import averages
+from support.benchmark_rows import byte_model, byte_tokenizer, write_all
+
+from layerimp.errors import TaskError
+from layerimp.evaluator import Metric
+from layerimp.report.retained import counting, retained
+
+FOLDER = Path(__file__).parent / "layerimp_tasks"
+SEVEN = {
+    "hellaswag": "acc_norm",
+    "arc_easy": "acc_norm",
+    "arc_challenge": "acc_norm",
+    "winogrande": "acc",
+    "boolq": "acc",
+    "lambada_openai": "acc",
+    "blimp": "acc",
+}
+NINE = {**SEVEN, "piqa": "acc_norm", "openbookqa": "acc_norm"}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_all(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.mark.parametrize(("group", "parts"), [("zero-shot", SEVEN), ("zero-shot-9", NINE)])
+def test_the_mean_is_that_of_the_tasks_without_examples(group: str, parts: dict[str, str], data_dir: Path) -> None:
+    harness = Harness(Harness.Config(tasks=(group,), data_dir=data_dir, num_fewshot=5, limits={"blimp": 67}))
+    metrics = harness.evaluate(byte_model(), byte_tokenizer())
+    mean, *others = metrics
+    found = {(metric.task, metric.name): metric for metric in others}
+    own = [found[key] for key in parts.items()]
+    assert (mean.task, mean.name) == (group, "accuracy")
+    assert mean.value == pytest.approx(sum(metric.value for metric in own) / len(parts))
+    assert mean.floor == pytest.approx(sum(metric.floor or 0 for metric in own) / len(parts))
+    assert {task.get_config("num_fewshot") for task in harness._tasks().tasks.values()} == {0}
+    assert len(harness._tasks().tasks) == len(parts) - 1 + 67
+    assert list(counting(metrics)) == [group], "the tasks count through the mean"
+    assert mean.task in harness.reported()
+
+
+def test_the_files_name_what_is_measured() -> None:
+    for name, parts in (("zero_shot", SEVEN), ("zero_shot_9", NINE)):
+        held = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+        assert held["metadata"]["mean_of"] == parts
+        assert held["task"] == list(parts)
+
+
+def test_a_mean_has_the_error_of_independent_tasks_and_no_part_may_be_missing() -> None:
+    parts = {"mean_of": {"a": "acc", "b": "acc_norm"}}
+    group = SimpleNamespace(metadata=parts, get_all_tasks=list, get_all_groups=list)
+    metrics = [Metric("a", "acc", 0.6, 0.03, floor=0.5), Metric("b", "acc_norm", 0.4, 0.04, floor=0.25)]
+    (mean,) = averages({"both": group}, [*metrics, Metric("b", "acc", 0.9)])
+    assert (mean.value, mean.floor) == (pytest.approx(0.5), pytest.approx(0.375))
+    assert mean.stderr == pytest.approx(math.hypot(0.03, 0.04) / 2)
+    assert list(averages({"both": group}, metrics[:1])) == []
+
+
+def test_what_is_retained_is_a_ratio_of_means() -> None:
+    """Not a mean of ratios: a task on which the intact model is near its floor does not outweigh the others."""
+    intact, pruned = Metric("zero-shot", "accuracy", 0.5, 0.01, floor=0.3), Metric("zero-shot", "accuracy", 0.4, 0.01)
+    assert retained(intact, [pruned]).mean == pytest.approx((0.4 - 0.3) / (0.5 - 0.3))
+
+
+def test_a_task_without_rows_is_refused_and_not_left_out(data_dir: Path, tmp_path: Path) -> None:
+    for file in data_dir.rglob("*.jsonl"):
+        if file.parent.name not in ("boolq", "piqa"):
+            copy = tmp_path / file.relative_to(data_dir)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    with pytest.raises(TaskError, match=r"no local rows .*'boolq', split validation"):
+        Harness(Harness.Config(tasks=("zero-shot",), data_dir=tmp_path)).prepare()
