@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from layerimp.report import cuts
 from layerimp.report.conversion import plan_file
 
 if TYPE_CHECKING:
+    from layerimp.evaluator import DataFile, TaskDetails
     from layerimp.progress import Advance
     from layerimp.pruner import PrunePlan
     from layerimp.registry.catalog import Kind
@@ -283,6 +285,36 @@ class Screen:
             self.note("these ship; layerimp tasks TEXT searches all of lm-evaluation-harness as well")
         elif not tasks:
             self.note(f"no task has {containing!r} in its name")
+
+    def show_task_details(self, tasks: Sequence[TaskDetails]) -> None:
+        """Show what tasks measure, and where their rows come from."""
+        if self.json:
+            self.print_json({"schema_version": "layerimp.task-details/1", "tasks": [asdict(task) for task in tasks]})
+            return
+        for task in tasks:
+            self.out.print(shown(f"{task.task}: {task.kind}, {task.shots} examples", style="bold"))
+            named = ", ".join(filter(None, (task.dataset, task.configuration)))
+            splits = {"measured": task.measured, "examples": task.examples, "training": task.training}
+            made = f"; functions ({', '.join(task.functions)}) may read others" if task.functions else ""
+            self._indented(f"data set: {named or 'its own files'}")
+            self._indented("splits: " + ", ".join(f"{role} {split}" for role, split in splits.items() if split))
+            self._indented(f"metrics: {', '.join(task.metrics)}")
+            self._indented(f"columns that templates name: {', '.join(task.columns) or 'none'}{made}")
+            for split, paths in task.paths.items():
+                self._indented(f"rows of {split}, the first of:")
+                for path in paths:
+                    self.out.print(shown(f"    {path}"), soft_wrap=True)
+
+    def show_files(self, directory: Path, files: Sequence[DataFile]) -> None:
+        """Show the files of rows in a data directory."""
+        if self.json:
+            self.print_json({"schema_version": "layerimp.rows/1", "files": [asdict(file) for file in files]})
+            return
+        for file in files:
+            licence = file.licence or "no licence stated"
+            self.out.print(shown(f"{directory / file.path}: {file.rows:,} rows, {licence}"), soft_wrap=True)
+        if not files:
+            self.note("these tasks name their own files, so that there is nothing to fetch")
 
     def _indented(self, text: str, style: str = "") -> None:
         """Print indented text, with lines broken at words."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from layerimp.cli import options as o
 from layerimp.cli.completion import names
+from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from layerimp.registry.catalog import Kind
     from layerimp.report.listing_documents import Component, Plugin
 
@@ -59,20 +59,47 @@ def _lister(kind: Kind) -> o.Command:
 scorers, pruners = _lister("scorer"), _lister("pruner")
 healers, evaluators = _lister("healer"), _lister("evaluator")
 containing = Annotated[
-    str | None, typer.Argument(help="A part of the name; with it, all of lm-evaluation-harness is searched.")
+    str | None,
+    typer.Argument(
+        help="A part of the name; with it, all of lm-evaluation-harness is searched. With --fetch, names of tasks.",
+        metavar="TEXT",
+    ),
+]
+show = Annotated[
+    str | None,
+    typer.Option(help="Tasks: say splits, examples, metrics, columns, and where --data-dir has rows looked for."),
+]
+fetch = Annotated[
+    Path | None,
+    typer.Option(help="Directory that gets the rows of the tasks from the hub, for --data-dir.", metavar="DIR"),
 ]
 
 
-@o.taking("containing task_path json", containing=containing)
-def tasks(*, containing: str | None, task_path: Path | None, json: bool) -> int:
-    """List the tasks that ship, or all tasks whose name contains a text.
+@o.taking(
+    "containing show fetch task_path data_dir allow_task_code json", containing=containing, show=show, fetch=fetch
+)
+def tasks(
+    *, containing: str | None, show: str | None, fetch: Path | None, task_path: Path | None, json: bool, **given: Any
+) -> int:
+    """List the tasks that ship, or all tasks whose name contains a text; show tasks; or fetch their rows.
 
-    Example: layerimp tasks arc
+    Examples: layerimp tasks arc; layerimp tasks --show hellaswag; layerimp tasks --fetch data hellaswag,arc_easy
     """
     from layerimp.cli.display import Screen
     from layerimp.registry.catalog import registry
 
-    Screen(json=json).show_tasks(registry().tasks(containing or "", task_path), containing)
+    screen = Screen(json=json)
+    if show is None and fetch is None:
+        screen.show_tasks(registry().tasks(containing or "", task_path), containing)
+        return 0
+    named = tuple(filter(None, (show or containing or "").split(",")))
+    if not named or (show is not None and (fetch is not None or containing is not None)):
+        raise OptionError("name tasks after --show, or a directory after --fetch and then tasks, separated by commas")
+    every = registry().evaluators(tasks=named, task_path=task_path, **given)
+    if fetch is not None:
+        screen.show_files(fetch, [file for evaluator in every for file in evaluator.fetch(fetch)])
+    else:
+        screen.show_task_details([task for evaluator in every for task in evaluator.details()])
     return 0
 
 

@@ -30,6 +30,8 @@ NAMES = (
     "plugins",
     "components",
     "tasks",
+    "task-details",
+    "rows",
     "cache",
     "schemas",
     "error",

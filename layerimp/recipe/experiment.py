@@ -53,7 +53,9 @@ class Experiment(Part):
     )
     evaluators: Evaluators = named(*EVALUATORS)
     task_path: Path | None = Field(None, description="Directory with further task YAMLs.")
-    data_dir: Path | None = Field(None, description="Where relative data files of local tasks are looked for first.")
+    data_dir: Path | None = Field(
+        None, description="Directory of rows that tasks read in place of the hub, and of relative data files."
+    )
     limit: int | None = Field(None, ge=1, description="Documents per task. Default: all.")
     num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt. Default: the task's.")
     batch_size: int = Field(BATCH_SIZE, ge=1, description="Rows per batch, in scoring and evaluation.")

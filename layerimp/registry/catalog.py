@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -163,13 +163,19 @@ class Registry:
         Raises:
             TaskError: `task_path` is no directory.
         """
-        tasks: dict[str, str] = {}
+        known: dict[str, str] = {}
+        for evaluator in self.evaluators(task_path=task_path):
+            known |= evaluator.known_tasks(containing)
+        return known
+
+    def evaluators(self, **settings: Any) -> Iterator[Evaluator]:
+        """Make every evaluator, each with those of the settings that are options of it."""
         for name in self.names("evaluator"):
-            takes_path = "task_path" in self.get("evaluator", name).Config.model_fields
-            evaluator = self.create("evaluator", name, {"task_path": task_path} if takes_path else {})
+            fields = self.get("evaluator", name).Config.model_fields
+            options = {option: value for option, value in settings.items() if option in fields}
+            evaluator = self.create("evaluator", name, options)
             assert isinstance(evaluator, Evaluator)
-            tasks |= evaluator.known_tasks(containing)
-        return tasks
+            yield evaluator
 
     def create(self, kind: Kind, name: str, options: Mapping[str, Any], *arguments: Any) -> Component:
         """Make a component with options; a scorer takes the number of blocks before the options.

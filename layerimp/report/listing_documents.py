@@ -81,6 +81,57 @@ class TaskList(TypedDict):
 
 
 @closed
+class TaskDetail(TypedDict):
+    """What a task measures, and where its rows come from."""
+
+    task: Annotated[str, Field(description="Its name.")]
+    dataset: Annotated[str, Field(description="Its data set on the network; empty where only its code knows it.")]
+    configuration: Annotated[str, Field(description="The configuration of the data set; empty where there is none.")]
+    measured: Annotated[str, Field(description="The split that is measured.")]
+    examples: Annotated[str, Field(description="The split of the examples; empty where they come from elsewhere.")]
+    training: Annotated[str, Field(description="The split of text to train on; empty where there is none.")]
+    shots: Annotated[int, Field(description="The number of examples before each question.")]
+    kind: Annotated[str, Field(description="What is asked of the model.")]
+    metrics: Annotated[list[str], Field(description="The names of its metrics.")]
+    columns: Annotated[list[str], Field(description="The columns that its templates name.")]
+    functions: Annotated[
+        list[str], Field(description="Its parts that are functions, which may read other columns, or make some.")
+    ]
+    paths: Annotated[
+        dict[str, list[str]],
+        Field(description="Where the rows are looked for, by split, in this order; empty where it names its files."),
+    ]
+
+
+@closed
+class TaskDetails(TypedDict):
+    """What `layerimp tasks --show` prints with `--json`."""
+
+    schema_version: Annotated[Literal["layerimp.task-details/1"], Field(description="The version of this format.")]
+    tasks: Annotated[list[TaskDetail], Field(description="Each task, those of groups one by one.")]
+
+
+@closed
+class RowFile(TypedDict):
+    """A local file of rows."""
+
+    task: Annotated[str, Field(description="The task that the rows belong to.")]
+    split: Annotated[str, Field(description="The split of its data set.")]
+    path: Annotated[str, Field(description="Its path below the data directory.")]
+    rows: Annotated[int, Field(description="How many rows it has.")]
+    sha256: Annotated[str, Field(description="The SHA-256 of the file, in hex.")]
+    licence: Annotated[str, Field(description="The licence that a README beside it states; empty where none does.")]
+
+
+@closed
+class RowFiles(TypedDict):
+    """What `layerimp tasks --fetch` prints with `--json`."""
+
+    schema_version: Annotated[Literal["layerimp.rows/1"], Field(description="The version of this format.")]
+    files: Annotated[list[RowFile], Field(description="The files of the tasks, fetched now or before.")]
+
+
+@closed
 class Kept(TypedDict):
     """Something that is kept between runs."""
 

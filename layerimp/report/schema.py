@@ -24,6 +24,8 @@ DOCUMENTS: dict[str, Any] = {
     "layerimp.plugins/1": listing_documents.PluginList,
     "layerimp.components/1": listing_documents.ComponentList,
     "layerimp.tasks/1": listing_documents.TaskList,
+    "layerimp.task-details/1": listing_documents.TaskDetails,
+    "layerimp.rows/1": listing_documents.RowFiles,
     "layerimp.cache/1": listing_documents.CacheList,
     "layerimp.schemas/1": listing_documents.SchemaList,
     "layerimp.error/1": documents.ErrorReport,

@@ -56,6 +56,8 @@ PRINTED = [
     ("healers", "components"),
     ("evaluators", "components"),
     ("tasks", "tasks"),
+    ("tasks --show layerimp_sst2", "task-details"),
+    ("tasks --fetch OUT starter_qa", "rows"),
     ("schema", "schemas"),
     ("cache", "cache"),
     ("cache --clear all", "cache"),
