@@ -126,6 +126,17 @@ def test_a_group_reads_a_file_for_each_member(data_dir: Path, tokenizer: PreTrai
     assert found["blimp", "acc"].floor == pytest.approx(1 / 2)
 
 
+def test_a_task_that_is_written_in_python_reads_local_rows_as_well(tmp_path: Path) -> None:
+    row = {"doc_id": "1", "text": "A cat sat on the", "value": "mat"}
+    write_rows(tmp_path, "squad_completion/validation", [row])
+    one = harness(tmp_path, "squad_completion")
+    assert loaded(one)["squad_completion"].instances[0].args[0] == "A cat sat on the"
+    assert [file.path for file in one.data_files()] == ["squad_completion/validation.jsonl"]
+    (tmp_path / "squad_completion/validation.jsonl").unlink()
+    with pytest.raises(TaskError, match=r"no local rows .*'squad_completion', split validation"):
+        harness(tmp_path, "squad_completion").prepare()
+
+
 def marked(rows: list[dict[str, Any]], mark: str) -> list[dict[str, Any]]:
     return [{**row, "question": mark} for row in rows]
 

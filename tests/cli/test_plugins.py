@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from support.mood import Run
 
@@ -47,3 +48,30 @@ def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
     assert "2411.02117" in avss["reference"]
     assert layerimp_command("scorers", "avs")[0] == 2
     assert "relative | absolute" in layerimp_command("scorers", "avss")[1]
+
+
+def test_tasks_are_shown_with_the_paths_of_their_rows(layerimp_command: Run, tmp_path: Path) -> None:
+    code, out, _ = layerimp_command("tasks", "--show", "boolq,layerimp_sst2", "--data-dir", str(tmp_path))
+    assert code == 0
+    assert "boolq: multiple_choice, 0 examples\n" in out
+    assert "splits: measured validation, examples train, training train\n" in out
+    places = ["boolq/validation.jsonl", "super_glue/boolq/validation.parquet", "sst2/dev.jsonl"]
+    assert all(f"    {tmp_path / place}\n" in out for place in places)
+    (found,) = json.loads(layerimp_command("tasks", "--show", "boolq", "--json")[1])["tasks"]
+    assert found["columns"] == ["passage", "question", "label"]
+    assert found["paths"]["validation"][0] == "DIR/boolq/validation.jsonl"
+
+
+def test_rows_are_fetched_of_tasks_that_are_named(layerimp_command: Run, tmp_path: Path) -> None:
+    (tmp_path / "boolq").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "boolq" / f"{split}.jsonl").write_text('{"passage": "a", "question": "b", "label": 0}\n')
+    (tmp_path / "boolq" / "README.md").write_text("Licence: MIT\n")
+    code, out, err = layerimp_command("tasks", "--fetch", str(tmp_path), "boolq")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [f"{tmp_path}/boolq/{split}.jsonl: 1 rows, MIT" for split in ("validation", "train")]
+    assert "nothing to fetch" in layerimp_command("tasks", "--fetch", str(tmp_path), "starter_qa")[2]
+    for wrong in (["--fetch", str(tmp_path)], ["--show", "boolq", "arc"], ["--show", "boolq", "--fetch", "x"]):
+        code, _, err = layerimp_command("tasks", *wrong)
+        assert code == 2
+        assert "name tasks after --show" in err
