@@ -289,7 +289,8 @@ class Evaluator(Component):
             return [Parameters]
 
     If the `Config` of an evaluator has a field with the name of one of the run's settings (`tasks`, `limit`,
-    `num_fewshot`, `batch_size`, `seed`, `task_path`, `data_dir`, `allow_task_code`), the field gets the run's value.
+    `limits`, `num_fewshot`, `batch_size`, `seed`, `task_path`, `data_dir`, `allow_task_code`), the field gets the run's
+    value.
 
     Attributes:
         kind: `quality` for what a model can do, so that a retained share can be computed; `cost` for time and space.

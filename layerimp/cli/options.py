@@ -85,6 +85,12 @@ tasks = Annotated[
         autocompletion=names("task", "none", after=","),
     ),
 ]
+limit = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Documents per task, or NAME=N for a task or group, spread over its members; repeatable. Default: all.",
+    ),
+]
 no_verify = Annotated[bool | None, typer.Option("--no-verify", help="Do not load checkpoints back to compare.")]
 recipe = Annotated[Path | None, typer.Option("--recipe", help="YAML or JSON recipe; options given here win.")]
 dry_run = Annotated[

@@ -5,7 +5,7 @@ A command passes all of its options at once, by the names of its parameters, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def _values(kind: type[Experiment], in_file: dict[str, Any], given: Mapping[str,
         given: The options, by the names of the command's parameters; None for those that are not given.
     """
     values: dict[str, Any] = {}
-    for option, value in given.items():
+    for option, value in {**given, **_limits(given.get("limit") or ())}.items():
         field = option if option in kind.model_fields else FIELDS.get(option, "")
         if value is not None and field in kind.model_fields:
             values[field] = _READERS[field](value) if field in _READERS else value
@@ -105,6 +105,19 @@ def _tasks(texts: list[str]) -> list[str]:
     if not names or ("none" in names and len(names) > 1):
         raise OptionError(f"--tasks takes names with commas between, or none alone, got {text!r}")
     return [] if names == ["none"] else names
+
+
+def _limits(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the limit of all tasks, None if there is none, and those of tasks and groups by name."""
+    limits: dict[str, int] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if not number.isdecimal() or not int(number):
+            raise OptionError(f"--limit takes a number of documents, or NAME=NUMBER for a task or group, got {text!r}")
+        if name in limits:
+            raise OptionError(f"--limit {text}: there are two limits of {name or 'all tasks'}")
+        limits[name] = int(number)
+    return {"limit": limits.pop("", None), "limits": limits or None}
 
 
 def _models(specs: list[str], in_file: Any) -> dict[str, Any] | list[str]:

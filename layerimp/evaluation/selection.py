@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from layerimp.progress import Progress
 
-SHARED = frozenset({"tasks", "task_path", "data_dir", "limit", "num_fewshot", "batch_size", "seed"})
+SHARED = frozenset({"tasks", "task_path", "data_dir", "limit", "limits", "num_fewshot", "batch_size", "seed"})
 """The settings of a run that an evaluator receives if its options have a field of that name."""
 
 

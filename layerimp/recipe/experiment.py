@@ -57,6 +57,9 @@ class Experiment(Part):
         None, description="Directory of rows that tasks read in place of the hub, and of relative data files."
     )
     limit: int | None = Field(None, ge=1, description="Documents per task. Default: all.")
+    limits: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="Documents of a task or group, in place of limit; those of a group are spread over its members."
+    )
     num_fewshot: int | None = Field(None, ge=0, description="Examples in each prompt. Default: the task's.")
     batch_size: int = Field(BATCH_SIZE, ge=1, description="Rows per batch, in scoring and evaluation.")
     seed: int = Field(0, ge=0, description="Seed of every draw: calibration text, few-shot examples and bootstraps.")

@@ -189,7 +189,10 @@ def test_a_label_may_hold_a_dot() -> None:
         ({"ratio": 0.25, "count": 1}, OptionError, "^ratio and count contradict each other; give one of them$"),
         ({"count": 0}, OptionError, "count: .*greater than or equal to 1, got 0"),
         ({"batch_size": 0}, OptionError, "batch_size: "),
-        ({"limit": 0}, OptionError, "limit: "),
+        ({"limit": ["0"]}, OptionError, "--limit takes a number of documents, or NAME=NUMBER .*, got '0'"),
+        ({"limit": ["blimp=many"]}, OptionError, "--limit takes a number of documents, or NAME=NUMBER .*'blimp=many'"),
+        ({"limit": ["5", "6"]}, OptionError, "--limit 6: there are two limits of all tasks"),
+        ({"limit": ["a=5", "a=6"]}, OptionError, "--limit a=6: there are two limits of a"),
         ({"seed": -1}, OptionError, "seed: "),
         ({"calibration": {"source": "t", "samples": 0}}, OptionError, r"calibration\.samples: "),
         ({"calibration": {"source": "t", "packing": "x"}}, OptionError, "calibration.packing: .*'windows' or 'rows'"),
@@ -209,6 +212,16 @@ def test_a_setting_is_read_as_strictly_as_a_file(value: str) -> None:
     recipe = recipe_from(set_=[f"avss.epsilon={value}"])
     with pytest.raises(OptionError, match=r"option 'epsilon' of scorer 'avss': "):
         registry().options("scorer", "avss", recipe.scorers["avss"].options)
+
+
+def test_limits_are_of_all_tasks_or_of_named_ones(tmp_path: Path) -> None:
+    recipe = recipe_from(limit=["200", "blimp=670", "my=task=3"])
+    assert (recipe.limit, recipe.limits) == (200, {"blimp": 670, "my=task": 3})
+    assert (recipe_from(limit=["a=5"]).limit, recipe_from().limits) == (None, {})
+    (tmp_path / "r.yaml").write_text("model: m\nlimit: 7\nlimits: {a: 1}\n")
+    recipe = recipe_from(tmp_path / "r.yaml", limit=["b=2"])
+    assert (recipe.limit, recipe.limits) == (7, {"b": 2})
+    assert grid_from(model=["m"], limit=["b=2"]).limits == {"b": 2}
 
 
 @pytest.mark.parametrize("tasks", [",", "", " , ,"])
@@ -253,8 +266,8 @@ def test_an_option_sets_every_field(command: str, kind: type[Recipe | Grid]) -> 
     """The help of an option that takes what its field takes is the description of the field."""
     options = {option.name: option for option in get_command(app).commands[command].params}
     fields = {FIELDS.get(name, name) if name not in kind.model_fields else name: name for name in options}
-    assert kind.model_fields.keys() - fields.keys() == {"schema_version"}
-    for name in ("limit", "batch_size", "cuts", "heal_text"):
+    assert kind.model_fields.keys() - fields.keys() == {"schema_version", "limits"}  # --limit sets both limits
+    for name in ("num_fewshot", "batch_size", "cuts", "heal_text"):
         description = kind.model_fields[name].description
         assert description
         assert options[name].help.startswith(description)
