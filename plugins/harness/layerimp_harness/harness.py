@@ -265,7 +265,7 @@ class Harness(Evaluator):
         with contained(self.config.seed, sandbox=not self.config.allow_task_code):
             for task in loaded.tasks.values():
                 for _number, document in task.doc_iterator():
-                    found += (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
+                    texts += (value for value in document.values() if isinstance(value, str) and len(value) >= LONG)
                     with suppress(Exception):  # the document cannot be an example; its fields are enough
                         texts.append(worded(task, document))
         return texts

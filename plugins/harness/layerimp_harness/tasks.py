@@ -104,7 +104,7 @@ def find_tasks(config: Any) -> TaskSet:
             raise
         except Exception as error:
             raise explained(spec, error) from error
-        own = one if isinstance(one, list) else [one]
+        own = loaded if isinstance(loaded, list) else [loaded]
         _check_distinct([*chain.from_iterable(part.built[name] for name, part in parts.items()), *own])
         held = TaskManager(include_defaults=False).load(own)
         parts[spec] = TaskSet(held["tasks"], held["groups"], list(factory.files), built={spec: own})
