@@ -14,7 +14,7 @@ from support.benchmark_rows import byte_model, byte_tokenizer, write_all
 
 from layerimp.errors import TaskError
 from layerimp.evaluator import Metric
-from layerimp.report.retained import counting, retained
+from layerimp.report.statistics.retained import counting, retained
 
 FOLDER = Path(__file__).parent / "layerimp_tasks"
 SEVEN = {
