@@ -147,8 +147,8 @@ def targets(results: Results, fits: Fits) -> Iterator[list[Table]]:
         columns = [
             Column("reached", [words.got(value) for value in reached]),
             Column("blocks\nremoved", [str(_smaller(model, removal).blocks) for removal in here]),
-            Column("with value\nless", [words.amount(value.one_less) for value in reached]),
-            Column("with value\nmore", [words.amount(value.one_more) for value in reached]),
+            Column("with one\nless", [words.amount(value.one_less) for value in reached]),
+            Column("with one\nmore", [words.amount(value.one_more) for value in reached]),
             Column("intact", [words.amount(target.original) for _ in here]),
         ]
         rows = Column("by", [removal.label for removal in here], "left")
