@@ -10,7 +10,7 @@ import pytest
 import layerimp
 
 MOST = 6
-PACKAGES = ["pipeline"]
+PACKAGES = ["pipeline", "bench", "report"]
 
 
 def parameters(function: ast.FunctionDef) -> list[str]:

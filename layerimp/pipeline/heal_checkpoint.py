@@ -26,6 +26,7 @@ from layerimp.pipeline.stages import check_calibration, draw, load_model
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
 from layerimp.report import conversion
+from layerimp.report.checkpoint import HealedCheckpoint
 from layerimp.report.healed_card import healed_card
 from layerimp.report.healing import recovery
 from layerimp.report.results.healing import HealingReport
@@ -144,13 +145,15 @@ def _save(
         verify=recipe.verify,
         card=healed_card(
             before.read_text(encoding="utf-8") if before.exists() else "",
-            origin,
-            auto_class(healed.model.config),
-            recipe,
-            healer,
-            healed.repairs,
-            recovery(healed.loss, healed.accuracy, healed.recovered),
-            text,
+            HealedCheckpoint(
+                origin=origin,
+                loader=auto_class(healed.model.config),
+                recipe=recipe,
+                healer=healer,
+                repairs=healed.repairs,
+                recovered=recovery(healed.loss, healed.accuracy, healed.recovered),
+                text=text,
+            ),
         ),
         record=record.model_copy(update={"healers": (*record.healers, healer.name)}),
         max_shard_size=recipe.max_shard_size,

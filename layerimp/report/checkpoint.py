@@ -1,14 +1,16 @@
-"""What the card of a pruned checkpoint says."""
+"""What the cards of pruned and of healed checkpoints say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration
     from layerimp.evaluator import Metric
+    from layerimp.healer import Healer, Repair
+    from layerimp.models.origin import Origin
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe
     from layerimp.report.healing import Healing
@@ -47,3 +49,26 @@ class Checkpoint:
     before: Sequence[Metric] = ()
     after: Sequence[Metric] = ()
     scored: bool = False
+
+
+@dataclass(frozen=True)
+class HealedCheckpoint:
+    """A checkpoint that was healed by itself, as its card describes it.
+
+    Attributes:
+        origin: The intact model.
+        loader: The stock `Auto` class that loads the checkpoint.
+        recipe: The recipe, with the pruned model and the calibration text.
+        healer: The healer.
+        repairs: The repairs, one for each gap.
+        recovered: What came back, as `recovery` says it.
+        text: The description of the calibration set, with `tokens` and `fingerprint`.
+    """
+
+    origin: Origin
+    loader: str
+    recipe: Recipe
+    healer: Healer
+    repairs: Sequence[Repair]
+    recovered: str
+    text: Mapping[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -15,23 +15,14 @@ from layerimp.report.folders import last_part, tree_without_folders
 from layerimp.report.model_card import RESULTS, escaped, fenced, use
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
-    from layerimp.healer import Healer, Repair
-    from layerimp.models.origin import Origin
+    from layerimp.healer import Healer
     from layerimp.recipe import Recipe
+    from layerimp.report.checkpoint import HealedCheckpoint
 
 
-def healed_card(
-    before: str,
-    origin: Origin,
-    loader: str,
-    recipe: Recipe,
-    healer: Healer,
-    repairs: Sequence[Repair],
-    recovered: str,
-    text: Mapping[str, Any],
-) -> str:
+def healed_card(before: str, checkpoint: HealedCheckpoint) -> str:
     """Return the card of a healed checkpoint.
 
     Results in the card of the checkpoint before are not those of this one: the metadata leave them out, and the heading
@@ -39,27 +30,24 @@ def healed_card(
 
     Args:
         before: The card of the checkpoint before healing; empty if there is none.
-        origin: The intact model.
-        loader: The stock `Auto` class that loads the checkpoint.
-        recipe: The recipe, with the pruned model and the calibration text.
-        healer: The healer.
-        repairs: The repairs, one for each gap.
-        recovered: What came back, as `recovery` says it.
-        text: The description of the calibration set, with `tokens` and `fingerprint`.
+        checkpoint: The healed checkpoint.
     """
+    healer, text = checkpoint.healer, checkpoint.text
     tags, body = _parts(before)
-    data = metadata(origin, loader, [*tags, "healed", healer.name])
+    data = metadata(checkpoint.origin, checkpoint.loader, [*tags, "healed", healer.name])
     if not body.strip():
-        body = "\n".join(["", "# A pruned model", "", f"- **Source:** {escaped(origin.name)}", *use(loader)])
-    done = escaped("; ".join(f"{repair.gap}: {repair.done}" for repair in repairs))
+        body = "\n".join(
+            ["", "# A pruned model", "", f"- **Source:** {escaped(checkpoint.origin.name)}", *use(checkpoint.loader)]
+        )
+    done = escaped("; ".join(f"{repair.gap}: {repair.done}" for repair in checkpoint.repairs))
     section = [
         f"## Healed by {escaped(healer.name)}",
         "",
         f"- **Method:** healer {escaped(healer.name)}, layerimp {__version__} ({done})",
         f"- **Text:** {text['tokens']:,} tokens (fingerprint {text['fingerprint']})",
-        f"- **Recovered:** {escaped(recovered)}",
+        f"- **Recovered:** {escaped(checkpoint.recovered)}",
         *("", "Made from the checkpoint before by", ""),
-        *fenced("bash", " ".join(map(shlex.quote, _command(recipe, healer)))),
+        *fenced("bash", " ".join(map(shlex.quote, _command(checkpoint.recipe, healer)))),
         "",
         "",
     ]
@@ -69,7 +57,7 @@ def healed_card(
 
 def _divided(body: str) -> tuple[str, str]:
     """Return the text of a card before its first heading of the second level, and the rest."""
-    start = next((found.start() for found in re.finditer("^## ", body, re.MULTILINE)), len(body))
+    start = next((heading.start() for heading in re.finditer("^## ", body, re.MULTILINE)), len(body))
     return body[:start], body[start:]
 
 
@@ -77,15 +65,15 @@ def _parts(card: str) -> tuple[list[str], str]:
     """Return the tags of a card, and its text below the metadata."""
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-    found = REGEX_YAML_BLOCK.search(card)
-    if found is None:
+    block = REGEX_YAML_BLOCK.search(card)
+    if block is None:
         return [], card
     try:
-        said = yaml.safe_load(found[2])
+        metadata_before = yaml.safe_load(block[2])
     except yaml.YAMLError:
-        said = None
-    tags = said.get("tags") if isinstance(said, dict) else None
-    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else [], card[found.end() :]
+        metadata_before = None
+    tags = metadata_before.get("tags") if isinstance(metadata_before, dict) else None
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else [], card[block.end() :]
 
 
 def _command(recipe: Recipe, healer: Healer) -> Iterator[str]:
@@ -93,8 +81,8 @@ def _command(recipe: Recipe, healer: Healer) -> Iterator[str]:
     yield from ("layerimp", "heal", "--model", " ".join(last_part(recipe.model).split()), "--healer", healer.name)
     own = recipe.model_dump(mode="json", include={"heal_text", "seed"}, exclude_defaults=True)
     text = recipe.calibration.model_dump(mode="json", exclude_defaults=True)
-    given = {"calibration": str(text.pop("source")), **text, **own}
-    for name, value in tree_without_folders(tree_without_folders(given, last_part)).items():
+    options = {"calibration": str(text.pop("source")), **text, **own}
+    for name, value in tree_without_folders(tree_without_folders(options, last_part)).items():
         yield from (f"--{name.replace('_', '-')}", " ".join(str(value).split()))
     for name, value in tree_without_folders(healer.config.model_dump(mode="json", exclude_defaults=True)).items():
         yield from ("--set", f"{healer.name}.{name}={json.dumps(value)}")

@@ -26,6 +26,7 @@ from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.registry.attribution import create
 from layerimp.report import Report
+from layerimp.report.checkpoint import HealedCheckpoint
 from layerimp.report.healed_card import healed_card
 from layerimp.report.healing import Healing, recovery
 from layerimp.report.model_card import escaped, model_card
@@ -244,7 +245,9 @@ def healed(before: str, origin: Origin, **recipe: Any) -> str:
     healer: Any = create("healer", "linear", {"ridges": [0.5]})
     told: Any = {"tokens": 1234, "fingerprint": "abc"}
     asked = make_recipe({"model": "/home/me/out/avss", "calibration": {"source": "/home/me/t.jsonl"}, **recipe})
-    return healed_card(before, origin, "AutoModelForCausalLM", asked, healer, [], "50% came back", told)
+    return healed_card(
+        before, HealedCheckpoint(origin, "AutoModelForCausalLM", asked, healer, [], "50% came back", told)
+    )
 
 
 def test_the_card_of_a_healed_checkpoint_goes_on_from_the_pruned_one(tmp_path: Path) -> None:
