@@ -276,7 +276,7 @@ def legend(results: Results) -> Iterator[str]:
     model = only(results)
     several = len({tuple(row.counts) for row in model.rows}) > 1
     if any(row.best for row in model.rows):
-        among = " of as many blocks removed" if several else ""
+        among = " with as many blocks removed" if several else ""
         yield f"{BEST} best, or not beaten by any other{among}: compared by document, corrected for the number of pairs"
     if any(1 < len(row.best) == len(row.entries) for row in model.headlines):
         yield "no model is significantly better by what it retains"

@@ -64,8 +64,8 @@ def run(grid: Grid, output: Path, watcher: Watching, **how: Any) -> Results:
 def without_times(found: Results) -> dict[str, Any]:
     document = found.model_dump(mode="json")
     del document["seconds"]
-    for scored in document["models"]["tiny"]["scorers"].values():
-        del scored["cost_in_bare_passes"]
+    for scored in document["models"]["tiny"]["scored"].values():
+        del scored["cost"]
     return document
 
 
