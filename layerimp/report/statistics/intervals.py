@@ -56,9 +56,11 @@ def with_errors(mean: float, errors: Sequence[tuple[float, float]], least: float
     def half(log_p: float) -> float:
         return math.hypot(*(-error * float(stdtrit(freedom, math.exp(log_p) / 2)) for error, freedom in known))
 
-    width, lowest = half(math.log(1 - LEVEL)), -700.0
-    beyond = half(lowest) < abs(mean)  # the p-value is too small for floating point
-    p = 0.0 if beyond else math.exp(float(brentq(lambda log_p: half(log_p) - abs(mean), lowest, 0.0)))
+    width, p = half(math.log(1 - LEVEL)), 0.0  # 0 where it is too small for floating point
+    # The end of the search is no farther off than necessary: far out, some quantiles of t are NaN.
+    lowest = next((end for end in (-1.0, -4.0, -16.0, -64.0, -256.0, -700.0) if half(end) >= abs(mean)), None)
+    if lowest is not None:
+        p = math.exp(float(brentq(lambda log_p: half(log_p) - abs(mean), lowest, 0.0)))
     return Difference(mean=mean, low=mean - width, high=mean + width, p=max(p, least))
 
 
