@@ -17,7 +17,6 @@ from layerimp.errors import OutputError
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions
 from layerimp.report.data import RESULTS, read_results
-from layerimp.report.folders import tree_without_folders
 
 if TYPE_CHECKING:
     from layerimp.bench.grid import Grid
@@ -69,6 +68,8 @@ def compute(prepared: PreparedGrid, watcher: Watcher, *, retry: bool = False) ->
         watcher: Where to report progress of the cells.
         retry: Whether to try cells again that failed before.
     """
+    from layerimp.report.html.page import write_page
+
     layout, store = prepared.layout, prepared.store
     assert store is not None
     store.keep_layout(layout.model_dump(mode="json"))
@@ -100,13 +101,3 @@ def stored_results(directory: Path) -> Results:
             raise OutputError(
                 f"the grid in {directory} is of another version of layerimp; run bench there again"
             ) from None
-
-
-def write_page(results: Results, directory: Path) -> Path:
-    """Write the report of a grid or a run as a single HTML file, and return its path."""
-    from layerimp.report.html.page import page, write
-
-    if results.cells:
-        return write(page(results), directory)
-    document = tree_without_folders(results.model_dump(mode="json"))
-    return write(page(results, command="run", data=document), directory)

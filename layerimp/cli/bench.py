@@ -99,7 +99,9 @@ def report(
     results = pipeline.stored_results(directory)
     screen = Screen(json=format_ == "json")
     if format_ == "html":
-        page = pipeline.write_page(results, directory)
+        from layerimp.report.html.page import write_page
+
+        page = write_page(results, directory)
         with after_writing(page):
             screen.print_text(f"{page}\n")
     elif format_ in ("terminal", "json") and results.cells:

@@ -16,7 +16,7 @@ from layerimp.pipeline.output import output_directory
 from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.pruning import measure_costs, prune_by_amount
 from layerimp.pipeline.removals import Choice, choose, prepare_removals
-from layerimp.pipeline.reporting import report_of, write_page
+from layerimp.pipeline.reporting import report_of
 from layerimp.pipeline.resolve import model_anywhere
 from layerimp.pipeline.run import Results, Run
 from layerimp.pipeline.scores import Unit, score_blocks
@@ -46,10 +46,11 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         results = _pruned(started)
         results = replace(results, footprint=measure_costs(started, results.models))
         report = report_of(started, results)
-        if stage:
-            report.write(stage)
-    if report.output:  # the results are in place before the page is made of them
-        write_page(report, report.output)
+        written = report.write(stage) if stage else None
+    if written and report.output:  # the results are in place before the page is made of them
+        from layerimp.report.html.page import write_page
+
+        write_page(written, report.output)
     return report
 
 

@@ -1,4 +1,4 @@
-"""The report of a run, built once from what its stages returned, and the page that shows it."""
+"""The report of a run, built once from what its stages returned."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from layerimp.defaults import ALL, ORIGINAL
 from layerimp.models.loading import auto_class
 from layerimp.pipeline.resolve import anywhere
 from layerimp.report.data import Report
-from layerimp.report.folders import tree_without_folders
 from layerimp.scoring.selection import is_blind
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from layerimp.pipeline.run import Results, Run
 
 
@@ -53,11 +50,3 @@ def _recorded(run: Run) -> dict[str, Any]:
         scorers = {label: spec for label, spec in selection.specs.items() if label not in selection.baselines}
         recipe = recipe.model_copy(update={"scorers": scorers})
     return recipe.model_dump(mode="json", exclude={"overwrite"})
-
-
-def write_page(report: Report, directory: Path) -> None:
-    """Write the results of a run as a page that does not show paths of this machine."""
-    from layerimp.report.html.page import page, write
-
-    document = tree_without_folders(report.movable().model_dump(mode="json"))
-    write(page(report.results(), command="run", data=document), directory)

@@ -50,17 +50,18 @@ class Report(RunData, Tabular):
         """Return the results as one JSON document."""
         return self.results().model_dump(mode="json")
 
-    def movable(self) -> Results:
-        """Return the results without the place of the output directory: checkpoints by their paths in it."""
-        return _moved(self.results(), None, lambda path: str(Path(path).relative_to(self.output or "")))
+    def write(self, directory: Path) -> Results:
+        """Write the recipe with the values that the run resolved, the results, and the plans, as JSON files.
 
-    def write(self, directory: Path) -> None:
-        """Write the recipe with the values that the run resolved, the results, and the plans, as JSON files."""
-        recipe = self.recipe.model_dump(mode="json", exclude={"overwrite"}) | self.resolved
+        Returns:
+            The results.
+        """
+        recipe, results = self.recipe.model_dump(mode="json", exclude={"overwrite"}) | self.resolved, self.results()
         write_json(directory / MARKER, recipe)
-        write_json(directory / RESULTS, self.movable().model_dump(mode="json"))
+        write_json(directory / RESULTS, movable(results).model_dump(mode="json"))
         if self.plans:
             write_json(directory / "plan.json", plan_file(self.plans, self.baselines))
+        return results
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -83,6 +84,11 @@ def read_results(directory: Path) -> Results:
         raise OutputError(f"{path} holds no results of this version of layerimp; run the recipe again") from None
     place = directory.absolute()
     return _moved(results, str(place), lambda path: str(place / path))
+
+
+def movable(results: Results) -> Results:
+    """Return the results without the place of the output directory: checkpoints by their paths in it."""
+    return _moved(results, None, lambda path: str(Path(path).relative_to(results.output or "")))
 
 
 def _moved(results: Results, output: str | None, path_of: Callable[[str], str]) -> Results:

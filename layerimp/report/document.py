@@ -10,7 +10,7 @@ from pydantic import Field
 
 from layerimp._table import Column, Table
 from layerimp.report.results.comparison import Compared
-from layerimp.report.results.part import Number, Part
+from layerimp.report.results.part import Number, Part, Versioned
 from layerimp.report.results.rows import Entry, Row
 from layerimp.report.tables import PaperTable, removables, summaries
 
@@ -25,7 +25,7 @@ class Failure(Part):
     error: str = Field(description="The error.")
 
 
-class Results(Compared):
+class Results(Compared, Versioned):
     """The results of a run or of a grid: what commands print with `--json`, and the content of `results.json`.
 
     A run is a grid with one model and one repeat.

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp.defaults import ORIGINAL
 from layerimp.evaluator import Metric
-from layerimp.models.origin import model_name
 from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.report.healing import Healing
 from layerimp.report.results.models import Size
@@ -69,20 +67,11 @@ class RunData:
     failed: dict[str, str] = field(default_factory=dict)
     output: Path | None = None
 
-    @property
-    def intact_name(self) -> str:
-        """The name of the intact model in tables: `original` beside pruned models, its own name if it stands alone."""
-        return ORIGINAL if self.sizes.keys() - {ORIGINAL} else model_name(self.recipe.model)
-
     def plan_of(self, label: str) -> PrunePlan:
         """Return the plan by which a model, healed or not, was pruned."""
         if self.search is not None and (plan := self.search.removable[label].plan) is not None:
             return plan
         return self.plans[self.healed[label].scorer if label in self.healed else label]
-
-    def removed(self, label: str) -> Size:
-        """Return the size of what the plan under `label` removed."""
-        return self.sizes[ORIGINAL] - self.sizes[label]
 
     def standing(self, label: str) -> list[Reached]:
         """Return the values of the pruned model under `label` beside the targets; empty if there are no targets.

@@ -19,7 +19,7 @@ from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.report import Report
 from layerimp.report.build import ONE_DRAW
-from layerimp.report.data import read_results, why_not_ours, write_json
+from layerimp.report.data import movable, read_results, why_not_ours, write_json
 from layerimp.report.results.models import Size
 from layerimp.report.versions import versions as versions_of_libraries
 from layerimp.scorer import Importance
@@ -144,7 +144,7 @@ def test_baselines_stand_apart_and_what_is_left_out_is_said(tmp_path: Path) -> N
     made.write(tmp_path)
     files = {path.stem: json.loads(path.read_text()) for path in tmp_path.iterdir()}
     assert (set(files["plan"]["plans"]), set(files["plan"]["baselines"])) == ({"paper"}, {"depth"})
-    assert files["results"] == strict(made.movable().model_dump(mode="json"))
+    assert files["results"] == strict(movable(made.results()).model_dump(mode="json"))
 
 
 def test_parts_that_were_not_made_are_empty() -> None:
@@ -268,7 +268,7 @@ def test_each_file_has_its_schema_version(tmp_path: Path) -> None:
     }
     assert make_recipe(files["recipe.json"]) == made.recipe
     assert PrunePlan(**files["plan.json"]["plans"]["paper"]) == made.plans["paper"]
-    assert checked(json.dumps(files["results.json"])) == strict(made.movable().model_dump(mode="json"))
+    assert checked(json.dumps(files["results.json"])) == strict(movable(made.results()).model_dump(mode="json"))
 
 
 def test_only_parts_that_there_are_become_files(tmp_path: Path) -> None:
@@ -300,7 +300,8 @@ def test_written_json_refuses_what_json_lacks(tmp_path: Path) -> None:
 
 
 def test_sizes() -> None:
-    gone = report().removed("paper")
+    sizes = report().sizes
+    gone = sizes["original"] - sizes["paper"]
     assert gone == Size(blocks=2, parameters=400, bytes=1600)
     assert gone.share_of(Size(blocks=4, parameters=1000, bytes=4000)) == {
         "blocks": 0.5,

@@ -117,7 +117,7 @@ def test_terminal_and_page_mark_the_same() -> None:
     (table,) = tables.comparison(results, lambda _: True)
     marked = [str(cell) for column in table.columns for cell in column.cells if tables.BEST in str(cell)]
     assert len(marked) == len(best)
-    document = re.sub(r"<p class=.note.>.*?</p>", "", page(results, command="run"))
+    document = re.sub(r"<p class=.note.>.*?</p>", "", page(results))
     bars = [label for model in results.models.values() for each in model.headlines for label in each.best]
     assert document.count('<span class="first">') == len(best) + len(bars)
 

@@ -5,32 +5,27 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from layerimp._paths import write_whole
 from layerimp.errors import OutputError
-from layerimp.report.data import PAGE
+from layerimp.report.data import PAGE, movable
 from layerimp.report.document import Results
-from layerimp.report.folders import last_part, without_folders
+from layerimp.report.folders import last_part, tree_without_folders, without_folders
 from layerimp.report.formats import as_csv
 from layerimp.report.html.curves import curves, drawn, looks, sample
 from layerimp.report.html.view import Lead, View, question, subject
 from layerimp.report.tables import amounts, number, percent
 
 
-def page(results: Results, *, command: str = "bench", data: Mapping[str, Any] | None = None) -> str:
-    """The report as one HTML document.
-
-    Args:
-        results: What it shows.
-        command: What computed that.
-        data: What it offers for download as JSON, beside the tables as CSV; by default the results.
-    """
+def page(results: Results) -> str:
+    """Return the results of a run or a grid as one HTML document, which shows no local folders."""
+    command = "bench" if results.cells else "run"
+    data = tree_without_folders(movable(results).model_dump(mode="json"))
     design = results.design
     styles = looks(list(design.scorers), design.baselines, design.healers)
     views = {
@@ -39,7 +34,7 @@ def page(results: Results, *, command: str = "bench", data: Mapping[str, Any] | 
     }
     downloads = {
         f"{command}.csv": _data_uri("text/csv", as_csv(results).encode()),
-        f"{command}.json": _data_uri("application/json", json.dumps(data or results.model_dump(mode="json")).encode()),
+        f"{command}.json": _data_uri("application/json", json.dumps(data).encode()),
     }
     return (
         _environment()
@@ -83,15 +78,15 @@ def _environment() -> Environment:
     return environment
 
 
-def write(document: str, directory: Path) -> Path:
-    """Write a page into a directory, in place of an older one, and return its path.
+def write_page(results: Results, directory: Path) -> Path:
+    """Write the page of a run or a grid into a directory, in place of an older one, and return its path.
 
     Raises:
         OutputError: nothing can be written there.
     """
     path = directory / PAGE
     try:
-        write_whole(path, document)
+        write_whole(path, page(results))
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     return path

@@ -8,10 +8,11 @@ from pydantic import Field
 
 from layerimp.calibration.sampling import Calibration
 from layerimp.report.results.models import Repaired
+from layerimp.report.results.part import Versioned
 from layerimp.steps import Step
 
 
-class HealingReport(Repaired):
+class HealingReport(Repaired, Versioned):
     """The document that `layerimp heal` prints with `--json`."""
 
     schema_version: Literal["layerimp.healing/1"] = Field(

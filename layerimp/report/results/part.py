@@ -14,6 +14,12 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Versioned(Part):
+    """Last base of a whole document, so that its version is the first of its fields."""
+
+    schema_version: str
+
+
 def _or_null(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 

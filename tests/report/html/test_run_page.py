@@ -74,7 +74,7 @@ def findings(made: Report) -> Results:
 
 
 def words(found: Results) -> str:
-    text = re.sub(r"<style.*?</style>|<[^>]*>", " ", page(found, command="run", data={}), flags=re.S)
+    text = re.sub(r"<style.*?</style>|<[^>]*>", " ", page(found), flags=re.S)
     return " ".join(html.unescape(text).split())
 
 
