@@ -33,12 +33,13 @@ def cache(
     """
     from layerimp.cache import unfinished
     from layerimp.cli.display import Screen
+    from layerimp.cli.listings import show_cache
 
     chosen = [kind for kind in KINDS if clear_ in (kind, "all")]
     removed = [row for kind in chosen for row in _rows(kind, clear(kind, unless=unfinished.in_use))]
     kept = [row for kind in KINDS for row in _rows(kind, entries(kind))]
     directory = str(cache_directory(KINDS[0]).parent)
-    Screen(json=json).show_cache(directory, kept, removed if clear_ else None)
+    show_cache(Screen(json=json), directory, kept, removed if clear_ else None)
 
 
 def _rows(kind: Kind, found: Sequence[Entry]) -> list[Kept]:

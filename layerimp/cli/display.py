@@ -8,15 +8,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.filesize import decimal
 from rich.measure import Measurement
-from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -37,17 +34,10 @@ from layerimp.cli.columns import Column, packed, shown
 from layerimp.cli.heartbeat import heartbeat
 from layerimp.cli.streams import results
 from layerimp.progress import span
-from layerimp.registry.catalog import settings
-from layerimp.report import cuts
-from layerimp.report.conversion import plan_file
 
 if TYPE_CHECKING:
-    from layerimp.evaluator import DataFile, TaskDetails
     from layerimp.progress import Advance
-    from layerimp.pruner import PrunePlan
-    from layerimp.registry.catalog import Kind
     from layerimp.report.document import Results
-    from layerimp.report.listing_documents import Component, Kept, Plugin
     from layerimp.report.results.comparison import ModelResults
 
 WIDTH_WITHOUT_TERMINAL = 120
@@ -211,115 +201,6 @@ class Screen:
             self.out.print(shown(f"results: {results.output}", style="bold"), soft_wrap=True)
             self._show_page(Path(results.output))
 
-    def show_plans(self, plans: Mapping[str, PrunePlan]) -> None:
-        """Show the plans of a file."""
-        if self.json:
-            self.print_json(plan_file(plans))
-            return
-        table = Table("plan", "removes", "of", "scorer", "pruner", "model", box=SIMPLE_HEAD)
-        for label, plan in plans.items():
-            told = (cuts.ranges(plan.blocks), f"{plan.num_blocks} blocks", plan.scorer, plan.pruner, plan.model)
-            table.add_row(shown(label), *(shown(text or "-") for text in told))
-        self.out.print(table)
-
-    def show_plugins(self, rows: list[Plugin]) -> None:
-        """Show the installed plugins."""
-        if self.json:
-            self.print_json({"schema_version": "layerimp.plugins/1", "plugins": rows})
-            return
-        table = Table("name", "status", "distribution", "import", "what it provides, or what is wrong", box=SIMPLE_HEAD)
-        for row in rows:
-            style = {"failed": "red", "disabled": "dim"}.get(row["status"], "")
-            told = row["error"] or "; ".join(_provided(row))
-            source, seconds = f"{row['distribution']} {row['version']}", f"{row['seconds']:.2f} s"
-            cells = (row["name"], row["status"], source, seconds, told)
-            table.add_row(*(shown(cell) for cell in cells), style=style)
-        self.out.print(table)
-
-    def show_cache(self, directory: str, kept: list[Kept], removed: list[Kept] | None) -> None:
-        """Show the content of the cache, and the entries that were removed; None if nothing had to be removed."""
-        if self.json:
-            version = "layerimp.cache/1"
-            self.print_json({"schema_version": version, "directory": directory, "kept": kept, "removed": removed or []})
-            return
-        for title, rows in (("removed", removed), (f"kept in {directory}", kept)):
-            if rows is None:
-                continue
-            if not rows:
-                self.out.print(shown(f"{title}: nothing"), soft_wrap=True)
-                continue
-            table = Table("what", "entries", "size", "last written", title=title, title_justify="left", box=SIMPLE_HEAD)
-            for row in rows:
-                used = " (in use)" if row["in_use"] else ""
-                written = row["changed"][:16].replace("T", " ") + " UTC"
-                told = (row["about"] or "unknown") + used
-                table.add_row(shown(told), str(row["entries"]), decimal(row["bytes"]), written)
-            self.out.print(table)
-
-    def show_components(self, kind: Kind, components: list[Component], *, details: bool) -> None:
-        """Show the components of a kind, or with `details` their options."""
-        if self.json:
-            self.print_json({"schema_version": "layerimp.components/1", f"{kind}s": components})
-            return
-        for one in components:
-            self.out.print(shown(f"{one['name']}: {one['summary']}", style="bold"))
-            source = f"{one['reference']}; " if one["reference"] else ""
-            self._indented(f"{source}plugin {one['plugin']}")
-            for variant, preset in one["variants"].items():
-                self._indented(f"variant {variant}: {settings(preset)}")
-            for option in one["options"] if details else ():
-                self.out.print()
-                self._indented(f"{option['name']} ({option['type']}, default {option['default']})", style="bold")
-                self._indented(option["description"])
-            if details and not one["options"]:
-                self._indented("no options")
-
-    def show_tasks(self, tasks: Mapping[str, str], containing: str | None) -> None:
-        """Show tasks with their summaries; for `containing` see `layerimp tasks`."""
-        if self.json:
-            self.print_json({"schema_version": "layerimp.tasks/1", "tasks": dict(tasks)})
-            return
-        for name, summary in tasks.items():
-            self.out.print(shown(f"{name}: {summary}"))
-        if containing is None:
-            self.note("these ship; layerimp tasks TEXT searches all of lm-evaluation-harness as well")
-        elif not tasks:
-            self.note(f"no task has {containing!r} in its name")
-
-    def show_task_details(self, tasks: Sequence[TaskDetails]) -> None:
-        """Show what tasks measure, and where their rows come from."""
-        if self.json:
-            self.print_json({"schema_version": "layerimp.task-details/1", "tasks": [asdict(task) for task in tasks]})
-            return
-        for task in tasks:
-            self.out.print(shown(f"{task.task}: {task.kind}, {task.shots} examples", style="bold"))
-            named = ", ".join(filter(None, (task.dataset, task.configuration)))
-            splits = {"measured": task.measured, "examples": task.examples, "training": task.training}
-            made = f"; functions ({', '.join(task.functions)}) may read others" if task.functions else ""
-            self._indented(f"data set: {named or 'its own files'}")
-            self._indented("splits: " + ", ".join(f"{role} {split}" for role, split in splits.items() if split))
-            self._indented(f"metrics: {', '.join(task.metrics)}")
-            self._indented(f"columns that templates name: {', '.join(task.columns) or 'none'}{made}")
-            for split, paths in task.paths.items():
-                self._indented(f"rows of {split}, the first of:")
-                for path in paths:
-                    self.out.print(shown(f"    {path}"), soft_wrap=True)
-
-    def show_files(self, directory: Path, files: Sequence[DataFile]) -> None:
-        """Show the files of rows in a data directory."""
-        if self.json:
-            self.print_json({"schema_version": "layerimp.rows/1", "files": [asdict(file) for file in files]})
-            return
-        for file in files:
-            licence = file.licence or "no licence stated"
-            self.out.print(shown(f"{directory / file.path}: {file.rows:,} rows, {licence}"), soft_wrap=True)
-        if not files:
-            self.note("these tasks name their own files, so that there is nothing to fetch")
-
-    def _indented(self, text: str, style: str = "") -> None:
-        """Print indented text, with lines broken at words."""
-        self.out.print(Padding(shown(text, style=style), (0, 0, 0, 2), expand=False))
-
     def print_text(self, text: str) -> None:
         """Print text on stdout as it is."""
         self.out.file.write(text)
@@ -327,13 +208,6 @@ class Screen:
     def print_json(self, document: Mapping[str, Any]) -> None:
         """Print one JSON document on stdout."""
         self.out.file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
-
-
-def _provided(plugin: Plugin) -> Iterator[str]:
-    """Yield what a plugin provides: components by kind, and hooks that provide something else."""
-    for kind, names in plugin["components"].items():
-        yield f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names)}"
-    yield from (hook for hook in plugin["hooks"] if hook.removeprefix("layerimp_")[:-1] not in plugin["components"])
 
 
 def _console(stream: Any) -> Console:

@@ -25,6 +25,7 @@ def plan(*, plan: Path | None, **given: Any) -> int:
     Example: layerimp plan OUT/plan.json --export mergekit
     """
     from layerimp.cli.display import Screen
+    from layerimp.cli.listings import show_plans
     from layerimp.recipe.plans import read_plans
 
     if plan is None:
@@ -32,7 +33,7 @@ def plan(*, plan: Path | None, **given: Any) -> int:
     plans = read_plans(plan, given["label"], given["count"])
     screen = Screen(json=given["json"])
     if given["export"] is None:
-        screen.show_plans(plans)
+        show_plans(screen, plans)
         return 0
     if given["json"]:
         raise OptionError("--export prints the text that another tool reads, and contradicts --json")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def plugins(json: o.json = False) -> None:
     """List the installed plugins, with what each provides and why any failed."""
     from layerimp.cli.display import Screen
+    from layerimp.cli.listings import show_plugins
     from layerimp.registry.catalog import registry
 
     records = registry().plugins.records
@@ -35,7 +36,7 @@ def plugins(json: o.json = False) -> None:
         }
         for record in records
     ]
-    Screen(json=json).show_plugins(rows)
+    show_plugins(Screen(json=json), rows)
 
 
 def _lister(kind: Kind) -> o.Command:
@@ -43,11 +44,12 @@ def _lister(kind: Kind) -> o.Command:
 
     def command(*, name: str | None, json: bool) -> int:
         from layerimp.cli.display import Screen
+        from layerimp.cli.listings import show_components
         from layerimp.registry.catalog import registry
 
         names_shown = registry().names(kind) if name is None else [name]
         components = [_description(kind, shown) for shown in names_shown]
-        Screen(json=json).show_components(kind, components, details=name is not None)
+        show_components(Screen(json=json), kind, components, details=name is not None)
         return 0
 
     command.__name__ = f"{kind}s"
@@ -86,20 +88,21 @@ def tasks(
     Examples: layerimp tasks arc; layerimp tasks --show hellaswag; layerimp tasks --fetch data hellaswag,arc_easy
     """
     from layerimp.cli.display import Screen
+    from layerimp.cli.listings import show_files, show_task_details, show_tasks
     from layerimp.registry.catalog import registry
 
     screen = Screen(json=json)
     if show is None and fetch is None:
-        screen.show_tasks(registry().tasks(containing or "", task_path), containing)
+        show_tasks(screen, registry().tasks(containing or "", task_path), containing)
         return 0
     named = tuple(filter(None, (show or containing or "").split(",")))
     if not named or (show is not None and (fetch is not None or containing is not None)):
         raise OptionError("name tasks after --show, or a directory after --fetch and then tasks, separated by commas")
     every = registry().evaluators(tasks=named, task_path=task_path, **given)
     if fetch is not None:
-        screen.show_files(fetch, [file for evaluator in every for file in evaluator.fetch(fetch)])
+        show_files(screen, fetch, [file for evaluator in every for file in evaluator.fetch(fetch)])
     else:
-        screen.show_task_details([task for evaluator in every for task in evaluator.details()])
+        show_task_details(screen, [task for evaluator in every for task in evaluator.details()])
     return 0
 
 

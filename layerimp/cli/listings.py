@@ -1,0 +1,149 @@
+"""Shows lists on stdout: plans, plugins, components, tasks and their files, and the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.filesize import decimal
+from rich.padding import Padding
+from rich.table import Table
+
+from layerimp.cli.columns import shown
+from layerimp.registry.catalog import settings
+from layerimp.report import cuts
+from layerimp.report.conversion import plan_file
+
+if TYPE_CHECKING:
+    from layerimp.cli.display import Screen
+    from layerimp.evaluator import DataFile, TaskDetails
+    from layerimp.pruner import PrunePlan
+    from layerimp.registry.catalog import Kind
+    from layerimp.report.listing_documents import Component, Kept, Plugin
+
+
+def show_plans(screen: Screen, plans: Mapping[str, PrunePlan]) -> None:
+    """Show the plans of a file."""
+    if screen.json:
+        screen.print_json(plan_file(plans))
+        return
+    table = Table("plan", "removes", "of", "scorer", "pruner", "model", box=SIMPLE_HEAD)
+    for label, plan in plans.items():
+        told = (cuts.ranges(plan.blocks), f"{plan.num_blocks} blocks", plan.scorer, plan.pruner, plan.model)
+        table.add_row(shown(label), *(shown(text or "-") for text in told))
+    screen.out.print(table)
+
+
+def show_plugins(screen: Screen, rows: list[Plugin]) -> None:
+    """Show the installed plugins."""
+    if screen.json:
+        screen.print_json({"schema_version": "layerimp.plugins/1", "plugins": rows})
+        return
+    table = Table("name", "status", "distribution", "import", "what it provides, or what is wrong", box=SIMPLE_HEAD)
+    for row in rows:
+        style = {"failed": "red", "disabled": "dim"}.get(row["status"], "")
+        told = row["error"] or "; ".join(_provided(row))
+        source, seconds = f"{row['distribution']} {row['version']}", f"{row['seconds']:.2f} s"
+        cells = (row["name"], row["status"], source, seconds, told)
+        table.add_row(*(shown(cell) for cell in cells), style=style)
+    screen.out.print(table)
+
+
+def show_cache(screen: Screen, directory: str, kept: list[Kept], removed: list[Kept] | None) -> None:
+    """Show the content of the cache, and the entries that were removed; None if nothing had to be removed."""
+    if screen.json:
+        version = "layerimp.cache/1"
+        screen.print_json({"schema_version": version, "directory": directory, "kept": kept, "removed": removed or []})
+        return
+    for title, rows in (("removed", removed), (f"kept in {directory}", kept)):
+        if rows is None:
+            continue
+        if not rows:
+            screen.out.print(shown(f"{title}: nothing"), soft_wrap=True)
+            continue
+        table = Table("what", "entries", "size", "last written", title=title, title_justify="left", box=SIMPLE_HEAD)
+        for row in rows:
+            used = " (in use)" if row["in_use"] else ""
+            written = row["changed"][:16].replace("T", " ") + " UTC"
+            told = (row["about"] or "unknown") + used
+            table.add_row(shown(told), str(row["entries"]), decimal(row["bytes"]), written)
+        screen.out.print(table)
+
+
+def show_components(screen: Screen, kind: Kind, components: list[Component], *, details: bool) -> None:
+    """Show the components of a kind, or with `details` their options."""
+    if screen.json:
+        screen.print_json({"schema_version": "layerimp.components/1", f"{kind}s": components})
+        return
+    for one in components:
+        screen.out.print(shown(f"{one['name']}: {one['summary']}", style="bold"))
+        source = f"{one['reference']}; " if one["reference"] else ""
+        _indented(screen, f"{source}plugin {one['plugin']}")
+        for variant, preset in one["variants"].items():
+            _indented(screen, f"variant {variant}: {settings(preset)}")
+        for option in one["options"] if details else ():
+            screen.out.print()
+            _indented(screen, f"{option['name']} ({option['type']}, default {option['default']})", style="bold")
+            _indented(screen, option["description"])
+        if details and not one["options"]:
+            _indented(screen, "no options")
+
+
+def show_tasks(screen: Screen, tasks: Mapping[str, str], containing: str | None) -> None:
+    """Show tasks with their summaries; for `containing` see `layerimp tasks`."""
+    if screen.json:
+        screen.print_json({"schema_version": "layerimp.tasks/1", "tasks": dict(tasks)})
+        return
+    for name, summary in tasks.items():
+        screen.out.print(shown(f"{name}: {summary}"))
+    if containing is None:
+        screen.note("these ship; layerimp tasks TEXT searches all of lm-evaluation-harness as well")
+    elif not tasks:
+        screen.note(f"no task has {containing!r} in its name")
+
+
+def show_task_details(screen: Screen, tasks: Sequence[TaskDetails]) -> None:
+    """Show what tasks measure, and where their rows come from."""
+    if screen.json:
+        screen.print_json({"schema_version": "layerimp.task-details/1", "tasks": [asdict(task) for task in tasks]})
+        return
+    for task in tasks:
+        screen.out.print(shown(f"{task.task}: {task.kind}, {task.shots} examples", style="bold"))
+        named = ", ".join(filter(None, (task.dataset, task.configuration)))
+        splits = {"measured": task.measured, "examples": task.examples, "training": task.training}
+        made = f"; functions ({', '.join(task.functions)}) may read others" if task.functions else ""
+        _indented(screen, f"data set: {named or 'its own files'}")
+        _indented(screen, "splits: " + ", ".join(f"{role} {split}" for role, split in splits.items() if split))
+        _indented(screen, f"metrics: {', '.join(task.metrics)}")
+        _indented(screen, f"columns that templates name: {', '.join(task.columns) or 'none'}{made}")
+        for split, paths in task.paths.items():
+            _indented(screen, f"rows of {split}, the first of:")
+            for path in paths:
+                screen.out.print(shown(f"    {path}"), soft_wrap=True)
+
+
+def show_files(screen: Screen, directory: Path, files: Sequence[DataFile]) -> None:
+    """Show the files of rows in a data directory."""
+    if screen.json:
+        screen.print_json({"schema_version": "layerimp.rows/1", "files": [asdict(file) for file in files]})
+        return
+    for file in files:
+        licence = file.licence or "no licence stated"
+        screen.out.print(shown(f"{directory / file.path}: {file.rows:,} rows, {licence}"), soft_wrap=True)
+    if not files:
+        screen.note("these tasks name their own files, so that there is nothing to fetch")
+
+
+def _indented(screen: Screen, text: str, style: str = "") -> None:
+    """Print indented text, with lines broken at words."""
+    screen.out.print(Padding(shown(text, style=style), (0, 0, 0, 2), expand=False))
+
+
+def _provided(plugin: Plugin) -> Iterator[str]:
+    """Yield what a plugin provides: components by kind, and hooks that provide something else."""
+    for kind, names in plugin["components"].items():
+        yield f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    yield from (hook for hook in plugin["hooks"] if hook.removeprefix("layerimp_")[:-1] not in plugin["components"])
