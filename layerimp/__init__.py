@@ -39,8 +39,8 @@ _HOME = {
     "Healer": "healer",
     "Importance": "scorer",
     "LayerimpError": "errors",
-    "Likelihood": "evaluator",
-    "Metric": "evaluator",
+    "Likelihood": "metric",
+    "Metric": "metric",
     "PrunePlan": "pruner",
     "Pruner": "pruner",
     "Recipe": "recipe",
@@ -63,9 +63,10 @@ if TYPE_CHECKING:
     from layerimp.bench.grid import Grid
     from layerimp.checkpoint.saving import save
     from layerimp.errors import LayerimpError
-    from layerimp.evaluator import Evaluator, Likelihood, Metric
+    from layerimp.evaluator import Evaluator
     from layerimp.healer import Healer
     from layerimp.hookspecs import hookimpl
+    from layerimp.metric import Likelihood, Metric
     from layerimp.models.discovery import find_blocks
     from layerimp.models.loading import load
     from layerimp.pipeline.commands import evaluate, run

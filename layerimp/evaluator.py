@@ -1,20 +1,23 @@
-"""The contract of an evaluator, and what it measures."""
+"""The contract of an evaluator, and what it tells of its tasks."""
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from layerimp.component import Component
+from pydantic import Field
+
+from layerimp.component import Component, Plain
 from layerimp.errors import TaskError
+from layerimp.metric import Likelihood as Likelihood
+from layerimp.metric import Metric as Metric
+from layerimp.metric import unigram as unigram
 from layerimp.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -24,166 +27,42 @@ Document = tuple[str, int | None]
 """A text to calibrate on, and its label if labels are needed."""
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """The log-likelihood of a task's documents, which a perplexity expresses in some unit.
+class DataFile(Plain):
+    """A local file whose rows an evaluator has read, so that others can tell what was measured."""
 
-    All metrics of a task with a likelihood express the same quantity in different units, so that the task counts once.
-
-    Attributes:
-        totals: The log-likelihood of each document, in nats [document].
-        units: How many units each document has, such as words, bytes or tokens [document].
-        unigram: The log-likelihood of each document under a model that only knows how frequent the model's own tokens
-            are in the other documents, in nats [document]: what knowing nothing of the context costs (see `unigram`).
-            None if not known.
-        bits: Whether the metric is the loss in bits per unit rather than a perplexity.
-    """
-
-    totals: tuple[float, ...]
-    units: tuple[float, ...]
-    unigram: tuple[float, ...] | None = None
-    bits: bool = False
-
-    @cached_property
-    def loss(self) -> float:
-        """The loss in nats per unit."""
-        return -sum(self.totals) / sum(self.units)
-
-    @property
-    def stderr(self) -> float | None:
-        """The standard error of the loss over the documents, weighted by their units (Cochran 1977, 6.3).
-
-        None for a single document, and if a log-likelihood is infinite.
-        """
-        count = len(self.totals)
-        if count < 2 or not all(map(math.isfinite, self.totals)):
-            return None
-        left = (total + self.loss * units for total, units in zip(self.totals, self.units, strict=True))
-        return math.sqrt(count / (count - 1) * sum(each**2 for each in left)) / sum(self.units)
-
-    def metric(self, loss: float) -> float:
-        """Return the value of the metric at a loss in nats per unit."""
-        if self.bits:
-            return loss / math.log(2)
-        try:
-            return math.exp(loss)
-        except OverflowError:
-            return math.inf
+    task: str = Field(description="The task that the rows belong to.")
+    split: str = Field(description="The split of its data set.")
+    path: str = Field(description="The path below the data directory, with `/` between its parts.")
+    rows: int = Field(description="The number of rows in the file.")
+    sha256: str = Field(description="The SHA-256 of the file, in hex.")
+    licence: str = Field(
+        default="",
+        description="The licence of the data set, as a README beside the file states it; empty if none.",
+    )
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One measured number, and what is needed to compare it fairly with that of another model.
+class TaskDetails(Plain):
+    """What a task measures, and where its rows come from."""
 
-    Optional fields make comparisons more precise. Without `documents` or `likelihood`, two models are compared as if
-    measured on different documents; without a `floor`, right answers by chance count as retained.
-
-    Attributes:
-        task: The task that was measured.
-        name: The metric's name, without a filter suffix.
-        value: The number.
-        stderr: The standard error over the documents; None if there is none.
-        higher_is_better: Whether a higher value is better.
-        floor: The value of a model that knows nothing, such as 0.5 for the accuracy of yes or no.
-        documents: The value of each document [document], in the same order for all models, if `value` is their mean.
-        likelihood: For a perplexity, the log-likelihoods that it is computed from.
-        members: For the average of several tasks that are also measured, the names of these tasks, which then count
-            only through the average.
-        hashes: A whole number below 2^53 for each document [document], made from its content, so that equal documents
-            have equal numbers. It decides whether a document is used by a search or confirms the result. None if
-            documents are identified only by their position.
-    """
-
-    task: str
-    name: str
-    value: float
-    stderr: float | None = None
-    higher_is_better: bool = True
-    floor: float | None = None
-    documents: tuple[float, ...] | None = None
-    likelihood: Likelihood | None = None
-    members: tuple[str, ...] = ()
-    hashes: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "value", float(self.value))
-        if self.stderr is not None:
-            object.__setattr__(self, "stderr", float(self.stderr))
-
-    @property
-    def count(self) -> int | None:
-        """The number of documents that were measured; None if not known."""
-        values = self.documents if self.likelihood is None else self.likelihood.totals
-        return None if values is None else len(values)
-
-    def ends(self, times: float) -> tuple[float, float] | None:
-        """Return the ends of an interval of `times` standard errors to either side; for a perplexity, of its loss.
-
-        None if the error is not known.
-        """
-        if self.likelihood is not None:
-            loss, error = self.likelihood.loss, self.likelihood.stderr
-            if error is None:
-                return None
-            return self.likelihood.metric(loss - times * error), self.likelihood.metric(loss + times * error)
-        if self.stderr is None or not math.isfinite(self.stderr):
-            return None
-        return self.value - times * self.stderr, self.value + times * self.stderr
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A local file whose rows an evaluator has read, so that others can tell what was measured.
-
-    Attributes:
-        task: The task that the rows belong to.
-        split: The split of its data set.
-        path: The path below the data directory, with `/` between its parts.
-        rows: The number of rows in the file.
-        sha256: The SHA-256 of the file, in hex.
-        licence: The licence of the data set, as a README beside the file states it; empty if none does.
-    """
-
-    task: str
-    split: str
-    path: str
-    rows: int
-    sha256: str
-    licence: str = ""
-
-
-@dataclass(frozen=True)
-class TaskDetails:
-    """What a task measures, and where its rows come from.
-
-    Attributes:
-        task: The name of the task.
-        dataset: Its data set on the network; empty if only its code knows it.
-        configuration: The configuration of the data set; empty if there is none.
-        measured: The split that is measured.
-        examples: The split of the examples before each question; empty if they come from elsewhere.
-        training: The split of text to train on; empty if there is none.
-        shots: The number of examples.
-        kind: What is asked of the model.
-        metrics: The names of the metrics.
-        columns: The columns that its templates name.
-        functions: The parts of the task that are functions, which may read other columns, or make some.
-        paths: Where the rows are looked for in a data directory, by split, in this order; empty for a task that names
-            its own files.
-    """
-
-    task: str
-    dataset: str
-    configuration: str
-    measured: str
-    examples: str
-    training: str
-    shots: int
-    kind: str
-    metrics: tuple[str, ...]
-    columns: tuple[str, ...]
-    functions: tuple[str, ...]
-    paths: Mapping[str, tuple[str, ...]]
+    task: str = Field(description="The name of the task.")
+    dataset: str = Field(description="Its data set on the network; empty if only its code knows it.")
+    configuration: str = Field(description="The configuration of the data set; empty if there is none.")
+    measured: str = Field(description="The split that is measured.")
+    examples: str = Field(
+        description="The split of the examples before each question; empty if they come from elsewhere."
+    )
+    training: str = Field(description="The split of text to train on; empty if there is none.")
+    shots: int = Field(description="The number of examples before each question.")
+    kind: str = Field(description="What is asked of the model.")
+    metrics: tuple[str, ...] = Field(description="The names of the metrics.")
+    columns: tuple[str, ...] = Field(description="The columns that its templates name.")
+    functions: tuple[str, ...] = Field(
+        description="The parts of the task that are functions, which may read other columns, or make some."
+    )
+    paths: Mapping[str, tuple[str, ...]] = Field(
+        description="Where the rows are looked for in a data directory, by split, in this order; empty for a task that "
+        "names its own files."
+    )
 
 
 @dataclass(frozen=True)
@@ -211,57 +90,6 @@ class Reading:
     def __mul__(self, times: float) -> Reading:
         """Return the same, several times."""
         return Reading(*(times * count for count in astuple(self)))
-
-
-def retention(original: Metric, pruned: Metric) -> float | None:
-    """Return the plain ratio: pruned/original if higher is better, original/pruned otherwise.
-
-    For a perplexity it depends on the unit, and for an accuracy it counts right answers by chance. The measure without
-    these faults is in `layerimp.report.statistics.retained`.
-
-    None if the ratio makes no sense: a value is negative, the divisor is 0, or the dividend is infinite.
-    """
-    if min(original.value, pruned.value) < 0:
-        return None
-    above, below = (pruned, original) if original.higher_is_better else (original, pruned)
-    share = above.value / below.value if below.value else math.nan
-    return share if math.isfinite(share) else None
-
-
-def unigram(documents: Sequence[Sequence[int]], vocabulary: int) -> tuple[float, ...]:
-    """Return the log-likelihood of each document under a model of token frequencies, in nats [document].
-
-    A token's probability is a mixture of its share in all *other* documents and of 1 / `vocabulary`. All documents have
-    the same mixture weight, which minimises their total loss, so that nothing has to be chosen.
-
-    Args:
-        documents: The tokens of each document that the model predicts.
-        vocabulary: The number of possible tokens.
-    """
-    import numpy as np
-    from scipy.optimize import minimize_scalar
-
-    counts = [Counter(tokens) for tokens in documents]
-    copies = Counter(map(tuple, documents))  # copies of a document do not count as other documents
-    total: Counter[int] = Counter()
-    for each in counts:
-        total.update(each)
-    times, shares = [], []
-    for tokens, own in zip(documents, counts, strict=True):
-        many = copies[tuple(tokens)]
-        others = np.array([total[token] - many * often for token, often in own.items()], dtype=np.float64)
-        times.append(np.array(list(own.values()), dtype=np.float64))
-        shares.append(others / max(total.total() - many * len(tokens), 1))
-
-    def log_likelihoods(uniform: float) -> list[float]:
-        return [
-            float(np.sum(often * np.log((1 - uniform) * share + uniform / vocabulary)))
-            for often, share in zip(times, shares, strict=True)
-        ]
-
-    # The loss is convex in the weight, and infinite at 0 if a document has a token that no other document has.
-    best = minimize_scalar(lambda uniform: -sum(log_likelihoods(uniform)), bounds=(0.0, 1.0), method="bounded").x
-    return tuple(log_likelihoods(float(best)))
 
 
 class Evaluator(Component):

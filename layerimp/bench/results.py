@@ -11,7 +11,7 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result, blocks_in, score_by_step
 from layerimp.bench.store import Record
 from layerimp.evaluation.packing import unpacked
-from layerimp.evaluator import Metric
+from layerimp.metric import Metric
 from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
 from layerimp.report.contenders import Contender
 from layerimp.report.document import Failure, Results

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,7 +107,9 @@ def show_tasks(screen: Screen, tasks: Mapping[str, str], containing: str | None)
 def show_task_details(screen: Screen, tasks: Sequence[TaskDetails]) -> None:
     """Show what tasks measure, and where their rows come from."""
     if screen.json:
-        screen.print_json({"schema_version": "layerimp.task-details/1", "tasks": [asdict(task) for task in tasks]})
+        screen.print_json(
+            {"schema_version": "layerimp.task-details/1", "tasks": [task.model_dump(mode="json") for task in tasks]}
+        )
         return
     for task in tasks:
         screen.out.print(shown(f"{task.task}: {task.kind}, {task.shots} examples", style="bold"))
@@ -128,7 +129,9 @@ def show_task_details(screen: Screen, tasks: Sequence[TaskDetails]) -> None:
 def show_files(screen: Screen, directory: Path, files: Sequence[DataFile]) -> None:
     """Show the files of rows in a data directory."""
     if screen.json:
-        screen.print_json({"schema_version": "layerimp.rows/1", "files": [asdict(file) for file in files]})
+        screen.print_json(
+            {"schema_version": "layerimp.rows/1", "files": [file.model_dump(mode="json") for file in files]}
+        )
         return
     for file in files:
         licence = file.licence or "no licence stated"

@@ -16,7 +16,8 @@ from layerimp.evaluation.packing import packed, unpacked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from layerimp.evaluator import Evaluator, Metric
+    from layerimp.evaluator import Evaluator
+    from layerimp.metric import Metric
 
 FORMAT = "hashes"
 """The version in every key: metrics in another format are measured again."""

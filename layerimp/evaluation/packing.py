@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layerimp.evaluator import Likelihood, Metric
+from layerimp.metric import Likelihood, Metric
 
 ARRAYS = ("totals", "units", "unigram")
 

@@ -13,7 +13,7 @@ from layerimp.defaults import ORIGINAL
 from layerimp.errors import LayerimpError, NonFiniteError, PluginError
 from layerimp.evaluation.cache import StoredMetrics
 from layerimp.evaluation.cost import Announced, announcement
-from layerimp.evaluator import Metric
+from layerimp.metric import Metric
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.progress import About, Progress
 from layerimp.registry.attribution import attributing, named

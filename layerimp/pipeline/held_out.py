@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layerimp.errors import CalibrationError
-from layerimp.evaluator import Evaluator, Likelihood, Metric, unigram
+from layerimp.evaluator import Evaluator
 from layerimp.healing.loss import HeldOutLoss
+from layerimp.metric import Likelihood, Metric, unigram
 from layerimp.models.discovery import find_blocks
 
 if TYPE_CHECKING:

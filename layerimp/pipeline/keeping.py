@@ -28,8 +28,9 @@ from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
-    from layerimp.evaluator import Evaluator, Metric
+    from layerimp.evaluator import Evaluator
     from layerimp.healing.engine import Healed
+    from layerimp.metric import Metric
     from layerimp.pipeline.run import Run
     from layerimp.report.statistics.paired_bootstrap import Estimate
     from layerimp.scorer import Importance

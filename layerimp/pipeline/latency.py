@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from layerimp.blocks.stack import BlockStack
-    from layerimp.evaluator import Evaluator, Metric
+    from layerimp.evaluator import Evaluator
+    from layerimp.metric import Metric
     from layerimp.progress import Progress
     from layerimp.recipe import Recipe
     from layerimp.steps import Step

@@ -15,7 +15,7 @@ from layerimp.pipeline.run import PrunedModel, Results
 from layerimp.steps import Sublayer
 
 if TYPE_CHECKING:
-    from layerimp.evaluator import Metric
+    from layerimp.metric import Metric
     from layerimp.pipeline.run import Run
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from layerimp.cache.unfinished import Unfinished
     from layerimp.calibration.sampling import CalibrationSet
-    from layerimp.evaluator import Evaluator, Metric
+    from layerimp.evaluator import Evaluator
+    from layerimp.metric import Metric
     from layerimp.pipeline.prepare import Command, Prepared
     from layerimp.progress import Progress
     from layerimp.pruner import PrunePlan

@@ -25,7 +25,7 @@ from layerimp.steps import named as written
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration
-    from layerimp.evaluator import Metric
+    from layerimp.metric import Metric
     from layerimp.report.results.models import Size, Target
     from layerimp.report.results.search import QualitySearch
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import EvalResult, ModelCardData
 
-    from layerimp.evaluator import Metric
+    from layerimp.metric import Metric
     from layerimp.models.origin import Origin
     from layerimp.report.checkpoint import Checkpoint
     from layerimp.report.statistics.comparison import Kept

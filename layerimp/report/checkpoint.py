@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration
-    from layerimp.evaluator import Metric
     from layerimp.healer import Healer, Repair
+    from layerimp.metric import Metric
     from layerimp.models.origin import Origin
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe

@@ -23,7 +23,7 @@ from layerimp.report.targets import beside, reached, target
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from layerimp.evaluator import Metric
+    from layerimp.metric import Metric
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe
     from layerimp.report.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from layerimp.defaults import RANDOM
-from layerimp.evaluator import Metric, retention
+from layerimp.metric import Metric, retention
 from layerimp.report.contenders import Contender
 from layerimp.report.results.comparison import Design
 from layerimp.report.results.measures import Difference, Interval

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerimp.evaluator import Metric
+from layerimp.metric import Metric
 from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.report.healing import Healing
 from layerimp.report.results.models import Size

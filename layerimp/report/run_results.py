@@ -24,7 +24,7 @@ from layerimp.report.versions import versions
 from layerimp.steps import named
 
 if TYPE_CHECKING:
-    from layerimp.evaluator import Metric
+    from layerimp.metric import Metric
     from layerimp.report.search import Search
     from layerimp.report.statistics.retained import Key
     from layerimp.scorer import Importance

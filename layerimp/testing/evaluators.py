@@ -8,7 +8,8 @@ from typing import Any
 
 from layerimp.blocks.snapshot import Snapshot
 from layerimp.errors import LayerimpError
-from layerimp.evaluator import Evaluator, Metric
+from layerimp.evaluator import Evaluator
+from layerimp.metric import Metric
 from layerimp.models.sizing import shapes_only
 from layerimp.surgery.removal import pruned
 from layerimp.testing.assertions import leaving_the_generator, require, require_unharmed

@@ -14,7 +14,7 @@ from support.reports import acc, model_of, ppl, report, strict
 import layerimp
 from layerimp import Recipe
 from layerimp.errors import OutputError
-from layerimp.evaluator import Metric, retention
+from layerimp.metric import Metric, retention
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.report import Report

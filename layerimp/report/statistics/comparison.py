@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from layerimp.evaluator import Metric
+from layerimp.metric import Metric
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.report.statistics.retained import FEW, Key, Retained, counting, summed_up, why_nothing
 

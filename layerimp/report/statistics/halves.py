@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from layerimp.errors import TaskError
-from layerimp.evaluator import Likelihood, Metric
+from layerimp.metric import Likelihood, Metric
 from layerimp.report.statistics.paired_bootstrap import Estimate
 from layerimp.report.statistics.retained import counting, summed_up, why_nothing
 

@@ -18,7 +18,7 @@ from layerimp.report.results.measures import LEVEL, Difference
 from layerimp.report.statistics.intervals import holm, with_errors
 
 if TYPE_CHECKING:
-    from layerimp.evaluator import Metric
+    from layerimp.metric import Metric
 
 Array = npt.NDArray[np.float64]
 

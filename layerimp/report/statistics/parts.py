@@ -9,7 +9,7 @@ from layerimp.report.results.measures import Cost, Measured, Retained, Share
 from layerimp.report.statistics.intervals import times_stderr
 
 if TYPE_CHECKING:
-    from layerimp.evaluator import Metric
+    from layerimp.metric import Metric
     from layerimp.report.statistics import retained
     from layerimp.report.statistics.paired_bootstrap import Estimate
 

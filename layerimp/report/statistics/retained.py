@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from layerimp.evaluator import Metric
+from layerimp.metric import Metric
 from layerimp.report.statistics.paired_bootstrap import DRAWS, Array, Estimate, resampled
 
 Key = tuple[str, str]

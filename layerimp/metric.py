@@ -1,0 +1,167 @@
+"""A metric: one measured number, and what is needed to compare it with that of another model."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The log-likelihood of a task's documents, which a perplexity expresses in some unit.
+
+    All metrics of a task with a likelihood express the same quantity in different units, so that the task counts once.
+
+    Attributes:
+        totals: The log-likelihood of each document, in nats [document].
+        units: How many units each document has, such as words, bytes or tokens [document].
+        unigram: The log-likelihood of each document under a model that only knows how frequent the model's own tokens
+            are in the other documents, in nats [document]: what knowing nothing of the context costs (see `unigram`).
+            None if not known.
+        bits: Whether the metric is the loss in bits per unit rather than a perplexity.
+    """
+
+    totals: tuple[float, ...]
+    units: tuple[float, ...]
+    unigram: tuple[float, ...] | None = None
+    bits: bool = False
+
+    @cached_property
+    def loss(self) -> float:
+        """The loss in nats per unit."""
+        return -sum(self.totals) / sum(self.units)
+
+    @property
+    def stderr(self) -> float | None:
+        """The standard error of the loss over the documents, weighted by their units (Cochran 1977, 6.3).
+
+        None for a single document, and if a log-likelihood is infinite.
+        """
+        count = len(self.totals)
+        if count < 2 or not all(map(math.isfinite, self.totals)):
+            return None
+        left = (total + self.loss * units for total, units in zip(self.totals, self.units, strict=True))
+        return math.sqrt(count / (count - 1) * sum(each**2 for each in left)) / sum(self.units)
+
+    def metric(self, loss: float) -> float:
+        """Return the value of the metric at a loss in nats per unit."""
+        if self.bits:
+            return loss / math.log(2)
+        try:
+            return math.exp(loss)
+        except OverflowError:
+            return math.inf
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number, and what is needed to compare it fairly with that of another model.
+
+    Optional fields make comparisons more precise. Without `documents` or `likelihood`, two models are compared as if
+    measured on different documents; without a `floor`, right answers by chance count as retained.
+
+    Attributes:
+        task: The task that was measured.
+        name: The metric's name, without a filter suffix.
+        value: The number.
+        stderr: The standard error over the documents; None if there is none.
+        higher_is_better: Whether a higher value is better.
+        floor: The value of a model that knows nothing, such as 0.5 for the accuracy of yes or no.
+        documents: The value of each document [document], in the same order for all models, if `value` is their mean.
+        likelihood: For a perplexity, the log-likelihoods that it is computed from.
+        members: For the average of several tasks that are also measured, the names of these tasks, which then count
+            only through the average.
+        hashes: A whole number below 2^53 for each document [document], made from its content, so that equal documents
+            have equal numbers. It decides whether a document is used by a search or confirms the result. None if
+            documents are identified only by their position.
+    """
+
+    task: str
+    name: str
+    value: float
+    stderr: float | None = None
+    higher_is_better: bool = True
+    floor: float | None = None
+    documents: tuple[float, ...] | None = None
+    likelihood: Likelihood | None = None
+    members: tuple[str, ...] = ()
+    hashes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", float(self.value))
+        if self.stderr is not None:
+            object.__setattr__(self, "stderr", float(self.stderr))
+
+    @property
+    def count(self) -> int | None:
+        """The number of documents that were measured; None if not known."""
+        values = self.documents if self.likelihood is None else self.likelihood.totals
+        return None if values is None else len(values)
+
+    def ends(self, times: float) -> tuple[float, float] | None:
+        """Return the ends of an interval of `times` standard errors to either side; for a perplexity, of its loss.
+
+        None if the error is not known.
+        """
+        if self.likelihood is not None:
+            loss, error = self.likelihood.loss, self.likelihood.stderr
+            if error is None:
+                return None
+            return self.likelihood.metric(loss - times * error), self.likelihood.metric(loss + times * error)
+        if self.stderr is None or not math.isfinite(self.stderr):
+            return None
+        return self.value - times * self.stderr, self.value + times * self.stderr
+
+
+def retention(original: Metric, pruned: Metric) -> float | None:
+    """Return the plain ratio: pruned/original if higher is better, original/pruned otherwise.
+
+    For a perplexity it depends on the unit, and for an accuracy it counts right answers by chance. The measure without
+    these faults is in `layerimp.report.statistics.retained`.
+
+    None if the ratio makes no sense: a value is negative, the divisor is 0, or the dividend is infinite.
+    """
+    if min(original.value, pruned.value) < 0:
+        return None
+    above, below = (pruned, original) if original.higher_is_better else (original, pruned)
+    share = above.value / below.value if below.value else math.nan
+    return share if math.isfinite(share) else None
+
+
+def unigram(documents: Sequence[Sequence[int]], vocabulary: int) -> tuple[float, ...]:
+    """Return the log-likelihood of each document under a model of token frequencies, in nats [document].
+
+    A token's probability is a mixture of its share in all *other* documents and of 1 / `vocabulary`. All documents have
+    the same mixture weight, which minimises their total loss, so that nothing has to be chosen.
+
+    Args:
+        documents: The tokens of each document that the model predicts.
+        vocabulary: The number of possible tokens.
+    """
+    import numpy as np
+    from scipy.optimize import minimize_scalar
+
+    counts = [Counter(tokens) for tokens in documents]
+    copies = Counter(map(tuple, documents))  # copies of a document do not count as other documents
+    total: Counter[int] = Counter()
+    for each in counts:
+        total.update(each)
+    times, shares = [], []
+    for tokens, own in zip(documents, counts, strict=True):
+        many = copies[tuple(tokens)]
+        others = np.array([total[token] - many * often for token, often in own.items()], dtype=np.float64)
+        times.append(np.array(list(own.values()), dtype=np.float64))
+        shares.append(others / max(total.total() - many * len(tokens), 1))
+
+    def log_likelihoods(uniform: float) -> list[float]:
+        return [
+            float(np.sum(often * np.log((1 - uniform) * share + uniform / vocabulary)))
+            for often, share in zip(times, shares, strict=True)
+        ]
+
+    # The loss is convex in the weight, and infinite at 0 if a document has a token that no other document has.
+    best = minimize_scalar(lambda uniform: -sum(log_likelihoods(uniform)), bounds=(0.0, 1.0), method="bounded").x
+    return tuple(log_likelihoods(float(best)))
