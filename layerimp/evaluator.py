@@ -13,6 +13,8 @@ from layerimp.component import Component, Plain
 from layerimp.errors import TaskError
 from layerimp.metric import Likelihood as Likelihood
 from layerimp.metric import Metric as Metric
+from layerimp.metric import Stratum as Stratum
+from layerimp.metric import mean_and_error as mean_and_error
 from layerimp.metric import unigram as unigram
 from layerimp.progress import SILENT, Progress
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,41 @@ class Likelihood:
             return math.inf
 
 
+class Stratum(NamedTuple):
+    """A part of an average's documents, such as those of one task.
+
+    Attributes:
+        documents: The number of documents, at least 1.
+        weight: The weight of their mean in the average; the weights of all strata add up to 1.
+    """
+
+    documents: int
+    weight: float
+
+
+def mean_and_error(values: Sequence[float], strata: Sequence[Stratum] = ()) -> tuple[float, float | None]:
+    """Return the mean of values, and its standard error.
+
+    Args:
+        values: The value of each document.
+        strata: The parts of the documents, in their order, whose means are averaged by weight; empty for one.
+
+    Returns:
+        The mean, NaN if there is nothing to average; and the error, None if a part has a single document.
+    """
+    parts = strata or [Stratum(len(values), 1.0)]
+    total, square, known, start = 0.0, 0.0, True, 0
+    for count, weight in parts:
+        own = values[start : start + count]
+        start += count
+        if not own:
+            return math.nan, None
+        total += weight * (math.fsum(own) / count)
+        known = known and count > 1
+        square += weight**2 * statistics.variance(own) / count if known else 0.0
+    return total, math.sqrt(square) if known else None
+
+
 @dataclass(frozen=True)
 class Metric:
     """One measured number, and what is needed to compare it fairly with that of another model.
@@ -70,13 +107,16 @@ class Metric:
         stderr: The standard error over the documents; None if there is none.
         higher_is_better: Whether a higher value is better.
         floor: The value of a model that knows nothing, such as 0.5 for the accuracy of yes or no.
-        documents: The value of each document [document], in the same order for all models, if `value` is their mean.
+        documents: The value of each document [document], in the same order for all models, if `value` is their mean, or
+            the weighted mean of those of the strata.
         likelihood: For a perplexity, the log-likelihoods that it is computed from.
         members: For the average of several tasks that are also measured, the names of these tasks, which then count
             only through the average.
         hashes: A whole number below 2^53 for each document [document], made from its content, so that equal documents
             have equal numbers. It decides whether a document is used by a search or confirms the result. None if
             documents are identified only by their position.
+        strata: For the average of several tasks, the tasks' documents, in the order of `documents`: chance then draws
+            documents within a task, and not tasks. Empty if all documents are of one kind.
     """
 
     task: str
@@ -89,11 +129,14 @@ class Metric:
     likelihood: Likelihood | None = None
     members: tuple[str, ...] = ()
     hashes: tuple[int, ...] | None = None
+    strata: tuple[Stratum, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", float(self.value))
         if self.stderr is not None:
             object.__setattr__(self, "stderr", float(self.stderr))
+        if self.strata and sum(stratum.documents for stratum in self.strata) != len(self.documents or ()):
+            raise ValueError(f"{self.name} of {self.task}: the strata have other documents than the metric")
 
     @property
     def count(self) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layerimp.metric import Likelihood, Metric
+from layerimp.metric import Likelihood, Metric, Stratum
 
 ARRAYS = ("totals", "units", "unigram")
 
@@ -31,8 +31,8 @@ def packed(metrics: Sequence[Metric]) -> dict[str, Any]:
 
     records = []
     for metric in metrics:
-        record = asdict(replace(metric, documents=None, likelihood=None, hashes=None))
-        record |= {"documents": number(metric.documents), "hashes": number(metric.hashes)}
+        record = asdict(replace(metric, documents=None, likelihood=None, hashes=None, strata=()))
+        record |= {"documents": number(metric.documents), "hashes": number(metric.hashes), "strata": metric.strata}
         if (likelihood := metric.likelihood) is not None:
             record["likelihood"] = {name: number(getattr(likelihood, name)) for name in ARRAYS}
             record["likelihood"]["bits"] = likelihood.bits
@@ -61,6 +61,7 @@ def unpacked(content: Mapping[str, Any]) -> list[Metric]:
         hashes = values(fields["hashes"])
         fields["hashes"] = None if hashes is None else tuple(map(int, hashes))
         fields["members"] = tuple(fields["members"])
+        fields["strata"] = tuple(Stratum(*stratum) for stratum in fields["strata"])
         if (likelihood := fields["likelihood"]) is not None:
             fields["likelihood"] = Likelihood(
                 **{name: values(likelihood[name]) for name in ARRAYS}, bits=likelihood["bits"]

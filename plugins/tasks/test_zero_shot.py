@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from layerimp_harness import Harness
-from layerimp_harness.averages import averages
+from layerimp_harness.averages import averages, stratified
 from support.benchmark_rows import byte_model, byte_tokenizer, write_all
 
 from layerimp.errors import TaskError
-from layerimp.evaluator import Metric
+from layerimp.evaluator import Metric, Stratum, mean_and_error
 from layerimp.report.statistics.retained import counting, retained
 
 FOLDER = Path(__file__).parent / "layerimp_tasks"
@@ -27,6 +28,9 @@ SEVEN = {
     "blimp": "acc",
 }
 NINE = {**SEVEN, "piqa": "acc_norm", "openbookqa": "acc_norm"}
+
+
+DOCUMENTS, HASHES = attrgetter("documents"), attrgetter("hashes")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,9 @@ def test_the_mean_is_that_of_the_tasks_without_examples(group: str, parts: dict[
     assert (mean.task, mean.name) == (group, "accuracy")
     assert mean.value == pytest.approx(sum(metric.value for metric in own) / len(parts))
     assert mean.floor == pytest.approx(sum(metric.floor or 0 for metric in own) / len(parts))
+    documents, hashes = ([value for metric in own for value in values(metric)] for values in (DOCUMENTS, HASHES))
+    assert (mean.documents, mean.hashes) == (tuple(documents), tuple(hashes))
+    assert mean_and_error(documents, mean.strata)[0] == pytest.approx(mean.value)
     assert {task.get_config("num_fewshot") for task in harness._tasks().tasks.values()} == {0}
     assert len(harness._tasks().tasks) == len(parts) - 1 + 67
     assert list(counting(metrics)) == [group], "the tasks count through the mean"
@@ -65,6 +72,27 @@ def test_a_mean_has_the_error_of_independent_tasks_and_no_part_may_be_missing() 
     assert (mean.value, mean.floor) == (pytest.approx(0.5), pytest.approx(0.375))
     assert mean.stderr == pytest.approx(math.hypot(0.03, 0.04) / 2)
     assert list(averages({"both": group}, metrics[:1])) == []
+
+
+def test_the_documents_of_each_task_are_a_stratum_of_the_mean_also_within_a_group() -> None:
+    inner = (Stratum(2, 0.5), Stratum(3, 0.5))
+    one = Metric("a", "acc", 0.75, 0.2, documents=(1.0, 0.5), hashes=(1, 2))
+    other = Metric("b", "acc", 0.5, 0.3, documents=(1.0, 0.0, 0.0, 1.0, 0.5), hashes=(3, 4, 5, 6, 7), strata=inner)
+    group = SimpleNamespace(metadata={"mean_of": {"a": "acc", "b": "acc"}}, get_all_tasks=list, get_all_groups=list)
+    (mean,) = averages({"both": group}, [one, other])
+    assert mean.strata == (Stratum(2, 0.5), Stratum(2, 0.25), Stratum(3, 0.25))
+    assert mean.documents == (1.0, 0.5, 1.0, 0.0, 0.0, 1.0, 0.5)
+    variances = 0.125 / 2, 0.5 / 2, 0.25 / 3  # of the means of (1, 0.5), (1, 0) and (0, 1, 0.5)
+    weights = 0.5, 0.25, 0.25
+    expected = sum(weight**2 * variance for weight, variance in zip(weights, variances, strict=True))
+    assert mean.stderr == pytest.approx(math.sqrt(expected))
+
+
+def test_tasks_with_one_document_each_are_one_stratum() -> None:
+    parts = [Metric(name, "acc", right, documents=(right,)) for name, right in (("a", 1.0), ("b", 0.0), ("c", 1.0))]
+    details = stratified(parts, [0.25, 0.25, 0.5])
+    assert details["strata"] == (Stratum(2, 0.5), Stratum(1, 0.5))
+    assert details["hashes"] is None
 
 
 def test_what_is_retained_is_a_ratio_of_means() -> None:

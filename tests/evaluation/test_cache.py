@@ -9,6 +9,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from layerimp.blocks.modes import quiet
 from layerimp.cache.directory import CACHE_VARIABLE
 from layerimp.evaluation.cache import MetricsCache
 from layerimp.evaluation.packing import packed, unpacked
-from layerimp.evaluator import Likelihood, Metric
+from layerimp.evaluator import Likelihood, Metric, Stratum
 from layerimp.models import fingerprint
 from layerimp.models.fingerprint import model_fingerprint
 from layerimp.testing import tiny_tokenizer
@@ -257,6 +258,7 @@ def test_documents_take_little_room() -> None:
     ]
     right = tuple(map(float, rng.integers(0, 2, 5000)))
     metrics.append(Metric("u", "acc", sum(right) / 5000, 0.01, floor=0.25, documents=right, members=("a", "b")))
+    metrics.append(replace(metrics[-1], task="v", strata=(Stratum(2000, 0.5), Stratum(3000, 0.5))))
     content = json.dumps(packed(metrics))
     assert unpacked(json.loads(content)) == metrics
     assert len(json.loads(content)["arrays"]) == 4

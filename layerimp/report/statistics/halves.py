@@ -6,13 +6,13 @@ Every document is measured in any case, so the figures of both halves come from 
 from __future__ import annotations
 
 import math
-import statistics
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 from layerimp.errors import TaskError
-from layerimp.metric import Likelihood, Metric
+from layerimp.metric import Likelihood, Metric, Stratum, mean_and_error
 from layerimp.report.statistics.paired_bootstrap import Estimate
 from layerimp.report.statistics.retained import counting, summed_up, why_nothing
 
@@ -35,8 +35,13 @@ class Halves:
     @classmethod
     def of(cls, metrics: Iterable[Metric]) -> Halves:
         """Divide metrics into halves, without metrics that are not known document by document."""
-        parted = [(_part(one, confirms=False), _part(one, confirms=True)) for one in metrics if splits(one)]
-        return cls([search for search, _ in parted], [confirmation for _, confirmation in parted])
+        known = [metric for metric in metrics if splits(metric)]
+        even = averaged(known)
+
+        def half(*, confirms: bool) -> list[Metric]:
+            return [_part(metric, confirms=confirms, evenly=metric.task in even) for metric in known]
+
+        return cls(half(confirms=False), half(confirms=True))
 
 
 def splits(metric: Metric) -> bool:
@@ -44,19 +49,35 @@ def splits(metric: Metric) -> bool:
     return metric.likelihood is not None or metric.documents is not None
 
 
-def confirming(metric: Metric) -> list[bool]:
+def averaged(metrics: Iterable[Metric]) -> frozenset[str]:
+    """Return the averages that have strata, and the tasks in them."""
+    return frozenset(task for metric in metrics if metric.strata for task in (metric.task, *metric.members))
+
+
+def confirming(metric: Metric, *, evenly: bool = False) -> list[bool]:
     """Tell for each document of a metric whether it is in the confirming half.
 
     The lowest bit of the document's hash decides. So equal documents are in the same half, and a document stays in its
-    half if there are more documents. Without hashes, the lowest bit of the document's number decides.
+    half if there are more documents. Without hashes, the hash of the document's number decides.
+
+    Args:
+        metric: The metric, whose documents are known.
+        evenly: Whether the documents of each stratum are divided evenly, however few there are: every second of them
+            in the order of the hashes. Equal documents are in the same half, but more documents may change the halves.
     """
-    hashes = metric.hashes or [zlib.crc32(str(number).encode()) for number in range(metric.count or 0)]
-    return [bool(each % 2) for each in hashes]
+    halves: list[bool] = []
+    for count in [stratum.documents for stratum in metric.strata] or [metric.count or 0]:
+        own = metric.hashes and metric.hashes[len(halves) : len(halves) + count]
+        hashes = own or [zlib.crc32(str(number).encode()) for number in range(count)]
+        places = {each: place if evenly else each for place, each in enumerate(sorted({*hashes}))}
+        halves += (bool(places[each] % 2) for each in hashes)
+    return halves
 
 
-def _part(metric: Metric, *, confirms: bool) -> Metric:
+def _part(metric: Metric, *, confirms: bool, evenly: bool) -> Metric:
     """Compute a metric on one half of its documents."""
-    chosen = [number for number, each in enumerate(confirming(metric)) if each is confirms]
+    division = confirming(metric, evenly=evenly)
+    chosen = [number for number, each in enumerate(division) if each is confirms]
 
     def of(values: Sequence[float]) -> tuple[float, ...]:
         return tuple(values[number] for number in chosen)
@@ -69,10 +90,16 @@ def _part(metric: Metric, *, confirms: bool) -> Metric:
         slope = 1 / math.log(2) if part.bits else value
         error = None if not sum(part.units) or part.stderr is None else slope * part.stderr
         return replace(metric, value=value, stderr=error, likelihood=part, hashes=hashes)
-    values = of(metric.documents or ())
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) >= LEAST else None
-    mean = math.fsum(values) / len(values) if values else math.nan
-    return replace(metric, value=mean, stderr=error, documents=values, hashes=hashes)
+    values, strata = of(metric.documents or ()), _strata(metric, [each is confirms for each in division])
+    mean, error = mean_and_error(values, strata)
+    return replace(metric, value=mean, stderr=error, documents=values, hashes=hashes, strata=strata)
+
+
+def _strata(metric: Metric, chosen: Sequence[bool]) -> tuple[Stratum, ...]:
+    """Return the strata of the chosen documents, each with its weight."""
+    starts = [0, *accumulate(stratum.documents for stratum in metric.strata)]
+    counts = [sum(chosen[start:end]) for start, end in pairwise(starts)]
+    return tuple(Stratum(count, whole.weight) for count, whole in zip(counts, metric.strata, strict=True))
 
 
 def check_halves(intact: Sequence[Metric]) -> None:
@@ -95,9 +122,14 @@ def check_halves(intact: Sequence[Metric]) -> None:
                 "confirm what is kept; leave the task out"
             )
         for name, confirms in (("searches", False), ("confirms", True)):
-            part = _part(metric, confirms=confirms)
+            part = _part(metric, confirms=confirms, evenly=bool(metric.strata))
             if (count := part.count or 0) < LEAST:
                 raise TaskError(f"{task}: the half that {name} has {count} of {metric.count} documents; take more")
+            if any(stratum.documents < LEAST for stratum in part.strata):
+                raise TaskError(
+                    f"{task}: of one of its tasks, the half that {name} has less than {LEAST} documents; take "
+                    f"{2 * LEAST} or more of each"
+                )
             if reason := why_nothing(part):
                 raise TaskError(
                     f"{reason} on the {count} documents of the half that {name}; take more, or leave it out"

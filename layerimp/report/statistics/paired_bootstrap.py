@@ -18,7 +18,7 @@ from layerimp.report.results.measures import LEVEL, Difference
 from layerimp.report.statistics.intervals import holm, with_errors
 
 if TYPE_CHECKING:
-    from layerimp.metric import Metric
+    from layerimp.metric import Metric, Stratum
 
 Array = npt.NDArray[np.float64]
 
@@ -36,6 +36,7 @@ class Estimate:
         draws: The figure on resamples of the documents, which are the same for all models [draw, repeat]; None if the
             documents' values are not known.
         documents: The number of documents; None if not known.
+        strata: How many strata the documents are drawn in.
         stderr: The standard error over the documents, if there are no draws; None if not known.
         right: For an accuracy, whether each document is answered correctly [document, repeat]; else None.
     """
@@ -45,6 +46,7 @@ class Estimate:
     documents: int | None = None
     stderr: float | None = None
     right: Array | None = None
+    strata: int = 1
 
     @classmethod
     def of(cls, metrics: Sequence[Metric]) -> Estimate:
@@ -65,13 +67,15 @@ class Estimate:
             # A resample with only empty documents carries no information.
             return cls(points, np.divide(losses, weights, out=losses * 0 + points, where=weights > 0), len(units))
         points = np.array([metric.value for metric in metrics])
-        if any(metric.documents is None or metric.count != first.count for metric in metrics):
+        if not drawable(metrics):
             errors = [metric.stderr for metric in metrics if metric.stderr is not None]
             known_errors = len(errors) == len(metrics)
             return cls(points, stderr=sum(errors) / len(errors) if known_errors else None)
         values = np.array([metric.documents for metric in metrics], dtype=np.float64).T
-        draws = resampled(first.task, values) / len(values)
-        return cls(points, draws, len(values), right=values if np.isin(values, (0, 1)).all() else None)
+        scale = scales(first)
+        draws = resampled(first.task, values * scale, first.strata) / len(values)
+        counted = np.allclose(scale, 1) and np.isin(values, (0, 1)).all()
+        return cls(points, draws, len(values), right=values if counted else None, strata=len(first.strata) or 1)
 
     @cached_property
     def distinct(self) -> Estimate:
@@ -97,31 +101,63 @@ class Estimate:
         return _spread(self.draws.mean(axis=1), self.documents) if self.documents > 1 else None
 
 
+def drawable(metrics: Sequence[Metric]) -> bool:
+    """Whether metrics can be resampled together: all have values of the same documents, two or more in each stratum."""
+    first = metrics[0]
+    alike = all(m.documents is not None and m.count == first.count and m.strata == first.strata for m in metrics)
+    return alike and (not first.strata or min(stratum.documents for stratum in first.strata) > 1)
+
+
+def scales(metric: Metric) -> Array:
+    """Return by what the values of documents are multiplied, so that their mean is the metric's value [document, 1]."""
+    count = metric.count or 0
+    if not metric.strata:
+        return np.ones((count, 1))
+    each = [count * stratum.weight / stratum.documents for stratum in metric.strata]
+    return np.repeat(each, [stratum.documents for stratum in metric.strata])[:, None]
+
+
 @lru_cache(maxsize=8)
-def _weights(task: str, count: int) -> npt.NDArray[np.int16]:
-    """Return how often each document of a task is in each resample [draw, document]; the same in every process."""
+def _weights(task: str, counts: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Return how often each document of a task is in each resample [draw, document]; the same in every process.
+
+    Args:
+        task: The task.
+        counts: The number of documents of each stratum, within which they are drawn.
+    """
     rng = np.random.default_rng(zlib.crc32(task.encode()))
     parts = []
     for _ in range(0, DRAWS, _AT_ONCE):
-        chosen = rng.integers(count, size=(_AT_ONCE, count)) + count * np.arange(_AT_ONCE)[:, None]
-        often = np.bincount(chosen.ravel(), minlength=count * _AT_ONCE)
-        parts.append(often.astype(np.int16).reshape(_AT_ONCE, count))
-    return np.concatenate(parts)
+        for count in counts:
+            chosen = rng.integers(count, size=(_AT_ONCE, count)) + count * np.arange(_AT_ONCE)[:, None]
+            often = np.bincount(chosen.ravel(), minlength=count * _AT_ONCE)
+            parts.append(often.astype(np.uint8).reshape(_AT_ONCE, count))
+    by_draw = [np.concatenate(parts[n : n + len(counts)], axis=1) for n in range(0, len(parts), len(counts))]
+    return np.concatenate(by_draw)
 
 
-def resampled(task: str, values: Array) -> Array:
+def resampled(task: str, values: Array, strata: Sequence[Stratum] = ()) -> Array:
     """Return sums over resamples of a task's documents. The resamples are the same for all models.
+
+    The spread of a resample over n documents is too small by a factor of sqrt((n - 1) / n). `_spread` corrects that for
+    all documents together; in strata it is corrected here for the documents of each (Rao and Wu 1988).
 
     Args:
         task: The task.
         values: The values of the documents [document, column].
+        strata: The parts of the documents, each with at least two, within which they are drawn; empty for one.
 
     Returns:
         The sums [draw, column].
     """
-    weights = _weights(task, len(values))
+    counts, rest = tuple(stratum.documents for stratum in strata) or (len(values),), np.zeros(values.shape[1])
+    if strata:
+        whole = len(values) / (len(values) - 1)
+        wider = np.repeat([math.sqrt(count / (count - 1) / whole) for count in counts], counts)[:, None]
+        values, rest = values * wider, (values * (1 - wider)).sum(axis=0)
+    weights = _weights(task, counts)
     parts = [weights[start : start + _AT_ONCE] @ values for start in range(0, DRAWS, _AT_ONCE)]
-    return np.concatenate(parts)
+    return np.concatenate(parts) + rest
 
 
 def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
@@ -152,7 +188,7 @@ def difference(one: Estimate, other: Estimate, *, paired: bool) -> Difference:
         count = one.documents or 0
         if count > 1:
             moved = one.draws.mean(axis=1) - other.draws.mean(axis=1)
-            errors.append((_spread(moved, count), count - 1.0))
+            errors.append((_spread(moved, count), float(count - one.strata)))
             least = 2.0 ** (1 - count) if single else 0.0
     elif one.error is not None and other.error is not None:
         errors.append((math.hypot(one.error, other.error), math.inf))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from layerimp.metric import Metric
-from layerimp.report.statistics.paired_bootstrap import DRAWS, Array, Estimate, resampled
+from layerimp.metric import Metric, Stratum
+from layerimp.report.statistics.paired_bootstrap import DRAWS, Array, Estimate, drawable, resampled, scales
 
 Key = tuple[str, str]
 """A task and a metric."""
@@ -102,7 +102,7 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
     """Return what is retained of one task, by repeat.
 
     For a likelihood this is (H0 - H) / (H0 - H(intact)), where H is the loss on all documents and H0 the loss of the
-    unigram model; for other metrics (value - floor) / (intact - floor).
+    unigram model; for other metrics (value - floor) / (intact - floor), which for an average is a ratio of means.
 
     Args:
         intact: The intact model's metric, for which `why_nothing` is empty.
@@ -117,9 +117,10 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
         left = np.array([one.totals for one in known if one is not None]).T - nothing[:, None]
         return _share(intact.task, left, best)
     floor = intact.floor or 0.0
-    if intact.documents is not None and all(one.count == intact.count and one.documents for one in pruned):
-        values = np.array([one.documents for one in pruned], dtype=np.float64).T
-        return _share(intact.task, values - floor, np.array(intact.documents)[:, None] - floor)
+    if drawable([intact, *pruned]):
+        values, scale = np.array([one.documents for one in pruned], dtype=np.float64).T, scales(intact)
+        best = np.array(intact.documents)[:, None] - floor
+        return _share(intact.task, (values - floor) * scale, best * scale, intact.strata)
     gain = intact.value - floor
     points = np.array([(one.value - floor) / gain for one in pruned])
     errors = [
@@ -130,7 +131,7 @@ def retained(intact: Metric, pruned: Sequence[Metric]) -> Estimate:
     return Estimate(points, stderr=sum(errors) / len(errors) if len(errors) == len(points) else None)
 
 
-def _share(task: str, left: Array, best: Array) -> Estimate:
+def _share(task: str, left: Array, best: Array, strata: Sequence[Stratum] = ()) -> Estimate:
     """Return the sum over `left` divided by the sum over `best`, with resamples.
 
     The denominator of a resample may come close to 0, so that its ratio would be far off. The draws are therefore those
@@ -140,12 +141,13 @@ def _share(task: str, left: Array, best: Array) -> Estimate:
         task: The task.
         left: What is left of each document's value [document, repeat].
         best: The intact model's value of each document [document, 1].
+        strata: The parts of the documents within which they are drawn.
     """
     points = left.sum(axis=0) / best.sum()
     known = np.isfinite(points)
     draws = np.full((DRAWS, len(points)), -math.inf)  # a model that gives a document the probability 0
-    draws[:, known] = points[known] + resampled(task, left[:, known] - points[known] * best) / best.sum()
-    return Estimate(points, draws, len(best))
+    draws[:, known] = points[known] + resampled(task, left[:, known] - points[known] * best, strata) / best.sum()
+    return Estimate(points, draws, len(best), strata=len(strata) or 1)
 
 
 def summed_up(intact: Mapping[str, Metric], tables: Sequence[Mapping[Key, Metric]]) -> Retained:
@@ -184,7 +186,7 @@ def _clipped(one: Estimate) -> Estimate:
     """Return a figure with 0 in place of negative values. Other values keep their draws, and so their error."""
     points = np.maximum(one.points, 0.0)
     draws = None if one.draws is None else np.where(one.points > 0, one.draws, np.maximum(one.draws, 0.0))
-    return Estimate(points, draws, one.documents, one.stderr)
+    return replace(one, points=points, draws=draws, right=None)
 
 
 def _joined(estimates: Sequence[Estimate], join: Callable[[Sequence[Array]], Array]) -> Estimate:

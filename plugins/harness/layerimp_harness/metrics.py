@@ -7,7 +7,7 @@ import zlib
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, compress
+from itertools import compress
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from layerimp.errors import NonFiniteError
 from layerimp.evaluator import Likelihood, Metric, unigram
-from layerimp_harness.averages import averages
+from layerimp_harness.averages import averages, stratified, weighted
 from layerimp_harness.floors import chance
 
 if TYPE_CHECKING:
@@ -107,17 +107,13 @@ def collect(
 
 
 def _of_group(key: str, value: Any, floor: Any, tasks: Sequence[Metric]) -> dict[str, Any]:
-    """Return a group metric's floor, members and documents; no documents if their mean is not the metric."""
+    """Return a group metric's floor, members and documents; no documents if the metric is no mean of its tasks'."""
     own = [metric for metric in tasks if metric.name == key.partition(",")[0]]
     details: dict[str, Any] = {"members": tuple(metric.task for metric in own)}
     if isinstance(floor, Real) and not math.isnan(floor):
         details["floor"] = float(floor)
-    documents = [metric.documents for metric in own if metric.documents]
-    if isinstance(value, Real) and own and len(documents) == len(own):
-        kept = tuple(chain.from_iterable(documents))
-        if math.isclose(sum(kept) / len(kept), value, abs_tol=1e-9):  # not if every task has the same weight
-            hashes = tuple(digest for metric in own for digest in metric.hashes or ())
-            details |= {"documents": kept, "hashes": hashes if len(hashes) == len(kept) else None}
+    if isinstance(value, Real) and own and (weights := weighted(own, float(value))):
+        details |= stratified(own, weights)
     return details
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerimp.errors import TaskError
-from layerimp.evaluator import Likelihood, Metric
+from layerimp.evaluator import Likelihood, Metric, Stratum
 from layerimp.report.statistics.halves import Halves, check_halves, confirming, kept
 
 modest = settings(derandomize=True, max_examples=50, deadline=None, database=None)
@@ -95,3 +96,40 @@ def test_what_cannot_be_kept_or_confirmed_is_refused_by_the_name_of_the_task(met
 
 def test_what_can_be_is_taken() -> None:
     check_halves([accuracy(1, 1, 1, 1, 1, 1), perplexity(-2, -3, -4, -5, -6, -7)])
+
+
+def test_the_documents_of_an_average_are_halved_within_each_task() -> None:
+    rng = random.Random(0)
+    sizes = {"a": 4, "b": 5, "c": 10}
+    tasks = {
+        task: Metric(task, "acc", 0.5, documents=tuple(map(float, range(n))), hashes=tuple(rng.sample(range(999), n)))
+        for task, n in sizes.items()
+    }
+    average = Metric(
+        "mean",
+        "accuracy",
+        0.5,
+        documents=tuple(value for task in tasks.values() for value in task.documents or ()),
+        hashes=tuple(each for task in tasks.values() for each in task.hashes or ()),
+        strata=tuple(Stratum(n, 1 / 3) for n in sizes.values()),
+        members=tuple(sizes),
+    )
+    found = Halves.of([average, *tasks.values()])
+    for half in (found.search, found.confirmation):
+        mean, *own = half
+        assert [stratum.documents for stratum in mean.strata] == [len(task.documents or ()) for task in own]
+        assert mean.documents == tuple(value for task in own for value in task.documents or ())
+        assert mean.value == pytest.approx(sum(task.value for task in own) / 3)
+        assert mean.stderr == pytest.approx(math.hypot(*(task.stderr or 0 for task in own)) / 3)
+    assert [s.documents for s in found.search[0].strata] == [2, 3, 5]
+    assert [s.documents for s in found.confirmation[0].strata] == [2, 2, 5]
+
+
+def test_a_task_of_an_average_needs_two_documents_in_each_half() -> None:
+    right = (1.0, 1.0, 0.0) + (1.0,) * 40 + (0.0,)
+    strata = (Stratum(3, 0.5), Stratum(41, 0.5))
+    average = Metric("mean", "accuracy", 0.8, 0.01, floor=0.25, documents=right, strata=strata)
+    with pytest.raises(
+        TaskError, match="of one of its tasks, the half that confirms has less than 2 documents; take 4"
+    ):
+        check_halves([average])

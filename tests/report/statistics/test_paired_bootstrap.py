@@ -12,7 +12,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from layerimp.evaluator import Likelihood, Metric
+from layerimp.evaluator import Likelihood, Metric, Stratum, mean_and_error
 from layerimp.report.statistics.intervals import Difference, holm, with_errors
 from layerimp.report.statistics.paired_bootstrap import DRAWS, Estimate, difference, resampled, unbeaten
 
@@ -289,3 +289,60 @@ def test_a_precise_rival_is_not_hidden_by_a_noisy_leader() -> None:
         "worse": Estimate.of([scores([*(base + rng.normal(0, 0.1, 40))])]),
     }
     assert unbeaten(models, higher=True) == {"noisy", "good"}
+
+
+# ---- averages of tasks, over the documents within each
+
+
+STRATA = (Stratum(40, 0.5), Stratum(3, 0.25), Stratum(9, 0.25))
+
+
+def averaged(values: list[float]) -> Metric:
+    mean, error = mean_and_error(values, STRATA)
+    return Metric("mean", "accuracy", mean, error, documents=tuple(values), strata=STRATA)
+
+
+def by_stratum(values: np.ndarray) -> list[np.ndarray]:
+    return np.split(values, [40, 43])
+
+
+def within(values: np.ndarray) -> float:
+    """The standard error of the weighted mean of three samples, by the textbook."""
+    parts = zip(by_stratum(values), STRATA, strict=True)
+    return math.sqrt(sum(s.weight**2 * own.var(ddof=1) / len(own) for own, s in parts))
+
+
+def test_an_average_is_compared_over_the_documents_within_its_tasks() -> None:
+    rng = np.random.default_rng(0)
+    level = np.repeat([0.0, 5.0, -3.0], [40, 3, 9])  # tasks are not alike, which is no chance
+    one, other = level + rng.normal(size=52), level + rng.normal(size=52)
+    first, second = averaged(one.tolist()), averaged(other.tolist())
+    expected = sum(s.weight * own.mean() for own, s in zip(by_stratum(one), STRATA, strict=True))
+    assert first.value == pytest.approx(expected)
+    assert first.stderr == pytest.approx(within(one))
+    assert Estimate.of([first]).error == pytest.approx(within(one), rel=0.06)
+    found = difference(Estimate.of([first]), Estimate.of([second]), paired=True)
+    assert found.mean == pytest.approx(first.value - second.value)
+    half = stats.t.ppf(0.975, 52 - 3) * within(one - other)
+    assert ((found.high or 0) - (found.low or 0)) / 2 == pytest.approx(half, rel=0.06)
+
+
+def test_strata_in_proportion_to_their_documents_are_tested_exactly() -> None:
+    rng = np.random.default_rng(1)
+    one, other = (rng.integers(0, 2, size=30).astype(float).tolist() for _ in range(2))
+    parts = (Stratum(10, 1 / 3), Stratum(20, 2 / 3))
+    whole = [Metric("t", "acc", sum(v) / 30, documents=tuple(v)) for v in (one, other)]
+    parted = [Metric("t", "acc", sum(v) / 30, documents=tuple(v), strata=parts) for v in (one, other)]
+    found = [difference(*(Estimate.of([metric]) for metric in pair), paired=True) for pair in (whole, parted)]
+    assert found[0] == found[1]
+
+
+def test_a_stratum_of_one_document_has_no_error() -> None:
+    metric = Metric("t", "acc", 0.5, documents=(1.0, 0.0, 0.5), strata=(Stratum(1, 0.5), Stratum(2, 0.5)))
+    assert mean_and_error(metric.documents or (), metric.strata) == (0.625, None)
+    assert Estimate.of([metric]).error is None
+
+
+def test_strata_have_the_documents_of_the_metric() -> None:
+    with pytest.raises(ValueError, match="acc of t: the strata have other documents"):
+        Metric("t", "acc", 0.5, documents=(1.0, 0.0), strata=(Stratum(3, 1.0),))

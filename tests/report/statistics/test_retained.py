@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerimp.evaluator import Likelihood, Metric
+from layerimp.evaluator import Likelihood, Metric, Stratum, mean_and_error
 from layerimp.report.statistics.retained import counting, retained, summed_up, why_nothing
 
 UNIGRAM = (-90.0, -60.0, -45.0)
@@ -179,3 +179,26 @@ def test_cells_from_before_documents_were_kept_are_read_as_far_as_it_goes() -> N
     assert found.mean == pytest.approx(0.7 / 0.9)
     assert found.error == pytest.approx(math.hypot(0.02, 0.7 / 0.9 * 0.01) / 0.9)
     assert math.isnan(retained(INTACT, [Metric("prose", "ppl", 9.0, 0.1, False)]).mean)
+
+
+def test_an_average_retains_a_ratio_of_means_with_the_error_within_its_tasks() -> None:
+    rng = np.random.default_rng(3)
+    sizes, weights = (60, 8), (0.5, 0.5)
+    strata = tuple(Stratum(n, weight) for n, weight in zip(sizes, weights, strict=True))
+    intact, pruned = (np.concatenate([rng.binomial(1, p, size=n) for p, n in zip(ps, sizes, strict=True)]) * 1.0
+                      for ps in ((0.9, 0.7), (0.6, 0.5)))  # fmt: skip
+
+    def metric(values: np.ndarray) -> Metric:
+        mean, error = mean_and_error(values.tolist(), strata)
+        return Metric("mean", "accuracy", mean, error, floor=0.4, documents=tuple(values.tolist()), strata=strata)
+
+    def mean(values: np.ndarray) -> float:
+        return float(sum(w * own.mean() for w, own in zip(weights, np.split(values, [60]), strict=True)))
+
+    found = retained(metric(intact), [metric(pruned)])
+    share = (mean(pruned) - 0.4) / (mean(intact) - 0.4)
+    assert found.mean == pytest.approx(share)
+    left = pruned - share * intact  # to first order, the ratio varies as the mean of this does
+    parts = zip(weights, np.split(left, [60]), strict=True)
+    error = math.sqrt(sum(w**2 * own.var(ddof=1) / len(own) for w, own in parts)) / (mean(intact) - 0.4)
+    assert found.error == pytest.approx(error, rel=0.05)
