@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import layerimp
-from layerimp.calibration.sampling import draw_calibration
+from layerimp.calibration.sampling import Corpus
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
 from layerimp.surgery.removal import pruned
@@ -121,9 +121,7 @@ def main(
     print(f"intact: {whole.value:.2%} ± {whole.stderr:.2%} (standard error over the documents)")
     found: dict[str, list[list[int]]] = {}
     for seed in range(seeds):
-        text = draw_calibration(
-            training, tokenizer, source=TASK, samples=ROWS, max_length=LENGTH, batch_size=16, seed=seed, packing="rows"
-        )
+        text = Corpus(training, tokenizer, TASK, LENGTH, batch_size=16, packing="rows").draw(ROWS, seed)
         scorers = {}
         for name in registry().names("scorer"):
             cls = registry().get("scorer", name)

@@ -19,6 +19,8 @@ HARNESS = "harness"
 """The evaluator that reads tasks."""
 FOOTPRINT = "footprint"
 """The evaluator that measures a latency."""
+FIDELITY = "fidelity"
+"""The evaluator that measures how far a model is from the intact one."""
 EVALUATORS = (HARNESS, FOOTPRINT)
 RANDOM = "random"
 """The scorer that a useful metric has to beat."""
@@ -36,6 +38,8 @@ HEALING_ROWS = 3
 """The least rows of text to heal on: one to fit, one to choose by, and one to measure on."""
 ROWS = 64
 """The number of rows of calibration text."""
+FIDELITY_ROWS = 32
+"""The number of rows of text that fidelity is measured on."""
 LENGTH = 256
 """The number of tokens in a row of calibration text, unless the model's limit is lower."""
 BATCH_SIZE = 8

@@ -60,6 +60,7 @@ class Subject(Part):
     identity: str = Field(description="A digest of the model's files and of the dtype.")
     text: str = Field(description="A digest of the model's calibration text.")
     heal_text: str | None = Field(None, description="A digest of the further text for healing; None if there is none.")
+    fidelity_text: str = Field("", description="A digest of the text for fidelity, if it is another, and its rows.")
     measures: tuple[Measure, ...] = Field(description="The evaluations.")
 
 
@@ -93,6 +94,13 @@ class Layout(Part):
         count = max(scorings, self.grid.repeats) if contender.healer else scorings
         return [(number % scorings, number) for number in range(count)]
 
+    @property
+    def text_seeds(self) -> range:
+        """The seeds of all draws of calibration text, for scoring and for healing."""
+        scorings = [len(self.draws(scorer)) for scorer, entrant in self.scorers.items() if not entrant.blind]
+        healings = [len(self.repeats(contender)) for contender in self.contenders.values() if contender.healer]
+        return range(self.grid.seed, self.grid.seed + max(scorings + healings, default=1))
+
     def spec(self, scorer: str, seed: int) -> ComponentSpec:
         """A scorer with the seed of a repeat, if the scorer has a seed."""
         entrant = self.scorers[scorer]
@@ -116,6 +124,16 @@ class Layout(Part):
     def _calibration(self, model: str, seed: int) -> dict[str, Any]:
         spec, text = self.models[model].recipe.calibration, self.models[model].text
         return spec.model_dump(mode="json", exclude={"source"}) | {"text": text, "seed": seed}
+
+    def _heal_text(self, model: str) -> list[Any] | None:
+        """What determines the further text for healing, which leaves out what the models' fidelity is measured on."""
+        text = self.models[model].heal_text
+        return None if text is None else [text, *self.fidelity_text(model)]
+
+    def fidelity_text(self, model: str) -> list[Any]:
+        """What determines the text that fidelity is measured on, which no draw of calibration text reads."""
+        drawn, seeds = self._calibration(model, self.grid.seed), self.text_seeds
+        return [self.models[model].fidelity_text, drawn, seeds.stop - seeds.start]
 
     def costing(self, model: str, scorer: str) -> Cell:
         """The cell that times a scorer on a model."""
@@ -160,7 +178,7 @@ class Layout(Part):
             "options": mender.spec.options,
             "code": mender.code,
             "calibration": self._calibration(model, seed),
-            "heal_text": self.models[model].heal_text,
+            "heal_text": self._heal_text(model),
             "batch_size": self.grid.batch_size,
             "allow_overlap": self.grid.allow_overlap,
         }

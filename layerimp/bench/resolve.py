@@ -19,6 +19,7 @@ from layerimp.models.loading import configuration, float32_stands_in, stored_in
 from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.resolve import anywhere, create_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe
+from layerimp.pipeline.texts import rows_asked, text_asked
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
 from layerimp.recipe.components import named
 from layerimp.registry.assets import located
@@ -97,13 +98,14 @@ class _Settling:
             raise OptionError(
                 f"nothing to evaluate {label!r} on: name tasks (--tasks), or an evaluator that needs none"
             )
-        spec, further = recipe.calibration, recipe.heal_text
+        spec, further, fidelity = recipe.calibration, recipe.heal_text, text_asked(recipe)
         with self.progress.stage(f"read the files of {label}"):
             subject = Subject(
                 recipe=recipe,
                 identity=digest([self.digests.of_model(recipe.model), dtype]),
                 text=self._text(recipe, str(spec.source), packing=spec.packing, label_field=spec.label_field),
                 heal_text=None if further is None else self._text(recipe, further),
+                fidelity_text=digest([rows_asked(recipe), fidelity and self._text(recipe, fidelity)]),
                 measures=measures,
             )
         return subject, evaluators

@@ -243,4 +243,8 @@ class Scheduler:
         if first.kind == "planning":
             importance = self._queue.results[first.content["scoring"]]
         attempt = self._falls[first.key]
-        return Assignment(tuple(cells), recipe, self._permissions, measures, importance, attempt=attempt)
+        return Assignment(
+            *(tuple(cells), recipe, self._permissions, measures, importance),
+            text_seeds=self._layout.text_seeds,
+            attempt=attempt,
+        )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -146,59 +146,103 @@ def load_calibration(
     Raises:
         CalibrationError: the text cannot be read, has an empty row, or is too short; or a label is missing or unknown.
     """
-    check_source(str(source), packing=packing, label_field=label_field)
-    reader = Reader(field, label_field, label2id)
-    documents = read_documents(str(source), reader, rows=samples, characters=40 * samples * max_length)
-    return draw_calibration(
-        documents,
+    corpus = read_corpus(
+        str(source),
         tokenizer,
-        source=str(source),
-        samples=samples,
+        Reader(field, label_field, label2id),
+        rows=samples,
         max_length=max_length,
         batch_size=batch_size,
-        seed=seed,
         packing=packing,
     )
+    return corpus.draw(samples, seed)
 
 
-def draw_calibration(
-    documents: Sequence[Document],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
+@dataclass(frozen=True)
+class Corpus:
+    """The documents of a source, and how they become rows of token ids.
+
+    Attributes:
+        documents: The documents.
+        tokenizer: The model's tokenizer.
+        source: Where the documents came from.
+        max_length: Tokens per row.
+        batch_size: Rows per batch.
+        packing: How documents become rows; see `load_calibration`.
+    """
+
+    documents: Sequence[Document]
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    max_length: int
+    batch_size: int
+    packing: Packing
+
+    def draw(self, samples: int, seed: int, without: Collection[str] = ()) -> CalibrationSet:
+        """Draw a calibration set; only the drawn documents are read. See `load_calibration`.
+
+        Args:
+            samples: The number of rows.
+            seed: The seed, which determines the order of the documents.
+            without: The hashes of documents that are passed over.
+
+        Raises:
+            CalibrationError: a document is empty, or there are too few documents.
+        """
+        order = list(range(len(self.documents)))
+        random.Random(seed).shuffle(order)
+        documents = (self.documents[index] for index in order)
+        if without:
+            documents = (document for document in documents if document_hash(document[0]) not in without)
+        drawn = self.rows(documents, samples)
+        if (count := len(drawn.rows)) < samples:
+            windows = self.packing == "windows"
+            unit = f"windows of {self.max_length} tokens" if windows else "documents"
+            ways = ["fewer (--samples)"] * bool(count) + ["shorter ones (--max-length)"] * windows
+            advice = f"ask for {', or '.join(ways)}" if ways else "give other text"
+            raise CalibrationError(f"{self.source} holds {count} {unit}, but {samples} are asked for; {advice}")
+        return drawn
+
+    def rows(self, documents: Iterable[Document], samples: int) -> CalibrationSet:
+        """Return the first `samples` rows of some documents, or all if they are fewer. Only these documents are read.
+
+        Raises:
+            CalibrationError: a document is empty.
+        """
+        labels: list[int | None] = []
+        hashes: set[str] = set()
+
+        def read() -> Iterator[list[int]]:
+            for text, label in documents:
+                labels.append(label)
+                hashes.add(document_hash(text))
+                yield encoded(self.tokenizer, text)
+
+        rows = tuple(islice(packed(read(), self.tokenizer, self.max_length, self.packing), samples))
+        known = tuple(label for label in labels[:samples] if label is not None and self.packing == "rows")
+        return CalibrationSet(rows, self.batch_size, self.source, known, frozenset(hashes))
+
+
+def read_corpus(
     source: str,
-    samples: int,
+    tokenizer: PreTrainedTokenizerBase,
+    reader: Reader,
+    *,
+    rows: int,
     max_length: int,
     batch_size: int,
-    seed: int,
     packing: Packing,
-) -> CalibrationSet:
-    """Draw a calibration set from documents; only the drawn documents are read. See `load_calibration`.
+) -> Corpus:
+    """Read the documents of a source; of a data set, ten times as many as are needed for so many rows.
 
     Raises:
-        CalibrationError: a document is empty, or there are too few documents.
+        CalibrationError: the text cannot be read, or cannot have labels.
     """
-    order = list(range(len(documents)))
-    random.Random(seed).shuffle(order)
-    labels: list[int | None] = []
-    hashes: set[str] = set()
-
-    def drawn_documents() -> Iterator[list[int]]:
-        for index in order:
-            text, label = documents[index]
-            labels.append(label)
-            hashes.add(document_hash(text))
-            yield encoded(tokenizer, text)
-
-    drawn = tuple(islice(packed(drawn_documents(), tokenizer, max_length, packing), samples))
-    if len(drawn) < samples:
-        unit = f"windows of {max_length} tokens" if packing == "windows" else "documents"
-        ways = ["fewer (--samples)"] * bool(drawn) + ["shorter ones (--max-length)"] * (packing == "windows")
-        advice = f"ask for {', or '.join(ways)}" if ways else "give other text"
-        raise CalibrationError(f"{source} holds {len(drawn)} {unit}, but {samples} are asked for; {advice}")
-    known = tuple(label for label in labels[:samples] if label is not None and packing == "rows")
-    return CalibrationSet(drawn, batch_size, source, known, frozenset(hashes))
+    check_source(source, packing=packing, label_field=reader.label_field)
+    documents = read_documents(source, reader, rows=rows, characters=40 * rows * max_length)
+    return Corpus(documents, tokenizer, source, max_length, batch_size, packing)
 
 
 def document_hash(text: str) -> str:
-    """Return a hash of a document that ignores white space and case."""
-    return hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=16).hexdigest()
+    """Return a hash of a document, 16 hexadecimal digits, that ignores white space and case."""
+    return hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=8).hexdigest()

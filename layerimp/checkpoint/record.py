@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from layerimp.component import Plain
 from layerimp.errors import InputError, OptionError, first_problem
@@ -13,6 +13,22 @@ from layerimp.steps import Step, checked_steps
 
 FILE = "layerimp.json"
 """The name of the file in a checkpoint."""
+
+
+class ReservedText(Plain):
+    """Text that is kept apart, so that the fidelity of a checkpoint can be measured on it."""
+
+    source: str = Field(description="The text: an absolute path, or a name.")
+    documents: tuple[str, ...] = Field(description="The hashes of its documents.")
+
+    @field_validator("documents", mode="before")
+    @classmethod
+    def _parted(cls, value: Any) -> Any:
+        return tuple(value.split()) if isinstance(value, str) else value
+
+    @field_serializer("documents")
+    def _joined(self, documents: tuple[str, ...]) -> str:
+        return " ".join(documents)
 
 
 class Record(Plain):
@@ -27,6 +43,9 @@ class Record(Plain):
         description="The removed steps in order: blocks by their indices in that model, and seams such as `17/18`."
     )
     healers: tuple[str, ...] = Field(default=(), description="The healers that repaired the model, in order.")
+    fidelity_text: ReservedText | None = Field(
+        default=None, description="Text that neither scorers nor healers have read; null if none was kept apart."
+    )
 
     def write(self, directory: Path) -> None:
         """Write the record into a checkpoint."""

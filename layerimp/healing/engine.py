@@ -13,11 +13,12 @@ from layerimp.blocks.bypass import bypassed
 from layerimp.blocks.halves import halves_of
 from layerimp.blocks.middle import in_mlp
 from layerimp.blocks.snapshot import leaving_no_trace
+from layerimp.calibration.splits import split
 from layerimp.calibration.validation import Checked
 from layerimp.errors import ModelError, NonFiniteError, PluginError
 from layerimp.healer import Case, Gap, Healer, Loss, Repair
 from layerimp.healing.gaps import find_gaps
-from layerimp.healing.loss import HeldOutLoss, split
+from layerimp.healing.loss import HeldOutLoss
 from layerimp.healing.parameters import changed, held_by, put
 from layerimp.healing.reruns import Reruns
 from layerimp.healing.workspace import workspace

@@ -1,11 +1,10 @@
-"""The loss of a model per prediction on held-out text, and the split of a text into its parts."""
+"""The loss of a model per prediction on held-out text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,72 +13,12 @@ from transformers.utils.generic import ModelOutput
 from layerimp.blocks.forward import run
 from layerimp.blocks.head import Head, Targets
 from layerimp.blocks.modes import in_eval_mode
-from layerimp.defaults import HEALING_ROWS
 from layerimp.errors import CalibrationError, NonFiniteError
 from layerimp.healer import Loss
 
 if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.healing.reruns import Reruns
-
-ONE_IN = 8
-"""Out of this many rows, one is held out for choices, and one to measure the result on."""
-MOST = 64
-"""At most this many rows are held out for each purpose, since each value that is tried costs a run over them."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """The text of a healing, in three parts that share no row.
-
-    Attributes:
-        healing: The text that the healer fits to.
-        choosing: The text on which the healer chooses between options.
-        measuring: The text on which the result is measured, and which is used for no choice.
-    """
-
-    healing: list[Batch]
-    choosing: list[Batch]
-    measuring: list[Batch]
-
-
-def rows_of(rows: int) -> tuple[int, int]:
-    """Return how many of so many rows `split` gives to healing, and how many to each of the two other parts."""
-    held_out = rows // _every(rows)
-    return rows - 2 * held_out, held_out
-
-
-def _every(rows: int) -> int:
-    """Out of how many rows one is held out for choices, and one to measure the result on."""
-    return min(max(ONE_IN, math.ceil(rows / MOST)), rows)
-
-
-def split(batches: Iterable[Batch]) -> Text:
-    """Split a text into three parts: the last two of every eight rows are held out, or the last two of fewer rows.
-
-    From more than 512 rows, at most 64 are held out for each of the two parts, evenly spaced.
-
-    Raises:
-        CalibrationError: there are fewer than `HEALING_ROWS` rows.
-    """
-    text = list(batches)
-    rows = sum(len(batch["input_ids"]) for batch in text)
-    if rows < HEALING_ROWS:
-        raise CalibrationError(
-            f"healing needs at least {HEALING_ROWS} rows of text, one to choose by and one to measure on, and got "
-            f"{rows}"
-        )
-    every = _every(rows)
-    divided = Text([], [], [])
-    start = 0
-    for batch in text:
-        place = torch.arange(start, start + len(batch["input_ids"])) % every
-        start += len(place)
-        parts = ((divided.healing, place < every - 2), (divided.choosing, place == every - 2))
-        for part, chosen in (*parts, (divided.measuring, place == every - 1)):
-            if chosen.any():
-                part.append({name: value[chosen.to(value.device)] for name, value in batch.items()})
-    return divided
 
 
 class HeldOutLoss:

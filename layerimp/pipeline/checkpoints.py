@@ -11,6 +11,7 @@ from layerimp.defaults import ORIGINAL
 from layerimp.models.loading import auto_class
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.resolve import model_anywhere
+from layerimp.pipeline.texts import reserved
 from layerimp.report.checkpoint import Checkpoint
 from layerimp.report.model_card import model_card
 from layerimp.steps import simplest
@@ -91,4 +92,5 @@ def _record(run: Run, results: Results, label: str) -> Record:
         num_blocks=model.plan.num_blocks,
         removed=tuple(simplest(model.plan.blocks)),
         healers=() if model.healing is None else (run.recipe.healers[model.healing.healer].name,),
+        fidelity_text=None if run.reserved is None else reserved(run.reserved),
     )

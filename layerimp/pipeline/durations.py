@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
+from layerimp.calibration.splits import rows_of
 from layerimp.errors import LayerimpError
 from layerimp.evaluation.cost import batch_of, reading_seconds
 from layerimp.healer import Scope
-from layerimp.healing.loss import rows_of
 from layerimp.models.loading import load_tokenizer
 from layerimp.pipeline.pace import block_seconds
 from layerimp.registry.attribution import attributing

@@ -19,10 +19,11 @@ from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.loading import auto_class
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.ahead import check_ahead
-from layerimp.pipeline.healing import check_heal_text, configured, further_text
+from layerimp.pipeline.healing import check_heal_text, configured
 from layerimp.pipeline.output import check_output, output_directory
 from layerimp.pipeline.resolve import defaults_note, resolve, settled
-from layerimp.pipeline.stages import check_calibration, draw, load_model
+from layerimp.pipeline.stages import load_model
+from layerimp.pipeline.texts import check_calibration, further_text, read_text, text_for_fidelity_again
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
 from layerimp.report import conversion
@@ -118,8 +119,11 @@ def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progre
         recipe = settled(prepared.recipe, ours.model)
         theirs = load_model(recipe.model_copy(update={"model": source}), permissions, progress)
         record = prepared.record.model_copy(update={"num_blocks": len(theirs.stack)})
-        drawn = draw(recipe, ours, prepared.trained_on, progress)
-        further = further_text(recipe, ours, drawn, permissions, progress) or ()
+        known = record.fidelity_text
+        corpus = read_text(recipe, ours, prepared.trained_on, progress)
+        drawn = corpus.draw(recipe.calibration.samples, recipe.seed, without=known.documents if known else ())
+        measured = text_for_fidelity_again(recipe, ours, known, drawn, permissions, progress)
+        further = further_text(recipe, ours, drawn.documents | measured.documents, permissions, progress) or ()
         healed = heal_beside(
             *(theirs.stack, ours.stack, record.removed, drawn, prepared.healer),
             further=further,

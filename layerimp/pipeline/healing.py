@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerimp.cache.unfinished import Unfinished
-from layerimp.calibration.documents import task_of
 from layerimp.calibration.further_text import FurtherText
 from layerimp.calibration.sampling import document_hash
+from layerimp.calibration.splits import split
 from layerimp.defaults import HEALER
-from layerimp.errors import CalibrationError, OptionError
-from layerimp.evaluation.selection import for_training
+from layerimp.errors import OptionError
 from layerimp.healer import Healer
 from layerimp.healing.engine import Healed, heal_beside
-from layerimp.healing.loss import split
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.stages import training_documents
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.registry.attribution import attributing, create
@@ -31,8 +28,7 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator
-    from layerimp.pipeline.stages import Loaded
-    from layerimp.recipe import ComponentSpec, Permissions, Recipe
+    from layerimp.recipe import ComponentSpec, Recipe
     from layerimp.surgery.removal import Removal
 
 
@@ -90,42 +86,6 @@ def heal(
             unfinished=unfinished,
             progress=progress or SILENT,
         )
-
-
-def further_text(
-    recipe: Recipe, loaded: Loaded, drawn: CalibrationSet, permissions: Permissions, progress: Progress
-) -> FurtherText | None:
-    """Return a settled recipe's further text for healing, without the documents that were drawn for calibration.
-
-    Returns:
-        The text; None if the recipe names none.
-
-    Raises:
-        CalibrationError: the text does not exist, or nothing is left of it.
-        TaskError: the text is a task's training split, and the task has none.
-    """
-    if recipe.heal_text is None:
-        return None
-    task, spec = task_of(recipe.heal_text), recipe.calibration
-    assert spec.max_length is not None
-    assert spec.packing is not None
-    evaluator = None if task is None else for_training(recipe, task, permissions, progress)
-    further = FurtherText(
-        recipe.heal_text,
-        loaded.tokenizer,
-        max_length=spec.max_length,
-        batch_size=recipe.batch_size,
-        field=spec.field,
-        packing=spec.packing,
-        without=drawn.documents,
-        documents=None if evaluator is None else training_documents(evaluator, loaded),
-    )
-    if next(iter(further), None) is None:
-        raise CalibrationError(
-            f"the further text {recipe.heal_text} fills no row of {spec.max_length} tokens beside the documents "
-            "that were drawn for calibration; name other text (--heal-text)"
-        )
-    return further
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from layerimp.calibration.splits import KEEPING_ONE_IN, hold_out
 from layerimp.errors import CalibrationError
 from layerimp.evaluator import Evaluator
 from layerimp.healing.loss import HeldOutLoss
@@ -20,24 +21,6 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.progress import Progress
-
-ONE_IN = 4
-"""One row out of this many is held out."""
-
-
-def hold_out(text: CalibrationSet) -> tuple[CalibrationSet, CalibrationSet]:
-    """Split off every fourth row of a text: return the text for scorers and healers, and the held-out rows."""
-    seen = [number for number in range(len(text.rows)) if number % ONE_IN != ONE_IN - 1]
-    held = [number for number in range(len(text.rows)) if number % ONE_IN == ONE_IN - 1]
-    rest, rows = (
-        replace(
-            text,
-            rows=tuple(text.rows[n] for n in part),
-            labels=tuple(text.labels[n] for n in part) if text.labels else (),
-        )
-        for part in (seen, held)
-    )
-    return rest, rows
 
 
 class HeldOut(Evaluator):
@@ -98,8 +81,8 @@ def with_quality(
     rest, held = hold_out(text)
     if not held.rows:
         raise CalibrationError(
-            f"without tasks one row of {ONE_IN} is held out to measure what is kept, and there are {len(text.rows)}; "
-            "draw more (--samples), or name tasks (--tasks)"
+            f"without tasks one row of {KEEPING_ONE_IN} is held out to measure what is kept, and there are "
+            f"{len(text.rows)}; draw more (--samples), or name tasks (--tasks)"
         )
     progress.note(f"no tasks: what is kept is measured on {len(held.rows)} held-out rows of {text.source}")
     return rest, {HeldOut.name: HeldOut(intact, held), **evaluators}

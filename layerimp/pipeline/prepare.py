@@ -15,7 +15,7 @@ from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.offloading import is_offloaded, is_run_offloaded
 from layerimp.pipeline.output import check_output
 from layerimp.pipeline.resolve import create_pruner, defaults_note, resolve
-from layerimp.pipeline.stages import check_calibration
+from layerimp.pipeline.texts import check_calibration
 from layerimp.recipe import Recipe, check_kind
 from layerimp.scoring.selection import Selection
 

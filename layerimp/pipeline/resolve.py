@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.calibration.documents import TASK, task_of
-from layerimp.defaults import LENGTH, PROSE, RATIO, STARTER, STARTER_TASKS
+from layerimp.defaults import FIDELITY, LENGTH, PROSE, RATIO, STARTER, STARTER_TASKS
 from layerimp.errors import OptionError, listing
 from layerimp.evaluation.selection import reads_tasks
 from layerimp.models.dtypes import name_of
@@ -91,6 +91,7 @@ def anywhere(recipe: Recipe) -> Recipe:
         update={
             "heal_text": heal_text,
             **{name: Path(place) for name, place in places.items()},
+            "evaluators": {label: _text_anywhere(spec) for label, spec in recipe.evaluators.items()},
             "model": model_anywhere(recipe.model),
             "calibration": recipe.calibration.model_copy(update={"source": source}),
             "tasks": tuple(map(_task_anywhere, recipe.tasks or ())),
@@ -107,6 +108,13 @@ def source_anywhere(source: str) -> str:
     """Return a name of a calibration text that means the same in any working directory."""
     task = task_of(source)
     return absolute(source, assets().texts) if task is None else f"{TASK}{_task_anywhere(task)}"
+
+
+def _text_anywhere(spec: ComponentSpec) -> ComponentSpec:
+    """Return an evaluator's specification in which a text for fidelity means the same in any working directory."""
+    if spec.name != FIDELITY or not isinstance(text := spec.options.get("text"), str):
+        return spec
+    return spec.model_copy(update={"options": {**spec.options, "text": source_anywhere(text)}})
 
 
 def _task_anywhere(task: str) -> str:

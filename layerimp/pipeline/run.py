@@ -13,10 +13,11 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting
 from layerimp.models.origin import model_name
 from layerimp.models.sizing import shapes_only
-from layerimp.pipeline.healing import HealerSet, check_text, further_text
+from layerimp.pipeline.healing import HealerSet, check_text
 from layerimp.pipeline.held_out import with_quality
 from layerimp.pipeline.resolve import settled
-from layerimp.pipeline.stages import Loaded, draw, load_model
+from layerimp.pipeline.stages import Loaded, load_model
+from layerimp.pipeline.texts import further_text, read_text, text_for_fidelity
 from layerimp.report.results.models import Size
 from layerimp.steps import Sublayer, removed_by
 
@@ -51,6 +52,8 @@ class Run:
         loaded: The intact model, its tokenizer and its blocks.
         size: The size of the intact model.
         drawn: The text for scorers and healers; None if the command reads none.
+        reserved: The text that fidelity is measured on, which has no row if there is too little text; None if the
+            command reads none.
         selection: The scorers; those that fail leave it.
         evaluators: The evaluators that can measure the model, by label.
         evaluation: Runs evaluators on the intact model; knows which have failed.
@@ -65,6 +68,7 @@ class Run:
     loaded: Loaded
     size: Size
     drawn: CalibrationSet | None
+    reserved: CalibrationSet | None
     selection: Selection
     evaluators: Mapping[str, Evaluator]
     evaluation: Evaluation
@@ -85,17 +89,21 @@ class Run:
             CalibrationError: the text cannot be read, or is too short.
             OptionError: an option does not fit the model, such as labels for a language model.
         """
-        asked, progress, drawn = prepared.recipe, prepared.progress, None
-        loaded = load_model(asked, prepared.permissions, progress, offloaded=prepared.offloaded)
+        asked, progress, allowed = prepared.recipe, prepared.progress, prepared.permissions
+        drawn = reserved = None
+        loaded = load_model(asked, allowed, progress, offloaded=prepared.offloaded)
         recipe = settled(asked, loaded.model, prepared.reads)
         evaluators, failed = fitting(prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
         healers = HealerSet(prepared.healers, None, unfinished)
         if "calibration" in prepared.reads:
-            drawn = draw(recipe, loaded, prepared.trained_on, progress)
+            corpus = read_text(recipe, loaded, prepared.trained_on, progress)
+            drawn = corpus.draw(recipe.calibration.samples, recipe.seed)
+            reserved = text_for_fidelity(recipe, loaded, corpus, drawn.documents, allowed, progress)
             if prepared.command == "run" and recipe.keep is not None:
                 drawn, evaluators = with_quality(loaded.stack, drawn, evaluators, progress)
             if prepared.healers:
-                further = further_text(recipe, loaded, drawn, prepared.permissions, progress)
+                taken = drawn.documents | reserved.documents
+                further = further_text(recipe, loaded, taken, allowed, progress)
                 check_text(recipe, evaluators, drawn, further)
                 healers = HealerSet(prepared.healers, further, unfinished)
         name = model_name(asked.model) if prepared.command == "evaluate" else ORIGINAL
@@ -109,6 +117,7 @@ class Run:
             loaded=loaded,
             size=Size.of(loaded.stack),
             drawn=drawn,
+            reserved=reserved,
             selection=prepared.selection,
             evaluators=evaluators,
             evaluation=evaluation,

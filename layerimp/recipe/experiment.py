@@ -39,7 +39,7 @@ class Experiment(Part):
     heal_text: str | None = Field(
         None,
         description="Further text for healers that train, such as distill, from any source of calibration text; it is "
-        "read as needed, without the documents that were drawn for calibration.",
+        "read as needed, without the documents that were drawn for calibration or kept for fidelity.",
     )
     allow_overlap: bool = Field(
         False, description="Let models be healed on documents that a task also measures them on."

@@ -18,9 +18,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import layerimp
 from layerimp.cache.directory import entries
+from layerimp.calibration.sampling import document_hash
 from layerimp.checkpoint.record import FILE, Record, read_record
 from layerimp.errors import InputError
 from layerimp.healing import Teaching
+from layerimp.pipeline import heal_checkpoint, healing
 from layerimp.report.forecast_documents import HealingForecast
 from layerimp.testing import tiny_tokenizer
 
@@ -153,6 +155,51 @@ def test_without_a_record_the_blocks_are_named(
     assert read_record(tmp_path / "healed") == Record(
         source=str(model_dir), num_blocks=4, removed=(1, 2), healers=("rescale",)
     )
+
+
+def test_what_a_run_kept_for_fidelity_is_never_healed_on(
+    layerimp_command: Run,
+    model_dir: Path,
+    calibration_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither by the run nor by a later `heal` with other draws and the same file as further text."""
+    read: list[set[str]] = []
+
+    def reading(true: Any) -> Any:
+        def heal_beside(*arguments: Any, further: Any, **options: Any) -> Any:
+            read.append(set(arguments[3].documents) | set(further.documents))
+            return true(*arguments, further=further, **options)
+
+        return heal_beside
+
+    for module in (healing, heal_checkpoint):
+        monkeypatch.setattr(module, "heal_beside", reading(module.heal_beside))
+    text = ("--calibration", calibration_file, "--samples", 4, "--max-length", 8, "--heal-text", calibration_file)
+    train = ("--set", "distill.steps=1")
+    command = ("run", "--model", model_dir, *text, *train, "--heal", "distill", "--tasks", "none", "--no-baselines")
+    code, _, err = layerimp_command(*command, "--scorer", "depth", "--count", 1, "--output", tmp_path / "out")
+    assert code == 0, err
+    pruned, healed = (tmp_path / "out" / "checkpoints" / name for name in ("depth", "depth+distill"))
+    record = read_record(pruned)
+    assert record is not None
+    assert record.fidelity_text is not None
+    assert record.fidelity_text.source == str(calibration_file)
+    kept = set(record.fidelity_text.documents)
+    assert len(json.loads((pruned / FILE).read_text())["fidelity_text"]["documents"].split(" ")) == len(kept) > 1
+    command = ("heal", "--healer", "distill", *text, *train, "--seed", 5)
+    for number, model in enumerate((pruned, healed)):
+        code, _, err = layerimp_command(*command, "--model", model, "--output", tmp_path / str(number))
+        assert code == 0, err
+        assert "may have been made with" not in err
+        assert read_record(tmp_path / str(number)).fidelity_text == record.fidelity_text  # type: ignore[union-attr]
+    everything = {document_hash(json.loads(line)["text"]) for line in calibration_file.read_text().splitlines()}
+    assert read == [everything - kept] * 3
+    (pruned / FILE).write_text(record.model_copy(update={"fidelity_text": None}).model_dump_json())
+    code, _, err = layerimp_command(*command, "--model", pruned, "--output", tmp_path / "unknown")
+    assert code == 0, err
+    assert "may have been made with the text that its fidelity is measured on: its record names no such text" in err
 
 
 @pytest.mark.parametrize(

@@ -8,32 +8,10 @@ import pytest
 import torch
 from support.tiny import classifier, tiny
 
-from layerimp.errors import CalibrationError
 from layerimp.healer import Loss
-from layerimp.healing.loss import HeldOutLoss, split
+from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.testing import batch, padded_batch
-
-
-def test_text_is_split_by_rows() -> None:
-    text = [batch(5, 6, seed=0), batch(6, 6, seed=1), batch(5, 6, seed=2)]
-    parts = split(text)
-    ids = torch.cat([one["input_ids"] for one in text])
-    chosen = {name: torch.cat([one["input_ids"] for one in part]) for name, part in vars(parts).items()}
-    assert torch.equal(chosen["choosing"], ids[[6, 14]])
-    assert torch.equal(chosen["measuring"], ids[[7, 15]])
-    assert torch.equal(chosen["healing"], ids[[*range(6), *range(8, 14)]])
-    assert [len(part[0]["input_ids"]) for part in vars(split([batch(4, 6)])).values()] == [2, 1, 1]
-    with pytest.raises(CalibrationError, match="at least 3 rows"):
-        split([batch(2, 6)])
-
-
-@pytest.mark.parametrize(("rows", "held_out"), [(512, 64), (513, 57), (2000, 62), (6400, 64)])
-def test_no_more_rows_are_held_out_than_are_worth_their_cost(rows: int, held_out: int) -> None:
-    """One row in eight is held out for each purpose up to 512 rows, then one in nine, and so on."""
-    parts = split([batch(100, 3, seed=seed) for seed in range(rows // 100)] + [batch(rows % 100, 3)] * (rows % 100 > 0))
-    counts = {name: sum(len(one["input_ids"]) for one in part) for name, part in vars(parts).items()}
-    assert counts == {"healing": rows - 2 * held_out, "choosing": held_out, "measuring": held_out}
 
 
 @pytest.mark.parametrize("made", [tiny("gpt2"), classifier("bert").float()], ids=["next-token", "label"])

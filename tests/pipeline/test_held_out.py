@@ -13,7 +13,7 @@ from support.tiny import classifier, tiny
 from layerimp.calibration.sampling import CalibrationSet
 from layerimp.evaluator import unigram
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.held_out import HeldOut, hold_out
+from layerimp.pipeline.held_out import HeldOut
 from layerimp.report.statistics.halves import confirming
 from layerimp.surgery.removal import prepare
 
@@ -22,17 +22,6 @@ def text(rows: int, *, labels: bool = False) -> CalibrationSet:
     rng = random.Random(3)
     made = tuple(tuple(rng.choices(range(5, 60), k=rng.randint(4, 9))) for _ in range(rows))
     return CalibrationSet(made, 4, "made up", tuple(n % 2 for n in range(rows)) if labels else ())
-
-
-def test_every_fourth_row_is_held_out_and_no_row_is_in_both() -> None:
-    whole = text(18, labels=True)
-    rest, held = hold_out(whole)
-    assert held.rows == whole.rows[3::4]
-    assert held.labels == whole.labels[3::4]
-    assert sorted(rest.rows + held.rows) == sorted(whole.rows)
-    assert len(rest.rows) == 14
-    assert not set(rest.rows) & set(held.rows)
-    assert rest.batch_size == held.batch_size == whole.batch_size
 
 
 def naive(model: Any, row: tuple[int, ...]) -> float:

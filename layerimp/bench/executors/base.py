@@ -24,6 +24,7 @@ class Assignment:
         measures: For evaluations, the measure of each cell.
         importance: For a planning, the scoring to plan from.
         shard: For scorings, the part of the text: its number, and the number of parts.
+        text_seeds: The seeds of all draws of calibration text of the grid.
         attempt: How often these cells have failed before; the shards of an earlier attempt are not mixed with others.
     """
 
@@ -33,6 +34,7 @@ class Assignment:
     measures: tuple[Measure, ...] = ()
     importance: Result | None = None
     shard: tuple[int, int] = (0, 1)
+    text_seeds: range = range(0)
     attempt: int = 0
 
 

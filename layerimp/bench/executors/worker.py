@@ -15,6 +15,7 @@ import torch
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.blocks.forward import run
 from layerimp.cache.unfinished import Unfinished
+from layerimp.calibration.splits import read_by
 from layerimp.calibration.validation import Checked
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import LayerimpError, ModelError, one_line
@@ -23,10 +24,11 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared_for
 from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.healing import check_text, configured, further_text
+from layerimp.pipeline.healing import check_text, configured
 from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.scores import rescoring, scorers_of
-from layerimp.pipeline.stages import Loaded, check_calibration, draw, load_model
+from layerimp.pipeline.stages import Loaded, load_model
+from layerimp.pipeline.texts import check_calibration, further_text, read_text, text_for_fidelity
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
 from layerimp.recipe import ComponentSpec
@@ -44,8 +46,9 @@ if TYPE_CHECKING:
     from layerimp.bench.executors.base import Assignment
     from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.further_text import FurtherText
-    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.calibration.sampling import CalibrationSet, Corpus
     from layerimp.evaluator import Evaluator
+    from layerimp.recipe import Recipe
     from layerimp.steps import Cuts
 
 TIMINGS, LONG = 3, 5.0
@@ -110,10 +113,22 @@ class Worker:
     def draw(self, assignment: Assignment) -> CalibrationSet:
         """Draw the calibration set of an assignment."""
         # The further text was checked when the grid began; loading its task for each draw would only cost time.
-        recipe = assignment.recipe.model_copy(update={"seed": assignment.cells[0].seed, "heal_text": None})
-        allowed = assignment.permissions
-        trained_on, loaded = check_calibration(recipe, allowed, SILENT), self._opened(assignment)
-        return draw(settled(recipe, loaded.model), loaded, trained_on, SILENT)
+        recipe, corpus = self._corpus(assignment)
+        return corpus.draw(recipe.calibration.samples, assignment.cells[0].seed)
+
+    def _corpus(self, assignment: Assignment) -> tuple[Recipe, Corpus]:
+        """Return the settled recipe of an assignment, and the documents of its calibration text."""
+        loaded, allowed = self._opened(assignment), assignment.permissions
+        recipe = settled(assignment.recipe, loaded.model)
+        # The further text was checked when the grid began; loading its task for each draw would only cost time.
+        trained_on = check_calibration(recipe.model_copy(update={"heal_text": None}), allowed, SILENT)
+        return recipe, read_text(recipe, loaded, trained_on, SILENT)
+
+    def _text_for_fidelity(self, assignment: Assignment) -> CalibrationSet:
+        """Draw the text that the fidelity of all models of the grid is measured on."""
+        recipe, corpus = self._corpus(assignment)
+        read = read_by(corpus, recipe.calibration.samples, assignment.text_seeds)
+        return text_for_fidelity(recipe, self._opened(assignment), corpus, read, assignment.permissions, SILENT)
 
     def _opened(self, assignment: Assignment) -> Loaded:
         """Load the model of an assignment, unless it is the last one that was used."""
@@ -173,8 +188,9 @@ class Worker:
         text = (drawn or self.draw(assignment)) if "healing" in first.content else None
         loaded, recipe, allowed = self._opened(assignment), assignment.recipe, assignment.permissions
         further = None
-        if text is not None:
-            further = further_text(settled(recipe, loaded.model), loaded, text, allowed, SILENT)
+        if text is not None and recipe.heal_text is not None:
+            taken = text.documents | self._text_for_fidelity(assignment).documents
+            further = further_text(settled(recipe, loaded.model), loaded, taken, allowed, SILENT)
         intact = loaded.stack.model
         for cell, wanted in zip(assignment.cells, assignment.measures, strict=True):
             try:

@@ -1,0 +1,156 @@
+"""Decides which text serves which purpose, so that no result is measured on what it was chosen or trained by.
+
+Calibration rows are drawn first (`Corpus.draw`), and no purpose changes them. The other purposes:
+
+- without tasks, `--keep` measures on every fourth of these rows; scorers and healers read the others (`hold_out`);
+- of the rows that healers read, two of eight are held out: to choose by, and to measure the result (`split`);
+- fidelity is measured on documents that no draw reads (`for_fidelity`), the same for all models of a run or a grid;
+- further text for healing leaves out all of these documents (`FurtherText`).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+
+from layerimp.calibration.sampling import CalibrationSet, Corpus, document_hash
+from layerimp.defaults import HEALING_ROWS
+from layerimp.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from layerimp.blocks.stack import Batch
+    from layerimp.evaluator import Document
+
+KEEPING_ONE_IN = 4
+"""One calibration row out of this many is held out to measure what is kept."""
+HEALING_ONE_IN = 8
+"""Out of this many rows, one is held out for choices, and one to measure the result on."""
+MOST = 64
+"""At most this many rows are held out for each purpose, since each value that is tried costs a run over them."""
+
+
+def hold_out(text: CalibrationSet) -> tuple[CalibrationSet, CalibrationSet]:
+    """Split off every fourth row of a text: return the text for scorers and healers, and the held-out rows."""
+    last = KEEPING_ONE_IN - 1
+    seen = [number for number in range(len(text.rows)) if number % KEEPING_ONE_IN != last]
+    held = [number for number in range(len(text.rows)) if number % KEEPING_ONE_IN == last]
+    rest, rows = (
+        replace(
+            text,
+            rows=tuple(text.rows[n] for n in part),
+            labels=tuple(text.labels[n] for n in part) if text.labels else (),
+        )
+        for part in (seen, held)
+    )
+    return rest, rows
+
+
+@dataclass(frozen=True)
+class HealingText:
+    """The text of a healing, in three parts that share no row.
+
+    Attributes:
+        healing: The text that the healer fits to.
+        choosing: The text on which the healer chooses between options.
+        measuring: The text on which the result is measured, and which is used for no choice.
+    """
+
+    healing: list[Batch]
+    choosing: list[Batch]
+    measuring: list[Batch]
+
+
+def rows_of(rows: int) -> tuple[int, int]:
+    """Return how many of so many rows `split` gives to healing, and how many to each of the two other parts."""
+    held_out = rows // _every(rows)
+    return rows - 2 * held_out, held_out
+
+
+def _every(rows: int) -> int:
+    """Out of how many rows one is held out for choices, and one to measure the result on."""
+    return min(max(HEALING_ONE_IN, math.ceil(rows / MOST)), rows)
+
+
+def split(batches: Iterable[Batch]) -> HealingText:
+    """Split a text into three parts: the last two of every eight rows are held out, or the last two of fewer rows.
+
+    From more than 512 rows, at most 64 are held out for each of the two parts, evenly spaced.
+
+    Raises:
+        CalibrationError: there are fewer than `HEALING_ROWS` rows.
+    """
+    text = list(batches)
+    rows = sum(len(batch["input_ids"]) for batch in text)
+    if rows < HEALING_ROWS:
+        raise CalibrationError(
+            f"healing needs at least {HEALING_ROWS} rows of text, one to choose by and one to measure on, and got "
+            f"{rows}"
+        )
+    every = _every(rows)
+    divided = HealingText([], [], [])
+    start = 0
+    for batch in text:
+        place = torch.arange(start, start + len(batch["input_ids"])) % every
+        start += len(place)
+        parts = ((divided.healing, place < every - 2), (divided.choosing, place == every - 2))
+        for part, chosen in (*parts, (divided.measuring, place == every - 1)):
+            if chosen.any():
+                part.append({name: value[chosen.to(value.device)] for name, value in batch.items()})
+    return divided
+
+
+def read_by(corpus: Corpus, samples: int, seeds: Iterable[int]) -> frozenset[str]:
+    """Return the hashes of all documents that the draws with these seeds read.
+
+    Raises:
+        CalibrationError: there are too few documents.
+    """
+    return frozenset[str]().union(*(corpus.draw(samples, seed).documents for seed in seeds))
+
+
+def for_fidelity(
+    corpus: Corpus,
+    rows: int,
+    *,
+    without: Collection[str] = (),
+    only: Collection[str] | None = None,
+    half: bool = False,
+) -> CalibrationSet:
+    """Draw the rows that fidelity is measured on.
+
+    The order of the documents follows from their content. So runs with different seeds measure mostly the same text.
+
+    Args:
+        corpus: The documents. They may come from another source than the calibration text.
+        rows: The number of rows.
+        without: The hashes of the documents that scorers and healers read.
+        only: The hashes of the documents to choose from, such as those of an earlier run; None for all.
+        half: Whether to take no more than half of the documents that are left, so that healing finds further text.
+
+    Returns:
+        The rows; fewer than asked for, or none, if there is too little text.
+
+    Raises:
+        CalibrationError: a document is empty.
+    """
+    seen = set(without)
+
+    def unread() -> Iterator[Document]:
+        for document in sorted(corpus.documents, key=lambda document: (_order(document[0]), document[0])):
+            name = document_hash(document[0])
+            if name not in seen and (only is None or name in only):
+                seen.add(name)
+                yield document
+
+    left = len(corpus.documents) - len(without)
+    return corpus.rows(islice(unread(), -(-left // 2) if half else None), rows)
+
+
+def _order(text: str) -> int:
+    return zlib.crc32(text.encode())
