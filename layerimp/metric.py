@@ -11,6 +11,24 @@ from functools import cached_property
 from typing import NamedTuple
 
 
+def clustered_stderr(totals: Sequence[float], units: Sequence[float]) -> float | None:
+    """Return the standard error of sum `totals` / sum `units` over independent clusters (Cochran 1977, 6.3).
+
+    Args:
+        totals: The sum over each cluster, such as a document [cluster].
+        units: What each sum is divided by, such as its number of tokens [cluster].
+
+    Returns:
+        The error; None for a single cluster, and if a total is infinite.
+    """
+    count = len(totals)
+    if count < 2 or not all(map(math.isfinite, totals)):
+        return None
+    mean = sum(totals) / sum(units)
+    left = (total - mean * own for total, own in zip(totals, units, strict=True))
+    return math.sqrt(count / (count - 1) * sum(each**2 for each in left)) / sum(units)
+
+
 @dataclass(frozen=True)
 class Likelihood:
     """The log-likelihood of a task's documents, which a perplexity expresses in some unit.
@@ -38,15 +56,8 @@ class Likelihood:
 
     @property
     def stderr(self) -> float | None:
-        """The standard error of the loss over the documents, weighted by their units (Cochran 1977, 6.3).
-
-        None for a single document, and if a log-likelihood is infinite.
-        """
-        count = len(self.totals)
-        if count < 2 or not all(map(math.isfinite, self.totals)):
-            return None
-        left = (total + self.loss * units for total, units in zip(self.totals, self.units, strict=True))
-        return math.sqrt(count / (count - 1) * sum(each**2 for each in left)) / sum(self.units)
+        """The standard error of the loss over the documents, weighted by their units; see `clustered_stderr`."""
+        return clustered_stderr(self.totals, self.units)
 
     def metric(self, loss: float) -> float:
         """Return the value of the metric at a loss in nats per unit."""

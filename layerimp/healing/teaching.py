@@ -12,6 +12,7 @@ from torch.nn import functional
 from layerimp.blocks.forward import hidden_states, run
 from layerimp.blocks.head import Head
 from layerimp.blocks.modes import in_eval_mode
+from layerimp.fidelity.divergence import CHUNK_LOGITS
 from layerimp.stats import working_dtype
 from layerimp.steps import kept_halves
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch
     from layerimp.healer import Case
 
-CHUNK_LOGITS = 1 << 24
-"""The number of logits of each model that exist at once: 64 MiB in float32."""
 DRAWS = 8
 """The number of tokens drawn from each prediction to estimate the metric of a head."""
 

@@ -1,0 +1,265 @@
+"""The divergence of a model's predictions from the intact model's, and how often both have the same top choice.
+
+The logits of both models exist for a few tokens at a time. What is kept of the intact model is the input of its head,
+so that it runs once, whatever the number of models that are compared with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from layerimp.blocks.forward import run
+from layerimp.blocks.head import Head
+from layerimp.blocks.modes import in_eval_mode
+from layerimp.errors import NonFiniteError, PredictionError
+from layerimp.metric import clustered_stderr
+from layerimp.stats import chunks, working_dtype
+
+if TYPE_CHECKING:
+    from layerimp.blocks.head import Targets
+    from layerimp.blocks.stack import Batch, BlockStack
+
+CHUNK_LOGITS = 1 << 24
+"""The number of logits of each model that exist at once: 64 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two models' predictions of the same tokens or labels.
+
+    Attributes:
+        divergences: The Kullback-Leibler divergence from the intact model's prediction, in nats [prediction], float64.
+        intact: The intact model's most probable class [prediction]; of several, the one with the lowest number.
+        own: The other model's [prediction].
+    """
+
+    divergences: Tensor
+    intact: Tensor
+    own: Tensor
+
+
+def compared(intact: Tensor, logits: Tensor, classes: int | None = None) -> Compared:
+    """Compare two predictions by their logits.
+
+    The divergence is sum p (log p - log q) for the intact model's probabilities p. The logits are used in float32 or
+    wider; sums are in float64. Equal logits have a divergence of exactly 0, and rounding makes none negative.
+
+    Args:
+        intact: The intact model's logits [prediction, class].
+        logits: The other model's logits [prediction, class]; the number of classes may differ.
+        classes: How many classes count, from the first on; by default as many as both have. A model's vocabulary may
+            be padded beyond its tokenizer's.
+
+    Raises:
+        NonFiniteError: a divergence is a NaN or an infinity, since a logit is.
+    """
+    count = min(intact.shape[-1], logits.shape[-1], *(() if classes is None else (classes,)))
+    parts = []
+    for expected, own in zip(chunks(intact), logits.split([len(rows) for rows in chunks(intact)]), strict=True):
+        parts.append(_compared(expected[:, :count], own[:, :count].to(expected.device)))
+    if not parts:
+        none = torch.zeros(0, dtype=torch.long, device=intact.device)
+        return Compared(none.double(), none, none)
+    joined = Compared(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    if not joined.divergences.isfinite().all():
+        raise NonFiniteError("the divergence is a NaN or an infinity")
+    return joined
+
+
+def _compared(intact: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the divergences and both top classes [prediction] of a few rows [prediction, class]."""
+    dtype = torch.promote_types(working_dtype(intact.dtype), working_dtype(logits.dtype))
+    (expected, top), (own, own_top) = (_below_top(scores.to(dtype)) for scores in (intact, logits))
+    difference = expected - own
+    weights = expected.exp_()
+    total, own_total = (weight.sum(dim=-1, dtype=torch.float64) for weight in (weights, own.exp_()))
+    mean = difference.mul_(weights).sum(dim=-1, dtype=torch.float64) / total
+    if not mean.isfinite().all():  # an impossible class does not count, although its logit is infinite: 0 log 0 = 0
+        mean = difference.masked_fill_(weights == 0, 0.0).sum(dim=-1, dtype=torch.float64) / total
+    # log p - log q of a class is the difference of the logits minus that of the normalisers, the same for all classes.
+    return (mean - (total.log() - own_total.log())).clamp_(min=0.0), top, own_top
+
+
+def _below_top(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores [row, class] minus the highest of their row, and the class of that."""
+    top = scores.argmax(dim=-1)
+    return scores - scores.gather(-1, top[:, None]), top
+
+
+@dataclass
+class Divergence:
+    """Divergences and agreement over a text, as sums per row and the values of all predictions. It can be merged.
+
+    Attributes:
+        totals: The sum of the divergences in each row that predicts something, in nats [row].
+        counts: The number of predictions in each of these rows [row].
+        agreed: How many of them have the same top choice as the intact model's [row].
+        intact_hits: How many of the intact model's top choices are the target [row].
+        hits: How many of the model's top choices are the target [row].
+        values: The divergences of all predictions in float32, in parts [prediction].
+    """
+
+    totals: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    agreed: list[int] = field(default_factory=list)
+    intact_hits: list[int] = field(default_factory=list)
+    hits: list[int] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def add(self, predictions: Compared, targets: Targets) -> None:
+        """Take in the predictions of a batch: one for each target, row by row."""
+        counts = targets.mask.sum(dim=1).cpu()
+        rows = torch.arange(len(counts)).repeat_interleave(counts)
+        ids = targets.ids[targets.mask].cpu()
+        divergences, intact, own = (
+            each.cpu() for each in (predictions.divergences, predictions.intact, predictions.own)
+        )
+
+        def by_row(values: Tensor) -> list[float]:
+            sums = torch.zeros(len(counts), dtype=torch.float64).index_add(0, rows, values.double())
+            return [float(each) for each in sums[counts > 0]]
+
+        self.totals += by_row(divergences)
+        self.counts += counts[counts > 0].tolist()
+        for sums, same in ((self.agreed, intact == own), (self.intact_hits, intact == ids), (self.hits, own == ids)):
+            sums += map(int, by_row(same))
+        self.values.append(divergences.float())
+
+    def merge(self, other: Self) -> None:
+        """Absorb the rows of another part of the text."""
+        for own, others in zip(vars(self).values(), vars(other).values(), strict=True):
+            own += others
+
+    @property
+    def count(self) -> int:
+        """The number of predictions."""
+        return sum(self.counts)
+
+    @property
+    def mean(self) -> float:
+        """The mean divergence per prediction, in nats."""
+        return math.fsum(self.totals) / self.count
+
+    @property
+    def stderr(self) -> float | None:
+        """The standard error of the mean, clustered by row; None for a single row."""
+        return clustered_stderr(self.totals, self.counts)
+
+    @property
+    def agreement(self) -> float:
+        """The share of predictions with the same top choice."""
+        return sum(self.agreed) / self.count
+
+    def quantiles(self, *shares: float) -> list[float]:
+        """Return quantiles of the divergence over all predictions, in nats, interpolated linearly."""
+        return [float(each) for each in np.quantile(torch.cat(self.values).double().numpy(), shares)]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of the intact model's predictions for a batch: the logits, or the inputs of the head."""
+
+    targets: Targets
+    values: Tensor
+
+
+class Intact:
+    """The intact model's predictions on a text, with which any number of models can be compared.
+
+    The model runs once over the text. Of a language model the inputs of the head are kept where a token is predicted
+    [prediction, hidden], of a classifier the logits. The head is called again for every comparison.
+
+    Args:
+        stack: The blocks of the intact model, which must be intact at this moment; its head must not change later.
+        batches: The text; each batch is padded on the right, and on the model's device.
+        classes: How many tokens of the vocabulary count; see `compared`.
+        masks: For each batch where something is to be predicted [batch, position], if not at every position that has
+            a target; see `Targets.mask`.
+
+    Attributes:
+        kind: What the model predicts: the next token, or a label.
+
+    Raises:
+        PredictionError: the model predicts neither next tokens nor labels.
+        NonFiniteError: a prediction is a NaN or an infinity.
+    """
+
+    def __init__(
+        self,
+        stack: BlockStack,
+        batches: Iterable[Batch],
+        *,
+        classes: int | None = None,
+        masks: Iterable[Tensor] | None = None,
+    ) -> None:
+        self._head, self._classes = Head(stack), classes
+        self._form: Any = ModelOutput
+        self.kind = self._head.kind
+        self._batches: list[_Kept] = []
+        with torch.no_grad(), in_eval_mode(stack.model):
+            for batch, mask in zip(batches, repeat(None) if masks is None else masks, strict=masks is not None):
+                output = run(self._head.backbone, batch)
+                targets = self._head.targets(batch, output)
+                if mask is not None:
+                    targets = replace(targets, mask=targets.mask & mask.to(targets.mask.device))
+                if self.kind == "label":
+                    values = self._head.label_logits(output, batch)
+                else:
+                    hidden = output[self._head.field]
+                    values = hidden[targets.mask.to(hidden.device)]
+                if not values.isfinite().all():
+                    raise NonFiniteError("what the intact model predicts is a NaN or an infinity")
+                self._batches.append(_Kept(targets, values))
+                self._form = type(output)
+
+    def __len__(self) -> int:
+        """The number of predictions."""
+        return sum(int(kept.targets.mask.sum()) for kept in self._batches)
+
+    def divergence(self, stack: BlockStack) -> Divergence:
+        """Compare a model with the intact one.
+
+        Args:
+            stack: The blocks of the model. It may lie on other devices than the intact one.
+
+        Raises:
+            PredictionError: the models predict different things.
+            NonFiniteError: a divergence is a NaN or an infinity.
+        """
+        head, divergence = Head(stack), Divergence()
+        if head.kind != self.kind:
+            raise PredictionError(f"one model predicts the {self.kind}, the other the {head.kind}")
+        with torch.no_grad(), in_eval_mode(stack.model):
+            for kept in self._batches:
+                batch = {name: value.to(stack.device) for name, value in kept.targets.batch.items()}
+                for predictions, targets in self._compared(kept, head, batch):
+                    divergence.add(predictions, targets)
+        return divergence
+
+    def _compared(self, kept: _Kept, head: Head, batch: Batch) -> Iterator[tuple[Compared, Targets]]:
+        """Yield the comparison of a batch."""
+        output = run(head.backbone, batch)
+        if self.kind == "label":
+            yield compared(kept.values, head.label_logits(output, batch)), kept.targets
+            return
+        hidden: Tensor = output[head.field]
+        rows, own = kept.values, hidden[kept.targets.mask.to(hidden.device)]
+        if not len(rows):
+            return
+        size = max(1, CHUNK_LOGITS // max(self._head.num_classes, head.num_classes))
+        parts = []
+        for expected, mine in zip(rows.split(size), own.split(size), strict=True):
+            given = self._form(**{self._head.field: expected[None]})
+            logits = self._head.token_logits(given, expected)
+            parts.append(compared(logits, head.token_logits(output, mine), self._classes))
+            del logits
+        yield Compared(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0]))), kept.targets

@@ -1,0 +1,202 @@
+"""Greedy continuations of the same prompts by two models: how long they are equal, and whether they are text at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from layerimp.blocks.modes import in_eval_mode, quiet
+from layerimp.errors import LayerimpError, ModelError, one_line
+from layerimp.fidelity.copying import own_tokens
+from layerimp.fidelity.record import Generation, Sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp.blocks.stack import Batch, BlockStack
+
+PROMPTS, CHAT_PROMPTS = 24, 8
+"""How many prompts there are, and how many of them are in the chat template if the tokenizer has one."""
+PROMPT_TOKENS, NEW_TOKENS = 32, 64
+CHOICE = 4
+"""So many times as many messages as needed are looked at."""
+LOOP_TOKENS, LOOP_PERIOD = 32, 16
+"""A continuation loops if its last tokens repeat with at most this period."""
+
+Continuation = tuple[int, ...]
+"""The token ids of a continuation, without the token that ends it."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The beginning of a text.
+
+    Attributes:
+        ids: The token ids that the model gets.
+        text: The text, without special tokens.
+        chat: Whether the text is a message in the tokenizer's chat template.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    chat: bool = False
+
+
+def prompts(batches: Iterable[Batch], tokenizer: PreTrainedTokenizerBase, count: int = PROMPTS) -> list[Prompt]:
+    """Cut prompts from text: from every row once before any row gives another one.
+
+    The last `CHAT_PROMPTS` of `PROMPTS`, and of another number the same share, are in the tokenizer's chat template if
+    it has one; messages that give prompts of the same length are preferred. There are fewer prompts if the text is too
+    short.
+
+    Args:
+        batches: Batches of text.
+        tokenizer: The tokenizer of the text.
+        count: The number of prompts.
+    """
+    rows = [
+        own_tokens(ids[mask], tokenizer.all_special_ids)
+        for batch in batches
+        for ids, mask in zip(batch["input_ids"].cpu(), batch["attention_mask"].bool().cpu(), strict=True)
+    ]
+    pieces: list[Prompt] = []
+    for place in range(max((len(own) // PROMPT_TOKENS for _, own in rows), default=0)):
+        part = slice(place * PROMPT_TOKENS, (place + 1) * PROMPT_TOKENS)
+        for start, own in rows:
+            if len(own) >= part.stop:
+                ids = own[part].tolist()
+                pieces.append(Prompt((*start.tolist(), *ids), str(tokenizer.decode(ids))))
+    chats = min(count, len(pieces)) * CHAT_PROMPTS // PROMPTS if tokenizer.chat_template else 0
+    plain = pieces[: min(count, len(pieces)) - chats]
+    return plain + _messages(pieces[len(plain) :], tokenizer, chats)
+
+
+def _messages(pieces: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, count: int) -> list[Prompt]:
+    """Make prompts for a chat model of the first of these pieces, preferably of one length: they run together."""
+    asked = [_message(piece.text, tokenizer) for piece in pieces[: CHOICE * count]]
+    lengths = Counter(len(prompt.ids) for prompt in asked)
+    return sorted(asked, key=lambda prompt: lengths[len(prompt.ids)] < max(lengths.values()))[:count]
+
+
+def _message(text: str, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    """Make a prompt of a message to a chat model."""
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+    )
+    return Prompt(tuple(tokenizer(asked, add_special_tokens=False)["input_ids"]), text, chat=True)
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of the tokens that end a text of a model."""
+    ids: list[Any] = [tokenizer.eos_token_id]
+    for config in (model.generation_config, model.config.get_text_config()):
+        own = getattr(config, "eos_token_id", None)
+        ids += own if isinstance(own, list) else [own]
+    return frozenset(number for number in ids if isinstance(number, int))
+
+
+def continuations(
+    stack: BlockStack, asked: Sequence[Prompt], ends: Collection[int], new_tokens: int = NEW_TOKENS
+) -> list[Continuation]:
+    """Continue prompts greedily: the most probable token each time, without penalties.
+
+    Prompts of the same length run together, without padding, which some architectures do not read correctly.
+
+    Args:
+        stack: The blocks of the model.
+        asked: The prompts.
+        ends: The ids of the tokens that end a continuation.
+        new_tokens: The most tokens of a continuation.
+
+    Returns:
+        The continuations, in the order of the prompts.
+
+    Raises:
+        ModelError: the model cannot generate.
+    """
+    if not stack.model.can_generate():
+        raise ModelError(f"{type(stack.model).__name__} does not generate text")
+    written: dict[int, Continuation] = {}
+    with torch.no_grad(), in_eval_mode(stack.model), quiet(), _greedily(stack.model, ends, new_tokens):
+        for length in sorted({len(prompt.ids) for prompt in asked}):
+            chosen = [number for number, prompt in enumerate(asked) if len(prompt.ids) == length]
+            ids = torch.tensor([asked[number].ids for number in chosen], device=stack.device)
+            new = _generated(stack.model, ids)[:, length:].tolist()
+            written |= zip(chosen, (_until_end(row, ends) for row in new), strict=True)
+    return [written[number] for number in range(len(asked))]
+
+
+def _until_end(tokens: Sequence[int], ends: Collection[int]) -> Continuation:
+    """Return the tokens before the first one that ends a text."""
+    return tuple(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
+
+
+def _generated(model: Any, ids: Tensor) -> Tensor:
+    """Return the rows [row, token] with what the model generates after them."""
+    try:
+        generated: Tensor = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except (LayerimpError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"{type(model).__name__} cannot generate text: {one_line(error)}") from error
+    return generated
+
+
+@contextmanager
+def _greedily(model: PreTrainedModel, ends: Collection[int], new_tokens: int) -> Iterator[None]:
+    """A context in which a model generates greedily, whatever its own settings of generation are."""
+    own = model.generation_config
+    padding = min(ends, default=0)
+    model.generation_config = GenerationConfig(
+        do_sample=False, max_new_tokens=new_tokens, eos_token_id=sorted(ends) or None, pad_token_id=padding
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def same_tokens(intact: Continuation, own: Continuation, new_tokens: int = NEW_TOKENS) -> int:
+    """Return the number of tokens until two continuations differ; `new_tokens` if they do not."""
+    if intact == own:
+        return new_tokens
+    differ = (place for place, pair in enumerate(zip(intact, own, strict=False)) if pair[0] != pair[1])
+    return next(differ, min(len(intact), len(own)))
+
+
+def loops(continuation: Continuation) -> bool:
+    """Whether the last 32 tokens of a continuation repeat with a period of at most 16."""
+    last = continuation[-LOOP_TOKENS:]
+    if len(last) < LOOP_TOKENS:
+        return False
+    return any(last[period:] == last[:-period] for period in range(1, LOOP_PERIOD + 1))
+
+
+def generation(
+    asked: Sequence[Prompt],
+    intact: Sequence[Continuation],
+    own: Sequence[Continuation],
+    tokenizer: PreTrainedTokenizerBase,
+    new_tokens: int = NEW_TOKENS,
+) -> Generation:
+    """Compare the continuations of two models, prompt by prompt."""
+    texts = [[str(tokenizer.decode(list(each), skip_special_tokens=True)) for each in model] for model in (intact, own)]
+    empty = [sum(not text.strip() for text in model) / len(asked) for model in texts]
+    looping = [sum(map(loops, model)) / len(asked) for model in (intact, own)]
+    equal = [same_tokens(*pair, new_tokens) for pair in zip(intact, own, strict=True)]
+    shown = dict.fromkeys([0, next((n for n, prompt in enumerate(asked) if prompt.chat), min(1, len(asked) - 1))])
+    return Generation(
+        same_tokens=sum(equal) / len(equal),
+        empty=empty[1],
+        loops=looping[1],
+        intact_empty=empty[0],
+        intact_loops=looping[0],
+        samples=[Sample(prompt=asked[n].text, chat=asked[n].chat, intact=texts[0][n], text=texts[1][n]) for n in shown],
+    )

@@ -1,0 +1,103 @@
+"""How far a model is from the intact one, as numbers and texts that stand in a document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from layerimp.component import Plain
+
+if TYPE_CHECKING:
+    from layerimp.fidelity.divergence import Divergence
+
+COLLAPSE = 0.25
+"""So much greater a share of continuations that are empty or loop is a collapse."""
+
+
+class Spread(Plain):
+    """The divergence over all predictions."""
+
+    mean: float = Field(description="The mean per prediction, in nats.")
+    stderr: float | None = Field(description="Its standard error, clustered by row; null for a single row.")
+    median: float = Field(description="The median over the predictions, in nats.")
+    p90: float = Field(description="The 90th percentile.")
+    p99: float = Field(description="The 99th percentile.")
+    max: float = Field(description="The largest value.")
+
+    @classmethod
+    def of(cls, divergence: Divergence) -> Spread:
+        """Summarise divergences."""
+        median, p90, p99, most = divergence.quantiles(0.5, 0.9, 0.99, 1.0)
+        return cls(mean=divergence.mean, stderr=divergence.stderr, median=median, p90=p90, p99=p99, max=most)
+
+
+class Copying(Plain):
+    """The predictions in the second half of rows that hold the same tokens twice."""
+
+    accuracy: float = Field(description="The share of the tokens that the model predicts right.")
+    intact: float = Field(description="The share that the intact model predicts right.")
+    divergence: float = Field(description="The mean divergence there, in nats.")
+    agreement: float = Field(description="The share of these predictions with the same top token.")
+
+    @classmethod
+    def of(cls, divergence: Divergence) -> Copying:
+        """Summarise the divergences of these predictions."""
+        return cls(
+            accuracy=sum(divergence.hits) / divergence.count,
+            intact=sum(divergence.intact_hits) / divergence.count,
+            divergence=divergence.mean,
+            agreement=divergence.agreement,
+        )
+
+
+class Sample(Plain):
+    """One prompt, and how both models continue it."""
+
+    prompt: str = Field(description="The prompt, or the message if the model is asked in its chat template.")
+    chat: bool = Field(description="Whether the prompt is a message in the chat template.")
+    intact: str = Field(description="The intact model's continuation.")
+    text: str = Field(description="The model's continuation.")
+
+
+class Generation(Plain):
+    """Greedy continuations of the same prompts by both models."""
+
+    same_tokens: float = Field(description="The mean number of tokens until the continuations first differ.")
+    empty: float = Field(description="The share of continuations without text.")
+    loops: float = Field(description="The share of continuations that end in a loop.")
+    intact_empty: float = Field(description="The intact model's share of continuations without text.")
+    intact_loops: float = Field(description="The intact model's share of continuations that end in a loop.")
+    samples: list[Sample] = Field(description="A few of the continuations.")
+
+    @property
+    def collapse(self) -> str | None:
+        """What is wrong with the continuations, in words; None if they are not much worse than the intact model's."""
+        if self.empty + self.loops - self.intact_empty - self.intact_loops < COLLAPSE:
+            return None
+        parts = [
+            f"{share:.0%} {what} ({intact:.0%} of the intact model's)"
+            for share, intact, what in (
+                (self.empty, self.intact_empty, "are empty"),
+                (self.loops, self.intact_loops, "end in a loop"),
+            )
+            if share > intact
+        ]
+        return f"of the texts it generates, {' and '.join(parts)}"
+
+
+class Fidelity(Plain):
+    """How far a model is from the intact one. What was not measured is null."""
+
+    predictions: int | None = Field(None, description="The number of predictions of the divergence.")
+    divergence: Spread | None = Field(
+        None, description="The Kullback-Leibler divergence from the intact model's predictions, in nats."
+    )
+    agreement: float | None = Field(
+        None, description="The share of predictions with the same top token, or of rows with the same label."
+    )
+    copying: Copying | None = Field(None, description="How well text is copied.")
+    generation: Generation | None = Field(None, description="The text that is generated.")
+    missing: dict[str, str] = Field(
+        default_factory=dict, description="Why `copying` or `generation` was not measured, by name."
+    )
