@@ -123,13 +123,14 @@ class Evaluator(Component):
     value.
 
     Attributes:
-        kind: `quality` for what a model can do, so that a retained share can be computed; `cost` for time and space.
+        kind: `quality` for what a model can do, so that a retained share can be computed; `cost` for time and space;
+            `fidelity` for how far a model is from the intact one, which is the kind of a `Comparer`.
         needs_weights: Whether the values of the weights are needed. An evaluator for which this is false also measures
             models that are offloaded; it then gets a model whose parameters are on the meta device.
         progress: Where to report progress; set before the evaluator runs.
     """
 
-    kind: ClassVar[Literal["quality", "cost"]] = "quality"
+    kind: ClassVar[Literal["quality", "cost", "fidelity"]] = "quality"
     needs_weights: ClassVar[bool] = True
 
     def __init__(self, config: Any = None) -> None:

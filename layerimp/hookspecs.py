@@ -64,7 +64,7 @@ def layerimp_healers() -> list[type[Healer]]:
 
 @hookspec
 def layerimp_evaluators() -> list[type[Evaluator]]:
-    """Return the evaluators of this plugin: ways to measure a model before and after pruning.
+    """Return the evaluators of this plugin: ways to measure a model before and after pruning, and comparers.
 
     Returns:
         The evaluator classes.

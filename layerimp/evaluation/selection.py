@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layerimp.defaults import HARNESS
+from layerimp.comparer import Comparer
+from layerimp.defaults import EVALUATORS, HARNESS
 from layerimp.errors import ModelError, OptionError, PluginError, TaskError
 from layerimp.evaluator import Evaluator
 from layerimp.recipe import PERMISSIONS, ComponentSpec, Permissions, Recipe
@@ -12,7 +13,7 @@ from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from transformers import PreTrainedModel
 
@@ -32,14 +33,40 @@ def compares(recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> bool:
     return recipe.keep is not None or any(evaluator.kind == "quality" for evaluator in evaluators.values())
 
 
+def is_requested(recipe: Recipe, label: str) -> bool:
+    """Whether a recipe names an evaluator or gives it an option, rather than having it by default."""
+    return bool(recipe.evaluators[label].options) or recipe.evaluators.keys() != set(EVALUATORS)
+
+
+def without_comparers(recipe: Recipe, evaluators: Mapping[str, Evaluator], why: str) -> dict[str, Evaluator]:
+    """Leave out evaluators that compare models with the intact one.
+
+    Args:
+        recipe: The recipe that the evaluators are from.
+        evaluators: The evaluators, by label.
+        why: Why no model can be compared.
+
+    Raises:
+        OptionError: the recipe requests one of them.
+    """
+    for label, evaluator in evaluators.items():
+        if isinstance(evaluator, Comparer) and is_requested(recipe, label):
+            raise OptionError(f"the evaluator {label} compares models with the intact one: {why}")
+    return {label: evaluator for label, evaluator in evaluators.items() if not isinstance(evaluator, Comparer)}
+
+
 def prepared(recipe: Recipe, permissions: Permissions, progress: Progress) -> dict[str, Evaluator]:
     """Make and prepare a recipe's evaluators, by label. An evaluator of tasks is left out if the recipe names no tasks.
 
     Raises:
-        InputError: an option or a task is wrong.
+        InputError: an option or a task is wrong, or there are two comparers.
     """
     wanted = {label: spec for label, spec in recipe.evaluators.items() if recipe.tasks or not reads_tasks(spec)}
-    return {label: _create(spec, recipe, permissions, progress) for label, spec in wanted.items()}
+    evaluators = {label: _create(spec, recipe, permissions, progress) for label, spec in wanted.items()}
+    comparers = [label for label, evaluator in evaluators.items() if isinstance(evaluator, Comparer)]
+    if len(comparers) > 1:
+        raise OptionError(f"the evaluators {' and '.join(comparers)} both compare with the intact model; name one")
+    return evaluators
 
 
 def prepared_for(label: str, task: str, recipe: Recipe, permissions: Permissions, progress: Progress) -> Evaluator:
@@ -82,7 +109,12 @@ def _create(
 
 
 def fitting(
-    evaluators: Mapping[str, Evaluator], model: PreTrainedModel, progress: Progress, *, lenient: bool
+    evaluators: Mapping[str, Evaluator],
+    model: PreTrainedModel,
+    progress: Progress,
+    *,
+    lenient: bool,
+    optional: Collection[str] = (),
 ) -> tuple[dict[str, Evaluator], dict[str, str]]:
     """Choose the evaluators that can measure a model.
 
@@ -91,6 +123,7 @@ def fitting(
         model: The model.
         progress: Where to report what is left out.
         lenient: Whether to leave out tasks that do not fit the model, because they are only defaults.
+        optional: The labels of evaluators that are left out if they do not fit the model.
 
     Returns:
         The evaluators that fit, and for each that failed and was left out, the reason; both by label.
@@ -107,6 +140,9 @@ def fitting(
             with attributing("evaluator", label, type(evaluator)):
                 evaluator.check(model)
         except (ModelError, TaskError) as error:
+            if label in optional:
+                progress.note(f"{label} is left out: {error}")
+                continue
             if not lenient or "tasks" not in evaluator.Config.model_fields:
                 raise
             progress.note(f"no tasks: {error}")

@@ -180,7 +180,7 @@ class Intact:
 
     Args:
         stack: The blocks of the intact model, which must be intact at this moment; its head must not change later.
-        batches: The text; each batch is padded on the right, and on the model's device.
+        batches: The text; each batch is padded on the right.
         classes: How many tokens of the vocabulary count; see `compared`.
         masks: For each batch where something is to be predicted [batch, position], if not at every position that has
             a target; see `Targets.mask`.
@@ -207,6 +207,7 @@ class Intact:
         self._batches: list[_Kept] = []
         with torch.no_grad(), in_eval_mode(stack.model):
             for batch, mask in zip(batches, repeat(None) if masks is None else masks, strict=masks is not None):
+                batch = _on(stack, batch)
                 output = run(self._head.backbone, batch)
                 targets = self._head.targets(batch, output)
                 if mask is not None:
@@ -240,8 +241,7 @@ class Intact:
             raise PredictionError(f"one model predicts the {self.kind}, the other the {head.kind}")
         with torch.no_grad(), in_eval_mode(stack.model):
             for kept in self._batches:
-                batch = {name: value.to(stack.device) for name, value in kept.targets.batch.items()}
-                for predictions, targets in self._compared(kept, head, batch):
+                for predictions, targets in self._compared(kept, head, _on(stack, kept.targets.batch)):
                     divergence.add(predictions, targets)
         return divergence
 
@@ -263,3 +263,8 @@ class Intact:
             parts.append(compared(logits, head.token_logits(output, mine), self._classes))
             del logits
         yield Compared(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0]))), kept.targets
+
+
+def _on(stack: BlockStack, batch: Batch) -> Batch:
+    """Return a batch on the device of a model's token ids."""
+    return {name: value.to(stack.device) for name, value in batch.items()}

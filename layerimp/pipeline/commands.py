@@ -14,7 +14,7 @@ from layerimp.pipeline.file_pruning import prune_files
 from layerimp.pipeline.keeping import prune_to_quality
 from layerimp.pipeline.output import output_directory
 from layerimp.pipeline.prepare import prepare
-from layerimp.pipeline.pruning import measure_costs, prune_by_amount
+from layerimp.pipeline.pruning import measure_costs, measure_fidelity, prune_by_amount
 from layerimp.pipeline.removals import Choice, choose, prepare_removals
 from layerimp.pipeline.reporting import report_of
 from layerimp.pipeline.resolve import model_anywhere
@@ -44,6 +44,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     with Unfinished() as unfinished, output_directory(prepared.recipe) as stage:
         started = Run.of(prepared, stage, unfinished)
         results = _pruned(started)
+        results = replace(results, fidelity=measure_fidelity(started, results.models))
         results = replace(results, footprint=measure_costs(started, results.models))
         report = report_of(started, results)
         written = report.write(stage) if stage else None

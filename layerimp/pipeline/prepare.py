@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from layerimp.comparer import Comparer
 from layerimp.errors import OptionError
-from layerimp.evaluation.selection import compares
+from layerimp.evaluation.comparing import comparer_of
+from layerimp.evaluation.selection import compares, is_requested, without_comparers
 from layerimp.evaluation.selection import prepared as prepare_evaluators
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.healing import healers_of
@@ -100,8 +102,14 @@ def prepare(
     check_output(recipe)
     trained_on = check_calibration(recipe, permissions, progress) if "calibration" in reads else None
     evaluators = prepare_evaluators(recipe, permissions, progress) if "tasks" in reads else {}
+    if command == "evaluate":
+        evaluators = without_comparers(recipe, evaluators, "layerimp evaluate measures one model")
     if command == "run" and compares(recipe, evaluators):
         selection.add_baselines(recipe)
+    offloaded = _offloaded(command, recipe, evaluators, progress)
+    if offloaded and (comparing := comparer_of(evaluators)):
+        evaluators = without_comparers(recipe, evaluators, "needs whole models in memory")
+        progress.note(f"{comparing[0]} is left out: the model is read block by block")
     return Prepared(
         command=command,
         recipe=recipe,
@@ -114,7 +122,7 @@ def prepare(
         lenient=asked.tasks is None,
         healers=healers if command == "run" else {},
         trained_on=trained_on,
-        offloaded=_offloaded(command, recipe, evaluators, progress),
+        offloaded=offloaded,
     )
 
 
@@ -132,7 +140,12 @@ def _reads(command: Command, recipe: Recipe, plans: Mapping[str, PrunePlan] | No
 
 
 def _offloaded(command: Command, recipe: Recipe, evaluators: Mapping[str, Evaluator], progress: Progress) -> bool:
-    """Whether the blocks of the model stay in their files."""
+    """Whether the blocks of the model stay in their files. An evaluator that compares by default prevents nothing."""
     if command == "run":
-        return is_run_offloaded(recipe, evaluators, progress)
+        needed = {
+            label: evaluator
+            for label, evaluator in evaluators.items()
+            if not isinstance(evaluator, Comparer) or is_requested(recipe, label)
+        }
+        return is_run_offloaded(recipe, needed, progress)
     return command != "evaluate" and is_offloaded(recipe, progress)

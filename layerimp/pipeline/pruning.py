@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import ModelError, NonFiniteError, PluginError
+from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.pipeline.healing import healing_of
 from layerimp.pipeline.removals import choose, prepare_removals
 from layerimp.pipeline.run import PrunedModel, Results
 from layerimp.steps import Sublayer
 
 if TYPE_CHECKING:
+    from layerimp.fidelity.record import Fidelity
     from layerimp.metric import Metric
     from layerimp.pipeline.run import Run
 
@@ -49,6 +51,20 @@ def measure_costs(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, list
     """Measure the costs of all models one right after the other, so that the machine's load is about the same."""
     intact = run.evaluation.of(run.evaluators, "cost")
     return {ORIGINAL: intact} | {label: measured(run, label, model, "cost") for label, model in models.items()}
+
+
+def measure_fidelity(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, Fidelity]:
+    """Measure how far pruned models are from the intact one, by label; equal models are measured once."""
+    if (comparer := comparer_of(run.evaluators)) is None or run.reserved is None:
+        return {}
+    comparing = Comparing(*comparer, run.loaded.model, run.loaded.tokenizer, run.progress)
+    known: dict[tuple[frozenset[Sublayer], str], Fidelity | None] = {}
+    for label, model in models.items():
+        if model.key not in known:
+            beside = model.beside or model.removal.beside()
+            known[model.key] = comparing.of(beside, run.reserved, label)
+    by_label = {label: known[model.key] for label, model in models.items()}
+    return {label: fidelity for label, fidelity in by_label.items() if fidelity is not None}
 
 
 def measured(run: Run, label: str, model: PrunedModel, kind: str) -> list[Metric]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.defaults import ORIGINAL
+from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.runner import Evaluation
-from layerimp.evaluation.selection import fitting
+from layerimp.evaluation.selection import fitting, is_requested, without_comparers
 from layerimp.models.origin import model_name
 from layerimp.models.sizing import shapes_only
 from layerimp.pipeline.healing import HealerSet, check_text
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from layerimp.cache.unfinished import Unfinished
     from layerimp.calibration.sampling import CalibrationSet
     from layerimp.evaluator import Evaluator
+    from layerimp.fidelity.record import Fidelity
     from layerimp.metric import Metric
     from layerimp.pipeline.prepare import Command, Prepared
     from layerimp.progress import Progress
@@ -93,12 +95,19 @@ class Run:
         drawn = reserved = None
         loaded = load_model(asked, allowed, progress, offloaded=prepared.offloaded)
         recipe = settled(asked, loaded.model, prepared.reads)
-        evaluators, failed = fitting(prepared.evaluators, loaded.model, progress, lenient=prepared.lenient)
+        by_default = [label for label in prepared.evaluators if not is_requested(recipe, label)]
+        evaluators, failed = fitting(
+            prepared.evaluators, loaded.model, progress, lenient=prepared.lenient, optional=by_default
+        )
         healers = HealerSet(prepared.healers, None, unfinished)
         if "calibration" in prepared.reads:
             corpus = read_text(recipe, loaded, prepared.trained_on, progress)
             drawn = corpus.draw(recipe.calibration.samples, recipe.seed)
             reserved = text_for_fidelity(recipe, loaded, corpus, drawn.documents, allowed, progress)
+            if not reserved.rows and (comparing := comparer_of(evaluators)):
+                why = f"{reserved.source} holds no text that the calibration set leaves over"
+                evaluators = without_comparers(recipe, evaluators, why)
+                progress.note(f"{comparing[0]} is left out: {why}")
             if prepared.command == "run" and recipe.keep is not None:
                 drawn, evaluators = with_quality(loaded.stack, drawn, evaluators, progress)
             if prepared.healers:
@@ -183,6 +192,7 @@ class Results:
         models: The pruned models, by label: that of the scorer, or `SCORER+HEALER`.
         metrics: The metrics of kind `quality`, by label; the intact model's under `original`.
         footprint: The metrics of kind `cost`, likewise.
+        fidelity: How far each model is from the intact one, by label.
         checkpoints: The checkpoints by label, relative to the output directory.
         search: The result of a search for the most blocks that may be removed; None if there was none.
         failed: By label, why a healed model could not be made.
@@ -192,6 +202,7 @@ class Results:
     models: Mapping[str, PrunedModel] = field(default_factory=dict)
     metrics: Mapping[str, list[Metric]] = field(default_factory=dict)
     footprint: Mapping[str, list[Metric]] = field(default_factory=dict)
+    fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
     search: Search | None = None
     failed: Mapping[str, str] = field(default_factory=dict)

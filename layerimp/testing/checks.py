@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
+from layerimp.comparer import Comparer
 from layerimp.component import Component
 from layerimp.errors import one_line
 from layerimp.evaluator import Evaluator
@@ -15,6 +16,7 @@ from layerimp.healer import Healer
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer
 from layerimp.testing.assertions import BrokenError
+from layerimp.testing.comparers import comparer_contracts
 from layerimp.testing.components import CONTRACTS
 from layerimp.testing.evaluators import evaluator_contracts
 from layerimp.testing.healers import healer_contracts
@@ -106,6 +108,8 @@ def checks_of(component: Component | type[Component]) -> list[Check]:
         base, *others = pruner_contracts(instance).items()
     elif isinstance(instance, Healer):
         base, *others = healer_contracts().items()
+    elif isinstance(instance, Comparer):
+        base, *others = comparer_contracts().items()
     elif isinstance(instance, Evaluator):
         base, *others = evaluator_contracts().items()
     else:

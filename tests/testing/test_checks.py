@@ -9,6 +9,7 @@ from unittest import SkipTest
 
 import pytest
 from layerimp_step import Step
+from support.broken_comparers import WRONG_COMPARERS, Agreement
 from support.broken_evaluators import WRONG_EVALUATORS, Empty, Parameters
 from support.broken_healers import WRONG_HEALERS, Idle
 from support.broken_pruners import WRONG_PRUNERS, Deepest, Seams, Spendthrift
@@ -34,7 +35,13 @@ from layerimp.testing import (
 ROOT = Path(layerimp.__file__).parents[1]
 
 
-WRONG: list[tuple[type[Component], str, str]] = [*WRONG_SCORERS, *WRONG_PRUNERS, *WRONG_EVALUATORS, *WRONG_HEALERS]
+WRONG: list[tuple[type[Component], str, str]] = [
+    *WRONG_SCORERS,
+    *WRONG_PRUNERS,
+    *WRONG_EVALUATORS,
+    *WRONG_COMPARERS,
+    *WRONG_HEALERS,
+]
 
 
 @pytest.mark.parametrize(("component", "contract", "said"), WRONG, ids=lambda value: getattr(value, "__name__", ""))
@@ -44,13 +51,13 @@ def test_a_broken_contract_is_told(component: type[Component], contract: str, sa
         check()
 
 
-@parametrize(Step, Deepest, Seams, Idle, Parameters)
+@parametrize(Step, Deepest, Seams, Idle, Parameters, Agreement)
 def test_what_is_right_passes(check: Any) -> None:
     check()
 
 
 def test_every_check_can_fail_and_is_explained() -> None:
-    names = {check.name for good in (Step, Seams, Idle, Parameters) for check in checks_of(good)}
+    names = {check.name for good in (Step, Seams, Idle, Parameters, Agreement) for check in checks_of(good)}
     assert {contract for _, contract, _ in WRONG} == names
     page = (ROOT / "docs" / "reference" / "testing.md").read_text()
     headings = {heading.lower() for heading in re.findall(r"^### (.*)$", page, re.MULTILINE)}
@@ -62,6 +69,7 @@ def test_all_checks_at_once() -> None:
     check_pruner(Deepest)
     check_healer(Idle)
     check_evaluator(Parameters)
+    check_evaluator(Agreement)
     with pytest.raises(ContractError, match="'shards merge'"):
         check_scorer(Forgetful)
     with pytest.raises(ContractError, match="'the budget is kept'"):

@@ -15,10 +15,15 @@ SHIPPED = {
 }
 DISTILL = registry().get("healer", "distill")
 SHIPPED["healer"][SHIPPED["healer"].index(DISTILL)] = DISTILL(DISTILL.Config(steps=3, checks=3))
+FIDELITY = registry().get("evaluator", "fidelity")
+SHIPPED["evaluator"] = [
+    registry().get("evaluator", "footprint"),
+    FIDELITY(FIDELITY.Config(prompts=3, new_tokens=20)),
+]
 CIM = registry().get("scorer", "cim")
 
 
-@parametrize(*SHIPPED["scorer"], *SHIPPED["pruner"], *SHIPPED["healer"], registry().get("evaluator", "footprint"))
+@parametrize(*(component for components in SHIPPED.values() for component in components))
 def test_what_ships_keeps_its_contracts(check: Check) -> None:
     check()
 

@@ -1,0 +1,65 @@
+"""The contract of a comparer: an evaluator that measures how far a model is from the intact one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from layerimp.evaluator import Evaluator
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp.blocks.stack import Batch
+    from layerimp.fidelity.record import Fidelity
+    from layerimp.metric import Metric
+
+Comparison = Callable[["PreTrainedModel"], "Fidelity"]
+"""Compares a model with the intact one."""
+
+
+class Comparer(Evaluator):
+    """Compares models with the intact one, and leaves all of them as they were. A run has at most one.
+
+    A comparer of the top tokens alone:
+
+        from layerimp import Comparer, find_blocks
+        from layerimp.fidelity import Fidelity, Intact
+
+
+        class Agreement(Comparer):
+            \"\"\"The share of predictions with the same top token.\"\"\"
+
+            name = "agreement"
+
+            def comparison(self, intact, tokenizer, text):
+                known = Intact(find_blocks(intact), text)
+                return lambda model: Fidelity(agreement=known.divergence(find_blocks(model)).agreement)
+    """
+
+    kind = "fidelity"
+
+    @abstractmethod
+    def comparison(
+        self, intact: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, text: Iterable[Batch]
+    ) -> Comparison:
+        """Run the intact model, and return what compares other models with it.
+
+        What is needed of the intact model's predictions is kept, so that it runs once for any number of models. The
+        intact model may be used later as well: while models are compared, it is intact.
+
+        Args:
+            intact: The intact model.
+            tokenizer: The tokenizer of all models.
+            text: Batches of text that no scorer and no healer has read, padded on the right, on any device; the same
+                in every iteration.
+
+        Raises:
+            ModelError: the intact model cannot be compared.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Metric]:
+        """Return nothing: a model alone cannot be compared."""
+        return []

@@ -1,0 +1,94 @@
+"""Running a comparer, which measures how far models are from the intact one."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from layerimp.blocks.snapshot import leaving_no_trace
+from layerimp.comparer import Comparer
+from layerimp.errors import NonFiniteError, PluginError
+from layerimp.fidelity.record import Fidelity
+from layerimp.progress import About, Progress
+from layerimp.registry.attribution import attributing, named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp.calibration.sampling import CalibrationSet
+    from layerimp.comparer import Comparison
+    from layerimp.evaluator import Evaluator
+
+
+def comparer_of(evaluators: Mapping[str, Evaluator]) -> tuple[str, Comparer] | None:
+    """Return the comparer among evaluators, with its label; None if there is none."""
+    return next(((label, each) for label, each in evaluators.items() if isinstance(each, Comparer)), None)
+
+
+class Comparing:
+    """Compares models with the intact one. A comparer that fails is not run again, and a line says so.
+
+    Args:
+        label: The comparer's label.
+        comparer: The comparer.
+        intact: The intact model; it has to be intact whenever a model is compared.
+        tokenizer: The tokenizer of all models.
+        progress: Where to report progress.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        comparer: Comparer,
+        intact: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        progress: Progress,
+    ) -> None:
+        self._label, self._comparer = label, comparer
+        self._intact, self._tokenizer, self._progress = intact, tokenizer, progress
+        self._compare: Comparison | None = None
+        self.failed: str | None = None
+
+    def of(self, model: PreTrainedModel, text: CalibrationSet, who: str) -> Fidelity | None:
+        """Return how far a model is from the intact one; None if the comparer failed.
+
+        The intact model runs when this is called for the first time.
+
+        Args:
+            model: The model, beside the intact one.
+            text: The text; the same in every call.
+            who: The label of the model.
+
+        Raises:
+            PluginError: the comparer changed a model.
+        """
+        if self.failed is not None:
+            return None
+        try:
+            if self._compare is None:
+                with self._watching(self._intact, "on the intact model"):
+                    self._compare = self._comparer.comparison(self._intact, self._tokenizer, list(text))
+            with self._watching(self._intact, ""), self._watching(model, f"on {who}"):
+                self._comparer.progress = About(self._progress, who)
+                fidelity = self._compare(model)
+                if not isinstance(fidelity, Fidelity):
+                    raise PluginError("its comparison gives no Fidelity")
+        except (PluginError, NonFiniteError) as error:
+            if not error.names_plugin:
+                raise
+            self.failed = str(error)
+            self._progress.note(f"the evaluator {self._label} is left out: {error}")
+            return None
+        return fidelity
+
+    @contextmanager
+    def _watching(self, model: PreTrainedModel, where: str) -> Iterator[None]:
+        """A context in which a failure names the comparer, and which leaves no trace on a model."""
+        kind = type(self._comparer)
+        with (
+            leaving_no_trace(model, self._progress, named("evaluator", self._label, kind)),
+            attributing("evaluator", self._label, kind, where),
+        ):
+            yield

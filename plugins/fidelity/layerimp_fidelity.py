@@ -1,0 +1,143 @@
+"""The evaluator `fidelity`: how far a model's predictions, its copying and its texts are from the intact model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from layerimp import Comparer, find_blocks, hookimpl
+from layerimp.component import Options
+from layerimp.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from layerimp import Evaluator
+    from layerimp.blocks import BlockStack
+    from layerimp.comparer import Comparison
+    from layerimp.fidelity import Copying, Fidelity, Generation
+    from layerimp.sweep import Batch
+
+
+class UnmeasuredError(ModelError):
+    """A part of the fidelity cannot be measured with these models or this text."""
+
+
+class FidelityEvaluator(Comparer):
+    """How far a model is from the intact one: divergence, agreement, copying and generation."""
+
+    name = "fidelity"
+    reference = "Dutta et al. (2024), arXiv:2407.09141: distance metrics for compressed models"
+
+    class Config(Options):
+        """The options of `fidelity`: the text, and how many texts are generated."""
+
+        text: str | None = Field(
+            None,
+            description="Another text than documents of the calibration text: a file, a text that a plugin ships, a "
+            "data set on the hub, or task:NAME.",
+        )
+        rows: int = Field(16, ge=1, description="The number of rows of text; fewer if there is less text.")
+        prompts: int = Field(24, ge=0, description="The number of prompts that are continued; 0 for none.")
+        new_tokens: int = Field(64, ge=1, description="The number of tokens that are generated for each prompt.")
+
+    config: Config
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Refuse a model that predicts neither the next token nor a label."""
+        from layerimp.fidelity import Intact
+
+        Intact(find_blocks(model), ())
+
+    def comparison(
+        self, intact: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, text: Iterable[Batch]
+    ) -> Comparison:
+        """Run the intact model, and return what compares other models with it; see `layerimp.Comparer`.
+
+        Raises:
+            ModelError: the intact model predicts neither the next token nor a label.
+        """
+        from layerimp.fidelity import Fidelity, Intact, Spread
+
+        stack, batches = find_blocks(intact), list(text)
+        classes = None if tokenizer is None or not intact.can_generate() else 1 + max(tokenizer.get_vocab().values())
+        ways: dict[str, Callable[[], Callable[[BlockStack], Copying | Generation]]] = {
+            "copying": lambda: self._copying(stack, tokenizer, batches, classes),
+            "generation": lambda: self._generation(stack, tokenizer, batches),
+        }
+        if not self.config.prompts:
+            del ways["generation"]
+        parts: dict[str, Callable[[BlockStack], Copying | Generation]] = {}
+        missing: dict[str, str] = {}
+        with self.progress.stage("predict with the intact model"):
+            known = Intact(stack, batches, classes=classes)
+            for name, way in ways.items():
+                try:
+                    parts[name] = way()
+                except ModelError as error:
+                    missing[name] = str(error)
+
+        def compare(model: PreTrainedModel) -> Fidelity:
+            other, lacking = find_blocks(model), dict(missing)
+            measured: dict[str, Any] = {}
+            with self.progress.stage("compare with the intact model"):
+                divergence = known.divergence(other)
+                for name, part in parts.items():
+                    try:
+                        measured[name] = part(other)
+                    except ModelError as error:
+                        lacking[name] = str(error)
+            return Fidelity(
+                predictions=divergence.count,
+                divergence=Spread.of(divergence),
+                agreement=divergence.agreement,
+                missing=lacking,
+                **measured,
+            )
+
+        return compare
+
+    def _copying(
+        self, stack: BlockStack, tokenizer: PreTrainedTokenizerBase | None, batches: list[Batch], classes: int | None
+    ) -> Callable[[BlockStack], Copying]:
+        """Return what measures the copying of a model."""
+        from layerimp.fidelity import Copying, Intact, repeated
+        from layerimp.models import longest_row
+
+        if not stack.model.can_generate():
+            raise UnmeasuredError("a classifier predicts no tokens")
+        special = () if tokenizer is None else tokenizer.all_special_ids
+        rows = list(repeated(batches, special, longest_row(stack.model)))
+        if not rows:
+            raise UnmeasuredError("all rows are too short to be repeated")
+        known = Intact(stack, [batch for batch, _ in rows], classes=classes, masks=[mask for _, mask in rows])
+        return lambda other: Copying.of(known.divergence(other))
+
+    def _generation(
+        self, stack: BlockStack, tokenizer: PreTrainedTokenizerBase | None, batches: list[Batch]
+    ) -> Callable[[BlockStack], Generation]:
+        """Return what compares the texts that a model generates."""
+        from layerimp.fidelity import continuations, end_tokens, generation, prompts
+        from layerimp.models import longest_row
+
+        if tokenizer is None:
+            raise UnmeasuredError("without a tokenizer there is no text")
+        asked, new = prompts(batches, tokenizer, self.config.prompts), self.config.new_tokens
+        if not stack.model.can_generate():
+            raise UnmeasuredError(f"{type(stack.model).__name__} does not generate text")
+        if not asked:
+            raise UnmeasuredError("all rows are too short for a prompt")
+        longest = longest_row(stack.model)
+        if longest is not None and max(len(prompt.ids) for prompt in asked) + new > longest:
+            raise UnmeasuredError(f"a prompt and {new} tokens more are beyond the model's {longest} positions")
+        ends = end_tokens(stack.model, tokenizer)
+        intact = continuations(stack, asked, ends, new)
+        return lambda other: generation(asked, intact, continuations(other, asked, ends, new), tokenizer, new)
+
+
+@hookimpl
+def layerimp_evaluators() -> list[type[Evaluator]]:
+    """Return this plugin's evaluator."""
+    return [FidelityEvaluator]

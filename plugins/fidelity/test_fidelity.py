@@ -1,0 +1,143 @@
+"""The evaluator `fidelity`: what it measures against the functions that it is made of, and what it leaves out."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from layerimp_fidelity import FidelityEvaluator, layerimp_evaluators
+from transformers import AutoModelForMaskedLM, BertConfig
+
+import layerimp
+from layerimp.defaults import FIDELITY_ROWS
+from layerimp.errors import ModelError
+from layerimp.testing import batch, padded_batch, tiny_classifier, tiny_model, tiny_tokenizer
+
+TEXT = [batch(4, 40), padded_batch((36, 5, 20))]
+FEW = FidelityEvaluator.Config(prompts=3, new_tokens=20)
+
+
+def pruned(model, *blocks):
+    return layerimp.prune(copy.deepcopy(model), list(blocks))
+
+
+def fidelity(model, other, tokenizer=None, text=TEXT, config=FEW):
+    return FidelityEvaluator(config).comparison(model, tokenizer or tiny_tokenizer(), text)(other)
+
+
+def test_hook():
+    assert layerimp_evaluators() == [FidelityEvaluator]
+    assert FidelityEvaluator.kind == "fidelity"
+    assert FidelityEvaluator.Config().rows == FIDELITY_ROWS
+
+
+def test_the_divergence_and_the_agreement_are_those_of_the_whole_models():
+    model = tiny_model(dtype=torch.float64)
+    other = pruned(model, 1)
+    found = fidelity(model, other)
+    values, same = [], []
+    for one in TEXT:
+        for ids, mask in zip(one["input_ids"], one["attention_mask"].bool(), strict=True):
+            with torch.no_grad():
+                p, q = (each(input_ids=ids[mask][None]).logits[0, :-1].log_softmax(dim=-1) for each in (model, other))
+            values += (p.exp() * (p - q)).sum(dim=-1).tolist()
+            same += (p.argmax(dim=-1) == q.argmax(dim=-1)).tolist()
+    assert found.predictions == len(values)
+    assert found.divergence.mean == pytest.approx(math.fsum(values) / len(values), rel=1e-9)
+    assert found.divergence.max == pytest.approx(max(values), rel=1e-6)
+    assert found.agreement == sum(same) / len(same)
+
+
+def test_copying_and_generation_are_measured():
+    model = tiny_model()
+    found = fidelity(model, pruned(model, 1))
+    assert 0 <= found.copying.accuracy <= 1
+    assert found.copying.divergence > 0
+    assert found.generation.same_tokens < 20
+    assert [sample.chat for sample in found.generation.samples] == [False, False]
+    assert not found.missing
+
+
+def test_without_prompts_nothing_is_generated():
+    model = tiny_model()
+    model.generate = None
+    found = fidelity(model, pruned(tiny_model(), 1), config=FidelityEvaluator.Config(prompts=0))
+    assert found.generation is None
+    assert found.missing == {}
+
+
+def test_a_padded_vocabulary_is_compared_on_the_tokenizer_s_ids():
+    model = tiny_model()
+    other = pruned(model, 1)
+    expected = fidelity(model, other)
+    wide, wide_other = tiny_model(vocab_size=120), pruned(tiny_model(vocab_size=120), 1)
+    with torch.no_grad():
+        for big, small in ((wide, model), (wide_other, other)):
+            state = small.state_dict()
+            for name, value in big.state_dict().items():
+                value[: len(state[name])] = state[name]
+        wide_other.lm_head.weight[100:] *= 50
+    found = fidelity(wide, wide_other)
+    assert found.divergence == expected.divergence
+    assert found.copying == expected.copying
+
+
+def test_a_classifier_is_compared_by_its_labels():
+    model = tiny_classifier(dtype=torch.float64)
+    other = pruned(model, 1)
+    found = fidelity(model, other)
+    rows = [
+        (ids[mask][None])
+        for one in TEXT
+        for ids, mask in zip(one["input_ids"], one["attention_mask"].bool(), strict=True)
+    ]
+    with torch.no_grad():
+        p, q = (torch.cat([each(input_ids=row).logits for row in rows]).log_softmax(dim=-1) for each in (model, other))
+    assert found.predictions == len(rows)
+    assert found.divergence.mean == pytest.approx(float((p.exp() * (p - q)).sum(dim=-1).mean()), rel=1e-9)
+    assert found.agreement == float((p.argmax(dim=-1) == q.argmax(dim=-1)).double().mean())
+    assert found.missing == {
+        "copying": "a classifier predicts no tokens",
+        "generation": "BertForSequenceClassification does not generate text",
+    }
+
+
+def test_a_model_that_predicts_neither_is_refused():
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = AutoModelForMaskedLM.from_config(BertConfig(vocab_size=97, **sizes))
+    with pytest.raises(ModelError, match="predicts neither the next token nor a label"):
+        FidelityEvaluator().check(model)
+    FidelityEvaluator().check(tiny_model())
+    FidelityEvaluator().check(tiny_classifier())
+
+
+def test_short_rows_are_said_to_be_short():
+    model = tiny_model()
+    found = fidelity(model, pruned(model, 1), text=[batch(4, 12)])
+    assert found.divergence.mean > 0
+    assert found.missing == {
+        "copying": "all rows are too short to be repeated",
+        "generation": "all rows are too short for a prompt",
+    }
+
+
+def test_texts_beyond_the_model_s_positions_are_not_generated():
+    model = tiny_model()
+    found = fidelity(model, pruned(model, 1), config=FidelityEvaluator.Config())
+    assert found.missing == {"generation": "a prompt and 64 tokens more are beyond the model's 64 positions"}
+
+
+def test_a_model_that_fails_to_generate_is_still_compared():
+    model = tiny_model()
+    other = pruned(model, 1)
+    compare = FidelityEvaluator(FEW).comparison(model, tiny_tokenizer(), TEXT)
+    other.generate = lambda **_: 1 / 0
+    found = compare(other)
+    assert found.divergence.mean > 0
+    assert found.copying is not None
+    assert found.generation is None
+    assert "cannot generate text" in found.missing["generation"]
+    del other.generate
+    assert compare(other).missing == {}
