@@ -126,6 +126,8 @@ class Metric:
         hashes: A whole number below 2^53 for each document [document], made from its content, so that equal documents
             have equal numbers. It decides whether a document is used by a search or confirms the result. None if
             documents are identified only by their position.
+        answers: The model's answer to each document [document] as a whole number below 2^53, such as the number of the
+            option that it chose: equal numbers are equal answers. None if answers are not known.
         strata: For the average of several tasks, the tasks' documents, in the order of `documents`: chance then draws
             documents within a task, and not tasks. Empty if all documents are of one kind.
     """
@@ -140,6 +142,7 @@ class Metric:
     likelihood: Likelihood | None = None
     members: tuple[str, ...] = ()
     hashes: tuple[int, ...] | None = None
+    answers: tuple[int, ...] | None = None
     strata: tuple[Stratum, ...] = ()
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from layerimp.evaluator import Evaluator
     from layerimp.metric import Metric
 
-FORMAT = "hashes"
+FORMAT = "answers"
 """The version in every key: metrics in another format are measured again."""
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from layerimp.metric import Likelihood, Metric, Stratum
 
 ARRAYS = ("totals", "units", "unigram")
+WHOLE = ("hashes", "answers")
+BY_DOCUMENT = ("documents", *WHOLE)
 
 
 def packed(metrics: Sequence[Metric]) -> dict[str, Any]:
@@ -31,8 +33,8 @@ def packed(metrics: Sequence[Metric]) -> dict[str, Any]:
 
     records = []
     for metric in metrics:
-        record = asdict(replace(metric, documents=None, likelihood=None, hashes=None, strata=()))
-        record |= {"documents": number(metric.documents), "hashes": number(metric.hashes), "strata": metric.strata}
+        record = asdict(replace(metric, documents=None, likelihood=None, hashes=None, answers=None, strata=()))
+        record |= {name: number(getattr(metric, name)) for name in BY_DOCUMENT} | {"strata": metric.strata}
         if (likelihood := metric.likelihood) is not None:
             record["likelihood"] = {name: number(getattr(likelihood, name)) for name in ARRAYS}
             record["likelihood"]["bits"] = likelihood.bits
@@ -57,9 +59,8 @@ def unpacked(content: Mapping[str, Any]) -> list[Metric]:
     metrics = []
     for record in content["metrics"]:
         fields = dict(record)
-        fields["documents"] = values(fields["documents"])
-        hashes = values(fields["hashes"])
-        fields["hashes"] = None if hashes is None else tuple(map(int, hashes))
+        fields |= {name: values(fields[name]) for name in BY_DOCUMENT}
+        fields |= {name: tuple(map(int, fields[name])) for name in WHOLE if fields[name] is not None}
         fields["members"] = tuple(fields["members"])
         fields["strata"] = tuple(Stratum(*stratum) for stratum in fields["strata"])
         if (likelihood := fields["likelihood"]) is not None:

@@ -126,7 +126,7 @@ def model_results(design: Design, label: str, known: Measurements) -> ModelResul
         targets=dict(known.targets),
         scored=dict(known.scored),
         agreements=list(_agreements(known.scored)),
-        removals=[_removal(key, models, retained.get(key)) for key, models in known.left.items()],
+        removals=[_removal(key, models, retained.get(key), known.intact) for key, models in known.left.items()],
         rows=rows,
         removables=list(_removable(known.left, retained)),
         search=known.search,
@@ -183,25 +183,30 @@ def _rows(
             ).rows()
 
 
-def _removal(key: tuple[str, Amount, Contender], models: Sequence[Pruned], retained: Retained | None) -> Removal:
+def _removal(
+    key: tuple[str, Amount, Contender],
+    models: Sequence[Pruned],
+    retained: Retained | None,
+    intact: Mapping[Key, Metric],
+) -> Removal:
     pruner, amount, contender = key
     return Removal(
         pruner=pruner,
         amount=amount,
         scorer=contender.scorer,
         healer=contender.healer,
-        models=[_model(model) for model in models],
+        models=[_model(model, intact) for model in models],
         stability=None if contender.healer else stability([removed_by(model.blocks) for model in models]),
         retained=None if retained is None else shares(retained),
     )
 
 
-def _model(model: Pruned) -> PrunedModel:
+def _model(model: Pruned, intact: Mapping[Key, Metric]) -> PrunedModel:
     return PrunedModel(
         draw=model.draw,
         blocks=list(model.blocks),
         size=model.size,
-        metrics=by_task(model.metrics.values()),
+        metrics=by_task(model.metrics.values(), intact),
         footprint=costs(model.footprint),
         healing=model.healing,
         targets=dict(model.targets),

@@ -15,6 +15,7 @@ from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, ReachedTarget, Repaired, Size
 from layerimp.report.results.rows import RETAINED, Entry, Row
 from layerimp.report.statistics.comparison import deciding, near
+from layerimp.report.statistics.flips import mean_flips
 from layerimp.report.statistics.intervals import holm, interval
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference, unbeaten
 from layerimp.report.statistics.parts import measured
@@ -151,6 +152,7 @@ class Rows:
                 ends=_ends(estimate, scale),
                 retention=_retention(original, metrics) if original else None,
                 retained=self._retained(original, label) if original else None,
+                flips=mean_flips(original, metrics) if original else None,
                 to_random=to_random.get(label),
                 to_baseline=to_baseline.get(label),
                 to_unhealed=to_unhealed.get(label),

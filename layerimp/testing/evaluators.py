@@ -58,10 +58,11 @@ def _documents_fit(metric: Metric, what: str) -> None:
         require(
             math.isclose(value, metric.value, rel_tol=1e-6), f"{what} is {metric.value}, its likelihood says {value}"
         )
-    if (hashes := metric.hashes) is not None and metric.count is not None:
-        require(len(hashes) == metric.count, f"{what} has {len(hashes)} hashes for {metric.count} documents")
-        sound = all(isinstance(digest, int) and 0 <= digest < 1 << 53 for digest in hashes)
-        require(sound, f"the hashes of {what} are not whole numbers from 0 up to 2^53")
+    for name, numbers in (("hashes", metric.hashes), ("answers", metric.answers)):
+        if numbers is not None and metric.count is not None:
+            require(len(numbers) == metric.count, f"{what} has {len(numbers)} {name} for {metric.count} documents")
+            sound = all(isinstance(number, int) and 0 <= number < 1 << 53 for number in numbers)
+            require(sound, f"the {name} of {what} are not whole numbers from 0 up to 2^53")
     require(metric.floor is None or math.isfinite(metric.floor), f"the floor of {what} is {metric.floor}")
 
 

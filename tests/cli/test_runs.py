@@ -109,7 +109,11 @@ def test_a_run_as_json(layerimp_command: Run, scoring: list[object], task: Path,
         weights = load_file(Path(one["checkpoint"]) / "model.safetensors")
         assert found["parameters"]["pruned"][label] == sum(w.numel() for w in weights.values())
         before, after = (found["metrics"][key]["mood"]["acc"] for key in ("original", label))
-        assert before.keys() == {"value", "stderr", "ends", "low", "high", "documents", "higher_is_better"}
+        assert before.keys() == {"value", "stderr", "ends", "low", "high", "documents", "higher_is_better", "flips"}
+        assert before["flips"] is None
+        assert after["flips"]["to_right"] - after["flips"]["to_wrong"] == pytest.approx(
+            (after["value"] - before["value"]) * after["documents"]
+        )
         kept = found["retention"][label]["mood"]["acc"]
         assert kept == pytest.approx(after["value"] / before["value"])
         assert found["retained"][label]["mood"] is None  # at chance, as a random model is

@@ -258,10 +258,11 @@ def test_documents_take_little_room() -> None:
     ]
     right = tuple(map(float, rng.integers(0, 2, 5000)))
     metrics.append(Metric("u", "acc", sum(right) / 5000, 0.01, floor=0.25, documents=right, members=("a", "b")))
-    metrics.append(replace(metrics[-1], task="v", strata=(Stratum(2000, 0.5), Stratum(3000, 0.5))))
+    answers = tuple(rng.integers(0, 4, 5000).tolist())
+    metrics.append(replace(metrics[-1], task="v", strata=(Stratum(2000, 0.5), Stratum(3000, 0.5)), answers=answers))
     content = json.dumps(packed(metrics))
     assert unpacked(json.loads(content)) == metrics
-    assert len(json.loads(content)["arrays"]) == 4
+    assert len(json.loads(content)["arrays"]) == 5
     assert len(content) < 5000 * 16
 
 

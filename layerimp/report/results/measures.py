@@ -47,6 +47,20 @@ class Difference(Part):
         return self.p is not None and self.p < 1 - LEVEL
 
 
+class Flips(Part):
+    """How many answers are others than those of the intact model, whose accuracy may be the same."""
+
+    share: Known = Field(
+        description="The share of the documents whose answer is another, also from wrong to wrong; for an average of "
+        "tasks the average of their shares. Null if answers are not known, but only whether they are right."
+    )
+    stderr: Known = Field(
+        description="The standard error of the share over the documents; null if not known, and for several repeats."
+    )
+    to_wrong: Number = Field(description="How many documents went from right to wrong; the mean over the repeats.")
+    to_right: Number = Field(description="How many documents went from wrong to right; the mean over the repeats.")
+
+
 class Measured(Part):
     """One metric of one model."""
 
@@ -67,6 +81,11 @@ class Measured(Part):
         description="How many documents it was measured on; null if the evaluator does not say."
     )
     higher_is_better: bool = Field(description="The direction.")
+    flips: Flips | None = Field(
+        default=None,
+        description="How many answers are others than the intact model's; null for the intact model, and if documents "
+        "are not simply right or wrong.",
+    )
 
 
 class Cost(Part):

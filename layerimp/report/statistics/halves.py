@@ -82,7 +82,10 @@ def _part(metric: Metric, *, confirms: bool, evenly: bool) -> Metric:
     def of(values: Sequence[float]) -> tuple[float, ...]:
         return tuple(values[number] for number in chosen)
 
-    hashes = None if metric.hashes is None else tuple(metric.hashes[number] for number in chosen)
+    hashes, answers = (
+        None if numbers is None else tuple(numbers[number] for number in chosen)
+        for numbers in (metric.hashes, metric.answers)
+    )
     if (whole := metric.likelihood) is not None:
         unigram = None if whole.unigram is None else of(whole.unigram)
         part = Likelihood(of(whole.totals), of(whole.units), unigram, whole.bits)
@@ -92,7 +95,7 @@ def _part(metric: Metric, *, confirms: bool, evenly: bool) -> Metric:
         return replace(metric, value=value, stderr=error, likelihood=part, hashes=hashes)
     values, strata = of(metric.documents or ()), _strata(metric, [each is confirms for each in division])
     mean, error = mean_and_error(values, strata)
-    return replace(metric, value=mean, stderr=error, documents=values, hashes=hashes, strata=strata)
+    return replace(metric, value=mean, stderr=error, documents=values, hashes=hashes, answers=answers, strata=strata)
 
 
 def _strata(metric: Metric, chosen: Sequence[bool]) -> tuple[Stratum, ...]:

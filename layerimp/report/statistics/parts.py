@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from layerimp.report.results.measures import Cost, Measured, Retained, Share
+from layerimp.report.statistics.flips import flips
 from layerimp.report.statistics.intervals import times_stderr
 
 if TYPE_CHECKING:
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
     from layerimp.report.statistics.paired_bootstrap import Estimate
 
 
-def measured(metric: Metric) -> Measured:
-    """Return a metric without the values of documents."""
+def measured(metric: Metric, intact: Metric | None = None) -> Measured:
+    """Return a metric without the values of documents, but with the flips if the intact model's is given."""
     low, high = metric.ends(times_stderr(metric.count)) or (None, None)
     return Measured(
         value=metric.value,
@@ -25,14 +27,22 @@ def measured(metric: Metric) -> Measured:
         high=high,
         documents=metric.count,
         higher_is_better=metric.higher_is_better,
+        flips=None if intact is None else flips(intact, metric),
     )
 
 
-def by_task(metrics: Iterable[Metric]) -> dict[str, dict[str, Measured]]:
-    """Return metrics by task and name."""
+def by_task(
+    metrics: Iterable[Metric], intact: Mapping[tuple[str, str], Metric] = MappingProxyType({})
+) -> dict[str, dict[str, Measured]]:
+    """Return metrics by task and name.
+
+    Args:
+        metrics: The metrics of a model.
+        intact: Those of the intact model by task and name, for the flips; empty if this is the intact model.
+    """
     tasks: dict[str, dict[str, Measured]] = {}
     for metric in metrics:
-        tasks.setdefault(metric.task, {})[metric.name] = measured(metric)
+        tasks.setdefault(metric.task, {})[metric.name] = measured(metric, intact.get((metric.task, metric.name)))
     return tasks
 
 

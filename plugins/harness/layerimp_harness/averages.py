@@ -64,10 +64,12 @@ def stratified(parts: Sequence[Metric], weights: Sequence[float]) -> dict[str, A
         for stratum in part.strata or [Stratum(len(part.documents or ()), 1.0)]
     )
     hashes = tuple(chain.from_iterable(part.hashes or () for part in parts))
+    answers = tuple(chain.from_iterable(part.answers or () for part in parts))
     documents = tuple(chain.from_iterable(part.documents or () for part in parts))
     return {
         "documents": documents,
         "hashes": hashes if len(hashes) == len(documents) else None,
+        "answers": answers if len(answers) == len(documents) else None,
         "strata": strata,
     }
 

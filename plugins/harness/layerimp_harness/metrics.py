@@ -15,6 +15,7 @@ import numpy as np
 
 from layerimp.errors import NonFiniteError
 from layerimp.evaluator import Likelihood, Metric, unigram
+from layerimp_harness.answered import answers
 from layerimp_harness.averages import averages, stratified, weighted
 from layerimp_harness.floors import chance
 
@@ -90,7 +91,8 @@ def collect(
             floors[name][f"{metric},{chosen}"] = math.nan if floor is None else floor
             hashes = tuple(int(sample["doc_hash"][:_HASH], 16) for sample in own)
             documents = _by_document(aggregation, items, nothing, [metric in sample["metrics"] for sample in every])
-            details[f"{metric},{chosen}"] = {"floor": floor, "hashes": hashes, **documents}
+            given = answers(task, metric, own)
+            details[f"{metric},{chosen}"] = {"floor": floor, "hashes": hashes, "answers": given, **documents}
         metrics += _row_metrics(name, rows[name], directions.get(name) or {}, details)
     for name, group in groups.items():
         if group.has_aggregation:
