@@ -19,9 +19,12 @@ from typing import Annotated
 import numpy as np
 import typer
 
-import layerimp
 from layerimp.evaluator import Metric
-from layerimp.recipe import make_recipe
+from layerimp.pipeline.prepare import prepare
+from layerimp.pipeline.pruning import prune_by_amount
+from layerimp.pipeline.run import Run
+from layerimp.progress import SILENT
+from layerimp.recipe import Permissions, make_recipe
 from layerimp.report.statistics.retained import counting, kind_of
 
 SCORERS = ("avss", "block-influence", "relative-magnitude", "depth")
@@ -36,7 +39,8 @@ def measured(documents: int, draws: int, most: int) -> tuple[Mapping[str, Metric
     models: dict[str, list[Mapping[str, Metric]]] = {}
     for count in range(1, most + 1):
         asked = {"scorers": scorers, "baselines": {}, "evaluators": ["harness"], "limit": documents, "count": count}
-        found = layerimp.run(make_recipe(asked)).metrics
+        prepared = prepare("run", make_recipe(asked), Permissions(), SILENT)
+        found = dict(prune_by_amount(Run.of(prepared, None)).metrics)
         intact = counting(found.pop("original"))
         for label, metrics in found.items():
             table = {(metric.task, metric.name): metric for metric in metrics}

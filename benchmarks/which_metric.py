@@ -176,7 +176,7 @@ def _row(model: ModelResults, row: Row) -> Values:
 def _entry(model: ModelResults, row: Row, entry: Entry) -> Values:
     """Return what the models of one contender retain, on the whole and by task, and what was removed."""
     one, place = entry.contender, (row.pruner, row.amount)
-    known = model.healed[*place, one] if one.healer else model.pruned[*place, one.scorer]
+    known = model.healed[*place, one] if one.healer else model.unhealed[*place, one.scorer]
     retained = model.retained[*place, entry.label]
     stability = model.stability.get((*place, one.scorer))
     return {

@@ -285,6 +285,7 @@ def _words(hint: Any) -> str:
     from pydantic import BaseModel
 
     from layerimp.cli.plugins import type_name
+    from layerimp.pruner import PrunePlan
     from layerimp.report.schema import is_part
 
     args = get_args(hint)
@@ -292,6 +293,8 @@ def _words(hint: Any) -> str:
         return _words(args[0])
     if is_part(hint):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
+    if hint is PrunePlan:
+        return "[Plan](#plan)"
     if isinstance(hint, type) and issubclass(hint, BaseModel):  # a part of a recipe
         page = next(name for name, model in described_models().items() if model is hint)
         return f"[{page}](recipe.md#{'a-run' if page == 'recipe' else page})"

@@ -16,7 +16,7 @@ from layerimp.bench.store import FILE, Store
 from layerimp.errors import OutputError
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions
-from layerimp.report.data import RESULTS, read_results
+from layerimp.report.document import RESULTS, read_results
 
 if TYPE_CHECKING:
     from layerimp.bench.grid import Grid

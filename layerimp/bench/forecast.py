@@ -17,7 +17,7 @@ from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import row_length
 from layerimp.registry.attribution import create
 from layerimp.report.conversion import finite
-from layerimp.report.data import PAGE
+from layerimp.report.document import PAGE
 from layerimp.scorer import Scorer
 from layerimp.scoring.passes import shared_passes
 from layerimp.steps import candidates

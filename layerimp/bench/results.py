@@ -12,6 +12,7 @@ from layerimp.bench.cells import Cell, Result, blocks_in, score_by_step
 from layerimp.bench.store import Record
 from layerimp.evaluation.packing import unpacked
 from layerimp.metric import Metric
+from layerimp.pruner import PrunePlan
 from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
 from layerimp.report.contenders import Contender
 from layerimp.report.document import Failure, Results
@@ -162,4 +163,15 @@ class _Model:
             if plan is not None:
                 blocks = layout.removed(plan, amount, num_blocks)
                 metrics, size, healing = self._evaluated(blocks, contender.healer, text)
-                yield Pruned(text, blocks, size, metrics, healing)
+                yield Pruned(text, self._plan(pruner, contender.scorer, blocks, num_blocks), size, metrics, healing)
+
+    def _plan(self, pruner: str, scorer: str, blocks: Sequence[Step], num_blocks: int) -> PrunePlan:
+        layout = self.layout
+        return PrunePlan(
+            num_blocks=num_blocks,
+            blocks=list(blocks),
+            scorer=layout.scorers[scorer].spec.name,
+            pruner=layout.pruners[pruner].spec.name,
+            model=layout.models[self.label].recipe.model,
+            nested=layout.pruners[pruner].nested,
+        )

@@ -162,7 +162,7 @@ class Screen:
         self._show_page(directory)
 
     def _show_page(self, directory: Path) -> None:
-        from layerimp.report.data import PAGE
+        from layerimp.report.document import PAGE
 
         if (directory / PAGE).exists():
             self.out.print(shown(f"report: {directory / PAGE}", style="bold"), soft_wrap=True)

@@ -91,9 +91,9 @@ def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
 
     screen = Screen(json=given["json"])
     function = getattr(commands, name)
-    report = function(recipe, permissions=permissions(**given), progress=screen, **more)
-    with after_writing(report.output):
-        return int(screen.show(report.results()))
+    results = function(recipe, permissions=permissions(**given), progress=screen, **more)
+    with after_writing(results.output):
+        return int(screen.show(results))
 
 
 def _foretold(command: Command, given: Mapping[str, Any], **more: Any) -> int:

@@ -41,7 +41,7 @@ def for_results_alone(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def after_writing(path: Path | None) -> Iterator[None]:
+def after_writing(path: Path | str | None) -> Iterator[None]:
     """A context for printing results that are also written to `path`, which the error names if printing fails.
 
     Raises:

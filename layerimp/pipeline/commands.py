@@ -1,8 +1,9 @@
-"""The commands, from a recipe to a report: score -> plan -> prune -> evaluate."""
+"""The commands, from a recipe to results: score -> plan -> prune -> evaluate."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerimp.cache.unfinished import Unfinished
@@ -12,13 +13,13 @@ from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.checkpoints import write_checkpoints
 from layerimp.pipeline.file_pruning import prune_files
 from layerimp.pipeline.keeping import prune_to_quality
-from layerimp.pipeline.output import output_directory
+from layerimp.pipeline.output import output_directory, write_output
 from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.pruning import measure_costs, measure_fidelity, prune_by_amount
 from layerimp.pipeline.removals import Choice, choose, prepare_removals
-from layerimp.pipeline.reporting import report_of
+from layerimp.pipeline.reporting import recorded, results_of
 from layerimp.pipeline.resolve import model_anywhere
-from layerimp.pipeline.run import Results, Run
+from layerimp.pipeline.run import Run, StageResults
 from layerimp.pipeline.scores import Unit, score_blocks
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from layerimp.pipeline.prepare import Prepared
-    from layerimp.report.data import Report
+    from layerimp.report.document import Results
 
 
-def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
+def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Results:
     """Score a model, prune it by each scorer, and evaluate the intact and the pruned models.
 
     If quality is measured, the recipe's baselines are measured beside the scorers, but not saved.
@@ -43,25 +44,26 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
     prepared = prepare("run", recipe, permissions or Permissions(), progress)
     with Unfinished() as unfinished, output_directory(prepared.recipe) as stage:
         started = Run.of(prepared, stage, unfinished)
-        results = _pruned(started)
-        results = replace(results, fidelity=measure_fidelity(started, results.models))
-        results = replace(results, footprint=measure_costs(started, results.models))
-        report = report_of(started, results)
-        written = report.write(stage) if stage else None
-    if written and report.output:  # the results are in place before the page is made of them
+        stages = _pruned(started)
+        stages = replace(stages, fidelity=measure_fidelity(started, stages.models))
+        stages = replace(stages, footprint=measure_costs(started, stages.models))
+        results = results_of(started, stages)
+        if stage:
+            write_output(results, recorded(started), stage)
+    if results.output is not None:  # the results are in place before the page is made of them
         from layerimp.report.html.page import write_page
 
-        write_page(written, report.output)
-    return report
+        write_page(results, Path(results.output))
+    return results
 
 
-def _pruned(run: Run) -> Results:
+def _pruned(run: Run) -> StageResults:
     """Prune the model of a run by each scorer, heal and measure the pruned models, and write their checkpoints."""
     if run.loaded.stack.offloaded:
-        results = prune_files(run, choose(run))
-        return replace(results, metrics={label: [] for label in (ORIGINAL, *results.models)})
-    results = prune_by_amount(run) if run.recipe.keep is None else prune_to_quality(run)
-    return replace(results, checkpoints=write_checkpoints(run, results))
+        stages = prune_files(run, choose(run))
+        return replace(stages, metrics={label: [] for label in (ORIGINAL, *stages.models)})
+    stages = prune_by_amount(run) if run.recipe.keep is None else prune_to_quality(run)
+    return replace(stages, checkpoints=write_checkpoints(run, stages))
 
 
 def score_model(
@@ -70,7 +72,7 @@ def score_model(
     by: Unit = "block",
     permissions: Permissions | None = None,
     progress: Progress = SILENT,
-) -> Report:
+) -> Results:
     """Score a model without pruning it; see `run`.
 
     Args:
@@ -84,10 +86,10 @@ def score_model(
     prepared = prepare("score", recipe, permissions or Permissions(), progress)
     with output_directory(prepared.recipe) as stage:
         started = Run.of(prepared, stage)
-        report = report_of(started, Results(score_blocks(started, by)))
+        results = results_of(started, StageResults(score_blocks(started, by)))
         if stage:
-            report.write(stage)
-    return report
+            write_output(results, recorded(started), stage)
+    return results
 
 
 def prune_model(
@@ -96,7 +98,7 @@ def prune_model(
     *,
     permissions: Permissions | None = None,
     progress: Progress = SILENT,
-) -> Report:
+) -> Results:
     """Prune a model into checkpoints, without evaluating it: by given plans, by named blocks, or by scores."""
     prepared = prepare("prune", recipe, permissions or Permissions(), progress, plans)
     with output_directory(prepared.recipe) as stage:
@@ -104,13 +106,13 @@ def prune_model(
         started = Run.of(prepared, stage)
         choice = _choice(started, prepared)
         if started.loaded.stack.offloaded:
-            results = prune_files(started, choice)
+            stages = prune_files(started, choice)
         else:
-            results = Results(choice.importance, prepare_removals(started, choice))
-            results = replace(results, checkpoints=write_checkpoints(started, results))
-        report = report_of(started, results)
-        report.write(stage)
-    return report
+            stages = StageResults(choice.importance, prepare_removals(started, choice))
+            stages = replace(stages, checkpoints=write_checkpoints(started, stages))
+        results = results_of(started, stages)
+        write_output(results, recorded(started), stage)
+    return results
 
 
 def _choice(run: Run, prepared: Prepared) -> Choice:
@@ -133,7 +135,7 @@ def _note_other_models(run: Run, plans: Mapping[str, PrunePlan]) -> None:
             run.progress.note(f"the plan {label} was made for {plan.model}, and is applied to {here}")
 
 
-def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Report:
+def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress: Progress = SILENT) -> Results:
     """Evaluate a model as it is.
 
     Raises:
@@ -145,7 +147,7 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
         started = Run.of(prepared, stage)
         started.evaluation.announce(started.evaluators, started.loaded.stack)
         metrics = {ORIGINAL: started.evaluation.of(started.evaluators, "quality")}
-        report = report_of(started, Results(metrics=metrics, footprint=measure_costs(started, {})))
+        results = results_of(started, StageResults(metrics=metrics, footprint=measure_costs(started, {})))
         if stage:
-            report.write(stage)
-    return report
+            write_output(results, recorded(started), stage)
+    return results

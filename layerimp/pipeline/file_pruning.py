@@ -24,8 +24,9 @@ from layerimp.models.stored_weights import WeightNames
 from layerimp.pipeline.ahead import check_plans
 from layerimp.pipeline.checkpoints import checkpoint_path, describe_checkpoint
 from layerimp.pipeline.removals import Choice, check_room
-from layerimp.pipeline.run import PrunedModel, Results
+from layerimp.pipeline.run import PrunedModel, StageResults
 from layerimp.recipe import check_label, size_in_bytes
+from layerimp.report.contenders import Contender
 from layerimp.report.results.models import Size
 from layerimp.steps import named
 from layerimp.surgery.removal import prepare
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from layerimp.surgery.removal import Removal
 
 
-def prune_files(run: Run, choice: Choice) -> Results:
+def prune_files(run: Run, choice: Choice) -> StageResults:
     """Write the checkpoint of each plan of an offloaded model; see `write_pruned`. Without a stage nothing is written.
 
     Returns:
@@ -67,11 +68,12 @@ def prune_files(run: Run, choice: Choice) -> Results:
             tensors[label] = kept_tensors(loaded.stack, removal)
             beside = _described(loaded.model, removal)
             size = Size.of(find_blocks(beside))
-            models[label] = PrunedModel(plan, size, removal, beside, reached=choice.reached.get(label, ()))
+            reached = choice.reached.get(label, ())
+            models[label] = PrunedModel(Contender(label), plan, size, removal, beside, reached=reached)
     run.selection.need_any()
-    results = Results(choice.importance, models)
+    stages = StageResults(choice.importance, models)
     if run.stage is None:
-        return results
+        return stages
     check_room(run, sum(tensor.bytes for kept in tensors.values() for tensor in kept.values()))
     with run.progress.stage("check the weights that were not read"):
         _offloaded(loaded.stack).refuse_non_finite_rest()
@@ -81,8 +83,8 @@ def prune_files(run: Run, choice: Choice) -> Results:
         directory.mkdir(parents=True)
         size = Size.of(write_pruned(loaded, model.removal, tensors[label], directory, run.recipe, run.progress))
         written[label] = replace(model, size=size)
-        describe_checkpoint(run, replace(results, models=written), label)
-    return replace(results, models=written, checkpoints={label: checkpoint_path(label) for label in written})
+        describe_checkpoint(run, replace(stages, models=written), label)
+    return replace(stages, models=written, checkpoints={label: checkpoint_path(label) for label in written})
 
 
 def _described(model: PreTrainedModel, removal: Removal) -> PreTrainedModel:

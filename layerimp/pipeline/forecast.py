@@ -11,13 +11,14 @@ from layerimp.errors import SurgeryError
 from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.durations import ROUGHLY, Durations, pass_forecast
 from layerimp.pipeline.outline import Outline
+from layerimp.pipeline.output import PLANS, RECIPE
 from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.resolve import create_pruner, row_length
 from layerimp.pipeline.scores import scorers_of
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
 from layerimp.report.conversion import finite
-from layerimp.report.data import MARKER, PAGE, RESULTS
+from layerimp.report.document import PAGE, RESULTS
 from layerimp.scorer import Importance
 from layerimp.scoring.passes import Pass, shared_passes
 from layerimp.scoring.series import ScoredSeries
@@ -253,7 +254,7 @@ class _Foretelling:
         if self.recipe.output is None:
             return []
         output = expanded(self.recipe.output).absolute()
-        files = [MARKER, RESULTS, "plan.json"]
+        files = [RECIPE, RESULTS, PLANS]
         files += [PAGE] if self.prepared.command == "run" else []
         labels = [label for label in self.selection.specs if label not in self.selection.baselines]
         if not self.scored:

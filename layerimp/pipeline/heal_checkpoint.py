@@ -19,14 +19,13 @@ from layerimp.healing.engine import Healed, heal_beside
 from layerimp.models.loading import auto_class
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.ahead import check_ahead
-from layerimp.pipeline.healing import check_heal_text, configured
+from layerimp.pipeline.healing import check_heal_text, configured, repaired
 from layerimp.pipeline.output import check_output, output_directory
 from layerimp.pipeline.resolve import defaults_note, resolve, settled
 from layerimp.pipeline.stages import load_model
 from layerimp.pipeline.texts import check_calibration, further_text, read_text, text_for_fidelity_again
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
-from layerimp.report import conversion
 from layerimp.report.checkpoint import HealedCheckpoint
 from layerimp.report.healed_card import healed_card
 from layerimp.report.healing import recovery
@@ -194,7 +193,7 @@ def _record_of(model: str, teacher: str | None, removed: Sequence[Step] | None) 
 
 def _document(prepared: PreparedHealing, record: Record, healed: Healed, text: Calibration) -> HealingReport:
     """Return the document that says what was done."""
-    done = conversion.repaired(healed.repairs, healed.loss, healed.accuracy, healed.recovered)
+    done = repaired(healed)
     return HealingReport(
         model=prepared.recipe.model,
         teacher=record.source,

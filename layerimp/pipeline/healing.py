@@ -18,7 +18,7 @@ from layerimp.models.discovery import find_blocks
 from layerimp.progress import SILENT, Progress
 from layerimp.pruner import PrunePlan
 from layerimp.registry.attribution import attributing, create
-from layerimp.report.healing import Healing
+from layerimp.report.results.models import Repaired, RepairedGap
 from layerimp.steps import Step, checked_steps
 from layerimp.surgery.removal import prepare
 
@@ -118,9 +118,23 @@ class HealerSet:
         )
 
 
-def healing_of(scorer: str, healer: str, healed: Healed) -> Healing:
-    """Describe what a healer did to the model that a scorer's plan pruned."""
-    return Healing(scorer, healer, healed.repairs, healed.loss, healed.accuracy, healed.recovered)
+def repaired(healed: Healed) -> Repaired:
+    """Describe what a healer did, and the effect of healing, as a part of the results."""
+    return Repaired(
+        gaps=[
+            RepairedGap(
+                gap=str(repair.gap),
+                removed=repair.gap.steps,
+                done=repair.done,
+                why=repair.why,
+                numbers=dict(repair.numbers),
+            )
+            for repair in healed.repairs
+        ],
+        loss=dict(healed.loss),
+        accuracy=dict(healed.accuracy) or None,
+        recovered=healed.recovered,
+    )
 
 
 def check_text(

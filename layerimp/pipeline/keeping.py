@@ -11,18 +11,19 @@ from layerimp.defaults import ORIGINAL
 from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
 from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.counting import confirmed, most_that_hold
-from layerimp.pipeline.healing import healing_of
+from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.held_out import HeldOut
 from layerimp.pipeline.removals import check_room, planner
 from layerimp.pipeline.resolve import create_pruner
-from layerimp.pipeline.run import PrunedModel, Results
+from layerimp.pipeline.run import PrunedModel, StageResults
 from layerimp.pipeline.scores import score_blocks
 from layerimp.pruner import Budget, PrunePlan, counted
 from layerimp.recipe import check_label
 from layerimp.report.contenders import Contender, contenders
 from layerimp.report.results.models import Size
-from layerimp.report.search import Removable, Search, Tried
+from layerimp.report.results.search import MostBlocks, QualitySearch, TriedModel
 from layerimp.report.statistics.halves import Halves, check_halves, kept
+from layerimp.report.statistics.parts import share
 from layerimp.report.statistics.retained import counting
 from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import prepare
@@ -50,7 +51,6 @@ class _Trial:
         metrics: The metrics on the confirming documents.
         removal: The removal.
         healed: The healed model; None without a healer, or if the model does not keep enough.
-        why: Why the model could not be measured; empty if it could.
     """
 
     searched: Estimate | None = None
@@ -58,7 +58,21 @@ class _Trial:
     metrics: tuple[Metric, ...] = ()
     removal: Removal | None = None
     healed: Healed | None = None
-    why: str = ""
+
+
+@dataclass(frozen=True)
+class _Most:
+    """The largest plan that may be carried out.
+
+    Attributes:
+        contender: The scorer, and the healer if there is one.
+        plan: The plan; None if no block may be removed.
+        result: The result.
+    """
+
+    contender: Contender
+    plan: PrunePlan | None
+    result: MostBlocks
 
 
 @dataclass
@@ -90,7 +104,7 @@ class _Trials:
                 self._known[key] = self._tried(plan, contender)
             except (SurgeryError, NonFiniteError) as error:
                 progress.note(f"{contender.label} keeps nothing without {counted(len(plan.blocks))}: {error}")
-                self._known[key] = _Trial(why=str(error))
+                self._known[key] = _Trial()
         return self._known[key]
 
     def _tried(self, plan: PrunePlan, contender: Contender) -> _Trial:
@@ -113,7 +127,7 @@ class _Trials:
 
     def most(
         self, plan_of: Callable[[int], PrunePlan], contender: Contender, span: tuple[int, int], *, nested: bool
-    ) -> Removable:
+    ) -> _Most:
         """Find the largest number of blocks that may be removed.
 
         Args:
@@ -131,10 +145,10 @@ class _Trials:
             if count not in tried:
                 try:
                     tried[count] = self.of(plan_of(count), contender)
-                except OptionError as error:  # the pruner has no plan for so many
+                except OptionError:  # the pruner has no plan for so many
                     if count == span[0]:
                         raise
-                    tried[count] = _Trial(why=str(error))
+                    tried[count] = _Trial()
             return tried[count]
 
         def holds(count: int) -> bool:
@@ -142,12 +156,22 @@ class _Trials:
 
         first = most_that_hold(holds, *span, nested=nested)
         count = confirmed(first, holds, lambda count: self.keeps(trial(count).confirmed), span[0])
-        known = [Tried(n, model.searched, model.confirmed, model.why) for n, model in sorted(tried.items())]
-        plan = plan_of(count) if count else None
-        return Removable(contender.scorer, contender.healer, count, plan, first, known)
+        plan, chosen = (plan_of(count), tried[count]) if count else (None, _Trial())
+        result = MostBlocks(
+            count=count,
+            blocks=[] if plan is None else plan.blocks,
+            retained=share(chosen.searched),
+            confirmed=share(chosen.confirmed),
+            before_confirmation=first,
+            tried=[
+                TriedModel(count=n, retained=share(model.searched), confirmed=share(model.confirmed))
+                for n, model in sorted(tried.items())
+            ],
+        )
+        return _Most(contender, plan, result)
 
 
-def prune_to_quality(run: Run) -> Results:
+def prune_to_quality(run: Run) -> StageResults:
     """Remove as many blocks as the recipe's `keep` allows, by each scorer, unhealed and healed by each healer.
 
     Returns:
@@ -169,25 +193,41 @@ def prune_to_quality(run: Run) -> Results:
     budget = replace(least, count=least.most)
     importance = score_blocks(run)
     trials = _Trials(run, quality, Halves.of(whole))
-    removable: dict[str, Removable] = {}
+    most: dict[str, _Most] = {}
     failed: dict[str, str] = {}
     for label in list(run.selection.specs):
         with run.selection.excusing(label):
             by_label, unhealed = _by_scorer(trials, label, importance[label], budget)
-            removable |= by_label
+            most |= by_label
             failed |= unhealed
     run.selection.need_any()
-    models, metrics = _chosen(trials, removable)
-    saved = [model for label, model in models.items() if removable[label].scorer not in run.selection.baselines]
+    models, metrics = _chosen(trials, most)
+    saved = [model for model in models.values() if model.contender.scorer not in run.selection.baselines]
     check_room(run, sum(model.size.bytes for model in saved))
     assert run.recipe.keep is not None
-    search = Search(run.recipe.keep, list(counting(whole)), HeldOut.name in quality, removable)
-    return Results(importance, models, metrics, search=search, failed=failed)
+    search = QualitySearch(
+        keep=run.recipe.keep,
+        measured_on=list(counting(whole)),
+        held_out=HeldOut.name in quality,
+        order=_order(most),
+        removable={label: each.result for label, each in most.items()},
+    )
+    return StageResults(importance, models, metrics, search=search, failed=failed)
+
+
+def _order(most: Mapping[str, _Most]) -> list[str]:
+    """Return the labels by the most blocks, and then by what is retained on the confirming documents."""
+
+    def rank(label: str) -> tuple[float, float]:
+        result = most[label].result
+        return -result.count, 0.0 if result.confirmed is None else -result.confirmed.mean
+
+    return sorted(most, key=rank)
 
 
 def _by_scorer(
     trials: _Trials, label: str, importance: Importance, budget: Budget
-) -> tuple[dict[str, Removable], dict[str, str]]:
+) -> tuple[dict[str, _Most], dict[str, str]]:
     """Find how many blocks may be removed by one scorer's choice, unhealed and with each healer, by label.
 
     Returns:
@@ -197,18 +237,18 @@ def _by_scorer(
     pruner = create_pruner(run.recipe.pruner, run.recipe.cuts)
     make = planner(run, label, importance, pruner)
     least = max(1, len(budget.forced))
-    plan_of, most = _plans(make, budget, least, nested=pruner.nested)
-    removable: dict[str, Removable] = {}
+    plan_of, longest = _plans(make, budget, least, nested=pruner.nested)
+    most: dict[str, _Most] = {}
     failed: dict[str, str] = {}
     for name, contender in contenders([label], run.healers.healers).items():
         try:
-            removable[name] = trials.most(plan_of, contender, (least, most), nested=pruner.nested)
+            most[name] = trials.most(plan_of, contender, (least, longest), nested=pruner.nested)
         except (ModelError, PluginError) as error:
             if not contender.healer:
                 raise
             failed[name] = str(error)
             run.progress.note(f"{name} is left out: {error}")
-    return removable, failed
+    return most, failed
 
 
 def _longest(make: Callable[[Budget], PrunePlan], budget: Budget, least: int) -> PrunePlan:
@@ -235,21 +275,18 @@ def _plans(
     return lambda count: longest.model_copy(update={"blocks": longest.blocks[:count]}), len(longest.blocks)
 
 
-def _chosen(
-    trials: _Trials, removable: Mapping[str, Removable]
-) -> tuple[dict[str, PrunedModel], dict[str, list[Metric]]]:
+def _chosen(trials: _Trials, most: Mapping[str, _Most]) -> tuple[dict[str, PrunedModel], dict[str, list[Metric]]]:
     """Return the models that were chosen, and the metrics of these and of the intact model; both by label."""
     models: dict[str, PrunedModel] = {}
     metrics = {ORIGINAL: list(trials.intact.confirmation)}
-    for label, choice in removable.items():
+    for label, choice in most.items():
         if choice.plan is None:
             continue
-        trial = trials.of(choice.plan, Contender(choice.scorer, choice.healer))
+        trial = trials.of(choice.plan, choice.contender)
         assert trial.removal is not None
         with trial.removal.applied():
-            model = PrunedModel(choice.plan, Size.of(trials.run.loaded.stack), trial.removal)
+            model = PrunedModel(choice.contender, choice.plan, Size.of(trials.run.loaded.stack), trial.removal)
         if trial.healed is not None:
-            healing = healing_of(choice.scorer, choice.healer, trial.healed)
-            model = replace(model, beside=trial.healed.model, healing=healing)
+            model = replace(model, beside=trial.healed.model, healing=repaired(trial.healed))
         models[label], metrics[label] = model, list(trial.metrics)
     return models, metrics

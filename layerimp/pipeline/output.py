@@ -1,7 +1,8 @@
-"""The output directory of a command."""
+"""The output directory of a command, and the files in it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,42 @@ from layerimp._paths import expanded, real
 from layerimp.checkpoint.staging import check_name, check_target, staged
 from layerimp.errors import OutputError
 from layerimp.registry.assets import located
-from layerimp.report.data import why_not_ours
+from layerimp.report.conversion import plan_file
+from layerimp.report.document import PAGE, RESULTS, write_json, write_results
 
 if TYPE_CHECKING:
     from layerimp.recipe import Recipe
+    from layerimp.report.document import Results
+
+RECIPE = "recipe.json"
+"""The recipe with everything settled: the file by which an output directory is recognised."""
+
+PLANS = "plan.json"
+"""The plans of the pruned models."""
+
+_ENTRIES = frozenset({RECIPE, RESULTS, PLANS, PAGE, "checkpoints"})
+
+
+def write_output(results: Results, recipe: Recipe, directory: Path) -> None:
+    """Write the results of a run, the recipe that repeats it, and its plans, as JSON files."""
+    write_json(directory / RECIPE, recipe.model_dump(mode="json", exclude={"overwrite"}))
+    write_results(results, directory)
+    if plans := results.model.plans:
+        write_json(directory / PLANS, plan_file(plans, results.design.added))
+
+
+def why_not_ours(directory: Path) -> str | None:
+    """Tell why a directory is not an output of layerimp, or holds other files as well; None if it is an output."""
+    names = {entry.name for entry in directory.iterdir()}
+    if foreign := sorted(names - _ENTRIES):
+        return f"it holds {foreign[0]!r}, which layerimp did not write"
+    try:
+        recipe = json.loads((directory / RECIPE).read_text(encoding="utf-8"))
+        version = str(recipe["schema_version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"it holds no {RECIPE} of layerimp"
+    ours = version.startswith("layerimp.recipe/") and len(names) > 1
+    return None if ours else "layerimp did not write it"
 
 
 @contextmanager

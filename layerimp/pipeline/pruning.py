@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import ModelError, NonFiniteError, PluginError
 from layerimp.evaluation.comparing import Comparing, comparer_of
-from layerimp.pipeline.healing import healing_of
+from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.removals import choose, prepare_removals
-from layerimp.pipeline.run import PrunedModel, Results
+from layerimp.pipeline.run import PrunedModel, StageResults
+from layerimp.report.contenders import Contender
 from layerimp.steps import Sublayer
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from layerimp.pipeline.run import Run
 
 
-def prune_by_amount(run: Run) -> Results:
+def prune_by_amount(run: Run) -> StageResults:
     """Remove the recipe's amount by each scorer, let each healer repair each pruned model, and measure the quality."""
     choice = choose(run)
     models = prepare_removals(run, choice)
@@ -30,7 +31,7 @@ def prune_by_amount(run: Run) -> Results:
     metrics = {ORIGINAL: run.evaluation.of(run.evaluators, "quality")} | measure_quality(run, models)
     healed, failed = heal_pruned(run, models)
     metrics |= measure_quality(run, healed)
-    return Results(choice.importance, models | healed, metrics, failed=failed)
+    return StageResults(choice.importance, models | healed, metrics, failed=failed)
 
 
 def measure_quality(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, list[Metric]]:
@@ -83,14 +84,14 @@ def heal_pruned(run: Run, models: Mapping[str, PrunedModel]) -> tuple[dict[str, 
     failed: dict[str, str] = {}
     first: dict[tuple[frozenset[Sublayer], str], str] = {}
     for (scorer, model), healer in product(models.items(), run.healers.healers):
-        label = f"{scorer}+{healer}"
+        contender = Contender(scorer, healer)
+        label = contender.label
         same = first.setdefault((model.key[0], healer), label)
         if same in failed:
             failed[label] = failed[same]
         elif same in healed:
             known = healed[same]
-            assert known.healing is not None
-            healed[label] = replace(model, beside=known.beside, healing=replace(known.healing, scorer=scorer))
+            healed[label] = replace(model, contender=contender, beside=known.beside, healing=known.healing)
         else:
             run.progress.note(f"heal {label}")
             try:
@@ -99,5 +100,5 @@ def heal_pruned(run: Run, models: Mapping[str, PrunedModel]) -> tuple[dict[str, 
                 failed[label] = str(error)
                 run.progress.note(f"{label} is left out: {error}")
             else:
-                healed[label] = replace(model, beside=done.model, healing=healing_of(scorer, healer, done))
+                healed[label] = replace(model, contender=contender, beside=done.model, healing=repaired(done))
     return healed, failed

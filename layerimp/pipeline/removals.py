@@ -17,6 +17,7 @@ from layerimp.pipeline.targets import Goal
 from layerimp.pruner import Budget, PrunePlan
 from layerimp.recipe import check_label
 from layerimp.registry.attribution import attributing
+from layerimp.report.contenders import Contender
 from layerimp.report.results.models import Size
 from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import Removal, prepare
@@ -108,7 +109,8 @@ def prepare_removals(run: Run, choice: Choice) -> dict[str, PrunedModel]:
                 with removal.applied():
                     prepared[removed] = removal, Size.of(stack)
             removal, size = prepared[removed]
-            models[label] = PrunedModel(plan, size, removal, reached=choice.reached.get(label, ()))
+            reached = choice.reached.get(label, ())
+            models[label] = PrunedModel(Contender(label), plan, size, removal, reached=reached)
     run.selection.need_any()
     saved = sum(model.size.bytes for label, model in models.items() if label not in run.selection.baselines)
     check_room(run, saved * (1 + len(run.healers.healers)))

@@ -1,52 +1,172 @@
-"""The report of a run, built once from what its stages returned."""
+"""The results of a run: those of a grid with one model, one amount, and one scoring by each scorer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from layerimp._paths import expanded
-from layerimp.defaults import ALL, ORIGINAL
-from layerimp.models.loading import auto_class
+from layerimp._paths import expanded, last_name
+from layerimp.defaults import ALL, ORIGINAL, RANDOM
 from layerimp.pipeline.resolve import anywhere
-from layerimp.report.data import Report
-from layerimp.scoring.selection import is_blind
+from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
+from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
+from layerimp.report.document import Failure, Results
+from layerimp.report.results.comparison import Design
+from layerimp.report.rows import Pruned
+from layerimp.report.targets import asked, got, reached, target
+from layerimp.report.versions import versions
+from layerimp.steps import named
 
 if TYPE_CHECKING:
-    from layerimp.pipeline.run import Results, Run
+    from layerimp.metric import Metric
+    from layerimp.pipeline.run import Run, StageResults
+    from layerimp.report.build import Left
+    from layerimp.report.results.comparison import ModelResults
+    from layerimp.report.results.models import Amount
+    from layerimp.report.results.scores import Scored
+    from layerimp.report.statistics.retained import Key
+    from layerimp.scorer import Importance
 
 
-def report_of(run: Run, results: Results) -> Report:
-    """Build the report of a run, whose output directory need not have its final name yet."""
-    pruned = {label: model for label, model in results.models.items() if model.healing is None}
-    output = None if run.asked.output is None else expanded(run.asked.output).absolute()
-    return Report(
-        run.asked,
-        len(run.loaded.stack),
-        auto_class(run.loaded.model.config),
-        calibration=None if run.drawn is None else run.drawn.description,
-        sizes={ORIGINAL: run.size} | {label: model.size for label, model in results.models.items()},
-        importance={label: scores for label, scores in results.importance.items() if label in run.selection.specs},
-        plans={label: model.plan for label, model in pruned.items()},
-        reached={label: list(model.reached) for label, model in pruned.items() if model.reached},
-        healed={label: model.healing for label, model in results.models.items() if model.healing is not None},
-        checkpoints={label: output / path for label, path in results.checkpoints.items()} if output else {},
-        metrics=dict(results.metrics),
-        footprint=dict(results.footprint),
-        search=results.search,
-        resolved=_recorded(run),
-        scorers=dict(run.selection.specs),
-        blind=[label for label, spec in run.selection.specs.items() if is_blind(spec.name)],
-        baselines=list(run.selection.baselines),
-        left_out=dict(run.selection.left_out),
-        failed={**run.evaluation.failed, **run.selection.failed, **results.failed},
-        output=output,
+def results_of(run: Run, stages: StageResults) -> Results:
+    """Build the results of a run, whose output directory need not have its final name yet."""
+    name, selection = last_name(run.asked.model), run.selection
+    measurements = _measurements(run, stages)
+    design = _design(run, name, measurements)
+    model = model_results(design, name, measurements)
+    failed = {**run.evaluation.failed, **selection.failed, **stages.failed}
+    return Results(
+        request=run.asked.model_dump(mode="json"),
+        design=design,
+        models={name: model},
+        cells={},
+        failures=[Failure(what=what, error=error) for what, error in sorted(failed.items())],
+        left_out=dict(selection.left_out),
+        seconds=0.0,
+        versions=[versions()],
+        notes=list(_notes(run, design, model)),
+        output=None if run.asked.output is None else str(expanded(run.asked.output).absolute()),
     )
 
 
-def _recorded(run: Run) -> dict[str, Any]:
+def recorded(run: Run) -> Recipe:
     """Return the recipe that repeats a run from any directory; `all` becomes the scorers that took part."""
     recipe, selection = anywhere(run.recipe), run.selection
     if ALL in recipe.scorers:
         scorers = {label: spec for label, spec in selection.specs.items() if label not in selection.baselines}
         recipe = recipe.model_copy(update={"scorers": scorers})
-    return recipe.model_dump(mode="json", exclude={"overwrite"})
+    return recipe
+
+
+def _design(run: Run, name: str, known: Measurements) -> Design:
+    recipe, specs = _settled(run), run.selection.specs
+    return Design(
+        models={name: recipe},
+        measured={name: list(dict.fromkeys(task for task, _ in known.intact))},
+        scorers={label: specs.get(label, ComponentSpec(name=label)) for label in known.scored},
+        blind=[label for label in known.scored if label in run.selection.blind],
+        baselines=[label for label in known.scored if label in recipe.baselines],
+        added=[label for label in run.selection.baselines if label in known.scored],
+        pruners={recipe.pruner.name: recipe.pruner},
+        healers=recipe.healers,
+        amounts=list(dict.fromkeys(amount for _, amount, _ in known.left)),
+        repeats=1,
+        seed=recipe.seed,
+        cuts=recipe.cuts,
+        protect=list(recipe.protect),
+        limit=recipe.limit,
+        num_fewshot=recipe.num_fewshot,
+    )
+
+
+def _settled(run: Run) -> Recipe:
+    """Return the recipe in the user's words, completed with the values that the run settled."""
+    recipe = run.asked.model_copy(update={"dtype": run.recipe.dtype})
+    if run.drawn is None:
+        return recipe
+    text = anywhere(run.recipe).calibration.model_dump(mode="json")
+    drawn = CalibrationSpec.model_validate(text | {"samples": run.drawn.description["rows"]})
+    return recipe.model_copy(update={"calibration": drawn})
+
+
+def _measurements(run: Run, stages: StageResults) -> Measurements:
+    importance = {label: scores for label, scores in stages.importance.items() if label in run.selection.specs}
+    reached_values = [value for model in stages.models.values() for value in model.reached]
+    return Measurements(
+        num_blocks=len(run.loaded.stack),
+        size=run.size,
+        intact=_by_key(stages.metrics.get(ORIGINAL, ())),
+        scored={label: _scored(scores, blind=label in run.selection.blind) for label, scores in importance.items()},
+        left=_left(run, stages),
+        footprint=stages.footprint.get(ORIGINAL, ()),
+        targets={value.target.quantity: target(value) for value in reached_values},
+        loader=run.loader,
+        calibration=None if run.drawn is None else run.drawn.description,
+        search=stages.search,
+    )
+
+
+def _by_key(metrics: Iterable[Metric]) -> dict[Key, Metric]:
+    return {(metric.task, metric.name): metric for metric in metrics}
+
+
+def _scored(importance: Importance, *, blind: bool) -> Scored:
+    by_step = dict(zip(importance.blocks, importance.scores, strict=True))
+    cost = 0.0 if blind else None
+    return scored([by_step], cost, importance.columns, importance.notes, importance.spans)
+
+
+def _left(run: Run, stages: StageResults) -> Left:
+    """Return each pruned model, by the label of its pruner, the amount and its contender."""
+    amount, output = _amount(run.recipe), expanded(run.asked.output or "").absolute()
+    return {
+        (model.plan.pruner or "", amount, model.contender): [
+            Pruned(
+                draw=0,
+                plan=model.plan,
+                size=model.size,
+                metrics=_by_key(stages.metrics.get(label, ())),
+                healing=model.healing,
+                footprint=stages.footprint.get(label, ()),
+                targets={value.target.quantity: reached(value) for value in model.standing},
+                checkpoint=str(output / stages.checkpoints[label]) if label in stages.checkpoints else None,
+            )
+        ]
+        for label, model in sorted(stages.models.items(), key=lambda item: bool(item[1].contender.healer))
+    }
+
+
+def _amount(recipe: Recipe) -> Amount:
+    """Return what the run was asked to remove."""
+    if recipe.keep is not None:
+        return f"keep={recipe.keep:g}"
+    if recipe.targets:
+        return ", ".join(f"{quantity}={value}" for quantity, value in recipe.targets.items())
+    if recipe.count is not None:
+        return recipe.count
+    if recipe.ratio is not None:
+        return float(recipe.ratio)
+    return f"blocks={','.join(map(str, recipe.blocks))}" if recipe.blocks else "plan"
+
+
+def _notes(run: Run, design: Design, model: ModelResults) -> Iterator[str]:
+    """Yield notes on the run for a reader of the numbers, in addition to notes on the numbers themselves."""
+    if model.rows:
+        yield ONE_DRAW
+    if run.asked.blocks:
+        yield f"removed on request, regardless of scores: {named(run.asked.blocks)}"
+    if model.search is not None and not model.search.held_out:
+        yield "all figures are measured on the documents that confirm the result, which the search did not use"
+    for quantity, limit in model.targets.items():
+        values = ", ".join(
+            f"{each.label} {got(pruned.targets[quantity])}"
+            for each in model.removals
+            for pruned in each.models
+            if not each.healer and quantity in pruned.targets
+        )
+        yield f"no more blocks are removed than necessary for {asked(quantity, limit)}; reached: {values}"
+    if RANDOM in design.scorers and model.rows:
+        yield f"{RANDOM} is a single draw of blocks; another draw may cost far more or far less"
+    if len({tuple(row.counts) for row in model.rows}) > 1:
+        yield "models that lack different numbers of blocks are not compared with each other"
+    yield from (f"the scorer {label} is left out: {why}" for label, why in run.selection.left_out.items())

@@ -12,6 +12,7 @@ from layerimp.defaults import ORIGINAL
 from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, is_requested, without_comparers
+from layerimp.models.loading import auto_class
 from layerimp.models.origin import model_name
 from layerimp.models.sizing import shapes_only
 from layerimp.pipeline.healing import HealerSet, check_text
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from layerimp.progress import Progress
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe
-    from layerimp.report.healing import Healing
-    from layerimp.report.search import Search
+    from layerimp.report.contenders import Contender
+    from layerimp.report.results.models import Repaired
+    from layerimp.report.results.search import QualitySearch
     from layerimp.scorer import Importance
     from layerimp.scoring.selection import Selection
     from layerimp.sizes.targets import Reached
@@ -140,12 +142,18 @@ class Run:
         assert self.drawn is not None
         return self.drawn
 
+    @property
+    def loader(self) -> str:
+        """The stock `Auto` class that loads the checkpoints."""
+        return auto_class(self.loaded.model.config)
+
 
 @dataclass(frozen=True)
 class PrunedModel:
     """A pruned model of a run.
 
     Attributes:
+        contender: Whose plan pruned the model, and what healed it, if anything.
         plan: What was removed.
         size: The model's size.
         removal: The removal.
@@ -155,17 +163,18 @@ class PrunedModel:
         reached: The values that the plan reaches beside the targets; empty without targets.
     """
 
+    contender: Contender
     plan: PrunePlan
     size: Size
     removal: Removal
     beside: PreTrainedModel | None = None
-    healing: Healing | None = None
+    healing: Repaired | None = None
     reached: Sequence[Reached] = ()
 
     @property
     def key(self) -> tuple[frozenset[Sublayer], str]:
         """The removed sublayers, and the label of the healer, if any: models with the same key are equal."""
-        return removed_by(self.plan.blocks), self.healing.healer if self.healing else ""
+        return removed_by(self.plan.blocks), self.contender.healer
 
     @property
     def standing(self) -> list[Reached]:
@@ -184,7 +193,7 @@ class PrunedModel:
 
 
 @dataclass(frozen=True)
-class Results:
+class StageResults:
     """What the stages of a run return. What a command does not find out stays empty.
 
     Attributes:
@@ -204,5 +213,5 @@ class Results:
     footprint: Mapping[str, list[Metric]] = field(default_factory=dict)
     fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
-    search: Search | None = None
+    search: QualitySearch | None = None
     failed: Mapping[str, str] = field(default_factory=dict)

@@ -204,7 +204,7 @@ def _removal(
 def _model(model: Pruned, intact: Mapping[Key, Metric]) -> PrunedModel:
     return PrunedModel(
         draw=model.draw,
-        blocks=list(model.blocks),
+        plan=model.plan,
         size=model.size,
         metrics=by_task(model.metrics.values(), intact),
         footprint=costs(model.footprint),

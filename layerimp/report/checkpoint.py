@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from layerimp.models.origin import Origin
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe
-    from layerimp.report.healing import Healing
-    from layerimp.report.results.models import Size
+    from layerimp.report.contenders import Contender
+    from layerimp.report.results.models import Repaired, Size
     from layerimp.sizes.targets import Reached
 
 
@@ -23,7 +23,7 @@ class Checkpoint:
     """A pruned checkpoint, as its card describes it.
 
     Attributes:
-        label: The label: that of the scorer, or `SCORER+HEALER`.
+        contender: The scorer, and the healer if there is one.
         recipe: The recipe in the user's words.
         loader: The stock `Auto` class that loads the checkpoint.
         plan: What was removed.
@@ -37,14 +37,14 @@ class Checkpoint:
         scored: Whether scores led to the plan, rather than a plan that was given.
     """
 
-    label: str
+    contender: Contender
     recipe: Recipe
     loader: str
     plan: PrunePlan
     intact: Size
     size: Size
     standing: Sequence[Reached] = ()
-    healing: Healing | None = None
+    healing: Repaired | None = None
     calibration: Calibration | None = None
     before: Sequence[Metric] = ()
     after: Sequence[Metric] = ()

@@ -1,33 +1,16 @@
-"""Converts repairs and plans to documents."""
+"""Converts plans to documents."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from layerimp.report.documents import Plan, PlanFile
 from layerimp.report.json_types import Number
-from layerimp.report.results.models import Repaired, RepairedGap
 
 if TYPE_CHECKING:
-    from layerimp.healer import Repair
     from layerimp.pruner import PrunePlan
-
-
-def repaired(
-    repairs: Sequence[Repair], loss: Mapping[str, float], accuracy: Mapping[str, float], recovered: float | None
-) -> Repaired:
-    """Convert what a healer did, and the effect of healing."""
-    return Repaired(
-        gaps=[
-            RepairedGap(gap=str(one.gap), removed=one.gap.steps, done=one.done, why=one.why, numbers=dict(one.numbers))
-            for one in repairs
-        ],
-        loss=dict(loss),
-        accuracy=dict(accuracy) or None,
-        recovered=recovered,
-    )
 
 
 def plan(made: PrunePlan) -> Plan:

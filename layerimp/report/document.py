@@ -1,21 +1,36 @@
-"""The document of a run or a grid: all results, with their tables for notebooks and their rows for pandas."""
+"""The document of a run or a grid: all results, as tables for notebooks, as rows for pandas, and as a file."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from layerimp._paths import write_whole
 from layerimp._table import Column, Table
+from layerimp.errors import OutputError
+from layerimp.pruner import counted
+from layerimp.report.cuts import ranges
+from layerimp.report.overview import overview
 from layerimp.report.results.comparison import Compared
+from layerimp.report.results.models import PrunedModel
 from layerimp.report.results.part import Number, Part, Versioned
 from layerimp.report.results.rows import Entry, Row
 from layerimp.report.tables import PaperTable, removables, summaries
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+RESULTS = "results.json"
+"""The file of the results in an output directory."""
+
+PAGE = "report.html"
+"""The page beside it."""
 
 
 class Failure(Part):
@@ -60,12 +75,24 @@ class Results(Compared, Versioned):
         return [*self.notes, *(prefix[label] + note for label, model in self.models.items() for note in model.notes)]
 
     def __repr__(self) -> str:
+        if not self.cells and len(self.models) == 1:
+            return f"Results({self._run()})"
         labels = ", ".join(self.design.contenders)
         counts = ", ".join(f"{count} cells {state}" for state, count in self.cells.items() if count)
         return f"Results({', '.join(self.models) or 'nothing yet'}; {labels}{counts and f'; {counts}'})"
 
+    def _run(self) -> str:
+        """Say what a run removed and measured."""
+        model = self.model
+        plans = (f"{label} without {ranges(each.blocks) or 'nothing'}" for label, each in model.plans.items())
+        tasks = ", ".join(model.metrics)
+        parts = [", ".join((self.design.models[model.label].model, counted(model.num_blocks))), "; ".join(plans)]
+        return "; ".join(filter(None, (*parts, tasks and f"measured on {tasks}")))
+
     def _repr_html_(self) -> str:
-        """Show the summary tables: what is retained, and how many blocks may be removed."""
+        """Show a run's models, or of a grid what is retained, and how many blocks may be removed."""
+        if not self.cells and self.models:
+            return overview(self).html()
         tables = [_table(table) for table in (*summaries(self), *removables(self))]
         return "\n".join(table.html() for table in tables) or f"<p>{escape(repr(self))}</p>"
 
@@ -121,3 +148,49 @@ def _table(paper: PaperTable) -> Table:
         for place, (name, column) in enumerate(zip(paper.head, cells, strict=True))
     ]
     return Table(columns, paper.title)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write an indented JSON file, in place of an older one."""
+    write_whole(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def write_results(results: Results, directory: Path) -> None:
+    """Write results into their output directory, which need not have its final name yet."""
+    write_json(directory / RESULTS, movable(results).model_dump(mode="json"))
+
+
+def read_results(directory: Path) -> Results:
+    """Return the results in an output directory, with the paths that its checkpoints have now.
+
+    Raises:
+        OutputError: the file cannot be read, or is of another version of layerimp.
+    """
+    path = directory / RESULTS
+    try:
+        results = Results.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError:
+        raise OutputError(f"{path} holds no results of this version of layerimp; run the recipe again") from None
+    place = directory.absolute()
+    return _moved(results, str(place), lambda path: str(place / path))
+
+
+def movable(results: Results) -> Results:
+    """Return the results without the place of the output directory: checkpoints by their paths in it."""
+    return _moved(results, None, lambda path: str(Path(path).relative_to(results.output or "")))
+
+
+def _moved(results: Results, output: str | None, path_of: Callable[[str], str]) -> Results:
+    """Return the results with other paths, of the output directory and of the checkpoints in it."""
+
+    def moved(model: PrunedModel) -> PrunedModel:
+        path = None if model.checkpoint is None else path_of(model.checkpoint)
+        return model.model_copy(update={"checkpoint": path})
+
+    models = {}
+    for label, model in results.models.items():
+        removals = [each.model_copy(update={"models": list(map(moved, each.models))}) for each in model.removals]
+        models[label] = model.model_copy(update={"removals": removals})
+    return results.model_copy(update={"models": models, "output": output})

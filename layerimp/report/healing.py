@@ -1,43 +1,15 @@
-"""The part of a report that describes healed models, and the words for what came back."""
+"""What healing brought back, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from layerimp.healer import Repair
-
-
-@dataclass(frozen=True)
-class Healing:
-    """What a healer did to a pruned model.
-
-    Attributes:
-        scorer: The label of the scorer whose plan pruned the model.
-        healer: The label of the healer.
-        repairs: What was done at each gap.
-        loss: The mean loss per prediction, in nats, of the `intact`, the `pruned` and the `healed` model, on rows of
-            the calibration text that were used neither for the fit nor for any choice.
-        accuracy: For a classifier, the share of these rows that each of these models labels correctly; else empty.
-        recovered: The share of the lost quality that healing brought back (loss, or a classifier's accuracy); None if
-            the pruned model had lost nothing.
-    """
-
-    scorer: str
-    healer: str
-    repairs: Sequence[Repair]
-    loss: Mapping[str, float]
-    accuracy: Mapping[str, float]
-    recovered: float | None
+from collections.abc import Mapping
 
 
 def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:
     """Return what healing brought back, on text that was used for no choice, and what the model had back before.
 
     Args:
-        loss: The mean loss of each model, as in `Healing`; `healed_before` is that of a model that was healed already.
+        loss: The mean loss of each model, as in `Repaired`; `healed_before` is that of a model that was healed already.
         accuracy: The accuracies of the same models; None or empty for language models.
         recovered: The share of the lost quality that came back.
     """

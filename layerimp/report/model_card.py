@@ -49,13 +49,13 @@ def model_card(checkpoint: Checkpoint, origin: Origin | None = None, *, command:
         origin: The source of the checkpoint; by default only its name is known.
         command: The command that made the checkpoint: `run` or `prune`.
     """
-    recipe, label = checkpoint.recipe, checkpoint.label
+    recipe, contender = checkpoint.recipe, checkpoint.contender
     origin = origin or Origin(name=last_part(recipe.model))
-    healers = [] if checkpoint.healing is None else ["healed", recipe.healers[checkpoint.healing.healer].name]
+    healers = ["healed", recipe.healers[contender.healer].name] if contender.healer else []
     comparison = None
     if checkpoint.before and checkpoint.after:
-        comparison = kept(label, checkpoint.before, checkpoint.after)
-    name = f"{origin.name.rpartition('/')[2]}-{label}"
+        comparison = kept(contender.label, checkpoint.before, checkpoint.after)
+    name = f"{origin.name.rpartition('/')[2]}-{contender.label}"
     tags = (checkpoint.plan.scorer, *healers)
     data = metadata(origin, checkpoint.loader, tags, results(checkpoint, comparison), name)
     lines = [
@@ -78,7 +78,7 @@ def _summary(checkpoint: Checkpoint, origin: Origin) -> Iterator[str]:
         blocks = f"{checkpoint.size.blocks} of {intact.blocks} blocks left"
     yield from (f"# {name}, {blocks}", "", f"- **Source:** {name}")
     yield (
-        f"- **Method:** scorer {escaped(plan.scorer or 'none')} (label {escaped(checkpoint.label)}), pruner "
+        f"- **Method:** scorer {escaped(plan.scorer or 'none')} (label {escaped(checkpoint.contender.label)}), pruner "
         f"{escaped(plan.pruner or 'none')}, layerimp {__version__}"
     )
     yield from _removed(plan.blocks)
@@ -89,9 +89,9 @@ def _summary(checkpoint: Checkpoint, origin: Origin) -> Iterator[str]:
     for value in checkpoint.standing:
         yield f"- **Target:** {escaped(beside(value.target.quantity, target(value), reached(value)))}"
     if (healing := checkpoint.healing) is not None:
-        done = "; ".join(f"{repair.gap}: {repair.done}" for repair in healing.repairs)
+        done = "; ".join(f"{gap.gap}: {gap.done}" for gap in healing.gaps)
         back = recovery(healing.loss, healing.accuracy, healing.recovered)
-        yield f"- **Healed:** by {escaped(healing.healer)} ({escaped(done)}); {escaped(back)}"
+        yield f"- **Healed:** by {escaped(checkpoint.contender.healer)} ({escaped(done)}); {escaped(back)}"
     if text := checkpoint.calibration:
         yield (
             f"- **Calibration:** {text['rows']} rows, {text['tokens']:,} tokens of "

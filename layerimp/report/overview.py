@@ -8,15 +8,14 @@ from layerimp._table import Column, Table
 from layerimp.defaults import ORIGINAL
 from layerimp.models.origin import model_name
 from layerimp.report import cuts
-from layerimp.report.document import Results
-from layerimp.report.results.comparison import ModelResults
+from layerimp.report.results.comparison import Compared, ModelResults
 from layerimp.report.results.measures import Cost, Measured
 from layerimp.steps import Step, sublayers_of
 
 
-def overview(results: Results) -> Table:
+def overview(results: Compared) -> Table:
     """Return the table of the models (the intact one first) with sizes and metrics, or else the table of the scores."""
-    (model,) = results.models.values()
+    model = results.model
     name = results.design.models[model.label].model
     title = f"{name}, {model.num_blocks} blocks"
     if model.size is None and not model.metrics:

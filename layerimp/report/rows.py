@@ -9,6 +9,7 @@ from functools import cached_property
 
 from layerimp.defaults import RANDOM
 from layerimp.metric import Metric, retention
+from layerimp.pruner import PrunePlan
 from layerimp.report.contenders import Contender
 from layerimp.report.results.comparison import Design
 from layerimp.report.results.measures import Difference, Interval
@@ -32,7 +33,7 @@ class Pruned:
 
     Attributes:
         draw: The number of the repeat.
-        blocks: The removed steps, in order.
+        plan: What was removed.
         size: The size of the pruned model; None if it is not evaluated yet.
         metrics: The metrics of quality, by task and name.
         healing: What was done to heal the model; None if it is not healed, or not evaluated yet.
@@ -42,13 +43,18 @@ class Pruned:
     """
 
     draw: int
-    blocks: tuple[Step, ...]
+    plan: PrunePlan
     size: Size | None
     metrics: Mapping[Key, Metric]
     healing: Repaired | None = None
     footprint: Sequence[Metric] = ()
     targets: Mapping[str, ReachedTarget] = field(default_factory=dict)
     checkpoint: str | None = None
+
+    @property
+    def blocks(self) -> list[Step]:
+        """The removed steps, in order."""
+        return self.plan.blocks
 
 
 def counts_of(models: Sequence[Pruned]) -> tuple[int, ...]:

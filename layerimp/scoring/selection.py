@@ -87,6 +87,11 @@ class Selection:
         with self.excusing(label):
             check_spec(label, spec)
 
+    @property
+    def blind(self) -> list[str]:
+        """The labels of scorers that do not look at the model, so that no text changes their scores."""
+        return [label for label, spec in self.specs.items() if is_blind(spec.name)]
+
     @contextmanager
     def excusing(self, label: str) -> Iterator[None]:
         """Go on without the scorer if it fails inside this context, where that is allowed.

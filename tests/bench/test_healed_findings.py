@@ -51,7 +51,7 @@ def test_a_task_that_fails_leaves_the_others_of_its_model(tmp_path: Path) -> Non
 
 def test_healed_rows_by_hand(tmp_path: Path) -> None:
     found, made_layout = findings(tmp_path, repeats=3)
-    pruned, entries = found.models["one"].pruned, row(found).entries
+    pruned, entries = found.models["one"].unhealed, row(found).entries
     assert list(entries) == [
         label
         for scorer in ("avss", "gbis", "random", "depth", "block-influence")

@@ -14,7 +14,7 @@ import pytest
 
 from layerimp.checkpoint.staging import check_target, staged
 from layerimp.errors import OutputError
-from layerimp.report.data import why_not_ours
+from layerimp.pipeline.output import why_not_ours
 
 
 def always(_: Path) -> None:

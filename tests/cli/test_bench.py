@@ -120,7 +120,7 @@ def test_the_table_says_what_a_run_says(
             *("run", "--model", model_dir, "--calibration", calibration_file, "--samples", 4, "--max-length", 16),
             *("--tasks", task, "--scorer", "lrp", "--ratio", 0.5, "--seed", seed, "--no-baselines", "--json"),
         )
-        assert by_label(out)["scorers"]["lrp"]["removed"] == removed["models"][seed]["blocks"]
+        assert by_label(out)["scorers"]["lrp"]["removed"] == removed["models"][seed]["plan"]["blocks"]
 
 
 def test_amounts_of_the_command_line_replace_those_of_a_recipe(

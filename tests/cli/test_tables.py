@@ -9,6 +9,7 @@ from support.reports import model_of, report, with_a_seam
 
 from layerimp.cli import score_tables, tables
 from layerimp.pruner import PrunePlan
+from layerimp.report.overview import overview
 from layerimp.scorer import Importance
 from layerimp.steps import sublayers_of
 
@@ -50,7 +51,7 @@ def test_a_model_alone_has_its_own_name(tmp_path: Path) -> None:
         assert [str(column.header) for column in quality.columns] == ["metric", name, "documents"]
         (costs,) = tables.footprint(made.results(), lambda _: True)
         assert shown_in(costs, "model") == [name]
-        assert list(made.to_pandas()["model"]) == [name]
+        assert list(overview(made.results()).frame()["model"]) == [name]
         assert set(model_of(made).metrics) == {"sst2", "wikitext"}, "a program finds it in the same place"
 
 

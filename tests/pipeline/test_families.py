@@ -63,14 +63,16 @@ def test_a_family_goes_through_a_run(family: str, tmp_path: Path, monkeypatch: p
         "baselines": [],
         "output": tmp_path / "out",
     }
-    report = run(make_recipe(values))
-    assert list(report.importance) == scorers
-    assert all(len(report.metrics[label]) == 1 for label in ["original", *scorers])
-    told = report.calibration["labels"] if name == "distilbert" else report.calibration.get("labels")
+    results = run(make_recipe(values)).model
+    assert list(results.importance) == scorers
+    metrics = [results.metrics, *(results.pruned[label].metrics for label in scorers)]
+    assert all(len(each["layerimp_sst2"]) == 1 for each in metrics)
+    assert results.calibration
+    told = results.calibration["labels"] if name == "distilbert" else results.calibration.get("labels")
     assert told == ({"0": 3, "1": 3} if name == "distilbert" else None)
-    auto = getattr(transformers, report.loader)
+    auto = getattr(transformers, str(results.loader))
     for label in scorers:
-        model = auto.from_pretrained(report.checkpoints[label]).eval()
+        model = auto.from_pretrained(results.pruned[label].checkpoint).eval()
         assert model.config.num_hidden_layers == BLOCKS - 1
         assert model.config.num_labels == 2
         with torch.no_grad():

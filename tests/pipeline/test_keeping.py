@@ -17,7 +17,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 import layerimp
 from layerimp import Evaluator, Metric, PrunePlan, Pruner
 from layerimp.errors import NonFiniteError
-from layerimp.recipe import make_recipe
+from layerimp.pipeline.prepare import prepare
+from layerimp.pipeline.pruning import prune_by_amount
+from layerimp.pipeline.run import Run as Started
+from layerimp.progress import SILENT
+from layerimp.recipe import Permissions, make_recipe
 from layerimp.report import conversion
 from layerimp.report.statistics.halves import Halves, kept
 from layerimp.steps import removed_by
@@ -308,11 +312,12 @@ def test_on_the_starter_the_number_holds_and_one_more_does_not_as_exhaustive_eva
     names = ["block-influence", "avss", "relative-magnitude", "random", "depth"]
     asked: dict[str, Any] = {"scorers": names, "baselines": [], "evaluators": ["harness"], "limit": 60}
     asked |= {"calibration": {"samples": 16, "max_length": 64}, "tasks": ["starter_stories", "starter_qa"]}
-    report = layerimp.run(make_recipe({**asked, "keep": 0.9}))
-    assert report.search is not None
+    search = layerimp.run(make_recipe({**asked, "keep": 0.9})).model.search
+    assert search is not None
     curves: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in names}
     for count in range(1, 12):
-        whole = layerimp.run(make_recipe({**asked, "count": count})).metrics
+        prepared = prepare("run", make_recipe({**asked, "count": count}), Permissions(), SILENT)
+        whole = prune_by_amount(Started.of(prepared, None)).metrics
         intact = Halves.of(whole["original"])
         for name in names:
             parts = Halves.of(whole[name])
@@ -320,15 +325,16 @@ def test_on_the_starter_the_number_holds_and_one_more_does_not_as_exhaustive_eva
             assert found[0] is not None
             assert found[1] is not None
             curves[name][count] = found[0].mean, found[1].mean
-    for name, one in report.search.removable.items():
+    for name, one in search.removable.items():
         held = [0, *(n for n, (share, _) in curves[name].items() if share >= 0.9)]
         both = [0, *(n for n, shares in curves[name].items() if min(shares) >= 0.9)]
-        assert one.first in held
-        assert one.first + 1 not in held
-        assert one.count == max(n for n in both if n <= one.first)
+        first = one.before_confirmation
+        assert first in held
+        assert first + 1 not in held
+        assert one.count == max(n for n in both if n <= first)
         for each in one.tried:
-            assert each.searched is not None
-            assert each.searched.mean == pytest.approx(curves[name][each.count][0])
+            assert each.retained is not None
+            assert each.retained.mean == pytest.approx(curves[name][each.count][0])
 
 
 @pytest.mark.parametrize(

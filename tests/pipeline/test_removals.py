@@ -22,9 +22,9 @@ def test_plans_that_remove_the_same_share_one_removal(model_dir: Path, monkeypat
     monkeypatch.setattr(removals, "prepare", counting)
     scorers = {"depth": {}, "again": {"name": "depth"}}
     asked = {"model": str(model_dir), "scorers": scorers, "baselines": [], "tasks": [], "count": 1}
-    report = layerimp.run(
+    results = layerimp.run(
         make_recipe({**asked, "evaluators": ["footprint"], "calibration": {"samples": 4, "max_length": 16}})
     )
     assert len(prepared) == 1
-    assert report.plans["again"].blocks == report.plans["depth"].blocks == prepared[0]
-    assert report.sizes["again"] == report.sizes["depth"]
+    assert results.model.plans["again"].blocks == results.model.plans["depth"].blocks == prepared[0]
+    assert results.model.pruned["again"].size == results.model.pruned["depth"].size

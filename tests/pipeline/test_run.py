@@ -10,8 +10,8 @@ from support.tiny import tiny
 
 import layerimp
 from layerimp import PrunePlan
-from layerimp.pipeline.run import PrunedModel, Results, Run
-from layerimp.report.healing import Healing
+from layerimp.pipeline.run import PrunedModel, Run, StageResults
+from layerimp.report.contenders import Contender
 from layerimp.report.results.models import Size
 from layerimp.steps import Step
 from layerimp.surgery.removal import prepare
@@ -20,10 +20,8 @@ from layerimp.surgery.removal import prepare
 def pruned(steps: list[Step], healer: str = "") -> PrunedModel:
     """A pruned model of six blocks."""
     removal = prepare(layerimp.find_blocks(tiny("llama", num_hidden_layers=6)), steps)
-    healing = Healing("avss", healer, (), {}, {}, None) if healer else None
-    return PrunedModel(
-        PrunePlan(num_blocks=6, blocks=steps), Size(blocks=6, parameters=1, bytes=1), removal, healing=healing
-    )
+    plan, size = PrunePlan(num_blocks=6, blocks=steps), Size(blocks=6, parameters=1, bytes=1)
+    return PrunedModel(Contender("avss", healer), plan, size, removal)
 
 
 def test_equal_removals_are_one_model() -> None:
@@ -40,11 +38,11 @@ def test_a_model_is_in_place_for_as_long_as_it_is_used() -> None:
         assert len(layerimp.find_blocks(shorter)) == 4
     assert len(layerimp.find_blocks(intact)) == 6
     other: Any = object()
-    with PrunedModel(model.plan, model.size, model.removal, other).in_place() as beside:
+    with PrunedModel(model.contender, model.plan, model.size, model.removal, other).in_place() as beside:
         assert beside is other
 
 
-@pytest.mark.parametrize("cls", [Run, PrunedModel, Results])
+@pytest.mark.parametrize("cls", [Run, PrunedModel, StageResults])
 def test_nothing_is_filled_in_from_afar(cls: type) -> None:
     names = cls.__dataclass_fields__  # type: ignore[attr-defined]
     made = object.__new__(cls)

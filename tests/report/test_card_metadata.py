@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from support.mood import Run
-from support.reports import checkpoint_of
+from support.reports import MadeUpRun, checkpoint_of, repaired
 from transformers import AutoModelForCausalLM
 
 from layerimp.evaluator import Likelihood, Metric
@@ -25,10 +25,9 @@ from layerimp.models.origin import Origin
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.registry.attribution import create
-from layerimp.report import Report
 from layerimp.report.checkpoint import HealedCheckpoint
 from layerimp.report.healed_card import healed_card
-from layerimp.report.healing import Healing, recovery
+from layerimp.report.healing import recovery
 from layerimp.report.model_card import escaped, model_card
 from layerimp.report.results.models import Size
 from layerimp.scorer import Importance
@@ -37,9 +36,9 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EVIL = "x|<b>[y](http://evil.example) ![z](q) $$a$$ `c`\n```\n---\n# boo\n<script>alert(1)</script> & 'quoted' \"both\""
 
 
-def report(loader: str = "AutoModelForCausalLM", **recipe: Any) -> Report:
+def report(loader: str = "AutoModelForCausalLM", **recipe: Any) -> MadeUpRun:
     """A run that removed 2 of 4 blocks, measured on four documents each of two tasks."""
-    made = Report(make_recipe({"model": "org/whole", **recipe}), num_blocks=4, loader=loader)
+    made = MadeUpRun(make_recipe({"model": "org/whole", **recipe}), num_blocks=4, loader=loader)
     made.sizes = {
         "original": Size(blocks=4, parameters=1000, bytes=4000),
         "avss": Size(blocks=2, parameters=600, bytes=2400),
@@ -228,7 +227,7 @@ def test_nothing_from_outside_is_more_than_text(evil: str, tmp_path: Path) -> No
 def test_a_healed_model_of_a_run_says_so(tmp_path: Path) -> None:
     made = report(healers={"fit": {"name": "linear"}})
     losses = {"intact": 1.0, "pruned": 2.0, "healed": 1.5}
-    made.healed = {"avss+fit": Healing("avss", "fit", [], losses, {}, 0.5)}
+    made.healed = {"avss+fit": repaired(losses, 0.5)}
     made.sizes["avss+fit"] = made.sizes["avss"]
     made.metrics["avss+fit"] = made.metrics["avss"]
     card = model_card(checkpoint_of(made, "avss+fit"))

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.reports import model_of
+from support.reports import MadeUpRun, model_of
 
 from layerimp.cli.display import Screen
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
-from layerimp.report import Report
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.models import Size
 from layerimp.scorer import Importance
@@ -56,7 +55,7 @@ def compare(metrics: Mapping[str, Sequence[Metric]]) -> Compared:
     """Compare the metrics of models by label, with those of the intact model under `original`."""
     labels = [label for label in metrics if label != "original"]
     blocks = len(labels) + 2
-    made = Report(make_recipe({"model": "m", "count": 1, "scorers": labels}), num_blocks=blocks, loader="AutoModel")
+    made = MadeUpRun(make_recipe({"model": "m", "count": 1, "scorers": labels}), num_blocks=blocks, loader="AutoModel")
     made.importance = {label: Importance([0.0] * blocks) for label in labels}
     made.plans = {label: PrunePlan(num_blocks=blocks, blocks=[n], pruner="lowest") for n, label in enumerate(labels)}
     made.sizes = dict.fromkeys(labels, Size(blocks=blocks - 1, parameters=90, bytes=360))
@@ -218,9 +217,9 @@ def test_the_best_value_is_always_among_the_best(values: list[tuple[float, float
 NAMES = "angular avss block-influence relative-magnitude random depth".split()
 
 
-def whole_report(tasks: int) -> Report:
+def whole_report(tasks: int) -> MadeUpRun:
     """A model of 32 blocks, pruned by 6 scorers, 8 blocks each."""
-    made = Report(make_recipe({"model": "m", "tasks": ["t"], "limit": 50}), num_blocks=32, loader="AutoModel")
+    made = MadeUpRun(make_recipe({"model": "m", "tasks": ["t"], "limit": 50}), num_blocks=32, loader="AutoModel")
     made.sizes = {"original": Size(blocks=32, parameters=1_000_000_000, bytes=4_000_000_000)}
     made.metrics = {"original": [metric(0.8123, 0.0123, task=f"task_number_{t}") for t in range(tasks)]}
     made.footprint = {"original": [Metric("footprint", "latency_ms", 1234.5, 6.5, False)]}

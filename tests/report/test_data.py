@@ -9,23 +9,25 @@ from typing import Any
 
 import pytest
 from support.published import checked
-from support.reports import acc, model_of, ppl, report, strict
+from support.reports import MadeUpRun, acc, model_of, ppl, repaired, report, strict
 
 import layerimp
 from layerimp import Recipe
-from layerimp.errors import OutputError
+from layerimp.errors import InputError, OutputError
 from layerimp.metric import Metric, retention
+from layerimp.pipeline.output import why_not_ours
+from layerimp.pipeline.resolve import anywhere
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
-from layerimp.report import Report
 from layerimp.report.build import ONE_DRAW
-from layerimp.report.data import movable, read_results, why_not_ours, write_json
+from layerimp.report.document import Results, movable, read_results, write_json
 from layerimp.report.results.models import Size
 from layerimp.report.versions import versions as versions_of_libraries
 from layerimp.scorer import Importance
 from layerimp.testing import tiny_model
 
 INF, NAN = math.inf, math.nan
+OUT = Path("out").absolute()
 
 
 def written(value: float, stderr: float | None, higher: bool) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def written(value: float, stderr: float | None, higher: bool) -> dict[str, Any]:
 
 
 def test_the_document_has_the_promised_shape() -> None:
-    document = checked(json.dumps(report(ratio=0.5).to_dict(), allow_nan=False))
+    document = checked(json.dumps(report(ratio=0.5).results().model_dump(mode="json"), allow_nan=False))
     (model,) = document.pop("models").values()
     (removal,) = model.pop("removals")
     (pruned,) = removal.pop("models")
@@ -53,7 +55,7 @@ def test_the_document_has_the_promised_shape() -> None:
         "left_out": {},
         "seconds": 0.0,
         "notes": [ONE_DRAW],
-        "output": "out",
+        "output": str(OUT),
     }
     assert versions == [versions_of_libraries()]
     assert (design["amounts"], design["repeats"], list(design["scorers"])) == ([0.5], 1, ["paper"])
@@ -108,7 +110,16 @@ def test_the_document_has_the_promised_shape() -> None:
     }
     assert pruned == {
         "draw": 0,
-        "blocks": [2, 0],
+        "plan": {
+            "schema_version": "layerimp.plan/2",
+            "num_blocks": 4,
+            "blocks": [2, 0],
+            "reason": "why",
+            "scorer": "avss",
+            "pruner": "lowest",
+            "model": None,
+            "nested": None,
+        },
         "size": {"blocks": 2, "parameters": 600, "bytes": 2400},
         "metrics": {
             "sst2": {"acc": written(0.6, 0.02, True)},
@@ -117,7 +128,7 @@ def test_the_document_has_the_promised_shape() -> None:
         "footprint": {"bytes": {"value": 2400, "stderr": None}},
         "healing": None,
         "targets": {},
-        "checkpoint": "out/checkpoints/paper",
+        "checkpoint": str(OUT / "checkpoints" / "paper"),
     }
     assert list(rows) == [("sst2", "acc"), ("wikitext", "word_perplexity"), ("retained", "accuracy")]
     entry = rows["wikitext", "word_perplexity"]["entries"]["paper"]
@@ -137,7 +148,7 @@ def test_baselines_stand_apart_and_what_is_left_out_is_said(tmp_path: Path) -> N
     model = model_of(made)
     assert list(model.scored) == ["paper", "depth"]
     assert {one.label: one.models[0].checkpoint for one in model.removals} == {
-        "paper": "out/checkpoints/paper",
+        "paper": str(OUT / "checkpoints" / "paper"),
         "depth": None,
     }
     assert model.order == ["depth", "paper"]
@@ -148,7 +159,7 @@ def test_baselines_stand_apart_and_what_is_left_out_is_said(tmp_path: Path) -> N
 
 
 def test_parts_that_were_not_made_are_empty() -> None:
-    bare = Report(make_recipe({"model": "m"}), num_blocks=4, loader="AutoModel")
+    bare = MadeUpRun(make_recipe({"model": "m"}), num_blocks=4, loader="AutoModel")
     model = model_of(bare)
     assert model.size is None
     assert not any((model.metrics, model.footprint, model.scored, model.removals, model.rows, model.notes))
@@ -157,8 +168,9 @@ def test_parts_that_were_not_made_are_empty() -> None:
     assert (scored.steps, scored.scores, scored.columns, scored.notes) == ([0, 1], [[1.0, 2.0]], {}, [])
     assert scored.spans == {"2": [0.5]}
     bare.plans = {"avss": PrunePlan(num_blocks=4, blocks=[1])}
+    bare.sizes = {"avss": Size(blocks=3, parameters=3, bytes=3)}
     (removal,) = model_of(bare).removals
-    assert (removal.amount, removal.models[0].size, removal.models[0].checkpoint) == ("plan", None, None)
+    assert (removal.amount, removal.retained, removal.models[0].checkpoint) == ("plan", None, None)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +252,7 @@ def test_json_has_no_infinity(tmp_path: Path, make: Any, before: float, after: f
     made = report()
     made.metrics = {"original": [make(before)], "paper": [make(after)]}
     made.footprint = {"original": [Metric("model", "seconds", INF)]}
-    (model,) = strict(made.to_dict())["models"].values()
+    (model,) = strict(made.results().model_dump(mode="json"))["models"].values()
     metrics = model["removals"][0]["models"][0]["metrics"]
     (value,) = [metric["value"] for task in metrics.values() for metric in task.values()]
     assert value == (after if math.isfinite(after) else None)
@@ -253,7 +265,7 @@ def test_json_has_no_infinity(tmp_path: Path, make: Any, before: float, after: f
 def test_an_infinite_error_is_null() -> None:
     made = report()
     made.metrics["paper"] = [acc(0.5, NAN)]
-    (model,) = strict(made.to_dict())["models"].values()
+    (model,) = strict(made.results().model_dump(mode="json"))["models"].values()
     assert model["removals"][0]["models"][0]["metrics"]["sst2"]["acc"]["stderr"] is None
 
 
@@ -266,13 +278,13 @@ def test_each_file_has_its_schema_version(tmp_path: Path) -> None:
         "results.json": "layerimp.results/1",
         "plan.json": "layerimp.plans/2",
     }
-    assert make_recipe(files["recipe.json"]) == made.recipe
+    assert make_recipe(files["recipe.json"]) == anywhere(made.recipe)
     assert PrunePlan(**files["plan.json"]["plans"]["paper"]) == made.plans["paper"]
     assert checked(json.dumps(files["results.json"])) == strict(movable(made.results()).model_dump(mode="json"))
 
 
 def test_only_parts_that_there_are_become_files(tmp_path: Path) -> None:
-    Report(make_recipe({"model": "m"}), num_blocks=4, loader="AutoModel").write(tmp_path)
+    MadeUpRun(make_recipe({"model": "m"}), num_blocks=4, loader="AutoModel").write(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.json", "results.json"}
     report().write(tmp_path)
     assert why_not_ours(tmp_path) is None
@@ -314,10 +326,38 @@ def test_what_a_person_sees_of_a_result_is_short(model_dir: Path, calibration_fi
     """In a notebook a line says what an object is; all of it is in its attributes."""
     text = {"source": str(calibration_file), "samples": 4, "max_length": 16}
     recipe = Recipe.model_validate({"model": str(model_dir), "calibration": text, "tasks": [], "baselines": {}})
-    report = layerimp.run(recipe)
-    (gone,) = report.plans["avss"].blocks
-    assert repr(report) == f"Report({model_dir}, 4 blocks; avss without {gone})"
-    importance = report.importance["avss"]
+    results = layerimp.run(recipe)
+    (gone,) = results.model.plans["avss"].blocks
+    assert repr(results) == f"Results({model_dir}, 4 blocks; avss without {gone})"
+    importance = results.model.importance["avss"]
     assert repr(importance).startswith(f"Importance(4 scores, the least of {gone}, ")
     assert len(repr(importance)) < 200
     assert repr(layerimp.find_blocks(tiny_model())) == "BlockStack(4 blocks of LlamaForCausalLM at model.layers)"
+
+
+def test_a_run_has_its_parts_by_label() -> None:
+    made = report(healers=["linear"])
+    made.healed, made.sizes["paper+linear"] = {"paper+linear": repaired({"intact": 1.0})}, made.sizes["paper"]
+    results = made.results()
+    model = results.model
+    assert model.importance == made.importance
+    assert model.plans == made.plans
+    assert {label: each.size for label, each in model.pruned.items()} == {
+        label: made.sizes[label] for label in ("paper", "paper+linear")
+    }
+    twice = model.model_copy(update={"removals": [*model.removals, *model.removals]})
+    with pytest.raises(InputError, match="`removals`"):
+        _ = twice.plans
+    with pytest.raises(InputError, match="of 2 models"):
+        _ = results.model_copy(update={"models": {"a": model, "b": model}}).model
+    assert Results.model_validate_json(results.model_dump_json()).model.plans == made.plans
+
+
+def test_scores_of_seams_are_read_back_by_depth() -> None:
+    given = Importance([1.0, 2.0, 3.0], blocks=[0, 1, "0/1"], columns={"std": [4.0, 5.0, 6.0]}, spans={2: [0.5]})
+    made = report()
+    made.importance = {"paper": given}
+    importance = model_of(made).importance["paper"]
+    assert (importance.blocks, importance.scores) == ([0, "0/1", 1], [1.0, 3.0, 2.0])
+    assert (importance.columns, importance.spans) == ({"std": [4.0, 6.0, 5.0]}, given.spans)
+    assert importance.to_pandas().equals(given.to_pandas())

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 from support.grids import Arithmetic, drive
-from support.reports import model_of
+from support.reports import MadeUpRun, repaired
 
 from layerimp import Importance, PrunePlan
 from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.evaluator import Metric
 from layerimp.recipe import make_recipe
-from layerimp.report.data import Report
 from layerimp.report.document import Results
-from layerimp.report.healing import Healing
+from layerimp.report.overview import overview
 from layerimp.report.results.models import Size
 from layerimp.report.tables import removables, summaries
 
@@ -31,8 +30,8 @@ def measured(right: int) -> list[Metric]:
     return [Metric("mood", "acc", right / 200, 0.02, floor=0.5, documents=documents)]
 
 
-def report(**parts: Any) -> Report:
-    made = Report(make_recipe({"model": "my <model>", "scorers": ["avss", "gbis"]}), 6, "AutoModel")
+def report(**parts: Any) -> MadeUpRun:
+    made = MadeUpRun(make_recipe({"model": "my <model>", "scorers": ["avss", "gbis"]}), 6, "AutoModel")
     made.importance = {"avss": Importance([3.0, 1.0]), "gbis": Importance([1.0, 2.0], blocks=[0, "0/1"])}
     for name, value in parts.items():
         setattr(made, name, value)
@@ -43,12 +42,12 @@ def plan(*blocks: int) -> PrunePlan:
     return PrunePlan(num_blocks=6, blocks=list(blocks), scorer="avss", pruner="lowest")
 
 
-def pruned() -> Report:
+def pruned() -> MadeUpRun:
     return report(
         plans={"avss": plan(2, 3), "gbis": plan(5, 1)},
         sizes={"original": Size(blocks=6, parameters=1000, bytes=4000)}
         | dict.fromkeys(("avss", "gbis", "avss+linear"), Size(blocks=4, parameters=800, bytes=3200)),
-        healed={"avss+linear": Healing("avss", "linear", [], {"intact": 1.0}, {}, 0.5)},
+        healed={"avss+linear": repaired({"intact": 1.0}, 0.5)},
         metrics={
             "original": measured(190),
             "avss": measured(150),
@@ -61,8 +60,8 @@ def pruned() -> Report:
 
 def test_a_run_has_a_row_for_each_model() -> None:
     made = pruned()
-    frame = made.to_pandas().set_index("model")
-    model = model_of(made)
+    frame = overview(made.results()).frame().set_index("model")
+    model = made.results().model
     assert list(frame.index) == ["original", *model.order]
     assert frame["removed"].to_dict() == {"original": "", "avss": "2-3", "gbis": "1, 5", "avss+linear": "2-3"}
     assert frame["parameters"].to_dict() == {"original": 1000, "avss": 800, "gbis": 800, "avss+linear": 800}
@@ -74,13 +73,13 @@ def test_a_run_has_a_row_for_each_model() -> None:
     assert frame["mood acc stderr"]["gbis"] == 0.02
     assert frame["latency_ms"]["gbis"] == 15.0
     assert frame["latency_ms"].isna()["avss"]
-    html = made._repr_html_()
+    html = made.results()._repr_html_()
     assert "my &lt;model&gt;, 6 blocks" in html
     assert "gbis 1, 5 800 88.9% 0.9 ± 0.02 15 ± 0.5" in words(html)
 
 
 def test_scores_alone_have_a_row_for_each_step() -> None:
-    frame = report().to_pandas()
+    frame = overview(report().results()).frame()
     assert frame["step"].tolist() == [0, "0/1", 1]
     assert frame["avss"].tolist()[::2] == [3.0, 1.0]
     assert frame["gbis"].tolist()[:2] == [1.0, 2.0]
@@ -88,7 +87,7 @@ def test_scores_alone_have_a_row_for_each_step() -> None:
 
 
 def test_an_intact_model_has_its_metrics() -> None:
-    frame = report(importance={}, metrics={"original": measured(190)}).to_pandas()
+    frame = overview(report(importance={}, metrics={"original": measured(190)}).results()).frame()
     assert frame.to_dict("list") == {"model": ["my <model>"], "mood acc": [0.95], "mood acc stderr": [0.02]}
 
 

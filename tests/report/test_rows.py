@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from support.grids import findings, measured, row
-from support.reports import model_of
+from support.reports import MadeUpRun, model_of
 
 from layerimp.cli import tables
 from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
-from layerimp.report import Report
 from layerimp.report.html.page import page
 from layerimp.report.results.models import Size
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
@@ -34,14 +33,14 @@ def accuracy(right: Right) -> Metric:
     return Metric("t", "acc", sum(right) / len(right), 0.03, floor=0.1, documents=tuple(map(float, right)))
 
 
-def run_of(models: Sequence[tuple[int, Right]]) -> Report:
+def run_of(models: Sequence[tuple[int, Right]]) -> MadeUpRun:
     """A run by a size: each scorer's model lacks so many blocks, others each time, and gets these documents right."""
     labels = [f"s{n}" for n in range(len(models))]
     blocks = 4 * len(models) + 2
     recipe = make_recipe(
         {"model": "m", "targets": {"parameters": 0.5}, "scorers": labels, "calibration": {"source": "text"}}
     )
-    made = Report(recipe, num_blocks=blocks, loader="AutoModel")
+    made = MadeUpRun(recipe, num_blocks=blocks, loader="AutoModel")
     made.sizes = {"original": Size(blocks=blocks, parameters=1000, bytes=4000)}
     made.metrics = {"original": [accuracy((True,) * len(models[0][1]))]}
     for n, (label, (count, right)) in enumerate(zip(labels, models, strict=True)):

@@ -93,7 +93,7 @@ def _scorer(plain: dict[str, Any], model: ModelResults, label: str) -> dict[str,
     for removal in plain["removals"]:
         (one,) = removal["models"]
         if removal["scorer"] == label and not removal["healer"]:
-            found |= {"removed": one["blocks"], "checkpoint": one["checkpoint"]}
+            found |= {"removed": one["plan"]["blocks"], "checkpoint": one["checkpoint"]}
         elif removal["scorer"] == label:
             healed = found.setdefault("healed", {})
             healed[removal["healer"]] = {**one["healing"], "checkpoint": one["checkpoint"]}

@@ -1,19 +1,28 @@
-"""Made-up reports of runs."""
+"""Made-up runs, whose results are built by the code that builds those of real runs."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from layerimp.evaluator import Metric
+from layerimp.pipeline.output import write_output
+from layerimp.pipeline.reporting import recorded, results_of
+from layerimp.pipeline.run import PrunedModel, Run, StageResults
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import make_recipe
-from layerimp.report import Report
+from layerimp.recipe import ComponentSpec, Recipe, make_recipe
 from layerimp.report.checkpoint import Checkpoint
+from layerimp.report.contenders import Contender
+from layerimp.report.document import Results
 from layerimp.report.results.comparison import ModelResults
-from layerimp.report.results.models import Size
+from layerimp.report.results.models import Repaired, Size
+from layerimp.report.results.search import QualitySearch
 from layerimp.scorer import Importance
+from layerimp.sizes.targets import Reached
 
 
 def acc(value: float, stderr: float | None = None, task: str = "sst2") -> Metric:
@@ -24,9 +33,91 @@ def ppl(value: float, task: str = "wikitext") -> Metric:
     return Metric(task, "word_perplexity", value, higher_is_better=False)
 
 
-def report(**recipe: Any) -> Report:
+def repaired(loss: Mapping[str, float], recovered: float | None = None) -> Repaired:
+    """A model that a healer repaired."""
+    return Repaired(gaps=[], loss=dict(loss), accuracy=None, recovered=recovered)
+
+
+@dataclass
+class MadeUpRun:
+    """What a run scored, removed and measured, by label; healed models by SCORER+HEALER."""
+
+    recipe: Recipe
+    num_blocks: int
+    loader: str
+    calibration: Any = None
+    sizes: dict[str, Size] = field(default_factory=dict)
+    importance: dict[str, Importance] = field(default_factory=dict)
+    plans: dict[str, PrunePlan] = field(default_factory=dict)
+    reached: dict[str, Sequence[Reached]] = field(default_factory=dict)
+    healed: dict[str, Repaired] = field(default_factory=dict)
+    checkpoints: dict[str, Path] = field(default_factory=dict)
+    metrics: dict[str, list[Metric]] = field(default_factory=dict)
+    footprint: dict[str, list[Metric]] = field(default_factory=dict)
+    search: QualitySearch | None = None
+    settled: dict[str, Any] = field(default_factory=dict)
+    blind: list[str] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Run:
+        """A run without a model, which has all that results are built from."""
+        specs = {label: ComponentSpec(name=label) for label in self.importance}
+        selection = SimpleNamespace(
+            specs=specs, blind=self.blind, baselines=self.baselines, left_out=self.left_out, failed=self.failed
+        )
+        run = SimpleNamespace(
+            asked=self.recipe,
+            recipe=make_recipe(self.recipe.model_dump(mode="json") | self.settled),
+            loaded=SimpleNamespace(stack=range(self.num_blocks)),
+            size=self.sizes.get("original"),
+            drawn=None if self.calibration is None else SimpleNamespace(description=self.calibration),
+            selection=selection,
+            evaluation=SimpleNamespace(failed={}),
+            loader=self.loader,
+        )
+        return cast(Run, run)
+
+    @property
+    def models(self) -> dict[str, PrunedModel]:
+        """The pruned models, without weights."""
+        contenders = {label: Contender(*label.split("+")) for label in (*self.plans, *self.healed)}
+        return {
+            label: PrunedModel(
+                contender,
+                self.plans[contender.scorer],
+                cast(Size, self.sizes.get(label)),
+                cast(Any, None),
+                healing=self.healed.get(label),
+                reached=self.reached.get(contender.scorer, ()),
+            )
+            for label, contender in contenders.items()
+        }
+
+    def results(self) -> Results:
+        """The results."""
+        return results_of(
+            self.run,
+            StageResults(
+                self.importance,
+                self.models,
+                self.metrics,
+                self.footprint,
+                checkpoints=self.checkpoints,
+                search=self.search,
+            ),
+        )
+
+    def write(self, directory: Path) -> None:
+        """Write what a run writes, without checkpoints and page."""
+        write_output(self.results(), recorded(self.run), directory)
+
+
+def report(**recipe: Any) -> MadeUpRun:
     """A complete run, which removed 2 of 4 blocks."""
-    made = Report(make_recipe({"model": "dir/tiny", **recipe}), num_blocks=4, loader="AutoModelForCausalLM")
+    made = MadeUpRun(make_recipe({"model": "dir/tiny", "output": "out", **recipe}), 4, "AutoModelForCausalLM")
     made.calibration = {"source": "text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"}
     made.sizes = {
         "original": Size(blocks=4, parameters=1000, bytes=4000),
@@ -39,23 +130,22 @@ def report(**recipe: Any) -> Report:
         "original": [Metric("model", "bytes", 4000, higher_is_better=False)],
         "paper": [Metric("model", "bytes", 2400, higher_is_better=False)],
     }
-    made.checkpoints = {"paper": Path("out/checkpoints/paper")}
-    made.output = Path("out")
+    made.checkpoints = {"paper": Path("checkpoints/paper")}
     return made
 
 
-def checkpoint_of(made: Report, label: str) -> Checkpoint:
+def checkpoint_of(made: MadeUpRun, label: str) -> Checkpoint:
     """A checkpoint of a run, as its card describes it."""
-    healing = made.healed.get(label)
+    model = made.models[label]
     return Checkpoint(
-        label,
+        model.contender,
         made.recipe,
         made.loader,
-        made.plan_of(label),
+        model.plan,
         intact=made.sizes["original"],
-        size=made.sizes[label],
-        standing=made.standing(label),
-        healing=healing,
+        size=model.size,
+        standing=model.standing,
+        healing=model.healing,
         calibration=made.calibration,
         before=made.metrics.get("original", ()),
         after=made.metrics.get(label, ()),
@@ -63,10 +153,9 @@ def checkpoint_of(made: Report, label: str) -> Checkpoint:
     )
 
 
-def model_of(made: Report) -> ModelResults:
+def model_of(made: MadeUpRun) -> ModelResults:
     """The results for the model of a run."""
-    (model,) = made.results().models.values()
-    return model
+    return made.results().model
 
 
 def strict(document: Any) -> Any:
@@ -74,7 +163,7 @@ def strict(document: Any) -> Any:
     return json.loads(json.dumps(document, allow_nan=False))
 
 
-def with_a_seam() -> Report:
+def with_a_seam() -> MadeUpRun:
     """A run with 6 blocks, which removed a block and a seam."""
     made = report(limit=20)
     made.num_blocks = 6

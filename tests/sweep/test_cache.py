@@ -163,7 +163,7 @@ def test_a_greedy_run_computes_less_and_plans_the_same(
         monkeypatch.setattr(layerimp.sweep.cache, "LIMIT", limit)
         calls.clear()
         output = tmp_path / str(limit)
-        plan = prune_model(recipe.model_copy(update={"output": output})).plans[scorer]
+        plan = prune_model(recipe.model_copy(update={"output": output})).model.plans[scorer]
         found.append((plan.blocks, calls.count(8)))  # batches of text, and not of a few tokens to try
     assert found[0][0] == found[1][0]
     assert found[0][1] > found[1][1]

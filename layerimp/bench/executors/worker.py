@@ -24,7 +24,7 @@ from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared_for
 from layerimp.healing.engine import heal_beside
 from layerimp.models.discovery import find_blocks
-from layerimp.pipeline.healing import check_text, configured
+from layerimp.pipeline.healing import check_text, configured, repaired
 from layerimp.pipeline.resolve import settled
 from layerimp.pipeline.scores import rescoring, scorers_of
 from layerimp.pipeline.stages import Loaded, load_model
@@ -33,7 +33,6 @@ from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Pruner, Scoring
 from layerimp.recipe import ComponentSpec
 from layerimp.registry.attribution import attributing, create
-from layerimp.report import conversion
 from layerimp.report.results.models import Size
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import Filled, fill, finished, measure
@@ -229,7 +228,7 @@ class Worker:
             found = heal_beside(
                 stack, pruned, content["blocks"], text, healer, further=further or (), unfinished=unfinished
             )
-            done = conversion.repaired(found.repairs, found.loss, found.accuracy, found.recovered)
+            done = repaired(found)
             yield pruned, {"size": Size.of(pruned).model_dump(), "healing": done.model_dump(mode="json")}
 
     def _prepared(self, assignment: Assignment, measure: Measure) -> dict[str, Evaluator]:

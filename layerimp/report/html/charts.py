@@ -80,7 +80,7 @@ class Charts:
     @cached_property
     def pruners(self) -> list[str]:
         """The labels of the pruners of which something is known."""
-        return list(dict.fromkeys(pruner for pruner, _, _ in self.model.pruned))
+        return list(dict.fromkeys(pruner for pruner, _, _ in self.model.unhealed))
 
     def of_pruner(self, pruner: str) -> str:
         """Return the label of a pruner where there are several; else empty."""
@@ -88,7 +88,7 @@ class Charts:
 
     def _amounts(self, pruner: str) -> dict[Amount, int]:
         """Return how many blocks go at each amount, in order."""
-        counts = {r: len(models[0].blocks) for (p, r, _), models in self.model.pruned.items() if p == pruner}
+        counts = {r: len(models[0].blocks) for (p, r, _), models in self.model.unhealed.items() if p == pruner}
         return dict(sorted(counts.items(), key=lambda item: item[1]))
 
     @cached_property
@@ -139,7 +139,7 @@ class Charts:
         middles = {}
         for pruner in self.pruners[:1]:
             for scorer in self.model.scored:
-                amounts = [r for r in self._amounts(pruner) if (pruner, r, scorer) in self.model.pruned]
+                amounts = [r for r in self._amounts(pruner) if (pruner, r, scorer) in self.model.unhealed]
                 if amounts:
                     middles[scorer] = amounts[len(amounts) // 2]
         return middles
@@ -153,7 +153,7 @@ class Charts:
         """Yield for each step the share of the repeats in which nothing is left of it, as a number and in words."""
         models: Sequence[PrunedModel] = ()
         if scorer in self._middles:
-            models = self.model.pruned[self.pruners[0], self._middles[scorer], scorer]
+            models = self.model.unhealed[self.pruners[0], self._middles[scorer], scorer]
         removed = [removed_by(model.blocks) for model in models]
         for step in self.model.steps:
             share = sum(each.issuperset(sublayers_of(step)) for each in removed) / max(len(removed), 1)
@@ -214,7 +214,7 @@ class Charts:
         blocks = range(self.model.num_blocks)
         rows, under = {}, {}
         for scorer in self.model.scored:
-            if models := self.model.pruned.get((pruner, amount, scorer), ()):
+            if models := self.model.unhealed.get((pruner, amount, scorer), ()):
                 halves = Counter(part.block for model in models for part in removed_by(model.blocks))
                 shares = [halves[block] / 2 / len(models) for block in blocks]
                 rows[scorer] = [
@@ -230,7 +230,7 @@ class Charts:
     @cached_property
     def halves(self) -> bool:
         """Whether halves of blocks go as well."""
-        return not all(whole(model.blocks) for models in self.model.pruned.values() for model in models)
+        return not all(whole(model.blocks) for models in self.model.unhealed.values() for model in models)
 
 
 def removed_always(models: Sequence[PrunedModel]) -> str:

@@ -13,8 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from layerimp._paths import write_whole
 from layerimp.errors import OutputError
-from layerimp.report.data import PAGE, movable
-from layerimp.report.document import Results
+from layerimp.report.document import PAGE, Results, movable
 from layerimp.report.folders import last_part, tree_without_folders, without_folders
 from layerimp.report.formats import as_csv
 from layerimp.report.html.curves import curves, drawn, looks, sample

@@ -232,7 +232,7 @@ class View:
             baseline=row.baselines.get(contender.healer),
             to_random=_contrast(entry.to_random, row),
             to_baseline=_contrast(entry.to_baseline, row),
-            removed=removed_always(self.model.pruned.get((row.pruner, row.amount, contender.scorer), ())),
+            removed=removed_always(self.model.unhealed.get((row.pruner, row.amount, contender.scorer), ())),
             before=None if unhealed is None else unhealed.value.mean,
             gain=_contrast(entry.to_unhealed, row),
             recovered=interval(shares) if shares else None,

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from layerimp.calibration.sampling import Calibration
+from layerimp.errors import InputError
+from layerimp.pruner import PrunePlan
 from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.report.contenders import Contender, contenders
 from layerimp.report.results.measures import Cost, Measured, Retained
@@ -16,6 +18,7 @@ from layerimp.report.results.part import Part
 from layerimp.report.results.rows import RETAINED, Removable, Row
 from layerimp.report.results.scores import Agreement, Scored, common_steps
 from layerimp.report.results.search import QualitySearch
+from layerimp.scorer import Importance
 from layerimp.steps import Cuts, Step
 
 Place = tuple[str, Amount]
@@ -53,7 +56,34 @@ class ModelResults(Part):
         return {agreement.scorers: agreement.tau for agreement in self.agreements}
 
     @property
-    def pruned(self) -> dict[tuple[str, Amount, str], list[PrunedModel]]:
+    def importance(self) -> dict[str, Importance]:
+        """The importance by label of the scorer: of a run, or in the first repeat of a grid."""
+        return {label: scored.importance for label, scored in self.scored.items()}
+
+    @property
+    def pruned(self) -> dict[str, PrunedModel]:
+        """The pruned models of a run by label, which is SCORER, or SCORER+HEALER for healed models.
+
+        Raises:
+            InputError: there are several models for a label, as in a grid; all models are in `removals`.
+        """
+        models = {removal.label: removal.models[0] for removal in self.removals}
+        if len(models) < sum(len(removal.models) for removal in self.removals):
+            raise InputError("several models were pruned by the same scorer; each of them is in `removals`")
+        return models
+
+    @property
+    def plans(self) -> dict[str, PrunePlan]:
+        """The plans of a run's pruned models, which `layerimp.prune` applies, by label of the scorer.
+
+        Raises:
+            InputError: there are several models for a label, as in a grid; each has its plan in `removals`.
+        """
+        healed = {removal.label for removal in self.removals if removal.healer}
+        return {label: model.plan for label, model in self.pruned.items() if label not in healed}
+
+    @property
+    def unhealed(self) -> dict[tuple[str, Amount, str], list[PrunedModel]]:
         """The unhealed models, by pruner, amount and scorer."""
         return {(each.pruner, each.amount, each.scorer): each.models for each in self.removals if not each.healer}
 
@@ -160,6 +190,17 @@ class Compared(Part):
     models: dict[str, ModelResults] = Field(
         description="The results by label of the model, without models that have no results yet."
     )
+
+    @property
+    def model(self) -> ModelResults:
+        """The results for the only model, as in a run.
+
+        Raises:
+            InputError: there are several models, or there is none.
+        """
+        if len(self.models) != 1:
+            raise InputError(f"the results are of {len(self.models)} models, which are in `models`")
+        return next(iter(self.models.values()))
 
     @property
     def everything(self) -> Sequence[tuple[str, Row]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from layerimp.models.dtypes import stored_bytes
+from layerimp.pruner import PrunePlan
 from layerimp.report.contenders import Contender
 from layerimp.report.results.measures import Cost, Measured, Retained
 from layerimp.report.results.part import Known, Number, Part
@@ -98,13 +99,18 @@ class PrunedModel(Part):
     """One pruned model."""
 
     draw: int = Field(description="The number of the repeat.")
-    blocks: list[Step] = Field(description="The removed steps, in order: blocks as numbers, other steps as text.")
+    plan: PrunePlan = Field(description="What was removed, in order, and why; `layerimp.prune` applies it.")
     size: Size | None = Field(description="The size of the pruned model; null if it is not evaluated yet.")
     metrics: dict[str, dict[str, Measured]] = Field(description="The metrics of quality, by task and name.")
     footprint: dict[str, Cost] = Field(description="The costs in time and space, by name.")
     healing: Repaired | None = Field(description="What a healer did; null if the model is not healed, or not yet.")
     targets: dict[str, ReachedTarget] = Field(description="By quantity, what the model reaches of each target.")
     checkpoint: str | None = Field(description="The path of the checkpoint; null if the model is not kept.")
+
+    @property
+    def blocks(self) -> list[Step]:
+        """The removed steps, in order."""
+        return self.plan.blocks
 
 
 class Stability(Part):

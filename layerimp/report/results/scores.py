@@ -8,6 +8,7 @@ from pydantic import Field
 
 from layerimp.report.results.measures import Interval
 from layerimp.report.results.part import Part
+from layerimp.scorer import Importance
 from layerimp.steps import Step, sublayers_of
 
 
@@ -33,6 +34,12 @@ class Scored(Part):
         description="By window length, the scores of windows of neighbouring blocks in the first repeat, ordered by "
         "first block; with seams, windows that begin with a block alternate with windows that begin with a seam."
     )
+
+    @property
+    def importance(self) -> Importance:
+        """The importance in the first repeat, by depth."""
+        spans = {int(length): scores for length, scores in self.spans.items()}
+        return Importance(self.scores[0], self.steps, self.columns, spans, self.notes)
 
     def on(self, steps: Collection[Step]) -> list[list[float]]:
         """Return the scores of some of the steps, by repeat, in the order of `steps`."""

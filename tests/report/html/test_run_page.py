@@ -10,18 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.reports import MadeUpRun, repaired
 
 from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
-from layerimp.report.data import Report
 from layerimp.report.document import Results
-from layerimp.report.healing import Healing
 from layerimp.report.html.page import page
 from layerimp.report.html.view import Contrast, _contrast
 from layerimp.report.results.measures import Difference
 from layerimp.report.results.models import Size
-from layerimp.report.search import Removable, Search
+from layerimp.report.results.search import MostBlocks, QualitySearch
 from layerimp.report.statistics.parts import measured as measured_as
 from layerimp.scorer import Importance
 from layerimp.sizes.targets import Reached, read_targets
@@ -40,13 +39,13 @@ def plan(blocks: Sequence[Step]) -> PrunePlan:
     return PrunePlan(num_blocks=BLOCKS, blocks=list(blocks), scorer="avss", pruner="lowest", reason="why")
 
 
-def report(**recipe: Any) -> Report:
+def report(**recipe: Any) -> MadeUpRun:
     asked = {} if recipe.keys() & {"targets", "keep"} else {"count": 2}
     recipe = {"model": "/home/ann/tiny", "scorers": ["avss", "gbis"], **asked, **recipe}
-    made = Report(make_recipe(recipe), BLOCKS, "AutoModel")
+    made = MadeUpRun(make_recipe(recipe), BLOCKS, "AutoModel")
     made.calibration = {"source": "/home/ann/text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"}
     settled = {"source": "/home/ann/text.jsonl", "max_length": 8, "packing": "windows"}
-    made.resolved = {"dtype": "bfloat16", "calibration": settled}
+    made.settled = {"dtype": "bfloat16", "calibration": settled}
     made.importance = {label: Importance([float(7 * n % 5) for n in range(BLOCKS)]) for label in PLANS}
     made.plans = {label: plan(blocks) for label, blocks in PLANS.items()}
     made.sizes = {"original": Size(blocks=6, parameters=1000, bytes=4000)} | {
@@ -59,7 +58,7 @@ def report(**recipe: Any) -> Report:
     return made
 
 
-def only(made: Report, *labels: str) -> Report:
+def only(made: MadeUpRun, *labels: str) -> MadeUpRun:
     """The report of the same run without the other scorers."""
     for results in (made.importance, made.plans, made.sizes, made.metrics):
         for label in set(results) - {"original", *labels}:
@@ -68,7 +67,13 @@ def only(made: Report, *labels: str) -> Report:
     return made
 
 
-def findings(made: Report) -> Results:
+def most_blocks(count: int) -> MostBlocks:
+    """So many blocks may be removed."""
+    blocks: list[Step] = list(range(count))
+    return MostBlocks(count=count, blocks=blocks, retained=None, confirmed=None, before_confirmation=count, tried=[])
+
+
+def findings(made: MadeUpRun) -> Results:
     made.blind = ["random", "depth"]
     return made.results()
 
@@ -131,7 +136,7 @@ def test_a_baseline_that_leads_is_called_one() -> None:
 def test_healed_models_stand_beside_the_others() -> None:
     made = report(healers=["linear"])
     for label in PLANS:
-        made.healed[f"{label}+linear"] = Healing(label, "linear", [], {"intact": 1.0}, {}, 0.5)
+        made.healed[f"{label}+linear"] = repaired({"intact": 1.0}, 0.5)
         made.sizes[f"{label}+linear"] = made.sizes[label]
         made.metrics[f"{label}+linear"] = measured(185)
     said = words(findings(made))
@@ -161,7 +166,7 @@ def test_the_only_scorer_is_shown_though_a_baseline_leads() -> None:
 
 def test_one_healed_scorer_stands_beside_what_it_was() -> None:
     made = only(report(healers=["linear"]), "avss")
-    made.healed["avss+linear"] = Healing("avss", "linear", [], {"intact": 1.0}, {}, 0.5)
+    made.healed["avss+linear"] = repaired({"intact": 1.0}, 0.5)
     made.sizes["avss+linear"] = made.sizes["avss"]
     made.metrics["avss+linear"] = measured(185)
     said = words(findings(made))
@@ -180,8 +185,14 @@ def test_what_stands_alone_is_compared_with_nothing() -> None:
 
 def test_a_search_leads_with_how_many_blocks_may_go() -> None:
     made = report(keep=0.9)
-    found = {label: Removable(label, "", 2, one, 2, []) for label, one in made.plans.items() if label != "depth"}
-    made.search = Search(0.9, ["mood"], False, found | {"depth": Removable("depth", "", 0, None, 0, [])})
+    order = ["avss", "gbis", "random", "depth"]
+    made.search = QualitySearch(
+        keep=0.9,
+        measured_on=["mood"],
+        held_out=False,
+        order=order,
+        removable={label: most_blocks(0 if label == "depth" else 2) for label in order},
+    )
     del made.plans["depth"], made.metrics["depth"], made.sizes["depth"]
     said = words(findings(made))
     told = "2 by avss, gbis, random; 0 by depth"
