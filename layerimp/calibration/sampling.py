@@ -203,8 +203,13 @@ class Corpus:
             raise CalibrationError(f"{self.source} holds {count} {unit}, but {samples} are asked for; {advice}")
         return drawn
 
-    def rows(self, documents: Iterable[Document], samples: int) -> CalibrationSet:
+    def rows(self, documents: Iterable[Document], samples: int, most: int | None = None) -> CalibrationSet:
         """Return the first `samples` rows of some documents, or all if they are fewer. Only these documents are read.
+
+        Args:
+            documents: The documents.
+            samples: The number of rows.
+            most: The most tokens that are taken from each document; None for all.
 
         Raises:
             CalibrationError: a document is empty.
@@ -216,7 +221,7 @@ class Corpus:
             for text, label in documents:
                 labels.append(label)
                 hashes.add(document_hash(text))
-                yield encoded(self.tokenizer, text)
+                yield encoded(self.tokenizer, text)[:most]
 
         rows = tuple(islice(packed(read(), self.tokenizer, self.max_length, self.packing), samples))
         known = tuple(label for label in labels[:samples] if label is not None and self.packing == "rows")

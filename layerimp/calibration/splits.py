@@ -122,7 +122,7 @@ def for_fidelity(
     only: Collection[str] | None = None,
     half: bool = False,
 ) -> CalibrationSet:
-    """Draw the rows that fidelity is measured on.
+    """Draw the rows that fidelity is measured on, with no more tokens of a document than fill a row.
 
     The order of the documents follows from their content. So runs with different seeds measure mostly the same text.
 
@@ -149,7 +149,7 @@ def for_fidelity(
                 yield document
 
     left = len(corpus.documents) - len(without)
-    return corpus.rows(islice(unread(), -(-left // 2) if half else None), rows)
+    return corpus.rows(islice(unread(), -(-left // 2) if half else None), rows, corpus.max_length)
 
 
 def _order(text: str) -> int:

@@ -112,3 +112,12 @@ def test_draws_are_what_they_were_before_fidelity_had_text() -> None:
     """The first rows of a shuffled list, whatever else is drawn."""
     texts = [f"w{n} w{n + 1}" for n in range(9)]
     assert texts_of(corpus(texts).draw(3, 0)) == ["w7 w8", "w5 w6", "w1 w2"]
+
+
+def test_a_long_document_gives_no_more_than_one_row_for_fidelity() -> None:
+    """Rows of one document are alike, and a mean over them says little of others."""
+    texts = [" ".join(f"w{n}" for _ in range(40)) for n in range(10)]
+    kept = for_fidelity(corpus(texts, packing="windows", max_length=8), 5)
+    assert len(kept.rows) == 5
+    assert len(kept.documents) >= 5
+    assert len({token for row in kept.rows for token in row} - {TOKENIZER.eos_token_id}) >= 5
