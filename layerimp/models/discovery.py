@@ -19,17 +19,21 @@ _COUNTS_BLOCKS = re.compile(r"(num|n)_(hidden_|decoder_|encoder_)?(layers?|block
 """The names of configuration fields that count blocks."""
 
 
-def find_blocks(model: PreTrainedModel) -> BlockStack:
+def find_blocks(model: PreTrainedModel, *, quantised: bool = False) -> BlockStack:
     """Find the stack of blocks of a model.
 
     The hook `layerimp_blocks` of plugins is called first. If no plugin knows the model, the stack is the `ModuleList`
     whose length is the configuration's `num_hidden_layers`, or another field that counts layers. Of nested lists the
     outermost is taken, and of several the one with the largest blocks, such as the decoder of an encoder-decoder model.
 
+    Args:
+        model: The model.
+        quantised: Whether to accept quantised weights. Such a model can only be run: no blocks can be removed from it.
+
     Raises:
         ModelError: the model has no such list, or its configuration does not say how many blocks there are.
     """
-    refuse_unfit(model)
+    refuse_unfit(model, quantised=quantised)
     return blocks_of(model)
 
 

@@ -54,6 +54,7 @@ def load(
     device: str | torch.device | None = None,
     device_map: Literal["auto"] | None = None,
     trust_remote_code: bool = False,
+    quantised: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model, for causal language modelling or sequence classification, and its tokenizer.
@@ -66,6 +67,7 @@ def load(
         device_map: `auto` spreads the model over all GPUs, or puts it on the CPU if there are none. In place of
             `device`.
         trust_remote_code: Whether Python code that comes with the model may run.
+        quantised: Whether to load quantised weights too, which can only be measured.
         progress: Where to report that the model computes in another dtype than the stored one, or should.
 
     Raises:
@@ -84,7 +86,7 @@ def load(
     config = configuration(model, trust_remote_code=trust_remote_code)
     try:
         with quiet():
-            refuse_config(config, f"the model {str(model)!r}")
+            refuse_config(config, f"the model {str(model)!r}", quantised=quantised)
             auto = getattr(transformers, auto_class(config))
             headers = read_headers(str(model))
             stored = stored_in(source, config)

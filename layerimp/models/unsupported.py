@@ -15,8 +15,12 @@ _OTHER_SENSES = re.compile(r"(vision|image|audio|video|speech|vq|tower)(_\w+)?")
 """The parts of a configuration that describe inputs other than text."""
 
 
-def refuse_unfit(model: PreTrainedModel | Any) -> None:
+def refuse_unfit(model: PreTrainedModel | Any, *, quantised: bool = False) -> None:
     """Refuse a model from which no blocks can be removed exactly.
+
+    Args:
+        model: The model.
+        quantised: Whether to accept quantised weights, of a model that is only run.
 
     Raises:
         ModelError: this is not a model of Transformers, it has unmerged adapters or quantised weights, or reads more
@@ -30,14 +34,14 @@ def refuse_unfit(model: PreTrainedModel | Any) -> None:
         raise ModelError(
             f"{kind} has adapters that are not merged into its weights; merge them first: model.merge_and_unload()"
         )
-    refuse_config(model.config, kind)
+    refuse_config(model.config, kind, quantised=quantised)
     refuse_non_finite_weights(model)
 
 
-def refuse_config(config: PretrainedConfig, kind: str) -> None:
+def refuse_config(config: PretrainedConfig, kind: str, *, quantised: bool = False) -> None:
     """Refuse the configuration of an unsupported model, before its weights are read; see `refuse_unfit`."""
-    if quantised := getattr(config, "quantization_config", None):
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+    if not quantised and (how := getattr(config, "quantization_config", None)):
+        method = how.get("quant_method") if isinstance(how, dict) else how.quant_method
         method = getattr(method, "value", method)
         if method == "gguf":
             raise ModelError(

@@ -32,7 +32,14 @@ class Loaded:
     stack: BlockStack
 
 
-def load_model(recipe: Recipe, permissions: Permissions, progress: Progress, *, offloaded: bool = False) -> Loaded:
+def load_model(
+    recipe: Recipe,
+    permissions: Permissions,
+    progress: Progress,
+    *,
+    offloaded: bool = False,
+    quantised: bool = False,
+) -> Loaded:
     """Load a recipe's model, and find its blocks.
 
     Args:
@@ -40,6 +47,7 @@ def load_model(recipe: Recipe, permissions: Permissions, progress: Progress, *, 
         permissions: What may run code.
         progress: Where to report progress.
         offloaded: Whether the weights of the blocks stay in their files until they are needed.
+        quantised: Whether the weights may be quantised, since the model is only measured.
 
     Raises:
         ModelError: the model cannot be loaded or understood.
@@ -63,6 +71,7 @@ def load_model(recipe: Recipe, permissions: Permissions, progress: Progress, *, 
             device=recipe.device,
             device_map=recipe.device_map,
             trust_remote_code=permissions.trust_remote_code,
+            quantised=quantised,
             progress=progress,
         )
-    return Loaded(model, tokenizer, find_blocks(model))
+    return Loaded(model, tokenizer, find_blocks(model, quantised=quantised))

@@ -49,7 +49,7 @@ class FidelityEvaluator(Comparer):
         """Refuse a model that predicts neither the next token nor a label."""
         from layerimp.fidelity import Intact
 
-        Intact(find_blocks(model), ())
+        Intact(find_blocks(model, quantised=True), ())
 
     def comparison(
         self, intact: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, text: Iterable[Batch]
@@ -61,7 +61,7 @@ class FidelityEvaluator(Comparer):
         """
         from layerimp.fidelity import Fidelity, Intact, Spread
 
-        stack, batches = find_blocks(intact), list(text)
+        stack, batches = find_blocks(intact, quantised=True), list(text)
         classes = None if tokenizer is None or not intact.can_generate() else 1 + max(tokenizer.get_vocab().values())
         ways: dict[str, Callable[[], Callable[[BlockStack], Copying | Generation]]] = {
             "copying": lambda: self._copying(stack, tokenizer, batches, classes),
@@ -80,7 +80,7 @@ class FidelityEvaluator(Comparer):
                     missing[name] = str(error)
 
         def compare(model: PreTrainedModel) -> Fidelity:
-            other, lacking = find_blocks(model), dict(missing)
+            other, lacking = find_blocks(model, quantised=True), dict(missing)
             measured: dict[str, Any] = {}
             with self.progress.stage("compare with the intact model"):
                 divergence = known.divergence(other)
