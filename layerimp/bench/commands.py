@@ -16,7 +16,7 @@ from layerimp.bench.store import FILE, Store
 from layerimp.errors import OutputError
 from layerimp.progress import SILENT, Progress
 from layerimp.recipe import Permissions
-from layerimp.report.document import RESULTS, read_results
+from layerimp.report.document import RESULTS, read_results, write_results
 
 if TYPE_CHECKING:
     from layerimp.bench.grid import Grid
@@ -37,7 +37,7 @@ def run_grid(
     device: str | None = None,
     retry: bool = False,
 ) -> Results:
-    """Compute the cells of a grid that are not yet in the store in `output`, and write the report.
+    """Compute the cells of a grid that are not yet in the store in `output`, and write the results and their page.
 
     Args:
         grid: The grid.
@@ -61,7 +61,7 @@ def run_grid(
 
 
 def compute(prepared: PreparedGrid, watcher: Watcher, *, retry: bool = False) -> Results:
-    """Compute the cells of a prepared grid that are not yet in its store, and write the report.
+    """Compute the cells of a prepared grid that are not yet in its store, and write the results and their page.
 
     Args:
         prepared: The grid, whose store is open for writing.
@@ -78,25 +78,28 @@ def compute(prepared: PreparedGrid, watcher: Watcher, *, retry: bool = False) ->
         if scheduler.wants_any():
             scheduler.run(prepared.engine.executor())
     finally:
-        results = grid_results(layout, store.records())
+        results = grid_results(layout, store.records(), prepared.output)
+        write_results(results, prepared.output)
         write_page(results, prepared.output)
     return results
 
 
 def stored_results(directory: Path) -> Results:
-    """Return the results of the last requested grid, from the store in a directory, or those of a run.
+    """Return the results in the output directory of a grid or a run.
+
+    Where there is a store they are made of its cells, so that they are those of now, even while a grid is computed.
 
     Raises:
         OutputError: the directory holds neither, or one of another version of layerimp.
     """
-    if (directory / RESULTS).exists():
+    if (directory / RESULTS).exists() and not (directory / FILE).exists():
         return read_results(directory)
     with Store(directory, write=False) as store:
         layout = store.layout()
         if layout is None:
             raise OutputError(f"{directory / FILE} holds no grid yet")
         try:
-            return grid_results(Layout.model_validate(layout), store.records())
+            return grid_results(Layout.model_validate(layout), store.records(), directory)
         except ValidationError:
             raise OutputError(
                 f"the grid in {directory} is of another version of layerimp; run bench there again"

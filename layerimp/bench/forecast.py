@@ -17,7 +17,7 @@ from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import row_length
 from layerimp.registry.attribution import create
 from layerimp.report.conversion import finite
-from layerimp.report.document import PAGE
+from layerimp.report.document import PAGE, RESULTS
 from layerimp.scorer import Scorer
 from layerimp.scoring.passes import shared_passes
 from layerimp.steps import candidates
@@ -44,7 +44,7 @@ def foretell_grid(prepared: PreparedGrid) -> GridForecast:
         "schema_version": "layerimp.grid-forecast/1",
         "models": {label: _work(prepared, label, known) for label in prepared.layout.models},
         "repeats": prepared.layout.grid.repeats,
-        "writes": [{"path": str(prepared.output / name), "bytes": None} for name in (FILE, PAGE)],
+        "writes": [{"path": str(prepared.output / name), "bytes": None} for name in (FILE, RESULTS, PAGE)],
         "notes": list(NOTES),
     }
 

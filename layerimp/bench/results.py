@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from layerimp.bench.cell_graph import Layout
@@ -24,8 +25,14 @@ from layerimp.report.statistics.retained import Key
 from layerimp.steps import Step
 
 
-def grid_results(layout: Layout, records: Mapping[str, Record]) -> Results:
-    """Make the results of a grid from its cells; cells of other grids in the same store are ignored."""
+def grid_results(layout: Layout, records: Mapping[str, Record], directory: Path | None = None) -> Results:
+    """Make the results of a grid from its cells; cells of other grids in the same store are ignored.
+
+    Args:
+        layout: The grid.
+        records: The cells that are stored, by key.
+        directory: The directory of the store.
+    """
     results = {key: record.result for key, record in records.items() if record.result is not None}
     cells = {key: cell for model in layout.models for key, cell in layout.cells(results.get, model).items()}
     own = {key: records[key] for key in cells if key in records}
@@ -45,7 +52,7 @@ def grid_results(layout: Layout, records: Mapping[str, Record]) -> Results:
             *([ONE_DRAW] if layout.grid.repeats == 1 else []),
             *(note for label in layout.models if (note := _same_text(layout, label, results))),
         ],
-        output=None,
+        output=None if directory is None else str(directory.absolute()),
     )
 
 

@@ -151,8 +151,16 @@ def _table(paper: PaperTable) -> Table:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write an indented JSON file, in place of an older one."""
-    write_whole(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    """Write an indented JSON file, in place of an older one.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def write_results(results: Results, directory: Path) -> None:

@@ -24,8 +24,10 @@ from support.published import checked
 
 from layerimp.bench import commands
 from layerimp.bench.grid import Grid
+from layerimp.bench.scheduler import Scheduler
 from layerimp.bench.store import FILE
 from layerimp.recipe import validated
+from layerimp.report.document import RESULTS, read_results
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,23 @@ def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, 
     assert float(line["avss"]) == row["entries"]["avss"]["value"]["mean"]
     code, said, _ = layerimp_command("report", output, "--format", "html")
     assert Path(said.strip()).read_text().startswith("<!doctype html>")
+
+
+def test_the_results_of_a_grid_are_read_without_its_cells(
+    layerimp_command: Run, computed: Path, tmp_path: Path
+) -> None:
+    """The file is that of a run: what is read from it is what is made of the cells."""
+    _, from_cells, _ = layerimp_command("report", computed, "--format", "json")
+    assert json.loads(from_cells)["output"] == str(computed)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (moved / RESULTS).write_bytes((computed / RESULTS).read_bytes())
+    code, from_file, err = layerimp_command("report", moved, "--format", "json")
+    assert code == 0, err
+    assert json.loads(from_file) == json.loads(from_cells) | {"output": str(moved)}
+    for format_ in ("terminal", "csv"):
+        tables = [layerimp_command("report", place, "--format", format_)[1] for place in (moved, computed)]
+        assert tables[0].splitlines()[:20] == tables[1].splitlines()[:20]
 
 
 def test_the_table_says_what_a_run_says(
@@ -285,6 +304,19 @@ def test_every_schema_is_printed(layerimp_command: Run) -> None:
     code, _, err = layerimp_command("schema", "gird")
     assert code == 2
     assert "grid" in err
+
+
+def test_what_an_interrupted_grid_has_is_written(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scheduler, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        commands.run_grid(validated(Grid, yaml.safe_load(grid.read_text())), tmp_path / "out", workers=0)
+    results = read_results(tmp_path / "out")
+    assert (results.cells["done"], results.models) == (0, {})
+    assert results.cells["open"] > 0
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_an_interrupted_grid_says_what_is_kept(
