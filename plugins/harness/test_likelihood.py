@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from layerimp_harness import contexts
 from layerimp_harness.batches import Batches
 from layerimp_harness.isolation import contained
 from layerimp_harness.likelihood import Likelihoods
-from layerimp_harness.rows import grouped, rows_of
+from layerimp_harness.rows import rows_of
+from layerimp_harness.trees import Forest, trees_of
 from lm_eval.models.huggingface import HFLM
 from support.tiny import DECODERS, tiny
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -24,14 +24,14 @@ from layerimp.testing.tiny import grown
 
 LONGEST = 64
 
-ORDINARY = {name: (name, {}) for name in DECODERS} | {
+ORDINARY = {name: (name, {}) for name in DECODERS if name != "bloom"} | {
     "gemma3_text:window": (
         "gemma3_text",
         {"sliding_window": 8, "layer_types": ["sliding_attention"] * 3 + ["full_attention"]},
     ),
     "mistral:window": ("mistral", {"sliding_window": 8}),
 }
-"""Architectures whose cache holds keys and values alone, with and without a window shorter than the contexts."""
+"""Architectures that can be told which tokens attend to which, with and without a window shorter than the contexts."""
 
 _STATES: dict[str, dict[str, Any]] = {
     "mamba": {"state_size": 4},
@@ -47,7 +47,7 @@ _STATES: dict[str, dict[str, Any]] = {
         "attn_layer_offset": 1,
     },
 }
-"""Architectures with a state of another kind."""
+"""Architectures with a state that a token leaves to the next."""
 
 
 def stateful(name: str) -> PreTrainedModel:
@@ -133,11 +133,18 @@ def test_shared_contexts_give_the_values_of_lm_eval(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", _STATES)
-def test_a_state_that_is_no_cache_of_keys_and_values_is_not_shared(name: str) -> None:
+def test_a_model_in_which_every_token_leaves_a_state_is_run_without_trees(name: str) -> None:
     model, requests = stateful(name), questions()
     found, likelihoods = ours(model, requests)
     assert_equal(found, stock(model, requests))
     assert not likelihoods._shares
+
+
+def test_positions_that_cannot_be_given_are_not_shared() -> None:
+    model, requests = tiny("bloom"), questions()
+    found, likelihoods = ours(model, requests)
+    assert_equal(found, stock(model, requests))
+    assert likelihoods._shares is None
 
 
 @pytest.mark.parametrize("rows", [1, 2, 64])
@@ -202,12 +209,29 @@ def test_a_context_is_computed_once() -> None:
         _, likelihoods = ours(model, requests, rows=8)
     assert likelihoods._shares
     rows = rows_of(requests, LONGEST)
-    groups, single = grouped(rows)
-    assert not single
-    tails = sum(len(group.tail(row)) for group in groups for row in group.rows)
-    trial = 3 * 47
-    assert sum(count * length for count, length in shapes) < 8 * 40 + 1.7 * tails + trial
+    tails = sum(len(row.tokens) - 40 for row in rows)
+    trial, padding = 3 * 47, 2 * 32
+    assert sum(count * length for count, length in shapes) < 8 * 40 + tails + trial + padding
     assert sum(len(row.tokens) for row in rows) > 3 * 8 * 40
+
+
+def test_a_tree_has_each_common_beginning_once() -> None:
+    requests = [(None, [1, 2, 3], [4, 5, 9]), (None, [1, 2, 3], [4, 6, 9]), (None, [1, 2], [7, 9]), (None, [8], [9, 9])]
+    trees = trees_of(rows_of(requests, LONGEST), LONGEST)
+    assert [tree.tokens for tree in trees] == [[1, 2, 3, 4, 5, 6, 7], [8, 9]]
+    assert trees[0].paths == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 5], [0, 1, 6]]
+    assert (trees[0].start, trees[0].depth) == (1, 5)
+
+
+def test_a_tree_needs_the_memory_of_two_rows_and_a_worthwhile_beginning() -> None:
+    context = list(range(4, 14))
+    endings = [[ending] * 10 for ending in range(20, 30)]
+    trees = trees_of(rows_of([(None, context, ending) for ending in endings], LONGEST), 1000)
+    assert [len(tree.rows) for tree in trees] == [4, 4, 2]  # 1 + 4 x 9 logits; a fifth ending would exceed 2 x 19
+    limited = trees_of(rows_of([(None, context, ending) for ending in endings], LONGEST), 30)
+    assert [len(tree.rows) for tree in limited] == [2] * 5
+    apart = [(None, [ending], [ending] * 10) for ending in range(20, 30)]
+    assert [len(tree.rows) for tree in trees_of(rows_of(apart, LONGEST), 1000)] == [1] * 10
 
 
 def test_options_of_one_token_need_one_row() -> None:
@@ -240,23 +264,16 @@ def test_only_logits_that_are_read_are_made(name: str) -> None:
 # What fails
 
 
-def broken(method: str, change: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
-    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        usual = getattr(contexts.Contexts, method)
-        monkeypatch.setattr(contexts.Contexts, method, lambda *args, **kwargs: change(usual(*args, **kwargs)))
-
-    return patch
-
-
 def fail(_output: Any) -> Any:
     raise ValueError("not in this model")
 
 
 @pytest.mark.parametrize("change", [lambda logits: logits + torch.arange(VOCAB) * 1e-3, lambda _: _ * torch.nan, fail])
-def test_a_model_that_answers_differently_with_a_cache_is_run_without(
+def test_a_model_that_answers_differently_in_a_tree_is_run_without(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]
 ) -> None:
-    broken("_continued", change)(monkeypatch)
+    usual = Forest._forward
+    monkeypatch.setattr(Forest, "_forward", lambda *args: change(usual(*args)))
     model, requests = tiny(), questions()
     found, likelihoods = ours(model, requests)
     assert likelihoods._shares is False
@@ -264,13 +281,14 @@ def test_a_model_that_answers_differently_with_a_cache_is_run_without(
 
 
 @pytest.mark.parametrize("lengths", [(30, 12, 9, 6), (9, 23, 5)])
-def test_a_model_that_counts_padding_as_positions_is_run_without(lengths: tuple[int, ...]) -> None:
-    """Beside the longest context there may be no room for the padding of the shortest: another pair has to tell."""
+@pytest.mark.parametrize("ignored", ["position_ids", "attention_mask"])
+def test_a_model_that_does_not_heed_what_it_is_given_is_run_without(ignored: str, lengths: tuple[int, ...]) -> None:
     model = tiny("gpt2")
     real = model.forward
 
-    def forward(input_ids: Any = None, cache: Any = None, attention_mask: Any = None, use_cache: Any = None) -> Any:
-        return real(input_ids, cache, attention_mask=attention_mask, use_cache=use_cache)
+    def forward(input_ids: Any, attention_mask: Any = None, position_ids: Any = None, use_cache: Any = None) -> Any:
+        given = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache}
+        return real(input_ids, **{name: value for name, value in given.items() if name != ignored})
 
     model.forward = forward
     requests = questions(lengths)
@@ -279,7 +297,7 @@ def test_a_model_that_counts_padding_as_positions_is_run_without(lengths: tuple[
     assert_equal(found, stock(model, requests, 32))
 
 
-def test_a_model_that_takes_no_cache_is_run_without() -> None:
+def test_a_model_that_takes_no_mask_is_run_without() -> None:
     model, requests = tiny(), questions()
 
     class Bare(torch.nn.Module):
@@ -294,8 +312,8 @@ def test_a_model_that_takes_no_cache_is_run_without() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])
-def test_memory_that_runs_out_on_a_continuation_makes_smaller_batches(most: int) -> None:
-    model, requests = tiny(), questions(lengths=(12,))
+def test_memory_that_runs_out_on_trees_makes_smaller_batches(most: int) -> None:
+    model, requests = tiny(), questions(lengths=(12,) * 8)
 
     def hook(_module: Any, args: Any) -> None:
         if len(args[0]) > most:
@@ -308,16 +326,16 @@ def test_memory_that_runs_out_on_a_continuation_makes_smaller_batches(most: int)
     assert_equal(found, stock(model, requests))
 
 
-def test_the_cache_counts_against_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_logits_of_a_tree_count_against_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
     model, requests = tiny(), questions(lengths=(40,) * 8)
-    cache = 4 * 2 * 2 * 8 * 4  # layers, keys and values, heads, size, bytes: of a token
+    most = max(len(tree.tokens) - tree.start for tree in trees_of(rows_of(requests, LONGEST), LONGEST))
 
     class Little:
-        available = 2 * 2 * (cache * 3 * 48 + 8 * VOCAB * 12)
+        available = 2 * 2 * (most * VOCAB * 12 + LONGEST**2 * 4)
 
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Little)
     with tokens_run(model) as shapes:
         ours(model, requests, rows=8)
-    assert {count for count, length in shapes[3:] if length == 40} == {2}
+    assert max(count for count, length in shapes if length > 47) == 2

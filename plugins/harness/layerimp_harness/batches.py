@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
 import psutil
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 _COPIES = 3  # the logits, their log-softmax or a model's rescaled copy, and a temporary copy within either
 _BYTES = 4
+_PADDING = 32
+"""The tokens of padding in a batch that take as long as another forward, about, on a CPU."""
 
 
 class Batches:
@@ -38,14 +41,21 @@ class Batches:
         """The maximum number of rows in a batch; lower after memory ran out."""
         return self._rows
 
-    def run(self, items: Sequence[T], call: Callable[[Sequence[T], int], None], size: Callable[[T], int]) -> None:
+    def run(
+        self,
+        items: Sequence[T],
+        call: Callable[[Sequence[T]], None],
+        size: Callable[[T], int],
+        length: Callable[[T], int] | None = None,
+    ) -> None:
         """Call `call` on slices of `items`, one after the other.
 
         Args:
             items: The items to split into batches, the largest first, so that memory runs out early if at all.
-            call: Processes one batch. The second argument is the maximum number of rows per forward. If `call` runs out
-                of memory, the call is repeated with fewer items.
+            call: Processes one batch. If it runs out of memory, the call is repeated with fewer items.
             size: Returns the number of bytes that a row of an item needs besides the weights.
+            length: Returns the number of tokens of an item, if all items of a batch are padded to the first. A CPU then
+                gets no more items in a batch than padding is cheap for.
 
         Raises:
             TaskError: not even one row fits into memory.
@@ -54,8 +64,11 @@ class Batches:
         while done < len(items):
             rows = min(self._rows, self._affordable(size(items[done])))
             batch = items[done : done + rows]
+            if length is not None and self._device.type == "cpu":
+                batch = batch[: _alike([length(item) for item in batch])]
+                rows = len(batch)
             try:
-                call(batch, rows)
+                call(batch)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -76,6 +89,12 @@ class Batches:
         if self._device.type != "cpu" or size == 0:
             return self._rows
         return int(2 ** int(math.log2(max(1, psutil.virtual_memory().available // 2 // size))))
+
+
+def _alike(lengths: Sequence[int]) -> int:
+    """Return how many of the items, from the first on, are padded with few tokens in all."""
+    padding = accumulate(lengths[0] - length for length in lengths)
+    return sum(tokens <= _PADDING for tokens in padding)
 
 
 def logits_bytes(positions: int, vocabulary: int) -> int:

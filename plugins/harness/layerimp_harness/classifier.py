@@ -175,7 +175,7 @@ class ClassifierInMemory(LM):  # type: ignore[misc]
             lengths[len(inputs["input_ids"])].append((inputs, group))
         answers: list[tuple[float, bool]] = [(math.nan, False)] * len(requests)
 
-        def score(batch: Sequence[tuple[dict[str, list[int]], list[int]]], _rows: int) -> None:
+        def score(batch: Sequence[tuple[dict[str, list[int]], list[int]]]) -> None:
             logs = self._log_probs([inputs for inputs, _group in batch])
             for row, (_inputs, group) in zip(logs, batch, strict=True):
                 request = requests[group[0]]

@@ -1,9 +1,8 @@
 """Log-likelihoods of continuations under a decoder, without unused logits or repeated contexts.
 
-Requests that share a context, such as the options of a question, are answered with one forward over the context, which
-fills a key-value cache, and one over the continuations. Not every model gives the same answers in this way. So the
-answers for a few groups, including the longest and the shortest context, are compared with those of whole rows. If the
-answers differ, every row runs as a whole.
+Rows with a common beginning, such as the options of a question, run as one tree, in which each token is computed once.
+Not every model gives the same answers in this way. So the answers of a few trees, including the longest and the
+shortest, are compared with those of whole rows. If the answers differ, every row runs as a whole.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 
 from layerimp_harness.batches import logits_bytes
-from layerimp_harness.contexts import Contexts
-from layerimp_harness.rows import Group, grouped, rows_of
+from layerimp_harness.rows import rows_of
+from layerimp_harness.trees import Forest, Tree, trees_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,7 +74,7 @@ class Likelihoods:
         self._accepted = inspect.signature(model.forward).parameters
         # In 16 bits the sum over a window is off by up to 0.4 %, and a perplexity by more.
         self._softmax_dtype = torch.float32 if model.dtype.itemsize < 4 else None
-        self._contexts = Contexts(model, max_length)
+        self._forest = Forest(model)
         self._shares: bool | None = None
 
     def answer(self, requests: Sequence[TokenRequest], done: Done, *, sharing: bool, greedy: bool) -> None:
@@ -84,7 +83,7 @@ class Likelihoods:
         Args:
             requests: Each with a context, and a continuation of 1 to `max_length` tokens.
             done: Called with each request's number and log-likelihood, and whether its continuation is greedy.
-            sharing: Whether to look for requests with the same context.
+            sharing: Whether to look for rows with a common beginning.
             greedy: Whether to find out which continuations are greedy; otherwise every continuation is reported as not
                 greedy.
 
@@ -97,40 +96,28 @@ class Likelihoods:
                 done(number, answer.total, answer.greedy)
 
         rows = rows_of(requests, self._max_length)
-        groups: list[Group] = []
-        if sharing and self._shares is not False and self._contexts.possible:
-            groups, rows = grouped(rows)
-        if groups and self._shares is None:
-            chosen = self._telling(groups)
+        trees: list[Tree] = []
+        if sharing and self._shares is not False and self._forest.possible:
+            made = trees_of(rows, self._max_length)
+            trees = [tree for tree in made if len(tree.rows) > 1]
+            rows = [tree.rows[0] for tree in made if len(tree.rows) == 1]
+        if trees and self._shares is None:
+            chosen = _telling(trees)
             tried = self._tried(chosen, greedy)
             self._shares = tried is not None
             if tried is not None:
                 tell(tried)
-                groups = [group for group in groups if not any(group is other for other in chosen)]
-        if groups and not self._shares:
-            rows = sorted([*rows, *(row for group in groups for row in group.rows)], key=lambda row: -len(row.tokens))
-            groups = []
-        self._run_groups(groups, tell, greedy)
+                trees = [tree for tree in trees if not any(tree is other for other in chosen)]
+        if trees and not self._shares:
+            rows = sorted([*rows, *(row for tree in trees for row in tree.rows)], key=lambda row: -len(row.tokens))
+            trees = []
+        self._run_trees(trees, tell, greedy)
         self._run_rows(rows, tell, greedy)
-
-    def _telling(self, groups: list[Group]) -> list[Group]:
-        """Return the groups that test whether sharing gives the right answers on this model, longest context first.
-
-        The longest context would reveal an error from a sliding window. The shortest context, together with the longest
-        one that fits into the same forward, would reveal an error from padding.
-        """
-        shortest = groups[-1]
-
-        def fits(group: Group) -> bool:
-            return len(group.context) + max(group.width, shortest.width) <= self._max_length
-
-        beside = next((group for group in groups[:-1] if fits(group)), None)
-        return list({id(group): group for group in (groups[0], beside, shortest) if group is not None}.values())
 
     def _run_rows(self, rows: Sequence[Row], tell: Callable[[Answers], None], greedy: bool) -> None:
         """Answer the requests of the rows, with every row in one piece."""
 
-        def call(batch: Sequence[Row], _rows: int) -> None:
+        def call(batch: Sequence[Row]) -> None:
             length = max(len(row.tokens) for row in batch)
             ids = torch.zeros(len(batch), length, dtype=torch.long)  # padding on the right, which no token attends to
             for number, row in enumerate(batch):
@@ -142,11 +129,11 @@ class Likelihoods:
             first = length - logits.shape[1]
             answers: Answers = {}
             for row, own in zip(batch, logits, strict=True):
-                answers |= self._read(row, own, first, greedy)
+                answers |= self._read(row, own[row.start - first :], greedy)
             tell(answers)
 
         sizes = {id(row): self._bytes(positions) for row, positions in zip(rows, self._positions(rows), strict=True)}
-        self._batches.run(rows, call, lambda row: sizes[id(row)])
+        self._batches.run(rows, call, lambda row: sizes[id(row)], lambda row: len(row.tokens))
 
     def _positions(self, rows: Sequence[Row]) -> list[int]:
         """Return, for each row, the number of positions with logits in a batch that begins with the row."""
@@ -156,32 +143,35 @@ class Likelihoods:
         most = self._batches.most
         return [len(row.tokens) - min(starts[number : number + most]) for number, row in enumerate(rows)]
 
-    def _run_groups(self, groups: Sequence[Group], tell: Callable[[Answers], None], greedy: bool) -> None:
-        """Answer the requests of the groups: per batch, one forward for the contexts and more for the continuations."""
+    def _run_trees(
+        self, trees: Sequence[Tree], tell: Callable[[Answers], None], greedy: bool, *, mixed: bool = False
+    ) -> None:
+        """Answer the requests of the trees, with each token computed once; `mixed`: whatever padding that takes."""
 
-        def call(batch: Sequence[Group], rows: int) -> None:
+        def call(batch: Sequence[Tree]) -> None:
             answers: Answers = {}
-            for group, row, logits in self._contexts.logits(batch, rows):
-                answers |= self._read(row, logits, len(group.context) - 1, greedy)
+            for row, logits, places in self._forest.logits(batch):
+                answers |= self._read(row, logits, greedy, places)
             tell(answers)
 
-        widest = max((group.width for group in groups), default=0)
+        most = max((len(tree.tokens) - tree.start for tree in trees), default=0)
 
-        def size(group: Group) -> int:
-            positions = widest + 1 + ("logits_to_keep" not in self._accepted) * len(group.context)
-            return self._bytes(positions) + self._contexts.bytes_of(group)
+        def size(tree: Tree) -> int:
+            tokens = len(tree.tokens)
+            return self._bytes(most if self._forest.slices else tokens) + tokens**2 * self._model.dtype.itemsize
 
-        self._batches.run(groups, call, size)
+        self._batches.run(trees, call, size, None if mixed else lambda tree: len(tree.tokens))
 
-    def _tried(self, groups: list[Group], greedy: bool) -> Answers | None:
-        """Return the answers of a few groups with shared contexts, or None if those of whole rows differ."""
+    def _tried(self, trees: list[Tree], greedy: bool) -> Answers | None:
+        """Return the answers of a few trees, or None if those of whole rows differ."""
         shared: Answers = {}
         whole: Answers = {}
         try:
-            self._run_groups(groups, shared.update, greedy)
-        except Exception:  # the model fails with a cache; any other error occurs again without one
+            self._run_trees(trees, shared.update, greedy, mixed=True)
+        except Exception:  # the model does not take a tree; any other error occurs again without one
             return None
-        rows = [*(group.rows[0] for group in groups), groups[-1].rows[-1]]
+        rows = [*(max(tree.rows, key=lambda row: len(row.tokens)) for tree in trees), trees[-1].rows[-1]]
+        rows = list({id(row): row for row in rows}.values())
         self._run_rows(sorted(rows, key=lambda row: -len(row.tokens)), whole.update, greedy)
         tolerance = _TOLERANCES.get(self._model.dtype, _SIXTEEN_BITS)
         alike = all(
@@ -190,19 +180,20 @@ class Likelihoods:
         )
         return shared if alike else None
 
-    def _read(self, row: Row, logits: Tensor, first: int, greedy: bool) -> Answers:
+    def _read(self, row: Row, logits: Tensor, greedy: bool, places: Tensor | None = None) -> Answers:
         """Return the answers to the requests of a row.
 
         Args:
             row: The row.
-            logits: The row's logits [position, vocab].
-            first: The position in the row of the first logits.
+            logits: Logits, those of the row from its start on [position, vocab].
             greedy: Whether to find out which continuations are greedy.
+            places: The places of the row's logits from its start on, among others; None if they are the first ones.
         """
         answers: Answers = {}
         for reader in row.readers:
             wanted = torch.tensor(reader.continuation, device=logits.device)
-            own = logits[reader.start - first :][: len(wanted)]
+            span = slice(reader.start - row.start, reader.start - row.start + len(wanted))
+            own = logits[span] if places is None else logits[places[span]]
             log_probs_of_tokens: list[Tensor] = []
             best = greedy
             step = max(1, _AT_ONCE // own.shape[-1])
@@ -215,3 +206,12 @@ class Likelihoods:
 
     def _bytes(self, positions: int) -> int:
         return logits_bytes(positions, self._vocabulary)
+
+
+def _telling(trees: list[Tree]) -> list[Tree]:
+    """Return the trees that test whether a tree gives the right answers on this model, the longest first.
+
+    The deepest one would reveal an error from a sliding window. The smallest one is padded beside it, which would
+    reveal an error from padding.
+    """
+    return list({id(tree): tree for tree in (max(trees, key=lambda tree: tree.depth), trees[0], trees[-1])}.values())

@@ -172,7 +172,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
         self._begin(requests)
         texts = [""] * len(requests)
 
-        def generate(batch: Sequence[int], _rows: int) -> None:
+        def generate(batch: Sequence[int]) -> None:
             self.batch_size_per_gpu = len(batch)
             chosen = [requests[i] for i in batch]
             try:
@@ -221,7 +221,7 @@ class ModelInMemory(HFLM):  # type: ignore[misc]
     def _encoded_and_decoded(self, requests: Sequence[TokenRequest], done: Done) -> None:
         """Score `requests` with an encoder-decoder, as lm-eval does."""
 
-        def score(batch: Sequence[int], _rows: int) -> None:
+        def score(batch: Sequence[int]) -> None:
             self.batch_size_per_gpu = len(batch)
             scored = super(ModelInMemory, self)._loglikelihood_tokens([requests[i] for i in batch], disable_tqdm=True)
             for number, answer in zip(batch, scored, strict=True):

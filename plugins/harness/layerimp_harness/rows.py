@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 TokenRequest = tuple[Any, list[int], list[int]]
 """The key of the answer or None, the tokens of the context, and those of the continuation."""
 
-_WORTH = 0.1  # the fraction of tokens that sharing must save to pay for a second forward per batch
-
 
 @dataclass(frozen=True)
 class Reader:
@@ -48,34 +46,6 @@ class Row:
         return min(reader.start for reader in self.readers)
 
 
-@dataclass(frozen=True)
-class Group:
-    """Rows that begin with the same context, such as the options of a question.
-
-    Attributes:
-        context: The tokens up to the first position whose logits are read.
-        rows: At least two rows, all of them longer than the context; the longest first.
-    """
-
-    context: tuple[int, ...]
-    rows: list[Row]
-
-    def tail(self, row: Row) -> tuple[int, ...]:
-        """Return the tokens of one of the rows after the context."""
-        return row.tokens[len(self.context) :]
-
-    @property
-    def width(self) -> int:
-        """The length of the longest tail."""
-        return len(self.rows[0].tokens) - len(self.context)
-
-    @property
-    def worth_sharing(self) -> bool:
-        """Whether computing the context once saves enough to pay for a separate forward."""
-        saved = len(self.context) * (len(self.rows) - 1)
-        return saved > _WORTH * sum(len(row.tokens) for row in self.rows)
-
-
 def rows_of(requests: Sequence[TokenRequest], max_length: int) -> list[Row]:
     """Return the rows that answer `requests`, the longest first.
 
@@ -97,20 +67,3 @@ def rows_of(requests: Sequence[TokenRequest], max_length: int) -> list[Row]:
         else:
             rows.append(Row(tokens, readers[tokens]))
     return sorted(rows, key=lambda row: -len(row.tokens))
-
-
-def grouped(rows: Sequence[Row]) -> tuple[list[Group], list[Row]]:
-    """Return the groups of rows that should share a context, the longest context first, and the remaining rows."""
-    by_context: dict[tuple[int, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        by_context[row.tokens[: row.start + 1]].append(row)
-    groups: list[Group] = []
-    single: list[Row] = []
-    for context, members in by_context.items():
-        group = Group(context, members)
-        if len(members) > 1 and group.worth_sharing:
-            groups.append(group)
-        else:
-            single += members
-    groups.sort(key=lambda group: (-len(group.context), -group.width))
-    return groups, sorted(single, key=lambda row: -len(row.tokens))
