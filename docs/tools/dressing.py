@@ -6,7 +6,7 @@ import re
 
 from matplotlib.axes import Axes
 
-from layerimp.report.html.curves import LINE, MUTED
+from layerimp.report.page.curves import LINE, MUTED
 
 SMALL = 11.5
 _COLOURS = {

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from layerimp.bench import commands as pipeline
-from layerimp.report.html.curves import ACCENT, INK, MUTED, PAPER, curves, drawn, looks
+from layerimp.report.page.curves import ACCENT, INK, MUTED, PAPER, curves, drawn, looks
 from layerimp.scorer import Importance
 
 GRID = (

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerimp.report.html.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
+from layerimp.report.page.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
 from layerimp.report.results.measures import Interval
 from layerimp.report.statistics.intervals import interval
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerimp.defaults import RANDOM
-from layerimp.report.html.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
+from layerimp.report.page.curves import ACCENT, INK, LINE, MUTED, PAPER, drawn
 from layerimp.report.results.measures import LEVEL
 from layerimp.report.statistics.intervals import interval
 

@@ -13,7 +13,7 @@ import pages
 from dressing import dress
 from matplotlib.figure import Figure
 
-from layerimp.report.html.curves import drawn, looks
+from layerimp.report.page.curves import drawn, looks
 
 DATA = pages.ROOT / "benchmarks" / "results" / "training.jsonl"
 SHOWN = {

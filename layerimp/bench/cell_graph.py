@@ -13,7 +13,7 @@ from layerimp.bench.cells import Cell, Result, blocks_in
 from layerimp.bench.grid import Grid
 from layerimp.pruner import count_of
 from layerimp.recipe import ComponentSpec, Part, Recipe
-from layerimp.report.contenders import Contender, contenders
+from layerimp.report.results.contenders import Contender, contenders
 from layerimp.steps import Step, simplest
 
 Known = Callable[[str], Result | None]

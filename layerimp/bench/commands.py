@@ -68,7 +68,7 @@ def compute(prepared: PreparedGrid, watcher: Watcher, *, retry: bool = False) ->
         watcher: Where to report progress of the cells.
         retry: Whether to try cells again that failed before.
     """
-    from layerimp.report.html.page import write_page
+    from layerimp.report.page import write_page
 
     layout, store = prepared.layout, prepared.store
     assert store is not None

@@ -15,9 +15,9 @@ from layerimp.evaluation.packing import unpacked
 from layerimp.metric import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
-from layerimp.report.contenders import Contender
 from layerimp.report.document import Failure, Results
 from layerimp.report.results.comparison import Design
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Repaired, Size
 from layerimp.report.results.scores import Scored
 from layerimp.report.rows import Pruned

@@ -99,7 +99,7 @@ def report(
     results = pipeline.stored_results(directory)
     screen = Screen(json=format_ == "json")
     if format_ == "html":
-        from layerimp.report.html.page import write_page
+        from layerimp.report.page import write_page
 
         page = write_page(results, directory)
         with after_writing(page):

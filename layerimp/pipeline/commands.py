@@ -51,7 +51,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         if stage:
             write_output(results, recorded(started), stage)
     if results.output is not None:  # the results are in place before the page is made of them
-        from layerimp.report.html.page import write_page
+        from layerimp.report.page import write_page
 
         write_page(results, Path(results.output))
     return results

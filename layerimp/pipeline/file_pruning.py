@@ -26,7 +26,7 @@ from layerimp.pipeline.checkpoints import checkpoint_path, describe_checkpoint
 from layerimp.pipeline.removals import Choice, check_room
 from layerimp.pipeline.run import PrunedModel, StageResults
 from layerimp.recipe import check_label, size_in_bytes
-from layerimp.report.contenders import Contender
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Size
 from layerimp.steps import named
 from layerimp.surgery.removal import prepare

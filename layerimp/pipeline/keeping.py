@@ -11,6 +11,7 @@ from layerimp.defaults import ORIGINAL
 from layerimp.errors import ModelError, NonFiniteError, OptionError, PluginError, SurgeryError
 from layerimp.pipeline.ahead import budget_of
 from layerimp.pipeline.counting import confirmed, most_that_hold
+from layerimp.pipeline.halves import Halves, check_halves, kept
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.held_out import HeldOut
 from layerimp.pipeline.removals import check_room, planner
@@ -19,10 +20,9 @@ from layerimp.pipeline.run import PrunedModel, StageResults
 from layerimp.pipeline.scores import score_blocks
 from layerimp.pruner import Budget, PrunePlan, counted
 from layerimp.recipe import check_label
-from layerimp.report.contenders import Contender, contenders
+from layerimp.report.results.contenders import Contender, contenders
 from layerimp.report.results.models import Size
 from layerimp.report.results.search import MostBlocks, QualitySearch, TriedModel
-from layerimp.report.statistics.halves import Halves, check_halves, kept
 from layerimp.report.statistics.parts import share
 from layerimp.report.statistics.retained import counting
 from layerimp.steps import Sublayer, removed_by

@@ -13,7 +13,7 @@ from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.removals import choose, prepare_removals
 from layerimp.pipeline.run import PrunedModel, StageResults
-from layerimp.report.contenders import Contender
+from layerimp.report.results.contenders import Contender
 from layerimp.steps import Sublayer
 
 if TYPE_CHECKING:

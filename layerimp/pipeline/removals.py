@@ -17,7 +17,7 @@ from layerimp.pipeline.targets import Goal
 from layerimp.pruner import Budget, PrunePlan
 from layerimp.recipe import check_label
 from layerimp.registry.attribution import attributing
-from layerimp.report.contenders import Contender
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Size
 from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import Removal, prepare

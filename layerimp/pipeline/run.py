@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from layerimp.progress import Progress
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe
-    from layerimp.report.contenders import Contender
+    from layerimp.report.results.contenders import Contender
     from layerimp.report.results.models import Repaired
     from layerimp.report.results.search import QualitySearch
     from layerimp.scorer import Importance

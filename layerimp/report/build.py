@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from layerimp.report.contenders import Contender
 from layerimp.report.results.comparison import Design, ModelResults
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Amount, PrunedModel, Removal
 from layerimp.report.results.rows import Removable, Row
 from layerimp.report.results.scores import Agreement, Scored, common_steps

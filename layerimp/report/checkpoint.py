@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from layerimp.models.origin import Origin
     from layerimp.pruner import PrunePlan
     from layerimp.recipe import Recipe
-    from layerimp.report.contenders import Contender
+    from layerimp.report.results.contenders import Contender
     from layerimp.report.results.models import Repaired, Size
     from layerimp.sizes.targets import Reached
 

@@ -10,8 +10,8 @@ from functools import cached_property
 from layerimp.defaults import RANDOM
 from layerimp.metric import Metric, retention
 from layerimp.pruner import PrunePlan
-from layerimp.report.contenders import Contender
 from layerimp.report.results.comparison import Design
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.models import Amount, ReachedTarget, Repaired, Size
 from layerimp.report.results.rows import RETAINED, Entry, Row

@@ -14,7 +14,7 @@ from support.published import checked
 
 from layerimp.bench.cells import Cell, Result
 from layerimp.bench.store import Store
-from layerimp.report.html.page import page
+from layerimp.report.page import page
 
 
 def _with_seams(cell: Cell) -> Result:

@@ -20,9 +20,9 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result
 from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
-from layerimp.report.contenders import Contender
 from layerimp.report.document import Results
 from layerimp.report.formats import as_csv, as_latex, as_markdown
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.rows import Row
 from layerimp.report.tables import paper_tables, summaries
 

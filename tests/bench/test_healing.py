@@ -33,8 +33,8 @@ from layerimp.errors import InputError
 from layerimp.healer import Repair
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, validated
-from layerimp.report.contenders import Contender
 from layerimp.report.document import Results
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.rows import Row
 
 

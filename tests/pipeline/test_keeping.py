@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 import layerimp
 from layerimp import Evaluator, Metric, PrunePlan, Pruner
 from layerimp.errors import NonFiniteError
+from layerimp.pipeline.halves import Halves, kept
 from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.pruning import prune_by_amount
 from layerimp.pipeline.run import Run as Started
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, make_recipe
 from layerimp.report import conversion
-from layerimp.report.statistics.halves import Halves, kept
 from layerimp.steps import removed_by
 from layerimp.testing import tiny_tokenizer
 

@@ -11,7 +11,7 @@ from support.tiny import tiny
 import layerimp
 from layerimp import PrunePlan
 from layerimp.pipeline.run import PrunedModel, Run, StageResults
-from layerimp.report.contenders import Contender
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Size
 from layerimp.steps import Step
 from layerimp.surgery.removal import prepare

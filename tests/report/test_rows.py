@@ -20,7 +20,7 @@ from layerimp.cli import tables
 from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
-from layerimp.report.html.page import page
+from layerimp.report.page import page
 from layerimp.report.results.models import Size
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
 from layerimp.scorer import Importance

@@ -16,9 +16,9 @@ from layerimp.pipeline.run import PrunedModel, Run, StageResults
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import ComponentSpec, Recipe, make_recipe
 from layerimp.report.checkpoint import Checkpoint
-from layerimp.report.contenders import Contender
 from layerimp.report.document import Results
 from layerimp.report.results.comparison import ModelResults
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.models import Repaired, Size
 from layerimp.report.results.search import QualitySearch
 from layerimp.scorer import Importance

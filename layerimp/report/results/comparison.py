@@ -11,7 +11,7 @@ from layerimp.calibration.sampling import Calibration
 from layerimp.errors import InputError
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import ComponentSpec, Recipe
-from layerimp.report.contenders import Contender, contenders
+from layerimp.report.results.contenders import Contender, contenders
 from layerimp.report.results.measures import Cost, Measured, Retained
 from layerimp.report.results.models import Amount, PrunedModel, Removal, Size, Stability, Target
 from layerimp.report.results.part import Part

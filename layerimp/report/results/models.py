@@ -8,7 +8,7 @@ from pydantic import Field
 
 from layerimp.models.dtypes import stored_bytes
 from layerimp.pruner import PrunePlan
-from layerimp.report.contenders import Contender
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Cost, Measured, Retained
 from layerimp.report.results.part import Known, Number, Part
 from layerimp.steps import Step

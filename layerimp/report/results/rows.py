@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from layerimp.report.contenders import Contender
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Flips, Interval, Measured
 from layerimp.report.results.models import Amount
 from layerimp.report.results.part import Number, Part

@@ -19,7 +19,7 @@ from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.report.document import Results
 from layerimp.report.formats import as_csv, as_latex, as_markdown
-from layerimp.report.html.page import page
+from layerimp.report.page import page
 from layerimp.report.statistics.removable import removable
 from layerimp.report.tables import legend, removable_at, removables
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerimp.defaults import RANDOM
-from layerimp.report.contenders import contenders
+from layerimp.report.results.contenders import contenders
 from layerimp.report.results.measures import Interval
 
 # Colours that stand for CSS variables until the picture is written.

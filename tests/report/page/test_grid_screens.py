@@ -10,7 +10,7 @@ import pytest
 from support.made_up_grids import found_of, pictures
 
 from layerimp.report.document import Results
-from layerimp.report.html.page import page
+from layerimp.report.page import page
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from layerimp.report.html.curves import Lines, curves, drawn, looks, sample
+from layerimp.report.page.curves import Lines, curves, drawn, looks, sample
 from layerimp.report.statistics.intervals import Interval
 
 

@@ -12,15 +12,15 @@ from markupsafe import Markup
 from support.made_up_grids import found_of, part, pictures, words
 
 from layerimp.report.document import Failure
-from layerimp.report.html.curves import looks
-from layerimp.report.html.page import page
+from layerimp.report.page import page
+from layerimp.report.page.curves import looks
 from layerimp.report.results.comparison import ModelResults
 
 
 @pytest.fixture
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the pictures out, for tests of what is said beside them."""
-    monkeypatch.setattr("layerimp.report.html.page.drawn", lambda *_: Markup())
+    monkeypatch.setattr("layerimp.report.page.drawn", lambda *_: Markup())
 
 
 @pytest.fixture(scope="module")

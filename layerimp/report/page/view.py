@@ -9,11 +9,11 @@ from functools import cached_property
 
 from layerimp.defaults import RANDOM
 from layerimp.pruner import counted
-from layerimp.report.contenders import Contender
 from layerimp.report.document import Results
-from layerimp.report.html.charts import MINUS, Cell, Chart, Charts, removed_always, signed
-from layerimp.report.html.curves import Lines, Look
+from layerimp.report.page.charts import MINUS, Cell, Chart, Charts, removed_always, signed
+from layerimp.report.page.curves import Lines, Look
 from layerimp.report.results.comparison import ModelResults
+from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.rows import Entry, Row
 from layerimp.report.statistics.intervals import interval, times_stderr

@@ -16,8 +16,8 @@ from layerimp.errors import OutputError
 from layerimp.report.document import PAGE, Results, movable
 from layerimp.report.folders import last_part, tree_without_folders, without_folders
 from layerimp.report.formats import as_csv
-from layerimp.report.html.curves import curves, drawn, looks, sample
-from layerimp.report.html.view import Lead, View, question, subject
+from layerimp.report.page.curves import curves, drawn, looks, sample
+from layerimp.report.page.view import Lead, View, question, subject
 from layerimp.report.tables import amounts, number, percent
 
 

@@ -16,8 +16,8 @@ from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.report.document import Results
-from layerimp.report.html.page import page
-from layerimp.report.html.view import Contrast, _contrast
+from layerimp.report.page import page
+from layerimp.report.page.view import Contrast, _contrast
 from layerimp.report.results.measures import Difference
 from layerimp.report.results.models import Size
 from layerimp.report.results.search import MostBlocks, QualitySearch

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from layerimp.errors import TaskError
 from layerimp.evaluator import Likelihood, Metric, Stratum
-from layerimp.report.statistics.halves import Halves, check_halves, confirming, kept
+from layerimp.pipeline.halves import Halves, check_halves, confirming, kept
 
 modest = settings(derandomize=True, max_examples=50, deadline=None, database=None)
 HASHES = (4, 7, 10, 11, 12, 13)
