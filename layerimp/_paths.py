@@ -1,10 +1,13 @@
-"""Paths as a user writes them, and files that are written whole or not at all."""
+"""Paths as a user writes them, files that are written whole or not at all, and texts that name no local folder."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from layerimp.errors import OptionError
 
@@ -46,3 +49,25 @@ def write_whole(path: Path, text: str) -> None:
         new = Path(directory, path.name)
         new.write_text(text, encoding="utf-8")
         new.replace(path)
+
+
+_FOLDERS = re.compile(r"""(?<=')/(?:[^'/]+/)*(?=[^'/])|(?<![\w.~</-])/(?:[^\s/'"`:;,()<>]+/)*(?=[^\s/])""")
+
+
+def without_folders(text: str) -> str:
+    """Return a text with the absolute paths in it cut to their last part."""
+    return _FOLDERS.sub("", text)
+
+
+def tree_without_folders(data: Any, cut: Callable[[str], str] = without_folders) -> Any:
+    """Return plain data with every text in it cut by a function of this module."""
+    if isinstance(data, str):
+        return cut(data)
+    if isinstance(data, Mapping):
+        return {name: tree_without_folders(value, cut) for name, value in data.items()}
+    return [tree_without_folders(value, cut) for value in data] if isinstance(data, Sequence) else data
+
+
+def last_part(path: str) -> str:
+    """Return an absolute path without its folders, spaces and all, and any other name unchanged."""
+    return PurePath(path).name if PurePath(path).is_absolute() else path

@@ -1,3 +1,11 @@
-"""The version of layerimp."""
+"""The version of layerimp, and those of the libraries that results depend on."""
 
 __version__ = "0.1.0"
+
+
+def versions() -> str:
+    """Return in words the versions of layerimp and of the libraries that compute and evaluate."""
+    from importlib.metadata import version  # slow, and not needed by most commands
+
+    names = ("torch", "transformers", "lm_eval")
+    return ", ".join([f"layerimp {__version__}", *(f"{name} {version(name)}" for name in names)])

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from layerimp._version import versions
 from layerimp.bench.cells import Cell, Outcome, Result
 from layerimp.errors import OutputError
-from layerimp.report.versions import versions
 
 FILE, LOCK = "bench.sqlite", "bench.lock"
 FORMAT = 3

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 
 from layerimp.cli import options as o
-from layerimp.errors import OptionError, listing
+from layerimp.errors import OptionError, listing, unknown_name
+from layerimp.report.cuts import whole
+from layerimp.steps import touched_by, untouched
+
+if TYPE_CHECKING:
+    from layerimp.pruner import PrunePlan
 
 file = Annotated[Path | None, typer.Option(help="Plan file, such as plan.json of an earlier output.")]
 model = Annotated[str | None, typer.Option(help="The model to name to the other tool. Default: the plan's.")]
@@ -37,10 +44,50 @@ def plan(*, plan: Path | None, **given: Any) -> int:
         return 0
     if given["json"]:
         raise OptionError("--export prints the text that another tool reads, and contradicts --json")
-    from layerimp.report.plan_exports import exported
-
     if len(plans) > 1:
         raise OptionError(f"{plan} holds several plans; choose one with --label: {listing(plans)}")
     (one,) = plans.values()
     screen.print_text(exported(one, given["export"], model=given["model"]))
     return 0
+
+
+def exported(plan: PrunePlan, tool: str, *, model: str | None = None) -> str:
+    """Write a plan as text that another tool reads.
+
+    Args:
+        plan: The plan; only whole blocks, since no other tool can cut seams.
+        tool: `mergekit`, or `llama.cpp`.
+        model: The name of the model; None for the model that the plan was made for.
+
+    Raises:
+        UnknownNameError: plans cannot be exported for this tool.
+        OptionError: the plan has seams, or the tool needs the name of a model and neither `model` nor the plan has one.
+    """
+    if tool not in EXPORTS:
+        raise unknown_name("tool", tool, EXPORTS)
+    if not whole(plan.blocks):
+        raise OptionError(f"{tool} removes only whole blocks, and this plan has seams")
+    return EXPORTS[tool](plan, model or plan.model)
+
+
+def _mergekit(plan: PrunePlan, model: str | None) -> str:
+    """Write a passthrough merge (mergekit's `MergeConfiguration`): a slice per run of kept blocks, its end excluded."""
+    if model is None:
+        raise OptionError("the plan does not say which model it is for; name the model with --model")
+    slices: list[list[int]] = []
+    for block in untouched(plan.blocks, plan.num_blocks):
+        if slices and slices[-1][1] == block:
+            slices[-1][1] = block + 1
+        else:
+            slices.append([block, block + 1])
+    sources = [{"sources": [{"model": model, "layer_range": kept}]} for kept in slices]
+    return yaml.safe_dump({"slices": sources, "merge_method": "passthrough"}, sort_keys=False, default_flow_style=None)
+
+
+def _llama_cpp(plan: PrunePlan, _model: str | None) -> str:
+    """Write the list for `llama-quantize --prune-layers`: 0-based, as in GGUF's tensor names, in ascending order."""
+    return ",".join(map(str, sorted(touched_by(plan.blocks)))) + "\n"
+
+
+EXPORTS: dict[str, Callable[[PrunePlan, str | None], str]] = {"mergekit": _mergekit, "llama.cpp": _llama_cpp}
+"""The functions that write a plan for another tool, by the tool's name."""

@@ -23,7 +23,7 @@ from layerimp.recipe import check_label
 from layerimp.report.results.contenders import Contender, contenders
 from layerimp.report.results.models import Size
 from layerimp.report.results.search import MostBlocks, QualitySearch, TriedModel
-from layerimp.report.statistics.parts import share
+from layerimp.report.statistics.measures import share
 from layerimp.report.statistics.retained import counting
 from layerimp.steps import Sublayer, removed_by
 from layerimp.surgery.removal import prepare

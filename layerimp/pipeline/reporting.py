@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from layerimp._paths import expanded, last_name
+from layerimp._version import versions
 from layerimp.defaults import ALL, ORIGINAL, RANDOM
 from layerimp.pipeline.resolve import anywhere
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
@@ -14,7 +15,6 @@ from layerimp.report.document import Failure, Results
 from layerimp.report.results.comparison import Design
 from layerimp.report.rows import Pruned
 from layerimp.report.targets import asked, got, reached, target
-from layerimp.report.versions import versions
 from layerimp.steps import named
 
 if TYPE_CHECKING:

@@ -13,10 +13,9 @@ from layerimp.report.results.models import Amount, PrunedModel, Removal
 from layerimp.report.results.rows import Removable, Row
 from layerimp.report.results.scores import Agreement, Scored, common_steps
 from layerimp.report.rows import Pruned, Rows, counts_of
-from layerimp.report.statistics.agreement import mean_tau, self_tau, stability
 from layerimp.report.statistics.comparison import above_the_intact, unknown
-from layerimp.report.statistics.intervals import interval
-from layerimp.report.statistics.parts import by_task, costs, shares
+from layerimp.report.statistics.intervals import interval, mean_tau, self_tau, stability
+from layerimp.report.statistics.measures import by_task, costs, shares
 from layerimp.report.statistics.removable import removable, worst_by_repeat
 from layerimp.report.statistics.retained import Key, Retained, counting, summed_up
 from layerimp.report.tables import named

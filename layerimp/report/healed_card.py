@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from layerimp._paths import last_part, tree_without_folders
 from layerimp._version import __version__
 from layerimp.report.card_metadata import front_matter, metadata
-from layerimp.report.folders import last_part, tree_without_folders
 from layerimp.report.model_card import RESULTS, escaped, fenced, use
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from layerimp._paths import last_part, tree_without_folders, without_folders
 from layerimp._version import __version__
 from layerimp.models.origin import Origin
 from layerimp.pruner import counted
 from layerimp.report import cuts
 from layerimp.report.card_metadata import front_matter, metadata, results
-from layerimp.report.folders import last_part, tree_without_folders, without_folders
 from layerimp.report.healing import recovery
-from layerimp.report.statistics import parts
+from layerimp.report.statistics import measures
 from layerimp.report.statistics.comparison import Kept, kept
 from layerimp.report.tables import measured, percentage
 from layerimp.report.targets import beside, reached, target
@@ -145,7 +145,7 @@ def _measured(checkpoint: Checkpoint, comparison: Kept | None) -> list[str]:
 
 
 def _shown(metric: Metric) -> str:
-    return measured(parts.measured(metric))
+    return measured(measures.measured(metric))
 
 
 def _kept(kept: Estimate | None) -> str:

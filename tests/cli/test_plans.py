@@ -16,9 +16,9 @@ from support.mood import Run
 from transformers import AutoModelForCausalLM
 
 from layerimp import PrunePlan
+from layerimp.cli.plans import exported
 from layerimp.errors import OptionError, UnknownNameError
 from layerimp.recipe.plans import read_plans
-from layerimp.report.plan_exports import exported
 
 
 def written(path: Path, **plans: dict[str, Any]) -> Path:

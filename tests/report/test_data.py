@@ -13,6 +13,7 @@ from support.reports import MadeUpRun, acc, model_of, ppl, repaired, report, str
 
 import layerimp
 from layerimp import Recipe
+from layerimp._version import versions as versions_of_libraries
 from layerimp.errors import InputError, OutputError
 from layerimp.metric import Metric, retention
 from layerimp.pipeline.output import why_not_ours
@@ -22,7 +23,6 @@ from layerimp.recipe import make_recipe
 from layerimp.report.build import ONE_DRAW
 from layerimp.report.document import Results, movable, read_results, write_json
 from layerimp.report.results.models import Size
-from layerimp.report.versions import versions as versions_of_libraries
 from layerimp.scorer import Importance
 from layerimp.testing import tiny_model
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from layerimp._paths import write_whole
+from layerimp._paths import last_part, tree_without_folders, without_folders, write_whole
 from layerimp.errors import OutputError
 from layerimp.report.document import PAGE, Results, movable
-from layerimp.report.folders import last_part, tree_without_folders, without_folders
 from layerimp.report.formats import as_csv
 from layerimp.report.page.curves import curves, drawn, looks, sample
 from layerimp.report.page.view import Lead, View, question, subject

@@ -21,7 +21,7 @@ from layerimp.report.page.view import Contrast, _contrast
 from layerimp.report.results.measures import Difference
 from layerimp.report.results.models import Size
 from layerimp.report.results.search import MostBlocks, QualitySearch
-from layerimp.report.statistics.parts import measured as measured_as
+from layerimp.report.statistics.measures import measured as measured_as
 from layerimp.scorer import Importance
 from layerimp.sizes.targets import Reached, read_targets
 from layerimp.steps import Step

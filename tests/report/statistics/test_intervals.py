@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from layerimp.report.results.measures import Interval
-from layerimp.report.statistics.agreement import mean_tau, self_tau, stability, tau
-from layerimp.report.statistics.intervals import interval
+from layerimp.report.statistics.intervals import interval, mean_tau, self_tau, stability, tau
 
 
 def test_an_interval_by_hand() -> None:

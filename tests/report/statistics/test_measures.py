@@ -8,7 +8,7 @@ import pytest
 
 from layerimp.metric import Metric, Stratum
 from layerimp.pipeline.halves import Halves
-from layerimp.report.statistics.flips import flips, mean_flips
+from layerimp.report.statistics.measures import flips, mean_flips
 
 RIGHT = (1.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 INTACT = Metric("t", "acc", 0.5, documents=RIGHT, answers=(0, 1, 2, 3, 0, 1), hashes=(11, 12, 13, 14, 15, 16))
