@@ -11,6 +11,7 @@ from pydantic import Field
 
 from layerimp.bench.cells import Cell, Result, blocks_in
 from layerimp.bench.grid import Grid
+from layerimp.evaluator import DataFile
 from layerimp.pruner import count_of
 from layerimp.recipe import ComponentSpec, Part, Recipe
 from layerimp.report.results.contenders import Contender, contenders
@@ -62,6 +63,7 @@ class Subject(Part):
     heal_text: str | None = Field(None, description="A digest of the further text for healing; None if there is none.")
     fidelity_text: str = Field("", description="A digest of the text for fidelity, if it is another, and its rows.")
     measures: tuple[Measure, ...] = Field(description="The evaluations.")
+    data_files: tuple[DataFile, ...] = Field((), description="The local files of rows that the evaluators read.")
 
 
 class Layout(Part):

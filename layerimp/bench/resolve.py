@@ -12,7 +12,7 @@ from layerimp.bench.cells import digest
 from layerimp.calibration.documents import check_source, task_of
 from layerimp.defaults import ALL
 from layerimp.errors import LayerimpError, OptionError
-from layerimp.evaluation.selection import SHARED, for_training, prepared, prepared_for, reads_tasks
+from layerimp.evaluation.selection import SHARED, data_files, for_training, prepared, prepared_for, reads_tasks
 from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import configuration, float32_stands_in, stored_in
@@ -107,6 +107,7 @@ class _Settling:
                 heal_text=None if further is None else self._text(recipe, further),
                 fidelity_text=digest([rows_asked(recipe), fidelity and self._text(recipe, fidelity)]),
                 measures=measures,
+                data_files=tuple(data_files(evaluators)),
             )
         return subject, evaluators
 

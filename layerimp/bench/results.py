@@ -18,6 +18,7 @@ from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
 from layerimp.report.document import Failure, Results
 from layerimp.report.results.comparison import Design
 from layerimp.report.results.contenders import Contender
+from layerimp.report.results.data import distinct
 from layerimp.report.results.models import Repaired, Size
 from layerimp.report.results.scores import Scored
 from layerimp.report.rows import Pruned
@@ -52,6 +53,7 @@ def grid_results(layout: Layout, records: Mapping[str, Record], directory: Path 
             *([ONE_DRAW] if layout.grid.repeats == 1 else []),
             *(note for label in layout.models if (note := _same_text(layout, label, results))),
         ],
+        data_files=distinct(file for subject in layout.models.values() for file in subject.data_files),
         output=None if directory is None else str(directory.absolute()),
     )
 
@@ -73,6 +75,7 @@ def _design(layout: Layout) -> Design:
         cuts=grid.cuts,
         protect=list(grid.protect),
         limit=grid.limit,
+        limits=dict(grid.limits),
         num_fewshot=grid.num_fewshot,
     )
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from layerimp.evaluator import DataFile
     from layerimp.progress import Progress
 
 SHARED = frozenset({"tasks", "task_path", "data_dir", "limit", "limits", "num_fewshot", "batch_size", "seed"})
@@ -77,6 +78,11 @@ def prepared_for(label: str, task: str, recipe: Recipe, permissions: Permissions
     """
     spec = recipe.evaluators[label]
     return _create(spec, recipe, permissions, progress, task if reads_tasks(spec) else None)
+
+
+def data_files(evaluators: Mapping[str, Evaluator]) -> list[DataFile]:
+    """Return the local files whose rows prepared evaluators have read in place of data sets on the network."""
+    return [file for evaluator in evaluators.values() for file in evaluator.data_files()]
 
 
 def for_training(recipe: Recipe, task: str, permissions: Permissions, progress: Progress) -> Evaluator:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from layerimp.checkpoint.record import Record
 from layerimp.checkpoint.saving import write
 from layerimp.defaults import ORIGINAL
+from layerimp.evaluation.selection import data_files
 from layerimp.models.origin import CARD, origin_of
 from layerimp.pipeline.resolve import model_anywhere
 from layerimp.pipeline.texts import reserved
@@ -78,6 +79,7 @@ def _card(run: Run, stages: StageResults, label: str, directory: Path) -> str:
         before=stages.metrics.get(ORIGINAL, ()),
         after=stages.metrics.get(label, ()),
         scored=bool(stages.importance),
+        data_files=data_files(run.evaluators),
     )
     return model_card(checkpoint, origin, command=run.command)
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from layerimp._paths import expanded, last_name
 from layerimp._version import versions
 from layerimp.defaults import ALL, ORIGINAL, RANDOM
+from layerimp.evaluation.selection import data_files
 from layerimp.pipeline.resolve import anywhere
 from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
 from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
 from layerimp.report.document import Failure, Results
 from layerimp.report.results.comparison import Design
+from layerimp.report.results.data import distinct
 from layerimp.report.rows import Pruned
 from layerimp.report.targets import asked, got, reached, target
 from layerimp.steps import named
@@ -45,6 +47,7 @@ def results_of(run: Run, stages: StageResults) -> Results:
         seconds=0.0,
         versions=[versions()],
         notes=list(_notes(run, design, model)),
+        data_files=distinct(data_files(run.evaluators)),
         output=None if run.asked.output is None else str(expanded(run.asked.output).absolute()),
     )
 
@@ -75,6 +78,7 @@ def _design(run: Run, name: str, known: Measurements) -> Design:
         cuts=recipe.cuts,
         protect=list(recipe.protect),
         limit=recipe.limit,
+        limits=dict(recipe.limits),
         num_fewshot=recipe.num_fewshot,
     )
 

@@ -94,7 +94,7 @@ def _result(metric: Metric, checkpoint: Checkpoint, comparison: Kept | None) -> 
         "retained": None if kept is None else kept.mean,
         "retained_stderr": None if kept is None or kept.error is None else float(kept.error),
         "num_fewshot": checkpoint.recipe.num_fewshot,
-        "limit": checkpoint.recipe.limit,
+        "limit": None if checkpoint.recipe.limits else checkpoint.recipe.limit,
     }
     return EvalResult(
         task_type=_PIPELINES.get(checkpoint.loader, "other"),

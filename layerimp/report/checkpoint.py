@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration
+    from layerimp.evaluator import DataFile
     from layerimp.healer import Healer, Repair
     from layerimp.metric import Metric
     from layerimp.models.origin import Origin
@@ -35,6 +36,7 @@ class Checkpoint:
         before: The metrics of the intact model.
         after: The metrics of the pruned model; empty if nothing was measured.
         scored: Whether scores led to the plan, rather than a plan that was given.
+        data_files: The local files whose rows the evaluators read.
     """
 
     contender: Contender
@@ -49,6 +51,7 @@ class Checkpoint:
     before: Sequence[Metric] = ()
     after: Sequence[Metric] = ()
     scored: bool = False
+    data_files: Sequence[DataFile] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from layerimp._paths import write_whole
 from layerimp._table import Column, Table
 from layerimp.errors import OutputError
+from layerimp.evaluator import DataFile
 from layerimp.pruner import counted
 from layerimp.report.cuts import ranges
 from layerimp.report.overview import overview
@@ -60,6 +61,10 @@ class Results(Compared, Versioned):
     seconds: Number = Field(description="The total time of all cells.")
     versions: list[str] = Field(description="The libraries that computed the results; several entries if they changed.")
     notes: list[str] = Field(description="Notes for a reader of the results, besides those on each model.")
+    data_files: list[DataFile] = Field(
+        default=[],
+        description="The local files whose rows were read in place of data sets on the network (`--data-dir`).",
+    )
     output: str | None = Field(description="The output directory; null without one, and in a page's download.")
 
     @property

@@ -15,6 +15,7 @@ from layerimp.pruner import counted
 from layerimp.report import cuts
 from layerimp.report.card_metadata import front_matter, metadata, results
 from layerimp.report.healing import recovery
+from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.statistics import measures
 from layerimp.report.statistics.comparison import Kept, kept
 from layerimp.report.tables import measured, percentage
@@ -139,9 +140,23 @@ def _measured(checkpoint: Checkpoint, comparison: Kept | None) -> list[str]:
             "",
             f"The search for {checkpoint.recipe.keep:.4g} of what the source knows did not use these documents.",
         ]
-    if checkpoint.recipe.limit:
-        lines += ["", f"Measured on the first {checkpoint.recipe.limit} documents of each task."]
-    return lines
+    if asked := documents_asked(checkpoint.recipe.limit, checkpoint.recipe.limits):
+        lines += ["", f"Measured on {escaped(asked)}."]
+    return [*lines, *_rows_read(checkpoint)]
+
+
+def _rows_read(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield what was read in place of data sets on the Hub."""
+    if checkpoint.data_files:
+        yield from (
+            "",
+            "Rows were read from local files:",
+            "",
+            "| file | rows | SHA-256 | licence |",
+            "|---|---|---|---|",
+        )
+    for read in by_folder(checkpoint.data_files):
+        yield f"| {escaped(read.where)} | {read.rows:,} | `{read.sha256}` | {escaped(read.licence) or 'not stated'} |"
 
 
 def _shown(metric: Metric) -> str:

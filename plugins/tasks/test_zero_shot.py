@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from operator import attrgetter
 from pathlib import Path
@@ -13,8 +14,11 @@ from layerimp_harness import Harness
 from layerimp_harness.averages import averages, stratified
 from support.benchmark_rows import byte_model, byte_tokenizer, write_all
 
+import layerimp
 from layerimp.errors import TaskError
 from layerimp.evaluator import Metric, Stratum, mean_and_error
+from layerimp.recipe import Recipe
+from layerimp.report.page import page
 from layerimp.report.statistics.retained import counting, retained
 
 FOLDER = Path(__file__).parent / "layerimp_tasks"
@@ -109,3 +113,21 @@ def test_a_task_without_rows_is_refused_and_not_left_out(data_dir: Path, tmp_pat
             copy.write_bytes(file.read_bytes())
     with pytest.raises(TaskError, match=r"no local rows .*'boolq', split validation"):
         Harness(Harness.Config(tasks=("zero-shot",), data_dir=tmp_path)).prepare()
+
+
+def test_results_say_which_rows_were_read(data_dir: Path, tmp_path: Path) -> None:
+    byte_model().save_pretrained(tmp_path / "m")
+    byte_tokenizer().save_pretrained(tmp_path / "m")
+    results = layerimp.evaluate(
+        Recipe(model=str(tmp_path / "m"), tasks=("boolq",), data_dir=data_dir, limits={"boolq": 2})
+    )
+    (file,) = results.data_files
+    (path,) = (data_dir / "boolq").glob("*.jsonl")
+    content = path.read_bytes()
+    assert (file.task, file.split, file.path) == ("boolq", "validation", f"boolq/{path.name}")
+    assert (file.rows, file.sha256) == (content.count(b"\n"), hashlib.sha256(content).hexdigest())
+    assert results.design.limits == {"boolq": 2}
+    shown = page(results)
+    assert f"boolq/{path.name}: {file.rows} rows, licence not stated, SHA-256 <code>{file.sha256[:16]}</code>" in shown
+    assert "2 of boolq" in shown
+    assert "Ice is frozen water" not in results.model_dump_json() + shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from markdown_it import MarkdownIt
 from support.reports import checkpoint_of, report, with_a_seam
 
 from layerimp import __version__
-from layerimp.evaluator import Metric
+from layerimp.evaluator import DataFile, Metric
 from layerimp.pruner import PrunePlan
 from layerimp.report.model_card import escaped, model_card
 
@@ -121,3 +122,16 @@ def test_every_outside_name_on_the_card_is_escaped() -> None:
     _, _, text = card.split("---\n", 2)
     assert not re.search(r"(?<!\\)<b>|\n# boo|(?<!\\)\[y", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
     assert "| 0 | 0 |  |" in card
+
+
+def test_the_card_says_which_rows_were_read_and_how_many() -> None:
+    files = [
+        DataFile(task="boolq", split="test", path="boolq/test.jsonl", rows=1600, sha256="ab" * 32, licence="CC-BY"),
+        DataFile(task="a_b", split="test", path="a_b/test.jsonl", rows=7, sha256="cd" * 32),
+    ]
+    checkpoint = replace(checkpoint_of(report(limit=20, limits={"blimp": 670}), "paper"), data_files=files)
+    card = model_card(checkpoint)
+    assert "Measured on the first 20 documents of each task; 670 of blimp." in card
+    assert f"| boolq/test.jsonl | 1,600 | `{'ab' * 32}` | CC-BY |" in card
+    assert f"| a\\_b/test.jsonl | 7 | `{'cd' * 32}` | not stated |" in card
+    assert "SHA-256" not in model_card(replace(checkpoint, data_files=()))

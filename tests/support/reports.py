@@ -76,6 +76,7 @@ class MadeUpRun:
             drawn=None if self.calibration is None else SimpleNamespace(description=self.calibration),
             selection=selection,
             evaluation=SimpleNamespace(failed={}),
+            evaluators={},
             loader=self.loader,
         )
         return cast(Run, run)

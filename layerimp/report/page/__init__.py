@@ -17,6 +17,7 @@ from layerimp.report.document import PAGE, Results, movable
 from layerimp.report.formats import as_csv
 from layerimp.report.page.curves import curves, drawn, looks, sample
 from layerimp.report.page.view import Lead, View, question, subject
+from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.tables import amounts, number, percent
 
 
@@ -73,6 +74,7 @@ def _environment() -> Environment:
         "without_folders": without_folders,
     }
     environment.globals |= {"curves": curves, "drawn": drawn, "lead_of": Lead.of, "sample": sample}
+    environment.globals |= {"by_folder": by_folder, "documents_asked": documents_asked}
     return environment
 
 

@@ -173,6 +173,9 @@ class Design(Part):
     cuts: Cuts = Field(description="What may be removed: whole blocks, or seams as well.")
     protect: list[int] = Field(description="The blocks to keep regardless of scores.")
     limit: int | None = Field(description="The largest number of documents per task; null for all.")
+    limits: dict[str, int] = Field(
+        default={}, description="By name, the documents of a task or of a whole group, in place of `limit`."
+    )
     num_fewshot: int | None = Field(
         description="The number of examples in each prompt; null for the task's own number."
     )
