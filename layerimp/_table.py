@@ -1,16 +1,52 @@
-"""Results as tables: in a notebook as HTML, and in pandas as a DataFrame."""
+"""Tables: what they hold, and how they are shown in notebooks, Markdown and LaTeX and converted to pandas."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from html import escape
-from typing import TYPE_CHECKING, Any
-
-from layerimp.errors import InputError
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from pandas.io.formats.style import Styler
+
+Drawing = Literal["bars", "axis"]
+"""What a terminal draws beside the values of a column: a bar for each, or a share with its error on an axis."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        value: A text, a number, or None if there is none.
+        text: How the value is shown; if empty, as it is: numbers with four digits, and whole numbers with all of them.
+        error: How the error of the value is shown, such as `± 0.3`; empty if it has none.
+        stderr: The standard error of the value; None if it is not known.
+        best: Whether no other value is significantly better.
+    """
+
+    value: Any = None
+    text: str = ""
+    error: str = ""
+    stderr: float | None = None
+    best: bool = False
+
+    @property
+    def main(self) -> str:
+        """The value as it is shown, without its error."""
+        if self.text or self.value is None:
+            return self.text
+        if isinstance(self.value, float):
+            return f"{self.value:.4g}"
+        return f"{self.value:,}" if type(self.value) is int else str(self.value)
+
+    def __str__(self) -> str:
+        return f"{self.main} {self.error}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -18,34 +54,30 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: Its head.
-        values: Its cells: texts, numbers, or None where there is none.
-        errors: The standard errors of the values; empty where nothing has one. HTML leaves out those that are zero.
-        form: How HTML shows numbers that are not whole, as `format` takes it.
-        tags: HTML elements around the cells, such as `b`, or empty texts; empty where nothing is set apart.
+        name: Its head, which may have several lines.
+        values: Its cells. What is no `Cell` is the value of one.
+        side: The side on which the cells are aligned.
+        width: The width at which a terminal that lacks room breaks cells at words; None for no limit.
+        kind: What the column is about, so that a part of a table can be shown alone.
+        drawn: What a terminal draws beside the values.
     """
 
     name: str
     values: Sequence[Any]
-    errors: Sequence[float | None] = ()
-    form: str = ".4g"
-    tags: Sequence[str] = ()
+    side: Literal["left", "right"] = "right"
+    width: int | None = None
+    kind: str = ""
+    drawn: Drawing | None = None
 
-    def html(self) -> Iterator[str]:
-        """Yield the cells as escaped HTML."""
-        for row, value in enumerate(self.values):
-            text = self._text(value)
-            if self.errors and (error := self.errors[row]):
-                text += f" ± {error:.2g}"
-            tag = self.tags[row] if self.tags else ""
-            side = "left" if isinstance(value, str) and not self.tags else "right"
-            inner = f"<{tag}>{escape(text)}</{tag}>" if tag else escape(text)
-            yield f'<td style="text-align: {side}">{inner}</td>'
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The cells."""
+        return [value if isinstance(value, Cell) else Cell(value) for value in self.values]
 
-    def _text(self, value: Any) -> str:
-        if isinstance(value, float):
-            return format(value, self.form)
-        return "" if value is None else format(value, ",") if type(value) is int else str(value)
+    @property
+    def head(self) -> str:
+        """The name in one line."""
+        return self.name.replace("\n", " ")
 
 
 @dataclass(frozen=True)
@@ -55,36 +87,95 @@ class Table:
     Attributes:
         columns: The columns.
         title: The title; may be empty.
+        naming: How many columns name the rows. They come first, and every part of a divided table begins with them.
+        notes: The lines that explain the table.
+        styles: The style of each row in a terminal; empty for none.
     """
 
     columns: Sequence[Column]
     title: str = ""
+    naming: int = 1
+    notes: Sequence[str] = ()
+    styles: Sequence[str] = ()
 
-    def html(self) -> str:
-        """Return the table as HTML."""
-        caption = f'<caption style="caption-side: top; text-align: left">{escape(self.title)}</caption>\n'
-        head = "".join(f"<th>{escape(column.name)}</th>" for column in self.columns)
-        rows = zip(*(column.html() for column in self.columns), strict=True)
-        body = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
-        parts = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
-        return f"<table>\n{caption if self.title else ''}{parts}\n</table>"
+    @property
+    def heads(self) -> list[str]:
+        """The names of the columns, each in one line."""
+        return [column.head for column in self.columns]
+
+    @property
+    def rows(self) -> list[tuple[Cell, ...]]:
+        """The cells, by row."""
+        return list(zip(*(column.cells for column in self.columns), strict=True))
+
+    def of(self, *kinds: str, title: str) -> Table:
+        """Return the columns of some kinds as a table of its own, with the rows that hold anything, without notes."""
+        columns = [column for place, column in enumerate(self.columns) if place < self.naming or column.kind in kinds]
+        kept = [row for row in replace(self, columns=columns).rows if any(map(str, row[self.naming :]))]
+        columns = [replace(column, values=[row[place] for row in kept]) for place, column in enumerate(columns)]
+        return replace(self, columns=columns, title=title, notes=())
+
+    def without(self, *kinds: str) -> Table:
+        """Return the table without the columns of some kinds."""
+        return replace(self, columns=[column for column in self.columns if column.kind not in kinds])
 
     def frame(self) -> DataFrame:
-        """Return the table as a DataFrame; errors become further columns, `NAME stderr`.
+        """Return the values as a DataFrame."""
+        from pandas import DataFrame
 
-        Raises:
-            InputError: pandas is not installed.
-        """
-        try:
-            from pandas import DataFrame
-        except ImportError:
-            raise InputError("to_pandas() needs pandas, which is not installed: pip install pandas") from None
-        cells: dict[str, Sequence[Any]] = {}
-        for column in self.columns:
-            cells[column.name] = column.values
-            if column.errors:
-                cells[f"{column.name} stderr"] = column.errors
-        return DataFrame(cells)
+        return DataFrame({column.name: [cell.value for cell in column.cells] for column in self.columns})
+
+    def html(self) -> str:
+        """Return the table as HTML for a notebook."""
+        style = self._filled(escape, "<b>{}</b>".format)
+        sides = [(f".col{place}", f"text-align: {column.side}") for place, column in enumerate(self.columns)]
+        if self.title:
+            style = style.set_caption(escape(self.title))
+            sides.append(("caption", "caption-side: top; text-align: left"))
+        style = style.set_table_styles([{"selector": where, "props": props} for where, props in sides])
+        return style.to_html(table_uuid=f"{zlib.crc32(repr(self).encode()):08x}")
+
+    def latex(self) -> str:
+        """Return the table in LaTeX, for a document that uses `booktabs`."""
+        style = self._filled(escaped_for_latex, r"\textbf{{{}}}".format)
+        sides = "".join(column.side[0] for column in self.columns)
+        caption = escaped_for_latex(self.title) or None
+        return style.to_latex(column_format=sides, caption=caption, hrules=True, position_float="centering")
+
+    def markdown(self) -> str:
+        """Return the table in Markdown, with its title as a heading."""
+        lines = [self.heads, ["---:" if column.side == "right" else "---" for column in self.columns]]
+        lines += [[f"**{cell}**" if cell.best else str(cell) for cell in row] for row in self.rows]
+        piped = (" | ".join(text.replace("|", "\\|") for text in line) for line in lines)
+        return f"## {self.title}\n\n" + "".join(f"| {line} |\n" for line in piped)
+
+    def _filled(self, escaped: Callable[[str], str], marked: Callable[[str], str]) -> Styler:
+        """Return the table as pandas styles it, with escaped texts, and marks on what is best."""
+        from pandas import DataFrame
+
+        texts = [[marked(escaped(str(cell))) if cell.best else escaped(str(cell)) for cell in row] for row in self.rows]
+        style = DataFrame(texts, columns=range(len(self.columns))).style.hide(axis="index")
+        return style.relabel_index([escaped(head) for head in self.heads], axis="columns")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "∞": r"$\infty$",
+    "≥": r"$\geq$",
+    "−": r"$-$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def escaped_for_latex(text: str) -> str:
+    """Return a text as LaTeX shows it."""
+    return re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], text)
 
 
 class Tabular:
@@ -97,9 +188,5 @@ class Tabular:
         return self._table().html()
 
     def to_pandas(self) -> DataFrame:
-        """Return the table as a pandas DataFrame.
-
-        Raises:
-            InputError: pandas is not installed.
-        """
+        """Return the table as a pandas DataFrame."""
         return self._table().frame()

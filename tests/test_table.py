@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-import sys
-
-import pytest
+import re
 
 from layerimp import Importance, PrunePlan
-from layerimp._table import Column, Table
-from layerimp.errors import InputError
+from layerimp._table import Cell, Column, Table, escaped_for_latex
 
-
-def test_cells_are_escaped_and_numbers_cut() -> None:
-    columns = [
-        Column("<name>", ["<b>a</b>", None]),
+TABLE = Table(
+    [
+        Column("<name>", ["<b>a</b>", None], "left"),
         Column("count", [12345, True]),
-        Column("value", [0.123456, 1e-7], [0.0123456, None]),
-        Column("share", [0.5, None], form=".1%", tags=["b", ""]),
+        Column("value\n(mean)", [Cell(0.123456, error="± 0.012"), 1e-7]),
+        Column("share|%", [Cell(0.5, "50.0%", best=True), ""]),
+    ],
+    "a < b & c",
+)
+
+
+def test_html_is_escaped() -> None:
+    html = TABLE.html()
+    assert re.findall(r"<th[^>]*>(.*?)</th>", html) == ["&lt;name&gt;", "count", "value (mean)", "share|%"]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert cells == ["&lt;b&gt;a&lt;/b&gt;", "12,345", "0.1235 ± 0.012", "<b>50.0%</b>", "", "True", "1e-07", ""]
+    assert "a &lt; b &amp; c</caption>" in html
+    sides = re.findall(r"\.col(\d) \{\s*text-align: (\w+);", html)
+    assert sides == [("0", "left"), ("1", "right"), ("2", "right"), ("3", "right")]
+    assert html == TABLE.html(), "the same table is the same text"
+    assert "<caption>" not in Table(TABLE.columns).html()
+
+
+def test_markdown_keeps_its_columns() -> None:
+    assert TABLE.markdown().splitlines() == [
+        "## a < b & c",
+        "",
+        r"| <name> | count | value (mean) | share\|% |",
+        "| --- | ---: | ---: | ---: |",
+        "| <b>a</b> | 12,345 | 0.1235 ± 0.012 | **50.0%** |",
+        "|  | True | 1e-07 |  |",
     ]
-    html = Table(columns, "a < b").html()
-    assert "<th>&lt;name&gt;</th>" in html
-    assert "&lt;b&gt;a&lt;/b&gt;" in html
-    assert "a &lt; b</caption>" in html
-    for text in (">12,345<", ">True<", ">0.1235 ± 0.012<", ">1e-07<", "><b>50.0%</b><", "></td>"):
-        assert text in html, text
-    assert html.count("<tr>") == 3
 
 
-def test_a_frame_has_the_whole_numbers_and_the_errors() -> None:
-    frame = Table([Column("value", [0.123456, 1.0], [0.5, None]), Column("name", ["a", "b"])]).frame()
-    assert list(frame.columns) == ["value", "value stderr", "name"]
-    assert frame["value"].tolist() == [0.123456, 1.0]
-    assert frame["value stderr"].isna().tolist() == [False, True]
+def test_latex_is_plain_text() -> None:
+    latex = TABLE.latex()
+    assert latex.isascii()
+    assert r"\caption{a < b \& c}" in latex
+    assert r"\begin{tabular}{lrrr}" in latex
+    assert r"<b>a</b> & 12,345 & 0.1235 $\pm$ 0.012 & \textbf{50.0\%} \\" in latex
+    assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert escaped_for_latex("a_b ^ ~ {\\}") == r"a\_b \textasciicircum{} \textasciitilde{} \{\textbackslash{}\}"
+
+
+def test_a_frame_has_the_whole_numbers() -> None:
+    frame = Table([Column("value", [Cell(0.123456, "0.12"), 1.0]), Column("name", ["a", "b"])]).frame()
+    assert frame.to_dict("list") == {"value": [0.123456, 1.0], "name": ["a", "b"]}
 
 
 def test_importance_is_a_table_in_depth_order() -> None:
@@ -48,10 +70,3 @@ def test_a_plan_is_a_table_in_the_order_of_removal() -> None:
     assert plan.to_pandas().to_dict("list") == {"order": [1, 2], "removed": [4, "0/1"], "kind": ["block", "seam"]}
     assert "&lt;avss&gt;, lowest: 2 of 6 blocks</caption>" in plan._repr_html_()
     assert "to_pandas" not in plan.model_dump()
-
-
-def test_without_pandas_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match="pip install pandas"):
-        Importance([1.0]).to_pandas()
-    assert "<table>" in Importance([1.0])._repr_html_()

@@ -109,6 +109,6 @@ def report(
     elif format_ in ("terminal", "json"):
         screen.show(results)
     else:
-        from layerimp.report.formats import FORMATS
+        from layerimp.report.tables import FORMATS
 
         screen.print_text(FORMATS[format_](results))

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,19 +26,27 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from layerimp.cli import score_tables, search_tables, tables
-from layerimp.cli.columns import Column, packed, shown
 from layerimp.cli.heartbeat import heartbeat
 from layerimp.cli.streams import results
+from layerimp.cli.tables import BEST, parts, shown
 from layerimp.progress import span
+from layerimp.report import cuts
+from layerimp.report.document import PAGE
+from layerimp.report.healing import gap_line, recovery
+from layerimp.report.tables import models, notes
+from layerimp.report.tables.comparison import quality, removables, summaries
+from layerimp.report.tables.records import COST, SIZE
+from layerimp.report.tables.scores import removable, scores
 
 if TYPE_CHECKING:
+    from layerimp._table import Table
     from layerimp.progress import Advance
     from layerimp.report.document import Results
     from layerimp.report.results.comparison import ModelResults
+    from layerimp.report.results.models import Removal
 
 WIDTH_WITHOUT_TERMINAL = 120
 
@@ -91,66 +99,67 @@ class Screen:
         if self.json:
             self.print_json(results.model_dump(mode="json"))
         else:
-            self._show_tables(results)
+            self._show_run(results)
         for failure in results.failures:
             self.err.print(shown(f"failed: {failure.what}: {failure.error}", style="red"), soft_wrap=True)
         return 1 if results.failures else 0
 
-    def _show_tables(self, results: Results) -> None:
-        model = tables.only(results)
+    def _show_run(self, results: Results) -> None:
+        model = results.model
         for label, scored in model.scored.items():
             if label not in results.design.added:
-                self._print_whole(score_tables.scores(model, label, self._fits, plain=self._plain))
-                for note in scored.notes:
-                    self.out.print(shown(f"note: {note}", style="yellow"))
+                self.print_table(scores(model, label))
+                self._print_notes(scored.notes)
         if model.search is not None:
-            self._print_whole(search_tables.removable(model.search, model.num_blocks, self._fits))
-            for line in search_tables.legend(model.search):
-                self.out.print(shown(line))
+            self._print_explained(removable(model.search, model.num_blocks))
             self.out.print()
         self._show_measured(results, model)
-        for table in tables.targets(results, self._fits):
-            self._print_whole(table)
-        for line in (*tables.seams(model), *tables.healing(model)):
+        for table in models.targets(model):
+            self.print_table(table)
+        plans = [removal.models[0].blocks for removal in models.pruned(model)]
+        for line in dict.fromkeys(line for plan in plans for line in cuts.seams(plan)):
             self.out.print(shown(line))
+        for removal in model.removals:
+            self._show_healing(removal)
         if model.metrics:
-            for note in model.notes:
-                self.out.print(shown(f"note: {note}", style="yellow"))
+            self._print_notes(model.notes)
             self.out.print()
         self._show_output(results, model)
 
     def _show_measured(self, results: Results, model: ModelResults) -> None:
-        pruned = tables.pruned(model)
-        if model.metrics and len(pruned) < 2:
-            self._print_whole(tables.metrics(results, self._fits))
-        elif model.footprint and not model.metrics:
-            reason = (
-                "no evaluator of quality was chosen" if results.request["tasks"] else "there are no tasks (--tasks)"
-            )
-            self.out.print(f"quality was not measured: {reason}")
+        """Show what was measured: of several pruned models side by side, of one a row for each metric."""
+        pruned, beside = models.pruned(model), models.side_by_side(results, model)
         if model.footprint:
-            self._print_whole(tables.footprint(results, self._fits))
+            if not model.metrics:
+                reason = (
+                    "no evaluator of quality was chosen" if results.request["tasks"] else "there are no tasks (--tasks)"
+                )
+                self.out.print(f"quality was not measured: {reason}")
+            self.print_table(beside.of(COST, title="footprint"))
         if model.metrics and len(pruned) > 1:
-            self._print_whole(tables.comparison(results, self._fits, plain=self._plain))
-            for line in tables.legend(results):
-                self.out.print(shown(line))
-        elif pruned:
-            self._print_whole(tables.removed(results, self._fits))
+            self._print_explained(beside.without(SIZE, COST))
+        elif model.metrics:
+            self._print_explained(*quality(results))
+        if pruned and not (model.metrics and len(pruned) > 1):
+            self.print_table(beside.of(models.REMOVED, SIZE, title="removed"))
+
+    def _show_healing(self, removal: Removal) -> None:
+        """Show what a healer did: a line for the model, and one for each of its gaps."""
+        if (repaired := removal.models[0].healing) is not None:
+            recovered = recovery(repaired.loss, repaired.accuracy, repaired.recovered)
+            self.out.print(shown(f"{removal.label}: {recovered}"))
+            for gap in repaired.gaps:
+                self.out.print(shown(f"  {gap_line(gap)}"))
 
     def show_results(self, results: Results, directory: Path) -> None:
         """Show the results of a grid."""
         if self.json:
             self.print_json(results.model_copy(update={"output": str(directory.absolute())}).model_dump(mode="json"))
             return
-        from layerimp.report.tables import legend, paper_tables, removables, summaries
-
-        for table in paper_tables(results):
-            self._print_whole(tables.paper(table, self._fits))
-        for table in (*summaries(results), *removables(results)):
-            self._print_whole(tables.summary(table, self._fits))
-        shown_any = any(model.rows for model in results.models.values())
-        for line in legend(results) if shown_any else ("nothing is evaluated",):
-            self.out.print(shown(line.replace("bold:", f"bold, {tables.BEST}:")), soft_wrap=True)
+        tables = [*quality(results), *summaries(results), *removables(results)]
+        self._print_explained(*tables)
+        if not tables:
+            self.out.print("nothing is evaluated")
         for note in results.all_notes:
             self.note(note)
         if results.failures:
@@ -161,35 +170,33 @@ class Screen:
         self.out.print(shown(f"\ncells: {counts or 'none'}; {span(results.seconds)} of work"))
         self._show_page(directory)
 
-    def _show_page(self, directory: Path) -> None:
-        from layerimp.report.document import PAGE
+    def _print_explained(self, *explained: Table) -> None:
+        """Print tables, and then the lines that explain them."""
+        for table in explained:
+            self.print_table(table)
+        for line in notes(explained):
+            self.out.print(shown(line.replace("bold:", f"bold, {BEST}:")))
 
+    def _print_notes(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.out.print(shown(f"note: {line}", style="yellow"))
+
+    def _show_page(self, directory: Path) -> None:
         if (directory / PAGE).exists():
             self.out.print(shown(f"report: {directory / PAGE}", style="bold"), soft_wrap=True)
 
-    def _needed(self, table: Table) -> int:
+    def print_table(self, table: Table) -> None:
+        """Print a table, in parts if the screen is too narrow, with all digits even if the terminal breaks lines."""
+        plain = self.out.options.ascii_only or self.out.is_dumb_terminal
+        divided = parts(table, lambda part: self._needed(part) <= self.out.width, plain=plain)
+        if table.title:
+            self.out.print(shown(table.title))
+        for part in divided:
+            wide = Console(file=self.out.file, highlight=False, width=max(self._needed(part), self.out.width))
+            wide.print(part)
+
+    def _needed(self, table: RichTable) -> int:
         return Measurement.get(self.out, self.out.options.update(width=1000), table).maximum
-
-    @property
-    def _plain(self) -> bool:
-        """Whether stdout shows only ASCII."""
-        return self.out.options.ascii_only or self.out.is_dumb_terminal
-
-    def _fits(self, table: Table) -> bool:
-        return self._needed(table) <= self.out.width
-
-    def _print_whole(self, parts: list[Table]) -> None:
-        """Print a table, or the parts of a wide one, with all digits even if the terminal has to break lines."""
-        for table in parts:
-            title, table.title = table.title, None
-            if title:
-                self.out.print(title)
-            wide = Console(file=self.out.file, highlight=False, width=max(self._needed(table), self.out.width))
-            wide.print(table)
-
-    def print_columns(self, title: str, rows: Column, columns: Sequence[Column]) -> None:
-        """Print a table, in parts if the screen is too narrow for all columns."""
-        self._print_whole(packed(title, rows, columns, self._fits))
 
     def _show_output(self, results: Results, model: ModelResults) -> None:
         for removal in model.removals:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from layerimp.cli.columns import Column, shown
+from layerimp._table import Column, Table
+from layerimp.cli.tables import shown
 from layerimp.evaluation.cost import LONG
 from layerimp.progress import span
-from layerimp.report.tables import between
+from layerimp.report.tables.numbers import between
 from layerimp.report.targets import amount
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _sizes(found: Forecast, screen: Screen) -> None:
     left = [1 - parameters[end] / found["parameters"]["original"] for end in ("most", "least")]
     removed = blocks_and_parameters(found["removed"], found["num_blocks"], {"least": left[0], "most": left[1]})
     title = f"{found['command']} {found['model']}: {removed} would be removed"
-    screen.print_columns(title, Column("size", list(known), "left"), columns)
+    screen.print_table(Table([Column("size", list(known), "left"), *columns], title))
 
 
 def blocks_and_parameters(blocks: Range, num_blocks: int, parameters: Range) -> str:
@@ -147,7 +148,8 @@ def show_healing(found: HealingForecast, screen: Screen) -> None:
         Column(name, [amount(one["blocks"]), amount(one["parameters"]), amount(one["bytes"])])
         for name, one in (("intact", teacher), ("pruned", pruned))
     ]
-    screen.print_columns(f"heal {found['model']} beside {found['teacher']}, by {found['healer']}", rows, columns)
+    title = f"heal {found['model']} beside {found['teacher']}, by {found['healer']}"
+    screen.print_table(Table([rows, *columns], title))
     for line in _healing_lines(found):
         screen.out.print(shown(line), soft_wrap=True)
 
@@ -175,7 +177,7 @@ def show_grid(found: GridForecast, screen: Screen) -> None:
     kinds = list(next(iter(found["models"].values()))["cells"])
     rows = Column("cells", kinds, "left")
     columns = [Column(label, [_cells(work, kind) for kind in kinds]) for label, work in found["models"].items()]
-    screen.print_columns(f"grid of {found['repeats']} repeats: finished, of at most", rows, columns)
+    screen.print_table(Table([rows, *columns], f"grid of {found['repeats']} repeats: finished, of at most"))
     for label, work in found["models"].items():
         for line in _grid_lines(work):
             screen.out.print(shown(f"{label}: {line}"), soft_wrap=True)

@@ -39,7 +39,7 @@ def inspect(*, model: str | None, trust_remote_code: bool, json: bool) -> int:
 
 def _table(found: Inspection, screen: Screen) -> None:
     """Show the blocks, with equal blocks in one line, and the parts outside the blocks."""
-    from layerimp.cli.columns import Column
+    from layerimp._table import Column, Table
     from layerimp.report import cuts
 
     groups = list(_groups(found["blocks"]))
@@ -57,7 +57,7 @@ def _table(found: Inspection, screen: Screen) -> None:
         columns.insert(0, Column("kind", [*(first["kind"] or "" for first in firsts), "", ""], "left"))
     blocks = "1 block" if found["num_blocks"] == 1 else f"{found['num_blocks']} blocks"
     title = f"{found['architecture']}, {blocks}, stored in {found['stored_dtype']}"
-    screen.print_columns(title, rows, columns)
+    screen.print_table(Table([rows, *columns], title))
 
 
 def _counts(*numbers: int) -> list[str]:

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 
-from layerimp.cli.columns import shown
+from layerimp.cli.tables import shown
 from layerimp.registry.catalog import settings
 from layerimp.report import cuts
 from layerimp.report.conversion import plan_file

@@ -18,6 +18,11 @@ def ranges(steps: Iterable[Step]) -> str:
     return ", ".join(parts)
 
 
+def always(plans: Sequence[Sequence[Step]]) -> str:
+    """List what is removed, if all plans remove the same; else empty."""
+    return ranges(plans[0]) if len({removed_by(steps) for steps in plans}) == 1 else ""
+
+
 def whole(steps: Iterable[Step]) -> bool:
     """Whether only whole blocks are removed."""
     return all(run[0].part == "attn" for run in runs_of(removed_by(steps)))

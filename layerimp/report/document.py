@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError
 
 from layerimp._paths import write_whole
-from layerimp._table import Column, Table
 from layerimp.errors import OutputError
 from layerimp.evaluator import DataFile
 from layerimp.pruner import counted
 from layerimp.report.cuts import ranges
-from layerimp.report.overview import overview
 from layerimp.report.results.comparison import Compared
 from layerimp.report.results.models import PrunedModel
 from layerimp.report.results.part import Number, Part, Versioned
-from layerimp.report.results.rows import Entry, Row
-from layerimp.report.tables import PaperTable, removables, summaries
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -95,64 +91,33 @@ class Results(Compared, Versioned):
         return "; ".join(filter(None, (*parts, tasks and f"measured on {tasks}")))
 
     def _repr_html_(self) -> str:
-        """Show a run's models, or of a grid what is retained, and how many blocks may be removed."""
-        if not self.cells and self.models:
-            return overview(self).html()
-        tables = [_table(table) for table in (*summaries(self), *removables(self))]
-        return "\n".join(table.html() for table in tables) or f"<p>{escape(repr(self))}</p>"
+        """Show the models side by side; over several amounts or repeats, what is retained and what may be removed."""
+        from layerimp.report.tables import first
+
+        return "\n".join(table.html() for table in first(self)) or f"<p>{escape(repr(self))}</p>"
 
     def to_pandas(self) -> DataFrame:
-        """Return the results as a pandas DataFrame, with a row for each metric of each scorer, healed or not.
+        """Return the results as a pandas DataFrame, with a row for each number of each model.
 
-        The columns: `model`, `pruner`, `amount` (a share or a number of blocks, or in words a size or a quality),
-        `blocks` (how many are removed), `task` and `metric` (`retained` for what is retained on average), `scorer`,
-        `healer` (empty where nothing is healed); `mean`, `low`, `high` and `n` of the metric over the repeats, with the
-        95 % interval; `original`, of the intact model; `retained`, what is retained of the task; `removed_blocks`, a
-        share, and the lowest and the highest share of the parameters, since blocks may differ in size; and `best`,
-        whether no other is better (see `Entry`).
+        The columns:
 
-        Raises:
-            InputError: pandas is not installed.
+        - `model`, `pruner`, `amount` (a share or a number of blocks, or in words a size or a quality), `scorer`
+          (`original` in the rows of the intact model) and `healer` (empty where nothing is healed): what the row is
+          about; `blocks`, how many are removed, and `removed`, which, if all repeats remove the same;
+        - `kind`: `quality`, with the `task` (`retained` for what is retained on average), the `metric` and its
+          direction (`higher_is_better`); `size` and `cost`, with the `metric`; `removable`, how many blocks may be
+          removed; and `score`, with the `step`, which is a block or a seam;
+        - `mean`, `low`, `high` and `n`: the mean over the repeats, for perplexities the geometric mean, with its 95 %
+          interval; `documents`, their number; `error_low` and `error_high`, the mean minus and plus one standard error
+          (over the documents; of the cost of a single model over its measurements);
+        - `original`, the same of the intact model; `retained`, what is retained of the task; and `best`, whether no
+          other is better (see `Entry`);
+        - `removed_blocks`, a share, and the lowest and the highest share of the parameters, since blocks may differ in
+          size: `removed_parameters_low` and `removed_parameters_high`.
         """
-        lines = [(label, row, entry) for label, row in self.everything for entry in row.entries.values()]
-        return Table([Column(name, [value(*line) for line in lines]) for name, value in FIELDS.items()]).frame()
+        from layerimp.report.tables.records import frame
 
-
-FIELDS: Mapping[str, Callable[[str, Row, Entry], Any]] = {
-    "model": lambda label, row, entry: label,
-    "pruner": lambda label, row, entry: row.pruner,
-    "amount": lambda label, row, entry: row.amount,
-    "blocks": lambda label, row, entry: sum(row.counts) / len(row.counts),
-    "task": lambda label, row, entry: row.task,
-    "metric": lambda label, row, entry: row.metric,
-    "scorer": lambda label, row, entry: entry.scorer,
-    "healer": lambda label, row, entry: entry.healer,
-    "mean": lambda label, row, entry: entry.value.mean,
-    "low": lambda label, row, entry: entry.value.low,
-    "high": lambda label, row, entry: entry.value.high,
-    "n": lambda label, row, entry: entry.value.count,
-    "original": lambda label, row, entry: None if row.original is None else row.original.value,
-    "retained": lambda label, row, entry: None if entry.retained is None else entry.retained.mean,
-    "removed_blocks": lambda label, row, entry: row.removed_blocks,
-    "removed_parameters_low": lambda label, row, entry: row.removed_parameters[0],
-    "removed_parameters_high": lambda label, row, entry: row.removed_parameters[1],
-    "best": lambda label, row, entry: entry.best,
-}
-"""The columns of the DataFrame, and the value of one contender in one row for each."""
-
-
-def _table(paper: PaperTable) -> Table:
-    """Convert a table for papers to one for notebooks."""
-    cells = list(zip(*paper.rows, strict=True))
-    columns = [
-        Column(
-            name.replace("\n", ", "),
-            [cell.text for cell in column],
-            tags=["b" if cell.best else "" for cell in column] if place else (),
-        )
-        for place, (name, column) in enumerate(zip(paper.head, cells, strict=True))
-    ]
-    return Table(columns, paper.title)
+        return frame(self)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from layerimp.report.results.models import RepairedGap
 
 
 def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:
@@ -33,3 +37,9 @@ def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, re
 
 def _named(model: str) -> str:
     return model.replace("_", " ")
+
+
+def gap_line(gap: RepairedGap) -> str:
+    """Return what was done at a gap, in one line."""
+    numbers = ", ".join(f"{_named(name)} {value:.3g}" for name, value in gap.numbers.items())
+    return f"{gap.gap}: {gap.done}{numbers and f' ({numbers})'}{gap.why and f'; {gap.why}'}"

@@ -18,7 +18,7 @@ from layerimp.report.healing import recovery
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.statistics import measures
 from layerimp.report.statistics.comparison import Kept, kept
-from layerimp.report.tables import measured, percentage
+from layerimp.report.tables.numbers import measured, percentage
 from layerimp.report.targets import beside, reached, target
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from layerimp.bench.grid import Grid
 from layerimp.errors import InputError
 from layerimp.recipe import read_recipe, validated
 from layerimp.registry.catalog import registry
-from layerimp.report.tables import named
+from layerimp.report.tables.numbers import named
 from layerimp.scorer import Importance
 
 GRIDS = Path(__file__).parents[2] / "benchmarks" / "grids"

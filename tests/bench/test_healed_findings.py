@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable
@@ -21,10 +19,10 @@ from layerimp.bench.cells import Cell, Result
 from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.report.document import Results
-from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.rows import Row
-from layerimp.report.tables import paper_tables, summaries
+from layerimp.report.tables import as_latex, as_markdown
+from layerimp.report.tables.comparison import quality, summaries
 
 
 def findings(directory: Path, what: Callable[[Cell], Result] = computed, **changes: Any) -> tuple[Results, Layout]:
@@ -190,12 +188,12 @@ def test_a_healer_that_fails_takes_nothing_else_down(tmp_path: Path) -> None:
 
 def test_every_format_has_both(tmp_path: Path) -> None:
     found, _ = findings(tmp_path, repeats=2, healers=["linear", "rescale"])
-    (table,) = paper_tables(found)
-    assert table.head[4:8] == ["avss", "avss+linear", "avss+rescale", "gbis"]
+    (table,) = quality(found)
+    assert table.heads[3:7] == ["avss", "avss+linear", "avss+rescale", "gbis"]
     (summary,) = summaries(found)
-    assert {line[0].text for line in summary.rows} == set(found.design.contenders)
-    lines = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert float(lines[0]["avss+linear"]) == row(found).entries["avss+linear"].value.mean
+    assert {line[0].value for line in summary.rows} == set(found.design.contenders)
+    frame = found.to_pandas().query("scorer == 'avss' and healer == 'linear' and task == 'mood'")
+    assert frame["mean"].tolist() == [row(found).entries["avss+linear"].value.mean]
     assert "SCORER+HEALER: " in as_markdown(found)
     assert as_latex(found).count("avss+rescale") == 1
     assert "HEALER" not in as_markdown(findings(tmp_path / "none", healers=[])[0])

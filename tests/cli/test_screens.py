@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from support.mood import Run
 
-from layerimp.cli import display, tables
+from layerimp._table import Column, Table
+from layerimp.cli import display
 from layerimp.cli.bars import AXIS, BAR, axis, bars
-from layerimp.cli.columns import shown
-from layerimp.report.tables import PaperTable, Shown
+from layerimp.cli.tables import parts, shown
 
 modest = settings(derandomize=True, max_examples=100, deadline=None, database=None)
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
@@ -82,12 +82,9 @@ def test_signs_that_the_screen_has_no_code_for_are_spelt(
     monkeypatch: pytest.MonkeyPatch, encoding: str, said: str
 ) -> None:
     stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    monkeypatch.setattr("layerimp.cli.columns.results", lambda: stdout)
+    monkeypatch.setattr("layerimp.cli.tables.results", lambda: stdout)
     assert shown("↓ ±1 ≥2 −3").plain == said
-    cells = [Shown(text) for text in ("task", "m", "perplexity ↓", "1.5 ± 0.2", "8% of blocks")]
-    (table,) = tables.paper(
-        PaperTable("lowest", ["data set", "model", "metric", "avss", "parameter reduction"], [cells]), lambda _: True
-    )
+    (table,) = parts(Table([Column("metric", ["perplexity ↓"]), Column("avss", ["1.5 ± 0.2"])]), lambda _: True)
     Console(file=stdout, width=120, legacy_windows=False).print(table)
     stdout.flush()
     assert b"\\u" not in stdout.buffer.getvalue()  # type: ignore[attr-defined]

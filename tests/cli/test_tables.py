@@ -1,82 +1,64 @@
-"""The tables of a run, for scores, removals and comparisons."""
+"""Tables in a terminal: in parts that fit, with marks, bars and axes, and names that are never read as markup."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from rich.table import Table as RichTable
 
-from rich.table import Table
-from support.reports import model_of, report, with_a_seam
+from layerimp._table import Cell, Column, Table
+from layerimp.cli.bars import axis, bars
+from layerimp.cli.tables import parts
 
-from layerimp.cli import score_tables, tables
-from layerimp.pruner import PrunePlan
-from layerimp.report.overview import overview
-from layerimp.scorer import Importance
-from layerimp.steps import sublayers_of
-
-
-def shown_in(table: Table, heading: str) -> list[str]:
-    """The cells of a column."""
-    return [str(cell) for column in table.columns if str(column.header) == heading for cell in column.cells]
-
-
-def test_tables_show_seams() -> None:
-    made = with_a_seam()
-    (table,) = score_tables.scores(model_of(made), "paper", lambda _: True)
-    assert shown_in(table, "removed") == ["", "½ 1st (1/2)", "½ 1st (1/2)", "", "", "✗ 2nd"]
-    (table,) = tables.removed(made.results(), lambda _: True)
-    assert shown_in(table, "which") == ["1/2, 5"]
-    made.plans["twin"], made.sizes["twin"] = made.plans["paper"], made.sizes["paper"]
-    (told,) = tables.seams(model_of(made))
-    del made.plans["twin"], made.sizes["twin"]
-    assert told.startswith("seam 1/2: the MLP of block 1 and")
-    (compared,) = tables.comparison(made.results(), lambda _: True)
-    assert str(compared.title).startswith("comparison, 4 of 6 blocks left (± standard error")
-    assert str(compared.columns[1].header) == "removed"
-    assert [str(cell) for cell in compared.columns[1].cells] == ["", "1/2, 5"]
-    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=[5, 4])}
-    (compared,) = tables.comparison(made.results(), lambda _: True)
-    assert str(compared.title).startswith("comparison, 2 of 6 blocks (33.33%) removed (± standard error")
-    assert list(tables.seams(model_of(made))) == []
+SHARE = Cell(0.5, "50.0%", "± 1.0%", 0.01, best=True)
+TABLE = Table(
+    [
+        Column("data set", ["[b]mood[/b]", "prose"], "left"),
+        Column("metric", ["acc", "ppl"], "left"),
+        *(Column(f"s{n}", [SHARE, Cell(0.25, "25.0%")]) for n in range(5)),
+    ],
+    "title",
+    naming=2,
+)
 
 
-def test_a_model_alone_has_its_own_name(tmp_path: Path) -> None:
-    """Beside pruned models the intact one is `original`; a checkpoint that is evaluated by itself is not."""
-    (tmp_path / "healed").mkdir()
-    for model, name in ((str(tmp_path / "healed"), "healed"), ("org/model", "org/model")):
-        made = report(model=model)
-        (quality,) = tables.metrics(made.results(), lambda _: True)
-        assert [str(column.header) for column in quality.columns[1:3]] == ["original", "paper"]
-        del made.sizes["paper"], made.metrics["paper"], made.footprint["paper"], made.plans["paper"]
-        (quality,) = tables.metrics(made.results(), lambda _: True)
-        assert [str(column.header) for column in quality.columns] == ["metric", name, "documents"]
-        (costs,) = tables.footprint(made.results(), lambda _: True)
-        assert shown_in(costs, "model") == [name]
-        assert list(overview(made.results()).frame()["model"]) == [name]
-        assert set(model_of(made).metrics) == {"sst2", "wikitext"}, "a program finds it in the same place"
+def heads(table: RichTable) -> list[str]:
+    return [str(column.header) for column in table.columns]
 
 
-def test_scores_of_seams_stand_between_those_of_blocks() -> None:
-    made = with_a_seam()
-    steps = [*range(6), *(f"{n}/{n + 1}" for n in range(5))]
-    made.importance = {"paper": Importance([float(n) for n in range(11)], steps, columns={"std": [0.0] * 11})}
-    (table,) = score_tables.scores(model_of(made), "paper", lambda _: True)
-    assert str(table.title).startswith("paper: importance of 6 blocks and 5 seams (")
-    assert [name.strip() for name in shown_in(table, "step")[:4]] == ["0", "0/1", "1", "1/2"]
-    assert shown_in(table, "score")[:4] == ["0", "6", "1", "7"]
-    assert shown_in(table, "removed")[:5] == ["", "", "½ 1st (1/2)", "✗ 1st", "½ 1st (1/2)"]
-    assert model_of(made).scored["paper"].steps == sorted(steps, key=sublayers_of)
-    assert model_of(report()).scored["paper"].steps == [0, 1, 2, 3]
+def cells(table: RichTable, head: str) -> list[str]:
+    (column,) = (column for column in table.columns if str(column.header) == head)
+    return [str(cell) for cell in column.cells]
 
 
-def test_attention_and_mlp_stand_side_by_side() -> None:
-    made = with_a_seam()
-    made.plans = {}
-    steps = [f"{n}.{part}" for n in range(6) for part in ("attn", "mlp")]
-    scores = [float(n) for n in range(12)]
-    made.importance = {"paper": Importance(scores, steps, columns={"std_dev": [0.5] * 12})}
-    (table,) = score_tables.scores(model_of(made), "paper", lambda _: True)
-    assert str(table.title).startswith("paper: importance of attention and MLP in 6 blocks (")
-    heads = [str(column.header) for column in table.columns]
-    assert heads == ["block", "attention\nscore", "MLP\nscore", "attention\nstd dev", "MLP\nstd dev"]
-    assert [str([*column.cells][2]) for column in table.columns] == ["2", "4", "5", "0.5", "0.5"]
-    assert model_of(made).scored["paper"].steps == steps
+def test_a_table_that_fits_is_whole() -> None:
+    (whole,) = parts(TABLE, lambda _: True)
+    assert heads(whole) == TABLE.heads
+    assert cells(whole, "data set") == ["[b]mood[/b]", "prose"]
+    assert cells(whole, "s0") == ["50.0% ± 1.0% *", "25.0%  "]
+    assert [column.justify for column in whole.columns] == ["left", "left", *["right"] * 5]
+
+
+def test_errors_go_below_before_a_table_is_divided() -> None:
+    (narrow,) = parts(TABLE, lambda table: "\n" in cells(table, heads(table)[-1])[0])
+    assert cells(narrow, "s0") == ["50.0% *\n± 1.0%  ", "25.0%  "]
+
+
+def test_every_part_begins_with_what_names_the_rows() -> None:
+    divided = parts(TABLE, lambda table: len(table.columns) <= 5)
+    assert [heads(table)[:2] for table in divided] == [["data set", "metric"]] * 2
+    assert [head for table in divided for head in heads(table)[2:]] == [f"s{n}" for n in range(5)]
+    assert [len(table.columns) for table in parts(TABLE, lambda table: len(table.columns) <= 6)] == [5, 4], (
+        "no column alone"
+    )
+    assert len(parts(TABLE, lambda _: False)) == 5, "what fits nowhere is shown all the same"
+
+
+def test_values_are_drawn_beside_their_column() -> None:
+    values = Column("score", [1.0, 2.0], drawn="bars")
+    shares = Column("retained", [None, SHARE], drawn="axis")
+    for plain in (False, True):
+        (whole,) = parts(
+            Table([Column("block", [0, 1]), values, shares], styles=["", "red"]), lambda _: True, plain=plain
+        )
+        assert cells(whole, "") == bars([1.0, 2.0], plain=plain)[1]
+        assert cells(whole, "0%                   100%") == ["", axis(0.5, 0.01, plain=plain)]
+        assert [row.style for row in whole.rows] == ["", "red"]

@@ -74,7 +74,7 @@ def test_scorers_end_at_different_counts(layerimp_command: Run, asking: list[obj
     code, out, err = layerimp_command(*arguments, "--tasks", task, "--target", "parameters=0.75")
     assert code == 0, err
     least, most = min(counts.values()), max(counts.values())
-    assert f"comparison, {least} to {most} of 4 blocks removed" in out
+    assert f", {least} to {most} of 4 blocks removed" in out
     assert "target parameters=0.75: at most" in out
     assert f"{most}: " in out
 

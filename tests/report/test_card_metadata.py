@@ -147,7 +147,7 @@ def test_numbers_that_json_does_not_have_are_left_out(tmp_path: Path) -> None:
     data = loaded(card, tmp_path)
     assert [one.dataset_name for one in data.eval_results] == ["mood"]
     json.dumps(data.to_dict(), allow_nan=False)
-    assert "| inf |" in card
+    assert "| ∞ |" in card
 
 
 # The text
@@ -155,7 +155,7 @@ def test_numbers_that_json_does_not_have_are_left_out(tmp_path: Path) -> None:
 
 def test_the_text_says_what_is_retained_with_its_error() -> None:
     text = body(model_card(checkpoint_of(report(), "avss"), Origin("org/whole")))
-    assert re.search(r"\| mood \| acc \| 4 \| 0.75 ± 0.25 \| 0.5 ± 0.25 \| 66.7% ± \d+\.\d% \|", text)
+    assert re.search(r"\| mood \| acc \| 4 \| 0.7500 ± 0.25 \| 0.5000 ± 0.25 \| 66.7% ± \d+\.\d% \|", text)
     assert "# org/whole, 2 of 4 blocks removed" in text
 
 

@@ -20,6 +20,7 @@ from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.models import Size
+from layerimp.report.tables.numbers import number
 from layerimp.scorer import Importance
 
 INF = math.inf
@@ -252,19 +253,19 @@ def test_the_comparison_fits_the_screen(
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width
     assert "…" not in out
-    _, shown = out.split("comparison, 8 of 32 blocks (25.00%) removed")
-    table = shown.split("* best, or")[0]
+    _, shown = out.split("comparison of m, 8 of 32 blocks (25.00%) removed")
+    table = shown.split("bold, *: ")[0]
     rows = [line.split()[0] for line in table.splitlines() if re.match(r"  (original|[a-z-]+)  ", line)]
     whole = "model original depth random relative-magnitude block-influence avss angular".split()
     assert rows == whole * (len(rows) // len(whole))  # as many parts as it takes, of all models each
     words = table.split()
     for label in NAMES:
-        assert all(f"{one.value:.4g}" in words for one in report.metrics[label])
+        assert all(number(one.value) in words for one in report.metrics[label])
     assert words.count("0.012") == 7 * tasks
-    for told in ("20-27", "23.00%", "retained", "accuracy"):
+    for told in ("20-27", "(23.00%)", "retained", "accuracy"):
         assert told in table
     assert words.count("*") == tasks + 1  # depth is clearly the best everywhere
-    assert "baselines: depth, random; a scorer that does not beat them has shown nothing" in shown
+    assert "baselines: random, depth; a scorer that does not beat them has shown nothing" in shown
 
 
 def test_a_tie_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,5 +288,5 @@ def test_one_pruned_model_has_its_retention_by_metric(capsys: pytest.CaptureFixt
     Screen().show(report.results())
     out = capsys.readouterr().out
     assert "comparison" not in out
-    assert "quality (± standard error" in out
+    assert "quality of" in out
     assert "12.3%" in out

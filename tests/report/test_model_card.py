@@ -68,8 +68,8 @@ def test_the_card_states_source_method_and_cost() -> None:
     assert "- **Blocks removed:** 0, 2 (0-based" in card
     assert "2 blocks (50.00%), 400 parameters (40.00%), 1,600 bytes (40.00%)" in card
     assert "3 rows, 24 tokens of text.jsonl (fingerprint abc)" in card
-    assert "| sst2 | acc |  | 0.8 ± 0.01 | 0.6 ± 0.02 | 75.0% ± 2.7% |" in card
-    assert "| wikitext | word\\_perplexity |  | 20 | 40 |  |" in card
+    assert "| sst2 | acc |  | 0.8000 ± 0.010 | 0.6000 ± 0.020 | 75.0% ± 2.7% |" in card
+    assert "| wikitext | word\\_perplexity |  | 20.00 | 40.00 |  |" in card
     assert "- sst2: the evaluator gives no floor of acc" in card
     assert "first 20 documents" in card
 
@@ -121,7 +121,7 @@ def test_every_outside_name_on_the_card_is_escaped() -> None:
     assert card.count(escaped(evil)) == 11
     _, _, text = card.split("---\n", 2)
     assert not re.search(r"(?<!\\)<b>|\n# boo|(?<!\\)\[y", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
-    assert "| 0 | 0 |  |" in card
+    assert "| 0.000 | 0.000 |  |" in card
 
 
 def test_the_card_says_which_rows_were_read_and_how_many() -> None:

@@ -16,13 +16,13 @@ from statsmodels.stats.multitest import multipletests
 from support.grids import findings, measured, row
 from support.reports import MadeUpRun, model_of
 
-from layerimp.cli import tables
 from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.report.page import page
 from layerimp.report.results.models import Size
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
+from layerimp.report.tables.models import side_by_side
 from layerimp.scorer import Importance
 
 Right = tuple[bool, ...]
@@ -113,8 +113,8 @@ def test_terminal_and_page_mark_the_same() -> None:
     results = run_of([(1, bad), (2, good), (2, bad), (2, good), (3, good)]).results()
     best = [label for _, each in results.everything for label in each.best]
     assert best == ["s1", "s3"] * 2
-    (table,) = tables.comparison(results, lambda _: True)
-    marked = [str(cell) for column in table.columns for cell in column.cells if tables.BEST in str(cell)]
+    table = side_by_side(results, results.model)
+    marked = [cell for row in table.rows for cell in row if cell.best]
     assert len(marked) == len(best)
     document = re.sub(r"<p class=.note.>.*?</p>", "", page(results))
     bars = [label for model in results.models.values() for each in model.headlines for label in each.best]

@@ -14,11 +14,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from layerimp._paths import last_part, tree_without_folders, without_folders, write_whole
 from layerimp.errors import OutputError
 from layerimp.report.document import PAGE, Results, movable
-from layerimp.report.formats import as_csv
 from layerimp.report.page.curves import curves, drawn, looks, sample
 from layerimp.report.page.view import Lead, View, question, subject
 from layerimp.report.results.data import by_folder, documents_asked
-from layerimp.report.tables import amounts, number, percent
+from layerimp.report.tables.numbers import amounts, number, percent
+from layerimp.report.tables.records import as_csv
 
 
 def page(results: Results) -> str:

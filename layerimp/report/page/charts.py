@@ -11,12 +11,12 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import rankdata
 
-from layerimp.report.cuts import ranges, whole
+from layerimp.report.cuts import always, whole
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.measures import Interval
 from layerimp.report.results.models import Amount, PrunedModel
 from layerimp.report.statistics.removable import LEVELS
-from layerimp.report.tables import named, plus_minus, removable_at
+from layerimp.report.tables.numbers import named, plus_minus, removable_at
 from layerimp.steps import named as steps_named
 from layerimp.steps import removed_by, sublayers_of
 
@@ -221,7 +221,7 @@ class Charts:
                     Cell(share=share, title=f"{scorer}, block {block}: {share:.0%} removed" if share else "")
                     for block, share in enumerate(shares)
                 ]
-                under[scorer] = removed_always(models)
+                under[scorer] = always([model.blocks for model in models])
         number = "" if isinstance(amount, int) else f": {count} block{'s' * (count > 1)}"
         title = f"{named(amount)}{number} of {self.model.num_blocks}"
         title += f", {pruner}" if self.of_pruner(pruner) else ""
@@ -231,11 +231,6 @@ class Charts:
     def halves(self) -> bool:
         """Whether halves of blocks go as well."""
         return not all(whole(model.blocks) for models in self.model.unhealed.values() for model in models)
-
-
-def removed_always(models: Sequence[PrunedModel]) -> str:
-    """Return what goes, if all repeats remove the same; else empty."""
-    return ranges(models[0].blocks) if len({removed_by(model.blocks) for model in models}) == 1 else ""
 
 
 def signed(value: float, form: str) -> str:

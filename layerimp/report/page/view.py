@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from layerimp._table import Table
 from layerimp.defaults import RANDOM
 from layerimp.pruner import counted
+from layerimp.report.cuts import always
 from layerimp.report.document import Results
-from layerimp.report.page.charts import MINUS, Cell, Chart, Charts, removed_always, signed
+from layerimp.report.page.charts import MINUS, Cell, Chart, Charts, signed
 from layerimp.report.page.curves import Lines, Look
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Difference, Interval
 from layerimp.report.results.rows import Entry, Row
 from layerimp.report.statistics.intervals import interval, times_stderr
-from layerimp.report.tables import PaperTable, both_shares, measured_on, named, number, paper_tables, percent
-from layerimp.report.tables import place as place_of
+from layerimp.report.tables.comparison import quality
+from layerimp.report.tables.numbers import both_shares, measured_on, named, number, percent
 
 _MOST = 700.0  # of which floating point has an exponential
 
@@ -212,8 +214,10 @@ class View:
     def _place(self, row: Row) -> Place:
         entries = sorted(row.entries.values(), key=lambda entry: entry.value.mean, reverse=row.higher_is_better)
         lines = [self._line(row, entry) for entry in entries]
-        amount, rows = named(row.amount), [each for each in self.model.rows if place_of(each) == place_of(row)]
-        if len({tuple(each.counts) for each in rows}) > 1:  # only models without equally many blocks are compared
+        amount, place = named(row.amount), (row.pruner, row.amount)
+        if (
+            len({tuple(each.counts) for each in self.model.rows if (each.pruner, each.amount) == place}) > 1
+        ):  # only models without equally many blocks are compared
             amount += f" ({counted(row.counts[-1])})"
         amount = amount.replace(" ", "\N{NO-BREAK SPACE}")
         return Place(row, amount, *both_shares(row), self.charts.of_pruner(row.pruner), lines)
@@ -222,6 +226,7 @@ class View:
         contender = entry.contender
         chance = Contender(RANDOM, contender.healer).label
         unhealed = row.entries.get(contender.scorer)
+        pruned = self.model.unhealed.get((row.pruner, row.amount, contender.scorer), ())
         healed = self.model.healed.get((row.pruner, row.amount, contender), ())
         shares = [share for model in healed if model.healing and (share := model.healing.recovered) is not None]
         return Line(
@@ -232,7 +237,7 @@ class View:
             baseline=row.baselines.get(contender.healer),
             to_random=_contrast(entry.to_random, row),
             to_baseline=_contrast(entry.to_baseline, row),
-            removed=removed_always(self.model.unhealed.get((row.pruner, row.amount, contender.scorer), ())),
+            removed=always([model.blocks for model in pruned]),
             before=None if unhealed is None else unhealed.value.mean,
             gain=_contrast(entry.to_unhealed, row),
             recovered=interval(shares) if shares else None,
@@ -279,16 +284,12 @@ class View:
         return [label for label, each in contenders if each.scorer in self.model.scored and label not in known]
 
     @cached_property
-    def quality(self) -> list[tuple[PaperTable, str]]:
-        """The paper's tables without the model's name, and what was removed where all rows say the same."""
-        tables = []
-        for table in paper_tables(self.results.model_copy(update={"models": {"": self.model}})):
-            removed = {row[-1].text for row in table.rows}
-            end = -1 if len(removed) == 1 else None
-            head = [*table.head[:1], *table.head[2:end]]
-            rows = [[*row[:1], *row[2:end]] for row in table.rows]
-            tables.append((PaperTable(table.title, head, rows), removed.pop() if end else ""))
-        return tables
+    def quality(self) -> list[Table]:
+        """The metrics of this model and of what was pruned from it."""
+        if not self.model.rows:
+            return []
+        unnamed = self.model.model_copy(update={"label": ""})
+        return quality(self.results.model_copy(update={"models": {"": unnamed}}))
 
 
 def question(results: Results) -> str:

@@ -10,8 +10,8 @@ from support.made_up_grids import downloads, found_of, part, pictures, words
 
 from layerimp.recipe import ComponentSpec
 from layerimp.report.document import Failure, Results
-from layerimp.report.formats import as_csv
 from layerimp.report.page import page
+from layerimp.report.tables import as_csv
 
 SECTIONS = (
     "Quality of the pruned model",

@@ -18,10 +18,11 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.report.document import Results
-from layerimp.report.formats import as_csv, as_latex, as_markdown
 from layerimp.report.page import page
 from layerimp.report.statistics.removable import removable
-from layerimp.report.tables import legend, removable_at, removables
+from layerimp.report.tables import as_csv, as_latex, as_markdown, notes
+from layerimp.report.tables.comparison import removables
+from layerimp.report.tables.numbers import removable_at
 
 
 def test_the_largest_number_up_to_which_all_that_was_measured_holds() -> None:
@@ -95,20 +96,21 @@ def test_a_grid_says_how_many_may_go(found: Results, layout: Layout) -> None:
 
 def test_it_is_in_every_format(found: Results) -> None:
     (table,) = removables(found)
-    assert table.head == ["scorer", "90% retained", "95% retained", "99% retained"]
-    first = {row[0].text: row[2].text for row in table.rows}
+    assert table.heads == ["scorer", "90% retained", "95% retained", "99% retained"]
+    first = {row[0].value: row[2].value for row in table.rows}
     means = [found.models["one"].removable["lowest", label].levels[0.95].mean.mean for label in first]
     assert means == sorted(means, reverse=True)
     assert f"## {table.title}" in as_markdown(found)
     assert "\\begin{tabular}{lrrr}" in as_latex(found)
-    assert "\\begin{tabular}{lll" in as_latex(found)
+    assert "\\begin{tabular}{llr" in as_latex(found)
     assert r"$\geq$" in as_latex(found)
     assert as_latex(found).isascii()
-    assert any(line.startswith("removable: ") for line in legend(found))
-    lines = [line for line in csv.DictReader(io.StringIO(as_csv(found))) if line["data set"] == "removable blocks"]
+    assert any(line.startswith("removable: ") for line in notes([table]))
+    lines = [line for line in csv.DictReader(io.StringIO(as_csv(found))) if line["kind"] == "removable"]
+    lines = [line for line in lines if (line["scorer"], line["healer"]) == ("avss", "")]
     assert [line["metric"] for line in lines] == ["90% retained", "95% retained", "99% retained"]
     middle = found.models["one"].removable["lowest", "avss"].levels[0.95]
-    assert float(lines[1]["avss"]) == middle.mean.mean
+    assert float(lines[1]["mean"]) == middle.mean.mean
     document = checked(json.dumps(found.model_dump(mode="json")))
     entries = {one["label"]: one for one in document["models"]["one"]["removables"]}
     assert entries["avss"]["levels"]["0.95"]["counts"] == list(middle.counts)
@@ -124,5 +126,5 @@ def test_a_single_number_says_nothing_of_how_many_may_go(tmp_path: Path) -> None
         found = grid_results(layout, store.records())
     assert not found.models["one"].removable
     assert removables(found) == []
-    assert not any(line.startswith("removable") for line in legend(found))
+    assert "removable" not in as_markdown(found)
     assert "How many blocks may go" not in page(found)

@@ -1,11 +1,14 @@
-"""A report and the results of a grid are tables in a notebook, with the numbers of their documents."""
+"""All numbers of a run and of a grid, in pandas, in CSV and in notebooks."""
 
 from __future__ import annotations
 
+import io
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from support.grids import Arithmetic, drive
 from support.reports import MadeUpRun, repaired
@@ -15,10 +18,11 @@ from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.evaluator import Metric
 from layerimp.recipe import make_recipe
+from layerimp.report import cuts
 from layerimp.report.document import Results
-from layerimp.report.overview import overview
 from layerimp.report.results.models import Size
-from layerimp.report.tables import removables, summaries
+from layerimp.report.tables import as_csv
+from layerimp.report.tables.comparison import removables, summaries
 
 
 def words(html: str) -> str:
@@ -58,37 +62,63 @@ def pruned() -> MadeUpRun:
     )
 
 
-def test_a_run_has_a_row_for_each_model() -> None:
+def test_a_run_has_a_row_for_each_number() -> None:
     made = pruned()
-    frame = overview(made.results()).frame().set_index("model")
-    model = made.results().model
-    assert list(frame.index) == ["original", *model.order]
-    assert frame["removed"].to_dict() == {"original": "", "avss": "2-3", "gbis": "1, 5", "avss+linear": "2-3"}
-    assert frame["parameters"].to_dict() == {"original": 1000, "avss": 800, "gbis": 800, "avss+linear": 800}
+    frame, model = made.results().to_pandas(), made.results().model
+    quality = frame.query("kind == 'quality'").set_index(["scorer", "healer", "task"])
+    assert quality["mean"]["original", "", "mood"] == 0.95
+    assert quality["blocks"]["original", "", "mood"] == 0
     for removal in model.removals:
+        line = quality.loc[(removal.scorer, removal.healer, "mood")]
+        metric = removal.models[0].metrics["mood"]["acc"]
+        assert (line["mean"], line["original"], line["documents"]) == (metric.value, 0.95, 200)
+        assert (line["error_low"], line["error_high"]) == metric.ends
+        assert (line["amount"], line["blocks"], line["removed"]) == ("plan", 2, cuts.ranges(removal.models[0].blocks))
         assert removal.retained
         assert removal.retained.worst
-        assert frame["retained"][removal.label] == removal.retained.worst.mean
-    assert frame["mood acc"]["gbis"] == 0.9
-    assert frame["mood acc stderr"]["gbis"] == 0.02
-    assert frame["latency_ms"]["gbis"] == 15.0
-    assert frame["latency_ms"].isna()["avss"]
-    html = made.results()._repr_html_()
-    assert "my &lt;model&gt;, 6 blocks" in html
-    assert "gbis 1, 5 800 88.9% 0.9 ± 0.02 15 ± 0.5" in words(html)
+        assert quality["mean"][removal.scorer, removal.healer, "retained"] == removal.retained.worst.mean
+        assert line["retained"] == pytest.approx(removal.retained.worst.mean)
+    sizes = frame.query("kind == 'size' and metric == 'parameters'")
+    assert sizes["mean"].tolist() == [1000, 800, 800, 800]
+    assert sizes["original"].tolist()[1:] == [1000] * 3
+    costs = frame.query("kind == 'cost'").set_index("scorer")
+    assert costs["mean"].to_dict() == {"original": 20.0, "gbis": 15.0}
+    assert (costs["error_low"]["gbis"], costs["error_high"]["gbis"]) == (14.5, 15.5)
+    html, by_label = made.results()._repr_html_(), {removal.label: removal for removal in model.removals}
+    assert "comparison of my &lt;model&gt;, 2 of 6 blocks (33.33%) removed</caption>" in html
+    retained = by_label["gbis"].retained
+    assert retained
+    assert retained.worst
+    error = f"{retained.worst.stderr:.1%}"
+    assert f"gbis 1, 5 200 (20.00%) 88.9% ± {error} 0.9000 ± 0.020 2 (33.33%) 800 (20.00%) 15 ± 0.5 (×0.75)" in words(
+        html
+    )
 
 
-def test_scores_alone_have_a_row_for_each_step() -> None:
-    frame = overview(report().results()).frame()
-    assert frame["step"].tolist() == [0, "0/1", 1]
-    assert frame["avss"].tolist()[::2] == [3.0, 1.0]
-    assert frame["gbis"].tolist()[:2] == [1.0, 2.0]
-    assert frame.isna().sum().to_dict() == {"step": 0, "avss": 1, "gbis": 1}
+def test_scores_have_a_row_for_each_step() -> None:
+    frame = report().results().to_pandas()
+    assert set(frame["kind"]) == {"score"}
+    by_step = frame.pivot(index="step", columns="scorer", values="mean")
+    assert by_step["avss"].to_dict() == pytest.approx({0: 3.0, 1: 1.0, "0/1": math.nan}, nan_ok=True)
+    assert by_step["gbis"].to_dict() == pytest.approx({0: 1.0, 1: math.nan, "0/1": 2.0}, nan_ok=True)
+    assert "gbis: importance of 6 blocks and 1 seams</caption>" in report().results()._repr_html_()
 
 
 def test_an_intact_model_has_its_metrics() -> None:
-    frame = overview(report(importance={}, metrics={"original": measured(190)}).results()).frame()
-    assert frame.to_dict("list") == {"model": ["my <model>"], "mood acc": [0.95], "mood acc stderr": [0.02]}
+    frame = report(importance={}, metrics={"original": measured(190)}).results().to_pandas()
+    (line,) = frame.to_dict("records")
+    expected = {"model": "my <model>", "scorer": "original", "task": "mood", "metric": "acc", "mean": 0.95}
+    assert {name: line[name] for name in expected} == expected
+    assert (line["error_low"], line["error_high"]) == pytest.approx((0.93, 0.97))
+
+
+def test_csv_is_the_frame(grid: Results) -> None:
+    read = pd.read_csv(io.StringIO(as_csv(grid)))
+    frame = grid.to_pandas()
+    assert list(read.columns) == list(frame.columns)
+    for name in ("mean", "low", "error_high", "original", "removed_parameters_low"):
+        assert read[name].tolist() == pytest.approx(frame[name].tolist(), nan_ok=True, rel=1e-12)
+    assert read["scorer"].tolist() == frame["scorer"].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +130,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 def test_results_have_a_row_for_each_metric_of_each_contender(grid: Results) -> None:
-    frame = grid.to_pandas()
+    frame = grid.to_pandas().query("kind == 'quality' and scorer != 'original'")
     rows = [(row, entry) for row in grid.models["one"].rows for entry in row.entries.values()]
     assert frame["mean"].tolist() == [entry.value.mean for _, entry in rows]
     assert frame["task"].tolist() == [row.task for row, _ in rows]
@@ -115,8 +145,8 @@ def test_results_show_the_tables_that_stand_first(grid: Results) -> None:
     for table in (*summaries(grid), *removables(grid)):
         assert table.title in told
         for row in table.rows:
-            assert " ".join(cell.text for cell in row) in told
-    best = {cell.text for table in summaries(grid) for row in table.rows for cell in row if cell.best}
+            assert " ".join(map(str, row)) in told
+    best = {str(cell) for table in summaries(grid) for row in table.rows for cell in row if cell.best}
     assert {text for text in best if f"<b>{text}</b>" not in html} == set()
     assert repr(grid).startswith("Results(one; avss, avss+rescale, ")
 

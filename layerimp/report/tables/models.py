@@ -1,0 +1,183 @@
+"""The tables of one model and what was pruned from it: what was removed, what it costs, and what it is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from layerimp._table import Cell, Column, Table
+from layerimp.defaults import ORIGINAL
+from layerimp.models.origin import model_name
+from layerimp.pruner import counted
+from layerimp.report import cuts
+from layerimp.report import targets as words
+from layerimp.report.results.comparison import Compared, Design, ModelResults
+from layerimp.report.results.models import Removal
+from layerimp.report.results.rows import RETAINED
+from layerimp.report.tables.records import COST, QUALITY, SIZE, Record, model_records
+
+REMOVED = "removed"
+"""The kind of the columns for the removed blocks and the share of the parameters."""
+_KINDS = (REMOVED, QUALITY, SIZE, COST)
+"""The kinds of the columns of a table with a row for each model, in their order."""
+MISSING = Cell(text="-")
+"""What a model lacks that others have."""
+_BLOCKS_WIDTH = 18
+"""The width at which a terminal that lacks room breaks long lists of blocks."""
+_ONE_REPEAT = "± one standard error over the documents"
+_REPEATS = (
+    "mean ± half of the 95 % confidence interval over the repeats, if they differ (standard error over the "
+    "documents); for perplexities the geometric mean"
+)
+_BEST = (
+    "bold: not beaten by any other with as many blocks removed; compared document by document over all pairs, with "
+    "Holm's correction, and best if it is the only one"
+)
+_RETAINED = (
+    "retained: 100 % is the intact model, 0 % a model that knows nothing; worst: the lower of likelihood and accuracy"
+)
+Row = TypeVar("Row", bound=Hashable)
+Head = TypeVar("Head", bound=Hashable)
+
+
+def pruned(model: ModelResults) -> list[Removal]:
+    """Return what was removed, from the most blocks to the fewest, without plans whose removal failed."""
+    places = {label: place for place, label in enumerate(model.order)}
+    ranked = sorted(model.removals, key=lambda removal: places[removal.label])
+    return [removal for removal in ranked if removal.models[0].size is not None]
+
+
+def intact_name(compared: Compared, model: ModelResults) -> str:
+    """Return the name of the intact model: `original` beside pruned models, its own name if it stands alone."""
+    return ORIGINAL if pruned(model) else model_name(compared.design.models[model.label].model)
+
+
+def pivoted(
+    known: Iterable[Record], row: Callable[[Record], Row], head: Callable[[Record], Head]
+) -> dict[Row, dict[Head, Record]]:
+    """Return records by row and column of a table; of several for one cell, the first."""
+    lines: dict[Row, dict[Head, Record]] = {}
+    for record in known:
+        lines.setdefault(row(record), {}).setdefault(head(record), record)
+    return lines
+
+
+def side_by_side(compared: Compared, model: ModelResults) -> Table:
+    """Return a table with a row for the intact model, and one for each model pruned from it in a single repeat.
+
+    Its columns, by kind: what was removed (`REMOVED`), what is retained and other metrics (`QUALITY`), how much was
+    removed (`SIZE`), and time and space (`COST`).
+    """
+    removals = pruned(model)
+    known = pivoted(model_records(model), lambda each: (each.pruner, each.amount, each.label), _kind)
+    places = [("", None, ORIGINAL), *((each.pruner, each.amount, each.label) for each in removals)]
+    lines = [known.get(place, {}) for place in places]
+    columns = [Column("model", [intact_name(compared, model), *(removal.label for removal in removals)], "left")]
+    if removals:
+        plans = [removal.models[0].blocks for removal in removals]
+        several = len(set(map(len, plans))) > 1
+        blocks = [f"{len(plan)}: " * several + cuts.ranges(plan) for plan in plans]
+        head = "removed\nblocks" if all(map(cuts.whole, plans)) else "removed"
+        columns.append(Column(head, ["", *blocks], "left", _BLOCKS_WIDTH, kind=REMOVED))
+    keys = dict.fromkeys(key for line in lines for key in line if removals or key[0] != SIZE)
+    for key in sorted(keys, key=lambda key: (_KINDS.index(key[0]), key[1] != RETAINED)):
+        first = not any(column.drawn for column in columns)
+        columns.append(_column([line.get(key) for line in lines], kind=key[0], first=first))
+    return Table(columns, _title(compared.design, model, removals), notes=list(notes_on(compared)))
+
+
+def _kind(record: Record) -> tuple[str, str, str]:
+    """Return the kind of a column, and what tells it from others of its kind."""
+    kind = REMOVED if (record.kind, record.metric) == (SIZE, "parameters") else record.kind
+    return kind, record.task, record.metric
+
+
+def _title(design: Design, model: ModelResults, removals: Sequence[Removal]) -> str:
+    """Say of what the table is, and how much was removed."""
+    whole, plans = model.num_blocks, [removal.models[0].blocks for removal in removals]
+    counts = sorted(set(map(len, plans)))
+    limit = f", first {design.limit} documents" if design.limit else ""
+    if not plans:
+        return f"{model.label}, {counted(whole)}{limit}"
+    if model.search is not None:
+        share = "on the confirming documents"
+    elif len(counts) > 1:
+        share = f"{counts[0]} to {counts[-1]} of {whole} blocks removed"
+    elif all(map(cuts.whole, plans)):
+        share = f"{counts[0]} of {whole} blocks ({counts[0] / whole:.2%}) removed"
+    else:
+        share = f"{whole - counts[0]} of {whole} blocks left"
+    return f"comparison of {model.label}, {share}{limit}"
+
+
+def _column(line: Sequence[Record | None], *, kind: str, first: bool) -> Column:
+    """Return the column of a number of each model, the intact one first; the first of those retained has an axis."""
+    intact, known = line[0], next(record for record in line if record is not None)
+    if kind in (REMOVED, SIZE):
+        return Column(f"{known.metric}\nremoved", [Cell(), *map(_gone, line[1:])], kind=kind)
+    if kind == COST:
+        return Column(known.metric, [_cost(record, intact) for record in line], kind=kind)
+    cells = [MISSING if record is None else record.cell() for record in line]
+    if known.task == RETAINED:
+        return Column(f"retained\n{known.metric}", [Cell(), *cells[1:]], kind=kind, drawn="axis" if first else None)
+    count = "" if known.documents is None else f"\n{known.documents:,} documents"
+    return Column(f"{known.task}\n{better(known)}{count}", cells, kind=kind)
+
+
+def better(record: Record) -> str:
+    """Return the name of a metric, with an arrow for the direction in which it gets better."""
+    return f"{record.metric} {'↑' if record.higher_is_better else '↓'}"
+
+
+def _gone(size: Record | None) -> Cell:
+    """Show how much of a size was removed."""
+    if size is None or not size.original:
+        return MISSING
+    count = size.original - size.mean
+    return Cell(count, f"{count:,.0f}", f"({count / size.original:.2%})")
+
+
+def _cost(cost: Record | None, before: Record | None) -> Cell:
+    """Show a cost, and the factor by which it changed, unless the change is within the noise."""
+    if cost is None:
+        return MISSING
+    parts = [] if cost.stderr is None else [f"± {words.amount(cost.stderr)}"]
+    if before is not None and before.mean:
+        noise = 2 * math.hypot(before.stderr or 0, cost.stderr or 0)
+        if abs(cost.mean - before.mean) > noise:
+            parts.append(f"(×{cost.mean / before.mean:.2f})")
+    return Cell(cost.mean, words.amount(cost.mean), " ".join(parts), cost.stderr)
+
+
+def targets(model: ModelResults) -> Iterator[Table]:
+    """Yield for each target the value that each model reached, and the values with one step less or more."""
+    for quantity, target in model.targets.items():
+        here = [removal for removal in pruned(model) if not removal.healer and quantity in removal.models[0].targets]
+        reached = [removal.models[0].targets[quantity] for removal in here]
+        columns = [
+            Column("by", [removal.label for removal in here], "left"),
+            Column("reached", [words.got(value) for value in reached]),
+            Column("blocks\nremoved", [len(removal.models[0].blocks) for removal in here]),
+            Column("with one\nless", [words.amount(value.one_less) for value in reached]),
+            Column("with one\nmore", [words.amount(value.one_more) for value in reached]),
+            Column("intact", [words.amount(target.original) for _ in here]),
+        ]
+        yield Table(columns, f"target {words.asked(quantity, target)}")
+
+
+def notes_on(compared: Compared) -> Iterator[str]:
+    """Yield the lines that explain tables of quality."""
+    yield _REPEATS if compared.design.repeats > 1 else _ONE_REPEAT
+    rows = [row for _, row in compared.everything]
+    headlines = [row for model in compared.models.values() for row in model.headlines]
+    if any(row.best for row in rows):
+        yield _BEST
+    if headlines and all(1 < len(row.best) == len(row.entries) for row in headlines):
+        yield "no model is significantly better by what it retains"
+    if headlines:
+        yield _RETAINED
+    if baselines := [label for label in compared.design.baselines if any(label in row.entries for row in rows)]:
+        yield f"baselines: {', '.join(baselines)}; a scorer that does not beat them has shown nothing"
+    if compared.design.healers:
+        yield "SCORER+HEALER: the same models, healed on the text of the repeat"

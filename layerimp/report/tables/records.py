@@ -1,0 +1,206 @@
+"""All numbers of a run or a grid, each as a record: what tables show, and the rows of the DataFrame and of the CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from layerimp._table import Cell
+from layerimp.defaults import ORIGINAL
+from layerimp.report import cuts
+from layerimp.report.results.comparison import Compared, ModelResults
+from layerimp.report.results.contenders import Contender
+from layerimp.report.results.measures import Interval, Measured
+from layerimp.report.results.models import Amount, Removal
+from layerimp.report.results.rows import RETAINED, Entry, Row
+from layerimp.report.statistics.intervals import interval
+from layerimp.report.tables.numbers import Ends, number, percentage, to_either_side, two_digits
+from layerimp.steps import Step
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+QUALITY, COST, SIZE = "quality", "cost", "size"
+"""The kinds of numbers that intact and pruned models have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A number of a model. For the meanings of the fields see `Results.to_pandas`."""
+
+    model: str
+    pruner: str = ""
+    amount: Amount | None = None
+    scorer: str = ORIGINAL
+    healer: str = ""
+    blocks: float | None = None
+    removed: str = ""
+    kind: str
+    task: str = ""
+    metric: str
+    step: Step | None = None
+    higher_is_better: bool | None = None
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    documents: int | None = None
+    error_low: float | None = None
+    error_high: float | None = None
+    original: float | None = None
+    retained: float | None = None
+    best: bool = False
+    removed_blocks: float | None = None
+    removed_parameters_low: float | None = None
+    removed_parameters_high: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The contender, or the intact model."""
+        return Contender(self.scorer, self.healer).label
+
+    @property
+    def ends(self) -> Ends:
+        """The mean minus and plus one standard error."""
+        return self.error_low, self.error_high
+
+    @property
+    def stderr(self) -> float | None:
+        """The standard error, if it is known."""
+        return None if self.error_low is None or self.error_high is None else (self.error_high - self.error_low) / 2
+
+    def cell(self, *, repeated: bool = False) -> Cell:
+        """Show a metric, or what is retained.
+
+        Args:
+            repeated: Whether ± is the interval over repeats, and the standard error over documents in brackets.
+        """
+        show, show_error = (percentage, percentage) if self.task == RETAINED else (number, two_digits)
+        error = to_either_side(self.mean, self.ends, show_error)
+        if repeated:
+            over_repeats = to_either_side(self.mean, (self.low, self.high), show_error)
+            error = f"{over_repeats} ({error.removeprefix('± ')})".lstrip() if error else over_repeats
+        return Cell(self.mean, show(self.mean), error, self.stderr, self.best)
+
+
+def frame(compared: Compared) -> DataFrame:
+    """Return all numbers as a DataFrame; what does not exist is missing."""
+    from pandas import DataFrame
+
+    names = [field.name for field in fields(Record)]
+    return DataFrame([[getattr(record, name) for name in names] for record in records(compared)], columns=names)
+
+
+def as_csv(compared: Compared) -> str:
+    """Return all numbers as CSV, with the columns of the DataFrame."""
+    return str(frame(compared).to_csv(index=False, lineterminator="\n"))
+
+
+def records(compared: Compared) -> Iterator[Record]:
+    """Yield all numbers: of each model its scores, those of the intact model, and those of pruned models."""
+    for model in compared.models.values():
+        for label, scored in model.scored.items():
+            for step, mean in zip(scored.steps, scored.means, strict=True):
+                yield Record(model=model.label, scorer=label, kind="score", metric="score", step=step, **_mean(mean))
+        yield from model_records(model)
+        for removable in model.removables:
+            who = compared.design.contenders[removable.label]
+            names: dict[str, Any] = {
+                "model": model.label,
+                "pruner": removable.pruner,
+                "scorer": who.scorer,
+                "healer": who.healer,
+            }
+            for share, level in removable.levels.items():
+                yield Record(kind="removable", metric=f"{share:.0%} retained", **names, **_mean(level.mean))
+
+
+def model_records(model: ModelResults) -> Iterator[Record]:
+    """Yield what is known of an intact model, and then of what was pruned from it: its quality, size and cost."""
+    for task, metrics in model.metrics.items():
+        for name, metric in metrics.items():
+            yield Record(model=model.label, blocks=0, kind=QUALITY, task=task, metric=name, **_measured(metric))
+    for name, size in model.size or ():
+        yield Record(model=model.label, blocks=0, kind=SIZE, metric=name, mean=size)
+    for name, cost in model.footprint.items():
+        yield Record(model=model.label, blocks=0, kind=COST, metric=name, **_with_error(cost.value, cost.stderr))
+    removals = {(each.pruner, each.amount, each.label): each for each in model.removals}
+    for row in model.rows:
+        for label, entry in row.entries.items():
+            removal = removals[row.pruner, row.amount, label]
+            yield Record(**_pruned(model, removal), **_compared(row, entry, removal))
+    for removal in model.removals:
+        yield from _size_and_cost(model, removal)
+
+
+def _mean(value: Interval) -> dict[str, Any]:
+    return {"mean": value.mean, "low": value.low, "high": value.high, "n": value.count}
+
+
+def _ends(ends: tuple[float, float] | None) -> dict[str, Any]:
+    low, high = ends or (None, None)
+    return {"error_low": low, "error_high": high}
+
+
+def _with_error(value: float, stderr: float | None) -> dict[str, Any]:
+    return {"mean": value} | _ends(None if stderr is None else (value - stderr, value + stderr))
+
+
+def _measured(metric: Measured) -> dict[str, Any]:
+    return {
+        "mean": metric.value,
+        "documents": metric.documents,
+        "higher_is_better": metric.higher_is_better,
+        **_ends(metric.ends),
+    }
+
+
+def _pruned(model: ModelResults, removal: Removal) -> dict[str, Any]:
+    """Return what a pruned model is."""
+    counts = [len(each.blocks) for each in removal.models]
+    return {
+        "model": model.label,
+        "pruner": removal.pruner,
+        "amount": removal.amount,
+        "scorer": removal.scorer,
+        "healer": removal.healer,
+        "blocks": sum(counts) / len(counts),
+        "removed": cuts.always([each.blocks for each in removal.models]),
+    }
+
+
+def _compared(row: Row, entry: Entry, removal: Removal) -> dict[str, Any]:
+    """Return a metric, or what is retained. The error of a single model is that of its own metric."""
+    single = removal.models[0].metrics.get(row.task, {}).get(row.metric) if len(removal.models) == 1 else None
+    return {
+        "kind": QUALITY,
+        "task": row.task,
+        "metric": row.metric,
+        "higher_is_better": row.higher_is_better,
+        **_mean(entry.value),
+        "documents": row.original and row.original.documents,
+        **_ends(single.ends if single else entry.ends),
+        "original": row.original and row.original.value,
+        "retained": entry.retained and entry.retained.mean,
+        "best": entry.best,
+        "removed_blocks": row.removed_blocks,
+        "removed_parameters_low": row.removed_parameters[0],
+        "removed_parameters_high": row.removed_parameters[1],
+    }
+
+
+def _size_and_cost(model: ModelResults, removal: Removal) -> Iterator[Record]:
+    """Yield the sizes and the costs that are known in every repeat."""
+    pruned, models = _pruned(model, removal), removal.models
+    whole = model.size
+    for name in ("blocks", "parameters", "bytes"):
+        if whole is not None and all(each.size for each in models):
+            left = interval([getattr(each.size, name) for each in models])
+            yield Record(**pruned, kind=SIZE, metric=name, original=getattr(whole, name), **_mean(left))
+    for name, before in model.footprint.items():
+        costs = [each.footprint[name] for each in models if name in each.footprint]
+        if len(costs) == len(models):
+            error = _with_error(costs[0].value, costs[0].stderr) if len(costs) == 1 else {}
+            values = error | _mean(interval([cost.value for cost in costs]))
+            yield Record(**pruned, kind=COST, metric=name, original=before.value, **values)

@@ -1,0 +1,160 @@
+"""The tables of models, of a run and of a grid: their layout, their marks and their numbers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support.grids import findings, harming
+from support.reports import report, with_a_seam
+
+from layerimp._table import Table
+from layerimp.pruner import PrunePlan
+from layerimp.report import cuts
+from layerimp.report.document import Results
+from layerimp.report.tables import as_latex, as_markdown, notes
+from layerimp.report.tables.comparison import quality, summaries
+from layerimp.report.tables.models import REMOVED, pruned, side_by_side
+from layerimp.report.tables.records import COST, SIZE
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Results:
+    return findings(tmp_path, repeats=3)
+
+
+def test_the_tables_have_the_layout_of_the_paper(found: Results) -> None:
+    (table,) = quality(found)
+    assert table.title == "quality of one, lowest, 25% (25.0% of blocks, 11.1% of parameters)"
+    assert table.heads == ["data set", "metric", "original", "avss", "gbis", "random", "depth", "block-influence"]
+    assert table.naming == 2
+    assert [str(row[0]) for row in table.rows] == ["mood (n = 100)", "prose (n = 100)", *["retained"] * 3]
+    assert [cell.value for cell in table.columns[2].cells] == [0.9, 10.0, None, None, None]
+    assert [str(cell) for cell in table.columns[2].cells] == ["0.9000 (0.030)", "10.00 (0.13)", "", "", ""]
+    entries = [each.entries["avss"] for each in found.model.rows]
+    assert [cell.value for cell in table.columns[3].cells] == [entry.value.mean for entry in entries]
+    assert [cell.best for cell in table.columns[3].cells] == [entry.best for entry in entries]
+    markdown = as_markdown(found)
+    assert markdown.count("\n| mood ") == 1
+    assert as_latex(found).count("&") == 6 * (len(table.heads) - 1)
+
+
+def test_several_models_have_a_column(tmp_path: Path) -> None:
+    found = findings(tmp_path, models={"one": "one", "two": "two"}, counts=[1], ratios=[])
+    (table,) = quality(found)
+    assert table.title.startswith("quality, lowest, 1 block (")
+    assert table.heads[:4] == ["data set", "model", "metric", "original"]
+    assert [str(row[1]) for row in table.rows] == ["one"] * 5 + ["two"] * 5
+
+
+def test_only_repeats_have_brackets(tmp_path: Path) -> None:
+    """With one repeat ± is the standard error over the documents, which is that of the metric itself."""
+    (once,), (thrice,) = (quality(findings(tmp_path / str(n), repeats=n)) for n in (1, 3))
+    assert str(once.rows[0][2]) == "0.9000 ± 0.030"
+    assert str(once.rows[0][3]).endswith("± 0.030")
+    assert notes([once])[0] == "± one standard error over the documents"
+    assert str(thrice.rows[0][2]) == "0.9000 (0.030)"
+    assert re.fullmatch(r"0\.\d{4} ± 0\.\d+ \(0\.0\d+\)", str(thrice.rows[0][3]))
+
+
+def test_marks_in_every_format(tmp_path: Path) -> None:
+    clear = harming({"avss": 0.1, "gbis": 0.2, "random": 0.3, "depth": 0.3, "block-influence": 0.4})
+    found = findings(tmp_path, clear, counts=[1], ratios=[], repeats=2, tasks=["mood"])
+    assert as_markdown(found).count("**") == 2 * 2, "of the task, and of what is retained"
+    assert "**0.8000 (0.0010)**" in as_markdown(found)
+    assert as_latex(found).count(r"\textbf") == 2
+    assert r"\textbf{0.8000 (0.0010)}" in as_latex(found)
+
+
+def test_latex_is_plain_text(found: Results) -> None:
+    assert "−" in as_markdown(found)
+    assert as_latex(found).isascii()
+
+
+def test_the_summary_has_a_line_for_each_scorer(tmp_path: Path) -> None:
+    found = findings(tmp_path, counts=[1], ratios=[0.5], repeats=2)
+    (table,) = summaries(found)
+    share = found.models["one"].headlines[0].removed_parameters[0]
+    assert table.heads[:2] == ["scorer", f"1 block, {share:.1%} of parameters"]
+    assert re.fullmatch(r"50% of blocks, \d+\.\d% of parameters", table.heads[2])
+    means = {
+        scorer: sum(one.entries[scorer].value.mean for one in found.models["one"].headlines)
+        for scorer in found.design.scorers
+    }
+    assert [line[0].value for line in table.rows] == sorted(means, key=lambda scorer: -means[scorer])
+
+
+def test_names_from_outside_break_no_table(tmp_path: Path) -> None:
+    found = findings(tmp_path, models={"a_b": "one"}, tasks=["mood"], scorers={"x_y": {"name": "avss"}})
+    assert r"a\_b" in as_latex(found)
+    assert r"x\_y" in as_latex(found)
+
+
+def beside(results: Results) -> Table:
+    return side_by_side(results, results.model)
+
+
+def shown_in(table: Table, head: str) -> list[str]:
+    """The cells of a column."""
+    return [str(cell) for column in table.columns if column.head == head for cell in column.cells]
+
+
+def test_a_run_has_its_models_side_by_side() -> None:
+    results = report().results()
+    table = beside(results)
+    assert table.title == "comparison of tiny, 2 of 4 blocks (50.00%) removed"
+    assert table.heads == [
+        *("model", "removed blocks", "parameters removed"),
+        *("retained accuracy", "sst2 acc ↑", "wikitext word_perplexity ↓"),
+        *("blocks removed", "bytes removed", "bytes"),
+    ]
+    assert [str(cell) for cell in table.rows[0]] == ["original", "", "", "", "0.8000 ± 0.010", "20.00", "", "", "4,000"]
+    assert [str(cell) for cell in table.rows[1]] == [
+        *("paper", "0, 2", "400 (40.00%)", "75.0% ± 2.7%", "0.6000 ± 0.020", "40.00"),
+        *("2 (50.00%)", "1,600 (40.00%)", "2,400 (×0.60)"),
+    ]
+    removed = table.of(REMOVED, SIZE, title="removed")
+    assert removed.heads == ["model", "removed blocks", "parameters removed", "blocks removed", "bytes removed"]
+    assert [row[0].value for row in removed.rows] == ["paper"], "a row that has nothing is left out"
+    assert table.of(COST, title="footprint").heads == ["model", "bytes"]
+    assert table.without(SIZE, COST).heads == table.heads[:6]
+
+
+def test_a_single_pruned_model_has_a_row_for_each_metric() -> None:
+    (table,) = quality(report().results())
+    assert table.title == "quality of tiny, lowest, plan (50.0% of blocks, 40.0% of parameters)"
+    assert table.heads == ["data set", "metric", "original", "paper", "retained"]
+    assert [str(cell) for cell in table.rows[0]] == ["sst2", "acc ↑", "0.8000 ± 0.010", "0.6000 ± 0.020", "75.0%"]
+
+
+def test_what_is_removed_is_named() -> None:
+    made = with_a_seam()
+    table = beside(made.results())
+    assert table.title == "comparison of tiny, 4 of 6 blocks left, first 20 documents"
+    assert shown_in(table, "removed") == ["", "1/2, 5"]
+    made.plans["twin"], made.sizes["twin"] = made.plans["paper"], made.sizes["paper"]
+    plans = [removal.models[0].blocks for removal in pruned(made.results().model)]
+    (line,) = dict.fromkeys(line for plan in plans for line in cuts.seams(plan))
+    del made.plans["twin"], made.sizes["twin"]
+    assert line.startswith("seam 1/2: the MLP of block 1 and")
+    made.plans = {"paper": PrunePlan(num_blocks=6, blocks=[5, 4])}
+    table = beside(made.results())
+    assert table.title == "comparison of tiny, 2 of 6 blocks (33.33%) removed, first 20 documents"
+    assert shown_in(table, "removed blocks") == ["", "4-5"]
+    assert list(cuts.seams([5, 4])) == []
+
+
+def test_a_model_alone_has_its_own_name(tmp_path: Path) -> None:
+    """Beside pruned models the intact one is `original`; a checkpoint that is evaluated by itself is not."""
+    (tmp_path / "healed").mkdir()
+    for model, name in ((str(tmp_path / "healed"), "healed"), ("org/model", "org/model")):
+        made = report(model=model)
+        (table,) = quality(made.results())
+        assert table.heads == ["data set", "metric", "original", "paper", "retained"]
+        del made.sizes["paper"], made.metrics["paper"], made.footprint["paper"], made.plans["paper"]
+        (table,) = quality(made.results())
+        assert table.heads == ["data set", "metric", name]
+        assert shown_in(beside(made.results()), "model") == [name]
+        assert beside(made.results()).title == f"{name.split('/')[-1]}, 4 blocks"
+        assert set(made.results().model.metrics) == {"sst2", "wikitext"}, "a program finds it in the same place"
