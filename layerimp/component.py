@@ -6,13 +6,16 @@ from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Plain(BaseModel):
-    """Base of values that users write. Unknown fields are refused, values are frozen, and booleans are not numbers."""
+    """Base of plain values that are read or written as JSON or YAML.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Unknown fields are refused, values are frozen, and booleans are not numbers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -21,6 +24,11 @@ class Plain(BaseModel):
         if (wrong := _taken_for_a_number(value, result)) is not None:
             raise ValueError(f"a number is needed, and {str(wrong).lower()} is none")
         return result
+
+
+def versioned(version: str) -> Any:
+    """Return the field of a document that holds the version of its format."""
+    return Field(default=version, description="The version of this format.")
 
 
 def _taken_for_a_number(given: Any, read: Any) -> bool | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from layerimp._table import Column, Table, Tabular
-from layerimp.component import Component, Plain
+from layerimp.component import Component, Plain, versioned
 from layerimp.errors import OptionError, PluginError
 from layerimp.scorer import Importance
 from layerimp.steps import Cuts, Step, checked_cuts, checked_steps, removed_by, touched_by
@@ -31,26 +31,23 @@ RATIO_OR_COUNT = "ratio and count contradict each other; give one of them"
 class PrunePlan(Plain, Tabular):
     """What to remove, in order of removal. A plan is plain data: it can be saved, read, edited and applied later.
 
-    Attributes:
-        schema_version: The version of this format.
-        num_blocks: The model's block count.
-        blocks: The steps: the index of a block, or the text of a seam such as `17/18`; see `layerimp.steps`. The first
-            few of them are a plan too.
-        reason: Why these steps were chosen, for a human reader.
-        scorer: The scorer's name.
-        pruner: The pruner's name.
-        model: The model that the plan was made for.
-        nested: Whether the first few steps are what the pruner would choose for a smaller budget; None if not known.
+    It is a part of `plan.json`; `layerimp prune --plan` also takes a plan alone.
     """
 
-    schema_version: Literal["layerimp.plan/2"] = "layerimp.plan/2"
-    num_blocks: int = Field(ge=1)
-    blocks: list[Step]
-    reason: str = ""
-    scorer: str | None = None
-    pruner: str | None = None
-    model: str | None = None
-    nested: bool | None = None
+    schema_version: Literal["layerimp.plan/2"] = versioned("layerimp.plan/2")
+    num_blocks: int = Field(ge=1, description="The number of blocks of the model that the plan is for.")
+    blocks: list[Step] = Field(
+        description="The steps to remove, in order: blocks as numbers, other steps as text, such as `17/18`."
+    )
+    reason: str = Field(default="", description="Why these steps were chosen, in words.")
+    scorer: str | None = Field(default=None, description="The scorer whose scores the plan follows, if any.")
+    pruner: str | None = Field(default=None, description="The pruner that made the plan, if any.")
+    model: str | None = Field(
+        default=None, description="The model that the plan was made for: an absolute path, or a name."
+    )
+    nested: bool | None = Field(
+        default=None, description="Whether the first steps are also the plan for fewer blocks; null if not known."
+    )
 
     @field_validator("blocks", mode="before")
     @classmethod

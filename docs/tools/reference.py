@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,18 +78,11 @@ def described_models() -> dict[str, type[BaseModel]]:
     }
 
 
-def _document(name: str) -> Any:
-    """Return the type of a document of any version."""
-    from layerimp.report.schema import DOCUMENTS
-
-    return next(document for version, document in DOCUMENTS.items() if version.startswith(f"layerimp.{name}/"))
-
-
 def schema_files() -> dict[str, str]:
     """Return the JSON Schemas as the site serves them, by name: `reference/schemas/NAME.json`."""
-    from layerimp.cli.schema import schemas
+    from layerimp.cli.schema import DESCRIBED, schema_of
 
-    return {name: json.dumps(make(), indent=2) + "\n" for name, make in schemas(_shipped_names).items()}
+    return {name: json.dumps(schema_of(name, _shipped_names), indent=2) + "\n" for name in DESCRIBED}
 
 
 def _shipped_names() -> Names:
@@ -244,63 +237,61 @@ def page_of(kind: str, name: str) -> str:
 
 
 def _documents(*names: str) -> str:
-    from layerimp.report.schema import parts
+    from layerimp.cli.schema import model_of
 
-    found = dict.fromkeys(part for name in names for part in parts(_document(name)))
-    return "\n\n".join(map(_typed, found))
+    return "\n\n".join(map(_typed, dict.fromkeys(part for name in names for part in parts(model_of(name)))))
 
 
-def _typed(part: Any) -> str:
-    fields = sorted(_described(part), key=lambda field: field[0] != "schema_version")
-    rows = [(f"`{name}`", _words(hint), description) for name, hint, description in fields]
+def parts(document: type[BaseModel]) -> list[type[BaseModel]]:
+    """Return the model of a document and the models in it, each once, from the whole to the details."""
+    models = [document]
+    for model in models:  # the list grows during the loop
+        for field in model.model_fields.values():
+            models += [inner for inner in _models(field.annotation) if inner not in models]
+    return models
+
+
+def _models(hint: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models in a type, but for the parts of recipes, which have a page of their own."""
+    from typing import get_args
+
+    if _is_model(hint) and hint not in described_models().values():
+        yield hint
+    for inner in get_args(hint):
+        yield from _models(inner)
+
+
+def _is_model(hint: Any) -> bool:
+    from pydantic import BaseModel
+
+    return isinstance(hint, type) and issubclass(hint, BaseModel)
+
+
+def _typed(part: type[BaseModel]) -> str:
+    fields = sorted(part.model_fields.items(), key=lambda field: field[0] != "schema_version")
+    rows = [(f"`{name}`", _words(field.annotation), field.description or "") for name, field in fields]
     heading = f"### {part.__name__} {{ #{part.__name__.lower()} }}"
-    return f"{heading}\n\n{' '.join(part.__doc__.split())}\n\n{_table(('field', 'type', 'meaning'), rows)}"
-
-
-def _described(part: Any) -> list[tuple[str, Any, str]]:
-    """Return the fields of a document's part: names, types and descriptions."""
-    from typing_extensions import is_typeddict
-
-    from layerimp.report.schema import hints
-
-    if is_typeddict(part):
-        return [(name, hint, _meaning(hint)) for name, hint in hints(part).items()]
-    return [(name, field.annotation, field.description or "") for name, field in part.model_fields.items()]
-
-
-def _meaning(hint: Any) -> str:
-    """Return the description in an annotation."""
-    from typing import NotRequired, get_args, get_origin
-
-    if get_origin(hint) is NotRequired:
-        return _meaning(get_args(hint)[0])
-    return str(hint.__metadata__[0].description)
+    return f"{heading}\n\n{' '.join((part.__doc__ or '').split())}\n\n{_table(('field', 'type', 'meaning'), rows)}"
 
 
 def _words(hint: Any) -> str:
     """Describe a type in words; parts with a table of their own are linked."""
+    from collections.abc import Mapping
     from types import UnionType
-    from typing import NotRequired, Union, get_args, get_origin
-
-    from pydantic import BaseModel
+    from typing import Union, get_args, get_origin
 
     from layerimp.cli.plugins import type_name
-    from layerimp.pruner import PrunePlan
-    from layerimp.report.schema import is_part
 
     args = get_args(hint)
-    if get_origin(hint) is NotRequired or hasattr(hint, "__metadata__"):
+    if hasattr(hint, "__metadata__"):
         return _words(args[0])
-    if is_part(hint):
+    if name := next((name for name, model in described_models().items() if model is hint), None):
+        return f"[{name}](recipe.md#{'a-run' if name == 'recipe' else name})"
+    if _is_model(hint):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
-    if hint is PrunePlan:
-        return "[Plan](#plan)"
-    if isinstance(hint, type) and issubclass(hint, BaseModel):  # a part of a recipe
-        page = next(name for name, model in described_models().items() if model is hint)
-        return f"[{page}](recipe.md#{'a-run' if page == 'recipe' else page})"
-    if get_origin(hint) in (dict, list):
-        kind = "mapping" if get_origin(hint) is dict else "list"
-        inner = _words(args[-1])
+    if get_origin(hint) in (dict, Mapping, list) or args[1:] == (...,):
+        inner = _words(args[0] if args[1:] == (...,) else args[-1])
+        kind = "mapping" if get_origin(hint) in (dict, Mapping) else "list"
         return inner.replace("mapping of", "mappings of", 1) if "mapping" in inner else f"{kind} of {inner}"
     if get_origin(hint) is tuple:
         return f"pair of {_words(args[0])}s"

@@ -6,18 +6,22 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+from pydantic import Field
 
 from layerimp.bench.cell_graph import count_at
 from layerimp.bench.cells import Kind
 from layerimp.bench.store import FILE
+from layerimp.component import versioned
 from layerimp.errors import LayerimpError
-from layerimp.pipeline.durations import Durations, pass_forecast
+from layerimp.pipeline.durations import Durations
+from layerimp.pipeline.forecast_parts import MemoryForecast, PassForecast, Range, WrittenFile
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import row_length
 from layerimp.registry.attribution import create
-from layerimp.report.conversion import finite
 from layerimp.report.document import PAGE, RESULTS
+from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.scorer import Scorer
 from layerimp.scoring.passes import shared_passes
 from layerimp.steps import candidates
@@ -27,7 +31,6 @@ if TYPE_CHECKING:
     from layerimp.bench.cells import Cell, Result
     from layerimp.bench.grid import Grid
     from layerimp.bench.prepare import PreparedGrid
-    from layerimp.report.forecast_documents import CellForecast, GridForecast, ModelWork, PassForecast, Range
     from layerimp.sizes.ledger import Ledger
 
 NOTES = (
@@ -36,17 +39,57 @@ NOTES = (
 )
 
 
-def foretell_grid(prepared: PreparedGrid) -> GridForecast:
+class CellForecast(Part):
+    """The cells of one kind."""
+
+    finished: int = Field(description="The number of finished cells.")
+    most: int = Field(description="The largest possible number of cells, including finished ones.")
+
+
+class ModelWork(Part):
+    """The work of a grid for one model."""
+
+    model: str = Field(description="The model.")
+    num_blocks: int = Field(description="The number of blocks.")
+    removed: list[int] = Field(description="The numbers of blocks to remove.")
+    removed_parameters: list[Range] = Field(
+        description="For each of these numbers, the share of the parameters that goes."
+    )
+    cells: dict[str, CellForecast] = Field(
+        description="By kind: `scoring`, `planning`, `evaluation` (including healed models) and `costing`."
+    )
+    tokens: int = Field(description="How many tokens a repeat draws for scoring, at most.")
+    passes: list[PassForecast] = Field(description="The passes over the text for one repeat.")
+    memory: MemoryForecast = Field(description="Memory.")
+    block_ms: Known = Field(
+        description="Measured: one block and one batch of the text, in milliseconds; null if unknown."
+    )
+    scoring_s: Known = Field(description="Estimated: all remaining scorings, in seconds; null if unknown.")
+    evaluation_s: Known = Field(
+        description="Estimated: all remaining evaluations, at most, in seconds; null if unknown."
+    )
+
+
+class GridForecast(Versioned):
+    """The document that `bench` prints with `--dry-run --json`."""
+
+    schema_version: Literal["layerimp.grid-forecast/1"] = versioned("layerimp.grid-forecast/1")
+    models: dict[str, ModelWork] = Field(description="The models, by label.")
+    repeats: int = Field(description="How often each scoring is done, each time with different text.")
+    writes: list[WrittenFile] = Field(description="What the command would write; a dry run writes nothing.")
+    notes: list[str] = Field(description="Notes for a reader.")
+
+
+def grid_forecast_of(prepared: PreparedGrid) -> GridForecast:
     """Forecast the work of a prepared grid. Nothing is loaded, scored or written."""
     records = prepared.store.records() if prepared.store else {}
     known = {key: record.result for key, record in records.items() if record.result is not None}
-    return {
-        "schema_version": "layerimp.grid-forecast/1",
-        "models": {label: _work(prepared, label, known) for label in prepared.layout.models},
-        "repeats": prepared.layout.grid.repeats,
-        "writes": [{"path": str(prepared.output / name), "bytes": None} for name in (FILE, RESULTS, PAGE)],
-        "notes": list(NOTES),
-    }
+    return GridForecast(
+        models={label: _work(prepared, label, known) for label in prepared.layout.models},
+        repeats=prepared.layout.grid.repeats,
+        writes=[WrittenFile(path=str(prepared.output / name), bytes=None) for name in (FILE, RESULTS, PAGE)],
+        notes=list(NOTES),
+    )
 
 
 def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> ModelWork:
@@ -58,24 +101,24 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
     num_blocks, length = len(outline.stack), row_length(recipe.calibration, outline.stack.model)
     durations, passes = Durations(outline, recipe, length), _passes(layout, num_blocks)
     cells = _cells(layout, label, known, num_blocks)
-    left = 1 - cells["scoring"]["finished"] / max(cells["scoring"]["most"], 1)
+    left = 1 - cells["scoring"].finished / max(cells["scoring"].most, 1)
     scoring, each = durations.scoring(passes), durations.evaluation(prepared.evaluators[label], prepared.permissions)
-    open_cells = cells["evaluation"]["most"] - cells["evaluation"]["finished"]
+    open_cells = cells["evaluation"].most - cells["evaluation"].finished
     models = open_cells / max(len(subject.measures), 1)
     removed = sorted({count_at(amount, num_blocks) for amount in grid.amounts})
-    return {
-        "model": recipe.model,
-        "num_blocks": num_blocks,
-        "removed": removed,
-        "removed_parameters": [_share(outline.ledger, count, grid) for count in removed],
-        "cells": cells,
-        "tokens": recipe.calibration.samples * length,
-        "passes": passes,
-        "memory": outline.memory(recipe, prepared.permissions),
-        "block_ms": finite(durations.block and 1000 * durations.block) if passes else None,
-        "scoring_s": finite(None if scoring is None else scoring * grid.repeats * left),
-        "evaluation_s": finite(None if each is None else each * models),
-    }
+    return ModelWork(
+        model=recipe.model,
+        num_blocks=num_blocks,
+        removed=removed,
+        removed_parameters=[_share(outline.ledger, count, grid) for count in removed],
+        cells=cells,
+        tokens=recipe.calibration.samples * length,
+        passes=passes,
+        memory=MemoryForecast.of(outline, recipe, prepared.permissions),
+        block_ms=durations.block_ms if passes else None,
+        scoring_s=None if scoring is None else scoring * grid.repeats * left,
+        evaluation_s=None if each is None else each * models,
+    )
 
 
 def _passes(layout: Layout, num_blocks: int) -> list[PassForecast]:
@@ -86,7 +129,7 @@ def _passes(layout: Layout, num_blocks: int) -> list[PassForecast]:
         with suppress(LayerimpError):
             fresh = [create("scorer", entrant.spec.name, entrant.spec.options, len(steps)) for steps in series]
             scorers |= {(label, at): scorer for at, scorer in enumerate(fresh) if isinstance(scorer, Scorer)}
-    return [pass_forecast(each, sum(map(len, series))) for each in shared_passes(scorers)]
+    return [PassForecast.of(shared, sum(map(len, series))) for shared in shared_passes(scorers)]
 
 
 def _share(ledger: Ledger, count: int, grid: Grid) -> Range:
@@ -94,7 +137,7 @@ def _share(ledger: Ledger, count: int, grid: Grid) -> Range:
     whole = ledger.left(()).of("parameters")
     free = {part for part in ledger.sublayers if part.block not in grid.protect}
     least, most = (ledger.removable("parameters", free, lightest=light)[: count + 1][-1] for light in (True, False))
-    return {"least": round(least / whole, 6), "most": round(most / whole, 6)}
+    return Range.of(least / whole, most / whole)
 
 
 def _cells(layout: Layout, label: str, known: Mapping[str, Result], num_blocks: int) -> dict[str, CellForecast]:
@@ -112,4 +155,4 @@ def _cells(layout: Layout, label: str, known: Mapping[str, Result], num_blocks: 
     while fresh := {key: cell for key, cell in layout.cells(results.get, label).items() if key not in results}:
         results |= {key: imagined(cell) for key, cell in fresh.items()}
     most = Counter(cell.kind for cell in layout.cells(results.get, label).values())
-    return {kind: {"finished": finished[kind], "most": most[kind]} for kind in get_args(Kind)}
+    return {kind: CellForecast(finished=finished[kind], most=most[kind]) for kind in get_args(Kind)}

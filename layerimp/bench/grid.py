@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from layerimp._paths import last_name
+from layerimp.component import versioned
 from layerimp.defaults import GRID_BASELINES, HARNESS, PAPER_SCORERS, PRUNER, RATIO, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
@@ -60,7 +61,7 @@ _Count = Annotated[int, Field(ge=1)]
 class Grid(Experiment):
     """Models x scorers x pruners x ratios x healers x tasks, each repeated with calibration text of its own."""
 
-    schema_version: Literal["layerimp.grid/1"] = Field("layerimp.grid/1", description="The version of this format.")
+    schema_version: Literal["layerimp.grid/1"] = versioned("layerimp.grid/1")
     models: Annotated[
         dict[str, ModelSpec],
         BeforeValidator(by_label("model", last_name)),

@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NotRequired
+from typing import TYPE_CHECKING
 
-from pydantic import ConfigDict, Field, with_config
-from typing_extensions import TypedDict  # before Python 3.12, typing.TypedDict lacks what pydantic needs
+from pydantic import Field
 
 from layerimp.calibration.documents import Packing, Reader, check_source, read_documents
 from layerimp.calibration.rows import encoded, packed, padded, tensor
+from layerimp.component import Plain
 from layerimp.errors import CalibrationError
 from layerimp.evaluator import Document
 
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
     from layerimp.blocks.stack import Batch
 
 
-@with_config(ConfigDict(extra="forbid"))
-class Calibration(TypedDict):
+class Calibration(Plain):
     """The text that drove the scoring."""
 
-    source: Annotated[str, Field(description="The file, data set or task that the text was drawn from.")]
-    rows: Annotated[int, Field(description="The number of rows drawn.")]
-    tokens: Annotated[int, Field(description="Tokens in all rows, without padding.")]
-    labels: NotRequired[
-        Annotated[dict[str, int], Field(description="For a classifier: how many rows have each label.")]
-    ]
-    fingerprint: Annotated[
-        str, Field(description="A hash of the rows and their labels, whatever the order: equal text has equal scores.")
-    ]
+    source: str = Field(description="The file, data set or task that the text was drawn from.")
+    rows: int = Field(description="The number of rows drawn.")
+    tokens: int = Field(description="Tokens in all rows, without padding.")
+    labels: dict[str, int] | None = Field(
+        default=None,
+        exclude_if=lambda labels: labels is None,
+        description="For a classifier: how many rows have each label; left out for a language model.",
+    )
+    fingerprint: str = Field(
+        description="A hash of the rows and their labels, whatever the order: equal text has equal scores."
+    )
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,13 @@ class CalibrationSet:
     @property
     def description(self) -> Calibration:
         """The description of the set in a report, with the number of rows for each label."""
-        description: Calibration = {
-            "source": self.source,
-            "rows": len(self.rows),
-            "tokens": self.num_tokens,
-            "labels": {str(label): count for label, count in sorted(Counter(self.labels).items())},
-            "fingerprint": self.fingerprint,
-        }
-        if not self.labels:
-            del description["labels"]
-        return description
+        return Calibration(
+            source=self.source,
+            rows=len(self.rows),
+            tokens=self.num_tokens,
+            labels={str(label): count for label, count in sorted(Counter(self.labels).items())} or None,
+            fingerprint=self.fingerprint,
+        )
 
 
 def load_calibration(

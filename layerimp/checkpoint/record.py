@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
-from layerimp.component import Plain
+from layerimp.component import Plain, versioned
 from layerimp.errors import InputError, OptionError, first_problem
 from layerimp.steps import Step, checked_steps
 
@@ -34,9 +34,7 @@ class ReservedText(Plain):
 class Record(Plain):
     """What was removed from which model, and which healers repaired it. Each checkpoint has it as `layerimp.json`."""
 
-    schema_version: Literal["layerimp.checkpoint/1"] = Field(
-        default="layerimp.checkpoint/1", description="The version of this format."
-    )
+    schema_version: Literal["layerimp.checkpoint/1"] = versioned("layerimp.checkpoint/1")
     source: str = Field(description="The model that the checkpoint was made from: an absolute path, or a name.")
     num_blocks: int = Field(ge=1, description="The number of blocks of that model.")
     removed: tuple[Step, ...] = Field(

@@ -127,11 +127,13 @@ def _fail(kind: str, message: str, code: int) -> None:
 
 
 def _print_error(kind: str, message: str, code: int) -> None:
-    """If a JSON document was asked for, print one that describes the error; see `documents.ErrorReport`."""
+    """If a JSON document was asked for, print one that describes the error."""
     if _wants_json(sys.argv[1:]):
-        error = {"kind": kind, "message": message, "exit_code": code}
+        from layerimp.cli.documents import Error, ErrorReport
+
+        report = ErrorReport(error=Error(kind=kind, message=message, exit_code=code))
         with suppress(LayerimpError):  # stdout itself may be the problem
-            sys.stdout.write(json.dumps({"schema_version": "layerimp.error/1", "error": error}, indent=2) + "\n")
+            sys.stdout.write(json.dumps(report.model_dump(mode="json"), indent=2) + "\n")
             sys.stdout.flush()
 
 

@@ -68,10 +68,10 @@ def bench(*, retry_failed: bool, dry_run: bool, json: bool, **given: Any) -> int
     try:
         with prepared_grid(grid, output, where, permissions(**given), screen, write=not dry_run) as prepared:
             if dry_run:
-                from layerimp.bench.forecast import foretell_grid
+                from layerimp.bench.forecast import grid_forecast_of
                 from layerimp.cli.forecast import show_grid
 
-                show_grid(foretell_grid(prepared), screen)
+                show_grid(grid_forecast_of(prepared), screen)
                 return 0
             with watching(screen) as watcher:
                 results = compute(prepared, watcher, retry=retry_failed)

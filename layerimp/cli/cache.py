@@ -12,7 +12,7 @@ from layerimp.cache.directory import KINDS, Entry, Kind, cache_directory, clear,
 from layerimp.cli import options as o
 
 if TYPE_CHECKING:
-    from layerimp.report.listing_documents import Kept
+    from layerimp.cli.documents import Kept
 
 TOGETHER: dict[Kind, str] = {"metrics": "metrics of intact models", "names": "names of plugins, for completion"}
 """What is shown in one line, whatever the number of its files."""
@@ -42,20 +42,21 @@ def cache(
     show_cache(Screen(json=json), directory, kept, removed if clear_ else None)
 
 
-def _rows(kind: Kind, found: Sequence[Entry]) -> list[Kept]:
+def _rows(kind: Kind, stored: Sequence[Entry]) -> list[Kept]:
     """Return cache entries as rows: one for each unfinished work, and one for each other kind."""
     from layerimp.cache import unfinished
+    from layerimp.cli.documents import Kept
 
-    groups = [(TOGETHER[kind], found)] if kind in TOGETHER else [(one.about, [one]) for one in found]
+    groups = [(TOGETHER[kind], stored)] if kind in TOGETHER else [(entry.about, [entry]) for entry in stored]
     return [
-        {
-            "kind": kind,
-            "about": about,
-            "entries": len(group),
-            "bytes": sum(entry.size for entry in group),
-            "changed": datetime.fromtimestamp(max(entry.changed for entry in group), UTC).isoformat(timespec="seconds"),
-            "in_use": any(unfinished.in_use(entry.path) for entry in group),
-        }
+        Kept(
+            kind=kind,
+            about=about,
+            entries=len(group),
+            bytes=sum(entry.size for entry in group),
+            changed=datetime.fromtimestamp(max(entry.changed for entry in group), UTC).isoformat(timespec="seconds"),
+            in_use=any(unfinished.in_use(entry.path) for entry in group),
+        )
         for about, group in groups
         if group
     ]

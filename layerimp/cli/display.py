@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,8 @@ from layerimp.report.tables.records import COST, SIZE
 from layerimp.report.tables.scores import removable, scores
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from layerimp._table import Table
     from layerimp.progress import Advance
     from layerimp.report.document import Results
@@ -97,7 +99,7 @@ class Screen:
     def show(self, results: Results) -> int:
         """Show a run's results, and return the exit code: 1 if a requested component failed while the rest went on."""
         if self.json:
-            self.print_json(results.model_dump(mode="json"))
+            self.print_json(results)
         else:
             self._show_run(results)
         for failure in results.failures:
@@ -154,7 +156,7 @@ class Screen:
     def show_results(self, results: Results, directory: Path) -> None:
         """Show the results of a grid."""
         if self.json:
-            self.print_json(results.model_copy(update={"output": str(directory.absolute())}).model_dump(mode="json"))
+            self.print_json(results.model_copy(update={"output": str(directory.absolute())}))
             return
         tables = [*quality(results), *summaries(results), *removables(results)]
         self._print_explained(*tables)
@@ -212,9 +214,9 @@ class Screen:
         """Print text on stdout as it is."""
         self.out.file.write(text)
 
-    def print_json(self, document: Mapping[str, Any]) -> None:
+    def print_json(self, document: BaseModel) -> None:
         """Print one JSON document on stdout."""
-        self.out.file.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        self.print_text(json.dumps(document.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
 
 
 def _console(stream: Any) -> Console:

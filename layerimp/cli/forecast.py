@@ -8,108 +8,114 @@ from typing import TYPE_CHECKING
 from layerimp._table import Column, Table
 from layerimp.cli.tables import shown
 from layerimp.evaluation.cost import LONG
+from layerimp.pipeline.forecast_parts import Range
 from layerimp.progress import span
 from layerimp.report.tables.numbers import between
 from layerimp.report.targets import amount
 
 if TYPE_CHECKING:
+    from layerimp.bench.forecast import GridForecast, ModelWork
     from layerimp.cli.display import Screen
-    from layerimp.report.forecast_documents import (
-        Forecast,
-        GridForecast,
-        HealingForecast,
-        MemoryForecast,
-        ModelWork,
-        PassForecast,
-        Range,
-        SizeForecast,
-    )
+    from layerimp.pipeline.forecast import Forecast
+    from layerimp.pipeline.forecast_parts import MemoryForecast, PassForecast
+    from layerimp.pipeline.heal_forecast import HealingForecast
 
 
-def show(found: Forecast, screen: Screen) -> None:
-    """Show a forecast, as a table and lines or as one document."""
+def show(forecast: Forecast, screen: Screen) -> None:
+    """Show a forecast of `run` or `prune`, as a table and lines or as one document."""
+    _show(forecast, screen, _sizes(forecast), _lines(forecast))
+
+
+def show_healing(forecast: HealingForecast, screen: Screen) -> None:
+    """Show a forecast of `heal`, as a table and lines or as one document."""
+    _show(forecast, screen, _healed_sizes(forecast), _healing_lines(forecast))
+
+
+def show_grid(forecast: GridForecast, screen: Screen) -> None:
+    """Show a forecast of `bench`, as a table and lines or as one document."""
+    _show(forecast, screen, _cells(forecast), _grid_lines(forecast))
+
+
+def _show(
+    forecast: Forecast | HealingForecast | GridForecast,
+    screen: Screen,
+    table: Table,
+    lines: Iterator[str],
+) -> None:
     if screen.json:
-        screen.print_json(found)
+        screen.print_json(forecast)
         return
-    _sizes(found, screen)
-    for line in _lines(found):
+    screen.print_table(table)
+    for line in (*lines, *_end(forecast)):
         screen.out.print(shown(line), soft_wrap=True)
 
 
-def _sizes(found: Forecast, screen: Screen) -> None:
-    """Show sizes before and after pruning."""
+def _sizes(forecast: Forecast) -> Table:
+    """Return a table of the sizes before and after pruning."""
     sizes = {
-        "parameters": found["parameters"],
-        "bytes, stored": found["bytes"],
-        "cache, bytes per token": found["kv_bytes_per_token"],
+        "parameters": forecast.parameters,
+        "bytes, stored": forecast.bytes,
+        "cache, bytes per token": forecast.kv_bytes_per_token,
     }
-    known = {name: size for name, size in sizes.items() if size is not None and size["original"]}
+    known = {name: size for name, size in sizes.items() if size is not None and size.original}
     columns = [
-        Column("intact", [amount(size["original"]) for size in known.values()]),
-        Column("pruned", [_range(size["pruned"]) for size in known.values()]),
-        Column("left", [_left(size) for size in known.values()]),
+        Column("intact", [amount(size.original) for size in known.values()]),
+        Column("pruned", [_range(size.pruned) for size in known.values()]),
+        Column("left", [_percent(size.left) for size in known.values()]),
     ]
-    parameters = found["parameters"]["pruned"]
-    left = [1 - parameters[end] / found["parameters"]["original"] for end in ("most", "least")]
-    removed = blocks_and_parameters(found["removed"], found["num_blocks"], {"least": left[0], "most": left[1]})
-    title = f"{found['command']} {found['model']}: {removed} would be removed"
-    screen.print_table(Table([Column("size", list(known), "left"), *columns], title))
+    left = forecast.parameters.left
+    removed = _removed(forecast.removed, forecast.num_blocks, Range(least=1 - left.most, most=1 - left.least))
+    title = f"{forecast.command} {forecast.model}: {removed} would be removed"
+    return Table([Column("size", list(known), "left"), *columns], title)
 
 
-def blocks_and_parameters(blocks: Range, num_blocks: int, parameters: Range) -> str:
+def _removed(blocks: Range, num_blocks: int, parameters: Range) -> str:
     """Show numbers of blocks with their shares of all blocks and of the parameters."""
-    share = between(blocks["least"] / num_blocks, blocks["most"] / num_blocks)
+    share = between(blocks.least / num_blocks, blocks.most / num_blocks)
     return (
         f"{_range(blocks)} of {num_blocks} blocks ({share}) and "
-        f"{between(parameters['least'], parameters['most'])} of the parameters"
+        f"{between(parameters.least, parameters.most)} of the parameters"
     )
 
 
-def _left(size: SizeForecast) -> str:
-    """Return the share of a size that stays."""
-    ends = (size["pruned"]["least"] / size["original"], size["pruned"]["most"] / size["original"])
-    return " to ".join(dict.fromkeys(f"{end:.1%}" for end in ends))
-
-
-def _lines(found: Forecast) -> Iterator[str]:
+def _lines(forecast: Forecast) -> Iterator[str]:
     """Yield the lines for everything except sizes."""
-    if found["text"] is not None:
-        yield f"text: at most {found['tokens']:,} tokens of {found['text']}"
-    yield from map(_pass, found["passes"])
-    if found["rescorings"]:
-        times = "once" if found["rescorings"] == 1 else f"{found['rescorings']} times"
+    if forecast.text is not None:
+        yield f"text: at most {forecast.tokens:,} tokens of {forecast.text}"
+    yield from map(_pass, forecast.passes)
+    if forecast.rescorings:
+        times = "once" if forecast.rescorings == 1 else f"{forecast.rescorings} times"
         yield f"the pruner scores the pruned model again, {times} at most"
-    if found["tasks"]:
-        models = [*found["scorers"], *found["baselines"]]
-        healed = f", each healed by {', '.join(found['healers'])} as well" if found["healers"] else ""
-        yield f"quality: {', '.join(found['tasks'])}, of the intact model and those of {', '.join(models)}{healed}"
-    yield _memory(found["memory"])
-    yield from _times(found)
-    yield from _end(found)
+    if forecast.tasks:
+        models = [*forecast.scorers, *forecast.baselines]
+        healed = f", each healed by {', '.join(forecast.healers)} as well" if forecast.healers else ""
+        yield f"quality: {', '.join(forecast.tasks)}, of the intact model and those of {', '.join(models)}{healed}"
+    yield _memory(forecast.memory)
+    yield from _times(forecast)
 
 
-def _pass(one: PassForecast) -> str:
-    work = "" if one["backbone"] is None else f": as much as {_passes(one['backbone'])} of the blocks"
-    work += f" and {one['head']:g} of the head" if one["head"] else ""
-    return f"pass {one['sweep']} for {', '.join(one['scorers'])}{work}"
+def _pass(shared: PassForecast) -> str:
+    work = "" if shared.backbone is None else f": as much as {_passes(shared.backbone)} of the blocks"
+    work += f" and {shared.head:g} of the head" if shared.head else ""
+    return f"pass {shared.sweep} for {', '.join(shared.scorers)}{work}"
 
 
-def _times(found: Forecast) -> Iterator[str]:
+def _times(forecast: Forecast) -> Iterator[str]:
     """Yield the estimate of the time."""
-    times = found["time"]
-    parts = [f"scoring {_about(times['scoring_s'])}"] if found["passes"] else []
-    parts += [f"scoring again {span(times['rescoring_s'])} at most"] if times["rescoring_s"] else []
-    parts += [f"healing {_about(times['healing_s'])}"] if found["healers"] else []
-    if found["tasks"]:
-        each, whole = times["model_s"], times["evaluation_s"]
+    times = forecast.time
+    parts = [f"scoring {_about(times.scoring_s)}"] if forecast.passes else []
+    parts += [f"scoring again {span(times.rescoring_s)} at most"] if times.rescoring_s else []
+    parts += [f"healing {_about(times.healing_s)}"] if forecast.healers else []
+    if forecast.tasks:
+        each, whole = times.model_s, times.evaluation_s
         searched = each is not None and whole is None
         parts.append(
             f"evaluation {_about(each)} for each model that is tried" if searched else f"evaluation {_about(whole)}"
         )
     if parts:
-        block = f" (one block and batch: {times['block_ms']:,.3g} ms)" if times["block_ms"] else ""
+        block = f" (one block and batch: {times.block_ms:,.3g} ms)" if times.block_ms else ""
         yield f"time, an estimate: {', '.join(parts)}{block}"
-    if (times["evaluation_s"] or times["model_s"] or 0) > LONG:
+    if (times.evaluation_s or times.model_s or 0) > LONG:
         yield "--limit measures on fewer documents"
 
 
@@ -119,88 +125,75 @@ def _about(seconds: float | None) -> str:
 
 
 def _memory(memory: MemoryForecast) -> str:
-    copy = f", and {gib(memory['verifying'])} to verify a checkpoint" if memory["verifying"] else ""
-    at_a_time = " at a time (offloaded)" if memory["offloaded"] else ""
+    copy = f", and {gib(memory.verifying)} to verify a checkpoint" if memory.verifying else ""
+    at_a_time = " at a time (offloaded)" if memory.offloaded else ""
     return (
-        f"memory on {memory['device']}: {gib(memory['weights'])} of weights{at_a_time} in {memory['dtype']}{copy}; "
-        f"{gib(memory['free'])} are free"
+        f"memory on {memory.device}: {gib(memory.weights)} of weights{at_a_time} in {memory.dtype}{copy}; "
+        f"{gib(memory.free)} are free"
     )
 
 
-def _end(found: Forecast | HealingForecast | GridForecast) -> Iterator[str]:
+def _end(forecast: Forecast | HealingForecast | GridForecast) -> Iterator[str]:
     """Yield the files that would be written, and the notes."""
-    if found["writes"]:
+    if forecast.writes:
         yield "would be written:"
-    for file in found["writes"]:
-        size = "" if file["bytes"] is None else f" ({_range(file['bytes'])} bytes)"
-        yield f"  {file['path']}{size}"
-    yield from (f"note: {note}" for note in found["notes"])
+    for file in forecast.writes:
+        size = "" if file.bytes is None else f" ({_range(file.bytes)} bytes)"
+        yield f"  {file.path}{size}"
+    yield from (f"note: {note}" for note in forecast.notes)
 
 
-def show_healing(found: HealingForecast, screen: Screen) -> None:
-    """Show a forecast of `heal`, as a table and lines or as one document."""
-    if screen.json:
-        screen.print_json(found)
-        return
-    teacher, pruned = found["sizes"]["teacher"], found["sizes"]["pruned"]
-    rows = Column("size", ["blocks", "parameters", "bytes, stored"], "left")
+def _healed_sizes(forecast: HealingForecast) -> Table:
+    """Return a table of the sizes of both models."""
+    sizes = {"intact": forecast.sizes.teacher, "pruned": forecast.sizes.pruned}
     columns = [
-        Column(name, [amount(one["blocks"]), amount(one["parameters"]), amount(one["bytes"])])
-        for name, one in (("intact", teacher), ("pruned", pruned))
+        Column(name, [amount(size.blocks), amount(size.parameters), amount(size.bytes)]) for name, size in sizes.items()
     ]
-    title = f"heal {found['model']} beside {found['teacher']}, by {found['healer']}"
-    screen.print_table(Table([rows, *columns], title))
-    for line in _healing_lines(found):
-        screen.out.print(shown(line), soft_wrap=True)
+    title = f"heal {forecast.model} beside {forecast.teacher}, by {forecast.healer}"
+    return Table([Column("size", ["blocks", "parameters", "bytes, stored"], "left"), *columns], title)
 
 
-def _healing_lines(found: HealingForecast) -> Iterator[str]:
-    yield f"gaps: {'; '.join(found['gaps'])}"
-    further = f", and further text of {found['further_text']}" if found["further_text"] else ""
-    yield f"text: at most {found['tokens']:,} tokens of {found['text']}{further}"
-    yield _memory(found["memory"])
-    times = found["time"]
-    if times["block_ms"] is None or times["pass_s"] is None:
-        yield "time: no estimate, since no block could be timed"
-    else:
-        passed = f"{span(times['pass_s'])} for each pass of both models over the text"
-        block = f"one block and batch: {times['block_ms']:,.3g} ms"
-        yield f"time, an estimate: healing {_about(times['healing_s'])}, {passed} ({block})"
-    yield from _end(found)
+def _healing_lines(forecast: HealingForecast) -> Iterator[str]:
+    yield f"gaps: {'; '.join(forecast.gaps)}"
+    further = f", and further text of {forecast.further_text}" if forecast.further_text else ""
+    yield f"text: at most {forecast.tokens:,} tokens of {forecast.text}{further}"
+    yield _memory(forecast.memory)
+    times = forecast.time
+    each = f"{_about(times.pass_s)} for each pass of both models over the text"
+    yield _time([f"healing {_about(times.healing_s)}", each], times.block_ms)
 
 
-def show_grid(found: GridForecast, screen: Screen) -> None:
-    """Show a forecast of `bench`, as a table and lines or as one document."""
-    if screen.json:
-        screen.print_json(found)
-        return
-    kinds = list(next(iter(found["models"].values()))["cells"])
-    rows = Column("cells", kinds, "left")
-    columns = [Column(label, [_cells(work, kind) for kind in kinds]) for label, work in found["models"].items()]
-    screen.print_table(Table([rows, *columns], f"grid of {found['repeats']} repeats: finished, of at most"))
-    for label, work in found["models"].items():
-        for line in _grid_lines(work):
-            screen.out.print(shown(f"{label}: {line}"), soft_wrap=True)
-    for line in _end(found):
-        screen.out.print(shown(line), soft_wrap=True)
+def _cells(forecast: GridForecast) -> Table:
+    """Return a table of the cells of each model."""
+    kinds = list(next(iter(forecast.models.values())).cells)
+    columns = [
+        Column(label, [f"{work.cells[kind].finished:,} of {work.cells[kind].most:,}" for kind in kinds])
+        for label, work in forecast.models.items()
+    ]
+    title = f"grid of {forecast.repeats} repeats: finished, of at most"
+    return Table([Column("cells", kinds, "left"), *columns], title)
 
 
-def _cells(work: ModelWork, kind: str) -> str:
-    return f"{work['cells'][kind]['finished']:,} of {work['cells'][kind]['most']:,}"
+def _grid_lines(forecast: GridForecast) -> Iterator[str]:
+    """Yield the lines for each model, behind its label."""
+    for label, work in forecast.models.items():
+        yield from (f"{label}: {line}" for line in _work(work))
 
 
-def _grid_lines(work: ModelWork) -> Iterator[str]:
-    for count, parameters in zip(work["removed"], work["removed_parameters"], strict=True):
-        blocks: Range = {"least": count, "most": count}
-        yield f"removed: {blocks_and_parameters(blocks, work['num_blocks'], parameters)}"
-    yield f"a repeat reads at most {work['tokens']:,} tokens"
-    yield from map(_pass, work["passes"])
-    yield _memory(work["memory"])
-    if work["block_ms"] is None:
-        yield "time: no estimate, since no block could be timed"
-    else:
-        parts = f"scoring {_about(work['scoring_s'])}, evaluation {_about(work['evaluation_s'])} at most"
-        yield f"time, an estimate: {parts} (one block and batch: {work['block_ms']:,.3g} ms)"
+def _work(work: ModelWork) -> Iterator[str]:
+    for count, parameters in zip(work.removed, work.removed_parameters, strict=True):
+        yield f"removed: {_removed(Range.of(count), work.num_blocks, parameters)}"
+    yield f"a repeat reads at most {work.tokens:,} tokens"
+    yield from map(_pass, work.passes)
+    yield _memory(work.memory)
+    yield _time([f"scoring {_about(work.scoring_s)}", f"evaluation {_about(work.evaluation_s)} at most"], work.block_ms)
+
+
+def _time(parts: list[str], block_ms: float | None) -> str:
+    """Return the line for estimated times, of which nothing is known if no block could be timed."""
+    if block_ms is None:
+        return "time: no estimate, since no block could be timed"
+    return f"time, an estimate: {', '.join(parts)} (one block and batch: {block_ms:,.3g} ms)"
 
 
 def _passes(number: float) -> str:
@@ -208,8 +201,11 @@ def _passes(number: float) -> str:
 
 
 def _range(value: Range) -> str:
-    ends = (value["least"], value["most"])
-    return " to ".join(dict.fromkeys(map(amount, ends)))
+    return " to ".join(dict.fromkeys((amount(value.least), amount(value.most))))
+
+
+def _percent(value: Range) -> str:
+    return " to ".join(dict.fromkeys((f"{value.least:.1%}", f"{value.most:.1%}")))
 
 
 def gib(size: int) -> str:

@@ -67,20 +67,20 @@ def heal(
     recipe, allowed = recipe_from(**given), permissions(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import show_healing
-    from layerimp.pipeline.heal_checkpoint import HealingRequest, heal_checkpoint
-    from layerimp.pipeline.heal_forecast import foretell_healing
+    from layerimp.pipeline.heal_checkpoint import HealingRequest, heal_checkpoint, prepare_healing
+    from layerimp.pipeline.heal_forecast import healing_forecast_of
     from layerimp.steps import read_steps
 
     steps = None if removed is None else read_steps(removed, what="--removed")
     screen = Screen(json=json)
     request = HealingRequest(recipe, teacher, steps, healer, options)
     if dry_run:
-        show_healing(foretell_healing(request, permissions=allowed, progress=screen), screen)
+        show_healing(healing_forecast_of(prepare_healing(request, allowed, screen)), screen)
         return 0
     report = heal_checkpoint(request, permissions=allowed, progress=screen)
     with after_writing(recipe.output):
         if json:
-            screen.print_json(report.model_dump(mode="json"))
+            screen.print_json(report)
         else:
             screen.print_text("".join(f"{line}\n" for line in _lines(report)))
     return 0
@@ -102,7 +102,7 @@ def _lines(report: HealingReport) -> list[str]:
     from layerimp.report.healing import gap_line, recovery
 
     text = report.calibration
-    lines = [f"{report.healer}: {text['tokens']:,} tokens of {text['source']}"]
+    lines = [f"{report.healer}: {text.tokens:,} tokens of {text.source}"]
     lines += [f"  {gap_line(gap)}" for gap in report.gaps]
     lines.append(recovery(report.loss, report.accuracy, report.recovered))
     return [*lines, f"checkpoint: {report.output}"]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from layerimp.cli import options as o
 from layerimp.defaults import STARTER
+from layerimp.pruner import counted
 
 BLOCKS_WIDTH = 18
 """The width at which long lists of blocks are broken."""
 
 if TYPE_CHECKING:
     from layerimp.cli.display import Screen
-    from layerimp.report.forecast_documents import InspectedBlock, Inspection, Part
+    from layerimp.pipeline.inspection import InspectedBlock, Inspection, PartSize
 
 
 @o.taking("model trust_remote_code json", argument="model")
@@ -27,91 +28,95 @@ def inspect(*, model: str | None, trust_remote_code: bool, json: bool) -> int:
     from layerimp.recipe import Permissions
 
     screen = Screen(json=json)
-    found = inspect_model(model or STARTER, Permissions(trust_remote_code=trust_remote_code))
+    inspection = inspect_model(model or STARTER, Permissions(trust_remote_code=trust_remote_code))
     if json:
-        screen.print_json(found)
+        screen.print_json(inspection)
         return 0
-    _table(found, screen)
-    for line in _lines(found):
+    _table(inspection, screen)
+    for line in _lines(inspection):
         screen.print_text(f"{line}\n")
     return 0
 
 
-def _table(found: Inspection, screen: Screen) -> None:
+def _table(inspection: Inspection, screen: Screen) -> None:
     """Show the blocks, with equal blocks in one line, and the parts outside the blocks."""
     from layerimp._table import Column, Table
     from layerimp.report import cuts
 
-    groups = list(_groups(found["blocks"]))
-    firsts, outside = [first for first, _ in groups], found["outside"]
+    groups = list(_groups(inspection.blocks))
+    firsts = [first for first, _ in groups]
+    sizes: list[InspectedBlock | PartSize | Inspection] = [*firsts, inspection.outside, inspection]
     rows = Column("blocks", [*(cuts.ranges(blocks) for _, blocks in groups), "outside", "all"], "left", BLOCKS_WIDTH)
-    cache = [first["kv_bytes_per_token"] for first in firsts]
+    cache = [_amount(first.kv_bytes_per_token) for first in firsts]
     columns = [
-        Column("parameters", _counts(*(one["parameters"] for one in (*firsts, outside, found)))),
-        Column("bytes", _counts(*(one["bytes"] for one in (*firsts, outside, found)))),
-        Column("attention", [*(_count(first["attention"]) for first in firsts), "", ""]),
-        Column("MLP", [*(_count(first["mlp"]) for first in firsts), "", ""]),
-        Column("cache", [*map(_amount, cache), "", _amount(found["kv_bytes_per_token"])]),
+        Column("parameters", [f"{size.parameters:,}" for size in sizes]),
+        Column("bytes", [f"{size.bytes:,}" for size in sizes]),
+        Column("attention", [*(_count(first.attention) for first in firsts), "", ""]),
+        Column("MLP", [*(_count(first.mlp) for first in firsts), "", ""]),
+        Column("cache", [*cache, "", _amount(inspection.kv_bytes_per_token)]),
     ]
-    if any(first["kind"] for first in firsts):
-        columns.insert(0, Column("kind", [*(first["kind"] or "" for first in firsts), "", ""], "left"))
-    blocks = "1 block" if found["num_blocks"] == 1 else f"{found['num_blocks']} blocks"
-    title = f"{found['architecture']}, {blocks}, stored in {found['stored_dtype']}"
+    if any(first.kind for first in firsts):
+        columns.insert(0, Column("kind", [*(first.kind for first in firsts), "", ""], "left"))
+    blocks = counted(inspection.num_blocks)
+    title = f"{inspection.architecture}, {blocks}, stored in {inspection.stored_dtype}"
     screen.print_table(Table([rows, *columns], title))
-
-
-def _counts(*numbers: int) -> list[str]:
-    return [f"{number:,}" for number in numbers]
 
 
 def _groups(blocks: list[InspectedBlock]) -> Iterator[tuple[InspectedBlock, list[int]]]:
     """Yield groups of equal blocks, each as its first block and all indices."""
     groups: dict[tuple[object, ...], list[InspectedBlock]] = {}
     for block in blocks:
-        key = (block["kind"], block["alike"], block["parameters"], block["bytes"], block["kv_bytes_per_token"])
+        key = (block.kind, block.alike, block.parameters, block.bytes, block.kv_bytes_per_token)
         groups.setdefault(key, []).append(block)
     for group in groups.values():
-        yield group[0], [block["block"] for block in group]
+        yield group[0], [block.block for block in group]
 
 
-def _lines(found: Inspection) -> Iterator[str]:
+def _lines(inspection: Inspection) -> Iterator[str]:
     """Yield the lines that explain the table, and that say what can be removed."""
     yield "numbers are per block; bytes: of the stored weights; cache: bytes that generation keeps per token"
-    if files := found["files"]:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in files["numbers"].items())
-        yield f"{files['files']} weight file{'s' * (files['files'] != 1)}: {files['bytes']:,} bytes ({kinds})"
+    if files := inspection.files:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in files.numbers.items())
+        yield f"{files.files} weight file{'s' * (files.files != 1)}: {files.bytes:,} bytes ({kinds})"
     from layerimp.cli.forecast import gib
 
-    memory = found["memory"]
-    fits = "fits" if memory["weights"] <= memory["free"] else "does not fit, and is offloaded"
+    memory = inspection.memory
+    fits = "fits" if memory.weights <= memory.free else "does not fit, and is offloaded"
     yield (
-        f"memory on {memory['device']}: {gib(memory['weights'])} of weights, {gib(memory['free'])} free: "
-        f"the model {fits} (--offload: {gib(memory['offloaded'])} of weights at a time)"
+        f"memory on {memory.device}: {gib(memory.weights)} of weights, {gib(memory.free)} free: "
+        f"the model {fits} (--offload: {gib(memory.offloaded)} of weights at a time)"
     )
-    yield from _reasons(found, "not_removed", "stock code builds the model without any one of its blocks")
-    yield from _reasons(found, "not_divided", "every block can be divided into attention and MLP, so seams can be cut")
-    yield from (f"note: {note}" for note in found["notes"])
+    removed = [block.not_removed for block in inspection.blocks]
+    divided = [block.not_divided for block in inspection.blocks]
+    yield from _refusals(removed, "removed", "stock code builds the model without any one of its blocks")
+    seams = "every block can be divided into attention and MLP, so seams can be cut"
+    yield from _refusals(divided, "divided into attention and MLP", seams)
+    yield from (f"note: {note}" for note in inspection.notes)
     yield "whether the smaller model computes the same is checked with the weights, when blocks are removed"
 
 
-def _reasons(found: Inspection, which: str, fine: str) -> Iterator[str]:
-    """Yield the blocks for which something is not possible, by reason, or a line saying that it is always possible."""
+def _refusals(reasons: Sequence[str], action: str, fine: str) -> Iterator[str]:
+    """Yield the blocks for which something is not possible, by reason, or a line saying that it is always possible.
+
+    Args:
+        reasons: For each block, why it is not possible; empty if it is.
+        action: What cannot be done with these blocks.
+        fine: The line if it is possible for all blocks.
+    """
     from layerimp.report import cuts
 
-    reasons: dict[str, list[int]] = {}
-    for block in found["blocks"]:
-        why = block["not_removed"] if which == "not_removed" else block["not_divided"]
-        reasons.setdefault(why, []).append(block["block"])
-    if list(reasons) == [""]:
+    by_reason: dict[str, list[int]] = {}
+    for block, reason in enumerate(reasons):
+        by_reason.setdefault(reason, []).append(block)
+    if list(by_reason) == [""]:
         yield fine
-    cannot = "cannot be removed" if which == "not_removed" else "cannot be divided into attention and MLP"
-    for why, blocks in reasons.items():
-        if why:
-            yield f"{'block' if len(blocks) == 1 else 'blocks'} {cuts.ranges(blocks)} {cannot}: {why}"
+    for reason, blocks in by_reason.items():
+        if reason:
+            yield f"{'block' if len(blocks) == 1 else 'blocks'} {cuts.ranges(blocks)} cannot be {action}: {reason}"
 
 
-def _count(part: Part | None) -> str:
-    return "-" if part is None else f"{part['parameters']:,}"
+def _count(part: PartSize | None) -> str:
+    return "-" if part is None else f"{part.parameters:,}"
 
 
 def _amount(value: float | None) -> str:

@@ -11,42 +11,43 @@ from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 
+from layerimp.cli.documents import CacheList, ComponentList, DataFileList, PluginList, TaskDetailsList, TaskList
 from layerimp.cli.tables import shown
+from layerimp.recipe.plans import PlanFile
 from layerimp.registry.catalog import settings
 from layerimp.report import cuts
-from layerimp.report.conversion import plan_file
 
 if TYPE_CHECKING:
     from layerimp.cli.display import Screen
+    from layerimp.cli.documents import Component, Kept, Plugin
     from layerimp.evaluator import DataFile, TaskDetails
     from layerimp.pruner import PrunePlan
     from layerimp.registry.catalog import Kind
-    from layerimp.report.listing_documents import Component, Kept, Plugin
 
 
 def show_plans(screen: Screen, plans: Mapping[str, PrunePlan]) -> None:
     """Show the plans of a file."""
     if screen.json:
-        screen.print_json(plan_file(plans))
+        screen.print_json(PlanFile(plans=dict(plans)))
         return
     table = Table("plan", "removes", "of", "scorer", "pruner", "model", box=SIMPLE_HEAD)
     for label, plan in plans.items():
-        told = (cuts.ranges(plan.blocks), f"{plan.num_blocks} blocks", plan.scorer, plan.pruner, plan.model)
-        table.add_row(shown(label), *(shown(text or "-") for text in told))
+        cells = (cuts.ranges(plan.blocks), f"{plan.num_blocks} blocks", plan.scorer, plan.pruner, plan.model)
+        table.add_row(shown(label), *(shown(text or "-") for text in cells))
     screen.out.print(table)
 
 
-def show_plugins(screen: Screen, rows: list[Plugin]) -> None:
+def show_plugins(screen: Screen, plugins: list[Plugin]) -> None:
     """Show the installed plugins."""
     if screen.json:
-        screen.print_json({"schema_version": "layerimp.plugins/1", "plugins": rows})
+        screen.print_json(PluginList(plugins=plugins))
         return
     table = Table("name", "status", "distribution", "import", "what it provides, or what is wrong", box=SIMPLE_HEAD)
-    for row in rows:
-        style = {"failed": "red", "disabled": "dim"}.get(row["status"], "")
-        told = row["error"] or "; ".join(_provided(row))
-        source, seconds = f"{row['distribution']} {row['version']}", f"{row['seconds']:.2f} s"
-        cells = (row["name"], row["status"], source, seconds, told)
+    for plugin in plugins:
+        style = {"failed": "red", "disabled": "dim"}.get(plugin.status, "")
+        provides = plugin.error or "; ".join(_provided(plugin))
+        source, seconds = f"{plugin.distribution} {plugin.version}", f"{plugin.seconds:.2f} s"
+        cells = (plugin.name, plugin.status, source, seconds, provides)
         table.add_row(*(shown(cell) for cell in cells), style=style)
     screen.out.print(table)
 
@@ -54,8 +55,7 @@ def show_plugins(screen: Screen, rows: list[Plugin]) -> None:
 def show_cache(screen: Screen, directory: str, kept: list[Kept], removed: list[Kept] | None) -> None:
     """Show the content of the cache, and the entries that were removed; None if nothing had to be removed."""
     if screen.json:
-        version = "layerimp.cache/1"
-        screen.print_json({"schema_version": version, "directory": directory, "kept": kept, "removed": removed or []})
+        screen.print_json(CacheList(directory=directory, kept=kept, removed=removed or []))
         return
     for title, rows in (("removed", removed), (f"kept in {directory}", kept)):
         if rows is None:
@@ -65,36 +65,36 @@ def show_cache(screen: Screen, directory: str, kept: list[Kept], removed: list[K
             continue
         table = Table("what", "entries", "size", "last written", title=title, title_justify="left", box=SIMPLE_HEAD)
         for row in rows:
-            used = " (in use)" if row["in_use"] else ""
-            written = row["changed"][:16].replace("T", " ") + " UTC"
-            told = (row["about"] or "unknown") + used
-            table.add_row(shown(told), str(row["entries"]), decimal(row["bytes"]), written)
+            used = " (in use)" if row.in_use else ""
+            written = row.changed[:16].replace("T", " ") + " UTC"
+            about = (row.about or "unknown") + used
+            table.add_row(shown(about), str(row.entries), decimal(row.bytes), written)
         screen.out.print(table)
 
 
 def show_components(screen: Screen, kind: Kind, components: list[Component], *, details: bool) -> None:
     """Show the components of a kind, or with `details` their options."""
     if screen.json:
-        screen.print_json({"schema_version": "layerimp.components/1", f"{kind}s": components})
+        screen.print_json(ComponentList.model_validate({f"{kind}s": components}))
         return
-    for one in components:
-        screen.out.print(shown(f"{one['name']}: {one['summary']}", style="bold"))
-        source = f"{one['reference']}; " if one["reference"] else ""
-        _indented(screen, f"{source}plugin {one['plugin']}")
-        for variant, preset in one["variants"].items():
+    for component in components:
+        screen.out.print(shown(f"{component.name}: {component.summary}", style="bold"))
+        source = f"{component.reference}; " if component.reference else ""
+        _indented(screen, f"{source}plugin {component.plugin}")
+        for variant, preset in component.variants.items():
             _indented(screen, f"variant {variant}: {settings(preset)}")
-        for option in one["options"] if details else ():
+        for option in component.options if details else ():
             screen.out.print()
-            _indented(screen, f"{option['name']} ({option['type']}, default {option['default']})", style="bold")
-            _indented(screen, option["description"])
-        if details and not one["options"]:
+            _indented(screen, f"{option.name} ({option.type}, default {option.default})", style="bold")
+            _indented(screen, option.description)
+        if details and not component.options:
             _indented(screen, "no options")
 
 
 def show_tasks(screen: Screen, tasks: Mapping[str, str], containing: str | None) -> None:
     """Show tasks with their summaries; for `containing` see `layerimp tasks`."""
     if screen.json:
-        screen.print_json({"schema_version": "layerimp.tasks/1", "tasks": dict(tasks)})
+        screen.print_json(TaskList(tasks=dict(tasks)))
         return
     for name, summary in tasks.items():
         screen.out.print(shown(f"{name}: {summary}"))
@@ -107,19 +107,17 @@ def show_tasks(screen: Screen, tasks: Mapping[str, str], containing: str | None)
 def show_task_details(screen: Screen, tasks: Sequence[TaskDetails]) -> None:
     """Show what tasks measure, and where their rows come from."""
     if screen.json:
-        screen.print_json(
-            {"schema_version": "layerimp.task-details/1", "tasks": [task.model_dump(mode="json") for task in tasks]}
-        )
+        screen.print_json(TaskDetailsList(tasks=list(tasks)))
         return
     for task in tasks:
         screen.out.print(shown(f"{task.task}: {task.kind}, {task.shots} examples", style="bold"))
         named = ", ".join(filter(None, (task.dataset, task.configuration)))
         splits = {"measured": task.measured, "examples": task.examples, "training": task.training}
-        made = f"; functions ({', '.join(task.functions)}) may read others" if task.functions else ""
+        others = f"; functions ({', '.join(task.functions)}) may read others" if task.functions else ""
         _indented(screen, f"data set: {named or 'its own files'}")
         _indented(screen, "splits: " + ", ".join(f"{role} {split}" for role, split in splits.items() if split))
         _indented(screen, f"metrics: {', '.join(task.metrics)}")
-        _indented(screen, f"columns that templates name: {', '.join(task.columns) or 'none'}{made}")
+        _indented(screen, f"columns that templates name: {', '.join(task.columns) or 'none'}{others}")
         for split, paths in task.paths.items():
             _indented(screen, f"rows of {split}, the first of:")
             for path in paths:
@@ -129,9 +127,7 @@ def show_task_details(screen: Screen, tasks: Sequence[TaskDetails]) -> None:
 def show_files(screen: Screen, directory: Path, files: Sequence[DataFile]) -> None:
     """Show the files of rows in a data directory."""
     if screen.json:
-        screen.print_json(
-            {"schema_version": "layerimp.rows/1", "files": [file.model_dump(mode="json") for file in files]}
-        )
+        screen.print_json(DataFileList(files=list(files)))
         return
     for file in files:
         licence = file.licence or "no licence stated"
@@ -147,6 +143,6 @@ def _indented(screen: Screen, text: str, style: str = "") -> None:
 
 def _provided(plugin: Plugin) -> Iterator[str]:
     """Yield what a plugin provides: components by kind, and hooks that provide something else."""
-    for kind, names in plugin["components"].items():
+    for kind, names in plugin.components.items():
         yield f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names)}"
-    yield from (hook for hook in plugin["hooks"] if hook.removeprefix("layerimp_")[:-1] not in plugin["components"])
+    yield from (hook for hook in plugin.hooks if hook.removeprefix("layerimp_")[:-1] not in plugin.components)

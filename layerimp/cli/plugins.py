@@ -12,31 +12,31 @@ from layerimp.cli.completion import names
 from layerimp.errors import OptionError
 
 if TYPE_CHECKING:
+    from layerimp.cli.documents import Component
     from layerimp.registry.catalog import Kind
-    from layerimp.report.listing_documents import Component, Plugin
 
 
 def plugins(json: o.json = False) -> None:
     """List the installed plugins, with what each provides and why any failed."""
     from layerimp.cli.display import Screen
+    from layerimp.cli.documents import Plugin
     from layerimp.cli.listings import show_plugins
     from layerimp.registry.catalog import registry
 
-    records = registry().plugins.records
-    rows: list[Plugin] = [
-        {
-            "name": record.name,
-            "status": record.status,
-            "distribution": record.distribution,
-            "version": record.version,
-            "hooks": record.hooks,
-            "components": registry().components_of(record.name) if record.status == "ok" else {},
-            "error": record.error,
-            "seconds": round(record.seconds, 3),
-        }
-        for record in records
+    installed = [
+        Plugin(
+            name=record.name,
+            status=record.status,
+            distribution=record.distribution,
+            version=record.version,
+            hooks=record.hooks,
+            components=registry().components_of(record.name) if record.status == "ok" else {},
+            error=record.error,
+            seconds=round(record.seconds, 3),
+        )
+        for record in registry().plugins.records
     ]
-    show_plugins(Screen(json=json), rows)
+    show_plugins(Screen(json=json), installed)
 
 
 def _lister(kind: Kind) -> o.Command:
@@ -107,26 +107,28 @@ def tasks(
 
 
 def _description(kind: Kind, name: str) -> Component:
+    from layerimp.cli.documents import Component, Option
     from layerimp.registry.catalog import registry
 
     cls, summary = registry().get(kind, name), registry().summaries(kind)[name]
-    made = None if name == cls.name else registry().options(kind, name, {})
-    return {
-        "name": name,
-        "plugin": registry().origin(kind, name),
-        "summary": summary,
-        "reference": cls.reference,
-        "variants": {variant: dict(preset) for variant, preset in registry().variants(kind, name).items()},
-        "options": [
-            {
-                "name": option,
-                "type": type_name(field.annotation),
-                "default": getattr(made, option, field.get_default(call_default_factory=True, validated_data={})),
-                "description": field.description or "",
-            }
-            for option, field in cls.Config.model_fields.items()
-        ],
-    }
+    preset_options = None if name == cls.name else registry().options(kind, name, {})
+    options = [
+        Option(
+            name=option,
+            type=type_name(field.annotation),
+            default=getattr(preset_options, option, field.get_default(call_default_factory=True, validated_data={})),
+            description=field.description or "",
+        )
+        for option, field in cls.Config.model_fields.items()
+    ]
+    return Component(
+        name=name,
+        plugin=registry().origin(kind, name),
+        summary=summary,
+        reference=cls.reference,
+        variants={variant: dict(preset) for variant, preset in registry().variants(kind, name).items()},
+        options=options,
+    )
 
 
 def type_name(annotation: Any) -> str:

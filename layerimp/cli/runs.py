@@ -26,7 +26,7 @@ def run(*, dry_run: bool, **given: Any) -> int:
 
     Example: layerimp run --model DIR --scorer avss --calibration FILE.jsonl --tasks wikitext --ratio 0.25 --output OUT
     """
-    return _foretold("run", given) if dry_run else _carried_out("run", given)
+    return _forecast("run", given) if dry_run else _carried_out("run", given)
 
 
 @o.taking(
@@ -69,7 +69,7 @@ def prune(*, plan: Path | None, label: list[str] | None, dry_run: bool, **given:
 
     if plan is not None:
         plans = {"plans": read_plans(plan, label, given.pop("count"))}
-    return _foretold("prune", given, **plans) if dry_run else _carried_out("prune_model", given, **plans)
+    return _forecast("prune", given, **plans) if dry_run else _carried_out("prune_model", given, **plans)
 
 
 @o.taking(
@@ -96,13 +96,14 @@ def _carried_out(name: str, given: Mapping[str, Any], **more: Any) -> int:
         return int(screen.show(results))
 
 
-def _foretold(command: Command, given: Mapping[str, Any], **more: Any) -> int:
+def _forecast(command: Command, given: Mapping[str, Any], **more: Any) -> int:
     """Show what a command would do with the recipe from the options, and return the exit code."""
     recipe = recipe_from(**given)
     from layerimp.cli.display import Screen
     from layerimp.cli.forecast import show
-    from layerimp.pipeline.forecast import foretell
+    from layerimp.pipeline.forecast import forecast_of
+    from layerimp.pipeline.prepare import prepare
 
     screen = Screen(json=given["json"])
-    show(foretell(command, recipe, permissions=permissions(**given), progress=screen, **more), screen)
+    show(forecast_of(prepare(command, recipe, permissions(**given), screen, **more)), screen)
     return 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from importlib import import_module
+from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,30 +14,33 @@ from layerimp.cli.completion import NAMED, values
 from layerimp.defaults import ALL
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from layerimp.registry.names import Names
 
-NAMES = (
-    "recipe",
-    "grid",
-    "results",
-    "plan",
-    "plans",
-    "checkpoint",
-    "healing",
-    "inspection",
-    "forecast",
-    "healing-forecast",
-    "grid-forecast",
-    "plugins",
-    "components",
-    "tasks",
-    "task-details",
-    "rows",
-    "cache",
-    "schemas",
-    "error",
-)
-"""The names of all schemas, as in `schemas`; completion needs them without its imports."""
+DESCRIBED = {
+    "recipe": "recipe.recipe:Recipe",
+    "grid": "bench.grid:Grid",
+    "results": "report.document:Results",
+    "plan": "pruner:PrunePlan",
+    "plans": "recipe.plans:PlanFile",
+    "checkpoint": "checkpoint.record:Record",
+    "healing": "report.results.healing:HealingReport",
+    "inspection": "pipeline.inspection:Inspection",
+    "forecast": "pipeline.forecast:Forecast",
+    "healing-forecast": "pipeline.heal_forecast:HealingForecast",
+    "grid-forecast": "bench.forecast:GridForecast",
+    "plugins": "cli.documents:PluginList",
+    "components": "cli.documents:ComponentList",
+    "tasks": "cli.documents:TaskList",
+    "task-details": "cli.documents:TaskDetailsList",
+    "rows": "cli.documents:DataFileList",
+    "cache": "cli.documents:CacheList",
+    "schemas": "cli.documents:SchemaList",
+    "error": "cli.documents:ErrorReport",
+}
+"""The module and the class of all that has a schema, by the name in `schema_version`; completion imports no module."""
+WRITTEN_BY_USERS = ("recipe", "grid")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE = "#/$defs/"
 EVERY = "Every installed scorer that is not named beside it."
@@ -45,7 +49,7 @@ EVERY = "Every installed scorer that is not named beside it."
 def schema(
     name: Annotated[
         str | None,
-        typer.Argument(help="One of them, to print its JSON Schema.", autocompletion=values(*NAMES)),
+        typer.Argument(help="One of them, to print its JSON Schema.", autocompletion=values(*DESCRIBED)),
     ] = None,
     json: o.json = False,
 ) -> None:
@@ -54,48 +58,42 @@ def schema(
     Example: layerimp schema grid > grid.schema.json
     """
     from layerimp.cli.display import Screen
+    from layerimp.cli.documents import SchemaList
     from layerimp.registry.names import installed_names
 
-    screen, known = Screen(json=json), schemas(installed_names)
+    screen = Screen(json=json)
     if name is not None:
         from layerimp.errors import unknown_name
 
-        if name not in known:
-            raise unknown_name("schema", name, known)
-        screen.print_json(known[name]())
+        if name not in DESCRIBED:
+            raise unknown_name("schema", name, DESCRIBED)
+        screen.print_text(dumps(schema_of(name, installed_names), indent=2) + "\n")
         return
-    summaries = {known_name: _first_sentence(make()["description"]) for known_name, make in known.items()}
+    summaries = {name: _first_sentence(model_of(name).__doc__ or "") for name in DESCRIBED}
     if json:
-        screen.print_json({"schema_version": "layerimp.schemas/1", "schemas": summaries})
+        screen.print_json(SchemaList(schemas=summaries))
         return
-    for known_name, summary in summaries.items():
-        screen.out.print(f"{known_name}: {summary}", soft_wrap=True)
+    for described, summary in summaries.items():
+        screen.out.print(f"{described}: {summary}", soft_wrap=True)
 
 
-def schemas(installed: Callable[[], Names]) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Return the function that makes each JSON Schema, by the name of the document without its version.
+def model_of(name: str) -> type[BaseModel]:
+    """Return the model of what has a schema: a recipe, a grid, or a document of any version."""
+    module, _, kind = DESCRIBED[name].partition(":")
+    model: type[BaseModel] = getattr(import_module(f"layerimp.{module}"), kind)
+    return model
+
+
+def schema_of(name: str, installed: Callable[[], Names]) -> dict[str, Any]:
+    """Return a JSON Schema.
 
     Args:
+        name: What it describes.
         installed: Returns the names that the schemas of recipes offer; other names are valid too.
     """
-    from pydantic import TypeAdapter
-
-    from layerimp.bench.grid import Grid
-    from layerimp.checkpoint.record import Record
-    from layerimp.recipe import Recipe
-    from layerimp.report.schema import DOCUMENTS
-
-    def written(kind: Any) -> dict[str, Any]:
-        return {"$schema": DIALECT, **TypeAdapter(kind).json_schema(mode="serialization")}
-
-    def offering(kind: Any) -> dict[str, Any]:
-        return with_names({"$schema": DIALECT, **TypeAdapter(kind).json_schema()}, installed())
-
-    documents = {version.removeprefix("layerimp.").partition("/")[0]: kind for version, kind in DOCUMENTS.items()}
-    makers = {name: partial(written, kind) for name, kind in {**documents, "checkpoint": Record}.items()}
-    return {
-        name: {**makers, "recipe": partial(offering, Recipe), "grid": partial(offering, Grid)}[name] for name in NAMES
-    }
+    if name in WRITTEN_BY_USERS:
+        return with_names({"$schema": DIALECT, **model_of(name).model_json_schema()}, installed())
+    return {"$schema": DIALECT, **model_of(name).model_json_schema(mode="serialization")}
 
 
 def _first_sentence(text: str) -> str:

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from layerimp.blocks.forward import block_input, called, computing, with_hidden, without_cache
+from layerimp.blocks.modes import quiet
 from layerimp.calibration.splits import rows_of
 from layerimp.errors import LayerimpError
 from layerimp.evaluation.cost import batch_of, reading_seconds
 from layerimp.healer import Scope
 from layerimp.models.loading import load_tokenizer
-from layerimp.pipeline.pace import block_seconds
+from layerimp.pipeline.outline import alike, stand_in
 from layerimp.registry.attribution import attributing
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from layerimp.evaluator import Evaluator
     from layerimp.healer import Healer
+    from layerimp.pipeline.forecast_parts import PassForecast
     from layerimp.pipeline.outline import Outline
     from layerimp.recipe import Permissions, Recipe
-    from layerimp.report.forecast_documents import PassForecast
-    from layerimp.scoring.passes import Pass
 
-ROUGHLY = "the times are estimates from one block with random weights, on the CPU; reality may be twice or half that"
+REPEATS = 3
+"""How often a block is timed, after one run to warm up; the median counts."""
 MEASURING = 5
 """How often the loss is measured besides the healer's work: three models on one part of the text, two on another."""
-
-
-def pass_forecast(shared: Pass, units: int) -> PassForecast:
-    """Describe a pass over a model with so many scored units."""
-    work = shared.sweep.work(units)
-    return {
-        "sweep": type(shared.sweep).__name__,
-        "scorers": list(dict.fromkeys(label for label, _ in shared.scorers)),
-        "backbone": None if work is None else work.backbone,
-        "head": None if work is None else work.head,
-    }
 
 
 class Durations:
@@ -58,6 +56,11 @@ class Durations:
         """The time of a block for a batch of the text."""
         return self._timed(self._rows, self._length)
 
+    @property
+    def block_ms(self) -> float | None:
+        """The same in milliseconds."""
+        return None if self.block is None else 1000 * self.block
+
     @cached_property
     def _head(self) -> float:
         """The head takes as long per weight as the blocks: its size as a share of theirs."""
@@ -76,7 +79,7 @@ class Durations:
 
     def scoring(self, passes: Iterable[PassForecast]) -> float | None:
         """Return the time of the passes of one scoring."""
-        known = [(forecast["backbone"], forecast["head"] or 0.0) for forecast in passes]
+        known = [(forecast.backbone, forecast.head or 0.0) for forecast in passes]
         if not known or any(backbone is None for backbone, _ in known):
             return None
         return self.passes(sum((backbone or 0.0) + self._head * head for backbone, head in known))
@@ -124,3 +127,45 @@ class Durations:
         except LayerimpError:  # the evaluation itself will say what is wrong
             return None
         return total
+
+
+def block_seconds(outline: Outline, rows: int, tokens: int) -> float | None:
+    """Return the mean time of a block for one batch [rows, tokens] on the CPU, in float32.
+
+    One block of each kind is timed.
+
+    Returns:
+        The seconds; None if there is not enough memory, or if the model cannot be built or run with random weights.
+    """
+    try:
+        with quiet():
+            stack = stand_in(outline.stack)
+            if stack is None:
+                return None
+            kinds, timed, shown = alike(stack), dict[int, float](), dict[int, Any]()
+
+            def step(index: int, _block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+                kind = kinds[index]
+                if kind not in timed:
+                    timed[kind], shown[kind] = _timed(partial(forward, *args, **kwargs))
+                return with_hidden(shown[kind], block_input(args, kwargs))
+
+            ids = torch.ones((rows, tokens), dtype=torch.long)
+            with ExitStack() as undo, torch.no_grad():
+                for index, block in enumerate(stack):
+                    undo.enter_context(computing(block, partial(step, index, block, block.forward)))
+                part = stack.model if stack.model.config.is_encoder_decoder else stack.backbone
+                called(part, input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache(part))
+    except Exception:  # a model may fail in any way with weights that were never trained
+        return None
+    return statistics.mean(timed[kind] for kind in kinds)
+
+
+def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the median time of a call in seconds, and the result of the call."""
+    seconds, output = [], run()
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        output = run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), output

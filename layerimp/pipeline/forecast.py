@@ -1,159 +1,169 @@
-"""The forecast of a command, made without reading weights: counts, sizes, passes, memory and estimated times."""
+"""The forecast of `layerimp run` and `prune`, made without reading weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from layerimp._paths import expanded
+from layerimp.component import versioned
 from layerimp.errors import SurgeryError
 from layerimp.pipeline.ahead import budget_of
-from layerimp.pipeline.durations import ROUGHLY, Durations, pass_forecast
+from layerimp.pipeline.checkpoints import checkpoint_path
+from layerimp.pipeline.durations import Durations
+from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, PassForecast, Range, WrittenFile
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.output import PLANS, RECIPE
-from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.resolve import create_pruner, row_length
 from layerimp.pipeline.scores import scorers_of
 from layerimp.pipeline.targets import LATENCY, Goal
 from layerimp.pruner import Budget
-from layerimp.report.conversion import finite
 from layerimp.report.document import PAGE, RESULTS
+from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.scorer import Importance
-from layerimp.scoring.passes import Pass, shared_passes
+from layerimp.scoring.passes import shared_passes
 from layerimp.scoring.series import ScoredSeries
 from layerimp.steps import candidates, named, removed_by
 
 if TYPE_CHECKING:
-    from layerimp.pipeline.prepare import Command, Prepared
-    from layerimp.progress import Progress
-    from layerimp.pruner import PrunePlan, Pruner
-    from layerimp.recipe import Permissions, Recipe
-    from layerimp.report.forecast_documents import (
-        Forecast,
-        MemoryForecast,
-        PassForecast,
-        Range,
-        SizeForecast,
-        TimeForecast,
-        WrittenFile,
-    )
-    from layerimp.scoring.selection import Selection
+    from layerimp.pipeline.prepare import Prepared
+    from layerimp.recipe import Recipe
     from layerimp.steps import Step, Sublayer
 
 
-def foretell(
-    command: Command,
-    asked: Recipe,
-    plans: Mapping[str, PrunePlan] | None = None,
-    *,
-    permissions: Permissions,
-    progress: Progress,
-) -> Forecast:
-    """Forecast the work of a command. Nothing is loaded, scored or written.
+class SizeForecast(Part):
+    """A size before and after pruning."""
 
-    Args:
-        command: The command: run or prune.
-        asked: The command's recipe.
-        plans: Plans to apply; None if the recipe's scorers choose.
-        permissions: Which code that came with data may run.
-        progress: Where to report the defaults that are used.
+    original: int | float = Field(description="The size of the intact model.")
+    pruned: Range = Field(description="The size of the pruned model, by arithmetic.")
+
+    @property
+    def left(self) -> Range:
+        """The share of the size that stays."""
+        return Range(least=self.pruned.least / self.original, most=self.pruned.most / self.original)
+
+
+class TimeForecast(Part):
+    """An estimate of the time, from one block of each kind with random weights; reality may be far off."""
+
+    block_ms: Known = Field(
+        description="Measured: one block and one batch of the text, in milliseconds; null if unknown."
+    )
+    scoring_s: Known = Field(description="Estimated: the first scoring, in seconds; null if unknown.")
+    rescoring_s: Known = Field(
+        description="Estimated: the pruner's further scorings, at most, in seconds; null if unknown."
+    )
+    healing_s: Known = Field(
+        description="Estimated: healing every pruned model, in seconds; null if unknown, 0 for none."
+    )
+    model_s: Known = Field(
+        description="Estimated: measuring the quality of one model, in seconds; null if unknown, 0 for none."
+    )
+    evaluation_s: Known = Field(
+        description="Estimated: the same for all models, in seconds; null if unknown, as it is for `--keep`, whose "
+        "search decides how many models it measures."
+    )
+
+
+class Forecast(Versioned):
+    """The document that `run` and `prune` print with `--dry-run --json`."""
+
+    schema_version: Literal["layerimp.forecast/1"] = versioned("layerimp.forecast/1")
+    command: str = Field(description="The command: `run` or `prune`.")
+    model: str = Field(description="The model, as it was named.")
+    num_blocks: int = Field(description="The number of blocks of the intact model.")
+    scorers: list[str] = Field(description="The labels of the scorers; empty if nothing is scored.")
+    baselines: list[str] = Field(description="The labels of the baselines.")
+    healers: list[str] = Field(description="The labels of the healers.")
+    tasks: list[str] = Field(description="The tasks that quality is measured on.")
+    removed: Range = Field(description="How many blocks are removed.")
+    parameters: SizeForecast = Field(description="Parameters.")
+    bytes: SizeForecast = Field(description="The bytes of the parameters in the stored dtype.")
+    kv_bytes_per_token: SizeForecast | None = Field(description="The KV cache per token, in bytes; null if not known.")
+    text: str | None = Field(description="The text that drives scoring; null if nothing is scored.")
+    tokens: int = Field(description="How many tokens are drawn from the text, at most.")
+    passes: list[PassForecast] = Field(description="The passes over the text for one scoring.")
+    rescorings: int = Field(description="How often pruners score the partly pruned model again, at most.")
+    memory: MemoryForecast = Field(description="Memory.")
+    time: TimeForecast = Field(description="Time, without reading the model and costs.")
+    writes: list[WrittenFile] = Field(description="What the command would write; a dry run writes nothing.")
+    notes: list[str] = Field(description="Notes for a reader.")
+
+
+def forecast_of(prepared: Prepared) -> Forecast:
+    """Forecast the work of a prepared command. Nothing is loaded, scored or written.
 
     Raises:
         InputError: something in the recipe is wrong, as far as this can be seen without the weights.
     """
-    prepared = prepare(command, asked, permissions, progress, plans)
-    outline = Outline.of(prepared.recipe.model, trust_remote_code=permissions.trust_remote_code)
-    length = row_length(prepared.recipe.calibration, outline.stack.model) if "calibration" in prepared.reads else 0
-    return _Foretelling(prepared, outline, length).document()
+    outline = Outline.of(prepared.recipe.model, trust_remote_code=prepared.permissions.trust_remote_code)
+    length = row_length(prepared.recipe.calibration, outline.stack.model) if prepared.scores else 0
+    return _Estimate(prepared, prepared.recipe, outline, length).document()
 
 
 @dataclass(frozen=True)
-class _Foretelling:
-    """The inputs of a forecast: a prepared command, its model, and the tokens in a row of its text."""
+class _Estimate:
+    """What a forecast is made of: a prepared command and its recipe, its model, and the tokens in a row of its text."""
 
     prepared: Prepared
+    recipe: Recipe
     outline: Outline
     length: int
 
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe."""
-        return self.prepared.recipe
-
-    @property
-    def offloaded(self) -> bool:
-        """Whether the blocks of the model stay in their files."""
-        return self.prepared.offloaded
-
-    @property
-    def selection(self) -> Selection:
-        """The scorers."""
-        return self.prepared.selection
-
-    @property
-    def scored(self) -> bool:
-        """Whether blocks are scored."""
-        return "calibration" in self.prepared.reads
-
     def document(self) -> Forecast:
         """Make the forecast."""
-        recipe, outline, evaluated = self.recipe, self.outline, self.prepared.command == "run"
-        removed, counts = self._removed()
-        passes = self._passes() if self.scored else []
-        rescorings = self._rescorings(counts[1]) if self.scored else 0
-        cache = self._size("kv-cache", removed, counts)
-        sizes = self._size("bytes", removed, counts)
-        assert sizes is not None
-        parameters = self._size("parameters", removed, counts)
-        assert parameters is not None
-        return {
-            "schema_version": "layerimp.forecast/1",
-            "command": self.prepared.command,
-            "model": recipe.model,
-            "num_blocks": len(outline.stack),
-            "scorers": [label for label in self.selection.specs if label not in self.selection.baselines]
-            if self.scored
-            else [],
-            "baselines": list(self.selection.baselines),
-            "healers": list(self.prepared.healers),
-            "tasks": list(recipe.tasks or ()) if evaluated else [],
-            "removed": {"least": counts[0], "most": counts[1]},
-            "parameters": parameters,
-            "bytes": sizes,
-            "kv_bytes_per_token": cache,
-            "text": recipe.calibration.source if self.scored else None,
-            "tokens": recipe.calibration.samples * self.length,
-            "passes": [self._pass(each) for each in passes],
-            "rescorings": rescorings,
-            "memory": self._memory(),
-            "time": self._time(passes, rescorings, counts[1]),
-            "writes": self._writes(sizes["pruned"]),
-            "notes": self._notes(),
-        }
+        prepared, recipe, selection = self.prepared, self.recipe, self.prepared.selection
+        plans, count = self._removed()
+        passes = self._passes() if prepared.scores else []
+        rescorings = self._rescorings(int(count.most)) if prepared.scores else 0
+        scorers = [label for label in selection.specs if label not in selection.baselines] if prepared.scores else []
+        parameters, stored = (self._size(quantity, plans, count) for quantity in ("parameters", "bytes"))
+        cached = math.isfinite(self.outline.ledger.outside.cache)
+        return Forecast(
+            command=prepared.command,
+            model=recipe.model,
+            num_blocks=len(self.outline.stack),
+            scorers=scorers,
+            baselines=list(selection.baselines),
+            healers=list(prepared.healers),
+            tasks=list(recipe.tasks or ()) if prepared.command == "run" else [],
+            removed=count,
+            parameters=parameters,
+            bytes=stored,
+            kv_bytes_per_token=self._size("kv-cache", plans, count) if cached else None,
+            text=recipe.calibration.source if prepared.scores else None,
+            tokens=recipe.calibration.samples * self.length,
+            passes=passes,
+            rescorings=rescorings,
+            memory=self._memory(),
+            time=self._time(passes, rescorings, int(count.most)),
+            writes=self._writes(scorers, stored.pruned),
+            notes=self._notes(),
+        )
 
-    def _removed(self) -> tuple[list[frozenset[Sublayer]], tuple[int, int]]:
-        """Return the sublayers that each plan removes, as far as they are named, and the least and most steps."""
+    def _removed(self) -> tuple[list[frozenset[Sublayer]], Range]:
+        """Return the sublayers that each plan removes, as far as they are named, and the number of steps."""
         count, recipe = len(self.outline.stack), self.recipe
         if self.prepared.plans is not None:
             plans = self.prepared.plans.values()
             for plan in plans:
                 self._refuse(plan.blocks)
-            lengths = [len(plan.blocks) for plan in plans]
-            return [removed_by(plan.blocks) for plan in plans], (min(lengths), max(lengths))
+            return [removed_by(plan.blocks) for plan in plans], Range.of(*(len(plan.blocks) for plan in plans))
         if recipe.targets:
-            goal = Goal.by_arithmetic(
-                recipe, self.outline.ledger, type(self.outline.stack.model).__name__, offloaded=self.offloaded
-            )
+            kind = type(self.outline.stack.model).__name__
+            goal = Goal.by_arithmetic(recipe, self.outline.ledger, kind, offloaded=self.prepared.offloaded)
             most = goal.budget.most if LATENCY in recipe.targets else min(goal.budget.most, goal.fewest(lightest=True))
-            return [], (goal.fewest(), most)
-        if recipe.keep is not None:
-            self._refuse(recipe.blocks)
-            return [], (0, budget_of(recipe, count).most)
+            return [], Range.of(goal.fewest(), most)
         budget = budget_of(recipe, count)
         self._refuse(budget.forced)
+        if recipe.keep is not None:
+            return [], Range.of(0, budget.most)
         known = [removed_by(budget.forced)] if len(budget.forced) == budget.count else []
-        return known, (budget.count, budget.count)
+        return known, Range.of(budget.count)
 
     def _refuse(self, steps: Sequence[Step]) -> None:
         """Refuse steps that cannot be taken, as far as this can be seen without the weights."""
@@ -166,102 +176,93 @@ class _Foretelling:
             count, len(self.outline.stack), protect=recipe.protect, forced=recipe.blocks, cuts=recipe.cuts
         )
 
-    def _size(
-        self, quantity: str, removed: Sequence[frozenset[Sublayer]], counts: tuple[int, int]
-    ) -> SizeForecast | None:
-        """Forecast a size before and after pruning; None if the size of the cache is not known."""
+    def _size(self, quantity: str, plans: Sequence[frozenset[Sublayer]], count: Range) -> SizeForecast:
+        """Forecast a size before and after pruning."""
         ledger = self.outline.ledger
         whole = ledger.left(()).of(quantity)
-        if finite(whole) is None:
-            return None
-        if removed:
-            left = [ledger.left(sublayers).of(quantity) for sublayers in removed]
+        if plans:
+            left = [ledger.left(sublayers).of(quantity) for sublayers in plans]
         else:
-            budget = self._budget(counts[1])
+            budget = self._budget(int(count.most))
             free = {part for part in ledger.sublayers if part.block not in budget.protected} | removed_by(budget.forced)
-            most = ledger.removable(quantity, free)[counts[1]]
-            left = [whole - most, whole - ledger.removable(quantity, free, lightest=True)[counts[0]]]
-        return {"original": whole, "pruned": {"least": round(min(left), 6), "most": round(max(left), 6)}}
+            most = ledger.removable(quantity, free)[int(count.most)]
+            left = [whole - most, whole - ledger.removable(quantity, free, lightest=True)[int(count.least)]]
+        return SizeForecast(original=whole, pruned=Range.of(*left))
 
-    def _passes(self) -> list[Pass]:
+    def _passes(self) -> list[PassForecast]:
         """List the passes of one scoring, without scorers that are left out since they do not fit."""
+        selection = self.prepared.selection
         blocks, seams = steps = candidates((), len(self.outline.stack), self.recipe.cuts)
-        for label in list(self.selection.specs):
-            with self.selection.excusing(label):
-                of_blocks, of_seams = scorers_of(steps, self.selection, label)
+        for label in list(selection.specs):
+            with selection.excusing(label):
+                of_blocks, of_seams = scorers_of(steps, selection, label)
                 ScoredSeries("seams", seams, of_seams, "seam").check()
-                for each in shared_passes({(label, 0): of_blocks[label]}) if self.offloaded else ():
-                    each.check_offloading()
-        self.selection.need_any()
-        scorers = {(label, 0): scorer for label, scorer in self.selection.create(len(blocks)).items()}
+                for shared in shared_passes({(label, 0): of_blocks[label]}) if self.prepared.offloaded else ():
+                    shared.check_offloading()
+        selection.need_any()
+        scorers = {(label, 0): scorer for label, scorer in selection.create(len(blocks)).items()}
         if seams:
-            scorers |= {(label, 1): scorer for label, scorer in self.selection.create(len(seams)).items()}
-        return shared_passes(scorers)
-
-    def _pass(self, each: Pass) -> PassForecast:
-        units = sum(map(len, candidates((), len(self.outline.stack), self.recipe.cuts)))
-        return pass_forecast(each, units)
+            scorers |= {(label, 1): scorer for label, scorer in selection.create(len(seams)).items()}
+        return [PassForecast.of(shared, len(blocks) + len(seams)) for shared in shared_passes(scorers)]
 
     def _rescorings(self, count: int) -> int:
         """Count how often the pruner would score the pruned model, for all scorers, by a trial with equal scores."""
         num_blocks, cuts = len(self.outline.stack), self.recipe.cuts
-        pruner: Pruner = create_pruner(self.recipe.pruner, cuts)
-        seen: set[frozenset[Sublayer]] = set()
+        scored: set[frozenset[Sublayer]] = set()
 
         def scoring(removed: Sequence[Step]) -> Importance:
-            seen.add(removed_by(removed))
+            scored.add(removed_by(removed))
             steps = sorted((s for series in candidates(removed, num_blocks, cuts) for s in series), key=_depth)
             return Importance([0.0] * len(steps), steps)
 
-        pruner.within_budget(scoring, self._budget(count))
-        return len(seen - {frozenset()}) * len(self.selection.specs)
+        create_pruner(self.recipe.pruner, cuts).within_budget(scoring, self._budget(count))
+        return len(scored - {frozenset()}) * len(self.prepared.selection.specs)
 
     def _memory(self) -> MemoryForecast:
+        offloaded = self.prepared.offloaded
         # The pruned files are tried even if they are not compared.
-        verifies = self.recipe.output is not None and (self.recipe.verify or self.offloaded)
-        return self.outline.memory(self.recipe, self.prepared.permissions, offloaded=self.offloaded, verifies=verifies)
+        verifies = self.recipe.output is not None and (self.recipe.verify or offloaded)
+        return MemoryForecast.of(
+            self.outline, self.recipe, self.prepared.permissions, offloaded=offloaded, verifies=verifies
+        )
 
-    def _time(self, passes: Sequence[Pass], rescorings: int, most: int) -> TimeForecast:
+    def _time(self, passes: Sequence[PassForecast], rescorings: int, most: int) -> TimeForecast:
         """Estimate the times of the stages."""
-        recipe, durations = self.recipe, Durations(self.outline, self.recipe, self.length)
-        scoring = durations.scoring([self._pass(each) for each in passes])
+        prepared, recipe = self.prepared, self.recipe
+        durations, pruned = Durations(self.outline, recipe, self.length), len(prepared.selection.specs)
+        scoring = durations.scoring(passes)
         again = None
         if scoring is not None:
-            again = scoring * rescorings / max(1, len(self.selection.specs))
+            again = scoring * rescorings / max(1, pruned)
             if (rows := create_pruner(recipe.pruner, recipe.cuts).rescored_rows) is not None:
                 again *= min(1.0, rows / recipe.calibration.samples)
-        healers, pruned = [] if self.offloaded else list(self.prepared.healers.values()), len(self.selection.specs)
+        healers = [] if prepared.offloaded else list(prepared.healers.values())
         gaps = -(-most // 2)  # blocks that go are often neighbours
         healing, searched = durations.healing(healers, gaps) if healers else 0.0, recipe.keep is not None
         # Without evaluators of tasks, a search measures on held-out text, which is not known yet.
-        each = (
-            durations.evaluation(self.prepared.evaluators, self.prepared.permissions)
-            if recipe.tasks or not searched
-            else None
-        )
+        known = bool(recipe.tasks) or not searched
+        each = durations.evaluation(prepared.evaluators, prepared.permissions) if known else None
         models = 1 + pruned * (1 + len(healers))
-        return {
-            "block_ms": finite(durations.block and 1000 * durations.block) if passes or healers else None,
-            "scoring_s": finite(scoring),
-            "rescoring_s": finite(again),
-            "healing_s": finite(None if healing is None or (searched and healers) else healing * pruned),
-            "model_s": finite(each),
-            "evaluation_s": finite(None if each is None or searched else each * models),
-        }
+        return TimeForecast(
+            block_ms=durations.block_ms if passes or healers else None,
+            scoring_s=scoring,
+            rescoring_s=again,
+            healing_s=None if healing is None or (searched and healers) else healing * pruned,
+            model_s=each,
+            evaluation_s=None if each is None or searched else each * models,
+        )
 
-    def _writes(self, weights: Range) -> list[WrittenFile]:
+    def _writes(self, scorers: Sequence[str], weights: Range) -> list[WrittenFile]:
         """List the files that would be written, with the sizes of weights."""
+        prepared = self.prepared
         if self.recipe.output is None:
             return []
         output = expanded(self.recipe.output).absolute()
-        files = [RECIPE, RESULTS, PLANS]
-        files += [PAGE] if self.prepared.command == "run" else []
-        labels = [label for label in self.selection.specs if label not in self.selection.baselines]
-        if not self.scored:
-            labels = ["blocks"] if self.prepared.plans is None else list(self.prepared.plans)
-        labels += [f"{label}+{healer}" for label in labels for healer in self.prepared.healers]
-        small: list[WrittenFile] = [{"path": str(output / name), "bytes": None} for name in files]
-        return small + [{"path": str(output / "checkpoints" / label), "bytes": weights} for label in labels]
+        files = [RECIPE, RESULTS, PLANS] + [PAGE] * (prepared.command == "run")
+        labels = [*scorers] or list(prepared.plans or ["blocks"])
+        labels += [f"{label}+{healer}" for label in labels for healer in prepared.healers]
+        small = [WrittenFile(path=str(output / name), bytes=None) for name in files]
+        return small + [WrittenFile(path=str(output / checkpoint_path(label)), bytes=weights) for label in labels]
 
     def _notes(self) -> list[str]:
         notes = []
@@ -269,9 +270,7 @@ class _Foretelling:
             notes.append("the number of blocks for a latency is measured on the loaded model, and not known before")
         if self.recipe.keep is not None:
             notes.append("how many blocks may go is found by measuring pruned models, and not known before")
-        if not self.scored:
-            return notes
-        return [*notes, ROUGHLY]
+        return [*notes, ROUGHLY] if self.prepared.scores else notes
 
 
 def _depth(step: Step) -> Sublayer:

@@ -68,6 +68,7 @@ class PreparedHealing:
         healer: The healer.
         record: What was removed from which model.
         trained_on: The evaluator of the task whose training split is the text; None for other texts.
+        permissions: Which code that came with data may run.
     """
 
     recipe: Recipe
@@ -75,6 +76,7 @@ class PreparedHealing:
     healer: Healer
     record: Record
     trained_on: Evaluator | None
+    permissions: Permissions
 
 
 def prepare_healing(request: HealingRequest, permissions: Permissions, progress: Progress) -> PreparedHealing:
@@ -92,7 +94,7 @@ def prepare_healing(request: HealingRequest, permissions: Permissions, progress:
     check_ahead(record.source, permissions, partial(checked_steps, record.removed, what="removed block"))
     check_output(recipe, why_not_healed, [record.source])
     trained_on = check_calibration(recipe, permissions, progress)
-    return PreparedHealing(recipe, request.healer, healer, record, trained_on)
+    return PreparedHealing(recipe, request.healer, healer, record, trained_on, permissions)
 
 
 def heal_checkpoint(request: HealingRequest, *, permissions: Permissions, progress: Progress = SILENT) -> HealingReport:

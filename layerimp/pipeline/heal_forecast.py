@@ -2,78 +2,96 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from layerimp._paths import expanded
-from layerimp.blocks.memory import free_bytes
+from layerimp.component import versioned
 from layerimp.healing.engine import check_shapes
-from layerimp.models.dtypes import name_of
-from layerimp.pipeline.durations import ROUGHLY, Durations
-from layerimp.pipeline.heal_checkpoint import prepare_healing
+from layerimp.pipeline.durations import Durations
+from layerimp.pipeline.forecast_parts import ROUGHLY, MemoryForecast, Range, WrittenFile
 from layerimp.pipeline.outline import Outline
 from layerimp.pipeline.resolve import row_length
-from layerimp.report.conversion import finite
-from layerimp.steps import named, removed_by, runs_of, steps_of
+from layerimp.report.results.models import Size
+from layerimp.report.results.part import Known, Part, Versioned
+from layerimp.steps import Step, named, removed_by, runs_of, steps_of
 
 if TYPE_CHECKING:
-    from layerimp.pipeline.heal_checkpoint import HealingRequest
-    from layerimp.progress import Progress
-    from layerimp.recipe import Permissions, Recipe
-    from layerimp.report.forecast_documents import HealingForecast, MemoryForecast, ModelSize
+    from layerimp.pipeline.heal_checkpoint import PreparedHealing
 
 
-def foretell_healing(request: HealingRequest, *, permissions: Permissions, progress: Progress) -> HealingForecast:
-    """Forecast the work of `heal_checkpoint` with the same arguments. Nothing is loaded, healed or written.
+class HealedSizes(Part):
+    """The sizes of the two models in healing."""
+
+    teacher: Size = Field(description="The size of the intact model.")
+    pruned: Size = Field(description="The size of the pruned model, and so of the healed one.")
+
+
+class HealingTime(Part):
+    """An estimate of the time, from one block of each kind with random weights; reality may be far off."""
+
+    block_ms: Known = Field(
+        description="Measured: one block and one batch of the text, in milliseconds; null if unknown."
+    )
+    pass_s: Known = Field(description="Estimated: one pass of both models over the text, in seconds; null if unknown.")
+    healing_s: Known = Field(description="Estimated: healing, in seconds; null if unknown.")
+
+
+class HealingForecast(Versioned):
+    """The document that `heal` prints with `--dry-run --json`."""
+
+    schema_version: Literal["layerimp.healing-forecast/1"] = versioned("layerimp.healing-forecast/1")
+    model: str = Field(description="The pruned model, as it was named.")
+    teacher: str = Field(description="The intact model.")
+    removed: list[Step] = Field(description="The steps removed from the intact model.")
+    gaps: list[str] = Field(description="What was removed at each gap, in words.")
+    healer: str = Field(description="The healer.")
+    options: dict[str, Any] = Field(description="The healer's options.")
+    sizes: HealedSizes = Field(description="The sizes of both models.")
+    text: str = Field(description="The text that drives healing.")
+    further_text: str | None = Field(description="Further text that a healer may train on; null for none.")
+    tokens: int = Field(description="How many tokens are drawn from the text, at most.")
+    memory: MemoryForecast = Field(description="The memory for both models.")
+    time: HealingTime = Field(description="The time of one pass, without reading the models.")
+    writes: list[WrittenFile] = Field(description="What the command would write; a dry run writes nothing.")
+    notes: list[str] = Field(description="Notes for a reader.")
+
+
+def healing_forecast_of(prepared: PreparedHealing) -> HealingForecast:
+    """Forecast the work of a prepared healing. Nothing is loaded, healed or written.
 
     Raises:
         InputError: something in the request is wrong, as far as this can be seen without the weights.
     """
-    prepared = prepare_healing(request, permissions, progress)
     recipe, healer, record = prepared.recipe, prepared.healer, prepared.record
-    trusted = permissions.trust_remote_code
-    theirs = Outline.of(record.source, trust_remote_code=trusted)
-    ours = Outline.of(recipe.model, trust_remote_code=trusted)
-    check_shapes(theirs.stack, ours.stack, record.removed)
-    spec, length = recipe.calibration, row_length(recipe.calibration, ours.stack.model)
-    durations, gaps = Durations(theirs, recipe, length), list(runs_of(removed_by(record.removed)))
-    size, output = ours.ledger.left(()), str(expanded(recipe.output or "").absolute())
-    return {
-        "schema_version": "layerimp.healing-forecast/1",
-        "model": recipe.model,
-        "teacher": record.source,
-        "removed": list(record.removed),
-        "gaps": [named(steps_of(run)) for run in gaps],
-        "healer": prepared.label,
-        "options": healer.config.model_dump(mode="json"),
-        "sizes": {"teacher": _size(theirs), "pruned": _size(ours)},
-        "text": str(spec.source),
-        "further_text": recipe.heal_text,
-        "tokens": spec.samples * length,
-        "memory": _memory(recipe, theirs, ours, permissions),
-        "time": {
-            "block_ms": finite(durations.block and 1000 * durations.block),
-            "pass_s": finite(durations.passes(1 + len(ours.stack) / len(theirs.stack))),
-            "healing_s": finite(durations.healing([healer], len(gaps))),
-        },
-        "writes": [{"path": output, "bytes": {"least": size.bytes, "most": size.bytes}}],
-        "notes": [ROUGHLY],
-    }
-
-
-def _size(outline: Outline) -> ModelSize:
-    whole = outline.ledger.left(())
-    return {"blocks": len(outline.stack), "parameters": whole.parameters, "bytes": whole.bytes}
-
-
-def _memory(recipe: Recipe, theirs: Outline, ours: Outline, permissions: Permissions) -> MemoryForecast:
-    """Forecast the memory for the weights of both models, which compute in the dtype of the pruned model."""
-    place, dtype = ours.computed_in(recipe, permissions)
-    pruned, intact = (outline.ledger.left(()).parameters * dtype.itemsize for outline in (ours, theirs))
-    return {
-        "device": str(place),
-        "dtype": name_of(dtype),
-        "weights": pruned + intact,
-        "offloaded": False,
-        "verifying": pruned if recipe.verify else 0,
-        "free": free_bytes(place),
-    }
+    trusted = prepared.permissions.trust_remote_code
+    teacher = Outline.of(record.source, trust_remote_code=trusted)
+    pruned = Outline.of(recipe.model, trust_remote_code=trusted)
+    check_shapes(teacher.stack, pruned.stack, record.removed)
+    text, length = recipe.calibration, row_length(recipe.calibration, pruned.stack.model)
+    durations, gaps = Durations(teacher, recipe, length), list(runs_of(removed_by(record.removed)))
+    sizes = HealedSizes(teacher=teacher.size, pruned=pruned.size)
+    return HealingForecast(
+        model=recipe.model,
+        teacher=record.source,
+        removed=list(record.removed),
+        gaps=[named(steps_of(gap)) for gap in gaps],
+        healer=prepared.label,
+        options=healer.config.model_dump(mode="json"),
+        sizes=sizes,
+        text=str(text.source),
+        further_text=recipe.heal_text,
+        tokens=text.samples * length,
+        # Both models compute in the dtype of the pruned one.
+        memory=MemoryForecast.of(
+            pruned, recipe, prepared.permissions, verifies=recipe.verify, beside=sizes.teacher.parameters
+        ),
+        time=HealingTime(
+            block_ms=durations.block_ms,
+            pass_s=durations.passes(1 + len(pruned.stack) / len(teacher.stack)),
+            healing_s=durations.healing([healer], len(gaps)),
+        ),
+        writes=[WrittenFile(path=str(expanded(recipe.output or "").absolute()), bytes=Range.of(sizes.pruned.bytes))],
+        notes=[ROUGHLY],
+    )

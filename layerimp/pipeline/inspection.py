@@ -1,23 +1,94 @@
-"""The document that describes a model without reading its weights."""
+"""The description of a model, made without reading its weights: `layerimp inspect`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from layerimp.blocks.memory import free_bytes
 from layerimp.blocks.middle import Whole
+from layerimp.component import versioned
 from layerimp.models.devices import device_named
 from layerimp.models.dtypes import SAFETENSORS, name_of
 from layerimp.pipeline.outline import Outline
-from layerimp.report.conversion import finite
+from layerimp.report.results.part import Known, Part, Versioned
 from layerimp.steps import sublayers_of
 
 if TYPE_CHECKING:
     from layerimp.recipe import Permissions
-    from layerimp.report.forecast_documents import Files, InspectedBlock, Inspection, Part
     from layerimp.sizes.ledger import Amounts
+
+
+class PartSize(Part):
+    """The size of a part of a model."""
+
+    parameters: int = Field(description="Its parameters, without those that another part uses as well.")
+    bytes: int = Field(description="The bytes of these parameters in the stored dtype.")
+
+    @classmethod
+    def of(cls, amounts: Amounts) -> PartSize:
+        """Return what a ledger counts."""
+        return cls(parameters=amounts.parameters, bytes=amounts.bytes)
+
+
+class InspectedBlock(Part):
+    """A block of a model."""
+
+    block: int = Field(description="The index of the block.")
+    kind: str = Field(description="The kind in the configuration (`layer_types`); empty if it has no name.")
+    alike: int = Field(description="The first block with the same structure.")
+    parameters: int = Field(description="The parameters that are removed with the block.")
+    bytes: int = Field(description="The bytes of these parameters in the stored dtype.")
+    kv_bytes_per_token: Known = Field(description="The KV cache of the block per token, in bytes; null if not known.")
+    attention: PartSize | None = Field(description="The attention; null if the block cannot be divided.")
+    mlp: PartSize | None = Field(description="The MLP; null if the block cannot be divided.")
+    not_divided: str = Field(
+        description="Why the block cannot be divided into attention and MLP, and has no seams; else empty."
+    )
+    not_removed: str = Field(description="Why stock code cannot build the model without the block; empty if it can.")
+
+
+class Files(Part):
+    """The weight files, as described by their headers."""
+
+    files: int = Field(description="The number of files.")
+    bytes: int = Field(description="The bytes of the weights in the files; a tied weight may count twice.")
+    numbers: dict[str, int] = Field(description="How many numbers of each kind there are, such as `BF16`.")
+
+
+class Fit(Part):
+    """Whether a model fits into memory. Activations need further memory."""
+
+    device: str = Field(description="The device that models are loaded on by default.")
+    weights: int = Field(description="The bytes of all weights, as they are stored.")
+    offloaded: int = Field(
+        description="The bytes of the weights that an offloaded model holds at a time: the embedding and the largest "
+        "block, the latter twice on a GPU."
+    )
+    free: int = Field(description="The bytes that are currently free on the device.")
+
+
+class Inspection(Versioned):
+    """The document that `layerimp inspect` prints with `--json`."""
+
+    schema_version: Literal["layerimp.inspection/1"] = versioned("layerimp.inspection/1")
+    model: str = Field(description="The model, as it was named.")
+    architecture: str = Field(description="The class that stock code builds.")
+    stored_dtype: str = Field(description="The dtype that the weights are stored in, by the configuration.")
+    num_blocks: int = Field(description="The number of blocks.")
+    parameters: int = Field(description="The parameters of the whole model; tied weights count once.")
+    bytes: int = Field(description="The bytes of the parameters in the stored dtype.")
+    kv_bytes_per_token: Known = Field(
+        description="The KV cache per token, in bytes; 0 for a model without a cache, null if not known."
+    )
+    outside: PartSize = Field(description="The part that is never removed: embeddings, head, and the like.")
+    blocks: list[InspectedBlock] = Field(description="The blocks, by depth.")
+    files: Files | None = Field(description="The weight files; null if they are not in a local directory.")
+    memory: Fit = Field(description="The memory that the weights take, and the memory that is free.")
+    notes: list[str] = Field(description="Where the files and the configuration disagree.")
 
 
 def inspect_model(model: str, permissions: Permissions) -> Inspection:
@@ -27,28 +98,28 @@ def inspect_model(model: str, permissions: Permissions) -> Inspection:
         ModelError: the model cannot be understood, or no blocks can be removed from such a model.
     """
     outline = Outline.of(model, trust_remote_code=permissions.trust_remote_code)
-    whole, outside = outline.ledger.left(()), outline.ledger.outside
-    place = device_named(None)
-    return {
-        "schema_version": "layerimp.inspection/1",
-        "model": model,
-        "architecture": type(outline.stack.model).__name__,
-        "stored_dtype": name_of(outline.stored),
-        "num_blocks": len(outline.stack),
-        "parameters": whole.parameters,
-        "bytes": whole.bytes,
-        "kv_bytes_per_token": finite(whole.cache),
-        "outside": _part(outside),
-        "blocks": [_block(outline, index, refusal) for index, refusal in enumerate(outline.removable())],
-        "files": _files(outline),
-        "memory": {
-            "device": str(place),
-            "weights": whole.bytes,
-            "offloaded": outline.held_if_offloaded(place) * outline.stored.itemsize,
-            "free": free_bytes(place),
-        },
-        "notes": list(_notes(outline)),
-    }
+    whole, headers, place = outline.ledger.left(()), outline.headers, device_named(None)
+    return Inspection(
+        model=model,
+        architecture=type(outline.stack.model).__name__,
+        stored_dtype=name_of(outline.stored),
+        num_blocks=len(outline.stack),
+        parameters=whole.parameters,
+        bytes=whole.bytes,
+        kv_bytes_per_token=whole.cache,
+        outside=PartSize.of(outline.ledger.outside),
+        blocks=[_block(outline, index, refusal) for index, refusal in enumerate(outline.removable())],
+        files=None
+        if headers is None
+        else Files(files=headers.files, bytes=headers.bytes, numbers=dict(headers.numbers)),
+        memory=Fit(
+            device=str(place),
+            weights=whole.bytes,
+            offloaded=outline.held_if_offloaded(place) * outline.stored.itemsize,
+            free=free_bytes(place),
+        ),
+        notes=list(_notes(outline)),
+    )
 
 
 def _block(outline: Outline, index: int, refusal: str) -> InspectedBlock:
@@ -56,29 +127,18 @@ def _block(outline: Outline, index: int, refusal: str) -> InspectedBlock:
     ledger, halves = outline.ledger, outline.halves[index]
     amounts = ledger.inside((attention, mlp))
     divided, cached = not isinstance(halves, Whole), math.isfinite(ledger.outside.cache)
-    return {
-        "block": index,
-        "kind": outline.names[index],
-        "alike": outline.alike[index],
-        "parameters": amounts.parameters,
-        "bytes": amounts.bytes,
-        "kv_bytes_per_token": amounts.cache if cached else None,
-        "attention": _part(ledger.inside([attention])) if divided else None,
-        "mlp": _part(ledger.inside([mlp])) if divided else None,
-        "not_divided": halves.reason if isinstance(halves, Whole) else "",
-        "not_removed": refusal,
-    }
-
-
-def _part(amounts: Amounts) -> Part:
-    return {"parameters": amounts.parameters, "bytes": amounts.bytes}
-
-
-def _files(outline: Outline) -> Files | None:
-    headers = outline.headers
-    if headers is None:
-        return None
-    return {"files": headers.files, "bytes": headers.bytes, "numbers": headers.numbers}
+    return InspectedBlock(
+        block=index,
+        kind=outline.names[index],
+        alike=outline.alike[index],
+        parameters=amounts.parameters,
+        bytes=amounts.bytes,
+        kv_bytes_per_token=amounts.cache if cached else None,
+        attention=PartSize.of(ledger.inside([attention])) if divided else None,
+        mlp=PartSize.of(ledger.inside([mlp])) if divided else None,
+        not_divided=halves.reason if isinstance(halves, Whole) else "",
+        not_removed=refusal,
+    )
 
 
 def _notes(outline: Outline) -> Iterator[str]:

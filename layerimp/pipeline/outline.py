@@ -19,13 +19,14 @@ from layerimp.blocks.modes import quiet
 from layerimp.errors import SurgeryError
 from layerimp.models.devices import device_named
 from layerimp.models.discovery import find_blocks
-from layerimp.models.dtypes import dtype_named, name_of, note_stored
+from layerimp.models.dtypes import dtype_named, note_stored
 from layerimp.models.failures import unloadable
 from layerimp.models.loading import auto_class, configuration, float32_stands_in, stored_in
 from layerimp.models.safetensors_files import Headers, read_headers
 from layerimp.models.sizing import ledger_of
 from layerimp.models.unsupported import refuse_config
 from layerimp.registry.assets import located
+from layerimp.report.results.models import Size
 from layerimp.steps import kept_halves
 from layerimp.surgery.config_search import shortened
 from layerimp.surgery.meta_model import Builder, facts
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from layerimp.blocks.stack import BlockStack
     from layerimp.recipe import Permissions, Recipe
-    from layerimp.report.forecast_documents import MemoryForecast
     from layerimp.sizes.ledger import Ledger
     from layerimp.steps import Step
 
@@ -65,6 +65,12 @@ class Outline:
     ledger: Ledger
     alike: Sequence[int]
     names: Sequence[str]
+
+    @property
+    def size(self) -> Size:
+        """The size of the whole model."""
+        whole = self.ledger.left(())
+        return Size(blocks=len(self.stack), parameters=whole.parameters, bytes=whole.bytes)
 
     def computed_in(self, recipe: Recipe, permissions: Permissions) -> tuple[torch.device, torch.dtype]:
         """Return the device that the model of a recipe would be on, and the dtype that it would compute in."""
@@ -104,29 +110,6 @@ class Outline:
         apart = 0 if head is None or head is table else head.numel()
         blocks = 2 if device.type == "cuda" else 1
         return self.ledger.outside.parameters - apart + blocks * self.ledger.largest_block.parameters
-
-    def memory(
-        self, recipe: Recipe, permissions: Permissions, *, offloaded: bool = False, verifies: bool = False
-    ) -> MemoryForecast:
-        """Forecast the memory for the weights of a recipe's model.
-
-        Args:
-            recipe: The recipe.
-            permissions: Which code that came with data may run.
-            offloaded: Whether the blocks stay in their files until they are needed.
-            verifies: Whether a checkpoint is loaded beside the model.
-        """
-        place, dtype = self.computed_in(recipe, permissions)
-        held = self.held_if_offloaded(place) if offloaded else self.ledger.left(()).parameters
-        weights = held * dtype.itemsize
-        return {
-            "device": str(place),
-            "dtype": name_of(dtype),
-            "offloaded": offloaded,
-            "weights": weights,
-            "verifying": weights if verifies else 0,
-            "free": free_bytes(place),
-        }
 
     def removable(self) -> list[str]:
         """For each block, why stock code cannot build the model without it; empty if it can.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from layerimp._paths import expanded, real
 from layerimp.checkpoint.staging import check_name, check_target, staged
 from layerimp.errors import OutputError
+from layerimp.recipe.plans import PlanFile
 from layerimp.registry.assets import located
-from layerimp.report.conversion import plan_file
 from layerimp.report.document import PAGE, RESULTS, write_json, write_results
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def write_output(results: Results, recipe: Recipe, directory: Path) -> None:
     write_json(directory / RECIPE, recipe.model_dump(mode="json", exclude={"overwrite"}))
     write_results(results, directory)
     if plans := results.model.plans:
-        write_json(directory / PLANS, plan_file(plans, results.design.added))
+        write_json(directory / PLANS, PlanFile.of(plans, results.design.added).model_dump(mode="json"))
 
 
 def why_not_ours(directory: Path) -> str | None:

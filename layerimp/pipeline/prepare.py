@@ -63,6 +63,11 @@ class Prepared:
     trained_on: Evaluator | None
     offloaded: bool
 
+    @property
+    def scores(self) -> bool:
+        """Whether blocks are scored."""
+        return "calibration" in self.reads
+
 
 def prepare(
     command: Command,

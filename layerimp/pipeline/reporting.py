@@ -89,7 +89,7 @@ def _settled(run: Run) -> Recipe:
     if run.drawn is None:
         return recipe
     text = anywhere(run.recipe).calibration.model_dump(mode="json")
-    drawn = CalibrationSpec.model_validate(text | {"samples": run.drawn.description["rows"]})
+    drawn = CalibrationSpec.model_validate(text | {"samples": run.drawn.description.rows})
     return recipe.model_copy(update={"calibration": drawn})
 
 

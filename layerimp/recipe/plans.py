@@ -1,21 +1,44 @@
-"""Reads the plans of a file, such as the `plan.json` of a run."""
+"""Files of plans, such as the `plan.json` of a run."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from layerimp.component import Plain, versioned
 from layerimp.errors import InputError, OptionError, first_problem, unknown_name
 from layerimp.pruner import PrunePlan
 from layerimp.recipe.reading import once_each
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-FILE, PLAN = "layerimp.plans/2", "layerimp.plan/2"
+
+class PlanFile(Plain):
+    """The content of `plan.json`. `layerimp prune --plan` applies `plans`, but not the plans of baselines."""
+
+    schema_version: Literal["layerimp.plans/2"] = versioned("layerimp.plans/2")
+    plans: dict[str, PrunePlan] = Field(description="The plans, by label.")
+    baselines: dict[str, PrunePlan] = Field(
+        default={}, exclude_if=lambda plans: not plans, description="The plans of the baselines, by label."
+    )
+
+    @classmethod
+    def of(cls, plans: Mapping[str, PrunePlan], baselines: Collection[str] = ()) -> PlanFile:
+        """Make the content of a file.
+
+        Args:
+            plans: The plans, by label.
+            baselines: The labels of baselines, whose plans are separate, since applying the file skips them.
+        """
+        apart = {label: plans[label] for label in baselines if label in plans}
+        return cls(plans={label: plan for label, plan in plans.items() if label not in apart}, baselines=apart)
+
+
+FILE, PLAN = (kind.model_fields["schema_version"].default for kind in (PlanFile, PrunePlan))
 """The versions of a file of plans and of a single plan."""
 
 
@@ -36,7 +59,7 @@ def read_plans(path: Path, labels: Sequence[str] | None = None, count: int | Non
         if label not in plans:
             raise unknown_name("label", label, plans, of=f"the plan {path}")
     chosen = {label: plans[label] for label in labels or plans}
-    return chosen if count is None else {label: one.shortened(count) for label, one in chosen.items()}
+    return chosen if count is None else {label: plan.shortened(count) for label, plan in chosen.items()}
 
 
 def _all_plans(path: Path) -> dict[str, PrunePlan]:

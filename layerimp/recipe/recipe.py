@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from layerimp.component import versioned
 from layerimp.defaults import HEALING_ROWS, PRUNER, RATIO, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
@@ -67,7 +68,7 @@ AMOUNTS = ("ratio", "count", "keep", "targets")
 class Recipe(Experiment):
     """A run: the model, how it is scored, how far it is pruned, and what it is evaluated on."""
 
-    schema_version: Literal["layerimp.recipe/1"] = Field("layerimp.recipe/1", description="The version of this format.")
+    schema_version: Literal["layerimp.recipe/1"] = versioned("layerimp.recipe/1")
     model: ModelName = STARTER
     dtype: Dtype = None
     device: str | None = Field(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from layerimp.calibration.sampling import Calibration
@@ -65,7 +65,7 @@ class HealedCheckpoint:
         healer: The healer.
         repairs: The repairs, one for each gap.
         recovered: What came back, as `recovery` says it.
-        text: The description of the calibration set, with `tokens` and `fingerprint`.
+        text: The text that was drawn.
     """
 
     origin: Origin
@@ -74,4 +74,4 @@ class HealedCheckpoint:
     healer: Healer
     repairs: Sequence[Repair]
     recovered: str
-    text: Mapping[str, Any]
+    text: Calibration

@@ -44,7 +44,7 @@ def healed_card(before: str, checkpoint: HealedCheckpoint) -> str:
         f"## Healed by {escaped(healer.name)}",
         "",
         f"- **Method:** healer {escaped(healer.name)}, layerimp {__version__} ({done})",
-        f"- **Text:** {text['tokens']:,} tokens (fingerprint {text['fingerprint']})",
+        f"- **Text:** {text.tokens:,} tokens (fingerprint {text.fingerprint})",
         f"- **Recovered:** {escaped(checkpoint.recovered)}",
         *("", "Made from the checkpoint before by", ""),
         *fenced("bash", " ".join(map(shlex.quote, _command(checkpoint.recipe, healer)))),

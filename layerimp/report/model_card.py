@@ -95,8 +95,8 @@ def _summary(checkpoint: Checkpoint, origin: Origin) -> Iterator[str]:
         yield f"- **Healed:** by {escaped(checkpoint.contender.healer)} ({escaped(done)}); {escaped(back)}"
     if text := checkpoint.calibration:
         yield (
-            f"- **Calibration:** {text['rows']} rows, {text['tokens']:,} tokens of "
-            f"{escaped(last_part(text['source']))} (fingerprint {text['fingerprint']})"
+            f"- **Calibration:** {text.rows} rows, {text.tokens:,} tokens of "
+            f"{escaped(last_part(text.source))} (fingerprint {text.fingerprint})"
         )
 
 

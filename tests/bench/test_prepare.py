@@ -12,13 +12,14 @@ from support.mood import mood
 
 from layerimp.bench import commands, digests, forecast, resolve
 from layerimp.bench.engine import Engine
+from layerimp.bench.forecast import CellForecast, GridForecast
 from layerimp.bench.grid import Grid
 from layerimp.bench.prepare import prepared_grid
 from layerimp.pipeline import offloading
-from layerimp.pipeline.forecast import foretell
+from layerimp.pipeline.forecast import forecast_of
+from layerimp.pipeline.prepare import prepare
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, Recipe, validated
-from layerimp.report.forecast_documents import GridForecast
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def foretold(model_dir: Path, calibration_file: Path, tmp_path: Path) -> Callabl
         if changes.get("repeats") == 2:
             commands.run_grid(grid, tmp_path / "out", workers=0, device="cpu")
         with prepared_grid(grid, tmp_path / "out", engine, Permissions(), SILENT, write=False) as prepared:
-            return forecast.foretell_grid(prepared)
+            return forecast.grid_forecast_of(prepared)
 
     return forecast_of
 
@@ -64,22 +65,22 @@ def test_nothing_is_prepared_twice(foretold: Callable[..., GridForecast], monkey
 def test_a_scorer_that_does_not_fit_has_no_pass(foretold: Callable[..., GridForecast]) -> None:
     """It fails in its cells, and the others are computed: so the forecast goes on as well."""
     scorers = {"avss": None, "far": {"name": "angular", "options": {"window": 9}}}
-    work = foretold(scorers=scorers)["models"]["tiny"]
-    assert [one["scorers"] for one in work["passes"]] == [["avss"]]
-    assert work["cells"]["scoring"] == {"finished": 0, "most": 2}
+    work = foretold(scorers=scorers).models["tiny"]
+    assert [shared.scorers for shared in work.passes] == [["avss"]]
+    assert work.cells["scoring"] == CellForecast(finished=0, most=2)
 
 
 def test_a_dry_run_reads_no_file_whose_digest_is_stored(
     foretold: Callable[..., GridForecast], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert not (tmp_path / "out").exists()
-    before = foretold()["models"]["tiny"]["cells"]
+    before = foretold().models["tiny"].cells
     assert not (tmp_path / "out").exists()
-    after = foretold(repeats=2)["models"]["tiny"]["cells"]
-    assert before["scoring"] == {"finished": 0, "most": 1}
-    assert after["scoring"] == {"finished": 2, "most": 2}
+    after = foretold(repeats=2).models["tiny"].cells
+    assert before["scoring"] == CellForecast(finished=0, most=1)
+    assert after["scoring"] == CellForecast(finished=2, most=2)
     monkeypatch.setattr(digests.hashlib, "file_digest", None)
-    assert foretold()["models"]["tiny"]["cells"]["scoring"] == {"finished": 1, "most": 1}
+    assert foretold().models["tiny"].cells["scoring"] == CellForecast(finished=1, most=1)
 
 
 def test_a_grid_is_never_offloaded(
@@ -87,5 +88,5 @@ def test_a_grid_is_never_offloaded(
 ) -> None:
     monkeypatch.setattr(offloading, "free_bytes", lambda _device: 1000)
     run = Recipe.model_validate({"model": str(model_dir), "tasks": [], "scorers": ["depth"]})
-    assert foretell("run", run, permissions=Permissions(), progress=SILENT)["memory"]["offloaded"]
-    assert not foretold()["models"]["tiny"]["memory"]["offloaded"]
+    assert forecast_of(prepare("run", run, Permissions(), SILENT)).memory.offloaded
+    assert not foretold().models["tiny"].memory.offloaded

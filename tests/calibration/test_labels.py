@@ -44,7 +44,7 @@ def test_labels_stay_with_their_rows(labelled: Path, label_field: str, seed: int
     batches = list(drawn)
     assert all(batch["labels"].dtype == torch.int64 for batch in batches)
     assert [batch["labels"].tolist() for batch in batches] == [list(expected[i : i + 3]) for i in (0, 3, 6)]
-    assert drawn.description["labels"] == {str(i): expected.count(i) for i in sorted(set(expected))}
+    assert drawn.description.labels == {str(i): expected.count(i) for i in sorted(set(expected))}
 
 
 def test_the_fingerprint_covers_the_labels(labelled: Path) -> None:

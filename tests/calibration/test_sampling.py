@@ -131,7 +131,7 @@ def test_the_fingerprint_follows_the_tokens_only(numbered: Path) -> None:
     assert load(batch_size=1).fingerprint == first.fingerprint
     others = [load(seed=1), load(samples=5), load(max_length=7), load(packing="rows")]
     assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 5
-    assert first.description == {
+    assert first.description.model_dump(mode="json") == {
         "source": str(numbered),
         "rows": 6,
         "tokens": 48,

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from layerimp_distill.memory import Memory
-from pydantic import TypeAdapter
 from rich.filesize import decimal
 from support.mood import Run, changed
 from support.tiny import tiny
@@ -23,7 +22,7 @@ from layerimp.checkpoint.record import FILE, Record, read_record
 from layerimp.errors import InputError
 from layerimp.healing import Teaching
 from layerimp.pipeline import heal_checkpoint, healing
-from layerimp.report.forecast_documents import HealingForecast
+from layerimp.pipeline.heal_forecast import HealingForecast
 from layerimp.testing import tiny_tokenizer
 
 
@@ -319,8 +318,8 @@ def test_a_dry_run_says_what_would_be_healed_and_reads_no_weights(
         code, _, err = layerimp_command(*command, "--removed", 1, "--dry-run")
         assert (code, "that leaves 3, and the pruned model has 2" in err) == (2, True)
     assert not (tmp_path / "out").exists()
-    times = TypeAdapter(HealingForecast).validate_json(out, strict=True)["time"]
-    assert all(seconds is not None and seconds > 0 for seconds in times.values())  # type: ignore[operator]
+    times = HealingForecast.model_validate_json(out, strict=True).time
+    assert all(seconds is not None and seconds > 0 for _, seconds in times)
     assert "time, an estimate: healing about " in shown
     found = json.loads(out)
     code, out, err = layerimp_command(*command, "--json")

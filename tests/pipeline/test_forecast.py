@@ -17,9 +17,9 @@ from support.tiny import tiny
 from transformers import PreTrainedModel
 
 import layerimp
-from layerimp.pipeline import durations, pace, scores
+from layerimp.pipeline import durations, scores
+from layerimp.pipeline.durations import block_seconds
 from layerimp.pipeline.outline import Outline
-from layerimp.pipeline.pace import block_seconds
 from layerimp.scoring.engine import measure
 from layerimp.sweep import Ablation, Backward, Forward, Sweep, Work
 from layerimp.testing import tiny_tokenizer
@@ -176,7 +176,7 @@ def test_one_block_of_each_kind_is_timed(name: str, tmp_path: Path, monkeypatch:
         timed.append(tuple(first.shape))
         return 0.001 * len(timed), output
 
-    monkeypatch.setattr(pace, "_timed", clock)
+    monkeypatch.setattr(durations, "_timed", clock)
     outline = Outline.of(str(tmp_path))
     kinds = len(set(outline.alike))
     mean = sum(0.001 * (1 + sorted(set(outline.alike)).index(kind)) for kind in outline.alike) / len(outline.alike)

@@ -55,31 +55,31 @@ def test_it_is_what_the_loaded_model_shows(name: str, tmp_path: Path, unread: No
     model = made(name)
     model.save_pretrained(tmp_path, max_shard_size="40KB")
     found = inspect_model(str(tmp_path), Permissions())
-    checked(json.dumps(found))
+    checked(json.dumps(found.model_dump(mode="json")))
     stack = layerimp.find_blocks(model)
     measured = {one.name: one.value for one in Footprint(Footprint.Config(repeats=1)).evaluate(model, None)}
-    assert found["architecture"] == type(model).__name__
-    assert (found["parameters"], found["bytes"]) == (measured["parameters"], measured["bytes"])
-    assert found["kv_bytes_per_token"] == measured.get("kv_bytes_per_token", 0)
-    assert found["files"] is not None
-    assert found["files"]["files"] == len(list(tmp_path.glob("*.safetensors"))) > 1
-    assert found["files"]["bytes"] == measured["bytes"]
-    assert not found["notes"]
+    assert found.architecture == type(model).__name__
+    assert (found.parameters, found.bytes) == (measured["parameters"], measured["bytes"])
+    assert found.kv_bytes_per_token == measured.get("kv_bytes_per_token", 0)
+    assert found.files is not None
+    assert found.files.files == len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert found.files.bytes == measured["bytes"]
+    assert not found.notes
     halves = find_halves(stack)
     ledger = ledger_of(stack, {index: one for index, one in enumerate(halves) if isinstance(one, Halves)})
-    for index, block in enumerate(found["blocks"]):
-        assert block["parameters"] == sum(parameter.numel() for parameter in stack[index].parameters())
-        assert block["bytes"] == 4 * block["parameters"]
-        assert not block["not_removed"]
-        assert bool(block["not_divided"]) == (name in PARALLEL)
+    for index, block in enumerate(found.blocks):
+        assert block.parameters == sum(parameter.numel() for parameter in stack[index].parameters())
+        assert block.bytes == 4 * block.parameters
+        assert not block.not_removed
+        assert bool(block.not_divided) == (name in PARALLEL)
         if name not in PARALLEL:
-            assert block["attention"] is not None
-            assert block["mlp"] is not None
-            assert block["attention"]["parameters"] == ledger.inside([Sublayer(index, "attn")]).parameters
-            assert block["mlp"]["bytes"] == ledger.inside([Sublayer(index, "mlp")]).bytes
-            assert block["attention"]["parameters"] + block["mlp"]["parameters"] == block["parameters"]
-    inside = sum(block["parameters"] for block in found["blocks"])
-    assert inside + found["outside"]["parameters"] == found["parameters"]
+            assert block.attention is not None
+            assert block.mlp is not None
+            assert block.attention.parameters == ledger.inside([Sublayer(index, "attn")]).parameters
+            assert block.mlp.bytes == ledger.inside([Sublayer(index, "mlp")]).bytes
+            assert block.attention.parameters + block.mlp.parameters == block.parameters
+    inside = sum(block.parameters for block in found.blocks)
+    assert inside + found.outside.parameters == found.parameters
 
 
 @pytest.mark.parametrize("name", [*UNPRUNABLE])
@@ -94,32 +94,32 @@ def test_blocks_that_stock_code_cannot_do_without_are_named_with_the_reason(name
         except SurgeryError as error:
             refused[block] = str(error)
     assert refused
-    found = inspect_model(str(tmp_path), Permissions())["blocks"]
-    assert {block["block"]: block["not_removed"] for block in found if block["not_removed"]} == refused
+    found = inspect_model(str(tmp_path), Permissions()).blocks
+    assert {block.block: block.not_removed for block in found if block.not_removed} == refused
 
 
 def test_kinds_are_told_apart(tmp_path: Path) -> None:
     made("qwen3_moe:uneven").save_pretrained(tmp_path)
-    found = inspect_model(str(tmp_path), Permissions())["blocks"]
-    assert [block["alike"] for block in found] == [0, 1, 0, 1]
+    found = inspect_model(str(tmp_path), Permissions()).blocks
+    assert [block.alike for block in found] == [0, 1, 0, 1]
     tiny("gemma2").save_pretrained(tmp_path / "other")
-    kinds = [block["kind"] for block in inspect_model(str(tmp_path / "other"), Permissions())["blocks"]]
+    kinds = [block.kind for block in inspect_model(str(tmp_path / "other"), Permissions()).blocks]
     assert kinds == ["sliding_attention", "full_attention"] * 2
 
 
 def test_bytes_are_those_that_are_stored(tmp_path: Path) -> None:
     tiny("mixtral", dtype=torch.bfloat16).save_pretrained(tmp_path)
     found = inspect_model(str(tmp_path), Permissions())
-    assert found["stored_dtype"] == "bfloat16"
-    assert found["bytes"] == 2 * found["parameters"]
-    assert found["kv_bytes_per_token"] == 2 * 4 * 2 * 2 * 8  # keys and values of 4 blocks, each of 2 heads of 8
+    assert found.stored_dtype == "bfloat16"
+    assert found.bytes == 2 * found.parameters
+    assert found.kv_bytes_per_token == 2 * 4 * 2 * 2 * 8  # keys and values of 4 blocks, each of 2 heads of 8
 
 
 def test_files_and_configuration_that_disagree_are_noted(tmp_path: Path) -> None:
     tiny("llama").save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5, "dtype": "bfloat16"}))
-    first, second = inspect_model(str(tmp_path), Permissions())["notes"]
+    first, second = inspect_model(str(tmp_path), Permissions()).notes
     assert "numbers, and the configuration describes" in first
     assert second == "the configuration says bfloat16, and the weights in the files are float32"
 
@@ -127,9 +127,9 @@ def test_files_and_configuration_that_disagree_are_noted(tmp_path: Path) -> None
 def test_only_the_files_that_are_read_count(tmp_path: Path) -> None:
     tiny("llama").save_pretrained(tmp_path)
     save_file({"twice": torch.zeros(7)}, tmp_path / "consolidated.safetensors")
-    files = inspect_model(str(tmp_path), Permissions())["files"]
+    files = inspect_model(str(tmp_path), Permissions()).files
     assert files is not None
-    assert files["files"] == 1
+    assert files.files == 1
 
 
 def test_what_is_broken_is_refused(tmp_path: Path) -> None:
@@ -152,9 +152,9 @@ def test_what_is_broken_is_refused(tmp_path: Path) -> None:
 def test_where_the_memory_is_not_there_halves_stay_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny("llama").save_pretrained(tmp_path)
     monkeypatch.setattr(outline, "free_bytes", lambda _device: 1000)
-    for block in inspect_model(str(tmp_path), Permissions())["blocks"]:
-        assert block["attention"] is block["mlp"] is None
-        assert block["not_divided"] == "not known until the model is loaded"
+    for block in inspect_model(str(tmp_path), Permissions()).blocks:
+        assert block.attention is block.mlp is None
+        assert block.not_divided == "not known until the model is loaded"
 
 
 def test_of_a_model_that_is_tried_one_block_of_each_kind_has_weights(tmp_path: Path) -> None:
@@ -192,11 +192,16 @@ def test_whether_a_model_fits(
     model.save_pretrained(directory)
     monkeypatch.setattr(inspection, "device_named", lambda _device: torch.device(device))
     monkeypatch.setattr(inspection, "free_bytes", lambda _device: free)
-    found = inspect_model(str(directory), Permissions())["memory"]
+    found = inspect_model(str(directory), Permissions()).memory
     sizes = [sum(one.nbytes for one in block.parameters()) for block in layerimp.find_blocks(model)]
     ends = model.get_input_embeddings().weight.nbytes + model.model.norm.weight.nbytes
     weights = sum(one.nbytes for one in model.parameters())
-    assert found == {"device": device, "weights": weights, "offloaded": held * max(sizes) + ends, "free": free}
+    assert found.model_dump() == {
+        "device": device,
+        "weights": weights,
+        "offloaded": held * max(sizes) + ends,
+        "free": free,
+    }
     code, out, _ = layerimp_command("inspect", directory)
     assert code == 0
     assert f"the model {'fits' if free > 1000 else 'does not fit, and is offloaded'} (--offload: " in out

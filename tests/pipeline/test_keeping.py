@@ -23,7 +23,7 @@ from layerimp.pipeline.pruning import prune_by_amount
 from layerimp.pipeline.run import Run as Started
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, make_recipe
-from layerimp.report import conversion
+from layerimp.recipe.plans import PlanFile
 from layerimp.steps import removed_by
 from layerimp.testing import tiny_tokenizer
 
@@ -196,9 +196,10 @@ def test_a_pruner_without_a_plan_for_so_many_ends_the_search(
 
 
 def test_baselines_without_a_plan_are_left_out_of_the_file() -> None:
-    made = PrunePlan(num_blocks=BLOCKS, blocks=[3])
-    written = conversion.plan_file({"avss": made, "depth": made}, ["random", "depth"])
-    assert (written["plans"].keys(), written["baselines"].keys()) == ({"avss"}, {"depth"})
+    plan = PrunePlan(num_blocks=BLOCKS, blocks=[3])
+    file = PlanFile.of({"avss": plan, "depth": plan}, ["random", "depth"])
+    assert (file.plans.keys(), file.baselines.keys()) == ({"avss"}, {"depth"})
+    assert PlanFile.of({"avss": plan}, ["random"]).model_dump(mode="json").keys() == {"schema_version", "plans"}
 
 
 def test_equal_removals_are_measured_once(

@@ -20,6 +20,7 @@ from support.mood import Run
 from support.reports import MadeUpRun, checkpoint_of, repaired
 from transformers import AutoModelForCausalLM
 
+from layerimp.calibration.sampling import Calibration
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.models.origin import Origin
 from layerimp.pruner import PrunePlan
@@ -180,7 +181,7 @@ def test_a_plan_that_was_given_has_no_recipe() -> None:
 def test_no_folder_of_this_machine_is_told() -> None:
     places = {"model": "/home/my name/m", "task_path": "/srv/tasks", "data_dir": "/srv/d"}
     made = report(**places, calibration={"source": "/home/my name/text.jsonl"}, tasks=["/home/me/mood.yaml"])
-    made.calibration = {"source": "/home/my name/text.jsonl", "rows": 1, "tokens": 2, "fingerprint": "a"}
+    made.calibration = Calibration(source="/home/my name/text.jsonl", rows=1, tokens=2, fingerprint="a")
     plan = made.plans["avss"]
     made.plans["avss"] = plan.model_copy(update={"model": "/home/my name/m", "reason": "as /home/me/notes.txt says"})
     card = model_card(checkpoint_of(made, "avss"))
@@ -199,7 +200,7 @@ def tokens(text: str) -> list[Any]:
 @pytest.mark.parametrize("evil", [EVIL, "```\n<img src=x>", "---\nlicense: mit\n---", "a'b\"c; rm -rf /"])
 def test_nothing_from_outside_is_more_than_text(evil: str, tmp_path: Path) -> None:
     made, usual = report(), report()
-    made.calibration = {"source": evil, "rows": 1, "tokens": 2, "fingerprint": "a"}
+    made.calibration = Calibration(source=evil, rows=1, tokens=2, fingerprint="a")
     given = {"scorer": evil, "pruner": evil, "reason": evil, "model": evil}
     made.plans = {"avss": made.plans["avss"].model_copy(update=given)}
     made.metrics = {
@@ -242,10 +243,10 @@ def test_a_healed_model_of_a_run_says_so(tmp_path: Path) -> None:
 def healed(before: str, origin: Origin, **recipe: Any) -> str:
     """The card of a checkpoint that was healed with a changed option."""
     healer: Any = create("healer", "linear", {"ridges": [0.5]})
-    told: Any = {"tokens": 1234, "fingerprint": "abc"}
+    text = Calibration(source="/home/me/t.jsonl", rows=10, tokens=1234, fingerprint="abc")
     asked = make_recipe({"model": "/home/me/out/avss", "calibration": {"source": "/home/me/t.jsonl"}, **recipe})
     return healed_card(
-        before, HealedCheckpoint(origin, "AutoModelForCausalLM", asked, healer, [], "50% came back", told)
+        before, HealedCheckpoint(origin, "AutoModelForCausalLM", asked, healer, [], "50% came back", text)
     )
 
 

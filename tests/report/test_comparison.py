@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.reports import MadeUpRun, model_of
 
+from layerimp.calibration.sampling import Calibration
 from layerimp.cli.display import Screen
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pruner import PrunePlan
@@ -224,7 +225,7 @@ def whole_report(tasks: int) -> MadeUpRun:
     made.sizes = {"original": Size(blocks=32, parameters=1_000_000_000, bytes=4_000_000_000)}
     made.metrics = {"original": [metric(0.8123, 0.0123, task=f"task_number_{t}") for t in range(tasks)]}
     made.footprint = {"original": [Metric("footprint", "latency_ms", 1234.5, 6.5, False)]}
-    made.calibration = {"source": "text", "rows": 1, "tokens": 8, "fingerprint": "abc"}
+    made.calibration = Calibration(source="text", rows=1, tokens=8, fingerprint="abc")
     made.baselines = ["random", "depth"]
     for index, label in enumerate(NAMES):
         blocks = (

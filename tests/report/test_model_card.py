@@ -104,7 +104,7 @@ def test_a_seam_that_leaves_nothing_of_its_blocks_is_no_seam() -> None:
 
 def test_the_card_of_an_unmeasured_checkpoint_has_no_table() -> None:
     made = report()
-    made.metrics, made.calibration = {}, {}
+    made.metrics, made.calibration = {}, None
     card = model_card(checkpoint_of(made, "paper"))
     assert "|" not in card
     assert "Calibration" not in card
@@ -113,7 +113,7 @@ def test_the_card_of_an_unmeasured_checkpoint_has_no_table() -> None:
 def test_every_outside_name_on_the_card_is_escaped() -> None:
     evil = "x|<b>[y](z)\n# boo"
     made = report(model=evil)
-    made.calibration = {**made.calibration, "source": evil}
+    made.calibration = made.calibration.model_copy(update={"source": evil})
     made.plans = {"paper": PrunePlan(num_blocks=4, blocks=[2, 0], scorer=evil, pruner=evil)}
     metric = Metric(evil, evil, 0.0)
     made.metrics = {"original": [metric], "paper": [metric]}

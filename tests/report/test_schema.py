@@ -10,7 +10,7 @@ from jsonschema import ValidationError
 from support.mood import Run
 from support.published import checked
 
-from layerimp.report.schema import DOCUMENTS
+from layerimp.report.document import Results
 
 
 def test_a_run_says_everything(layerimp_command: Run, scoring: list[object], task: Path, tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_run_says_everything(layerimp_command: Run, scoring: list[object], tas
     )
     assert code == 0, err
     document = checked(out)
-    assert document.keys() == DOCUMENTS["layerimp.results/1"].model_fields.keys()
+    assert document.keys() == Results.model_fields.keys()
     (model,) = document["models"].values()
     empty = {"targets", "removables", "search"}  # these were not asked for
     assert all(bool(value) is (name not in empty) for name, value in model.items())
@@ -32,7 +32,7 @@ def test_a_grid_says_everything(layerimp_command: Run, scoring: list[object], ta
     code, out, err = layerimp_command("bench", *scoring, "--scorer", "avss", *asked, "--json")
     assert code == 0, err
     document = checked(out)
-    assert document.keys() == DOCUMENTS["layerimp.results/1"].model_fields.keys()
+    assert document.keys() == Results.model_fields.keys()
     (model,) = document["models"].values()
     assert all(model[part] for part in ("size", "metrics", "scored", "agreements", "removals", "rows"))
     assert all(one["retained"] and one["models"] for one in model["removals"])

@@ -9,14 +9,14 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from layerimp.cli.schema import schemas
+from layerimp.cli.schema import schema_of
 from layerimp.registry.names import installed_names
 
 
 @cache
 def published(name: str) -> Draft202012Validator:
     """What checks a document, by the name of its schema."""
-    schema = schemas(installed_names)[name]()
+    schema = schema_of(name, installed_names)
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
 

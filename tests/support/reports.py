@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from layerimp.calibration.sampling import Calibration
 from layerimp.evaluator import Metric
 from layerimp.pipeline.output import write_output
 from layerimp.pipeline.reporting import recorded, results_of
@@ -119,7 +120,7 @@ class MadeUpRun:
 def report(**recipe: Any) -> MadeUpRun:
     """A complete run, which removed 2 of 4 blocks."""
     made = MadeUpRun(make_recipe({"model": "dir/tiny", "output": "out", **recipe}), 4, "AutoModelForCausalLM")
-    made.calibration = {"source": "text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"}
+    made.calibration = Calibration(source="text.jsonl", rows=3, tokens=24, fingerprint="abc")
     made.sizes = {
         "original": Size(blocks=4, parameters=1000, bytes=4000),
         "paper": Size(blocks=2, parameters=600, bytes=2400),

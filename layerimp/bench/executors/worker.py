@@ -154,7 +154,7 @@ class Worker:
                 if selection.specs:
                     raise
         outcomes = {label: Outcome(cells[label].key, error=reason) for label, reason in selection.left_out.items()}
-        shared = {} if text is None else {"calibration": text.description}
+        shared = {} if text is None else {"calibration": text.description.model_dump(mode="json")}
         for label, filled in _together_or_alone(
             stack, selection, () if text is None else text.shard(*assignment.shard), assignment.recipe.cuts
         ):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from layerimp.calibration.sampling import Calibration
+from layerimp.component import versioned
 from layerimp.report.results.models import Repaired
 from layerimp.report.results.part import Versioned
 from layerimp.steps import Step
@@ -15,9 +16,7 @@ from layerimp.steps import Step
 class HealingReport(Repaired, Versioned):
     """The document that `layerimp heal` prints with `--json`."""
 
-    schema_version: Literal["layerimp.healing/1"] = Field(
-        default="layerimp.healing/1", description="The version of this format."
-    )
+    schema_version: Literal["layerimp.healing/1"] = versioned("layerimp.healing/1")
     model: str = Field(description="The pruned model, as it was named.")
     teacher: str = Field(description="The intact model.")
     removed: list[Step] = Field(

@@ -22,7 +22,7 @@ def scores(model: ModelResults, label: str) -> Table:
     Of several repeats, these are the numbers of the first.
     """
     scored, text = model.scored[label], model.calibration
-    where = f" ({text['rows']} rows, {text['tokens']:,} tokens)" if text else ""
+    where = f" ({text.rows} rows, {text.tokens:,} tokens)" if text else ""
     if any(len(sublayers_of(step)) == 1 for step in scored.steps):
         return _halves(f"{label}: importance of attention and MLP in {model.num_blocks} blocks{where}", scored)
     seams = sum(isinstance(step, str) for step in scored.steps)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.reports import MadeUpRun, repaired
 
+from layerimp.calibration.sampling import Calibration
 from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
@@ -43,7 +44,7 @@ def report(**recipe: Any) -> MadeUpRun:
     asked = {} if recipe.keys() & {"targets", "keep"} else {"count": 2}
     recipe = {"model": "/home/ann/tiny", "scorers": ["avss", "gbis"], **asked, **recipe}
     made = MadeUpRun(make_recipe(recipe), BLOCKS, "AutoModel")
-    made.calibration = {"source": "/home/ann/text.jsonl", "rows": 3, "tokens": 24, "fingerprint": "abc"}
+    made.calibration = Calibration(source="/home/ann/text.jsonl", rows=3, tokens=24, fingerprint="abc")
     settled = {"source": "/home/ann/text.jsonl", "max_length": 8, "packing": "windows"}
     made.settled = {"dtype": "bfloat16", "calibration": settled}
     made.importance = {label: Importance([float(7 * n % 5) for n in range(BLOCKS)]) for label in PLANS}

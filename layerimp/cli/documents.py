@@ -1,0 +1,135 @@
+"""The JSON documents of commands that list something, and of a command that fails."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from layerimp.component import Plain, versioned
+from layerimp.evaluator import DataFile, TaskDetails
+
+
+class Plugin(Plain):
+    """An installed plugin."""
+
+    name: str = Field(description="The name of its entry point.")
+    status: Literal["ok", "failed", "disabled"] = Field(description="Whether it takes part.")
+    distribution: str = Field(description="What it was installed with.")
+    version: str = Field(description="The version of that.")
+    hooks: list[str] = Field(description="The hooks that it has.")
+    components: dict[str, list[str]] = Field(
+        description="The names of its components, by kind: `scorer`, `pruner`, and so on."
+    )
+    error: str | None = Field(description="Why it failed; null if it did not.")
+    seconds: float = Field(description="How long its import took.")
+
+
+class PluginList(Plain):
+    """What `layerimp plugins` prints with `--json`."""
+
+    schema_version: Literal["layerimp.plugins/1"] = versioned("layerimp.plugins/1")
+    plugins: list[Plugin] = Field(description="In the order of loading.")
+
+
+class Option(Plain):
+    """An option of a component."""
+
+    name: str = Field(description="Its name.")
+    type: str = Field(description="What it takes, in words.")
+    default: Any = Field(description="What it is if nothing is given.")
+    description: str = Field(description="What it does.")
+
+
+class Component(Plain):
+    """A scorer, pruner, healer or evaluator."""
+
+    name: str = Field(description="The registered name.")
+    plugin: str = Field(description="The plugin that it comes from.")
+    summary: str = Field(description="What it is, in a line.")
+    reference: str = Field(description="Where the method comes from; empty if nothing says so.")
+    variants: dict[str, dict[str, Any]] = Field(
+        description="Further names of it, each with the options that it presets."
+    )
+    options: list[Option] = Field(description="Its options.")
+
+
+def _components(kind: str) -> Any:
+    """A list that is left out of the document of another kind."""
+    what = f"The {kind}, or the one that was named; left out by the other commands."
+    return Field(default=None, exclude_if=lambda value: value is None, description=what)
+
+
+class ComponentList(Plain):
+    """What `layerimp scorers`, `pruners`, `healers` and `evaluators` print with `--json`: each its own kind."""
+
+    schema_version: Literal["layerimp.components/1"] = versioned("layerimp.components/1")
+    scorers: list[Component] | None = _components("scorers")
+    pruners: list[Component] | None = _components("pruners")
+    healers: list[Component] | None = _components("healers")
+    evaluators: list[Component] | None = _components("evaluators")
+
+
+class TaskList(Plain):
+    """What `layerimp tasks` prints with `--json`."""
+
+    schema_version: Literal["layerimp.tasks/1"] = versioned("layerimp.tasks/1")
+    tasks: dict[str, str] = Field(description="By name, what each is, in a line.")
+
+
+class TaskDetailsList(Plain):
+    """What `layerimp tasks --show` prints with `--json`."""
+
+    schema_version: Literal["layerimp.task-details/1"] = versioned("layerimp.task-details/1")
+    tasks: list[TaskDetails] = Field(description="Each task, those of groups one by one.")
+
+
+class DataFileList(Plain):
+    """What `layerimp tasks --fetch` prints with `--json`."""
+
+    schema_version: Literal["layerimp.rows/1"] = versioned("layerimp.rows/1")
+    files: list[DataFile] = Field(description="The files of the tasks, fetched now or before.")
+
+
+class Kept(Plain):
+    """Something that is kept between runs."""
+
+    kind: Literal["metrics", "unfinished", "names"] = Field(
+        description="What `--clear` calls it: a kind of what is kept."
+    )
+    about: str = Field(description="What it is; empty if nothing says so.")
+    entries: int = Field(description="How many files or folders it is.")
+    bytes: int = Field(description="Their size.")
+    changed: str = Field(description="When the last of them was written: date and time of day in UTC.")
+    in_use: bool = Field(description="Whether a running command uses it, so that it cannot be removed.")
+
+
+class CacheList(Plain):
+    """What `layerimp cache` prints with `--json`."""
+
+    schema_version: Literal["layerimp.cache/1"] = versioned("layerimp.cache/1")
+    directory: str = Field(description="Where it is kept.")
+    kept: list[Kept] = Field(description="What is there now.")
+    removed: list[Kept] = Field(description="What `--clear` removed.")
+
+
+class SchemaList(Plain):
+    """What `layerimp schema` prints with `--json`."""
+
+    schema_version: Literal["layerimp.schemas/1"] = versioned("layerimp.schemas/1")
+    schemas: dict[str, str] = Field(description="By name, what each describes, in a line.")
+
+
+class Error(Plain):
+    """An error."""
+
+    kind: str = Field(description="The name of the error, such as `OptionError`, `UsageError`, `Interrupted`.")
+    message: str = Field(description="What is wrong, where, and what would be right, in one line.")
+    exit_code: int = Field(description="The exit code of the command.")
+
+
+class ErrorReport(Plain):
+    """The document that a command prints with `--json` if it fails as a whole."""
+
+    schema_version: Literal["layerimp.error/1"] = versioned("layerimp.error/1")
+    error: Error = Field(description="The error.")

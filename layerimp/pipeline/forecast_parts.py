@@ -1,0 +1,102 @@
+"""What the forecasts of several commands have in common: ranges, passes, memory and files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from layerimp.blocks.memory import free_bytes
+from layerimp.models.dtypes import name_of
+from layerimp.report.results.part import Known, Part
+
+if TYPE_CHECKING:
+    from layerimp.pipeline.outline import Outline
+    from layerimp.recipe import Permissions, Recipe
+    from layerimp.scoring.passes import Pass
+
+ROUGHLY = "the times are estimates from one block with random weights, on the CPU; reality may be twice or half that"
+
+
+class Range(Part):
+    """A number that may not be known exactly before the blocks are scored. If it is known, both ends are equal."""
+
+    least: int | float = Field(description="The smallest possible value.")
+    most: int | float = Field(description="The largest possible value.")
+
+    @classmethod
+    def of(cls, *values: float) -> Range:
+        """Return the range of some values, rounded to six places."""
+        return cls(least=round(min(values), 6), most=round(max(values), 6))
+
+
+class PassForecast(Part):
+    """A pass over the calibration text that some scorers share."""
+
+    sweep: str = Field(description="How the model is driven.")
+    scorers: list[str] = Field(description="The scorers that read it.")
+    backbone: Known = Field(description="The work in forward passes of the blocks, about; null if unknown.")
+    head: Known = Field(description="The work in forward passes of the head, about; null if unknown.")
+
+    @classmethod
+    def of(cls, shared: Pass, units: int) -> PassForecast:
+        """Describe a pass over a model with so many scored units."""
+        work = shared.sweep.work(units)
+        return cls(
+            sweep=type(shared.sweep).__name__,
+            scorers=list(dict.fromkeys(label for label, _ in shared.scorers)),
+            backbone=None if work is None else work.backbone,
+            head=None if work is None else work.head,
+        )
+
+
+class MemoryForecast(Part):
+    """The memory that the weights need. Activations need further memory."""
+
+    device: str = Field(description="The device of the model.")
+    dtype: str = Field(description="The dtype that the model computes in.")
+    offloaded: bool = Field(
+        description="Whether the blocks are read one after another, so that few weights are held at a time."
+    )
+    weights: int = Field(description="The bytes of the weights in that dtype, held at a time.")
+    verifying: int = Field(description="The bytes of the copy that verifies a checkpoint; 0 without one.")
+    free: int = Field(description="The bytes that are currently free on the device.")
+
+    @classmethod
+    def of(
+        cls,
+        outline: Outline,
+        recipe: Recipe,
+        permissions: Permissions,
+        *,
+        offloaded: bool = False,
+        verifies: bool = False,
+        beside: int = 0,
+    ) -> MemoryForecast:
+        """Forecast the memory for the weights of a recipe's model.
+
+        Args:
+            outline: The model.
+            recipe: The recipe.
+            permissions: Which code that came with data may run.
+            offloaded: Whether the blocks stay in their files until they are needed.
+            verifies: Whether a checkpoint is loaded beside the model.
+            beside: The parameters of another model that is in memory as well.
+        """
+        place, dtype = outline.computed_in(recipe, permissions)
+        held = outline.held_if_offloaded(place) if offloaded else outline.ledger.left(()).parameters
+        return cls(
+            device=str(place),
+            dtype=name_of(dtype),
+            offloaded=offloaded,
+            weights=(held + beside) * dtype.itemsize,
+            verifying=held * dtype.itemsize if verifies else 0,
+            free=free_bytes(place),
+        )
+
+
+class WrittenFile(Part):
+    """A file or directory that would be written."""
+
+    path: str = Field(description="Where.")
+    bytes: Range | None = Field(description="The size of its weights; null for small files.")
