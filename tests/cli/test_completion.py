@@ -48,7 +48,7 @@ def complete(layerimp_command: Run, monkeypatch: pytest.MonkeyPatch) -> Complete
         ("run --pruner w", ["window"]),
         ("run --heal r", ["rescale"]),
         ("run --heal mine=d", ["mine=distill"]),
-        ("run --evaluator f", ["footprint"]),
+        ("run --evaluator f", ["fidelity", "footprint"]),
         ("run --model s", ["starter"]),
         ("run s", ["starter"]),
         ("run --calibration p", ["prose"]),
