@@ -11,7 +11,6 @@ import yaml
 
 from layerimp.cli import options as o
 from layerimp.errors import OptionError, listing, unknown_name
-from layerimp.report.cuts import whole
 from layerimp.steps import touched_by, untouched
 
 if TYPE_CHECKING:
@@ -46,8 +45,8 @@ def plan(*, plan: Path | None, **given: Any) -> int:
         raise OptionError("--export prints the text that another tool reads, and contradicts --json")
     if len(plans) > 1:
         raise OptionError(f"{plan} holds several plans; choose one with --label: {listing(plans)}")
-    (one,) = plans.values()
-    screen.print_text(exported(one, given["export"], model=given["model"]))
+    (chosen,) = plans.values()
+    screen.print_text(exported(chosen, given["export"], model=given["model"]))
     return 0
 
 
@@ -63,6 +62,8 @@ def exported(plan: PrunePlan, tool: str, *, model: str | None = None) -> str:
         UnknownNameError: plans cannot be exported for this tool.
         OptionError: the plan has seams, or the tool needs the name of a model and neither `model` nor the plan has one.
     """
+    from layerimp.report.cuts import whole
+
     if tool not in EXPORTS:
         raise unknown_name("tool", tool, EXPORTS)
     if not whole(plan.blocks):
