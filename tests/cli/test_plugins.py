@@ -19,7 +19,7 @@ def test_what_is_installed_is_listed(layerimp_command: Run) -> None:
                 "cim",
                 "closedform",
                 "distill",
-                "footprint",
+                "fidelity footprint",
                 "gbis",
                 "greedy",
                 "harness",
