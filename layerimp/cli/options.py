@@ -60,6 +60,14 @@ target = Annotated[
         autocompletion=values("parameters=", "bytes=", "kv-cache=", "latency="),
     ),
 ]
+keep = Annotated[
+    str | None,
+    typer.Option(
+        help="Share of the model's quality to keep, such as 0.95, in place of --ratio; as many blocks are removed as "
+        "that allows. agreement=0.9: share of the predictions with the same top token as the intact model's.",
+        autocompletion=values("agreement="),
+    ),
+]
 blocks = Annotated[
     str | None,
     typer.Option(help="What to remove regardless of scores: blocks and seams between blocks, such as 3,8-10,17/18."),

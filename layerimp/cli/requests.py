@@ -85,7 +85,7 @@ def _values(kind: type[Experiment], in_file: dict[str, Any], given: Mapping[str,
         given: The options, by the names of the command's parameters; None for those that are not given.
     """
     values: dict[str, Any] = {}
-    for option, value in {**given, **_limits(given.get("limit") or ())}.items():
+    for option, value in {**given, **_limits(given.get("limit") or ()), **_kept(given.get("keep"))}.items():
         field = option if option in kind.model_fields else FIELDS.get(option, "")
         if value is not None and field in kind.model_fields:
             values[field] = _READERS[field](value) if field in _READERS else value
@@ -118,6 +118,21 @@ def _limits(texts: Iterable[str]) -> dict[str, Any]:
             raise OptionError(f"--limit {text}: there are two limits of {name or 'all tasks'}")
         limits[name] = int(number)
     return {"limit": limits.pop("", None), "limits": limits or None}
+
+
+def _kept(text: str | None) -> dict[str, Any]:
+    """Return the share to keep, and what it is a share of."""
+    if text is None:
+        return {}
+    of, _, number = text.rpartition("=")
+    wrong = OptionError(f"--keep takes a share such as 0.95, or agreement=0.9, got {text!r}")
+    if of not in ("", "agreement"):
+        raise wrong
+    try:
+        share = float(number)
+    except ValueError:
+        raise wrong from None
+    return {"keep": checked_keep(share, name="--keep"), "keep_of": of or "quality"}
 
 
 def _models(specs: list[str], in_file: Any) -> dict[str, Any] | list[str]:
@@ -175,7 +190,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "evaluators": partial(_labelled, "evaluator"),
     "ratio": _ratio,
     "ratios": lambda shares: list(map(_ratio, shares)),
-    "keep": partial(checked_keep, name="--keep"),
     "targets": split_targets,
     "blocks": read_steps,
     "protect": _protected,

@@ -31,7 +31,8 @@ def reads_tasks(spec: ComponentSpec) -> bool:
 
 def compares(recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> bool:
     """Whether a run measures quality, and so compares its scorers with baselines."""
-    return recipe.keep is not None or any(evaluator.kind == "quality" for evaluator in evaluators.values())
+    keeps = recipe.keep is not None and recipe.keep_of == "quality"
+    return keeps or any(evaluator.kind == "quality" for evaluator in evaluators.values())
 
 
 def is_requested(recipe: Recipe, label: str) -> bool:

@@ -14,6 +14,7 @@ from layerimp.pipeline.counting import confirmed, most_that_hold
 from layerimp.pipeline.halves import Halves, check_halves, kept
 from layerimp.pipeline.healing import repaired
 from layerimp.pipeline.held_out import HeldOut
+from layerimp.pipeline.pruning import measure_quality
 from layerimp.pipeline.removals import check_room, planner
 from layerimp.pipeline.resolve import create_pruner
 from layerimp.pipeline.run import PrunedModel, StageResults
@@ -183,7 +184,7 @@ def prune_to_quality(run: Run) -> StageResults:
         OptionError: a label is not allowed, or the forced and protected blocks leave no choice.
         OutputError: there is not enough disk space for the checkpoints.
     """
-    quality = {label: evaluator for label, evaluator in run.evaluators.items() if evaluator.kind == "quality"}
+    quality, others = _searched(run)
     run.evaluation.announce(quality, run.loaded.stack, tried=True)
     whole = run.evaluation.of(quality, "quality")
     check_halves(whole)
@@ -204,15 +205,27 @@ def prune_to_quality(run: Run) -> StageResults:
     models, metrics = _chosen(trials, most)
     saved = [model for model in models.values() if model.contender.scorer not in run.selection.baselines]
     check_room(run, sum(model.size.bytes for model in saved))
+    if run.recipe.keep_of == "agreement":  # the tasks took no part in the search
+        rest = replace(run, evaluators=others)
+        metrics = {ORIGINAL: run.evaluation.of(others, "quality")} | measure_quality(rest, models)
     assert run.recipe.keep is not None
     search = QualitySearch(
         keep=run.recipe.keep,
+        keep_of=run.recipe.keep_of,
         measured_on=list(counting(whole)),
         held_out=HeldOut.name in quality,
         order=_order(most),
         removable={label: each.result for label, each in most.items()},
     )
     return StageResults(importance, models, metrics, search=search, failed=failed)
+
+
+def _searched(run: Run) -> tuple[dict[str, Evaluator], dict[str, Evaluator]]:
+    """Return the evaluators that the search measures by, and the other ones of quality; both by label."""
+    quality = {label: evaluator for label, evaluator in run.evaluators.items() if evaluator.kind == "quality"}
+    if run.recipe.keep_of == "quality":
+        return quality, {}
+    return {HeldOut.name: quality.pop(HeldOut.name)}, quality
 
 
 def _order(most: Mapping[str, _Most]) -> list[str]:

@@ -143,7 +143,7 @@ def _left(run: Run, stages: StageResults) -> Left:
 def _amount(recipe: Recipe) -> Amount:
     """Return what the run was asked to remove."""
     if recipe.keep is not None:
-        return f"keep={recipe.keep:g}"
+        return f"keep={'agreement=' * (recipe.keep_of == 'agreement')}{recipe.keep:g}"
     if recipe.targets:
         return ", ".join(f"{quantity}={value}" for quantity, value in recipe.targets.items())
     if recipe.count is not None:

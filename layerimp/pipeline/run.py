@@ -111,7 +111,7 @@ class Run:
                 evaluators = without_comparers(recipe, evaluators, why)
                 progress.note(f"{comparing[0]} is left out: {why}")
             if prepared.command == "run" and recipe.keep is not None:
-                drawn, evaluators = with_quality(loaded.stack, drawn, evaluators, progress)
+                drawn, evaluators = with_quality(recipe, loaded.stack, drawn, evaluators, progress)
             if prepared.healers:
                 taken = drawn.documents | reserved.documents
                 further = further_text(recipe, loaded, taken, allowed, progress)

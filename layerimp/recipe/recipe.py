@@ -111,6 +111,11 @@ class Recipe(Experiment):
         description="Share of the model's quality to keep, such as 0.95, in place of a ratio; as many blocks are "
         "removed as that allows.",
     )
+    keep_of: Literal["quality", "agreement"] = Field(
+        "quality",
+        description="What keep is a share of: quality, or agreement, the share of predictions with the same top token "
+        "(or label) as the intact model's, which takes no tasks.",
+    )
     blocks: Annotated[tuple[Step, ...], BeforeValidator(_steps, json_schema_input_type=Step | list[Step])] = Field(
         (),
         description="What to remove regardless of scores: blocks, and seams between neighbours such as 17/18; a list, "
@@ -136,6 +141,12 @@ class Recipe(Experiment):
         given = [name for name in AMOUNTS if getattr(self, name) not in (None, {})]
         if len(given) > 1:
             raise OptionError(f"{given[0]} and {given[1]} contradict each other; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_keep(self) -> Recipe:
+        if self.keep is None and self.keep_of != "quality":
+            raise OptionError(f"keep_of says that keep is a share of the {self.keep_of}: give keep, such as 0.9")
         return self
 
     @model_validator(mode="after")

@@ -135,7 +135,7 @@ def _measured(checkpoint: Checkpoint, comparison: Kept | None) -> list[str]:
     ]
     lines += ["", "Retained: 100 % is the source, 0 % a model that knows nothing. Errors (±) are standard errors."]
     lines += ["", *(f"- {escaped(without_folders(note))}" for note in comparison.notes)] if comparison.notes else []
-    if checkpoint.recipe.keep is not None:
+    if checkpoint.recipe.keep is not None and checkpoint.recipe.keep_of == "quality":
         lines += [
             "",
             f"The search for {checkpoint.recipe.keep:.4g} of what the source knows did not use these documents.",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.by_label import by_label, results_in
 from support.fake_plugins import Install, Plug
 from support.mood import Run
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import layerimp
 from layerimp import Evaluator, Metric, PrunePlan, Pruner
+from layerimp.calibration import load_calibration
 from layerimp.errors import NonFiniteError
 from layerimp.pipeline.halves import Halves, kept
 from layerimp.pipeline.prepare import prepare
@@ -24,6 +26,7 @@ from layerimp.pipeline.run import Run as Started
 from layerimp.progress import SILENT
 from layerimp.recipe import Permissions, make_recipe
 from layerimp.recipe.plans import PlanFile
+from layerimp.report.document import Results
 from layerimp.steps import removed_by
 from layerimp.testing import tiny_tokenizer
 
@@ -296,6 +299,65 @@ def test_without_tasks_text_is_held_out(layerimp_command: Run) -> None:
         assert min(one["retained"]["mean"], one["confirmed"]["mean"]) >= 0.9
     _, printed, _ = layerimp_command("run", "--scorer", "block-influence", *text, "--keep", 0.9)
     assert "searched: on the half of the rows of held-out calibration text used by the search" in printed
+
+
+def agreements(removed: list[int]) -> list[float]:
+    """The agreement of the starter without some blocks with the whole one, on the searching and confirming rows."""
+    model, tokenizer = layerimp.load("starter")
+    drawn = load_calibration("starter", tokenizer, samples=40, max_length=64)
+    rows = drawn.rows[3::4]
+    with torch.no_grad():
+        before = [model(torch.tensor([row])).logits[0, :-1].argmax(-1) for row in rows]
+        pruned = layerimp.prune(model, removed)
+        after = [pruned(torch.tensor([row])).logits[0, :-1].argmax(-1) for row in rows]
+    same = [float((a == b).float().mean()) for a, b in zip(before, after, strict=True)]
+    order = sorted(set(rows))
+    halves = [[share for row, share in zip(rows, same, strict=True) if order.index(row) % 2 == half] for half in (0, 1)]
+    return [sum(half) / len(half) for half in halves]
+
+
+def test_an_agreement_is_searched_on_one_half_and_confirmed_on_the_other(layerimp_command: Run, task: Path) -> None:
+    """The tasks take no part in the search, and are measured on all documents of the chosen models."""
+    text = ("--samples", 40, "--max-length", 64, "--evaluator", "harness", "--no-baselines", "--tasks", task)
+    code, printed, err = layerimp_command(
+        "run", "--scorer", "block-influence", *text, "--keep", "agreement=0.6", "--json"
+    )
+    assert code == 0, err
+    told, model = by_label(printed), next(iter(Results.model_validate_json(printed).models.values()))
+    search, found = told["search"], told["search"]["removable"]["block-influence"]
+    assert (search["keep"], search["keep_of"], search["measured_on"]) == (0.6, "agreement", ["held-out text"])
+    scores = told["scorers"]["block-influence"]["scores"]
+    order = sorted(range(len(scores)), key=lambda block: (scores[block], -block))
+    assert found["blocks"] == order[: found["count"]]
+    assert 0 < found["count"] < len(order) - 1
+    assert min(agreements(order[: found["count"]])) >= 0.6 > min(agreements(order[: found["count"] + 1]))
+    shares = [found[half]["mean"] for half in ("retained", "confirmed")]
+    assert shares == pytest.approx(agreements(found["blocks"]), abs=1e-6)
+    assert told["metrics"]["original"].keys() == told["metrics"]["block-influence"].keys() == {"mood"}
+    assert told["metrics"]["original"]["mood"]["acc"]["documents"] == 12
+    assert "blocks may be removed while at least 60% of the predictions agree" in model.answer
+
+
+def test_an_agreement_adds_no_baselines_and_needs_no_tasks(layerimp_command: Run) -> None:
+    text = ("--samples", 16, "--max-length", 32, "--tasks", "none", "--evaluator", "harness", "--heal", "rescale")
+    command = ("run", "--scorer", "block-influence", *text, "--keep", "agreement=0.3")
+    told = searched(layerimp_command, *command)
+    assert told["search"]["removable"].keys() == {"block-influence", "block-influence+rescale"}
+    assert "metrics" not in told
+    assert "baselines" not in told
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        ("agreement=1.5", "--keep 1.5 is not between 0 and 1"),
+        ("accuracy=0.9", "--keep takes a share such as 0.95, or agreement=0.9, got 'accuracy=0.9'"),
+        ("much", "--keep takes a share such as 0.95, or agreement=0.9, got 'much'"),
+    ],
+)
+def test_a_wrong_share_is_one_line(layerimp_command: Run, command: tuple[Any, ...], share: str, said: str) -> None:
+    code, _, err = layerimp_command(*command, "--keep", share)
+    assert (code, err.startswith(f"layerimp: {said}")) == (2, True)
 
 
 def test_without_tasks_there_has_to_be_text_to_hold_out(layerimp_command: Run) -> None:

@@ -150,8 +150,9 @@ class ModelResults(Part):
         for label in self.search.order:
             by_count.setdefault(self.search.removable[label].count, []).append(label)
         counts = "; ".join(f"{count} by {', '.join(labels)}" for count, labels in by_count.items())
-        share = f"{self.search.keep * 100:.4g}%"
-        return f"So many of {self.num_blocks} blocks may be removed while at least {share} is retained: {counts}."
+        least = f"at least {self.search.keep * 100:.4g}%"
+        kept = f"{least} is retained" if self.search.keep_of == "quality" else f"{least} of the predictions agree"
+        return f"So many of {self.num_blocks} blocks may be removed while {kept}: {counts}."
 
 
 class Design(Part):

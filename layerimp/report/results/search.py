@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from layerimp.report.results.measures import Share
@@ -38,6 +40,11 @@ class QualitySearch(Part):
     """A search for the most blocks that may be removed. All metrics are for documents that it did not use."""
 
     keep: float = Field(description="The share that has to be retained.")
+    keep_of: Literal["quality", "agreement"] = Field(
+        default="quality",
+        description="What it is a share of: the quality, or the agreement, which is the mean over rows of the share of "
+        "predictions with the same top token or label as the intact model's.",
+    )
     measured_on: list[str] = Field(description="The tasks, or the text, on which the share is measured.")
     held_out: bool = Field(
         description="Whether it is measured on held-out calibration text, because there are no tasks."
