@@ -140,9 +140,11 @@ class Screen:
             self.print_table(beside.of(COST, title="footprint"))
         if model.metrics and len(pruned) > 1:
             self._print_explained(beside.without(SIZE, COST))
-        elif model.metrics:
+            return
+        if model.metrics:
             self._print_explained(*quality(results))
-        if pruned and not (model.metrics and len(pruned) > 1):
+            self.out.print("\n" * bool(pruned), end="")
+        if pruned:
             self.print_table(beside.of(models.REMOVED, SIZE, title="removed"))
 
     def _show_healing(self, removal: Removal) -> None:

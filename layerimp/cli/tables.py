@@ -125,8 +125,15 @@ def _text(cell: Cell, *, room: bool, narrow: bool) -> Text:
     """
     style, mark = ("bold", f" {BEST}") if cell.best else ("", "  " if room else "")
     if narrow and cell.error:
-        return shown(f"{cell.main}{mark}\n{cell.error}{'  ' if room else ''}", style)
+        space = "  " if room else ""
+        return shown("\n".join([f"{cell.main}{mark}", *(f"{error}{space}" for error in _errors(cell))]), style)
     return shown(f"{cell}{mark}", style)
+
+
+def _errors(cell: Cell) -> list[str]:
+    """Return the error of a cell in short lines: what is in brackets has its own."""
+    before, bracket, inside = cell.error.partition("(")
+    return list(filter(None, (before.rstrip(), bracket + inside)))
 
 
 def _rich(columns: Sequence[_Texts], styles: Sequence[str]) -> RichTable:

@@ -40,6 +40,11 @@ def test_a_table_that_fits_is_whole() -> None:
 def test_errors_go_below_before_a_table_is_divided() -> None:
     (narrow,) = parts(TABLE, lambda table: "\n" in cells(table, heads(table)[-1])[0])
     assert cells(narrow, "s0") == ["50.0% *\n± 1.0%  ", "25.0%  "]
+    both = Table([Column("scorer", ["avss"]), Column("acc", [Cell(0.5, "0.5", "± 0.1 (0.03)")])])
+    assert cells(parts(both, lambda _: False)[0], "acc") == ["0.5 ± 0.1 (0.03)"], "one column is never divided"
+    both = Table([*both.columns, Column("f1", both.columns[1].values)])
+    (narrow,) = parts(both, lambda table: "\n" in cells(table, heads(table)[1])[0])
+    assert cells(narrow, "acc") == ["0.5\n± 0.1\n(0.03)"]
 
 
 def test_every_part_begins_with_what_names_the_rows() -> None:

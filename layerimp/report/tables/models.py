@@ -180,4 +180,5 @@ def notes_on(compared: Compared) -> Iterator[str]:
     if baselines := [label for label in compared.design.baselines if any(label in row.entries for row in rows)]:
         yield f"baselines: {', '.join(baselines)}; a scorer that does not beat them has shown nothing"
     if compared.design.healers:
-        yield "SCORER+HEALER: the same models, healed on the text of the repeat"
+        on = " on the text of the repeat" if compared.design.repeats > 1 else ""
+        yield f"SCORER+HEALER: the same models, healed{on}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 QUALITY, COST, SIZE = "quality", "cost", "size"
 """The kinds of numbers that intact and pruned models have."""
+
+_DTYPES: Mapping[str, Any] = {"amount": "object", "step": "object", "documents": "Int64"}
+"""The dtypes of columns in which whole numbers stay whole where others are missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +89,11 @@ class Record:
 
 def frame(compared: Compared) -> DataFrame:
     """Return all numbers as a DataFrame; what does not exist is missing."""
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
-    names = [field.name for field in fields(Record)]
-    return DataFrame([[getattr(record, name) for name in names] for record in records(compared)], columns=names)
+    known = list(records(compared))
+    columns = {name: [getattr(record, name) for record in known] for name in (field.name for field in fields(Record))}
+    return DataFrame({name: Series(values, dtype=_DTYPES.get(name)) for name, values in columns.items()})
 
 
 def as_csv(compared: Compared) -> str:

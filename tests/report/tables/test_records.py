@@ -119,6 +119,8 @@ def test_csv_is_the_frame(grid: Results) -> None:
     for name in ("mean", "low", "error_high", "original", "removed_parameters_low"):
         assert read[name].tolist() == pytest.approx(frame[name].tolist(), nan_ok=True, rel=1e-12)
     assert read["scorer"].tolist() == frame["scorer"].tolist()
+    assert set(frame["amount"].dropna().map(type)) == set(frame["step"].dropna().map(type)) == {int}
+    assert as_csv(grid).splitlines()[1].startswith("one,,,avss,,,,score,,score,0,,")
 
 
 @pytest.fixture(scope="module")
