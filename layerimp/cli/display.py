@@ -133,10 +133,9 @@ class Screen:
         pruned, beside = models.pruned(model), models.side_by_side(results, model)
         if model.footprint:
             if not model.metrics:
-                reason = (
-                    "no evaluator of quality was chosen" if results.request["tasks"] else "there are no tasks (--tasks)"
-                )
-                self.out.print(f"quality was not measured: {reason}")
+                named = results.request["tasks"]
+                why = "no evaluator of quality was chosen" if named else "there are no tasks (--tasks)"
+                self.out.print(f"quality was not measured: {why}")
             self.print_table(beside.of(COST, title="footprint"))
         if model.metrics and len(pruned) > 1:
             self._print_explained(beside.without(SIZE, COST))
@@ -150,19 +149,17 @@ class Screen:
     def _show_healing(self, removal: Removal) -> None:
         """Show what a healer did: a line for the model, and one for each of its gaps."""
         if (repaired := removal.models[0].healing) is not None:
-            recovered = recovery(repaired.loss, repaired.accuracy, repaired.recovered)
-            self.out.print(shown(f"{removal.label}: {recovered}"))
-            for gap in repaired.gaps:
-                self.out.print(shown(f"  {gap_line(gap)}"))
+            back = recovery(repaired.loss, repaired.accuracy, repaired.recovered)
+            lines = [f"{removal.label}: {back}", *(f"  {gap_line(gap)}" for gap in repaired.gaps)]
+            self.out.print(shown("\n".join(lines)))
 
     def show_results(self, results: Results, directory: Path) -> None:
         """Show the results of a grid."""
         if self.json:
             self.print_json(results.model_copy(update={"output": str(directory.absolute())}))
             return
-        tables = [*quality(results), *summaries(results), *removables(results)]
-        self._print_explained(*tables)
-        if not tables:
+        self._print_explained(*quality(results), *summaries(results), *removables(results))
+        if not any(model.rows for model in results.models.values()):
             self.out.print("nothing is evaluated")
         for note in results.all_notes:
             self.note(note)
@@ -206,8 +203,10 @@ class Screen:
         for removal in model.removals:
             if (path := removal.models[0].checkpoint) is not None:
                 self.out.print(shown(f"checkpoint of {removal.label}: {path}", style="bold"), soft_wrap=True)
-                self.out.print(shown(f"    from transformers import {model.loader}"), soft_wrap=True)
-                self.out.print(shown(f"    model = {model.loader}.from_pretrained({path!r})"), soft_wrap=True)
+                loading = (
+                    f"    from transformers import {model.loader}\n    model = {model.loader}.from_pretrained({path!r})"
+                )
+                self.out.print(shown(loading), soft_wrap=True)
         if results.output:
             self.out.print(shown(f"results: {results.output}", style="bold"), soft_wrap=True)
             self._show_page(Path(results.output))
