@@ -124,7 +124,7 @@ class Screen:
         for removal in model.removals:
             self._show_healing(removal)
         if model.metrics:
-            self._print_notes(model.notes)
+            self._print_notes(model.all_notes)
             self.out.print()
         self._show_output(results, model)
 

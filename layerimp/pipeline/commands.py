@@ -10,7 +10,7 @@ from layerimp.cache.unfinished import Unfinished
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import OptionError
 from layerimp.pipeline.ahead import budget_of
-from layerimp.pipeline.checkpoints import write_checkpoints
+from layerimp.pipeline.checkpoints import describe_checkpoints, write_checkpoints
 from layerimp.pipeline.file_pruning import prune_files
 from layerimp.pipeline.keeping import prune_to_quality
 from layerimp.pipeline.output import output_directory, write_output
@@ -47,9 +47,7 @@ def run(recipe: Recipe, *, permissions: Permissions | None = None, progress: Pro
         stages = _pruned(started)
         stages = replace(stages, fidelity=measure_fidelity(started, stages.models))
         stages = replace(stages, footprint=measure_costs(started, stages.models))
-        results = results_of(started, stages)
-        if stage:
-            write_output(results, recorded(started), stage)
+        results = _written(started, stages)
     if results.output is not None:  # the results are in place before the page is made of them
         from layerimp.report.page import write_page
 
@@ -64,6 +62,15 @@ def _pruned(run: Run) -> StageResults:
         return replace(stages, metrics={label: [] for label in (ORIGINAL, *stages.models)})
     stages = prune_by_amount(run) if run.recipe.keep is None else prune_to_quality(run)
     return replace(stages, checkpoints=write_checkpoints(run, stages))
+
+
+def _written(run: Run, stages: StageResults) -> Results:
+    """Build the results, and write them if the run writes an output, with the cards of its checkpoints."""
+    results = results_of(run, stages)
+    if run.stage is not None:
+        describe_checkpoints(run, results)
+        write_output(results, recorded(run), run.stage)
+    return results
 
 
 def score_model(
@@ -86,10 +93,7 @@ def score_model(
     prepared = prepare("score", recipe, permissions or Permissions(), progress)
     with output_directory(prepared.recipe) as stage:
         started = Run.of(prepared, stage)
-        results = results_of(started, StageResults(score_blocks(started, by)))
-        if stage:
-            write_output(results, recorded(started), stage)
-    return results
+        return _written(started, StageResults(score_blocks(started, by)))
 
 
 def prune_model(
@@ -110,9 +114,7 @@ def prune_model(
         else:
             stages = StageResults(choice.importance, prepare_removals(started, choice))
             stages = replace(stages, checkpoints=write_checkpoints(started, stages))
-        results = results_of(started, stages)
-        write_output(results, recorded(started), stage)
-    return results
+        return _written(started, stages)
 
 
 def _choice(run: Run, prepared: Prepared) -> Choice:
@@ -147,7 +149,4 @@ def evaluate(recipe: Recipe, *, permissions: Permissions | None = None, progress
         started = Run.of(prepared, stage)
         started.evaluation.announce(started.evaluators, started.loaded.stack)
         metrics = {ORIGINAL: started.evaluation.of(started.evaluators, "quality")}
-        results = results_of(started, StageResults(metrics=metrics, footprint=measure_costs(started, {})))
-        if stage:
-            write_output(results, recorded(started), stage)
-    return results
+        return _written(started, StageResults(metrics=metrics, footprint=measure_costs(started, {})))

@@ -22,7 +22,7 @@ from layerimp.models.safetensors_files import Stored
 from layerimp.models.sizing import shapes_only
 from layerimp.models.stored_weights import WeightNames
 from layerimp.pipeline.ahead import check_plans
-from layerimp.pipeline.checkpoints import checkpoint_path, describe_checkpoint
+from layerimp.pipeline.checkpoints import checkpoint_path
 from layerimp.pipeline.removals import Choice, check_room
 from layerimp.pipeline.run import PrunedModel, StageResults
 from layerimp.recipe import check_label, size_in_bytes
@@ -83,7 +83,6 @@ def prune_files(run: Run, choice: Choice) -> StageResults:
         directory.mkdir(parents=True)
         size = Size.of(write_pruned(loaded, model.removal, tensors[label], directory, run.recipe, run.progress))
         written[label] = replace(model, size=size)
-        describe_checkpoint(run, replace(stages, models=written), label)
     return replace(stages, models=written, checkpoints={label: checkpoint_path(label) for label in written})
 
 

@@ -26,8 +26,7 @@ from layerimp.pipeline.stages import load_model
 from layerimp.pipeline.texts import check_calibration, further_text, read_text, text_for_fidelity_again
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
-from layerimp.report.checkpoint import HealedCheckpoint
-from layerimp.report.healed_card import healed_card
+from layerimp.report.healed_card import HealedCheckpoint, healed_card
 from layerimp.report.healing import recovery
 from layerimp.report.results.healing import HealingReport
 from layerimp.steps import Step, checked_steps, simplest

@@ -104,16 +104,11 @@ def model_results(design: Design, label: str, known: Measurements) -> ModelResul
         known: What was scored, removed and measured.
     """
     retained = _retained(known)
-    notes = list(unknown(known.intact, counting(known.intact.values()))) if known.size else []
     rows: list[Row] = []
     for pruner, amount in dict.fromkeys((pruner, amount) for pruner, amount, _ in known.left):
         here = {who: models for (p, a, who), models in known.left.items() if (p, a) == (pruner, amount)}
         kept = {who: retained[pruner, amount, who] for who in here if (pruner, amount, who) in retained}
         rows += _rows(design, pruner, amount, known, here, kept)
-        where = f" at {named(amount)}" if len(design.amounts) > 1 else ""
-        tables = {who.label + where: [model.metrics for model in here[who]] for who in kept}
-        by_name = dict(zip(tables, kept.values(), strict=True))
-        notes += above_the_intact(counting(known.intact.values()), tables, by_name)
     return ModelResults(
         label=label,
         num_blocks=known.num_blocks,
@@ -125,11 +120,11 @@ def model_results(design: Design, label: str, known: Measurements) -> ModelResul
         targets=dict(known.targets),
         scored=dict(known.scored),
         agreements=list(_agreements(known.scored)),
-        removals=[_removal(key, models, retained.get(key), known.intact) for key, models in known.left.items()],
+        removals=[_removal(design, key, known, retained.get(key)) for key in known.left],
         rows=rows,
         removables=list(_removable(known.left, retained)),
         search=known.search,
-        notes=[*notes, *_not_as_asked(known.left)],
+        notes=[*_of_the_intact(known), *_not_as_asked(known.left)],
     )
 
 
@@ -183,21 +178,30 @@ def _rows(
 
 
 def _removal(
-    key: tuple[str, Amount, Contender],
-    models: Sequence[Pruned],
-    retained: Retained | None,
-    intact: Mapping[Key, Metric],
+    design: Design, key: tuple[str, Amount, Contender], known: Measurements, retained: Retained | None
 ) -> Removal:
     pruner, amount, contender = key
+    models, notes = known.left[key], []
+    if retained is not None:
+        where = f" at {named(amount)}" if len(design.amounts) > 1 else ""
+        tables = [model.metrics for model in models]
+        notes = list(above_the_intact(counting(known.intact.values()), contender.label + where, tables, retained))
     return Removal(
         pruner=pruner,
         amount=amount,
         scorer=contender.scorer,
         healer=contender.healer,
-        models=[_model(model, intact) for model in models],
+        models=[_model(model, known.intact) for model in models],
         stability=None if contender.healer else stability([removed_by(model.blocks) for model in models]),
         retained=None if retained is None else shares(retained),
+        notes=notes,
     )
+
+
+def _of_the_intact(known: Measurements) -> Iterator[str]:
+    """Yield notes on what the metrics of the intact model cannot show."""
+    if known.size is not None:
+        yield from unknown(known.intact, counting(known.intact.values()))
 
 
 def _model(model: Pruned, intact: Mapping[Key, Metric]) -> PrunedModel:

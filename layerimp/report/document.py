@@ -73,7 +73,10 @@ class Results(Compared, Versioned):
         """The notes, and those on each model behind its label if there are several models."""
         several = len(self.design.models) > 1
         prefix = {label: f"{label}: " if several else "" for label in self.models}
-        return [*self.notes, *(prefix[label] + note for label, model in self.models.items() for note in model.notes)]
+        return [
+            *self.notes,
+            *(prefix[label] + note for label, model in self.models.items() for note in model.all_notes),
+        ]
 
     def __repr__(self) -> str:
         if not self.cells and len(self.models) == 1:

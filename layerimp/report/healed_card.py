@@ -5,21 +5,45 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import yaml
 
 from layerimp._paths import last_part, tree_without_folders
 from layerimp._version import __version__
-from layerimp.report.card_metadata import front_matter, metadata
-from layerimp.report.model_card import RESULTS, escaped, fenced, use
+from layerimp.report.card import RESULTS, escaped, fenced, front_matter, metadata, use
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from layerimp.healer import Healer
+    from layerimp.calibration.sampling import Calibration
+    from layerimp.healer import Healer, Repair
+    from layerimp.models.origin import Origin
     from layerimp.recipe import Recipe
-    from layerimp.report.checkpoint import HealedCheckpoint
+
+
+@dataclass(frozen=True)
+class HealedCheckpoint:
+    """A checkpoint that was healed by itself, as its card describes it.
+
+    Attributes:
+        origin: The intact model.
+        loader: The stock `Auto` class that loads the checkpoint.
+        recipe: The recipe, with the pruned model and the calibration text.
+        healer: The healer.
+        repairs: The repairs, one for each gap.
+        recovered: What came back, as `recovery` says it.
+        text: The text that was drawn.
+    """
+
+    origin: Origin
+    loader: str
+    recipe: Recipe
+    healer: Healer
+    repairs: Sequence[Repair]
+    recovered: str
+    text: Calibration
 
 
 def healed_card(before: str, checkpoint: HealedCheckpoint) -> str:

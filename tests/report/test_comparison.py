@@ -191,7 +191,7 @@ def test_notes_say_what_the_numbers_cannot() -> None:
             "a": [accuracy(20, "few", 20), chance, bare, lower, perplexity(2.9, *[3.0] * 30)],
         }
     )
-    assert found.model.notes == [
+    assert found.model.all_notes == [
         "few has 20 documents: under 30, only large differences can be detected",
         "chance: nothing can be retained of acc, for the intact model is not 2 standard errors above what chance gives "
         "(0.5)",

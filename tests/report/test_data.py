@@ -55,6 +55,7 @@ def test_the_document_has_the_promised_shape() -> None:
         "left_out": {},
         "seconds": 0.0,
         "notes": [ONE_DRAW],
+        "data_files": [],
         "output": str(OUT),
     }
     assert versions == [versions_of_libraries()]
@@ -107,6 +108,7 @@ def test_the_document_has_the_promised_shape() -> None:
             "accuracy": share,
             "worst": share,
         },
+        "notes": [],
     }
     assert pruned == {
         "draw": 0,

@@ -68,7 +68,7 @@ def by_label(text: str) -> dict[str, Any]:
             for quantity, target in model.targets.items()
         },
         "search": plain["search"],
-        "notes": model.notes,
+        "notes": model.all_notes,
         "output": document["output"],
     }
     return {name: value for name, value in found.items() if value not in ({}, [], None)} | {"scorers": scorers}

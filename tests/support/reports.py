@@ -16,7 +16,6 @@ from layerimp.pipeline.reporting import recorded, results_of
 from layerimp.pipeline.run import PrunedModel, Run, StageResults
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import ComponentSpec, Recipe, make_recipe
-from layerimp.report.checkpoint import Checkpoint
 from layerimp.report.document import Results
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.contenders import Contender
@@ -134,25 +133,6 @@ def report(**recipe: Any) -> MadeUpRun:
     }
     made.checkpoints = {"paper": Path("checkpoints/paper")}
     return made
-
-
-def checkpoint_of(made: MadeUpRun, label: str) -> Checkpoint:
-    """A checkpoint of a run, as its card describes it."""
-    model = made.models[label]
-    return Checkpoint(
-        model.contender,
-        made.recipe,
-        made.loader,
-        model.plan,
-        intact=made.sizes["original"],
-        size=model.size,
-        standing=model.standing,
-        healing=model.healing,
-        calibration=made.calibration,
-        before=made.metrics.get("original", ()),
-        after=made.metrics.get(label, ()),
-        scored=bool(made.importance),
-    )
 
 
 def model_of(made: MadeUpRun) -> ModelResults:

@@ -48,7 +48,12 @@ class ModelResults(Part):
     rows: list[Row] = Field(description="The rows of the tables.")
     removables: list[Removable] = Field(description="How many blocks may be removed, if several numbers were measured.")
     search: QualitySearch | None = Field(description="The result of `--keep`; null without it.")
-    notes: list[str] = Field(description="Notes for a reader of the numbers.")
+    notes: list[str] = Field(description="Notes for a reader of the numbers, besides those on single removals.")
+
+    @property
+    def all_notes(self) -> list[str]:
+        """The notes, and those on each removal."""
+        return [*self.notes, *(note for removal in self.removals for note in removal.notes)]
 
     @property
     def agreement(self) -> dict[tuple[str, str], float | None]:

@@ -138,6 +138,7 @@ class Removal(Part):
         description="How far the repeats removed the same; null for a single repeat, and for healed models."
     )
     retained: Retained | None = Field(description="What the models retain; null if none is measured.")
+    notes: list[str] = Field(description="Notes for a reader of the numbers of these models.")
 
     @property
     def contender(self) -> Contender:

@@ -3,43 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from layerimp.metric import Metric
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
-from layerimp.report.statistics.retained import FEW, Key, Retained, counting, summed_up, why_nothing
+from layerimp.report.statistics.retained import FEW, Key, Retained, why_nothing
 
 FAR = 10.0
 """A perplexity that exceeds the best one by this factor never counts as equal to it, however few the documents."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What one pruned model retains, beside the intact one.
-
-    Attributes:
-        counting: By task, the intact model's metric by which the task counts.
-        retained: What the model retains.
-        notes: Notes for a reader of the numbers.
-    """
-
-    counting: Mapping[str, Metric]
-    retained: Retained
-    notes: Sequence[str]
-
-    def of(self, metric: Metric) -> Estimate | None:
-        """Return what is retained of a metric's task, if the task counts by this metric."""
-        counts = metric.task in self.counting and self.counting[metric.task].name == metric.name
-        return self.retained.tasks.get(metric.task) if counts else None
-
-
-def kept(label: str, intact: Sequence[Metric], pruned: Sequence[Metric]) -> Kept:
-    """Compare one pruned model with the intact one."""
-    before, after = ({(m.task, m.name): m for m in metrics} for metrics in (intact, pruned))
-    by_task = counting(intact)
-    retained = summed_up(by_task, [after])
-    notes = [*unknown(before, by_task), *above_the_intact(by_task, {label: [after]}, {label: retained})]
-    return Kept(by_task, retained, notes)
 
 
 def deciding(intact: Mapping[Key, Metric]) -> dict[Key, Key]:
@@ -95,26 +65,21 @@ def _few(names: Sequence[str]) -> str:
 
 
 def above_the_intact(
-    by_task: Mapping[str, Metric],
-    tables: Mapping[str, Sequence[Mapping[Key, Metric]]],
-    retained: Mapping[str, Retained],
+    by_task: Mapping[str, Metric], label: str, tables: Sequence[Mapping[Key, Metric]], retained: Retained
 ) -> Iterator[str]:
-    """Yield notes on models that are better than the intact model.
+    """Yield notes on a contender whose models are better than the intact model.
 
     Args:
         by_task: The metric by which each task counts, of the intact model.
-        tables: By label, the metrics of each repeat.
-        retained: By label, what the models retain.
+        label: The contender, in words.
+        tables: The metrics of each repeat.
+        retained: What the models retain.
     """
-    for label, found in retained.items():
-        for task, one in found.tasks.items():
-            if one is not None and round(one.mean, 3) > 1:
-                metric = by_task[task]
-                test = difference(
-                    Estimate.of([table[task, metric.name] for table in tables[label]]),
-                    Estimate.of([metric]),
-                    paired=False,
-                )
-                chance = "" if test.p is None else f", {'more' if test.tells else 'no more'} than chance explains"
-                p = "" if test.p is None else f" (p = {test.p:.2g})"
-                yield f"{label} retains {one.mean:.1%} of {task}: it is better than the intact model{chance}{p}"
+    for task, share in retained.tasks.items():
+        if share is not None and round(share.mean, 3) > 1:
+            metric = by_task[task]
+            estimate = Estimate.of([table[task, metric.name] for table in tables])
+            test = difference(estimate, Estimate.of([metric]), paired=False)
+            chance = "" if test.p is None else f", {'more' if test.tells else 'no more'} than chance explains"
+            p = "" if test.p is None else f" (p = {test.p:.2g})"
+            yield f"{label} retains {share.mean:.1%} of {task}: it is better than the intact model{chance}{p}"

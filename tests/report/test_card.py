@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from support.reports import checkpoint_of, report, with_a_seam
+from support.reports import report, with_a_seam
 
 from layerimp import __version__
 from layerimp.evaluator import DataFile, Metric
 from layerimp.pruner import PrunePlan
-from layerimp.report.model_card import escaped, model_card
+from layerimp.report.card import escaped, model_card
 
 HOSTILE = [
     "[click](http://evil.example)",
@@ -61,7 +60,7 @@ def test_a_bare_address_is_no_link(name: str) -> None:
 
 
 def test_the_card_states_source_method_and_cost() -> None:
-    card = model_card(checkpoint_of(report(limit=20), "paper"))
+    card = model_card(report(limit=20).results(), "paper")
     assert "# dir/tiny, 2 of 4 blocks removed" in card
     assert "- **Source:** dir/tiny\n" in card
     assert f"scorer avss (label paper), pruner lowest, layerimp {__version__}" in card
@@ -75,7 +74,7 @@ def test_the_card_states_source_method_and_cost() -> None:
 
 
 def test_the_card_says_what_a_seam_cut() -> None:
-    card = model_card(checkpoint_of(with_a_seam(), "paper"))
+    card = model_card(with_a_seam().results(), "paper")
     assert "# dir/tiny, 4 of 6 blocks left" in card
     assert "blocks removed" not in card.lower()
     assert "- **Removed:** 1/2, 5 (0-based indices in the source)\n" in card
@@ -91,13 +90,13 @@ def test_the_card_says_what_a_seam_cut() -> None:
         "| 2-3 | 3-4 | 3-4 |",
         "",
     ]
-    assert "come from" not in model_card(checkpoint_of(report(), "paper"))
+    assert "come from" not in model_card(report().results(), "paper")
 
 
 def test_a_seam_that_leaves_nothing_of_its_blocks_is_no_seam() -> None:
     made = with_a_seam()
     made.plans = {"paper": PrunePlan(num_blocks=6, blocks=["1/2", "1.attn,2.mlp"])}
-    card = model_card(checkpoint_of(made, "paper"))
+    card = model_card(made.results(), "paper")
     assert "# dir/tiny, 2 of 6 blocks removed" in card
     assert "- **Blocks removed:** 1-2 (0-based" in card
 
@@ -105,7 +104,7 @@ def test_a_seam_that_leaves_nothing_of_its_blocks_is_no_seam() -> None:
 def test_the_card_of_an_unmeasured_checkpoint_has_no_table() -> None:
     made = report()
     made.metrics, made.calibration = {}, None
-    card = model_card(checkpoint_of(made, "paper"))
+    card = model_card(made.results(), "paper")
     assert "|" not in card
     assert "Calibration" not in card
 
@@ -117,7 +116,7 @@ def test_every_outside_name_on_the_card_is_escaped() -> None:
     made.plans = {"paper": PrunePlan(num_blocks=4, blocks=[2, 0], scorer=evil, pruner=evil)}
     metric = Metric(evil, evil, 0.0)
     made.metrics = {"original": [metric], "paper": [metric]}
-    card = model_card(checkpoint_of(made, "paper"))
+    card = model_card(made.results(), "paper")
     assert card.count(escaped(evil)) == 11
     _, _, text = card.split("---\n", 2)
     assert not re.search(r"(?<!\\)<b>|\n# boo|(?<!\\)\[y", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
@@ -129,9 +128,9 @@ def test_the_card_says_which_rows_were_read_and_how_many() -> None:
         DataFile(task="boolq", split="test", path="boolq/test.jsonl", rows=1600, sha256="ab" * 32, licence="CC-BY"),
         DataFile(task="a_b", split="test", path="a_b/test.jsonl", rows=7, sha256="cd" * 32),
     ]
-    checkpoint = replace(checkpoint_of(report(limit=20, limits={"blimp": 670}), "paper"), data_files=files)
-    card = model_card(checkpoint)
+    results = report(limit=20, limits={"blimp": 670}).results()
+    card = model_card(results.model_copy(update={"data_files": files}), "paper")
     assert "Measured on the first 20 documents of each task; 670 of blimp." in card
     assert f"| boolq/test.jsonl | 1,600 | `{'ab' * 32}` | CC-BY |" in card
     assert f"| a\\_b/test.jsonl | 7 | `{'cd' * 32}` | not stated |" in card
-    assert "SHA-256" not in model_card(replace(checkpoint, data_files=()))
+    assert "SHA-256" not in model_card(results, "paper")

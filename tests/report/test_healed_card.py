@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from support.mood import Run
-from support.reports import MadeUpRun, checkpoint_of, repaired
+from support.reports import MadeUpRun, repaired
 from transformers import AutoModelForCausalLM
 
 from layerimp.calibration.sampling import Calibration
@@ -26,10 +26,9 @@ from layerimp.models.origin import Origin
 from layerimp.pruner import PrunePlan
 from layerimp.recipe import make_recipe
 from layerimp.registry.attribution import create
-from layerimp.report.checkpoint import HealedCheckpoint
-from layerimp.report.healed_card import healed_card
+from layerimp.report.card import escaped, model_card
+from layerimp.report.healed_card import HealedCheckpoint, healed_card
 from layerimp.report.healing import recovery
-from layerimp.report.model_card import escaped, model_card
 from layerimp.report.results.models import Size
 from layerimp.scorer import Importance
 
@@ -75,7 +74,7 @@ def body(card: str) -> str:
 
 def test_the_hub_reads_what_the_checkpoint_is(tmp_path: Path) -> None:
     origin = Origin("org/whole", ("org/whole",), "apache-2.0")
-    data = loaded(model_card(checkpoint_of(report(), "avss"), origin), tmp_path)
+    data = loaded(model_card(report().results(), "avss", origin), tmp_path)
     assert data.base_model == "org/whole"
     assert data["base_model_relation"] == "finetune"
     assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "text-generation", "apache-2.0")
@@ -85,7 +84,7 @@ def test_the_hub_reads_what_the_checkpoint_is(tmp_path: Path) -> None:
 
 def test_the_hub_reads_what_was_measured(tmp_path: Path) -> None:
     made = report(limit=4, num_fewshot=2)
-    data = loaded(model_card(checkpoint_of(made, "avss"), Origin("org/whole", ("org/whole",))), tmp_path)
+    data = loaded(model_card(made.results(), "avss", Origin("org/whole", ("org/whole",))), tmp_path)
     accuracy, perplexity = data.eval_results
     assert data.model_name == "whole-avss"
     assert (accuracy.task_type, accuracy.dataset_type, accuracy.dataset_name) == ("text-generation", "mood", "mood")
@@ -104,7 +103,7 @@ def test_the_hub_reads_what_was_measured(tmp_path: Path) -> None:
 
 def test_the_metadata_survive_a_round_trip(tmp_path: Path) -> None:
     card = model_card(
-        checkpoint_of(report(), "avss"), Origin("org/whole", ("org/whole", "org/other"), "other", "mine", "LICENSE")
+        report().results(), "avss", Origin("org/whole", ("org/whole", "org/other"), "other", "mine", "LICENSE")
     )
     assert loaded(card, tmp_path).base_model == ["org/whole", "org/other"]
     assert str(ModelCard(card)) == card
@@ -122,7 +121,7 @@ def test_the_metadata_survive_a_round_trip(tmp_path: Path) -> None:
     ],
 )
 def test_the_pipeline_follows_from_the_class(loader: str, pipeline: str, tmp_path: Path) -> None:
-    card = model_card(checkpoint_of(report(loader), "avss"))
+    card = model_card(report(loader).results(), "avss")
     data = loaded(card, tmp_path)
     assert {data.pipeline_tag, *(one.task_type for one in data.eval_results)} == {pipeline}
     assert f"model = {loader}.from_pretrained(path)" in card
@@ -131,7 +130,7 @@ def test_the_pipeline_follows_from_the_class(loader: str, pipeline: str, tmp_pat
 def test_without_measurements_there_are_no_results(tmp_path: Path) -> None:
     made = report()
     made.metrics = {}
-    data = loaded(model_card(checkpoint_of(made, "avss")), tmp_path)
+    data = loaded(model_card(made.results(), "avss"), tmp_path)
     assert data.eval_results is None
     assert {"model-index", "model_name", "base_model", "base_model_relation"}.isdisjoint(data.to_dict())
 
@@ -144,7 +143,7 @@ def test_numbers_that_json_does_not_have_are_left_out(tmp_path: Path) -> None:
         Metric("wiki", "word_perplexity", math.inf, higher_is_better=False),
     ]
     made.metrics["original"][0] = replace(made.metrics["original"][0], stderr=math.nan)
-    card = model_card(checkpoint_of(made, "avss"))
+    card = model_card(made.results(), "avss")
     data = loaded(card, tmp_path)
     assert [one.dataset_name for one in data.eval_results] == ["mood"]
     json.dumps(data.to_dict(), allow_nan=False)
@@ -155,14 +154,14 @@ def test_numbers_that_json_does_not_have_are_left_out(tmp_path: Path) -> None:
 
 
 def test_the_text_says_what_is_retained_with_its_error() -> None:
-    text = body(model_card(checkpoint_of(report(), "avss"), Origin("org/whole")))
+    text = body(model_card(report().results(), "avss", Origin("org/whole")))
     assert re.search(r"\| mood \| acc \| 4 \| 0.7500 ± 0.25 \| 0.5000 ± 0.25 \| 66.7% ± \d+\.\d% \|", text)
     assert "# org/whole, 2 of 4 blocks removed" in text
 
 
 def test_the_text_holds_the_plan_the_recipe_and_the_commands() -> None:
     made = report(ratio=0.5, scorers=["avss"], tasks=["mood"], output="/home/me/out", device="cpu", seed=3)
-    plan, prune, recipe, run = [code for language, code in FENCE.findall(model_card(checkpoint_of(made, "avss")))[1:]]
+    plan, prune, recipe, run = [code for language, code in FENCE.findall(model_card(made.results(), "avss"))[1:]]
     assert PrunePlan(**json.loads(plan)) == made.plans["avss"].model_copy(update={"model": "org/whole"})
     assert prune == "layerimp prune --model org/whole --plan plan.json --output out\n"
     assert run == "layerimp run --recipe recipe.json --output out\n"
@@ -173,7 +172,7 @@ def test_the_text_holds_the_plan_the_recipe_and_the_commands() -> None:
 def test_a_plan_that_was_given_has_no_recipe() -> None:
     made = report()
     made.importance = {}
-    text = body(model_card(checkpoint_of(made, "avss"), command="prune"))
+    text = body(model_card(made.results(), "avss", command="prune"))
     assert "recipe" not in text
     assert [language for language, _ in FENCE.findall(text)] == ["python", "json", "bash"]
 
@@ -184,7 +183,7 @@ def test_no_folder_of_this_machine_is_told() -> None:
     made.calibration = Calibration(source="/home/my name/text.jsonl", rows=1, tokens=2, fingerprint="a")
     plan = made.plans["avss"]
     made.plans["avss"] = plan.model_copy(update={"model": "/home/my name/m", "reason": "as /home/me/notes.txt says"})
-    card = model_card(checkpoint_of(made, "avss"))
+    card = model_card(made.results(), "avss")
     assert not re.search("home|/srv|my name", card)
     assert "- **Source:** m\n" in card
     assert "tokens of text.jsonl" in card
@@ -207,11 +206,11 @@ def test_nothing_from_outside_is_more_than_text(evil: str, tmp_path: Path) -> No
         label: [replace(one, task=evil, name=evil) if one.task == "mood" else one for one in metrics]
         for label, metrics in made.metrics.items()
     }
-    card = model_card(checkpoint_of(made, "avss"), Origin(evil, (), evil, evil, evil))
+    card = model_card(made.results(), "avss", Origin(evil, (), evil, evil, evil))
     data = loaded(card, tmp_path)
     assert data.tags == ["layerimp", "pruned", "depth-pruning"]
     assert (data.license, data.eval_results[0].dataset_name, data.eval_results[0].metric_name) == (evil,) * 3
-    found, expected = tokens(body(card)), tokens(body(model_card(checkpoint_of(usual, "avss"))))
+    found, expected = tokens(body(card)), tokens(body(model_card(usual.results(), "avss")))
     plain = {"text", "text_special", "softbreak"}
     kinds = [one.type for one in found if one.type not in plain and "item" not in one.type and "para" not in one.type]
     assert set(kinds) <= {one.type for one in expected} | {"bullet_list_open", "bullet_list_close"}
@@ -231,7 +230,7 @@ def test_a_healed_model_of_a_run_says_so(tmp_path: Path) -> None:
     made.healed = {"avss+fit": repaired(losses, 0.5)}
     made.sizes["avss+fit"] = made.sizes["avss"]
     made.metrics["avss+fit"] = made.metrics["avss"]
-    card = model_card(checkpoint_of(made, "avss+fit"))
+    card = model_card(made.results(), "avss+fit")
     assert loaded(card, tmp_path).tags == ["layerimp", "pruned", "depth-pruning", "avss", "healed", "linear"]
     assert f"- **Healed:** by fit (); {escaped(recovery(losses, {}, 0.5))}\n" in card
     assert "| source | healed | retained |" in card
@@ -252,7 +251,7 @@ def healed(before: str, origin: Origin, **recipe: Any) -> str:
 
 def test_the_card_of_a_healed_checkpoint_goes_on_from_the_pruned_one(tmp_path: Path) -> None:
     origin = Origin("org/whole", ("org/whole",), "mit")
-    before = model_card(checkpoint_of(report(), "avss"), origin)
+    before = model_card(report().results(), "avss", origin)
     card = healed(before, origin, seed=7)
     data = loaded(card, tmp_path)
     assert data.tags == ["layerimp", "pruned", "depth-pruning", "avss", "healed", "linear"]
@@ -289,7 +288,7 @@ def test_any_card_can_be_gone_on_from(before: str, kept: str, tmp_path: Path) ->
 
 def test_healing_twice_is_told_twice_the_last_first() -> None:
     """Each section is above the card that it is about, so that its words stay true."""
-    card = healed(healed(model_card(checkpoint_of(report(), "avss")), Origin("whole")), Origin("whole"))
+    card = healed(healed(model_card(report().results(), "avss"), Origin("whole")), Origin("whole"))
     first, second = (found.start() for found in re.finditer("^## Healed by linear$", card, re.MULTILINE))
     assert first < second < card.index("## Results before healing by linear\n")
     assert "## Results\n" not in card
