@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from layerimp._version import __version__ as __version__
 
 __all__ = [
-    "Comparer",
     "Evaluator",
     "Grid",
     "Healer",
@@ -35,7 +34,6 @@ __all__ = [
 ]
 
 _HOME = {
-    "Comparer": "comparer",
     "Evaluator": "evaluator",
     "Grid": "bench.grid",
     "Healer": "healer",
@@ -64,7 +62,6 @@ if TYPE_CHECKING:
     from layerimp.bench.commands import run_grid
     from layerimp.bench.grid import Grid
     from layerimp.checkpoint.saving import save
-    from layerimp.comparer import Comparer
     from layerimp.errors import LayerimpError
     from layerimp.evaluator import Evaluator
     from layerimp.healer import Healer

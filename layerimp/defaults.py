@@ -21,7 +21,8 @@ FOOTPRINT = "footprint"
 """The evaluator that measures a latency."""
 FIDELITY = "fidelity"
 """The evaluator that measures how far a model is from the intact one."""
-EVALUATORS = (HARNESS, FOOTPRINT)
+EVALUATORS = (HARNESS, FOOTPRINT, FIDELITY)
+GRID_EVALUATORS = (HARNESS, FIDELITY)
 RANDOM = "random"
 """The scorer that a useful metric has to beat."""
 BASELINES = (RANDOM, "depth")

@@ -52,6 +52,9 @@ class Measure(Part):
     evaluator: str = Field(description="The label of the evaluator.")
     task: str = Field(description="The task, or the evaluator's label if the evaluator uses no tasks.")
     tag: str = Field(description="A fingerprint of everything except the model that can change the metrics.")
+    optional: bool = Field(
+        default=False, description="Whether a model that cannot be measured is left out without an error."
+    )
 
 
 class Subject(Part):
@@ -62,8 +65,16 @@ class Subject(Part):
     text: str = Field(description="A digest of the model's calibration text.")
     heal_text: str | None = Field(None, description="A digest of the further text for healing; None if there is none.")
     fidelity_text: str = Field("", description="A digest of the text for fidelity, if it is another, and its rows.")
-    measures: tuple[Measure, ...] = Field(description="The evaluations.")
+    measures: tuple[Measure, ...] = Field(description="The evaluations of quality.")
+    comparison: Measure | None = Field(
+        None, description="How pruned models are compared with the intact one; None if they are not."
+    )
     data_files: tuple[DataFile, ...] = Field((), description="The local files of rows that the evaluators read.")
+
+    @property
+    def all_measures(self) -> tuple[Measure, ...]:
+        """The evaluations of a pruned model."""
+        return self.measures if self.comparison is None else (*self.measures, self.comparison)
 
 
 class Layout(Part):
@@ -172,6 +183,8 @@ class Layout(Part):
             "evaluator": measure.evaluator,
             "tag": measure.tag,
         }
+        if measure == self.models[model].comparison:
+            content["text"] = self.fidelity_text(model)
         if not healer:
             return Cell("evaluation", model, content)
         mender, seed = self.healers[healer], self.grid.seed + text
@@ -203,6 +216,7 @@ class Layout(Part):
         yield from intact
         # If the intact model cannot be evaluated on a task, pruned models are not tried on it.
         measures = [each for each, cell in zip(subject.measures, intact, strict=True) if known(cell.key)]
+        measures += [subject.comparison] if subject.comparison else []
         for scorer in self.scorers:
             for draw in self.draws(scorer):
                 scoring = self.scoring(model, scorer, draw)

@@ -104,7 +104,7 @@ def _work(prepared: PreparedGrid, label: str, known: Mapping[str, Result]) -> Mo
     left = 1 - cells["scoring"].finished / max(cells["scoring"].most, 1)
     scoring, each = durations.scoring(passes), durations.evaluation(prepared.evaluators[label], prepared.permissions)
     open_cells = cells["evaluation"].most - cells["evaluation"].finished
-    models = open_cells / max(len(subject.measures), 1)
+    models = open_cells / max(len(subject.all_measures), 1)
     removed = sorted({count_at(amount, num_blocks) for amount in grid.amounts})
     return ModelWork(
         model=recipe.model,

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from layerimp._paths import last_name
 from layerimp.component import versioned
-from layerimp.defaults import GRID_BASELINES, HARNESS, PAPER_SCORERS, PRUNER, RATIO, STARTER
+from layerimp.defaults import GRID_BASELINES, GRID_EVALUATORS, PAPER_SCORERS, PRUNER, RATIO, STARTER
 from layerimp.errors import OptionError
 from layerimp.pruner import checked_ratio
 from layerimp.recipe import CalibrationSpec, Part, Recipe
@@ -71,7 +71,7 @@ class Grid(Experiment):
     ] = Field({STARTER: ModelSpec.model_validate({"model": STARTER})}, description="Models, by label.")
     scorers: Scorers = named(*PAPER_SCORERS)
     baselines: Baselines = named(*GRID_BASELINES)
-    evaluators: Evaluators = named(HARNESS)
+    evaluators: Evaluators = named(*GRID_EVALUATORS)
     pruners: Components = Field(named(PRUNER), description="Pruners, by label.")
     counts: Annotated[
         tuple[_Count, ...],

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layerimp.bench.cell_graph import Chooser, Entrant, Layout, Measure, Mender, Subject
 from layerimp.bench.cells import digest
 from layerimp.calibration.documents import check_source, task_of
-from layerimp.defaults import ALL
+from layerimp.defaults import ALL, FIDELITY, GRID_EVALUATORS
 from layerimp.errors import LayerimpError, OptionError
-from layerimp.evaluation.selection import SHARED, data_files, for_training, prepared, prepared_for, reads_tasks
+from layerimp.evaluation.comparing import comparer_of
+from layerimp.evaluation.selection import (
+    SHARED,
+    data_files,
+    for_training,
+    is_requested,
+    prepared,
+    prepared_for,
+    reads_tasks,
+)
 from layerimp.evaluator import Evaluator
 from layerimp.models.dtypes import dtype_named, name_of
 from layerimp.models.loading import configuration, float32_stands_in, stored_in
@@ -29,7 +38,7 @@ from layerimp.scorer import Scorer
 from layerimp.scoring.selection import check_spec, installed, is_blind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from layerimp.bench.digests import FileDigests
     from layerimp.bench.engine import Engine
@@ -91,6 +100,8 @@ class _Settling:
     def subject(self, label: str, recipe: Recipe) -> tuple[Subject, Mapping[str, Evaluator]]:
         """Return a model with what determines its cells, and its evaluators by label."""
         recipe, dtype = self._with_dtype(recipe)
+        requested = {name for name in recipe.evaluators if is_requested(recipe, name, GRID_EVALUATORS)}
+        recipe = recipe.model_copy(update={"evaluators": {n: _silent(spec) for n, spec in recipe.evaluators.items()}})
         # Made for all tasks together, they refuse two tasks of one name.
         evaluators = prepared(recipe, self.permissions, self.progress)
         measures = self._measures(recipe)
@@ -108,6 +119,7 @@ class _Settling:
                 fidelity_text=digest([rows_asked(recipe), fidelity and self._text(recipe, fidelity)]),
                 measures=measures,
                 data_files=tuple(data_files(evaluators)),
+                comparison=self._comparison(recipe, evaluators, requested),
             )
         return subject, evaluators
 
@@ -130,20 +142,35 @@ class _Settling:
 
     def _measures(self, recipe: Recipe) -> tuple[Measure, ...]:
         measures = []
-        settings = recipe.model_dump(mode="json", include=set(SHARED - {"tasks", "batch_size"}))
         for label, spec in recipe.evaluators.items():
             cls = registry().get("evaluator", spec.name)
             assert issubclass(cls, Evaluator)
-            if cls.kind != "quality":
+            if cls.kind == "cost":
                 raise OptionError(
                     f"the evaluator {label!r} measures costs; a grid compares what is left of the quality"
                 )
-            for task in recipe.tasks or () if reads_tasks(spec) else (label,):
-                evaluator = prepared_for(label, task, recipe, self.permissions, self.progress)
-                with attributing("evaluator", label, cls):
-                    tag = evaluator.fingerprint() or digest([_code(cls), spec.model_dump(), task, settings])
-                measures.append(Measure(evaluator=label, task=task, tag=tag))
+            if cls.kind == "quality":
+                tasks = recipe.tasks or () if reads_tasks(spec) else (label,)
+                measures += [self._measure(recipe, label, task) for task in tasks]
         return tuple(measures)
+
+    def _comparison(
+        self, recipe: Recipe, evaluators: Mapping[str, Evaluator], requested: Collection[str]
+    ) -> Measure | None:
+        """Return how pruned models are compared with the intact one."""
+        if (comparing := comparer_of(evaluators)) is None:
+            return None
+        measure = self._measure(recipe, comparing[0], comparing[0])
+        return measure.model_copy(update={"optional": comparing[0] not in requested})
+
+    def _measure(self, recipe: Recipe, label: str, task: str) -> Measure:
+        spec = recipe.evaluators[label]
+        cls = registry().get("evaluator", spec.name)
+        settings = recipe.model_dump(mode="json", include=set(SHARED - {"tasks", "batch_size"}))
+        evaluator = prepared_for(label, task, recipe, self.permissions, self.progress)
+        with attributing("evaluator", label, cls):
+            tag = evaluator.fingerprint() or digest([_code(cls), spec.model_dump(), task, settings])
+        return Measure(evaluator=label, task=task, tag=tag)
 
     def _text(self, recipe: Recipe, source: str, **form: Any) -> str:
         """Return a digest of a text file's content or of a task's training split, or the name of a text on the hub."""
@@ -153,6 +180,11 @@ class _Settling:
                 return digest([source, evaluator.fingerprint()])
         check_source(source, again=True, **form)
         return self.digests.of_text(source)
+
+
+def _silent(spec: ComponentSpec) -> ComponentSpec:
+    """Return an evaluator of fidelity that generates text only if the grid asks for it."""
+    return spec.model_copy(update={"options": {"prompts": 0, **spec.options}}) if spec.name == FIDELITY else spec
 
 
 def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:

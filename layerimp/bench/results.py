@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from layerimp.bench.cell_graph import Layout
 from layerimp.bench.cells import Cell, Result, blocks_in, score_by_step
 from layerimp.bench.store import Record
 from layerimp.evaluation.packing import unpacked
+from layerimp.fidelity.record import Fidelity
 from layerimp.metric import Metric
 from layerimp.pruner import PrunePlan
 from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
@@ -107,6 +108,16 @@ def measurements(layout: Layout, label: str, results: Mapping[str, Result]) -> M
 
 
 @dataclass
+class _Evaluated:
+    """What is known of a model: its metrics, its size, what a healer did, and how far it is from the intact one."""
+
+    metrics: dict[Key, Metric] = field(default_factory=dict)
+    size: Size | None = None
+    healing: Repaired | None = None
+    fidelity: Fidelity | None = None
+
+
+@dataclass
 class _Model:
     """A model of the layout, with all results."""
 
@@ -123,12 +134,12 @@ class _Model:
         if not scorings:
             return None
         num_blocks = blocks_in(next(iter(scorings.values()))[0])
-        intact, size, _ = self._evaluated(())
+        intact = self._evaluated(())
         compared = [contender for contender in layout.contenders.values() if contender.scorer in scorings]
         return Measurements(
             num_blocks=num_blocks,
-            size=size,
-            intact=intact,
+            size=intact.size,
+            intact=intact.metrics,
             scored={scorer: self._scored(scorer, each) for scorer, each in scorings.items()},
             left={
                 (pruner, amount, contender): models
@@ -151,20 +162,20 @@ class _Model:
             cost = timed and timed["bare_passes"]
         return scored(list(map(score_by_step, scorings)), cost, first["columns"], first["notes"], first["spans"])
 
-    def _evaluated(
-        self, blocks: tuple[Step, ...], healer: str = "", text: int = 0
-    ) -> tuple[dict[Key, Metric], Size | None, Repaired | None]:
-        """Return the known metrics of a model without some steps, its size, and what a healer did."""
-        metrics: dict[Key, Metric] = {}
-        size = healing = None
-        for measure in self.layout.models[self.label].measures:
-            if (
-                evaluated := self._known(self.layout.evaluation(self.label, blocks, measure, healer, text))
-            ) is not None:
-                size = Size(**evaluated["size"])
-                healing = None if evaluated.get("healing") is None else Repaired.model_validate(evaluated["healing"])
-                metrics |= {(metric.task, metric.name): metric for metric in unpacked(evaluated)}
-        return metrics, size, healing
+    def _evaluated(self, blocks: tuple[Step, ...], healer: str = "", text: int = 0) -> _Evaluated:
+        """Return what is known of a model without some steps."""
+        known = _Evaluated()
+        for measure in self.layout.models[self.label].all_measures:
+            evaluated = self._known(self.layout.evaluation(self.label, blocks, measure, healer, text))
+            if evaluated is None or "left_out" in evaluated:
+                continue
+            known.size = Size(**evaluated["size"])
+            known.healing = evaluated.get("healing") and Repaired.model_validate(evaluated["healing"])
+            if "fidelity" in evaluated:
+                known.fidelity = Fidelity.model_validate(evaluated["fidelity"])
+            else:
+                known.metrics |= {(metric.task, metric.name): metric for metric in unpacked(evaluated)}
+        return known
 
     def _pruned(self, pruner: str, amount: int | float, contender: Contender, num_blocks: int) -> Iterator[Pruned]:
         layout = self.layout
@@ -172,8 +183,15 @@ class _Model:
             plan = self._known(layout.planning(self.label, contender.scorer, draw, pruner, amount, num_blocks))
             if plan is not None:
                 blocks = layout.removed(plan, amount, num_blocks)
-                metrics, size, healing = self._evaluated(blocks, contender.healer, text)
-                yield Pruned(text, self._plan(pruner, contender.scorer, blocks, num_blocks), size, metrics, healing)
+                known = self._evaluated(blocks, contender.healer, text)
+                yield Pruned(
+                    text,
+                    self._plan(pruner, contender.scorer, blocks, num_blocks),
+                    known.size,
+                    known.metrics,
+                    known.healing,
+                    fidelity=known.fidelity,
+                )
 
     def _plan(self, pruner: str, scorer: str, blocks: Sequence[Step], num_blocks: int) -> PrunePlan:
         layout = self.layout

@@ -235,7 +235,7 @@ class Scheduler:
         recipe, importance = subject.recipe, None
         measures: tuple[Measure, ...] = ()
         if first.kind == "evaluation":
-            known = {(each.evaluator, each.tag): each for each in subject.measures}
+            known = {(each.evaluator, each.tag): each for each in subject.all_measures}
             measures = tuple(known[cell.content["evaluator"], cell.content["tag"]] for cell in cells)
         else:
             specs = {cell.scorer: self._layout.spec(cell.scorer, cell.seed) for cell in cells}

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from layerimp.blocks.snapshot import leaving_no_trace
-from layerimp.comparer import Comparer
 from layerimp.errors import NonFiniteError, PluginError
+from layerimp.fidelity.comparer import Comparer
 from layerimp.fidelity.record import Fidelity
 from layerimp.progress import About, Progress
 from layerimp.registry.attribution import attributing, named
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp.calibration.sampling import CalibrationSet
-    from layerimp.comparer import Comparison
     from layerimp.evaluator import Evaluator
+    from layerimp.fidelity.comparer import Comparison
 
 
 def comparer_of(evaluators: Mapping[str, Evaluator]) -> tuple[str, Comparer] | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from layerimp.comparer import Comparer
 from layerimp.defaults import EVALUATORS, HARNESS
 from layerimp.errors import ModelError, OptionError, PluginError, TaskError
 from layerimp.evaluator import Evaluator
+from layerimp.fidelity.comparer import Comparer
 from layerimp.recipe import PERMISSIONS, ComponentSpec, Permissions, Recipe
 from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
@@ -35,9 +35,9 @@ def compares(recipe: Recipe, evaluators: Mapping[str, Evaluator]) -> bool:
     return keeps or any(evaluator.kind == "quality" for evaluator in evaluators.values())
 
 
-def is_requested(recipe: Recipe, label: str) -> bool:
-    """Whether a recipe names an evaluator or gives it an option, rather than having it by default."""
-    return bool(recipe.evaluators[label].options) or recipe.evaluators.keys() != set(EVALUATORS)
+def is_requested(recipe: Recipe, label: str, defaults: Collection[str] = EVALUATORS) -> bool:
+    """Whether a recipe names an evaluator or gives it an option, rather than having it among the `defaults`."""
+    return bool(recipe.evaluators[label].options) or recipe.evaluators.keys() != set(defaults)
 
 
 def without_comparers(recipe: Recipe, evaluators: Mapping[str, Evaluator], why: str) -> dict[str, Evaluator]:

@@ -179,7 +179,7 @@ def loops(continuation: Continuation) -> bool:
     return any(last[period:] == last[:-period] for period in range(1, LOOP_PERIOD + 1))
 
 
-def generation(
+def compare_texts(
     asked: Sequence[Prompt],
     intact: Sequence[Continuation],
     own: Sequence[Continuation],

@@ -89,15 +89,15 @@ class Generation(Plain):
 class Fidelity(Plain):
     """How far a model is from the intact one. What was not measured is null."""
 
-    predictions: int | None = Field(None, description="The number of predictions of the divergence.")
+    predictions: int | None = Field(default=None, description="The number of predictions of the divergence.")
     divergence: Spread | None = Field(
-        None, description="The Kullback-Leibler divergence from the intact model's predictions, in nats."
+        default=None, description="The Kullback-Leibler divergence from the intact model's predictions, in nats."
     )
     agreement: float | None = Field(
-        None, description="The share of predictions with the same top token, or of rows with the same label."
+        default=None, description="The share of predictions with the same top token, or of rows with the same label."
     )
-    copying: Copying | None = Field(None, description="How well text is copied.")
-    generation: Generation | None = Field(None, description="The text that is generated.")
+    copying: Copying | None = Field(default=None, description="How well text is copied.")
+    generation: Generation | None = Field(default=None, description="The text that is generated.")
     missing: dict[str, str] = Field(
         default_factory=dict, description="Why `copying` or `generation` was not measured, by name."
     )

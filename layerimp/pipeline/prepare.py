@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from layerimp.comparer import Comparer
 from layerimp.errors import OptionError
 from layerimp.evaluation.comparing import comparer_of
 from layerimp.evaluation.selection import compares, is_requested, without_comparers
 from layerimp.evaluation.selection import prepared as prepare_evaluators
+from layerimp.fidelity.comparer import Comparer
 from layerimp.pipeline.ahead import budget_of, check_ahead, check_plans
 from layerimp.pipeline.healing import healers_of
 from layerimp.pipeline.offloading import is_offloaded, is_run_offloaded

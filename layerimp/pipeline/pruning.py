@@ -64,6 +64,8 @@ def measure_fidelity(run: Run, models: Mapping[str, PrunedModel]) -> dict[str, F
         if model.key not in known:
             beside = model.beside or model.removal.beside()
             known[model.key] = comparing.of(beside, run.reserved, label)
+    if comparing.failed is not None:
+        run.evaluation.failed[comparer[0]] = comparing.failed
     by_label = {label: known[model.key] for label, model in models.items()}
     return {label: fidelity for label, fidelity in by_label.items() if fidelity is not None}
 

@@ -132,6 +132,7 @@ def _left(run: Run, stages: StageResults) -> Left:
                 metrics=_by_key(stages.metrics.get(label, ())),
                 healing=model.healing,
                 footprint=stages.footprint.get(label, ()),
+                fidelity=stages.fidelity.get(label),
                 targets={value.target.quantity: reached(value) for value in model.standing},
                 checkpoint=str(output / stages.checkpoints[label]) if label in stages.checkpoints else None,
             )

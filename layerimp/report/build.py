@@ -124,7 +124,7 @@ def model_results(design: Design, label: str, known: Measurements) -> ModelResul
         rows=rows,
         removables=list(_removable(known.left, retained)),
         search=known.search,
-        notes=[*_of_the_intact(known), *_not_as_asked(known.left)],
+        notes=[*_of_the_intact(known), *_not_as_asked(known.left), *_of_fidelity(known.left)],
     )
 
 
@@ -211,6 +211,7 @@ def _model(model: Pruned, intact: Mapping[Key, Metric]) -> PrunedModel:
         size=model.size,
         metrics=by_task(model.metrics.values(), intact),
         footprint=costs(model.footprint),
+        fidelity=model.fidelity,
         healing=model.healing,
         targets=dict(model.targets),
         checkpoint=model.checkpoint,
@@ -247,3 +248,17 @@ def _not_as_asked(left: Left) -> Iterator[str]:
                 f"{healer} did something other than requested, or nothing, at every gap of {len(other)} of "
                 f"{len(by_model)} models, such as without {written(blocks)}: {why}"
             )
+
+
+def _of_fidelity(left: Left) -> Iterator[str]:
+    """Yield a note on each contender whose texts have collapsed, and on each measure of fidelity that is missing."""
+    missing: dict[str, None] = {}
+    for (_, amount, contender), models in left.items():
+        measured = [model.fidelity for model in models if model.fidelity is not None]
+        collapses = [each for fidelity in measured if fidelity.generation and (each := fidelity.generation.collapse)]
+        if collapses:
+            which = f" ({len(collapses)} of {len(measured)} models collapse)" if len(measured) > 1 else ""
+            yield f"{contender.label} at {named(amount)}: {collapses[0]}{which}"
+        missing |= {f"{name} ({why})": None for fidelity in measured for name, why in fidelity.missing.items()}
+    if missing:
+        yield f"not measured: {'; '.join(missing)}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from layerimp.defaults import RANDOM
+from layerimp.fidelity.record import Fidelity
 from layerimp.metric import Metric, retention
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.comparison import Design
@@ -37,6 +38,7 @@ class Pruned:
         metrics: The metrics of quality, by task and name.
         healing: What was done to heal the model; None if it is not healed, or not evaluated yet.
         footprint: The metrics of cost.
+        fidelity: How far the model is from the intact one; None if that is not measured, or not yet.
         targets: By quantity, what the model reaches of each target.
         checkpoint: The path of the checkpoint; None if there is none.
     """
@@ -47,6 +49,7 @@ class Pruned:
     metrics: Mapping[Key, Metric]
     healing: Repaired | None = None
     footprint: Sequence[Metric] = ()
+    fidelity: Fidelity | None = None
     targets: Mapping[str, ReachedTarget] = field(default_factory=dict)
     checkpoint: str | None = None
 

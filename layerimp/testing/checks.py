@@ -8,10 +8,10 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
-from layerimp.comparer import Comparer
 from layerimp.component import Component
 from layerimp.errors import one_line
 from layerimp.evaluator import Evaluator
+from layerimp.fidelity.comparer import Comparer
 from layerimp.healer import Healer
 from layerimp.pruner import Pruner
 from layerimp.scorer import Scorer

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from layerimp.blocks.snapshot import Snapshot
-from layerimp.comparer import Comparer
 from layerimp.errors import LayerimpError
+from layerimp.fidelity.comparer import Comparer
 from layerimp.fidelity.record import Fidelity
 from layerimp.models.discovery import find_blocks
 from layerimp.surgery.removal import prepare
@@ -17,7 +17,7 @@ from layerimp.testing.tiny import batch, padded_batch, tiny_model, tiny_tokenize
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from layerimp.comparer import Comparison
+    from layerimp.fidelity.comparer import Comparison
 
 TEXT = (batch(4, 40, seed=1), padded_batch((36, 5, 20), seed=2))
 EQUAL = 1e-6

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from layerimp import Comparer, find_blocks, hookimpl
+from layerimp import find_blocks, hookimpl
 from layerimp.component import Options
 from layerimp.errors import ModelError
+from layerimp.fidelity import Comparer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from layerimp import Evaluator
     from layerimp.blocks import BlockStack
-    from layerimp.comparer import Comparison
-    from layerimp.fidelity import Copying, Fidelity, Generation
+    from layerimp.fidelity import Comparison, Copying, Fidelity, Generation
     from layerimp.sweep import Batch
 
 
@@ -54,7 +54,7 @@ class FidelityEvaluator(Comparer):
     def comparison(
         self, intact: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, text: Iterable[Batch]
     ) -> Comparison:
-        """Run the intact model, and return what compares other models with it; see `layerimp.Comparer`.
+        """Run the intact model, and return what compares other models with it; see `layerimp.fidelity.Comparer`.
 
         Raises:
             ModelError: the intact model predicts neither the next token nor a label.
@@ -119,7 +119,7 @@ class FidelityEvaluator(Comparer):
         self, stack: BlockStack, tokenizer: PreTrainedTokenizerBase | None, batches: list[Batch]
     ) -> Callable[[BlockStack], Generation]:
         """Return what compares the texts that a model generates."""
-        from layerimp.fidelity import continuations, end_tokens, generation, prompts
+        from layerimp.fidelity import compare_texts, continuations, end_tokens, prompts
         from layerimp.models import longest_row
 
         if tokenizer is None:
@@ -134,7 +134,7 @@ class FidelityEvaluator(Comparer):
             raise UnmeasuredError(f"a prompt and {new} tokens more are beyond the model's {longest} positions")
         ends = end_tokens(stack.model, tokenizer)
         intact = continuations(stack, asked, ends, new)
-        return lambda other: generation(asked, intact, continuations(other, asked, ends, new), tokenizer, new)
+        return lambda other: compare_texts(asked, intact, continuations(other, asked, ends, new), tokenizer, new)
 
 
 @hookimpl

@@ -59,7 +59,7 @@ def test_nothing_is_prepared_twice(foretold: Callable[..., GridForecast], monkey
     for name in ("prepared", "prepared_for", "check_source"):
         monkeypatch.setattr(resolve, name, counting(name, getattr(resolve, name)))
     foretold()
-    assert calls == {"outline": 1, "prepared": 1, "prepared_for": 1, "check_source": 1}
+    assert calls == {"outline": 1, "prepared": 1, "prepared_for": 2, "check_source": 1}  # a task and fidelity
 
 
 def test_a_scorer_that_does_not_fit_has_no_pass(foretold: Callable[..., GridForecast]) -> None:

@@ -16,9 +16,9 @@ import layerimp
 from layerimp.errors import ModelError
 from layerimp.fidelity.generation import (
     Prompt,
+    compare_texts,
     continuations,
     end_tokens,
-    generation,
     loops,
     prompts,
     same_tokens,
@@ -167,7 +167,7 @@ def test_what_is_said_of_continuations() -> None:
     asked = [Prompt((1, n), f"prompt {n}", chat=n == 3) for n in range(4)]
     intact = [(9, 8, 7), (9,) * 40, (5, 6), (7, 7)]
     own = [(9, 8, 5), (9,) * 40, (1, 2), (4,) * 33]
-    found = generation(asked, intact, own, tokenizer)
+    found = compare_texts(asked, intact, own, tokenizer)
     assert found.same_tokens == (2 + 64 + 0 + 0) / 4
     assert (found.empty, found.loops) == (0.25, 0.5)  # the third has only special tokens
     assert (found.intact_empty, found.intact_loops) == (0.0, 0.25)

@@ -21,7 +21,19 @@ SIZES = ("parameters", "bytes", "kv_bytes_per_token")
 
 def arguments(model: Path, text: Path, *more: Any) -> list[Any]:
     shared = ["run", "--model", model, "--calibration", text, "--samples", 8, "--max-length", 16, "--count", 1]
-    return [*shared, "--scorer", "block-influence", "--scorer", "avss", "--tasks", "none", "--json", *more]
+    return [
+        *shared,
+        "--scorer",
+        "block-influence",
+        "--scorer",
+        "avss",
+        "--tasks",
+        "none",
+        "--evaluator",
+        "footprint",
+        "--json",
+        *more,
+    ]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text", "bert"])

@@ -19,7 +19,7 @@ def test_a_model_is_enough() -> None:
     recipe = make_recipe({"model": "m"})
     assert recipe.scorers == {"avss": ComponentSpec(name="avss")}
     assert recipe.pruner == ComponentSpec(name="lowest")
-    assert list(recipe.evaluators) == ["harness", "footprint"]
+    assert list(recipe.evaluators) == ["harness", "footprint", "fidelity"]
     assert list(recipe.baselines) == ["random", "depth"]
     assert not recipe.names_amount
     assert recipe.verify

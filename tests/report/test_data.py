@@ -128,6 +128,7 @@ def test_the_document_has_the_promised_shape() -> None:
             "wikitext": {"word_perplexity": written(40.0, None, False)},
         },
         "footprint": {"bytes": {"value": 2400, "stderr": None}},
+        "fidelity": None,
         "healing": None,
         "targets": {},
         "checkpoint": str(OUT / "checkpoints" / "paper"),

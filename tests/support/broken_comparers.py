@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from layerimp import Comparer, find_blocks
-from layerimp.fidelity import Fidelity, Intact
+from layerimp import find_blocks
+from layerimp.fidelity import Comparer, Fidelity, Intact
 
 
 class Agreement(Comparer):

@@ -6,7 +6,7 @@ import io
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from layerimp.calibration.splits import read_by
 from layerimp.calibration.validation import Checked
 from layerimp.defaults import ORIGINAL
 from layerimp.errors import LayerimpError, ModelError, one_line
+from layerimp.evaluation.comparing import Comparing, comparer_of
 from layerimp.evaluation.packing import packed
 from layerimp.evaluation.runner import Evaluation
 from layerimp.evaluation.selection import fitting, prepared_for
@@ -41,12 +42,15 @@ from layerimp.steps import candidates
 from layerimp.surgery.removal import prepare
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from layerimp.bench.cell_graph import Measure
     from layerimp.bench.executors.base import Assignment
     from layerimp.blocks.stack import BlockStack
     from layerimp.calibration.further_text import FurtherText
     from layerimp.calibration.sampling import CalibrationSet, Corpus
     from layerimp.evaluator import Evaluator
+    from layerimp.fidelity.comparer import Comparer
     from layerimp.recipe import Recipe
     from layerimp.steps import Cuts
 
@@ -90,6 +94,8 @@ class Worker:
         self._device = device
         self._loaded: tuple[tuple[str, str | None], Loaded] | None = None
         self._evaluators: dict[str, Evaluator] = {}
+        self._reserved: tuple[tuple[Recipe, range], CalibrationSet] | None = None
+        self._comparing: tuple[tuple[Recipe, str], Comparing] | None = None
 
     def compute(self, assignment: Assignment, drawn: CalibrationSet | None = None) -> list[Outcome]:
         """Compute all cells; an error becomes an outcome.
@@ -125,16 +131,21 @@ class Worker:
 
     def _text_for_fidelity(self, assignment: Assignment) -> CalibrationSet:
         """Draw the text that the fidelity of all models of the grid is measured on."""
-        recipe, corpus = self._corpus(assignment)
-        read = read_by(corpus, recipe.calibration.samples, assignment.text_seeds)
-        return text_for_fidelity(recipe, self._opened(assignment), corpus, read, assignment.permissions, SILENT)
+        drawn_for = assignment.recipe, assignment.text_seeds
+        if self._reserved is None or self._reserved[0] != drawn_for:
+            recipe, corpus = self._corpus(assignment)
+            read = read_by(corpus, recipe.calibration.samples, assignment.text_seeds)
+            allowed = assignment.permissions
+            text = text_for_fidelity(recipe, self._opened(assignment), corpus, read, allowed, SILENT)
+            self._reserved = drawn_for, text
+        return self._reserved[1]
 
     def _opened(self, assignment: Assignment) -> Loaded:
         """Load the model of an assignment, unless it is the last one that was used."""
         recipe = assignment.recipe
         name = recipe.model, recipe.dtype
         if self._loaded is None or self._loaded[0] != name:
-            self._loaded = None  # two models at once might not fit
+            self._loaded = self._comparing = None  # two models at once might not fit
             recipe = recipe.model_copy(update={"device": self._device})
             self._loaded = name, load_model(recipe, assignment.permissions, SILENT)
         return self._loaded[1]
@@ -193,6 +204,9 @@ class Worker:
         intact = loaded.stack.model
         for cell, wanted in zip(assignment.cells, assignment.measures, strict=True):
             try:
+                if wanted.optional and (why := self._why_left_out(assignment, wanted)):
+                    outcomes[cell.key] = Outcome(cell.key, {"fidelity": None, "left_out": why})
+                    continue
                 evaluators, _ = fitting(self._prepared(assignment, wanted), intact, SILENT, lenient=False)
                 if text is not None:
                     check_text(recipe, evaluators, text, further)
@@ -202,24 +216,56 @@ class Worker:
         if not ready:
             return outcomes
         who = "pruned" if first.content["blocks"] else ORIGINAL
-        with self._left(assignment, text, further) as (stack, result):
+        beside = any(comparer_of(evaluators) for evaluators in ready.values())
+        with self._left(assignment, text, further, beside=beside) as (stack, result):
             evaluation = Evaluation(stack.model, loaded.tokenizer, SILENT)
             for key, evaluators in ready.items():
                 try:
-                    outcomes[key] = Outcome(key, {**packed(evaluation.of(evaluators, "quality", who)), **result})
+                    if comparing := comparer_of(evaluators):
+                        measured = self._compared(assignment, *comparing, stack.model)
+                    else:
+                        measured = packed(evaluation.of(evaluators, "quality", who))
+                    outcomes[key] = Outcome(key, {**measured, **result})
                 except Exception as error:
                     outcomes[key] = failure(key, error)
         return outcomes
 
+    def _why_left_out(self, assignment: Assignment, wanted: Measure) -> str:
+        """Tell why models cannot be compared with the intact one; empty if they can."""
+        ((_, comparer),) = self._prepared(assignment, wanted).items()
+        try:
+            comparer.check(self._opened(assignment).model)
+        except ModelError as error:
+            return str(error)
+        text = self._text_for_fidelity(assignment)
+        return "" if text.rows else f"{text.source} holds no text that the calibration sets leave over"
+
+    def _compared(
+        self, assignment: Assignment, label: str, comparer: Comparer, model: PreTrainedModel
+    ) -> dict[str, Any]:
+        """Compare a model with the intact one, which runs once for all models of the grid that this worker compares."""
+        loaded, compared = self._opened(assignment), (assignment.recipe, label)
+        if self._comparing is None or self._comparing[0] != compared:
+            self._comparing = compared, Comparing(label, comparer, loaded.model, loaded.tokenizer, SILENT)
+        fidelity = self._comparing[1].of(model, self._text_for_fidelity(assignment), str(assignment.cells[0]))
+        if fidelity is None:
+            raise ModelError(self._comparing[1].failed or "")
+        return {"fidelity": fidelity.model_dump(mode="json")}
+
     @contextmanager
     def _left(
-        self, assignment: Assignment, text: CalibrationSet | None, further: FurtherText | None
+        self, assignment: Assignment, text: CalibrationSet | None, further: FurtherText | None, *, beside: bool
     ) -> Iterator[tuple[BlockStack, Result]]:
-        """Yield the pruned model, healed if a text is given, and the part of the results that describes it."""
+        """Yield the pruned model, healed if a text is given, and the part of the results that describes it.
+
+        The model is beside the intact one if it is healed, or if that is asked for; otherwise the intact one lacks the
+        blocks in this context.
+        """
         stack, content = self._opened(assignment).stack, assignment.cells[0].content
         removal = prepare(stack, content["blocks"])
         if text is None:
-            with removal.applied():
+            with nullcontext(removal.beside()) if beside else removal.applied() as model:
+                stack = find_blocks(model)
                 yield stack, {"size": Size.of(stack).model_dump()}
             return
         healer = configured(content["healing"]["healer"], content["healing"]["options"])

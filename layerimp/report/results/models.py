@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from layerimp.fidelity.record import Fidelity
 from layerimp.models.dtypes import stored_bytes
 from layerimp.pruner import PrunePlan
 from layerimp.report.results.contenders import Contender
@@ -103,6 +104,9 @@ class PrunedModel(Part):
     size: Size | None = Field(description="The size of the pruned model; null if it is not evaluated yet.")
     metrics: dict[str, dict[str, Measured]] = Field(description="The metrics of quality, by task and name.")
     footprint: dict[str, Cost] = Field(description="The costs in time and space, by name.")
+    fidelity: Fidelity | None = Field(
+        description="How far the model is from the intact one; null if that is not measured, or not yet."
+    )
     healing: Repaired | None = Field(description="What a healer did; null if the model is not healed, or not yet.")
     targets: dict[str, ReachedTarget] = Field(description="By quantity, what the model reaches of each target.")
     checkpoint: str | None = Field(description="The path of the checkpoint; null if the model is not kept.")

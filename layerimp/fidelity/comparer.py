@@ -24,8 +24,8 @@ class Comparer(Evaluator):
 
     A comparer of the top tokens alone:
 
-        from layerimp import Comparer, find_blocks
-        from layerimp.fidelity import Fidelity, Intact
+        from layerimp import find_blocks
+        from layerimp.fidelity import Comparer, Fidelity, Intact
 
 
         class Agreement(Comparer):

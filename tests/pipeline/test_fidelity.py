@@ -1,0 +1,209 @@
+"""Fidelity in a run: on by default, measured on text that chose nothing, and never a reason to refuse or to rank."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig
+
+import layerimp
+from layerimp.calibration.sampling import document_hash, load_calibration
+from layerimp.errors import ModelError, OptionError
+from layerimp.fidelity import Intact
+from layerimp.progress import SILENT
+from layerimp.report.document import Results
+
+FEW = {"fidelity": {"options": {"prompts": 3, "new_tokens": 8, "rows": 4}}}
+
+
+class Heard:
+    """Notes what is reported."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.stage = SILENT.stage
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def recipe(model_dir: Path, tmp_path: Path) -> dict[str, Any]:
+    """A run on text of 60 documents."""
+    text = tmp_path / "text.jsonl"
+    tokenizer, draw = AutoTokenizer.from_pretrained(model_dir), random.Random(0)
+    words = sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))
+    lines = [" ".join(draw.choices(words, k=44)) for _ in range(60)]
+    text.write_text("\n".join(json.dumps({"text": line}) for line in lines))
+    return {
+        "model": str(model_dir),
+        "scorers": ["avss"],
+        "baselines": [],
+        "ratio": 0.25,
+        "tasks": [],
+        "calibration": {"source": str(text), "samples": 4, "max_length": 40},
+    }
+
+
+def run(values: dict[str, Any], heard: Any = None) -> Results:
+    return layerimp.run(layerimp.Recipe.model_validate(values), **({"progress": heard} if heard else {}))
+
+
+def fidelities(results: Results) -> dict[str, Any]:
+    (model,) = results.models.values()
+    return {removal.label: removal.models[0].fidelity for removal in model.removals}
+
+
+def test_a_run_measures_fidelity_by_default(recipe: dict[str, Any]) -> None:
+    results = run(recipe | {"healers": ["linear"]})
+    found = fidelities(results)
+    assert found.keys() == {"avss", "avss+linear"}
+    for fidelity in found.values():
+        assert fidelity.predictions > 0
+        assert fidelity.divergence.mean > 0
+        assert fidelity.copying.accuracy <= 1
+    (model,) = results.models.values()
+    assert not model.metrics
+    assert all(removal.retained is None for removal in model.removals)
+
+
+def test_what_is_measured_is_the_divergence_on_text_that_nothing_else_reads(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are taken from the evaluator, and compared by hand with the models as a user would make them."""
+    read: list[torch.Tensor] = []
+    original = Intact.__init__
+
+    def noting(self: Any, stack: Any, batches: Any, **options: Any) -> None:
+        for batch in batches:
+            read.extend(ids[mask.bool()] for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True))
+        original(self, stack, batches, **options)
+
+    monkeypatch.setattr(Intact, "__init__", noting)
+    results = run(recipe | {"evaluators": FEW})
+    (model,) = results.models.values()
+    fidelity, removed = model.removals[0].models[0].fidelity, model.removals[0].models[0].blocks
+    rows = read[:4]
+    intact, tokenizer = layerimp.load(recipe["model"])
+    other = layerimp.prune(layerimp.load(recipe["model"])[0], removed)
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for row in rows:
+            p, q = (each(input_ids=row[None]).logits[0, :-1].double().log_softmax(dim=-1) for each in (intact, other))
+            total += float((p.exp() * (p - q)).sum())
+            count += len(row) - 1
+    assert fidelity is not None
+    assert fidelity.predictions == count
+    assert fidelity.divergence.mean == pytest.approx(total / count, rel=1e-4)
+    calibration = load_calibration(recipe["calibration"]["source"], tokenizer, samples=4, max_length=40)
+    texts = [json.loads(line)["text"] for line in Path(recipe["calibration"]["source"]).read_text().splitlines()]
+    for row in rows:
+        parts = [tokenizer.decode(row[place : place + 5].tolist()) for place in range(len(row) - 5)]
+        sources = {text for text in texts for part in parts if part in text}
+        assert sources
+        assert not calibration.documents & set(map(document_hash, sources))
+
+
+def test_equal_models_are_measured_once_and_the_intact_one_once(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    original = Intact.__init__
+
+    def noting(self: Any, *given: Any, **options: Any) -> None:
+        runs.append(1)
+        original(self, *given, **options)
+
+    monkeypatch.setattr(Intact, "__init__", noting)
+    results = run(recipe | {"scorers": ["avss", "depth", "block-influence"], "evaluators": FEW})
+    assert len(fidelities(results)) == 3
+    assert len(runs) == 2 + 1  # predictions and copying, and the check of the model before any long work
+
+
+def test_fidelity_is_no_quality(recipe: dict[str, Any]) -> None:
+    """It is no reason to add baselines."""
+    results = run({key: value for key, value in recipe.items() if key != "baselines"})
+    assert fidelities(results).keys() == {"avss"}
+
+
+def test_a_text_without_rows_to_spare_leaves_it_out_with_a_line(recipe: dict[str, Any]) -> None:
+    heard = Heard()
+    short = recipe | {"calibration": {**recipe["calibration"], "samples": 69}}
+    results = run(short, heard)
+    assert fidelities(results) == {"avss": None}
+    (line,) = [line for line in heard.lines if line.startswith("fidelity is left out")]
+    assert "no text that the calibration set leaves over" in line
+    assert not results.failures
+    with pytest.raises(OptionError, match=r"the evaluator fidelity compares .*: .* no text"):
+        run(short | {"evaluators": FEW})
+
+
+def test_a_model_that_predicts_nothing_leaves_it_out_with_a_line(recipe: dict[str, Any], tmp_path: Path) -> None:
+    directory = tmp_path / "masked"
+    tokenizer = AutoTokenizer.from_pretrained(recipe["model"])
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
+    AutoModelForMaskedLM.from_config(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    heard = Heard()
+    results = run(recipe | {"model": str(directory), "scorers": ["block-influence"]}, heard)
+    assert fidelities(results) == {"block-influence": None}
+    assert [line for line in heard.lines if "left out" in line] == [
+        "fidelity is left out: BertForMaskedLM predicts neither the next token nor a label"
+    ]
+    with pytest.raises(ModelError, match="predicts neither"):
+        run(recipe | {"model": str(directory), "scorers": ["block-influence"], "evaluators": FEW})
+
+
+def test_an_offloaded_run_leaves_it_out_and_naming_it_prevents_offloading(recipe: dict[str, Any]) -> None:
+    heard = Heard()
+    results = run(recipe | {"offload": True}, heard)
+    assert fidelities(results) == {"avss": None}
+    assert "fidelity is left out: the model is read block by block" in heard.lines
+    with pytest.raises(OptionError, match="the evaluator fidelity needs whole models in memory"):
+        run(recipe | {"offload": True, "evaluators": FEW})
+
+
+def test_a_single_model_is_not_compared(recipe: dict[str, Any]) -> None:
+    values = {"model": recipe["model"], "tasks": []}
+    assert layerimp.evaluate(layerimp.Recipe.model_validate(values)).models
+    with pytest.raises(OptionError, match="fidelity compares models with the intact one: layerimp evaluate measures"):
+        layerimp.evaluate(layerimp.Recipe.model_validate(values | {"evaluators": FEW}))
+
+
+def test_two_comparers_are_refused(recipe: dict[str, Any]) -> None:
+    twice = {"fidelity": {}, "again": {"name": "fidelity"}}
+    with pytest.raises(OptionError, match="fidelity and again both compare with the intact model"):
+        run(recipe | {"evaluators": twice})
+
+
+def test_a_comparer_that_fails_is_named_and_the_run_goes_on(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, stack: Any) -> None:
+        raise ZeroDivisionError("broken")
+
+    monkeypatch.setattr(Intact, "divergence", fail)
+    results = run(recipe)
+    assert fidelities(results) == {"avss": None}
+    (failure,) = results.failures
+    assert failure.what == "fidelity"
+    assert "ZeroDivisionError" in failure.error
+
+
+def test_a_collapse_is_noted(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    looped = iter([False, False, False, True, True, False])
+    monkeypatch.setattr("layerimp.fidelity.generation.loops", lambda continuation: next(looped))
+    (model,) = run(recipe | {"evaluators": FEW}).models.values()
+    (note,) = [note for note in model.notes if "loop" in note]
+    assert note.startswith("avss at 25%: of the texts it generates, ")
+    assert "67% end in a loop (0% of the intact model's)" in note
+
+
+def test_what_cannot_be_measured_is_noted(recipe: dict[str, Any]) -> None:
+    (model,) = run(recipe).models.values()
+    assert "not measured: generation (a prompt and 64 tokens more are beyond the model's 64 positions)" in model.notes
