@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from layerimp.evaluator import Likelihood, Metric
-from layerimp.report.cuts import ranges
 from layerimp.report.statistics.intervals import LEVEL, Difference, holm
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference
+from layerimp.report.words import ranges
 from layerimp.steps import Cuts, Step
 
 CUTS: tuple[Cuts, Cuts] = ("blocks", "all")

@@ -10,8 +10,8 @@ import typer
 
 import layerimp
 from layerimp.defaults import STARTER, STARTER_TASKS
+from layerimp.pipeline.halves import kept
 from layerimp.registry.catalog import registry
-from layerimp.report.statistics.comparison import kept
 from layerimp.surgery.removal import pruned
 
 
@@ -35,7 +35,7 @@ def main(
         blocks = sorted(rng.sample(range(num_blocks), remove))
         with pruned(loaded, blocks):
             after = evaluator.evaluate(loaded, tokenizer)
-        worst = kept("pruned", before, after).retained.worst
+        worst = kept(before, after)
         if worst is None:
             raise typer.BadParameter("the intact model knows too little of these tasks", param_hint="--tasks")
         lost.append(1 - worst.mean)

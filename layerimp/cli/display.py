@@ -33,13 +33,13 @@ from layerimp.cli.heartbeat import heartbeat
 from layerimp.cli.streams import results
 from layerimp.cli.tables import BEST, parts, shown
 from layerimp.progress import span
-from layerimp.report import cuts
+from layerimp.report import words
 from layerimp.report.document import PAGE
-from layerimp.report.healing import gap_line, recovery
 from layerimp.report.tables import models, notes
 from layerimp.report.tables.comparison import quality, removables, summaries
 from layerimp.report.tables.records import COST, SIZE
 from layerimp.report.tables.scores import removable, scores
+from layerimp.report.words import gap_line, recovery
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -119,7 +119,7 @@ class Screen:
         for table in models.targets(model):
             self.print_table(table)
         plans = [removal.models[0].blocks for removal in models.pruned(model)]
-        for line in dict.fromkeys(line for plan in plans for line in cuts.seams(plan)):
+        for line in dict.fromkeys(line for plan in plans for line in words.seams(plan)):
             self.out.print(shown(line))
         for removal in model.removals:
             self._show_healing(removal)

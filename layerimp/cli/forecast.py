@@ -11,7 +11,7 @@ from layerimp.evaluation.cost import LONG
 from layerimp.pipeline.forecast_parts import Range
 from layerimp.progress import span
 from layerimp.report.tables.numbers import between
-from layerimp.report.targets import amount
+from layerimp.report.words import amount
 
 if TYPE_CHECKING:
     from layerimp.bench.forecast import GridForecast, ModelWork

@@ -99,7 +99,7 @@ def _options(settings: list[str], healer: str) -> dict[str, Any]:
 
 def _lines(report: HealingReport) -> list[str]:
     """Return the lines that say what was done."""
-    from layerimp.report.healing import gap_line, recovery
+    from layerimp.report.words import gap_line, recovery
 
     text = report.calibration
     lines = [f"{report.healer}: {text.tokens:,} tokens of {text.source}"]

@@ -41,12 +41,12 @@ def inspect(*, model: str | None, trust_remote_code: bool, json: bool) -> int:
 def _table(inspection: Inspection, screen: Screen) -> None:
     """Show the blocks, with equal blocks in one line, and the parts outside the blocks."""
     from layerimp._table import Column, Table
-    from layerimp.report import cuts
+    from layerimp.report import words
 
     groups = list(_groups(inspection.blocks))
     firsts = [first for first, _ in groups]
     sizes: list[InspectedBlock | PartSize | Inspection] = [*firsts, inspection.outside, inspection]
-    rows = Column("blocks", [*(cuts.ranges(blocks) for _, blocks in groups), "outside", "all"], "left", BLOCKS_WIDTH)
+    rows = Column("blocks", [*(words.ranges(blocks) for _, blocks in groups), "outside", "all"], "left", BLOCKS_WIDTH)
     cache = [_amount(first.kv_bytes_per_token) for first in firsts]
     columns = [
         Column("parameters", [f"{size.parameters:,}" for size in sizes]),
@@ -103,7 +103,7 @@ def _refusals(reasons: Sequence[str], action: str, fine: str) -> Iterator[str]:
         action: What cannot be done with these blocks.
         fine: The line if it is possible for all blocks.
     """
-    from layerimp.report import cuts
+    from layerimp.report import words
 
     by_reason: dict[str, list[int]] = {}
     for block, reason in enumerate(reasons):
@@ -112,7 +112,7 @@ def _refusals(reasons: Sequence[str], action: str, fine: str) -> Iterator[str]:
         yield fine
     for reason, blocks in by_reason.items():
         if reason:
-            yield f"{'block' if len(blocks) == 1 else 'blocks'} {cuts.ranges(blocks)} cannot be {action}: {reason}"
+            yield f"{'block' if len(blocks) == 1 else 'blocks'} {words.ranges(blocks)} cannot be {action}: {reason}"
 
 
 def _count(part: PartSize | None) -> str:

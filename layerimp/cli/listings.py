@@ -15,7 +15,7 @@ from layerimp.cli.documents import CacheList, ComponentList, DataFileList, Plugi
 from layerimp.cli.tables import shown
 from layerimp.recipe.plans import PlanFile
 from layerimp.registry.catalog import settings
-from layerimp.report import cuts
+from layerimp.report import words
 
 if TYPE_CHECKING:
     from layerimp.cli.display import Screen
@@ -32,7 +32,7 @@ def show_plans(screen: Screen, plans: Mapping[str, PrunePlan]) -> None:
         return
     table = Table("plan", "removes", "of", "scorer", "pruner", "model", box=SIMPLE_HEAD)
     for label, plan in plans.items():
-        cells = (cuts.ranges(plan.blocks), f"{plan.num_blocks} blocks", plan.scorer, plan.pruner, plan.model)
+        cells = (words.ranges(plan.blocks), f"{plan.num_blocks} blocks", plan.scorer, plan.pruner, plan.model)
         table.add_row(shown(label), *(shown(text or "-") for text in cells))
     screen.out.print(table)
 

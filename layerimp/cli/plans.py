@@ -62,7 +62,7 @@ def exported(plan: PrunePlan, tool: str, *, model: str | None = None) -> str:
         UnknownNameError: plans cannot be exported for this tool.
         OptionError: the plan has seams, or the tool needs the name of a model and neither `model` nor the plan has one.
     """
-    from layerimp.report.cuts import whole
+    from layerimp.report.words import whole
 
     if tool not in EXPORTS:
         raise unknown_name("tool", tool, EXPORTS)

@@ -27,8 +27,8 @@ from layerimp.pipeline.texts import check_calibration, further_text, read_text, 
 from layerimp.progress import SILENT, Progress
 from layerimp.registry.assets import absolute, assets
 from layerimp.report.healed_card import HealedCheckpoint, healed_card
-from layerimp.report.healing import recovery
 from layerimp.report.results.healing import HealingReport
+from layerimp.report.words import recovery
 from layerimp.steps import Step, checked_steps, simplest
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from layerimp.report.build import ONE_DRAW, Measurements, model_results, scored
 from layerimp.report.document import Failure, Results
 from layerimp.report.results.comparison import Design
 from layerimp.report.results.data import distinct
+from layerimp.report.results.models import ReachedTarget, Target
 from layerimp.report.rows import Pruned
-from layerimp.report.targets import asked, got, reached, target
+from layerimp.report.words import asked, got
 from layerimp.steps import named
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _measurements(run: Run, stages: StageResults) -> Measurements:
         scored={label: _scored(scores, blind=label in run.selection.blind) for label, scores in importance.items()},
         left=_left(run, stages),
         footprint=stages.footprint.get(ORIGINAL, ()),
-        targets={value.target.quantity: target(value) for value in reached_values},
+        targets={value.target.quantity: Target.of(value) for value in reached_values},
         loader=run.loader,
         calibration=None if run.drawn is None else run.drawn.description,
         search=stages.search,
@@ -133,7 +134,7 @@ def _left(run: Run, stages: StageResults) -> Left:
                 healing=model.healing,
                 footprint=stages.footprint.get(label, ()),
                 fidelity=stages.fidelity.get(label),
-                targets={value.target.quantity: reached(value) for value in model.standing},
+                targets={value.target.quantity: ReachedTarget.of(value) for value in model.standing},
                 checkpoint=str(output / stages.checkpoints[label]) if label in stages.checkpoints else None,
             )
         ]

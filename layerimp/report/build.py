@@ -16,8 +16,7 @@ from layerimp.report.rows import Pruned, Rows, counts_of
 from layerimp.report.statistics.comparison import above_the_intact, unknown
 from layerimp.report.statistics.intervals import interval, mean_tau, self_tau, stability
 from layerimp.report.statistics.measures import by_task, costs, shares
-from layerimp.report.statistics.removable import removable, worst_by_repeat
-from layerimp.report.statistics.retained import Key, Retained, counting, summed_up
+from layerimp.report.statistics.retained import Key, Retained, counting, removable, summed_up, worst_by_repeat
 from layerimp.report.tables.numbers import named
 from layerimp.steps import Step, removed_by, simplest
 from layerimp.steps import named as written

@@ -15,12 +15,11 @@ from layerimp._version import __version__
 from layerimp.models.origin import Origin
 from layerimp.pruner import counted
 from layerimp.recipe import Recipe
-from layerimp.report import cuts
-from layerimp.report.healing import recovery
+from layerimp.report import words
 from layerimp.report.results.data import by_folder, documents_asked
 from layerimp.report.results.measures import Measured, Share
 from layerimp.report.tables.numbers import measured, share_cell
-from layerimp.report.targets import beside
+from layerimp.report.words import beside, recovery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -170,7 +169,7 @@ def _summary(checkpoint: _Checkpoint, origin: Origin) -> Iterator[str]:
     plan, intact, removed = pruned.plan, model.size, model.size - pruned.size
     share = removed.share_of(intact)
     blocks = f"{removed.blocks} of {intact.blocks} blocks removed"
-    if not cuts.whole(plan.blocks):
+    if not words.whole(plan.blocks):
         blocks = f"{pruned.size.blocks} of {intact.blocks} blocks left"
     yield from (f"# {name}, {blocks}", "", f"- **Source:** {name}")
     yield (
@@ -197,16 +196,16 @@ def _summary(checkpoint: _Checkpoint, origin: Origin) -> Iterator[str]:
 
 def _removed(steps: Sequence[Step]) -> Iterator[str]:
     """What was removed: a list of blocks, and a sentence for each place where two halves were joined."""
-    what = "Blocks removed" if cuts.whole(steps) else "Removed"
-    yield f"- **{what}:** {cuts.ranges(steps)} (0-based indices in the source)"
-    yield from (f"- {sentence[0].upper()}{sentence[1:]}" for sentence in cuts.seams(steps))
+    what = "Blocks removed" if words.whole(steps) else "Removed"
+    yield f"- **{what}:** {words.ranges(steps)} (0-based indices in the source)"
+    yield from (f"- {sentence[0].upper()}{sentence[1:]}" for sentence in words.seams(steps))
 
 
 def _sources(plan: PrunePlan) -> Iterator[str]:
     """Where the blocks of the result come from, where one is of two."""
-    if not cuts.whole(plan.blocks):
+    if not words.whole(plan.blocks):
         yield from ("", "## Where the blocks come from", "", "| block | attention of | MLP of |", "|---|---|---|")
-        yield from (f"| {' | '.join(line)} |" for line in cuts.sources(plan.blocks, plan.num_blocks))
+        yield from (f"| {' | '.join(line)} |" for line in words.sources(plan.blocks, plan.num_blocks))
 
 
 def _measured(checkpoint: _Checkpoint) -> Iterator[str]:

@@ -14,10 +14,10 @@ from layerimp._paths import write_whole
 from layerimp.errors import OutputError
 from layerimp.evaluator import DataFile
 from layerimp.pruner import counted
-from layerimp.report.cuts import ranges
 from layerimp.report.results.comparison import Compared
 from layerimp.report.results.models import PrunedModel
 from layerimp.report.results.part import Number, Part, Versioned
+from layerimp.report.words import ranges
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -21,7 +21,7 @@ from layerimp.healing.engine import Healed, heal_beside
 from layerimp.healing.loss import HeldOutLoss
 from layerimp.models.discovery import find_blocks
 from layerimp.models.dtypes import converted
-from layerimp.report.healing import recovery
+from layerimp.report.words import recovery
 from layerimp.steps import Step, Sublayer
 from layerimp.surgery.removal import prepare
 from layerimp.testing import batch

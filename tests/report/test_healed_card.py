@@ -28,8 +28,8 @@ from layerimp.recipe import make_recipe
 from layerimp.registry.attribution import create
 from layerimp.report.card import escaped, model_card
 from layerimp.report.healed_card import HealedCheckpoint, healed_card
-from layerimp.report.healing import recovery
 from layerimp.report.results.models import Size
+from layerimp.report.words import recovery
 from layerimp.scorer import Importance
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -11,12 +11,12 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import rankdata
 
-from layerimp.report.cuts import always, whole
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.measures import Interval
 from layerimp.report.results.models import Amount, PrunedModel
-from layerimp.report.statistics.removable import LEVELS
+from layerimp.report.statistics.retained import LEVELS
 from layerimp.report.tables.numbers import named, plus_minus, removable_at
+from layerimp.report.words import always, whole
 from layerimp.steps import named as steps_named
 from layerimp.steps import removed_by, sublayers_of
 

@@ -10,7 +10,6 @@ from functools import cached_property
 from layerimp._table import Table
 from layerimp.defaults import RANDOM
 from layerimp.pruner import counted
-from layerimp.report.cuts import always
 from layerimp.report.document import Results
 from layerimp.report.page.charts import MINUS, Cell, Chart, Charts, signed
 from layerimp.report.page.curves import Lines, Look
@@ -21,6 +20,7 @@ from layerimp.report.results.rows import Entry, Row
 from layerimp.report.statistics.intervals import interval, times_stderr
 from layerimp.report.tables.comparison import quality
 from layerimp.report.tables.numbers import both_shares, measured_on, named, number, percent
+from layerimp.report.words import always
 
 _MOST = 700.0  # of which floating point has an exponential
 

@@ -12,6 +12,7 @@ from layerimp.pruner import PrunePlan
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Cost, Measured, Retained
 from layerimp.report.results.part import Known, Number, Part
+from layerimp.sizes.targets import UNITS, Reached
 from layerimp.steps import Step
 
 if TYPE_CHECKING:
@@ -83,6 +84,18 @@ class Target(Part):
     limit: Number = Field(description="The largest value that is allowed.")
     original: Number = Field(description="The intact model's value.")
 
+    @classmethod
+    def of(cls, value: Reached) -> Target:
+        """Return the target beside which a value was reached."""
+        target = value.target
+        return cls(
+            asked=target.asked,
+            factor=target.factor,
+            unit=UNITS[target.quantity],
+            limit=value.limit,
+            original=value.original,
+        )
+
 
 class ReachedTarget(Part):
     """A pruned model's value beside a target."""
@@ -94,6 +107,11 @@ class ReachedTarget(Part):
         "such plan, or if its latency was not measured."
     )
     one_more: Known = Field(description="The value with one step more; null in the same cases.")
+
+    @classmethod
+    def of(cls, value: Reached) -> ReachedTarget:
+        """Return the value that was reached."""
+        return cls(value=value.value, stderr=value.stderr, one_less=value.less, one_more=value.more)
 
 
 class PrunedModel(Part):

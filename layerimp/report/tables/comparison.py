@@ -10,7 +10,7 @@ from layerimp.defaults import ORIGINAL
 from layerimp.report.results.comparison import Compared
 from layerimp.report.results.models import Amount
 from layerimp.report.results.rows import RETAINED
-from layerimp.report.statistics.removable import LEVELS
+from layerimp.report.statistics.retained import LEVELS
 from layerimp.report.tables.models import MISSING, better, intact_name, notes_on, pivoted
 from layerimp.report.tables.numbers import asked, between, measured_on, named, parameters, percentage, removable_at
 from layerimp.report.tables.records import QUALITY, Record, model_records, records

@@ -10,8 +10,7 @@ from layerimp._table import Cell, Column, Table
 from layerimp.defaults import ORIGINAL
 from layerimp.models.origin import model_name
 from layerimp.pruner import counted
-from layerimp.report import cuts
-from layerimp.report import targets as words
+from layerimp.report import words
 from layerimp.report.results.comparison import Compared, Design, ModelResults
 from layerimp.report.results.models import Removal
 from layerimp.report.results.rows import RETAINED
@@ -77,8 +76,8 @@ def side_by_side(compared: Compared, model: ModelResults) -> Table:
     if removals:
         plans = [removal.models[0].blocks for removal in removals]
         several = len(set(map(len, plans))) > 1
-        blocks = [f"{len(plan)}: " * several + cuts.ranges(plan) for plan in plans]
-        head = "removed\nblocks" if all(map(cuts.whole, plans)) else "removed"
+        blocks = [f"{len(plan)}: " * several + words.ranges(plan) for plan in plans]
+        head = "removed\nblocks" if all(map(words.whole, plans)) else "removed"
         columns.append(Column(head, ["", *blocks], "left", _BLOCKS_WIDTH, kind=REMOVED))
     keys = dict.fromkeys(key for line in lines for key in line if removals or key[0] != SIZE)
     for key in sorted(keys, key=lambda key: (_KINDS.index(key[0]), key[1] != RETAINED)):
@@ -104,7 +103,7 @@ def _title(design: Design, model: ModelResults, removals: Sequence[Removal]) -> 
         share = "on the confirming documents"
     elif len(counts) > 1:
         share = f"{counts[0]} to {counts[-1]} of {whole} blocks removed"
-    elif all(map(cuts.whole, plans)):
+    elif all(map(words.whole, plans)):
         share = f"{counts[0]} of {whole} blocks ({counts[0] / whole:.2%}) removed"
     else:
         share = f"{whole - counts[0]} of {whole} blocks left"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerimp._table import Cell
 from layerimp.defaults import ORIGINAL
-from layerimp.report import cuts
+from layerimp.report import words
 from layerimp.report.results.comparison import Compared, ModelResults
 from layerimp.report.results.contenders import Contender
 from layerimp.report.results.measures import Interval, Measured
@@ -170,7 +170,7 @@ def _pruned(model: ModelResults, removal: Removal) -> dict[str, Any]:
         "scorer": removal.scorer,
         "healer": removal.healer,
         "blocks": sum(counts) / len(counts),
-        "removed": cuts.always([each.blocks for each in removal.models]),
+        "removed": words.always([each.blocks for each in removal.models]),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from layerimp._table import Column, Table
-from layerimp.report import cuts
+from layerimp.report import words
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.scores import Scored
 from layerimp.report.results.search import QualitySearch
@@ -41,7 +41,7 @@ def _steps(title: str, scored: Scored, taken: Sequence[Step] | None) -> Table:
     columns = [Column("step" if seams else "block", names), replace(score, drawn="bars")]
     styles = []
     if taken is not None:
-        marks = [cuts.marked(step, taken) for step in steps]
+        marks = [words.marked(step, taken) for step in steps]
         columns.append(Column("removed", marks, "left"))
         styles = [_STYLES.get(mark[:1], "") for mark in marks]
     return Table([*columns, *others], title, styles=styles)

@@ -11,7 +11,7 @@ from support.reports import report, with_a_seam
 
 from layerimp._table import Table
 from layerimp.pruner import PrunePlan
-from layerimp.report import cuts
+from layerimp.report import words
 from layerimp.report.document import Results
 from layerimp.report.tables import as_latex, as_markdown, notes
 from layerimp.report.tables.comparison import quality, summaries
@@ -135,14 +135,14 @@ def test_what_is_removed_is_named() -> None:
     assert shown_in(table, "removed") == ["", "1/2, 5"]
     made.plans["twin"], made.sizes["twin"] = made.plans["paper"], made.sizes["paper"]
     plans = [removal.models[0].blocks for removal in pruned(made.results().model)]
-    (line,) = dict.fromkeys(line for plan in plans for line in cuts.seams(plan))
+    (line,) = dict.fromkeys(line for plan in plans for line in words.seams(plan))
     del made.plans["twin"], made.sizes["twin"]
     assert line.startswith("seam 1/2: the MLP of block 1 and")
     made.plans = {"paper": PrunePlan(num_blocks=6, blocks=[5, 4])}
     table = beside(made.results())
     assert table.title == "comparison of tiny, 2 of 6 blocks (33.33%) removed, first 20 documents"
     assert shown_in(table, "removed blocks") == ["", "4-5"]
-    assert list(cuts.seams([5, 4])) == []
+    assert list(words.seams([5, 4])) == []
 
 
 def test_a_model_alone_has_its_own_name(tmp_path: Path) -> None:

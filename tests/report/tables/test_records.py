@@ -18,11 +18,11 @@ from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.evaluator import Metric
 from layerimp.recipe import make_recipe
-from layerimp.report import cuts
 from layerimp.report.document import Results
 from layerimp.report.results.models import Size
 from layerimp.report.tables import as_csv
 from layerimp.report.tables.comparison import removables, summaries
+from layerimp.report.words import ranges
 
 
 def words(html: str) -> str:
@@ -73,7 +73,7 @@ def test_a_run_has_a_row_for_each_number() -> None:
         metric = removal.models[0].metrics["mood"]["acc"]
         assert (line["mean"], line["original"], line["documents"]) == (metric.value, 0.95, 200)
         assert (line["error_low"], line["error_high"]) == metric.ends
-        assert (line["amount"], line["blocks"], line["removed"]) == ("plan", 2, cuts.ranges(removal.models[0].blocks))
+        assert (line["amount"], line["blocks"], line["removed"]) == ("plan", 2, ranges(removal.models[0].blocks))
         assert removal.retained
         assert removal.retained.worst
         assert quality["mean"][removal.scorer, removal.healer, "retained"] == removal.retained.worst.mean

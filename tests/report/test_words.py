@@ -1,4 +1,4 @@
-"""The cuts of a plan in words."""
+"""The cuts of a plan, and what healing brought back, in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerimp.report import cuts
+from layerimp.report import words
 from layerimp.steps import Step, Sublayer, kept_halves, simplest, steps_of
 
 
@@ -27,32 +27,32 @@ from layerimp.steps import Step, Sublayer, kept_halves, simplest, steps_of
     ],
 )
 def test_what_goes_is_said_in_depth_order(steps: list[Step], said: str) -> None:
-    assert cuts.ranges(steps) == said
-    assert cuts.whole(steps) == ("/" not in said)
+    assert words.ranges(steps) == said
+    assert words.whole(steps) == ("/" not in said)
 
 
 def test_what_joins_is_said() -> None:
-    assert list(cuts.seams([3, "17/18"])) == [
+    assert list(words.seams([3, "17/18"])) == [
         "seam 17/18: the MLP of block 17 and the attention of block 18; the attention of 17 and the MLP of 18 now "
         "form one block"
     ]
-    (one,) = cuts.seams(["17/18", "16/17"])
+    (one,) = words.seams(["17/18", "16/17"])
     assert one.startswith(
         "seams 16/17, 17/18: all from the MLP of block 16 to the attention of block 18; the attention"
     )
     assert one.endswith("attention of 16 and the MLP of 18 now form one block")
-    assert list(cuts.seams([3, "17/18", "17.attn,18.mlp"])) == []
+    assert list(words.seams([3, "17/18", "17.attn,18.mlp"])) == []
 
 
 def test_where_blocks_come_from() -> None:
-    assert list(cuts.sources([12, "17/18"], 30)) == [
+    assert list(words.sources([12, "17/18"], 30)) == [
         ("0-11", "0-11", "0-11"),
         ("12-15", "13-16", "13-16"),
         ("16", "17", "18"),
         ("17-27", "19-29", "19-29"),
     ]
-    assert list(cuts.sources(["0/1", "1/2"], 3)) == [("0", "0", "2")]
-    assert list(cuts.sources(["0/1", "2/3"], 4)) == [("0", "0", "1"), ("1", "2", "3")]
+    assert list(words.sources(["0/1", "1/2"], 3)) == [("0", "0", "2")]
+    assert list(words.sources(["0/1", "2/3"], 4)) == [("0", "0", "1"), ("1", "2", "3")]
 
 
 @st.composite
@@ -73,20 +73,20 @@ def test_words_say_what_the_steps_say(removal: tuple[list[Step], int]) -> None:
     steps, num_blocks = removal
     # The ranges name the same removal: a reader who types them out gets the same model.
     spelled: list[Step] = []
-    for part in cuts.ranges(steps).split(", ") if steps else []:
+    for part in words.ranges(steps).split(", ") if steps else []:
         first, _, last = part.partition("-")
         spelled += [part] if "/" in part else range(int(first), int(last or first) + 1)
     assert spelled == simplest(steps)
     # So does the table of the sources.
     found = []
-    for block, *sources in cuts.sources(steps, num_blocks):
+    for block, *sources in words.sources(steps, num_blocks):
         ends = [tuple(map(int, (text if "-" in text else f"{text}-{text}").split("-"))) for text in (block, *sources)]
         assert ends[0][0] == len(found)
         found += list(zip(*(range(first, last + 1) for first, last in ends[1:]), strict=True))
         assert ends[0][1] == len(found) - 1
     assert found == kept_halves(steps, num_blocks)
     joined = [(int(one), int(other)) for one, other in found if one != other]
-    said = re.findall(r"the attention of (\d+) and the MLP of (\d+) now form", " ".join(cuts.seams(steps)))
+    said = re.findall(r"the attention of (\d+) and the MLP of (\d+) now form", " ".join(words.seams(steps)))
     assert [(int(one), int(other)) for one, other in said] == joined
 
 
@@ -107,4 +107,27 @@ def test_words_say_what_the_steps_say(removal: tuple[list[Step], int]) -> None:
 )
 def test_marks(scored: Step, mark: str) -> None:
     taken: list[Step] = [3, "5/6", "8/9", "9/10"]
-    assert cuts.marked(scored, taken) == mark
+    assert words.marked(scored, taken) == mark
+
+
+@pytest.mark.parametrize(
+    ("before", "healed", "end"),
+    [
+        (5.0, 4.0, "; 50% had come back before this healing"),
+        (4.0, 5.0, "; 75% had come back before this healing, which made the model worse"),
+        (5.0, 5.0, "; 50% had come back before this healing, which changed nothing"),
+    ],
+)
+def test_an_earlier_healing_is_told_from_this_one(before: float, healed: float, end: str) -> None:
+    loss = {"intact": 3.0, "pruned": 7.0, "healed_before": before, "healed": healed}
+    said = words.recovery(loss, None, (7.0 - healed) / 4.0)
+    assert said.startswith(f"{(7.0 - healed) / 4.0:.0%} of the lost loss came back on the held-out rows (")
+    assert said.endswith(end)
+
+
+def test_a_classifier_may_change_without_another_accuracy() -> None:
+    loss = {"intact": 0.2, "pruned": 0.9, "healed_before": 0.6, "healed": 0.5}
+    accuracy = {"intact": 0.9, "pruned": 0.5, "healed_before": 0.7, "healed": 0.7}
+    said = words.recovery(loss, accuracy, 0.5)
+    assert said.startswith("50% of the lost accuracy came back")
+    assert said.endswith("; 50% had come back before this healing")

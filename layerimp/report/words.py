@@ -1,0 +1,147 @@
+"""Removed steps, targets and what healing brought back, in words: for tables, the page and cards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from layerimp.steps import Step, kept_halves, named, removed_by, runs_of, steps_of, sublayers_of
+
+if TYPE_CHECKING:
+    from layerimp.report.results.models import ReachedTarget, RepairedGap, Target
+
+
+def ranges(steps: Iterable[Step]) -> str:
+    """List the removed steps in depth order, with neighbouring blocks as a range: `2, 7-9, 17/18`."""
+    parts: list[str] = []
+    for run in runs_of(removed_by(steps)):
+        if run[0].part == "mlp":
+            parts += map(str, steps_of(run))
+        else:
+            parts.append(_range(run[0].block, run[-1].block))
+    return ", ".join(parts)
+
+
+def always(plans: Sequence[Sequence[Step]]) -> str:
+    """List what is removed, if all plans remove the same; else empty."""
+    return ranges(plans[0]) if len({removed_by(steps) for steps in plans}) == 1 else ""
+
+
+def whole(steps: Iterable[Step]) -> bool:
+    """Whether only whole blocks are removed."""
+    return all(run[0].part == "attn" for run in runs_of(removed_by(steps)))
+
+
+def seams(steps: Iterable[Step]) -> Iterator[str]:
+    """Yield a sentence for each place where halves of two blocks become one: what is removed, and what is joined."""
+    for run in runs_of(removed_by(steps)):
+        if run[0].part == "mlp":
+            first, last = run[0].block, run[-1].block
+            gone = f"the MLP of block {first} and the attention of block {last}"
+            if last > first + 1:
+                gone = f"all from the MLP of block {first} to the attention of block {last}"
+            yield (f"{named(steps_of(run))}: {gone}; the attention of {first} and the MLP of {last} now form one block")
+
+
+def sources(steps: Iterable[Step], num_blocks: int) -> Iterator[tuple[str, str, str]]:
+    """Yield the blocks of the pruned model, with the origins of attention and MLP; neighbouring blocks as a range."""
+    halves = kept_halves(steps, num_blocks)
+    start = 0
+    for end in range(1, len(halves) + 1):
+        shift = tuple(half - start for half in halves[start])
+        if end == len(halves) or tuple(half - end for half in halves[end]) != shift:
+            ends = [(start, end - 1), *zip(halves[start], halves[end - 1], strict=True)]
+            block, attention, mlp = (_range(first, last) for first, last in ends)
+            yield block, attention, mlp
+            start = end
+
+
+def marked(scored: Step, taken: Sequence[Step]) -> str:
+    """Return the mark for a block in a table: `✗ 2nd` if it is removed, `½ 1st (17/18)` if one half is, else empty.
+
+    A seam is marked if the plan has this seam, but not if it has a block beside it.
+
+    Args:
+        scored: The block, or another step that was scored.
+        taken: The steps of the plan, in order.
+    """
+    if not isinstance(scored, int):
+        return f"✗ {_ordinal(taken.index(scored) + 1)}" if scored in taken else ""
+    parts = set(sublayers_of(scored))
+    touching = [(place, step) for place, step in enumerate(taken, 1) if parts.intersection(sublayers_of(step))]
+    if not touching:
+        return ""
+    told = (_ordinal(place) + (f" ({step})" if step != scored else "") for place, step in touching)
+    return f"{'✗' if parts <= removed_by(taken) else '½'} {', '.join(told)}"
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _ordinal(number: int) -> str:
+    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
+
+
+def amount(value: float | None) -> str:
+    """Show a size, with all digits if it is counted; `-` if it is not known."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.3g}"
+
+
+def asked(quantity: str, target: Target) -> str:
+    """Show a target, such as `bytes=6GB: at most 6,000,000,000 bytes`."""
+    factor = f", {target.asked} of {amount(target.original)}" if target.factor else ""
+    limit = amount(math.floor(target.limit) if target.limit >= 1000 else target.limit)
+    return f"{quantity}={target.asked}: at most {limit} {target.unit}{factor}"
+
+
+def got(reached: ReachedTarget) -> str:
+    """Show the value reached, and the standard error of a measured value."""
+    return amount(reached.value) + ("" if reached.stderr is None else f" ± {amount(reached.stderr)}")
+
+
+def beside(quantity: str, target: Target, reached: ReachedTarget) -> str:
+    """Show a target, the value reached, and the values with one step less or more."""
+    measured = ", measured" if quantity == "latency" else ""
+    ends = f"one step less {amount(reached.one_less)}, one more {amount(reached.one_more)}"
+    return f"{asked(quantity, target)}; reached {got(reached)}{measured}; {ends}"
+
+
+def recovery(loss: Mapping[str, float], accuracy: Mapping[str, float] | None, recovered: float | None) -> str:
+    """Return what healing brought back, on text that was used for no choice, and what the model had back before.
+
+    Args:
+        loss: The mean loss of each model, as in `Repaired`; `healed_before` is that of a model that was healed already.
+        accuracy: The accuracies of the same models; None or empty for language models.
+        recovered: The share of the lost quality that came back.
+    """
+    lost = "accuracy" if accuracy else "loss"
+    if recovered is None:
+        back = f"pruning did not {'lower the accuracy' if accuracy else 'raise the loss'}"
+    elif recovered < 0:
+        back = f"healing lost {-recovered:.0%} more of the {lost}"
+    else:
+        back = f"{recovered:.0%} of the lost {lost} came back"
+    costs, earlier = accuracy or loss, ""
+    if recovered is not None and "healed_before" in costs:
+        share = (costs["pruned"] - costs["healed_before"]) / (costs["pruned"] - costs["intact"])
+        same = loss["healed"] == loss["healed_before"]
+        effect = ", which changed nothing" if same else ", which made the model worse" if share > recovered else ""
+        earlier = f"; {share:.0%} had come back before this healing{effect}"
+    losses = ", ".join(f"{_named(model)} {value:.3f}" for model, value in loss.items())
+    shares = ", ".join(f"{_named(model)} {value:.1%}" for model, value in (accuracy or {}).items())
+    return f"{back} on the held-out rows ({shares and f'accuracy: {shares}; '}nats per prediction: {losses}){earlier}"
+
+
+def _named(model: str) -> str:
+    return model.replace("_", " ")
+
+
+def gap_line(gap: RepairedGap) -> str:
+    """Return what was done at a gap, in one line."""
+    numbers = ", ".join(f"{_named(name)} {value:.3g}" for name, value in gap.numbers.items())
+    return f"{gap.gap}: {gap.done}{numbers and f' ({numbers})'}{gap.why and f'; {gap.why}'}"
