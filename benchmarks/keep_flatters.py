@@ -24,7 +24,7 @@ from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.pruning import prune_by_amount
 from layerimp.pipeline.run import Run
 from layerimp.progress import SILENT
-from layerimp.recipe import Permissions, make_recipe
+from layerimp.recipe import Permissions, Recipe, validated
 from layerimp.report.statistics.retained import counting, kind_of
 
 SCORERS = ("avss", "block-influence", "relative-magnitude", "depth")
@@ -39,7 +39,7 @@ def measured(documents: int, draws: int, most: int) -> tuple[Mapping[str, Metric
     models: dict[str, list[Mapping[str, Metric]]] = {}
     for count in range(1, most + 1):
         asked = {"scorers": scorers, "baselines": {}, "evaluators": ["harness"], "limit": documents, "count": count}
-        prepared = prepare("run", make_recipe(asked), Permissions(), SILENT)
+        prepared = prepare("run", validated(Recipe, asked), Permissions(), SILENT)
         found = dict(prune_by_amount(Run.of(prepared, None)).metrics)
         intact = counting(found.pop("original"))
         for label, metrics in found.items():

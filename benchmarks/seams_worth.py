@@ -41,7 +41,7 @@ from layerimp.pipeline.resolve import create_pruner
 from layerimp.pipeline.scores import rescoring, scorers_of
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Scoring, count_of
-from layerimp.recipe import ComponentSpec, make_recipe
+from layerimp.recipe import ComponentSpec, Recipe, validated
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Importance
 from layerimp.scoring.engine import measure
@@ -104,7 +104,7 @@ class Bench:
 
     def _scoring(self, text: CalibrationSet, scorer: str, cuts: Cuts) -> Scoring:
         """Gives a pruner scores, and computes each only once."""
-        selection = Selection.of(make_recipe({"scorers": [scorer]}), SILENT)
+        selection = Selection.of(validated(Recipe, {"scorers": [scorer]}), SILENT)
         scorers, seams = scorers_of(candidates((), len(self.stack), cuts), selection, scorer)
         first = measure(self.stack, text, scorers, seams=seams)[scorer]
         asked = rescoring(self.stack, text, first, selection, scorer, cuts)

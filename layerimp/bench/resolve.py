@@ -30,12 +30,11 @@ from layerimp.pipeline.resolve import anywhere, create_pruner
 from layerimp.pipeline.resolve import resolve as resolve_recipe
 from layerimp.pipeline.texts import rows_asked, text_asked
 from layerimp.recipe import ComponentSpec, Permissions, Recipe
-from layerimp.recipe.components import named
 from layerimp.registry.assets import located
 from layerimp.registry.attribution import attributing, create
 from layerimp.registry.catalog import registry
 from layerimp.scorer import Scorer
-from layerimp.scoring.selection import check_spec, installed, is_blind
+from layerimp.scoring.selection import check_spec, expanded, is_blind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -188,9 +187,8 @@ def _silent(spec: ComponentSpec) -> ComponentSpec:
 
 
 def _entrants(grid: Grid, progress: Progress) -> dict[str, Entrant]:
-    invited = named(*installed(progress)) if ALL in grid.scorers else {}
-    specs = {label: spec for label, spec in grid.scorers.items() if label != ALL}
-    specs |= {label: spec for label, spec in (invited | grid.baselines).items() if label not in specs}
+    specs = expanded(grid.scorers, progress)
+    specs |= {label: spec for label, spec in grid.baselines.items() if label not in specs}
     refused = {label: reason for label, spec in specs.items() if grid.cuts == "all" and (reason := _refusal(spec))}
     left = {label: _entrant(label, spec) for label, spec in specs.items() if label not in refused}
     if refused and ALL not in grid.scorers and left.keys().isdisjoint(grid.scorers):

@@ -6,7 +6,7 @@ from layerimp.recipe.experiment import Experiment
 from layerimp.recipe.labels import check_label
 from layerimp.recipe.part import Part, check_kind
 from layerimp.recipe.permissions import PERMISSIONS, Permissions
-from layerimp.recipe.reading import make_recipe, read_recipe, validated
+from layerimp.recipe.reading import read_recipe, validated
 from layerimp.recipe.recipe import Recipe
 from layerimp.recipe.shard_size import checked_size, size_in_bytes
 
@@ -21,7 +21,6 @@ __all__ = [
     "check_kind",
     "check_label",
     "checked_size",
-    "make_recipe",
     "read_recipe",
     "size_in_bytes",
     "validated",

@@ -12,14 +12,8 @@ from pydantic import ValidationError
 from layerimp.errors import InputError, OptionError, first_problem, unknown_name
 from layerimp.recipe.part import Part
 from layerimp.recipe.permissions import refuse_permissions
-from layerimp.recipe.recipe import Recipe
 
 Described = TypeVar("Described", bound=Part)
-
-
-def make_recipe(values: dict[str, Any]) -> Recipe:
-    """Make a recipe from plain values; see `validated`."""
-    return validated(Recipe, values)
 
 
 def validated(kind: type[Described], values: dict[str, Any]) -> Described:

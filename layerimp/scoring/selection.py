@@ -17,6 +17,8 @@ from layerimp.scoring.engine import measure, measure_sublayers
 from layerimp.scoring.passes import shared_passes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from layerimp.blocks.stack import Batch, BlockStack
     from layerimp.progress import Progress
 
@@ -56,14 +58,12 @@ class Selection:
             PluginError: the plugin of a named scorer failed.
         """
         selection = cls(progress)
-        for label, spec in recipe.scorers.items():
-            if spec.name == ALL:
-                for name in installed(progress):
-                    if name not in recipe.scorers:
-                        selection._invite(name, ComponentSpec(name=name))
-            else:
+        for label, spec in expanded(recipe.scorers, progress).items():
+            if label in recipe.scorers:
                 check_spec(label, spec)
                 selection.specs[label] = spec
+            else:
+                selection._invite(label, spec)
         return selection
 
     def add_baselines(self, recipe: Recipe) -> None:
@@ -183,8 +183,19 @@ def check_spec(label: str, spec: ComponentSpec) -> None:
         raise OptionError(f"the label {label!r} is the name of another scorer than {spec.name!r}")
 
 
-def installed(progress: Progress) -> list[str]:
-    """The names of all scorers; those that do not look at the model come last."""
+def expanded(scorers: Mapping[str, ComponentSpec], progress: Progress) -> dict[str, ComponentSpec]:
+    """Return the scorers of a recipe or a grid, by label, with those that `all` stands for in its place."""
+    specs: dict[str, ComponentSpec] = {}
+    for label, spec in scorers.items():
+        if spec.name == ALL:
+            specs |= {name: ComponentSpec(name=name) for name in _installed(progress) if name not in scorers}
+        else:
+            specs[label] = spec
+    return specs
+
+
+def _installed(progress: Progress) -> list[str]:
+    """Return the names of all scorers; those that do not look at the model come last."""
     if failed := [record.name for record in registry().plugins.records if record.error]:
         progress.note(
             f"left out of {ALL}: plugins that failed to load ({', '.join(failed)}); layerimp plugins says why"

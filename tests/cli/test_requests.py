@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recipes import make_recipe
 from typer.main import get_command
 
 from layerimp.bench.grid import Grid
@@ -14,7 +15,7 @@ from layerimp.cli import app
 from layerimp.cli.options import FIELDS
 from layerimp.cli.requests import grid_from, recipe_from
 from layerimp.errors import InputError, OptionError, UnknownNameError
-from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe, make_recipe
+from layerimp.recipe import CalibrationSpec, ComponentSpec, Recipe
 from layerimp.registry.catalog import registry
 
 

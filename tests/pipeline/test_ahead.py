@@ -13,6 +13,7 @@ from layerimp_step import Step
 from support.by_label import by_label
 from support.fake_plugins import Install, Plug
 from support.mood import Run
+from support.recipes import make_recipe
 
 import layerimp
 from layerimp.bench import engine
@@ -22,7 +23,7 @@ from layerimp.models.loading import blocks_stated, count_blocks
 from layerimp.pipeline import ahead
 from layerimp.pipeline.ahead import check_ahead
 from layerimp.pipeline.commands import score_model
-from layerimp.recipe import Permissions, make_recipe
+from layerimp.recipe import Permissions
 from layerimp.testing import batch, tiny_model
 
 PLAN: dict[str, Any] = {"schema_version": "layerimp.plan/2", "num_blocks": 5, "blocks": [1]}

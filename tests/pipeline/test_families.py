@@ -9,6 +9,7 @@ import datasets
 import pytest
 import torch
 import transformers
+from support.recipes import make_recipe
 from support.sst2 import write_sst2
 from support.tiny import tiny
 
@@ -16,7 +17,6 @@ import layerimp
 from layerimp.blocks.bypass import bypassed
 from layerimp.errors import SurgeryError
 from layerimp.pipeline.commands import run
-from layerimp.recipe import make_recipe
 from layerimp.testing import BLOCKS, batch, tiny_tokenizer
 
 ROPE = {

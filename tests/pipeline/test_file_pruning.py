@@ -13,6 +13,7 @@ from safetensors import safe_open
 from support.by_label import by_label
 from support.mood import Run
 from support.offloaded import saved
+from support.recipes import make_recipe
 from support.tiny import tiny
 from torch import Tensor
 from transformers import LlamaConfig
@@ -23,7 +24,7 @@ from layerimp.errors import CheckpointError, LayerimpError, NonFiniteError, Outp
 from layerimp.models.offloading import open_offloaded
 from layerimp.pipeline import file_pruning
 from layerimp.pipeline.commands import prune_model
-from layerimp.recipe import make_recipe, size_in_bytes
+from layerimp.recipe import size_in_bytes
 from layerimp.testing import BLOCKS
 
 WHOLE = ["llama", "gemma2", "gemma3_text", "phi", "gpt2", "opt", "bloom", "mixtral", "qwen3_moe", "gpt_oss", "gpt_neo"]

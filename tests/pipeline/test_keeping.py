@@ -12,6 +12,7 @@ import torch
 from support.by_label import by_label, results_in
 from support.fake_plugins import Install, Plug
 from support.mood import Run
+from support.recipes import make_recipe
 from support.tiny import tiny
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -24,7 +25,7 @@ from layerimp.pipeline.prepare import prepare
 from layerimp.pipeline.pruning import prune_by_amount
 from layerimp.pipeline.run import Run as Started
 from layerimp.progress import SILENT
-from layerimp.recipe import Permissions, make_recipe
+from layerimp.recipe import Permissions
 from layerimp.recipe.plans import PlanFile
 from layerimp.report.document import Results
 from layerimp.steps import removed_by

@@ -10,11 +10,11 @@ import pytest
 from support.by_label import by_label
 from support.mood import Run
 from support.offloaded import saved
+from support.recipes import make_recipe
 from support.tiny import tiny
 
 from layerimp.cli.display import Screen
 from layerimp.pipeline import offloading
-from layerimp.recipe import make_recipe
 
 SIZES = ("parameters", "bytes", "kv_bytes_per_token")
 

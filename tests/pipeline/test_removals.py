@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recipes import make_recipe
 
 import layerimp
 from layerimp.pipeline import removals
-from layerimp.recipe import make_recipe
 
 
 def test_plans_that_remove_the_same_share_one_removal(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

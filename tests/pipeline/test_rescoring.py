@@ -8,6 +8,7 @@ import pytest
 import torch
 from layerimp_greedy import Greedy
 from layerimp_lowest import Lowest
+from support.recipes import make_recipe
 from support.tiny import tiny
 
 import layerimp
@@ -16,7 +17,6 @@ from layerimp.calibration.sampling import CalibrationSet
 from layerimp.pipeline.scores import rescoring, scorers_of
 from layerimp.progress import SILENT
 from layerimp.pruner import Budget, Scoring
-from layerimp.recipe import make_recipe
 from layerimp.registry.catalog import registry
 from layerimp.scoring.engine import measure
 from layerimp.scoring.selection import Selection

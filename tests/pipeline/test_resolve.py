@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.recipes import make_recipe
 
 from layerimp.assets import Assets
 from layerimp.pipeline import resolve as resolving
 from layerimp.pipeline.resolve import defaults_note, resolve
-from layerimp.recipe import make_recipe
 
 TASKS = "starter_stories, starter_sentiment, starter_qa"
 

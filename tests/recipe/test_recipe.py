@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recipes import make_recipe
 
 import layerimp
 from layerimp.bench.grid import Grid
 from layerimp.cli.requests import recipe_from
 from layerimp.errors import InputError, OptionError
-from layerimp.recipe import ComponentSpec, Recipe, make_recipe, read_recipe, validated
+from layerimp.recipe import ComponentSpec, Recipe, read_recipe, validated
 
 
 def test_a_model_is_enough() -> None:

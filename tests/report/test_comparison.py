@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.recipes import make_recipe
 from support.reports import MadeUpRun, model_of
 
 from layerimp.calibration.sampling import Calibration
 from layerimp.cli.display import Screen
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import make_recipe
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.models import Size
 from layerimp.report.tables.numbers import number

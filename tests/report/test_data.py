@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.published import checked
+from support.recipes import make_recipe
 from support.reports import MadeUpRun, acc, model_of, ppl, repaired, report, strict
 
 import layerimp
@@ -19,7 +20,6 @@ from layerimp.metric import Metric, retention
 from layerimp.pipeline.output import why_not_ours
 from layerimp.pipeline.resolve import anywhere
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import make_recipe
 from layerimp.report.build import ONE_DRAW
 from layerimp.report.document import Results, movable, read_results, write_json
 from layerimp.report.results.models import Size

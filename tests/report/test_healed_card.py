@@ -17,6 +17,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from support.mood import Run
+from support.recipes import make_recipe
 from support.reports import MadeUpRun, repaired
 from transformers import AutoModelForCausalLM
 
@@ -24,7 +25,6 @@ from layerimp.calibration.sampling import Calibration
 from layerimp.evaluator import Likelihood, Metric
 from layerimp.models.origin import Origin
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import make_recipe
 from layerimp.registry.attribution import create
 from layerimp.report.card import escaped, model_card
 from layerimp.report.healed_card import HealedCheckpoint, healed_card

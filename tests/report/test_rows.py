@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from support.grids import findings, measured, row
+from support.recipes import make_recipe
 from support.reports import MadeUpRun, model_of
 
 from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import make_recipe
 from layerimp.report.page import page
 from layerimp.report.results.models import Size
 from layerimp.report.statistics.paired_bootstrap import Estimate, difference

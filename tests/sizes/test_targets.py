@@ -6,9 +6,9 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from support.recipes import make_recipe
 
 from layerimp.errors import InputError
-from layerimp.recipe import make_recipe
 from layerimp.sizes.targets import read_targets, split_targets
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from support.recipes import make_recipe
+
 from layerimp.calibration.sampling import Calibration
 from layerimp.evaluator import Metric
 from layerimp.pipeline.output import write_output
 from layerimp.pipeline.reporting import recorded, results_of
 from layerimp.pipeline.run import PrunedModel, Run, StageResults
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import ComponentSpec, Recipe, make_recipe
+from layerimp.recipe import ComponentSpec, Recipe
 from layerimp.report.document import Results
 from layerimp.report.results.comparison import ModelResults
 from layerimp.report.results.contenders import Contender

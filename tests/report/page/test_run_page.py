@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.recipes import make_recipe
 from support.reports import MadeUpRun, repaired
 
 from layerimp.calibration.sampling import Calibration
 from layerimp.evaluator import Metric
 from layerimp.pruner import PrunePlan
-from layerimp.recipe import make_recipe
 from layerimp.report.document import Results
 from layerimp.report.page import page
 from layerimp.report.page.view import Contrast, _contrast

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.grids import Arithmetic, drive
+from support.recipes import make_recipe
 from support.reports import MadeUpRun, repaired
 
 from layerimp import Importance, PrunePlan
 from layerimp.bench.results import grid_results
 from layerimp.bench.store import Store
 from layerimp.evaluator import Metric
-from layerimp.recipe import make_recipe
 from layerimp.report.document import Results
 from layerimp.report.results.models import Size
 from layerimp.report.tables import as_csv
