@@ -14,22 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.filesize import decimal
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from layerimp.cli.heartbeat import heartbeat
+from layerimp.cli.progress_bar import bar
 from layerimp.cli.streams import results
 from layerimp.cli.tables import BEST, parts, shown
 from layerimp.progress import span
@@ -80,10 +68,10 @@ class Screen:
     ) -> Iterator[Advance]:
         """Show a progress bar on a terminal; elsewhere one line when the stage is done, and others if it takes long."""
         if self.err.is_terminal:
-            with _bar(self.err, total, unit_bytes) as bar:
-                task = bar.add_task(shown(description).plain, total=total)
-                yield lambda units: bar.advance(task, units)
-                bar.update(task, completed=total or 1, total=total or 1)
+            with bar(self.err, total, unit_bytes) as shown_bar:
+                task = shown_bar.add_task(shown(description).plain, total=total)
+                yield lambda units: shown_bar.advance(task, units)
+                shown_bar.update(task, completed=total or 1, total=total or 1)
             return
         start = time.monotonic()
         with self.heartbeat.stage(description, total, unit, unit_bytes) as advance:
@@ -225,29 +213,3 @@ def _console(stream: Any) -> Console:
     console = Console(file=stream, highlight=False)
     known = console.is_terminal or os.environ.get("COLUMNS", "").isdecimal()
     return console if known else Console(file=stream, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
-
-
-def _bar(console: Console, total: int | None, unit_bytes: int) -> Progress:
-    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn()]
-    if total is None:
-        return Progress(SpinnerColumn(), columns[0], TimeElapsedColumn(), console=console)
-    columns.append(DownloadColumn() if unit_bytes == 1 else MofNCompleteColumn())
-    columns += [_Speed(unit_bytes)] if unit_bytes else []
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-
-
-class _Speed(ProgressColumn):
-    """The bytes that are read per second, from the time of the last units.
-
-    Args:
-        unit_bytes: The bytes of a unit.
-    """
-
-    def __init__(self, unit_bytes: int) -> None:
-        super().__init__()
-        self._unit_bytes = unit_bytes
-
-    def render(self, task: Task) -> Text:
-        """Return the speed; empty as long as it is not known."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{decimal(round(speed * self._unit_bytes))}/s" if speed else "", style="progress.data.speed")

@@ -93,17 +93,17 @@ def test_a_grid_from_a_recipe_to_all_reports(layerimp_command: Run, grid: Path, 
     code, terminal, _ = layerimp_command("report", output)
     assert (code, terminal) == (0, out)
     _, markdown, _ = layerimp_command("report", output, "--format", "markdown")
-    assert "| data set | model | metric | original | avss | lrp | random | depth | block-influence |" in markdown
+    assert "| data set | metric | original | avss | lrp | random | depth | block-influence |" in markdown
     _, latex, _ = layerimp_command("report", output, "--format", "latex")
     assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == 2
     _, text, _ = layerimp_command("report", output, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert {row["data set"] for row in rows} == {"mood"}  # which a random model does not know
+    assert {row["task"] for row in rows if row["kind"] == "quality"} == {"mood"}  # which a random model does not know
     _, document, _ = layerimp_command("report", output, "--format", "json")
     found = json.loads(document)
     (row,) = [row for row in found["models"]["tiny"]["rows"] if row["task"] == "mood" and row["amount"] == 1]
-    (line,) = [row for row in rows if row["data set"] == "mood" and row["amount"] == "1"]
-    assert float(line["avss"]) == row["entries"]["avss"]["value"]["mean"]
+    (line,) = [line for line in rows if (line["task"], line["amount"], line["scorer"]) == ("mood", "1", "avss")]
+    assert float(line["mean"]) == row["entries"]["avss"]["value"]["mean"]
     code, said, _ = layerimp_command("report", output, "--format", "html")
     assert Path(said.strip()).read_text().startswith("<!doctype html>")
 

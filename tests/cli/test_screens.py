@@ -15,6 +15,7 @@ from support.mood import Run
 from layerimp._table import Column, Table
 from layerimp.cli import display
 from layerimp.cli.bars import AXIS, BAR, axis, bars
+from layerimp.cli.progress_bar import bar
 from layerimp.cli.tables import parts, shown
 
 modest = settings(derandomize=True, max_examples=100, deadline=None, database=None)
@@ -124,12 +125,12 @@ def test_a_stage_that_reads_bytes_tells_their_speed(monkeypatch: pytest.MonkeyPa
 def test_a_bar_shows_units_or_bytes_and_their_speed(unit_bytes: int, count: str) -> None:
     clock = iter(range(1000))
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    with display._bar(console, 10, unit_bytes) as bar:
-        bar.get_time = lambda: float(next(clock))
-        task = bar.add_task("score avss", total=10)
+    with bar(console, 10, unit_bytes) as drawn:
+        drawn.get_time = lambda: float(next(clock))
+        task = drawn.add_task("score avss", total=10)
         for _ in range(5):
-            bar.advance(task, 1)
-        bar.stop_task(task)
-        shown_bar = "".join(segment.text for segment in console.render(bar.get_renderable()))
+            drawn.advance(task, 1)
+        drawn.stop_task(task)
+        shown_bar = "".join(segment.text for segment in console.render(drawn.get_renderable()))
     assert count in shown_bar
     assert ("/s" in shown_bar) == bool(unit_bytes)
