@@ -133,7 +133,7 @@ class Table:
             style = style.set_caption(escape(self.title))
             sides.append(("caption", "caption-side: top; text-align: left"))
         style = style.set_table_styles([{"selector": where, "props": props} for where, props in sides])
-        return style.to_html(table_uuid=f"{zlib.crc32(repr(self).encode()):08x}")
+        return style.to_html()
 
     def latex(self) -> str:
         """Return the table in LaTeX, for a document that uses `booktabs`."""
@@ -152,9 +152,12 @@ class Table:
     def _filled(self, escaped: Callable[[str], str], marked: Callable[[str], str]) -> Styler:
         """Return the table as pandas styles it, with escaped texts, and marks on what is best."""
         from pandas import DataFrame
+        from pandas.io.formats.style import Styler
 
         texts = [[marked(escaped(str(cell))) if cell.best else escaped(str(cell)) for cell in row] for row in self.rows]
-        style = DataFrame(texts, columns=range(len(self.columns))).style.hide(axis="index")
+        name = f"{zlib.crc32(repr(self.heads).encode()):08x}"  # of the HTML: the same for the same columns
+        frame = DataFrame(texts, columns=range(len(self.columns)))
+        style = Styler(frame, uuid=name, cell_ids=False).hide(axis="index")
         return style.relabel_index([escaped(head) for head in self.heads], axis="columns")
 
 
@@ -164,6 +167,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "×": r"$\times$",
+    **{sign: f"${sign}$" for sign in "<>|"},
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "∞": r"$\infty$",

@@ -44,9 +44,9 @@ def test_markdown_keeps_its_columns() -> None:
 def test_latex_is_plain_text() -> None:
     latex = TABLE.latex()
     assert latex.isascii()
-    assert r"\caption{a < b \& c}" in latex
+    assert r"\caption{a $<$ b \& c}" in latex
     assert r"\begin{tabular}{lrrr}" in latex
-    assert r"<b>a</b> & 12,345 & 0.1235 $\pm$ 0.012 & \textbf{50.0\%} \\" in latex
+    assert r"$<$b$>$a$<$/b$>$ & 12,345 & 0.1235 $\pm$ 0.012 & \textbf{50.0\%} \\" in latex
     assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert escaped_for_latex("a_b ^ ~ {\\}") == r"a\_b \textasciicircum{} \textasciitilde{} \{\textbackslash{}\}"
 
