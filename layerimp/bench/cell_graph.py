@@ -205,10 +205,10 @@ class Layout(Part):
 
     def cells(self, known: Known, model: str) -> dict[str, Cell]:
         """All cells of a model that the known results lead to, by key. More results lead to more cells."""
-        found: dict[str, Cell] = {}
+        cells: dict[str, Cell] = {}
         for cell in self._walk(known, model):
-            found.setdefault(cell.key, cell)
-        return found
+            cells.setdefault(cell.key, cell)
+        return cells
 
     def _walk(self, known: Known, model: str) -> Iterator[Cell]:
         subject = self.models[model]

@@ -165,9 +165,9 @@ class Scheduler:
 
     def _plan_here(self) -> None:
         """Compute the plans that need no model."""
-        while made := [pair for cell in self._queue.ready("planning") if (pair := self._planned(cell))]:
-            self._keep(made)
-            self._queue.look({cell.model for cell, _ in made})
+        while planned := [pair for cell in self._queue.ready("planning") if (pair := self._planned(cell))]:
+            self._keep(planned)
+            self._queue.look({cell.model for cell, _ in planned})
 
     def _planned(self, cell: Cell) -> tuple[Cell, Outcome] | None:
         """Return the outcome of a planning that needs only one scoring; None if it needs more."""

@@ -61,8 +61,8 @@ def values(*known: str) -> Offer:
 
 def _starting(incomplete: str, known: Mapping[str, str], after: str) -> list[tuple[str, str]]:
     before, separator, begun = incomplete.rpartition(after) if after else ("", "", incomplete)
-    found = {name: what for name, what in known.items() if name.startswith(begun)}
-    return [(f"{before}{separator}{name}", shorten(what, WIDTH, placeholder=" …")) for name, what in found.items()]
+    offered = {name: what for name, what in known.items() if name.startswith(begun)}
+    return [(f"{before}{separator}{name}", shorten(what, WIDTH, placeholder=" …")) for name, what in offered.items()]
 
 
 def _installed(kind: Named) -> Mapping[str, str]:

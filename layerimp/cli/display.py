@@ -60,7 +60,7 @@ class Screen:
     def say(self, line: str, style: str = "", *, about: str = "") -> None:
         """Print one line on stderr, and let the heartbeat know what it is about."""
         self.err.print(shown(line, style=style), soft_wrap=True)
-        self.heartbeat.said(about)
+        self.heartbeat.note_line(about)
 
     @contextmanager
     def stage(

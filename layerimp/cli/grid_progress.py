@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from layerimp.cli.display import Screen
 
 
-def told(tally: Tally) -> str:
+def _in_words(tally: Tally) -> str:
     """Describe the progress of a grid in words."""
     parts = [f"{tally.done} of {tally.known} cells done"]
     parts += [f"{tally.running} running"] if tally.running else []
@@ -45,7 +45,7 @@ class Teller:
 
     def update(self, tally: Tally) -> None:
         """Move the bar, or print the first or the last line."""
-        done, self.line = tally.done + tally.failed, told(tally)
+        done, self.line = tally.done + tally.failed, _in_words(tally)
         self._bar.update(self._task, description=self.line, completed=done, total=tally.known)
         ended = not tally.running and done == tally.known
         if not self._screen.err.is_terminal and (ended or not self._begun):

@@ -88,13 +88,13 @@ def heal(
 
 def _options(settings: list[str], healer: str) -> dict[str, Any]:
     """Return the healer's options from all `--set`."""
-    found = {}
+    options = {}
     for text in settings:
         label, option, value = setting(text, "linear.ridges=[0.1]")
         if label != healer:
             raise OptionError(f"--set {text}: there is only the healer {healer!r} here")
-        found[option] = value
-    return found
+        options[option] = value
+    return options
 
 
 def _lines(report: HealingReport) -> list[str]:

@@ -68,14 +68,14 @@ class Heartbeat:
         """Return the line to say now; None if the last one is not long enough ago."""
         if self._until_next() > 0:
             return None
-        self.said()
+        self.note_line()
         try:
             return self._under_way[-1]()
         except IndexError:
             after = f" (last: {self._latest})" if self._latest else ""
             return f"at work for {_elapsed(self._clock() - self._began)} so far{after}"
 
-    def said(self, what: str = "") -> None:
+    def note_line(self, what: str = "") -> None:
         """Take note that a line was said, and what it was about if it was no heartbeat."""
         self._last, self._latest = self._clock(), what or self._latest
 

@@ -132,9 +132,9 @@ def devices(device: str | None, workers: int | None) -> list[str | None]:
     """
     import torch
 
-    found: list[str | None] = [device]
+    usable: list[str | None] = [device]
     if device is None and torch.cuda.is_available():
-        found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        usable = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     elif device is None:
-        found = ["cpu"]
-    return [found[index % len(found)] for index in range(workers or len(found))]
+        usable = ["cpu"]
+    return [usable[index % len(usable)] for index in range(workers or len(usable))]

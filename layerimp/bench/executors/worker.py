@@ -107,13 +107,13 @@ class Worker:
         ways = {"scoring": self._score, "planning": self._plan, "evaluation": self._evaluate, "costing": self._cost}
         start = time.monotonic()
         try:
-            found = ways[assignment.cells[0].kind](assignment, drawn)
+            outcomes = ways[assignment.cells[0].kind](assignment, drawn)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            found = {cell.key: failure(cell.key, error) for cell in assignment.cells}
+            outcomes = {cell.key: failure(cell.key, error) for cell in assignment.cells}
         seconds = (time.monotonic() - start) / len(assignment.cells)
-        return [replace(outcome, seconds=seconds) for outcome in found.values()]
+        return [replace(outcome, seconds=seconds) for outcome in outcomes.values()]
 
     def draw(self, assignment: Assignment) -> CalibrationSet:
         """Draw the calibration set of an assignment."""
@@ -271,10 +271,10 @@ class Worker:
         healer = configured(content["healing"]["healer"], content["healing"]["options"])
         pruned = find_blocks(removal.beside())
         with Unfinished() as unfinished:
-            found = heal_beside(
+            healed = heal_beside(
                 stack, pruned, content["blocks"], text, healer, further=further or (), unfinished=unfinished
             )
-            done = repaired(found)
+            done = repaired(healed)
             yield pruned, {"size": Size.of(pruned).model_dump(), "healing": done.model_dump(mode="json")}
 
     def _prepared(self, assignment: Assignment, measure: Measure) -> dict[str, Evaluator]:
@@ -318,12 +318,12 @@ def _together_or_alone(
     for group in groups:
         try:
             fresh, seams = scorers_of(candidates((), len(stack), cuts), selection, *group)
-            found = fill(stack, text, fresh, seams=seams)
+            filled = fill(stack, text, fresh, seams=seams)
         except Exception as error:
             if len(group) == 1:
                 yield group[0], error
             continue
-        yield from found.items()
+        yield from filled.items()
         if len(group) > 1:
             return
 
